@@ -1,0 +1,194 @@
+"""From a recipe's tables to checked configuration objects; every mistake is collected, none raised midway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args, get_origin
+
+import attrs
+import cattrs
+from attrs import NOTHING, field, frozen
+
+from robustok_core.errors import did_you_mean
+
+Path = tuple[str | int, ...]
+
+
+@frozen
+class Problem:
+    """A mistake at a place in a recipe: the path of keys, what is wrong, what to do."""
+
+    path: Path
+    what: str
+    hint: str | None = None
+
+
+@frozen(kw_only=True)
+class Spec:
+    """A component that was named and configured but not built yet.
+
+    Attributes:
+        kind: its kind ("tokenizer").
+        name: its name in the registry ("conv_vq").
+        factory: the class.
+        config: an instance of `factory.Config`.
+    """
+
+    kind: str
+    name: str
+    factory: Any
+    config: Any
+
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """The component itself; what its kind needs beyond the configuration is passed on."""
+        return self.factory(self.config, *args, **kwargs)
+
+    def table(self) -> dict[str, Any]:
+        """The recipe table that gives this component, every default written out."""
+        return {"use": self.name, **_plain(self.config)}
+
+
+def component(kind: str, *, doc: str, default: Mapping[str, Any] | None = None, optional: bool = False) -> Any:
+    """A configuration field that holds another component, as a `Spec` (or None where optional)."""
+    metadata = {"doc": doc, "kind": kind, "table": default, "optional": optional}
+    return field(default=None, metadata=metadata) if optional else field(metadata=metadata)
+
+
+def components(kind: str, *, doc: str, default: Mapping[str, Mapping[str, Any]] | None = None) -> Any:
+    """A configuration field that holds components by name: dict[str, Spec]."""
+    return field(metadata={"doc": doc, "kind": kind, "table": default, "named": True})
+
+
+def _plain(value: Any) -> Any:
+    """A configuration as TOML can hold it; None is left out."""
+    if isinstance(value, Spec):
+        return value.table()
+    if attrs.has(type(value)):
+        pairs = ((a.name, getattr(value, a.name)) for a in attrs.fields(type(value)))
+        return {name: _plain(held) for name, held in pairs if held is not None}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(held) for name, held in value.items() if held is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(held) for held in value]
+    return value
+
+
+def _strict_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=False)
+    for kind, accepted in ((int, int), (float, (int, float)), (str, str), (bool, bool)):
+        converter.register_structure_hook(kind, _strict(kind, accepted))
+    return converter
+
+
+def _strict(kind: type, accepted: Any) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"expected {kind.__name__}, found {type(value).__name__} {value!r}")
+        return kind(value)
+
+    return structure
+
+
+_CONVERTER = _strict_converter()
+
+#: Finds the class of (kind, name), or explains as a Problem why there is none.
+Lookup = Callable[[str, str, Path], "type | Problem"]
+
+
+class Structurer:
+    """Builds configurations from tables and collects all problems on the way."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self.problems: list[Problem] = []
+
+    def spec(self, kind: str, table: Any, path: Path) -> Spec | None:
+        """The component that a table with `use` names, or None where it has problems."""
+        if not isinstance(table, Mapping):
+            return self._problem(path, f"expected a table with `use`, found {type(table).__name__}")
+        if not isinstance(table.get("use"), str):
+            return self._problem(path, f"this {kind} needs `use = \"NAME\"`", f"`robustok plugins {kind}` lists names")
+        found = self._lookup(kind, table["use"], (*path, "use"))
+        if isinstance(found, Problem):
+            self.problems.append(found)
+            return None
+        rest = {key: value for key, value in table.items() if key != "use"}
+        config = self.config(found.Config, rest, path)  # type: ignore[attr-defined]
+        return None if config is None else Spec(kind=kind, name=table["use"], factory=found, config=config)
+
+    def config(self, cls: type, table: Mapping[str, Any], path: Path) -> Any:
+        """An instance of an attrs class, or None where the table has problems."""
+        before = len(self.problems)
+        known = {a.name: a for a in attrs.fields(attrs.resolve_types(cls))}
+        for key in table:
+            if key not in known:
+                self._problem((*path, key), f"unknown key {key!r}", did_you_mean(key, list(known)))
+        values = {}
+        for name, attribute in known.items():
+            raw = table.get(name, attribute.metadata.get("table", NOTHING))
+            if raw is NOTHING or (raw is None and attribute.default is not NOTHING):
+                if attribute.default is NOTHING:
+                    self._problem(path, f"the key {name!r} is required", attribute.metadata.get("doc"))
+                continue
+            values[name] = self._field(attribute, raw, (*path, name))
+        if len(self.problems) > before:
+            return None
+        try:
+            return cls(**values)
+        except (ValueError, TypeError) as error:
+            return self._problem(path, str(error.args[0]))
+
+    def _field(self, attribute: Any, raw: Any, path: Path) -> Any:
+        kind = attribute.metadata.get("kind")
+        if kind is not None and attribute.metadata.get("named"):
+            return self._named(kind, raw or {}, path)
+        if kind is not None:
+            return self.spec(kind, raw, path)
+        value = self._value(raw, attribute.type, path)
+        if value is not NOTHING and attribute.validator is not None:
+            try:
+                attribute.validator(None, attribute, value)
+            except (ValueError, TypeError) as error:
+                self._problem(path, f"{value!r} is out of range: {_validator_message(error)}", attribute.metadata.get("doc"))
+        return value
+
+    def _named(self, kind: str, raw: Any, path: Path) -> Any:
+        if not isinstance(raw, Mapping):
+            return self._problem(path, f"expected a table of named {kind} tables, found {type(raw).__name__}")
+        return {name: self.spec(kind, table, (*path, name)) for name, table in raw.items()}
+
+    def _value(self, raw: Any, wanted: Any, path: Path) -> Any:
+        nested = next((c for c in (wanted, *get_args(wanted)) if isinstance(c, type) and attrs.has(c)), None)
+        if nested is not None and get_origin(wanted) not in (list, tuple, dict):
+            if raw is None or isinstance(raw, nested):
+                return raw
+            if isinstance(raw, Mapping):
+                return self.config(nested, raw, path)
+            self._problem(path, f"expected a table, found {type(raw).__name__} {raw!r}")
+            return NOTHING
+        try:
+            return _CONVERTER.structure(raw, wanted)
+        except Exception as error:  # cattrs raises many types; all of them mean "this value does not fit"
+            self._problem(path, _type_message(raw, wanted, error))
+            return NOTHING
+
+    def _problem(self, path: Path, what: str, hint: str | None = None) -> None:
+        self.problems.append(Problem(path, what, hint))
+
+
+def _type_message(raw: Any, wanted: Any, error: Exception) -> str:
+    if isinstance(error, TypeError) and str(error).startswith("expected "):
+        return str(error)
+    choices = get_args(wanted)
+    if choices and all(isinstance(choice, (str, int)) for choice in choices):
+        return f"{raw!r} is none of {', '.join(repr(choice) for choice in choices)}"
+    return f"expected {type_name(wanted)}, found {type(raw).__name__} {raw!r}"
+
+
+def _validator_message(error: Exception) -> str:
+    return str(error.args[0]).replace("'", "")
+
+
+def type_name(wanted: Any) -> str:
+    """How a type is written in messages and listings."""
+    return wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted).replace("typing.", "")

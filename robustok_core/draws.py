@@ -1,0 +1,109 @@
+"""Random numbers that are functions of (seed, names, index), never of what ran before.
+
+Row i of a draw depends on the seed and on index i alone, so a batch may be cut, spread over
+processes or resumed anywhere and every sample still meets the same numbers. The generator is
+counter-based (SplitMix64's output function over seed, index and counter; Steele et al. 2014), in
+integer arithmetic that is the same on every device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from attrs import evolve, field, frozen
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from any printable parts: the same parts give the same seed on every machine."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _shift_right(bits: Tensor, by: int) -> Tensor:
+    return (bits >> by) & ((1 << (64 - by)) - 1)
+
+
+def _mix(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shift_right(bits, 30)) * _MIX_1
+    bits = (bits ^ _shift_right(bits, 27)) * _MIX_2
+    return bits ^ _shift_right(bits, 31)
+
+
+@frozen(kw_only=True, eq=False)
+class Draws:
+    """The random numbers of one batch.
+
+    Attributes:
+        seed: from `derive_seed`; `child` makes an independent stream.
+        indices: (B,) int64, the place of each row in the whole, on the device of the draws.
+        total: how many rows the whole has (the global batch of a step, or the data set of a pass);
+            `chosen` picks among all of them, so that every process knows the same choice.
+    """
+
+    seed: int
+    indices: Tensor
+    total: int = field()
+
+    @classmethod
+    def for_rows(cls, seed: int, count: int, device: torch.device | str = "cpu") -> Draws:
+        """Draws of a whole of `count` rows, all of them here."""
+        return cls(seed=seed, indices=torch.arange(count, device=device), total=count)
+
+    def child(self, *names: object) -> Draws:
+        """An independent stream for the same rows, named."""
+        return evolve(self, seed=derive_seed(self.seed, *names))
+
+    def __getitem__(self, rows: slice | Tensor) -> Draws:
+        """The same stream for some of the rows."""
+        return evolve(self, indices=self.indices[rows])
+
+    def to(self, device: torch.device | str) -> Draws:
+        """The same stream, drawn on another device."""
+        return evolve(self, indices=self.indices.to(device))
+
+    def bits(self, *shape: int) -> Tensor:
+        """(B, *shape) int64 of 63 random bits."""
+        return self._bits(self.indices, shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(B, *shape) float32, uniform in [0, 1)."""
+        return self._unit(self.bits(*shape))
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """(B, *shape) int64, uniform in [0, high)."""
+        return self.bits(*shape) % high
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape) float32, standard normal (Box-Muller)."""
+        pair = self.bits(*shape, 2)
+        radius = torch.sqrt(-2.0 * torch.log1p(-self._unit(pair[..., 0])))
+        return radius * torch.cos(2.0 * math.pi * self._unit(pair[..., 1]))
+
+    def chosen(self, count: int) -> Tensor:
+        """(B,) bool: whether each row is among exactly `count` rows drawn from all `total`."""
+        everyone = torch.arange(self.total, device=self.indices.device)
+        order = torch.argsort(self._bits(everyone, ()), stable=True)
+        mask = torch.zeros(self.total, dtype=torch.bool, device=self.indices.device)
+        mask[order[:count]] = True
+        return mask[self.indices]
+
+    def generator(self, *names: object) -> torch.Generator:
+        """A CPU generator for draws that concern the whole batch, the same on every process."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, *names))
+
+    @staticmethod
+    def _unit(bits: Tensor) -> Tensor:
+        return (bits >> 39).to(torch.float32) * 2.0**-24
+
+    def _bits(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
+        counter = torch.arange(math.prod(shape), device=indices.device) * _GOLDEN
+        row = _mix(indices * _GOLDEN + (self.seed ^ _MIX_2))
+        mixed = _mix(_mix(row[:, None] + counter[None, :]) + _GOLDEN)
+        return _shift_right(mixed, 1).reshape(len(indices), *shape)

@@ -1,0 +1,66 @@
+"""The one exception that users see: what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class RobustokError(Exception):
+    """A mistake that the user can mend; shown as one message, never as a traceback.
+
+    Args:
+        what: what is wrong, in one sentence.
+        where: the file, line, key or component it concerns.
+        hint: what to do about it.
+        exit_code: 2 where the user's input is wrong, 1 where something failed while running.
+    """
+
+    def __init__(
+        self, what: str, *, where: str | None = None, hint: str | None = None, exit_code: int = EXIT_USAGE
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{place}{self.what}{hint}"
+
+
+class RunError(RobustokError):
+    """Something failed while running: a full disk, a loss that is no number, a lost file (exit code 1)."""
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(what, where=where, hint=hint, exit_code=EXIT_FAILED)
+
+
+class Interrupted(RobustokError):
+    """The user stopped the run; it can go on from its last checkpoint (exit code 130)."""
+
+    def __init__(self, what: str, *, hint: str) -> None:
+        super().__init__(what, hint=hint, exit_code=EXIT_INTERRUPTED)
+
+
+class ProblemsError(RobustokError):
+    """Several mistakes found in one pass over a recipe, each with its own place and hint."""
+
+    def __init__(self, problems: Sequence[RobustokError]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A hint that names the closest known spelling, or all of them where none is close."""
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(sorted(known))}" if known else "none is known"

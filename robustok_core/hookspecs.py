@@ -1,0 +1,48 @@
+"""The hooks of robustok: what a plugin implements with `@hookimpl`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+#: A plugin built for another version says so in its module attribute ROBUSTOK_HOOKS and is refused.
+HOOK_VERSION = 1
+
+hookspec = pluggy.HookspecMarker("robustok")
+hookimpl = pluggy.HookimplMarker("robustok")
+
+#: register(kind, name, component_class)
+Register = Callable[[str, str, type], None]
+
+
+@hookspec
+def robustok_register(register: Register) -> None:
+    """Registers components: call `register(kind, name, component_class)` for each."""
+
+
+@hookspec
+def robustok_run_started(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """A run begins or goes on in `folder`; `recipe` is resolved, every default written out."""
+
+
+@hookspec
+def robustok_run_finished(folder: Path, results: Mapping[str, float]) -> None:
+    """A run is complete; `results` is what results.json holds."""
+
+
+@hookspec
+def robustok_stage_started(folder: Path, stage: str) -> None:
+    """A stage begins or goes on."""
+
+
+@hookspec
+def robustok_stage_finished(folder: Path, stage: str, results: Mapping[str, float]) -> None:
+    """A stage is complete, with its results."""
+
+
+@hookspec
+def robustok_step_logged(folder: Path, stage: str, step: int, values: Mapping[str, float]) -> None:
+    """A line of metrics was written (main process only)."""

@@ -1,0 +1,477 @@
+"""The kinds of component that a plugin can provide, one abstract class each.
+
+Every component has a `Config`, a frozen keyword-only attrs class, and is built as
+`Component(config, ...)`. A field that holds another component is declared with
+`robustok_core.config.component("kind")` and arrives as a `Spec`, whose `build()` makes it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import attrs
+import torch
+from attrs import field, frozen
+from torch import Tensor, nn
+
+from robustok_core.draws import Draws
+from robustok_core.errors import RobustokError
+from robustok_core.latents import Keep, Latents, LatentSpace
+
+if TYPE_CHECKING:
+    from robustok_core.stages import StageContext
+
+
+class Component:
+    """Anything that a recipe's table with `use` can build."""
+
+    Config: ClassVar[type]
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True, eq=False)
+class ImageBatch:
+    """Some images of a split.
+
+    Attributes:
+        images: (B, 3, H, W) float32 in [-1, 1]; grey images are repeated to 3 channels.
+        labels: (B,) int64 in [0, num_classes).
+        indices: (B,) int64, their places in the split.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def to(self, device: torch.device | str) -> ImageBatch:
+        """The same batch on another device."""
+        return ImageBatch(
+            **{name: value.to(device, non_blocking=True) for name, value in attrs.asdict(self, recurse=False).items()}
+        )
+
+
+class Images(ABC):
+    """One split of a data set, read by index. Must be picklable: data loader workers hold a copy."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> Tensor:
+        """(n,) int64 in [0, num_classes)."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the content and of the preparation (crop, size): the same pictures, the same hash."""
+
+    @abstractmethod
+    def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
+        """The images at `indices`; `draws` (one row an image) drives augmentation, None means none."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Dataset(Component, ABC):
+    """Images with labels, in a training and a validation split.
+
+    The constructor `Dataset(config)` opens and checks the source, and raises RobustokError where a
+    file is missing, a folder is empty or a class holds fewer than 2 images.
+    """
+
+    image_size: int
+    num_classes: int
+    class_names: Sequence[str]
+    train: Images
+    validation: Images
+
+
+# --- tokenizers ---------------------------------------------------------------------------------
+
+
+class Quantizer(Component, nn.Module, ABC):
+    """Maps vectors to codewords. Built as `Quantizer(config)`.
+
+    Attributes:
+        codebook_size: K.
+        width: D.
+    """
+
+    codebook_size: int
+    width: int
+
+    @abstractmethod
+    def quantize(self, z: Tensor) -> Latents:
+        """Quantizes z (B, N, D), the encoder's output.
+
+        Returns latents with `vectors` (codewords, with the straight-through gradient to z), `codes`,
+        `features` = z, and, in training mode only, `losses` (weighted scalars, e.g. "codebook",
+        "commitment").
+        """
+
+    @abstractmethod
+    def lookup(self, codes: Tensor) -> Tensor:
+        """(..., D) the vectors that the decoder reads for codes (...) int64."""
+
+    @property
+    @abstractmethod
+    def codebook(self) -> Tensor:
+        """(K, D) the codewords as the decoder reads them, in the codebook's own metric (L2).
+
+        Raises RobustokError where K is too large to list.
+        """
+
+    def after_step(self, draws: Draws) -> None:
+        """Called once after each optimiser step: codebook averages, restart of dead codes."""
+
+    def nearest(self, z: Tensor, count: int) -> Tensor:
+        """(M, count) int64, the codes nearest to each row of z (M, D) in the codebook's metric, nearest first."""
+        codebook = self.codebook
+        scores = torch.addmm(codebook.square().sum(1), z.to(codebook.dtype), codebook.T, alpha=-2.0)
+        return scores.topk(count, dim=1, largest=False).indices
+
+
+class Tokenizer(Component, nn.Module, ABC):
+    """Images to latents and back. Built as `Tokenizer(config)`. It never sees a perturbation.
+
+    Attributes:
+        space: its latent space.
+        image_size: H = W of the images it reads and draws.
+        quantizer: the quantizer of a discrete tokenizer, or None.
+    """
+
+    space: LatentSpace
+    image_size: int
+    quantizer: Quantizer | None = None
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Latents:
+        """The latents of images (B, 3, H, W) in [-1, 1], differentiable (straight-through)."""
+
+    @abstractmethod
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """Images (B, 3, H, W), about [-1, 1] but not clamped, from vectors (B, N, D)."""
+
+    @property
+    @abstractmethod
+    def decoder(self) -> nn.ModuleList:
+        """All modules behind the quantizer: what post-training trains; the rest it freezes."""
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> nn.Parameter:
+        """The decoder's last weight, at which adaptive loss weights compare gradients."""
+
+    def decode(self, latents: Latents) -> Tensor:
+        """Images (B, 3, H, W), about [-1, 1] but not clamped, from latents with vectors or codes."""
+        return self.decode_vectors(self.vectors_of(latents))
+
+    def vectors_of(self, latents: Latents) -> Tensor:
+        """(B, N, D): the latents' vectors, looked up where only codes are known."""
+        if latents.vectors is not None:
+            return latents.vectors
+        if self.quantizer is None or latents.codes is None:
+            raise ValueError("a continuous tokenizer decodes vectors only")
+        return self.quantizer.lookup(latents.codes)
+
+
+class Perturbation(Component, ABC):
+    """Changes latents in training, so that the decoder learns to read wrong ones. `Perturbation(config)`."""
+
+    @abstractmethod
+    def perturb(
+        self, latents: Latents, quantizer: Quantizer | None, *, draws: Draws, progress: float
+    ) -> tuple[Latents, Tensor]:
+        """Perturbs a batch.
+
+        Args:
+            latents: clean latents; the gradient must go on to `latents.vectors`.
+            quantizer: the tokenizer's, None in a continuous space.
+            draws: the batch's random numbers; a choice among images is made over `draws.total`.
+            progress: share of the training that is done, in [0, 1]; drives the annealing.
+
+        Returns:
+            The perturbed latents, and a mask (B, N) bool of the tokens that were drawn anew.
+        """
+
+    def check(self, space: LatentSpace) -> None:
+        """Raises RobustokError where this perturbation does not fit the latent space."""
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True, eq=False)
+class Reconstruction:
+    """One micro-batch on its way through a tokenizer's training, what a loss may look at.
+
+    Attributes:
+        batch: the real images and labels.
+        latents: the clean latents, before the perturbation.
+        decoded: the latents that the decoder read (perturbed ones where a perturbation is on).
+        images: (B, 3, H, W) the decoder's pictures, or None while a loss that needs only latents runs.
+        tokenizer: the tokenizer that made them.
+        draws: random numbers of this micro-batch, one row an image.
+        progress: share of the training that is done, in [0, 1].
+        image_loss: weighted sum of the image terms that came before this one (for adaptive weights).
+    """
+
+    batch: ImageBatch
+    latents: Latents
+    decoded: Latents
+    images: Tensor
+    tokenizer: Tokenizer
+    draws: Draws
+    progress: float
+    image_loss: Tensor | None = None
+
+
+class Loss(Component, nn.Module, ABC):
+    """One term of a tokenizer's training loss. Built as `Loss(config)`; `config.weight` scales it.
+
+    Attributes:
+        compares_images: True where the term measures reconstruction against image; such terms are
+            computed first, and their weighted sum is `Reconstruction.image_loss` for the others.
+        opponent: None, or what is trained against this term.
+    """
+
+    compares_images: ClassVar[bool] = False
+    opponent: Opponent | None = None
+
+    @abstractmethod
+    def forward(self, step: Reconstruction) -> Tensor:
+        """The unweighted term, a scalar."""
+
+    def logs(self) -> Mapping[str, float]:
+        """Further numbers of the last forward worth a line in the metrics file."""
+        return {}
+
+
+class Opponent(nn.Module, ABC):
+    """A network trained against a loss term, with an optimiser of its own (a discriminator).
+
+    `config` holds the optimiser's fields (`learning_rate`, `weight_decay`, ...).
+    """
+
+    @abstractmethod
+    def forward(self, step: Reconstruction) -> Tensor:
+        """Its own loss, a scalar; `step.images` is detached."""
+
+    def active(self, progress: float) -> bool:
+        """Whether it is trained at this share of the training."""
+        return True
+
+
+class Features(Component, nn.Module, ABC):
+    """A frozen network that sees. Built as `Features(config)`; always in eval mode, without gradients
+    of its own weights but differentiable in the images.
+
+    Attributes:
+        name: short and exact, for metric keys ("inception", "efficientnet_lite0").
+        width: F, length of the pooled feature vector.
+        num_logits: classes of its head, or 0 where it has none.
+    """
+
+    name: str
+    width: int
+    num_logits: int = 0
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, F) pooled features of images (B, 3, H, W) in [-1, 1], any H and W: resizing is done inside."""
+
+    @abstractmethod
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Feature maps (B, C, h, w), shallow to deep."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the weights and of the preparation of the images."""
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """(B, num_logits) class scores of pooled features (B, F)."""
+        raise RobustokError(f"features {self.name!r} have no classifier head")
+
+    def train(self, mode: bool = True) -> Features:
+        """Stays in eval mode: a frozen judge must not drift."""
+        return super().train(False)
+
+
+# --- generators ---------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Guidance:
+    """Classifier-free guidance: `scale` 1 is none."""
+
+    scale: float = 1.0
+
+
+class Generator(Component, nn.Module, ABC):
+    """A class-conditional model of latents. Built as `Generator(config, space, num_classes)`."""
+
+    space: LatentSpace
+    num_classes: int
+
+    @abstractmethod
+    def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
+        """Named training losses, scalars, to be summed."""
+
+    @abstractmethod
+    def sample(self, labels: Tensor, draws: Draws, *, guidance: Guidance, keep: Keep | None = None) -> Latents:
+        """Latents for labels (B,) int64; with `keep`, latents that preserve a share sigma of real ones."""
+
+
+class PostTrainer(Component, ABC):
+    """Adapts a trained tokenizer's decoder to what a generator makes (paper section 4)."""
+
+    @abstractmethod
+    def make_pairs(self, context: StageContext) -> None:
+        """Makes pairs of a generated latent and the real image it came from."""
+
+    @abstractmethod
+    def adapt(self, context: StageContext) -> Mapping[str, float]:
+        """Trains the decoder on the pairs and returns what it measured."""
+
+
+# --- measuring ----------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True, eq=False)
+class Evaluation:
+    """One batch of a tokenizer's evaluation.
+
+    Attributes:
+        batch: real images, without augmentation.
+        latents: the tokenizer's latents of them.
+        images: (B, 3, H, W) reconstructions as a picture file would hold them: clamped to [-1, 1]
+            and rounded to 8 bits.
+        tokenizer: the tokenizer.
+        draws: one row an image of the whole pass, the same whatever the batch size.
+        real: pooled features of the real images by Features object, filled on demand.
+    """
+
+    batch: ImageBatch
+    latents: Latents
+    images: Tensor
+    tokenizer: Tokenizer
+    draws: Draws
+    _real: dict[int, Tensor] = field(factory=dict, alias="real")
+
+    def real_features(self, features: Features) -> Tensor:
+        """(B, F) pooled features of the real images, computed once however many metrics ask."""
+        key = id(features)
+        if key not in self._real:
+            self._real[key] = features(self.batch.images)
+        return self._real[key]
+
+
+@frozen(kw_only=True)
+class EvaluationContext:
+    """What a metric may ask before a pass begins.
+
+    Attributes:
+        tokenizer: the tokenizer under test.
+        source: fingerprint of the real images of the pass.
+        num_images: how many images the pass holds, over all processes.
+        cache: folder for reference statistics, or None.
+        share_features: returns one Features object for equal configurations, so that metrics share it.
+        device: where the pass runs.
+    """
+
+    tokenizer: Tokenizer
+    source: str
+    num_images: int
+    cache: Path | None
+    share_features: Any
+    device: torch.device
+
+
+class Metric(Component, ABC):
+    """A number, or a few, measured over a pass. Built as `Metric(config)`.
+
+    A metric's `state` holds sums: adding the states of all processes gives the state of the whole.
+    """
+
+    higher_is_better: ClassVar[Mapping[str, bool]] = {}
+
+    @abstractmethod
+    def start(self, context: EvaluationContext) -> None:
+        """Begins a pass: builds what it needs and clears the state."""
+
+    @abstractmethod
+    def update(self, step: Evaluation) -> None:
+        """Takes in one batch."""
+
+    @abstractmethod
+    def state(self) -> Mapping[str, Tensor]:
+        """The additive state, by name; `load_state` takes it back after it was summed."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Replaces the state."""
+
+    @abstractmethod
+    def compute(self) -> Mapping[str, float]:
+        """The results by name."""
+
+
+# --- runs ---------------------------------------------------------------------------------------
+
+
+class Stage(Component, ABC):
+    """One step of a run. Built as `Stage(config)`.
+
+    Attributes:
+        uses: top-level tables of the recipe that shape the result ("data", "tokenizer", ...).
+        needs: artifacts it reads. makes: artifacts it leaves.
+    """
+
+    uses: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
+    makes: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def run(self, context: StageContext) -> Mapping[str, float]:
+        """Does the work and returns results by name."""
+
+    def check(self, context: StageContext) -> None:
+        """Raises RobustokError where the parts do not fit; called for all stages before any runs."""
+
+
+class Importer(Component, ABC):
+    """Turns a published checkpoint into one of our components. Built as `Importer(config)`."""
+
+    makes: ClassVar[Literal["tokenizer", "generator"]]
+
+    @abstractmethod
+    def load(self, path: Path) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, Any]]:
+        """Reads a file.
+
+        Returns:
+            The component's recipe table (with `use`), the component with its weights, and a report:
+            which keys were dropped and why.
+        """
+
+
+KINDS: Mapping[str, type] = {
+    "dataset": Dataset,
+    "tokenizer": Tokenizer,
+    "quantizer": Quantizer,
+    "perturbation": Perturbation,
+    "loss": Loss,
+    "features": Features,
+    "metric": Metric,
+    "generator": Generator,
+    "post_trainer": PostTrainer,
+    "stage": Stage,
+    "importer": Importer,
+}

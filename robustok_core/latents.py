@@ -1,0 +1,98 @@
+"""The values that flow between tokenizers, perturbations and generators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor
+
+
+@frozen(kw_only=True)
+class LatentSpace:
+    """What a generator must know of a tokenizer: two components of equal spaces fit each other.
+
+    Attributes:
+        kind: "discrete" (codes of a codebook) or "continuous" (vectors only).
+        num_tokens: N, tokens per image.
+        width: D, numbers per token.
+        codebook_size: K, or None where the space is continuous.
+        grid: (rows, columns) of the tokens, or None where they have no place in the image.
+    """
+
+    kind: Literal["discrete", "continuous"] = field(validator=validators.in_(("discrete", "continuous")))
+    num_tokens: int = field(validator=validators.ge(1))
+    width: int = field(validator=validators.ge(1))
+    codebook_size: int | None = None
+    grid: tuple[int, int] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if (self.kind == "discrete") != (self.codebook_size is not None):
+            raise ValueError("a discrete latent space has a codebook size, a continuous one has none")
+        if self.grid is not None and self.grid[0] * self.grid[1] != self.num_tokens:
+            raise ValueError(f"a grid of {self.grid} does not hold {self.num_tokens} tokens")
+
+    def describe(self) -> str:
+        """One line for messages: "discrete, 256 tokens of width 64, K=4096"."""
+        codes = "" if self.codebook_size is None else f", K={self.codebook_size}"
+        return f"{self.kind}, {self.num_tokens} tokens of width {self.width}{codes}"
+
+
+@frozen(kw_only=True, eq=False)
+class Latents:
+    """The latents of a batch of images.
+
+    Attributes:
+        vectors: (B, N, D) float, what the decoder reads; None where only codes are known
+            (a generator's output), in which case the tokenizer looks them up.
+        codes: (B, N) int64 in [0, K), or None in a continuous space.
+        features: (B, N, D) float, the encoder's output before the quantizer, or None.
+        losses: the quantizer's own loss terms, weighted, scalars; empty outside training.
+    """
+
+    vectors: Tensor | None = None
+    codes: Tensor | None = None
+    features: Tensor | None = None
+    losses: Mapping[str, Tensor] = field(factory=dict)
+
+    def __len__(self) -> int:
+        held = self.codes if self.vectors is None else self.vectors
+        if held is None:
+            raise ValueError("latents hold neither vectors nor codes")
+        return held.shape[0]
+
+    def __getitem__(self, rows: Any) -> Latents:
+        """The latents of some images: a slice, a mask or indices over the batch."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def detach(self) -> Latents:
+        """The same values, cut off from the gradient."""
+        return self._map(lambda tensor: tensor.detach())
+
+    def to(self, device: torch.device | str) -> Latents:
+        """The same values on another device."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def evolve(self, **changes: Any) -> Latents:
+        """A copy with some attributes replaced."""
+        return attrs.evolve(self, **changes)
+
+    def _map(self, change: Any) -> Latents:
+        parts = {name: getattr(self, name) for name in ("vectors", "codes", "features")}
+        return Latents(**{name: None if part is None else change(part) for name, part in parts.items()})
+
+
+@frozen(kw_only=True, eq=False)
+class Keep:
+    """What a generator must preserve of real images (paper section 4, symbol sigma).
+
+    An autoregressive generator keeps each token with probability sigma (partial teacher forcing); a
+    diffusion generator starts from the latents noised to time 1 - sigma (SDEdit). sigma = 1 is
+    reconstruction, sigma = 0 free generation.
+    """
+
+    latents: Latents
+    sigma: float = field(validator=[validators.ge(0.0), validators.le(1.0)])
