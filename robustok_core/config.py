@@ -45,7 +45,7 @@ class Spec:
 
     def table(self) -> dict[str, Any]:
         """The recipe table that gives this component, every default written out."""
-        return {"use": self.name, **_plain(self.config)}
+        return {"use": self.name, **plain(self.config)}
 
 
 def component(kind: str, *, doc: str, default: Mapping[str, Any] | None = None, optional: bool = False) -> Any:
@@ -59,17 +59,17 @@ def components(kind: str, *, doc: str, default: Mapping[str, Mapping[str, Any]] 
     return field(metadata={"doc": doc, "kind": kind, "table": default, "named": True})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A configuration as TOML can hold it; None is left out."""
     if isinstance(value, Spec):
         return value.table()
     if attrs.has(type(value)):
         pairs = ((a.name, getattr(value, a.name)) for a in attrs.fields(type(value)))
-        return {name: _plain(held) for name, held in pairs if held is not None}
+        return {name: plain(held) for name, held in pairs if held is not None}
     if isinstance(value, Mapping):
-        return {str(name): _plain(held) for name, held in value.items() if held is not None}
+        return {str(name): plain(held) for name, held in value.items() if held is not None}
     if isinstance(value, (list, tuple)):
-        return [_plain(held) for held in value]
+        return [plain(held) for held in value]
     return value
 
 
