@@ -8,7 +8,7 @@ Every component has a `Config`, a frozen keyword-only attrs class, and is built 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -96,6 +96,25 @@ class Dataset(Component, ABC):
 # --- tokenizers ---------------------------------------------------------------------------------
 
 
+#: Scores computed at once by `distance_scores`: 64 MiB in float32.
+_SCORES_AT_ONCE = 2**24
+
+
+@torch.no_grad()
+def distance_scores(z: Tensor, codebook: Tensor) -> Iterator[Tensor]:
+    """(rows, K) float32 |e|^2 - 2 z e, which orders codewords e (K, D) by their L2 distance to z.
+
+    The rows of z (M, D) come in parts, so that M x K scores never exist at once, and in float32
+    whatever the autocast: in bfloat16 many codewords tie.
+    """
+    codebook = codebook.float()
+    squares = codebook.square().sum(1)
+    for part in z.float().split(max(1, _SCORES_AT_ONCE // len(codebook))):
+        with torch.autocast(z.device.type, enabled=False):
+            scores = torch.addmm(squares, part, codebook.T, alpha=-2.0)
+        yield scores
+
+
 class Quantizer(Component, nn.Module, ABC):
     """Maps vectors to codewords. Built as `Quantizer(config)`.
 
@@ -133,9 +152,8 @@ class Quantizer(Component, nn.Module, ABC):
 
     def nearest(self, z: Tensor, count: int) -> Tensor:
         """(M, count) int64, the codes nearest to each row of z (M, D) in the codebook's metric, nearest first."""
-        codebook = self.codebook
-        scores = torch.addmm(codebook.square().sum(1), z.to(codebook.dtype), codebook.T, alpha=-2.0)
-        return scores.topk(count, dim=1, largest=False).indices
+        parts = [scores.topk(count, dim=1, largest=False).indices for scores in distance_scores(z, self.codebook)]
+        return torch.cat(parts)
 
 
 class Tokenizer(Component, nn.Module, ABC):
@@ -149,7 +167,7 @@ class Tokenizer(Component, nn.Module, ABC):
 
     space: LatentSpace
     image_size: int
-    quantizer: Quantizer | None = None
+    quantizer: Quantizer | None  # set by every tokenizer: a default here would hide the submodule of that name
 
     @abstractmethod
     def encode(self, images: Tensor) -> Latents:
@@ -243,7 +261,11 @@ class Loss(Component, nn.Module, ABC):
     """
 
     compares_images: ClassVar[bool] = False
-    opponent: Opponent | None = None
+    opponent: Opponent | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opponent = None  # on the instance: a class attribute would hide the submodule of that name
 
     @abstractmethod
     def forward(self, step: Reconstruction) -> Tensor:
@@ -431,11 +453,13 @@ class Stage(Component, ABC):
     """One step of a run. Built as `Stage(config)`.
 
     Attributes:
-        uses: top-level tables of the recipe that shape the result ("data", "tokenizer", ...).
+        uses: top-level tables that it cannot do without ("data", "tokenizer", ...).
+        may_use: tables that shape the result where the recipe has them ("perturbation").
         needs: artifacts it reads. makes: artifacts it leaves.
     """
 
     uses: ClassVar[tuple[str, ...]] = ()
+    may_use: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
     makes: ClassVar[tuple[str, ...]] = ()
 
