@@ -267,6 +267,17 @@ class Loss(Component, nn.Module, ABC):
         super().__init__()
         self.opponent = None  # on the instance: a class attribute would hide the submodule of that name
 
+    def prepare(self, tokenizer: Tokenizer) -> None:
+        """Called once before training, and before a checkpoint is loaded: may create parameters that fit `tokenizer`."""
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """What the tokenizer's optimiser trains along: all that takes a gradient, less the opponent's.
+
+        Their gradients must be averaged over processes, as the tokenizer's are.
+        """
+        theirs = set() if self.opponent is None else {id(parameter) for parameter in self.opponent.parameters()}
+        return [p for p in self.parameters() if p.requires_grad and id(p) not in theirs]
+
     @abstractmethod
     def forward(self, step: Reconstruction) -> Tensor:
         """The unweighted term, a scalar."""
