@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -34,6 +35,14 @@ class RobustokError(Exception):
         place = f"{self.where}: " if self.where else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{place}{self.what}{hint}"
+
+    def __reduce__(self) -> Any:
+        # a data loader worker or another process raises it; subclasses differ in their arguments
+        return _restore, (type(self), self.what), self.__dict__
+
+
+def _restore(kind: type[RobustokError], what: str) -> RobustokError:
+    return kind.__new__(kind, what)
 
 
 class RunError(RobustokError):

@@ -147,6 +147,7 @@ class _Reader:
 
     def __init__(self, recipe: Recipe, registry: Registry) -> None:
         self._recipe = recipe
+        self._registry = registry
         self._structurer = Structurer(registry.find)
 
     @property
@@ -168,7 +169,7 @@ class _Reader:
         if self.problems:
             return None
         resolved = ResolvedRecipe(run=run, tables=tables, stages=stages, load=load, source=self._recipe.source)
-        self.problems.extend(flow_problems(resolved))
+        self.problems.extend(flow_problems(resolved, self._registry))
         return resolved
 
     def _run(self, raw: Any) -> Any:
@@ -202,18 +203,18 @@ class _Reader:
         return stages
 
 
-def flow_problems(recipe: ResolvedRecipe) -> list[Problem]:
+def flow_problems(recipe: ResolvedRecipe, registry: Registry) -> list[Problem]:
     """Stages that lack a table they use or an artifact that nothing before them makes."""
     made = set(recipe.load)
     problems = []
-    makers = {artifact: stage.name for stage in recipe.stages for artifact in stage.spec.factory.makes}
+    makers = {artifact: entry.name for entry in registry.entries("stage") for artifact in entry.factory.makes}
     for index, stage in enumerate(recipe.stages):
         for table in stage.spec.factory.uses:
             if table not in recipe.tables:
                 problems.append(Problem(("stage", index), f"stage {stage.name!r} needs a table [{table}]"))
         for artifact in stage.spec.factory.needs:
             if artifact not in made:
-                hint = f"put stage {makers[artifact]!r} before it" if artifact in makers else "add a stage that makes it"
+                hint = f"put stage {makers[artifact]!r} before it" if artifact in makers else "no known stage makes it"
                 hint += f', or [load] {artifact} = "runs/NAME"'
                 what = f"stage {stage.name!r} needs the artifact {artifact!r}, which no stage before it makes"
                 problems.append(Problem(("stage", index), what, hint))

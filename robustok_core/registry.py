@@ -25,7 +25,7 @@ class Entry:
 
     kind: str
     name: str
-    factory: type
+    factory: Any
     plugin: str
 
 

@@ -1,0 +1,148 @@
+"""The run folder: what each stage made, its fingerprint, and the lock. Nothing in it is overwritten.
+
+    runs/NAME/
+      recipe.toml      resolved, every default written out
+      run.json         each stage's state, fingerprint, time; versions, seed, machine
+      results.json     "stage/metric": value, of the current recipe
+      metrics.jsonl    a line for each logged step
+      artifacts/NAME-FINGERPRINT/     checkpoints/STAGE-FINGERPRINT/     history/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.files import read_json, write_json, write_text, writing
+
+RUN_FILE = "run.json"
+
+
+def fingerprint_of(value: Any) -> str:
+    """A hash of any JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class RunFolder:
+    """A run's folder, opened by one command at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock")
+        self.record: dict[str, Any] = {"stages": {}, "current": {}}
+
+    def open(self) -> None:
+        """Takes the folder for this command.
+
+        Raises:
+            RobustokError: where another command works in it, or it is no run folder.
+        """
+        foreign = self.path.exists() and not (self.path / RUN_FILE).exists()
+        if foreign and (not self.path.is_dir() or any(p.name != ".lock" for p in self.path.iterdir())):
+            raise RobustokError("this exists and is no run folder", where=str(self.path), hint="choose another --out")
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            hint = "wait for it, or give this run another name: --set run.name=NAME"
+            raise RobustokError("another command works in this folder", where=str(self.path), hint=hint) from error
+        if (self.path / RUN_FILE).exists():
+            self.record = read_json(self.path / RUN_FILE)
+
+    def close(self) -> None:
+        """Gives the folder back."""
+        self._lock.release()
+
+    def save(self) -> None:
+        """Writes run.json."""
+        write_json(self.path / RUN_FILE, self.record)
+
+    def write_current(self, name: str, text: str) -> None:
+        """Writes a file of the current recipe; one that differs is first moved to history/."""
+        target = self.path / name
+        if target.exists():
+            old = target.read_text(encoding="utf-8")
+            if old == text:
+                return
+            self._archive(target, old)
+        write_text(target, text)
+
+    def _archive(self, target: Path, text: str) -> None:
+        history = self.path / "history"
+        number = 1 + len(list(history.glob(f"{target.stem}-*"))) if history.is_dir() else 1
+        write_text(history / f"{target.stem}-{number}{target.suffix}", text)
+
+    def artifact(self, name: str, fingerprint: str) -> Path:
+        """The folder of an artifact."""
+        return self.path / "artifacts" / f"{name}-{fingerprint}"
+
+    def checkpoints(self, stage: str, fingerprint: str) -> Path:
+        """The folder of a stage's checkpoints."""
+        return self.path / "checkpoints" / f"{stage}-{fingerprint}"
+
+    def stage(self, name: str, fingerprint: str) -> dict[str, Any]:
+        """A stage's entry in run.json, made where there is none."""
+        self.record["current"][name] = fingerprint
+        return self.record["stages"].setdefault(f"{name}-{fingerprint}", {"state": "new", "seconds": 0.0})
+
+
+def find_artifact(path: Path, name: str) -> Path:
+    """The folder of an artifact: `path` itself, or the current one of a run's folder.
+
+    Raises:
+        RobustokError: where there is none.
+    """
+    if (path / "component.json").is_file():
+        return path
+    if not (path / RUN_FILE).is_file():
+        hint = "name the folder of a run, or of an artifact in it"
+        raise RobustokError("this is no run folder", where=str(path), hint=hint)
+    record = read_json(path / RUN_FILE)
+    for stage, fingerprint in record.get("current", {}).items():
+        entry = record["stages"].get(f"{stage}-{fingerprint}", {})
+        if entry.get("state") == "done" and name in entry.get("makes", []):
+            return path / "artifacts" / f"{name}-{fingerprint}"
+    raise RobustokError(f"this run has no finished {name}", where=str(path), hint="let the run finish first")
+
+
+def append_line(file: Path, values: Mapping[str, Any]) -> None:
+    """Adds one JSON line to a file."""
+    with writing(file), file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(values) + "\n")
+
+
+def drop_lines(file: Path, stage: str, after_step: int) -> None:
+    """Drops the lines of a stage behind a step: what an interrupted run had logged and will log again."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:  # the last line of a killed run may be cut
+            continue
+        if values.get("stage") != stage or values.get("step", 0) <= after_step:
+            kept.append(line)
+    write_text(file, "".join(f"{line}\n" for line in kept))
+
+
+def next_free(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, ... that does not exist."""
+    if not path.exists():
+        return path
+    for number in range(2, 10_000):
+        candidate = path.with_name(f"{path.name}-{number}")
+        if not candidate.exists():
+            return candidate
+    raise RunError("too many runs of this name", where=str(path))

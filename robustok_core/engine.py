@@ -1,0 +1,310 @@
+"""The training loop: every trained thing in robustok goes through it.
+
+A step is a function of its number: data order, augmentation, perturbation and dropout are drawn from
+(seed, stage, step). So a checkpoint holds no random state, a run that was killed goes on bit for
+bit, and several processes see what one would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import define, field, frozen, validators
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from robustok_core import checkpoint
+from robustok_core.distributed import all_mean, rank, world_size
+from robustok_core.draws import Draws, derive_seed
+from robustok_core.errors import Interrupted, RunError
+from robustok_core.interfaces import Features, ImageBatch, Images
+from robustok_core.interrupt import StopRequest, stop_requests
+from robustok_core.loading import steps_per_epoch, training_batches
+from robustok_core.optimizer import OptimizerConfig, set_rate
+from robustok_core.progress import StepProgress
+
+if TYPE_CHECKING:
+    from robustok_core.stages import StageContext
+
+_at_least_one = validators.ge(1)
+
+
+@frozen(kw_only=True)
+class TrainingConfig:
+    """How long, in what portions, and what is kept."""
+
+    epochs: float = field(validator=validators.gt(0), metadata={"doc": "passes over the training images"})
+    batch_size: int = field(validator=_at_least_one, metadata={"doc": "images a step, over all processes"})
+    accumulation: int = field(
+        default=1, validator=_at_least_one, metadata={"doc": "micro-batches that a process takes one after another"}
+    )
+    ema_decay: float = field(
+        default=0.0,
+        validator=[validators.ge(0.0), validators.lt(1.0)],
+        metadata={"doc": "decay of the running average of the weights, which is what is kept; 0 keeps the last ones"},
+    )
+    log_every: int = field(default=20, validator=_at_least_one, metadata={"doc": "steps between lines of metrics.jsonl"})
+    checkpoint_every: int = field(
+        default=0, validator=validators.ge(0), metadata={"doc": "steps between checkpoints, 0 for one each epoch"}
+    )
+    workers: int = field(default=0, validator=validators.ge(0), metadata={"doc": "processes that load images"})
+
+
+@define(kw_only=True, eq=False)
+class Player:
+    """Parameters with an optimiser of their own.
+
+    Attributes:
+        name: for logs and checkpoints.
+        module: called as `module(batch, draws, progress)`, returns (loss, logs); its parameters with
+            a gradient are trained.
+        optimizer: how.
+        active: whether it is trained at a share of the training.
+        start: share of the training at which it begins; its schedule runs from there.
+    """
+
+    name: str
+    module: nn.Module
+    optimizer: OptimizerConfig
+    active: Callable[[float], bool] = field(default=lambda progress: True)
+    start: float = 0.0
+
+
+class Task(ABC):
+    """What is trained: players that take turns within a step, and the module whose average is kept."""
+
+    players: Sequence[Player]
+    averaged: nn.Module
+
+    @abstractmethod
+    def after_step(self, draws: Draws) -> None:
+        """Called once after each step of all players (codebook updates)."""
+
+
+class Trainer:
+    """Runs a task over a split's images from the newest checkpoint to the end.
+
+    Attributes:
+        seconds: time spent by phase since the start: "data", "forward", "backward", "optimizer", "other".
+    """
+
+    def __init__(self, context: StageContext, task: Task, images: Images, config: TrainingConfig) -> None:
+        self.context, self.task, self.images, self.config = context, task, images, config
+        self.accelerator = context.accelerator
+        self.epoch_steps = steps_per_epoch(images, config.batch_size)
+        self.total = max(1, round(config.epochs * self.epoch_steps))
+        self.seconds = dict.fromkeys(("data", "forward", "backward", "optimizer", "other"), 0.0)
+        self._forward: dict[str, Any] = {}
+        self._optimizers: dict[str, Any] = {}
+        self._parameters: dict[str, dict[str, nn.Parameter]] = {}
+        for player in task.players:
+            self._prepare(player)
+        self._average = self._make_average()
+        self._logs: dict[str, Tensor] = {}
+
+    def _prepare(self, player: Player) -> None:
+        named = {name: p for name, p in player.module.named_parameters() if p.requires_grad}
+        if not named:
+            raise RunError(f"nothing to train in {player.name!r}")
+        player.module.to(self.accelerator.device)
+        optimizer = player.optimizer.build(named.values())
+        order = {id(p): name for name, p in named.items()}
+        # The optimiser numbers parameters group by group; states are stored by name in that order.
+        self._parameters[player.name] = {
+            order[id(p)]: p for group in optimizer.param_groups for p in group["params"]
+        }
+        self._forward[player.name], self._optimizers[player.name] = self.accelerator.prepare(player.module, optimizer)
+
+    def _make_average(self) -> AveragedModel | None:
+        if self.config.ema_decay == 0.0:
+            return None
+        return AveragedModel(self.task.averaged, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay))
+
+    def kept(self) -> nn.Module:
+        """The module to keep: the running average of the weights where there is one."""
+        return self.task.averaged if self._average is None else self._average.module
+
+    def run(self) -> None:
+        """Trains to the end.
+
+        Raises:
+            RunError: where a loss is no finite number; nothing of that step is kept.
+            Interrupted: after a checkpoint, where the user asked to stop.
+        """
+        start = self._resume()
+        title = f"{self.context.stage} ({self.context.fingerprint})"
+        progress = StepProgress(self.context.console, self.context.stage, self.total, start)
+        self.context.say(f"{title}: step {start} of {self.total}") if start else None
+        with stop_requests() as stop, progress:
+            for step, micros in self._steps(start):
+                self._step(step, micros)
+                done = step + 1
+                if done % self.config.log_every == 0 or done == self.total:
+                    progress.update(done, self._log(done))
+                else:
+                    progress.update(done)
+                self._maybe_checkpoint(done, stop)
+
+    def _steps(self, start: int) -> Iterator[tuple[int, list[ImageBatch]]]:
+        batches = training_batches(
+            self.images,
+            seed=derive_seed(self.context.seed, "data"),
+            global_batch=self.config.batch_size,
+            accumulation=self.config.accumulation,
+            rank=rank(),
+            world=world_size(),
+            start_step=start,
+            total_steps=self.total,
+            workers=self.config.workers,
+        )
+        self._clock = time.perf_counter()
+        self._logged_at = (start, self._clock)
+        for step, micros in enumerate(batches, start=start):
+            moved = [batch.to(self.accelerator.device) for batch in micros]
+            self._tick("data")
+            yield step, moved
+            self._tick("other")
+
+    def _tick(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] += now - self._clock
+        self._clock = now
+
+    def _draws(self, step: int, micro: int, size: int) -> Draws:
+        first = (micro * world_size() + rank()) * size
+        indices = torch.arange(first, first + size, device=self.accelerator.device)
+        return Draws(seed=derive_seed(self.context.seed, "step", step), indices=indices, total=self.config.batch_size)
+
+    def _step(self, step: int, micros: list[ImageBatch]) -> None:
+        progress = step / self.total
+        # Dropout and drop-path draw from torch's own generator; processes must differ there.
+        torch.manual_seed(derive_seed(self.context.seed, "torch", step, rank()))
+        draws = [self._draws(step, number, len(batch)) for number, batch in enumerate(micros)]
+        for player in self.task.players:
+            if player.active(progress):
+                self._turn(player, micros, draws, progress)
+        self.task.after_step(draws[0].child("after_step"))
+        if self._average is not None:
+            self._average.update_parameters(self.task.averaged)
+        self._tick("optimizer")
+
+    def _turn(self, player: Player, micros: list[ImageBatch], draws: list[Draws], progress: float) -> None:
+        forward, optimizer = self._forward[player.name], self._optimizers[player.name]
+        share = 1.0 / len(micros)
+        player.module.train()
+        for number, batch in enumerate(micros):
+            last = number + 1 == len(micros)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(forward):
+                self._tick("other")
+                loss, logs = forward(batch, draws[number], progress)
+                self._tick("forward")
+                self.accelerator.backward(loss * share)
+                self._tick("backward")
+            self._note({f"{player.name}/loss": loss, **logs}, share)
+        if player.optimizer.clip > 0.0:
+            norm = self.accelerator.clip_grad_norm_(self._parameters[player.name].values(), player.optimizer.clip)
+            self._note({f"{player.name}/gradient_norm": norm}, 1.0)
+        since = (progress - player.start) / (1.0 - player.start) if player.start < 1.0 else 1.0
+        set_rate(optimizer, player.optimizer.rate_at(max(since, 0.0)))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self._tick("optimizer")
+
+    def _note(self, values: Mapping[str, Any], share: float) -> None:
+        """Adds to the sums of this logging interval, on the device: no waiting for it."""
+        for name, value in values.items():
+            number = torch.as_tensor(value, dtype=torch.float32, device=self.accelerator.device).detach()
+            total = self._logs.setdefault(name, torch.zeros(2, device=number.device))
+            total += torch.stack([number * share, torch.full_like(number, share)])
+
+    def _log(self, done: int) -> dict[str, float]:
+        names = sorted(self._logs)
+        means: list[float] = []
+        if names:
+            sums = all_mean(torch.stack([self._logs[name] for name in names]))
+            means = (sums[:, 0] / sums[:, 1]).tolist()
+        self._logs.clear()
+        values = dict(zip(names, means, strict=True))
+        for player in self.task.players:
+            values[f"{player.name}/learning_rate"] = self._optimizers[player.name].param_groups[0]["lr"]
+        first, began = self._logged_at
+        now = time.perf_counter()
+        values["images_per_second"] = (done - first) * self.config.batch_size / (now - began)
+        self._logged_at = (done, now)
+        self._guard(done, values)
+        self.context.log(done, {"epoch": done / self.epoch_steps, **values})
+        return {"images/s": values["images_per_second"]} | {n: v for n, v in values.items() if n.endswith("/loss")}
+
+    def _guard(self, done: int, values: Mapping[str, float]) -> None:
+        broken = [name for name, value in values.items() if not math.isfinite(value) and "gradient_norm" not in name]
+        if broken:
+            raise RunError(
+                f"{', '.join(broken)} became no finite number before step {done}",
+                where=f"stage {self.context.stage}",
+                hint="lower the learning rate, or use precision = \"no\"; earlier checkpoints are kept",
+            )
+
+    def _maybe_checkpoint(self, done: int, stop: StopRequest) -> None:
+        every = self.config.checkpoint_every or self.epoch_steps
+        stopping = stop.anywhere(self.accelerator.device) and done < self.total
+        if stopping or (done % every == 0 and done < self.total):
+            self._save(done)
+        if stopping:
+            raise Interrupted(
+                f"stopped at step {done} of {self.total}; a checkpoint is written", hint="run the same command to go on"
+            )
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules = {player.name: player.module for player in self.task.players}
+        return modules if self._average is None else {**modules, "average": self._average}
+
+    def _save(self, done: int) -> None:
+        if self._logs:
+            self._log(done)
+        if not self.accelerator.is_main_process:
+            return
+        tensors: dict[str, Tensor] = {}
+        for name, module in self._modules().items():
+            tensors |= checkpoint.prefixed(learned_state(module), f"module/{name}/")
+        for name, optimizer in self._optimizers.items():
+            held = checkpoint.optimizer_tensors(optimizer, list(self._parameters[name]))
+            tensors |= checkpoint.prefixed(held, f"optimizer/{name}/")
+        scaler = self.accelerator.scaler
+        values = {"scaler": scaler.state_dict() if scaler is not None else None}
+        checkpoint.save_checkpoint(self.context.checkpoints, done, tensors, values)
+
+    def _resume(self) -> int:
+        found = checkpoint.load_checkpoint(self.context.checkpoints)
+        if found is None:
+            self.context.forget_log_after(0)
+            return 0
+        tensors, values = found
+        where = str(self.context.checkpoints)
+        for name, module in self._modules().items():
+            load_learned(module, checkpoint.part(tensors, f"module/{name}/"), where)
+        for name, optimizer in self._optimizers.items():
+            held = checkpoint.part(tensors, f"optimizer/{name}/")
+            checkpoint.load_optimizer_tensors(optimizer, list(self._parameters[name]), held)
+        if self.accelerator.scaler is not None and values["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(values["scaler"])
+        self.context.forget_log_after(values["step"])
+        return int(values["step"])
+
+
+def learned_state(module: nn.Module) -> dict[str, Tensor]:
+    """A module's state dict without the frozen feature networks in it, which come with their own weights."""
+    frozen_parts = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, Features))
+    return {name: value for name, value in module.state_dict().items() if not name.startswith(frozen_parts or ("\0",))}
+
+
+def load_learned(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Loads what `learned_state` gave."""
+    state = module.state_dict()
+    rest = {name: value for name, value in state.items() if name not in learned_state(module)}
+    checkpoint.load_module(module, {**rest, **tensors}, where)

@@ -1,0 +1,72 @@
+"""Optimisers and learning-rate schedules; the learning rate is a function of the step alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from attrs import field, frozen, validators
+from torch import nn
+
+_positive = validators.gt(0.0)
+_not_negative = validators.ge(0.0)
+_share = validators.and_(validators.ge(0.0), validators.le(1.0))
+
+
+@frozen(kw_only=True)
+class OptimizerConfig:
+    """AdamW and its schedule. Learning rates are effective ones: no batch size multiplies them."""
+
+    learning_rate: float = field(default=1e-4, validator=_positive, metadata={"doc": "peak learning rate, as it is used"})
+    final_learning_rate: float = field(
+        default=0.0, validator=_not_negative, metadata={"doc": "learning rate at the end of the cosine"}
+    )
+    schedule: Literal["cosine", "constant"] = field(default="cosine", metadata={"doc": "after the warm-up"})
+    warmup: float = field(default=0.0, validator=_share, metadata={"doc": "share of the training that warms up"})
+    warmup_learning_rate: float = field(
+        default=0.0, validator=_not_negative, metadata={"doc": "learning rate at the first step of the warm-up"}
+    )
+    betas: tuple[float, float] = field(default=(0.9, 0.95), metadata={"doc": "AdamW's averages"})
+    eps: float = field(default=1e-8, validator=_positive, metadata={"doc": "AdamW's epsilon"})
+    weight_decay: float = field(
+        default=0.0, validator=_not_negative, metadata={"doc": "decay of weights with two or more dimensions"}
+    )
+    clip: float = field(default=0.0, validator=_not_negative, metadata={"doc": "largest gradient norm, 0 for no clipping"})
+
+    def __attrs_post_init__(self) -> None:
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), found {self.betas}")
+
+    def rate_at(self, progress: float) -> float:
+        """The learning rate when a share `progress` in [0, 1] of the training is done."""
+        if progress < self.warmup:
+            return self.warmup_learning_rate + (self.learning_rate - self.warmup_learning_rate) * progress / self.warmup
+        if self.schedule == "constant" or self.warmup >= 1.0:
+            return self.learning_rate
+        done = min((progress - self.warmup) / (1.0 - self.warmup), 1.0)
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * 0.5 * (
+            1.0 + math.cos(math.pi * done)
+        )
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+        """AdamW over parameters; vectors and scalars (biases, norms) do not decay."""
+        held = list(parameters)
+        groups = [
+            {"params": [p for p in held if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in held if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=self.learning_rate,
+            betas=self.betas,
+            eps=self.eps,
+            fused=True,
+        )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the learning rate of all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

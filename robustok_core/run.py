@@ -1,0 +1,322 @@
+"""Runs a recipe: checks everything, then runs each stage whose fingerprint is new."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import is_tensorboard_available, is_wandb_available
+from rich.console import Console
+
+from robustok_core import __version__
+from robustok_core.artifacts import RunFolder, find_artifact, fingerprint_of, next_free
+from robustok_core.checkpoint import checkpoints
+from robustok_core.distributed import barrier
+from robustok_core.errors import Interrupted, ProblemsError, RobustokError
+from robustok_core.files import write_json
+from robustok_core.recipe import LoadConfig, NamedStage, Recipe, ResolvedRecipe
+from robustok_core.registry import Registry, load_registry
+from robustok_core.stages import StageContext, load_from, save_component
+
+
+def run(
+    recipe: Recipe | ResolvedRecipe,
+    *,
+    registry: Registry | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    console: Console | None = None,
+) -> dict[str, float]:
+    """Runs a recipe to its end, skipping what was done and going on with what was interrupted.
+
+    Args:
+        recipe: what to run.
+        registry: the components; all installed plugins by default.
+        out: the folder that holds the runs' folders; the recipe's `run.out` by default.
+        fresh: start over in a new folder.
+        console: where to write; silent by default.
+
+    Returns:
+        The results by "stage/metric", as in results.json.
+
+    Raises:
+        RobustokError: see errors.py; ProblemsError holds all mistakes of a recipe.
+    """
+    registry = registry or load_registry()
+    resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+    return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console).go()
+
+
+def check(recipe: Recipe | ResolvedRecipe, *, registry: Registry | None = None) -> ResolvedRecipe:
+    """Checks a recipe as `run` would, data and fitting parts included, without running it."""
+    registry = registry or load_registry()
+    resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+    _Run(resolved, registry, Path(resolved.run.out), False, None).check()
+    return resolved
+
+
+class _Run:
+    """One command's work on one recipe."""
+
+    def __init__(
+        self, recipe: ResolvedRecipe, registry: Registry, out: Path, fresh: bool, console: Console | None
+    ) -> None:
+        self.recipe, self.registry = recipe, registry
+        path = out / recipe.run.name
+        self.folder = RunFolder(next_free(path) if fresh else path)
+        self.accelerator = make_accelerator(recipe, self.folder.path)
+        self.console = console if self.accelerator.is_main_process else None
+        self.built: dict[str, Any] = {}
+        self.artifacts: dict[str, tuple[Path, str]] = {}
+
+    @property
+    def main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def context(self, stage: NamedStage, fingerprint: str = "") -> StageContext:
+        needs = stage.spec.factory.needs
+        return StageContext(
+            recipe=self.recipe,
+            registry=self.registry,
+            accelerator=self.accelerator,
+            stage=stage.name,
+            fingerprint=fingerprint,
+            folder=self.folder,
+            inputs={name: self.artifacts[name][0] for name in needs if name in self.artifacts},
+            console=self.console,
+            built=self.built,
+        )
+
+    def check(self) -> None:
+        """Asks every stage whether its parts fit, before the first one runs."""
+        problems: list[RobustokError] = []
+        for name, load in self.recipe.load.items():
+            if not Path(load.path).exists():
+                problems.append(RobustokError("there is no such file", where=f"[load] {name}: {load.path}"))
+        for stage in self.recipe.stages:
+            try:
+                stage.spec.build().check(self.context(stage))
+            except ProblemsError as error:
+                problems.extend(error.problems)
+            except RobustokError as error:
+                problems.append(error)
+        unique = list({str(problem): problem for problem in problems}.values())
+        if len(unique) == 1:
+            raise unique[0]
+        if unique:
+            raise ProblemsError(unique)
+
+    def go(self) -> dict[str, float]:
+        self.check()
+        if self.main:
+            self.folder.open()
+        barrier()
+        if not self.main:
+            self.folder.record = RunFolder(self.folder.path).record
+        try:
+            return self._go()
+        finally:
+            if self.main:
+                self.folder.close()
+
+    def _go(self) -> dict[str, float]:
+        table = self.recipe.table()
+        if self.main:
+            self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed, **surroundings()}
+            self.folder.record["processes"] = self.accelerator.num_processes
+            self.folder.record["current"] = {}
+            self.folder.write_current("recipe.toml", self.recipe.toml())
+            self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
+        for name, load in self.recipe.load.items():
+            self._load(name, load)
+        results: dict[str, float] = {}
+        for stage in self.recipe.stages:
+            found = self._stage(stage)
+            results |= {f"{stage.name}/{name}": value for name, value in found.items()}
+        if self.main:
+            self.folder.write_current("results.json", _json(results))
+            self.registry.hook.robustok_run_finished(folder=self.folder.path, results=results)
+        self.accelerator.end_training()
+        return results
+
+    def _load(self, name: str, load: LoadConfig) -> None:
+        """Makes an artifact of another run, or of a published checkpoint, available to the stages."""
+        path = Path(load.path)
+        if load.importer is None:
+            folder = find_artifact(path, name)
+            self.artifacts[name] = (folder, folder.name)
+            return
+        fingerprint = fingerprint_of([load.importer.table(), path.stat().st_size, path.name])
+        folder = self.folder.artifact(name, fingerprint)
+        if self.main and not folder.exists():
+            import_component(self.registry, load, name, folder)
+        barrier()
+        self.artifacts[name] = (folder, fingerprint)
+
+    def _fingerprint(self, stage: NamedStage) -> str:
+        kind = stage.spec.factory
+        tables = {name: self.recipe.tables[name] for name in (*kind.uses, *kind.may_use) if name in self.recipe.tables}
+        data = self._data_fingerprint() if "data" in tables else None
+        return fingerprint_of(
+            {
+                "stage": stage.spec.table(),
+                "name": stage.name,
+                "tables": {name: spec.table() for name, spec in tables.items()},
+                "data": data,
+                "run": [self.recipe.run.seed, self.recipe.run.precision],
+                "inputs": {name: self.artifacts[name][1] for name in kind.needs},
+            }
+        )
+
+    def _data_fingerprint(self) -> list[str]:
+        dataset = self.context(self.recipe.stages[0]).dataset()
+        return [dataset.train.fingerprint, dataset.validation.fingerprint]
+
+    def _stage(self, stage: NamedStage) -> Mapping[str, float]:
+        fingerprint = self._fingerprint(stage)
+        entry = self.folder.stage(stage.name, fingerprint)
+        context = self.context(stage, fingerprint)
+        made = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
+        if entry["state"] == "done" and all(path.exists() for path in made.values()):
+            context.say(f"{stage.name}: done before, unchanged")
+        else:
+            self._run_stage(stage, context, entry)
+        self.artifacts |= {name: (path, fingerprint) for name, path in made.items()}
+        return entry["results"]
+
+    def _run_stage(self, stage: NamedStage, context: StageContext, entry: dict[str, Any]) -> None:
+        began, before = time.monotonic(), entry["seconds"]
+        entry |= {"state": "running", "started": now(), "makes": list(stage.spec.factory.makes)}
+        self._save()
+        self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
+        try:
+            entry["results"] = dict(stage.spec.build().run(context))
+            entry["state"] = "done"
+        except KeyboardInterrupt as error:
+            entry["state"] = "interrupted"
+            raise Interrupted(f"stopped in stage {stage.name!r}", hint=self._go_on(context)) from error
+        except Interrupted as error:
+            entry["state"] = "interrupted"
+            raise Interrupted(error.what, hint=self._go_on(context)) from error
+        except BaseException:
+            entry["state"] = "failed"
+            raise
+        finally:
+            entry |= {"finished": now(), "seconds": round(before + time.monotonic() - began, 2)}
+            entry["peak_memory_gib"] = round(peak_memory(), 3)
+            self._save()
+        barrier()
+        self.registry.hook.robustok_stage_finished(
+            folder=self.folder.path, stage=stage.name, results=entry["results"]
+        )
+
+    def _go_on(self, context: StageContext) -> str:
+        saved = "goes on from the last checkpoint" if checkpoints(context.checkpoints) else "begins this stage again"
+        return f"the same command {saved}: {self.folder.path}"
+
+    def _save(self) -> None:
+        if self.main:
+            self.folder.save()
+
+
+def import_component(registry: Registry, load: LoadConfig, kind: str, folder: Path) -> Mapping[str, Any]:
+    """Reads a published checkpoint and writes it as an artifact; returns the importer's report."""
+    from robustok_core.files import new_folder
+
+    assert load.importer is not None
+    table, module, report = load.importer.build().load(Path(load.path), registry)
+    with new_folder(folder) as aside:
+        save_component(aside, kind, table, module, imported_from=Path(load.path).name, report=dict(report))
+        write_json(aside / "import.json", dict(report))
+    return report
+
+
+def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
+    """The processes and devices of this run.
+
+    Raises:
+        RobustokError: where the precision does not fit the device, or a tracker is not installed.
+    """
+    precision = recipe.run.precision
+    where = recipe.source.place(("run", "precision"))
+    if precision == "fp16" and not torch.cuda.is_available():
+        hint = 'set precision = "no", or "bf16", which CPUs can do'
+        raise RobustokError('run.precision: "fp16" needs a CUDA device and there is none', where=where, hint=hint)
+    if precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise RobustokError('run.precision: this CUDA device has no "bf16"', where=where, hint='use "fp16" or "no"')
+    available = {"tensorboard": is_tensorboard_available(), "wandb": is_wandb_available()}
+    for tracker in recipe.run.trackers:
+        if not available[tracker]:
+            hint = f"pip install 'robustok[{tracker}]'"
+            place = recipe.source.place(("run", "trackers"))
+            raise RobustokError(f"run.trackers: {tracker} is not installed", where=place, hint=hint)
+    # Buffers are counted over all processes where they must be (codebook statistics); DDP's broadcast
+    # would overwrite what a process gathered within a step.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        log_with=list(recipe.run.trackers) or None,
+        project_dir=str(folder) if recipe.run.trackers else None,
+        kwargs_handlers=[ddp],
+    )
+    if recipe.run.trackers:
+        accelerator.init_trackers("robustok", config={"run": recipe.run.name, "seed": recipe.run.seed})
+    return accelerator
+
+
+def surroundings() -> dict[str, Any]:
+    """Where and with what a run is made: what somebody needs to repeat its numbers."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (platform.processor() or platform.machine())
+    return {
+        "robustok": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "git_commit": git_commit(),
+        "command": sys.argv[1:],
+        "time": now(),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code lies in, with "+" where it was changed; None outside one."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def peak_memory() -> float:
+    """The largest resident memory of this process so far, in GiB."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _json(results: Mapping[str, float]) -> str:
+    import json
+
+    return json.dumps(results, indent=2) + "\n"
