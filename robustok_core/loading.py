@@ -15,8 +15,7 @@ from robustok_core.draws import Draws, derive_seed
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.interfaces import ImageBatch, Images
 
-#: What a worker is asked for: the epoch (None: no augmentation) and the images of one micro-batch.
-_Key = tuple["int | None", list[int]]
+_Key = tuple["int | None", list[int]]  # the epoch (None: no augmentation), the images of a micro-batch
 
 
 def steps_per_epoch(images: Images, global_batch: int) -> int:

@@ -1,0 +1,1 @@
+"""Data sets: an embedded one for trials, and readers for arrays, folders, shards and the Hugging Face hub."""
