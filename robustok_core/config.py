@@ -192,3 +192,13 @@ def _validator_message(error: Exception) -> str:
 def type_name(wanted: Any) -> str:
     """How a type is written in messages and listings."""
     return wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted).replace("typing.", "")
+
+
+def default_of(attribute: Any) -> str:
+    """How a field's default is written in listings: "required", or its value."""
+    if attribute.metadata.get("table") is not None:
+        return f"default {dict(attribute.metadata['table'])!r}"
+    if attribute.default is NOTHING:
+        return "required"
+    value = attribute.default.factory() if isinstance(attribute.default, attrs.Factory) else attribute.default  # type: ignore[arg-type]
+    return f"default {plain(value)!r}"

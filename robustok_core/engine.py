@@ -77,9 +77,16 @@ class Player:
 
 
 class Task(ABC):
-    """What is trained: players that take turns within a step, and the module whose average is kept."""
+    """What is trained.
+
+    Attributes:
+        players: take turns within a step, in this order.
+        modules: everything with a state that training changes, by name: what a checkpoint holds.
+        averaged: the module whose running average is kept.
+    """
 
     players: Sequence[Player]
+    modules: Mapping[str, nn.Module]
     averaged: nn.Module
 
     @abstractmethod
@@ -103,6 +110,8 @@ class Trainer:
         self._forward: dict[str, Any] = {}
         self._optimizers: dict[str, Any] = {}
         self._parameters: dict[str, dict[str, nn.Parameter]] = {}
+        for module in task.modules.values():
+            module.to(self.accelerator.device)
         for player in task.players:
             self._prepare(player)
         self._average = self._make_average()
@@ -112,7 +121,6 @@ class Trainer:
         named = {name: p for name, p in player.module.named_parameters() if p.requires_grad}
         if not named:
             raise RunError(f"nothing to train in {player.name!r}")
-        player.module.to(self.accelerator.device)
         optimizer = player.optimizer.build(named.values())
         order = {id(p): name for name, p in named.items()}
         # The optimiser numbers parameters group by group; states are stored by name in that order.
@@ -129,6 +137,10 @@ class Trainer:
     def kept(self) -> nn.Module:
         """The module to keep: the running average of the weights where there is one."""
         return self.task.averaged if self._average is None else self._average.module
+
+    def optimizer_state(self, player: str) -> dict[str, Tensor]:
+        """A player's optimiser state by parameter name."""
+        return checkpoint.optimizer_tensors(self._optimizers[player], list(self._parameters[player]))
 
     def run(self) -> None:
         """Trains to the end.
@@ -261,7 +273,7 @@ class Trainer:
             )
 
     def _modules(self) -> dict[str, nn.Module]:
-        modules = {player.name: player.module for player in self.task.players}
+        modules = dict(self.task.modules)
         return modules if self._average is None else {**modules, "average": self._average}
 
     def _save(self, done: int) -> None:
@@ -272,9 +284,8 @@ class Trainer:
         tensors: dict[str, Tensor] = {}
         for name, module in self._modules().items():
             tensors |= checkpoint.prefixed(learned_state(module), f"module/{name}/")
-        for name, optimizer in self._optimizers.items():
-            held = checkpoint.optimizer_tensors(optimizer, list(self._parameters[name]))
-            tensors |= checkpoint.prefixed(held, f"optimizer/{name}/")
+        for name in self._optimizers:
+            tensors |= checkpoint.prefixed(self.optimizer_state(name), f"optimizer/{name}/")
         scaler = self.accelerator.scaler
         values = {"scaler": scaler.state_dict() if scaler is not None else None}
         checkpoint.save_checkpoint(self.context.checkpoints, done, tensors, values)

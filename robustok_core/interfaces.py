@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
 from robustok_core.latents import Keep, Latents, LatentSpace
+from robustok_core.optimizer import OptimizerConfig
 
 if TYPE_CHECKING:
     from robustok_core.stages import StageContext
@@ -290,8 +291,13 @@ class Loss(Component, nn.Module, ABC):
 class Opponent(nn.Module, ABC):
     """A network trained against a loss term, with an optimiser of its own (a discriminator).
 
-    `config` holds the optimiser's fields (`learning_rate`, `weight_decay`, ...).
+    Attributes:
+        optimizer: how it is trained.
+        start: share of the training at which its own training begins.
     """
+
+    optimizer: OptimizerConfig
+    start: float = 0.0
 
     @abstractmethod
     def forward(self, step: Reconstruction) -> Tensor:
@@ -299,7 +305,7 @@ class Opponent(nn.Module, ABC):
 
     def active(self, progress: float) -> bool:
         """Whether it is trained at this share of the training."""
-        return True
+        return progress >= self.start
 
 
 class Features(Component, nn.Module, ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
@@ -19,11 +20,11 @@ from accelerate.utils import is_tensorboard_available, is_wandb_available
 from rich.console import Console
 
 from robustok_core import __version__
-from robustok_core.artifacts import RunFolder, find_artifact, fingerprint_of, next_free
+from robustok_core.artifacts import RUN_FILE, RunFolder, find_artifact, fingerprint_of, next_free
 from robustok_core.checkpoint import checkpoints
 from robustok_core.distributed import barrier
 from robustok_core.errors import Interrupted, ProblemsError, RobustokError
-from robustok_core.files import write_json
+from robustok_core.files import new_folder, read_json, write_json
 from robustok_core.recipe import LoadConfig, NamedStage, Recipe, ResolvedRecipe
 from robustok_core.registry import Registry, load_registry
 from robustok_core.stages import StageContext, load_from, save_component
@@ -118,16 +119,22 @@ class _Run:
 
     def go(self) -> dict[str, float]:
         self.check()
-        if self.main:
-            self.folder.open()
-        barrier()
-        if not self.main:
-            self.folder.record = RunFolder(self.folder.path).record
+        self._open()
         try:
             return self._go()
         finally:
             if self.main:
                 self.folder.close()
+
+    def _open(self) -> None:
+        """The main process takes the folder; the others learn from it what was done before."""
+        if self.main:
+            self.folder.open()
+            self.folder.save()
+        barrier()
+        if not self.main:
+            self.folder.record = read_json(self.folder.path / RUN_FILE)
+        barrier()
 
     def _go(self) -> dict[str, float]:
         table = self.recipe.table()
@@ -231,8 +238,6 @@ class _Run:
 
 def import_component(registry: Registry, load: LoadConfig, kind: str, folder: Path) -> Mapping[str, Any]:
     """Reads a published checkpoint and writes it as an artifact; returns the importer's report."""
-    from robustok_core.files import new_folder
-
     assert load.importer is not None
     table, module, report = load.importer.build().load(Path(load.path), registry)
     with new_folder(folder) as aside:
@@ -317,6 +322,4 @@ def now() -> str:
 
 
 def _json(results: Mapping[str, float]) -> str:
-    import json
-
     return json.dumps(results, indent=2) + "\n"

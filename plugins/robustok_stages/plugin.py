@@ -1,0 +1,15 @@
+"""Registers the stages."""
+
+from __future__ import annotations
+
+from robustok_core.hookspecs import Register, hookimpl
+
+from robustok_stages.evaluate_tokenizer import EvaluateTokenizer
+from robustok_stages.train_tokenizer import TrainTokenizer
+
+
+@hookimpl
+def robustok_register(register: Register) -> None:
+    """Registers the stages of this package."""
+    register("stage", "train_tokenizer", TrainTokenizer)
+    register("stage", "evaluate_tokenizer", EvaluateTokenizer)

@@ -1,0 +1,129 @@
+"""One step of main training (paper section 3): encode, losses on the clean latents, perturb, decode.
+
+The perturbation is composed here and nowhere else, so that every tokenizer gets the method for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import torch
+from robustok_core.draws import Draws
+from robustok_core.engine import Player, Task
+from robustok_core.interfaces import ImageBatch, Loss, Perturbation, Reconstruction, Tokenizer
+from robustok_core.optimizer import OptimizerConfig
+from torch import Tensor, nn
+
+
+class TokenizerStep(nn.Module):
+    """The tokenizer's turn: its forward pass is the method's order of operations.
+
+    The losses are held outside the module tree: their discriminators and frozen networks must not
+    become the tokenizer's parameters. What they train along is registered as `loss_parameters`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, perturbation: Perturbation | None, losses: Mapping[str, Loss]) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.loss_parameters = nn.ParameterList([p for loss in losses.values() for p in loss.own_parameters()])
+        # Image terms come first: adaptive weights compare the others with their sum.
+        ordered = sorted(losses.items(), key=lambda item: not item[1].compares_images)
+        self._held: tuple[Any, ...] = (perturbation, ordered)
+        self.passed: list[Reconstruction] = []
+
+    def forward(self, batch: ImageBatch, draws: Draws, progress: float) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The weighted sum of all terms and each term unweighted; keeps the pass for the opponents' turns."""
+        perturbation, losses = self._held
+        latents = self.tokenizer.encode(batch.images)
+        decoded, mask = latents, None
+        if perturbation is not None:
+            decoded, mask = perturbation.perturb(
+                latents, self.tokenizer.quantizer, draws=draws.child("perturbation"), progress=progress
+            )
+        step = Reconstruction(
+            batch=batch,
+            latents=latents,
+            decoded=decoded,
+            images=self.tokenizer.decode(decoded),
+            tokenizer=self.tokenizer,
+            draws=draws.child("losses"),
+            progress=progress,
+        )
+        total, logs = self._terms(step, losses)
+        if mask is not None:
+            logs["perturbed_share"] = mask.float().mean()
+        self._pass_on(step)
+        return total, logs
+
+    def _terms(
+        self, step: Reconstruction, losses: list[tuple[str, Loss]]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        logs: dict[str, Tensor | float] = {f"quantizer/{name}": value for name, value in step.latents.losses.items()}
+        others = torch.stack(list(step.latents.losses.values())).sum() if step.latents.losses else torch.zeros(())
+        images = torch.zeros((), device=step.images.device)
+        for name, loss in losses:
+            term = loss(step if loss.compares_images else attrs.evolve(step, image_loss=images))
+            weighted = term * loss.config.weight
+            images, others = (images + weighted, others) if loss.compares_images else (images, others + weighted)
+            logs[f"loss/{name}"] = term
+            logs |= {f"loss/{name}/{key}": value for key, value in loss.logs().items()}
+        return images + others, logs
+
+    def _pass_on(self, step: Reconstruction) -> None:
+        """The opponents see the pictures, not the graph behind them."""
+        _, losses = self._held
+        if any(loss.opponent is not None and loss.opponent.active(step.progress) for _, loss in losses):
+            detached = attrs.evolve(
+                step, images=step.images.detach(), latents=step.latents.detach(), decoded=step.decoded.detach()
+            )
+            self.passed.append(detached)
+
+
+class OpponentStep(nn.Module):
+    """A discriminator's turn, on the pictures of the tokenizer's turn."""
+
+    def __init__(self, opponent: nn.Module, source: TokenizerStep) -> None:
+        super().__init__()
+        self.opponent = opponent
+        self._source = (source,)  # a tuple keeps the tokenizer out of this module's parameters
+
+    def forward(self, batch: ImageBatch, draws: Draws, progress: float) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Its loss on the pass that belongs to this micro-batch."""
+        passed = self._source[0].passed
+        step = next(step for step in passed if step.batch is batch)
+        return self.opponent(step), {}
+
+
+class TokenizerTask(Task):
+    """Main training as the engine sees it: the tokenizer, then each loss's opponent."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        perturbation: Perturbation | None,
+        losses: Mapping[str, Loss],
+        optimizer: OptimizerConfig,
+    ) -> None:
+        self.tokenizer = self.averaged = tokenizer
+        self.step = TokenizerStep(tokenizer, perturbation, losses)
+        self.modules = {"tokenizer": tokenizer, **{f"loss_{name}": loss for name, loss in losses.items()}}
+        self.players = [Player(name="tokenizer", module=self.step, optimizer=optimizer)]
+        self.opponents = {name: loss.opponent for name, loss in losses.items() if loss.opponent is not None}
+        for name, opponent in self.opponents.items():
+            self.players.append(
+                Player(
+                    name=f"{name}_opponent",
+                    module=OpponentStep(opponent, self.step),
+                    optimizer=opponent.optimizer,
+                    active=opponent.active,
+                    start=opponent.start,
+                )
+            )
+
+    def after_step(self, draws: Draws) -> None:
+        """Frees the passes and lets the quantizer update its codebook."""
+        self.step.passed.clear()
+        if self.tokenizer.quantizer is not None:
+            self.tokenizer.quantizer.after_step(draws)

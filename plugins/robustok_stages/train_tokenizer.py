@@ -1,0 +1,104 @@
+"""Stage `train_tokenizer`: main training of a tokenizer, with or without perturbation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+from robustok_core.checkpoint import prefixed
+from robustok_core.config import components
+from robustok_core.engine import Trainer, TrainingConfig, learned_state
+from robustok_core.errors import RobustokError
+from robustok_core.files import write_tensors
+from robustok_core.interfaces import Stage
+from robustok_core.loading import steps_per_epoch
+from robustok_core.optimizer import OptimizerConfig
+from robustok_core.stages import StageContext, save_component, seeded
+
+from robustok_stages.fitting import check_tokenizer
+from robustok_stages.tokenizer_training import TokenizerTask
+
+
+@frozen(kw_only=True)
+class TrainTokenizerConfig(TrainingConfig):
+    """Options of `train_tokenizer`."""
+
+    optimizer: OptimizerConfig = field(factory=OptimizerConfig, metadata={"doc": "the tokenizer's optimiser"})
+    losses: dict[str, Any] = components(
+        "loss", doc="the terms of the loss, by name", default={"reconstruction": {"use": "reconstruction"}}
+    )
+
+
+class TrainTokenizer(Stage):
+    """Trains [tokenizer] on [data] with [perturbation] and leaves the artifact "tokenizer".
+
+    The artifact's folder also holds the discriminators and their optimiser states
+    (opponents.safetensors), which post-training goes on with.
+    """
+
+    Config = TrainTokenizerConfig
+    uses = ("data", "tokenizer")
+    may_use = ("perturbation",)
+    makes = ("tokenizer",)
+
+    def __init__(self, config: TrainTokenizerConfig) -> None:
+        self.config = config
+
+    def check(self, context: StageContext) -> None:
+        """Sizes, latent space against perturbation, batch size against data and processes."""
+        tokenizer = check_tokenizer(context)
+        perturbation = context.spec("perturbation")
+        if perturbation is not None:
+            try:
+                perturbation.build().check(tokenizer.space)
+            except RobustokError as error:
+                place = context.recipe.source.place(("perturbation",))
+                raise RobustokError(error.what, where=f"{place}: [perturbation]", hint=error.hint) from error
+        steps_per_epoch(context.dataset().train, self.config.batch_size)
+        parts = context.accelerator.num_processes * self.config.accumulation
+        if self.config.batch_size % parts:
+            raise RobustokError(
+                f"batch_size {self.config.batch_size} does not divide into {parts} equal parts "
+                f"({context.accelerator.num_processes} processes x accumulation {self.config.accumulation})",
+                where=f"stage {context.stage}",
+                hint="choose a multiple",
+            )
+
+    def run(self, context: StageContext) -> Mapping[str, float]:
+        """Trains, writes the artifact, returns the cost."""
+        tokenizer = context.build("tokenizer")
+        losses = {}
+        for name, spec in self.config.losses.items():
+            with seeded(context.seed, "init", name):
+                losses[name] = spec.build()
+                losses[name].prepare(tokenizer)
+        perturbation = context.spec("perturbation")
+        task = TokenizerTask(
+            tokenizer, None if perturbation is None else perturbation.build(), losses, self.config.optimizer
+        )
+        trainer = Trainer(context, task, context.dataset().train, self.config)
+        trainer.run()
+        self._keep(context, task, trainer)
+        parameters = sum(p.numel() for p in tokenizer.parameters() if p.requires_grad)
+        return {"parameters": float(parameters), "steps": float(trainer.total)}
+
+    def _keep(self, context: StageContext, task: TokenizerTask, trainer: Trainer) -> None:
+        spec = context.recipe.tables["tokenizer"]
+        opponents = {}
+        for name, opponent in task.opponents.items():
+            opponents |= prefixed(learned_state(opponent), f"module/{name}/")
+            opponents |= prefixed(trainer.optimizer_state(f"{name}_opponent"), f"optimizer/{name}/")
+        with context.making("tokenizer") as folder:
+            if folder is None:
+                return
+            save_component(
+                folder,
+                "tokenizer",
+                spec.table(),
+                trainer.kept(),
+                fingerprint=context.fingerprint,
+                run=context.recipe.run.name,
+            )
+            if opponents:
+                write_tensors(folder / "opponents.safetensors", opponents)

@@ -1,0 +1,62 @@
+"""`robustok import` and `robustok export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="import")
+@click.argument("importer")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set an option of the importer.")
+def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]) -> None:
+    """Read a published CHECKPOINT with an IMPORTER and write it as an artifact to the new folder OUT.
+
+    Example: `robustok import robustok main-train.pt tokenizers/robustok`. The folder can be named in a recipe:
+    `[load] tokenizer = "tokenizers/robustok"`.
+    """
+    from robustok_core.errors import RobustokError
+    from robustok_core.recipe import LoadConfig
+    from robustok_core.recipe_source import parse_override
+    from robustok_core.registry import load_registry
+    from robustok_core.run import import_component
+
+    if out.exists():
+        raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new folder")
+    if not checkpoint.is_file():
+        raise RobustokError("there is no such file", where=str(checkpoint))
+    registry = load_registry()
+    options = dict(parse_override(change) for change in changes)
+    spec = registry.spec("importer", {"use": importer, **options})
+    load = LoadConfig(path=str(checkpoint), importer=spec)
+    report = import_component(registry, load, spec.factory.makes, out)
+    for key, value in report.items():
+        click.echo(f"{key}: {value}")
+    click.echo(f"written to {out}")
+
+
+@click.command()
+@click.argument("importer")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def export(importer: str, artifact: Path, out: Path) -> None:
+    """Write an ARTIFACT (of a run, or its folder) to the new file OUT with the published key names of an IMPORTER.
+
+    Example: `robustok export robustok runs/main_train main-train.safetensors`.
+    """
+    from robustok_core.artifacts import find_artifact
+    from robustok_core.errors import RobustokError
+    from robustok_core.files import write_tensors
+    from robustok_core.registry import load_registry
+    from robustok_core.stages import load_component
+
+    if out.exists():
+        raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new file")
+    registry = load_registry()
+    spec = registry.spec("importer", {"use": importer})
+    module = load_component(registry, find_artifact(artifact, spec.factory.makes))
+    write_tensors(out, spec.build().export(module))
+    click.echo(f"written to {out}")

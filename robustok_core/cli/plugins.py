@@ -1,0 +1,71 @@
+"""`robustok plugins`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.argument("name", required=False)
+def plugins(kind: str | None, name: str | None) -> None:
+    """List plugins, the components of a KIND, or the options of one component.
+
+    Examples: `robustok plugins`, `robustok plugins tokenizer`, `robustok plugins perturbation top_delta`.
+    """
+    from robustok_core.errors import RobustokError, did_you_mean
+    from robustok_core.interfaces import KINDS
+    from robustok_core.registry import load_registry
+
+    registry = load_registry()
+    if kind is not None and kind not in KINDS:
+        raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
+    if kind is None:
+        _list_plugins(registry)
+    elif name is None:
+        _list_kind(registry, kind)
+    else:
+        _show(registry, kind, name)
+
+
+def _list_plugins(registry: Any) -> None:
+    for plugin in registry.plugins:
+        said = f"not in use: {plugin.error}" if plugin.error else ", ".join(plugin.components)
+        click.echo(f"{plugin.name} ({plugin.distribution}): {said}")
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").split("\n")[0]
+
+
+def _list_kind(registry: Any, kind: str) -> None:
+    for entry in registry.entries(kind):
+        click.echo(f"{entry.name:<22} {_first_line(entry.factory)}  [{entry.plugin}]")
+
+
+def _show(registry: Any, kind: str, name: str) -> None:
+    from robustok_core.config import Problem
+    from robustok_core.errors import RobustokError
+
+    found = registry.find(kind, name)
+    if isinstance(found, Problem):
+        raise RobustokError(found.what, hint=found.hint)
+    entry = next(entry for entry in registry.entries(kind) if entry.name == name)
+    click.echo(f"{kind} {name}, from {entry.plugin}\n\n{inspect.getdoc(found)}\n\noptions:")
+    _options(found.Config, "  ")
+
+
+def _options(config: type, indent: str) -> None:
+    import attrs
+
+    from robustok_core.config import default_of, type_name
+
+    for option in attrs.fields(attrs.resolve_types(config)):
+        kind = option.metadata.get("kind")
+        wanted = f"a {kind}" if kind else type_name(option.type)
+        click.echo(f"{indent}{option.name} ({wanted}, {default_of(option)}): {option.metadata.get('doc', '')}")
+        if isinstance(option.type, type) and attrs.has(option.type):
+            _options(option.type, indent + "    ")
