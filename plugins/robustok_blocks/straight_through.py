@@ -1,0 +1,13 @@
+"""The straight-through estimator (Bengio et al. 2013, arXiv 1308.3432)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def straight_through(z: Tensor, vectors: Tensor) -> Tensor:
+    """Exactly the values of `vectors`, with the gradient going to `z` (same shape).
+
+    `z - z.detach()` is zero, so no bit of `vectors` changes, as it would in `z + (vectors - z)`.
+    """
+    return vectors.detach() + (z - z.detach())

@@ -1,0 +1,1 @@
+"""Quantizers: vectors to codewords."""

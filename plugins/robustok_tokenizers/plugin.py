@@ -1,0 +1,12 @@
+"""Registers the tokenizers."""
+
+from __future__ import annotations
+
+from robustok_core.hookspecs import Register, hookimpl
+from robustok_tokenizers.conv_vq import ConvVQ
+
+
+@hookimpl
+def robustok_register(register: Register) -> None:
+    """Registers each tokenizer under its name in recipes."""
+    register("tokenizer", "conv_vq", ConvVQ)
