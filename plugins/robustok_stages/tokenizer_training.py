@@ -12,7 +12,7 @@ import attrs
 import torch
 from robustok_core.draws import Draws
 from robustok_core.engine import Player, Task
-from robustok_core.interfaces import ImageBatch, Loss, Perturbation, Reconstruction, Tokenizer
+from robustok_core.interfaces import ImageBatch, Loss, Opponent, Perturbation, Reconstruction, Tokenizer
 from robustok_core.optimizer import OptimizerConfig
 from torch import Tensor, nn
 
@@ -84,8 +84,9 @@ class TokenizerStep(nn.Module):
 class OpponentStep(nn.Module):
     """A discriminator's turn, on the pictures of the tokenizer's turn."""
 
-    def __init__(self, opponent: nn.Module, source: TokenizerStep) -> None:
+    def __init__(self, name: str, opponent: Opponent, source: TokenizerStep) -> None:
         super().__init__()
+        self.name = name
         self.opponent = opponent
         self._source = (source,)  # a tuple keeps the tokenizer out of this module's parameters
 
@@ -93,7 +94,8 @@ class OpponentStep(nn.Module):
         """Its loss on the pass that belongs to this micro-batch."""
         passed = self._source[0].passed
         step = next(step for step in passed if step.batch is batch)
-        return self.opponent(step), {}
+        loss = self.opponent(step)
+        return loss, {f"{self.name}/{key}": value for key, value in self.opponent.logs().items()}
 
 
 class TokenizerTask(Task):
@@ -115,7 +117,7 @@ class TokenizerTask(Task):
             self.players.append(
                 Player(
                     name=f"{name}_opponent",
-                    module=OpponentStep(opponent, self.step),
+                    module=OpponentStep(f"{name}_opponent", opponent, self.step),
                     optimizer=opponent.optimizer,
                     active=opponent.active,
                     start=opponent.start,
