@@ -1,0 +1,1 @@
+"""Frozen feature networks, and what is measured with and without them."""

@@ -1,0 +1,98 @@
+"""A small classifier of clothes as a feature network: 32 x 32 pictures cost it about a millisecond.
+
+Its weights come with the package; `python -m robustok_metrics.train_fashion_classifier` made them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch.nn.functional as F
+from attrs import frozen
+from torch import Tensor, nn
+
+from robustok_core.checkpoint import load_module
+from robustok_core.files import read_tensors
+from robustok_metrics.frozen import FrozenFeatures, is_meta
+
+WEIGHTS = "fashion_classifier.safetensors"
+IMAGE_SIZE = 32
+NUM_CLASSES = 10
+WIDTHS = (24, 48, 96)
+
+
+class FashionNet(nn.Module):
+    """Three stages of convolutions at 32, 16 and 8 pixels, average pooling between them, a linear head.
+
+    SiLU and average pooling keep the maps smooth in the image, which a feature loss needs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        shallow, middle, deep = WIDTHS
+        self.stages = nn.ModuleList(
+            [
+                nn.Sequential(*_convolution(1, shallow, kernel=5)),
+                nn.Sequential(nn.AvgPool2d(2), *_convolution(shallow, middle), *_convolution(middle, middle)),
+                nn.Sequential(nn.AvgPool2d(2), *_convolution(middle, deep), *_convolution(deep, deep)),
+            ]
+        )
+        self.head = nn.Linear(deep, NUM_CLASSES)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Maps (B, 24, 32, 32), (B, 48, 16, 16), (B, 96, 8, 8) of images (B, 3, H, W) in [-1, 1]."""
+        x = images.mean(dim=1, keepdim=True)
+        if x.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
+            x = F.interpolate(x, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False, antialias=True)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """(B, 96) the deepest map's average."""
+        return self.maps(images)[-1].mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 10) class scores."""
+        return self.head(self.pooled(images))
+
+
+def _convolution(wide_in: int, wide_out: int, kernel: int = 3) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(wide_in, wide_out, kernel, padding=kernel // 2, bias=False)
+    return convolution, nn.BatchNorm2d(wide_out), nn.SiLU()
+
+
+@frozen(kw_only=True)
+class FashionClassifierConfig:
+    """The network has no options: its weights are part of the package."""
+
+
+class FashionClassifier(FrozenFeatures):
+    """The classifier's average-pooled last map; grey in, so colours count only by their mean."""
+
+    Config = FashionClassifierConfig
+    name = "fashion_classifier"
+    width = WIDTHS[-1]
+    num_logits = NUM_CLASSES
+    preparation = "mean of the channels in [-1, 1]; bilinear, antialiased, to 32x32"
+
+    def __init__(self, config: FashionClassifierConfig) -> None:
+        super().__init__()
+        self.net = FashionNet()
+        if not is_meta(self):
+            load_module(self.net, read_tensors(Path(__file__).with_name(WEIGHTS)), "features fashion_classifier")
+        self.freeze()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 96) pooled features of images (B, 3, H, W) in [-1, 1]."""
+        return self.net.pooled(images)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Maps (B, 24, 32, 32), (B, 48, 16, 16), (B, 96, 8, 8)."""
+        return self.net.maps(images)
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """(B, 10) class scores of pooled features (B, 96)."""
+        return self.net.head(pooled)
