@@ -21,8 +21,10 @@ from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
 from robustok_core.latents import Keep, Latents, LatentSpace
 from robustok_core.optimizer import OptimizerConfig
+from robustok_core.smallest import smallest
 
 if TYPE_CHECKING:
+    from robustok_core.registry import Registry
     from robustok_core.stages import StageContext
 
 
@@ -152,9 +154,11 @@ class Quantizer(Component, nn.Module, ABC):
         """Called once after each optimiser step: codebook averages, restart of dead codes."""
 
     def nearest(self, z: Tensor, count: int) -> Tensor:
-        """(M, count) int64, the codes nearest to each row of z (M, D) in the codebook's metric, nearest first."""
-        parts = [scores.topk(count, dim=1, largest=False).indices for scores in distance_scores(z, self.codebook)]
-        return torch.cat(parts)
+        """(M, count) int64, the codes nearest to each row of z (M, D) in the codebook's metric, nearest first.
+
+        Of codewords at the same distance the lower code comes first.
+        """
+        return torch.cat([smallest(scores, count) for scores in distance_scores(z, self.codebook)])
 
 
 class Tokenizer(Component, nn.Module, ABC):
