@@ -498,13 +498,21 @@ class Importer(Component, ABC):
     makes: ClassVar[Literal["tokenizer", "generator"]]
 
     @abstractmethod
-    def load(self, path: Path) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, Any]]:
-        """Reads a file.
+    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+        """Reads a file; the component is built through the registry.
 
         Returns:
             The component's recipe table (with `use`), the component with its weights, and a report:
             which keys were dropped and why.
         """
+
+    def export(self, component: nn.Module) -> Mapping[str, Tensor]:
+        """The component's weights under the published names.
+
+        Raises:
+            RobustokError: where the published format has no place for this component.
+        """
+        raise RobustokError(f"the importer {type(self).__name__} cannot export")
 
 
 KINDS: Mapping[str, type] = {
