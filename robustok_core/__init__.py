@@ -39,7 +39,7 @@ _WHERE = {
     "latents": ("Keep", "LatentSpace", "Latents"),
     "recipe": ("Recipe",),
     "registry": ("Registry", "load_registry"),
-    "run": ("run",),
+    "runner": ("run",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -73,13 +73,12 @@ if TYPE_CHECKING:
     from robustok_core.latents import Keep, Latents, LatentSpace
     from robustok_core.recipe import Recipe
     from robustok_core.registry import Registry, load_registry
-    from robustok_core.run import run
+    from robustok_core.runner import run
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    if name != "run":  # `robustok_core.run` is also a submodule, which must stay importable
-        globals()[name] = value
+    globals()[name] = value
     return value

@@ -287,8 +287,11 @@ class Loss(Component, nn.Module, ABC):
     def forward(self, step: Reconstruction) -> Tensor:
         """The unweighted term, a scalar."""
 
-    def logs(self) -> Mapping[str, float]:
-        """Further numbers of the last forward worth a line in the metrics file."""
+    def logs(self) -> Mapping[str, float | Tensor]:
+        """Further numbers of the last forward worth a line in the metrics file.
+
+        Scalar tensors where they are computed on a device: reading a number would wait for it.
+        """
         return {}
 
 
@@ -310,6 +313,10 @@ class Opponent(nn.Module, ABC):
     def active(self, progress: float) -> bool:
         """Whether it is trained at this share of the training."""
         return progress >= self.start
+
+    def logs(self) -> Mapping[str, float | Tensor]:
+        """Further numbers of the last forward, as `Loss.logs`."""
+        return {}
 
 
 class Features(Component, nn.Module, ABC):

@@ -15,7 +15,7 @@ def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
     from robustok_core.cli.options import load_recipe
     from robustok_core.errors import ProblemsError, RobustokError
     from robustok_core.registry import load_registry
-    from robustok_core.run import check as check_recipe
+    from robustok_core.runner import check as check_recipe
 
     registry = load_registry()
     problems: list[RobustokError] = []

@@ -22,7 +22,7 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
     from robustok_core.recipe import LoadConfig
     from robustok_core.recipe_source import parse_override
     from robustok_core.registry import load_registry
-    from robustok_core.run import import_component
+    from robustok_core.runner import import_component
 
     if out.exists():
         raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new folder")

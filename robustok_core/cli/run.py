@@ -22,7 +22,7 @@ def run(recipe: str, changes: tuple[str, ...], presets: tuple[str, ...], out: Pa
 
     from robustok_core.cli.options import load_recipe
     from robustok_core.registry import load_registry
-    from robustok_core.run import run as run_recipe
+    from robustok_core.runner import run as run_recipe
 
     console = Console()
     resolved = load_recipe(recipe, changes, presets).resolve(registry := load_registry())

@@ -1,0 +1,58 @@
+"""Fixtures that many tests share: the registry, and a recipe small enough to train in a second."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from robustok_core import Registry, load_registry
+
+torch.set_num_threads(1)
+
+TINY_RECIPE: dict[str, Any] = {
+    "run": {"name": "tiny", "seed": 3},
+    "data": {"use": "fashion_mnist", "train_limit": 80, "validation_limit": 40},
+    "tokenizer": {
+        "use": "conv_vq",
+        "image_size": 32,
+        "channels": 8,
+        "channel_multipliers": [1, 1],
+        "num_res_blocks": 1,
+        "attention": False,
+        "norm_groups": 4,
+        "stem_patch": 4,
+        "z_channels": 8,
+        "quantizer": {"use": "vq", "codebook_size": 32, "width": 4},
+    },
+    "perturbation": {"use": "top_delta", "beta": 0.25, "delta": 4},
+    "stage": [
+        {
+            "use": "train_tokenizer",
+            "epochs": 3,
+            "batch_size": 16,
+            "log_every": 1,
+            "optimizer": {"learning_rate": 2e-3},
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    """All installed plugins."""
+    return load_registry()
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> Callable[..., dict[str, Any]]:
+    """Returns the tiny recipe's table, with keys of its training stage changed."""
+
+    def make(**stage: Any) -> dict[str, Any]:
+        table = copy.deepcopy(TINY_RECIPE)
+        table["stage"][0] |= stage
+        return table
+
+    return make

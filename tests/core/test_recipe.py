@@ -1,0 +1,176 @@
+"""Recipes: what is read, and what is said about mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from robustok_core import ProblemsError, Recipe, RobustokError
+from robustok_core.recipe_source import bundled_recipes, parse_override
+
+GOOD = """
+[run]
+name = "r"
+[data]
+use = "fashion_mnist"
+[tokenizer]
+use = "conv_vq"
+image_size = 32
+channels = 8
+norm_groups = 4
+attention = false
+channel_multipliers = [1, 1]
+stem_patch = 4
+quantizer = { use = "vq", codebook_size = 16, width = 4 }
+[perturbation]
+use = "top_delta"
+beta = 0.5
+delta = 3
+[[stage]]
+use = "train_tokenizer"
+epochs = 1
+batch_size = 8
+[stage.losses]
+pixels = { use = "reconstruction" }
+[[stage]]
+use = "evaluate_tokenizer"
+limit = 10
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str, name: str = "r.toml") -> Path:
+        file = tmp_path / name
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def problems(recipe: Path, registry, **kwargs) -> list[str]:
+    with pytest.raises(ProblemsError) as caught:
+        Recipe.load(recipe, **kwargs).resolve(registry)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_good_recipe_resolves_with_every_default_written_out(write, registry):
+    resolved = Recipe.load(write(GOOD)).resolve(registry)
+    assert resolved.table()["perturbation"] == {
+        "use": "top_delta", "beta": 0.5, "alpha": 1.0, "delta": 3,
+        "neighbours": "codeword", "images": "random", "tokens": "exact",
+    }  # fmt: skip
+    assert [stage.name for stage in resolved.stages] == ["train_tokenizer", "evaluate_tokenizer"]
+    assert resolved.table()["stage"][0]["optimizer"]["betas"] == [0.9, 0.95]
+
+
+def test_the_resolved_recipe_is_a_recipe_that_resolves_to_itself(write, registry):
+    once = Recipe.load(write(GOOD)).resolve(registry)
+    twice = Recipe.load(write(once.toml(), "again.toml")).resolve(registry)
+    assert once.table() == twice.table()
+
+
+def test_all_mistakes_are_reported_in_one_pass_with_their_lines(write, registry):
+    text = GOOD.replace("beta = 0.5", "beta = 1.5").replace("channels = 8", 'chanels = 8\nz_channels = "eight"')
+    text = text.replace('use = "evaluate_tokenizer"', 'use = "evaluate_tokeniser"').replace("delta = 3", "delta = 2.5")
+    said = problems(write(text), registry)
+    lines = text.splitlines()
+
+    def line_of(key: str) -> int:
+        return next(number for number, line in enumerate(lines, start=1) if line.startswith(key))
+
+    assert len(said) == 5
+    for key, words in {
+        "chanels": "unknown key 'chanels' (did you mean 'channels'?)",
+        "z_channels": "tokenizer.z_channels: expected int, found str 'eight'",
+        "beta": "perturbation.beta: 1.5 is out of range",
+        "delta": "perturbation.delta: expected int, found float 2.5",
+        'use = "evaluate_tokeniser"': "did you mean 'evaluate_tokenizer'?",
+    }.items():
+        assert any(f"r.toml:{line_of(key)}:" in one and words in one for one in said), (key, said)
+
+
+def test_a_syntax_error_is_named_with_its_line(write, registry):
+    with pytest.raises(RobustokError, match=r"r\.toml:3: not valid TOML"):
+        Recipe.load(write('[run]\nname = "x"\nseed == 3\n'))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("[perturbation]", "[pertubation]"), "unknown table 'pertubation' (did you mean 'perturbation'?)"),
+        (('use = "top_delta"', 'beta2 = "top_delta"'), "this perturbation needs `use"),
+        (("epochs = 1\n", ""), "the key 'epochs' is required"),
+        (("epochs = 1\n", "epochs = true\n"), "expected float, found bool True"),
+        (('use = "reconstruction"', 'use = "reconstruction", norm = "l3"'), "'l3'"),
+        (('name = "r"', 'name = "a/b"'), "run.name"),
+        (("limit = 10", 'name = "train_tokenizer"'), "two stages are called 'train_tokenizer'"),
+    ],
+)
+def test_each_mistake_has_one_message(write, registry, change, words):
+    said = problems(write(GOOD.replace(*change)), registry)
+    assert len(said) == 1
+    assert words in said[0]
+
+
+def test_a_stage_without_its_input_names_the_stage_that_makes_it(write, registry):
+    text = GOOD[: GOOD.index("[[stage]]")] + '[[stage]]\nuse = "evaluate_tokenizer"\n'
+    said = problems(write(text), registry)
+    assert len(said) == 1
+    assert "needs the artifact 'tokenizer'" in said[0]
+    assert "put stage 'train_tokenizer' before it" in said[0]
+
+
+def test_changing_use_drops_the_keys_of_the_component_that_was_there(write, registry):
+    resolved = Recipe.load(write(GOOD), overrides={"perturbation.use": "none"}).resolve(registry)
+    assert resolved.table()["perturbation"] == {"use": "none"}
+
+
+def test_overrides_reach_stages_by_name_and_are_named_in_messages(write, registry):
+    recipe = Recipe.load(write(GOOD), overrides={"stage.train_tokenizer.epochs": 2.5, "run.seed": 7})
+    assert recipe.resolve(registry).stages[0].spec.config.epochs == 2.5
+    said = problems(write(GOOD), registry, overrides={"perturbation.beta": 3})
+    assert said[0].startswith("--set perturbation.beta: ")
+    with pytest.raises(RobustokError, match="no stage is called 'train'"):
+        Recipe.load(write(GOOD), overrides={"stage.train.epochs": 1})
+
+
+def test_extends_merges_tables_and_stages_by_name_and_keeps_places(write, registry):
+    write(GOOD, "base.toml")
+    child = write(
+        'extends = "base.toml"\n[perturbation]\nbeta = 2.0\n[[stage]]\nuse = "train_tokenizer"\nbatch_size = 4\n', "c.toml"
+    )
+    said = problems(child, registry)
+    assert len(said) == 1
+    assert "c.toml:3:" in said[0]
+    good = Recipe.load(child, overrides={"perturbation.beta": 1.0}).resolve(registry)
+    training = good.stages[0].spec.config
+    assert (training.batch_size, training.epochs) == (4, 1.0)
+    assert len(good.stages) == 2
+
+
+def test_a_recipe_that_extends_itself_is_refused(write):
+    write('extends = "b.toml"\n', "a.toml")
+    b = write('extends = "a.toml"\n', "b.toml")
+    with pytest.raises(RobustokError, match="extends itself"):
+        Recipe.load(b)
+
+
+def test_bundled_recipes_are_found_by_name_and_misspelt_names_get_a_hint():
+    assert "main_train" in bundled_recipes()
+    with pytest.raises(RobustokError, match="did you mean 'main_train'"):
+        Recipe.load("main_trian")
+
+
+def test_overrides_are_read_as_toml_and_bare_words_as_strings():
+    assert parse_override("a.b=[1, 2]") == ("a.b", [1, 2])
+    assert parse_override("a=0.5") == ("a", 0.5)
+    assert parse_override("perturbation.use=none") == ("perturbation.use", "none")
+    with pytest.raises(RobustokError, match="KEY=VALUE"):
+        parse_override("epochs 3")
+
+
+def test_every_bundled_recipe_resolves(registry):
+    for name, file in bundled_recipes().items():
+        if "presets/" not in name:
+            Recipe.load(file).resolve(registry)

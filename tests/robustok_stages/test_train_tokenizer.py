@@ -1,0 +1,234 @@
+"""Main training as a user meets it: killed, interrupted, repeated, spread over processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomli_w
+import torch
+from robustok_core import Recipe, RobustokError, RunError, hookimpl, load_registry, run
+from robustok_core.artifacts import find_artifact
+from robustok_core.errors import Interrupted
+from robustok_core.files import read_json, read_tensors
+
+GAN = {
+    "reconstruction": {"use": "reconstruction"},
+    "adversarial": {
+        "use": "adversarial",
+        "start": 0.3,
+        "patch": {"width": 8, "layers": 2},
+    },
+}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(find_artifact(folder, "tokenizer") / "model.safetensors")
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def train(table: dict, out: Path, **kwargs) -> Path:
+    run(Recipe.from_table(table), out=out, **kwargs)
+    return out / table["run"]["name"]
+
+
+class AtStep:
+    """A plugin that does something when a step was logged."""
+
+    def __init__(self, step: int, act) -> None:
+        self.step, self.act = step, act
+
+    @hookimpl
+    def robustok_step_logged(self, folder, stage, step, values):
+        if step == self.step:
+            self.act()
+
+
+def registry_with(plugin):
+    registry = load_registry()
+    registry.add_plugin(plugin, "test")
+    return registry
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_a_process_that_dies(action) -> None:
+    process = multiprocessing.get_context("fork").Process(target=action)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_recipe, tmp_path_factory):
+    """The tiny recipe with a discriminator and an average, trained without interruption."""
+    table = tiny_recipe(losses=GAN, ema_decay=0.9, checkpoint_every=4)
+    return table, train(table, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("step", [2, 5, 11, 15])
+def test_a_run_killed_at_a_step_ends_with_the_same_weights_bit_for_bit(whole, tmp_path, step):
+    table, uninterrupted = whole
+    in_a_process_that_dies(lambda: train(table, tmp_path, registry=registry_with(AtStep(step, kill))))
+    resumed = train(table, tmp_path)
+    assert_same(weights(uninterrupted), weights(resumed))
+    opponents = "opponents.safetensors"
+    assert_same(
+        read_tensors(find_artifact(uninterrupted, "tokenizer") / opponents),
+        read_tensors(find_artifact(resumed, "tokenizer") / opponents),
+    )
+    logged = [line["step"] for line in lines(resumed)]
+    assert logged == list(range(1, 16))
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "state.json", "component.json", "run.json"])
+def test_a_run_killed_while_it_writes_a_file_ends_with_the_same_weights(whole, tmp_path, monkeypatch, file):
+    table, uninterrupted = whole
+
+    def die_half_way(target: Path, *_):
+        if target.name == file and (file != "run.json" or (target.parent / "checkpoints").exists()):
+            target.with_name(f".writing-{target.name}").write_bytes(b"half")
+            kill()
+
+    def break_writing() -> None:
+        import robustok_core.artifacts
+        import robustok_core.checkpoint
+        import robustok_core.stages
+
+        for module in (robustok_core.artifacts, robustok_core.checkpoint, robustok_core.stages):
+            for name in ("write_json", "write_tensors"):
+                if hasattr(module, name):
+                    real = getattr(module, name)
+                    monkeypatch.setattr(
+                        module, name, lambda target, value, real=real: (die_half_way(target), real(target, value))
+                    )
+        train(table, tmp_path)
+
+    in_a_process_that_dies(break_writing)
+    assert_same(weights(uninterrupted), weights(train(table, tmp_path)))
+
+
+def test_an_interrupt_writes_a_checkpoint_and_the_same_command_goes_on(whole, tmp_path):
+    table, uninterrupted = whole
+    ask = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Interrupted, match="stopped at step 6 of 15") as caught:
+        train(table, tmp_path, registry=registry_with(ask))
+    assert caught.value.exit_code == 130
+    assert "goes on from the last checkpoint" in caught.value.hint
+    state = read_json(tmp_path / "tiny" / "run.json")["stages"]
+    assert [entry["state"] for entry in state.values()] == ["interrupted"]
+    assert_same(weights(uninterrupted), weights(train(table, tmp_path)))
+    assert [line["step"] for line in lines(tmp_path / "tiny")] == list(range(1, 16))
+
+
+def test_two_processes_give_the_losses_and_the_codebook_of_one(tiny_recipe, tmp_path):
+    quantizer = {"use": "vq", "codebook_size": 32, "width": 4, "codebook_update": "ema"}
+    table = tiny_recipe(epochs=2, losses=GAN)
+    table["tokenizer"]["quantizer"] = quantizer
+    one = train(table, tmp_path / "one")
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(tomli_w.dumps(table))
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "robustok_core"]
+    command = [sys.executable, *launch, "run", str(recipe), "--out", str(tmp_path / "two")]
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, env=surroundings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = tmp_path / "two" / "tiny"
+    assert read_json(two / "run.json")["processes"] == 2
+    for first, second in zip(lines(one), lines(two), strict=True):
+        for name in first:
+            if name.startswith(("tokenizer/", "loss/", "quantizer/", "adversarial", "perturbed")):
+                assert second[name] == pytest.approx(first[name], rel=2e-3, abs=1e-5), (first["step"], name)
+    ours, theirs = weights(one), weights(two)
+    for name in (name for name in ours if name.startswith("quantizer.")):
+        torch.testing.assert_close(theirs[name], ours[name], rtol=2e-3, atol=2e-4)
+
+
+def test_accumulation_gives_the_losses_of_one_large_batch(tiny_recipe, tmp_path):
+    one = lines(train(tiny_recipe(epochs=1), tmp_path / "one"))
+    two = lines(train(tiny_recipe(epochs=1, accumulation=4), tmp_path / "two"))
+    for first, second in zip(one, two, strict=True):
+        assert second["tokenizer/loss"] == pytest.approx(first["tokenizer/loss"], rel=1e-4)
+        assert second["perturbed_share"] == pytest.approx(0.25) == first["perturbed_share"]
+
+
+def test_an_unchanged_stage_is_skipped_and_a_changed_one_runs_again_beside_the_old(tiny_recipe, tmp_path):
+    table = tiny_recipe(epochs=1)
+    folder = train(table, tmp_path)
+    first = find_artifact(folder, "tokenizer")
+    changed_at = (first / "model.safetensors").stat().st_mtime_ns
+    train(table, tmp_path)
+    assert (first / "model.safetensors").stat().st_mtime_ns == changed_at
+    table["perturbation"]["beta"] = 0.5
+    train(table, tmp_path)
+    second = find_artifact(folder, "tokenizer")
+    assert second != first
+    assert first.exists()
+    assert "beta = 0.25" in (folder / "history" / "recipe-1.toml").read_text()
+    assert "beta = 0.5" in (folder / "recipe.toml").read_text()
+
+
+def test_fresh_starts_over_in_a_new_folder(tiny_recipe, tmp_path):
+    table = tiny_recipe(epochs=1)
+    folder = train(table, tmp_path)
+    run(Recipe.from_table(table), out=tmp_path, fresh=True)
+    assert_same(weights(folder), weights(tmp_path / "tiny-2"))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_one_message(tiny_recipe, tmp_path):
+    table = tiny_recipe(epochs=5, optimizer={"learning_rate": 1e30})
+    with pytest.raises(RunError, match="became no finite number before step"):
+        train(table, tmp_path)
+    assert not (tmp_path / "tiny" / "artifacts").exists()
+
+
+def test_the_average_of_the_weights_is_what_is_kept(tiny_recipe, tmp_path):
+    last = weights(train(tiny_recipe(epochs=1), tmp_path / "a"))
+    average = weights(train(tiny_recipe(epochs=1, ema_decay=0.5), tmp_path / "b"))
+    name = "decoder_network.conv_out.weight" if "decoder_network.conv_out.weight" in last else next(iter(last))
+    assert not torch.equal(last[name], average[name])
+
+
+def test_training_learns(tiny_recipe, tmp_path):
+    logged = lines(train(tiny_recipe(epochs=12), tmp_path))
+    assert logged[-1]["loss/reconstruction"] < 0.5 * logged[0]["loss/reconstruction"]
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "words"),
+    [
+        ("tokenizer", "image_size", 16, "tokenizer.image_size is 16, but the images of [data] are 32 pixels wide"),
+        ("perturbation", "delta", 33, "33"),
+        ("stage", "batch_size", 81, "larger than the training split"),
+        ("stage", "accumulation", 3, "does not divide into 3 equal parts"),
+        ("run", "precision", "fp16", "needs a CUDA device"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_anything_is_written(tiny_recipe, tmp_path, table, key, value, words):
+    if key == "precision" and torch.cuda.is_available():
+        pytest.skip("fp16 fits a CUDA device")
+    recipe = tiny_recipe()
+    (recipe[table][0] if table == "stage" else recipe[table])[key] = value
+    with pytest.raises(RobustokError) as caught:
+        train(recipe, tmp_path / "out")
+    assert words in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
