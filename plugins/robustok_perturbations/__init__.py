@@ -1,0 +1,1 @@
+"""Perturbations of latents: what the decoder meets in training besides clean latents."""

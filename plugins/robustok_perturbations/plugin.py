@@ -1,0 +1,13 @@
+"""Registers the perturbations."""
+
+from __future__ import annotations
+
+from robustok_core.hookspecs import Register, hookimpl
+from robustok_perturbations.none import NoPerturbation
+from robustok_perturbations.top_delta import TopDelta
+
+
+@hookimpl
+def robustok_register(register: Register) -> None:
+    register("perturbation", "none", NoPerturbation)
+    register("perturbation", "top_delta", TopDelta)

@@ -1,0 +1,420 @@
+"""The method's symbols hold exactly: beta of the images, alpha of the tokens, the delta nearest codewords."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import attrs
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from robustok_core import Draws, Latents, LatentSpace, ProblemsError, Quantizer, RobustokError
+from robustok_perturbations.top_delta import Anneal, TopDelta, TopDeltaConfig, nearest_codes
+
+SHARES = st.integers(1, 100).map(lambda percent: percent / 100)
+SEEDS = st.integers(0, 2**32)
+
+
+class Fixed(Quantizer):
+    """A codebook that stays as it is, and counts the rows whose neighbours it was asked for."""
+
+    def __init__(self, codebook: Tensor) -> None:
+        super().__init__()
+        self.codebook_size, self.width = codebook.shape
+        self.codewords = nn.Parameter(codebook)
+        self.asked = 0
+
+    @property
+    def codebook(self) -> Tensor:
+        return self.codewords
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        return self.codewords[codes]
+
+    def quantize(self, z: Tensor) -> Latents:
+        codes = torch.cdist(z.detach(), self.codewords.detach()).argmin(-1)
+        vectors = z + (self.lookup(codes) - z).detach()
+        return Latents(vectors=vectors, codes=codes, features=z)
+
+    def nearest(self, z: Tensor, count: int) -> Tensor:
+        self.asked += len(z)
+        return super().nearest(z, count)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def a_codebook(size: int = 40, width: int = 3, seed: int = 0) -> Fixed:
+    return Fixed(torch.randn(size, width, generator=rng(seed)))
+
+
+def a_grid(seed: int = 0) -> Fixed:
+    """Whole numbers, shuffled: distances are exact, most of them are equal to others, and some codewords coincide."""
+    points = torch.cartesian_prod(*[torch.arange(4.0)] * 2).repeat(2, 1)
+    return Fixed(points[torch.randperm(len(points), generator=rng(seed))])
+
+
+def latents_of(quantizer: Fixed, images: int, tokens: int, seed: int = 1) -> Latents:
+    codes = torch.randint(quantizer.codebook_size, (images, tokens), generator=rng(seed))
+    vectors = quantizer.lookup(codes).detach()
+    features = vectors + 0.3 * torch.randn(vectors.shape, generator=rng(seed + 1))
+    return Latents(vectors=vectors, codes=codes, features=features)
+
+
+def half_up(share: float, count: int) -> int:
+    return math.floor(Fraction(str(share)) * count + Fraction(1, 2))
+
+
+def distances(codebook: Tensor, codes: Tensor) -> Tensor:
+    """(..., K) squared distances of codes' codewords to all codewords, in float64 and without a product's rounding."""
+    exact = codebook.detach().double()
+    return (exact[codes][..., None, :] - exact).square().sum(-1)
+
+
+def perturb(latents: Latents, quantizer: Fixed, draws: Draws, progress: float = 0.0, **options: object):
+    return TopDelta(TopDeltaConfig(**options)).perturb(latents, quantizer, draws=draws, progress=progress)
+
+
+# --- beta: which images ---------------------------------------------------------------------------
+
+
+@given(beta=SHARES, total=st.integers(1, 60), seed=SEEDS)
+def test_exactly_the_rounded_share_of_images_is_perturbed(beta, total, seed):
+    quantizer, count = a_grid(), half_up(beta, total)
+    latents, draws = latents_of(quantizer, total, 4), Draws.for_rows(seed, total)
+    if count == 0:
+        with pytest.raises(RobustokError, match="is not one image"):
+            perturb(latents, quantizer, draws, beta=beta, delta=3)
+    else:
+        _, mask = perturb(latents, quantizer, draws, beta=beta, delta=3)
+        assert mask.any(dim=1).sum() == count
+
+
+def test_every_image_is_perturbed_as_often_as_any_other():
+    quantizer = a_grid()
+    latents = latents_of(quantizer, 8, 1)
+    hits = torch.zeros(8)
+    for seed in range(1000):
+        hits += perturb(latents, quantizer, Draws.for_rows(seed, 8), beta=0.25, delta=3)[1].any(dim=1)
+    # Two of eight without replacement: the variance is 1000 * 1/4 * 3/4, and the counts sum to 2000.
+    assert (hits - 250).square().sum() / (1000 * 0.25 * 0.75) * 7 / 8 < 24.3  # chi-square, 7 df, p = 0.001
+
+
+def test_the_error_says_which_share_would_do():
+    quantizer = a_grid()
+    with pytest.raises(RobustokError, match=r"beta = 0.1 of a batch of 4 .*at least 0.25") as raised:
+        perturb(latents_of(quantizer, 4, 2), quantizer, Draws.for_rows(0, 4), beta=0.1)
+    assert raised.value.exit_code == 2
+
+
+# --- alpha: which tokens --------------------------------------------------------------------------
+
+
+@given(alpha=SHARES, tokens=st.integers(1, 40), seed=SEEDS)
+def test_exactly_the_rounded_share_of_tokens_is_replaced_in_each_perturbed_image(alpha, tokens, seed):
+    quantizer = a_grid()
+    _, mask = perturb(
+        latents_of(quantizer, 6, tokens), quantizer, Draws.for_rows(seed, 6), beta=0.5, alpha=alpha, delta=3
+    )
+    replaced = mask.sum(dim=1)
+    expected = half_up(alpha, tokens)
+    assert sorted(replaced.tolist()) == [0, 0, 0, expected, expected, expected]
+
+
+def test_every_token_is_replaced_as_often_as_any_other():
+    quantizer = a_grid()
+    _, mask = perturb(latents_of(quantizer, 2000, 10), quantizer, Draws.for_rows(5, 2000), beta=1, alpha=0.3, delta=3)
+    hits = mask.sum(dim=0)
+    assert (hits - 600).square().sum() / (2000 * 0.3 * 0.7) * 9 / 10 < 27.9  # chi-square, 9 df, p = 0.001
+
+
+def test_bernoulli_tokens_are_replaced_with_probability_alpha_each():
+    quantizer = a_grid()
+    _, mask = perturb(
+        latents_of(quantizer, 500, 20),
+        quantizer,
+        Draws.for_rows(2, 500),
+        beta=1,
+        alpha=0.3,
+        delta=3,
+        tokens="bernoulli",
+    )
+    replaced = mask.sum(dim=1).float()
+    assert abs(replaced.mean() - 6.0) < 4 * math.sqrt(20 * 0.3 * 0.7 / 500)
+    assert abs(replaced.var() - 4.2) < 4 * 4.2 * math.sqrt(2 / 500)
+
+
+# --- delta: what they become ----------------------------------------------------------------------
+
+
+@given(delta=st.integers(1, 40), alpha=SHARES, seed=SEEDS)
+def test_every_replaced_code_is_among_the_nearest_of_its_codeword(delta, alpha, seed):
+    quantizer = a_codebook(seed=seed % 7)
+    latents = latents_of(quantizer, 5, 12, seed % 11)
+    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(seed, 5), beta=0.6, alpha=alpha, delta=delta)
+    away = distances(quantizer.codebook, latents.codes)  # (B, N, K)
+    border = away.kthvalue(delta, dim=-1).values
+    drawn = away.gather(-1, perturbed.codes[..., None])[..., 0]
+    assert (drawn <= border + 1e-5)[mask].all()
+
+
+@given(delta=st.integers(1, 32), seed=SEEDS)
+def test_of_codewords_at_one_distance_the_lower_codes_are_the_nearer(delta, seed):
+    quantizer = a_grid(seed % 5)
+    codes = torch.arange(32)
+    near = nearest_codes(codes, quantizer, delta)
+    expected = distances(quantizer.codebook, codes).sort(dim=1, stable=True).indices[:, :delta]
+    own_is_there = (expected == codes[:, None]).any(dim=1)
+    assert torch.equal(near[own_is_there], expected[own_is_there])
+
+
+@given(neighbours=st.sampled_from(["codeword", "latent"]), seed=SEEDS)
+def test_latent_neighbours_are_those_of_the_encoders_vector(neighbours, seed):
+    quantizer = a_codebook()
+    latents = latents_of(quantizer, 4, 30)
+    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(seed, 4), beta=1, delta=3, neighbours=neighbours)
+    center = latents.features if neighbours == "latent" else latents.vectors
+    nearest = torch.cdist(center, quantizer.codebook).topk(3, largest=False).indices
+    assert mask.all()
+    assert (perturbed.codes[..., None] == nearest).any(dim=-1).all()
+
+
+def test_the_draw_is_uniform_over_the_delta_nearest():
+    quantizer, delta = a_codebook(size=20), 6
+    codes = torch.full((200, 50), 7)
+    latents = Latents(vectors=quantizer.lookup(codes).detach(), codes=codes)
+    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(1, 200), beta=1, delta=delta)
+    drawn, counts = perturbed.codes.unique(return_counts=True)
+    assert mask.all()
+    assert set(drawn.tolist()) == set(nearest_codes(torch.tensor([7]), quantizer, delta)[0].tolist())
+    expected = codes.numel() / delta
+    assert (counts - expected).square().sum() / expected < 20.5  # chi-square, 5 df, p = 0.001
+
+
+@given(seed=SEEDS)
+def test_the_own_codeword_is_one_of_the_nearest_even_where_codewords_coincide(seed):
+    quantizer = Fixed(torch.zeros(9, 2))
+    codes = torch.arange(9)
+    for delta in (1, 4):
+        near = nearest_codes(codes, quantizer, delta)
+        assert (near == codes[:, None]).any(dim=1).all()
+        assert all(len(set(row)) == delta for row in near.tolist())
+    latents = latents_of(quantizer, 3, 5)
+    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(seed, 3), beta=1, delta=1)
+    assert mask.all()
+    assert torch.equal(perturbed.codes, latents.codes)
+
+
+# --- what the decoder reads, and what the encoder learns from it ----------------------------------
+
+
+@given(beta=SHARES.filter(lambda share: share >= 0.1), alpha=SHARES, seed=SEEDS)
+def test_what_is_not_replaced_is_untouched_to_the_bit(beta, alpha, seed):
+    quantizer = a_codebook()
+    latents = quantizer.quantize(torch.randn(6, 8, 3, generator=rng(seed % 13)))
+    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(seed, 6), beta=beta, alpha=alpha, delta=9)
+    before, after = (held.vectors.detach().view(torch.int32) for held in (latents, perturbed))
+    assert torch.equal(before[~mask], after[~mask])
+    assert torch.equal(latents.codes[~mask], perturbed.codes[~mask])
+    assert perturbed.features is latents.features
+
+
+def test_replaced_vectors_are_exactly_the_codewords_of_their_codes():
+    quantizer = a_codebook()
+    latents = quantizer.quantize(torch.randn(6, 8, 3, generator=rng()))
+    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(0, 6), beta=0.5, delta=9)
+    assert torch.equal(perturbed.vectors[mask], quantizer.lookup(perturbed.codes)[mask])
+    assert not torch.equal(perturbed.vectors, latents.vectors)
+
+
+def test_the_arguments_are_left_as_they_were():
+    quantizer = a_codebook()
+    latents = latents_of(quantizer, 4, 6)
+    before = latents.codes.clone(), latents.vectors.clone()
+    perturb(latents, quantizer, Draws.for_rows(0, 4), beta=1, delta=9)
+    assert torch.equal(latents.codes, before[0])
+    assert torch.equal(latents.vectors, before[1])
+
+
+def test_the_gradient_passes_straight_through_to_the_encoder_and_not_to_the_codebook():
+    quantizer = a_codebook()
+    z = torch.randn(4, 6, 3, generator=rng(1), requires_grad=True)
+    weights = torch.randn(4, 6, 3, generator=rng(2))
+    latents = quantizer.quantize(z)
+    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(0, 4), beta=0.5, alpha=0.5, delta=9)
+    assert mask.sum() == 6
+    (perturbed.vectors * weights).sum().backward()
+    assert torch.equal(z.grad, weights)
+    assert quantizer.codewords.grad is None
+
+
+def test_vectors_keep_their_precision():
+    quantizer = a_codebook()
+    latents = latents_of(quantizer, 4, 6)
+    half = latents.evolve(vectors=latents.vectors.bfloat16())
+    perturbed, _ = perturb(half, quantizer, Draws.for_rows(0, 4), beta=1, delta=9)
+    assert perturbed.vectors.dtype == torch.bfloat16
+
+
+def test_codes_without_vectors_are_perturbed_alike():
+    quantizer = a_codebook()
+    latents, draws = latents_of(quantizer, 4, 6), Draws.for_rows(0, 4)
+    bare, _ = perturb(Latents(codes=latents.codes), quantizer, draws, beta=1, delta=9)
+    whole, _ = perturb(latents, quantizer, draws, beta=1, delta=9)
+    assert bare.vectors is None
+    assert torch.equal(bare.codes, whole.codes)
+
+
+# --- batches, processes and cost ------------------------------------------------------------------
+
+
+@given(
+    cuts=st.lists(st.integers(0, 12), max_size=4).map(sorted),
+    make=st.sampled_from([a_grid, a_codebook]),
+    neighbours=st.sampled_from(["codeword", "latent"]),
+    tokens=st.sampled_from(["exact", "bernoulli"]),
+    seed=SEEDS,
+)
+def test_processes_see_together_what_one_would(cuts, make, neighbours, tokens, seed):
+    quantizer = make()
+    latents, draws = latents_of(quantizer, 12, 9), Draws.for_rows(seed, 12)
+    options = {"beta": 0.4, "alpha": 0.6, "delta": 5, "neighbours": neighbours, "tokens": tokens}
+    whole, mask = perturb(latents, quantizer, draws, **options)
+    parts = [slice(first, last) for first, last in zip([0, *cuts], [*cuts, 12], strict=True)]
+    cut = [perturb(latents[part], quantizer, draws[part], **options) for part in parts]
+    assert torch.equal(torch.cat([part.codes for part, _ in cut]), whole.codes)
+    assert torch.equal(torch.cat([part.vectors for part, _ in cut]), whole.vectors)
+    assert torch.equal(torch.cat([part_mask for _, part_mask in cut]), mask)
+
+
+def test_the_order_in_which_neighbours_are_found_decides_nothing():
+    """It may hang on the last bit of a distance, and that on the size of the batch."""
+
+    class Reversed(Fixed):
+        def nearest(self, z: Tensor, count: int) -> Tensor:
+            return super().nearest(z, count).flip(1)
+
+    quantizer, draws = a_codebook(), Draws.for_rows(0, 8)
+    latents = latents_of(quantizer, 8, 9)
+    for neighbours in ("codeword", "latent"):
+        options = {"beta": 1, "delta": 7, "neighbours": neighbours}
+        expected, _ = perturb(latents, quantizer, draws, **options)
+        perturbed, _ = perturb(latents, Reversed(quantizer.codebook.detach()), draws, **options)
+        assert torch.equal(perturbed.codes, expected.codes)
+
+
+def test_neighbours_are_sought_once_for_each_distinct_code_of_the_replaced_tokens():
+    quantizer = a_codebook()
+    latents = latents_of(quantizer, 20, 30)
+    _, mask = perturb(latents, quantizer, Draws.for_rows(0, 20), beta=0.1, alpha=0.5, delta=5)
+    assert mask.sum() == 30
+    assert quantizer.asked == len(latents.codes[mask].unique()) < 30
+
+
+# --- annealing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ratio", "progress", "alpha", "delta"),
+    [
+        (0.5, 0.0, 0.8, 100),
+        (0.5, 0.2, 0.8, 100),
+        (0.5, 0.4, 0.6, 75),
+        (0.5, 0.6, 0.4, 50),
+        (0.5, 1.0, 0.4, 50),
+        (0.25, 0.4, 0.5, 63),  # 62.5: halves are rounded up
+        (0.25, 0.9, 0.2, 25),
+        (0.0, 0.4, 0.4, 50),
+        (0.0, 0.6, 0.0, 1),
+        (1.0, 0.9, 0.8, 100),
+    ],
+)
+def test_alpha_and_delta_fall_from_start_to_end_to_the_ratio_and_stay(ratio, progress, alpha, delta):
+    perturbation = TopDelta(TopDeltaConfig(alpha=0.8, delta=100, anneal=Anneal(start=0.2, end=0.6, ratio=ratio)))
+    assert perturbation.strength(progress) == (pytest.approx(alpha), delta)
+
+
+def test_without_annealing_they_stay():
+    assert TopDelta(TopDeltaConfig()).strength(1.0) == (1.0, 100)
+
+
+def test_annealing_to_nothing_ends_with_clean_latents():
+    quantizer = a_codebook()
+    latents = latents_of(quantizer, 4, 6)
+    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(0, 4), 0.7, beta=1, delta=9, anneal=Anneal(ratio=0))
+    assert perturbed is latents
+    assert not mask.any()
+
+
+def test_a_sudden_end_is_a_step():
+    step = Anneal(start=0.5, end=0.5, ratio=0.5)
+    assert [step.factor(progress) for progress in (0.49, 0.5, 0.51)] == [1.0, 1.0, 0.5]
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [{"beta": 0.0}, {"alpha": 0.0}])
+def test_zero_turns_it_off(off):
+    quantizer = a_codebook()
+    latents = latents_of(quantizer, 4, 6)
+    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(0, 4), **off)
+    assert perturbed is latents
+    assert mask.shape == (4, 6)
+    assert not mask.any()
+
+
+def test_the_defaults_are_the_papers():
+    config = TopDeltaConfig()
+    assert (config.beta, config.alpha, config.delta, config.anneal) == (0.1, 1.0, 100, None)
+    assert (config.neighbours, config.images, config.tokens) == ("codeword", "random", "exact")
+    assert attrs.asdict(Anneal()) == {"start": 0.2, "end": 0.6, "ratio": 0.5}
+
+
+DISCRETE = LatentSpace(kind="discrete", num_tokens=64, width=16, codebook_size=512)
+
+
+@pytest.mark.parametrize(
+    ("options", "space", "where", "message"),
+    [
+        ({"delta": 513}, DISCRETE, "perturbation.delta", r"delta = 513 .*K = 512.*is 13 here"),
+        ({"delta": 9, "alpha": 0.001}, DISCRETE, "perturbation.alpha", r"alpha = 0.001 of 64 .*at least 0.016"),
+        ({}, LatentSpace(kind="continuous", num_tokens=4, width=2), "perturbation.use", "replaces codes"),
+    ],
+)
+def test_what_does_not_fit_the_space_is_refused(options, space, where, message):
+    with pytest.raises(RobustokError, match=message) as raised:
+        TopDelta(TopDeltaConfig(**options)).check(space)
+    assert raised.value.where == where
+
+
+def test_what_fits_the_space_passes():
+    TopDelta(TopDeltaConfig(delta=512)).check(DISCRETE)
+    TopDelta(TopDeltaConfig(delta=12, alpha=0.001, tokens="bernoulli")).check(DISCRETE)
+
+
+def test_latent_neighbours_need_what_the_encoder_wrote():
+    quantizer = a_codebook()
+    latents = latents_of(quantizer, 4, 6).evolve(features=None)
+    with pytest.raises(RobustokError, match='use neighbours = "codeword"'):
+        perturb(latents, quantizer, Draws.for_rows(0, 4), beta=1, delta=9, neighbours="latent")
+
+
+def test_a_recipes_table_builds_it(registry):
+    perturbation = registry.build("perturbation", {"use": "top_delta", "delta": 12, "anneal": {"ratio": 0.25}})
+    assert isinstance(perturbation, TopDelta)
+    assert perturbation.strength(1.0) == (0.25, 3)
+
+
+def test_every_mistake_of_a_table_is_told(registry):
+    table = {"use": "top_delta", "beta": 1.1, "delta": 0, "images": "some", "anneal": {"start": 0.7}}
+    with pytest.raises(ProblemsError) as raised:
+        registry.build("perturbation", table)
+    text = str(raised.value)
+    for key in ("perturbation.beta", "perturbation.delta", "perturbation.images", "ends (0.6) before it starts (0.7)"):
+        assert key in text
