@@ -84,13 +84,14 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArra
     if not path.is_file():
         raise RobustokError("there is no such file", where=place, hint="check the key `path`")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise RobustokError("this is a single array", where=place, hint="save with numpy.savez_compressed")
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise RobustokError("this is a single array", where=place, hint="save with numpy.savez_compressed")
+        with found as file:
             missing = sorted(set(names or ()) - set(file.files))
             if missing:
-                found = ", ".join(file.files) or "none"
-                raise RobustokError(f"no array {', '.join(missing)}", where=place, hint=f"arrays found: {found}")
+                hint = f"arrays found: {', '.join(file.files) or 'none'}"
+                raise RobustokError(f"no array {', '.join(missing)}", where=place, hint=hint)
             return {name: file[name] for name in names or file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise RobustokError(f"this is no readable .npz file ({error})", where=place) from error

@@ -1,15 +1,78 @@
-"""What every data set must satisfy: enough images in each class, no class unknown to the training split."""
+"""Training and validation: which picture is in which, and what every data set must satisfy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from attrs import field, frozen
 from torch import Tensor
 
+from robustok_core.draws import Draws, derive_seed
 from robustok_core.errors import RobustokError
+from robustok_data.pictures import PictureConfig, PictureImages, Pictures, SomePictures
 
 MIN_IMAGES = 2
+
+
+@frozen(kw_only=True, eq=False)
+class Labelled:
+    """Pictures of a split that is being opened.
+
+    Attributes:
+        pictures: n of them.
+        labels: (n,) int64.
+        where: the place to name in messages.
+        keys: (n,) int64, which of a class go to validation: those with the smallest. A function of
+            what the picture is called, or of its place.
+    """
+
+    pictures: Pictures
+    labels: Tensor
+    where: str
+    keys: Tensor = field()
+
+    @keys.default
+    def _keys(self) -> Tensor:
+        return keys_of_places(len(self.labels))
+
+    def __getitem__(self, rows: Tensor) -> Labelled:
+        """The pictures at rows (m,) int64."""
+        return Labelled(
+            pictures=SomePictures(self.pictures, rows),
+            labels=self.labels[rows],
+            where=self.where,
+            keys=self.keys[rows],
+        )
+
+    def shares(self, share: float) -> tuple[Labelled, Labelled]:
+        """The training and the validation share."""
+        held_out = validation_rows(self.labels, share, self.keys)
+        return self[(~held_out).nonzero().flatten()], self[held_out.nonzero().flatten()]
+
+
+def keys_of_places(count: int) -> Tensor:
+    """(count,) int64, the same shuffled keys for the same number."""
+    return Draws.for_rows(derive_seed("validation"), count).bits()
+
+
+def two_splits(
+    train: Labelled, validation: Labelled | None, share: float, class_names: Sequence[str], config: PictureConfig
+) -> tuple[PictureImages, PictureImages]:
+    """Both splits, checked; without a validation split, a share of the training split.
+
+    Raises:
+        RobustokError: a class holds fewer than 2 images, a split none, or a label is no class.
+    """
+    check_labels(train.labels, len(class_names), train.where)
+    check_classes(train.labels, class_names, train.where)
+    if validation is None:
+        train, validation = train.shares(share)
+    check_labels(validation.labels, len(class_names), validation.where)
+    return (
+        PictureImages(train.pictures, train.labels, config),
+        PictureImages(validation.pictures, validation.labels, config),
+    )
 
 
 def check_classes(labels: Tensor, class_names: Sequence[str], where: str) -> None:
@@ -33,3 +96,20 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
     if int(labels.max()) >= num_classes:
         what = f"the label {int(labels.max())} is no class: there are {num_classes}, counted from 0"
         raise RobustokError(what, where=where)
+
+
+def validation_rows(labels: Tensor, share: float, keys: Tensor) -> Tensor:
+    """(n,) bool: in each class the round(share * images) rows with the smallest keys, at least one, never all.
+
+    Args:
+        labels: (n,) int64, at least 2 rows of each class that occurs.
+        keys: (n,) int64, one for each row, fixed by what the row is and not by its neighbours.
+    """
+    order = torch.argsort(keys, stable=True)
+    order = order[torch.argsort(labels[order], stable=True)]  # by class, then by key
+    counts = torch.bincount(labels)
+    turn = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    wanted = torch.clamp((counts * share).round().long(), min=1).minimum(counts - 1)
+    chosen = torch.empty(len(labels), dtype=torch.bool)
+    chosen[order] = turn < wanted[labels[order]]
+    return chosen

@@ -1,0 +1,174 @@
+"""Pictures of any size, decoded and cropped when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from attrs import field, frozen, validators
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from robustok_core.draws import Draws
+from robustok_core.errors import RunError
+from robustok_core.interfaces import ImageBatch, Images
+from robustok_data.arrays import mirror_some, to_unit_range
+from robustok_data.crops import center_crop, random_crop
+
+_SAMPLED = 1024  # pictures whose bytes a fingerprint reads
+
+
+@frozen(kw_only=True)
+class PictureConfig:
+    """How pictures are brought to a size. Evaluation always takes ADM's centre crop, unmirrored."""
+
+    image_size: int = field(
+        default=256, validator=validators.ge(8), metadata={"doc": "height and width in pixels, after the crop"}
+    )
+    crop: Literal["center", "random"] = field(
+        default="center",
+        metadata={"doc": "in training: ADM's centre crop, or its random crop (shorter side up to 1.25 image_size)"},
+    )
+    flip: bool = field(default=False, metadata={"doc": "mirror half of the training images"})
+
+
+class Pictures(ABC):
+    """Undecoded pictures, read by index. Must be picklable."""
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The bytes that hold a picture."""
+
+    @abstractmethod
+    def place(self, index: int) -> str:
+        """Where a picture stands, for messages."""
+
+    @property
+    @abstractmethod
+    def listing(self) -> bytes:
+        """A hash of the names and sizes of all pictures, as far as they are cheap to know."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def decode(self, index: int) -> Image.Image:
+        """The picture with the pixels that it was stored with."""
+        return Image.open(io.BytesIO(self.read(index)))
+
+
+class SomePictures(Pictures):
+    """Those of other pictures that stand at `rows` (m,) int64."""
+
+    def __init__(self, pictures: Pictures, rows: Tensor) -> None:
+        self._pictures = pictures
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, index: int) -> bytes:
+        return self._pictures.read(int(self._rows[index]))
+
+    def decode(self, index: int) -> Image.Image:
+        return self._pictures.decode(int(self._rows[index]))
+
+    def place(self, index: int) -> str:
+        return self._pictures.place(int(self._rows[index]))
+
+    @property
+    def listing(self) -> bytes:
+        digest = hashlib.blake2b(self._pictures.listing, digest_size=16)
+        digest.update(self._rows.numpy().data)
+        return digest.digest()
+
+
+class PictureImages(Images):
+    """A split of pictures.
+
+    Its fingerprint covers all names, sizes and labels, the bytes of up to 1,024 pictures spread
+    evenly over the split, and the image size: an ImageNet is checked in seconds.
+    """
+
+    def __init__(self, pictures: Pictures, labels: Tensor, config: PictureConfig) -> None:
+        self._pictures = pictures
+        self._labels = labels
+        self._config = config
+
+    @property
+    def labels(self) -> Tensor:
+        return self._labels
+
+    @cached_property
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(content_hash(self._pictures), digest_size=16)
+        digest.update(repr((len(self), self._config.image_size)).encode())
+        digest.update(self._labels.numpy().data)
+        return digest.hexdigest()
+
+    def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        pixels = torch.from_numpy(np.stack(self._crops(rows.tolist(), draws))).permute(0, 3, 1, 2)  # (B, 3, H, W)
+        if draws is not None and self._config.flip:
+            pixels = mirror_some(pixels, draws)
+        return ImageBatch(images=to_unit_range(pixels.contiguous()), labels=self._labels[rows], indices=rows)
+
+    def _crops(self, indices: Sequence[int], draws: Draws | None) -> list[NDArray[np.uint8]]:
+        size = self._config.image_size
+        if draws is None or self._config.crop == "center":
+            return [np.asarray(center_crop(self._picture(index), size)) for index in indices]
+        numbers = draws.child("crop").bits(3)
+        return [
+            np.asarray(random_crop(self._picture(index), size, row))
+            for index, row in zip(indices, numbers, strict=True)
+        ]
+
+    def _picture(self, index: int) -> Image.Image:
+        found = try_decode(self._pictures, index)
+        if isinstance(found, str):
+            hint = 'mend or remove it; `on_bad_file = "skip"` finds and leaves out all such files beforehand'
+            raise RunError(f"this image cannot be read: {found}", where=self._pictures.place(index), hint=hint)
+        return found
+
+
+def try_decode(pictures: Pictures, index: int) -> Image.Image | str:
+    """The picture as RGB, or the reason why it cannot be read."""
+    try:
+        return as_rgb(pictures.decode(index))
+    except Exception as error:  # Pillow raises many types for a broken file; all mean that it is one
+        return f"{type(error).__name__}: {str(error) or 'no reason given'}"
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """Decodes to 8-bit RGB: 16-bit grey keeps its upper 8 bits, transparency is dropped, as ADM drops it.
+
+    Raises:
+        ValueError: pixels without a fixed range (32-bit).
+    """
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"32-bit pixels (mode {picture.mode}) have no known range")
+    if picture.mode == "P":
+        picture = picture.convert("RGBA")  # resolves a transparent palette, about which Pillow warns otherwise
+    return picture.convert("RGB")
+
+
+def content_hash(pictures: Pictures) -> bytes:
+    """A hash of names and sizes, and of the bytes of up to 1,024 pictures spread evenly."""
+    digest = hashlib.blake2b(pictures.listing, digest_size=16)
+    count = len(pictures)
+    for number in range(min(count, _SAMPLED)):
+        index = number * count // min(count, _SAMPLED)
+        try:
+            digest.update(pictures.read(index))
+        except OSError as error:  # whoever loads or scans the picture reports it
+            digest.update(repr(error).encode())
+    return digest.digest()

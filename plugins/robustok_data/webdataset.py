@@ -1,0 +1,144 @@
+"""Tar shards in the layout of webdataset (KEY.jpg, KEY.cls), read at random.
+
+Shards are made to be streamed; then the order depends on how many processes stream. Here each
+shard is listed once, and samples are read at their offsets, so that the order of the data is a
+function of (seed, epoch) as with every other data set.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import operator
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import field, frozen, validators
+
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Dataset
+from robustok_data.bad_files import FilesConfig, judge, without_broken
+from robustok_data.cache import remembered
+from robustok_data.pieces import Piece, PiecePictures
+from robustok_data.splits import Labelled, two_splits
+
+EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
+_INDEX_VERSION = 1
+
+
+@frozen(kw_only=True)
+class WebDatasetConfig(FilesConfig):
+    """Where the shards are."""
+
+    train: str = field(metadata={"doc": "local training shards: data/train-{000..146}.tar, or data/train-*.tar"})
+    validation: str | None = field(
+        default=None, metadata={"doc": "local validation shards; none: a share of the training images"}
+    )
+    validation_share: float = field(
+        default=0.1,
+        validator=[validators.gt(0.0), validators.lt(1.0)],
+        metadata={"doc": "share of each class kept for validation where there are no validation shards"},
+    )
+
+
+class WebDataset(Dataset):
+    """Samples with a picture (jpg, jpeg, png, webp) and a class number from 0 (cls)."""
+
+    Config = WebDatasetConfig
+
+    def __init__(self, config: WebDatasetConfig) -> None:
+        self.image_size = config.image_size
+        train = _labelled(config.train, config)
+        validation = None if config.validation is None else _labelled(config.validation, config)
+        self.num_classes = _num_classes(train)
+        self.class_names = tuple(str(label) for label in range(self.num_classes))
+        self.train, self.validation = two_splits(train, validation, config.validation_share, self.class_names, config)
+
+
+def _num_classes(train: Labelled) -> int:
+    top = int(train.labels.max()) if len(train.labels) else 0
+    if top >= max(1, len(train.labels)):
+        raise RobustokError(f"the label {top} is too high for {len(train.labels)} training images", where=train.where)
+    return top + 1
+
+
+def _labelled(pattern: str, config: WebDatasetConfig) -> Labelled:
+    pieces: list[Piece] = []
+    labels: list[int] = []
+    incomplete: list[str] = []
+    for shard in _shards(pattern):
+        index = _index(shard)
+        for key, offset, size, label in index["samples"]:
+            pieces.append(Piece(shard, offset, size, key))
+            labels.append(label)
+        incomplete += [f"{shard}, {key}" for key in index["incomplete"]]
+    judge(incomplete, config.on_bad_file, pattern, "samples without one picture and one class number from 0")
+    split = Labelled(pictures=PiecePictures(pieces), labels=torch.tensor(labels, dtype=torch.int64), where=pattern)
+    return without_broken(split, config.on_bad_file)
+
+
+def _index(shard: str) -> Any:
+    """{"samples": [key, offset, size, label] each, "incomplete": keys}, worked out once a version of the file."""
+    state = Path(shard).stat()
+    version = repr((_INDEX_VERSION, str(Path(shard).resolve()), state.st_size, state.st_mtime_ns))
+    name = hashlib.blake2b(version.encode(), digest_size=16).hexdigest()
+    return remembered(f"shard-{name}", lambda: _list(shard))
+
+
+def _list(shard: str) -> dict[str, list[Any]]:
+    samples: list[tuple[str, int, int, int]] = []
+    incomplete: list[str] = []
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for key, members in _groups(tar):
+                pictures = [member for extension, member in members if extension in EXTENSIONS]
+                label = _label(tar, [member for extension, member in members if extension == "cls"])
+                if len(pictures) == 1 and label is not None:
+                    samples.append((key, pictures[0].offset_data, pictures[0].size, label))
+                else:
+                    incomplete.append(key)
+    except (tarfile.TarError, OSError) as error:
+        hint = "shards must be whole, uncompressed tar files"
+        raise RobustokError(f"this shard cannot be read ({error})", where=shard, hint=hint) from error
+    return {"samples": samples, "incomplete": incomplete}
+
+
+def _groups(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tuple[str, tarfile.TarInfo]]]]:
+    """Neighbouring files of one key, with their extensions."""
+    split = _library().tariterators.base_plus_ext
+    named = ((*split(member.name), member) for member in tar if member.isreg())
+    for key, group in itertools.groupby(named, key=operator.itemgetter(0)):
+        if key is not None:
+            yield key, [(extension.lower(), member) for _, extension, member in group]
+
+
+def _label(tar: tarfile.TarFile, members: Sequence[tarfile.TarInfo]) -> int | None:
+    content = tar.extractfile(members[0]) if len(members) == 1 else None
+    text = content.read().strip() if content else b""
+    return int(text) if text.isdigit() else None
+
+
+def _shards(pattern: str) -> list[str]:
+    """The files that a pattern with {000..015}, {a,b} or * names, each of which must exist."""
+    if "://" in pattern or pattern.startswith("pipe:"):
+        raise RobustokError("shards must be local files", where=pattern, hint="download them first")
+    found: list[str] = []
+    for name in _library().shardlists.expand_urls(str(Path(pattern).expanduser())):
+        matching = [name] if Path(name).is_file() else sorted(glob.glob(name))  # noqa: PTH207 (an absolute pattern)
+        if not matching:
+            raise RobustokError("there is no such shard", where=name, hint=f"the pattern is {pattern!r}")
+        found += matching
+    return found
+
+
+def _library() -> Any:
+    try:
+        import webdataset
+    except ImportError as error:
+        hint = "pip install 'robustok[webdataset]'"
+        raise RobustokError("this data set needs the package `webdataset`", where="webdataset", hint=hint) from error
+    return webdataset

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.loading import training_batches
+from robustok_data.crops import center_crop
+from robustok_data.huggingface import HuggingFace, HuggingFaceConfig
+
+
+@pytest.fixture(autouse=True)
+def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The datasets library, offline and with a cache of its own."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub")
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def noise(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 26, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def table(library: Any) -> Callable[..., Any]:
+    """Makes a datasets.Dataset of n pictures, classes taking turns."""
+
+    def make(count: int, labels: Any = None, names: list[str] | None = None, start: int = 0) -> Any:
+        values = [i % 2 for i in range(count)] if labels is None else labels
+        rows = {"image": [noise(start + i) for i in range(count)], "label": values}
+        made = library.Dataset.from_dict(rows).cast_column("image", library.Image())
+        return made.cast_column("label", library.ClassLabel(names=names)) if names else made
+
+    return make
+
+
+def opened(path: Path, **options: object) -> HuggingFace:
+    return HuggingFace(HuggingFaceConfig(path=str(path), **{"image_size": 16, **options}))
+
+
+@pytest.fixture
+def on_disk(library: Any, table: Callable[..., Any], tmp_path: Path) -> Path:
+    splits = {"train": table(10, names=["cat", "dog"]), "test": table(4, names=["cat", "dog"], start=100)}
+    library.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_pictures_and_labels_are_those_of_the_table(on_disk: Path) -> None:
+    dataset = opened(on_disk, validation_split="test")
+    assert dataset.class_names == ("cat", "dog")
+    assert (len(dataset.train), len(dataset.validation)) == (10, 4)
+    batch = dataset.validation.load([3, 0])
+    for image, seed in zip(batch.images, (103, 100), strict=True):
+        expected = torch.from_numpy(np.asarray(center_crop(noise(seed), 16)).astype(np.float32)).permute(2, 0, 1)
+        torch.testing.assert_close(image, expected / 127.5 - 1, atol=1e-6, rtol=0)
+    assert batch.labels.tolist() == [1, 0]
+
+
+def test_a_folder_of_parquet_files_is_read(table: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "parquet"
+    folder.mkdir()
+    table(8).to_parquet(folder / "train.parquet")
+    dataset = opened(folder, validation_share=0.25)
+    assert dataset.class_names == ("0", "1")
+    assert torch.bincount(dataset.train.labels).tolist() == [3, 3]
+    assert torch.bincount(dataset.validation.labels).tolist() == [1, 1]
+
+
+def test_a_single_saved_table_and_names_as_labels_are_read(table: Callable[..., Any], tmp_path: Path) -> None:
+    table(6, labels=["dog", "cat"] * 3).save_to_disk(tmp_path / "one")
+    dataset = opened(tmp_path / "one")
+    assert dataset.class_names == ("cat", "dog")
+    assert torch.bincount(dataset.train.labels).tolist() == [2, 2]
+
+
+def test_workers_and_pickling_change_nothing(on_disk: Path) -> None:
+    images = opened(on_disk, crop="random", flip=True, validation_split="test").train
+    options = {"seed": 2, "global_batch": 5, "accumulation": 1, "rank": 0, "world": 1, "total_steps": 3}
+    plain, worked, copied = (
+        torch.cat([batch.images for (batch,) in training_batches(source, start_step=0, workers=workers, **options)])
+        for source, workers in ((images, 0), (images, 1), (pickle.loads(pickle.dumps(images)), 0))
+    )
+    assert torch.equal(plain, worked)
+    assert torch.equal(plain, copied)
+
+
+def test_the_fingerprint_follows_content(library: Any, table: Callable[..., Any], tmp_path: Path) -> None:
+    def fingerprint(name: str, start: int) -> str:
+        table(6, start=start).save_to_disk(tmp_path / name)
+        return opened(tmp_path / name).train.fingerprint
+
+    assert fingerprint("one", 0) == fingerprint("same", 0) != fingerprint("other", 1)
+
+
+def test_a_broken_picture_is_named_or_skipped(library: Any, tmp_path: Path, picture: Callable[..., bytes]) -> None:
+    cells = [{"bytes": picture(i), "path": None} for i in range(6)]
+    cells[1]["bytes"] = b"junk"
+    made = library.Dataset.from_dict({"image": cells, "label": [0] * 6})
+    made.cast_column("image", library.Image()).save_to_disk(tmp_path / "bad")
+    dataset = opened(tmp_path / "bad")
+    index = next(i for i in range(5) if dataset.train._pictures.place(i).endswith("row 1"))
+    with pytest.raises(RunError, match="bad, train, row 1: this image cannot be read: UnidentifiedImageError"):
+        dataset.train.load([index])
+    skipping = opened(tmp_path / "bad", on_bad_file="skip")
+    assert len(skipping.train) + len(skipping.validation) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_split": "tarin"}, "saved: there is no split 'tarin' .did you mean 'train'"),
+        ({"validation_split": "validation"}, "there is no split 'validation' .known: test, train"),
+        ({"image_column": "img"}, "split 'train' has no column 'img' .*image"),
+        ({"label_column": "labels"}, "split 'train' has no column 'labels' .did you mean 'label'"),
+        ({"image_column": "label"}, "column 'label' holds no images"),
+        ({"label_column": "image"}, "column 'image' holds Image.*, neither numbers nor names"),
+    ],
+)
+def test_a_wrong_option_is_one_message(on_disk: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(RobustokError, match=message):
+        opened(on_disk, **options)
+
+
+def test_a_class_without_pictures_is_one_message(table: Callable[..., Any], tmp_path: Path) -> None:
+    table(6, names=["cat", "dog", "emu"]).save_to_disk(tmp_path / "gap")
+    with pytest.raises(RobustokError, match=r"gap, train: a class needs at least 2 training images: 'emu' \(0\)"):
+        opened(tmp_path / "gap")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_message() -> None:
+    with pytest.raises(
+        RobustokError, match="someone/something: the data set cannot be opened .*the hub cannot be reached"
+    ):
+        opened(Path("someone/something"))
+
+
+def test_a_folder_without_data_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(RobustokError, match="the data set cannot be opened"):
+        opened(tmp_path)
+
+
+def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(RobustokError, match=r"pip install 'robustok\[huggingface\]'"):
+        opened(Path("anything"))
