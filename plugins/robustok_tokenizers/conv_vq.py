@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from robustok_blocks.conv import Downsample, ResidualBlock, SpatialAttention, Upsample, group_norm
 from robustok_core.config import component
-from robustok_core.interfaces import Tokenizer
+from robustok_core.interfaces import Quantizer, Tokenizer
 from robustok_core.latents import Latents, LatentSpace
 
 #: 0.24 s for one core to train on 64 images; a dictionary of options, to start from.
@@ -103,6 +103,7 @@ class ConvVQ(Tokenizer):
     """Convolutional encoder and decoder around a quantizer; tokens lie on the grid of the coarsest level."""
 
     Config = ConvVQConfig
+    quantizer: Quantizer
 
     def __init__(self, config: ConvVQConfig) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class ConvVQ(Tokenizer):
         self.quant_conv = nn.Conv2d(config.z_channels, self.quantizer.width, 1)
         self.post_quant_conv = nn.Conv2d(self.quantizer.width, config.z_channels, 1)
         self.pixel_decoder = ConvDecoder(config)
-        side = config.image_size // config.downsampling
+        self.side = side = config.image_size // config.downsampling
         self.space = LatentSpace(
             kind="discrete",
             num_tokens=side * side,
@@ -129,7 +130,7 @@ class ConvVQ(Tokenizer):
 
     def decode_vectors(self, vectors: Tensor) -> Tensor:
         """Images (B, 3, H, W), not clamped, from vectors (B, N, D)."""
-        hidden = rearrange(vectors, "b (h w) d -> b d h w", h=self.space.grid[0])
+        hidden = rearrange(vectors, "b (h w) d -> b d h w", h=self.side)
         return self.pixel_decoder(self.post_quant_conv(hidden))
 
     @property
@@ -140,7 +141,7 @@ class ConvVQ(Tokenizer):
     @property
     def last_layer(self) -> nn.Parameter:
         """Weight of the convolution that draws the pixels."""
-        return self.pixel_decoder.conv_out.weight
+        return self.pixel_decoder.get_parameter("conv_out.weight")
 
 
 class Level(nn.Module):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
 from robustok_tokenizers.conv_vq import ConvVQ
+from robustok_tokenizers.vit_vq import ViTVQ
 
 
 @hookimpl
 def robustok_register(register: Register) -> None:
     """Registers each tokenizer under its name in recipes."""
     register("tokenizer", "conv_vq", ConvVQ)
+    register("tokenizer", "vit_vq", ViTVQ)

@@ -63,7 +63,7 @@ def test_tokens_lie_on_the_grid_of_the_coarsest_level(options, grid):
 
 def test_a_token_is_the_place_that_it_describes():
     tokenizer = make(attention=False, middle=False, channel_multipliers=[1], stem_patch=4, image_size=64).eval()
-    # Without norms the networks are local (three 3x3 convolutions see 3 tokens far).
+    # Without norms the networks are local (four 3x3 convolutions see 4 tokens far).
     for module in tokenizer.modules():
         if isinstance(module, torch.nn.GroupNorm):
             module.forward = lambda x: x

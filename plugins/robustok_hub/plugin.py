@@ -1,0 +1,13 @@
+"""Registers the importers."""
+
+from __future__ import annotations
+
+from robustok_core.hookspecs import Register, hookimpl
+from robustok_hub.llamagen_vq import LlamaGenVQ
+from robustok_hub.robustok import RobusTok
+
+
+@hookimpl
+def robustok_register(register: Register) -> None:
+    register("importer", "robustok", RobusTok)
+    register("importer", "llamagen_vq", LlamaGenVQ)

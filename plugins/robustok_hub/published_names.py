@@ -1,0 +1,74 @@
+"""From published names to ours and back, and strict loading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustok_core.errors import RobustokError
+from robustok_core.registry import Registry
+
+#: (published beginning, our beginning) of names, the first that fits counts.
+NameRules = Sequence[tuple[str, str]]
+
+
+def to_ours(name: str, rules: NameRules) -> str:
+    """Our name of a published one."""
+    return next((ours + name[len(theirs) :] for theirs, ours in rules if name.startswith(theirs)), name)
+
+
+def to_published(name: str, rules: NameRules) -> str:
+    """The published name of one of ours."""
+    return next((theirs + name[len(ours) :] for theirs, ours in rules if name.startswith(ours)), name)
+
+
+def require(weights: Mapping[str, Tensor], names: Sequence[str], what: str, where: str) -> None:
+    """Refuses a file without the weights that tell what it is.
+
+    Raises:
+        RobustokError: naming those that it lacks.
+    """
+    lacking = [name for name in names if name not in weights]
+    if lacking:
+        raise RobustokError(f"this is no {what}: it lacks {', '.join(lacking[:3])}", where=where)
+
+
+def count_numbered(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbered entries follow a prefix: 12 for "blocks." with blocks.0 to blocks.11."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
+    return 1 + max((int(found[1]) for found in map(pattern.match, weights) if found), default=-1)
+
+
+def build_with(
+    registry: Registry, table: Mapping[str, Any], weights: Mapping[str, Tensor], rules: NameRules, where: str
+) -> tuple[dict[str, Any], nn.Module]:
+    """The tokenizer of a recipe table with these weights under our names, in eval mode, and its full table.
+
+    Raises:
+        RobustokError: naming, as published, a few of the weights that are missing, left over or of another shape.
+    """
+    spec = registry.spec("tokenizer", table)
+    with torch.device("meta"):
+        tokenizer = spec.build()
+    tokenizer = tokenizer.to_empty(device="cpu")
+    wanted = tokenizer.state_dict()
+    problems = {
+        "missing": wanted.keys() - weights.keys(),
+        "unexpected": weights.keys() - wanted.keys(),
+        "of another shape": {
+            name for name in wanted.keys() & weights.keys() if weights[name].shape != wanted[name].shape
+        },
+    }
+    said = [
+        f"{what} {', '.join(to_published(name, rules) for name in sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
+        for what, names in problems.items()
+        if names
+    ]
+    if said:
+        raise RobustokError(f"the weights do not fit: {'; '.join(said)}", where=where)
+    tokenizer.load_state_dict(dict(weights))  # casts half precision up
+    return spec.table(), tokenizer.eval()

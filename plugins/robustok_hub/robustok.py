@@ -1,0 +1,139 @@
+"""The tokenizers of qiuk6/RobusTok (main-train.pt, post-train.pt), for `vit_vq`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor, nn
+
+from robustok_blocks.weight_files import read_weights
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Importer
+from robustok_core.registry import Registry
+from robustok_hub.published_names import build_with, count_numbered, require, to_ours, to_published
+
+_TRUNK = ("blocks.", "norm.", "cls_token", "pos_embed")
+NAMES = [
+    ("quantize.embedding.weight", "quantizer.embedding"),
+    ("quantize.ema_vocab_hit_SV", "quantizer.usage"),
+    ("encoder.model.patch_embed.proj.", "encoder.patch_embed."),
+    ("encoder.lvl_embed.", "encoder.level_embed."),
+    *((f"encoder.model.{part}", f"encoder.{part}") for part in _TRUNK),
+    ("decoder.to_pixel.model.", "pixel_decoder.to_pixel."),
+    ("decoder.lvl_embed.", "pixel_decoder.level_embed."),
+    *((f"decoder.model.{part}", f"pixel_decoder.{part}") for part in _TRUNK),
+    ("decoder.", "pixel_decoder."),
+]
+#: Published as 1x1 convolutions, ours are linear layers.
+_AS_CONVOLUTION = ("quant_conv.weight", "post_quant_conv.weight")
+_TELLING = ("encoder.latent_tokens", "encoder.pos_embed", "encoder.patch_embed.weight", "quantizer.embedding")
+#: The usage average is past its warm-up.
+_STEPS_KNOWN = 101
+
+
+@frozen(kw_only=True)
+class RobusTokConfig:
+    """What the shapes of the weights do not tell."""
+
+    num_heads: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": "attention heads of the ViTs; left out: one for every 64 of their width"},
+    )
+    l2_normalise: bool = field(
+        default=True, metadata={"doc": "whether its codebook lies on the unit sphere, as in all released files"}
+    )
+
+
+class RobusTok(Importer):
+    """Reads a RobusTok tokenizer: the averaged weights where the file has them, without its DINOv2 teacher."""
+
+    Config = RobusTokConfig
+    makes = "tokenizer"
+
+    def __init__(self, config: RobusTokConfig) -> None:
+        self.config = config
+
+    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+        file = read_weights(path)
+        report = {"weights": file.place or "the whole file"}
+        if file.others:
+            report["not read"] = ", ".join(file.others)
+        weights = self._ours(file.weights, report, str(path))
+        table, tokenizer = build_with(registry, self._table(weights), weights, NAMES, str(path))
+        return table, tokenizer, report
+
+    def _ours(self, published: Mapping[str, Tensor], report: dict[str, str], where: str) -> dict[str, Tensor]:
+        weights = {to_ours(name, NAMES): value for name, value in published.items()}
+        require(weights, _TELLING, "RobusTok tokenizer", where)
+        for name in _AS_CONVOLUTION:
+            if name in weights:
+                weights[name] = weights[name].flatten(1)
+        teacher = [name for name in weights if name.startswith("semantic_model.")]
+        for name in teacher:
+            del weights[name]
+        if teacher:
+            report["semantic_model.*"] = f"dropped {len(teacher)} weights: the teacher of the semantic loss"
+        self._drop_levels(weights, report, where)
+        hits = weights.pop("quantizer.usage", torch.zeros(len(weights["quantizer.embedding"])))
+        weights["quantizer.usage"] = hits / hits.sum().clamp(min=1e-12)  # published as hits per step
+        weights["quantizer.steps"] = torch.tensor(_STEPS_KNOWN if hits.any() else 0)
+        return weights
+
+    def _drop_levels(self, weights: dict[str, Tensor], report: dict[str, str], where: str) -> None:
+        """Takes out the tables that say which tokens are image tokens: the model knows."""
+        num_latents = weights["encoder.latent_tokens"].shape[1]
+        for name, extra in (("encoder.lvl1LC", 0), ("pixel_decoder.lvl1LC", 1)):
+            levels = weights.pop(name, None)
+            if levels is None:
+                continue
+            if not torch.equal(levels, _levels(weights["encoder.pos_embed"].shape[1], num_latents + extra)):
+                raise RobustokError("its tokens are in an order that vit_vq does not have", where=where)
+            report[to_published(name, NAMES)] = "dropped: follows from the number of tokens"
+
+    def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        codebook_size, code_width = weights["quantizer.embedding"].shape
+        _, num_latents, width = weights["encoder.latent_tokens"].shape
+        patch_size = weights["encoder.patch_embed.weight"].shape[-1]
+        hidden = weights.get("encoder.blocks.0.mlp.fc1.bias", torch.empty(4 * width))
+        return {
+            "use": "vit_vq",
+            "image_size": math.isqrt(weights["encoder.pos_embed"].shape[1] - 1) * patch_size,
+            "patch_size": patch_size,
+            "width": width,
+            "depth": max(1, count_numbered(weights, "encoder.blocks.")),
+            "num_heads": self.config.num_heads or max(1, width // 64),
+            "mlp_ratio": len(hidden) / width,
+            "num_latent_tokens": num_latents,
+            "absolute_positions": "encoder.level_embed.weight" in weights,
+            "quantizer": {
+                "use": "vq",
+                "codebook_size": codebook_size,
+                "width": code_width,
+                "l2_normalise": self.config.l2_normalise,
+            },
+        }
+
+    def export(self, component: nn.Module) -> Mapping[str, Tensor]:
+        """The weights of a `vit_vq` with a `vq` under the published names; usage as shares instead of hits."""
+        weights = component.state_dict()
+        if not {*_TELLING, "quantizer.usage", "pixel_decoder.mask_token"} <= weights.keys():
+            raise RobustokError("the published RobusTok format holds vit_vq tokenizers with a vq quantizer only")
+        for name in ("steps", "cluster_size", "cluster_sum"):
+            weights.pop(f"quantizer.{name}", None)
+        for name in _AS_CONVOLUTION:
+            weights[name] = weights[name][..., None, None]
+        if "encoder.level_embed.weight" in weights:
+            num_image, num_latents = weights["encoder.pos_embed"].shape[1], weights["encoder.latent_tokens"].shape[1]
+            weights["encoder.lvl1LC"] = _levels(num_image, num_latents)
+            weights["pixel_decoder.lvl1LC"] = _levels(num_image, num_latents + 1)
+        return {to_published(name, NAMES): value for name, value in weights.items()}
+
+
+def _levels(num_image: int, num_latents: int) -> Tensor:
+    return torch.tensor([[0] * num_image + [1] * num_latents])
