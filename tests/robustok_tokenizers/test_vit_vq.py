@@ -22,6 +22,8 @@ TINY = {
     "quantizer": {"use": "vq", "codebook_size": 32, "width": 4},
 }
 
+SIZE = {"embed_dim": 24, "depth": 2, "num_heads": 3, "init_values": 0.3}
+
 
 def make(**options: object):
     torch.manual_seed(0)
@@ -117,9 +119,7 @@ def test_drop_path_rises_linearly_and_keeps_the_expectation():
 def pretrained(tmp_path_factory):
     """A ViT of another patch and grid, in timm's names, with the heads that files carry."""
     torch.manual_seed(5)
-    vit = VisionTransformer(
-        img_size=42, patch_size=7, embed_dim=24, depth=2, num_heads=3, init_values=0.3, num_classes=4
-    )
+    vit = VisionTransformer(img_size=42, patch_size=7, num_classes=4, **SIZE)
     for parameter in vit.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     file = tmp_path_factory.mktemp("vit") / "vit.safetensors"
@@ -127,12 +127,17 @@ def pretrained(tmp_path_factory):
     return vit, file
 
 
+def resampled(vit: VisionTransformer) -> VisionTransformer:
+    """The same ViT at 32 pixels and patch 8, by timm's own resampling."""
+    target = VisionTransformer(img_size=32, patch_size=8, num_classes=0, **SIZE)
+    trunk = {name: value for name, value in vit.state_dict().items() if "head" not in name}
+    target.load_state_dict(checkpoint_filter_fn(trunk, target))
+    return target.eval()
+
+
 def test_a_pretrained_vit_starts_both_networks(pretrained):
     vit, file = pretrained
-    target = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, init_values=0.3, num_classes=0
-    )
-    target.load_state_dict(checkpoint_filter_fn({k: v for k, v in vit.state_dict().items() if "head" not in k}, target))
+    target = resampled(vit)
     tokenizer = make(init=str(file))
     for network in (tokenizer.encoder, tokenizer.pixel_decoder):
         for name in ("cls_token", "pos_embed", "norm.weight", "blocks.1.attn.qkv.weight", "blocks.0.ls2.gamma"):
@@ -144,17 +149,14 @@ def test_a_pretrained_vit_starts_both_networks(pretrained):
 def test_a_vit_with_pretrained_weights_computes_what_timm_computes(pretrained):
     """Without latent tokens the encoder is timm's ViT."""
     vit, file = pretrained
-    target = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, init_values=0.3, num_classes=0
-    )
-    target.load_state_dict(checkpoint_filter_fn({k: v for k, v in vit.state_dict().items() if "head" not in k}, target))
+    target = resampled(vit)
     encoder = make(init=str(file)).eval().encoder
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         encoder.level_embed.weight.zero_()
         patches = encoder.patch_embed(images).flatten(2).transpose(1, 2)
         alone = encoder.mix(encoder.place(patches), torch.zeros(2, 0, 24))
-        torch.testing.assert_close(alone, target.eval().forward_features(images), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(alone, target.forward_features(images), atol=1e-5, rtol=1e-4)
 
 
 def test_a_sketch_on_the_meta_device_reads_no_pretrained_weights():
