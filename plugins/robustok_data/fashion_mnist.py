@@ -28,7 +28,8 @@ CLASS_NAMES = (
     "bag",
     "ankle boot",
 )
-_EMBEDDED = Path(__file__).with_name("fashion_mnist.npz")
+#: The file that comes with the package.
+EMBEDDED = Path(__file__).with_name("fashion_mnist.npz")
 _NATIVE_SIZE = 28
 _PADDED_SIZE = 32
 
@@ -70,7 +71,7 @@ class FashionMNIST(Dataset):
     Config = FashionMNISTConfig
 
     def __init__(self, config: FashionMNISTConfig) -> None:
-        path = _EMBEDDED if config.path is None else Path(config.path).expanduser()
+        path = EMBEDDED if config.path is None else Path(config.path).expanduser()
         arrays = read_npz(path, ["train_images", "train_labels", "val_images", "val_labels"])
         self.image_size = config.image_size
         self.class_names = CLASS_NAMES
