@@ -1,0 +1,1 @@
+"""The terms of a tokenizer's training loss: reconstruction, perceptual, adversarial, semantic."""

@@ -1,0 +1,148 @@
+"""The adversarial term: decoded images shall look real to a discriminator (paper section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor, nn
+
+from robustok_core.distributed import all_mean
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Loss, Reconstruction, Tokenizer
+from robustok_losses.diffaug import DiffAugConfig
+from robustok_losses.discriminator import Discriminator, DiscriminatorOptimizer
+from robustok_losses.feature_heads import FeatureHeads, HeadsConfig
+from robustok_losses.frozen import held_still
+from robustok_losses.lecam import mean_over_heads
+from robustok_losses.patch_discriminator import PatchConfig, PatchDiscriminator
+
+
+@frozen(kw_only=True)
+class AdversarialConfig:
+    """Options of the adversarial term; exactly one of `patch` and `heads` says what discriminates."""
+
+    weight: float = field(default=0.5, validator=validators.ge(0), metadata={"doc": "factor of the term"})
+    patch: PatchConfig | None = field(default=None, metadata={"doc": "table: a PatchGAN discriminator"})
+    heads: HeadsConfig | None = field(
+        default=None, metadata={"doc": "table: heads on frozen features, as in the paper"}
+    )
+    start: float = field(
+        default=0.28,
+        validator=[validators.ge(0), validators.le(1)],
+        metadata={"doc": "share of the training after which the decoder feels the term"},
+    )
+    discriminator_start: float | None = field(
+        default=None,
+        validator=validators.optional([validators.ge(0), validators.le(1)]),
+        metadata={"doc": "share of the training after which the discriminator is trained; as `start` if not given"},
+    )
+    adaptive: bool = field(
+        default=True, metadata={"doc": "scale the term so that its gradient is as large as that of the image terms"}
+    )
+    lecam: float = field(
+        default=0.001, validator=validators.ge(0), metadata={"doc": "weight of LeCAM in the discriminator's loss"}
+    )
+    lecam_decay: float = field(
+        default=0.999,
+        validator=[validators.ge(0), validators.lt(1)],
+        metadata={"doc": "decay per step of LeCAM's running means"},
+    )
+    augmentation: DiffAugConfig = field(
+        factory=DiffAugConfig, metadata={"doc": "table: what is done to images before they are judged"}
+    )
+    optimizer: DiscriminatorOptimizer = field(
+        factory=DiscriminatorOptimizer,
+        metadata={"doc": "table: the discriminator's optimiser (the paper's code ends up at 8e-4 for a batch of 1024)"},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if (self.patch is None) == (self.heads is None):
+            raise ValueError("name exactly one discriminator: `patch = {...}` or `heads = {...}`")
+        if self.discriminator_start is not None and self.discriminator_start > self.start:
+            raise ValueError("discriminator_start must not be later than start: it would be felt before it is trained")
+
+
+class Adversarial(Loss):
+    """Minus the discriminator's mean logit of the decoded images, times the adaptive weight.
+
+    Before `start` the term is 0 and nothing is computed.
+    """
+
+    Config = AdversarialConfig
+    opponent: Discriminator
+
+    def __init__(self, config: AdversarialConfig) -> None:
+        super().__init__()
+        self.config = config
+        start = config.start if config.discriminator_start is None else config.discriminator_start
+        self.opponent = Discriminator(
+            _network(config),
+            optimizer=config.optimizer,
+            augmentation=config.augmentation,
+            lecam=config.lecam,
+            lecam_decay=config.lecam_decay,
+            start=start,
+        )
+        self._last: dict[str, float | Tensor] = {}
+
+    def prepare(self, tokenizer: Tokenizer) -> None:
+        """Compares the size of the images with what the discriminator can read.
+
+        Raises:
+            RobustokError: they are too small for a patch discriminator of so many layers.
+        """
+        size = min(tokenizer.image_size, self.config.augmentation.crop_size or tokenizer.image_size)
+        if self.config.patch is not None and size < self.config.patch.smallest_image:
+            raise RobustokError(
+                f"a patch discriminator of {self.config.patch.layers} layers needs images of "
+                f"{self.config.patch.smallest_image} pixels, these have {size}",
+                where="loss adversarial",
+                hint="use fewer patch.layers",
+            )
+
+    def forward(self, step: Reconstruction) -> Tensor:
+        """The unweighted term, a scalar; no gradient to the discriminator, whose buffers stay as they are.
+
+        Raises:
+            RobustokError: an adaptive weight without an image term, or with a frozen last layer.
+        """
+        if step.progress < self.config.start:
+            return step.images.new_zeros((), dtype=torch.float32)
+        with held_still(self.opponent):
+            term = -mean_over_heads(self.opponent.logits(step.images, step.draws.child("generator")))
+        if not self.config.adaptive:
+            return term
+        weight = adaptive_weight(step.image_loss, term, step.tokenizer.last_layer)
+        self._last = {"adaptive_weight": weight}
+        return weight * term
+
+    def logs(self) -> Mapping[str, float | Tensor]:
+        """`adaptive_weight` of the last forward; nothing before `start`."""
+        return self._last
+
+
+def _network(config: AdversarialConfig) -> nn.Module:
+    if config.patch is not None:
+        return PatchDiscriminator(config.patch)
+    assert config.heads is not None  # the config allows exactly one
+    return FeatureHeads(config.heads)
+
+
+def adaptive_weight(image_loss: Tensor | None, term: Tensor, last_layer: nn.Parameter) -> Tensor:
+    """|gradient of the image terms| / (|gradient of the term| + 1e-4) at the last layer, 1e4 at most (VQGAN).
+
+    The two gradients are averaged over processes first, so that every process has the weight that one
+    process would compute for the whole batch. With gradient accumulation it is that of the micro-batch.
+    """
+    if image_loss is None or not image_loss.requires_grad or not last_layer.requires_grad:
+        raise RobustokError(
+            "an adaptive weight needs an image term and a decoder whose last layer is trained",
+            where="loss adversarial",
+            hint="add a reconstruction loss, or set adaptive = false",
+        )
+    losses = (image_loss, term)
+    gradients = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in losses]
+    of_image, of_term = all_mean(torch.stack(gradients)).float().flatten(1).norm(dim=1)
+    return (of_image / (of_term + 1e-4)).clamp(max=1e4).detach()

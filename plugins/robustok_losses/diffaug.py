@@ -1,0 +1,125 @@
+"""Differentiable augmentation of what a discriminator sees (DiffAugment, Zhao et al. 2020)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from robustok_core.draws import Draws
+
+#: Share of the images of which a window is cut where `crop_size` is set; the others are made smaller.
+CROPPED_SHARE = 0.5
+
+
+@frozen(kw_only=True)
+class DiffAugConfig:
+    """Options of the augmentation; the defaults are the paper's."""
+
+    probability: float = field(
+        default=1.0,
+        validator=[validators.ge(0), validators.le(1)],
+        metadata={"doc": "share of the images that each operation changes, drawn apart for each"},
+    )
+    translation: float = field(
+        default=0.125,
+        validator=[validators.ge(0), validators.le(1)],
+        metadata={"doc": "largest shift as a share of the side; grey moves in"},
+    )
+    colour: bool = field(default=True, metadata={"doc": "random brightness, saturation and contrast"})
+    cutout: float = field(
+        default=0.2,
+        validator=[validators.ge(0), validators.le(1)],
+        metadata={"doc": "side of the square that turns grey, as a share of the side"},
+    )
+    crop_size: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(8)),
+        metadata={"doc": "afterwards half of the larger images are cropped to this side, half reduced to it (224)"},
+    )
+
+
+def augment(images: Tensor, config: DiffAugConfig, draws: Draws) -> Tensor:
+    """Changes each of images (B, 3, H, W) in [-1, 1] by its own row of `draws`; differentiable, float32.
+
+    Row i of the result depends on image i and row i of the draws only.
+    """
+    images = images.float()
+    draws = draws.to(images.device)
+    whether, how = draws.child("whether").uniform(3), draws.child("how").uniform(7).T
+    change = (whether < config.probability).T[:, :, None, None, None]  # (3, B, 1, 1, 1)
+    if config.translation:
+        images = torch.where(change[0], translate(images, how[0], how[1], config.translation), images)
+    if config.colour:
+        images = torch.where(change[1], recolour(images, *how[2:5]), images)
+    if config.cutout:
+        images = torch.where(change[2], cut_out(images, how[5], how[6], config.cutout), images)
+    if config.crop_size is not None and min(images.shape[-2:]) > config.crop_size:
+        images = crop_or_shrink(images, config.crop_size, draws.child("crop").uniform(3).T)
+    return images
+
+
+def translate(images: Tensor, down: Tensor, right: Tensor, share: float) -> Tensor:
+    """Shifts by whole pixels, up to `share` of the side each way; `down`, `right` (B,) uniform in [0, 1)."""
+    rows, columns = (_shifted(u, side, share) for u, side in zip((down, right), images.shape[-2:], strict=True))
+    inside = _inside(rows, images.shape[-2])[:, None, :, None] & _inside(columns, images.shape[-1])[:, None, None, :]
+    return pick(images, rows.clamp(0, images.shape[-2] - 1), columns.clamp(0, images.shape[-1] - 1)) * inside
+
+
+def recolour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
+    """Adds -0.5 to 0.5, scales the distance from grey by 0 to 2, then from the mean by 0.5 to 1.5.
+
+    Each of the last three arguments is (B,), uniform in [0, 1).
+    """
+    b, s, c = (u[:, None, None, None] for u in (brightness - 0.5, saturation * 2, contrast + 0.5))
+    images = images + b
+    grey = images.mean(dim=1, keepdim=True)
+    images = grey + s * (images - grey)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + c * (images - mean)
+
+
+def cut_out(images: Tensor, down: Tensor, right: Tensor, share: float) -> Tensor:
+    """Zeroes a square whose centre lies anywhere in the image; `down`, `right` (B,) uniform in [0, 1)."""
+    rows, columns = (_covered(u, side, share) for u, side in zip((down, right), images.shape[-2:], strict=True))
+    return images * ~(rows[:, None, :, None] & columns[:, None, None, :])
+
+
+def crop_or_shrink(images: Tensor, size: int, numbers: Tensor) -> Tensor:
+    """(B, 3, size, size): a random window of the image, or the whole reduced by area; `numbers` (3, B) uniform."""
+    height, width = images.shape[-2:]
+    window = torch.arange(size, device=images.device)
+    rows, columns = (
+        window + _whole(u, side - size + 1)[:, None] for u, side in zip(numbers[1:], (height, width), strict=True)
+    )
+    shrunk = F.interpolate(images, size=(size, size), mode="area")
+    return torch.where((numbers[0] < CROPPED_SHARE)[:, None, None, None], pick(images, rows, columns), shrunk)
+
+
+def pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, C, h, w): of each image (B, C, H, W) its own rows (B, h) and columns (B, w), int64."""
+    _, channels, _, width = images.shape
+    strip = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
+    return strip.gather(3, columns[:, None, None, :].expand(-1, channels, rows.shape[1], -1))
+
+
+def _whole(uniform: Tensor, count: int) -> Tensor:
+    return (uniform * count).long().clamp(max=count - 1)  # in [0, count)
+
+
+def _shifted(uniform: Tensor, side: int, share: float) -> Tensor:
+    limit = int(side * share + 0.5)
+    shift = _whole(uniform, 2 * limit + 1) - limit
+    return torch.arange(side, device=uniform.device) - shift[:, None]  # (B, side): where each place comes from
+
+
+def _inside(places: Tensor, side: int) -> Tensor:
+    return (places >= 0) & (places < side)
+
+
+def _covered(uniform: Tensor, side: int, share: float) -> Tensor:
+    size = int(side * share + 0.5)
+    first = _whole(uniform, side + 1 - size % 2) - size // 2
+    places = torch.arange(side, device=uniform.device) - first[:, None]
+    return _inside(places, size)  # (B, side)

@@ -1,0 +1,92 @@
+"""The adversarial term's opponent: a network that learns to tell real images from decoded ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import field, frozen, validators
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from robustok_core.draws import Draws
+from robustok_core.interfaces import Opponent, Reconstruction
+from robustok_core.optimizer import OptimizerConfig
+from robustok_losses.diffaug import DiffAugConfig, augment
+from robustok_losses.lecam import LeCam, Logits, mean_over_heads
+
+
+@frozen(kw_only=True)
+class DiscriminatorOptimizer(OptimizerConfig):
+    """AdamW of the discriminator. Its schedule runs from its own start to the end of the training."""
+
+    weight_decay: float = field(
+        default=5e-4, validator=validators.ge(0.0), metadata={"doc": "decay of weights with two or more dimensions"}
+    )
+    warmup: float = field(
+        default=0.02,
+        validator=validators.and_(validators.ge(0.0), validators.le(1.0)),
+        metadata={"doc": "share of its own training that warms up"},
+    )
+
+
+class Discriminator(Opponent):
+    """Hinge loss (Lim & Ye 2017), LeCAM, and the same augmentation of real and decoded images.
+
+    The hinge is the only loss offered: the published tokenizers were trained with it (the other one in
+    the code they share has its arguments swapped), and its limits of +-1 give the logits the scale
+    that LeCAM and the adaptive weight count on.
+
+    Args:
+        network: images (B, 3, H, W) to a list of (B, places) logits, high for real.
+        optimizer: how it is trained.
+        augmentation: what is done to all images before they are judged.
+        lecam: weight of the LeCAM penalty within this loss.
+        lecam_decay: of its running means.
+        start: share of the training after which it is trained.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        optimizer: OptimizerConfig,
+        augmentation: DiffAugConfig,
+        lecam: float,
+        lecam_decay: float,
+        start: float,
+    ) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+        self.network = network
+        self.augmentation = augmentation
+        self.lecam_weight = lecam
+        self.lecam = LeCam(lecam_decay)
+        self.start = start
+        self._last: dict[str, float | Tensor] = {}
+
+    def logits(self, images: Tensor, draws: Draws) -> Logits:
+        """What it thinks of images (B, 3, H, W) in [-1, 1] after augmentation; high means real."""
+        return self.network(augment(images, self.augmentation, draws))
+
+    def forward(self, step: Reconstruction) -> Tensor:
+        """Its own loss, a scalar. In training mode the running means and spectral norms take one step."""
+        draws = step.draws.child("discriminator")
+        with parametrize.cached():  # both passes see one set of normalised weights
+            real = self.logits(step.batch.images, draws.child("real"))
+            fake = self.logits(step.images.detach(), draws.child("fake"))
+        loss = hinge(real, fake)
+        if self.lecam_weight:
+            loss = loss + self.lecam_weight * self.lecam(real, fake)
+        self._last = {"real_logits": mean_over_heads(real).detach(), "fake_logits": mean_over_heads(fake).detach()}
+        return loss
+
+    def logs(self) -> Mapping[str, float | Tensor]:
+        """The mean logits of the last forward, on this process."""
+        return self._last
+
+
+def hinge(real: Logits, fake: Logits) -> Tensor:
+    """(mean relu(1 - real) + mean relu(1 + fake)) / 2, each head counting the same."""
+    unsure_real = mean_over_heads([(1 - logits).relu() for logits in real])
+    unsure_fake = mean_over_heads([(1 + logits).relu() for logits in fake])
+    return (unsure_real + unsure_fake) / 2

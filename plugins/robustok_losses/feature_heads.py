@@ -1,0 +1,125 @@
+"""A discriminator of small heads on the maps of a frozen network (StyleGAN-T, Sauer et al. 2023; the paper's)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen, validators
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
+
+from robustok_core.config import Spec, component
+from robustok_losses.frozen import FrozenMaps
+
+
+def _odd(_: object, __: object, value: int) -> None:
+    if value % 2 == 0:
+        raise ValueError("must be odd, so that it has a middle")
+
+
+@frozen(kw_only=True)
+class HeadsConfig:
+    """Options of the discriminator on frozen features."""
+
+    features: Spec = component("features", doc="frozen network under the heads", default={"use": "dino"})
+    layers: tuple[int, ...] | None = field(
+        default=None, metadata={"doc": "which of its maps get a head, 0 the shallowest; all if not given"}
+    )
+    kernel: int = field(
+        default=9, validator=[validators.ge(1), _odd], metadata={"doc": "places that the residual convolution spans"}
+    )
+    virtual_batch: int = field(
+        default=8, validator=validators.ge(1), metadata={"doc": "images that are normalised together, at most"}
+    )
+
+
+class FeatureHeads(nn.Module):
+    """One head on each map; a map's places are read row by row as a circular sequence.
+
+    With DINO ViT-S/16 (width 384) and 5 maps these are the paper's 7,386,245 parameters. Real and
+    generated images should come in multiples of `virtual_batch`: then the images that are normalised
+    together stay together, however a batch is cut.
+    """
+
+    def __init__(self, config: HeadsConfig) -> None:
+        super().__init__()
+        self.maps = FrozenMaps(config.features.build(), config.layers)
+        self.heads = nn.ModuleList(_head(channels, config) for channels in self.maps.channels)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """One (B, places) tensor of logits from each head for images (B, 3, H, W) in [-1, 1]."""
+        maps = self.maps(images)
+        with parametrize.cached():
+            self._normalise_weights(images.device)
+            pairs = zip(self.heads, maps, strict=True)
+            return [head(rearrange(found, "b c h w -> b c (h w)")).squeeze(1) for head, found in pairs]
+
+    def _normalise_weights(self, device: torch.device) -> None:
+        # In float32 whatever the autocast: in bfloat16 the power iteration would not settle. The values
+        # stay in parametrize's cache for the rest of the block.
+        with torch.autocast(device.type, enabled=False):
+            for module in self.modules():
+                if isinstance(module, nn.Conv1d):
+                    _ = module.weight
+
+
+def _head(channels: int, config: HeadsConfig) -> nn.Sequential:
+    return nn.Sequential(
+        _block(channels, 1, config.virtual_batch),
+        Residual(_block(channels, config.kernel, config.virtual_batch)),
+        _convolution(channels, 1, 1),
+    )
+
+
+def _block(channels: int, kernel: int, virtual_batch: int) -> nn.Sequential:
+    return nn.Sequential(
+        _convolution(channels, channels, kernel), LocalBatchNorm(channels, virtual_batch), nn.LeakyReLU(0.2)
+    )
+
+
+def _convolution(wide_in: int, wide_out: int, kernel: int) -> nn.Module:
+    return spectral_norm(nn.Conv1d(wide_in, wide_out, kernel, padding=kernel // 2, padding_mode="circular"))
+
+
+class Residual(nn.Module):
+    """(x + f(x)) / sqrt(2): keeps the variance where f(x) has that of x."""
+
+    def __init__(self, fn: nn.Module) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape as x."""
+        return (x + self.fn(x)) * math.sqrt(0.5)
+
+
+class LocalBatchNorm(nn.Module):
+    """Batch normalisation over groups of neighbouring images; no running averages, the same in eval mode.
+
+    B images form ceil(B / virtual_batch) groups whose sizes differ by one at most.
+    """
+
+    def __init__(self, channels: int, virtual_batch: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.virtual_batch = virtual_batch
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, L) to (B, C, L), float32."""
+        groups = math.ceil(len(x) / self.virtual_batch)
+        size, longer = divmod(len(x), groups)  # the first `longer` groups hold one image more
+        parts = x.float().split([longer * (size + 1), (groups - longer) * size])
+        counts = (longer, groups - longer)
+        normal = torch.cat([self._standardise(part, n) for part, n in zip(parts, counts, strict=True) if n])
+        return normal * self.weight[:, None] + self.bias[:, None]
+
+    def _standardise(self, x: Tensor, groups: int) -> Tensor:
+        together = rearrange(x, "(g n) c l -> g c (n l)", g=groups)
+        normal = F.layer_norm(together, together.shape[-1:], eps=self.eps)
+        return rearrange(normal, "g c (n l) -> (g n) c l", l=x.shape[-1])

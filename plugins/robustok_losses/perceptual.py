@@ -1,0 +1,94 @@
+"""Distance between images as a frozen network sees them (paper section 3, LPIPS)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen, validators
+from torch import Tensor, nn
+
+from robustok_core.config import Spec, component
+from robustok_core.interfaces import Loss, Reconstruction
+from robustok_losses.frozen import FrozenMaps
+from robustok_losses.lpips_vgg import LpipsVgg
+
+
+@frozen(kw_only=True)
+class PerceptualConfig:
+    """Options of the perceptual loss."""
+
+    weight: float = field(default=1.0, validator=validators.ge(0), metadata={"doc": "factor of the term"})
+    network: Literal["lpips_vgg", "features"] = field(
+        default="lpips_vgg",
+        validator=validators.in_(("lpips_vgg", "features")),
+        metadata={"doc": "LPIPS with VGG-16 (needs its weights), or the maps of `features`"},
+    )
+    weights: str | None = field(
+        default=None,
+        metadata={"doc": "file with torchvision's VGG-16 weights for lpips_vgg; without it they are downloaded once"},
+    )
+    features: Spec = component(
+        "features",
+        doc='network for `network = "features"`; a metric must not judge with the same one',
+        default={"use": "efficientnet_lite0"},
+    )
+    layers: tuple[int, ...] | None = field(
+        default=None, metadata={"doc": "which maps of `features` to compare, 0 the shallowest; all if not given"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.network == "features" and self.weights is not None:
+            raise ValueError('`weights` is for network = "lpips_vgg"; feature networks bring their own')
+        if self.network == "lpips_vgg" and self.layers is not None:
+            raise ValueError('`layers` is for network = "features"; LPIPS has five fixed maps')
+
+
+class Perceptual(Loss):
+    """LPIPS, or the distance of feature maps; the mean over the images."""
+
+    Config = PerceptualConfig
+    compares_images = True
+
+    def __init__(self, config: PerceptualConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.distance = LpipsVgg(config.weights) if config.network == "lpips_vgg" else _feature_distance(config)
+
+    def forward(self, step: Reconstruction) -> Tensor:
+        """The unweighted term, a scalar."""
+        return self.distance(step.images, step.batch.images).mean()
+
+
+def _feature_distance(config: PerceptualConfig) -> FeatureDistance:
+    return FeatureDistance(FrozenMaps(config.features.build(), config.layers))
+
+
+class FeatureDistance(nn.Module):
+    """As LPIPS without its learned channel weights.
+
+    At each position of a map the channels are scaled to a vector of length 1; the distance of two
+    images is the squared distance of those vectors, averaged over positions, then over maps. It lies
+    in [0, 4] (2: unrelated), and every map counts the same whatever its size and width.
+    """
+
+    def __init__(self, maps: FrozenMaps) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, images: Tensor, real: Tensor) -> Tensor:
+        """(B,) distances of images (B, 3, H, W) from real images, both in [-1, 1]; differentiable in the former."""
+        with torch.no_grad():
+            targets = [_directions(found) for found in self.maps(real)]
+        pairs = zip(self.maps(images), targets, strict=True)
+        return torch.stack([_squared_distance(_directions(found), target) for found, target in pairs]).mean(dim=0)
+
+
+def _directions(features: Tensor) -> Tensor:
+    # float32, and an eps that bounds the gradient where all channels are almost zero
+    return F.normalize(features.float(), dim=1, eps=1e-6)  # (B, C, h, w)
+
+
+def _squared_distance(one: Tensor, other: Tensor) -> Tensor:
+    return (one - other).square().sum(dim=1).mean(dim=(1, 2))  # (B,)

@@ -1,0 +1,41 @@
+"""Two processes with half a batch each see what one sees with the whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen([sys.executable, SCRIPT, rank, world, folder], env=environment, stderr=subprocess.PIPE)
+        for rank, world in (("0", "1"), ("0", "2"), ("1", "2"))
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    return {name: torch.load(folder / f"{name}.pt") for name in ("0-of-1", "0-of-2", "1-of-2")}
+
+
+@pytest.mark.parametrize("process", ["0-of-2", "1-of-2"])
+@pytest.mark.parametrize("what", ["adaptive weight", "adversarial gradient", "opponent", "afterwards", "semantic"])
+def test_each_of_two_processes_has_what_one_has(results, process, what):
+    expected = {name: value for name, value in results["0-of-1"].items() if name.startswith(what)}
+
+    for name, value in expected.items():
+        torch.testing.assert_close(results[process][name], value, msg=lambda text, name=name: f"{name}: {text}")
+    assert expected
+    if what == "opponent":
+        assert expected["opponent lecam.real_mean"] != 0
+    if what == "semantic":
+        assert len(expected) == 3

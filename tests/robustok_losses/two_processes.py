@@ -1,0 +1,75 @@
+"""One of `world` processes that share a batch of 8 images: `two_processes.py RANK WORLD FOLDER`.
+
+Leaves what the losses gave on this process in FOLDER/RANK-of-WORLD.pt. Gradients are averaged over processes as
+data parallelism does: the opponent's by DistributedDataParallel, those of the other terms here.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import conftest as tiny
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from robustok_core.distributed import all_mean, world_size
+from robustok_core.registry import Registry
+from robustok_losses import plugin
+
+HEADS = {"use": "adversarial", "start": 0.0, "heads": {"features": {"use": "tiny"}, "virtual_batch": 4}}
+
+
+def build(table: dict) -> nn.Module:
+    registry = Registry()
+    registry.add_plugin(plugin, "robustok_losses")
+    registry.add_plugin(tiny.TinyPlugin(), "tiny")
+    loss = tiny.seeded(1, lambda: registry.build("loss", table))
+    tiny.seeded(2, lambda: loss.prepare(tiny.make_tokenizer()))
+    return loss
+
+
+def averaged(value: Tensor, *parameters: nn.Parameter) -> list[Tensor]:
+    return [all_mean(gradient) for gradient in torch.autograd.grad(value, parameters)]
+
+
+def measure(rows: slice) -> dict[str, Tensor]:
+    step = tiny.make_step(rows=rows)
+    found = {}
+
+    adversarial = build(HEADS)
+    term = adversarial(step)
+    found["adaptive weight"] = adversarial.logs()["adaptive_weight"]
+    (found["adversarial gradient"],) = averaged(term, step.tokenizer.last_layer)
+
+    opponent = adversarial.opponent
+    wrapped = DistributedDataParallel(opponent) if world_size() > 1 else opponent
+    for _ in range(2):
+        wrapped(tiny.opponents_view(step)).backward()
+    found |= {f"opponent {name}": parameter.grad for name, parameter in opponent.named_parameters()}
+    found |= {f"opponent {name}": buffer for name, buffer in opponent.named_buffers()}
+    adversarial(tiny.make_step(rows=rows)).backward()  # the term goes on beside the wrapper, which takes no part in it
+    found |= {f"afterwards {name}": parameter.grad for name, parameter in opponent.named_parameters()}
+
+    semantic = build({"use": "semantic"})
+    step = tiny.make_step(rows=rows)
+    found["semantic"] = value = semantic(step)
+    gradients = averaged(value, step.tokenizer.encoder.weight, semantic.projection.weight)
+    found |= {f"semantic gradient {number}": gradient for number, gradient in enumerate(gradients)}
+    return {name: value.detach() for name, value in found.items()}
+
+
+def main() -> None:
+    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+    share = 8 // world
+    torch.save(measure(slice(rank * share, (rank + 1) * share)), folder / f"{rank}-of-{world}.pt")
+    if world > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
