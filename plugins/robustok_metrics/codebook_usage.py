@@ -1,0 +1,77 @@
+"""Metric `codebook_usage`: how many codes a tokenizer uses, and how evenly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.interfaces import Evaluation, EvaluationContext, Metric
+
+
+@frozen(kw_only=True)
+class CodebookUsageConfig:
+    """Codebook usage has no options."""
+
+
+class CodebookUsage(Metric):
+    """Results: `codebook_usage`, the share of codes seen at least once, and `codebook_perplexity`.
+
+    Both grow with the number of images until every code that is ever used has been seen.
+    """
+
+    Config = CodebookUsageConfig
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"codebook_usage": True, "codebook_perplexity": True}
+
+    def __init__(self, config: CodebookUsageConfig) -> None:
+        self.config = config
+
+    def start(self, context: EvaluationContext) -> None:
+        """Clears the counts.
+
+        Raises:
+            RobustokError: where the tokenizer has no codebook.
+        """
+        size = context.tokenizer.space.codebook_size
+        if size is None:
+            raise RobustokError(
+                f"this latent space has no codes to count ({context.tokenizer.space.describe()})",
+                where="metric codebook_usage",
+                hint="leave the metric out for a continuous tokenizer",
+            )
+        self.counts = torch.zeros(size, dtype=torch.int64, device=context.device)
+
+    def update(self, step: Evaluation) -> None:
+        assert step.latents.codes is not None
+        self.counts += torch.bincount(step.latents.codes.flatten(), minlength=len(self.counts))
+
+    def state(self) -> Mapping[str, Tensor]:
+        return {"counts": self.counts}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.counts = state["counts"]
+
+    def compute(self) -> Mapping[str, float]:
+        return {"codebook_usage": usage(self.counts), "codebook_perplexity": perplexity(self.counts)}
+
+
+def usage(counts: Tensor) -> float:
+    """The share of codes that were seen; counts (K,)."""
+    return float((counts > 0).double().mean())
+
+
+def perplexity(counts: Tensor) -> float:
+    """Exp of the entropy of the codes' distribution: how many evenly used codes would be as hard to guess.
+
+    Raises:
+        RunError: where nothing was counted.
+    """
+    total = counts.sum()
+    if total == 0:
+        raise RunError("no codes were counted")
+    shares = counts[counts > 0].cpu().double() / total.item()
+    return float(torch.exp(-(shares * shares.log()).sum()))

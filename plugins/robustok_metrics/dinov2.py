@@ -1,0 +1,40 @@
+"""DINOv2 ViT-B/14 (Oquab et al. 2023), the teacher of the paper's semantic regularisation."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+from torch import Tensor
+
+from robustok_metrics.frozen_transformer import WEIGHTS_DOC, FrozenTransformer
+
+PATCH_SIZE = 14
+_MAP_BLOCKS = (2, 5, 8, 11)
+
+
+def _whole_patches(_: object, __: object, value: int) -> None:
+    if value % PATCH_SIZE or value < PATCH_SIZE:
+        raise ValueError(f"must be a multiple of {PATCH_SIZE}, the side of a patch")
+
+
+@frozen(kw_only=True)
+class DINOv2Config:
+    """Where the weights are, and how large the network sees an image."""
+
+    weights: str = field(default="pretrained", metadata={"doc": WEIGHTS_DOC})
+    image_size: int = field(
+        default=224, validator=_whole_patches, metadata={"doc": "side in pixels that images are resized to"}
+    )
+
+
+class DINOv2(FrozenTransformer):
+    """Class token of 768 numbers; maps are the patches' tokens after blocks 2, 5, 8 and 11 (from 0)."""
+
+    Config = DINOv2Config
+
+    def __init__(self, config: DINOv2Config) -> None:
+        super().__init__("dinov2", "vit_base_patch14_dinov2.lvd142m", config.weights, config.image_size)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Four maps (B, 768, h, w), 16 x 16 at 224 pixels."""
+        tokens = self._tokens(images)
+        return [self._maps(tokens[block + 1][:, 1:]) for block in _MAP_BLOCKS]

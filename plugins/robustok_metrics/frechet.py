@@ -1,0 +1,71 @@
+"""Metric `frechet`: the Fréchet distance of reconstructions from their originals (rFID, paper section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from attrs import field, frozen
+from torch import Tensor
+
+from robustok_core.checkpoint import part, prefixed
+from robustok_core.config import Spec, component
+from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Metric
+from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
+from robustok_metrics.reference_statistics import ReferenceStatistics, sums_device
+
+
+@frozen(kw_only=True)
+class FrechetConfig:
+    """Whose features, and of what images."""
+
+    features: Spec = component(
+        "features",
+        doc="the network that sees; must not be the one that a loss trained against",
+        default={"use": "efficientnet_lite0"},
+    )
+    samples: bool = field(
+        default=False,
+        metadata={"doc": "the images of the pass are a generator's, not reconstructions: names begin with g"},
+    )
+
+
+class Frechet(Metric):
+    """Results: `rfid` where the features are the published Inception's, else `rfd_FEATURES`; `..._num_images`.
+
+    A distance depends on the number of images, so compare equal numbers only. With fewer images than
+    features the covariances are singular: the distance is still exact for what was seen, but says
+    little about the distributions.
+    """
+
+    Config = FrechetConfig
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"rfid": False, "rfd": False, "gfid": False, "gfd": False}
+
+    def __init__(self, config: FrechetConfig) -> None:
+        self.config = config
+
+    def start(self, context: EvaluationContext) -> None:
+        self.features: Features = context.share_features(self.config.features)
+        self.reference = ReferenceStatistics(context, self.features, context.num_images)
+        self.sums = FeatureSums(self.features.width, sums_device(context.device))
+
+    def update(self, step: Evaluation) -> None:
+        self.reference.add(step)
+        self.sums.add(self.features(step.images))
+
+    def state(self) -> Mapping[str, Tensor]:
+        return prefixed(self.reference.state(), "real/") | prefixed(self.sums.state(), "images/")
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.reference.load_state(part(state, "real/"))
+        self.sums.load_state(part(state, "images/"))
+
+    def compute(self) -> Mapping[str, float]:
+        distance = frechet_distance(self.reference.moments(), self.sums.moments())
+        name = frechet_name("g" if self.config.samples else "r", self.features)
+        return {name: distance, f"{name}_num_images": float(self.reference.num_images)}
+
+
+def frechet_name(prefix: str, features: Features) -> str:
+    """`rfid` for the published Inception; a distance in any other network's features is no FID: `rfd_NAME`."""
+    return f"{prefix}fid" if features.name == "inception" else f"{prefix}fd_{features.name}"

@@ -1,0 +1,92 @@
+"""The Fréchet distance between normal distributions fitted to features (Heusel et al. 2017), in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from robustok_core.errors import RunError
+
+
+class FeatureSums:
+    """Count, sum and sum of outer products of features: what adds up over batches and processes.
+
+    Attributes:
+        count: () float64. total: (F,) float64. outer: (F, F) float64.
+    """
+
+    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.total = torch.zeros(width, dtype=torch.float64, device=device)
+        self.outer = torch.zeros(width, width, dtype=torch.float64, device=device)
+
+    def add(self, features: Tensor) -> None:
+        """Takes in features (B, F)."""
+        rows = features.to(self.outer.device, torch.float64)
+        self.count += len(rows)
+        self.total += rows.sum(0)
+        self.outer.addmm_(rows.T, rows)
+
+    def state(self) -> dict[str, Tensor]:
+        """The three sums by name."""
+        return {"count": self.count, "total": self.total, "outer": self.outer}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Replaces the three sums."""
+        self.count, self.total, self.outer = (state[name].to(self.outer.device) for name in self.state())
+
+    def moments(self) -> Moments:
+        """Mean and covariance (divided by n - 1, as FID does).
+
+        Raises:
+            RunError: where fewer than two images were seen, or the features hold NaN or infinity.
+        """
+        count = round(self.count.item())
+        if count < 2:
+            raise RunError(f"a Fréchet distance needs two images or more, found {count}")
+        mean = self.total / count
+        covariance = (self.outer - count * torch.outer(mean, mean)) / (count - 1)
+        if not bool(covariance.isfinite().all()):
+            raise RunError("the features hold NaN or infinity", hint="are the tokenizer's images finite?")
+        return Moments(count=count, mean=mean, covariance=covariance)
+
+
+@frozen(kw_only=True, eq=False)
+class Moments:
+    """A normal distribution: count images gave this mean (F,) and covariance (F, F)."""
+
+    count: int
+    mean: Tensor
+    covariance: Tensor = field(repr=False)
+
+    @cached_property
+    def root(self) -> Tensor:
+        """(F, F) the symmetric square root of the covariance."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def frechet_distance(reference: Moments, other: Moments) -> float:
+    """|m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)).
+
+    The last trace is the sum of the square roots of the eigenvalues of R C2 R with R = C1^(1/2): a
+    symmetric problem, exact for singular covariances too. `reference.root` is computed once.
+
+    The distance is biased upwards by an amount that falls with the number of images, so distances of
+    different numbers of images are not comparable: pass moments of equal counts.
+
+    Raises:
+        ValueError: where the counts differ.
+    """
+    if reference.count != other.count:
+        raise ValueError(f"moments of {reference.count} and of {other.count} images are not compared")
+    root = reference.root
+    inner = root @ other.covariance @ root
+    overlap = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp(min=0).sqrt().sum()
+    apart = (reference.mean - other.mean).square().sum()
+    traces = reference.covariance.trace() + other.covariance.trace()
+    return max(0.0, float(apart + traces - 2 * overlap))  # rounding may leave -1e-7

@@ -1,0 +1,120 @@
+"""Self-supervised vision transformers of timm as feature networks."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from robustok_core.draws import derive_seed
+from robustok_core.errors import RobustokError
+from robustok_metrics.frozen import FrozenFeatures, is_meta, undisturbed
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+WEIGHTS_DOC = '"pretrained" (downloaded once), a local file of these weights, or "random" (for tests)'
+
+
+class FrozenTransformer(FrozenFeatures):
+    """A ViT of timm; pooled features are its class token after the last norm.
+
+    Args:
+        name: for metric keys; "_random" or "_other" is added where the weights are not the published ones.
+        architecture: timm's name of the network.
+        weights: "pretrained", "random", or a file.
+        image_size: side in pixels to which images are brought.
+    """
+
+    def __init__(self, name: str, architecture: str, weights: str, image_size: int) -> None:
+        super().__init__()
+        self.name = name + {"pretrained": "", "random": "_random"}.get(weights, "_other")
+        self.image_size = image_size
+        self.net = _network(architecture, weights, image_size)
+        self.width = self.net.num_features
+        self.freeze()
+
+    @property
+    def preparation(self) -> str:
+        return f"to {self.image_size}x{self.image_size}, averaged over areas or bicubic; ImageNet mean and deviation"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, F) the class token of images (B, 3, H, W) in [-1, 1]."""
+        return self.net.norm(self._tokens(images)[-1])[:, 0]
+
+    def _tokens(self, images: Tensor) -> list[Tensor]:
+        """(B, 1 + h*w, F): what the first block reads, and what each block writes."""
+        tokens = [self.net._pos_embed(self.net.patch_embed(self._prepare(images)))]
+        for block in self.net.blocks:
+            tokens.append(block(tokens[-1]))
+        return tokens
+
+    def _maps(self, tokens: Tensor) -> Tensor:
+        """(B, F, h, w) of the patches' tokens (B, h*w, F)."""
+        rows, _ = self.net.patch_embed.grid_size
+        return rearrange(tokens, "b (h w) f -> b f h w", h=rows)
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        size = (self.image_size, self.image_size)
+        if images.shape[-2:] != size:
+            larger = images.shape[-1] > self.image_size
+            images = F.interpolate(images, size=size, mode="area" if larger else "bicubic")
+        mean = images.new_tensor(IMAGENET_MEAN)[:, None, None]
+        std = images.new_tensor(IMAGENET_STD)[:, None, None]
+        return ((images + 1) / 2 - mean) / std
+
+
+def _network(architecture: str, weights: str, image_size: int) -> Any:
+    import timm
+
+    options: dict[str, Any] = {"num_classes": 0, "img_size": image_size}
+    with undisturbed(derive_seed(architecture)):
+        shell: Any = timm.create_model(architecture, pretrained=False, **options)
+        if weights == "random" or is_meta(shell):
+            return shell
+        if weights == "pretrained":
+            require_hub(shell.pretrained_cfg["hf_hub_id"])
+        else:
+            options["pretrained_cfg_overlay"] = {"file": _existing(weights)}
+        return _with_weights(architecture, options)
+
+
+def _with_weights(architecture: str, options: Mapping[str, Any]) -> nn.Module:
+    import timm
+
+    try:
+        return timm.create_model(architecture, pretrained=True, **options)
+    except Exception as error:  # the hub's client and torch raise many types; all mean that there are no weights
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise _no_weights(f"the weights of {architecture} cannot be loaded: {reason}") from error
+
+
+def _existing(weights: str) -> str:
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise _no_weights(f"there is no file {weights!r}")
+    return str(file)
+
+
+def require_hub(repository: str) -> None:
+    """Raises RobustokError at once where a hub repository is neither here nor in reach: the hub tries for a minute."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    files = ("model.safetensors", "pytorch_model.bin")
+    if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+        return
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=10).close()
+    except urllib.error.HTTPError:
+        return  # it answers
+    except OSError as error:
+        raise _no_weights(f"the weights of {repository} are not here and their hub is out of reach: {error}") from error
+
+
+def _no_weights(what: str) -> RobustokError:
+    return RobustokError(what, where="features", hint='set weights = "FILE" to a local copy of the weights')

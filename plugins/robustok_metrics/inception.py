@@ -1,0 +1,127 @@
+"""InceptionV3 of 2015-12-05 as every published FID uses it, through torch-fidelity."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor, nn
+
+from robustok_blocks.weight_files import read_weights
+from robustok_core.errors import RobustokError
+from robustok_metrics.frozen import FrozenFeatures, undisturbed
+
+#: How the SHA-256 of the one true file begins; torch-fidelity and pytorch-fid publish the same bytes.
+SHA256_BEGINS = "6726825d"
+INPUT_SIZE = 299
+
+#: The layers in order; a map is kept after those in _MAPS.
+_LAYERS = (
+    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2"),
+    *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
+    *("Mixed_7a", "Mixed_7b", "Mixed_7c"),
+)
+_MAPS = ("MaxPool_1", "MaxPool_2", "Mixed_5d", "Mixed_6e", "Mixed_7c")
+
+
+@frozen(kw_only=True)
+class InceptionConfig:
+    """Where the weights are."""
+
+    weights: str | None = field(
+        default=None,
+        metadata={"doc": "a local weights-inception-2015-12-05-6726825d.pth; left out: downloaded once"},
+    )
+
+
+class Inception(FrozenFeatures):
+    """The 2048 averages of the last layer ("pool_3"), and the scores that an Inception Score takes.
+
+    Images are rounded to 8 bits (straight-through for the gradient) and resized as TensorFlow 1 did.
+    `name` is "inception" only if the weights are the published file, to the byte: only then does a
+    Fréchet distance deserve to be called FID. With other weights it is "inception_other".
+    """
+
+    Config = InceptionConfig
+    name = "inception"
+    width = 2048
+    num_logits = 1008
+    net: Any
+    preparation = "rounded to 8 bits; TensorFlow 1 bilinear to 299x299; (x - 128) / 128"
+
+    def __init__(self, config: InceptionConfig) -> None:
+        super().__init__()
+        file = _downloaded() if config.weights is None else Path(config.weights).expanduser()
+        self.net = _network(file)
+        if not is_published(file):
+            self.name = "inception_other"
+        self.freeze()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 2048) pooled features of images (B, 3, H, W) in [-1, 1]."""
+        return self.maps(images)[-1].mean(dim=(2, 3))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Maps of 64, 192, 288, 768 and 2048 channels at 73, 35, 35, 17 and 8 pixels."""
+        x = prepare(images)
+        maps = []
+        for layer in _LAYERS:
+            x = self.net.get_submodule(layer)(x)
+            if layer in _MAPS:
+                maps.append(x)
+        return maps
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """(B, 1008) class scores of pooled features (B, 2048), without the bias, as the Inception Score takes them."""
+        return pooled @ self.net.fc.weight.T
+
+
+def prepare(images: Tensor) -> Tensor:
+    """(B, 3, 299, 299) in about [-1, 1) of images (B, 3, H, W) in [-1, 1]."""
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+    pixels = (images.float().clamp(-1, 1) + 1) * 127.5
+    pixels = pixels + ((pixels + 0.5).floor() - pixels).detach()
+    resized = interpolate_bilinear_2d_like_tensorflow1x(pixels, size=(INPUT_SIZE, INPUT_SIZE), align_corners=False)
+    return (resized - 128) / 128
+
+
+def is_published(file: Path) -> bool:
+    """Whether a file is the published one."""
+    return hashlib.sha256(file.read_bytes()).hexdigest().startswith(SHA256_BEGINS)
+
+
+def _network(file: Path) -> nn.Module:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    read_weights(file)  # refuses a file that would run code: torch-fidelity reads it without that check
+    try:
+        with undisturbed():
+            return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file))
+    except RuntimeError as error:
+        raise RobustokError(
+            "this file holds other weights than torch-fidelity's InceptionV3",
+            where=str(file),
+            hint="the published file is weights-inception-2015-12-05-6726825d.pth of its release v0.2.0",
+        ) from error
+
+
+def _downloaded() -> Path:
+    """The published file in torch's hub folder, fetched if it is not there."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    file = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), hash_prefix=SHA256_BEGINS, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise RobustokError(
+                f"the Inception weights cannot be downloaded: {error}",
+                where="features inception",
+                hint='set weights = "FILE" to a local copy, or use features = { use = "efficientnet_lite0" }',
+            ) from error
+    return file

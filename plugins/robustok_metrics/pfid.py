@@ -1,0 +1,201 @@
+"""Metric `pfid`: how far reconstructions from perturbed codes are from the originals (paper section 2).
+
+pFID is the mean of 15 Fréchet distances, one for each cell (alpha, delta) of a grid. In a cell every
+image is perturbed (beta = 1): a share alpha of its tokens is replaced by draws from the delta nearest
+codewords. docs/pfid.md defines it to the last digit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import attrs
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from robustok_core.checkpoint import part, prefixed
+from robustok_core.config import Spec, component
+from robustok_core.errors import RobustokError
+from robustok_core.images import from_uint8, to_uint8
+from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Metric, Perturbation
+from robustok_metrics.frechet import frechet_name
+from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
+from robustok_metrics.reference_statistics import ReferenceStatistics, sums_device
+
+ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+#: The paper's deltas by codebook size K.
+DELTAS: Mapping[int, tuple[int, int, int]] = {
+    1024: (10, 15, 20),
+    4096: (50, 70, 90),
+    8192: (100, 140, 180),
+    16384: (200, 280, 360),
+}
+
+
+@frozen(kw_only=True)
+class Cell:
+    """One strength of perturbation: the share alpha of an image's tokens, among delta nearest codewords."""
+
+    alpha: float
+    delta: int
+
+    @property
+    def name(self) -> str:
+        """As it stands in result names: "alpha0.5_delta70"."""
+        return f"alpha{self.alpha:g}_delta{self.delta}"
+
+
+def nearest_tabulated(codebook_size: int) -> int:
+    """The codebook size of the paper's table whose ratio to this one is closest to 1."""
+    return min(DELTAS, key=lambda tabulated: abs(math.log(tabulated / codebook_size)))
+
+
+def deltas_for(codebook_size: int) -> tuple[int, ...]:
+    """The paper's three deltas; for a codebook of another size scaled in proportion, halves up, at least 1."""
+    tabulated = nearest_tabulated(codebook_size)
+    # In whole numbers: floor(delta K / K' + 1/2)
+    return tuple(max(1, (2 * d * codebook_size + tabulated) // (2 * tabulated)) for d in DELTAS[tabulated])
+
+
+@frozen(kw_only=True)
+class PFIDConfig:
+    """The judge, the perturbation, and departures from the paper's grid."""
+
+    features: Spec = component(
+        "features",
+        doc="the network that sees; must not be the one that a loss trained against",
+        default={"use": "efficientnet_lite0"},
+    )
+    perturbation: Spec = component(
+        "perturbation",
+        doc="with the options beta, alpha and delta, which the cells set",
+        default={"use": "top_delta"},
+    )
+    alphas: tuple[float, ...] = field(
+        default=ALPHAS,
+        validator=[
+            validators.min_len(1),
+            validators.deep_iterable(validators.and_(validators.gt(0.0), validators.le(1.0))),
+        ],
+        metadata={"doc": "shares of an image's tokens that are replaced"},
+    )
+    deltas: tuple[int, ...] | None = field(
+        default=None,
+        validator=validators.optional(
+            validators.and_(validators.min_len(1), validators.deep_iterable(validators.ge(1)))
+        ),
+        metadata={"doc": "numbers of nearest codewords; left out: the paper's for this codebook size, or scaled"},
+    )
+    max_images: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(2)),
+        metadata={"doc": "only the first images of the pass, to save time; left out: all"},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        options = {option.name for option in attrs.fields(type(self.perturbation.config))}
+        missing = {"beta", "alpha", "delta"} - options
+        if missing:
+            raise ValueError(f"perturbation {self.perturbation.name!r} has no option {', '.join(sorted(missing))}")
+
+    def cells(self, codebook_size: int) -> list[Cell]:
+        """The cells for a codebook of K, each once; in a tiny codebook several deltas may coincide."""
+        deltas = dict.fromkeys(self.deltas or deltas_for(codebook_size))
+        return [Cell(alpha=alpha, delta=delta) for alpha in dict.fromkeys(self.alphas) for delta in deltas]
+
+    def perturbation_of(self, cell: Cell) -> Perturbation:
+        """The perturbation of all images (beta = 1) at the cell's strength."""
+        return self.spec_of(cell).build()
+
+    def spec_of(self, cell: Cell) -> Spec:
+        """The perturbation of a cell, not built yet."""
+        config: Any = attrs.evolve(self.perturbation.config, beta=1.0, alpha=cell.alpha, delta=cell.delta)
+        return attrs.evolve(self.perturbation, config=config)
+
+    @property
+    def is_paper_grid(self) -> bool:
+        """Whether the cells are the paper's."""
+        return self.alphas == ALPHAS and self.deltas is None
+
+
+class PFID(Metric):
+    """The mean over the cells, and each cell's distance.
+
+    Results, where NAME is `pfid` for the published Inception and the paper's grid, else `pfd_FEATURES`:
+    NAME; NAME_num_images; NAME_num_cells; NAME/alphaA_deltaD for each cell; and, only where the deltas
+    were scaled, NAME_deltas_scaled_from: the tabulated codebook size they come from.
+    """
+
+    Config = PFIDConfig
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"pfid": False, "pfd": False}
+
+    def __init__(self, config: PFIDConfig) -> None:
+        self.config = config
+
+    def start(self, context: EvaluationContext) -> None:
+        """Builds the cells.
+
+        Raises:
+            RobustokError: where the tokenizer has no codes, or too few for a delta.
+        """
+        space = context.tokenizer.space
+        if space.codebook_size is None:
+            raise RobustokError(
+                f"pFID perturbs codes, and this latent space has none ({space.describe()})",
+                where="metric pfid",
+                hint="leave the metric out for a continuous tokenizer",
+            )
+        self.codebook_size = space.codebook_size
+        self.num_images = min(context.num_images, self.config.max_images or context.num_images)
+        self.features: Features = context.share_features(self.config.features)
+        self.reference = ReferenceStatistics(context, self.features, self.num_images)
+        device = sums_device(context.device)
+        self.perturbations = {cell: self.config.perturbation_of(cell) for cell in self.config.cells(self.codebook_size)}
+        for perturbation in self.perturbations.values():
+            perturbation.check(space)
+        self.sums = {cell: FeatureSums(self.features.width, device) for cell in self.perturbations}
+
+    def update(self, step: Evaluation) -> None:
+        """Decodes each cell's perturbed latents; encoding and the real images' features are not repeated."""
+        rows: Tensor | slice = slice(None)
+        if self.config.max_images is not None:
+            rows = step.draws.indices < self.num_images
+            if not bool(rows.any()):
+                return
+        self.reference.add(step, rows)
+        for cell, sums in self.sums.items():
+            sums.add(self.features(self.reconstruct(step, cell, rows)))
+
+    def reconstruct(self, step: Evaluation, cell: Cell, rows: Tensor | slice = slice(None)) -> Tensor:
+        """(B', 3, H, W) what the tokenizer draws in a cell for the images at `rows`, rounded to 8 bits."""
+        draws = step.draws.child("pfid", cell.alpha, cell.delta)[rows]
+        quantizer = step.tokenizer.quantizer
+        latents, _ = self.perturbations[cell].perturb(step.latents[rows], quantizer, draws=draws, progress=0.0)
+        return from_uint8(to_uint8(step.tokenizer.decode(latents)))
+
+    def state(self) -> Mapping[str, Tensor]:
+        state = prefixed(self.reference.state(), "real/")
+        for cell, sums in self.sums.items():
+            state |= prefixed(sums.state(), f"{cell.name}/")
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.reference.load_state(part(state, "real/"))
+        for cell, sums in self.sums.items():
+            sums.load_state(part(state, f"{cell.name}/"))
+
+    def compute(self) -> Mapping[str, float]:
+        name = frechet_name("p", self.features) if self.config.is_paper_grid else f"pfd_{self.features.name}"
+        real = self.reference.moments()
+        distances = {cell: frechet_distance(real, sums.moments()) for cell, sums in self.sums.items()}
+        results = {
+            name: sum(distances.values()) / len(distances),
+            f"{name}_num_images": float(self.num_images),
+            f"{name}_num_cells": float(len(distances)),
+        }
+        if self.config.deltas is None and self.codebook_size not in DELTAS:
+            results[f"{name}_deltas_scaled_from"] = float(nearest_tabulated(self.codebook_size))
+        return results | {f"{name}/{cell.name}": distance for cell, distance in distances.items()}

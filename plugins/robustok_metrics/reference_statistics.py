@@ -1,0 +1,104 @@
+"""The real images' side of a Fréchet distance: gathered in a pass, or read from the cache by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robustok_core.distributed import all_sum, rank
+from robustok_core.errors import RunError
+from robustok_core.files import read_tensors, write_tensors, writing
+from robustok_core.interfaces import Evaluation, EvaluationContext, Features
+from robustok_metrics.frechet_distance import FeatureSums, Moments
+
+
+class ReferenceStatistics:
+    """Sums over the real images of a pass, or over the first of them.
+
+    Where the cache holds the sums of the same images (their fingerprint and number) seen by the same
+    network (its fingerprint), no real image is sent through the network. All processes decide alike:
+    on a hit only if all of them can read the file.
+
+    Args:
+        context: the pass.
+        features: the network.
+        num_images: how many images of the pass count.
+    """
+
+    def __init__(self, context: EvaluationContext, features: Features, num_images: int) -> None:
+        self.features = features
+        self.num_images = num_images
+        self.sums = FeatureSums(features.width, sums_device(context.device))
+        self._file = _cache_file(context, features, num_images)
+        self.cached = _on_all_processes(self._file is not None and self._file.is_file())
+        if self.cached:
+            assert self._file is not None
+            self.sums.load_state(read_tensors(self._file))
+
+    def add(self, step: Evaluation, rows: Tensor | slice = slice(None)) -> None:
+        """Takes in the real images of a batch, or those at `rows` (B,) bool."""
+        if not self.cached:
+            self.sums.add(step.real_features(self.features)[rows])
+
+    def state(self) -> dict[str, Tensor]:
+        """The additive state; empty where it came from the cache, which every process has already read."""
+        return {} if self.cached else self.sums.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Replaces what `state` gave."""
+        if not self.cached:
+            self.sums.load_state(state)
+
+    def moments(self) -> Moments:
+        """The images' moments; the main process leaves the sums in the cache.
+
+        Raises:
+            RunError: where the pass did not see `num_images` images.
+        """
+        moments = self.sums.moments()
+        if moments.count != self.num_images:
+            raise RunError(f"the pass should have seen {self.num_images} images and saw {moments.count}")
+        if self._file is not None and rank() == 0 and not self._file.is_file():
+            _write_whole(self._file, self.sums.state())
+        return moments
+
+
+def sums_device(device: torch.device) -> torch.device:
+    """Where float64 sums are held: on the device, but for Apple's, which has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def _cache_file(context: EvaluationContext, features: Features, num_images: int) -> Path | None:
+    if context.cache is None:
+        return None
+    content = (context.source, context.num_images, num_images, features.fingerprint)
+    key = hashlib.sha256(repr(content).encode()).hexdigest()[:24]
+    return context.cache / f"reference_{features.name}_{num_images}_{key}.safetensors"
+
+
+def _on_all_processes(found: bool) -> bool:
+    missing = torch.tensor([0 if found else 1], device=_communication_device())
+    return all_sum(missing).item() == 0
+
+
+def _communication_device() -> torch.device:
+    nccl = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.device("cuda" if nccl and torch.distributed.get_backend() == "nccl" else "cpu")
+
+
+def _write_whole(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes aside under a name of this process, then renames: other runs may share the cache."""
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        write_tensors(aside, tensors)
+        with writing(file):
+            aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
