@@ -110,6 +110,18 @@ def test_the_opponents_pass_trains_all_of_it_and_moves_its_buffers(tiny, make, k
     assert set(buffers) <= set(opponent.state_dict())
 
 
+def test_the_power_iteration_takes_one_step_in_a_pass_over_real_and_decoded_images(tiny, make):
+    opponent = make(HEADS).opponent
+    layer = opponent.network.heads[1][0][0].parametrizations.weight
+    with torch.no_grad():
+        layer.original[0] += 0.3
+    weight, v = layer.original.detach().flatten(1), layer[0]._v.clone()
+
+    opponent(tiny.opponents_view(tiny.make_step()))
+
+    torch.testing.assert_close(layer[0]._u, nn.functional.normalize(weight @ v, dim=0))
+
+
 def test_no_gradient_leaves_the_opponents_pass(tiny, make):
     step = tiny.make_step()
 
