@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
+from robustok_quantizers.fsq import FSQ
+from robustok_quantizers.lfq import LFQ
+from robustok_quantizers.residual_vq import ResidualVQ
+from robustok_quantizers.sim_vq import SimVQ
 from robustok_quantizers.vq import VQ
 
 
 @hookimpl
 def robustok_register(register: Register) -> None:
-    """Registers each quantizer under its name in recipes."""
     register("quantizer", "vq", VQ)
+    register("quantizer", "fsq", FSQ)
+    register("quantizer", "lfq", LFQ)
+    register("quantizer", "residual_vq", ResidualVQ)
+    register("quantizer", "sim_vq", SimVQ)

@@ -1,0 +1,63 @@
+"""Finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505): each number is rounded to one of a few levels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from robustok_blocks.straight_through import straight_through
+from robustok_core.interfaces import Quantizer
+from robustok_core.latents import Latents
+from robustok_quantizers.library import float32, held_whole
+
+
+@frozen(kw_only=True)
+class FSQConfig:
+    """Options of `fsq`."""
+
+    levels: tuple[int, ...] = field(
+        default=(8, 5, 5, 5),
+        validator=[validators.min_len(1), validators.deep_iterable(validators.ge(3))],
+        metadata={"doc": "levels of each number of a vector; K is their product, D how many there are"},
+    )
+
+
+class FSQ(Quantizer):
+    """A grid of codewords in [-1, 1]^D that nothing needs to learn; there are no losses."""
+
+    Config = FSQConfig
+
+    def __init__(self, config: FSQConfig) -> None:
+        super().__init__()
+        from vector_quantize_pytorch import FSQ as LibraryFSQ
+
+        self.config = config
+        self.codebook_size, self.width = math.prod(config.levels), len(config.levels)
+        self.library = held_whole(lambda: LibraryFSQ(levels=list(config.levels)))
+
+    @property
+    def codebook(self) -> Tensor:
+        return self.library.implicit_codebook
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        return F.embedding(codes, self.codebook)
+
+    def quantize(self, z: Tensor) -> Latents:
+        """Latents of z (B, N, D); `features` is z as it is rounded, bounded to about [-1, 1]."""
+        with float32(z):
+            rounded, codes = self.library(z.float())
+            codes = codes.long()
+            return Latents(
+                vectors=straight_through(rounded, self.lookup(codes)), codes=codes, features=self._bounded(z.float())
+            )
+
+    def _bounded(self, z: Tensor) -> Tensor:
+        """Z before the rounding, in the codebook's scale (the paper's function `bound`)."""
+        levels = self.library._levels
+        half = (levels - 1) * (1 + 1e-3) / 2
+        offset = torch.where(levels % 2 == 0, 0.5, 0.0)
+        return (torch.tanh(z + torch.atanh(offset / half)) * half - offset) / (levels // 2)

@@ -1,0 +1,104 @@
+"""Lookup-free quantization (Yu et al. 2023, arXiv 2310.05737): the sign of each number is a bit of the code.
+
+With `spherical` it is binary spherical quantization (Zhao et al. 2024, arXiv 2406.07548).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from robustok_blocks.straight_through import straight_through
+from robustok_core.distributed import all_mean
+from robustok_core.interfaces import Quantizer
+from robustok_core.latents import Latents
+from robustok_quantizers.library import float32, held_whole
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+@frozen(kw_only=True)
+class LFQConfig:
+    """Options of `lfq`."""
+
+    width: int = field(
+        default=10,
+        validator=[validators.ge(1), validators.le(18)],
+        metadata={"doc": "D, bits of a code; K = 2 to the power D, and the entropy term holds K numbers a token"},
+    )
+    spherical: bool = field(default=False, metadata={"doc": "compare on the unit sphere"})
+    entropy_weight: float = field(
+        default=0.1, validator=validators.ge(0), metadata={"doc": "weight of the entropy term"}
+    )
+    diversity: float = field(
+        default=1.0, validator=validators.ge(0), metadata={"doc": "weight of even usage within the entropy term"}
+    )
+    inverse_temperature: float = field(
+        default=100.0, validator=validators.gt(0), metadata={"doc": "sharpness of the soft codes whose entropy counts"}
+    )
+    commitment: float = field(
+        default=0.25, validator=validators.ge(0), metadata={"doc": "weight of the term that pulls vectors to codewords"}
+    )
+
+
+class LFQ(Quantizer):
+    """The corners of a cube as codewords. The library finds codes; the losses are ours, so that they hold over all
+    processes: the library's own average over processes is lost (1.32).
+    """
+
+    Config = LFQConfig
+
+    def __init__(self, config: LFQConfig) -> None:
+        super().__init__()
+        from vector_quantize_pytorch import LFQ as LibraryLFQ
+
+        self.config = config
+        self.codebook_size, self.width = 2**config.width, config.width
+        self.library = held_whole(lambda: LibraryLFQ(dim=config.width, spherical=config.spherical)).eval()
+
+    def train(self, mode: bool = True) -> LFQ:
+        """The library stays in eval mode, in which it quantizes and nothing else."""
+        super().train(mode)
+        self.library.eval()
+        return self
+
+    @property
+    def codebook(self) -> Tensor:
+        return self._on_sphere(self.library.codebook)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        return F.embedding(codes, self.codebook)
+
+    def quantize(self, z: Tensor) -> Latents:
+        """Latents of z (B, N, D); losses "entropy" and "commitment" in training mode."""
+        with float32(z):
+            compared = self._on_sphere(z.float())
+            codes = self.library(z.float()).indices.long()
+            codewords = self.lookup(codes)
+            losses = {}
+            if self.training:
+                losses["entropy"] = self.config.entropy_weight * self._entropy(compared.flatten(0, 1))
+                losses["commitment"] = self.config.commitment * F.mse_loss(compared, codewords)
+        return Latents(vectors=straight_through(compared, codewords), codes=codes, features=z, losses=losses)
+
+    def _entropy(self, vectors: Tensor) -> Tensor:
+        """How uncertain each code is, less how even the usage of a micro-batch is over all processes; (M, D)."""
+        codebook = self.codebook
+        scores = 2 * self.config.inverse_temperature * vectors @ codebook.T  # (M, K)
+        usage = scores.softmax(dim=1).mean(dim=0)
+        # The gradient of the average over processes is the average of their gradients, which training takes anyway.
+        usage = usage + (all_mean(usage.detach()) - usage.detach())
+        # The bits of a soft code are independent: its entropy is the sum of theirs.
+        bit_logits = 4 * self.config.inverse_temperature * vectors * codebook[-1]
+        evenness = -(usage * usage.clamp(min=_TINY).log()).sum()  # entr's slope at 0 is infinite
+        return _bit_entropy(bit_logits).sum(dim=1).mean() - self.config.diversity * evenness
+
+    def _on_sphere(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.config.spherical else vectors
+
+
+def _bit_entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of a bit with these log odds."""
+    return F.softplus(logits) - logits * torch.sigmoid(logits)

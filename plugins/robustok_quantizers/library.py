@@ -1,0 +1,29 @@
+"""What it takes to hold a module of vector-quantize-pytorch to the contract of a quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def held_whole(build: Callable[[], Any]) -> Any:
+    """Builds a module on the default device with every buffer in its state dict.
+
+    The library keeps tables out of the state dict and reads them while it builds: such a module cannot be built
+    on the meta device, and one loaded from a checkpoint alone would compute with uninitialised memory.
+    """
+    with torch.device("cpu"):
+        module: nn.Module = build()
+    for part in module.modules():
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            part.register_buffer(name, buffer)
+    return module.to(torch.get_default_device())
+
+
+def float32(like: Tensor) -> AbstractContextManager[Any]:
+    """No autocast: codes must not depend on the precision of the networks around."""
+    return torch.autocast(like.device.type, enabled=False)

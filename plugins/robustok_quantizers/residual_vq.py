@@ -1,0 +1,97 @@
+"""Residual quantization (Zeghidour et al. 2021, arXiv 2107.03312): each level codes what the levels before left over.
+
+A token's codes c_0, c_1, ... of Q levels with k codewords each are the digits of one code, c_0 + c_1 k + c_2 k^2 ...
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from robustok_blocks.straight_through import straight_through
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Quantizer
+from robustok_core.latents import Latents
+from robustok_quantizers.library import float32, held_whole
+
+#: The largest codebook that is listed.
+_LISTED = 65536
+
+
+@frozen(kw_only=True)
+class ResidualVQConfig:
+    """Options of `residual_vq`."""
+
+    num_levels: int = field(default=2, validator=validators.ge(1), metadata={"doc": "Q, codes per token"})
+    level_size: int = field(
+        default=64,
+        validator=validators.ge(2),
+        metadata={"doc": "codewords of each level; K = level_size to the power Q"},
+    )
+    width: int = field(default=16, validator=validators.ge(1), metadata={"doc": "D, numbers per codeword"})
+    commitment: float = field(
+        default=1.0,
+        validator=validators.gt(0),
+        metadata={"doc": "weight of the term that pulls each level's residuals and codewords together"},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.level_size**self.num_levels >= 2**62:
+            raise ValueError(f"{self.num_levels} levels of {self.level_size} give more codes than 62 bits hold")
+
+
+class ResidualVQ(Quantizer):
+    """Codewords are learned by gradient. The library's moving averages, k-means and restart of dead codes stay off:
+    they act within a micro-batch and draw from global random state.
+    """
+
+    Config = ResidualVQConfig
+
+    def __init__(self, config: ResidualVQConfig) -> None:
+        super().__init__()
+        from vector_quantize_pytorch import ResidualVQ as LibraryResidualVQ
+
+        self.config = config
+        self.codebook_size, self.width = config.level_size**config.num_levels, config.width
+        self.library = held_whole(
+            lambda: LibraryResidualVQ(
+                dim=config.width,
+                num_quantizers=config.num_levels,
+                codebook_size=config.level_size,
+                learnable_codebook=True,
+                ema_update=False,
+                kmeans_init=False,
+                threshold_ema_dead_code=0,
+                rotation_trick=False,
+                commitment_weight=config.commitment,
+            )
+        )
+
+    @property
+    def codebook(self) -> Tensor:
+        if self.codebook_size > _LISTED:
+            raise RobustokError(
+                f"residual_vq has {self.codebook_size} codewords, which is too many to list",
+                where="quantizer",
+                hint=f"level_size to the power num_levels must be at most {_LISTED} for what needs the whole codebook",
+            )
+        return self.lookup(torch.arange(self.codebook_size, device=self.library.codebooks.device))
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        levels = self.library.codebooks  # (Q, k, D)
+        vectors = torch.zeros(*codes.shape, self.width, device=levels.device)
+        for codewords in levels:
+            vectors = vectors + F.embedding(codes % self.config.level_size, codewords)
+            codes = codes // self.config.level_size
+        return vectors
+
+    def quantize(self, z: Tensor) -> Latents:
+        """Latents of z (B, N, D); one loss in training mode, "codebook_and_commitment"."""
+        with float32(z):
+            _, digits, level_losses = self.library(z.float())  # (B, N, Q), (Q,)
+        weights = self.config.level_size ** torch.arange(self.config.num_levels, device=z.device)
+        codes = (digits.long() * weights).sum(dim=-1)
+        losses = {"codebook_and_commitment": level_losses.sum()} if self.training else {}
+        return Latents(vectors=straight_through(z.float(), self.lookup(codes)), codes=codes, features=z, losses=losses)

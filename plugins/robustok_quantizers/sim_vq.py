@@ -1,0 +1,63 @@
+"""SimVQ (Zhu et al. 2024, arXiv 2411.02038): a frozen random codebook behind one learned linear layer."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from robustok_blocks.straight_through import straight_through
+from robustok_core.interfaces import Quantizer
+from robustok_core.latents import Latents
+from robustok_quantizers.library import float32, held_whole
+
+
+@frozen(kw_only=True)
+class SimVQConfig:
+    """Options of `sim_vq`."""
+
+    codebook_size: int = field(default=4096, validator=validators.ge(2), metadata={"doc": "K, number of codewords"})
+    width: int = field(default=64, validator=validators.ge(1), metadata={"doc": "D, numbers per codeword"})
+    commitment: float = field(
+        default=0.25, validator=validators.ge(0), metadata={"doc": "weight of the term that pulls vectors to codewords"}
+    )
+    codebook_weight: float = field(
+        default=1.0, validator=validators.gt(0), metadata={"doc": "weight of the term that pulls codewords to vectors"}
+    )
+
+
+class SimVQ(Quantizer):
+    """All codewords move together, so that none dies."""
+
+    Config = SimVQConfig
+
+    def __init__(self, config: SimVQConfig) -> None:
+        super().__init__()
+        from vector_quantize_pytorch import SimVQ as LibrarySimVQ
+
+        self.config = config
+        self.codebook_size, self.width = config.codebook_size, config.width
+        self.library = held_whole(
+            lambda: LibrarySimVQ(
+                dim=config.width,
+                codebook_size=config.codebook_size,
+                rotation_trick=False,
+                commitment_weight=config.codebook_weight,
+                input_to_quantize_commit_loss_weight=config.commitment / config.codebook_weight,
+            )
+        )
+
+    @property
+    def codebook(self) -> Tensor:
+        with float32(self.library.frozen_codebook):
+            return self.library.codebook
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        return F.embedding(codes, self.codebook)
+
+    def quantize(self, z: Tensor) -> Latents:
+        """Latents of z (B, N, D); one loss in training mode, "codebook_and_commitment"."""
+        with float32(z):
+            _, codes, loss = self.library(z.float())
+        losses = {"codebook_and_commitment": loss} if self.training else {}
+        return Latents(vectors=straight_through(z.float(), self.lookup(codes)), codes=codes, features=z, losses=losses)
