@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustok_core.checkpoint import load_module
 from robustok_core.files import read_tensors
-from robustok_metrics.frozen import FrozenFeatures, is_meta
+from robustok_metrics.frozen import FrozenFeatures, is_meta, undisturbed
 
 WEIGHTS = "fashion_classifier.safetensors"
 IMAGE_SIZE = 32
@@ -80,7 +80,8 @@ class FashionClassifier(FrozenFeatures):
 
     def __init__(self, config: FashionClassifierConfig) -> None:
         super().__init__()
-        self.net = FashionNet()
+        with undisturbed():
+            self.net = FashionNet()
         if not is_meta(self):
             load_module(self.net, read_tensors(Path(__file__).with_name(WEIGHTS)), "features fashion_classifier")
         self.freeze()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustok_core.draws import derive_seed
 from robustok_core.errors import RobustokError
-from robustok_metrics.frozen import FrozenFeatures, is_meta, undisturbed
+from robustok_metrics.frozen import FrozenFeatures, undisturbed
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -72,23 +72,15 @@ class FrozenTransformer(FrozenFeatures):
 def _network(architecture: str, weights: str, image_size: int) -> Any:
     import timm
 
-    options: dict[str, Any] = {"num_classes": 0, "img_size": image_size}
-    with undisturbed(derive_seed(architecture)):
-        shell: Any = timm.create_model(architecture, pretrained=False, **options)
-        if weights == "random" or is_meta(shell):
-            return shell
-        if weights == "pretrained":
-            require_hub(shell.pretrained_cfg["hf_hub_id"])
-        else:
-            options["pretrained_cfg_overlay"] = {"file": _existing(weights)}
-        return _with_weights(architecture, options)
-
-
-def _with_weights(architecture: str, options: Mapping[str, Any]) -> nn.Module:
-    import timm
-
+    random = weights == "random" or torch.empty(0).is_meta
+    options: dict[str, Any] = {"num_classes": 0, "img_size": image_size, "pretrained": not random}
+    if not random and weights != "pretrained":
+        options["pretrained_cfg_overlay"] = {"file": _existing(weights)}
+    elif not random:
+        require_hub(f"timm/{architecture}")
     try:
-        return timm.create_model(architecture, pretrained=True, **options)
+        with undisturbed(derive_seed(architecture)):
+            return timm.create_model(architecture, **options)
     except Exception as error:  # the hub's client and torch raise many types; all mean that there are no weights
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise _no_weights(f"the weights of {architecture} cannot be loaded: {reason}") from error

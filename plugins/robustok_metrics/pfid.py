@@ -60,6 +60,11 @@ def deltas_for(codebook_size: int) -> tuple[int, ...]:
     return tuple(max(1, (2 * d * codebook_size + tabulated) // (2 * tabulated)) for d in DELTAS[tabulated])
 
 
+def _some_at_least_one(_: object, __: object, deltas: tuple[int, ...]) -> None:
+    if not deltas or min(deltas) < 1:
+        raise ValueError("must be one number or more, each at least 1")
+
+
 @frozen(kw_only=True)
 class PFIDConfig:
     """The judge, the perturbation, and departures from the paper's grid."""
@@ -84,9 +89,7 @@ class PFIDConfig:
     )
     deltas: tuple[int, ...] | None = field(
         default=None,
-        validator=validators.optional(
-            validators.and_(validators.min_len(1), validators.deep_iterable(validators.ge(1)))
-        ),
+        validator=validators.optional(_some_at_least_one),
         metadata={"doc": "numbers of nearest codewords; left out: the paper's for this codebook size, or scaled"},
     )
     max_images: int | None = field(

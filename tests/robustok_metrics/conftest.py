@@ -1,0 +1,123 @@
+"""A tiny tokenizer, real images, and a pass over them as the evaluation stage makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from robustok_core import Draws, Evaluation, EvaluationContext, Features, ImageBatch, Metric, Registry, Spec, Tokenizer
+from robustok_core.images import from_uint8, to_uint8
+
+NUM_IMAGES = 60
+
+
+@frozen(kw_only=True)
+class ColoursConfig:
+    name: str = "colours"
+
+
+class Colours(Features):
+    """Mean of each channel and of its square: 6 numbers; counts the images it was shown."""
+
+    Config = ColoursConfig
+    width = 6
+
+    def __init__(self, config: ColoursConfig) -> None:
+        super().__init__()
+        self.name = config.name
+        self.seen = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return torch.cat([images.mean(dim=(2, 3)), images.square().mean(dim=(2, 3))], dim=1)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.name}-1"
+
+
+def colours(name: str = "colours") -> Spec:
+    return Spec(kind="features", name="colours", factory=Colours, config=ColoursConfig(name=name))
+
+
+@pytest.fixture(scope="session", name="colours")
+def colours_fixture() -> Callable[..., Spec]:
+    """A feature network of six numbers, under any name."""
+    return colours
+
+
+@pytest.fixture(scope="session")
+def images(registry: Registry) -> ImageBatch:
+    dataset = registry.build("dataset", {"use": "fashion_mnist"})
+    return dataset.validation.load(range(NUM_IMAGES))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(registry: Registry, tiny_recipe: Callable[..., dict[str, Any]]) -> Tokenizer:
+    """Random weights; 16 tokens of 32 codes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tokenizer: Tokenizer = registry.build("tokenizer", tiny_recipe()["tokenizer"])
+        return tokenizer.eval()
+
+
+class Pass:
+    """One pass over images for some metrics."""
+
+    def __init__(self, tokenizer: Tokenizer, images: ImageBatch) -> None:
+        self.tokenizer = tokenizer
+        self.images = images
+        self.networks: dict[str, Features] = {}
+
+    def share(self, spec: Spec) -> Features:
+        return self.networks.setdefault(repr(spec.table()), spec.build())
+
+    def start(self, metric: Metric, *, source: str = "images", cache: Path | None = None) -> None:
+        metric.start(
+            EvaluationContext(
+                tokenizer=self.tokenizer,
+                source=source,
+                num_images=len(self.images),
+                cache=cache,
+                share_features=self.share,
+                device=torch.device("cpu"),
+            )
+        )
+
+    @torch.no_grad()
+    def step(self, rows: Tensor) -> Evaluation:
+        batch = ImageBatch(
+            images=self.images.images[rows], labels=self.images.labels[rows], indices=self.images.indices[rows]
+        )
+        latents = self.tokenizer.encode(batch.images)
+        drawn = from_uint8(to_uint8(self.tokenizer.decode(latents)))
+        draws = Draws(seed=7, indices=rows, total=len(self.images))
+        return Evaluation(batch=batch, latents=latents, images=drawn, tokenizer=self.tokenizer, draws=draws)
+
+    @torch.no_grad()
+    def update(self, *metrics: Metric, rows: Tensor | None = None, batch_size: int = 20) -> None:
+        rows = torch.arange(len(self.images)) if rows is None else rows
+        for part in rows.split(batch_size):
+            step = self.step(part)
+            for metric in metrics:
+                metric.update(step)
+
+    def measure(self, *metrics: Metric, batch_size: int = 20, **start: Any) -> Mapping[str, float]:
+        for metric in metrics:
+            self.start(metric, **start)
+        self.update(*metrics, batch_size=batch_size)
+        return {name: value for metric in metrics for name, value in metric.compute().items()}
+
+
+@pytest.fixture
+def evaluation(tokenizer: Tokenizer, images: ImageBatch) -> Pass:
+    return Pass(tokenizer, images)

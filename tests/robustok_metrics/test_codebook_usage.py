@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from robustok_core import RunError
+from robustok_metrics.codebook_usage import CodebookUsage, CodebookUsageConfig, perplexity, usage
+
+
+def test_usage_is_the_share_of_codes_that_were_seen() -> None:
+    assert usage(torch.tensor([5, 0, 1, 0])) == 0.5
+
+
+def test_perplexity_of_evenly_used_codes_is_their_number() -> None:
+    assert perplexity(torch.tensor([3, 3, 0, 3])) == pytest.approx(3.0)
+
+
+def test_perplexity_is_two_to_the_entropy_in_bits() -> None:
+    assert perplexity(torch.tensor([2, 1, 1])) == pytest.approx(2**1.5)
+
+
+def test_perplexity_of_a_million_codes_is_exact() -> None:
+    assert perplexity(torch.ones(2**20, dtype=torch.int64)) == pytest.approx(2**20, rel=1e-9)
+
+
+def test_nothing_counted_is_an_error() -> None:
+    with pytest.raises(RunError, match="no codes were counted"):
+        perplexity(torch.zeros(4, dtype=torch.int64))
+
+
+def test_counts_are_those_of_the_codes_of_the_pass_and_add_up(evaluation: Any) -> None:
+    metric = CodebookUsage(CodebookUsageConfig())
+    results = evaluation.measure(metric, batch_size=7)
+    codes = evaluation.step(torch.arange(60)).latents.codes.flatten()
+    values, counts = codes.unique(return_counts=True)
+    assert metric.state()["counts"].sum() == len(codes)
+    assert results["codebook_usage"] == len(values) / 32
+    shares = (counts / len(codes)).tolist()
+    assert results["codebook_perplexity"] == pytest.approx(math.exp(-sum(p * math.log(p) for p in shares)), rel=1e-5)

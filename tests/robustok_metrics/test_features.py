@@ -1,0 +1,168 @@
+"""What all feature networks must keep to, and what each claims."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import robustok_metrics.fashion_classifier as fashion
+from robustok_core import Features, ImageBatch, ProblemsError, Registry
+
+OFFLINE = ["efficientnet_lite0", "fashion_classifier"]
+
+
+@pytest.fixture(scope="module", params=OFFLINE)
+def features(request: pytest.FixtureRequest, registry: Registry) -> Features:
+    return registry.build("features", {"use": request.param})
+
+
+def test_no_weight_takes_a_gradient_and_train_mode_is_refused(features: Features, images: ImageBatch) -> None:
+    before = features(images.images[:4])
+    features.train()
+    assert not any(module.training for module in features.modules())
+    assert not any(parameter.requires_grad for parameter in features.parameters())
+    assert torch.equal(features(images.images[:4]), before)
+
+
+def test_pooled_features_are_differentiable_in_the_images(features: Features, images: ImageBatch) -> None:
+    real = images.images[:2].clone().requires_grad_()
+    features(real)[:, ::2].sum().backward()
+    assert real.grad is not None
+    assert bool((real.grad.abs().flatten(1).amax(dim=1) > 0).all())
+
+
+def test_maps_go_from_large_and_shallow_to_small_and_deep(features: Features, images: ImageBatch) -> None:
+    maps = features.maps(images.images[:2])
+    sides, channels = [found.shape[-1] for found in maps], [found.shape[1] for found in maps]
+    assert sides == sorted(sides, reverse=True)
+    assert channels == sorted(channels)
+    assert all(found.shape[0] == 2 for found in maps)
+
+
+@pytest.mark.parametrize("size", [28, 32, 96])
+def test_images_of_any_size_give_the_same_number_of_features(features: Features, size: int) -> None:
+    assert features(torch.zeros(1, 3, size, size)).shape == (1, features.width)
+
+
+def test_scores_have_one_column_a_class(features: Features, images: ImageBatch) -> None:
+    assert features.logits(features(images.images[:2])).shape == (2, features.num_logits)
+
+
+def test_same_network_has_the_same_fingerprint(features: Features, registry: Registry) -> None:
+    assert registry.build("features", {"use": features.name}).fingerprint == features.fingerprint
+
+
+def test_another_weight_gives_another_fingerprint(registry: Registry) -> None:
+    one, two = (registry.build("features", {"use": "fashion_classifier"}) for _ in range(2))
+    next(two.parameters()).data.flatten()[0] += 1e-6
+    assert one.fingerprint != two.fingerprint
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_building_leaves_the_global_random_numbers_alone(registry: Registry, name: str) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    registry.build("features", {"use": name})
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("name", [*OFFLINE, "dino", "dinov2"])
+def test_everything_but_weights_is_there_on_the_meta_device(registry: Registry, name: str) -> None:
+    with torch.device("meta"):
+        built = registry.build("features", {"use": name})
+        assert built(torch.empty(2, 3, 32, 32)).shape == (2, built.width)
+
+
+# --- efficientnet_lite0 ---------------------------------------------------------------------------
+
+
+def total_variance(features: Features, images: Tensor) -> float:
+    with torch.no_grad():
+        return features(images).double().var(dim=0).sum().item()
+
+
+def test_small_images_are_enlarged_because_at_32_pixels_the_features_are_nearly_dead(
+    registry: Registry, images: ImageBatch
+) -> None:
+    at_64, at_32 = (
+        total_variance(registry.build("features", {"use": "efficientnet_lite0", "min_size": size}), images.images)
+        for size in (64, 32)
+    )
+    assert at_64 > 1000 > 25 * at_32
+
+
+def test_enlargement_is_the_networks_first_step(registry: Registry, images: ImageBatch) -> None:
+    network = registry.build("features", {"use": "efficientnet_lite0"})
+    enlarged = torch.nn.functional.interpolate(images.images[:2], scale_factor=2, mode="bilinear", align_corners=False)
+    assert torch.equal(network(enlarged), network(images.images[:2]))
+
+
+def test_images_above_224_pixels_are_shrunk(registry: Registry) -> None:
+    network = registry.build("features", {"use": "efficientnet_lite0"})
+    shapes = [network.maps(torch.zeros(1, 3, size, size))[0].shape[-1] for size in (64, 224, 256)]
+    assert shapes == [32, 112, 112]
+
+
+def test_another_enlargement_has_another_name_and_fingerprint(registry: Registry) -> None:
+    usual = registry.build("features", {"use": "efficientnet_lite0"})
+    other = registry.build("features", {"use": "efficientnet_lite0", "min_size": 96})
+    assert (usual.name, other.name) == ("efficientnet_lite0", "efficientnet_lite0_at_96")
+    assert usual.fingerprint.partition("-")[2] != other.fingerprint.partition("-")[2]
+
+
+def test_imagenet_classes_of_clothes_are_found_among_the_likeliest(registry: Registry) -> None:
+    """Weights in the wrong places would give classes at random: 5 of 1000 hit a shoe in one image of 50."""
+    network = registry.build("features", {"use": "efficientnet_lite0", "min_size": 128})
+    dataset = registry.build("dataset", {"use": "fashion_mnist"})
+    labels = dataset.validation.labels
+    sneakers = dataset.validation.load((labels == 7).nonzero()[:20, 0].tolist()).images
+    with torch.no_grad():
+        likely = network.logits(network(sneakers)).topk(20).indices
+    shoes = torch.tensor([502, 514, 630, 770, 774, 788])  # clog, cowboy boot, loafer, running shoe, sandal, shoe shop
+    assert torch.isin(likely, shoes).any(dim=1).double().mean() > 0.5
+
+
+def test_sizes_that_contradict_each_other_are_refused(registry: Registry) -> None:
+    with pytest.raises(ProblemsError, match="min_size 128 is above max_size 96"):
+        registry.spec("features", {"use": "efficientnet_lite0", "min_size": 128, "max_size": 96})
+
+
+# --- fashion_classifier ---------------------------------------------------------------------------
+
+
+def test_shipped_weights_are_as_accurate_as_their_report_says(registry: Registry) -> None:
+    report = json.loads((Path(fashion.__file__).parent / fashion.WEIGHTS).with_suffix(".json").read_text())
+    network = registry.build("features", {"use": "fashion_classifier"})
+    dataset = registry.build("dataset", {"use": "fashion_mnist"})
+    batch = dataset.validation.load(range(1000))
+    with torch.no_grad():
+        right = (network.logits(network(batch.images)).argmax(1) == batch.labels).double().mean().item()
+    assert report["validation_accuracy"] > 0.88
+    assert right == pytest.approx(report["validation_accuracy"], abs=0.02)  # half of the images
+    assert sum(p.numel() for p in network.parameters()) == report["parameters"]
+
+
+def test_training_is_a_function_of_the_seed(registry: Registry, images: ImageBatch) -> None:
+    from robustok_metrics import train_fashion_classifier as training
+
+    small = images.images.repeat(3, 1, 1, 1)[:128], images.labels.repeat(3)[:128]
+    one, two, three = (training.train(*small, epochs=1, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["head.weight"], three["head.weight"])
+
+
+def test_augmentation_flips_and_shifts_by_at_most_two_pixels() -> None:
+    from robustok_core import Draws
+    from robustok_metrics.train_fashion_classifier import augment
+
+    dot = torch.full((400, 1, 9, 9), -1.0)
+    dot[:, :, 4, 3] = 1.0  # its mirror image is in column 5
+    place = augment(dot, Draws.for_rows(5, 400))[:, 0].flatten(1).argmax(dim=1)
+    rows, columns = place // 9, place % 9
+    assert set(rows.tolist()) == {2, 3, 4, 5, 6}
+    assert set(columns.tolist()) == {1, 2, 3, 4, 5, 6, 7}

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from robustok_core import RunError, Spec
+from robustok_metrics.frechet import Frechet, FrechetConfig
+from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
+
+Colours = Callable[..., Spec]
+
+
+def test_result_is_the_distance_of_originals_and_8_bit_reconstructions(evaluation: Any, colours: Colours) -> None:
+    results = evaluation.measure(Frechet(FrechetConfig(features=colours())))
+    step = evaluation.step(torch.arange(60))
+    real, drawn = FeatureSums(6), FeatureSums(6)
+    network = colours().build()
+    real.add(network(step.batch.images))
+    drawn.add(network(step.images))
+    assert results["rfd_colours"] == pytest.approx(frechet_distance(real.moments(), drawn.moments()), rel=1e-5)
+
+
+def test_number_of_images_stands_beside_the_distance(evaluation: Any, colours: Colours) -> None:
+    assert evaluation.measure(Frechet(FrechetConfig(features=colours())))["rfd_colours_num_images"] == 60
+
+
+@pytest.mark.parametrize(
+    ("network", "samples", "name"),
+    [
+        ("inception", False, "rfid"),
+        ("inception_other", False, "rfd_inception_other"),
+        ("efficientnet_lite0", False, "rfd_efficientnet_lite0"),
+        ("inception", True, "gfid"),
+        ("fashion_classifier", True, "gfd_fashion_classifier"),
+    ],
+)
+def test_only_distances_in_the_published_inception_are_called_fid(
+    evaluation: Any, colours: Colours, network: str, samples: bool, name: str
+) -> None:
+    results = evaluation.measure(Frechet(FrechetConfig(features=colours(network), samples=samples)))
+    assert set(results) == {name, f"{name}_num_images"}
+
+
+def test_summed_states_of_two_halves_give_the_whole(evaluation: Any, colours: Colours) -> None:
+    metric = Frechet(FrechetConfig(features=colours()))
+    whole = evaluation.measure(metric)
+    states = []
+    for rows in torch.arange(60).split([20, 40]):
+        evaluation.start(metric)
+        evaluation.update(metric, rows=rows)
+        states.append(metric.state())
+    metric.load_state({name: states[0][name] + states[1][name] for name in states[0]})
+    assert metric.compute() == pytest.approx(whole, rel=1e-9)
+
+
+def test_pass_that_lost_images_is_refused(evaluation: Any, colours: Colours) -> None:
+    metric = Frechet(FrechetConfig(features=colours()))
+    evaluation.start(metric)
+    evaluation.update(metric, rows=torch.arange(40))
+    with pytest.raises(RunError, match="should have seen 60 images and saw 40"):
+        metric.compute()
+
+
+def test_cached_reference_gives_the_same_number_without_looking_at_a_real_image(
+    evaluation: Any, colours: Colours, tmp_path: Path
+) -> None:
+    metric = Frechet(FrechetConfig(features=colours()))
+    first = evaluation.measure(metric, cache=tmp_path)
+    assert metric.features.seen == 120  # 60 originals, 60 reconstructions
+    again = evaluation.measure(metric, cache=tmp_path)
+    assert metric.features.seen == 180
+    assert again == first
+
+
+def test_cached_reference_is_not_part_of_the_state_that_processes_add_up(
+    evaluation: Any, colours: Colours, tmp_path: Path
+) -> None:
+    metric = Frechet(FrechetConfig(features=colours()))
+    evaluation.measure(metric, cache=tmp_path)
+    assert any(name.startswith("real/") for name in metric.state())
+    evaluation.start(metric, cache=tmp_path)
+    assert not any(name.startswith("real/") for name in metric.state())
+
+
+def test_cache_is_keyed_by_images_and_network(evaluation: Any, colours: Colours, tmp_path: Path) -> None:
+    for source, network in (("images", "colours"), ("others", "colours"), ("images", "hues")):
+        evaluation.measure(Frechet(FrechetConfig(features=colours(network))), source=source, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_damaged_cache_is_named_and_not_used(evaluation: Any, colours: Colours, tmp_path: Path) -> None:
+    metric = Frechet(FrechetConfig(features=colours()))
+    evaluation.measure(metric, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(RunError, match="cannot be read") as caught:
+        evaluation.measure(metric, cache=tmp_path)
+    assert caught.value.where == str(file)

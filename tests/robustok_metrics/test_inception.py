@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+from robustok_core import Features, ImageBatch, Registry, RobustokError
+from robustok_core.images import to_uint8
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the layout of the published file."""
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        patch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        network = fidelity.FeatureExtractorInceptionV3("random", ["2048"])
+    file = tmp_path_factory.mktemp("inception") / "random.pth"
+    torch.save(network.state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def inception(registry: Registry, weights: Path) -> Features:
+    return registry.build("features", {"use": "inception", "weights": str(weights)})
+
+
+@torch.no_grad()
+def test_features_and_scores_are_torch_fidelitys(inception: Features, weights: Path, images: ImageBatch) -> None:
+    theirs = fidelity.FeatureExtractorInceptionV3(
+        "theirs", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
+    )
+    pooled, scores = theirs(to_uint8(images.images[:2]))
+    ours = inception(images.images[:2])
+    torch.testing.assert_close(ours, pooled, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(inception.logits(ours), scores, rtol=1e-4, atol=1e-5)
+
+
+def test_images_are_judged_as_8_bit_pictures_but_pass_on_a_gradient(inception: Features, images: ImageBatch) -> None:
+    real = images.images[:1]
+    nudged = (real + 0.4 / 255).requires_grad_()  # less than half a level
+    assert torch.equal(inception(nudged), inception(real.clamp(-1, 1)))
+    inception(nudged)[:, ::2].sum().backward()
+    assert nudged.grad is not None
+    assert nudged.grad.abs().max() > 0
+
+
+def test_other_weights_than_the_published_are_not_called_inception(inception: Features) -> None:
+    assert inception.name == "inception_other"
+
+
+def test_maps_are_those_before_each_halving(inception: Features, images: ImageBatch) -> None:
+    with torch.no_grad():
+        shapes = [tuple(found.shape[1:]) for found in inception.maps(images.images[:1])]
+    assert shapes == [(64, 73, 73), (192, 35, 35), (288, 35, 35), (768, 17, 17), (2048, 8, 8)]
+
+
+def test_file_with_other_weights_is_named(registry: Registry, tmp_path: Path) -> None:
+    file = tmp_path / "other.pth"
+    torch.save(nn.Linear(2, 2).state_dict(), file)
+    with pytest.raises(RobustokError, match="other weights than torch-fidelity's InceptionV3"):
+        registry.build("features", {"use": "inception", "weights": str(file)})
+
+
+def test_file_that_would_run_code_is_refused(registry: Registry, tmp_path: Path) -> None:
+    file = tmp_path / "code.pth"
+    torch.save({"weight": torch.zeros(1), "hook": print}, file)
+    with pytest.raises(RobustokError, match="refused"):
+        registry.build("features", {"use": "inception", "weights": str(file)})
+
+
+def test_no_network_is_one_line_that_says_what_to_do(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(RobustokError, match="cannot be downloaded: .*no route to host") as caught:
+        registry.build("features", {"use": "inception"})
+    assert "\n" not in str(caught.value)
+    assert 'weights = "FILE"' in str(caught.value)

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from robustok_core import LatentSpace, ProblemsError, Registry, RobustokError, Spec, Tokenizer
+from robustok_metrics.frechet import Frechet, FrechetConfig
+from robustok_metrics.pfid import ALPHAS, PFID, Cell, PFIDConfig, deltas_for
+
+Colours = Callable[..., Spec]
+
+
+@pytest.fixture
+def pfid(registry: Registry, colours: Colours) -> Callable[..., PFID]:
+    def make(features: Spec | None = None, **options: Any) -> PFID:
+        perturbation = registry.spec("perturbation", {"use": "top_delta"})
+        return PFID(PFIDConfig(features=features or colours(), perturbation=perturbation, **options))
+
+    return make
+
+
+def cells_of(results: Mapping[str, float], name: str = "pfd_colours") -> dict[str, float]:
+    return {key.removeprefix(f"{name}/"): value for key, value in results.items() if "/" in key}
+
+
+@pytest.mark.parametrize(
+    ("codebook_size", "deltas"),
+    [
+        (16384, (200, 280, 360)),
+        (8192, (100, 140, 180)),
+        (4096, (50, 70, 90)),
+        (1024, (10, 15, 20)),
+        (512, (5, 8, 10)),  # 7.5 is rounded up
+        (32768, (400, 560, 720)),
+        (2048, (20, 30, 40)),  # as far from 4096: the smaller one counts
+        (2049, (25, 35, 45)),
+        (16, (1, 1, 1)),
+    ],
+)
+def test_deltas_are_the_papers_or_in_proportion_to_the_nearest_codebook(
+    codebook_size: int, deltas: tuple[int, ...]
+) -> None:
+    assert deltas_for(codebook_size) == deltas
+
+
+def test_grid_is_five_alphas_by_three_deltas(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+    results = evaluation.measure(pfid(deltas=(2, 3, 4)))
+    assert list(cells_of(results)) == [f"alpha{alpha}_delta{delta}" for alpha in ALPHAS for delta in (2, 3, 4)]
+    assert results["pfd_colours_num_cells"] == 15
+
+
+def test_result_is_the_mean_over_the_cells(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+    results = evaluation.measure(pfid(deltas=(2, 8)))
+    cells = cells_of(results)
+    assert results["pfd_colours"] == pytest.approx(sum(cells.values()) / 10, rel=1e-12)
+    assert results["pfd_colours_num_images"] == 60
+
+
+def test_with_the_own_code_as_only_neighbour_every_cell_is_the_rfd(
+    evaluation: Any, pfid: Callable[..., PFID], colours: Colours
+) -> None:
+    results = evaluation.measure(Frechet(FrechetConfig(features=colours())), pfid(deltas=(1,)))
+    assert set(cells_of(results).values()) == {results["rfd_colours"]}
+    assert results["pfd_colours"] == pytest.approx(results["rfd_colours"], rel=1e-14)
+
+
+def test_a_cell_replaces_alpha_of_the_tokens_of_every_image_by_one_of_the_delta_nearest(
+    evaluation: Any, pfid: Callable[..., PFID], tokenizer: Tokenizer
+) -> None:
+    metric = pfid()
+    evaluation.start(metric)
+    step = evaluation.step(torch.arange(60))
+    found, mask = metric.config.perturbation_of(Cell(alpha=0.5, delta=3)).perturb(
+        step.latents, tokenizer.quantizer, draws=step.draws, progress=0.0
+    )
+    num_tokens = tokenizer.space.num_tokens
+    assert mask.sum(dim=1).tolist() == [round(num_tokens / 2)] * 60
+    assert tokenizer.quantizer is not None
+    near = tokenizer.quantizer.nearest(tokenizer.quantizer.lookup(step.latents.codes).flatten(0, 1), 3)
+    drawn = found.codes.flatten()[:, None]
+    assert bool((near == drawn).any(dim=1)[mask.flatten()].all())
+
+
+def test_codes_drawn_follow_from_image_and_cell_not_from_the_batch(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+    metric, cell = pfid(deltas=(4,)), Cell(alpha=0.7, delta=4)
+    evaluation.start(metric)
+    whole = metric.reconstruct(evaluation.step(torch.arange(60)), cell)
+    parts = [metric.reconstruct(evaluation.step(rows), cell) for rows in torch.arange(60).split(7)]
+    assert (torch.cat(parts) - whole).abs().max() <= 2 / 255 + 1e-6  # a last bit may tip the rounding
+    assert (torch.cat(parts) != whole).double().mean() < 1e-3
+
+
+def test_every_cell_is_independent_of_the_batch_size(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+    small, large = (evaluation.measure(pfid(deltas=(2, 6)), batch_size=size) for size in (7, 60))
+    assert small == pytest.approx(large, rel=1e-3)
+
+
+def test_cells_draw_independently(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+    metric = pfid(deltas=(4, 5))
+    evaluation.start(metric)
+    step = evaluation.step(torch.arange(60))
+    one, two = (metric.reconstruct(step, Cell(alpha=0.5, delta=delta)) for delta in (4, 5))
+    differing = (one != two).flatten(1).any(dim=1)
+    assert bool(differing.all())
+
+
+def test_summed_states_of_two_halves_give_the_whole(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+    metric = pfid(alphas=(0.5, 0.9), deltas=(3,))
+    whole = evaluation.measure(metric)
+    states = []
+    for rows in torch.arange(60).split([20, 40]):
+        evaluation.start(metric)
+        evaluation.update(metric, rows=rows)
+        states.append(metric.state())
+    metric.load_state({name: states[0][name] + states[1][name] for name in states[0]})
+    assert metric.compute() == pytest.approx(whole, rel=1e-9)
+
+
+def test_real_images_are_seen_once_by_all_metrics_and_not_at_all_with_a_cache(
+    evaluation: Any, pfid: Callable[..., PFID], colours: Colours, tmp_path: Path
+) -> None:
+    metric, rfd = pfid(alphas=(0.5,), deltas=(2, 3)), Frechet(FrechetConfig(features=colours()))
+    evaluation.measure(rfd, metric, cache=tmp_path)
+    assert metric.features.seen == 60 * (1 + 1 + 2)  # originals, reconstructions, two cells
+    assert len(list(tmp_path.iterdir())) == 1
+    evaluation.measure(rfd, metric, cache=tmp_path)
+    assert metric.features.seen == 60 * (4 + 3)
+
+
+def test_limit_takes_the_first_images_and_says_so(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+    limited = pfid(alphas=(0.5,), deltas=(3,), max_images=25)
+    results = evaluation.measure(limited, batch_size=20)
+    assert results["pfd_colours_num_images"] == 25
+    whole = pfid(alphas=(0.5,), deltas=(3,))
+    evaluation.start(whole)
+    evaluation.update(whole, rows=torch.arange(25))
+    cell = next(iter(whole.sums))
+    torch.testing.assert_close(limited.sums[cell].total, whole.sums[cell].total, rtol=1e-5, atol=1e-6)
+
+
+def test_results_say_where_scaled_deltas_come_from(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+    scaled = evaluation.measure(pfid())  # K = 32
+    assert scaled["pfd_colours_deltas_scaled_from"] == 1024
+    assert list(cells_of(scaled)) == [f"alpha{alpha}_delta1" for alpha in ALPHAS]  # .3, .5 and .6 of a codeword
+    assert "pfd_colours_deltas_scaled_from" not in evaluation.measure(pfid(deltas=(1,)))
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "name"),
+    [
+        ("inception", {}, "pfid"),
+        ("inception", {"deltas": (2,)}, "pfd_inception"),
+        ("inception", {"alphas": (0.5,)}, "pfd_inception"),
+        ("inception_other", {}, "pfd_inception_other"),
+        ("efficientnet_lite0", {}, "pfd_efficientnet_lite0"),
+    ],
+)
+def test_only_the_papers_grid_in_the_published_inception_is_called_pfid(
+    evaluation: Any, pfid: Callable[..., PFID], colours: Colours, network: str, options: dict[str, Any], name: str
+) -> None:
+    results = evaluation.measure(pfid(colours(network), **options))
+    assert name in results
+    assert all(key.startswith(name) for key in results)
+
+
+def test_a_delta_beyond_the_codebook_is_refused_before_the_pass(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+    with pytest.raises(RobustokError, match="delta = 33 is more than the codebook holds"):
+        evaluation.start(pfid(deltas=(33,)))
+
+
+def test_a_continuous_tokenizer_is_refused(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+    evaluation.tokenizer = ContinuousTokenizer()
+    with pytest.raises(RobustokError, match="this latent space has none"):
+        evaluation.start(pfid())
+
+
+class ContinuousTokenizer:
+    space = LatentSpace(kind="continuous", num_tokens=4, width=2)
+
+
+def test_a_perturbation_without_alpha_and_delta_is_refused_where_it_stands(registry: Registry) -> None:
+    with pytest.raises(ProblemsError, match="perturbation 'none' has no option alpha, beta, delta"):
+        registry.spec("metric", {"use": "pfid", "perturbation": {"use": "none"}})

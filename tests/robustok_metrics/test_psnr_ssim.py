@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from robustok_core import RobustokError
+from robustok_metrics.psnr import PSNR, PSNRConfig, psnr
+from robustok_metrics.ssim import SSIM, SSIMConfig, ssim
+
+
+def grey(*levels: int) -> Tensor:
+    """One flat image a level, uint8 (B, 3, 16, 16)."""
+    return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 16, 16)
+
+
+def test_psnr_of_an_error_of_k_levels_is_20_log_255_over_k() -> None:
+    expected = [20 * math.log10(255), 20 * math.log10(255 / 10), 0.0]
+    assert psnr(grey(101, 110, 0), grey(100, 100, 255)).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_psnr_of_an_exact_image_is_that_of_a_single_value_off_by_one() -> None:
+    real = grey(100, 100)
+    almost = real.clone()
+    almost[1, 0, 3, 3] += 1
+    exact, off_by_one = psnr(almost, real).tolist()
+    assert exact == pytest.approx(10 * math.log10(255**2 * 3 * 16 * 16), abs=1e-4)
+    assert exact == pytest.approx(off_by_one, abs=1e-3)
+
+
+def test_ssim_of_flat_images_is_the_luminance_term() -> None:
+    a, b, c1 = 50.0, 200.0, (0.01 * 255) ** 2
+    found = ssim(grey(50, 77), grey(200, 77)).tolist()
+    assert found == pytest.approx([(2 * a * b + c1) / (a * a + b * b + c1), 1.0], abs=1e-4)
+
+
+def test_ssim_of_unrelated_noise_is_near_zero() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, two = torch.randint(0, 256, (2, 4, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    assert ssim(one, two).abs().max() < 0.1
+
+
+def test_results_are_means_over_images_whatever_the_batches(evaluation: Any) -> None:
+    small, large = (evaluation.measure(PSNR(PSNRConfig()), SSIM(SSIMConfig()), batch_size=size) for size in (7, 60))
+    assert small == pytest.approx(large, rel=1e-4)
+    step = evaluation.step(torch.arange(60))
+    error = ((step.images - step.batch.images) * 127.5).square().mean(dim=(1, 2, 3))
+    assert large["psnr"] == pytest.approx((10 * torch.log10(255**2 / error)).mean().item(), rel=1e-4)
+
+
+def test_ssim_refuses_images_smaller_than_its_window(evaluation: Any) -> None:
+    class Small:
+        image_size = 8
+
+    evaluation.tokenizer = Small()
+    with pytest.raises(RobustokError, match="windows of 11 pixels, and the images have 8"):
+        evaluation.start(SSIM(SSIMConfig()))
