@@ -168,20 +168,15 @@ def _read(images: Images, seed: int, plan: Iterable[_Key], workers: int) -> Iter
         worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # the default would draw from the global random state
     )
-    iterator = iter(loader)
-    while (found := _next(iterator)) is not None:
-        if isinstance(found, RobustokError):
-            raise found
-        yield ImageBatch(images=found[0], labels=found[1], indices=found[2])
-
-
-def _next(iterator: Iterator[Any]) -> Any:
     try:
-        return next(iterator, None)
+        for found in loader:
+            if isinstance(found, RobustokError):
+                raise found
+            yield ImageBatch(images=found[0], labels=found[1], indices=found[2])
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
-        what = str(error).splitlines()[0].rstrip(".")
+        what = str(error).splitlines()[0].rstrip(". ")
         hint = "the system may have run out of memory or of shared memory (/dev/shm); use fewer workers"
         raise RunError(what, where="data loader", hint=hint) from error
 

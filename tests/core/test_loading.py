@@ -155,6 +155,7 @@ def test_evaluation_covers_every_image_once_over_all_processes(world: int, limit
     found = [index for share in shares for batch in share for index in batch.indices.tolist()]
     assert sorted(found) == sorted(set(found))
     assert len(found) == min(limit or 29, 29)
+    assert all(batch.indices.diff().gt(0).all() for share in shares for batch in share)  # files are read in order
     assert all(len(batch) <= 4 for share in shares for batch in share)
 
 

@@ -64,6 +64,21 @@ def test_another_class_does_not_change_which_files_are_for_validation(class_fold
     assert torch.equal(after.load((after.labels == 1).nonzero().flatten().tolist()).images, before)
 
 
+def test_the_share_is_not_taken_from_one_end_of_the_names(class_folders: ClassFolders) -> None:
+    root = class_folders({"a": 12})
+    pictures = opened(root, validation_share=0.25).validation._pictures
+    assert [pictures.place(i)[-7:-4] for i in range(len(pictures))] not in (
+        ["000", "001", "002"],
+        ["009", "010", "011"],
+    )
+
+
+def test_a_large_share_leaves_every_class_an_image_to_train_on(class_folders: ClassFolders) -> None:
+    dataset = opened(class_folders({"a": 2, "b": 30}), validation_share=0.9)
+    assert torch.bincount(dataset.train.labels).tolist() == [1, 3]
+    assert torch.bincount(dataset.validation.labels).tolist() == [1, 27]
+
+
 def test_a_class_may_be_called_train(class_folders: ClassFolders) -> None:
     assert opened(class_folders({"bus": 3, "train": 3})).class_names == ("bus", "train")
 
@@ -233,6 +248,15 @@ def test_a_file_that_is_lost_while_running_is_one_message(root: Path) -> None:
     (root / "train/cat/000.png").unlink()
     with pytest.raises(RunError, match="cat/000.png: this image cannot be read: FileNotFoundError"):
         images.load([0])
+
+
+def test_a_file_that_was_cut_short_while_running_is_one_message(root: Path) -> None:
+    images = opened(root).train
+    (root / "train/cat/001.png").write_bytes(b"x")
+    with pytest.raises(
+        RunError, match=r"cat/001.png: this image cannot be read: OSError: the file ends after 1 of \d+"
+    ):
+        images.load([1])
 
 
 def test_pixels_without_a_known_range_are_refused(root: Path) -> None:

@@ -133,7 +133,14 @@ def test_a_broken_picture_is_named_or_skipped(shards: Path, picture: Picture) ->
 
 
 @pytest.mark.parametrize(
-    "spoilt", [{"cls": b"0"}, {"png": b"x"}, {"png": b"x", "cls": b"cat"}, {"png": b"x", "cls": b"-1"}]
+    "spoilt",
+    [
+        {"cls": b"0"},
+        {"png": b"x"},
+        {"png": b"x", "cls": b"cat"},
+        {"png": b"x", "cls": b"-1"},
+        {"png": b"x", "jpg": b"x", "cls": b"0"},
+    ],
 )
 def test_an_incomplete_sample_is_refused_or_skipped(shards: Path, picture: Picture, spoilt: dict[str, bytes]) -> None:
     samples = {f"s{i}": {"png": picture(i), "cls": b"0"} for i in range(4)}
