@@ -134,7 +134,8 @@ class Quantizer(Component, nn.Module, ABC):
         """Quantizes z (B, N, D), the encoder's output.
 
         Returns latents with `vectors` (codewords, with the straight-through gradient to z), `codes`,
-        `features` = z, and, in training mode only, `losses` (weighted scalars, e.g. "codebook",
+        `features` (z, in the codebook's own scale: bounded where the quantizer bounds it, so that
+        `nearest` reads it), and, in training mode only, `losses` (weighted scalars, e.g. "codebook",
         "commitment").
         """
 
@@ -273,7 +274,7 @@ class Loss(Component, nn.Module, ABC):
         self.opponent = None  # on the instance: a class attribute would hide the submodule of that name
 
     def prepare(self, tokenizer: Tokenizer) -> None:
-        """Called once before training, and before a checkpoint is loaded: may create parameters that fit `tokenizer`."""
+        """Called once, before training and before a checkpoint is loaded: may create parameters that fit."""
 
     def own_parameters(self) -> list[nn.Parameter]:
         """What the tokenizer's optimiser trains along: all that takes a gradient, less the opponent's.

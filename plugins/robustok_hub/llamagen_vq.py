@@ -17,7 +17,12 @@ from robustok_core.registry import Registry
 from robustok_hub.published_names import build_with, count_numbered, require, to_ours, to_published
 
 NAMES = [("quantize.embedding.weight", "quantizer.embedding"), ("decoder.", "pixel_decoder.")]
-_TELLING = ("encoder.conv_in.weight", "encoder.conv_blocks.0.res.0.conv1.weight", "encoder.conv_out.weight")
+_TELLING = (
+    "encoder.conv_in.weight",
+    "encoder.conv_blocks.0.res.0.conv1.weight",
+    "encoder.conv_out.weight",
+    "quantize.embedding.weight",
+)
 
 
 @frozen(kw_only=True)
@@ -47,8 +52,8 @@ class LlamaGenVQ(Importer):
         report = {"weights": file.place or "the whole file"}
         if file.others:
             report["not read"] = ", ".join(file.others)
+        require(file.weights, _TELLING, "LlamaGen tokenizer", str(path))
         weights = {to_ours(name, NAMES): value for name, value in file.weights.items()}
-        require(weights, [*_TELLING, "quantizer.embedding"], "LlamaGen tokenizer", str(path))
         if weights.pop("quantize.codebook_used", None) is not None:
             report["quantize.codebook_used"] = "dropped: a window of recent codes, with the zeros it began with"
         weights["quantizer.usage"] = torch.zeros(len(weights["quantizer.embedding"]))

@@ -69,8 +69,8 @@ class RobusTok(Importer):
         return table, tokenizer, report
 
     def _ours(self, published: Mapping[str, Tensor], report: dict[str, str], where: str) -> dict[str, Tensor]:
+        require(published, [to_published(name, NAMES) for name in _TELLING], "RobusTok tokenizer", where)
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
-        require(weights, _TELLING, "RobusTok tokenizer", where)
         for name in _AS_CONVOLUTION:
             if name in weights:
                 weights[name] = weights[name].flatten(1)

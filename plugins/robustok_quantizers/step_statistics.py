@@ -16,7 +16,7 @@ _LARGEST = 2.0**10
 
 @define(eq=False)
 class StepStatistics:
-    """Hits and sums by code, and the vectors themselves, one entry a micro-batch; on this process.
+    """Hits and sums by code over a step's micro-batches, and the vectors themselves; on this process.
 
     Attributes:
         counts: (K,) int64 hits by code.
@@ -29,15 +29,23 @@ class StepStatistics:
     rows: list[Tensor] = field(factory=list)
 
     @torch.no_grad()
-    def observe(self, z: Tensor, codes: Tensor, codebook_size: int) -> None:
-        """Takes in the vectors z (rows, D) of a micro-batch and their codes (rows,)."""
-        if self.counts is None or self.fixed_sums is None:
-            self.counts = torch.zeros(codebook_size, dtype=torch.int64, device=z.device)
-            self.fixed_sums = torch.zeros(codebook_size, z.shape[1], dtype=torch.int64, device=z.device)
-        fixed = (z.detach().clamp(-_LARGEST, _LARGEST) * _STEPS_PER_UNIT).round().to(torch.int64)
+    def count(self, codes: Tensor, codebook_size: int) -> None:
+        """Takes in the codes (rows,) of a micro-batch."""
+        if self.counts is None:
+            self.counts = torch.zeros(codebook_size, dtype=torch.int64, device=codes.device)
         self.counts.scatter_add_(0, codes, torch.ones_like(codes))
+
+    @torch.no_grad()
+    def add_up(self, vectors: Tensor, codes: Tensor, codebook_size: int) -> None:
+        """Takes in the vectors (rows, D) of a micro-batch, for their sums by code (rows,)."""
+        if self.fixed_sums is None:
+            self.fixed_sums = torch.zeros(codebook_size, vectors.shape[1], dtype=torch.int64, device=vectors.device)
+        fixed = (vectors.detach().clamp(-_LARGEST, _LARGEST) * _STEPS_PER_UNIT).round().to(torch.int64)
         self.fixed_sums.index_add_(0, codes, fixed)
-        self.rows.append(z.detach())
+
+    def keep(self, vectors: Tensor) -> None:
+        """Takes in the vectors (rows, D) of a micro-batch, to `pick` from."""
+        self.rows.append(vectors.detach())
 
     def total_counts(self) -> Tensor:
         """(K,) int64, over all processes."""

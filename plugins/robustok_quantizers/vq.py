@@ -111,9 +111,17 @@ class VQ(Quantizer):
         codewords = F.embedding(codes, codebook)
         losses = {}
         if self.training:
-            self._step.observe(rows, found, self.codebook_size)
+            self._observe(rows, found)
             losses = self._losses(compared, codewords)
         return Latents(vectors=straight_through(compared, codewords), codes=codes, features=z, losses=losses)
+
+    def _observe(self, rows: Tensor, codes: Tensor) -> None:
+        """Notes what `after_step` will need of a micro-batch, and no more: it may never be called."""
+        self._step.count(codes, self.codebook_size)
+        if self.config.codebook_update == "ema":
+            self._step.add_up(rows, codes, self.codebook_size)
+        if self.config.restart_threshold > 0:
+            self._step.keep(rows)
 
     def _losses(self, compared: Tensor, codewords: Tensor) -> dict[str, Tensor]:
         losses = {"commitment": self.config.commitment * F.mse_loss(compared, codewords.detach())}
