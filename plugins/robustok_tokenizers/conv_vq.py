@@ -27,7 +27,7 @@ from robustok_core.config import component
 from robustok_core.interfaces import Quantizer, Tokenizer
 from robustok_core.latents import Latents, LatentSpace
 
-#: 0.24 s for one core to train on 64 images; a dictionary of options, to start from.
+#: Options to start from on small images: forward and backward of 64 images take 0.2 s on one core.
 SMALL: Mapping[str, Any] = {
     "image_size": 32,
     "channels": 96,
