@@ -18,10 +18,10 @@ from robustok_core.loading import class_balanced_order, evaluation_batches, step
 class CountingImages(Images):
     """Image i holds the number i in its first channel and its augmentation's draw in the second."""
 
-    def __init__(self, count: int, bad: int | None = None, lethal: int | None = None) -> None:
+    def __init__(self, count: int, bad: int | None = None, signalled: tuple[int, signal.Signals] | None = None) -> None:
         self.count = count
         self.bad = bad
-        self.lethal = lethal
+        self.signalled = signalled
 
     @property
     def labels(self) -> Tensor:
@@ -34,8 +34,8 @@ class CountingImages(Images):
     def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
         if self.bad in indices:
             raise RunError("a broken image", where="17.jpg", hint="remove it")
-        if self.lethal in indices:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.signalled and self.signalled[0] in indices:
+            os.kill(os.getpid(), self.signalled[1])
         rows = torch.tensor(indices)
         noise = torch.zeros(len(rows)) if draws is None else draws.uniform()
         images = torch.stack([rows.float(), noise, noise], dim=1)[:, :, None, None]
@@ -113,7 +113,12 @@ def test_a_users_error_in_a_worker_arrives_as_it_was_raised(workers: int) -> Non
 
 def test_a_killed_worker_is_one_message() -> None:
     with pytest.raises(RunError, match="data loader: DataLoader worker .*(killed|exited).*fewer workers"):
-        batches(CountingImages(8, lethal=5), workers=1)
+        batches(CountingImages(8, signalled=(5, signal.SIGKILL)), workers=1)
+
+
+def test_an_interrupt_from_the_keyboard_is_left_to_the_main_process() -> None:
+    images = CountingImages(8, signalled=(5, signal.SIGINT))
+    assert torch.equal(rows_of(batches(images, workers=1)), rows_of(batches(CountingImages(8))))
 
 
 @pytest.mark.parametrize(
