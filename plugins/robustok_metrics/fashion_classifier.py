@@ -33,8 +33,8 @@ class FashionNet(nn.Module):
         self.stages = nn.ModuleList(
             [
                 nn.Sequential(*_convolution(1, shallow, kernel=5)),
-                nn.Sequential(nn.AvgPool2d(2), *_convolution(shallow, middle), *_convolution(middle, middle)),
-                nn.Sequential(nn.AvgPool2d(2), *_convolution(middle, deep), *_convolution(deep, deep)),
+                nn.Sequential(nn.AvgPool2d(2), *_convolution(shallow, middle), Residual(middle)),
+                nn.Sequential(nn.AvgPool2d(2), *_convolution(middle, deep), Residual(deep)),
             ]
         )
         self.head = nn.Linear(deep, NUM_CLASSES)
@@ -57,6 +57,18 @@ class FashionNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 10) class scores."""
         return self.head(self.pooled(images))
+
+
+class Residual(nn.Module):
+    """x + convolution(x)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolution = nn.Sequential(*_convolution(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape as x (B, C, h, w)."""
+        return x + self.convolution(x)
 
 
 def _convolution(wide_in: int, wide_out: int, kernel: int = 3) -> tuple[nn.Module, ...]:
