@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from robustok_core.config import Spec, component
 from robustok_losses.frozen import FrozenMaps
+from robustok_losses.full_precision import full_precision
 
 
 def _odd(_: object, __: object, value: int) -> None:
@@ -61,7 +62,7 @@ class FeatureHeads(nn.Module):
     def _normalise_weights(self, device: torch.device) -> None:
         # In float32 whatever the autocast: in bfloat16 the power iteration would not settle. The values
         # stay in parametrize's cache for the rest of the block.
-        with torch.autocast(device.type, enabled=False):
+        with full_precision(device):
             for module in self.modules():
                 if isinstance(module, nn.Conv1d):
                     _ = module.weight

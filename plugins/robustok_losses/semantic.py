@@ -14,6 +14,7 @@ from robustok_core.config import Spec, component
 from robustok_core.distributed import all_gather_rows
 from robustok_core.interfaces import Loss, Reconstruction, Tokenizer
 from robustok_losses.frozen import Frozen
+from robustok_losses.full_precision import full_precision
 
 
 @frozen(kw_only=True)
@@ -70,7 +71,7 @@ class Semantic(Loss):
         with torch.no_grad():
             targets = self.teacher(step.batch.images)  # (B, F)
         vectors = step.tokenizer.vectors_of(latents)  # (B, N, D)
-        with torch.autocast(vectors.device.type, enabled=False):  # bfloat16 similarities would tie
+        with full_precision(vectors.device):  # bfloat16 similarities would tie
             projected = F.linear(vectors.float().mean(dim=1), self.projection.weight)  # (B, F)
             logits = self._similarities(projected, targets.float())
             self._last = {"accuracy": (logits.detach().argmax(dim=1) == _diagonal(logits)).float().mean()}

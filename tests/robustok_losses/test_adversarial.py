@@ -266,8 +266,14 @@ def test_a_resolved_table_builds_the_same_term_again(registry, kind):
     assert registry.spec("loss", spec.table()) == spec
 
 
-def test_everything_can_be_built_on_the_meta_device(registry):
+@both_kinds
+def test_the_opponents_pass_can_be_planned_on_the_meta_device(tiny, registry, kind):
     with torch.device("meta"):
-        for kind in (PATCH, HEADS):
-            loss: nn.Module = registry.build("loss", {"use": "adversarial", **kind})
-            assert all(parameter.is_meta for parameter in loss.parameters())
+        opponent = registry.build("loss", {"use": "adversarial", **kind}).opponent
+        images = torch.zeros(8, 3, 16, 16)
+    step = tiny.make_step()
+    planned = attrs.evolve(step, batch=step.batch.to("meta"), images=images, draws=step.draws.to("meta"))
+
+    opponent(planned).backward()
+
+    assert all(parameter.grad.is_meta for parameter in opponent.parameters())
