@@ -20,6 +20,7 @@ from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
 from robustok_core.images import from_uint8, to_uint8
 from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Metric, Perturbation
+from robustok_core.latents import Latents
 from robustok_metrics.frechet import frechet_name
 from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
 from robustok_metrics.reference_statistics import ReferenceStatistics, sums_device
@@ -172,11 +173,15 @@ class PFID(Metric):
         for cell, sums in self.sums.items():
             sums.add(self.features(self.reconstruct(step, cell, rows)))
 
+    def perturbed(self, step: Evaluation, cell: Cell, rows: Tensor | slice = slice(None)) -> tuple[Latents, Tensor]:
+        """A cell's latents of the images at `rows`, and the mask (B', N) of the tokens that were drawn anew."""
+        draws = step.draws.child("pfid", cell.alpha, cell.delta)[rows]
+        perturbation = self.perturbations[cell]
+        return perturbation.perturb(step.latents[rows], step.tokenizer.quantizer, draws=draws, progress=0.0)
+
     def reconstruct(self, step: Evaluation, cell: Cell, rows: Tensor | slice = slice(None)) -> Tensor:
         """(B', 3, H, W) what the tokenizer draws in a cell for the images at `rows`, rounded to 8 bits."""
-        draws = step.draws.child("pfid", cell.alpha, cell.delta)[rows]
-        quantizer = step.tokenizer.quantizer
-        latents, _ = self.perturbations[cell].perturb(step.latents[rows], quantizer, draws=draws, progress=0.0)
+        latents, _ = self.perturbed(step, cell, rows)
         return from_uint8(to_uint8(step.tokenizer.decode(latents)))
 
     def state(self) -> Mapping[str, Tensor]:

@@ -20,6 +20,7 @@ NUM_IMAGES = 60
 @frozen(kw_only=True)
 class ColoursConfig:
     name: str = "colours"
+    version: int = 1
 
 
 class Colours(Features):
@@ -30,6 +31,7 @@ class Colours(Features):
 
     def __init__(self, config: ColoursConfig) -> None:
         super().__init__()
+        self.config = config
         self.name = config.name
         self.seen = 0
 
@@ -42,11 +44,12 @@ class Colours(Features):
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.name}-1"
+        return f"{self.name}-{self.config.version}"
 
 
-def colours(name: str = "colours") -> Spec:
-    return Spec(kind="features", name="colours", factory=Colours, config=ColoursConfig(name=name))
+def colours(name: str = "colours", version: int = 1) -> Spec:
+    config = ColoursConfig(name=name, version=version)
+    return Spec(kind="features", name="colours", factory=Colours, config=config)
 
 
 @pytest.fixture(scope="session", name="colours")
@@ -61,13 +64,29 @@ def images(registry: Registry) -> ImageBatch:
     return dataset.validation.load(range(NUM_IMAGES))
 
 
-@pytest.fixture(scope="session")
-def tokenizer(registry: Registry, tiny_recipe: Callable[..., dict[str, Any]]) -> Tokenizer:
+def tiny_tokenizer(registry: Registry) -> Tokenizer:
     """Random weights; 16 tokens of 32 codes."""
+    table = {
+        "use": "conv_vq",
+        "image_size": 32,
+        "channels": 8,
+        "channel_multipliers": [1, 1],
+        "num_res_blocks": 1,
+        "attention": False,
+        "norm_groups": 4,
+        "stem_patch": 4,
+        "z_channels": 8,
+        "quantizer": {"use": "vq", "codebook_size": 32, "width": 4},
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        tokenizer: Tokenizer = registry.build("tokenizer", tiny_recipe()["tokenizer"])
+        tokenizer: Tokenizer = registry.build("tokenizer", table)
         return tokenizer.eval()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(registry: Registry) -> Tokenizer:
+    return tiny_tokenizer(registry)
 
 
 class Pass:

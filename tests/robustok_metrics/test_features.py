@@ -102,6 +102,14 @@ def test_enlargement_is_the_networks_first_step(registry: Registry, images: Imag
     assert torch.equal(network(enlarged), network(images.images[:2]))
 
 
+def test_black_and_white_reach_the_network_as_the_weights_were_trained(registry: Registry) -> None:
+    network = registry.build("features", {"use": "efficientnet_lite0"})
+    seen: list[Tensor] = []
+    network.net.conv_stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.maps(torch.tensor([-1.0, 1.0])[:, None, None, None].expand(2, 3, 64, 64))
+    assert seen[0][:, 0, 0, 0].tolist() == [-127 / 128, 1.0]  # (pixel - 127) / 128
+
+
 def test_images_above_224_pixels_are_shrunk(registry: Registry) -> None:
     network = registry.build("features", {"use": "efficientnet_lite0"})
     shapes = [network.maps(torch.zeros(1, 3, size, size))[0].shape[-1] for size in (64, 224, 256)]

@@ -87,8 +87,9 @@ def test_cached_reference_is_not_part_of_the_state_that_processes_add_up(
 
 
 def test_cache_is_keyed_by_images_and_network(evaluation: Any, colours: Colours, tmp_path: Path) -> None:
-    for source, network in (("images", "colours"), ("others", "colours"), ("images", "hues")):
-        evaluation.measure(Frechet(FrechetConfig(features=colours(network))), source=source, cache=tmp_path)
+    for source, version in (("images", 1), ("others", 1), ("images", 2), ("images", 1)):
+        network = colours(version=version)
+        evaluation.measure(Frechet(FrechetConfig(features=network)), source=source, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
 
 

@@ -1,0 +1,43 @@
+"""Two processes with half of the images each measure what one measures with all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+@pytest.fixture(scope="module")
+def passes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("processes")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen([sys.executable, SCRIPT, rank, world, folder], env=environment, stderr=subprocess.PIPE)
+        for rank, world in (("0", "1"), ("0", "2"), ("1", "2"))
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("0-of-1", "0-of-2", "1-of-2")}
+
+
+@pytest.mark.parametrize("process", ["0-of-2", "1-of-2"])
+def test_every_pass_of_two_processes_gives_what_one_gives(passes: Any, process: str) -> None:
+    for found in passes[process]:
+        expected = passes["0-of-1"][0]
+        assert {**found, "seen": 0} == pytest.approx({**expected, "seen": 0}, rel=1e-5)
+
+
+def test_cached_reference_is_used_only_where_every_process_can_read_it(passes: Any) -> None:
+    # originals, reconstructions, one cell
+    assert [found["seen"] for found in passes["0-of-1"]] == [180, 120, 180, 120]
+    assert [found["seen"] for found in passes["0-of-2"]] == [90, 90, 90, 60]
+    assert [found["seen"] for found in passes["1-of-2"]] == [90, 90, 90, 60]

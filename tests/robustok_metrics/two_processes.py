@@ -1,0 +1,58 @@
+"""One of `world` processes that measure 60 images together: `two_processes.py RANK WORLD FOLDER`.
+
+Leaves in FOLDER/RANK-of-WORLD.json what pFID and rFD are on this process in three passes: without a cache file; with
+one that only process 0 can see; with one that all see. And how many images the network was shown in each.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import conftest as tiny
+import torch
+import torch.distributed as dist
+
+from robustok_core import load_registry
+from robustok_core.distributed import all_sum, barrier
+from robustok_metrics.frechet import Frechet, FrechetConfig
+from robustok_metrics.pfid import PFID, PFIDConfig
+
+
+def measure(rank: int, world: int, caches: list[Path]) -> list[dict[str, float]]:
+    registry = load_registry()
+    images = registry.build("dataset", {"use": "fashion_mnist"}).validation.load(range(tiny.NUM_IMAGES))
+    run = tiny.Pass(tiny.tiny_tokenizer(registry), images)
+    perturbation = registry.spec("perturbation", {"use": "top_delta"})
+    config = PFIDConfig(features=tiny.colours(), perturbation=perturbation, alphas=(0.5,), deltas=(3,))
+    metrics = [Frechet(FrechetConfig(features=tiny.colours())), PFID(config)]
+    found = []
+    for cache in caches:
+        run.networks.clear()
+        for metric in metrics:
+            run.start(metric, cache=cache)
+        run.update(*metrics, rows=torch.arange(tiny.NUM_IMAGES).chunk(world)[rank])
+        results: dict[str, float] = {"seen": metrics[0].features.seen}
+        for metric in metrics:
+            metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
+            results |= metric.compute()
+        found.append(results)
+        barrier()
+    return found
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+    own, shared = folder / f"cache-{rank}-of-{world}", folder / f"cache-of-{world}"
+    found = measure(rank, world, [own, own, shared, shared])
+    (folder / f"{rank}-of-{world}.json").write_text(json.dumps(found))
+    if world > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
