@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import attrs
 import cattrs
@@ -158,8 +158,8 @@ class Structurer:
         return {name: self.spec(kind, table, (*path, name)) for name, table in raw.items()}
 
     def _value(self, raw: Any, wanted: Any, path: Path) -> Any:
-        nested = next((c for c in (wanted, *get_args(wanted)) if isinstance(c, type) and attrs.has(c)), None)
-        if nested is not None and get_origin(wanted) not in (list, tuple, dict):
+        nested = nested_config(wanted)
+        if nested is not None:
             if raw is None or isinstance(raw, nested):
                 return raw
             if isinstance(raw, Mapping):
@@ -189,9 +189,22 @@ def _validator_message(error: Exception) -> str:
     return str(error.args[0]).replace("'", "")
 
 
+def nested_config(wanted: Any) -> type | None:
+    """The configuration class that a field of type `Config` or `Config | None` holds as a table, or None."""
+    if get_origin(wanted) in (list, tuple, dict):
+        return None
+    return next((c for c in (wanted, *get_args(wanted)) if isinstance(c, type) and attrs.has(c)), None)
+
+
 def type_name(wanted: Any) -> str:
     """How a type is written in messages and listings."""
-    return wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted).replace("typing.", "")
+    if isinstance(wanted, type) and not get_args(wanted):
+        return "table" if attrs.has(wanted) else wanted.__name__
+    if get_origin(wanted) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(wanted))
+    if nested_config(wanted) is not None:
+        return "table or none"
+    return str(wanted).replace("typing.", "").replace("None", "none")
 
 
 def default_of(attribute: Any) -> str:

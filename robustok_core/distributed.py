@@ -41,8 +41,8 @@ def all_gather_rows(rows: Tensor) -> Tensor:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world_size())]
     dist.all_gather(parts, rows.detach().contiguous())
-    world = world_size()
-    parts[rank()] = rows * world - (rows * (world - 1)).detach()
+    own = rows.detach()
+    parts[rank()] = own + (rows - own) * world_size()
     return torch.cat(parts)
 
 

@@ -13,7 +13,7 @@ from attrs import field, frozen, validators
 from robustok_core.config import Path as KeyPath
 from robustok_core.config import Problem, Spec, Structurer, plain, component
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
-from robustok_core.recipe_source import Source, find_recipe, merge, override, read_source, stage_name
+from robustok_core.recipe_source import Source, find_recipe, lay_preset, override, read_source, stage_name
 from robustok_core.registry import Registry
 
 #: Top-level tables that hold a component, and its kind.
@@ -109,7 +109,7 @@ class Recipe:
         file = find_recipe(str(name))
         source = read_source(file)
         for preset in presets:
-            source = merge(source, read_source(find_recipe(preset)))
+            source = lay_preset(source, read_source(find_recipe(preset)))
         return cls(source=override(source, overrides or {}), default_name=file.stem)
 
     @classmethod

@@ -147,6 +147,32 @@ def merge(base: Source, over: Source) -> Source:
     return merged
 
 
+def lay_preset(base: Source, preset: Source) -> Source:
+    """Merges a preset, which changes what a recipe has and adds no component.
+
+    A table of the preset that names no component (`use`) and meets none in the recipe is left out: the
+    key of a loss means nothing to a recipe without that loss.
+    """
+    fitting = Source(copy.deepcopy(preset.table), dict(preset.places))
+    stages = {stage_name(stage): stage for stage in base.table.get("stage", [])}
+    for name in [name for name, value in fitting.table.items() if name != "stage" and _homeless(value, base.table, name)]:
+        del fitting.table[name]
+    fitting.table["stage"] = [stage for stage in fitting.table.get("stage", []) if stage_name(stage) in stages]
+    for stage in fitting.table["stage"]:
+        held = stages[stage_name(stage)]
+        for key, group in stage.items():
+            parts = group if isinstance(group, dict) else {}
+            for name in [name for name, value in parts.items() if _homeless(value, held.get(key, {}), name)]:
+                del parts[name]
+        for key in [key for key, value in stage.items() if value == {}]:
+            del stage[key]
+    return merge(base, fitting)
+
+
+def _homeless(value: Any, base: Any, name: str) -> bool:
+    return isinstance(value, Mapping) and "use" not in value and not (isinstance(base, Mapping) and name in base)
+
+
 def _moved(path: KeyPath, moved: Mapping[int, int]) -> KeyPath:
     if len(path) > 1 and path[0] == "stage" and isinstance(path[1], int):
         return ("stage", moved.get(path[1], path[1]), *path[2:])

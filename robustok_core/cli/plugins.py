@@ -61,11 +61,12 @@ def _show(registry: Any, kind: str, name: str) -> None:
 def _options(config: type, indent: str) -> None:
     import attrs
 
-    from robustok_core.config import default_of, type_name
+    from robustok_core.config import default_of, nested_config, type_name
 
     for option in attrs.fields(attrs.resolve_types(config)):
         kind = option.metadata.get("kind")
         wanted = f"a {kind}" if kind else type_name(option.type)
         click.echo(f"{indent}{option.name} ({wanted}, {default_of(option)}): {option.metadata.get('doc', '')}")
-        if isinstance(option.type, type) and attrs.has(option.type):
-            _options(option.type, indent + "    ")
+        nested = None if kind else nested_config(option.type)
+        if nested is not None:
+            _options(nested, indent + "    ")
