@@ -8,9 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from robustok_core import Registry, load_registry
 
 torch.set_num_threads(1)
+# The same examples in every run, however slow the machine.
+settings.register_profile(
+    "robustok", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("robustok")
 
 TINY_RECIPE: dict[str, Any] = {
     "run": {"name": "tiny", "seed": 3},
