@@ -406,7 +406,7 @@ class Evaluation:
         images: (B, 3, H, W) reconstructions as a picture file would hold them: clamped to [-1, 1]
             and rounded to 8 bits.
         tokenizer: the tokenizer.
-        draws: one row an image of the whole pass, the same whatever the batch size.
+        draws: one row an image of the split: an image's draws are the same whatever the batch or the limit.
         real: pooled features of the real images by Features object, filled on demand.
     """
 

@@ -93,11 +93,6 @@ class PFIDConfig:
         validator=validators.optional(_some_at_least_one),
         metadata={"doc": "numbers of nearest codewords; left out: the paper's for this codebook size, or scaled"},
     )
-    max_images: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "only the first images of the pass, to save time; left out: all"},
-    )
 
     def __attrs_post_init__(self) -> None:
         options = {option.name for option in attrs.fields(type(self.perturbation.config))}
@@ -153,7 +148,7 @@ class PFID(Metric):
                 hint="leave the metric out for a continuous tokenizer",
             )
         self.codebook_size = space.codebook_size
-        self.num_images = min(context.num_images, self.config.max_images or context.num_images)
+        self.num_images = context.num_images
         self.features: Features = context.share_features(self.config.features)
         self.reference = ReferenceStatistics(context, self.features, self.num_images)
         device = sums_device(context.device)
@@ -164,24 +159,19 @@ class PFID(Metric):
 
     def update(self, step: Evaluation) -> None:
         """Decodes each cell's perturbed latents; encoding and the real images' features are not repeated."""
-        rows: Tensor | slice = slice(None)
-        if self.config.max_images is not None:
-            rows = step.draws.indices < self.num_images
-            if not bool(rows.any()):
-                return
-        self.reference.add(step, rows)
+        self.reference.add(step)
         for cell, sums in self.sums.items():
-            sums.add(self.features(self.reconstruct(step, cell, rows)))
+            sums.add(self.features(self.reconstruct(step, cell)))
 
-    def perturbed(self, step: Evaluation, cell: Cell, rows: Tensor | slice = slice(None)) -> tuple[Latents, Tensor]:
-        """A cell's latents of the images at `rows`, and the mask (B', N) of the tokens that were drawn anew."""
-        draws = step.draws.child("pfid", cell.alpha, cell.delta)[rows]
+    def perturbed(self, step: Evaluation, cell: Cell) -> tuple[Latents, Tensor]:
+        """A cell's latents of the images, and the mask (B, N) of the tokens that were drawn anew."""
+        draws = step.draws.child("pfid", cell.alpha, cell.delta)
         perturbation = self.perturbations[cell]
-        return perturbation.perturb(step.latents[rows], step.tokenizer.quantizer, draws=draws, progress=0.0)
+        return perturbation.perturb(step.latents, step.tokenizer.quantizer, draws=draws, progress=0.0)
 
-    def reconstruct(self, step: Evaluation, cell: Cell, rows: Tensor | slice = slice(None)) -> Tensor:
-        """(B', 3, H, W) what the tokenizer draws in a cell for the images at `rows`, rounded to 8 bits."""
-        latents, _ = self.perturbed(step, cell, rows)
+    def reconstruct(self, step: Evaluation, cell: Cell) -> Tensor:
+        """(B, 3, H, W) what the tokenizer draws in a cell, rounded to 8 bits."""
+        latents, _ = self.perturbed(step, cell)
         return from_uint8(to_uint8(step.tokenizer.decode(latents)))
 
     def state(self) -> Mapping[str, Tensor]:

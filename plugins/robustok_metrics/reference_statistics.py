@@ -40,10 +40,10 @@ class ReferenceStatistics:
             assert self._file is not None
             self.sums.load_state(read_tensors(self._file))
 
-    def add(self, step: Evaluation, rows: Tensor | slice = slice(None)) -> None:
-        """Takes in the real images of a batch, or those at `rows` (B,) bool."""
+    def add(self, step: Evaluation) -> None:
+        """Takes in the real images of a batch."""
         if not self.cached:
-            self.sums.add(step.real_features(self.features)[rows])
+            self.sums.add(step.real_features(self.features))
 
     def state(self) -> dict[str, Tensor]:
         """The additive state; empty where it came from the cache, which every process has already read."""

@@ -104,7 +104,7 @@ def pick_tokens(draws: Draws, num_tokens: int, alpha: float, which: WhichTokens)
     """(B, N) bool: whether each token of the draws' rows is replaced."""
     if which == "bernoulli":
         return draws.uniform(num_tokens) < alpha
-    shuffled = draws.bits(num_tokens).argsort(dim=1).argsort(dim=1)  # a permutation of [0, N) in each row
+    shuffled = draws.bits(num_tokens).argsort(dim=1)  # a random permutation of [0, N) in each row
     return shuffled < _round(alpha * num_tokens)
 
 

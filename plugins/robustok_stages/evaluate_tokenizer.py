@@ -105,7 +105,7 @@ class EvaluateTokenizer(Stage):
         with progress:
             for batch in batches:
                 batch = batch.to(context.device)
-                draws = Draws(seed=context.seed, indices=batch.indices, total=count)
+                draws = Draws(seed=context.seed, indices=batch.indices, total=len(images))
                 latents = tokenizer.encode(batch.images)
                 drawn = from_uint8(to_uint8(tokenizer.decode(latents)))
                 step = Evaluation(batch=batch, latents=latents, images=drawn, tokenizer=tokenizer, draws=draws)

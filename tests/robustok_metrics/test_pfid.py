@@ -130,17 +130,6 @@ def test_real_images_are_seen_once_by_all_metrics_and_not_at_all_with_a_cache(
     assert metric.features.seen == 60 * (4 + 3)
 
 
-def test_limit_takes_the_first_images_and_says_so(evaluation: Any, pfid: Callable[..., PFID]) -> None:
-    limited = pfid(alphas=(0.5,), deltas=(3,), max_images=25)
-    results = evaluation.measure(limited, batch_size=20)
-    assert results["pfd_colours_num_images"] == 25
-    whole = pfid(alphas=(0.5,), deltas=(3,))
-    evaluation.start(whole)
-    evaluation.update(whole, rows=torch.arange(25))
-    cell = next(iter(whole.sums))
-    torch.testing.assert_close(limited.sums[cell].total, whole.sums[cell].total, rtol=1e-5, atol=1e-6)
-
-
 def test_results_say_where_scaled_deltas_come_from(evaluation: Any, pfid: Callable[..., PFID]) -> None:
     scaled = evaluation.measure(pfid())  # K = 32
     assert scaled["pfd_colours_deltas_scaled_from"] == 1024
