@@ -60,4 +60,4 @@ class StepProgress:
         elif values and (time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES or done == self._total):
             self._last_line = time.monotonic()
             left = (self._last_line - self._began) / max(done - self._start, 1) * (self._total - done)
-            self._console.print(f"{self._title} {done}/{self._total}  {left:.0f} s left  {said}", highlight=False)
+            self._console.print(f"{self._title} {done}/{self._total}  {left:.0f} s left  {said}", highlight=False, soft_wrap=True)
