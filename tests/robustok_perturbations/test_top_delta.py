@@ -108,6 +108,12 @@ def test_every_image_is_perturbed_as_often_as_any_other():
     assert (hits - 250).square().sum() / (1000 * 0.25 * 0.75) * 7 / 8 < 24.3  # chi-square, 7 df, p = 0.001
 
 
+def test_the_first_images_are_counted_as_the_released_code_counts_them():
+    quantizer = a_grid()
+    _, mask = perturb(latents_of(quantizer, 28, 2), quantizer, Draws.for_rows(0, 28), beta=0.1, delta=3, images="first")
+    assert mask.any(dim=1).nonzero()[:, 0].tolist() == [0, 1]  # 2.8 images, cut off
+
+
 def test_the_error_says_which_share_would_do():
     quantizer = a_grid()
     with pytest.raises(RobustokError, match=r"beta = 0.1 of a batch of 4 .*at least 0.25") as raised:
