@@ -1,11 +1,11 @@
 """The run folder: what each stage made, its fingerprint, and the lock. Nothing in it is overwritten.
 
-    runs/NAME/
-      recipe.toml      resolved, every default written out
-      run.json         each stage's state, fingerprint, time; versions, seed, machine
-      results.json     "stage/metric": value, of the current recipe
-      metrics.jsonl    a line for each logged step
-      artifacts/NAME-FINGERPRINT/     checkpoints/STAGE-FINGERPRINT/     history/
+runs/NAME/
+recipe.toml      resolved, every default written out
+run.json         each stage's state, fingerprint, time; versions, seed, machine
+results.json     "stage/metric": value, of the current recipe
+metrics.jsonl    a line for each logged step
+artifacts/NAME-FINGERPRINT/     checkpoints/STAGE-FINGERPRINT/     history/
 """
 
 from __future__ import annotations

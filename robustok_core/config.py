@@ -107,7 +107,7 @@ class Structurer:
         if not isinstance(table, Mapping):
             return self._problem(path, f"expected a table with `use`, found {type(table).__name__}")
         if not isinstance(table.get("use"), str):
-            return self._problem(path, f"this {kind} needs `use = \"NAME\"`", f"`robustok plugins {kind}` lists names")
+            return self._problem(path, f'this {kind} needs `use = "NAME"`', f"`robustok plugins {kind}` lists names")
         found = self._lookup(kind, table["use"], (*path, "use"))
         if isinstance(found, Problem):
             self.problems.append(found)
@@ -149,7 +149,9 @@ class Structurer:
             try:
                 attribute.validator(None, attribute, value)
             except (ValueError, TypeError) as error:
-                self._problem(path, f"{value!r} is out of range: {_validator_message(error)}", attribute.metadata.get("doc"))
+                self._problem(
+                    path, f"{value!r} is out of range: {_validator_message(error)}", attribute.metadata.get("doc")
+                )
         return value
 
     def _named(self, kind: str, raw: Any, path: Path) -> Any:
@@ -172,8 +174,10 @@ class Structurer:
             self._problem(path, _type_message(raw, wanted, error))
             return NOTHING
 
-    def _problem(self, path: Path, what: str, hint: str | None = None) -> None:
+    def _problem(self, path: Path, what: str, hint: str | None = None) -> Any:
+        """Notes a problem; the None that it returns stands for what could not be made."""
         self.problems.append(Problem(path, what, hint))
+        return None
 
 
 def _type_message(raw: Any, wanted: Any, error: Exception) -> str:

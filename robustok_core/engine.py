@@ -49,7 +49,9 @@ class TrainingConfig:
         validator=[validators.ge(0.0), validators.lt(1.0)],
         metadata={"doc": "decay of the running average of the weights, which is what is kept; 0 keeps the last ones"},
     )
-    log_every: int = field(default=20, validator=_at_least_one, metadata={"doc": "steps between lines of metrics.jsonl"})
+    log_every: int = field(
+        default=20, validator=_at_least_one, metadata={"doc": "steps between lines of metrics.jsonl"}
+    )
     checkpoint_every: int = field(
         default=0, validator=validators.ge(0), metadata={"doc": "steps between checkpoints, 0 for one each epoch"}
     )
@@ -124,9 +126,7 @@ class Trainer:
         optimizer = player.optimizer.build(named.values())
         order = {id(p): name for name, p in named.items()}
         # The optimiser numbers parameters group by group; states are stored by name in that order.
-        self._parameters[player.name] = {
-            order[id(p)]: p for group in optimizer.param_groups for p in group["params"]
-        }
+        self._parameters[player.name] = {order[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
         self._forward[player.name], self._optimizers[player.name] = self.accelerator.prepare(player.module, optimizer)
 
     def _make_average(self) -> AveragedModel | None:
@@ -259,7 +259,7 @@ class Trainer:
             raise RunError(
                 f"{', '.join(broken)} became no finite number before step {done}",
                 where=f"stage {self.context.stage}",
-                hint="lower the learning rate, or use precision = \"no\"; earlier checkpoints are kept",
+                hint='lower the learning rate, or use precision = "no"; earlier checkpoints are kept',
             )
 
     def _maybe_checkpoint(self, done: int, stop: StopRequest) -> None:

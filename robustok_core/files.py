@@ -94,7 +94,9 @@ def read_json(file: Path) -> Any:
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes tensors as safetensors; two names of one tensor are written twice."""
-    held = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    held = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     with writing(file):
         save_file(held, file)
 

@@ -267,6 +267,7 @@ class Loss(Component, nn.Module, ABC):
     """
 
     compares_images: ClassVar[bool] = False
+    config: Any  # an instance of Config, which has a `weight`
     opponent: Opponent | None
 
     def __init__(self) -> None:

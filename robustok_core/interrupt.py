@@ -34,7 +34,7 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
         return
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _: FrameType | None) -> None:
         if request.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.asked = True

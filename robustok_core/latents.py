@@ -81,8 +81,10 @@ class Latents:
         return attrs.evolve(self, **changes)
 
     def _map(self, change: Any) -> Latents:
-        parts = {name: getattr(self, name) for name in ("vectors", "codes", "features")}
-        return Latents(**{name: None if part is None else change(part) for name, part in parts.items()})
+        def changed(part: Tensor | None) -> Tensor | None:
+            return None if part is None else change(part)
+
+        return Latents(vectors=changed(self.vectors), codes=changed(self.codes), features=changed(self.features))
 
 
 @frozen(kw_only=True, eq=False)

@@ -19,7 +19,9 @@ _share = validators.and_(validators.ge(0.0), validators.le(1.0))
 class OptimizerConfig:
     """AdamW and its schedule. Learning rates are effective ones: no batch size multiplies them."""
 
-    learning_rate: float = field(default=1e-4, validator=_positive, metadata={"doc": "peak learning rate, as it is used"})
+    learning_rate: float = field(
+        default=1e-4, validator=_positive, metadata={"doc": "peak learning rate, as it is used"}
+    )
     final_learning_rate: float = field(
         default=0.0, validator=_not_negative, metadata={"doc": "learning rate at the end of the cosine"}
     )
@@ -33,7 +35,9 @@ class OptimizerConfig:
     weight_decay: float = field(
         default=0.0, validator=_not_negative, metadata={"doc": "decay of weights with two or more dimensions"}
     )
-    clip: float = field(default=0.0, validator=_not_negative, metadata={"doc": "largest gradient norm, 0 for no clipping"})
+    clip: float = field(
+        default=0.0, validator=_not_negative, metadata={"doc": "largest gradient norm, 0 for no clipping"}
+    )
 
     def __attrs_post_init__(self) -> None:
         if not all(0.0 <= beta < 1.0 for beta in self.betas):

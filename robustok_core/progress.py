@@ -28,6 +28,7 @@ class StepProgress:
         self._total = total
         self._began = self._last_line = time.monotonic()
         self._start = start
+        self._said = ""
         self._bar: Progress | None = None
         if console is not None and console.is_terminal:
             self._bar = Progress(
@@ -45,7 +46,9 @@ class StepProgress:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -55,9 +58,11 @@ class StepProgress:
             return
         said = "  ".join(f"{name} {value:.4g}" for name, value in (values or {}).items())
         if self._bar is not None:
-            fields = {"said": said} if values else {}
-            self._bar.update(self._task, completed=done, **fields)
+            self._said = said or self._said
+            self._bar.update(self._task, completed=done, said=self._said)
         elif values and (time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES or done == self._total):
             self._last_line = time.monotonic()
             left = (self._last_line - self._began) / max(done - self._start, 1) * (self._total - done)
-            self._console.print(f"{self._title} {done}/{self._total}  {left:.0f} s left  {said}", highlight=False, soft_wrap=True)
+            self._console.print(
+                f"{self._title} {done}/{self._total}  {left:.0f} s left  {said}", highlight=False, soft_wrap=True
+            )

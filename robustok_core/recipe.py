@@ -11,7 +11,7 @@ import tomli_w
 from attrs import field, frozen, validators
 
 from robustok_core.config import Path as KeyPath
-from robustok_core.config import Problem, Spec, Structurer, plain, component
+from robustok_core.config import Problem, Spec, Structurer, component, plain
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.recipe_source import Source, find_recipe, lay_preset, override, read_source, stage_name
 from robustok_core.registry import Registry
@@ -162,7 +162,9 @@ class _Reader:
                 self.problems.append(Problem((key,), f"unknown table {key!r}", did_you_mean(key, known)))
         run = self._run(table.get("run", {}))
         tables = {
-            name: self._structurer.spec(kind, table[name], (name,)) for name, kind in TABLES.items() if name in table
+            name: spec
+            for name, kind in TABLES.items()
+            if name in table and (spec := self._structurer.spec(kind, table[name], (name,))) is not None
         }
         load = self._load(table.get("load", {}))
         stages = self._stages(table.get("stage", []))
@@ -193,7 +195,9 @@ class _Reader:
         stages: list[NamedStage] = []
         for index, table in enumerate(raw):
             name = stage_name(table)
-            rest = {key: value for key, value in table.items() if key != "name"} if isinstance(table, Mapping) else table
+            rest = (
+                {key: value for key, value in table.items() if key != "name"} if isinstance(table, Mapping) else table
+            )
             spec = self._structurer.spec("stage", rest, ("stage", index))
             if name in [stage.name for stage in stages]:
                 hint = "give one of them a `name` of its own"

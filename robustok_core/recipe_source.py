@@ -27,7 +27,7 @@ class Source:
     places: dict[KeyPath, str] = field(factory=dict)
 
     def place(self, path: KeyPath) -> str:
-        """"file:line" of a path of keys, or of the nearest key above it."""
+        """ "file:line" of a path of keys, or of the nearest key above it."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.places:
                 return self.places[path[:length]]
@@ -155,7 +155,9 @@ def lay_preset(base: Source, preset: Source) -> Source:
     """
     fitting = Source(copy.deepcopy(preset.table), dict(preset.places))
     stages = {stage_name(stage): stage for stage in base.table.get("stage", [])}
-    for name in [name for name, value in fitting.table.items() if name != "stage" and _homeless(value, base.table, name)]:
+    for name in [
+        name for name, value in fitting.table.items() if name != "stage" and _homeless(value, base.table, name)
+    ]:
         del fitting.table[name]
     fitting.table["stage"] = [stage for stage in fitting.table.get("stage", []) if stage_name(stage) in stages]
     for stage in fitting.table["stage"]:
@@ -202,7 +204,11 @@ def _merge_tables(base: dict[str, Any], over: Mapping[str, Any]) -> None:
         held = base.get(key)
         if key == "stage" and isinstance(held, list) and isinstance(value, list):
             _merge_stages(held, value)
-        elif isinstance(held, dict) and isinstance(value, Mapping) and value.get("use", held.get("use")) == held.get("use"):
+        elif (
+            isinstance(held, dict)
+            and isinstance(value, Mapping)
+            and value.get("use", held.get("use")) == held.get("use")
+        ):
             _merge_tables(held, value)
         else:
             base[key] = copy.deepcopy(value)
@@ -249,7 +255,9 @@ def _set(source: Source, key: str, value: Any) -> None:
         if isinstance(where, list):
             stages = [stage_name(stage) for stage in where]
             if name not in stages:
-                raise RobustokError(f"no stage is called {name!r}", where=f"--set {key}", hint=did_you_mean(name, stages))
+                raise RobustokError(
+                    f"no stage is called {name!r}", where=f"--set {key}", hint=did_you_mean(name, stages)
+                )
             path = (*path, stages.index(name))
             where = where[stages.index(name)]
         else:

@@ -27,7 +27,7 @@ from robustok_core.errors import Interrupted, ProblemsError, RobustokError
 from robustok_core.files import new_folder, read_json, write_json
 from robustok_core.recipe import LoadConfig, NamedStage, Recipe, ResolvedRecipe
 from robustok_core.registry import Registry, load_registry
-from robustok_core.stages import StageContext, load_from, save_component
+from robustok_core.stages import StageContext, save_component
 
 
 def run(
@@ -223,9 +223,7 @@ class _Run:
             entry["peak_memory_gib"] = round(peak_memory(), 3)
             self._save()
         barrier()
-        self.registry.hook.robustok_stage_finished(
-            folder=self.folder.path, stage=stage.name, results=entry["results"]
-        )
+        self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=entry["results"])
 
     def _go_on(self, context: StageContext) -> str:
         saved = "goes on from the last checkpoint" if checkpoints(context.checkpoints) else "begins this stage again"
@@ -301,6 +299,7 @@ def git_commit() -> str | None:
     try:
         found = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*"],
+            check=False,
             capture_output=True,
             text=True,
             timeout=5,

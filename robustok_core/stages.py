@@ -162,7 +162,9 @@ def load_component(registry: Registry, folder: Path, *args: Any) -> nn.Module:
     return module.eval()
 
 
-def load_from(registry: Registry, path: Path, artifact: str, importer: Spec | None, *args: Any) -> tuple[Path, nn.Module]:
+def load_from(
+    registry: Registry, path: Path, artifact: str, importer: Spec | None, *args: Any
+) -> tuple[Path, nn.Module]:
     """An artifact of a run, or a published checkpoint through an importer.
 
     Returns:

@@ -53,7 +53,7 @@ def main() -> None:
     plan = [(arm, seed) for seed in arguments.seeds for arm in ARMS]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         found = list(pool.map(lambda one: run(arguments.recipe, *one, arguments.out, extra), plan))
-    results = {one: result for one, result in zip(plan, found, strict=True)}
+    results = dict(zip(plan, found, strict=True))
     table: dict[str, dict[str, object]] = {}
     for name in next(iter(results.values())):
         if name.startswith("evaluate") and name.count("/") == 1 and not name.endswith(COUNTS):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from attrs import field, frozen, validators
+
 from robustok_core.config import Spec, components
 from robustok_core.distributed import all_sum, rank, world_size
 from robustok_core.draws import Draws
@@ -15,7 +16,6 @@ from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Im
 from robustok_core.loading import evaluation_batches
 from robustok_core.progress import StepProgress
 from robustok_core.stages import StageContext
-
 from robustok_stages.fitting import check_tokenizer
 from robustok_stages.picture import save_rows
 
@@ -43,7 +43,9 @@ class EvaluateTokenizerConfig:
     batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     workers: int = field(default=0, validator=validators.ge(0), metadata={"doc": "processes that load images"})
     pictures: int = field(
-        default=16, validator=validators.ge(0), metadata={"doc": "columns of the picture of reconstructions, 0 for none"}
+        default=16,
+        validator=validators.ge(0),
+        metadata={"doc": "columns of the picture of reconstructions, 0 for none"},
     )
 
 
@@ -103,8 +105,8 @@ class EvaluateTokenizer(Stage):
         )
         done = 0
         with progress:
-            for batch in batches:
-                batch = batch.to(context.device)
+            for loaded in batches:
+                batch = loaded.to(context.device)
                 draws = Draws(seed=context.seed, indices=batch.indices, total=len(images))
                 latents = tokenizer.encode(batch.images)
                 drawn = from_uint8(to_uint8(tokenizer.decode(latents)))

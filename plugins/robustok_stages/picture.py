@@ -7,8 +7,9 @@ from pathlib import Path
 
 from einops import rearrange
 from PIL import Image, ImageDraw
-from robustok_core.files import writing
 from torch import Tensor
+
+from robustok_core.files import writing
 
 _CAPTION_HEIGHT = 16
 _SMALL = 64  # pixels: smaller images are enlarged by a whole factor, so that one can see them

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
-
 from robustok_stages.evaluate_tokenizer import EvaluateTokenizer
 from robustok_stages.train_tokenizer import TrainTokenizer
 

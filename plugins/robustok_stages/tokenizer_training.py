@@ -10,11 +10,12 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor, nn
+
 from robustok_core.draws import Draws
 from robustok_core.engine import Player, Task
 from robustok_core.interfaces import ImageBatch, Loss, Opponent, Perturbation, Reconstruction, Tokenizer
 from robustok_core.optimizer import OptimizerConfig
-from torch import Tensor, nn
 
 
 class TokenizerStep(nn.Module):
@@ -57,12 +58,10 @@ class TokenizerStep(nn.Module):
         self._pass_on(step)
         return total, logs
 
-    def _terms(
-        self, step: Reconstruction, losses: list[tuple[str, Loss]]
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def _terms(self, step: Reconstruction, losses: list[tuple[str, Loss]]) -> tuple[Tensor, dict[str, Tensor | float]]:
         logs: dict[str, Tensor | float] = {f"quantizer/{name}": value for name, value in step.latents.losses.items()}
-        others = torch.stack(list(step.latents.losses.values())).sum() if step.latents.losses else torch.zeros(())
         images = torch.zeros((), device=step.images.device)
+        others = sum(step.latents.losses.values(), start=images)
         for name, loss in losses:
             term = loss(step if loss.compares_images else attrs.evolve(step, image_loss=images))
             weighted = term * loss.config.weight

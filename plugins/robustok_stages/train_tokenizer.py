@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, frozen
+from torch import Tensor
+
 from robustok_core.checkpoint import prefixed
 from robustok_core.config import components
 from robustok_core.engine import Trainer, TrainingConfig, learned_state
@@ -15,7 +17,6 @@ from robustok_core.interfaces import Stage
 from robustok_core.loading import steps_per_epoch
 from robustok_core.optimizer import OptimizerConfig
 from robustok_core.stages import StageContext, save_component, seeded
-
 from robustok_stages.fitting import check_tokenizer
 from robustok_stages.tokenizer_training import TokenizerTask
 
@@ -85,7 +86,7 @@ class TrainTokenizer(Stage):
 
     def _keep(self, context: StageContext, task: TokenizerTask, trainer: Trainer) -> None:
         spec = context.recipe.tables["tokenizer"]
-        opponents = {}
+        opponents: dict[str, Tensor] = {}
         for name, opponent in task.opponents.items():
             opponents |= prefixed(learned_state(opponent), f"module/{name}/")
             opponents |= prefixed(trainer.optimizer_state(f"{name}_opponent"), f"optimizer/{name}/")

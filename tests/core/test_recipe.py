@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from robustok_core import ProblemsError, Recipe, RobustokError
 from robustok_core.recipe_source import bundled_recipes, parse_override
 
@@ -138,7 +139,8 @@ def test_overrides_reach_stages_by_name_and_are_named_in_messages(write, registr
 def test_extends_merges_tables_and_stages_by_name_and_keeps_places(write, registry):
     write(GOOD, "base.toml")
     child = write(
-        'extends = "base.toml"\n[perturbation]\nbeta = 2.0\n[[stage]]\nuse = "train_tokenizer"\nbatch_size = 4\n', "c.toml"
+        'extends = "base.toml"\n[perturbation]\nbeta = 2.0\n[[stage]]\nuse = "train_tokenizer"\nbatch_size = 4\n',
+        "c.toml",
     )
     said = problems(child, registry)
     assert len(said) == 1

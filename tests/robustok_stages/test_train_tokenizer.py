@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
+
 from robustok_core import Recipe, RobustokError, RunError, hookimpl, load_registry, run
 from robustok_core.artifacts import find_artifact
 from robustok_core.errors import Interrupted
@@ -149,7 +150,7 @@ def test_two_processes_give_the_losses_and_the_codebook_of_one(tiny_recipe, tmp_
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "robustok_core"]
     command = [sys.executable, *launch, "run", str(recipe), "--out", str(tmp_path / "two")]
     surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, env=surroundings)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=surroundings)
     assert done.returncode == 0, done.stderr[-3000:]
     two = tmp_path / "two" / "tiny"
     assert read_json(two / "run.json")["processes"] == 2
