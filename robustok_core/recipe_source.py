@@ -27,7 +27,7 @@ class Source:
     places: dict[KeyPath, str] = field(factory=dict)
 
     def place(self, path: KeyPath) -> str:
-        """ "file:line" of a path of keys, or of the nearest key above it."""
+        """The file and line of a path of keys, or of the nearest key above it."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.places:
                 return self.places[path[:length]]

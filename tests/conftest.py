@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
 from robustok_core import Registry, load_registry
 
 torch.set_num_threads(1)

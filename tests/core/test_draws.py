@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from robustok_core import Draws, derive_seed
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from attrs import frozen
+
 from robustok_core import Perturbation, ProblemsError, Registry, RobustokError, hookimpl, load_registry
 from robustok_core.interfaces import KINDS
 
