@@ -104,6 +104,9 @@ def find_artifact(path: Path, name: str) -> Path:
         RobustokError: where there is none.
     """
     if (path / "component.json").is_file():
+        kind = read_json(path / "component.json").get("kind")
+        if kind != name:
+            raise RobustokError(f"this holds a {kind}, not a {name}", where=str(path))
         return path
     if not (path / RUN_FILE).is_file():
         hint = "name the folder of a run, or of an artifact in it"
@@ -114,6 +117,17 @@ def find_artifact(path: Path, name: str) -> Path:
         if entry.get("state") == "done" and name in entry.get("makes", []):
             return path / "artifacts" / f"{name}-{fingerprint}"
     raise RobustokError(f"this run has no finished {name}", where=str(path), hint="let the run finish first")
+
+
+def content_fingerprint(folder: Path) -> str:
+    """A hash of an artifact's files, for artifacts that come from elsewhere."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            while block := opened.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 def append_line(file: Path, values: Mapping[str, Any]) -> None:

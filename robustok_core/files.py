@@ -62,17 +62,23 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextmanager
+def _aside(target: Path) -> Iterator[Path]:
+    """A file to write; it takes the name `target` only when the block is done without an error."""
+    aside = target.with_name(f"{_ASIDE}{target.name}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield aside
+        _flush(aside)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def write_text(target: Path, text: str) -> None:
     """Writes a text file in one piece."""
-    aside = target.with_name(f"{_ASIDE}{target.name}")
-    with writing(target):
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(text, encoding="utf-8")
-            _flush(aside)
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
+    with writing(target), _aside(target) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def write_json(target: Path, value: Any) -> None:
@@ -93,12 +99,12 @@ def read_json(file: Path) -> Any:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors as safetensors; two names of one tensor are written twice."""
+    """Writes tensors as safetensors in one piece; two names of one tensor are written twice."""
     held = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    with writing(file):
-        save_file(held, file)
+    with writing(file), _aside(file) as aside:
+        save_file(held, aside)
 
 
 def read_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from accelerate.utils import is_tensorboard_available, is_wandb_available
 from rich.console import Console
 
 from robustok_core import __version__
-from robustok_core.artifacts import RUN_FILE, RunFolder, find_artifact, fingerprint_of, next_free
+from robustok_core.artifacts import RUN_FILE, RunFolder, content_fingerprint, find_artifact, fingerprint_of, next_free
 from robustok_core.checkpoint import checkpoints
 from robustok_core.distributed import barrier
 from robustok_core.errors import Interrupted, ProblemsError, RobustokError
@@ -102,8 +102,10 @@ class _Run:
         """Asks every stage whether its parts fit, before the first one runs."""
         problems: list[RobustokError] = []
         for name, load in self.recipe.load.items():
-            if not Path(load.path).exists():
-                problems.append(RobustokError("there is no such file", where=f"[load] {name}: {load.path}"))
+            try:
+                find_loaded(name, load, self.recipe.source.place(("load", name)))
+            except RobustokError as error:
+                problems.append(error)
         for stage in self.recipe.stages:
             try:
                 stage.spec.build().check(self.context(stage))
@@ -119,8 +121,8 @@ class _Run:
 
     def go(self) -> dict[str, float]:
         self.check()
-        self._open()
         try:
+            self._open()
             return self._go()
         finally:
             if self.main:
@@ -138,6 +140,9 @@ class _Run:
 
     def _go(self) -> dict[str, float]:
         table = self.recipe.table()
+        if self.recipe.run.trackers:  # they write into the folder, which must be ours by now
+            run = self.recipe.run
+            self.accelerator.init_trackers("robustok", config={"run": run.name, "seed": run.seed})
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed, **surroundings()}
             self.folder.record["processes"] = self.accelerator.num_processes
@@ -161,7 +166,7 @@ class _Run:
         path = Path(load.path)
         if load.importer is None:
             folder = find_artifact(path, name)
-            self.artifacts[name] = (folder, folder.name)
+            self.artifacts[name] = (folder, content_fingerprint(folder))
             return
         fingerprint = fingerprint_of([load.importer.table(), path.stat().st_size, path.name])
         folder = self.folder.artifact(name, fingerprint)
@@ -234,6 +239,22 @@ class _Run:
             self.folder.save()
 
 
+def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
+    """The artifact's folder or the published file that an entry of [load] names.
+
+    Raises:
+        RobustokError: where there is none.
+    """
+    path = Path(load.path)
+    if not path.exists():
+        hint = f"paths in [load] are relative to the working directory, {Path.cwd()}"
+        raise RobustokError(f"[load] {name}: {path}: there is no such file or folder", where=place, hint=hint)
+    try:
+        return path if load.importer is not None else find_artifact(path, name)
+    except RobustokError as error:
+        raise RobustokError(f"[load] {name}: {error.where}: {error.what}", where=place, hint=error.hint) from error
+
+
 def import_component(registry: Registry, load: LoadConfig, kind: str, folder: Path) -> Mapping[str, Any]:
     """Reads a published checkpoint and writes it as an artifact; returns the importer's report."""
     assert load.importer is not None
@@ -266,15 +287,12 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
     # Buffers are counted over all processes where they must be (codebook statistics); DDP's broadcast
     # would overwrite what a process gathered within a step.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-    accelerator = Accelerator(
+    return Accelerator(
         mixed_precision=precision,
         log_with=list(recipe.run.trackers) or None,
         project_dir=str(folder) if recipe.run.trackers else None,
         kwargs_handlers=[ddp],
     )
-    if recipe.run.trackers:
-        accelerator.init_trackers("robustok", config={"run": recipe.run.name, "seed": recipe.run.seed})
-    return accelerator
 
 
 def surroundings() -> dict[str, Any]:

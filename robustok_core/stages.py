@@ -12,7 +12,7 @@ from attrs import define, field
 from rich.console import Console
 from torch import nn
 
-from robustok_core.artifacts import RunFolder, append_line, drop_lines, find_artifact
+from robustok_core.artifacts import RunFolder, append_line, drop_lines
 from robustok_core.checkpoint import load_module
 from robustok_core.config import Spec
 from robustok_core.distributed import barrier
@@ -160,18 +160,3 @@ def load_component(registry: Registry, folder: Path, *args: Any) -> nn.Module:
     module = module.to_empty(device="cpu")
     load_module(module, weights, str(folder))
     return module.eval()
-
-
-def load_from(
-    registry: Registry, path: Path, artifact: str, importer: Spec | None, *args: Any
-) -> tuple[Path, nn.Module]:
-    """An artifact of a run, or a published checkpoint through an importer.
-
-    Returns:
-        The folder or file it came from, and the component.
-    """
-    if importer is not None:
-        _, module, _ = importer.build().load(path, registry)
-        return path, module.eval()
-    folder = find_artifact(path, artifact)
-    return folder, load_component(registry, folder, *args)
