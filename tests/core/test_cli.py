@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import robustok_core.artifacts
-import robustok_core.files
-import robustok_core.registry
-import robustok_core.runner
 import tomli
 import tomli_w
 import torch
 from attrs import frozen
 from filelock import FileLock
 from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import robustok_core.artifacts
+import robustok_core.files
+import robustok_core.registry
+import robustok_core.runner
 from robustok_core import Perturbation, hookimpl, load_registry
 from robustok_core.cli import main
-from safetensors.torch import load_file, save_file
 
 PARITY = Path(__file__).parents[1] / "parity" / "robustok_tokenizer_a.safetensors"
 
