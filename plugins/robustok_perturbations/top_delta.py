@@ -95,7 +95,8 @@ def pick_images(draws: Draws, beta: float, which: WhichImages) -> Tensor:
         raise RobustokError(
             f"beta = {beta} of a batch of {draws.total} images is not one image",
             where="perturbation.beta",
-            hint=f"perturb at least {1 / draws.total:.2g} of them, or enlarge the batch; beta = 0 turns it off",
+            hint=f"perturb at least {math.ceil(1e4 / draws.total) / 1e4} of them, or enlarge the batch; "
+            "beta = 0 turns it off",
         )
     return draws.indices < count if which == "first" else draws.chosen(count)
 
