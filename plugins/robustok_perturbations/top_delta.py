@@ -92,11 +92,11 @@ def pick_images(draws: Draws, beta: float, which: WhichImages) -> Tensor:
     """(B,) bool: whether each of the draws' rows is among the perturbed images of all `draws.total`."""
     count = int(beta * draws.total) if which == "first" else _round(beta * draws.total)
     if count == 0:
+        enough = math.ceil(1e4 / draws.total) / 1e4
         raise RobustokError(
             f"beta = {beta} of a batch of {draws.total} images is not one image",
             where="perturbation.beta",
-            hint=f"perturb at least {math.ceil(1e4 / draws.total) / 1e4} of them, or enlarge the batch; "
-            "beta = 0 turns it off",
+            hint=f"perturb at least {enough} of them, or enlarge the batch; beta = 0 turns it off",
         )
     return draws.indices < count if which == "first" else draws.chosen(count)
 
