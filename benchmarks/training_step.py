@@ -1,0 +1,130 @@
+"""What share of training is spent outside the model: `python benchmarks/training_step.py`.
+
+Runs the training stage of a recipe with the engine's own loop for a number of steps in a temporary
+folder, its whole schedule squeezed into them (discriminators join where the recipe says), and prints
+JSON: seconds by phase, the share that is neither forward, backward nor optimiser (loading, logging,
+checkpoints), which should stay below 10 %, and images a second. The steps up to the first logged line
+are warm-up and not counted. On a GPU set CUDA_LAUNCH_BLOCKING=1: the phases are told apart by the
+clock of the host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import attrs
+import torch
+
+import robustok_stages.train_tokenizer
+from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
+from robustok_core.engine import Trainer
+from robustok_core.loading import steps_per_epoch
+from robustok_core.recipe import ResolvedRecipe
+from robustok_core.recipe_source import parse_override
+from robustok_core.registry import Registry
+
+TARGET = 0.10
+MODEL = ("forward", "backward", "optimizer")
+
+
+class Stopwatch:
+    """A plugin that notes the trainer's clocks whenever a line is logged."""
+
+    def __init__(self) -> None:
+        self.trainer: Trainer | None = None
+        self.notes: list[tuple[int, dict[str, float]]] = []
+
+    def watch(self, *arguments: Any) -> Trainer:
+        """Makes the trainer in the stage's place."""
+        self.trainer = Trainer(*arguments)
+        return self.trainer
+
+    @hookimpl
+    def robustok_step_logged(self, step: int) -> None:
+        """Steps so far, and the seconds of each phase."""
+        assert self.trainer is not None
+        self.notes.append((step, dict(self.trainer.seconds)))
+
+
+def resolve(options: argparse.Namespace, registry: Registry) -> tuple[ResolvedRecipe, Any]:
+    """The recipe with its training stage alone, cut to the wanted steps; and that stage's configuration."""
+    changes = dict(parse_override(change) for change in options.changes)
+    whole = Recipe.load(options.recipe, overrides=changes).resolve(registry)
+    training = [stage for stage in whole.stages if stage.spec.name == "train_tokenizer"]
+    if not training:
+        raise RobustokError("the recipe has no stage train_tokenizer", where=options.recipe)
+    stage = training[0]
+    epoch = steps_per_epoch(whole.tables["data"].build().train, stage.spec.config.batch_size)
+    config = attrs.evolve(
+        stage.spec.config, epochs=(options.warm_up + options.steps) / epoch, log_every=options.warm_up
+    )
+    stage = attrs.evolve(stage, spec=attrs.evolve(stage.spec, config=config))
+    return attrs.evolve(whole, stages=[stage]), config
+
+
+def measure(recipe: ResolvedRecipe, registry: Registry) -> Stopwatch:
+    """Trains, silently."""
+    stopwatch = Stopwatch()
+    registry.add_plugin(stopwatch, "stopwatch")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(robustok_stages.train_tokenizer, "Trainer", stopwatch.watch),
+    ):
+        run(recipe, registry=registry, out=Path(folder))
+    return stopwatch
+
+
+def report(stopwatch: Stopwatch, batch_size: int, options: argparse.Namespace) -> dict[str, object]:
+    """What is printed."""
+    (first, before), (last, after) = stopwatch.notes[0], stopwatch.notes[-1]
+    seconds = {phase: after[phase] - before[phase] for phase in after}
+    total = sum(seconds.values())
+    outside = 1 - sum(seconds[phase] for phase in MODEL) / total
+    return {
+        "share_outside_the_model": round(outside, 4),
+        "target": TARGET,
+        "met": outside < TARGET,
+        "images_per_second": round((last - first) * batch_size / total, 1),
+        "milliseconds_per_step": {phase: round(1000 * value / (last - first), 3) for phase, value in seconds.items()},
+        "settings": {**vars(options), "batch_size": batch_size, "threads": torch.get_num_threads()},
+        "machine": {
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("recipe", nargs="?", default="main_train", help="a recipe file or a bundled recipe")
+    parser.add_argument("--steps", type=int, default=200, help="steps that are measured")
+    parser.add_argument("--warm-up", type=int, default=20, help="steps before them, and steps between logged lines")
+    parser.add_argument(
+        "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="set a key of the recipe"
+    )
+    options = parser.parse_args()
+    if min(options.steps, options.warm_up) < 1:
+        parser.error("--steps and --warm-up must be at least 1")
+    registry = load_registry()
+    try:
+        recipe, config = resolve(options, registry)
+        found = report(measure(recipe, registry), config.batch_size, options)
+    except RobustokError as error:
+        sys.exit(f"error: {error}")
+    json.dump(found, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()
