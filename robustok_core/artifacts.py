@@ -68,20 +68,25 @@ class RunFolder:
         """Writes run.json."""
         write_json(self.path / RUN_FILE, self.record)
 
-    def write_current(self, name: str, text: str) -> None:
-        """Writes a file of the current recipe; one that differs is first moved to history/."""
+    def write_current(self, name: str, text: str) -> bool:
+        """Writes a file of the current recipe; one that differs is first moved to history/. True if it differs."""
         target = self.path / name
-        if target.exists():
-            old = target.read_text(encoding="utf-8")
-            if old == text:
-                return
-            self._archive(target, old)
+        if target.exists() and target.read_text(encoding="utf-8") == text:
+            return False
+        changed = self.set_aside(name)
         write_text(target, text)
+        return changed
 
-    def _archive(self, target: Path, text: str) -> None:
-        history = self.path / "history"
-        number = 1 + len(list(history.glob(f"{target.stem}-*"))) if history.is_dir() else 1
-        write_text(history / f"{target.stem}-{number}{target.suffix}", text)
+    def set_aside(self, name: str) -> bool:
+        """Moves a file of an earlier recipe to history/; False where there is none."""
+        target, history = self.path / name, self.path / "history"
+        if not target.exists():
+            return False
+        with writing(history):
+            history.mkdir(exist_ok=True)
+            number = 1 + len(list(history.glob(f"{target.stem}-*")))
+            target.rename(history / f"{target.stem}-{number}{target.suffix}")
+        return True
 
     def artifact(self, name: str, fingerprint: str) -> Path:
         """The folder of an artifact."""
@@ -119,10 +124,11 @@ def find_artifact(path: Path, name: str) -> Path:
     raise RobustokError(f"this run has no finished {name}", where=str(path), hint="let the run finish first")
 
 
-def content_fingerprint(folder: Path) -> str:
-    """A hash of an artifact's files, for artifacts that come from elsewhere."""
+def content_fingerprint(path: Path) -> str:
+    """A hash of a file, or of the files in a folder, for what comes from elsewhere."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    for file in files:
         digest.update(file.name.encode())
         with file.open("rb") as opened:
             while block := opened.read(2**20):
@@ -136,8 +142,11 @@ def append_line(file: Path, values: Mapping[str, Any]) -> None:
         opened.write(json.dumps(values) + "\n")
 
 
-def drop_lines(file: Path, stage: str, after_step: int) -> None:
-    """Drops the lines of a stage behind a step: what an interrupted run had logged and will log again."""
+def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
+    """Drops the lines of a stage behind a step: what an interrupted run had logged and will log again.
+
+    Lines of the same stage with another configuration have another fingerprint, and stay.
+    """
     if not file.exists():
         return
     kept = []
@@ -146,7 +155,7 @@ def drop_lines(file: Path, stage: str, after_step: int) -> None:
             values = json.loads(line)
         except ValueError:  # the last line of a killed run may be cut
             continue
-        if values.get("stage") != stage or values.get("step", 0) <= after_step:
+        if values.get("fingerprint") != fingerprint or values.get("step", 0) <= after_step:
             kept.append(line)
     write_text(file, "".join(f"{line}\n" for line in kept))
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from robustok_core import checkpoint
-from robustok_core.distributed import all_mean, rank, world_size
+from robustok_core.distributed import all_mean, barrier, rank, world_size
 from robustok_core.draws import Draws, derive_seed
 from robustok_core.errors import Interrupted, RunError
 from robustok_core.interfaces import Features, ImageBatch, Images
@@ -162,6 +162,7 @@ class Trainer:
                 else:
                     progress.update(done)
                 self._maybe_checkpoint(done, stop)
+        self._guard_weights(self.total)
 
     def _steps(self, start: int) -> Iterator[tuple[int, list[ImageBatch]]]:
         batches = training_batches(
@@ -254,7 +255,13 @@ class Trainer:
         return {"images/s": values["images_per_second"]} | {n: v for n, v in values.items() if n.endswith("/loss")}
 
     def _guard(self, done: int, values: Mapping[str, float]) -> None:
-        broken = [name for name, value in values.items() if not math.isfinite(value) and "gradient_norm" not in name]
+        # A gradient scaler skips the steps whose gradients overflow; elsewhere such a gradient spoils the weights.
+        scaled = self.accelerator.scaler is not None
+        broken = [
+            name
+            for name, value in values.items()
+            if not math.isfinite(value) and not (scaled and name.endswith("gradient_norm"))
+        ]
         if broken:
             raise RunError(
                 f"{', '.join(broken)} became no finite number before step {done}",
@@ -279,8 +286,23 @@ class Trainer:
     def _save(self, done: int) -> None:
         if self._logs:
             self._log(done)
-        if not self.accelerator.is_main_process:
-            return
+        self._guard_weights(done)
+        if self.accelerator.is_main_process:
+            self._write(done)
+        barrier()  # a launcher ends the others once one process stops: not before the checkpoint is whole
+
+    def _guard_weights(self, done: int) -> None:
+        """A gradient that is no number shows in the weights even where the loss before it was finite."""
+        for name, module in self._modules().items():
+            for key, value in learned_state(module).items():
+                if value.is_floating_point() and not bool(value.isfinite().all()):
+                    raise RunError(
+                        f"{name}: {key} is no finite number after step {done}",
+                        where=f"stage {self.context.stage}",
+                        hint='lower the learning rate, or use precision = "no"; earlier checkpoints are kept',
+                    )
+
+    def _write(self, done: int) -> None:
         tensors: dict[str, Tensor] = {}
         for name, module in self._modules().items():
             tensors |= checkpoint.prefixed(learned_state(module), f"module/{name}/")

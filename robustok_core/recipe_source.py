@@ -242,7 +242,7 @@ def override(source: Source, changes: Mapping[str, Any]) -> Source:
     """Sets keys by their dotted path; a stage is addressed by its name ("stage.train_tokenizer.epochs")."""
     changed = Source(copy.deepcopy(source.table), dict(source.places))
     # A change of `use` clears the table, so it must come before the keys that are set in it.
-    for key in sorted(changes, key=lambda key: not key.endswith(".use")):
+    for key in sorted(changes, key=lambda key: (not key.endswith(".use"), key.count("."))):
         _set(changed, key, changes[key])
     return changed
 
@@ -268,6 +268,7 @@ def _set(source: Source, key: str, value: Any) -> None:
     if not isinstance(where, dict):
         raise RobustokError("name a stage and a key of it", where=f"--set {key}", hint="stage.NAME.KEY=VALUE")
     if names[-1] == "use" and where.get("use") != value:
-        where.clear()
+        for key in [key for key in where if key != "name"]:  # a stage keeps its name
+            del where[key]
     where[names[-1]] = value
     source.places[(*path, names[-1])] = f"--set {key}"

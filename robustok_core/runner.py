@@ -22,7 +22,7 @@ from rich.console import Console
 from robustok_core import __version__
 from robustok_core.artifacts import RUN_FILE, RunFolder, content_fingerprint, find_artifact, fingerprint_of, next_free
 from robustok_core.checkpoint import checkpoints
-from robustok_core.distributed import barrier
+from robustok_core.distributed import barrier, world_size
 from robustok_core.errors import Interrupted, ProblemsError, RobustokError
 from robustok_core.files import new_folder, read_json, write_json
 from robustok_core.recipe import LoadConfig, NamedStage, Recipe, ResolvedRecipe
@@ -147,7 +147,8 @@ class _Run:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed, **surroundings()}
             self.folder.record["processes"] = self.accelerator.num_processes
             self.folder.record["current"] = {}
-            self.folder.write_current("recipe.toml", self.recipe.toml())
+            if self.folder.write_current("recipe.toml", self.recipe.toml()):
+                self.folder.set_aside("results.json")  # it belongs to the recipe that was there
             self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
         for name, load in self.recipe.load.items():
             self._load(name, load)
@@ -168,7 +169,7 @@ class _Run:
             folder = find_artifact(path, name)
             self.artifacts[name] = (folder, content_fingerprint(folder))
             return
-        fingerprint = fingerprint_of([load.importer.table(), path.stat().st_size, path.name])
+        fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
         folder = self.folder.artifact(name, fingerprint)
         if self.main and not folder.exists():
             import_component(self.registry, load, name, folder)
@@ -287,12 +288,20 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
     # Buffers are counted over all processes where they must be (codebook statistics); DDP's broadcast
     # would overwrite what a process gathered within a step.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-    return Accelerator(
-        mixed_precision=precision,
-        log_with=list(recipe.run.trackers) or None,
-        project_dir=str(folder) if recipe.run.trackers else None,
-        kwargs_handlers=[ddp],
-    )
+    try:
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            log_with=list(recipe.run.trackers) or None,
+            project_dir=str(folder) if recipe.run.trackers else None,
+            kwargs_handlers=[ddp],
+        )
+    except ValueError as error:  # accelerate keeps one state for the whole process
+        hint = "run recipes of different precision in separate processes"
+        raise RobustokError(f"this process cannot run it: {error}", where=where, hint=hint) from error
+    if accelerator.num_processes != world_size():
+        what = f"{world_size()} processes were started, but accelerate works with {accelerator.num_processes}"
+        raise RobustokError(what, hint="on machines without a GPU set ACCELERATE_USE_CPU=true before the command")
+    return accelerator
 
 
 def surroundings() -> dict[str, Any]:

@@ -136,7 +136,7 @@ class StageContext:
     def forget_log_after(self, step: int) -> None:
         """Drops lines that an interrupted run logged behind its last checkpoint: they come again."""
         if self.accelerator.is_main_process:
-            drop_lines(self.folder.path / "metrics.jsonl", self.stage, step)
+            drop_lines(self.folder.path / "metrics.jsonl", self.fingerprint, step)
 
 
 def save_component(folder: Path, kind: str, table: Mapping[str, Any], module: nn.Module, **about: Any) -> None:

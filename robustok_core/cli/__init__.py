@@ -50,8 +50,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _show(error: RobustokError) -> None:
     rank = os.environ.get("RANK", "0")
-    if rank != "0" and error.exit_code != 1:
-        return  # every process finds the same mistake in a recipe; one of them says so
     prefix = "error" if rank == "0" else f"error on process {rank}"
     problems = error.problems if isinstance(error, ProblemsError) else (error,)
     for problem in problems:
