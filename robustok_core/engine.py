@@ -50,12 +50,16 @@ class TrainingConfig:
         metadata={"doc": "decay of the running average of the weights, which is what is kept; 0 keeps the last ones"},
     )
     log_every: int = field(
-        default=20, validator=_at_least_one, metadata={"doc": "steps between lines of metrics.jsonl"}
+        default=20, validator=_at_least_one, metadata={"doc": "steps between lines of metrics.jsonl", "result": False}
     )
     checkpoint_every: int = field(
-        default=0, validator=validators.ge(0), metadata={"doc": "steps between checkpoints, 0 for one each epoch"}
+        default=0,
+        validator=validators.ge(0),
+        metadata={"doc": "steps between checkpoints, 0 for one each epoch", "result": False},
     )
-    workers: int = field(default=0, validator=validators.ge(0), metadata={"doc": "processes that load images"})
+    workers: int = field(
+        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+    )
 
 
 @define(kw_only=True, eq=False)

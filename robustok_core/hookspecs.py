@@ -35,7 +35,7 @@ def robustok_run_finished(folder: Path, results: Mapping[str, float]) -> None:
 
 @hookspec
 def robustok_stage_started(folder: Path, stage: str) -> None:
-    """A stage begins or goes on."""
+    """A stage begins or goes on (main process only, like all hooks but the registration)."""
 
 
 @hookspec

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import attrs
 import tomli_w
 from attrs import field, frozen, validators
 
@@ -224,8 +223,3 @@ def flow_problems(recipe: ResolvedRecipe, registry: Registry) -> list[Problem]:
                 problems.append(Problem(("stage", index), what, hint))
         made |= set(stage.spec.factory.makes)
     return problems
-
-
-def with_run(recipe: ResolvedRecipe, **changes: Any) -> ResolvedRecipe:
-    """The same recipe with keys of [run] replaced."""
-    return attrs.evolve(recipe, run=attrs.evolve(recipe.run, **changes))

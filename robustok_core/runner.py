@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import is_tensorboard_available, is_wandb_available
@@ -22,6 +23,7 @@ from rich.console import Console
 from robustok_core import __version__
 from robustok_core.artifacts import RUN_FILE, RunFolder, content_fingerprint, find_artifact, fingerprint_of, next_free
 from robustok_core.checkpoint import checkpoints
+from robustok_core.config import Spec
 from robustok_core.distributed import barrier, world_size
 from robustok_core.errors import Interrupted, ProblemsError, RobustokError
 from robustok_core.files import new_folder, read_json, write_json
@@ -182,7 +184,7 @@ class _Run:
         data = self._data_fingerprint() if "data" in tables else None
         return fingerprint_of(
             {
-                "stage": stage.spec.table(),
+                "stage": shaping(stage.spec),
                 "name": stage.name,
                 "tables": {name: spec.table() for name, spec in tables.items()},
                 "data": data,
@@ -211,7 +213,8 @@ class _Run:
         began, before = time.monotonic(), entry["seconds"]
         entry |= {"state": "running", "started": now(), "makes": list(stage.spec.factory.makes)}
         self._save()
-        self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
+        if self.main:
+            self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
         try:
             entry["results"] = dict(stage.spec.build().run(context))
             entry["state"] = "done"
@@ -229,7 +232,10 @@ class _Run:
             entry["peak_memory_gib"] = round(peak_memory(), 3)
             self._save()
         barrier()
-        self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=entry["results"])
+        if self.main:
+            self.registry.hook.robustok_stage_finished(
+                folder=self.folder.path, stage=stage.name, results=entry["results"]
+            )
 
     def _go_on(self, context: StageContext) -> str:
         saved = "goes on from the last checkpoint" if checkpoints(context.checkpoints) else "begins this stage again"
@@ -254,6 +260,12 @@ def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
         return path if load.importer is not None else find_artifact(path, name)
     except RobustokError as error:
         raise RobustokError(f"[load] {name}: {error.where}: {error.what}", where=place, hint=error.hint) from error
+
+
+def shaping(spec: Spec) -> dict[str, Any]:
+    """A component's table without the options that change no result (`metadata={"result": False}`)."""
+    neutral = {a.name for a in attrs.fields(type(spec.config)) if not a.metadata.get("result", True)}
+    return {name: value for name, value in spec.table().items() if name not in neutral}
 
 
 def import_component(registry: Registry, load: LoadConfig, kind: str, folder: Path) -> Mapping[str, Any]:

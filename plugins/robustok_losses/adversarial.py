@@ -47,7 +47,7 @@ class AdversarialConfig:
     lecam_decay: float = field(
         default=0.999,
         validator=[validators.ge(0), validators.lt(1)],
-        metadata={"doc": "decay per step of LeCAM's running means"},
+        metadata={"doc": "decay per micro-batch of LeCAM's running means"},
     )
     augmentation: DiffAugConfig = field(
         factory=DiffAugConfig, metadata={"doc": "table: what is done to images before they are judged"}

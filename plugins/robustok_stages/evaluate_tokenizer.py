@@ -16,7 +16,7 @@ from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Im
 from robustok_core.loading import evaluation_batches
 from robustok_core.progress import StepProgress
 from robustok_core.stages import StageContext
-from robustok_stages.fitting import check_tokenizer
+from robustok_stages.fitting import check_size, check_tokenizer
 from robustok_stages.picture import save_rows
 
 
@@ -41,7 +41,9 @@ class EvaluateTokenizerConfig:
         metadata={"doc": "only the first images of the validation split; all where left out"},
     )
     batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
-    workers: int = field(default=0, validator=validators.ge(0), metadata={"doc": "processes that load images"})
+    workers: int = field(
+        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+    )
     pictures: int = field(
         default=16,
         validator=validators.ge(0),
@@ -53,7 +55,7 @@ class EvaluateTokenizer(Stage):
     """Measures the artifact "tokenizer" on the validation images; float32, whatever the training's precision."""
 
     Config = EvaluateTokenizerConfig
-    uses = ("data", "tokenizer")
+    uses = ("data",)
     needs = ("tokenizer",)
     makes = ("tokenizer_pictures",)
 
@@ -61,13 +63,15 @@ class EvaluateTokenizer(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """Sizes fit; the limit is not beyond the images."""
-        check_tokenizer(context)
+        """Sizes fit, where the tokenizer is of this recipe; a loaded one is compared when it is there."""
+        if "tokenizer" not in context.recipe.load and context.spec("tokenizer") is not None:
+            check_tokenizer(context)
 
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, float]:
         """One pass over the validation images for all metrics."""
         tokenizer: Any = context.load("tokenizer").to(context.device)
+        check_size(tokenizer, context)
         images = context.dataset().validation
         count = min(len(images), self.config.limit or len(images))
         metrics: dict[str, Metric] = {name: spec.build() for name, spec in self.config.metrics.items()}

@@ -14,6 +14,16 @@ def check_tokenizer(context: StageContext) -> Tokenizer:
         RobustokError: where the sizes differ.
     """
     tokenizer: Tokenizer = context.sketch("tokenizer")
+    check_size(tokenizer, context)
+    return tokenizer
+
+
+def check_size(tokenizer: Tokenizer, context: StageContext) -> None:
+    """Compares a tokenizer's image size with that of [data].
+
+    Raises:
+        RobustokError: where they differ.
+    """
     size = context.dataset().image_size
     if tokenizer.image_size != size:
         raise RobustokError(
@@ -21,4 +31,3 @@ def check_tokenizer(context: StageContext) -> Tokenizer:
             where=context.recipe.source.place(("tokenizer",)),
             hint=f"set tokenizer.image_size = {size}, or data.image_size = {tokenizer.image_size}",
         )
-    return tokenizer

@@ -187,6 +187,49 @@ def test_an_unchanged_stage_is_skipped_and_a_changed_one_runs_again_beside_the_o
     assert "beta = 0.5" in (folder / "recipe.toml").read_text()
 
 
+def test_an_option_that_changes_no_result_repeats_nothing_and_logs_of_earlier_recipes_stay(tiny_recipe, tmp_path):
+    folder = train(tiny_recipe(epochs=1), tmp_path)
+    first = find_artifact(folder, "tokenizer")
+    train(tiny_recipe(epochs=1, log_every=3, checkpoint_every=2), tmp_path)
+    assert find_artifact(folder, "tokenizer") == first
+    train(tiny_recipe(epochs=2), tmp_path)
+    assert [line["step"] for line in lines(folder)] == [*range(1, 6), *range(1, 11)]
+
+
+def test_a_recipe_that_fails_does_not_stand_beside_the_results_of_another(tiny_recipe, tmp_path):
+    folder = train(tiny_recipe(epochs=1), tmp_path)
+    with pytest.raises(RunError):
+        train(tiny_recipe(epochs=5, optimizer={"learning_rate": 1e30}), tmp_path)
+    assert not (folder / "results.json").exists()
+    assert (folder / "history" / "results-1.json").exists()
+
+
+class NotANumber:
+    """A plugin that spoils a gradient, not the loss, of one step."""
+
+    @hookimpl
+    def robustok_step_logged(self, folder, stage, step, values):
+        if step == 7:
+            self.weight.register_hook(lambda gradient: gradient * float("nan"))
+
+
+def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(tiny_recipe, tmp_path, monkeypatch):
+    plugin = NotANumber()
+    from robustok_stages.tokenizer_training import TokenizerStep
+
+    real = TokenizerStep.__init__
+
+    def remember(self, tokenizer, *rest):
+        real(self, tokenizer, *rest)
+        plugin.weight = tokenizer.last_layer
+
+    monkeypatch.setattr(TokenizerStep, "__init__", remember)
+    with pytest.raises(RunError, match="is no finite number after step 8"):
+        train(tiny_recipe(checkpoint_every=4), tmp_path, registry=registry_with(plugin))
+    kept = list((tmp_path / "tiny" / "checkpoints").rglob("step-*"))
+    assert [path.name for path in kept] == ["step-000000004"]
+
+
 def test_fresh_starts_over_in_a_new_folder(tiny_recipe, tmp_path):
     table = tiny_recipe(epochs=1)
     folder = train(table, tmp_path)
