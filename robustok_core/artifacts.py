@@ -11,6 +11,7 @@ artifacts/NAME-FINGERPRINT/     checkpoints/STAGE-FINGERPRINT/     history/
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from robustok_core.errors import RobustokError, RunError
+from robustok_core.errors import RobustokError
 from robustok_core.files import read_json, write_json, write_text, writing
 
 RUN_FILE = "run.json"
@@ -162,10 +163,5 @@ def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
 
 def next_free(path: Path) -> Path:
     """`path`, or the first of path-2, path-3, ... that does not exist."""
-    if not path.exists():
-        return path
-    for number in range(2, 10_000):
-        candidate = path.with_name(f"{path.name}-{number}")
-        if not candidate.exists():
-            return candidate
-    raise RunError("too many runs of this name", where=str(path))
+    others = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([path], others) if not candidate.exists())
