@@ -225,8 +225,8 @@ class Perturbation(Component, ABC):
             The perturbed latents, and a mask (B, N) bool of the tokens that were drawn anew.
         """
 
-    def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError where this perturbation does not fit the latent space."""
+    def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
+        """Raises RobustokError where this perturbation does not fit the latent space or the global batch."""
 
 
 # --- training -----------------------------------------------------------------------------------

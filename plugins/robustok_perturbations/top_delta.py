@@ -227,8 +227,8 @@ class TopDelta(Perturbation):
         factor = 1.0 if self.config.anneal is None else self.config.anneal.factor(progress)
         return self.config.alpha * factor, max(1, _round(self.config.delta * factor))
 
-    def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError where the space has no codes, fewer than delta, or too few tokens for alpha."""
+    def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
+        """Raises RobustokError where there are no codes, fewer than delta, or too few tokens or images."""
         if space.codebook_size is None:
             raise RobustokError(
                 f"top_delta replaces codes, and this latent space has none ({space.describe()})",
@@ -248,3 +248,5 @@ class TopDelta(Perturbation):
                 where="perturbation.alpha",
                 hint=f"replace at least {1 / space.num_tokens:.2g} of them; alpha = 0 turns it off",
             )
+        if batch_size is not None and self.config.beta > 0:
+            pick_images(Draws.for_rows(0, batch_size), self.config.beta, self.config.images)

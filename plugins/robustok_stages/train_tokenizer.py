@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from attrs import field, frozen
 from torch import Tensor
 
@@ -52,10 +53,13 @@ class TrainTokenizer(Stage):
         perturbation = context.spec("perturbation")
         if perturbation is not None:
             try:
-                perturbation.build().check(tokenizer.space)
+                perturbation.build().check(tokenizer.space, self.config.batch_size)
             except RobustokError as error:
                 place = context.recipe.source.place(("perturbation",))
                 raise RobustokError(error.what, where=f"{place}: [perturbation]", hint=error.hint) from error
+        with torch.device("meta"):
+            for spec in self.config.losses.values():
+                spec.build().prepare(tokenizer)
         steps_per_epoch(context.dataset().train, self.config.batch_size)
         parts = context.accelerator.num_processes * self.config.accumulation
         if self.config.batch_size % parts:

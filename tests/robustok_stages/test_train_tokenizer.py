@@ -29,6 +29,10 @@ GAN = {
 }
 
 
+#: More layers than 32 pixels allow; image terms come with it because its weight is adaptive.
+DEEP = {**GAN, "adversarial": {"use": "adversarial", "patch": {"layers": 5}}}
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return read_tensors(find_artifact(folder, "tokenizer") / "model.safetensors")
 
@@ -261,6 +265,8 @@ def test_training_learns(tiny_recipe, tmp_path):
     [
         ("tokenizer", "image_size", 16, "tokenizer.image_size is 16, but the images of [data] are 32 pixels wide"),
         ("perturbation", "delta", 33, "33"),
+        ("perturbation", "beta", 0.01, "of a batch of 16 images is not one image"),
+        ("stage", "losses", DEEP, "needs images of"),
         ("stage", "batch_size", 81, "larger than the training split"),
         ("stage", "accumulation", 3, "does not divide into 3 equal parts"),
         ("run", "precision", "fp16", "needs a CUDA device"),
