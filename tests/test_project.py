@@ -86,7 +86,8 @@ def long_functions(file: Path, limit: int) -> Iterator[str]:
 def lower_bounds() -> dict[str, str]:
     """The oldest version that pyproject.toml allows of each dependency that the tests need."""
     extras = PROJECT["project"]["optional-dependencies"]
-    needed = [*PROJECT["project"]["dependencies"], *extras["test"], *extras["tensorboard"], *extras["webdataset"]]
+    needed = [*PROJECT["project"]["dependencies"], *extras["test"]]
+    needed += [*extras["huggingface"], *extras["tensorboard"], *extras["webdataset"]]
     bounds = {}
     for requirement in map(Requirement, needed):
         if requirement.name != "robustok":
