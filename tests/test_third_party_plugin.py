@@ -46,9 +46,18 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_its_components_are_listed(python: Path, tmp_path: Path):
+def broken_plugin(folder: Path) -> None:
+    """A distribution, as pip leaves one, of which the module raises when it is imported."""
+    (folder / "robustok_broken.py").write_text('raise RuntimeError("no such device")\n', encoding="utf-8")
+    info = folder / "robustok_broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: robustok-broken\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[robustok]\nbroken = robustok_broken\n", encoding="utf-8")
+
+
+def test_its_components_are_listed_with_the_distribution_that_brings_them(python: Path, tmp_path: Path):
     listing = call(python, "-m", "robustok_core", "plugins", cwd=tmp_path)
-    assert sum("metric mae" in line and "perturbation drop" in line for line in listing.splitlines()) == 1
+    assert "example (robustok-example): perturbation drop, metric mae" in listing.splitlines()
 
 
 def test_its_recipe_runs_and_results_hold_its_metric(python: Path, tmp_path: Path):
@@ -58,3 +67,21 @@ def test_its_recipe_runs_and_results_hold_its_metric(python: Path, tmp_path: Pat
     results = json.loads(file.read_text(encoding="utf-8"))
     (error,) = (value for name, value in results.items() if name.rpartition("/")[2] == "mae")
     assert 0 < error < 128, "a mean error in 8-bit levels of a tokenizer that learnt anything"
+
+
+def test_a_plugin_that_raises_on_import_is_named_and_stops_no_other(python: Path, tmp_path: Path):
+    broken_plugin(tmp_path)  # `python -m` looks for modules and distributions in the folder it is started in
+    listing = call(python, "-m", "robustok_core", "plugins", cwd=tmp_path).splitlines()
+    assert "broken (robustok-broken): not in use: RuntimeError: no such device" in listing
+    assert "example (robustok-example): perturbation drop, metric mae" in listing
+    call(python, "-m", "robustok_core", "check", EXAMPLE / "example_recipe.toml", cwd=tmp_path)
+
+
+def test_a_component_that_is_missed_points_at_the_plugin_that_failed(python: Path, tmp_path: Path):
+    broken_plugin(tmp_path)
+    change = "perturbation.use=theirs"
+    command = [python, "-m", "robustok_core", "check", EXAMPLE / "example_recipe.toml", "--set", change]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no perturbation is called 'theirs'" in done.stderr
+    assert "broken: RuntimeError: no such device" in done.stderr
