@@ -301,4 +301,5 @@ def test_no_function_is_over_60_lines():
 
 
 def test_the_core_is_under_2500_lines_of_code():
+    """Without blank lines, comments and docstrings. The aim is 2,000; it is missed, and must not slip further."""
     assert sum(lines_of_code(file) for file in (ROOT / "robustok_core").rglob("*.py")) < 2500
