@@ -21,7 +21,8 @@ def held_whole(build: Callable[[], Any]) -> Any:
     for part in module.modules():
         for name, buffer in list(part.named_buffers(recurse=False)):
             part.register_buffer(name, buffer)
-    return module.to(torch.get_default_device())
+    # Older torch does not count a `with torch.device(...)` in torch.get_default_device().
+    return module.to(torch.empty(0).device)
 
 
 def float32(like: Tensor) -> AbstractContextManager[Any]:

@@ -115,8 +115,13 @@ def test_a_split_survives_pickling(fashion: FashionMNIST) -> None:
 
 def test_the_subset_command_is_deterministic_and_made_the_embedded_file(tmp_path: Path) -> None:
     # the subset of the subset is the subset: the same rows in the same order
-    make_subset([str(EMBEDDED), str(tmp_path / "again.npz")])
-    assert (tmp_path / "again.npz").read_bytes() == EMBEDDED.read_bytes()
+    for name in ("once.npz", "again.npz"):
+        make_subset([str(EMBEDDED), str(tmp_path / name)])
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "once.npz").read_bytes()
+    # Python versions pack an archive differently: its arrays are what must be the same.
+    with np.load(tmp_path / "once.npz") as made, np.load(EMBEDDED) as embedded:
+        assert made.files == embedded.files
+        assert all(np.array_equal(made[name], embedded[name]) for name in embedded.files)
 
 
 @pytest.mark.parametrize(
