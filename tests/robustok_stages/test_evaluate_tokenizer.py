@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tomli_w
 import torch
 from PIL import Image
 
@@ -153,16 +149,9 @@ def test_a_limit_takes_images_of_every_class_from_sorted_data(trained, evaluatio
     assert evaluated(table, tmp_path)["psnr"] == pytest.approx(decibels[first_of_each_class].mean(), rel=1e-6)
 
 
-def test_two_processes_measure_what_one_measures(trained, evaluation, tmp_path):
-    (tmp_path / "r.toml").write_text(tomli_w.dumps(evaluation()))
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "robustok_core"]
-    command = [sys.executable, *launch, "run", str(tmp_path / "r.toml"), "--out", str(tmp_path)]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=surroundings)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert read_json(tmp_path / "tiny" / "run.json")["processes"] == 2
-    one, two = trained[2], read_json(tmp_path / "tiny" / "results.json")
+def test_two_processes_measure_what_one_measures(trained, evaluation, run_on_two, tmp_path):
+    folder = run_on_two(evaluation(), tmp_path)
+    one, two = trained[2], read_json(folder / "results.json")
     assert len(two) == len(one) - 2
     for name, value in two.items():
         name = name.removeprefix("evaluate_tokenizer/")

@@ -6,12 +6,9 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import tomli_w
 import torch
 
 from robustok_core import Recipe, RobustokError, RunError, hookimpl, load_registry, run
@@ -143,21 +140,12 @@ def test_an_interrupt_writes_a_checkpoint_and_the_same_command_goes_on(whole, tm
     assert [line["step"] for line in lines(tmp_path / "tiny")] == list(range(1, 16))
 
 
-def test_two_processes_give_the_losses_and_the_codebook_of_one(tiny_recipe, tmp_path):
+def test_two_processes_give_the_losses_and_the_codebook_of_one(tiny_recipe, run_on_two, tmp_path):
     quantizer = {"use": "vq", "codebook_size": 32, "width": 4, "codebook_update": "ema"}
     table = tiny_recipe(epochs=2, losses=GAN)
     table["tokenizer"]["quantizer"] = quantizer
     one = train(table, tmp_path / "one")
-    recipe = tmp_path / "r.toml"
-    recipe.write_text(tomli_w.dumps(table))
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "robustok_core"]
-    command = [sys.executable, *launch, "run", str(recipe), "--out", str(tmp_path / "two")]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=surroundings)
-    assert done.returncode == 0, done.stderr[-3000:]
-    two = tmp_path / "two" / "tiny"
-    assert read_json(two / "run.json")["processes"] == 2
+    two = run_on_two(table, tmp_path / "two")
     for first, second in zip(lines(one), lines(two), strict=True):
         for name in first:
             if name.startswith(("tokenizer/", "loss/", "quantizer/", "adversarial", "perturbed")):
