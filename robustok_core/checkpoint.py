@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,26 +67,35 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str], t
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
+def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: Callable[[str], str] = str) -> str:
+    """A few keys that are missing, unexpected or of another shape, as `spell` writes them; "" where all fit."""
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    shapes = [
+        f"{spell(name)}: {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted.keys() & tensors.keys()
+        if tensors[name].shape != wanted[name].shape
+    ]
+    said = [
+        f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        for what, names in (
+            ("missing", [*map(spell, missing)]),
+            ("unexpected", [*map(spell, extra)]),
+            ("of another shape", sorted(shapes)),
+        )
+        if names
+    ]
+    return "; ".join(said)
+
+
 def load_module(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Loads a state dict strictly.
 
     Raises:
         RunError: naming a few keys that are missing, unexpected or of another shape.
     """
-    wanted = module.state_dict()
-    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    shapes = [
-        f"{name}: {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & tensors.keys()
-        if tensors[name].shape != wanted[name].shape
-    ]
-    said = [
-        f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-        for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", sorted(shapes)))
-        if names
-    ]
-    if said:
-        raise RunError(f"the weights do not fit the model: {'; '.join(said)}", where=where)
+    wrong = misfit(module.state_dict(), tensors)
+    if wrong:
+        raise RunError(f"the weights do not fit the model: {wrong}", where=where)
     module.load_state_dict(dict(tensors))
 
 

@@ -209,13 +209,3 @@ def type_name(wanted: Any) -> str:
     if nested_config(wanted) is not None:
         return "table or none"
     return str(wanted).replace("typing.", "").replace("None", "none")
-
-
-def default_of(attribute: Any) -> str:
-    """How a field's default is written in listings: "required", or its value."""
-    if attribute.metadata.get("table") is not None:
-        return f"default {dict(attribute.metadata['table'])!r}"
-    if attribute.default is NOTHING:
-        return "required"
-    value = attribute.default.factory() if isinstance(attribute.default, attrs.Factory) else attribute.default  # type: ignore[arg-type]
-    return f"default {plain(value)!r}"

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from attrs import evolve, field, frozen
@@ -24,6 +26,14 @@ def derive_seed(*parts: object) -> int:
     """A 63-bit seed from any printable parts: the same parts give the same seed on every machine."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def seeded(*parts: object) -> Iterator[None]:
+    """Seeds torch's own generator inside the block (initial weights are drawn from it)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(*parts))
+        yield
 
 
 def _shift_right(bits: Tensor, by: int) -> Tensor:

@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +23,7 @@ from robustok_core import checkpoint
 from robustok_core.distributed import all_mean, barrier, rank, world_size
 from robustok_core.draws import Draws, derive_seed
 from robustok_core.errors import Interrupted, RunError
-from robustok_core.interfaces import Features, ImageBatch, Images
+from robustok_core.interfaces import Batch, Features, Rows
 from robustok_core.interrupt import StopRequest, stop_requests
 from robustok_core.loading import steps_per_epoch, training_batches
 from robustok_core.optimizer import OptimizerConfig, set_rate
@@ -71,6 +71,7 @@ class Player:
         module: called as `module(batch, draws, progress)`, returns (loss, logs); its parameters with
             a gradient are trained.
         optimizer: how.
+        not_decayed: names of parameters in `module` that weight decay leaves alone, besides vectors and scalars.
         active: whether it is trained at a share of the training.
         start: share of the training at which it begins; its schedule runs from there.
     """
@@ -78,6 +79,7 @@ class Player:
     name: str
     module: nn.Module
     optimizer: OptimizerConfig
+    not_decayed: Collection[str] = ()
     active: Callable[[float], bool] = field(default=lambda progress: True)
     start: float = 0.0
 
@@ -99,19 +101,30 @@ class Task(ABC):
     def after_step(self, draws: Draws) -> None:
         """Called once after each step of all players (codebook updates)."""
 
+    def measure(self, kept: nn.Module) -> Mapping[str, float]:
+        """What is logged every `measure_every` epochs of the module to be kept, which it leaves as it was."""
+        raise NotImplementedError
+
 
 class Trainer:
-    """Runs a task over a split's images from the newest checkpoint to the end.
+    """Runs a task over a split's rows from the newest checkpoint to the end.
+
+    Args:
+        context: of the stage. task: what is trained. rows: what it is trained on. config: for how long.
+        measure_every: epochs between calls of `task.measure`; 0 for none.
 
     Attributes:
         seconds: time spent by phase since the start: "data", "forward", "backward", "optimizer", "other".
     """
 
-    def __init__(self, context: StageContext, task: Task, images: Images, config: TrainingConfig) -> None:
-        self.context, self.task, self.images, self.config = context, task, images, config
+    def __init__(
+        self, context: StageContext, task: Task, rows: Rows, config: TrainingConfig, *, measure_every: float = 0.0
+    ) -> None:
+        self.context, self.task, self.rows, self.config = context, task, rows, config
         self.accelerator = context.accelerator
-        self.epoch_steps = steps_per_epoch(images, config.batch_size)
+        self.epoch_steps = steps_per_epoch(rows, config.batch_size)
         self.total = max(1, round(config.epochs * self.epoch_steps))
+        self.measure_steps = round(measure_every * self.epoch_steps)
         self.seconds = dict.fromkeys(("data", "forward", "backward", "optimizer", "other"), 0.0)
         self._forward: dict[str, Any] = {}
         self._optimizers: dict[str, Any] = {}
@@ -127,7 +140,7 @@ class Trainer:
         named = {name: p for name, p in player.module.named_parameters() if p.requires_grad}
         if not named:
             raise RunError(f"nothing to train in {player.name!r}")
-        optimizer = player.optimizer.build(named.values())
+        optimizer = player.optimizer.build(named, player.not_decayed)
         order = {id(p): name for name, p in named.items()}
         # The optimiser numbers parameters group by group; states are stored by name in that order.
         self._parameters[player.name] = {order[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
@@ -154,9 +167,9 @@ class Trainer:
             Interrupted: after a checkpoint, where the user asked to stop.
         """
         start = self._resume()
-        title = f"{self.context.stage} ({self.context.fingerprint})"
+        if start:
+            self.context.say(f"{self.context.stage} ({self.context.fingerprint}): step {start} of {self.total}")
         progress = StepProgress(self.context.console, self.context.stage, self.total, start)
-        self.context.say(f"{title}: step {start} of {self.total}") if start else None
         with stop_requests() as stop, progress:
             for step, micros in self._steps(start):
                 self._step(step, micros)
@@ -165,12 +178,13 @@ class Trainer:
                     progress.update(done, self._log(done))
                 else:
                     progress.update(done)
+                self._maybe_measure(done)
                 self._maybe_checkpoint(done, stop)
         self._guard_weights(self.total)
 
-    def _steps(self, start: int) -> Iterator[tuple[int, list[ImageBatch]]]:
+    def _steps(self, start: int) -> Iterator[tuple[int, list[Batch]]]:
         batches = training_batches(
-            self.images,
+            self.rows,
             seed=derive_seed(self.context.seed, "data"),
             global_batch=self.config.batch_size,
             accumulation=self.config.accumulation,
@@ -198,7 +212,7 @@ class Trainer:
         indices = torch.arange(first, first + size, device=self.accelerator.device)
         return Draws(seed=derive_seed(self.context.seed, "step", step), indices=indices, total=self.config.batch_size)
 
-    def _step(self, step: int, micros: list[ImageBatch]) -> None:
+    def _step(self, step: int, micros: list[Batch]) -> None:
         progress = step / self.total
         # Dropout and drop-path draw from torch's own generator; processes must differ there.
         torch.manual_seed(derive_seed(self.context.seed, "torch", step, rank()))
@@ -211,7 +225,7 @@ class Trainer:
             self._average.update_parameters(self.task.averaged)
         self._tick("optimizer")
 
-    def _turn(self, player: Player, micros: list[ImageBatch], draws: list[Draws], progress: float) -> None:
+    def _turn(self, player: Player, micros: list[Batch], draws: list[Draws], progress: float) -> None:
         forward, optimizer = self._forward[player.name], self._optimizers[player.name]
         share = 1.0 / len(micros)
         player.module.train()
@@ -272,6 +286,13 @@ class Trainer:
                 where=f"stage {self.context.stage}",
                 hint='lower the learning rate, or use precision = "no"; earlier checkpoints are kept',
             )
+
+    def _maybe_measure(self, done: int) -> None:
+        """The last step is left to the stage that evaluates what was kept."""
+        if self.measure_steps and done % self.measure_steps == 0 and done < self.total:
+            values = self.task.measure(self.kept())
+            self.context.log(done, {"epoch": done / self.epoch_steps, **values})
+            self._tick("other")
 
     def _maybe_checkpoint(self, done: int, stop: StopRequest) -> None:
         every = self.config.checkpoint_every or self.epoch_steps
@@ -342,6 +363,6 @@ def learned_state(module: nn.Module) -> dict[str, Tensor]:
 
 def load_learned(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Loads what `learned_state` gave."""
-    state = module.state_dict()
-    rest = {name: value for name, value in state.items() if name not in learned_state(module)}
+    learned = learned_state(module)
+    rest = {name: value for name, value in module.state_dict().items() if name not in learned}
     checkpoint.load_module(module, {**rest, **tensors}, where)

@@ -7,14 +7,15 @@ Every component has a `Config`, a frozen keyword-only attrs class, and is built 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 import torch
-from attrs import field, frozen
+from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.draws import Draws
@@ -24,6 +25,9 @@ from robustok_core.optimizer import OptimizerConfig
 from robustok_core.smallest import smallest
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from robustok_core.config import Spec
     from robustok_core.registry import Registry
     from robustok_core.stages import StageContext
 
@@ -38,31 +42,49 @@ class Component:
 
 
 @frozen(kw_only=True, eq=False)
-class ImageBatch:
-    """Some images of a split.
+class Batch:
+    """Some rows of a split.
 
     Attributes:
-        images: (B, 3, H, W) float32 in [-1, 1]; grey images are repeated to 3 channels.
         labels: (B,) int64 in [0, num_classes).
         indices: (B,) int64, their places in the split.
     """
 
-    images: Tensor
     labels: Tensor
     indices: Tensor
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def to(self, device: torch.device | str) -> ImageBatch:
+    def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
-        return ImageBatch(
-            **{name: value.to(device, non_blocking=True) for name, value in attrs.asdict(self, recurse=False).items()}
-        )
+        return self._map(lambda value: value.to(device))
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory."""
+        return self._map(lambda value: value.pin_memory())
+
+    def _map(self, change: Callable[[Any], Any]) -> Self:
+        held = attrs.asdict(self, recurse=False)
+        return attrs.evolve(self, **{name: change(value) for name, value in held.items()})
 
 
-class Images(ABC):
-    """One split of a data set, read by index. Must be picklable: data loader workers hold a copy."""
+@frozen(kw_only=True, eq=False)
+class ImageBatch(Batch):
+    """Images of a split: `images` (B, 3, H, W) float32 in [-1, 1]; grey ones are repeated to 3 channels."""
+
+    images: Tensor
+
+
+@frozen(kw_only=True, eq=False)
+class LatentBatch(Batch):
+    """What a generator is trained on: `latents` with codes (B, N), or vectors (B, N, D) in a continuous space."""
+
+    latents: Latents
+
+
+class Rows(ABC):
+    """What training reads by index. Must be picklable: data loader workers hold a copy."""
 
     @property
     @abstractmethod
@@ -72,14 +94,22 @@ class Images(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash of the content and of the preparation (crop, size): the same pictures, the same hash."""
+        """A hash of the content and of the preparation (crop, size): the same rows, the same hash."""
 
     @abstractmethod
-    def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
-        """The images at `indices`; `draws` (one row an image) drives augmentation, None means none."""
+    def load(self, indices: Sequence[int], draws: Draws | None = None) -> Batch:
+        """The rows at `indices`; `draws` (one row each) drives augmentation, None means none."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class Images(Rows):
+    """The images of one split of a data set."""
+
+    @abstractmethod
+    def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
+        """The images at `indices`."""
 
 
 class Dataset(Component, ABC):
@@ -362,24 +392,90 @@ class Features(Component, nn.Module, ABC):
 
 @frozen(kw_only=True)
 class Guidance:
-    """Classifier-free guidance: `scale` 1 is none."""
+    """Classifier-free guidance (Ho & Salimans 2022): unconditional + w (conditional - unconditional).
 
-    scale: float = 1.0
+    The weight w changes along the sampling, from s = 0 at its beginning to 1 at its end (tokens drawn, or
+    time integrated): "constant" g; "linear" 1 + (g - 1) s^p; "cosine" 1 + (g - 1) (1 - cos(pi s^p)) / 2, which
+    with a power p other than 1 is RAR's. Outside of [start, stop) there is no guidance (w = 1).
+    """
+
+    scale: float = field(
+        default=1.0,
+        validator=validators.ge(0.0),
+        metadata={"doc": "g, the weight that the schedule reaches; 1 is none"},
+    )
+    schedule: Literal["constant", "linear", "cosine"] = field(
+        default="constant", metadata={"doc": "how the weight grows along the sampling"}
+    )
+    power: float = field(
+        default=1.0, validator=validators.gt(0.0), metadata={"doc": "exponent of s: above 1 guides later"}
+    )
+    start: float = field(
+        default=0.0,
+        validator=[validators.ge(0.0), validators.le(1.0)],
+        metadata={"doc": "share of the sampling at which guidance begins"},
+    )
+    stop: float = field(
+        default=1.0,
+        validator=[validators.ge(0.0), validators.le(1.0)],
+        metadata={"doc": "share of the sampling at which guidance ends"},
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether there is any guidance."""
+        return self.scale != 1.0 and self.start < self.stop
+
+    def weight(self, done: float) -> float:
+        """The weight when a share `done` in [0, 1) of the sampling is done."""
+        if not self.start <= done < self.stop:
+            return 1.0
+        grown = done**self.power
+        shares = {"constant": 1.0, "linear": grown, "cosine": 0.5 - 0.5 * math.cos(math.pi * grown)}
+        return 1.0 + (self.scale - 1.0) * shares[self.schedule]
 
 
 class Generator(Component, nn.Module, ABC):
-    """A class-conditional model of latents. Built as `Generator(config, space, num_classes)`."""
+    """A class-conditional model of latents. Built as `Generator(config, space, num_classes)`.
 
+    Attributes:
+        Sampling: an attrs class, the options of its sampler with their defaults (temperature, steps).
+        space: the latent space that it was built for. num_classes: labels lie in [0, num_classes).
+        knows_null_class: whether labels were dropped in training, which guidance needs.
+        not_decayed: names of parameters that weight decay leaves alone, besides vectors and scalars.
+    """
+
+    Sampling: ClassVar[type]
     space: LatentSpace
     num_classes: int
+    knows_null_class: bool
+    not_decayed: Collection[str] = ()
 
     @abstractmethod
     def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
         """Named training losses, scalars, to be summed."""
 
     @abstractmethod
-    def sample(self, labels: Tensor, draws: Draws, *, guidance: Guidance, keep: Keep | None = None) -> Latents:
-        """Latents for labels (B,) int64; with `keep`, latents that preserve a share sigma of real ones."""
+    def sample(
+        self, labels: Tensor, draws: Draws, *, guidance: Guidance, keep: Keep | None = None, sampling: Any = None
+    ) -> Latents:
+        """Draws latents; sample i depends on its label and row i of the draws only.
+
+        Args:
+            labels: (B,) int64.
+            draws: one row a sample.
+            guidance: `check_guidance` has accepted it.
+            keep: preserve a share sigma of these real latents.
+            sampling: an instance of `Sampling`; its defaults where None.
+        """
+
+    def check_guidance(self, guidance: Guidance) -> None:
+        """Raises RobustokError where guidance is asked of a generator that never saw the null class."""
+        if guidance.active and not self.knows_null_class:
+            raise RobustokError(
+                f"guidance of scale {guidance.scale:g} needs a generator that was trained with label dropout",
+                hint="set guidance.scale = 1, or train with label_dropout above 0",
+            )
 
 
 class PostTrainer(Component, ABC):
@@ -476,6 +572,50 @@ class Metric(Component, ABC):
         """The results by name."""
 
 
+class Population(ABC):
+    """A set of images as a feature network sees it: a generator's samples, or the real images they are judged by.
+
+    Attributes:
+        name: for messages: a file, a folder, "validation images".
+    """
+
+    name: str
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many images it holds; 0 where only statistics of them are known."""
+
+    @abstractmethod
+    def features(self, network: Spec) -> Tensor:
+        """(n, F) float32 pooled features on the CPU, in the order of the images, computed once.
+
+        Raises:
+            RobustokError: where only statistics are known.
+        """
+
+    @abstractmethod
+    def logits(self, network: Spec) -> Tensor:
+        """(n, num_logits) float32 class scores on the CPU; errors as `features`."""
+
+    @abstractmethod
+    def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
+        """Mean (F,) and covariance (F, F, divided by n - 1) of the features, float64."""
+
+
+class SampleMetric(Component, ABC):
+    """A number, or a few, that compare a generator's samples with real images. Built as `SampleMetric(config)`."""
+
+    higher_is_better: ClassVar[Mapping[str, bool]] = {}
+
+    @abstractmethod
+    def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
+        """The results by name; `NAME_num_images` stands beside what depends on the number of samples.
+
+        Raises:
+            RobustokError: where it cannot be computed for these populations.
+        """
+
+
 # --- runs ---------------------------------------------------------------------------------------
 
 
@@ -532,6 +672,7 @@ KINDS: Mapping[str, type] = {
     "loss": Loss,
     "features": Features,
     "metric": Metric,
+    "sample_metric": SampleMetric,
     "generator": Generator,
     "post_trainer": PostTrainer,
     "stage": Stage,

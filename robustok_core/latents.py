@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
 import torch
 from attrs import field, frozen, validators
 from torch import Tensor
+
+
+def _pair(grid: Sequence[int] | None) -> tuple[int, int] | None:
+    return None if grid is None else (grid[0], grid[1])
 
 
 @frozen(kw_only=True)
@@ -27,7 +31,7 @@ class LatentSpace:
     num_tokens: int = field(validator=validators.ge(1))
     width: int = field(validator=validators.ge(1))
     codebook_size: int | None = None
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, int] | None = field(default=None, converter=_pair)  # JSON gives a list
 
     def __attrs_post_init__(self) -> None:
         if (self.kind == "discrete") != (self.codebook_size is not None):
@@ -75,6 +79,10 @@ class Latents:
     def to(self, device: torch.device | str) -> Latents:
         """The same values on another device."""
         return self._map(lambda tensor: tensor.to(device))
+
+    def pin_memory(self) -> Latents:
+        """The same values in page-locked memory, from where they reach a device sooner."""
+        return self._map(lambda tensor: tensor.pin_memory())
 
     def evolve(self, **changes: Any) -> Latents:
         """A copy with some attributes replaced."""

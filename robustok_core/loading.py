@@ -13,24 +13,35 @@ from torch.utils.data import DataLoader
 
 from robustok_core.draws import Draws, derive_seed
 from robustok_core.errors import RobustokError, RunError
-from robustok_core.interfaces import ImageBatch, Images
+from robustok_core.interfaces import Batch, ImageBatch, Images, Rows
 
 _Key = tuple["int | None", list[int]]  # the epoch (None: no augmentation), the images of a micro-batch
 
 
-def steps_per_epoch(images: Images, global_batch: int) -> int:
+def steps_per_epoch(rows: Rows, global_batch: int) -> int:
     """Optimiser steps of one epoch; the images that do not fill a last batch wait for the next epoch's order.
 
     Raises:
         RobustokError: the split holds less than one batch.
     """
-    steps = len(images) // global_batch
+    steps = len(rows) // global_batch
     if steps == 0:
         raise RobustokError(
-            f"a batch of {global_batch} images is larger than the training split, which holds {len(images)}",
-            hint=f"choose a batch of at most {len(images)}",
+            f"a batch of {global_batch} images is larger than the training split, which holds {len(rows)}",
+            hint=f"choose a batch of at most {len(rows)}",
         )
     return steps
+
+
+def check_parts(global_batch: int, world: int, accumulation: int) -> None:
+    """Raises RobustokError where a batch does not divide into equal micro-batches on all processes."""
+    parts = world * accumulation
+    if global_batch % parts:
+        raise RobustokError(
+            f"a batch of {global_batch} images does not divide into {parts} equal parts: "
+            f"it cannot be cut into {world} processes x {accumulation} micro-batches",
+            hint=f"choose a multiple of {parts}",
+        )
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
@@ -53,7 +64,7 @@ def class_balanced_order(labels: Tensor) -> Tensor:
 
 
 def training_batches(
-    images: Images,
+    rows: Rows,
     *,
     seed: int,
     global_batch: int,
@@ -63,27 +74,23 @@ def training_batches(
     start_step: int,
     total_steps: int,
     workers: int,
-) -> Iterator[list[ImageBatch]]:
+) -> Iterator[list[Batch]]:
     """For each step in [start_step, total_steps) the `accumulation` micro-batches of this process.
 
     Micro-batch m of process p takes rows [(m * world + p) * b, + b) of the step's global batch, b =
     global_batch / (world * accumulation). Augmentation depends on (seed, epoch, image) only.
 
     Args:
-        images: the training split.
+        rows: the training split.
         workers: loader processes; 0 reads in this process.
 
     Raises:
         RobustokError: the batch does not divide, or exceeds the split; later, whatever a worker met.
     """
-    if global_batch % (world * accumulation):
-        raise RobustokError(
-            f"a batch of {global_batch} images cannot be cut into {world} processes x {accumulation} micro-batches",
-            hint=f"choose a multiple of {world * accumulation}",
-        )
+    check_parts(global_batch, world, accumulation)
     plan = _TrainingPlan(
-        count=len(images),
-        steps_per_epoch=steps_per_epoch(images, global_batch),
+        count=len(rows),
+        steps_per_epoch=steps_per_epoch(rows, global_batch),
         seed=seed,
         global_batch=global_batch,
         accumulation=accumulation,
@@ -91,7 +98,7 @@ def training_batches(
         world=world,
         steps=range(start_step, total_steps),
     )
-    return _steps(_read(images, derive_seed(seed, "augmentation"), plan, workers), len(plan.steps), accumulation)
+    return _steps(_read(rows, derive_seed(seed, "augmentation"), plan, workers), len(plan.steps), accumulation)
 
 
 def evaluation_batches(
@@ -106,7 +113,12 @@ def evaluation_batches(
     if limit is not None and limit < len(images):
         chosen = class_balanced_order(images.labels)[:limit].sort().values
     share = chosen[len(chosen) * rank // world : len(chosen) * (rank + 1) // world]
-    plan: list[_Key] = [(None, rows.tolist()) for rows in share.split(batch_size) if len(rows)]
+    return batches_of(images, share, batch_size=batch_size, workers=workers)
+
+
+def batches_of(images: Images, chosen: Tensor, *, batch_size: int, workers: int = 0) -> Iterator[ImageBatch]:
+    """The images at `chosen` (m,) int64 in this order, without augmentation."""
+    plan: list[_Key] = [(None, rows.tolist()) for rows in chosen.split(batch_size) if len(rows)]
     return _read(images, 0, plan, workers)
 
 
@@ -140,24 +152,23 @@ class _TrainingPlan:
 class _Reader:
     """Reads one micro-batch; hands a user's error on as a value, which torch would turn into a traceback."""
 
-    images: Images
+    rows: Rows
     seed: int
 
-    def __getitem__(self, key: _Key) -> tuple[Tensor, Tensor, Tensor] | RobustokError:
+    def __getitem__(self, key: _Key) -> Batch | RobustokError:
         epoch, indices = key
         draws = None
         if epoch is not None:
-            rows = torch.tensor(indices, dtype=torch.int64)
-            draws = Draws(seed=derive_seed(self.seed, epoch), indices=rows, total=len(self.images))
+            places = torch.tensor(indices, dtype=torch.int64)
+            draws = Draws(seed=derive_seed(self.seed, epoch), indices=places, total=len(self.rows))
         try:
-            batch = self.images.load(indices, draws)
+            return self.rows.load(indices, draws)
         except RobustokError as error:
             return error
-        return batch.images, batch.labels, batch.indices
 
 
-def _read(images: Images, seed: int, plan: Iterable[_Key], workers: int) -> Iterator[ImageBatch]:
-    reader: Any = _Reader(images, seed)
+def _read(rows: Rows, seed: int, plan: Iterable[_Key], workers: int) -> Iterator[Any]:
+    reader: Any = _Reader(rows, seed)
     loader: DataLoader[Any] = DataLoader(
         reader,
         sampler=plan,
@@ -172,7 +183,7 @@ def _read(images: Images, seed: int, plan: Iterable[_Key], workers: int) -> Iter
         for found in loader:
             if isinstance(found, RobustokError):
                 raise found
-            yield ImageBatch(images=found[0], labels=found[1], indices=found[2])
+            yield found
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
@@ -190,6 +201,6 @@ def _ignore_interrupts(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _steps(batches: Iterator[ImageBatch], steps: int, accumulation: int) -> Iterator[list[ImageBatch]]:
+def _steps(batches: Iterator[Batch], steps: int, accumulation: int) -> Iterator[list[Batch]]:
     for _ in range(steps):
         yield [next(batches) for _ in range(accumulation)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
@@ -54,12 +54,12 @@ class OptimizerConfig:
             1.0 + math.cos(math.pi * done)
         )
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-        """AdamW over parameters; vectors and scalars (biases, norms) do not decay."""
-        held = list(parameters)
+    def build(self, parameters: Mapping[str, nn.Parameter], not_decayed: Collection[str] = ()) -> torch.optim.AdamW:
+        """AdamW over named parameters; vectors and scalars (biases, norms) and those of `not_decayed` do not decay."""
+        decayed = {name for name, p in parameters.items() if p.ndim >= 2 and name not in not_decayed}
         groups = [
-            {"params": [p for p in held if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in held if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for name, p in parameters.items() if name in decayed], "weight_decay": self.weight_decay},
+            {"params": [p for name, p in parameters.items() if name not in decayed], "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(
             [group for group in groups if group["params"]],

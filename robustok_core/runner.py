@@ -26,7 +26,7 @@ from robustok_core.checkpoint import checkpoints
 from robustok_core.config import Spec
 from robustok_core.distributed import barrier, world_size
 from robustok_core.errors import Interrupted, ProblemsError, RobustokError
-from robustok_core.files import new_folder, read_json, write_json
+from robustok_core.files import new_folder, read_json
 from robustok_core.recipe import LoadConfig, NamedStage, Recipe, ResolvedRecipe
 from robustok_core.registry import Registry, load_registry
 from robustok_core.stages import StageContext, save_component
@@ -274,7 +274,6 @@ def import_component(registry: Registry, load: LoadConfig, kind: str, folder: Pa
     table, module, report = load.importer.build().load(Path(load.path), registry)
     with new_folder(folder) as aside:
         save_component(aside, kind, table, module, imported_from=Path(load.path).name, report=dict(report))
-        write_json(aside / "import.json", dict(report))
     return report
 
 

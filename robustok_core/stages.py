@@ -7,19 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import torch
 from attrs import define, field
 from rich.console import Console
 from torch import nn
 
-from robustok_core.artifacts import RunFolder, append_line, drop_lines
+from robustok_core.artifacts import RunFolder, append_line, content_fingerprint, drop_lines
 from robustok_core.checkpoint import load_module
 from robustok_core.config import Spec
 from robustok_core.distributed import barrier
-from robustok_core.draws import derive_seed
+from robustok_core.draws import derive_seed, seeded
 from robustok_core.errors import RobustokError
 from robustok_core.files import new_folder, read_json, read_tensors, write_json, write_tensors
-from robustok_core.interfaces import Dataset
+from robustok_core.interfaces import Dataset, Generator
+from robustok_core.latents import LatentSpace
 from robustok_core.recipe import ResolvedRecipe
 from robustok_core.registry import Registry
 
@@ -28,14 +30,6 @@ if TYPE_CHECKING:
 
 COMPONENT_FILE = "component.json"
 WEIGHTS_FILE = "model.safetensors"
-
-
-@contextmanager
-def seeded(*parts: object) -> Iterator[None]:
-    """Seeds torch's own generator inside the block (initial weights are drawn from it)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(*parts))
-        yield
 
 
 @define(kw_only=True, eq=False)
@@ -103,9 +97,9 @@ class StageContext:
         with torch.device("meta"):
             return self.recipe.tables[table].build(*args)
 
-    def load(self, artifact: str, *args: Any) -> nn.Module:
-        """A component that a stage made before, with its weights."""
-        return load_component(self.registry, self.inputs[artifact], *args)
+    def load(self, artifact: str) -> Any:
+        """A component that a stage made before, with its weights, in eval mode on this process's device."""
+        return load_component(self.registry, self.inputs[artifact]).to(self.device)
 
     @contextmanager
     def making(self, artifact: str) -> Iterator[Path | None]:
@@ -141,11 +135,18 @@ class StageContext:
 
 def save_component(folder: Path, kind: str, table: Mapping[str, Any], module: nn.Module, **about: Any) -> None:
     """Writes a component as its recipe table and its weights, so that it can be built again anywhere."""
+    if isinstance(module, Generator):
+        about |= {"space": attrs.asdict(module.space), "num_classes": module.num_classes}
     write_json(folder / COMPONENT_FILE, {"kind": kind, "table": dict(table), **about})
     write_tensors(folder / WEIGHTS_FILE, module.state_dict())
 
 
-def load_component(registry: Registry, folder: Path, *args: Any) -> nn.Module:
+def weights_fingerprint(folder: Path) -> str:
+    """A hash of a component's weights, whatever run they came from."""
+    return content_fingerprint(folder / WEIGHTS_FILE)
+
+
+def load_component(registry: Registry, folder: Path) -> nn.Module:
     """Builds a component that `save_component` wrote, in eval mode.
 
     Raises:
@@ -154,6 +155,7 @@ def load_component(registry: Registry, folder: Path, *args: Any) -> nn.Module:
     if not (folder / COMPONENT_FILE).is_file():
         raise RobustokError("there is no component here", where=str(folder), hint="name an artifact's folder")
     about = read_json(folder / COMPONENT_FILE)
+    args = (LatentSpace(**about["space"]), about["num_classes"]) if about["kind"] == "generator" else ()
     with torch.device("meta"):
         module = registry.build(about["kind"], about["table"], *args)
     weights = read_tensors(folder / WEIGHTS_FILE)

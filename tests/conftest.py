@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +55,23 @@ TINY_RECIPE: dict[str, Any] = {
 def registry() -> Registry:
     """All installed plugins."""
     return load_registry()
+
+
+@pytest.fixture(scope="session")
+def one_and_two() -> Callable[[Path, Path], None]:
+    """Runs `SCRIPT RANK WORLD FOLDER` as the one process of a world of one, and as both of a world of two."""
+
+    def run(script: Path, folder: Path) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        started = [
+            subprocess.Popen([sys.executable, script, rank, world, folder], env=environment, stderr=subprocess.PIPE)
+            for rank, world in (("0", "1"), ("0", "2"), ("1", "2"))
+        ]
+        for process in started:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors.decode()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -126,12 +126,14 @@ def test_the_public_names_are_these_and_no_others():
         "Images",
         "Importer",
         "Keep",
+        "LatentBatch",
         "LatentSpace",
         "Latents",
         "Loss",
         "Metric",
         "Opponent",
         "Perturbation",
+        "Population",
         "PostTrainer",
         "ProblemsError",
         "Quantizer",
@@ -139,7 +141,9 @@ def test_the_public_names_are_these_and_no_others():
         "Reconstruction",
         "Registry",
         "RobustokError",
+        "Rows",
         "RunError",
+        "SampleMetric",
         "Spec",
         "Stage",
         "Tokenizer",
@@ -186,6 +190,7 @@ def test_every_kind_and_every_hook_is_these():
         "perturbation",
         "post_trainer",
         "quantizer",
+        "sample_metric",
         "stage",
         "tokenizer",
     ]
@@ -239,16 +244,26 @@ def test_every_plugin_folder_is_an_entry_point_and_the_blocks_are_a_library():
     assert installed == PLUGINS
     assert {f"{name}.plugin" for name in PACKAGES} - set(PLUGINS.values()) == {
         "robustok_blocks.plugin",
+        "robustok_commands.plugin",
         "robustok_core.plugin",
     }
+
+
+def test_every_command_has_a_file_of_its_package_and_loads():
+    commands = PROJECT["project"]["entry-points"]["robustok.commands"]
+    points = metadata.entry_points(group="robustok.commands")
+    installed = {point.name: point for point in points if point.dist and point.dist.name == "robustok"}
+    assert {name: point.value for name, point in installed.items()} == commands
+    assert {name: point.load().name for name, point in installed.items()} == {name: name for name in commands}
 
 
 def test_the_import_contracts_name_every_plugin():
     linter = PROJECT["tool"]["importlinter"]
     core_knows_none, _, independent, blocks_know_none = linter["contracts"]
     assert sorted(linter["root_packages"]) == sorted(PACKAGES)
-    assert sorted(independent["modules"]) == sorted(PLUGINS)
-    assert sorted(blocks_know_none["forbidden_modules"]) == sorted(PLUGINS)
+    packages = sorted([*PLUGINS, "robustok_commands"])
+    assert sorted(independent["modules"]) == packages
+    assert sorted(blocks_know_none["forbidden_modules"]) == packages
     assert sorted(core_knows_none["forbidden_modules"]) == sorted(set(PACKAGES) - {"robustok_core"})
 
 

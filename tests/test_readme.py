@@ -47,7 +47,7 @@ COMMANDS = [arguments for block in blocks("bash") for arguments in commands(bloc
 
 def parsed(arguments: list[str]) -> click.Context:
     """A command with its arguments and options, as click reads them; a usage error where they do not exist."""
-    command = cli.commands[arguments[0]]
+    command = cli.get_command(None, arguments[0])
     return command.make_context(arguments[0], arguments[1:])
 
 
@@ -75,7 +75,9 @@ def test_a_command_has_the_arguments_that_it_is_shown_with(arguments, registry, 
 
 
 def test_options_in_the_text_exist():
-    known = {option for command in cli.commands.values() for p in command.params for option in p.opts}
+    known = {
+        option for name in cli.list_commands(None) for p in cli.get_command(None, name).params for option in p.opts
+    }
     for code in re.findall(r"`(--[^`]+)`", README):
         assert code.split()[0] in known, code
     for preset in re.findall(r"`--preset ([^` ]+)`", README):

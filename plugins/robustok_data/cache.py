@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+from robustok_core.files import write_text
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +51,5 @@ def _read(path: Path) -> Any:
 
 def _written(path: Path, value: Any) -> Any:
     content = json.dumps(value)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)  # at once: a killed process leaves no half of a file
+    write_text(path, content)
     return json.loads(content)

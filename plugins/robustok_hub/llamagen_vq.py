@@ -10,11 +10,10 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.weight_files import read_weights
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Importer
 from robustok_core.registry import Registry
-from robustok_hub.published_names import build_with, count_numbered, require, to_ours, to_published
+from robustok_hub.published_names import build_with, count_numbered, read_published, require, to_ours, to_published
 
 NAMES = [("quantize.embedding.weight", "quantizer.embedding"), ("decoder.", "pixel_decoder.")]
 _TELLING = (
@@ -48,12 +47,9 @@ class LlamaGenVQ(Importer):
         self.config = config
 
     def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        file = read_weights(path)
-        report = {"weights": file.place or "the whole file"}
-        if file.others:
-            report["not read"] = ", ".join(file.others)
-        require(file.weights, _TELLING, "LlamaGen tokenizer", str(path))
-        weights = {to_ours(name, NAMES): value for name, value in file.weights.items()}
+        published, report = read_published(path)
+        require(published, _TELLING, "LlamaGen tokenizer", str(path))
+        weights = {to_ours(name, NAMES): value for name, value in published.items()}
         if weights.pop("quantize.codebook_used", None) is not None:
             report["quantize.codebook_used"] = "dropped: a window of recent codes, with the zeros it began with"
         weights["quantizer.usage"] = torch.zeros(len(weights["quantizer.embedding"]))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from robustok_blocks.weight_files import read_weights
+from robustok_core.checkpoint import misfit
 from robustok_core.errors import RobustokError
 from robustok_core.registry import Registry
 
@@ -24,6 +27,15 @@ def to_ours(name: str, rules: NameRules) -> str:
 def to_published(name: str, rules: NameRules) -> str:
     """The published name of one of ours."""
     return next((theirs + name[len(ours) :] for theirs, ours in rules if name.startswith(ours)), name)
+
+
+def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The weights in a published file, and the beginning of the importer's report: what was read and what not."""
+    file = read_weights(path)
+    report = {"weights": file.place or "the whole file"}
+    if file.others:
+        report["not read"] = ", ".join(file.others)
+    return file.weights, report
 
 
 def require(weights: Mapping[str, Tensor], names: Sequence[str], what: str, where: str) -> None:
@@ -55,20 +67,8 @@ def build_with(
     with torch.device("meta"):
         tokenizer = spec.build()
     tokenizer = tokenizer.to_empty(device="cpu")
-    wanted = tokenizer.state_dict()
-    problems = {
-        "missing": wanted.keys() - weights.keys(),
-        "unexpected": weights.keys() - wanted.keys(),
-        "of another shape": {
-            name for name in wanted.keys() & weights.keys() if weights[name].shape != wanted[name].shape
-        },
-    }
-    said = [
-        f"{what} {', '.join(to_published(name, rules) for name in sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
-        for what, names in problems.items()
-        if names
-    ]
-    if said:
-        raise RobustokError(f"the weights do not fit: {'; '.join(said)}", where=where)
+    wrong = misfit(tokenizer.state_dict(), weights, lambda name: to_published(name, rules))
+    if wrong:
+        raise RobustokError(f"the weights do not fit: {wrong}", where=where)
     tokenizer.load_state_dict(dict(weights))  # casts half precision up
     return spec.table(), tokenizer.eval()

@@ -11,11 +11,10 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.weight_files import read_weights
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Importer
 from robustok_core.registry import Registry
-from robustok_hub.published_names import build_with, count_numbered, require, to_ours, to_published
+from robustok_hub.published_names import build_with, count_numbered, read_published, require, to_ours, to_published
 
 _TRUNK = ("blocks.", "norm.", "cls_token", "pos_embed")
 NAMES = [
@@ -60,11 +59,8 @@ class RobusTok(Importer):
         self.config = config
 
     def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        file = read_weights(path)
-        report = {"weights": file.place or "the whole file"}
-        if file.others:
-            report["not read"] = ", ".join(file.others)
-        weights = self._ours(file.weights, report, str(path))
+        published, report = read_published(path)
+        weights = self._ours(published, report, str(path))
         table, tokenizer = build_with(registry, self._table(weights), weights, NAMES, str(path))
         return table, tokenizer, report
 

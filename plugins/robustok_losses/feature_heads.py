@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from robustok_blocks.full_precision import full_precision
 from robustok_core.config import Spec, component
 from robustok_losses.frozen import FrozenMaps
-from robustok_losses.full_precision import full_precision
 
 
 def _odd(_: object, __: object, value: int) -> None:

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
+from robustok_blocks.full_precision import full_precision
 from robustok_core.config import Spec, component
 from robustok_core.distributed import all_gather_rows
 from robustok_core.interfaces import Loss, Reconstruction, Tokenizer
 from robustok_losses.frozen import Frozen
-from robustok_losses.full_precision import full_precision
 
 
 @frozen(kw_only=True)

@@ -10,7 +10,8 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_blocks.weight_files import read_weights
-from robustok_metrics.frozen import FrozenFeatures, is_meta, resize_between, undisturbed
+from robustok_core.draws import seeded
+from robustok_metrics.frozen import FrozenFeatures, is_meta, resize_between
 
 WIDTH = 1280
 NUM_CLASSES = 1000
@@ -60,7 +61,7 @@ class EfficientNetLite0(FrozenFeatures):
         self.config = config
         if config.min_size != STANDARD_MIN_SIZE:
             self.name = f"efficientnet_lite0_at_{config.min_size}"
-        with undisturbed():
+        with seeded("efficientnet_lite0"):
             self.net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         if not is_meta(self):
             _load_packaged_weights(self.net)

@@ -12,8 +12,9 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from robustok_core.checkpoint import load_module
+from robustok_core.draws import seeded
 from robustok_core.files import read_tensors
-from robustok_metrics.frozen import FrozenFeatures, is_meta, undisturbed
+from robustok_metrics.frozen import FrozenFeatures, is_meta
 
 WEIGHTS = "fashion_classifier.safetensors"
 IMAGE_SIZE = 32
@@ -92,7 +93,7 @@ class FashionClassifier(FrozenFeatures):
 
     def __init__(self, config: FashionClassifierConfig) -> None:
         super().__init__()
-        with undisturbed():
+        with seeded("fashion_classifier"):
             self.net = FashionNet()
         if not is_meta(self):
             load_module(self.net, read_tensors(Path(__file__).with_name(WEIGHTS)), "features fashion_classifier")

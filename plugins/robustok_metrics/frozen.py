@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -58,11 +56,3 @@ def resize_between(images: Tensor, at_least: int, at_most: int) -> Tensor:
 def is_meta(module: nn.Module) -> bool:
     """Whether a module was built on the meta device, where there are shapes but no weights to load."""
     return any(tensor.is_meta for tensor in module.state_dict().values())
-
-
-@contextmanager
-def undisturbed(seed: int = 0) -> Iterator[None]:
-    """Random numbers drawn from torch's global generator inside follow from the seed; those after are as before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from robustok_core.draws import derive_seed
+from robustok_blocks.hub import require_hub
+from robustok_core.draws import seeded
 from robustok_core.errors import RobustokError
-from robustok_metrics.frozen import FrozenFeatures, undisturbed
+from robustok_metrics.frozen import FrozenFeatures
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_HINT = 'set weights = "FILE" to a local copy of the weights'
 WEIGHTS_DOC = '"pretrained" (downloaded once), a local file of these weights, or "random" (for tests)'
 
 
@@ -77,9 +77,9 @@ def _network(architecture: str, weights: str, image_size: int) -> Any:
     if not random and weights != "pretrained":
         options["pretrained_cfg_overlay"] = {"file": _existing(weights)}
     elif not random:
-        require_hub(f"timm/{architecture}")
+        require_hub(f"timm/{architecture}", where="features", hint=_HINT)
     try:
-        with undisturbed(derive_seed(architecture)):
+        with seeded(architecture):
             return timm.create_model(architecture, **options)
     except Exception as error:  # the hub's client and torch raise many types; all mean that there are no weights
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -93,20 +93,5 @@ def _existing(weights: str) -> str:
     return str(file)
 
 
-def require_hub(repository: str) -> None:
-    """Raises RobustokError at once where a hub repository is neither here nor in reach: the hub tries for a minute."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    files = ("model.safetensors", "pytorch_model.bin")
-    if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
-        return
-    try:
-        urllib.request.urlopen(constants.ENDPOINT, timeout=10).close()
-    except urllib.error.HTTPError:
-        return  # it answers
-    except OSError as error:
-        raise _no_weights(f"the weights of {repository} are not here and their hub is out of reach: {error}") from error
-
-
 def _no_weights(what: str) -> RobustokError:
-    return RobustokError(what, where="features", hint='set weights = "FILE" to a local copy of the weights')
+    return RobustokError(what, where="features", hint=_HINT)

@@ -11,8 +11,9 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from robustok_blocks.weight_files import read_weights
+from robustok_core.draws import seeded
 from robustok_core.errors import RobustokError
-from robustok_metrics.frozen import FrozenFeatures, undisturbed
+from robustok_metrics.frozen import FrozenFeatures
 
 #: How the SHA-256 of the one true file begins; torch-fidelity and pytorch-fid publish the same bytes.
 SHA256_BEGINS = "6726825d"
@@ -99,7 +100,7 @@ def _network(file: Path) -> nn.Module:
 
     read_weights(file)  # refuses a file that would run code: torch-fidelity reads it without that check
     try:
-        with undisturbed():
+        with seeded("inception"):
             return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file))
     except RuntimeError as error:
         raise RobustokError(

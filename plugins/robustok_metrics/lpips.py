@@ -10,9 +10,9 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_blocks.weight_files import read_weights
+from robustok_core.draws import seeded
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Evaluation, EvaluationContext
-from robustok_metrics.frozen import undisturbed
 from robustok_metrics.mean_of_images import MeanOfImages
 
 _FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
@@ -78,7 +78,7 @@ def _downloaded(config: LPIPSConfig) -> Any:
 def _lpips(network: str, *, random_trunk: bool) -> Any:
     import lpips
 
-    with undisturbed(), warnings.catch_warnings():
+    with seeded("lpips", network), warnings.catch_warnings():
         # lpips calls torchvision in its older way
         warnings.filterwarnings("ignore", message=".*deprecated since 0.13", category=UserWarning)
         return lpips.LPIPS(net=network, pnet_rand=random_trunk, verbose=False)

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.interfaces import Quantizer
 from robustok_core.latents import Latents
-from robustok_quantizers.library import float32, held_whole
+from robustok_quantizers.library import held_whole
 
 
 @frozen(kw_only=True)
@@ -48,7 +49,7 @@ class FSQ(Quantizer):
 
     def quantize(self, z: Tensor) -> Latents:
         """Latents of z (B, N, D); `features` is z as it is rounded, bounded to about [-1, 1]."""
-        with float32(z):
+        with full_precision(z.device):
             rounded, codes = self.library(z.float())
             codes = codes.long()
             return Latents(

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.distributed import all_mean
 from robustok_core.interfaces import Quantizer
 from robustok_core.latents import Latents
-from robustok_quantizers.library import float32, held_whole
+from robustok_quantizers.library import held_whole
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -73,7 +74,7 @@ class LFQ(Quantizer):
 
     def quantize(self, z: Tensor) -> Latents:
         """Latents of z (B, N, D); losses "entropy" and "commitment" in training mode."""
-        with float32(z):
+        with full_precision(z.device):
             compared = self._on_sphere(z.float())
             codes = self.library(z.float()).indices.long()
             codewords = self.lookup(codes)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def held_whole(build: Callable[[], Any]) -> Any:
@@ -23,8 +22,3 @@ def held_whole(build: Callable[[], Any]) -> Any:
             part.register_buffer(name, buffer)
     # Older torch does not count a `with torch.device(...)` in torch.get_default_device().
     return module.to(torch.empty(0).device)
-
-
-def float32(like: Tensor) -> AbstractContextManager[Any]:
-    """No autocast: codes must not depend on the precision of the networks around."""
-    return torch.autocast(like.device.type, enabled=False)

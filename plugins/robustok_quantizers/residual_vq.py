@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Quantizer
 from robustok_core.latents import Latents
-from robustok_quantizers.library import float32, held_whole
+from robustok_quantizers.library import held_whole
 
 #: The largest codebook that is listed.
 _LISTED = 65536
@@ -89,7 +90,7 @@ class ResidualVQ(Quantizer):
 
     def quantize(self, z: Tensor) -> Latents:
         """Latents of z (B, N, D); one loss in training mode, "codebook_and_commitment"."""
-        with float32(z):
+        with full_precision(z.device):
             _, digits, level_losses = self.library(z.float())  # (B, N, Q), (Q,)
         weights = self.config.level_size ** torch.arange(self.config.num_levels, device=z.device)
         codes = (digits.long() * weights).sum(dim=-1)

@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.interfaces import Quantizer
 from robustok_core.latents import Latents
-from robustok_quantizers.library import float32, held_whole
+from robustok_quantizers.library import held_whole
 
 
 @frozen(kw_only=True)
@@ -49,7 +50,7 @@ class SimVQ(Quantizer):
 
     @property
     def codebook(self) -> Tensor:
-        with float32(self.library.frozen_codebook):
+        with full_precision(self.library.frozen_codebook.device):
             return self.library.codebook
 
     def lookup(self, codes: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class SimVQ(Quantizer):
 
     def quantize(self, z: Tensor) -> Latents:
         """Latents of z (B, N, D); one loss in training mode, "codebook_and_commitment"."""
-        with float32(z):
+        with full_precision(z.device):
             _, codes, loss = self.library(z.float())
         losses = {"codebook_and_commitment": loss} if self.training else {}
         return Latents(vectors=straight_through(z.float(), self.lookup(codes)), codes=codes, features=z, losses=losses)

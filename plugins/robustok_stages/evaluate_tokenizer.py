@@ -70,7 +70,7 @@ class EvaluateTokenizer(Stage):
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, float]:
         """One pass over the validation images for all metrics."""
-        tokenizer: Any = context.load("tokenizer").to(context.device)
+        tokenizer: Any = context.load("tokenizer")
         check_size(tokenizer, context)
         images = context.dataset().validation
         count = min(len(images), self.config.limit or len(images))

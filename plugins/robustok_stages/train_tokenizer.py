@@ -11,13 +11,14 @@ from torch import Tensor
 
 from robustok_core.checkpoint import prefixed
 from robustok_core.config import components
+from robustok_core.draws import seeded
 from robustok_core.engine import Trainer, TrainingConfig, learned_state
 from robustok_core.errors import RobustokError
 from robustok_core.files import write_tensors
 from robustok_core.interfaces import Stage
-from robustok_core.loading import steps_per_epoch
+from robustok_core.loading import check_parts, steps_per_epoch
 from robustok_core.optimizer import OptimizerConfig
-from robustok_core.stages import StageContext, save_component, seeded
+from robustok_core.stages import StageContext, save_component
 from robustok_stages.fitting import check_tokenizer
 from robustok_stages.tokenizer_training import TokenizerTask
 
@@ -61,14 +62,7 @@ class TrainTokenizer(Stage):
             for spec in self.config.losses.values():
                 spec.build().prepare(tokenizer)
         steps_per_epoch(context.dataset().train, self.config.batch_size)
-        parts = context.accelerator.num_processes * self.config.accumulation
-        if self.config.batch_size % parts:
-            raise RobustokError(
-                f"batch_size {self.config.batch_size} does not divide into {parts} equal parts "
-                f"({context.accelerator.num_processes} processes x accumulation {self.config.accumulation})",
-                where=f"stage {context.stage}",
-                hint="choose a multiple",
-            )
+        check_parts(self.config.batch_size, context.accelerator.num_processes, self.config.accumulation)
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains, writes the artifact, returns the cost."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from robustok_blocks.hub import require_hub
 from robustok_blocks.weight_files import read_weights
 from robustok_core.errors import RobustokError
 
@@ -42,13 +43,12 @@ def _dinov2(width: int) -> dict[str, Tensor]:
         known = ", ".join(f"{size} ({name})" for size, name in _DINOV2_SIZES.items())
         raise RobustokError(f'init = "dinov2" has no network of width {width}', hint=f"known widths: {known}")
     name = f"vit_{_DINOV2_SIZES[width]}_patch14_dinov2.lvd142m"
+    hint = 'without a network use init = "random", or name a local file of these weights'
+    require_hub(f"timm/{name}", where="tokenizer.init", hint=hint)
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # timm, huggingface_hub and their HTTP clients raise many types
-        raise RobustokError(
-            f"the weights of {name} cannot be fetched: {error}",
-            hint='without a network use init = "random", or name a local file of these weights',
-        ) from error
+        raise RobustokError(f"the weights of {name} cannot be fetched: {error}", hint=hint) from error
 
 
 def _fitted(weights: Mapping[str, Tensor], network: nn.Module, patch_size: int) -> dict[str, Tensor]:

@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import EntryPoint, entry_points
 
 import click
 
 from robustok_core import __version__
 from robustok_core.errors import EXIT_INTERRUPTED, ProblemsError, RobustokError
 
+_RUN = EntryPoint("run", "robustok_core.cli.run:run", "robustok.commands")
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Commands(click.Group):
+    """`run`, and the commands that packages bring: entry points in the group "robustok.commands"."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Names, without loading anything."""
+        return [_RUN.name, *sorted(entry_points(group="robustok.commands").names)]
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        """The command of a name; one that refuses where its package does not load."""
+        for point in [_RUN] if name == _RUN.name else entry_points(group="robustok.commands", name=name):
+            try:
+                return point.load()
+            except Exception as error:  # a package that does not load must not take the other commands along
+                return _broken(name, f"{type(error).__name__}: {error}")
+        return None
+
+
+def _broken(name: str, reason: str) -> click.Command:
+    def refuse() -> None:
+        raise RobustokError(f"the command {name!r} is not in use: {reason}")
+
+    return click.Command(name, callback=refuse, short_help=f"Not in use: {reason}")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="robustok")
 def cli() -> None:
     """Train image tokenizers for generation: latent perturbation, pFID, decoder post-training."""
-
-
-def _add_commands() -> None:
-    from robustok_core.cli.check import check
-    from robustok_core.cli.import_ import export, import_
-    from robustok_core.cli.plugins import plugins
-    from robustok_core.cli.run import run
-
-    for command in (run, check, plugins, import_, export):
-        cli.add_command(command)
-
-
-_add_commands()
 
 
 def main(arguments: list[str] | None = None) -> None:

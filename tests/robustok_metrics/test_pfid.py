@@ -110,13 +110,7 @@ def test_cells_draw_independently(evaluation: Any, pfid: Callable[..., PFID]) ->
 def test_summed_states_of_two_halves_give_the_whole(evaluation: Any, pfid: Callable[..., PFID]) -> None:
     metric = pfid(alphas=(0.5, 0.9), deltas=(3,))
     whole = evaluation.measure(metric)
-    states = []
-    for rows in torch.arange(60).split([20, 40]):
-        evaluation.start(metric)
-        evaluation.update(metric, rows=rows)
-        states.append(metric.state())
-    metric.load_state({name: states[0][name] + states[1][name] for name in states[0]})
-    assert metric.compute() == pytest.approx(whole, rel=1e-9)
+    assert evaluation.measure_in_halves(metric) == pytest.approx(whole, rel=1e-9)
 
 
 def test_real_images_are_seen_once_by_all_metrics_and_not_at_all_with_a_cache(

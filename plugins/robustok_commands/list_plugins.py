@@ -61,12 +61,26 @@ def _show(registry: Any, kind: str, name: str) -> None:
 def _options(config: type, indent: str) -> None:
     import attrs
 
-    from robustok_core.config import default_of, nested_config, type_name
+    from robustok_core.config import nested_config, type_name
 
     for option in attrs.fields(attrs.resolve_types(config)):
         kind = option.metadata.get("kind")
         wanted = f"a {kind}" if kind else type_name(option.type)
-        click.echo(f"{indent}{option.name} ({wanted}, {default_of(option)}): {option.metadata.get('doc', '')}")
+        click.echo(f"{indent}{option.name} ({wanted}, {_default(option)}): {option.metadata.get('doc', '')}")
         nested = None if kind else nested_config(option.type)
         if nested is not None:
             _options(nested, indent + "    ")
+
+
+def _default(option: Any) -> str:
+    """A field's default as it is listed: "required", or its value."""
+    import attrs
+
+    from robustok_core.config import plain
+
+    if option.metadata.get("table") is not None:
+        return f"default {dict(option.metadata['table'])!r}"
+    if option.default is attrs.NOTHING:
+        return "required"
+    value = option.default.factory() if isinstance(option.default, attrs.Factory) else option.default  # type: ignore[arg-type]
+    return f"default {plain(value)!r}"

@@ -1,0 +1,1 @@
+"""The commands of `robustok` besides `run`, one file each; entry points in the group "robustok.commands"."""

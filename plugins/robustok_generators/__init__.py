@@ -1,0 +1,1 @@
+"""Generators of latents: autoregressive and masked transformers."""
