@@ -104,7 +104,7 @@ class RunFolder:
 
 
 def find_artifact(path: Path, name: str) -> Path:
-    """The folder of an artifact: `path` itself, or the current one of a run's folder.
+    """The folder of an artifact: `path` itself, or the newest one that a run's folder holds or was given by [load].
 
     Raises:
         RobustokError: where there is none.
@@ -118,10 +118,12 @@ def find_artifact(path: Path, name: str) -> Path:
         hint = "name the folder of a run, or of an artifact in it"
         raise RobustokError("this is no run folder", where=str(path), hint=hint)
     record = read_json(path / RUN_FILE)
-    for stage, fingerprint in record.get("current", {}).items():
+    for stage, fingerprint in reversed(record.get("current", {}).items()):
         entry = record["stages"].get(f"{stage}-{fingerprint}", {})
         if entry.get("state") == "done" and name in entry.get("makes", []):
             return path / "artifacts" / f"{name}-{fingerprint}"
+    if name in record.get("inputs", {}):
+        return Path(record["inputs"][name])
     raise RobustokError(f"this run has no finished {name}", where=str(path), hint="let the run finish first")
 
 

@@ -159,6 +159,10 @@ class Trainer:
         """A player's optimiser state by parameter name."""
         return checkpoint.optimizer_tensors(self._optimizers[player], list(self._parameters[player]))
 
+    def adopt_optimizer_state(self, player: str, tensors: Mapping[str, Tensor]) -> None:
+        """Begins with the optimiser state that a player had in another training (`optimizer_state`)."""
+        checkpoint.load_optimizer_tensors(self._optimizers[player], list(self._parameters[player]), tensors)
+
     def run(self) -> None:
         """Trains to the end.
 
@@ -346,9 +350,8 @@ class Trainer:
         where = str(self.context.checkpoints)
         for name, module in self._modules().items():
             load_learned(module, checkpoint.part(tensors, f"module/{name}/"), where)
-        for name, optimizer in self._optimizers.items():
-            held = checkpoint.part(tensors, f"optimizer/{name}/")
-            checkpoint.load_optimizer_tensors(optimizer, list(self._parameters[name]), held)
+        for name in self._optimizers:
+            self.adopt_optimizer_state(name, checkpoint.part(tensors, f"optimizer/{name}/"))
         if self.accelerator.scaler is not None and values["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(values["scaler"])
         self.context.forget_log_after(values["step"])

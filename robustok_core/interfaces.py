@@ -479,15 +479,28 @@ class Generator(Component, nn.Module, ABC):
 
 
 class PostTrainer(Component, ABC):
-    """Adapts a trained tokenizer's decoder to what a generator makes (paper section 4)."""
+    """Adapts a trained tokenizer to what a generator makes (paper section 4). Built as `PostTrainer(config)`.
+
+    It says what a pair is and what is trained; the stage `post_train` keeps the pairs, trains and measures.
+    """
 
     @abstractmethod
-    def make_pairs(self, context: StageContext) -> None:
-        """Makes pairs of a generated latent and the real image it came from."""
+    def pair(
+        self, tokenizer: Tokenizer, generator: Generator, real: LatentBatch, *, draws: Draws, sigma: float
+    ) -> Latents:
+        """The latents from which the tokenizer is to draw the real images again: codes, or vectors.
+
+        Args:
+            tokenizer: as it came from main training.
+            generator: trained on its latents.
+            real: latents of the real images, which the generator preserves to a share sigma.
+            draws: one row an image.
+            sigma: in [0, 1].
+        """
 
     @abstractmethod
-    def adapt(self, context: StageContext) -> Mapping[str, float]:
-        """Trains the decoder on the pairs and returns what it measured."""
+    def trained(self, tokenizer: Tokenizer) -> Sequence[nn.Module]:
+        """The parts of the tokenizer that are trained; the stage freezes the rest, buffers included."""
 
 
 # --- measuring ----------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ class _Run:
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed, **surroundings()}
             self.folder.record["processes"] = self.accelerator.num_processes
-            self.folder.record["current"] = {}
+            self.folder.record |= {"current": {}, "inputs": {}}
             if self.folder.write_current("recipe.toml", self.recipe.toml()):
                 self.folder.set_aside("results.json")  # it belongs to the recipe that was there
             self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
@@ -169,14 +169,15 @@ class _Run:
         path = Path(load.path)
         if load.importer is None:
             folder = find_artifact(path, name)
-            self.artifacts[name] = (folder, content_fingerprint(folder))
-            return
-        fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
-        folder = self.folder.artifact(name, fingerprint)
-        if self.main and not folder.exists():
-            import_component(self.registry, load, name, folder)
-        barrier()
+            fingerprint = content_fingerprint(folder)
+        else:
+            fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
+            folder = self.folder.artifact(name, fingerprint)
+            if self.main and not folder.exists():
+                import_component(self.registry, load, name, folder)
+            barrier()
         self.artifacts[name] = (folder, fingerprint)
+        self.folder.record.setdefault("inputs", {})[name] = str(folder.resolve())
 
     def _fingerprint(self, stage: NamedStage) -> str:
         kind = stage.spec.factory

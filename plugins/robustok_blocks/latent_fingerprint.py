@@ -1,0 +1,24 @@
+"""Which latents a tokenizer makes, as a hash: what a generator trained on them depends on."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from robustok_core.interfaces import Tokenizer
+
+
+def latent_fingerprint(tokenizer: Tokenizer) -> str:
+    """16 hexadecimal digits over all weights and buffers in front of the decoder (encoder, projection, codebook).
+
+    A post-trained tokenizer has the fingerprint of the one it came from: its codes mean the same.
+    """
+    behind = {id(tensor) for tensor in [*tokenizer.decoder.parameters(), *tokenizer.decoder.buffers()]}
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tokenizer.state_dict(keep_vars=True).items()):
+        if id(tensor) not in behind:
+            held = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {held.dtype} {tuple(held.shape)}".encode())
+            digest.update(held.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
