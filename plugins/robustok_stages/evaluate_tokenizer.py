@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from attrs import field, frozen, validators
 
+from robustok_blocks.picture import save_rows
 from robustok_core.config import Spec, components
 from robustok_core.distributed import all_sum, rank, world_size
 from robustok_core.draws import Draws
@@ -17,7 +18,6 @@ from robustok_core.loading import evaluation_batches
 from robustok_core.progress import StepProgress
 from robustok_core.stages import StageContext
 from robustok_stages.fitting import check_size, check_tokenizer
-from robustok_stages.picture import save_rows
 
 
 @frozen(kw_only=True)
