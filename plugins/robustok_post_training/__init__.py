@@ -1,0 +1,1 @@
+"""Post-training: what adapts a tokenizer to the latents that a generator makes."""

@@ -1,0 +1,68 @@
+"""Sigma-preserving post-training of the decoder (paper section 4).
+
+A generator goes along a real image's latents and preserves a share sigma of them: an autoregressive one
+keeps each token with probability sigma, a diffusion model starts at time 1 - sigma. The decoder learns to
+draw the real image from what comes out; encoder, projection and codebook stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from attrs import field, frozen
+from torch import nn
+
+from robustok_core.draws import Draws
+from robustok_core.images import from_uint8, to_uint8
+from robustok_core.interfaces import Generator, Guidance, LatentBatch, PostTrainer, Tokenizer
+from robustok_core.latents import Keep, Latents
+
+
+@frozen(kw_only=True)
+class DecoderConfig:
+    """What a pair is made of."""
+
+    pairs: Literal["images", "latents"] = field(
+        default="images",
+        metadata={
+            "doc": 'what the decoder reads: "images", the re-encoded 8-bit picture of the generated latents (the '
+            'paper\'s); "latents", the generated latents themselves'
+        },
+    )
+    guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: guidance while the pairs are made"})
+    sampling: dict[str, Any] = field(
+        factory=dict, metadata={"doc": "table: options of the generator's sampler while the pairs are made"}
+    )
+
+
+class Decoder(PostTrainer):
+    """Trains everything behind the quantizer on pairs of sigma-preserving latents and their real images."""
+
+    Config = DecoderConfig
+
+    def __init__(self, config: DecoderConfig) -> None:
+        self.config = config
+
+    @torch.no_grad()
+    def pair(
+        self, tokenizer: Tokenizer, generator: Generator, real: LatentBatch, *, draws: Draws, sigma: float
+    ) -> Latents:
+        generated = generator.sample(
+            real.labels,
+            draws,
+            guidance=self.config.guidance,
+            keep=Keep(latents=real.latents, sigma=sigma),
+            sampling=generator.Sampling(**self.config.sampling),
+        )
+        if self.config.pairs == "latents":
+            return generated
+        # The picture is not augmented and the encoder is frozen: encoded once here, it is what training would
+        # encode from a stored PNG each time.
+        picture = from_uint8(to_uint8(tokenizer.decode(generated)))
+        encoded = tokenizer.encode(picture)
+        return Latents(codes=encoded.codes) if encoded.codes is not None else Latents(vectors=encoded.vectors)
+
+    def trained(self, tokenizer: Tokenizer) -> Sequence[nn.Module]:
+        return list(tokenizer.decoder)
