@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
+from robustok_generators.maskgit import MaskGIT
 
 
 @hookimpl
 def robustok_register(register: Register) -> None:
-    """Nothing yet."""
+    """The generators of this package."""
+    register("generator", "maskgit", MaskGIT)

@@ -1,0 +1,271 @@
+"""MaskGIT: a bidirectional transformer that fills in masked tokens, many at a time (arXiv 2202.04200).
+
+Training masks a random share of an image's tokens and asks for them. Sampling begins with all tokens masked;
+each step draws every masked token, keeps the draws that the model is surest of, and masks the others again, so
+that after a share s of the steps cos(pi s / 2) of the tokens are still masked.
+
+Beyond the paper: pre-norm blocks, no projection before the head, and guidance by a null class. Dropout acts on
+the embedded tokens and on what each branch adds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen, validators
+from einops import rearrange
+from torch import Tensor, nn
+
+from robustok_blocks.transformer import Attention, Mlp
+from robustok_core.draws import Draws
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Generator, Guidance
+from robustok_core.latents import Keep, Latents, LatentSpace
+
+#: Width, depth and number of heads. B is the paper's.
+PRESETS: Mapping[str, tuple[int, int, int]] = {"B": (768, 24, 8), "L": (1024, 24, 16)}
+
+_count = validators.optional(validators.ge(1))
+_rate = validators.and_(validators.ge(0.0), validators.lt(1.0))
+
+
+@frozen(kw_only=True)
+class MaskGITConfig:
+    """Options of `maskgit`; the defaults are the paper's, with label dropout for guidance."""
+
+    preset: Literal["B", "L"] = field(
+        default="B",
+        validator=validators.in_(tuple(PRESETS)),
+        metadata={"doc": "B: width 768, depth 24, 8 heads (paper); L: 1024, 24, 16; the sizes below replace its own"},
+    )
+    width: int | None = field(default=None, validator=_count, metadata={"doc": "numbers per token in the transformer"})
+    depth: int | None = field(default=None, validator=_count, metadata={"doc": "blocks"})
+    num_heads: int | None = field(default=None, validator=_count, metadata={"doc": "attention heads"})
+    mlp_width: int | None = field(
+        default=None, validator=_count, metadata={"doc": "hidden width of the MLPs; left out: 4 times the width"}
+    )
+    dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "share of hidden values dropped in training"})
+    label_dropout: float = field(
+        default=0.1, validator=_rate, metadata={"doc": "share of training images without their label; 0: no guidance"}
+    )
+    label_smoothing: float = field(
+        default=0.1, validator=_rate, metadata={"doc": "share of the target that is spread over all codes"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        width, _, num_heads, _ = self.sizes
+        if width % num_heads:
+            raise ValueError(f"width {width} is no multiple of num_heads {num_heads}")
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Width, depth, number of heads and width of the MLPs."""
+        width, depth, num_heads = PRESETS[self.preset]
+        width = self.width or width
+        return width, self.depth or depth, self.num_heads or num_heads, self.mlp_width or 4 * width
+
+
+@frozen(kw_only=True)
+class MaskGITSampling:
+    """Options of the sampler; the defaults are the paper's for 256 x 256 images."""
+
+    steps: int = field(default=8, validator=validators.ge(1), metadata={"doc": "passes through the transformer"})
+    temperature: float = field(
+        default=1.0, validator=validators.gt(0.0), metadata={"doc": "of the tokens: below 1 draws likelier ones"}
+    )
+    choice_temperature: float = field(
+        default=4.5,
+        validator=validators.ge(0.0),
+        metadata={"doc": "of the choice of tokens to keep, falls linearly to 0 at the last step"},
+    )
+
+
+class MaskedBlock(nn.Module):
+    """Attention and MLP, each normalised before and dropped out after."""
+
+    def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, num_heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, mlp_width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) to the same shape."""
+        x = x + self.dropout(self.attn(self.norm1(x)))
+        return x + self.dropout(self.mlp(self.norm2(x)))
+
+
+class MaskGIT(Generator):
+    """Predicts masked tokens from the others and the class, which stands before them as a token of its own.
+
+    Raises:
+        RobustokError: where the latent space has no codes.
+    """
+
+    Config = MaskGITConfig
+    Sampling = MaskGITSampling
+    not_decayed = ("positions", "token_embedding.weight", "label_embedding.weight")
+
+    def __init__(self, config: MaskGITConfig, space: LatentSpace, num_classes: int) -> None:
+        super().__init__()
+        if space.codebook_size is None:
+            raise RobustokError(
+                f"maskgit generates codes, and this latent space has none ({space.describe()})",
+                where="generator.use",
+                hint="take a tokenizer with a quantizer",
+            )
+        self.config, self.space, self.num_classes = config, space, num_classes
+        self.mask_code, self.null_label = space.codebook_size, num_classes
+        self.knows_null_class = config.label_dropout > 0.0
+        width, depth, num_heads, mlp_width = config.sizes
+        self.token_embedding = nn.Embedding(space.codebook_size + 1, width)
+        self.label_embedding = nn.Embedding(num_classes + 1, width)
+        self.positions = nn.Parameter(torch.zeros(1, 1 + space.num_tokens, width))
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(MaskedBlock(width, num_heads, mlp_width, config.dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, space.codebook_size)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """The paper's random weights: truncated normal of deviation 0.02, biases 0."""
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """(B, N, K) logits from tokens (B, N) in [0, K], K being the mask, and labels (B,), num_classes being none."""
+        x = torch.cat([self.label_embedding(labels)[:, None], self.token_embedding(tokens)], dim=1)
+        x = self.dropout(x + self.positions)  # (B, 1 + N, D)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x[:, 1:]))
+
+    def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
+        """The cross entropy of the masked tokens, averaged over those of the global batch (equation 1).
+
+        So the mean over processes and micro-batches is what one batch would give, though they mask different
+        numbers of tokens.
+        """
+        codes = _codes(latents)
+        masked, average = mask_tokens(draws.child("mask"), codes.shape[1])
+        tokens = torch.where(masked, self.mask_code, codes)
+        logits = self(tokens, self._drop_labels(labels, draws.child("label_dropout")))
+        each = F.cross_entropy(
+            rearrange(logits, "b n k -> b k n").float(),
+            codes,
+            reduction="none",
+            label_smoothing=self.config.label_smoothing,
+        )  # (B, N)
+        return {"cross_entropy": (each * masked).sum() / (average * len(codes))}
+
+    def _drop_labels(self, labels: Tensor, draws: Draws) -> Tensor:
+        """(B,) the labels, in training some of them replaced by the null class."""
+        if not self.training:
+            return labels
+        return torch.where(draws.uniform() < self.config.label_dropout, self.null_label, labels)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        labels: Tensor,
+        draws: Draws,
+        *,
+        guidance: Guidance,
+        keep: Keep | None = None,
+        sampling: MaskGITSampling | None = None,
+    ) -> Latents:
+        """Fills in masked tokens step by step (section 3.2); sample i depends on its label and row i of the draws.
+
+        With `keep`, each token of the real latents is kept with probability sigma: it is known from the beginning
+        and never drawn, and the schedule runs over the tokens that are left.
+        """
+        self.check_guidance(guidance)
+        sampling = MaskGITSampling() if sampling is None else sampling
+        tokens = self._start(draws.child("keep"), keep)  # (B, N)
+        to_draw = (tokens == self.mask_code).sum(dim=1)  # (B,)
+        for step in range(sampling.steps):
+            logits = self._guided(tokens, labels, guidance.weight(step / sampling.steps))
+            left = scheduled(to_draw, (step + 1) / sampling.steps, self.space.num_tokens)
+            tokens = self._advance(tokens, logits, left, step, draws.child("step", step), sampling)
+        return Latents(codes=tokens)
+
+    def _start(self, draws: Draws, keep: Keep | None) -> Tensor:
+        """(B, N) what is known before the first step; all else is masked."""
+        shape = (len(draws.indices), self.space.num_tokens)
+        masks = torch.full(shape, self.mask_code, dtype=torch.int64, device=draws.indices.device)
+        if keep is None:
+            return masks
+        return torch.where(draws.uniform(self.space.num_tokens) < keep.sigma, _codes(keep.latents), masks)
+
+    def _guided(self, tokens: Tensor, labels: Tensor, weight: float) -> Tensor:
+        """(B, N, K) float32 logits; guided ones need a second row for each sample."""
+        if weight == 1.0:
+            return self(tokens, labels).float()
+        nothing = torch.full_like(labels, self.null_label)
+        both = self(torch.cat([tokens, tokens]), torch.cat([labels, nothing])).float()
+        conditional, unconditional = both.chunk(2)
+        return unconditional + weight * (conditional - unconditional)
+
+    def _advance(
+        self, tokens: Tensor, logits: Tensor, left: Tensor, step: int, draws: Draws, sampling: MaskGITSampling
+    ) -> Tensor:
+        """(B, N) the tokens after a step, `left` (B,) of them masked: those whose draws the model is least sure of."""
+        unknown = tokens == self.mask_code
+        drawn = draw_codes(logits / sampling.temperature, draws.child("token").uniform(tokens.shape[1]))
+        sure = logits.log_softmax(dim=-1).gather(-1, drawn[..., None])[..., 0]  # (B, N)
+        temperature = sampling.choice_temperature * (1.0 - (step + 1) / sampling.steps)
+        sure = sure + temperature * gumbel(draws.child("choice").uniform(tokens.shape[1]))
+        rank = sure.masked_fill(~unknown, math.inf).argsort(dim=1, stable=True).argsort(dim=1)
+        masked_again = rank < left[:, None]
+        return torch.where(masked_again, self.mask_code, torch.where(unknown, drawn, tokens))
+
+
+def mask_tokens(draws: Draws, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """Chooses the tokens to mask in training: a share cos(pi u / 2) of each image's, rounded up, u uniform in [0, 1).
+
+    Returns:
+        (B, N) bool, True where masked; and the average number of masked tokens over all `draws.total` images.
+    """
+    everyone = attrs.evolve(draws, indices=torch.arange(draws.total, device=draws.indices.device))
+    ratios = torch.cos(0.5 * math.pi * everyone.child("ratio").uniform())
+    counts = (ratios * num_tokens).ceil().clamp(min=1)  # (total,)
+    shuffled = draws.child("tokens").bits(num_tokens).argsort(dim=1)  # a random permutation of [0, N) in each row
+    return shuffled < counts[draws.indices, None], counts.mean()
+
+
+def scheduled(to_draw: Tensor, done: float, num_tokens: int) -> Tensor:
+    """(B,) int64: how many of `to_draw` (B,) in [0, N] tokens are masked when a share `done` of the steps is done.
+
+    The cosine's share, rounded down; looked up, for devices without float64, where 0.5 of 4 could come to 1.
+    """
+    ratio = math.cos(0.5 * math.pi * done)
+    return torch.tensor([int(count * ratio) for count in range(num_tokens + 1)], device=to_draw.device)[to_draw]
+
+
+def draw_codes(logits: Tensor, uniform: Tensor) -> Tensor:
+    """(B, N) int64 drawn from softmax(logits (B, N, K)) by the inverse of its distribution at uniform (B, N)."""
+    reached = logits.softmax(dim=-1).cumsum(dim=-1)
+    # A uniform below 1 stays below the last value, which is 1 up to rounding, so there is always a code beyond it.
+    return torch.searchsorted(reached, uniform[..., None] * reached[..., -1:], right=True)[..., 0]
+
+
+def gumbel(uniform: Tensor) -> Tensor:
+    """Standard Gumbel noise, finite, from uniform numbers in [0, 1)."""
+    return -torch.log(-torch.log(uniform.clamp(min=2.0**-25)))
+
+
+def _codes(latents: Latents) -> Tensor:
+    if latents.codes is None:
+        raise ValueError("maskgit reads codes, and these latents have none")
+    return latents.codes
