@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor
 
 from robustok_core.checkpoint import part, prefixed
@@ -17,16 +17,12 @@ from robustok_metrics.reference_statistics import ReferenceStatistics, sums_devi
 
 @frozen(kw_only=True)
 class FrechetConfig:
-    """Whose features, and of what images."""
+    """Whose features."""
 
     features: Spec = component(
         "features",
         doc="the network that sees; must not be the one that a loss trained against",
         default={"use": "efficientnet_lite0"},
-    )
-    samples: bool = field(
-        default=False,
-        metadata={"doc": "the images of the pass are a generator's, not reconstructions: names begin with g"},
     )
 
 
@@ -39,7 +35,7 @@ class Frechet(Metric):
     """
 
     Config = FrechetConfig
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"rfid": False, "rfd": False, "gfid": False, "gfd": False}
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"rfid": False, "rfd": False}
 
     def __init__(self, config: FrechetConfig) -> None:
         self.config = config
@@ -62,7 +58,7 @@ class Frechet(Metric):
 
     def compute(self) -> Mapping[str, float]:
         distance = frechet_distance(self.reference.moments(), self.sums.moments())
-        name = frechet_name("g" if self.config.samples else "r", self.features)
+        name = frechet_name("r", self.features)
         return {name: distance, f"{name}_num_images": float(self.reference.num_images)}
 
 

@@ -57,7 +57,7 @@ class FeatureSums:
 
 @frozen(kw_only=True, eq=False)
 class Moments:
-    """A normal distribution: count images gave this mean (F,) and covariance (F, F)."""
+    """A normal distribution: count images (0: unknown) gave this mean (F,) and covariance (F, F)."""
 
     count: int
     mean: Tensor
@@ -71,19 +71,28 @@ class Moments:
 
 
 def frechet_distance(reference: Moments, other: Moments) -> float:
-    """|m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)).
+    """The distance between two sets of equally many images, such as reconstructions and their originals.
 
-    The last trace is the sum of the square roots of the eigenvalues of R C2 R with R = C1^(1/2): a
-    symmetric problem, exact for singular covariances too. `reference.root` is computed once.
-
-    The distance is biased upwards by an amount that falls with the number of images, so distances of
-    different numbers of images are not comparable: pass moments of equal counts.
+    It is biased upwards by an amount that falls with the number of images, so distances of different
+    numbers of images are not comparable: pass moments of equal counts.
 
     Raises:
         ValueError: where the counts differ.
     """
     if reference.count != other.count:
         raise ValueError(f"moments of {reference.count} and of {other.count} images are not compared")
+    return distance_between(reference, other)
+
+
+def distance_between(reference: Moments, other: Moments) -> float:
+    """|m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)), whatever number of images gave the moments.
+
+    A generator's samples may be more or fewer than the images they are judged by. The bias then depends on both
+    numbers, and two such distances are comparable where both are the same.
+
+    The last trace is the sum of the square roots of the eigenvalues of R C2 R with R = C1^(1/2): a
+    symmetric problem, exact for singular covariances too. `reference.root` is computed once.
+    """
     root = reference.root
     inner = root @ other.covariance @ root
     overlap = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp(min=0).sqrt().sum()

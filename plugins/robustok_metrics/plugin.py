@@ -10,9 +10,13 @@ from robustok_metrics.efficientnet_lite0 import EfficientNetLite0
 from robustok_metrics.fashion_classifier import FashionClassifier
 from robustok_metrics.frechet import Frechet
 from robustok_metrics.inception import Inception
+from robustok_metrics.inception_score import InceptionScore
+from robustok_metrics.kid import KID
 from robustok_metrics.lpips import LPIPS
 from robustok_metrics.pfid import PFID
+from robustok_metrics.precision_recall import PrecisionRecall
 from robustok_metrics.psnr import PSNR
+from robustok_metrics.sample_frechet import SampleFrechet
 from robustok_metrics.ssim import SSIM
 
 
@@ -29,3 +33,7 @@ def robustok_register(register: Register) -> None:
     register("metric", "ssim", SSIM)
     register("metric", "lpips", LPIPS)
     register("metric", "codebook_usage", CodebookUsage)
+    register("sample_metric", "frechet", SampleFrechet)
+    register("sample_metric", "inception_score", InceptionScore)
+    register("sample_metric", "precision_recall", PrecisionRecall)
+    register("sample_metric", "kid", KID)

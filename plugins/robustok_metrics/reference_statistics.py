@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from robustok_core.distributed import all_sum, rank
+from robustok_blocks.shared_cache import found_by_all, write_whole
+from robustok_core.distributed import rank
 from robustok_core.errors import RunError
-from robustok_core.files import read_tensors, write_tensors, writing
+from robustok_core.files import read_tensors
 from robustok_core.interfaces import Evaluation, EvaluationContext, Features
 from robustok_metrics.frechet_distance import FeatureSums, Moments
 
@@ -35,7 +35,7 @@ class ReferenceStatistics:
         self.num_images = num_images
         self.sums = FeatureSums(features.width, sums_device(context.device))
         self._file = _cache_file(context, features, num_images)
-        self.cached = _on_all_processes(self._file is not None and self._file.is_file())
+        self.cached = found_by_all(self._file)
         if self.cached:
             assert self._file is not None
             self.sums.load_state(read_tensors(self._file))
@@ -64,7 +64,7 @@ class ReferenceStatistics:
         if moments.count != self.num_images:
             raise RunError(f"the pass should have seen {self.num_images} images and saw {moments.count}")
         if self._file is not None and rank() == 0 and not self._file.is_file():
-            _write_whole(self._file, self.sums.state())
+            write_whole(self._file, self.sums.state())
         return moments
 
 
@@ -79,26 +79,3 @@ def _cache_file(context: EvaluationContext, features: Features, num_images: int)
     content = (context.source, context.num_images, num_images, features.fingerprint)
     key = hashlib.sha256(repr(content).encode()).hexdigest()[:24]
     return context.cache / f"reference_{features.name}_{num_images}_{key}.safetensors"
-
-
-def _on_all_processes(found: bool) -> bool:
-    missing = torch.tensor([0 if found else 1], device=_communication_device())
-    return all_sum(missing).item() == 0
-
-
-def _communication_device() -> torch.device:
-    nccl = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.device("cuda" if nccl and torch.distributed.get_backend() == "nccl" else "cpu")
-
-
-def _write_whole(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes aside under a name of this process, then renames: other runs may share the cache."""
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        write_tensors(aside, tensors)
-        with writing(file):
-            aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)

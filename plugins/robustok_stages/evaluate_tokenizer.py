@@ -9,11 +9,12 @@ import torch
 from attrs import field, frozen, validators
 
 from robustok_blocks.picture import save_rows
-from robustok_core.config import Spec, components
+from robustok_blocks.populations import SharedFeatures
+from robustok_core.config import components
 from robustok_core.distributed import all_sum, rank, world_size
 from robustok_core.draws import Draws
 from robustok_core.images import from_uint8, to_uint8
-from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Images, Metric, Stage, Tokenizer
+from robustok_core.interfaces import Evaluation, EvaluationContext, Images, Metric, Stage, Tokenizer
 from robustok_core.loading import evaluation_batches
 from robustok_core.progress import StepProgress
 from robustok_core.stages import StageContext
@@ -134,18 +135,3 @@ class EvaluateTokenizer(Stage):
             )
             rows[f"70 % of the tokens perturbed, delta {delta}"] = tokenizer.decode(perturbed)
         save_rows(file, {name: to_uint8(row) for name, row in rows.items()})
-
-
-class SharedFeatures:
-    """Gives one network to all metrics that ask for the same one."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._built: dict[str, Features] = {}
-
-    def __call__(self, spec: Spec) -> Features:
-        """The network of a configuration, built at the first call."""
-        key = repr(spec.table())
-        if key not in self._built:
-            self._built[key] = spec.build().to(self._device)
-        return self._built[key]

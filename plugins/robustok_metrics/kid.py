@@ -1,0 +1,69 @@
+"""Sample metric `kid`: the kernel distance of generated images from real ones (Bińkowski et al. 2018).
+
+The unbiased squared maximum mean discrepancy with the kernel (x y / F + 1)^3, over random subsets of both sets,
+through torch-fidelity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from attrs import field, frozen, validators
+
+from robustok_blocks.populations import network_of
+from robustok_core.config import Spec, component
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Population, SampleMetric
+
+
+@frozen(kw_only=True)
+class KIDConfig:
+    """Whose features, and how many of them at once."""
+
+    features: Spec = component("features", doc="the network that sees", default={"use": "efficientnet_lite0"})
+    subsets: int = field(
+        default=100, validator=validators.ge(1), metadata={"doc": "random subsets whose distances are averaged"}
+    )
+    subset_size: int = field(
+        default=1000, validator=validators.ge(2), metadata={"doc": "images of each set in a subset"}
+    )
+
+
+class KID(SampleMetric):
+    """Results: `kid` where the features are the published Inception's, else `kd_FEATURES`.
+
+    Beside it stand `..._std`, over the subsets, and `..._num_images`. It has no bias, so it may be a little below 0,
+    and sets of few images are compared fairly, if not precisely.
+    """
+
+    Config = KIDConfig
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"kid": False, "kd": False}
+
+    def __init__(self, config: KIDConfig) -> None:
+        self.config = config
+
+    def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
+        """The distance.
+
+        Raises:
+            RobustokError: a set is smaller than a subset, or the reference has no images.
+        """
+        from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
+        network = self.config.features
+        drawn, real = samples.features(network), reference.features(network)
+        for population, found in ((samples, drawn), (reference, real)):
+            if len(found) < self.config.subset_size:
+                what = f"{len(found)} images hold no subset of {self.config.subset_size}"
+                raise RobustokError(what, where=population.name, hint="set subset_size of kid lower")
+        options = {"kid_subsets": self.config.subsets, "kid_subset_size": self.config.subset_size, "verbose": False}
+        # in float64: the distance is a small difference of sums of cubes
+        distances = kid_features_to_metric(drawn.double(), real.double(), **options)
+        seen_by = network_of(network, samples).name
+        name = "kid" if seen_by == "inception" else f"kd_{seen_by}"
+        return {
+            name: distances[KEY_METRIC_KID_MEAN],
+            f"{name}_std": distances[KEY_METRIC_KID_STD],
+            f"{name}_num_images": float(len(samples)),
+        }

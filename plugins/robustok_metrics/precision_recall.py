@@ -1,0 +1,106 @@
+"""Sample metric `precision_recall`: shares of samples among the real images, and of real ones among the samples.
+
+A set's manifold is the union of balls around its points, each as wide as the distance to the k-th nearest of the
+others (Kynkäänniemi et al. 2019, equations 1 and 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from robustok_blocks.populations import network_of
+from robustok_core.config import Spec, component
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Features, Population, SampleMetric
+from robustok_metrics.reference_statistics import sums_device
+
+#: Distances held at once: 128 MiB in float64.
+_DISTANCES_AT_ONCE = 2**24
+#: Squared distances below this share of the points' squared lengths are rounding: the points are the same.
+_SAME = 1e-12
+
+
+@frozen(kw_only=True)
+class PrecisionRecallConfig:
+    """Whose features, and how wide a ball is."""
+
+    features: Spec = component("features", doc="the network that sees", default={"use": "efficientnet_lite0"})
+    neighbours: int = field(
+        default=3, validator=validators.ge(1), metadata={"doc": "k: a ball reaches to the k-th nearest other image"}
+    )
+
+
+class PrecisionRecall(SampleMetric):
+    """Results: `precision_FEATURES` and `recall_FEATURES`, with `..._num_images` and `..._num_reference_images`.
+
+    Both change with both numbers: more reference images make smaller balls. ADM's numbers are of 50,000 samples and
+    10,000 reference images.
+    """
+
+    Config = PrecisionRecallConfig
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"precision": True, "recall": True}
+
+    def __init__(self, config: PrecisionRecallConfig) -> None:
+        self.config = config
+
+    def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
+        """The two shares.
+
+        Raises:
+            RobustokError: there are too few images, or the reference has none.
+        """
+        network = self.config.features
+        drawn, real = samples.features(network), reference.features(network)
+        for population, found in ((samples, drawn), (reference, real)):
+            if len(found) <= self.config.neighbours:
+                what = f"{len(found)} images have no {self.config.neighbours} neighbours each"
+                raise RobustokError(what, where=population.name, hint="take more images")
+        net = network_of(network, samples)
+        precision, recall = precision_and_recall(drawn, real, self.config.neighbours, device=_device_of(net))
+        numbers = {"num_images": float(len(drawn)), "num_reference_images": float(len(real))}
+        results = {f"precision_{net.name}": precision, f"recall_{net.name}": recall}
+        return results | {f"{name}_{what}": number for name in results for what, number in numbers.items()}
+
+
+def precision_and_recall(
+    drawn: Tensor, real: Tensor, neighbours: int = 3, *, device: torch.device | str = "cpu"
+) -> tuple[float, float]:
+    """Precision and recall of features drawn (n, F) against real (m, F), both of more rows than `neighbours`.
+
+    Distances are in float64, of features less the mean of the real ones: torch's in float32 have errors as large as
+    the distances between near neighbours. They are never all held at once.
+    """
+    centre = real.to(device, torch.float64).mean(0)
+    ours, theirs = (rows.to(device, torch.float64) - centre for rows in (drawn, real))
+    precision = _share_inside(ours, theirs, _radii(theirs, neighbours))
+    recall = _share_inside(theirs, ours, _radii(ours, neighbours))
+    return precision, recall
+
+
+def _radii(points: Tensor, neighbours: int) -> Tensor:
+    """(n,) squared distance of each point to the k-th nearest of the others; the nearest of all is itself."""
+    return torch.cat([part.kthvalue(neighbours + 1).values for part in _squared_distances(points, points)])
+
+
+def _share_inside(points: Tensor, centres: Tensor, radii: Tensor) -> float:
+    """The share of points (n, F) that lie in any ball."""
+    inside = torch.cat([(part <= radii).any(dim=1) for part in _squared_distances(points, centres)])
+    return float(inside.double().mean())
+
+
+def _squared_distances(points: Tensor, centres: Tensor) -> Iterator[Tensor]:
+    """(rows, m) squared distances of points (n, F) from centres (m, F), in parts; 0 where the two are the same."""
+    lengths = centres.square().sum(1)
+    for part in points.split(max(1, _DISTANCES_AT_ONCE // len(centres))):
+        together = part.square().sum(1, keepdim=True) + lengths
+        found = torch.addmm(together, part, centres.T, alpha=-2.0)
+        yield found.masked_fill_(found < _SAME * together, 0.0)
+
+
+def _device_of(net: Features) -> torch.device:
+    return sums_device(next((parameter.device for parameter in net.parameters()), torch.device("cpu")))

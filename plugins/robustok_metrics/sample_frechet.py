@@ -1,0 +1,60 @@
+"""Sample metric `frechet`: the Fréchet distance of generated images from real ones (gFID; Heusel et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from attrs import frozen
+
+from robustok_blocks.populations import network_of
+from robustok_core.config import Spec, component
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Population, SampleMetric
+from robustok_metrics.frechet import frechet_name
+from robustok_metrics.frechet_distance import Moments, distance_between
+
+
+@frozen(kw_only=True)
+class SampleFrechetConfig:
+    """Whose features."""
+
+    features: Spec = component(
+        "features",
+        doc="the network that sees; must not be the one that a loss trained against",
+        default={"use": "efficientnet_lite0"},
+    )
+
+
+class SampleFrechet(SampleMetric):
+    """Results: `gfid` where the features are the published Inception's, else `gfd_FEATURES`.
+
+    Beside it stands `..._num_images`, the number of samples. The distance is biased by an amount that depends on it,
+    and on the reference: only distances of equal numbers from one reference are comparable. With fewer images than
+    features the covariance is singular, and the bias is most of the distance.
+    """
+
+    Config = SampleFrechetConfig
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"gfid": False, "gfd": False}
+
+    def __init__(self, config: SampleFrechetConfig) -> None:
+        self.config = config
+
+    def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
+        """The distance.
+
+        Raises:
+            RobustokError: the samples are statistics, or the reference's are not of this network.
+        """
+        if len(samples) == 0:
+            what = "samples must be images: how many there are is part of the result"
+            raise RobustokError(what, where=samples.name)
+        network = self.config.features
+        name = frechet_name("g", network_of(network, samples))
+        distance = distance_between(_moments(reference, network), _moments(samples, network))
+        return {name: distance, f"{name}_num_images": float(len(samples))}
+
+
+def _moments(population: Population, network: Spec) -> Moments:
+    mean, covariance = population.moments(network)
+    return Moments(count=len(population), mean=mean, covariance=covariance)
