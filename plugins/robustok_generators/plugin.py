@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
+from robustok_generators.llamagen_gpt import LlamaGenGPT
 from robustok_generators.maskgit import MaskGIT
+from robustok_generators.rar import RAR
 
 
 @hookimpl
 def robustok_register(register: Register) -> None:
-    """The generators of this package."""
     register("generator", "maskgit", MaskGIT)
+    register("generator", "rar", RAR)
+    register("generator", "llamagen_gpt", LlamaGenGPT)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
+from robustok_hub.llamagen_gpt import LlamaGenGPTImporter
 from robustok_hub.llamagen_vq import LlamaGenVQ
+from robustok_hub.rar import RARImporter
 from robustok_hub.robustok import RobusTok
 
 
@@ -11,3 +13,5 @@ from robustok_hub.robustok import RobusTok
 def robustok_register(register: Register) -> None:
     register("importer", "robustok", RobusTok)
     register("importer", "llamagen_vq", LlamaGenVQ)
+    register("importer", "rar", RARImporter)
+    register("importer", "llamagen_gpt", LlamaGenGPTImporter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from robustok_blocks.weight_files import read_weights
 from robustok_core.checkpoint import misfit
 from robustok_core.errors import RobustokError
+from robustok_core.latents import LatentSpace
 from robustok_core.registry import Registry
 
 #: (published beginning, our beginning) of names, the first that fits counts.
@@ -55,20 +57,40 @@ def count_numbered(weights: Mapping[str, Tensor], prefix: str) -> int:
     return 1 + max((int(found[1]) for found in map(pattern.match, weights) if found), default=-1)
 
 
+def code_space(num_tokens: int, width: int, codebook_size: int, *, on_grid: bool = True) -> LatentSpace:
+    """The latent space of a published generator, square where its tokens lie on a grid and fill a square."""
+    side = math.isqrt(num_tokens)
+    grid = (side, side) if on_grid and side * side == num_tokens else None
+    return LatentSpace(kind="discrete", num_tokens=num_tokens, width=width, codebook_size=codebook_size, grid=grid)
+
+
 def build_with(
-    registry: Registry, table: Mapping[str, Any], weights: Mapping[str, Tensor], rules: NameRules, where: str
+    registry: Registry,
+    table: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    rules: NameRules,
+    where: str,
+    *,
+    kind: str = "tokenizer",
+    args: Sequence[Any] = (),
 ) -> tuple[dict[str, Any], nn.Module]:
-    """The tokenizer of a recipe table with these weights under our names, in eval mode, and its full table.
+    """The component of a recipe table with these weights under our names, in eval mode, and its full table.
+
+    Args:
+        registry: where it is built. table: with `use`. weights: by our names. rules: for messages.
+        where: the file, for messages.
+        kind: "tokenizer" or "generator".
+        args: what it is built with beyond its table: a generator's latent space and number of classes.
 
     Raises:
         RobustokError: naming, as published, a few of the weights that are missing, left over or of another shape.
     """
-    spec = registry.spec("tokenizer", table)
+    spec = registry.spec(kind, table)
     with torch.device("meta"):
-        tokenizer = spec.build()
-    tokenizer = tokenizer.to_empty(device="cpu")
-    wrong = misfit(tokenizer.state_dict(), weights, lambda name: to_published(name, rules))
+        component = spec.build(*args)
+    component = component.to_empty(device="cpu")
+    wrong = misfit(component.state_dict(), weights, lambda name: to_published(name, rules))
     if wrong:
         raise RobustokError(f"the weights do not fit: {wrong}", where=where)
-    tokenizer.load_state_dict(dict(weights))  # casts half precision up
-    return spec.table(), tokenizer.eval()
+    component.load_state_dict(dict(weights))  # casts half precision up
+    return spec.table(), component.eval()

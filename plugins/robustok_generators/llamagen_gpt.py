@@ -1,0 +1,216 @@
+"""LlamaGen's GPT: a Llama over an image's codes, with the class as the first token (Sun et al. 2024, arXiv 2406.06525).
+
+With learned positions instead of rotary ones it is GigaTok's (Xiong et al. 2025, arXiv 2504.08736), whose
+tokens have no place in the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen, validators
+from einops import rearrange
+from torch import Tensor, nn
+
+from robustok_blocks.rotary import grid_rotations, rotate
+from robustok_blocks.swiglu import SwiGLU, swiglu_width
+from robustok_core.draws import Draws
+from robustok_core.errors import RobustokError
+from robustok_core.latents import Latents, LatentSpace
+from robustok_generators.autoregressive import Autoregressive, Decoding, codes_of
+from robustok_generators.key_value_cache import KeyValueCache
+from robustok_generators.sizes import Size, size_field, size_of
+
+
+def _preset(width: int, depth: int, num_heads: int) -> Size:
+    return Size(width=width, depth=depth, num_heads=num_heads, mlp_width=swiglu_width(width))
+
+
+PRESETS = {
+    "B": _preset(768, 12, 12),
+    "L": _preset(1024, 24, 16),
+    "XL": _preset(1280, 36, 20),
+    "XXL": _preset(1536, 48, 24),
+    "3B": _preset(3200, 24, 32),
+}
+_EPS = 1e-5
+_rate = [validators.ge(0.0), validators.lt(1.0)]
+
+
+@frozen(kw_only=True)
+class LlamaGenGPTConfig:
+    """Options of `llamagen_gpt`: a preset, or a size in numbers."""
+
+    preset: Literal["B", "L", "XL", "XXL", "3B"] | None = field(default=None, metadata={"doc": "a published size"})
+    width: int | None = size_field("numbers per token")
+    depth: int | None = size_field("layers")
+    num_heads: int | None = size_field("attention heads")
+    mlp_width: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": "hidden width of the feed-forward layers; left out: 8/3 width, rounded up to 256"},
+    )
+    positions: Literal["rope", "learned"] = field(
+        default="rope",
+        metadata={"doc": "rope turns queries and keys by row and column of the token; learned adds an embedding"},
+    )
+    class_rope: Literal["zero", "identity"] = field(
+        default="zero",
+        metadata={"doc": "the class token's query and key: zero, as in all released weights, or left as they are"},
+    )
+    token_dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "dropout of the embedded tokens"})
+    residual_dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "dropout behind the attention"})
+    mlp_dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "dropout behind the feed-forward layer"})
+    label_dropout: float = field(
+        default=0.1, validator=_rate, metadata={"doc": "share of images trained without their label, for guidance"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        size = self.size
+        if self.positions == "rope" and size.width // size.num_heads % 4:
+            raise ValueError(f"rope needs heads whose width is a multiple of 4, not {size.width // size.num_heads}")
+
+    @property
+    def size(self) -> Size:
+        """The preset's size, changed by the numbers given."""
+        return size_of(self, PRESETS, None if self.width is None else swiglu_width(self.width))
+
+
+class Attention(nn.Module):
+    """Causal attention without biases, with rotary positions where there are any."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.wqkv = nn.Linear(width, 3 * width, bias=False)
+        self.wo = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, rotations: Tensor | None, cache: KeyValueCache | None = None) -> Tensor:
+        """(B, N, D) to the same shape; with a cache x is the one position that follows those in the cache."""
+        q, k, v = rearrange(self.wqkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        if rotations is not None:
+            q, k = rotate(q, rotations), rotate(k, rotations)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
+        return F.dropout(self.wo(rearrange(mixed, "b h n d -> b n (h d)")), self.dropout, self.training)
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward layer, each normalised before."""
+
+    def __init__(self, config: LlamaGenGPTConfig) -> None:
+        super().__init__()
+        size = config.size
+        self.mlp_dropout = config.mlp_dropout
+        self.attention_norm = nn.RMSNorm(size.width, eps=_EPS)
+        self.attention = Attention(size.width, size.num_heads, config.residual_dropout)
+        self.ffn_norm = nn.RMSNorm(size.width, eps=_EPS)
+        self.feed_forward = SwiGLU(size.width, size.mlp_width)
+
+    def forward(self, x: Tensor, rotations: Tensor | None, cache: KeyValueCache | None = None) -> Tensor:
+        """(B, N, D) to the same shape."""
+        x = x + self.attention(self.attention_norm(x), rotations, cache)
+        return x + F.dropout(self.feed_forward(self.ffn_norm(x)), self.mlp_dropout, self.training)
+
+
+class LlamaGenGPT(Autoregressive):
+    """Reads [class, code, code, ...]; each place predicts the next code."""
+
+    Config = LlamaGenGPTConfig
+
+    def __init__(self, config: LlamaGenGPTConfig, space: LatentSpace, num_classes: int) -> None:
+        super().__init__(space, num_classes, config.label_dropout)
+        if config.positions == "rope" and space.grid is None:
+            raise RobustokError(
+                "rotary positions need tokens on a grid, and those of this latent space have no place in the image",
+                where="generator llamagen_gpt",
+                hint='set positions = "learned"',
+            )
+        self.config = config
+        size = config.size
+        self.class_embedding = nn.Embedding(num_classes + 1, size.width)  # the last is the null class
+        self.token_embedding = nn.Embedding(self.codebook_size, size.width)
+        if config.positions == "learned":
+            # One row more than is read, as in GigaTok's files: the last code predicts nothing.
+            self.positional_embedding = nn.Parameter(torch.zeros(space.num_tokens + 1, size.width))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(size.depth))
+        self.norm = nn.RMSNorm(size.width, eps=_EPS)
+        self.output = nn.Linear(size.width, self.codebook_size, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=0.02)
+        if self.config.positions == "learned":
+            nn.init.normal_(self.positional_embedding, std=0.02)
+        nn.init.zeros_(self.output.weight)
+
+    def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
+        """The mean cross-entropy of all codes."""
+        codes = codes_of(latents)
+        logits = self(codes, self.with_dropped_labels(labels, draws))
+        return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten())}
+
+    def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
+        """(B, N, K) logits: place i predicts code i.
+
+        Args:
+            codes: (B, N) int64.
+            labels: (B,) int64 in [0, num_classes], the last of which is the null class.
+        """
+        x = torch.cat([self.class_embedding(labels)[:, None], self.token_embedding(codes[:, :-1])], dim=1)
+        if self.config.positions == "learned":
+            x = x + self.positional_embedding[: x.shape[1]]
+        x = F.dropout(x, self.config.token_dropout, self.training)
+        rotations = self.rotations()
+        for layer in self.layers:
+            x = layer(x, rotations)
+        return self.output(self.norm(x))
+
+    def rotations(self) -> Tensor | None:
+        """(N, head width / 2, 2) rotary positions of the inputs: the class, then all codes but the last."""
+        grid, size = self.space.grid, self.config.size
+        if self.config.positions == "learned" or grid is None:
+            return None
+        of_codes = grid_rotations(grid, size.width // size.num_heads).to(self.output.weight.device)
+        of_class = torch.zeros_like(of_codes[:1])
+        if self.config.class_rope == "identity":
+            of_class[..., 0] = 1.0
+        return torch.cat([of_class, of_codes[:-1]])
+
+    def decoding(self, labels: Tensor) -> LlamaGenDecoding:
+        return LlamaGenDecoding(self, labels)
+
+
+class LlamaGenDecoding(Decoding):
+    """The model one code at a time."""
+
+    def __init__(self, model: LlamaGenGPT, labels: Tensor) -> None:
+        self.model = model
+        self.labels = labels
+        self.place = 0
+        self.rotations = model.rotations()
+        self.caches = [KeyValueCache(model.space.num_tokens) for _ in model.layers]
+
+    def start(self) -> Tensor:
+        return self._step(self.model.class_embedding(self.labels))
+
+    def advance(self, codes: Tensor) -> Tensor:
+        return self._step(self.model.token_embedding(codes))
+
+    def _step(self, x: Tensor) -> Tensor:
+        """(rows, K) logits from the embeddings (rows, D) at the next place."""
+        here = slice(self.place, self.place + 1)
+        if self.model.config.positions == "learned":
+            x = x + self.model.positional_embedding[self.place]
+        rotations = None if self.rotations is None else self.rotations[here]
+        x = x[:, None]
+        for layer, cache in zip(self.model.layers, self.caches, strict=True):
+            x = layer(x, rotations, cache)
+        self.place += 1
+        return self.model.output(self.model.norm(x))[:, 0]

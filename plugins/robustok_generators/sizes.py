@@ -1,0 +1,51 @@
+"""How large a transformer is: a published size by name, or in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen, validators
+
+_at_least_one = validators.optional(validators.ge(1))
+
+
+@frozen(kw_only=True)
+class Size:
+    """Width, depth, heads, and the hidden width of the feed-forward layers."""
+
+    width: int
+    depth: int
+    num_heads: int
+    mlp_width: int
+
+
+def size_field(doc: str) -> Any:
+    """A number of a size, which may be left out."""
+    return field(default=None, validator=_at_least_one, metadata={"doc": f"{doc}; left out: the preset's"})
+
+
+def size_of(config: Any, presets: Mapping[str, Size], mlp_width: int | None) -> Size:
+    """The size that a configuration describes: its preset's, with the numbers that it gives itself.
+
+    Args:
+        config: has preset, width, depth, num_heads and mlp_width, each of which may be None.
+        presets: the published sizes.
+        mlp_width: hidden width that belongs to the configuration's own width, where it gives none.
+
+    Raises:
+        ValueError: where a number is missing, or the heads do not divide the width.
+    """
+    preset = presets.get(config.preset)
+    numbers = {}
+    for name in ("width", "depth", "num_heads", "mlp_width"):
+        given = getattr(config, name)
+        if given is None and name == "mlp_width":
+            given = mlp_width
+        if given is None and preset is None:
+            raise ValueError(f"give {name}, or a preset: {', '.join(presets)}")
+        numbers[name] = getattr(preset, name) if given is None else given
+    size = Size(**numbers)
+    if size.width % size.num_heads:
+        raise ValueError(f"width {size.width} is no multiple of num_heads {size.num_heads}")
+    return size

@@ -1,0 +1,70 @@
+"""From logits to a token: temperature, top-k, top-p and the inverse of the cumulative distribution."""
+
+from __future__ import annotations
+
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor
+
+
+@frozen(kw_only=True)
+class Sampling:
+    """How tokens are drawn; the defaults draw from the model's own distribution."""
+
+    temperature: float = field(
+        default=1.0,
+        validator=validators.ge(0.0),
+        metadata={"doc": "divides the logits; below 1 is bolder, 0 takes the likeliest"},
+    )
+    top_k: int = field(
+        default=0, validator=validators.ge(0), metadata={"doc": "draw among this many likeliest codes; 0 for all"}
+    )
+    top_p: float = field(
+        default=1.0,
+        validator=[validators.gt(0.0), validators.le(1.0)],
+        metadata={"doc": "draw among the likeliest codes that together reach this probability; 1 for all"},
+    )
+
+
+def choose(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+    """(B,) int64, one code a row.
+
+    Args:
+        logits: (B, K) float32, guided.
+        uniform: (B,) in [0, 1), what decides.
+        sampling: temperature, then top-k, then top-p.
+    """
+    if sampling.temperature == 0.0:
+        return logits.argmax(dim=1)
+    logits = logits / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[1]:
+        logits = only_top_k(logits, sampling.top_k)
+    if sampling.top_p < 1.0:
+        logits = only_top_p(logits, sampling.top_p)
+    return inverse_cdf(logits, uniform)
+
+
+def only_top_k(logits: Tensor, k: int) -> Tensor:
+    """The logits (B, K), minus infinity where k others are greater."""
+    least = logits.topk(k, dim=1).values[:, -1:]
+    return logits.masked_fill(logits < least, -torch.inf)
+
+
+def only_top_p(logits: Tensor, p: float) -> Tensor:
+    """The logits (B, K), minus infinity where the likelier codes alone have probability p (Holtzman et al. 2020)."""
+    ordered, order = logits.sort(dim=1, descending=True, stable=True)
+    shares = ordered.softmax(dim=1)
+    likelier = shares.cumsum(dim=1) - shares
+    outside = likelier >= p
+    return logits.masked_fill(torch.empty_like(outside).scatter_(1, order, outside), -torch.inf)
+
+
+def inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
+    """(B,) int64: the first code at which the cumulative distribution of logits (B, K) exceeds uniform (B,).
+
+    In float64: in float32 the sum of many small probabilities stops short of what a uniform number can be.
+    """
+    cumulative = logits.double().softmax(dim=1).cumsum(dim=1)
+    # Below the last sum, so that a code of probability 0 is never met.
+    wanted = uniform.double()[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, wanted, right=True)[:, 0]

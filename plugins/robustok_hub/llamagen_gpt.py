@@ -1,0 +1,98 @@
+"""LlamaGen's generators (c2i_B_256.pt, ...) and GigaTok's (GPT_B256_e300_VQ_....pt), for `llamagen_gpt`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen, validators
+from torch import Tensor, nn
+
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Importer
+from robustok_core.registry import Registry
+from robustok_hub.published_names import (
+    build_with,
+    code_space,
+    count_numbered,
+    read_published,
+    require,
+    to_ours,
+    to_published,
+)
+
+NAMES = [("cls_embedding.embedding_table.", "class_embedding."), ("tok_embeddings.", "token_embedding.")]
+_TELLING = (
+    "cls_embedding.embedding_table.weight",
+    "tok_embeddings.weight",
+    "layers.0.feed_forward.w1.weight",
+    "output.weight",
+)
+#: Width of the 3B model, whose heads are wider than the 64 of the others.
+_WIDTH_3B, _HEADS_3B = 3200, 32
+
+
+@frozen(kw_only=True)
+class LlamaGenGPTImporterConfig:
+    """What the shapes of the weights do not tell."""
+
+    num_tokens: int = field(
+        default=256,
+        validator=validators.ge(1),
+        metadata={"doc": "N, tokens per image: 256, or 576 of the files for 384 pixels"},
+    )
+    code_width: int = field(
+        default=8, validator=validators.ge(1), metadata={"doc": "D of the tokenizer whose codes it draws"}
+    )
+    num_heads: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": "attention heads; left out: 32 of the 3B model, else one for every 64 of the width"},
+    )
+
+
+class LlamaGenGPTImporter(Importer):
+    """Reads a generator of LlamaGen, or of GigaTok where the file has a table of positions."""
+
+    Config = LlamaGenGPTImporterConfig
+    makes = "generator"
+
+    def __init__(self, config: LlamaGenGPTImporterConfig) -> None:
+        self.config = config
+
+    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+        published, report = read_published(path)
+        require(published, _TELLING, "LlamaGen generator", str(path))
+        if published.pop("freqs_cis", None) is not None:
+            report["freqs_cis"] = "dropped: follows from the grid of the tokens"
+        positions = published.get("positional_embedding")
+        num_tokens = self.config.num_tokens if positions is None else len(positions) - 1
+        space = code_space(
+            num_tokens, self.config.code_width, len(published["output.weight"]), on_grid=positions is None
+        )
+        num_classes = len(published["cls_embedding.embedding_table.weight"]) - 1
+        weights = {to_ours(name, NAMES): value for name, value in published.items()}
+        table, generator = build_with(
+            registry, self._table(published), weights, NAMES, str(path), kind="generator", args=(space, num_classes)
+        )
+        return table, generator, report
+
+    def _table(self, published: Mapping[str, Tensor]) -> dict[str, Any]:
+        width = published["tok_embeddings.weight"].shape[1]
+        heads = _HEADS_3B if width == _WIDTH_3B else max(1, width // 64)
+        return {
+            "use": "llamagen_gpt",
+            "width": width,
+            "depth": count_numbered(published, "layers."),
+            "num_heads": self.config.num_heads or heads,
+            "mlp_width": len(published["layers.0.feed_forward.w1.weight"]),
+            "positions": "learned" if "positional_embedding" in published else "rope",
+        }
+
+    def export(self, component: nn.Module) -> Mapping[str, Tensor]:
+        """The weights of a `llamagen_gpt` under the published names."""
+        weights = component.state_dict()
+        if "layers.0.attention.wqkv.weight" not in weights or "class_embedding.weight" not in weights:
+            raise RobustokError("the published LlamaGen format holds llamagen_gpt generators only")
+        return {to_published(name, NAMES): value for name, value in weights.items()}

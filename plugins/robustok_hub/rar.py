@@ -1,0 +1,119 @@
+"""The RAR generators of qiuk6/RobusTok (rar_b.bin, rar_l.bin) and of yucornetto/RAR, for `rar`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen, validators
+from torch import Tensor, nn
+
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Importer
+from robustok_core.registry import Registry
+from robustok_hub.published_names import (
+    NameRules,
+    build_with,
+    code_space,
+    count_numbered,
+    read_published,
+    require,
+    to_ours,
+    to_published,
+)
+
+_TELLING = (
+    "embeddings.weight",
+    "lm_head.weight",
+    "pos_embed",
+    "target_aware_pos_embed",
+    "timesteps_embeddings",
+    "blocks.0.attn.q_norm.weight",
+    "blocks.0.mlp.fc1.weight",
+)
+#: Rows that released tables have beyond one for each token.
+_SPARE_POSITIONS, _SPARE_TIMESTEPS = 1024, 100
+#: Rows of the embedding that are neither a code nor a class: the mask and the null class.
+_MASK_AND_NULL = 2
+
+
+def _names(depth: int) -> NameRules:
+    return [
+        *((f"blocks.{i}.adaLN_modulation.1.", f"blocks.{i}.modulation.") for i in range(depth)),
+        ("adaln_before_head.adaLN_modulation.1.", "head.modulation."),
+        ("lm_head.", "head.to_logits."),
+    ]
+
+
+@frozen(kw_only=True)
+class RARImporterConfig:
+    """What the shapes of the weights do not tell."""
+
+    code_width: int = field(
+        default=64,
+        validator=validators.ge(1),
+        metadata={"doc": "D of the tokenizer whose codes it draws: 64 for RobusTok's, 256 for MaskGIT-VQ's"},
+    )
+    num_tokens: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": "N, tokens per image; left out: read off its tables"},
+    )
+
+
+class RARImporter(Importer):
+    """Reads a RAR generator."""
+
+    Config = RARImporterConfig
+    makes = "generator"
+
+    def __init__(self, config: RARImporterConfig) -> None:
+        self.config = config
+
+    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+        published, report = read_published(path)
+        require(published, _TELLING, "RAR generator", str(path))
+        names = _names(count_numbered(published, "blocks."))
+        codebook_size = len(published["lm_head.weight"])
+        space = code_space(self._num_tokens(published, str(path)), self.config.code_width, codebook_size)
+        num_classes = len(published["embeddings.weight"]) - codebook_size - _MASK_AND_NULL
+        weights = {to_ours(name, names): value for name, value in published.items()}
+        table, generator = build_with(
+            registry, self._table(published), weights, names, str(path), kind="generator", args=(space, num_classes)
+        )
+        return table, generator, report
+
+    def _num_tokens(self, published: Mapping[str, Tensor], where: str) -> int:
+        positions, timesteps = published["pos_embed"].shape[1], published["timesteps_embeddings"].shape[1]
+        if self.config.num_tokens is not None:
+            return self.config.num_tokens
+        if positions - _SPARE_POSITIONS == timesteps - _SPARE_TIMESTEPS:
+            return positions - _SPARE_POSITIONS
+        if positions == timesteps:  # none to spare: the tokens, the cls token and the class
+            return positions - 2
+        raise RobustokError(
+            f"tables of {positions} and {timesteps} rows do not tell how many tokens an image has",
+            where=where,
+            hint="set the importer's num_tokens",
+        )
+
+    def _table(self, published: Mapping[str, Tensor]) -> dict[str, Any]:
+        width = published["embeddings.weight"].shape[1]
+        return {
+            "use": "rar",
+            "width": width,
+            "depth": count_numbered(published, "blocks."),
+            "num_heads": max(1, width // len(published["blocks.0.attn.q_norm.weight"])),
+            "mlp_width": len(published["blocks.0.mlp.fc1.weight"]),
+            "position_rows": published["pos_embed"].shape[1],
+            "timestep_rows": published["timesteps_embeddings"].shape[1],
+        }
+
+    def export(self, component: nn.Module) -> Mapping[str, Tensor]:
+        """The weights of a `rar` under the published names."""
+        weights = component.state_dict()
+        if "blocks.0.modulation.weight" not in weights or "target_aware_pos_embed" not in weights:
+            raise RobustokError("the published RAR format holds rar generators only")
+        names = _names(count_numbered(weights, "blocks."))
+        return {to_published(name, names): value for name, value in weights.items()}
