@@ -72,6 +72,20 @@ def singular_note(count: int, width: int) -> str | None:
     )
 
 
+def sorted_note(population: Population) -> str | None:
+    """What to tell the user where samples are known to be sorted by class, None elsewhere."""
+    if not isinstance(population, ImagePopulation):
+        return None
+    labels = population.images.labels
+    num_classes = len(labels.unique())
+    if num_classes in (1, len(labels)) or bool((labels.diff() < 0).any()):
+        return None
+    return (
+        "these samples are sorted by class: an Inception Score in file order sees few classes at a time and is low "
+        "for that alone (shuffle = true of inception_score mends it)"
+    )
+
+
 class ImagePopulation(SeenPopulation):
     """Images, of which each network sees each once, whatever is asked how often.
 

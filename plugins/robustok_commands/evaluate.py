@@ -1,0 +1,159 @@
+"""`robustok evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from robustok_core.config import Spec
+    from robustok_core.interfaces import Features, Population, SampleMetric
+    from robustok_core.registry import Registry
+
+_STANDARD = ("frechet", "inception_score", "precision_recall")
+
+
+@click.command()
+@click.argument("samples", type=click.Path(path_type=Path))
+@click.argument("reference", type=click.Path(path_type=Path))
+@click.option("--features", default="inception", show_default=True, metavar="NAME", help="The network that sees.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="A sample metric; all usual ones if left out.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set an option, e.g. inception_score.splits=5."
+)
+@click.option("--batch-size", default=100, show_default=True, type=click.IntRange(1), help="Images at once.")
+@click.option("--workers", default=0, show_default=True, type=click.IntRange(0), help="Processes that load images.")
+@click.option("--device", metavar="NAME", help="Where the network computes; the GPU if left out and there is one.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder that keeps what was seen of references.")
+@click.option("--out", type=click.Path(path_type=Path), help="New JSON file for the results.")
+def evaluate(
+    samples: Path,
+    reference: Path,
+    features: str,
+    metrics: tuple[str, ...],
+    changes: tuple[str, ...],
+    batch_size: int,
+    workers: int,
+    device: str | None,
+    cache: Path | None,
+    out: Path | None,
+) -> None:
+    """Judge SAMPLES by a REFERENCE: each a .npz file with arr_0 (ADM's sample file) or a folder of pictures.
+
+    The reference may also hold statistics (mu, sigma) of the published Inception's features, as ADM's do.
+    `features.KEY` sets options of the network: --set features.weights=FILE.
+    """
+    import torch
+    from rich.console import Console
+
+    from robustok_blocks.populations import SharedFeatures, open_population
+    from robustok_core.cli.tables import print_results
+    from robustok_core.errors import RobustokError
+    from robustok_core.files import write_json
+    from robustok_core.recipe_source import parse_override
+    from robustok_core.registry import load_registry
+
+    if out is not None and out.exists():
+        raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new file")
+    console = Console()
+    registry = load_registry()
+    options = _options(dict(parse_override(change) for change in changes))
+    network = registry.spec("features", {"use": features, **options.pop("features", {})})
+    chosen = _build(registry, metrics or _STANDARD, network, options)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    networks = SharedFeatures(place)
+    populate = partial(
+        open_population, networks=networks, device=place, batch_size=batch_size, workers=workers, console=console
+    )
+    drawn, real = populate(samples), populate(reference, cache=cache)
+    net = _network(networks, network, features)
+    if not metrics:
+        chosen = dict(_possible(chosen, net, real, console))
+    for note in _notes(drawn, real, net.width):
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    results: dict[str, float] = {}
+    for metric in chosen.values():
+        results |= metric.compute(drawn, real)
+    print_results(console, results)
+    if out is not None:
+        about = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
+        write_json(out, {**about, "results": results})
+
+
+def _options(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Options by metric, or by "features", from KEY=VALUE with KEY = METRIC.OPTION."""
+    from robustok_core.errors import RobustokError
+
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in changes.items():
+        owner, dot, option = key.partition(".")
+        if not dot or "." in option:
+            what = f"--set needs METRIC.OPTION=VALUE or features.OPTION=VALUE, found the key {key!r}"
+            raise RobustokError(what, hint="for example --set inception_score.shuffle=true")
+        found.setdefault(owner, {})[option] = value
+    return found
+
+
+def _build(
+    registry: Registry, names: tuple[str, ...], network: Spec, options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, SampleMetric]:
+    """The metrics by name, each with the same features."""
+    from robustok_core.errors import RobustokError
+
+    unused = sorted(set(options) - set(names))
+    if unused:
+        what = f"--set names the metric {unused[0]!r}, which is not asked for"
+        raise RobustokError(what, hint=f"metrics: {', '.join(names)}")
+    return {name: _metric(registry, name, network, options.get(name, {})) for name in names}
+
+
+def _metric(registry: Registry, name: str, network: Spec, options: Mapping[str, Any]) -> SampleMetric:
+    import attrs
+
+    found = registry.find("sample_metric", name)
+    sees = isinstance(found, type) and "features" in {option.name for option in attrs.fields(found.Config)}  # type: ignore[attr-defined]
+    table = {"features": network.table(), **options} if sees else options
+    return registry.build("sample_metric", {**table, "use": name})
+
+
+def _network(networks: Any, network: Spec, name: str) -> Features:
+    """The network; where it cannot be had, the hint says what to type."""
+    from robustok_core.errors import RobustokError
+
+    try:
+        return networks(network)
+    except RobustokError as error:
+        if name != "inception":
+            raise
+        hint = "--set features.weights=FILE names a local copy; --features efficientnet_lite0 needs no download"
+        raise RobustokError(error.what, where=error.where, hint=hint, exit_code=error.exit_code) from error
+
+
+def _possible(
+    metrics: Mapping[str, SampleMetric], net: Features, reference: Population, console: Any
+) -> Iterator[tuple[str, SampleMetric]]:
+    """The usual metrics, less those that this network or reference cannot give; says which."""
+    reasons = {
+        "inception_score": f"{net.name} has no classifier" if net.num_logits == 0 else "",
+        "precision_recall": "the reference holds no images" if len(reference) == 0 else "",
+    }
+    for name, metric in metrics.items():
+        if reasons.get(name):
+            console.print(f"note: no {name}: {reasons[name]}", highlight=False, soft_wrap=True)
+        else:
+            yield name, metric
+
+
+def _notes(samples: Population, reference: Population, width: int) -> Iterator[str]:
+    """What the user should know before the work begins."""
+    from robustok_blocks.populations import singular_note, sorted_note
+
+    for population in (samples, reference):
+        if len(population) and (note := singular_note(len(population), width)):
+            yield f"{population.name}: {note}"
+    if note := sorted_note(samples):
+        yield f"{samples.name}: {note}"
