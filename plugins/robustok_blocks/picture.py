@@ -1,17 +1,21 @@
-"""A picture of several rows of images, each with its caption."""
+"""Images as PNG files: one file each, or a picture of several rows, each with its caption."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from robustok_core.files import writing
 
 _CAPTION_HEIGHT = 16
+_MOST_CLASSES = 20
 _SMALL = 64  # pixels: smaller images are enlarged by a whole factor, so that one can see them
 
 
@@ -34,6 +38,31 @@ def save_rows(file: Path, rows: Mapping[str, Tensor]) -> None:
         top += strip.height + _CAPTION_HEIGHT
     with writing(file):
         picture.save(file, format="PNG")
+
+
+def rows_by_class(
+    pictures: Sequence[NDArray[np.uint8]], labels: Tensor, class_names: Sequence[str], columns: int
+) -> dict[str, Tensor]:
+    """Rows for `save_rows`: of each of the first 20 classes the first pictures, under the class's number and name.
+
+    Args:
+        pictures: uint8 (H, W, 3), by index. labels: (n,) int64.
+        class_names: by label. columns: at most so many pictures of a class.
+    """
+    rows = {}
+    for label in list(dict.fromkeys(labels.tolist()))[:_MOST_CLASSES]:
+        chosen = (labels == label).nonzero().flatten()[:columns].tolist()
+        stack = torch.from_numpy(np.stack([pictures[index] for index in chosen]))
+        name = class_names[label]
+        rows[name if name == str(label) else f"{label} {name}"] = rearrange(stack, "b h w c -> b c h w")
+    return rows
+
+
+def save_png(file: Path, pixels: NDArray[np.uint8]) -> None:
+    """Writes one picture (H, W, 3) uint8; folders above it are made."""
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file, format="PNG")
 
 
 def _strip(images: Tensor) -> Image.Image:

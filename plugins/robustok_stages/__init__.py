@@ -1,1 +1,1 @@
-"""The stages of a run: train a tokenizer, evaluate it."""
+"""The stages of a run: train a tokenizer, make latents with it, train a generator on them, sample, evaluate."""

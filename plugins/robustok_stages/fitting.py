@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustok_blocks.sampling import sampling_options
+from robustok_core.artifacts import find_artifact
+from robustok_core.config import Path as KeyPath
+from robustok_core.config import Problem
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Tokenizer
-from robustok_core.stages import StageContext
+from robustok_core.files import read_json
+from robustok_core.interfaces import Generator, Guidance, Tokenizer
+from robustok_core.latents import LatentSpace
+from robustok_core.stages import COMPONENT_FILE, StageContext
+from robustok_stages.latent_cache import INDEX
 
 
 def check_tokenizer(context: StageContext) -> Tokenizer:
@@ -31,3 +44,102 @@ def check_size(tokenizer: Tokenizer, context: StageContext) -> None:
             where=context.recipe.source.place(("tokenizer",)),
             hint=f"set tokenizer.image_size = {size}, or data.image_size = {tokenizer.image_size}",
         )
+
+
+def option_place(context: StageContext, *keys: str) -> str:
+    """The file and line of an option of this stage."""
+    index = [stage.name for stage in context.recipe.stages].index(context.stage)
+    return context.recipe.source.place(("stage", index, *keys))
+
+
+def said_of(context: StageContext, error: RobustokError, *keys: str) -> RobustokError:
+    """The same error, said of an option of this stage."""
+    what = f"{'.'.join(('stage', context.stage, *keys))}: {error.what}"
+    return RobustokError(what, where=option_place(context, *keys), hint=error.hint)
+
+
+def loaded_file(context: StageContext, artifact: str, name: str = COMPONENT_FILE) -> Mapping[str, Any]:
+    """A JSON file of an artifact that [load] names; empty where there is none yet (the check of [load] reports it)."""
+    load = context.recipe.load.get(artifact)
+    if load is None or load.importer is not None:
+        return {}
+    try:
+        return read_json(find_artifact(Path(load.path), artifact) / name)
+    except RobustokError:
+        return {}
+
+
+def known_space(context: StageContext) -> LatentSpace | None:
+    """The tokenizer's latent space, as far as it is known before anything runs."""
+    if "tokenizer" in context.recipe.load:
+        about = loaded_file(context, "tokenizer")
+        if not about:
+            return None
+        with torch.device("meta"):
+            return context.registry.build("tokenizer", about["table"]).space
+    return context.sketch("tokenizer").space if context.spec("tokenizer") is not None else None
+
+
+def known_classes(context: StageContext) -> list[str] | None:
+    """The names of the classes, as far as they are known before anything runs."""
+    if context.spec("data") is not None:
+        return list(context.dataset().class_names)
+    about = loaded_file(context, "latents", INDEX) or loaded_file(context, "generator")
+    if "class_names" in about:
+        return list(about["class_names"])
+    return [str(number) for number in range(about["num_classes"])] if "num_classes" in about else None
+
+
+def generator_class(context: StageContext) -> type[Generator] | None:
+    """The class of the artifact "generator", as far as it is known before anything runs."""
+    if "generator" not in context.recipe.load:
+        spec = context.spec("generator")
+        return None if spec is None else spec.factory
+    about = loaded_file(context, "generator")
+    found = context.registry.find("generator", about["table"]["use"]) if about else None
+    return None if isinstance(found, Problem) else found
+
+
+def sketch_generator(context: StageContext) -> Generator | None:
+    """The artifact "generator" on the meta device, where its space and classes are known before anything runs."""
+    if "generator" in context.recipe.load:
+        about = loaded_file(context, "generator")
+        if not about:
+            return None
+        with torch.device("meta"):
+            space = LatentSpace(**about["space"])
+            return context.registry.build("generator", about["table"], space, about["num_classes"])
+    space, classes = known_space(context), known_classes(context)
+    if context.spec("generator") is None or space is None or classes is None:
+        return None
+    return context.sketch("generator", space, len(classes))
+
+
+def read_sampling(context: StageContext, factory: type[Generator], table: Mapping[str, Any], *keys: str) -> Any:
+    """The options of the generator's sampler from the raw table of this stage's option `keys`.
+
+    Raises:
+        ProblemsError: every mistake, with its place in the recipe.
+    """
+
+    def say(path: KeyPath, what: str, hint: str | None) -> RobustokError:
+        return said_of(context, RobustokError(what, hint=hint), *keys, *map(str, path))
+
+    return sampling_options(factory, table, say)
+
+
+def check_sampling(context: StageContext, guidance: Guidance, table: Mapping[str, Any], *keys: str) -> None:
+    """Refuses options that the generator's sampler does not have, and guidance of one that cannot be guided.
+
+    Args:
+        guidance, table: the options `guidance` and `sampling` of this stage, or of its option `keys`.
+    """
+    factory = generator_class(context)
+    if factory is not None:
+        read_sampling(context, factory, table, *keys, "sampling")
+    generator = sketch_generator(context)
+    if generator is not None:
+        try:
+            generator.check_guidance(guidance)
+        except RobustokError as error:
+            raise said_of(context, error, *keys, "guidance", "scale") from error

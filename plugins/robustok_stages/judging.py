@@ -1,0 +1,98 @@
+"""Samples judged against real images, once or again and again along a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from robustok_blocks.populations import ImagePopulation, SharedFeatures, open_population, singular_note
+from robustok_core.config import Spec
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Images, Population
+from robustok_core.stages import StageContext
+from robustok_stages.fitting import said_of
+
+DATA_SPLITS = ("validation", "train")
+
+
+class Judge:
+    """Sample metrics and a reference, whose images the networks see once however often samples are compared.
+
+    Args:
+        context: of the stage.
+        metrics: by name.
+        reference: a split of [data], or the path of a sample file, a folder or a file of statistics.
+        limit: only so many images of the reference.
+        batch_size, workers: for the images.
+        keys: of the stage's option that names the reference, for messages.
+    """
+
+    def __init__(
+        self,
+        context: StageContext,
+        metrics: Mapping[str, Spec],
+        *,
+        reference: str,
+        limit: int | None,
+        batch_size: int,
+        workers: int = 0,
+        keys: tuple[str, ...] = ("reference",),
+    ) -> None:
+        self._context, self._metrics = context, metrics
+        self._batch_size, self._workers = batch_size, workers
+        self._networks = SharedFeatures(context.device)
+        self._built = {name: spec.build() for name, spec in metrics.items()}
+        self._reference = self._open(reference, limit, keys)
+
+    def _open(self, reference: str, limit: int | None, keys: tuple[str, ...]) -> Population:
+        context = self._context
+        if reference in DATA_SPLITS:
+            split: Images = getattr(context.dataset(), reference)
+            return ImagePopulation(
+                split,
+                name=f"{reference} images",
+                networks=self._networks,
+                device=context.device,
+                cache=context.cache,
+                batch_size=self._batch_size,
+                workers=self._workers,
+                limit=limit,
+                console=context.console,
+            )
+        try:
+            return open_population(
+                Path(reference).expanduser(),
+                networks=self._networks,
+                device=context.device,
+                cache=context.cache,
+                batch_size=self._batch_size,
+                workers=self._workers,
+                limit=limit,
+                console=context.console,
+            )
+        except RobustokError as error:
+            raise said_of(context, RobustokError(str(error)), *keys) from error
+
+    def note(self, count: int) -> None:
+        """Says before the work where `count` samples are too few."""
+        specs = [spec.config.features for spec in self._metrics.values() if spec.name == "frechet"]
+        for width in {self._networks(spec).width for spec in specs}:
+            note = singular_note(count, width)
+            if note is not None:
+                self._context.say(f"{self._context.stage}: {note}")
+
+    def compare(self, images: Images, name: str) -> dict[str, float]:
+        """What all metrics find of samples."""
+        samples = ImagePopulation(
+            images,
+            name=name,
+            networks=self._networks,
+            device=self._context.device,
+            batch_size=self._batch_size,
+            workers=self._workers,
+            console=self._context.console,
+        )
+        results: dict[str, float] = {}
+        for metric in self._built.values():
+            results |= metric.compute(samples, self._reference)
+        return results

@@ -1,0 +1,91 @@
+"""Stage `train_generator`: trains a generator on a tokenizer's latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from robustok_blocks.latent_fingerprint import latent_fingerprint
+from robustok_core.engine import Trainer, TrainingConfig
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Generator, Stage
+from robustok_core.loading import check_parts, steps_per_epoch
+from robustok_core.optimizer import OptimizerConfig
+from robustok_core.stages import StageContext, save_component
+from robustok_stages.fitting import check_sampling, said_of, sketch_generator
+from robustok_stages.generator_training import GeneratorTask, validation_loss
+from robustok_stages.judging import DATA_SPLITS
+from robustok_stages.latent_cache import LatentRows
+from robustok_stages.measuring import MeasureConfig, Measurement
+
+
+@frozen(kw_only=True)
+class TrainGeneratorConfig(TrainingConfig):
+    """Options of `train_generator`; an epoch is a pass over the images, whatever the number of their views."""
+
+    optimizer: OptimizerConfig = field(factory=OptimizerConfig, metadata={"doc": "the generator's optimiser"})
+    measure: MeasureConfig | None = field(
+        default=None, metadata={"doc": "table: sample metrics and validation loss along the training; none: neither"}
+    )
+
+
+class TrainGenerator(Stage):
+    """Trains [generator] on the artifact "latents" and leaves the artifact "generator"."""
+
+    Config = TrainGeneratorConfig
+    uses = ("generator",)
+    may_use = ("data",)
+    needs = ("latents", "tokenizer")
+    makes = ("generator",)
+
+    def __init__(self, config: TrainGeneratorConfig) -> None:
+        self.config = config
+
+    def check(self, context: StageContext) -> None:
+        """The generator fits the latent space, the batch the data and the processes, the sampler its options."""
+        sketch_generator(context)
+        check_parts(self.config.batch_size, context.accelerator.num_processes, self.config.accumulation)
+        if context.spec("data") is not None:
+            steps_per_epoch(context.dataset().train, self.config.batch_size)
+        measure = self.config.measure
+        if measure is None:
+            return
+        check_sampling(context, measure.guidance, measure.sampling, "measure")
+        if measure.reference in DATA_SPLITS and context.spec("data") is None:
+            what = f"the reference {measure.reference!r} is images of [data], which this recipe does not have"
+            raise said_of(context, RobustokError(what), "measure", "reference")
+
+    def run(self, context: StageContext) -> Mapping[str, float]:
+        """Trains, writes the artifact, returns what came out."""
+        tokenizer = context.load("tokenizer")
+        fingerprint = latent_fingerprint(tokenizer)
+        rows = LatentRows(context.inputs["latents"], "train", tokenizer=fingerprint)
+        held_out = LatentRows(context.inputs["latents"], "validation", tokenizer=fingerprint)
+        generator: Generator = context.build("generator", rows.space, rows.num_classes)
+        measure, judge = self.config.measure, None
+        if measure is not None:
+            judge = Measurement(context, measure, tokenizer, held_out, self.config.batch_size)
+        task = GeneratorTask(generator, self.config.optimizer, judge)
+        every = 0.0 if measure is None else measure.every
+        trainer = Trainer(context, task, rows, self.config, measure_every=every)
+        trainer.run()
+        kept: Any = trainer.kept().eval()
+        with context.making("generator") as folder:
+            if folder is not None:
+                save_component(
+                    folder,
+                    "generator",
+                    context.recipe.tables["generator"].table(),
+                    kept,
+                    fingerprint=context.fingerprint,
+                    run=context.recipe.run.name,
+                    tokenizer=fingerprint,
+                    class_names=list(rows.class_names),
+                )
+        return {
+            "parameters": float(sum(p.numel() for p in generator.parameters() if p.requires_grad)),
+            "steps": float(trainer.total),
+            "validation_loss": validation_loss(context, kept, held_out, self.config.batch_size),
+        }
