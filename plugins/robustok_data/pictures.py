@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from robustok_blocks.crops import as_rgb, center_crop, random_crop
 from robustok_core.draws import Draws
 from robustok_core.errors import RunError
 from robustok_core.interfaces import ImageBatch, Images
 from robustok_data.arrays import mirror_some, to_unit_range
-from robustok_data.crops import center_crop, random_crop
 
 _SAMPLED = 1024  # pictures whose bytes a fingerprint reads
 
@@ -144,21 +144,6 @@ def try_decode(pictures: Pictures, index: int) -> Image.Image | str:
         return as_rgb(pictures.decode(index))
     except Exception as error:  # Pillow raises many types for a broken file; all mean that it is one
         return f"{type(error).__name__}: {str(error) or 'no reason given'}"
-
-
-def as_rgb(picture: Image.Image) -> Image.Image:
-    """Decodes to 8-bit RGB: 16-bit grey keeps its upper 8 bits, transparency is dropped, as ADM drops it.
-
-    Raises:
-        ValueError: pixels without a fixed range (32-bit).
-    """
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.mode in ("I", "F"):
-        raise ValueError(f"32-bit pixels (mode {picture.mode}) have no known range")
-    if picture.mode == "P":
-        picture = picture.convert("RGBA")  # resolves a transparent palette, about which Pillow warns otherwise
-    return picture.convert("RGB")
 
 
 def content_hash(pictures: Pictures) -> bytes:

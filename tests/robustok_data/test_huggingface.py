@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from robustok_blocks.crops import center_crop
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.loading import training_batches
-from robustok_data.crops import center_crop
 from robustok_data.huggingface import HuggingFace, HuggingFaceConfig
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from robustok_blocks.crops import center_crop
 from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.loading import training_batches
-from robustok_data.crops import center_crop
 from robustok_data.image_folder import ImageFolder, ImageFolderConfig
 
 ClassFolders = Callable[..., Path]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from robustok_blocks.crops import center_crop
 from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_data.crops import center_crop
 from robustok_data.npz import Npz, NpzConfig
 
 

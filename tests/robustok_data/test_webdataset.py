@@ -14,9 +14,9 @@ from PIL import Image
 
 pytest.importorskip("webdataset")
 
+from robustok_blocks.crops import center_crop
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.loading import training_batches
-from robustok_data.crops import center_crop
 from robustok_data.webdataset import WebDataset, WebDatasetConfig
 
 Picture = Callable[..., bytes]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from robustok_data.crops import center_crop, random_crop
+from robustok_blocks.crops import center_crop, random_crop
 
 
 def noise(width: int, height: int) -> Image.Image:

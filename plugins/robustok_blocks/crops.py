@@ -1,4 +1,4 @@
-"""The crops of ADM (Dhariwal & Nichol 2021), which ImageNet generation is trained and measured with.
+"""Pictures as RGB, and the crops of ADM (Dhariwal & Nichol 2021), with which ImageNet generation is trained and judged.
 
 A picture is first brought to a shorter side: halved with a box filter while it is at least twice as
 large, then resized (bicubic); and then cropped to a square.
@@ -8,10 +8,26 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
 _SMALLEST_SHARE = 0.8  # of the shorter side, that a random crop keeps
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """Decodes to 8-bit RGB: 16-bit grey keeps its upper 8 bits, transparency is dropped, as ADM drops it.
+
+    Raises:
+        ValueError: pixels without a fixed range (32-bit).
+    """
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"32-bit pixels (mode {picture.mode}) have no known range")
+    if picture.mode == "P":
+        picture = picture.convert("RGBA")  # resolves a transparent palette, about which Pillow warns otherwise
+    return picture.convert("RGB")
 
 
 def center_crop(picture: Image.Image, size: int) -> Image.Image:
