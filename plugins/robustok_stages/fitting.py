@@ -107,8 +107,9 @@ def sketch_generator(context: StageContext) -> Generator | None:
         if not about:
             return None
         with torch.device("meta"):
-            space = LatentSpace(**about["space"])
-            return context.registry.build("generator", about["table"], space, about["num_classes"])
+            return context.registry.build(
+                "generator", about["table"], LatentSpace(**about["space"]), about["num_classes"]
+            )
     space, classes = known_space(context), known_classes(context)
     if context.spec("generator") is None or space is None or classes is None:
         return None

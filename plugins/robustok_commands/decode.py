@@ -1,0 +1,123 @@
+"""`robustok decode`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from robustok_core.interfaces import Tokenizer
+    from robustok_core.latents import Latents
+
+_COLUMNS = 8
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("codes", type=click.Path(path_type=Path))
+@click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Images at once.")
+@click.option("--device", metavar="NAME", help="Where it computes; the GPU if left out and there is one.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder, or GRID.png.")
+def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Path) -> None:
+    """Draw the CODES that `robustok encode` wrote with the tokenizer of a RUN (its folder, or an artifact's).
+
+    CODES may also be an array alone: the codes.npy beside a run's samples. OUT is a folder, in which the pictures
+    are called as the encoded images were, or one picture of all.
+    """
+    from robustok_blocks.sampling import draw
+    from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_pictures
+    from robustok_core.registry import load_registry
+
+    refuse_existing(out)
+    refuse_other_pictures(out)
+    place = device_called(device)
+    tokenizer = load(load_registry(), artifact_of(run, "tokenizer"), place)
+    latents, names = _read(codes, tokenizer)
+    pictures: list[Any] = []
+    for start in range(0, len(latents), batch_size):
+        batch = draw(tokenizer, latents[start : start + batch_size].to(place))
+        pictures.extend(batch.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+    _write(out, pictures, names)
+    click.echo(f"{len(pictures)} images written to {out}")
+
+
+def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath]]:
+    """The latents in a file, and the names of the pictures to draw.
+
+    Raises:
+        RobustokError: it is no such file, or they are not of this tokenizer.
+    """
+    import numpy as np
+
+    from robustok_blocks.latent_arrays import array_name, from_array
+    from robustok_blocks.latent_fingerprint import latent_fingerprint
+    from robustok_core.errors import RobustokError
+
+    array = array_name(tokenizer.space)
+    arrays = _arrays(file, array)
+    if array not in arrays:
+        other = f"; it has {', '.join(sorted(arrays))}" if arrays else ""
+        raise RobustokError(f"this file has no array {array!r}{other}", where=str(file))
+    latents = from_array(arrays[array], tokenizer.space, str(file))
+    if len(latents) == 0:
+        raise RobustokError("there are no images in this file", where=str(file))
+    found = latent_fingerprint(tokenizer)
+    recorded = str(arrays.get("latents_of", np.array(found)))
+    if recorded != found:
+        what = f"these are latents of another tokenizer ({recorded}, not {found})"
+        raise RobustokError(what, where=str(file), hint="decode with the tokenizer that encoded them")
+    names = arrays.get("names", np.array([f"{number:06d}.png" for number in range(len(latents))]))
+    return latents, _names(names, len(latents), str(file))
+
+
+def _arrays(file: Path, alone: str) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npz file by name; that of a .npy file is called `alone`."""
+    import zipfile
+
+    import numpy as np
+
+    from robustok_core.errors import RobustokError
+
+    if not file.is_file():
+        raise RobustokError("there is no such file", where=str(file))
+    try:
+        found = np.load(file, allow_pickle=False)
+        return {alone: found} if isinstance(found, np.ndarray) else dict(found)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RobustokError(f"this is no readable .npz or .npy file: {error}", where=str(file)) from error
+
+
+def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPath]:
+    """Paths of PNG files within a folder: the names with another ending, or with one more where two would be one.
+
+    Raises:
+        RobustokError: their number is not `count`, or a path leads out of the folder.
+    """
+    from robustok_core.errors import RobustokError
+
+    if names.shape != (count,):
+        raise RobustokError(f"expected {count} names, found an array {names.shape}", where=where)
+    paths = [PurePosixPath(str(name)) for name in names]
+    for path in paths:
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise RobustokError(f"the name {str(path)!r} leads out of the folder", where=where)
+    renamed = [path.with_suffix(".png") for path in paths]
+    return renamed if len(set(renamed)) == len(paths) else [path.with_name(f"{path.name}.png") for path in paths]
+
+
+def _write(out: Path, pictures: Sequence[NDArray[np.uint8]], names: Sequence[PurePosixPath]) -> None:
+    from robustok_blocks.picture import save_grid, save_png
+    from robustok_core.files import new_folder
+
+    if out.suffix == ".png":
+        save_grid(out, pictures, _COLUMNS)
+        return
+    with new_folder(out) as aside:
+        for name, picture in zip(names, pictures, strict=True):
+            save_png(aside / name, picture)

@@ -1,0 +1,109 @@
+"""`robustok sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from robustok_core.interfaces import Generator
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--class", "classes", multiple=True, metavar="N|NAME", help="A class; all in turn if left out.")
+@click.option("--count", default=16, show_default=True, type=click.IntRange(1), help="Samples, over all classes.")
+@click.option("--guidance", default=1.0, show_default=True, type=click.FloatRange(0.0), help="Scale; 1 is none.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="A sampler's option: temperature=0.9.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed, other samples.")
+@click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Samples at once.")
+@click.option("--device", metavar="NAME", help="Where it computes; the GPU if left out and there is one.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New GRID.png, SAMPLES.npz or folder.")
+def sample(
+    run: Path,
+    classes: tuple[str, ...],
+    count: int,
+    guidance: float,
+    changes: tuple[str, ...],
+    seed: int,
+    batch_size: int,
+    device: str | None,
+    out: Path,
+) -> None:
+    """Sample the generator of a RUN (its folder, or an artifact's) and draw the samples.
+
+    Sample i is the same for any count and batch size. OUT is a picture with one row a class, ADM's sample file,
+    or a folder of pictures, by how it is called. Example: `robustok sample runs/rar --class 3 --out boots.png`.
+    """
+    import torch
+
+    from robustok_blocks.sampling import check_fits, class_numbers, draw, generate, labels_of
+    from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_pictures
+    from robustok_core.draws import Draws, derive_seed
+    from robustok_core.files import read_json
+    from robustok_core.interfaces import Guidance
+    from robustok_core.registry import load_registry
+    from robustok_core.stages import COMPONENT_FILE
+
+    refuse_existing(out)
+    refuse_other_pictures(out)
+    registry, place = load_registry(), device_called(device)
+    folder = artifact_of(run, "generator")
+    generator = load(registry, folder, place)
+    tokenizer = load(registry, artifact_of(run, "tokenizer"), place)
+    check_fits(generator, folder, tokenizer)
+    names = read_json(folder / COMPONENT_FILE).get("class_names") or [str(n) for n in range(generator.num_classes)]
+    rows = torch.arange(count)
+    labels = labels_of(class_numbers(classes, names, generator.num_classes), rows)
+    latents = generate(
+        generator,
+        labels,
+        Draws(seed=derive_seed(seed, "sample"), indices=rows, total=count),
+        guidance=Guidance(scale=guidance),
+        sampling=_options(type(generator), changes),
+        batch_size=batch_size,
+    )
+    _write(out, (draw(tokenizer, some) for some in latents), labels, names, tokenizer.image_size)
+    click.echo(f"written to {out}")
+
+
+def _options(factory: type[Generator], changes: Sequence[str]) -> Any:
+    from robustok_blocks.sampling import sampling_options
+    from robustok_core.errors import RobustokError
+    from robustok_core.recipe_source import parse_override
+
+    table: Mapping[str, Any] = dict(parse_override(change) for change in changes)
+
+    def say(path: Sequence[str | int], what: str, hint: str | None) -> RobustokError:
+        return RobustokError(what, where=f"--set {'.'.join(map(str, path))}", hint=hint)
+
+    return sampling_options(factory, table, say)
+
+
+def _write(out: Path, batches: Iterator[Tensor], labels: Tensor, names: Sequence[str], size: int) -> None:
+    from robustok_blocks.image_sets import write_samples
+    from robustok_blocks.picture import rows_by_class, save_png, save_rows
+    from robustok_core.files import new_folder
+
+    pictures = _pictures(batches)
+    if out.suffix == ".npz":
+        write_samples(out, pictures, labels, image_size=size)
+    elif out.suffix == ".png":
+        save_rows(out, rows_by_class(list(pictures), labels, names, len(labels), most_classes=len(labels)))
+    else:
+        with new_folder(out) as aside:
+            for number, picture in enumerate(pictures):
+                save_png(aside / f"{number:06d}.png", picture)
+
+
+def _pictures(batches: Iterator[Tensor]) -> Iterator[NDArray[np.uint8]]:
+    """(H, W, 3) uint8, one after another, of batches (b, 3, H, W)."""
+    for batch in batches:
+        yield from batch.permute(0, 2, 3, 1).contiguous().cpu().numpy()

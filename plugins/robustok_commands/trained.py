@@ -1,0 +1,77 @@
+"""What commands take from a trained run: its tokenizer, its generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from robustok_core.registry import Registry
+
+
+def artifact_of(run: Path, name: str) -> Path:
+    """The folder of an artifact of a run; `run` may also be the folder of another artifact of that run.
+
+    Raises:
+        RobustokError: where there is none.
+    """
+    from robustok_core.artifacts import find_artifact
+    from robustok_core.files import read_json
+    from robustok_core.stages import COMPONENT_FILE
+
+    component = run / COMPONENT_FILE
+    if component.is_file() and read_json(component).get("kind") != name:
+        return find_artifact(run.resolve().parents[1], name)  # runs/NAME/artifacts/...
+    return find_artifact(run, name)
+
+
+def load(registry: Registry, folder: Path, device: torch.device) -> Any:
+    """The component of an artifact's folder, in eval mode on a device."""
+    from robustok_core.stages import load_component
+
+    return load_component(registry, folder).to(device)
+
+
+def device_called(name: str | None) -> torch.device:
+    """The device of a name; the GPU where none is named and there is one.
+
+    Raises:
+        RobustokError: there is no such device.
+    """
+    import torch
+
+    from robustok_core.errors import RobustokError
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RobustokError(f"there is no device {name!r} here", where="--device", hint="cpu always is") from error
+    return device
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuses to overwrite.
+
+    Raises:
+        RobustokError: the file or folder exists.
+    """
+    from robustok_core.errors import RobustokError
+
+    if out.exists():
+        raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: choose a new name")
+
+
+def refuse_other_pictures(out: Path) -> None:
+    """Refuses the name of a picture that is no PNG, which would become a folder.
+
+    Raises:
+        RobustokError: the name ends so.
+    """
+    from robustok_blocks.image_sets import EXTENSIONS
+    from robustok_core.errors import RobustokError
+
+    if out.suffix.lower() in EXTENSIONS - {".png"}:
+        raise RobustokError(f"pictures are written as .png, not as {out.suffix}", where=f"--out {out}")
