@@ -451,6 +451,9 @@ class Generator(Component, nn.Module, ABC):
     knows_null_class: bool
     not_decayed: Collection[str] = ()
 
+    def observe(self, mean: Tensor, std: Tensor) -> None:
+        """Called once before training in a continuous space, with the statistics (D,) of the training latents."""
+
     @abstractmethod
     def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
         """Named training losses, scalars, to be summed."""
