@@ -23,7 +23,7 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool) -> None:
     The best value of a row has a star. Distances of unequal numbers of images are not comparable, and refused.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from robustok_core.errors import RobustokError
     from robustok_core.registry import load_registry
@@ -39,7 +39,7 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool) -> None:
         raise RobustokError(what + others, hint="measure equal numbers, or leave such rows out: --skip-unequal")
     left_out = {name for name, _, _ in unequal}
     directions = _directions(load_registry())
-    table = Table("result", *map(str, runs), box=None)
+    table = Table(*(Column(name, overflow="fold") for name in ("result", *map(str, runs))), box=None)
     for name in dict.fromkeys(name for results in found for name in results):
         if name.count("/") < 2 and not _belongs_to(name, left_out):
             table.add_row(name, *_cells([results.get(name) for results in found], _better(name, directions)))

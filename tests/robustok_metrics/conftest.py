@@ -11,7 +11,18 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from robustok_core import Draws, Evaluation, EvaluationContext, Features, ImageBatch, Metric, Registry, Spec, Tokenizer
+from robustok_core import (
+    Draws,
+    Evaluation,
+    EvaluationContext,
+    Features,
+    ImageBatch,
+    Metric,
+    Population,
+    Registry,
+    Spec,
+    Tokenizer,
+)
 from robustok_core.images import from_uint8, to_uint8
 
 NUM_IMAGES = 60
@@ -56,6 +67,31 @@ def colours(name: str = "colours", version: int = 1) -> Spec:
 def colours_fixture() -> Callable[..., Spec]:
     """A feature network of six numbers, under any name."""
     return colours
+
+
+class Given(Population):
+    """A population whose features, or class scores, are given."""
+
+    def __init__(self, rows: Tensor, name: str = "given") -> None:
+        self.rows, self.name = rows.float(), name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def features(self, network: Spec) -> Tensor:
+        return self.rows
+
+    def logits(self, network: Spec) -> Tensor:
+        return self.rows
+
+    def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
+        return self.rows.double().mean(0), self.rows.double().T.cov()
+
+
+@pytest.fixture(scope="session")
+def given() -> Callable[..., Population]:
+    """A population of given features (n, F), or class scores (n, C)."""
+    return Given
 
 
 @pytest.fixture(scope="session")

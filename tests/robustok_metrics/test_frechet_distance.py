@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from robustok_core import RunError
-from robustok_metrics.frechet_distance import FeatureSums, Moments, frechet_distance
+from robustok_metrics.frechet_distance import FeatureSums, Moments, distance_between, frechet_distance
 
 
 def features(seed: int, count: int, width: int, scale: float = 1.0) -> Tensor:
@@ -81,3 +81,9 @@ def test_one_image_has_no_covariance() -> None:
 def test_features_that_are_no_numbers_are_named() -> None:
     with pytest.raises(RunError, match="NaN or infinity"):
         moments(torch.full((3, 2), torch.nan))
+
+
+def test_distance_between_unequal_numbers_is_that_of_their_moments() -> None:
+    one, two = moments(features(1, 30, 4)), moments(features(2, 90, 4))
+    as_equal = Moments(count=30, mean=two.mean, covariance=two.covariance)
+    assert distance_between(one, two) == frechet_distance(one, as_equal)

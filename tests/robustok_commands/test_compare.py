@@ -1,0 +1,119 @@
+"""`robustok compare` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustok_core.cli import main
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(capsys: Any, monkeypatch: Any, tmp_path: Path) -> Command:
+    """Runs `robustok compare` in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["compare", *arguments])
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def leave(folder: str, **results: float) -> None:
+    """A run's results, with "__" for the slash."""
+    Path(folder).mkdir()
+    named = {name.replace("__", "/"): value for name, value in results.items()}
+    (Path(folder) / "results.json").write_text(json.dumps(named))
+
+
+def rows(said: str) -> dict[str, list[str]]:
+    """The table's rows: a value and its star are one cell."""
+    return {words[0]: words[1:] for line in said.replace(" *", "*").splitlines() if (words := line.split())}
+
+
+def test_better_values_have_a_star_in_the_direction_that_the_metric_says(command: Command) -> None:
+    leave("one", eval__gfid=3.25, eval__inception_score=200.0, eval__psnr=21.5, eval__precision_dino=0.7)
+    leave("two", eval__gfid=2.75, eval__inception_score=150.0, eval__psnr=21.5, eval__precision_dino=0.8)
+    code, said, _ = command("one", "two")
+    assert code == 0
+    assert rows(said) == {
+        "result": ["one", "two"],
+        "eval/gfid": ["3.25", "2.75*"],
+        "eval/inception_score": ["200*", "150"],
+        "eval/psnr": ["21.5", "21.5"],  # neither is better
+        "eval/precision_dino": ["0.7", "0.8*"],
+    }
+
+
+def test_numbers_that_nobody_judges_have_no_star(command: Command) -> None:
+    leave("one", train__seconds=10.0, eval__gfid_num_images=50.0, eval__kid_std=0.1)
+    leave("two", train__seconds=12.0, eval__gfid_num_images=50.0, eval__kid_std=0.2)
+    assert "*" not in command("one", "two")[1]
+
+
+def test_three_runs_may_differ_in_what_they_measured_and_cells_of_a_mean_are_left_out(command: Command) -> None:
+    leave("one", eval__ssim=0.5, eval__pfid=3.0, eval__pfid__alpha1=4.0)
+    leave("two", eval__ssim=0.75)
+    leave("three", eval__gfd_efficientnet_lite0=7.0)
+    _, said, _ = command("one", "two", "three")
+    assert rows(said) == {
+        "result": ["one", "two", "three"],
+        "eval/ssim": ["0.5", "0.75*", "-"],
+        "eval/pfid": ["3", "-", "-"],
+        "eval/gfd_efficientnet_lite0": ["-", "-", "7"],
+    }
+
+
+def test_file_of_evaluate_is_compared_too(command: Command) -> None:
+    Path("one.json").write_text(json.dumps({"samples": "s", "reference": "r", "results": {"gfid": 2.0}}))
+    Path("two.json").write_text(json.dumps({"samples": "t", "reference": "r", "results": {"gfid": 1.0}}))
+    assert rows(command("one.json", "two.json")[1])["gfid"] == ["2", "1*"]
+
+
+def test_distances_of_unequal_numbers_are_refused_with_both_numbers(command: Command) -> None:
+    leave("one", eval__gfid=3.0, eval__gfid_num_images=50000.0)
+    leave("two", eval__gfid=4.0, eval__gfid_num_images=10000.0)
+    code, said, errors = command("one", "two")
+    assert code == 2
+    assert said == ""
+    assert "eval/gfid was measured with 50000 images and with 10000" in errors
+    assert "--skip-unequal" in errors
+
+
+def test_unequal_rows_are_left_out_on_request_and_named(command: Command) -> None:
+    leave("one", eval__gfid=3.0, eval__gfid_num_images=50000.0, eval__psnr=20.0)
+    leave("two", eval__gfid=4.0, eval__gfid_num_images=10000.0, eval__psnr=21.0)
+    code, said, _ = command("one", "two", "--skip-unequal")
+    assert code == 0
+    table = said.partition("left out")[0]
+    assert set(rows(table)) == {"result", "eval/psnr"}
+    assert "left out, measured with unequal numbers of images: eval/gfid\n" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("good",), "there is nothing to compare with"),
+        (("good", "nothing"), "nothing: there are no results"),
+        (("good", "empty"), "empty: there are no results"),
+        (("good", "list.json"), "list.json: this holds no results by name"),
+    ],
+)
+def test_mistakes_are_one_message(command: Command, arguments: tuple[str, ...], reason: str) -> None:
+    leave("good", eval__gfid=3.0)
+    Path("empty").mkdir()
+    Path("list.json").write_text("[1, 2]")
+    code, _, errors = command(*arguments)
+    assert code == 2
+    assert reason in errors
+    assert errors.count("error: ") == 1

@@ -1,0 +1,154 @@
+"""`robustok evaluate` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustok_blocks.image_sets import write_samples
+from robustok_core import ImageBatch, Registry
+from robustok_core.cli import main
+from robustok_core.images import to_uint8
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def batch(registry: Registry) -> ImageBatch:
+    return registry.build("dataset", {"use": "fashion_mnist"}).validation.load(range(110))
+
+
+@pytest.fixture
+def command(capsys: Any, monkeypatch: Any, tmp_path: Path, batch: ImageBatch) -> Command:
+    """Runs `robustok evaluate` beside samples.npz (60 images), real.npz (50 others) and a folder of these."""
+    monkeypatch.chdir(tmp_path)
+    pixels = to_uint8(batch.images).permute(0, 2, 3, 1).numpy()
+    write_samples(Path("samples.npz"), iter(pixels[:60]), batch.labels[:60], image_size=32)
+    write_samples(Path("real.npz"), iter(pixels[60:]), batch.labels[60:], image_size=32)
+    Path("real").mkdir()
+    for number, picture in enumerate(pixels[60:]):
+        Image.fromarray(picture).save(f"real/{number:03d}.png")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["evaluate", *arguments])
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(command: Command) -> Callable[..., str]:
+    def run(*arguments: str) -> str:
+        code, _, said = command(*arguments)
+        assert code == 2, said
+        assert said.count("error: ") == 1, said
+        return said
+
+    return run
+
+
+SMALL = ("--features", "fashion_classifier")
+
+
+def test_results_are_printed_and_written_with_where_they_come_from(command: Command) -> None:
+    code, said, _ = command("samples.npz", "real.npz", *SMALL, "--out", "found.json")
+    assert code == 0
+    written = json.loads(Path("found.json").read_text())
+    assert (written["samples"], written["reference"]) == ("samples.npz", "real.npz")
+    assert written["features"].startswith("fashion_classifier-")
+    results = written["results"]
+    assert results["gfd_fashion_classifier_num_images"] == 60
+    assert {"gfd_fashion_classifier", "precision_fashion_classifier", "recall_fashion_classifier"} < set(results)
+    for name, value in results.items():
+        assert f"{value:.6g}" in next(line for line in said.splitlines() if line.split()[:1] == [name])
+
+
+def test_distance_of_a_set_from_itself_is_nothing_beside_its_distance_from_another(command: Command) -> None:
+    for reference in ("samples.npz", "real.npz"):
+        command("samples.npz", reference, *SMALL, "--metric", "frechet", "--out", f"{reference}.json")
+    own, other = (
+        json.loads(Path(f"{name}.npz.json").read_text())["results"]["gfd_fashion_classifier"]
+        for name in ("samples", "real")
+    )
+    assert own < 1e-4 * other
+
+
+def test_folder_gives_what_the_file_of_the_same_images_gives(command: Command) -> None:
+    for reference in ("real", "real.npz"):
+        command("samples.npz", reference, *SMALL, "--out", f"{reference}.json")
+    one, two = (json.loads(Path(name).read_text())["results"] for name in ("real.json", "real.npz.json"))
+    assert one == two
+
+
+def test_few_images_are_noted_before_the_numbers(command: Command) -> None:
+    _, said, _ = command("samples.npz", "real.npz", *SMALL, "--metric", "frechet")
+    assert "note: samples.npz: 60 images are fewer than it takes for 96 features" in said
+    assert said.index("covariance is singular") < said.index("gfd_fashion_classifier")
+
+
+def test_samples_sorted_by_class_are_noted_and_shuffling_changes_the_score(command: Command, batch: ImageBatch) -> None:
+    order = torch.argsort(batch.labels, stable=True)
+    pixels = to_uint8(batch.images[order]).permute(0, 2, 3, 1).numpy()
+    write_samples(Path("sorted.npz"), iter(pixels), batch.labels[order], image_size=32)
+    score = ("--metric", "inception_score", "--out")
+    _, said, _ = command("sorted.npz", "real.npz", *SMALL, *score, "in_order.json")
+    assert "sorted by class" in said
+    command("sorted.npz", "real.npz", *SMALL, "--set", "inception_score.shuffle=true", *score, "shuffled.json")
+    in_order, shuffled = (
+        json.loads(Path(name).read_text())["results"]["classifier_score_fashion_classifier"]
+        for name in ("in_order.json", "shuffled.json")
+    )
+    assert shuffled > 2 * in_order
+
+
+def test_options_reach_the_metric(command: Command) -> None:
+    options = ("--metric", "kid", "--set", "kid.subset_size=20", "--set", "kid.subsets=3")
+    code, said, _ = command("samples.npz", "real.npz", *SMALL, *options)
+    assert code == 0
+    assert "kd_fashion_classifier" in said
+
+
+def test_inception_that_cannot_be_had_names_the_way_out(refused: Callable[..., str], monkeypatch: Any) -> None:
+    def out_of_reach(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", "empty")
+    monkeypatch.setattr(torch.hub, "download_url_to_file", out_of_reach)
+    said = refused("samples.npz", "real.npz")
+    assert "Inception weights cannot be downloaded" in said
+    assert "--features efficientnet_lite0" in said
+
+
+def test_statistics_alone_give_no_precision_and_are_refused_for_other_features(command: Command) -> None:
+    np.savez("statistics.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    code, said, errors = command("samples.npz", "statistics.npz", *SMALL)
+    assert "note: no precision_recall: the reference holds no images" in said
+    assert code == 2
+    assert "mu and sigma are of the published Inception's features, not of 'fashion_classifier'" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("nothing.npz", "real.npz"), "nothing.npz: there is no such file"),
+        (("samples.npz", "real.npz", "--metric", "fretchet"), "no sample_metric is called 'fretchet'"),
+        (("samples.npz", "real.npz", "--features", "inceptoin"), "no features is called 'inceptoin'"),
+        (("samples.npz", "real.npz", *SMALL, "--metric", "kid"), "60 images hold no subset of 1000"),
+        (("samples.npz", "real.npz", *SMALL, "--set", "shuffle=true"), "--set needs METRIC.OPTION=VALUE"),
+        (("samples.npz", "real.npz", *SMALL, "--set", "kid.subsets=3"), "the metric 'kid', which is not asked for"),
+        (("samples.npz", "real.npz", *SMALL, "--set", "frechet.k=3"), "unknown key 'k'"),
+        (("samples.npz", "real.npz", *SMALL, "--out", "real.npz"), "this exists already"),
+    ],
+)
+def test_mistakes_are_one_message(refused: Callable[..., str], arguments: tuple[str, ...], reason: str) -> None:
+    assert reason in refused(*arguments)

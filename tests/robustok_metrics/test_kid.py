@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
+from robustok_core import RobustokError, Spec
+from robustok_metrics.kid import KID, KIDConfig
+
+Colours = Callable[..., Spec]
+
+
+def cloud(seed: int, count: int, shift: float = 0.0) -> Tensor:
+    return torch.randn(count, 8, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def kid(network: Spec, **options: Any) -> KID:
+    return KID(KIDConfig(features=network, **options))
+
+
+def test_distance_is_torch_fidelitys(given: Any, colours: Colours) -> None:
+    drawn, real = cloud(1, 90, 0.5), cloud(2, 70)
+    theirs = kid_features_to_metric(drawn, real, kid_subsets=5, kid_subset_size=30, verbose=False)
+    found = kid(colours(), subsets=5, subset_size=30).compute(given(drawn), given(real))
+    assert found["kd_colours"] == pytest.approx(theirs[KEY_METRIC_KID_MEAN], rel=1e-5)
+    assert found["kd_colours_std"] == pytest.approx(theirs[KEY_METRIC_KID_STD], rel=1e-5)
+    assert found["kd_colours_num_images"] == 90
+
+
+def test_distance_is_the_unbiased_discrepancy_of_the_cubic_kernel(given: Any, colours: Colours) -> None:
+    """The whole of both sets as the one subset: the definition, written out."""
+    drawn, real = cloud(1, 40, 0.5).double(), cloud(2, 40).double()
+
+    def kernel(one: Tensor, two: Tensor) -> Tensor:
+        return (one @ two.T / one.shape[1] + 1) ** 3
+
+    def within(rows: Tensor) -> Tensor:
+        return (kernel(rows, rows).sum() - kernel(rows, rows).trace()) / (40 * 39)
+
+    expected = within(drawn) + within(real) - 2 * kernel(drawn, real).mean()
+    found = kid(colours(), subsets=1, subset_size=40).compute(given(drawn), given(real))
+    assert found["kd_colours"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_only_distances_in_the_published_inception_are_called_kid(given: Any, colours: Colours) -> None:
+    rows = given(cloud(1, 10))
+    assert set(kid(colours("inception"), subset_size=5).compute(rows, rows)) == {"kid", "kid_std", "kid_num_images"}
+
+
+@pytest.mark.parametrize(("num_drawn", "num_real", "place"), [(9, 20, "drawn"), (20, 9, "real")])
+def test_sets_smaller_than_a_subset_are_refused(
+    given: Any, colours: Colours, num_drawn: int, num_real: int, place: str
+) -> None:
+    metric = kid(colours(), subset_size=10)
+    with pytest.raises(RobustokError, match="9 images hold no subset of 10") as caught:
+        metric.compute(given(cloud(1, num_drawn), "drawn"), given(cloud(2, num_real), "real"))
+    assert caught.value.where == place
+    assert caught.value.hint == "set subset_size of kid lower"

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+import robustok_metrics.precision_recall
+from robustok_core import RobustokError, Spec
+from robustok_metrics.precision_recall import PrecisionRecall, PrecisionRecallConfig, precision_and_recall
+
+Colours = Callable[..., Spec]
+
+
+def on_a_line(*places: float) -> Tensor:
+    return torch.tensor(places)[:, None]
+
+
+def clouds(seed: int, count: int, shift: float = 0.0, width: int = 16) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+# Real images at 0, 1, 2, 3, 10: the 3rd nearest other is 3, 2, 2, 3, 9 away, so the balls cover [-3, 19].
+REAL = on_a_line(0, 1, 2, 3, 10)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "precision", "recall"),
+    [
+        (REAL, 1.0, 1.0),
+        # 3rd nearest others 3.5, 3, 2, 3.5: the balls cover [-3, 7.5] and miss 10
+        (on_a_line(0.5, 1.0, 2.0, 4.0), 1.0, 0.8),
+        # outside of [-3, 19]: -4 and 20; on the border: -3 and 19
+        (on_a_line(-4, -3, 19, 20), 0.5, 1.0),
+        # one place drawn over and over: its ball is a point
+        (on_a_line(2, 2, 2, 2, 2), 1.0, 0.2),
+        (on_a_line(2.5, 2.5, 2.5, 2.5), 1.0, 0.0),
+        (on_a_line(100, 101, 102, 103), 0.0, 0.0),
+    ],
+    ids=["the same", "one mode is missing", "borders count", "collapse", "collapse between", "elsewhere"],
+)
+def test_hand_made_manifolds_have_the_known_precision_and_recall(
+    drawn: Tensor, precision: float, recall: float
+) -> None:
+    assert precision_and_recall(drawn, REAL) == pytest.approx((precision, recall))
+
+
+def test_one_neighbour_makes_smaller_balls() -> None:
+    drawn = on_a_line(4.5, 8.0)  # with k = 1 the real balls cover [-1, 4] and [3, 17]
+    assert precision_and_recall(drawn, REAL, 1)[0] == 1.0
+    assert precision_and_recall(on_a_line(-2, 8), REAL, 1)[0] == 0.5
+    assert precision_and_recall(on_a_line(-2, -2, -2, 8), REAL, 3)[0] == 1.0
+
+
+@pytest.mark.parametrize(("num_drawn", "num_real"), [(120, 120), (200, 70), (50, 160)])
+@pytest.mark.parametrize("shift", [0.0, 0.6])
+def test_numbers_are_torch_fidelitys(num_drawn: int, num_real: int, shift: float) -> None:
+    drawn, real = clouds(1, num_drawn, shift).double(), clouds(2, num_real).double()
+    theirs = prc_features_to_metric(drawn, real, prc_neighborhood=3, prc_batch_size=64, verbose=False)
+    expected = (theirs[KEY_METRIC_PRECISION], theirs[KEY_METRIC_RECALL])
+    assert 0.1 < min(expected) <= max(expected) < 1.0
+    assert precision_and_recall(drawn, real) == pytest.approx(expected, abs=1e-6)
+
+
+def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, real = clouds(1, 90, 0.4), clouds(2, 70)
+    whole = precision_and_recall(drawn, real)
+    monkeypatch.setattr(robustok_metrics.precision_recall, "_DISTANCES_AT_ONCE", 7 * 70)
+    assert precision_and_recall(drawn, real) == whole
+
+
+def test_features_far_from_the_origin_are_told_apart() -> None:
+    assert precision_and_recall(REAL + 1e5, REAL + 1e5) == (1.0, 1.0)
+    assert precision_and_recall(on_a_line(2.5, 2.5, 2.5, 2.5) + 1e5, REAL + 1e5) == (1.0, 0.0)
+
+
+def test_results_carry_the_network_and_both_numbers(given: Any, colours: Colours) -> None:
+    metric = PrecisionRecall(PrecisionRecallConfig(features=colours()))
+    assert metric.compute(given(on_a_line(-4, -3, 19, 20)), given(REAL)) == {
+        "precision_colours": 0.5,
+        "recall_colours": 1.0,
+        "precision_colours_num_images": 4,
+        "precision_colours_num_reference_images": 5,
+        "recall_colours_num_images": 4,
+        "recall_colours_num_reference_images": 5,
+    }
+
+
+def test_fewer_images_than_neighbours_are_refused(given: Any, colours: Colours) -> None:
+    metric = PrecisionRecall(PrecisionRecallConfig(features=colours()))
+    with pytest.raises(RobustokError, match="3 images have no 3 neighbours each") as caught:
+        metric.compute(given(REAL), given(REAL[:3], "few images"))
+    assert caught.value.where == "few images"

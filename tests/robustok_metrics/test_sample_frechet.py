@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
+from robustok_core import Population, RobustokError, Spec
+from robustok_metrics.sample_frechet import SampleFrechet, SampleFrechetConfig
+
+Colours = Callable[..., Spec]
+
+
+def frechet(network: Spec) -> SampleFrechet:
+    return SampleFrechet(SampleFrechetConfig(features=network))
+
+
+def normal(seed: int, count: int, width: int = 12) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("num_samples", "num_real"), [(300, 200), (8, 200), (9, 7)], ids=str)
+def test_distance_is_torch_fidelitys_fid_for_unequal_numbers_too(
+    given: Any, colours: Colours, num_samples: int, num_real: int
+) -> None:
+    drawn, real = 1.3 * normal(1, num_samples) + 0.5, normal(2, num_real)
+    statistics = [fid_features_to_statistics(rows.double()) for rows in (drawn, real)]
+    theirs = fid_statistics_to_metric(*statistics, False)[KEY_METRIC_FID]
+    found = frechet(colours()).compute(given(drawn), given(real))
+    assert found["gfd_colours"] == pytest.approx(theirs, rel=1e-6)
+    assert found["gfd_colours_num_images"] == num_samples
+
+
+def test_distance_of_gaussians_is_the_closed_form(colours: Colours) -> None:
+    """|m1 - m2|^2 + sum (s1 - s2)^2 where both covariances are diagonal."""
+
+    class Normal(Population):
+        name = "normal"
+
+        def __init__(self, mean: list[float], deviations: list[float]) -> None:
+            self.mean, self.deviations = (torch.tensor(v, dtype=torch.float64) for v in (mean, deviations))
+
+        def __len__(self) -> int:
+            return 1000
+
+        def moments(self, network: Spec) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.mean, self.deviations.square().diag()
+
+        features = logits = None  # type: ignore[assignment]  # only the moments are looked at
+
+    samples, reference = Normal([1.0, 2.0, 3.0], [1.0, 0.0, 5.0]), Normal([1.0, 0.0, 4.0], [2.0, 3.0, 5.0])
+    found = frechet(colours()).compute(samples, reference)
+    assert found["gfd_colours"] == pytest.approx((4 + 1) + (1 + 9 + 0), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        ("inception", "gfid"),
+        ("inception_other", "gfd_inception_other"),
+        ("efficientnet_lite0", "gfd_efficientnet_lite0"),
+    ],
+)
+def test_only_distances_in_the_published_inception_are_called_fid(
+    given: Any, colours: Colours, network: str, name: str
+) -> None:
+    found = frechet(colours(network)).compute(given(normal(1, 20)), given(normal(2, 20)))
+    assert set(found) == {name, f"{name}_num_images"}
+
+
+def test_samples_must_be_images(given: Any, colours: Colours) -> None:
+    with pytest.raises(RobustokError, match="how many there are is part of the result") as caught:
+        frechet(colours()).compute(given(torch.zeros(0, 3), "statistics.npz"), given(normal(1, 20, 3)))
+    assert caught.value.where == "statistics.npz"
