@@ -22,7 +22,6 @@ from rich.console import Console
 
 from robustok_core import __version__
 from robustok_core.artifacts import RUN_FILE, RunFolder, content_fingerprint, find_artifact, fingerprint_of, next_free
-from robustok_core.checkpoint import checkpoints
 from robustok_core.config import Spec
 from robustok_core.distributed import barrier, world_size
 from robustok_core.errors import Interrupted, ProblemsError, RobustokError
@@ -239,7 +238,8 @@ class _Run:
             )
 
     def _go_on(self, context: StageContext) -> str:
-        saved = "goes on from the last checkpoint" if checkpoints(context.checkpoints) else "begins this stage again"
+        kept = any(context.checkpoints.glob("[!.]*"))  # a checkpoint, or parts of what the stage makes
+        saved = "goes on from the last checkpoint" if kept else "begins this stage again"
         return f"the same command {saved}: {self.folder.path}"
 
     def _save(self) -> None:

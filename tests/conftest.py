@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from robustok_core import Registry, load_registry
+from robustok_core import Recipe, Registry, load_registry, run
 
 torch.set_num_threads(1)
 # The same examples in every run, however slow the machine.
@@ -84,3 +84,32 @@ def tiny_recipe() -> Callable[..., dict[str, Any]]:
         return table
 
     return make
+
+
+@pytest.fixture(scope="session")
+def generation_recipe(tiny_recipe) -> Callable[..., dict[str, Any]]:
+    """Returns a recipe from the tiny tokenizer to samples, with keys of its stages changed: `sample={"grid": 0}`."""
+
+    def make(**stages: dict[str, Any]) -> dict[str, Any]:
+        table = tiny_recipe(epochs=1)
+        table["generator"] = {"use": "maskgit", "width": 16, "depth": 1, "num_heads": 2}
+        table["stage"] += [
+            {"use": "tokenize", "views": "flip", "batch_size": 16, "part_size": 32},
+            {"use": "train_generator", "epochs": 3, "batch_size": 16, "log_every": 1},
+            {"use": "sample", "num_samples": 24, "part_size": 10, "sampling": {"steps": 2}},
+        ]
+        for stage in table["stage"]:
+            stage |= stages.pop(stage["use"], {})
+        assert not stages
+        return table
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def generated(generation_recipe, tmp_path_factory) -> tuple[dict[str, Any], Path]:
+    """The recipe from tokenizer to samples, and the folder of its run; not to be changed."""
+    table = generation_recipe()
+    out = tmp_path_factory.mktemp("generated")
+    run(Recipe.from_table(table), out=out)
+    return table, out / table["run"]["name"]

@@ -64,12 +64,13 @@ def write_latents(
     class_names: Sequence[str],
     data: Mapping[str, str],
     options: Mapping[str, Any],
+    kind: str = "latents",
 ) -> None:
     """Fills an artifact's folder with the parts that lie in the folder `kept`; no number is copied where links work.
 
     Args:
         tokenizer: its latent fingerprint. data: the fingerprint of each split.
-        options: how the latents were made, for the record.
+        options: how the latents were made, for the record. kind: the artifact's name.
     """
     (folder / PARTS).mkdir()
     index: dict[str, Any] = {"format": FORMAT, "version": VERSION, "tokenizer": tokenizer, "space": attrs.asdict(space)}
@@ -80,7 +81,7 @@ def write_latents(
     if space.codebook_size is None:
         index["statistics"] = _statistics(kept, splits[0])
     write_json(folder / INDEX, index)
-    write_json(folder / COMPONENT_FILE, {"kind": "latents"})  # so that [load] takes the folder itself
+    write_json(folder / COMPONENT_FILE, {"kind": kind})  # so that [load] takes the folder itself
 
 
 def _take_parts(folder: Path, kept: Path, split: SplitParts) -> dict[str, Any]:
@@ -168,7 +169,7 @@ class LatentRows(Rows):
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint_of([self._index, self._split, self._labels.tolist()])
+        return fingerprint_of([self._index, self._split, content_fingerprint(self.folder / self._split["labels"])])
 
     def load(self, indices: Sequence[int], draws: Draws | None = None) -> LatentBatch:
         """Codes int64 or vectors float32 at `indices`; `draws` choose the view, without them it is the first."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -37,3 +39,32 @@ def run_on_two(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return run_on_two
+
+
+@pytest.fixture
+def dying() -> Callable[[Callable[[], Any], int], None]:
+    """Calls `action` in another process, which is killed half-way through writing its `part`-th file of a part."""
+
+    def dying(action: Callable[[], Any], part: int) -> None:
+        import robustok_stages.parts
+
+        real, written = robustok_stages.parts.write_array, []
+
+        def write_array(file: Path, array: Any) -> None:
+            written.append(file)
+            if len(written) == part:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.with_name(f".writing-{file.name}").write_bytes(b"half")
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(file, array)
+
+        def act() -> None:
+            robustok_stages.parts.write_array = write_array
+            action()
+
+        process = multiprocessing.get_context("fork").Process(target=act)
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+
+    return dying
