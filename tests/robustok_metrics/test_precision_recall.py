@@ -73,8 +73,18 @@ def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_features_far_from_the_origin_are_told_apart() -> None:
-    assert precision_and_recall(REAL + 1e5, REAL + 1e5) == (1.0, 1.0)
-    assert precision_and_recall(on_a_line(2.5, 2.5, 2.5, 2.5) + 1e5, REAL + 1e5) == (1.0, 0.0)
+    def far(places: Tensor) -> Tensor:
+        return places / 1024 + 4096  # still exact in float32
+
+    assert precision_and_recall(far(REAL), far(REAL)) == (1.0, 1.0)
+    assert precision_and_recall(far(on_a_line(2.5, 2.5, 2.5, 2.5)), far(REAL)) == (1.0, 0.0)
+
+
+def test_images_are_at_no_distance_from_themselves_whatever_the_rounding() -> None:
+    points = clouds(3, 40, shift=9.0, width=1280).double()
+    (distances,) = robustok_metrics.precision_recall._squared_distances(points, points)
+    assert not distances.diagonal().any()
+    torch.testing.assert_close(distances, torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") ** 2)
 
 
 def test_results_carry_the_network_and_both_numbers(given: Any, colours: Colours) -> None:
