@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen, validators
 
 from robustok_blocks.image_sets import open_images
 from robustok_core.config import components
-from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Stage
 from robustok_core.stages import StageContext
-from robustok_stages.fitting import said_of
-from robustok_stages.judging import DATA_SPLITS, Judge
+from robustok_stages.judging import Judge, check_reference
 
 
 @frozen(kw_only=True)
@@ -58,9 +55,7 @@ class EvaluateGenerator(Stage):
 
     def check(self, context: StageContext) -> None:
         """A reference by path is there."""
-        if self.config.reference not in DATA_SPLITS and not Path(self.config.reference).expanduser().exists():
-            what = f"{self.config.reference!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
-            raise said_of(context, RobustokError(what), "reference")
+        check_reference(context, self.config.reference, "reference")
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Every image is seen once by each network."""

@@ -15,6 +15,20 @@ from robustok_stages.fitting import said_of
 DATA_SPLITS = ("validation", "train")
 
 
+def check_reference(context: StageContext, reference: str, *keys: str) -> None:
+    """Refuses a reference that is not there, before anything runs.
+
+    Args:
+        reference: the value of this stage's option `keys`.
+    """
+    if reference in DATA_SPLITS and context.spec("data") is None:
+        what = f"the reference {reference!r} is images of [data], which this recipe does not have"
+        raise said_of(context, RobustokError(what), *keys)
+    if reference not in DATA_SPLITS and not Path(reference).expanduser().exists():
+        what = f"{reference!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
+        raise said_of(context, RobustokError(what), *keys)
+
+
 class Judge:
     """Sample metrics and a reference, whose images the networks see once however often samples are compared.
 

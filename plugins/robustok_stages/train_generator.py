@@ -9,14 +9,13 @@ from attrs import field, frozen
 
 from robustok_blocks.latent_fingerprint import latent_fingerprint
 from robustok_core.engine import Trainer, TrainingConfig
-from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Generator, Stage
 from robustok_core.loading import check_parts, steps_per_epoch
 from robustok_core.optimizer import OptimizerConfig
 from robustok_core.stages import StageContext, save_component
-from robustok_stages.fitting import check_sampling, said_of, sketch_generator
+from robustok_stages.fitting import check_sampling, sketch_generator
 from robustok_stages.generator_training import GeneratorTask, validation_loss
-from robustok_stages.judging import DATA_SPLITS
+from robustok_stages.judging import check_reference
 from robustok_stages.latent_cache import LatentRows
 from robustok_stages.measuring import MeasureConfig, Measurement
 
@@ -50,12 +49,9 @@ class TrainGenerator(Stage):
         if context.spec("data") is not None:
             steps_per_epoch(context.dataset().train, self.config.batch_size)
         measure = self.config.measure
-        if measure is None:
-            return
-        check_sampling(context, measure.guidance, measure.sampling, "measure")
-        if measure.reference in DATA_SPLITS and context.spec("data") is None:
-            what = f"the reference {measure.reference!r} is images of [data], which this recipe does not have"
-            raise said_of(context, RobustokError(what), "measure", "reference")
+        if measure is not None:
+            check_sampling(context, measure.guidance, measure.sampling, "measure")
+            check_reference(context, measure.reference, "measure", "reference")
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains, writes the artifact, returns what came out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,10 @@ from typing import Any
 
 import pytest
 import tomli_w
+import torch
+from attrs import field, frozen
 
+from robustok_core import Generator, Latents, Registry, hookimpl, load_registry
 from robustok_core.files import read_json
 
 
@@ -68,3 +72,66 @@ def dying() -> Callable[[Callable[[], Any], int], None]:
         assert process.exitcode == -signal.SIGKILL
 
     return dying
+
+
+@frozen(kw_only=True)
+class KnownCodesConfig:
+    label_dropout: float = 0.0
+
+
+@frozen(kw_only=True)
+class KnownCodesSampling:
+    shift: int = field(default=0, metadata={"doc": "added to every code"})
+
+
+class KnownCodes(Generator):
+    """Draws what a test can foresee: token n of sample i has code i + 5 label + n + shift, modulo K.
+
+    Its loss is the mean square distance of the codes from `level`, a matrix of one number that does not decay.
+    """
+
+    Config = KnownCodesConfig
+    Sampling = KnownCodesSampling
+    not_decayed = ("level",)
+
+    def __init__(self, config, space, num_classes):
+        super().__init__()
+        self.space, self.num_classes, self.knows_null_class = space, num_classes, config.label_dropout > 0
+        self.level = torch.nn.Parameter(torch.full((1, 1), 3.0))
+        self.decayed = torch.nn.Parameter(torch.ones(1, 1))
+
+    def loss(self, latents, labels, *, draws, progress):
+        return {"distance": (latents.codes - self.level).square().mean(), "none": 0.0 * self.decayed.sum()}
+
+    def sample(self, labels, draws, *, guidance, keep=None, sampling=None):
+        first = draws.indices + 5 * labels + (sampling or KnownCodesSampling()).shift
+        return Latents(codes=(first[:, None] + torch.arange(self.space.num_tokens)) % self.space.codebook_size)
+
+
+@pytest.fixture
+def with_known_codes() -> Registry:
+    """All installed plugins, and the generator `known_codes`."""
+
+    class Plugin:
+        @hookimpl
+        def robustok_register(self, register):
+            register("generator", "known_codes", KnownCodes)
+
+    registry = load_registry()
+    assert registry.add_plugin(Plugin(), "known").error is None
+    return registry
+
+
+@pytest.fixture
+def part_of(generated) -> Callable[..., dict[str, Any]]:
+    """A recipe with some stages of the generation recipe, which loads what they need from its run."""
+
+    def part_of(*stages: str, load: tuple[str, ...] = ("tokenizer",), **options: dict[str, Any]) -> dict[str, Any]:
+        table = copy.deepcopy(generated[0])
+        table["load"] = {name: str(generated[1]) for name in load}
+        table["stage"] = [stage | options.get(stage["use"], {}) for stage in table["stage"] if stage["use"] in stages]
+        for name in ("tokenizer", "perturbation"):
+            del table[name]
+        return table
+
+    return part_of
