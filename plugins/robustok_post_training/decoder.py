@@ -14,7 +14,10 @@ import torch
 from attrs import field, frozen
 from torch import nn
 
+from robustok_blocks.sampling import sampling_options
+from robustok_core.config import Path as KeyPath
 from robustok_core.draws import Draws
+from robustok_core.errors import RobustokError
 from robustok_core.images import from_uint8, to_uint8
 from robustok_core.interfaces import Generator, Guidance, LatentBatch, PostTrainer, Tokenizer
 from robustok_core.latents import Keep, Latents
@@ -32,6 +35,9 @@ class DecoderConfig:
         },
     )
     guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: guidance while the pairs are made"})
+    precision: Literal["no", "bf16"] = field(
+        default="no", metadata={"doc": 'of the generator: "no" (float32) or "bf16"; the tokenizer has float32'}
+    )
     sampling: dict[str, Any] = field(
         factory=dict, metadata={"doc": "table: options of the generator's sampler while the pairs are made"}
     )
@@ -49,13 +55,15 @@ class Decoder(PostTrainer):
     def pair(
         self, tokenizer: Tokenizer, generator: Generator, real: LatentBatch, *, draws: Draws, sigma: float
     ) -> Latents:
-        generated = generator.sample(
-            real.labels,
-            draws,
-            guidance=self.config.guidance,
-            keep=Keep(latents=real.latents, sigma=sigma),
-            sampling=generator.Sampling(**self.config.sampling),
-        )
+        generator.check_guidance(self.config.guidance)
+        with torch.autocast(real.labels.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            generated = generator.sample(
+                real.labels,
+                draws,
+                guidance=self.config.guidance,
+                keep=Keep(latents=real.latents, sigma=sigma),
+                sampling=sampling_options(type(generator), self.config.sampling, _said),
+            )
         if self.config.pairs == "latents":
             return generated
         # The picture is not augmented and the encoder is frozen: encoded once here, it is what training would
@@ -66,3 +74,7 @@ class Decoder(PostTrainer):
 
     def trained(self, tokenizer: Tokenizer) -> Sequence[nn.Module]:
         return list(tokenizer.decoder)
+
+
+def _said(path: KeyPath, what: str, hint: str | None) -> RobustokError:
+    return RobustokError(what, where=".".join(("post_trainer", "sampling", *map(str, path))), hint=hint)

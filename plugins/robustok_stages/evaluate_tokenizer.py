@@ -11,14 +11,12 @@ from attrs import field, frozen, validators
 from robustok_blocks.picture import save_rows
 from robustok_blocks.populations import SharedFeatures
 from robustok_core.config import components
-from robustok_core.distributed import all_sum, rank, world_size
 from robustok_core.draws import Draws
-from robustok_core.images import from_uint8, to_uint8
-from robustok_core.interfaces import Evaluation, EvaluationContext, Images, Metric, Stage, Tokenizer
-from robustok_core.loading import evaluation_batches
-from robustok_core.progress import StepProgress
+from robustok_core.images import to_uint8
+from robustok_core.interfaces import Images, Stage, Tokenizer
 from robustok_core.stages import StageContext
 from robustok_stages.fitting import check_size, check_tokenizer
+from robustok_stages.tokenizer_pass import measure_tokenizer
 
 
 @frozen(kw_only=True)
@@ -73,53 +71,19 @@ class EvaluateTokenizer(Stage):
         """One pass over the validation images for all metrics."""
         tokenizer: Any = context.load("tokenizer")
         check_size(tokenizer, context)
-        images = context.dataset().validation
-        count = min(len(images), self.config.limit or len(images))
-        metrics: dict[str, Metric] = {name: spec.build() for name, spec in self.config.metrics.items()}
-        shared = EvaluationContext(
-            tokenizer=tokenizer,
-            source=images.fingerprint,
-            num_images=count,
-            cache=context.cache,
-            share_features=SharedFeatures(context.device),
-            device=context.device,
-        )
-        for metric in metrics.values():
-            metric.start(shared)
-        self._measure(context, tokenizer, images, count, metrics)
-        results: dict[str, float] = {}
-        for metric in metrics.values():
-            metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
-            results |= metric.compute()
-        with context.making("tokenizer_pictures") as folder:
-            if folder is not None and self.config.pictures:
-                self._draw(context, tokenizer, images, folder / "reconstructions.png")
-        return results
-
-    def _measure(
-        self, context: StageContext, tokenizer: Tokenizer, images: Images, count: int, metrics: Mapping[str, Metric]
-    ) -> None:
-        progress = StepProgress(context.console, context.stage, count)
-        batches = evaluation_batches(
-            images,
-            batch_size=self.config.batch_size,
-            rank=rank(),
-            world=world_size(),
+        results = measure_tokenizer(
+            context,
+            tokenizer,
+            self.config.metrics,
+            networks=SharedFeatures(context.device),
             limit=self.config.limit,
+            batch_size=self.config.batch_size,
             workers=self.config.workers,
         )
-        done = 0
-        with progress:
-            for loaded in batches:
-                batch = loaded.to(context.device)
-                draws = Draws(seed=context.seed, indices=batch.indices, total=len(images))
-                latents = tokenizer.encode(batch.images)
-                drawn = from_uint8(to_uint8(tokenizer.decode(latents)))
-                step = Evaluation(batch=batch, latents=latents, images=drawn, tokenizer=tokenizer, draws=draws)
-                for metric in metrics.values():
-                    metric.update(step)
-                done += len(batch) * world_size()
-                progress.update(min(done, count), {"images": min(done, count)})
+        with context.making("tokenizer_pictures") as folder:
+            if folder is not None and self.config.pictures:
+                self._draw(context, tokenizer, context.dataset().validation, folder / "reconstructions.png")
+        return results
 
     def _draw(self, context: StageContext, tokenizer: Tokenizer, images: Images, file: Any) -> None:
         """Rows: inputs, reconstructions, reconstructions from perturbed codes."""

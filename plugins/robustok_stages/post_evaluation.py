@@ -1,0 +1,218 @@
+"""What post-training changed: the same latents drawn by the decoder before and by each decoder after.
+
+So the difference is paired: its error is much smaller than that of either distance. The sigma to keep is chosen
+on one half of the held-out images, and the results are those of the other half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from robustok_blocks.latent_arrays import from_array, to_array
+from robustok_blocks.picture import save_rows
+from robustok_blocks.populations import ImagePopulation, SharedFeatures, gather_shares
+from robustok_blocks.sampling import DrawnImages, draw, generate, labels_of
+from robustok_core.artifacts import fingerprint_of
+from robustok_core.config import components
+from robustok_core.distributed import rank, world_size
+from robustok_core.draws import Draws, derive_seed
+from robustok_core.images import to_uint8
+from robustok_core.interfaces import Generator, Guidance, ImageBatch, Images, LatentBatch, PostTrainer, Tokenizer
+from robustok_core.latents import Latents
+from robustok_core.loading import class_balanced_order
+from robustok_core.stages import StageContext
+from robustok_stages.fitting import read_sampling
+from robustok_stages.pair_store import split_of
+from robustok_stages.tokenizer_pass import measure_tokenizer
+
+BEFORE = "before"
+
+
+@frozen(kw_only=True)
+class CompareConfig:
+    """How the tokenizers before and after post-training are compared."""
+
+    num_samples: int = field(
+        default=5000, validator=validators.ge(2), metadata={"doc": "samples that every decoder draws, of all classes"}
+    )
+    guidance: Guidance = field(
+        factory=lambda: Guidance(scale=2.0),
+        metadata={"doc": "table: guidance of a second set of samples beside the unguided one; scale 1 for none"},
+    )
+    sampling: dict[str, Any] = field(factory=dict, metadata={"doc": "table: options of the generator's sampler"})
+    metrics: dict[str, Any] = components(
+        "sample_metric",
+        doc="what to measure of samples; the first result chooses sigma",
+        default={"gfd": {"use": "frechet"}},
+    )
+    tokenizer_metrics: dict[str, Any] = components(
+        "metric",
+        doc="what to measure of reconstructions: what post-training cost",
+        default={"rfd": {"use": "frechet"}, "pfd": {"use": "pfid"}},
+    )
+    limit: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(2)),
+        metadata={"doc": "only the first validation images for tokenizer_metrics; all where left out"},
+    )
+    batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
+    pictures: int = field(
+        default=10, validator=validators.ge(1), metadata={"doc": "columns of the pictures of samples and of sigma"}
+    )
+
+
+class SomeImages(Images):
+    """Those of other images that stand at `rows` (m,) int64."""
+
+    def __init__(self, images: Images, rows: Tensor) -> None:
+        self._images, self._rows = images, rows
+
+    @property
+    def labels(self) -> Tensor:
+        return self._images.labels[self._rows]
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of([self._images.fingerprint, self._rows.tolist()])
+
+    def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
+        return self._images.load(self._rows[torch.as_tensor(indices, dtype=torch.int64)].tolist(), draws)
+
+
+class Comparison:
+    """Measures tokenizers that share their latents. Use `results` first, then `best` and `draw`.
+
+    Args:
+        context: of the stage; its artifact "generator" makes the samples.
+        config: what is measured.
+    """
+
+    def __init__(self, context: StageContext, config: CompareConfig) -> None:
+        self._context, self._config = context, config
+        self._networks = SharedFeatures(context.device)
+        self._generator: Generator = context.load("generator")
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self._selection: dict[str, float] = {}
+        held_out = context.dataset().validation
+        order = class_balanced_order(held_out.labels)
+        halves = (SomeImages(held_out, order[0::2].sort().values), SomeImages(held_out, order[1::2].sort().values))
+        self._chosen_on, self._reported_on = (self._population(half, "held-out images") for half in halves)
+
+    def results(self, before: Tokenizer, after: Mapping[float, Tokenizer]) -> dict[str, float]:
+        """All results, `ARM_NAME` and, of guided samples, `ARM_guided_NAME`; arms are before and each sigma."""
+        self._tokenizers = {BEFORE: before, **{split_of(sigma): tokenizer for sigma, tokenizer in after.items()}}
+        results: dict[str, float] = {}
+        for arm, tokenizer in self._tokenizers.items():
+            self._context.say(f"{self._context.stage}: measuring {arm}")
+            results |= {f"{arm}_{name}": value for name, value in self._of_samples(arm, tokenizer).items()}
+            of_tokenizer = measure_tokenizer(
+                self._context,
+                tokenizer,
+                self._config.tokenizer_metrics,
+                networks=self._networks,
+                limit=self._config.limit,
+                batch_size=self._config.batch_size,
+                workers=0,
+            )
+            results |= {f"{arm}_{name}": value for name, value in of_tokenizer.items()}
+        return results
+
+    def best(self, sigmas: Sequence[float]) -> float:
+        """The sigma below 1 whose first sample metric is the lowest on the selection half, unguided; 1 if alone."""
+        below = [sigma for sigma in sigmas if sigma < 1.0] or list(sigmas)
+        return min(below, key=lambda sigma: self._selection[split_of(sigma)])
+
+    def _of_samples(self, arm: str, tokenizer: Tokenizer) -> dict[str, float]:
+        results: dict[str, float] = {}
+        metrics = {name: spec.build() for name, spec in self._config.metrics.items()}
+        for prefix, latents in self._latents.items():
+            pictures = self._population(self._drawn(tokenizer, latents), f"samples, {arm}")
+            for number, metric in enumerate(metrics.values()):
+                found = metric.compute(pictures, self._reported_on)
+                results |= {prefix + name: value for name, value in found.items()}
+                if number == 0 and not prefix:
+                    self._selection[arm] = next(iter(metric.compute(pictures, self._chosen_on).values()))
+        return results
+
+    @cached_property
+    def _latents(self) -> dict[str, Latents]:
+        """This process's share of the samples: unguided, and guided where the generator and the options allow it."""
+        found = {"": self._sampled(Guidance())}
+        if self._config.guidance.active:
+            found["guided_"] = self._sampled(self._config.guidance)
+        return found
+
+    @property
+    def _shares(self) -> tuple[Tensor, ...]:
+        return torch.arange(self._config.num_samples).tensor_split(world_size())
+
+    def _sampled(self, guidance: Guidance) -> Latents:
+        own, context = self._shares[rank()], self._context
+        parts = generate(
+            self._generator,
+            labels_of(range(self._generator.num_classes), own),
+            Draws(seed=derive_seed(context.seed, "compare"), indices=own, total=self._config.num_samples),
+            guidance=guidance,
+            sampling=read_sampling(context, type(self._generator), self._config.sampling, "compare", "sampling"),
+            batch_size=self._config.batch_size,
+        )
+        space = self._generator.space
+        arrays = [
+            torch.from_numpy(to_array(part, space).astype("int64" if part.codes is not None else "float32"))
+            for part in parts
+        ]
+        return from_array(torch.cat(arrays).numpy(), space, "samples")
+
+    def _drawn(self, tokenizer: Tokenizer, latents: Latents) -> DrawnImages:
+        size = self._config.batch_size
+        pixels = [
+            draw(tokenizer, latents[start : start + size].to(self._context.device)).cpu()
+            for start in range(0, len(latents), size)
+        ]
+        labels = labels_of(range(self._generator.num_classes), torch.arange(self._config.num_samples))
+        return DrawnImages(gather_shares(torch.cat(pixels), [len(share) for share in self._shares]), labels)
+
+    def _population(self, images: Images, name: str) -> ImagePopulation:
+        context = self._context
+        return ImagePopulation(
+            images, name=name, networks=self._networks, device=context.device, batch_size=self._config.batch_size
+        )
+
+    @torch.no_grad()
+    def draw(self, folder: Path) -> None:
+        """Writes samples.png, the same latents by every decoder, and sigma.png, the same images along sigma."""
+        some = self._latents["guided_" if "guided_" in self._latents else ""][: self._config.pictures]
+        rows = {arm: draw(tokenizer, some.to(self._context.device)) for arm, tokenizer in self._tokenizers.items()}
+        save_rows(folder / "samples.png", rows)
+        save_rows(folder / "sigma.png", self._along_sigma())
+
+    def _along_sigma(self) -> dict[str, Tensor]:
+        """What the generator makes of held-out images at each sigma, before and after."""
+        context, before = self._context, self._tokenizers[BEFORE]
+        post_trainer: PostTrainer = context.build("post_trainer")
+        images = context.dataset().validation
+        places = class_balanced_order(images.labels)[: self._config.pictures]
+        batch = images.load(places.tolist()).to(context.device)
+        encoded = before.encode(batch.images)
+        real = Latents(codes=encoded.codes) if encoded.codes is not None else Latents(vectors=encoded.vectors)
+        rows = {"real": to_uint8(batch.images)}
+        for arm, after in self._tokenizers.items():
+            if arm == BEFORE:
+                continue
+            draws = Draws(seed=derive_seed(context.seed, "picture"), indices=batch.indices, total=len(images))
+            pair = post_trainer.pair(
+                before,
+                self._generator,
+                LatentBatch(latents=real, labels=batch.labels, indices=batch.indices),
+                draws=draws,
+                sigma=float(arm.removeprefix("sigma")),
+            )
+            rows |= {f"{arm}, before": draw(before, pair), f"{arm}, after": draw(after, pair)}
+        return rows

@@ -1,0 +1,195 @@
+"""Stage `post_train`: adapts the decoder to a generator's latents (paper section 4), beside a control.
+
+Each sigma of the pairs is an arm: the same tokenizer is trained on its pairs, with the same images in the
+same order and the same noise. Sigma = 1 is the control: fine-tuning on clean latents alone is known to help
+(Yang et al. 2025, l-DeTok), so only the difference from it belongs to what the generator made.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import torch
+from attrs import field, frozen, validators
+from torch import nn
+
+from robustok_blocks.latent_fingerprint import latent_fingerprint
+from robustok_blocks.sampling import check_fits
+from robustok_core import checkpoint
+from robustok_core.artifacts import find_artifact
+from robustok_core.config import components
+from robustok_core.draws import seeded
+from robustok_core.engine import Trainer, TrainingConfig, load_learned
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.files import new_folder, read_json, read_tensors
+from robustok_core.interfaces import Loss, PostTrainer, Stage, Tokenizer
+from robustok_core.loading import check_parts
+from robustok_core.optimizer import OptimizerConfig
+from robustok_core.stages import COMPONENT_FILE, StageContext, load_component, save_component
+from robustok_stages.decoder_training import DecoderTask
+from robustok_stages.fitting import check_sampling, check_size, said_of
+from robustok_stages.pair_store import PairRows, sigmas_of, split_of
+from robustok_stages.post_evaluation import CompareConfig, Comparison
+
+OPPONENTS = "opponents.safetensors"
+
+
+@frozen(kw_only=True)
+class PostTrainConfig(TrainingConfig):
+    """Options of `post_train`; an epoch is a pass over the pairs."""
+
+    optimizer: OptimizerConfig = field(
+        factory=OptimizerConfig,
+        metadata={"doc": "the decoder's optimiser; the paper halves main training's rate and sets weight decay to 0"},
+    )
+    losses: dict[str, Any] = components(
+        "loss", doc="the terms of the loss, by name, as in main training", default={"l2": {"use": "reconstruction"}}
+    )
+    discriminator: Literal["reuse", "fresh"] = field(
+        default="reuse",
+        metadata={
+            "doc": '"reuse" main training\'s, with its optimiser state; "fresh" where there is none: it learns first '
+            "while the decoder does not feel it, until the term's `start`"
+        },
+    )
+    keep: float | None = field(
+        default=None,
+        validator=validators.optional(validators.and_(validators.ge(0.0), validators.le(1.0))),
+        metadata={"doc": "the sigma whose decoder becomes the artifact; left out: the best on the selection images"},
+    )
+    compare: CompareConfig = field(factory=CompareConfig, metadata={"doc": "table: how before and after are compared"})
+
+
+class PostTrain(Stage):
+    """Trains what [post_trainer] names of the artifact "tokenizer" on the artifact "pairs".
+
+    Leaves the artifact "tokenizer", post-trained, and "post_training": the tokenizers of all arms and the pictures.
+    """
+
+    Config = PostTrainConfig
+    uses = ("data", "post_trainer")
+    needs = ("tokenizer", "generator", "pairs")
+    makes = ("tokenizer", "post_training")
+
+    def __init__(self, config: PostTrainConfig) -> None:
+        self.config = config
+
+    def check(self, context: StageContext) -> None:
+        """The batch fits the processes, the sampler its options, and a discriminator is there to be reused."""
+        check_parts(self.config.batch_size, context.accelerator.num_processes, self.config.accumulation)
+        check_sampling(context, self.config.compare.guidance, self.config.compare.sampling, "compare")
+        load = context.recipe.load.get("tokenizer")
+        if load is not None and load.importer is None:
+            self._check_opponents(context, find_artifact(Path(load.path), "tokenizer"))
+        elif load is not None and self.config.discriminator == "reuse" and self._has_opponents():
+            raise said_of(context, _no_opponents(Path(load.path)), "discriminator")
+
+    def _has_opponents(self) -> bool:
+        with torch.device("meta"):
+            return any(spec.build().opponent is not None for spec in self.config.losses.values())
+
+    def _check_opponents(self, context: StageContext, tokenizer: Path) -> None:
+        reused = self.config.discriminator == "reuse" and self._has_opponents()
+        if reused and not (tokenizer / OPPONENTS).is_file():
+            raise said_of(context, _no_opponents(tokenizer), "discriminator")
+
+    def run(self, context: StageContext) -> Mapping[str, float]:
+        """Trains every arm, compares them with what was before, keeps one."""
+        before: Tokenizer = context.load("tokenizer")
+        check_size(before, context)
+        check_fits(context.load("generator"), context.inputs["generator"], before)
+        self._check_opponents(context, context.inputs["tokenizer"])
+        sigmas = sigmas_of(context.inputs["pairs"])
+        if self.config.keep is not None and self.config.keep not in sigmas:
+            what = f"there are no pairs of sigma {self.config.keep:g}"
+            raise said_of(context, RobustokError(what, hint=f"sigmas: {', '.join(map(str, sigmas))}"), "keep")
+        folders = {sigma: self._arm(context, sigma) for sigma in sigmas}
+        comparison = Comparison(context, self.config.compare)
+        results = comparison.results(before, {s: self._tokenizer(context, folder) for s, folder in folders.items()})
+        kept = self.config.keep if self.config.keep is not None else comparison.best(sigmas)
+        self._leave(context, folders, kept, comparison)
+        return {**results, "kept_sigma": kept}
+
+    def _arm(self, context: StageContext, sigma: float) -> Path:
+        """The folder of the tokenizer that was trained on the pairs of a sigma; trains it where it is not there."""
+        arm = attrs.evolve(context, fingerprint=f"{context.fingerprint}-{split_of(sigma)}")
+        done = context.checkpoints / split_of(sigma)
+        if (done / COMPONENT_FILE).is_file():
+            return done
+        context.say(f"{context.stage}: sigma = {sigma:g}{' (control)' if sigma == 1 else ''}")
+        tokenizer = self._tokenizer(context, context.inputs["tokenizer"])
+        frozen_part = latent_fingerprint(tokenizer)
+        rows = PairRows(context.inputs["pairs"], sigma, context.dataset().train, tokenizer=frozen_part)
+        losses = self._losses(context, tokenizer)
+        post_trainer: PostTrainer = context.build("post_trainer")
+        task = DecoderTask(tokenizer, post_trainer.trained(tokenizer), losses, self.config.optimizer)
+        trainer = Trainer(arm, task, rows, self.config)
+        if self.config.discriminator == "reuse" and task.opponents:
+            self._adopt(context, task, trainer)
+        trainer.run()
+        kept: Any = trainer.kept()
+        if latent_fingerprint(kept) != frozen_part:
+            raise RunError("post-training changed what stands in front of the decoder", where=f"stage {context.stage}")
+        self._save(context, done, kept, sigma)
+        return done
+
+    def _losses(self, context: StageContext, tokenizer: Tokenizer) -> dict[str, Loss]:
+        losses = {}
+        for name, spec in self.config.losses.items():
+            with seeded(context.seed, "init", name):
+                losses[name] = spec.build()
+                losses[name].prepare(tokenizer)
+        return losses
+
+    def _adopt(self, context: StageContext, task: DecoderTask, trainer: Trainer) -> None:
+        """Puts main training's discriminators, and the state of their optimisers, in place of new ones."""
+        file = context.inputs["tokenizer"] / OPPONENTS
+        held = read_tensors(file)
+        for name, opponent in task.opponents.items():
+            module = checkpoint.part(held, f"module/{name}/")
+            if not module:
+                known = sorted({key.split("/")[1] for key in held})
+                what = f"main training has no opponent of a loss {name!r}; it has of {', '.join(known)}"
+                raise said_of(context, RobustokError(what, hint="give the loss the same name"), "losses", name)
+            load_learned(opponent, module, str(file))
+            trainer.adopt_optimizer_state(f"{name}_opponent", checkpoint.part(held, f"optimizer/{name}/"))
+
+    def _tokenizer(self, context: StageContext, folder: Path) -> Any:
+        return load_component(context.registry, folder).to(context.device)
+
+    def _save(self, context: StageContext, folder: Path, tokenizer: nn.Module, sigma: float) -> None:
+        if context.accelerator.is_main_process:
+            table = read_json(context.inputs["tokenizer"] / COMPONENT_FILE)["table"]
+            about = {"fingerprint": context.fingerprint, "run": context.recipe.run.name, "post_trained": sigma}
+            with new_folder(folder) as aside:
+                save_component(aside, "tokenizer", table, tokenizer, **about)
+        context.accelerator.wait_for_everyone()
+
+    def _leave(self, context: StageContext, folders: Mapping[float, Path], kept: float, comparison: Comparison) -> None:
+        with context.making("post_training") as folder:
+            if folder is not None:
+                for sigma, source in folders.items():
+                    _copy(source, folder / split_of(sigma))
+                comparison.draw(folder)
+        with context.making("tokenizer") as folder:
+            if folder is not None:
+                _copy(folders[kept], folder)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """The files of a component; no byte is written twice where links work."""
+    target.mkdir(exist_ok=True)
+    for file in source.iterdir():
+        try:
+            (target / file.name).hardlink_to(file)
+        except OSError:
+            shutil.copyfile(file, target / file.name)
+
+
+def _no_opponents(tokenizer: Path) -> RobustokError:
+    hint = 'set discriminator = "fresh" and a later `start` of the term: the stage then trains one first'
+    return RobustokError(f"{tokenizer} comes without a discriminator that could be reused", hint=hint)

@@ -1,0 +1,75 @@
+"""One pass of a tokenizer over the validation images, for all metrics at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from robustok_blocks.populations import SharedFeatures
+from robustok_core.config import Spec
+from robustok_core.distributed import all_sum, rank, world_size
+from robustok_core.draws import Draws
+from robustok_core.images import from_uint8, to_uint8
+from robustok_core.interfaces import Evaluation, EvaluationContext, Metric, Tokenizer
+from robustok_core.loading import evaluation_batches
+from robustok_core.progress import StepProgress
+from robustok_core.stages import StageContext
+
+
+@torch.no_grad()
+def measure_tokenizer(
+    context: StageContext,
+    tokenizer: Tokenizer,
+    metrics: Mapping[str, Spec],
+    *,
+    networks: SharedFeatures,
+    limit: int | None,
+    batch_size: int,
+    workers: int,
+) -> dict[str, float]:
+    """The results of all metrics by name.
+
+    Args:
+        context: of the stage; its seed draws the perturbations, the same for every tokenizer.
+        tokenizer: in eval mode. metrics: by name. networks: shared with whatever else the stage measures.
+        limit: only the first images of `class_balanced_order`. batch_size: images at once on each process.
+        workers: processes that load images.
+    """
+    images = context.dataset().validation
+    count = min(len(images), limit or len(images))
+    shared = EvaluationContext(
+        tokenizer=tokenizer,
+        source=images.fingerprint,
+        num_images=count,
+        cache=context.cache,
+        share_features=networks,
+        device=context.device,
+    )
+    built: list[Metric] = [spec.build() for spec in metrics.values()]
+    for metric in built:
+        metric.start(shared)
+    batches = evaluation_batches(
+        images, batch_size=batch_size, rank=rank(), world=world_size(), limit=limit, workers=workers
+    )
+    done = 0
+    with StepProgress(context.console, context.stage, count) as progress:
+        for loaded in batches:
+            batch = loaded.to(context.device)
+            latents = tokenizer.encode(batch.images)
+            step = Evaluation(
+                batch=batch,
+                latents=latents,
+                images=from_uint8(to_uint8(tokenizer.decode(latents))),
+                tokenizer=tokenizer,
+                draws=Draws(seed=context.seed, indices=batch.indices, total=len(images)),
+            )
+            for metric in built:
+                metric.update(step)
+            done += len(batch) * world_size()
+            progress.update(min(done, count), {"images": min(done, count)})
+    results: dict[str, float] = {}
+    for metric in built:
+        metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
+        results |= metric.compute()
+    return results

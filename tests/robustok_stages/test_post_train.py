@@ -1,0 +1,221 @@
+"""Post-training as a user meets it: pairs, arms, what changes and what must not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from robustok_blocks.latent_fingerprint import latent_fingerprint
+from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
+from robustok_core.artifacts import find_artifact
+from robustok_core.errors import Interrupted
+from robustok_core.files import read_json, read_tensors
+from robustok_core.stages import load_component
+
+LOSSES = {
+    "reconstruction": {"use": "reconstruction"},
+    "adversarial": {"use": "adversarial", "start": 0.0, "patch": {"width": 8, "layers": 2}},
+}
+COLOURS = {"use": "frechet", "features": {"use": "fashion_classifier"}}
+
+
+def with_post_training(table: dict[str, Any], **stages: dict[str, Any]) -> dict[str, Any]:
+    """A generation recipe, its tokenizer with a discriminator, that goes on to post-training."""
+    table["stage"][0]["losses"] = LOSSES
+    table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
+    compare = {"num_samples": 20, "metrics": {"gfd": COLOURS}, "tokenizer_metrics": {"psnr": {"use": "psnr"}}}
+    table["stage"] += [
+        {"use": "make_pairs", "sigma": [0.5], "num_pairs": 48, "batch_size": 16, "part_size": 16},
+        {
+            "use": "post_train",
+            "epochs": 2,
+            "batch_size": 16,
+            "log_every": 1,
+            "losses": LOSSES,
+            "compare": {**compare, "sampling": {"steps": 2}, "pictures": 4},
+        },
+    ]
+    for stage in table["stage"]:
+        stage |= stages.get(stage["use"], {})
+    return table
+
+
+@pytest.fixture(scope="module")
+def trained(generation_recipe, tmp_path_factory) -> tuple[dict[str, Any], Path]:
+    table = with_post_training(generation_recipe())
+    out = tmp_path_factory.mktemp("post_trained")
+    run(Recipe.from_table(table), out=out)
+    return table, out / table["run"]["name"]
+
+
+def artifact(folder: Path, name: str, stage: str) -> Path:
+    return folder / "artifacts" / f"{name}-{read_json(folder / 'run.json')['current'][stage]}"
+
+
+def test_only_the_decoder_changes(trained):
+    _, folder = trained
+    before = read_tensors(artifact(folder, "tokenizer", "train_tokenizer") / "model.safetensors")
+    after = read_tensors(find_artifact(folder, "tokenizer") / "model.safetensors")
+    behind = ("post_quant_conv.", "pixel_decoder.")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(behind) for name in changed)
+    assert {name for name in before if name.startswith(behind) and before[name].is_floating_point()} == changed
+
+
+def test_the_newest_tokenizer_of_the_run_is_the_post_trained_one_and_has_the_same_latents(trained):
+    _, folder = trained
+    newest = find_artifact(folder, "tokenizer")
+    assert newest == artifact(folder, "tokenizer", "post_train")
+    registry = load_registry()
+    first = load_component(registry, artifact(folder, "tokenizer", "train_tokenizer"))
+    assert latent_fingerprint(load_component(registry, newest)) == latent_fingerprint(first)
+
+
+def test_every_pair_knows_its_image_and_the_control_holds_the_images_own_codes(trained):
+    table, folder = trained
+    pairs = artifact(folder, "pairs", "make_pairs")
+    rows = np.load(pairs / "rows.npy")
+    index = read_json(pairs / "latents.json")
+    assert len(rows) == len(set(rows.tolist())) == 48
+    assert index["sigma"] == [1.0, 0.5]
+    registry = load_registry()
+    tokenizer = load_component(registry, artifact(folder, "tokenizer", "train_tokenizer"))
+    images = registry.build("dataset", table["data"]).train
+    with torch.no_grad():
+        # the control's pictures are the reconstructions, encoded once more
+        from robustok_core.images import from_uint8, to_uint8
+
+        real = images.load(rows.tolist())
+        again = tokenizer.encode(from_uint8(to_uint8(tokenizer.decode(tokenizer.encode(real.images))))).codes
+    parts = index["splits"]["sigma1"]["parts"]
+    found = np.concatenate([np.load(pairs / "parts" / part["file"]) for part in parts])[:, 0]
+    assert np.array_equal(found.astype(np.int64), again.numpy())
+    assert np.array_equal(np.load(pairs / index["splits"]["sigma1"]["labels"]), real.labels.numpy())
+
+
+def test_before_and_after_stand_side_by_side(trained):
+    _, folder = trained
+    results = read_json(folder / "results.json")
+    names = {name.removeprefix("post_train/") for name in results if name.startswith("post_train/")}
+    for arm in ("before", "sigma1", "sigma0.5"):
+        wanted = ("gfd_fashion_classifier", "guided_gfd_fashion_classifier", "psnr")
+        assert {f"{arm}_{name}" for name in wanted} <= names
+    assert results["post_train/kept_sigma"] == 0.5
+    pictures = artifact(folder, "post_training", "post_train")
+    assert (pictures / "samples.png").is_file()
+    assert (pictures / "sigma.png").is_file()
+
+
+def test_arms_see_the_same_images_in_the_same_order(trained):
+    _, folder = trained
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = {}
+    for line in lines:
+        if line["stage"] == "post_train":
+            steps.setdefault(line["fingerprint"].rpartition("-")[2], []).append(line["step"])
+    assert steps == {"sigma1": [1, 2, 3, 4, 5, 6], "sigma0.5": [1, 2, 3, 4, 5, 6]}
+
+
+class StopAt:
+    """Interrupts a stage when it has logged a step for the n-th time."""
+
+    def __init__(self, stage: str, times: int) -> None:
+        self.stage, self.times = stage, times
+
+    @hookimpl
+    def robustok_step_logged(self, folder, stage, step, values):
+        self.times -= stage == self.stage
+        if self.times == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("times", [2, 9])
+def test_an_interrupted_post_training_ends_with_the_same_weights(trained, tmp_path, times):
+    table, folder = trained
+    table = {**table, "stage": [*table["stage"][:-1], {**table["stage"][-1], "checkpoint_every": 1}]}
+    registry = load_registry()
+    registry.add_plugin(StopAt("post_train", times), "stop")
+    with pytest.raises(Interrupted):
+        run(Recipe.from_table(table), registry=registry, out=tmp_path)
+    run(Recipe.from_table(table), out=tmp_path)
+    again = tmp_path / table["run"]["name"]
+    assert read_json(again / "results.json") == read_json(folder / "results.json")
+    first, second = (read_tensors(find_artifact(one, "tokenizer") / "model.safetensors") for one in (folder, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_processes_make_the_same_pairs(trained, run_on_two, tmp_path):
+    table, folder = trained
+    other = run_on_two({**table, "stage": table["stage"][:-1], "run": {**table["run"], "name": "two"}}, tmp_path)
+    for name in ("sigma1", "sigma0.5"):
+        codes = []
+        for one in (folder, other):
+            pairs = artifact(one, "pairs", "make_pairs")
+            parts = read_json(pairs / "latents.json")["splits"][name]["parts"]
+            codes.append(np.concatenate([np.load(pairs / "parts" / part["file"]) for part in parts]))
+        assert (codes[0] == codes[1]).mean() > 0.9  # the tokenizers differ by the order of sums
+
+
+def test_the_discriminator_of_main_training_is_reused(trained):
+    """A fresh one would begin with the seed's weights: the first discriminator loss tells them apart."""
+    table, folder = trained
+    held = read_tensors(artifact(folder, "tokenizer", "train_tokenizer") / "opponents.safetensors")
+    assert any(name.startswith("optimizer/adversarial/") for name in held)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if line["stage"] == "train_tokenizer"][-1]["adversarial_opponent/loss"]
+    first = next(line for line in lines if line["stage"] == "post_train")["adversarial_opponent/loss"]
+    assert first == pytest.approx(last, abs=0.1)
+
+
+def refused(table: dict[str, Any], out: Path, **kwargs: Any) -> str:
+    with pytest.raises(RobustokError) as caught:
+        run(Recipe.from_table(table), out=out, **kwargs)
+    return str(caught.value)
+
+
+def test_a_missing_discriminator_is_said_before_anything_is_trained(generated, tmp_path):
+    table, folder = generated
+    table = with_post_training({**table, "stage": [dict(stage) for stage in table["stage"]]})
+    table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
+    table["stage"] = table["stage"][-2:]
+    table["run"] = {**table["run"], "name": "later"}
+    assert "without a discriminator that could be reused" in refused(table, tmp_path)
+    assert not (tmp_path / "later").exists()
+
+
+def test_a_fresh_discriminator_needs_none(generated, tmp_path):
+    table, folder = generated
+    table = with_post_training(
+        {**table, "stage": [dict(stage) for stage in table["stage"]]}, post_train={"discriminator": "fresh"}
+    )
+    table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
+    table["stage"] = table["stage"][-2:]
+    results = run(Recipe.from_table(table), out=tmp_path)
+    assert "post_train/sigma0.5_gfd_fashion_classifier" in results
+
+
+def test_sigma_outside_of_0_to_1_is_refused(generation_recipe, tmp_path):
+    table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 1.5]})
+    assert "stage.make_pairs.sigma" in refused(table, tmp_path)
+
+
+def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, generation_recipe, tmp_path):
+    table, folder = trained
+    later = {**table, "stage": [{**table["stage"][-1], "keep": 0.25}], "run": {**table["run"], "name": "later"}}
+    later["load"] = {
+        "tokenizer": str(artifact(folder, "tokenizer", "train_tokenizer")),
+        "generator": str(folder),
+        "pairs": str(folder),
+    }
+    assert "there are no pairs of sigma 0.25" in refused(later, tmp_path)
+    other = with_post_training(generation_recipe(train_tokenizer={"epochs": 2}))
+    run(Recipe.from_table({**other, "stage": other["stage"][:-2]}), out=tmp_path / "other")
+    later["stage"] = [{key: value for key, value in later["stage"][0].items() if key != "keep"}]
+    later["load"] |= {"tokenizer": str(tmp_path / "other" / other["run"]["name"])}
+    assert "was trained on the latents of another tokenizer" in refused(later, tmp_path)
