@@ -162,15 +162,21 @@ def test_two_processes_make_the_same_pairs(trained, run_on_two, tmp_path):
         assert (codes[0] == codes[1]).mean() > 0.9  # the tokenizers differ by the order of sums
 
 
-def test_the_discriminator_of_main_training_is_reused(trained):
-    """A fresh one would begin with the seed's weights: the first discriminator loss tells them apart."""
-    table, folder = trained
+def discriminator_steps(tensors: dict[str, torch.Tensor], prefix: str) -> set[float]:
+    return {float(value) for name, value in tensors.items() if name.startswith(f"{prefix}/step/")}
+
+
+def test_the_discriminator_of_main_training_goes_on_where_it_stopped(trained):
+    _, folder = trained
     held = read_tensors(artifact(folder, "tokenizer", "train_tokenizer") / "opponents.safetensors")
-    assert any(name.startswith("optimizer/adversarial/") for name in held)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    last = [line for line in lines if line["stage"] == "train_tokenizer"][-1]["adversarial_opponent/loss"]
-    first = next(line for line in lines if line["stage"] == "post_train")["adversarial_opponent/loss"]
-    assert first == pytest.approx(last, abs=0.1)
+    (main_steps,) = discriminator_steps(held, "optimizer/adversarial")
+    assert main_steps > 0
+    fingerprint = read_json(folder / "run.json")["current"]["post_train"]
+    for arm in ("sigma1", "sigma0.5"):
+        (kept,) = (folder / "checkpoints" / f"post_train-{fingerprint}-{arm}").iterdir()
+        state = read_tensors(kept / "state.safetensors")
+        own_steps = read_json(kept / "state.json")["step"]
+        assert discriminator_steps(state, "optimizer/adversarial_opponent") == {main_steps + own_steps}
 
 
 def refused(table: dict[str, Any], out: Path, **kwargs: Any) -> str:
