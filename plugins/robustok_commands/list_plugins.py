@@ -56,6 +56,9 @@ def _show(registry: Any, kind: str, name: str) -> None:
     entry = next(entry for entry in registry.entries(kind) if entry.name == name)
     click.echo(f"{kind} {name}, from {entry.plugin}\n\n{inspect.getdoc(found)}\n\noptions:")
     _options(found.Config, "  ")
+    if hasattr(found, "Sampling"):
+        click.echo("\noptions of its sampler (`sampling` in stages):")
+        _options(found.Sampling, "  ")
 
 
 def _options(config: type, indent: str) -> None:
