@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
+from robustok_generators.flow_transformer import FlowTransformer
 from robustok_generators.llamagen_gpt import LlamaGenGPT
 from robustok_generators.maskgit import MaskGIT
 from robustok_generators.rar import RAR
@@ -13,3 +14,4 @@ def robustok_register(register: Register) -> None:
     register("generator", "maskgit", MaskGIT)
     register("generator", "rar", RAR)
     register("generator", "llamagen_gpt", LlamaGenGPT)
+    register("generator", "flow_transformer", FlowTransformer)

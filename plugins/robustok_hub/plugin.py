@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
+from robustok_hub.lightningdit import LightningDiTImporter
 from robustok_hub.llamagen_gpt import LlamaGenGPTImporter
 from robustok_hub.llamagen_vq import LlamaGenVQ
 from robustok_hub.rar import RARImporter
 from robustok_hub.robustok import RobusTok
+from robustok_hub.sit import SiTImporter
 
 
 @hookimpl
@@ -15,3 +17,5 @@ def robustok_register(register: Register) -> None:
     register("importer", "llamagen_vq", LlamaGenVQ)
     register("importer", "rar", RARImporter)
     register("importer", "llamagen_gpt", LlamaGenGPTImporter)
+    register("importer", "sit", SiTImporter)
+    register("importer", "lightningdit", LightningDiTImporter)

@@ -1,0 +1,98 @@
+"""LightningDiT (lightningdit-xl-imagenet256-800ep.pt and others of hustvl), for `flow_transformer`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor, nn
+
+from robustok_blocks.weight_files import read_weights
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Importer
+from robustok_core.registry import Registry
+from robustok_hub.flow_files import TELLING, FlowImporterConfig, build_flow, export_flow, size_table
+from robustok_hub.published_names import read_published, require
+
+_TOKENS, _HIDDEN = "x_embedder.proj.weight", "blocks.0.mlp.w3.weight"
+_COSINES, _SINES = "feat_rope.freqs_cos", "feat_rope.freqs_sin"
+_STYLE = {"norm": "rms", "mlp": "swiglu", "rope": True, "times": "logit_normal", "cosine_weight": 1.0}
+
+
+@frozen(kw_only=True)
+class LightningDiTImporterConfig(FlowImporterConfig):
+    """What the weights do not tell."""
+
+    statistics: str | None = field(
+        default=None, metadata={"doc": "file latents_stats.pt, with mean and std of each channel, in place of the two"}
+    )
+    guided_channels: int = field(
+        default=3,
+        validator=validators.ge(1),
+        metadata={"doc": "how many channels of a token, the first, are guided; the published scales are for 3"},
+    )
+
+
+class LightningDiTImporter(Importer):
+    """Reads a LightningDiT. Its time points to the data; in ours, as everywhere here, t = 1 is noise."""
+
+    Config = LightningDiTImporterConfig
+    makes = "generator"
+
+    def __init__(self, config: LightningDiTImporterConfig) -> None:
+        self.config = config
+
+    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+        published, report = read_published(path)
+        require(published, (*TELLING, _TOKENS, _HIDDEN, _COSINES, _SINES), "LightningDiT", str(path))
+        table = {
+            **size_table(published, self.config.num_heads, _HIDDEN, str(path)),
+            **_STYLE,
+            "direction": "data",
+            "guided_channels": self.config.guided_channels,
+        }
+        mean, std = self._statistics()
+        own, generator = build_flow(
+            registry, table, _in_our_shapes(published), grid=_grid(published, path), mean=mean, std=std, where=str(path)
+        )
+        return own, generator, report
+
+    def _statistics(self) -> tuple[Any, Any]:
+        if self.config.statistics is None:
+            return self.config.mean, self.config.std
+        file = Path(self.config.statistics)
+        found = read_weights(file).weights
+        require(found, ("mean", "std"), "file of latent statistics", str(file))
+        return found["mean"], found["std"]
+
+    def export(self, component: nn.Module) -> Mapping[str, Tensor]:
+        """The weights of a `flow_transformer` in LightningDiT's style, without the statistics of its latents."""
+        weights = export_flow(component, "LightningDiT", {"blocks.0.mlp.w3.weight": True, "rotations": True})
+        config: Any = component.config
+        if config.direction != "data":
+            raise RobustokError('the published LightningDiT format holds generators of direction "data" only')
+        weights[_TOKENS] = weights.pop("x_embedder.weight")[:, :, None, None]
+        weights["x_embedder.proj.bias"] = weights.pop("x_embedder.bias")
+        cosines, sines = weights.pop("rotations").repeat_interleave(2, dim=1).unbind(-1)
+        return {**weights, _COSINES: cosines.contiguous(), _SINES: sines.contiguous()}
+
+
+def _in_our_shapes(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A 1 x 1 convolution as the linear layer that it is; each turn of a pair of channels once."""
+    weights = dict(published)
+    weights["x_embedder.weight"] = weights.pop(_TOKENS).flatten(1)
+    weights["x_embedder.bias"] = weights.pop("x_embedder.proj.bias")
+    weights["rotations"] = torch.stack([weights.pop(_COSINES), weights.pop(_SINES)], dim=-1)[:, ::2].contiguous()
+    return weights
+
+
+def _grid(published: Mapping[str, Tensor], path: Path) -> tuple[int, int]:
+    num_tokens = published["pos_embed"].shape[1]
+    side = math.isqrt(num_tokens)
+    if side * side != num_tokens or published[_TOKENS].shape[2:] != (1, 1):
+        raise RobustokError("only square grids with a token at each place can be read", where=str(path))
+    return side, side

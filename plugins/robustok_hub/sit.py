@@ -1,0 +1,47 @@
+"""The one-dimensional SiT of MAETok and SoftVQ (sit-xl_maetok-b-128 and others), for `flow_transformer`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from robustok_core.interfaces import Importer
+from robustok_core.registry import Registry
+from robustok_hub.flow_files import TELLING, FlowImporterConfig, build_flow, export_flow, size_table
+from robustok_hub.published_names import read_published, require
+
+_HIDDEN = "blocks.0.mlp.fc2.weight"
+
+
+class SiTImporter(Importer):
+    """Reads a SiT that was trained on the straight path; one of another path draws nonsense, and no weight tells it.
+
+    MAETok keeps mean and deviation of its latents, one number each, in the tokenizer's configuration: vq_mean, vq_std.
+    """
+
+    Config = FlowImporterConfig
+    makes = "generator"
+
+    def __init__(self, config: FlowImporterConfig) -> None:
+        self.config = config
+
+    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+        published, report = read_published(path)
+        require(published, (*TELLING, "x_embedder.weight", _HIDDEN), "one-dimensional SiT", str(path))
+        table = size_table(published, self.config.num_heads, _HIDDEN, str(path))
+        report["path"] = 'taken to be "linear": the weights do not tell, the configuration beside them does'
+        own, generator = build_flow(
+            registry, table, published, grid=None, mean=self.config.mean, std=self.config.std, where=str(path)
+        )
+        return own, generator, report
+
+    def export(self, component: nn.Module) -> Mapping[str, Tensor]:
+        """The weights of a `flow_transformer` in SiT's style, without the statistics of its latents."""
+        return export_flow(
+            component,
+            "SiT",
+            {"blocks.0.mlp.fc1.weight": True, "blocks.0.norm1.weight": False, "rotations": False},
+        )
