@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +16,34 @@ from robustok_core.interfaces import Generator, LatentBatch, Rows
 from robustok_core.optimizer import OptimizerConfig
 from robustok_core.stages import StageContext
 
+Precision = Literal["no", "bf16"]
+
 
 class GeneratorStep(nn.Module):
-    """The generator's turn."""
+    """The generator's turn.
 
-    def __init__(self, generator: Generator) -> None:
+    Args:
+        generator: what is trained.
+        precision: of this turn; the run's where None.
+    """
+
+    def __init__(self, generator: Generator, precision: Precision | None = None) -> None:
         super().__init__()
         self.generator = generator
+        self._precision = precision
 
     def forward(self, batch: LatentBatch, draws: Draws, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the generator's losses, and each of them."""
-        losses = self.generator.loss(batch.latents, batch.labels, draws=draws, progress=progress)
+        with precision_of(self._precision, batch.labels.device):
+            losses = self.generator.loss(batch.latents, batch.labels, draws=draws, progress=progress)
         return torch.stack(list(losses.values())).sum(), {f"loss/{name}": value for name, value in losses.items()}
+
+
+def precision_of(precision: Precision | None, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Autocast as an option says; None leaves what is around as it is."""
+    if precision is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class GeneratorTask(Task):
@@ -34,6 +52,7 @@ class GeneratorTask(Task):
     Args:
         generator: what is trained. optimizer: how.
         judge: what is logged of the generator to be kept, in eval mode and without gradients.
+        precision: of the training steps; the run's where None.
     """
 
     def __init__(
@@ -41,11 +60,12 @@ class GeneratorTask(Task):
         generator: Generator,
         optimizer: OptimizerConfig,
         judge: Callable[[Generator], Mapping[str, float]] | None = None,
+        precision: Precision | None = None,
     ) -> None:
         self.averaged = generator
         self.modules = {"generator": generator}
         not_decayed = [f"generator.{name}" for name in generator.not_decayed]
-        step = GeneratorStep(generator)
+        step = GeneratorStep(generator, precision)
         self.players = [Player(name="generator", module=step, optimizer=optimizer, not_decayed=not_decayed)]
         self._judge = judge
 

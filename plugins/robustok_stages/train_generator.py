@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from attrs import field, frozen
 
@@ -25,6 +25,10 @@ class TrainGeneratorConfig(TrainingConfig):
     """Options of `train_generator`; an epoch is a pass over the images, whatever the number of their views."""
 
     optimizer: OptimizerConfig = field(factory=OptimizerConfig, metadata={"doc": "the generator's optimiser"})
+    precision: Literal["no", "bf16"] | None = field(
+        default=None,
+        metadata={"doc": '"no" (float32) or "bf16" (autocast) for this stage alone; the run\'s where left out'},
+    )
     measure: MeasureConfig | None = field(
         default=None, metadata={"doc": "table: sample metrics and validation loss along the training; none: neither"}
     )
@@ -63,7 +67,7 @@ class TrainGenerator(Stage):
         measure, judge = self.config.measure, None
         if measure is not None:
             judge = Measurement(context, measure, tokenizer, held_out, self.config.batch_size)
-        task = GeneratorTask(generator, self.config.optimizer, judge)
+        task = GeneratorTask(generator, self.config.optimizer, judge, self.config.precision)
         every = 0.0 if measure is None else measure.every
         trainer = Trainer(context, task, rows, self.config, measure_every=every)
         trainer.run()

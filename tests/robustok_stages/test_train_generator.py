@@ -231,3 +231,24 @@ def test_latents_of_another_tokenizer_are_refused(part_of, tiny_recipe, tmp_path
     table["load"]["tokenizer"] = str(train(other, tmp_path))
     with pytest.raises(RobustokError, match="latents of another tokenizer"):
         train(table, tmp_path)
+
+
+def test_the_stages_own_precision_changes_its_steps_alone(generated, tmp_path):
+    table, folder = generated
+    stage = next(stage for stage in table["stage"] if stage["use"] == "train_generator")
+    load = {"tokenizer": str(folder), "latents": str(folder)}
+    weights = {}
+    for precision in ("no", "bf16"):
+        name = f"precision_{precision}"
+        changed = {
+            **table,
+            "load": load,
+            "run": {**table["run"], "name": name},
+            "stage": [stage | {"precision": precision}],
+        }
+        run(Recipe.from_table(changed), out=tmp_path)
+        weights[precision] = read_tensors(find_artifact(tmp_path / name, "generator") / "model.safetensors")
+    ours = read_tensors(find_artifact(folder, "generator") / "model.safetensors")
+    assert all(torch.equal(ours[name], weights["no"][name]) for name in ours)
+    assert any(not torch.equal(ours[name], weights["bf16"][name]) for name in ours)
+    assert {value.dtype for value in weights["bf16"].values()} == {torch.float32}
