@@ -1,0 +1,185 @@
+"""`robustok encode` and `robustok decode` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustok_blocks.sampling import draw
+from robustok_core import Latents
+from robustok_core.artifacts import find_artifact
+from robustok_core.cli import main
+from robustok_core.images import from_uint8, to_uint8
+from robustok_core.stages import load_component
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path: Path, generated) -> Command:
+    """Runs `robustok COMMAND RUN` with the trained run, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: str, run: Path | None = None) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([name, str(run or generated[1]), *arguments])
+        said = capsys.readouterr()
+        return int(caught.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def tokenizer(generated, registry):
+    return load_component(registry, find_artifact(generated[1], "tokenizer"))
+
+
+@pytest.fixture
+def pixels(command, registry) -> np.ndarray:
+    """Five images (5, 32, 32, 3), which also lie in images/ and images/more/."""
+    images = registry.build("dataset", {"use": "fashion_mnist"}).validation.load(range(5)).images
+    pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
+    Path("images/more").mkdir(parents=True)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(f"images/{'more/' if number > 2 else ''}{number}.png")
+    return pixels
+
+
+def test_encode_writes_the_codes_of_all_images_in_a_folder_with_their_names(command, tokenizer, pixels):
+    code, said, _ = command("encode", "images", "--batch-size", "2", "--out", "made/codes.npz")
+    assert (code, said) == (0, "5 images written to made/codes.npz\n")
+    with torch.no_grad():
+        expected = tokenizer.encode(from_uint8(torch.from_numpy(pixels).permute(0, 3, 1, 2))).codes
+    with np.load("made/codes.npz") as file:
+        assert file["codes"].dtype == np.uint16
+        np.testing.assert_array_equal(file["codes"], expected.numpy())
+        assert file["names"].tolist() == ["0.png", "1.png", "2.png", "more/3.png", "more/4.png"]
+
+
+def test_encode_crops_as_the_data_sets_do(command, tokenizer, registry, monkeypatch, tmp_path):
+    """The picture is 70 x 100 pixels; the folder's data set gives it cropped to 32."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, 70, 100, 3), dtype=np.uint8)
+    for number, picture in enumerate(noise):
+        Path(f"set/{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(f"set/{number % 2}/{number}.png")
+    monkeypatch.setenv("ROBUSTOK_CACHE", str(tmp_path / "cache"))
+    data = registry.build("dataset", {"use": "image_folder", "path": "set", "image_size": 32})
+    with torch.no_grad():
+        expected = {tuple(tokenizer.encode(data.train.load([row]).images).codes[0].tolist()) for row in range(2)}
+    assert command("encode", "set/0/0.png", "set/0/2.png", "set/1", "--out", "codes.npz")[0] == 0
+    with np.load("codes.npz") as file:
+        assert len(file["codes"]) == 4
+        assert expected <= {tuple(row) for row in file["codes"].tolist()}
+
+
+def test_decode_draws_what_encode_read_under_the_same_names(command, tokenizer, pixels):
+    assert command("encode", "images", "--out", "codes.npz")[0] == 0
+    code, said, _ = command("decode", "codes.npz", "--out", "drawn")
+    assert (code, said) == (0, "5 images written to drawn\n")
+    with np.load("codes.npz") as file:
+        expected = draw(tokenizer, Latents(codes=torch.from_numpy(file["codes"].astype(np.int64))))
+    for number, picture in enumerate(expected.permute(0, 2, 3, 1).numpy()):
+        drawn = np.asarray(Image.open(f"drawn/{'more/' if number > 2 else ''}{number}.png"))
+        np.testing.assert_array_equal(drawn, picture)
+    assert command("decode", "codes.npz", "--out", "grid.png")[0] == 0
+    grid = np.asarray(Image.open("grid.png"))  # five side by side, enlarged from 32 to 64
+    strip = expected.permute(2, 0, 3, 1).reshape(32, 5 * 32, 3).numpy()
+    np.testing.assert_array_equal(grid, strip.repeat(2, 0).repeat(2, 1))
+
+
+def test_images_that_differ_in_their_ending_alone_keep_it(command, pixels):
+    Path("both").mkdir()
+    for name in ("a.png", "a.bmp"):
+        Image.fromarray(pixels[0]).save(f"both/{name}")
+    assert command("encode", "both", "--out", "codes.npz")[0] == 0
+    assert command("decode", "codes.npz", "--out", "drawn")[0] == 0
+    assert sorted(file.name for file in Path("drawn").iterdir()) == ["a.bmp.png", "a.png.png"]
+
+
+def test_the_codes_beside_samples_are_drawn_as_those_samples(command, generated):
+    folder = find_artifact(generated[1], "samples")
+    assert command("decode", str(folder / "codes.npy"), "--out", "drawn")[0] == 0
+    with np.load(folder / "samples.npz") as file:
+        samples = file["arr_0"].astype(int)
+    drawn = np.stack([np.asarray(Image.open(file)) for file in sorted(Path("drawn").iterdir())]).astype(int)
+    assert (abs(drawn - samples) <= 1).all(), "another batch may round the other way"
+
+
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (np.full((2, 16), 32), "32 is no code: this tokenizer's codebook has 32, counted from 0"),
+        (np.full((2, 16), -1), "-1 is no code"),
+        (np.zeros((2, 15), np.int64), "expected codes (n, 16), found (2, 15)"),
+        (np.zeros((2, 16)), "codes must be whole numbers, found float64"),
+        (np.zeros((0, 16), np.int64), "there are no images in this file"),
+    ],
+)
+def test_codes_of_another_codebook_are_refused(command, codes, words):
+    np.savez("codes.npz", codes=codes)
+    code, _, errors = command("decode", "codes.npz", "--out", "drawn")
+    assert code == 2
+    assert f"codes.npz: {words}" in errors
+    assert not Path("drawn").exists()
+
+
+def test_codes_of_another_tokenizer_are_refused_though_they_would_fit(command, pixels):
+    assert command("encode", "images", "--out", "codes.npz")[0] == 0
+    with np.load("codes.npz") as file:
+        np.savez("other.npz", **{**file, "latents_of": np.array("0123456789abcdef")})
+    code, _, errors = command("decode", "other.npz", "--out", "drawn")
+    assert code == 2
+    assert "these are latents of another tokenizer (0123456789abcdef, not " in errors
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/tmp/a.png", "b/../../a.png"])
+def test_a_name_cannot_lead_out_of_the_folder(command, name):
+    np.savez("codes.npz", codes=np.zeros((1, 16), np.int64), names=np.array([name]))
+    code, _, errors = command("decode", "codes.npz", "--out", "drawn")
+    assert code == 2
+    assert f"the name {name!r} leads out of the folder" in errors
+
+
+def test_inputs_that_cannot_be_read_are_one_message(command, pixels):
+    Path("images/9.png").write_bytes(b"no picture")
+    Path("empty").mkdir()
+    for given, words in {
+        "images": "9.png: this image cannot be read",
+        "empty": "empty: there are no images in this folder",
+        "nowhere.png": "nowhere.png: there is no such file or folder",
+    }.items():
+        code, _, errors = command("encode", given, "--out", "codes.npz")
+        assert code == 2
+        assert words in errors
+        assert "Traceback" not in errors
+    code, _, errors = command("encode", "images/1.png", "images/more/../1.png", "--out", "codes.npz")
+    assert code == 2
+    assert "two images are called '1.png'" in errors
+    code, _, errors = command("decode", "images/1.png", "--out", "drawn")
+    assert code == 2
+    assert "images/1.png: this is no readable .npz or .npy file" in errors
+    assert not Path("codes.npz").exists()
+
+
+def test_nothing_is_overwritten(command, pixels):
+    Path("codes.npz").write_text("mine")
+    code, _, errors = command("encode", "images", "--out", "codes.npz")
+    assert (code, Path("codes.npz").read_text()) == (2, "mine")
+    assert "codes.npz: this exists already" in errors
+    np.savez("good.npz", codes=np.zeros((1, 16), np.int64))
+    code, _, errors = command("decode", "good.npz", "--out", "images")
+    assert code == 2
+    assert "images: this exists already" in errors
+
+
+def test_an_artifacts_folder_will_do(command, generated, pixels):
+    folder = find_artifact(generated[1], "tokenizer")
+    assert json.loads((folder / "component.json").read_text())["kind"] == "tokenizer"
+    assert command("encode", "images", "--out", "codes.npz", run=folder)[0] == 0

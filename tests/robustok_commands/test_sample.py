@@ -1,0 +1,167 @@
+"""`robustok sample` as a user meets it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustok_blocks.sampling import draw
+from robustok_core import Draws, Guidance
+from robustok_core.artifacts import find_artifact
+from robustok_core.cli import main
+from robustok_core.draws import derive_seed
+from robustok_core.stages import load_component
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def sample(capsys, monkeypatch, tmp_path: Path, generated) -> Command:
+    """Runs `robustok sample RUN` with the trained run, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, run: Path | None = None) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main(["sample", str(run or generated[1]), *arguments])
+        said = capsys.readouterr()
+        return int(caught.value.code or 0), said.out, said.err
+
+    return run
+
+
+def pictures(file: str) -> np.ndarray:
+    with np.load(file) as held:
+        return held["arr_0"]
+
+
+def test_the_sample_file_holds_what_the_trained_generator_draws(sample, generated, registry):
+    assert sample("--count", "12", "--set", "steps=3", "--seed", "5", "--out", "made.npz")[0] == 0
+    generator, tokenizer = (
+        load_component(registry, find_artifact(generated[1], n)) for n in ("generator", "tokenizer")
+    )
+    indices = torch.arange(12)
+    with torch.no_grad():
+        latents = generator.sample(
+            indices % 10,
+            Draws(seed=derive_seed(5, "sample"), indices=indices, total=12),
+            guidance=Guidance(),
+            sampling=generator.Sampling(steps=3),
+        )
+    expected = draw(tokenizer, latents).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(pictures("made.npz"), expected)
+    with np.load("made.npz") as file:
+        assert file["arr_1"].tolist() == [*range(10), 0, 1]
+
+
+def test_the_same_samples_come_in_every_form_and_batch(sample):
+    asked = ("--class", "ankle boot", "--class", "3", "--count", "5", "--guidance", "2")
+    assert sample(*asked, "--out", "made.npz") == (0, "written to made.npz\n", "")
+    assert sample(*asked, "--batch-size", "2", "--out", "folder/made")[0] == 0
+    assert sample(*asked, "--out", "grids/grid.png")[0] == 0
+    made = pictures("made.npz").astype(int)
+    files = sorted(Path("folder/made").iterdir())
+    assert [file.name for file in files] == [f"{number:06d}.png" for number in range(5)]
+    in_folder = np.stack([np.asarray(Image.open(file)) for file in files]).astype(int)
+    assert (abs(in_folder - made) <= 1).all(), "another batch may round the other way"
+    grid = np.asarray(Image.open("grids/grid.png"))  # two classes, at most three of each; captions of 16 pixels
+    assert grid.shape == (2 * (16 + 64), 3 * 64, 3)
+    np.testing.assert_array_equal(grid[16:80:2, 128::2], made[4])
+    np.testing.assert_array_equal(grid[96::2, 64:128:2], made[3])
+
+
+def test_guidance_options_and_the_seed_change_the_samples(sample):
+    asked = {
+        "plain": (),
+        "guided": ("--guidance", "8"),
+        "cold": ("--set", "temperature=0.01"),
+        "other": ("--seed", "1"),
+    }
+    for name, options in asked.items():
+        assert sample("--count", "4", *options, "--out", f"{name}.npz")[0] == 0
+    for name in ("guided", "cold", "other"):
+        assert (pictures(f"{name}.npz") != pictures("plain.npz")).any(), name
+
+
+def test_an_artifacts_folder_stands_for_its_run(sample, generated):
+    folder = find_artifact(generated[1], "generator")
+    assert sample("--count", "2", "--out", "one.npz", run=folder)[0] == 0
+    assert sample("--count", "2", "--out", "two.npz")[0] == 0
+    np.testing.assert_array_equal(pictures("one.npz"), pictures("two.npz"))
+
+
+def test_a_run_that_loaded_its_tokenizer_is_sampled_with_that(sample, generated, tmp_path):
+    from robustok_core import Recipe, run
+
+    table = {
+        **{key: value for key, value in generated[0].items() if key in ("run", "data", "generator")},
+        "load": {"tokenizer": str(generated[1]), "latents": str(generated[1])},
+        "stage": [generated[0]["stage"][2]],
+    }
+    run(Recipe.from_table(table), out=tmp_path / "runs")
+    assert sample("--count", "2", "--out", "one.npz", run=tmp_path / "runs" / "tiny")[0] == 0
+    assert sample("--count", "2", "--out", "two.npz")[0] == 0
+    np.testing.assert_array_equal(pictures("one.npz"), pictures("two.npz"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--class", "ankle bot"), ["no class is called 'ankle bot'", "did you mean 'ankle boot'?"]),
+        (("--class", "10"), ["there is no class 10", "classes are 0 to 9"]),
+        (("--class", "9", "--class", "ankle boot"), ["the class 9 is named twice"]),
+        (("--set", "step=4"), ["--set step: unknown key 'step'", "did you mean 'steps'?"]),
+        (("--set", "steps=0"), ["--set steps: 0 is out of range"]),
+        (("--set", "steps"), ["--set needs KEY=VALUE"]),
+        (("--device", "warp"), ["--device: there is no device 'warp' here"]),
+        (("--guidance", "-1"), ["Invalid value for '--guidance'"]),
+    ],
+)
+def test_a_wrong_option_is_one_message_and_writes_nothing(sample, arguments, words):
+    code, _, errors = sample(*arguments, "--out", "made.npz")
+    assert code == 2
+    assert all(word in errors for word in words), errors
+    assert "Traceback" not in errors
+    assert not list(Path().iterdir())
+
+
+def test_guidance_of_a_generator_that_never_dropped_a_label_is_refused(sample, part_less_guidance):
+    code, _, errors = sample("--guidance", "1.5", "--out", "made.npz", run=part_less_guidance)
+    assert code == 2
+    assert "guidance of scale 1.5 needs a generator that was trained with label dropout" in errors
+
+
+@pytest.fixture
+def part_less_guidance(generated, tmp_path) -> Path:
+    """A copy of the run whose generator says that it knows no null class."""
+    from robustok_core.files import read_json, write_json
+
+    copied = tmp_path / "elsewhere" / "tiny"
+    shutil.copytree(generated[1], copied)
+    file = find_artifact(copied, "generator") / "component.json"
+    about = read_json(file)
+    about["table"]["label_dropout"] = 0.0
+    write_json(file, about)
+    return copied
+
+
+def test_nothing_is_overwritten_and_pictures_are_png(sample):
+    Path("made.npz").write_text("mine")
+    code, _, errors = sample("--out", "made.npz")
+    assert (code, Path("made.npz").read_text()) == (2, "mine")
+    assert "made.npz: this exists already" in errors
+    code, _, errors = sample("--out", "grid.jpg")
+    assert code == 2
+    assert "pictures are written as .png" in errors
+
+
+def test_a_folder_that_is_no_run_is_refused(sample, tmp_path):
+    code, _, errors = sample("--out", "made.npz", run=tmp_path)
+    assert code == 2
+    assert "this is no run folder" in errors
