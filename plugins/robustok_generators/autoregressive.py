@@ -19,7 +19,7 @@ from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Generator, Guidance
 from robustok_core.latents import Keep, Latents, LatentSpace
-from robustok_generators.token_sampling import Sampling, choose
+from robustok_generators.token_sampling import TokenSampling, choose
 
 
 class Decoding(ABC):
@@ -51,7 +51,7 @@ class Autoregressive(Generator):
         label_dropout: share of the images that are trained with the null class in place of their own.
     """
 
-    Sampling = Sampling
+    Sampling = TokenSampling
 
     def __init__(self, space: LatentSpace, num_classes: int, label_dropout: float) -> None:
         super().__init__()
@@ -85,11 +85,13 @@ class Autoregressive(Generator):
         kept = None
         if keep is not None:
             kept = Kept(codes=codes_of(keep.latents), mask=draws.child("keep").uniform(num_tokens) < keep.sigma)
-        return Latents(codes=self.draw(labels, uniform, guidance=guidance, kept=kept, sampling=sampling or Sampling()))
+        return Latents(
+            codes=self.draw(labels, uniform, guidance=guidance, kept=kept, sampling=sampling or TokenSampling())
+        )
 
     @torch.no_grad()
     def draw(
-        self, labels: Tensor, uniform: Tensor, *, guidance: Guidance, sampling: Sampling, kept: Kept | None = None
+        self, labels: Tensor, uniform: Tensor, *, guidance: Guidance, sampling: TokenSampling, kept: Kept | None = None
     ) -> Tensor:
         """(B, N) int64 codes for labels (B,), decided by uniform (B, N) numbers in [0, 1)."""
         if kept is not None and bool(kept.mask.all()):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @frozen(kw_only=True)
-class Sampling:
+class TokenSampling:
     """How tokens are drawn; the defaults draw from the model's own distribution."""
 
     temperature: float = field(
@@ -26,7 +26,7 @@ class Sampling:
     )
 
 
-def choose(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+def choose(logits: Tensor, uniform: Tensor, sampling: TokenSampling) -> Tensor:
     """(B,) int64, one code a row.
 
     Args:

@@ -16,12 +16,12 @@ from robustok_core.latents import Latents, LatentSpace
 from robustok_core.registry import load_registry
 from robustok_core.stages import load_component, save_component
 from robustok_generators.autoregressive import Kept
-from robustok_generators.token_sampling import Sampling
+from robustok_generators.token_sampling import TokenSampling
 
 PARITY = Path(__file__).parents[1] / "parity"
 OPTIONS = {"rar": {}, "llamagen_gpt": {"num_tokens": 16, "num_heads": 4}}
 IMPORTERS = list(OPTIONS)
-GREEDY = Sampling(temperature=0.0)
+GREEDY = TokenSampling(temperature=0.0)
 NONE = Guidance()
 RAR_GUIDANCE = Guidance(scale=4.0, schedule="cosine", power=1.5)
 

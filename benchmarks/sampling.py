@@ -1,0 +1,169 @@
+"""What sampling from a RAR costs, against the plain way. Prints one JSON object.
+
+    python benchmarks/sampling.py
+    python benchmarks/sampling.py --tokens 64 --depth 6
+    python benchmarks/sampling.py --precision bf16
+
+Both ways draw the same codes for the same classes and random numbers, guided, conditional and unconditional rows
+in one pass, with the same weights, in turn in one process, so that what else the machine does meets both.
+The plain way is that of the released sampler: it appends to its keys and values by concatenation, and at each step
+looks up the positions of all codes so far and computes what modulates each block for each row. Codes of either way
+are compared at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from robustok_core.draws import Draws
+from robustok_core.interfaces import Guidance
+from robustok_core.latents import LatentSpace
+from robustok_generators.autoregressive import Decoding, guided
+from robustok_generators.rar import RAR, RARConfig
+from robustok_generators.token_sampling import TokenSampling, choose
+
+SAMPLING = TokenSampling(temperature=1.02)
+#: RobusTok's for RAR-B.
+GUIDANCE = Guidance(scale=6.0, schedule="cosine", power=1.15)
+
+
+class GrowingCache:
+    """Keys and values by concatenation."""
+
+    def __init__(self) -> None:
+        self.held: tuple[Tensor, Tensor] | None = None
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if self.held is not None:
+            keys, values = torch.cat([self.held[0], keys], dim=2), torch.cat([self.held[1], values], dim=2)
+        self.held = keys, values
+        return self.held
+
+
+class PlainDecoding(Decoding):
+    """Computes all that a step needs when it needs it."""
+
+    def __init__(self, model: RAR, labels: Tensor) -> None:
+        self.model, self.labels = model, labels
+        self.caches = [GrowingCache() for _ in model.blocks]
+        self.embedded: list[Tensor] = []
+
+    def start(self) -> Tensor:
+        self._step(self.model.cls_token[0].expand(len(self.labels), -1))
+        return self._step(self.model.class_embedding(self.labels))
+
+    def advance(self, codes: Tensor) -> Tensor:
+        return self._step(self.model.embeddings(codes))
+
+    def _step(self, embedded: Tensor) -> Tensor:
+        model = self.model
+        self.embedded.append(embedded)
+        so_far = len(self.embedded)
+        x = (torch.stack(self.embedded, dim=1) + model.places()[:, :so_far])[:, -1:]
+        classes = model.class_embedding(self.labels)[:, None]
+        conditions = model.conditions(classes, slice(0, so_far))[:, -1:]
+        for block, cache in zip(model.blocks, self.caches, strict=True):
+            x = block(x, block.modulation(conditions), cache)
+        return model.head(x, model.head.modulation(conditions))[:, 0]
+
+
+@torch.no_grad()
+def plain(model: RAR, labels: Tensor, uniform: Tensor) -> Tensor:
+    """(B, N) codes."""
+    rows = torch.cat([labels, torch.full_like(labels, model.num_classes)])
+    decoding = PlainDecoding(model, rows)
+    codes: list[Tensor] = []
+    for step in range(model.space.num_tokens):
+        logits = decoding.advance(codes[-1].repeat(2)) if codes else decoding.start()
+        logits = guided(logits.float(), GUIDANCE, step / model.space.num_tokens)
+        codes.append(choose(logits, uniform[:, step], SAMPLING))
+    return torch.stack(codes, dim=1)
+
+
+def ours(model: RAR, labels: Tensor, uniform: Tensor) -> Tensor:
+    """(B, N) codes."""
+    return model.draw(labels, uniform, guidance=GUIDANCE, sampling=SAMPLING)
+
+
+def linear_layers(model: RAR, labels: Tensor, _: Tensor) -> None:
+    """Not a sampler: the linear layers of the blocks on random rows, a bound on what a step can take."""
+    widths = {layer.in_features for layer in _linear(model)}
+    inputs = {width: torch.randn(2 * len(labels), width, device=labels.device) for width in widths}
+    with torch.no_grad():
+        for _ in range(model.space.num_tokens):
+            for layer in _linear(model):
+                layer(inputs[layer.in_features])
+
+
+def _linear(model: RAR) -> list[torch.nn.Linear]:
+    """Of the blocks, without what makes the modulations."""
+    named = model.blocks.named_modules()
+    return [m for name, m in named if isinstance(m, torch.nn.Linear) and not name.endswith("modulation")]
+
+
+def build(options: argparse.Namespace) -> RAR:
+    """A model with random weights, none of which is zero."""
+    space = LatentSpace(kind="discrete", num_tokens=options.tokens, width=64, codebook_size=options.codebook_size)
+    config = RARConfig(preset="B", depth=options.depth)
+    torch.manual_seed(0)
+    model = RAR(config, space, 1000)
+    for block in [*model.blocks, model.head]:
+        torch.nn.init.normal_(block.modulation.weight, std=0.02)
+    return model.to(options.device).eval()
+
+
+def seconds(way, model: RAR, labels: Tensor, uniform: Tensor, precision: str) -> tuple[float, Tensor | None]:
+    context: AbstractContextManager[object] = nullcontext()
+    if precision == "bf16":
+        context = torch.autocast(labels.device.type, torch.bfloat16)
+    wait = torch.cuda.synchronize if labels.is_cuda else lambda: None
+    wait()
+    start = time.perf_counter()
+    with context:
+        codes = way(model, labels, uniform)
+    wait()
+    return time.perf_counter() - start, codes
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    torch.set_num_threads(options.threads)
+    model = build(options)
+    labels = torch.arange(options.batch, device=options.device) * 7 % 1000
+    uniform = Draws.for_rows(1, options.batch, options.device).uniform(options.tokens)
+    ways = {"plain": plain, "ours": ours, "linear_layers_without_modulations": linear_layers}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    codes: dict[str, Tensor | None] = {}
+    for _ in range(options.repeats):
+        for name, way in ways.items():
+            spent, codes[name] = seconds(way, model, labels, uniform, options.precision)
+            times[name].append(spent)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        **vars(options),
+        "device_name": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "median_seconds": {name: round(value, 3) for name, value in medians.items()},
+        "ratio_of_medians": round(medians["plain"] / medians["ours"], 2),
+        "share_of_equal_codes": round((codes["plain"] == codes["ours"]).float().mean().item(), 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    sizes = {"batch": 8, "tokens": 256, "codebook-size": 4096, "depth": 24, "repeats": 3, "threads": 2}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    parser.add_argument("--precision", choices=["no", "bf16"], default="no", help="bf16: under autocast; default no")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; default cpu")
+    print(json.dumps(measure(parser.parse_args()), indent=2))
+
+
+if __name__ == "__main__":
+    main()
