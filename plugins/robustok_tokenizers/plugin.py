@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
 from robustok_tokenizers.conv_vq import ConvVQ
+from robustok_tokenizers.kl_vae import KLVAE
 from robustok_tokenizers.vit_vq import ViTVQ
 
 
@@ -12,3 +13,4 @@ def robustok_register(register: Register) -> None:
     """Registers each tokenizer under its name in recipes."""
     register("tokenizer", "conv_vq", ConvVQ)
     register("tokenizer", "vit_vq", ViTVQ)
+    register("tokenizer", "kl_vae", KLVAE)

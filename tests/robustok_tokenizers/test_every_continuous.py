@@ -1,0 +1,194 @@
+"""The contract that every tokenizer without a quantizer keeps: a new one is held to it once it is listed here."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+import torch
+from torch import Tensor
+
+from robustok_blocks.latent_fingerprint import latent_fingerprint
+from robustok_core.draws import Draws
+from robustok_core.interfaces import Tokenizer
+from robustok_core.latents import Latents
+from robustok_core.registry import load_registry
+
+REGISTRY = load_registry()
+TOKENIZERS = {
+    "kl_vae": {
+        "image_size": 16,
+        "channels": 8,
+        "channel_multipliers": [1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+        "z_channels": 6,
+        "stem_patch": 2,
+        "width": 4,
+    },
+}
+#: Their encoder is not trained.
+FROZEN = {"rae"}
+every = pytest.mark.parametrize("name", TOKENIZERS)
+PERTURBATIONS = [{"use": "gaussian"}, {"use": "gaussian", "scale": "relative"}, {"use": "interpolate", "tau": 0.5}]
+
+
+def make(name: str) -> Tokenizer:
+    torch.manual_seed(0)
+    return REGISTRY.build("tokenizer", {"use": name, **TOKENIZERS[name]})
+
+
+def images(tokenizer: Tokenizer, seed: int = 1) -> Tensor:
+    size = tokenizer.image_size
+    return torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def state(tokenizer: Tokenizer) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in tokenizer.state_dict().items()}
+
+
+def perturbed(latents: Latents, table: dict[str, object], seed: int = 0) -> Latents:
+    perturbation = REGISTRY.build("perturbation", table)
+    return perturbation.perturb(latents, None, draws=Draws.for_rows(seed, len(latents)), progress=0.5)[0]
+
+
+def train(tokenizer: Tokenizer, steps: range, table: dict[str, object] = PERTURBATIONS[0], pictures=images) -> None:
+    trained = [parameter for parameter in tokenizer.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.05)
+    tokenizer.train()
+    for step in steps:
+        torch.manual_seed(step)  # as the engine does: samples, masks, drop-path
+        optimizer.zero_grad()
+        latents = tokenizer.encode(pictures(tokenizer, step))
+        drawn = tokenizer.decode(perturbed(latents, table, step))
+        loss = (drawn - pictures(tokenizer, step)).square().mean() + sum(latents.losses.values())
+        loss.backward()
+        assert loss.isfinite()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+    tokenizer.eval()
+
+
+def behind(tokenizer: Tokenizer) -> set[int]:
+    return {id(parameter) for parameter in tokenizer.decoder.parameters()}
+
+
+def test_every_tokenizer_without_a_quantizer_is_tested_here():
+    continuous = {
+        e.name for e in REGISTRY.entries("tokenizer") if "quantizer" not in attrs.fields_dict(e.factory.Config)
+    }
+    assert continuous == set(TOKENIZERS)
+
+
+@every
+def test_latents_have_the_shapes_of_the_space(name):
+    tokenizer = make(name).train()
+    space, latents = tokenizer.space, tokenizer.encode(images(tokenizer))
+    assert (space.kind, tokenizer.quantizer, latents.codes) == ("continuous", None, None)
+    assert latents.vectors.shape == latents.features.shape == (4, space.num_tokens, space.width)
+    assert tokenizer.decode(latents).shape == (4, 3, tokenizer.image_size, tokenizer.image_size)
+    assert all(loss.shape == () and loss.isfinite() for loss in latents.losses.values())
+    with pytest.raises(ValueError, match="vectors only"):
+        tokenizer.decode(Latents(codes=torch.zeros(1, space.num_tokens, dtype=torch.int64)))
+
+
+@every
+@pytest.mark.parametrize("table", PERTURBATIONS, ids=str)
+def test_the_gradient_passes_through_a_perturbation_to_the_first_layer_and_the_last(name, table):
+    tokenizer = make(name).train()
+    tokenizer.decode(perturbed(tokenizer.encode(images(tokenizer)), table)).square().sum().backward()
+    assert tokenizer.last_layer.grad.abs().sum() > 0
+    first = next(parameter for parameter in tokenizer.encoder.parameters() if parameter.ndim == 4)
+    assert first.shape[1] in (3, 12), "the layer that reads pixels"
+    if name in FROZEN:
+        assert not first.requires_grad
+    else:
+        assert first.grad.abs().sum() > 0
+
+
+@every
+def test_evaluation_draws_nothing_has_no_losses_and_changes_no_state(name):
+    tokenizer = make(name)
+    train(tokenizer, range(1))
+    before = state(tokenizer)
+    first = tokenizer.encode(images(tokenizer, 5))
+    torch.manual_seed(99)
+    second = tokenizer.encode(images(tokenizer, 5))
+    assert not first.losses
+    assert torch.equal(first.vectors, second.vectors)
+    assert torch.equal(tokenizer.decode(first), tokenizer.decode(second))
+    assert all(torch.equal(value, before[key]) for key, value in tokenizer.state_dict().items())
+
+
+@every
+def test_an_image_is_encoded_and_drawn_alike_in_any_batch(name):
+    tokenizer = make(name).eval()
+    whole = tokenizer.encode(images(tokenizer))
+    alone = tokenizer.encode(images(tokenizer)[2:3])
+    torch.testing.assert_close(alone.vectors, whole.vectors[2:3], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(tokenizer.decode(whole)[2:3], tokenizer.decode(whole[2:3]), atol=1e-5, rtol=1e-4)
+
+
+@every
+def test_training_that_stops_and_goes_on_ends_at_the_same_bits(name):
+    straight = make(name)
+    train(straight, range(4))
+    stopped = make(name)
+    train(stopped, range(2))
+    saved = state(stopped)
+    with torch.device("meta"):  # as a stage loads it: no initial weights
+        resumed = make(name)
+    assert all(value.is_meta for value in resumed.state_dict().values())
+    resumed = resumed.to_empty(device="cpu")
+    for held in (*resumed.parameters(), *resumed.buffers()):
+        held.detach().fill_(float("nan") if held.is_floating_point() else 1)
+    resumed.load_state_dict(saved)
+    pictures = images(stopped, 9)
+    assert torch.equal(resumed.eval().decode(resumed.encode(pictures)), stopped.decode(stopped.encode(pictures)))
+    train(resumed, range(2, 4))
+    assert all(torch.equal(value, state(resumed)[key]) for key, value in state(straight).items())
+    assert any(not torch.equal(value, saved[key]) for key, value in state(straight).items()), "it did train"
+
+
+@every
+def test_post_training_can_train_the_decoder_alone(name):
+    tokenizer = make(name).eval()
+    vectors = tokenizer.encode(images(tokenizer)).vectors.detach()
+    tokenizer.decode_vectors(vectors).square().sum().backward()
+    for key, parameter in tokenizer.named_parameters():
+        assert (id(parameter) in behind(tokenizer)) == (parameter.grad is not None), key
+    assert id(tokenizer.last_layer) in behind(tokenizer)
+
+
+@every
+def test_another_decoder_leaves_the_fingerprint_of_the_latents_and_another_encoder_does_not(name):
+    tokenizer = make(name)
+    before = latent_fingerprint(tokenizer)
+    with torch.no_grad():
+        for parameter in tokenizer.decoder.parameters():
+            parameter.add_(1.0)
+        assert latent_fingerprint(tokenizer) == before
+        in_front = next(p for p in tokenizer.parameters() if id(p) not in behind(tokenizer))
+        in_front.add_(1.0)
+        assert latent_fingerprint(tokenizer) != before
+
+
+@every
+@pytest.mark.parametrize("table", PERTURBATIONS, ids=str)
+def test_a_short_training_with_a_perturbation_lowers_the_error_of_reconstruction(name, table):
+    def pictures(tokenizer: Tokenizer, seed: int = 0) -> Tensor:
+        """Always the same four: a bright half on one of the sides."""
+        held = -torch.ones(4, 3, tokenizer.image_size, tokenizer.image_size)
+        half = tokenizer.image_size // 2
+        held[0, :, :half], held[1, :, half:] = 1.0, 1.0
+        held[2, :, :, :half], held[3, :, :, half:] = 1.0, 1.0
+        return held
+
+    tokenizer = make(name).eval()
+
+    @torch.no_grad()
+    def error() -> float:
+        return (tokenizer.decode(tokenizer.encode(pictures(tokenizer))) - pictures(tokenizer)).square().mean().item()
+
+    before = error()
+    train(tokenizer, range(40), table, pictures)
+    assert error() < 0.9 * before
