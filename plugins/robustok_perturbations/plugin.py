@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
+from robustok_perturbations.gaussian import Gaussian
+from robustok_perturbations.interpolate import Interpolate
 from robustok_perturbations.none import NoPerturbation
 from robustok_perturbations.top_delta import TopDelta
 
@@ -11,3 +13,5 @@ from robustok_perturbations.top_delta import TopDelta
 def robustok_register(register: Register) -> None:
     register("perturbation", "none", NoPerturbation)
     register("perturbation", "top_delta", TopDelta)
+    register("perturbation", "gaussian", Gaussian)
+    register("perturbation", "interpolate", Interpolate)

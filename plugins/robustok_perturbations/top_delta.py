@@ -18,7 +18,6 @@ each process's own. Halves are rounded up.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -30,10 +29,19 @@ from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Perturbation, Quantizer
 from robustok_core.latents import Latents, LatentSpace
+from robustok_perturbations.selection import (
+    Anneal,
+    WhichImages,
+    WhichTokens,
+    check_images,
+    check_tokens,
+    pick_images,
+    pick_tokens,
+    round_half_up,
+    share_field,
+)
 
 Neighbours = Literal["codeword", "latent"]
-WhichImages = Literal["random", "first"]
-WhichTokens = Literal["exact", "bernoulli"]
 
 
 def top_delta(
@@ -88,27 +96,6 @@ def top_delta(
     return latents.evolve(codes=codes.index_put(place, drawn), vectors=vectors), mask
 
 
-def pick_images(draws: Draws, beta: float, which: WhichImages) -> Tensor:
-    """(B,) bool: whether each of the draws' rows is among the perturbed images of all `draws.total`."""
-    count = int(beta * draws.total) if which == "first" else _round(beta * draws.total)
-    if count == 0:
-        enough = math.ceil(1e4 / draws.total) / 1e4
-        raise RobustokError(
-            f"beta = {beta} of a batch of {draws.total} images is not one image",
-            where="perturbation.beta",
-            hint=f"perturb at least {enough} of them, or enlarge the batch; beta = 0 turns it off",
-        )
-    return draws.indices < count if which == "first" else draws.chosen(count)
-
-
-def pick_tokens(draws: Draws, num_tokens: int, alpha: float, which: WhichTokens) -> Tensor:
-    """(B, N) bool: whether each token of the draws' rows is replaced."""
-    if which == "bernoulli":
-        return draws.uniform(num_tokens) < alpha
-    shuffled = draws.bits(num_tokens).argsort(dim=1)  # a random permutation of [0, N) in each row
-    return shuffled < _round(alpha * num_tokens)
-
-
 def nearest_codes(codes: Tensor, quantizer: Quantizer, delta: int) -> Tensor:
     """(M, delta) int64: the codes whose codewords are nearest to those of codes (M,), which are among them."""
     near = quantizer.nearest(quantizer.lookup(codes), delta)
@@ -135,42 +122,12 @@ def _draw_neighbours(tokens: Latents, quantizer: Quantizer, delta: int, ranks: T
     return near.sort(dim=1).values[row, ranks]
 
 
-def _round(count: float) -> int:
-    """The nearest whole number, halves up as they are written: 0.29 of 50 is 15, though floats give 14.499...98."""
-    return math.floor(round(count, 6) + 0.5)
-
-
-def _share(default: float, doc: str) -> float:
-    return field(default=default, validator=[validators.ge(0), validators.le(1)], metadata={"doc": doc})
-
-
-@frozen(kw_only=True)
-class Anneal:
-    """How alpha and delta fall: constant, then linear, then constant. The defaults are the paper's (200 epochs)."""
-
-    start: float = _share(0.2, "share of the training after which they begin to fall (epoch 40)")
-    end: float = _share(0.6, "share of the training after which they stay (epoch 120)")
-    ratio: float = _share(0.5, "share of their first values that is left in the end")
-
-    def __attrs_post_init__(self) -> None:
-        if self.start > self.end:
-            raise ValueError(f"annealing ends ({self.end}) before it starts ({self.start})")
-
-    def factor(self, progress: float) -> float:
-        """What alpha and delta are multiplied by at this share of the training: 1 at first, `ratio` at last."""
-        if progress <= self.start:
-            return 1.0
-        if progress >= self.end:
-            return self.ratio
-        return 1.0 - (1.0 - self.ratio) * (progress - self.start) / (self.end - self.start)
-
-
 @frozen(kw_only=True)
 class TopDeltaConfig:
     """Options of `top_delta`; the defaults are the paper's for K = 4096, but for its annealing."""
 
-    beta: float = _share(0.1, "share of the images of a batch that are perturbed")
-    alpha: float = _share(1.0, "share of the tokens of a perturbed image that are replaced")
+    beta: float = share_field(0.1, "share of the images of a batch that are perturbed")
+    alpha: float = share_field(1.0, "share of the tokens of a perturbed image that are replaced")
     delta: int = field(
         default=100,
         validator=validators.ge(1),
@@ -225,7 +182,7 @@ class TopDelta(Perturbation):
     def strength(self, progress: float) -> tuple[float, int]:
         """Alpha and delta at this share of the training; delta is a whole number and at least 1."""
         factor = 1.0 if self.config.anneal is None else self.config.anneal.factor(progress)
-        return self.config.alpha * factor, max(1, _round(self.config.delta * factor))
+        return self.config.alpha * factor, max(1, round_half_up(self.config.delta * factor))
 
     def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
         """Raises RobustokError where there are no codes, fewer than delta, or too few tokens or images."""
@@ -239,14 +196,12 @@ class TopDelta(Perturbation):
             raise RobustokError(
                 f"delta = {self.config.delta} is more than the codebook holds (K = {space.codebook_size})",
                 where="perturbation.delta",
-                hint=f"the paper's share, 100 of 4096, is {max(1, _round(space.codebook_size * 100 / 4096))} here",
+                hint=f"the paper's share, 100 of 4096, is {self._papers_delta(space.codebook_size)} here",
             )
-        replaced = self.config.alpha * space.num_tokens
-        if self.config.tokens == "exact" and replaced > 0 and _round(replaced) == 0:
-            raise RobustokError(
-                f"alpha = {self.config.alpha} of {space.num_tokens} tokens is not one token",
-                where="perturbation.alpha",
-                hint=f"replace at least {1 / space.num_tokens:.2g} of them; alpha = 0 turns it off",
-            )
-        if batch_size is not None and self.config.beta > 0:
-            pick_images(Draws.for_rows(0, batch_size), self.config.beta, self.config.images)
+        if self.config.tokens == "exact":
+            check_tokens(space, self.config.alpha)
+        check_images(batch_size, self.config.beta, self.config.images)
+
+    @staticmethod
+    def _papers_delta(codebook_size: int) -> int:
+        return max(1, round_half_up(codebook_size * 100 / 4096))
