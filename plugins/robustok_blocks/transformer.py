@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from robustok_blocks.attention import attend
+
 
 class Attention(nn.Module):
     """Multi-head self-attention over all tokens."""
@@ -23,7 +25,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to the same shape."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
-        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, D/heads)
+        mixed = attend(q, k, v)  # (B, heads, N, D/heads)
         return self.proj(rearrange(mixed, "b h n d -> b n (h d)"))
 
 

@@ -14,6 +14,7 @@ from attrs import frozen
 from einops import rearrange
 from torch import Tensor, nn
 
+from robustok_blocks.attention import attend
 from robustok_blocks.rotary import rotate
 from robustok_blocks.transformer import Mlp
 from robustok_generators.sizes import Size
@@ -84,7 +85,7 @@ class Attention(nn.Module):
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         if rotations is not None:
             q, k = rotate(q, rotations), rotate(k, rotations)
-        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, D / heads)
+        mixed = attend(q, k, v)  # (B, heads, N, D / heads)
         return self.proj(rearrange(mixed, "b h n d -> b n (h d)"))
 
 

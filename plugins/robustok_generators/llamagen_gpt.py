@@ -15,6 +15,7 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
+from robustok_blocks.attention import attend
 from robustok_blocks.rotary import grid_rotations, rotate
 from robustok_blocks.swiglu import SwiGLU, swiglu_width
 from robustok_core.draws import Draws
@@ -95,7 +96,7 @@ class Attention(nn.Module):
             q, k = rotate(q, rotations), rotate(k, rotations)
         if cache is not None:
             k, v = cache.extend(k, v)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
+        mixed = attend(q, k, v, causal=cache is None)
         return F.dropout(self.wo(rearrange(mixed, "b h n d -> b n (h d)")), self.dropout, self.training)
 
 

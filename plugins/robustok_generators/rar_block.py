@@ -11,6 +11,7 @@ from attrs import frozen
 from einops import rearrange
 from torch import Tensor, nn
 
+from robustok_blocks.attention import attend
 from robustok_generators.key_value_cache import KeyValueCache
 
 _EPS = 1e-6
@@ -49,7 +50,7 @@ class CausalAttention(nn.Module):
         if cache is not None:
             k, v = cache.extend(k, v)
         dropout = self.dropouts.attention if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None, dropout_p=dropout)
+        mixed = attend(q, k, v, causal=cache is None, dropout=dropout)
         x = self.proj(rearrange(mixed, "b h n d -> b n (h d)"))
         return F.dropout(x, self.dropouts.hidden, self.training)
 
