@@ -26,28 +26,30 @@ from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Generator, Guidance
 from robustok_core.latents import Keep, Latents, LatentSpace
+from robustok_generators.autoregressive import evaluating
+from robustok_generators.sizes import Size, size_field, size_of
+from robustok_generators.token_sampling import TokenSampling, choose
 
-#: Width, depth and number of heads. B is the paper's.
-PRESETS: Mapping[str, tuple[int, int, int]] = {"B": (768, 24, 8), "L": (1024, 24, 16)}
-
-_count = validators.optional(validators.ge(1))
-_rate = validators.and_(validators.ge(0.0), validators.lt(1.0))
+#: B is the paper's.
+PRESETS = {
+    "B": Size(width=768, depth=24, num_heads=8, mlp_width=3072),
+    "L": Size(width=1024, depth=24, num_heads=16, mlp_width=4096),
+}
+_rate = [validators.ge(0.0), validators.lt(1.0)]
 
 
 @frozen(kw_only=True)
 class MaskGITConfig:
-    """Options of `maskgit`; the defaults are the paper's, with label dropout for guidance."""
+    """Options of `maskgit`: a preset, or a size in numbers."""
 
-    preset: Literal["B", "L"] = field(
-        default="B",
-        validator=validators.in_(tuple(PRESETS)),
-        metadata={"doc": "B: width 768, depth 24, 8 heads (paper); L: 1024, 24, 16; the sizes below replace its own"},
-    )
-    width: int | None = field(default=None, validator=_count, metadata={"doc": "numbers per token in the transformer"})
-    depth: int | None = field(default=None, validator=_count, metadata={"doc": "blocks"})
-    num_heads: int | None = field(default=None, validator=_count, metadata={"doc": "attention heads"})
+    preset: Literal["B", "L"] | None = field(default=None, metadata={"doc": "a size by name; B is the paper's"})
+    width: int | None = size_field("numbers per token")
+    depth: int | None = size_field("blocks")
+    num_heads: int | None = size_field("attention heads")
     mlp_width: int | None = field(
-        default=None, validator=_count, metadata={"doc": "hidden width of the MLPs; left out: 4 times the width"}
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": "hidden width of the MLPs; left out: the preset's, or 4 width"},
     )
     dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "share of hidden values dropped in training"})
     label_dropout: float = field(
@@ -58,42 +60,35 @@ class MaskGITConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        width, _, num_heads, _ = self.sizes
-        if width % num_heads:
-            raise ValueError(f"width {width} is no multiple of num_heads {num_heads}")
+        assert self.size  # raises where it is incomplete
 
     @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Width, depth, number of heads and width of the MLPs."""
-        width, depth, num_heads = PRESETS[self.preset]
-        width = self.width or width
-        return width, self.depth or depth, self.num_heads or num_heads, self.mlp_width or 4 * width
+    def size(self) -> Size:
+        """The preset's size, changed by the numbers given."""
+        return size_of(self, PRESETS, None if self.width is None else 4 * self.width)
 
 
 @frozen(kw_only=True)
-class MaskGITSampling:
+class MaskGITSampling(TokenSampling):
     """Options of the sampler; the defaults are the paper's for 256 x 256 images."""
 
     steps: int = field(default=8, validator=validators.ge(1), metadata={"doc": "passes through the transformer"})
-    temperature: float = field(
-        default=1.0, validator=validators.gt(0.0), metadata={"doc": "of the tokens: below 1 draws likelier ones"}
-    )
     choice_temperature: float = field(
         default=4.5,
         validator=validators.ge(0.0),
-        metadata={"doc": "of the choice of tokens to keep, falls linearly to 0 at the last step"},
+        metadata={"doc": "noise in the choice of tokens to keep, falls linearly to 0 at the last step"},
     )
 
 
 class MaskedBlock(nn.Module):
     """Attention and MLP, each normalised before and dropped out after."""
 
-    def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float) -> None:
+    def __init__(self, size: Size, dropout: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, num_heads)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = Mlp(width, mlp_width)
+        self.norm1 = nn.LayerNorm(size.width, eps=1e-6)
+        self.attn = Attention(size.width, size.num_heads)
+        self.norm2 = nn.LayerNorm(size.width, eps=1e-6)
+        self.mlp = Mlp(size.width, size.mlp_width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,14 +119,14 @@ class MaskGIT(Generator):
         self.config, self.space, self.num_classes = config, space, num_classes
         self.mask_code, self.null_label = space.codebook_size, num_classes
         self.knows_null_class = config.label_dropout > 0.0
-        width, depth, num_heads, mlp_width = config.sizes
-        self.token_embedding = nn.Embedding(space.codebook_size + 1, width)
-        self.label_embedding = nn.Embedding(num_classes + 1, width)
-        self.positions = nn.Parameter(torch.zeros(1, 1 + space.num_tokens, width))
+        size = config.size
+        self.token_embedding = nn.Embedding(space.codebook_size + 1, size.width)
+        self.label_embedding = nn.Embedding(num_classes + 1, size.width)
+        self.positions = nn.Parameter(torch.zeros(1, 1 + space.num_tokens, size.width))
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(MaskedBlock(width, num_heads, mlp_width, config.dropout) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, space.codebook_size)
+        self.blocks = nn.ModuleList(MaskedBlock(size, config.dropout) for _ in range(size.depth))
+        self.norm = nn.LayerNorm(size.width, eps=1e-6)
+        self.head = nn.Linear(size.width, space.codebook_size)
         self.initialise()
 
     def initialise(self) -> None:
@@ -191,13 +186,14 @@ class MaskGIT(Generator):
         and never drawn, and the schedule runs over the tokens that are left.
         """
         self.check_guidance(guidance)
-        sampling = MaskGITSampling() if sampling is None else sampling
+        sampling = sampling or MaskGITSampling()
         tokens = self._start(draws.child("keep"), keep)  # (B, N)
         to_draw = (tokens == self.mask_code).sum(dim=1)  # (B,)
-        for step in range(sampling.steps):
-            logits = self._guided(tokens, labels, guidance.weight(step / sampling.steps))
-            left = scheduled(to_draw, (step + 1) / sampling.steps, self.space.num_tokens)
-            tokens = self._advance(tokens, logits, left, step, draws.child("step", step), sampling)
+        with evaluating(self):
+            for step in range(sampling.steps):
+                logits = self._guided(tokens, labels, guidance.weight(step / sampling.steps))
+                left = scheduled(to_draw, (step + 1) / sampling.steps, self.space.num_tokens)
+                tokens = self._advance(tokens, logits, left, step, draws.child("step", step), sampling)
         return Latents(codes=tokens)
 
     def _start(self, draws: Draws, keep: Keep | None) -> Tensor:
@@ -222,7 +218,8 @@ class MaskGIT(Generator):
     ) -> Tensor:
         """(B, N) the tokens after a step, `left` (B,) of them masked: those whose draws the model is least sure of."""
         unknown = tokens == self.mask_code
-        drawn = draw_codes(logits / sampling.temperature, draws.child("token").uniform(tokens.shape[1]))
+        uniform = draws.child("token").uniform(tokens.shape[1])
+        drawn = choose(logits.flatten(0, 1), uniform.flatten(), sampling).view_as(tokens)
         sure = logits.log_softmax(dim=-1).gather(-1, drawn[..., None])[..., 0]  # (B, N)
         temperature = sampling.choice_temperature * (1.0 - (step + 1) / sampling.steps)
         sure = sure + temperature * gumbel(draws.child("choice").uniform(tokens.shape[1]))
@@ -232,16 +229,20 @@ class MaskGIT(Generator):
 
 
 def mask_tokens(draws: Draws, num_tokens: int) -> tuple[Tensor, Tensor]:
-    """Chooses the tokens to mask in training: a share cos(pi u / 2) of each image's, rounded up, u uniform in [0, 1).
+    """Chooses which tokens of each image to mask in training, as many as `masked_count` says of a uniform number.
 
     Returns:
         (B, N) bool, True where masked; and the average number of masked tokens over all `draws.total` images.
     """
     everyone = attrs.evolve(draws, indices=torch.arange(draws.total, device=draws.indices.device))
-    ratios = torch.cos(0.5 * math.pi * everyone.child("ratio").uniform())
-    counts = (ratios * num_tokens).ceil().clamp(min=1)  # (total,)
+    counts = masked_count(everyone.child("ratio").uniform(), num_tokens)  # (total,)
     shuffled = draws.child("tokens").bits(num_tokens).argsort(dim=1)  # a random permutation of [0, N) in each row
     return shuffled < counts[draws.indices, None], counts.mean()
+
+
+def masked_count(uniform: Tensor, num_tokens: int) -> Tensor:
+    """A share cos(pi u / 2) of the tokens, rounded up: from all of them to 1, for uniform numbers u in [0, 1)."""
+    return (torch.cos(0.5 * math.pi * uniform) * num_tokens).ceil()
 
 
 def scheduled(to_draw: Tensor, done: float, num_tokens: int) -> Tensor:
@@ -251,13 +252,6 @@ def scheduled(to_draw: Tensor, done: float, num_tokens: int) -> Tensor:
     """
     ratio = math.cos(0.5 * math.pi * done)
     return torch.tensor([int(count * ratio) for count in range(num_tokens + 1)], device=to_draw.device)[to_draw]
-
-
-def draw_codes(logits: Tensor, uniform: Tensor) -> Tensor:
-    """(B, N) int64 drawn from softmax(logits (B, N, K)) by the inverse of its distribution at uniform (B, N)."""
-    reached = logits.softmax(dim=-1).cumsum(dim=-1)
-    # A uniform below 1 stays below the last value, which is 1 up to rounding, so there is always a code beyond it.
-    return torch.searchsorted(reached, uniform[..., None] * reached[..., -1:], right=True)[..., 0]
 
 
 def gumbel(uniform: Tensor) -> Tensor:
