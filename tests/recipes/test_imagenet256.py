@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
+import attrs
 import pytest
 import torch
 
@@ -51,3 +55,115 @@ def test_the_paper_preset_is_the_default(registry):
     plain = Recipe.load("imagenet256/robustok_tokenizer").resolve(registry)
     preset = Recipe.load("imagenet256/robustok_tokenizer", presets=["presets/paper"]).resolve(registry)
     assert plain.table() == preset.table()
+
+
+# --- generators -----------------------------------------------------------------------------------
+
+GENERATORS = ("rar_b", "rar_l", "llamagen_b", "llamagen_l")
+IMAGENET = 1_281_167  # training images
+
+
+def resolved(name: str, registry):
+    return Recipe.load(f"imagenet256/{name}").resolve(registry)
+
+
+def stage_of(name: str, stage: str, registry):
+    (found,) = [named.spec.config for named in resolved(name, registry).stages if named.name == stage]
+    return found
+
+
+@pytest.fixture(scope="module")
+def space(recipe):
+    """What the published tokenizer leaves to its generators: K = 4096."""
+    with torch.device("meta"):
+        return recipe.tables["tokenizer"].build().space
+
+
+def size(spec, space) -> int:
+    with torch.device("meta"):
+        generator = spec.build(space, 1000)
+    assert generator.space == space
+    return sum(p.numel() for p in generator.parameters())
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_goes_from_a_loaded_tokenizer_to_its_evaluation(name, registry):
+    recipe = resolved(name, registry)
+    assert recipe.run.name == name
+    assert list(recipe.load) == ["tokenizer"]
+    assert [stage.name for stage in recipe.stages] == ["tokenize", "train_generator", "sample", "evaluate_generator"]
+
+
+@pytest.mark.parametrize(("name", "millions"), [("rar_b", 265.6), ("rar_l", 468.0)])
+def test_rar_has_its_published_size(name, millions, registry, space):
+    assert round(size(resolved(name, registry).tables["generator"], space) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(("name", "width", "millions"), [("llamagen_b", 768, 110.9), ("llamagen_l", 1024, 342.9)])
+def test_llamagen_has_its_published_size_less_the_rows_of_the_codes_that_are_not_there(
+    name, width, millions, registry, space
+):
+    """The published numbers are for K = 16384. A code has a row in the embedding and one in the output, untied."""
+    spec = resolved(name, registry).tables["generator"]
+    published = size(spec, attrs.evolve(space, codebook_size=16384))
+    assert round(published / 1e6, 1) == millions
+    assert size(spec, space) == published - 2 * width * (16384 - 4096)
+
+
+@pytest.mark.parametrize("name", ["rar_b", "rar_l"])
+def test_rar_is_trained_for_250_000_steps_as_published(name, registry):
+    config = stage_of(name, "train_generator", registry)
+    steps = IMAGENET // config.batch_size * config.epochs
+    assert steps == 250_000
+    rate = config.optimizer.rate_at
+    assert rate(31_250 / steps) == pytest.approx(2e-4)  # half of the warm-up
+    assert rate(62_500 / steps) == pytest.approx(4e-4)
+    assert rate(1.0) == pytest.approx(1e-5)
+    order = resolved(name, registry).tables["generator"].config.random_order
+    assert [order.share(step / steps) for step in (0, 125_000, 156_250, 187_500)] == [1.0, 1.0, 0.5, 0.0]
+    assert (config.optimizer.betas, config.optimizer.weight_decay, config.optimizer.clip) == ((0.9, 0.96), 0.03, 1.0)
+
+
+@pytest.mark.parametrize("name", ["llamagen_b", "llamagen_l"])
+def test_llamagen_is_trained_at_a_constant_rate_as_published(name, registry):
+    config = stage_of(name, "train_generator", registry)
+    assert (config.epochs, config.batch_size) == (300, 256)
+    assert {config.optimizer.rate_at(progress) for progress in (0.0, 0.5, 1.0)} == {1e-4}
+    assert (config.optimizer.betas, config.optimizer.weight_decay, config.optimizer.clip) == ((0.9, 0.95), 0.05, 1.0)
+    tokenize = stage_of(name, "tokenize", registry)
+    assert (tokenize.views, tokenize.crop_ranges) == ("ten_crop", [1.1, 1.05])
+
+
+@pytest.mark.parametrize(
+    ("name", "temperature", "scale", "power"), [("rar_b", 1.02, 6.0, 1.15), ("rar_l", 1.04, 6.75, 1.01)]
+)
+def test_rar_is_sampled_with_the_published_ramp_of_guidance(name, temperature, scale, power, registry):
+    config = stage_of(name, "sample", registry)
+    assert sampler(name, registry).temperature == temperature
+    for place in (0, 64, 128, 255):
+        ramp = 0.5 * (1 - math.cos(math.pi * (place / 256) ** power))
+        assert config.guidance.weight(place / 256) == pytest.approx(1 + (scale - 1) * ramp)
+
+
+@pytest.mark.parametrize("name", ["llamagen_b", "llamagen_l"])
+def test_llamagen_is_sampled_from_all_codes_with_constant_guidance(name, registry):
+    config, options = stage_of(name, "sample", registry), sampler(name, registry)
+    assert {config.guidance.weight(place / 256) for place in (0, 128, 255)} == {2.0}
+    assert (options.temperature, options.top_k, options.top_p) == (1.0, 0, 1.0)
+
+
+def sampler(name: str, registry):
+    """The generator's sampler with the recipe's options, which must be known to it."""
+    factory = resolved(name, registry).tables["generator"].factory
+    return factory.Sampling(**stage_of(name, "sample", registry).sampling)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_are_judged_as_adm_does(name, registry):
+    sample, evaluate = (stage_of(name, stage, registry) for stage in ("sample", "evaluate_generator"))
+    assert sample.num_samples == 50_000
+    assert sample.classes == []  # all of them, in turn
+    assert evaluate.limit is None
+    assert Path(evaluate.reference).name == "VIRTUAL_imagenet256_labeled.npz"
+    assert {spec.name for spec in evaluate.metrics.values()} == {"frechet", "inception_score", "precision_recall"}
+    assert {spec.config.features.name for spec in evaluate.metrics.values()} == {"inception"}
