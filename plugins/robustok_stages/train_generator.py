@@ -64,6 +64,8 @@ class TrainGenerator(Stage):
         rows = LatentRows(context.inputs["latents"], "train", tokenizer=fingerprint)
         held_out = LatentRows(context.inputs["latents"], "validation", tokenizer=fingerprint)
         generator: Generator = context.build("generator", rows.space, rows.num_classes)
+        if rows.mean is not None and rows.std is not None:
+            generator.observe(rows.mean, rows.std)
         measure, judge = self.config.measure, None
         if measure is not None:
             judge = Measurement(context, measure, tokenizer, held_out, self.config.batch_size)

@@ -11,9 +11,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from robustok_core import Recipe, RobustokError, run
+from robustok_blocks.sampling import draw
+from robustok_core import Latents, Recipe, RobustokError, run
 from robustok_core.artifacts import find_artifact
 from robustok_core.files import read_json
+from robustok_core.stages import load_component
+from robustok_stages.latent_cache import LatentRows
 
 LOADED = ("tokenizer", "generator")
 FEATURES = {"use": "fashion_classifier"}
@@ -58,6 +61,41 @@ def test_from_images_to_numbers_and_a_second_call_repeats_nothing(generation_rec
     assert run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=200)) == results
     assert said.getvalue().count("done before, unchanged") == 6
     assert files == {file: file.stat().st_mtime_ns for file in files}
+
+
+def test_a_continuous_space_goes_the_same_way(generation_recipe, registry, tmp_path):
+    """The generator knows the statistics of the latents; the vectors that it draws are kept and can be decoded."""
+    table = generation_recipe(
+        train_generator={
+            "ema_decay": 0.5,
+            "measure": {"num_samples": 20, "metrics": METRICS, "sampling": {"steps": 2}},
+        },
+    )
+    del table["perturbation"]
+    kept = (
+        "image_size",
+        "channels",
+        "channel_multipliers",
+        "num_res_blocks",
+        "norm_groups",
+        "stem_patch",
+        "z_channels",
+    )
+    table["tokenizer"] = {"use": "kl_vae", "width": 4} | {name: table["tokenizer"][name] for name in kept}
+    table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
+    table["stage"].append(copy.deepcopy(EVALUATION))
+    results = run(Recipe.from_table(table), out=tmp_path)
+    assert results["evaluate_generator/gfd_fashion_classifier_num_images"] == 24
+    folder = tmp_path / "tiny"
+    tokenizer, generator = (load_component(registry, find_artifact(folder, n)) for n in ("tokenizer", "generator"))
+    rows = LatentRows(find_artifact(folder, "latents"), "train")
+    assert torch.equal(generator.latent_mean, rows.mean)
+    assert torch.equal(generator.latent_std, rows.std)
+    vectors = torch.from_numpy(np.load(find_artifact(folder, "samples") / "vectors.npy"))
+    assert vectors.shape == (24, 16, 4)
+    pictures = draw(tokenizer, Latents(vectors=vectors)).permute(0, 2, 3, 1).numpy().astype(int)
+    with np.load(find_artifact(folder, "samples") / "samples.npz") as file:
+        assert (abs(file["arr_0"] - pictures) <= 1).all()
 
 
 def test_two_processes_make_the_files_and_the_numbers_of_one(part_of, generated, evaluation, run_on_two, tmp_path):
