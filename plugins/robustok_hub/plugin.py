@@ -6,6 +6,7 @@ from robustok_core.hookspecs import Register, hookimpl
 from robustok_hub.lightningdit import LightningDiTImporter
 from robustok_hub.llamagen_gpt import LlamaGenGPTImporter
 from robustok_hub.llamagen_vq import LlamaGenVQ
+from robustok_hub.maetok import MAETokImporter
 from robustok_hub.rar import RARImporter
 from robustok_hub.robustok import RobusTok
 from robustok_hub.sit import SiTImporter
@@ -19,3 +20,4 @@ def robustok_register(register: Register) -> None:
     register("importer", "llamagen_gpt", LlamaGenGPTImporter)
     register("importer", "sit", SiTImporter)
     register("importer", "lightningdit", LightningDiTImporter)
+    register("importer", "maetok", MAETokImporter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from robustok_core.hookspecs import Register, hookimpl
 from robustok_tokenizers.conv_vq import ConvVQ
 from robustok_tokenizers.kl_vae import KLVAE
+from robustok_tokenizers.mae_tok import MAETok
 from robustok_tokenizers.vit_vq import ViTVQ
 
 
@@ -14,3 +15,4 @@ def robustok_register(register: Register) -> None:
     register("tokenizer", "conv_vq", ConvVQ)
     register("tokenizer", "vit_vq", ViTVQ)
     register("tokenizer", "kl_vae", KLVAE)
+    register("tokenizer", "mae_tok", MAETok)

@@ -1,0 +1,165 @@
+"""MAETok's tokenizers (MAETok/maetok-b-128, ...: model.safetensors), for `mae_tok`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor, nn
+
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Importer
+from robustok_core.registry import Registry
+from robustok_hub.published_names import build_with, count_numbered, read_published, require, to_ours, to_published
+
+_TRUNK = ("blocks.", "norm.", "cls_token", "pos_embed")
+NAMES = [
+    ("encoder.model.patch_embed.proj.", "encoder.patch_embed."),
+    *((f"encoder.model.{part}", f"encoder.{part}") for part in _TRUNK),
+    ("decoder.to_pixel.model.", "pixel_decoder.to_patch."),
+    *((f"decoder.model.{part}", f"pixel_decoder.{part}") for part in _TRUNK),
+    ("decoder.", "pixel_decoder."),
+]
+_TELLING = (
+    "encoder.latent_tokens",
+    "encoder.latent_pos_embed",
+    "encoder.pos_embed",
+    "encoder.patch_embed.weight",
+    "pixel_decoder.to_patch.weight",
+    "quant_conv.weight",
+    "post_quant_conv.weight",
+)
+#: Beginnings of published names that only training needed, and what they are.
+_TARGET_PARTS = ("decoder", "post_quant_conv", "to_pixel")
+_DROPPED = {
+    **{f"{part}_{name}.": f"the target {name}" for part in _TARGET_PARTS for name in ("hog", "dino", "clip")},
+    "repa_model.": "a teacher",
+    "dino_model.": "a teacher",
+    "clip_model.": "a teacher",
+    "projection.": "the projection to a teacher",
+}
+_IN_VAIN = "dropped: its decoder does not use it"
+_PLACES = ("freqs_t_x", "freqs_t_y")
+
+
+@frozen(kw_only=True)
+class MAETokImporterConfig:
+    """What the shapes of the weights do not tell; config.json beside the published weights does."""
+
+    num_heads: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": "attention heads of the ViTs; left out: one for every 64 of their width"},
+    )
+    axial_rotary: bool = field(
+        default=False, metadata={"doc": "use_rope without rope_mixed: its rotary positions are along the axes"}
+    )
+    rotary_base: float | None = field(
+        default=None,
+        validator=validators.optional(validators.gt(1.0)),
+        metadata={"doc": "rope_theta, which counts for positions along the axes; left out: 10"},
+    )
+    decoder_absolute_positions: bool | None = field(
+        default=None, metadata={"doc": "use_ape; left out: yes where there are no rotary positions"}
+    )
+    mask: tuple[float, float] = field(
+        default=(0.4, 0.6),
+        metadata={"doc": "shares of hidden patches for further training, where the file has a mask token"},
+    )
+
+
+class MAETokImporter(Importer):
+    """Reads a MAETok tokenizer, deterministic or with a Gaussian posterior, without its training's decoders."""
+
+    Config = MAETokImporterConfig
+    makes = "tokenizer"
+
+    def __init__(self, config: MAETokImporterConfig) -> None:
+        self.config = config
+
+    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+        published, report = read_published(path)
+        _drop_training(published, report)
+        require(published, [to_published(name, NAMES) for name in _TELLING], "MAETok tokenizer", str(path))
+        weights = {to_ours(name, NAMES): value for name, value in published.items()}
+        table = self._table(weights)
+        _drop_places(weights, report, table["image_size"] // table["patch_size"], str(path))
+        _drop_unused(weights, report, table)
+        full, tokenizer = build_with(registry, table, weights, NAMES, str(path))
+        return full, tokenizer, report
+
+    def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        _, num_latents, width = weights["encoder.latent_tokens"].shape
+        patch_size = weights["encoder.patch_embed.weight"].shape[-1]
+        latent_width = weights["post_quant_conv.weight"].shape[1]
+        rotary = "mixed" if "encoder.freqs" in weights else "axial" if self.config.axial_rotary else "none"
+        absolute = self.config.decoder_absolute_positions
+        hidden = weights.get("encoder.blocks.0.mlp.fc1.bias", torch.empty(4 * width))
+        smallest, largest = self.config.mask if "encoder.mask_token" in weights else (0.0, 0.0)
+        table = {
+            "use": "mae_tok",
+            "image_size": math.isqrt(weights["encoder.pos_embed"].shape[1] - 1) * patch_size,
+            "patch_size": patch_size,
+            "width": width,
+            "depth": max(1, count_numbered(weights, "encoder.blocks.")),
+            "num_heads": self.config.num_heads or max(1, width // 64),
+            "mlp_ratio": len(hidden) / width,
+            "num_latent_tokens": num_latents,
+            "latent_width": latent_width,
+            "rotary": rotary,
+            "rotary_base": self.config.rotary_base or 10.0,
+            "decoder_absolute_positions": rotary == "none" if absolute is None else absolute,
+            "decoder_cls_token": "pixel_decoder.cls_token" in weights,
+            "mask_smallest": smallest,
+            "mask_largest": largest,
+        }
+        if len(weights["quant_conv.weight"]) == 2 * latent_width:
+            table["kl_weight"] = 1e-6
+        return table
+
+    def export(self, component: nn.Module) -> Mapping[str, Tensor]:
+        """The weights of a `mae_tok` under the published names, without targets and what the decoder does not use."""
+        weights = component.state_dict()
+        if not set(_TELLING) <= weights.keys():
+            raise RobustokError("the published MAETok format holds mae_tok tokenizers only")
+        return {to_published(n, NAMES): value for n, value in weights.items() if not n.startswith("targets.")}
+
+
+def _drop_training(weights: dict[str, Tensor], report: dict[str, str]) -> None:
+    """Takes out what only training needed and reports it by prefix."""
+    for prefix, what in _DROPPED.items():
+        names = [name for name in weights if name.startswith(prefix)]
+        for name in names:
+            del weights[name]
+        if names:
+            report[f"{prefix}*"] = f"dropped {len(names)} weights: {what}"
+
+
+def _drop_places(weights: dict[str, Tensor], report: dict[str, str], side: int, where: str) -> None:
+    """Takes out the columns and rows of the patches: they follow from the grid."""
+    places = torch.arange(side * side)
+    expected = {"freqs_t_x": places % side, "freqs_t_y": places // side}
+    for part in ("encoder.", "pixel_decoder."):
+        for name in _PLACES:
+            held = weights.pop(part + name, None)
+            if held is None:
+                continue
+            if not torch.equal(held, expected[name].to(held.dtype)):
+                raise RobustokError("its patches are in an order that mae_tok does not have", where=where)
+            report[to_published(part + name, NAMES)] = "dropped: follows from the size of the images"
+
+
+def _drop_unused(weights: dict[str, Tensor], report: dict[str, str], table: Mapping[str, Any]) -> None:
+    """Takes out what the published decoder holds and does not use."""
+    unused = [f"pixel_decoder.model.patch_embed.proj.{kind}" for kind in ("weight", "bias")]
+    if not table["decoder_absolute_positions"]:
+        unused.append("pixel_decoder.pos_embed")
+    elif not table["decoder_cls_token"] and "pixel_decoder.pos_embed" in weights:
+        weights["pixel_decoder.pos_embed"] = weights["pixel_decoder.pos_embed"][:, 1:]
+    for name in unused:
+        if weights.pop(name, None) is not None:
+            report[to_published(name, NAMES)] = _IN_VAIN

@@ -1,0 +1,125 @@
+"""What MAETok's latents must also tell of the hidden patches: gradients, or features of a frozen network.
+
+A small decoder for each target reads the clean latents and is charged on hidden patches only. It shapes the
+latent space in training and is of no use afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen, validators
+from einops import rearrange
+from torch import Tensor, nn
+
+from robustok_blocks.oriented_gradients import NUM_BINS, patch_gradients
+from robustok_core.config import component
+from robustok_core.draws import seeded
+from robustok_tokenizers.mae_networks import MaeDecoder, MaeShape
+
+
+@frozen(kw_only=True)
+class TargetConfig:
+    """A target's decoder; its size is our choice, the published one is not known."""
+
+    weight: float = field(default=1.0, validator=validators.ge(0.0), metadata={"doc": "factor of the term"})
+    width: int = field(default=384, validator=validators.ge(1), metadata={"doc": "numbers per token in its decoder"})
+    depth: int = field(default=3, validator=validators.ge(1), metadata={"doc": "blocks of its decoder"})
+    num_heads: int = field(default=6, validator=validators.ge(1), metadata={"doc": "attention heads of its decoder"})
+
+    def __attrs_post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+
+
+@frozen(kw_only=True)
+class FeatureTargetConfig(TargetConfig):
+    """A target made of the deepest feature map of a frozen network."""
+
+    network: Any = component("features", doc="the frozen network", default={"use": "dinov2"})
+
+
+class Target(nn.Module):
+    """A decoder from latents (B, N, D) to what is wanted of each patch, and the loss of it."""
+
+    def __init__(self, config: TargetConfig, latent_width: int, side: int, num_latents: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = config.weight
+        shape = MaeShape(
+            width=config.width,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            mlp_ratio=4.0,
+            layer_scale=1.0,
+            drop_path=0.0,
+            side=side,
+            num_latents=num_latents,
+            rotary="none",
+            base=1.0,
+            cls_token=True,
+            absolute=True,
+        )
+        self.post_quant_conv = nn.Linear(latent_width, config.width)
+        self.decoder = MaeDecoder(shape, outputs)
+
+    def forward(self, latents: Tensor, images: Tensor, mask: Tensor | None) -> Tensor:
+        """The weighted mean error over the patches of mask (B, P), over all where there is none."""
+        with torch.no_grad():
+            wanted = self.wanted(images)
+        errors = self.errors(self.decoder(self.post_quant_conv(latents)).float(), wanted.float())  # (B, P)
+        if mask is None:
+            return self.weight * errors.mean()
+        return self.weight * (errors * mask).sum() / mask.sum().clamp(min=1)
+
+    def wanted(self, images: Tensor) -> Tensor:
+        """(B, P, C) of images (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def errors(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """(B, P) of what was found and wanted, both (B, P, C)."""
+        raise NotImplementedError
+
+
+class GradientTarget(Target):
+    """Histograms of oriented gradients of each patch, 108 numbers; mean squared error."""
+
+    def __init__(self, config: TargetConfig, latent_width: int, side: int, num_latents: int, patch_size: int) -> None:
+        super().__init__(config, latent_width, side, num_latents, outputs=3 * 4 * NUM_BINS)
+        self.patch_size = patch_size
+
+    def wanted(self, images: Tensor) -> Tensor:
+        return patch_gradients(images, self.patch_size)
+
+    def errors(self, found: Tensor, wanted: Tensor) -> Tensor:
+        return (found - wanted).square().mean(-1)
+
+
+class FeatureTarget(Target):
+    """A frozen network's features at each patch; 1 - cosine.
+
+    The network is built where it is first needed, and is no part of this module: neither checkpoints nor
+    artifacts hold it.
+    """
+
+    def __init__(
+        self, config: FeatureTargetConfig, latent_width: int, side: int, num_latents: int, image_size: int
+    ) -> None:
+        with torch.device("meta"):
+            maps = config.network.build().maps(torch.zeros(1, 3, image_size, image_size))
+        super().__init__(config, latent_width, side, num_latents, outputs=maps[-1].shape[1])
+        self.side, self.spec = side, config.network
+        self._network: tuple[Any, ...] = ()  # a tuple hides it from the module tree
+
+    def wanted(self, images: Tensor) -> Tensor:
+        if not self._network:
+            with seeded("target", self.spec.name):
+                self._network = (self.spec.build().to(images.device).requires_grad_(False),)
+        features = self._network[0].maps(images)[-1]
+        if features.shape[-2:] != (self.side, self.side):
+            features = F.interpolate(features.float(), size=(self.side, self.side), mode="bilinear", antialias=True)
+        return rearrange(features, "b c h w -> b (h w) c")
+
+    def errors(self, found: Tensor, wanted: Tensor) -> Tensor:
+        return 1.0 - F.cosine_similarity(found, wanted, dim=-1)

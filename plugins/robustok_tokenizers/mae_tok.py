@@ -1,0 +1,214 @@
+"""MAETok: a tokenizer whose encoder learns with hidden patches (Chen et al. 2025, arXiv 2502.03444).
+
+The encoder reads patches, of which training hides a share behind a mask token, beside N learned latent tokens,
+and keeps the latent tokens: vectors that have no place in the image. The decoder reads them beside one mask
+token a patch and draws what the mask tokens became. Small further decoders may have to tell more of the hidden
+patches (`hog`, `dino`, `clip`).
+
+The defaults are MAETok-B-128's as far as they are known: 171.9 M parameters, less what the published file
+holds in vain (a patch embedding and positions in the decoder, 0.8 M).
+
+The encoder's image tokens have learned positions besides rotary ones, the decoder's have rotary ones alone,
+as in the published code; latent and class tokens are never turned.
+"""
+
+from __future__ import annotations
+
+import torch
+from attrs import field, frozen, validators
+from einops import rearrange
+from torch import Tensor, nn
+
+from robustok_core.interfaces import Tokenizer
+from robustok_core.latents import Latents, LatentSpace
+from robustok_tokenizers.gaussian_posterior import posterior_latents
+from robustok_tokenizers.mae_networks import MaeDecoder, MaeEncoder, MaeShape, Rotary
+from robustok_tokenizers.mae_targets import FeatureTarget, FeatureTargetConfig, GradientTarget, Target, TargetConfig
+from robustok_tokenizers.pretrained_vit import load_pretrained
+
+#: Of the normal distribution that a ratio is drawn from before it is cut, as in MAE-type training of MAR.
+_RATIO_STD = 0.25
+
+
+def _share(default: float, doc: str) -> float:
+    return field(default=default, validator=[validators.ge(0), validators.lt(1)], metadata={"doc": doc})
+
+
+@frozen(kw_only=True)
+class MAETokConfig:
+    """Options of `mae_tok`."""
+
+    image_size: int = field(
+        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
+    )
+    patch_size: int = field(default=16, validator=validators.ge(1), metadata={"doc": "side of a patch, in pixels"})
+    width: int = field(default=768, validator=validators.ge(1), metadata={"doc": "numbers per token in the ViTs"})
+    depth: int = field(default=12, validator=validators.ge(1), metadata={"doc": "blocks of each ViT"})
+    num_heads: int = field(default=12, validator=validators.ge(1), metadata={"doc": "attention heads"})
+    mlp_ratio: float = field(
+        default=4.0, validator=validators.gt(0), metadata={"doc": "hidden width of the MLPs over width"}
+    )
+    num_latent_tokens: int = field(default=128, validator=validators.ge(1), metadata={"doc": "N, tokens per image"})
+    latent_width: int = field(default=32, validator=validators.ge(1), metadata={"doc": "D, numbers per latent token"})
+    rotary: Rotary = field(
+        default="mixed",
+        validator=validators.in_(("none", "mixed", "axial")),
+        metadata={"doc": "rotary positions of image tokens: none, in learned directions (mixed), or along the axes"},
+    )
+    rotary_base: float = field(
+        default=10.0, validator=validators.gt(1.0), metadata={"doc": "base of the rotary frequencies"}
+    )
+    decoder_absolute_positions: bool = field(
+        default=False, metadata={"doc": "the decoder's image tokens have learned positions, as the encoder's always do"}
+    )
+    decoder_cls_token: bool = field(default=False, metadata={"doc": "the decoder has a class token, as the encoder"})
+    mask_smallest: float = _share(0.4, "smallest share of an image's patches that training hides")
+    mask_largest: float = _share(0.6, "largest such share; most are near it, 0 hides none")
+    kl_weight: float | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(0.0)),
+        metadata={
+            "doc": "with it latents are a Gaussian posterior, and this is the factor of its divergence from a standard "
+            "normal, a sum over an image's latents in nats; left out: no posterior"
+        },
+    )
+    layer_scale: float = field(
+        default=1e-5,
+        validator=validators.gt(0),
+        metadata={"doc": "initial LayerScale; larger learns faster from scratch"},
+    )
+    drop_path: float = _share(0.0, "encoder: share of images whose last residual branch is dropped, the first 0")
+    decoder_drop_path: float = _share(0.05, "the same of the decoder")
+    init: str = field(
+        default="random",
+        metadata={"doc": "where the encoder starts: random, dinov2 (through timm), or a file of timm ViT weights"},
+    )
+    hog: TargetConfig | None = field(
+        default=None, metadata={"doc": "table: latents must tell the oriented gradients of hidden patches"}
+    )
+    dino: FeatureTargetConfig | None = field(
+        default=None, metadata={"doc": "table: latents must tell a network's features of hidden patches"}
+    )
+    clip: FeatureTargetConfig | None = field(
+        default=None, metadata={"doc": "table: latents must tell a second network's features of hidden patches"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+        if self.rotary != "none" and self.width // self.num_heads % 4:
+            raise ValueError(f"rotary positions need heads of 4, 8, ... numbers, not {self.width // self.num_heads}")
+        if self.mask_smallest > self.mask_largest:
+            raise ValueError(f"mask_smallest {self.mask_smallest} is above mask_largest {self.mask_largest}")
+        if self.hog is not None and self.patch_size % 2:
+            raise ValueError(f"hog halves patches, and patch_size is {self.patch_size}")
+
+    @property
+    def side(self) -> int:
+        """Patches in a row, and in a column."""
+        return self.image_size // self.patch_size
+
+    def shape(self, *, drop_path: float, cls_token: bool, absolute: bool) -> MaeShape:
+        """How the encoder or the decoder is made."""
+        return MaeShape(
+            width=self.width,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+            layer_scale=self.layer_scale,
+            drop_path=drop_path,
+            side=self.side,
+            num_latents=self.num_latent_tokens,
+            rotary=self.rotary,
+            base=self.rotary_base,
+            cls_token=cls_token,
+            absolute=absolute,
+        )
+
+
+class MAETok(Tokenizer):
+    """Two ViTs around latent tokens in a continuous space; in training the encoder sees some of the patches only."""
+
+    Config = MAETokConfig
+    quantizer: None
+
+    def __init__(self, config: MAETokConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = config.image_size
+        self.quantizer = None
+        encoder = config.shape(drop_path=config.drop_path, cls_token=True, absolute=True)
+        decoder = config.shape(
+            drop_path=config.decoder_drop_path,
+            cls_token=config.decoder_cls_token,
+            absolute=config.decoder_absolute_positions,
+        )
+        moments = 1 if config.kl_weight is None else 2
+        self.encoder = MaeEncoder(encoder, config.patch_size, masks=config.mask_largest > 0)
+        self.quant_conv = nn.Linear(config.width, moments * config.latent_width)
+        self.post_quant_conv = nn.Linear(config.latent_width, config.width)
+        self.pixel_decoder = MaeDecoder(decoder, outputs=3 * config.patch_size**2)
+        self.targets = _targets(config)
+        self.space = LatentSpace(kind="continuous", num_tokens=config.num_latent_tokens, width=config.latent_width)
+        if config.init != "random" and not self.last_layer.is_meta:
+            load_pretrained(config.init, [self.encoder], width=config.width, patch_size=config.patch_size)
+
+    def encode(self, images: Tensor) -> Latents:
+        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the vectors, or the posterior's means.
+
+        In training some patches are hidden, and `losses` are those of the posterior and the targets.
+        """
+        training = self.encoder.training
+        mask = self._mask(images) if training and self.config.mask_largest > 0 else None
+        latents = self._latents(self.quant_conv(self.encoder(images, mask)), training)
+        if not training:
+            return latents
+        assert latents.vectors is not None
+        losses = {name: target(latents.vectors, images, mask) for name, target in self.targets.items()}
+        return latents.evolve(losses={**latents.losses, **losses})
+
+    def _latents(self, found: Tensor, training: bool) -> Latents:
+        if self.config.kl_weight is None:
+            return Latents(vectors=found, features=found)
+        return posterior_latents(found, training=training, kl_weight=self.config.kl_weight)
+
+    def _mask(self, images: Tensor) -> Tensor:
+        """(B, P) bool of the patches to hide, from torch's own generator, which the training loop seeds at each step.
+
+        The share of each image comes from a normal distribution around `mask_largest`, cut to what is allowed.
+        """
+        smallest, largest, patches = self.config.mask_smallest, self.config.mask_largest, self.config.side**2
+        ratios = torch.empty(len(images), 1, device=images.device)
+        nn.init.trunc_normal_(ratios, mean=largest, std=_RATIO_STD, a=smallest, b=largest)
+        order = torch.rand(len(images), patches, device=images.device).argsort(dim=1)
+        return order < (ratios * patches).round()
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """Images (B, 3, H, W), not clamped, from vectors (B, N, D)."""
+        patches = self.pixel_decoder(self.post_quant_conv(vectors))
+        side, size = self.config.side, self.config.patch_size
+        return rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=size, q=size)
+
+    @property
+    def decoder(self) -> nn.ModuleList:
+        """The projection behind the latents and the decoder; those of the targets are no part of it."""
+        return nn.ModuleList([self.post_quant_conv, self.pixel_decoder])
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weight of the layer that draws the pixels."""
+        return self.pixel_decoder.get_parameter("to_patch.weight")
+
+
+def _targets(config: MAETokConfig) -> nn.ModuleDict:
+    """The targets that a configuration asks for, by name."""
+    common = {"latent_width": config.latent_width, "side": config.side, "num_latents": config.num_latent_tokens}
+    targets: dict[str, Target] = {}
+    if config.hog is not None:
+        targets["hog"] = GradientTarget(config.hog, **common, patch_size=config.patch_size)
+    for name, target in (("dino", config.dino), ("clip", config.clip)):
+        if target is not None:
+            targets[name] = FeatureTarget(target, **common, image_size=config.image_size)
+    return nn.ModuleDict(targets)

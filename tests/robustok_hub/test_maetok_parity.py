@@ -1,0 +1,131 @@
+"""MAETok's tokenizers compute what the published code computes, read from files in the published layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from robustok_core.errors import RobustokError
+from robustok_core.latents import Latents
+from robustok_core.registry import load_registry
+from robustok_tokenizers.gaussian_posterior import GaussianPosterior
+
+PARITY = Path(__file__).parents[1] / "parity"
+NAMES = ["maetok_a", "maetok_ape_a", "maetok_kl_a"]
+IN_VAIN = {"decoder.model.patch_embed.proj.weight", "decoder.model.patch_embed.proj.bias"}
+
+
+class Case:
+    """A parity file: its weights under the published names, inputs, outputs and tolerances."""
+
+    def __init__(self, name: str) -> None:
+        self.about = json.loads((PARITY / f"{name}.json").read_text())
+        tensors = load_file(PARITY / f"{name}.safetensors")
+        self.weights = {key[2:]: value for key, value in tensors.items() if key.startswith("w.")}
+        self.inputs = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
+        self.outputs = {key[4:]: value for key, value in tensors.items() if key.startswith("out.")}
+
+    def check(self, **actual: torch.Tensor) -> None:
+        assert actual.keys() == self.outputs.keys(), "every output is compared"
+        for name, value in actual.items():
+            limits = self.about["tolerance"][name]
+            torch.testing.assert_close(value, self.outputs[name], atol=limits["atol"], rtol=limits["rtol"])
+
+
+def load(name: str, folder: Path, extra: dict[str, torch.Tensor] | None = None, **options: object):
+    case = Case(name)
+    save_file({**case.weights, **(extra or {})}, folder / "model.safetensors")
+    registry = load_registry()
+    options = {"num_heads": case.about["config"]["num_heads"], **options}
+    importer = registry.build("importer", {"use": "maetok", **options})
+    return case, *importer.load(folder / "model.safetensors", registry)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_it_computes_what_the_published_code_computes(name, tmp_path):
+    case, _, tokenizer, _ = load(name, tmp_path)
+    images = case.inputs["image"]
+    latents, more = tokenizer.encode(images), {}
+    if "kl" in case.outputs:
+        posterior = GaussianPosterior.of_moments(tokenizer.quant_conv(tokenizer.encoder(images)))
+        more = {"logvar": posterior.log_variance, "std": posterior.std, "kl": posterior.divergence().sum(1)}
+    case.check(
+        encoder_tokens=tokenizer.encoder(images),
+        latent=latents.vectors,
+        recon=tokenizer.decode(latents),
+        decoded_given=tokenizer.decode(Latents(vectors=case.inputs["latent"])),
+        **more,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_size_is_read_from_its_weights(name, tmp_path):
+    case, table, tokenizer, _ = load(name, tmp_path)
+    config = case.about["config"]
+    assert table["image_size"] == tokenizer.image_size == config["img_size"]
+    assert (table["patch_size"], table["width"], table["depth"]) == (4, config["embed_dim"], config["depth"])
+    assert (tokenizer.space.num_tokens, tokenizer.space.width) == (config["num_latent_tokens"], config["latent_dim"])
+    assert tokenizer.space.grid is None
+    assert table["rotary"] == ("mixed" if config["rope_mixed"] else "none")
+    assert table["decoder_absolute_positions"] is config["use_ape"]
+    assert table["decoder_cls_token"] is config["dec_cls_token"]
+    assert (table["mask_largest"] > 0) == (config["enc_token_drop"] > 0)
+    assert ("kl_weight" in table) == (name == "maetok_kl_a")
+    assert not tokenizer.training
+    rebuilt = load_registry().build("tokenizer", table)
+    assert rebuilt.state_dict().keys() == tokenizer.state_dict().keys()
+
+
+def test_what_only_training_needed_is_dropped_and_reported(tmp_path):
+    extra = {
+        "decoder_hog.mask_token": torch.ones(1, 1, 8),
+        "post_quant_conv_dino.weight": torch.ones(8, 8),
+        "to_pixel_clip.model.weight": torch.ones(8, 8),
+        "repa_model.blocks.0.weight": torch.ones(2),
+        "repa_model.norm.weight": torch.ones(2),
+    }
+    _, _, _, report = load("maetok_a", tmp_path, extra)
+    assert report["decoder_hog.*"] == "dropped 1 weights: the target hog"
+    assert report["post_quant_conv_dino.*"] == "dropped 1 weights: the target dino"
+    assert report["to_pixel_clip.*"] == "dropped 1 weights: the target clip"
+    assert report["repa_model.*"] == "dropped 2 weights: a teacher"
+    assert {"encoder.freqs_t_x", "decoder.freqs_t_y", "decoder.model.pos_embed", *IN_VAIN} <= report.keys()
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_anything_else_is_refused_by_its_published_name(tmp_path):
+    with pytest.raises(RobustokError, match=r"unexpected mystery\.weight"):
+        load("maetok_a", tmp_path, {"mystery.weight": torch.ones(1)})
+    with pytest.raises(RobustokError, match="patches are in an order"):
+        load("maetok_a", tmp_path, {"encoder.freqs_t_x": torch.arange(16.0).flip(0)})
+    with pytest.raises(RobustokError, match=r"of another shape decoder\.to_pixel\.model\.bias"):
+        load("maetok_a", tmp_path, {"decoder.to_pixel.model.bias": torch.ones(3)})
+
+
+def test_another_model_is_refused_in_one_line(tmp_path):
+    save_file({"encoder.conv_in.weight": torch.ones(1)}, tmp_path / "other.safetensors")
+    registry = load_registry()
+    with pytest.raises(RobustokError, match=r"no MAETok tokenizer: it lacks encoder\.latent_tokens"):
+        registry.build("importer", {"use": "maetok"}).load(tmp_path / "other.safetensors", registry)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_export_is_the_inverse_of_import_but_for_what_is_not_used(name, tmp_path):
+    case, _, tokenizer, report = load(name, tmp_path)
+    exported = load_registry().build("importer", {"use": "maetok"}).export(tokenizer)
+    assert case.weights.keys() - exported.keys() == report.keys() - {"weights"}
+    assert exported.keys() <= case.weights.keys()
+    assert all(torch.equal(exported[key], case.weights[key]) for key in exported)
+
+
+def test_another_component_is_not_exported():
+    registry = load_registry()
+    with torch.device("meta"):
+        other = registry.build("tokenizer", {"use": "kl_vae"})
+    with pytest.raises(RobustokError, match="holds mae_tok tokenizers only"):
+        registry.build("importer", {"use": "maetok"}).export(other)
