@@ -77,7 +77,7 @@ def integrate(velocity: Velocity, x: Tensor, sampling: FlowSampling, *, start: f
         noise: what euler_maruyama adds in step i; the other methods ask for none.
 
     Raises:
-        RunError: where dopri5 finds no step that is short enough.
+        RunError: where dopri5 meets a velocity that is not finite, or finds no step that is short enough.
     """
     if sampling.method == "dopri5":
         return _dopri5(velocity, x, sampling.tolerance, start)
@@ -116,7 +116,10 @@ def _dopri5(velocity: Velocity, x: Tensor, tolerance: float, start: float) -> Te
 
     def slope(t: float, flat: object) -> object:
         state = torch.as_tensor(flat, dtype=x.dtype, device=x.device).view_as(x)
-        return velocity(state, float(t)).flatten().double().cpu().numpy()
+        found = velocity(state, float(t)).flatten().double().cpu()
+        if not found.isfinite().all():  # SciPy would look for a short enough step for ever
+            raise RunError(f"the velocity at time {t:g} is not finite", where="dopri5")
+        return found.numpy()
 
     first = x.flatten().double().cpu().numpy()
     found = solve_ivp(slope, (start, 0.0), first, method="RK45", t_eval=[0.0], rtol=tolerance, atol=tolerance)

@@ -232,7 +232,8 @@ class FlowTransformer(Generator):
         it is in free sampling. sigma = 1 gives the latents back, sigma = 0 is free sampling.
 
         Raises:
-            RunError: where dopri5 finds no step that is short enough.
+            RobustokError: guidance of a generator that never saw the null class.
+            RunError: where dopri5 meets a velocity that is not finite, or finds no step that is short enough.
         """
         self.check_guidance(guidance)
         sampling = sampling or FlowSampling()

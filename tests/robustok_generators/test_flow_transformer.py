@@ -1,0 +1,459 @@
+"""The flow transformer: what it is trained on, what sigma and guidance do, that it is the published size."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from robustok_blocks.sampling import generate
+from robustok_core.draws import Draws
+from robustok_core.errors import ProblemsError, RobustokError
+from robustok_core.interfaces import Guidance
+from robustok_core.latents import Keep, Latents, LatentSpace
+from robustok_core.registry import load_registry
+from robustok_core.stages import load_component, save_component
+from robustok_generators.flow_guidance import GuidedVelocity
+from robustok_generators.flow_path import training_times
+from robustok_generators.flow_sampling import FlowSampling
+
+SPACE = LatentSpace(kind="continuous", num_tokens=6, width=4)
+GRID = LatentSpace(kind="continuous", num_tokens=6, width=4, grid=(2, 3))
+TINY = {"use": "flow_transformer", "width": 32, "depth": 2, "num_heads": 4}
+LIGHTNING = {"norm": "rms", "mlp": "swiglu", "rope": True}
+METHODS = ["euler", "heun", "dopri5", "euler_maruyama"]
+FREE = Guidance()
+REGISTRY = load_registry()
+
+
+def make(space: LatentSpace = SPACE, **options: object):
+    """A new model, whose velocity is 0 everywhere."""
+    torch.manual_seed(0)
+    return REGISTRY.build("generator", {**TINY, **options}, space, 10).eval()
+
+
+def sharp(space: LatentSpace = SPACE, **options: object):
+    """A model with opinions about time and class."""
+    model = make(space, **options)
+    for name, parameter in model.named_parameters():
+        if "modulation" in name or "to_velocity" in name or "label" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sharp()
+
+
+def real(count: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, 6, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def noise_of(draws: Draws) -> torch.Tensor:
+    return draws.child("noise").normal(6, 4)
+
+
+def sampled(model, labels, draws, guidance=FREE, keep=None, **options: object) -> torch.Tensor:
+    options = {"steps": 4, **options}
+    return model.sample(labels, draws, guidance=guidance, keep=keep, sampling=FlowSampling(**options)).vectors
+
+
+def losses_of(model, vectors, labels, draws):
+    with torch.no_grad():
+        return model.loss(Latents(vectors=vectors), labels, draws=draws, progress=0.0)
+
+
+class Watch:
+    """Notes what a module reads."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.read: list[tuple[torch.Tensor, ...]] = []
+        self.handle = module.register_forward_pre_hook(self.note)
+
+    def note(self, module, read) -> None:
+        self.read.append(read)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.handle.remove()
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def test_it_is_asked_for_the_velocity_between_data_and_noise():
+    model, data, labels, draws = make(cosine_weight=0.5), real(5), torch.arange(5), Draws.for_rows(3, 5)
+    with Watch(model) as seen:
+        losses = losses_of(model, data, labels, draws)
+    ((x, times, read_labels),) = seen.read
+    t = times[:, None, None]
+    torch.testing.assert_close(x, (1 - t) * data + t * noise_of(draws))
+    assert torch.equal(read_labels, labels)
+    # A new model answers 0: it errs by the whole velocity, and 0 is at a right angle to everything.
+    torch.testing.assert_close(losses["velocity"], (noise_of(draws) - data).square().mean())
+    assert float(losses["cosine"]) == 0.5
+
+
+def test_the_losses_compare_with_noise_minus_data(monkeypatch):
+    model, data, draws = make(cosine_weight=1.0), real(5), Draws.for_rows(3, 5)
+    wanted = noise_of(draws) - data
+    for answer, velocity, cosine in ((wanted, 0.0, 0.0), (3 * wanted, 4.0, 0.0), (-wanted, 4.0, 2.0)):
+        monkeypatch.setattr(model, "forward", lambda x, times, labels, answer=answer: answer)
+        losses = losses_of(model, data, torch.arange(5), draws)
+        torch.testing.assert_close(losses["velocity"], velocity * wanted.square().mean())
+        assert float(losses["cosine"]) == pytest.approx(cosine, abs=1e-6)
+
+
+def test_without_a_cosine_weight_there_is_one_loss(model):
+    assert set(losses_of(model, real(2), torch.arange(2), Draws.for_rows(0, 2))) == {"velocity"}
+
+
+def test_the_loss_of_a_batch_is_the_mean_over_its_parts():
+    model = sharp(cosine_weight=1.0)
+    data, labels, draws = real(6), torch.arange(6), Draws.for_rows(5, 6)
+    whole = losses_of(model, data, labels, draws)
+    parts = [losses_of(model, data[r], labels[r], draws[r]) for r in (slice(0, 2), slice(2, 4), slice(4, 6))]
+    for name, loss in whole.items():
+        torch.testing.assert_close(sum(part[name] for part in parts) / 3, loss)
+
+
+def test_times_are_uniform_or_logit_normal():
+    draws = Draws.for_rows(0, 20_000)
+    for how, below in (
+        ("uniform", lambda t: t),
+        ("logit_normal", lambda t: 0.5 * math.erfc(-math.log(t / (1 - t)) / math.sqrt(2))),
+    ):
+        times = training_times(draws, how)
+        for t in (0.1, 0.25, 0.5, 0.8):
+            assert float((times < t).float().mean()) == pytest.approx(below(t), abs=0.015)  # 4 standard errors
+
+
+def test_labels_are_dropped_in_training_only():
+    model, labels = make(label_dropout=0.25), torch.full((2000,), 7)
+    with Watch(model) as seen:
+        losses_of(model.train(), real(1).expand(2000, 6, 4), labels, Draws.for_rows(0, 2000))
+        losses_of(model.eval(), real(1).expand(2000, 6, 4), labels, Draws.for_rows(0, 2000))
+    trained, evaluated = (read[2] for read in seen.read)
+    assert set(trained.tolist()) == {7, 10}
+    assert float((trained == 10).float().mean()) == pytest.approx(0.25, abs=0.04)
+    assert set(evaluated.tolist()) == {7}
+
+
+@pytest.mark.parametrize(
+    ("space", "options"), [(SPACE, {}), (GRID, {**LIGHTNING, "direction": "data", "cosine_weight": 1.0})]
+)
+def test_four_latents_are_learned_by_heart_and_sampled_back(space, options):
+    model, data, labels = make(space, label_dropout=0.0, width=64, **options), real(4), torch.arange(4)
+    data = 3 + 2 * data
+    model.observe(data.mean((0, 1)), data.std((0, 1)))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
+    model.train()
+    for step in range(400):
+        draws = Draws.for_rows(step, 32)
+        losses = model.loss(Latents(vectors=data.repeat(8, 1, 1)), labels.repeat(8), draws=draws, progress=0.0)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        schedule.step()
+    found = sampled(model.eval(), labels, Draws.for_rows(0, 4), steps=20)
+    assert float((found - data).square().mean().sqrt()) < 0.5  # the latents' own deviation is 2
+
+
+# --- time, positions, parts -----------------------------------------------------------------------
+
+
+def test_a_network_whose_time_points_to_data_is_the_same_seen_from_the_other_end():
+    to_noise, to_data = sharp(), sharp(direction="data")
+    to_data.load_state_dict(to_noise.state_dict())
+    x, t, labels = real(3), torch.tensor([0.25, 0.5, 1.0]), torch.arange(3)
+    torch.testing.assert_close(to_data(x, t, labels), -to_noise(x, 1 - t, labels))
+
+
+@pytest.mark.parametrize(("space", "options"), [(SPACE, {}), (GRID, {}), (GRID, LIGHTNING)])
+def test_every_token_the_class_and_the_time_are_seen_by_every_velocity(space, options):
+    model, x, t, label = sharp(space, **options), real(1), torch.tensor([0.5]), torch.tensor([3])
+    before = model(x, t, label)
+    for place in range(6):
+        other = x.clone()
+        other[0, place] += 1
+        assert (model(other, t, label) != before).any(-1).all()
+    assert (model(x, t, label + 1) != before).any(-1).all()
+    assert (model(x, t + 0.1, label) != before).any(-1).all()
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_normalised_queries_and_keys_do_not_grow_with_their_weights(norm):
+    x, t, labels = real(2), torch.tensor([0.5, 0.1]), torch.arange(2)
+    for qk_norm in (True, False):
+        model = sharp(norm=norm, qk_norm=qk_norm)
+        before = model(x, t, labels)
+        for block in model.blocks:
+            block.attn.qkv.weight.data[:64] *= 100  # queries and keys; their biases are 0
+        assert torch.allclose(model(x, t, labels), before, atol=1e-3) == qk_norm
+
+
+def test_velocities_of_one_time_are_those_of_the_rows(model):
+    x, labels = real(5), torch.tensor([3, 1, 3, 3, 1])
+    classes, row = labels.unique(return_inverse=True)
+    expected = model(x, torch.full((5,), 0.3), labels)
+    torch.testing.assert_close(model.velocity(x, 0.3, classes, row), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "published"),
+    [
+        (LatentSpace(kind="continuous", num_tokens=128, width=32), {}, 675.0),
+        (LatentSpace(kind="continuous", num_tokens=256, width=32, grid=(16, 16)), LIGHTNING, 675.3),
+    ],
+)
+def test_the_largest_preset_has_the_published_number_of_parameters(space, options, published):
+    with torch.device("meta"):
+        model = REGISTRY.build("generator", {"use": "flow_transformer", "preset": "XL", **options}, space, 1000)
+    # The published numbers count the fixed positions.
+    count = sum(p.numel() for p in model.parameters()) + model.positions.numel()
+    assert round(count / 1e6, 1) == published
+
+
+# --- sigma ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sigma_1_gives_the_latents_back_and_sigma_0_is_free_sampling(model, method):
+    labels, draws, data = torch.arange(3), Draws.for_rows(4, 3), real(3)
+    options = {"guidance": Guidance(scale=2.0), "method": method, "tolerance": 1e-3}
+    free = sampled(model, labels, draws, **options)
+    for sigma, expected in ((1.0, data), (0.0, free)):
+        keep = Keep(latents=Latents(vectors=data), sigma=sigma)
+        assert torch.equal(sampled(model, labels, draws, keep=keep, **options), expected)
+    assert not torch.allclose(free, data, atol=0.1)
+
+
+def test_sampling_begins_with_the_latents_noised_to_1_minus_sigma():
+    model, data, draws = make(), 5 + 3 * real(3), Draws.for_rows(4, 3)
+    model.observe(torch.full((4,), 5.0), torch.full((4,), 3.0))
+    for sigma in (0.0, 0.3, 0.9):
+        found = sampled(model, torch.arange(3), draws, keep=Keep(latents=Latents(vectors=data), sigma=sigma))
+        # A new model's velocity is 0: what it begins with is what comes out.
+        expected = 5 + 3 * (sigma * (data - 5) / 3 + (1 - sigma) * noise_of(draws))
+        torch.testing.assert_close(found, expected)
+
+
+def test_the_steps_of_a_sampling_that_keeps_are_shared_out_over_the_rest(model):
+    keep = Keep(latents=Latents(vectors=real(3)), sigma=0.6)
+    with Watch(model.time_embedding) as seen:
+        sampled(model, torch.arange(3), Draws.for_rows(0, 3), keep=keep)
+    assert [float(t) for (t,) in seen.read] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+
+def test_more_of_the_latents_is_kept_where_sigma_is_larger(model):
+    data, draws = real(20), Draws.for_rows(0, 20)
+    sigmas = (0.0, 0.5, 0.8, 0.95, 1.0)
+    found = [
+        sampled(model, torch.arange(20) % 10, draws, keep=Keep(latents=Latents(vectors=data), sigma=sigma))
+        for sigma in sigmas
+    ]
+    distances = [float((one - data).square().mean()) for one in found]
+    assert distances == sorted(distances, reverse=True)
+
+
+# --- independence ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sample_does_not_depend_on_the_batch(model, method):
+    labels, draws, data = torch.tensor([1, 2, 2, 5, 0]), Draws.for_rows(9, 5), real(5)
+    for keep in (None, Keep(latents=Latents(vectors=data), sigma=0.4)):
+        whole, parts = (
+            torch.cat(
+                [
+                    found.vectors
+                    for found in generate(
+                        model,
+                        labels,
+                        draws,
+                        guidance=Guidance(scale=3.0),
+                        keep=keep,
+                        sampling=FlowSampling(method=method, steps=5, tolerance=1e-3),
+                        batch_size=batch_size,
+                    )
+                ]
+            )
+            for batch_size in (5, 2)
+        )
+        torch.testing.assert_close(whole, parts, atol=2e-4, rtol=1e-4)
+        assert not torch.allclose(whole[1], whole[2], atol=0.1)  # of one class, and yet two samples
+
+
+def test_euler_maruyama_adds_another_noise_in_each_step():
+    draws = Draws.for_rows(2, 3)
+    found = sampled(make(), torch.arange(3), draws, method="euler_maruyama", steps=3)
+    x, times = noise_of(draws), (1.0, 0.52, 0.04, 0.0)
+    for step, (t, until) in enumerate(itertools.pairwise(times)):
+        x = x * (1 + until - t)  # the velocity is 0, so the expected noise is x
+        if step < 2:
+            x = x + math.sqrt(2 * t * (t - until)) * draws.child("step", step).normal(6, 4)
+    torch.testing.assert_close(found, x)
+
+
+def test_euler_with_many_steps_agrees_with_dopri5(model):
+    labels, draws = torch.arange(3), Draws.for_rows(1, 3)
+    exact = sampled(model, labels, draws, method="dopri5")
+    errors = [float((sampled(model, labels, draws, steps=steps) - exact).abs().max()) for steps in (50, 400)]
+    assert errors[1] < 0.2 * errors[0]
+    assert errors[1] < 0.01 * float(exact.abs().max())
+
+
+def test_bfloat16_changes_samples_little(model):
+    labels, draws = torch.arange(4), Draws.for_rows(1, 4)
+    options = {"guidance": Guidance(scale=2.0), "sampling": FlowSampling(steps=5), "batch_size": 4}
+    exact, rough = (next(generate(model, labels, draws, precision=p, **options)).vectors for p in ("no", "bf16"))
+    assert rough.dtype == torch.float32
+    assert 0 < float((rough - exact).square().mean().sqrt()) < 0.05 * float(exact.std())
+
+
+# --- guidance -------------------------------------------------------------------------------------
+
+
+def velocities(model, x, t, labels, guidance, channels=None):
+    with torch.no_grad():
+        return GuidedVelocity(model.velocity, labels, null_label=10, guidance=guidance, channels=channels)(x, t)
+
+
+def test_guidance_goes_on_beyond_the_conditional_velocity(model):
+    x, labels, t = real(3), torch.tensor([4, 4, 0]), torch.full((3,), 0.7)
+    with torch.no_grad():
+        conditional, unconditional = model(x, t, labels), model(x, t, torch.full_like(labels, 10))
+    expected = unconditional + 2.5 * (conditional - unconditional)
+    torch.testing.assert_close(velocities(model, x, 0.7, labels, Guidance(scale=2.5)), expected, atol=1e-4, rtol=1e-4)
+    first = velocities(model, x, 0.7, labels, Guidance(scale=2.5), channels=1)
+    torch.testing.assert_close(first[..., :1], expected[..., :1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(first[..., 1:], conditional[..., 1:], atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_follows_the_time_and_costs_nothing_outside_of_its_interval(model):
+    guidance = Guidance(scale=2.0, start=0.3, stop=0.8)  # of the time done: t in (0.2, 0.7]
+    rows = {1.0: 3, 0.75: 3, 0.69: 6, 0.5: 6, 0.21: 6, 0.19: 3, 0.0: 3}
+    for t, expected in rows.items():
+        with Watch(model.token_embedding) as seen:
+            velocities(model, real(3), t, torch.arange(3), guidance)
+        assert [len(x) for (x,) in seen.read] == [expected], t
+
+
+def test_guidance_to_the_end_holds_at_the_last_point_too(model):
+    before, at = (velocities(model, real(2), t, torch.arange(2), Guidance(scale=3.0)) for t in (1e-6, 0.0))
+    torch.testing.assert_close(before, at, atol=1e-3, rtol=1e-3)
+
+
+def test_what_is_kept_counts_as_done(model):
+    keep = Keep(latents=Latents(vectors=real(3)), sigma=0.5)
+    with Watch(model.token_embedding) as seen:
+        sampled(model, torch.arange(3), Draws.for_rows(0, 3), guidance=Guidance(scale=2.0, start=0.7), keep=keep)
+    assert [len(x) for (x,) in seen.read] == [3, 3, 6, 6]  # t = 0.5, 0.375, 0.25, 0.125
+
+
+def test_modulations_are_computed_once_for_each_class(model):
+    labels = torch.tensor([7, 2, 7, 7, 2, 7])
+    with Watch(model.blocks[1].modulation) as seen:
+        sampled(model, labels, Draws.for_rows(0, 6), guidance=Guidance(scale=2.0), steps=1)
+    assert [len(conditions) for (conditions,) in seen.read] == [3]  # 2, 7 and none
+
+
+def test_the_options_of_the_generator_reach_its_sampler():
+    labels, draws, guidance = torch.arange(3), Draws.for_rows(0, 3), Guidance(scale=5.0)
+    found = {
+        channels: sampled(sharp(guided_channels=channels), labels, draws, guidance, steps=1) for channels in (None, 2)
+    }
+    unguided = sampled(sharp(), labels, draws, steps=1)
+    torch.testing.assert_close(found[2][..., :2], found[None][..., :2], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[2][..., 2:], unguided[..., 2:], atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_is_refused_without_label_dropout():
+    model = make(label_dropout=0.0)
+    with pytest.raises(RobustokError, match="label dropout"):
+        sampled(model, torch.arange(2), Draws.for_rows(0, 2), guidance=Guidance(scale=2.0))
+
+
+# --- statistics of the latents --------------------------------------------------------------------
+
+
+def test_it_takes_and_gives_raw_latents():
+    mean, std = torch.tensor([5.0, -1.0, 0.0, 2.0]), torch.tensor([3.0, 0.1, 1.0, 7.0])
+    labels, draws, data = torch.arange(3), Draws.for_rows(0, 3), real(3)
+    plain, observing = sharp(), sharp()
+    observing.observe(mean, std)
+    for name, loss in losses_of(plain, data, labels, draws).items():
+        torch.testing.assert_close(losses_of(observing, data * std + mean, labels, draws)[name], loss)
+    torch.testing.assert_close(sampled(observing, labels, draws), sampled(plain, labels, draws) * std + mean)
+
+
+def test_the_statistics_are_kept_with_the_weights(tmp_path):
+    model = sharp()
+    model.observe(torch.full((4,), 9.0), torch.full((4,), 2.0))
+    save_component(tmp_path, "generator", TINY, model)
+    loaded = load_component(REGISTRY, tmp_path)
+    labels, draws = torch.arange(2), Draws.for_rows(0, 2)
+    assert torch.equal(sampled(loaded, labels, draws), sampled(model, labels, draws))
+
+
+def test_a_channel_that_never_changes_is_only_shifted():
+    model = make()
+    model.observe(torch.full((4,), 9.0), torch.tensor([0.0, 1.0, 2.0, 0.0]))
+    assert model.latent_std.tolist() == [1.0, 1.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        (torch.zeros(3), torch.ones(4)),
+        (torch.zeros(4), torch.tensor([1.0, 1.0, math.nan, 1.0])),
+        (torch.zeros(4), -torch.ones(4)),
+    ],
+)
+def test_statistics_that_are_none_are_refused(mean, std):
+    with pytest.raises(ValueError, match="deviations"):
+        make().observe(mean, std)
+
+
+# --- what does not fit ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "what"),
+    [
+        (LatentSpace(kind="discrete", num_tokens=6, width=4, codebook_size=8), {}, "has codes"),
+        (SPACE, {"rope": True}, "grid"),
+        (SPACE, {"guided_channels": 5}, "a token has 4 channels"),
+    ],
+)
+def test_a_latent_space_that_does_not_fit_is_refused(space, options, what):
+    with pytest.raises(RobustokError, match=what):
+        make(space, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"width": None}, "give width, or a preset"),
+        ({"width": 30, "num_heads": 3}, "multiple of 4"),
+        ({"width": 24, "num_heads": 4, "rope": True}, "heads whose width is a multiple of 4"),
+        ({"label_dropout": 1.0}, "label_dropout"),
+        ({"direction": "up"}, "'noise', 'data'"),
+    ],
+)
+def test_wrong_options_are_named(options, what):
+    table = {name: value for name, value in {**TINY, **options}.items() if value is not None}
+    with pytest.raises(ProblemsError, match=what):
+        REGISTRY.spec("generator", table)
+
+
+@pytest.mark.parametrize(("mlp", "hidden"), [("gelu_tanh", 3072), ("swiglu", 2048)])
+def test_the_mlps_are_as_wide_as_published(mlp, hidden):
+    config = REGISTRY.spec("generator", {"use": "flow_transformer", "preset": "B", "mlp": mlp}).config
+    assert (config.size.width, config.size.mlp_width) == (768, hidden)
