@@ -13,19 +13,12 @@ from typing import Any, ClassVar
 
 import attrs
 from attrs import field, frozen, validators
-from torch import Tensor
 
-from robustok_core.checkpoint import part, prefixed
 from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
-from robustok_core.images import from_uint8, to_uint8
-from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Metric, Perturbation
-from robustok_core.latents import Latents
+from robustok_core.interfaces import EvaluationContext, Perturbation
 from robustok_metrics.frechet import frechet_name
-from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
-from robustok_metrics.reference_statistics import ReferenceStatistics, sums_device
-
-ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
+from robustok_metrics.perturbed_distance import ALPHAS, PerturbedDistance
 
 #: The paper's deltas by codebook size K.
 DELTAS: Mapping[int, tuple[int, int, int]] = {
@@ -47,6 +40,11 @@ class Cell:
     def name(self) -> str:
         """As it stands in result names: "alpha0.5_delta70"."""
         return f"alpha{self.alpha:g}_delta{self.delta}"
+
+    @property
+    def stream(self) -> tuple[object, ...]:
+        """Names its random numbers."""
+        return ("pfid", self.alpha, self.delta)
 
 
 def nearest_tabulated(codebook_size: int) -> int:
@@ -120,7 +118,7 @@ class PFIDConfig:
         return self.alphas == ALPHAS and self.deltas is None
 
 
-class PFID(Metric):
+class PFID(PerturbedDistance[Cell]):
     """The mean over the cells, and each cell's distance.
 
     Results, where NAME is `pfid` for the published Inception and the paper's grid, else `pfd_FEATURES`:
@@ -145,55 +143,17 @@ class PFID(Metric):
             raise RobustokError(
                 f"pFID perturbs codes, and this latent space has none ({space.describe()})",
                 where="metric pfid",
-                hint="leave the metric out for a continuous tokenizer",
+                hint="take the metric noise_pfd for a continuous tokenizer",
             )
         self.codebook_size = space.codebook_size
-        self.num_images = context.num_images
-        self.features: Features = context.share_features(self.config.features)
-        self.reference = ReferenceStatistics(context, self.features, self.num_images)
-        device = sums_device(context.device)
-        self.perturbations = {cell: self.config.perturbation_of(cell) for cell in self.config.cells(self.codebook_size)}
-        for perturbation in self.perturbations.values():
-            perturbation.check(space)
-        self.sums = {cell: FeatureSums(self.features.width, device) for cell in self.perturbations}
+        cells = {cell: self.config.perturbation_of(cell) for cell in self.config.cells(self.codebook_size)}
+        self.begin(context, self.config.features, cells)
 
-    def update(self, step: Evaluation) -> None:
-        """Decodes each cell's perturbed latents; encoding and the real images' features are not repeated."""
-        self.reference.add(step)
-        for cell, sums in self.sums.items():
-            sums.add(self.features(self.reconstruct(step, cell)))
-
-    def perturbed(self, step: Evaluation, cell: Cell) -> tuple[Latents, Tensor]:
-        """A cell's latents of the images, and the mask (B, N) of the tokens that were drawn anew."""
-        draws = step.draws.child("pfid", cell.alpha, cell.delta)
-        perturbation = self.perturbations[cell]
-        return perturbation.perturb(step.latents, step.tokenizer.quantizer, draws=draws, progress=0.0)
-
-    def reconstruct(self, step: Evaluation, cell: Cell) -> Tensor:
-        """(B, 3, H, W) what the tokenizer draws in a cell, rounded to 8 bits."""
-        latents, _ = self.perturbed(step, cell)
-        return from_uint8(to_uint8(step.tokenizer.decode(latents)))
-
-    def state(self) -> Mapping[str, Tensor]:
-        state = prefixed(self.reference.state(), "real/")
-        for cell, sums in self.sums.items():
-            state |= prefixed(sums.state(), f"{cell.name}/")
-        return state
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.reference.load_state(part(state, "real/"))
-        for cell, sums in self.sums.items():
-            sums.load_state(part(state, f"{cell.name}/"))
+    def result_name(self) -> str:
+        return frechet_name("p", self.features) if self.config.is_paper_grid else f"pfd_{self.features.name}"
 
     def compute(self) -> Mapping[str, float]:
-        name = frechet_name("p", self.features) if self.config.is_paper_grid else f"pfd_{self.features.name}"
-        real = self.reference.moments()
-        distances = {cell: frechet_distance(real, sums.moments()) for cell, sums in self.sums.items()}
-        results = {
-            name: sum(distances.values()) / len(distances),
-            f"{name}_num_images": float(self.num_images),
-            f"{name}_num_cells": float(len(distances)),
-        }
+        results = dict(super().compute())
         if self.config.deltas is None and self.codebook_size not in DELTAS:
-            results[f"{name}_deltas_scaled_from"] = float(nearest_tabulated(self.codebook_size))
-        return results | {f"{name}/{cell.name}": distance for cell, distance in distances.items()}
+            results[f"{self.result_name()}_deltas_scaled_from"] = float(nearest_tabulated(self.codebook_size))
+        return results

@@ -13,6 +13,7 @@ from robustok_metrics.inception import Inception
 from robustok_metrics.inception_score import InceptionScore
 from robustok_metrics.kid import KID
 from robustok_metrics.lpips import LPIPS
+from robustok_metrics.noise_pfd import NoisePFD
 from robustok_metrics.pfid import PFID
 from robustok_metrics.precision_recall import PrecisionRecall
 from robustok_metrics.psnr import PSNR
@@ -29,6 +30,7 @@ def robustok_register(register: Register) -> None:
     register("features", "dino", DINO)
     register("metric", "frechet", Frechet)
     register("metric", "pfid", PFID)
+    register("metric", "noise_pfd", NoisePFD)
     register("metric", "psnr", PSNR)
     register("metric", "ssim", SSIM)
     register("metric", "lpips", LPIPS)

@@ -1,0 +1,118 @@
+"""Metric `noise_pfd`: how far reconstructions from noised vectors are from the originals; pFID for continuous spaces.
+
+The definition is ours: the paper has none. As pFID replaces a share alpha of the tokens by near codewords, this
+adds noise to a share alpha of the tokens, of a level in place of delta. Its unit is the standard deviation of
+each channel over the tokens of the same image, so that a tokenizer gains nothing by the scale of its latents
+and an image's noise depends on nothing but the image. docs/pfid.md defines it to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import attrs
+from attrs import field, frozen, validators
+
+from robustok_core.config import Spec, component
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import EvaluationContext, Perturbation
+from robustok_metrics.perturbed_distance import ALPHAS, PerturbedDistance
+
+LEVELS = (0.25, 0.5, 0.75)
+
+
+@frozen(kw_only=True)
+class NoiseCell:
+    """One strength of perturbation: noise of a level on a share alpha of an image's tokens."""
+
+    alpha: float
+    level: float
+
+    @property
+    def name(self) -> str:
+        """As it stands in result names: "alpha0.5_noise0.25"."""
+        return f"alpha{self.alpha:g}_noise{self.level:g}"
+
+    @property
+    def stream(self) -> tuple[object, ...]:
+        """Names its random numbers."""
+        return ("noise_pfd", self.alpha, self.level)
+
+
+@frozen(kw_only=True)
+class NoisePFDConfig:
+    """The judge, the noise, and other grids."""
+
+    features: Spec = component(
+        "features",
+        doc="the network that sees; must not be the one that a loss trained against",
+        default={"use": "efficientnet_lite0"},
+    )
+    perturbation: Spec = component(
+        "perturbation",
+        doc="with the options beta, alpha and tau, which the cells set; of a fixed strength",
+        default={"use": "gaussian", "scale": "relative", "strength": "fixed"},
+    )
+    alphas: tuple[float, ...] = field(
+        default=ALPHAS,
+        validator=[
+            validators.min_len(1),
+            validators.deep_iterable(validators.and_(validators.gt(0.0), validators.le(1.0))),
+        ],
+        metadata={"doc": "shares of an image's tokens that are noised"},
+    )
+    levels: tuple[float, ...] = field(
+        default=LEVELS,
+        validator=[validators.min_len(1), validators.deep_iterable(validators.ge(0.0))],
+        metadata={"doc": "levels of the noise, in the perturbation's unit of tau: standard deviations of the latents"},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        options = {option.name for option in attrs.fields(type(self.perturbation.config))}
+        missing = {"beta", "alpha", "tau"} - options
+        if missing:
+            raise ValueError(f"perturbation {self.perturbation.name!r} has no option {', '.join(sorted(missing))}")
+
+    def cells(self) -> list[NoiseCell]:
+        """The cells, each once."""
+        return [
+            NoiseCell(alpha=a, level=level) for a in dict.fromkeys(self.alphas) for level in dict.fromkeys(self.levels)
+        ]
+
+    def perturbation_of(self, cell: NoiseCell) -> Perturbation:
+        """The perturbation of all images (beta = 1) at the cell's strength."""
+        config: Any = attrs.evolve(self.perturbation.config, beta=1.0, alpha=cell.alpha, tau=cell.level)
+        return attrs.evolve(self.perturbation, config=config).build()
+
+
+class NoisePFD(PerturbedDistance[NoiseCell]):
+    """The mean over the cells, and each cell's distance.
+
+    Results: NAME = `noise_pfd_FEATURES`; NAME_num_images; NAME_num_cells; NAME/alphaA_noiseL for each cell.
+    """
+
+    Config = NoisePFDConfig
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"noise_pfd": False}
+
+    def __init__(self, config: NoisePFDConfig) -> None:
+        self.config = config
+
+    def start(self, context: EvaluationContext) -> None:
+        """Builds the cells.
+
+        Raises:
+            RobustokError: where the tokenizer has codes, or its latents do not fit the noise.
+        """
+        space = context.tokenizer.space
+        if space.codebook_size is not None:
+            raise RobustokError(
+                f"noise_pfd adds noise to vectors, and this latent space has codes ({space.describe()})",
+                where="metric noise_pfd",
+                hint="take the metric pfid for a discrete tokenizer",
+            )
+        cells = {cell: self.config.perturbation_of(cell) for cell in self.config.cells()}
+        self.begin(context, self.config.features, cells)
+
+    def result_name(self) -> str:
+        return f"noise_pfd_{self.features.name}"

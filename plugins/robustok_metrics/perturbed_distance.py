@@ -1,0 +1,99 @@
+"""The mean Fréchet distance of reconstructions from perturbed latents, over a grid of strengths: what pFIDs share.
+
+Real images are encoded once and seen by the network once; each cell of the grid costs one decoding and one
+look at its pictures.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Generic, Protocol, TypeVar
+
+from torch import Tensor
+
+from robustok_core.checkpoint import part, prefixed
+from robustok_core.config import Spec
+from robustok_core.images import from_uint8, to_uint8
+from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Metric, Perturbation
+from robustok_core.latents import Latents
+from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
+from robustok_metrics.reference_statistics import ReferenceStatistics, sums_device
+
+ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Strength(Protocol):
+    """One cell of a grid."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in result names: "alpha0.5_delta70"."""
+
+    @property
+    def stream(self) -> tuple[object, ...]:
+        """Names its random numbers."""
+
+
+CellT = TypeVar("CellT", bound=Strength)
+
+
+class PerturbedDistance(Metric, Generic[CellT]):
+    """A pass over the cells of a grid; what the cells are and what the mean is called is left to the metric."""
+
+    def begin(self, context: EvaluationContext, features: Spec, perturbations: Mapping[CellT, Perturbation]) -> None:
+        """Clears the sums of a pass.
+
+        Raises:
+            RobustokError: where a perturbation does not fit the latent space.
+        """
+        self.num_images = context.num_images
+        self.features: Features = context.share_features(features)
+        self.reference = ReferenceStatistics(context, self.features, self.num_images)
+        self.perturbations = perturbations
+        for perturbation in perturbations.values():
+            perturbation.check(context.tokenizer.space)
+        device = sums_device(context.device)
+        self.sums = {cell: FeatureSums(self.features.width, device) for cell in perturbations}
+
+    def update(self, step: Evaluation) -> None:
+        """Decodes each cell's perturbed latents; encoding and the real images' features are not repeated."""
+        self.reference.add(step)
+        for cell, sums in self.sums.items():
+            sums.add(self.features(self.reconstruct(step, cell)))
+
+    def perturbed(self, step: Evaluation, cell: CellT) -> tuple[Latents, Tensor]:
+        """A cell's latents of the images, and the mask (B, N) of the tokens that were drawn anew."""
+        draws = step.draws.child(*cell.stream)
+        perturbation = self.perturbations[cell]
+        return perturbation.perturb(step.latents, step.tokenizer.quantizer, draws=draws, progress=0.0)
+
+    def reconstruct(self, step: Evaluation, cell: CellT) -> Tensor:
+        """(B, 3, H, W) what the tokenizer draws in a cell, rounded to 8 bits."""
+        latents, _ = self.perturbed(step, cell)
+        return from_uint8(to_uint8(step.tokenizer.decode(latents)))
+
+    def state(self) -> Mapping[str, Tensor]:
+        state = prefixed(self.reference.state(), "real/")
+        for cell, sums in self.sums.items():
+            state |= prefixed(sums.state(), f"{cell.name}/")
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.reference.load_state(part(state, "real/"))
+        for cell, sums in self.sums.items():
+            sums.load_state(part(state, f"{cell.name}/"))
+
+    def compute(self) -> Mapping[str, float]:
+        name, real = self.result_name(), self.reference.moments()
+        distances = {cell: frechet_distance(real, sums.moments()) for cell, sums in self.sums.items()}
+        results = {
+            name: sum(distances.values()) / len(distances),
+            f"{name}_num_images": float(self.num_images),
+            f"{name}_num_cells": float(len(distances)),
+        }
+        return results | {f"{name}/{cell.name}": distance for cell, distance in distances.items()}
+
+    @abstractmethod
+    def result_name(self) -> str:
+        """What the mean is called in this pass."""
