@@ -1,9 +1,12 @@
-"""Main training with and without perturbation: arms x seeds, mean and standard error.
+"""Training with and without perturbation, generators on top, and post-training: arms x seeds, mean and standard error.
 
     python studies/perturbation.py --out runs/study --jobs 2
+    python studies/perturbation.py --out runs/study --jobs 2 --recipe main_train
 
-Each run is a process of its own with one thread; runs that are done are not repeated. Prints one JSON object,
-whose "table" is what docs/results.md shows.
+Each run is a process of its own with one thread. All of an arm and a seed share a folder, in which what is done is not
+done again; the results of each generator are kept beside it. Prints one JSON object: for each generator and result the
+mean and standard error over the seeds of each arm and of the difference between arms; and, where the recipe
+post-trains, what each post-trained decoder changed, paired by seed. docs/results.md shows these tables.
 """
 
 from __future__ import annotations
@@ -18,18 +21,32 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
-ARMS = {"none": ["--set", "perturbation.use=none"], "top_delta": []}
-COUNTS = ("_num_images", "_num_cells", "_deltas_scaled_from")
+ARMS = {"none": ["perturbation.use=none"], "top_delta": []}
+SIZE = {"width": 128, "depth": 4, "num_heads": 4}
+GENERATORS = {
+    "rar": [],
+    "llamagen_gpt": [
+        "generator.use=llamagen_gpt",
+        *(f"generator.{name}={value}" for name, value in SIZE.items()),
+        *(f"generator.{name}=0.0" for name in ("token_dropout", "residual_dropout", "mlp_dropout")),
+    ],
+}
+COUNTS = ("_num_images", "_num_reference_images", "_num_cells", "_deltas_scaled_from", "_std")
+
+Results = dict[str, float]
 
 
-def run(recipe: str, arm: str, seed: int, out: Path, extra: list[str]) -> dict[str, float]:
+def run(recipe: str, arm: str, seed: int, generator: str, out: Path, extra: list[str]) -> Results:
     """One run's results."""
     name = f"{arm}_seed{seed}"
-    command = [sys.executable, "-m", "robustok_core", "run", recipe, "--out", str(out), *ARMS[arm], *extra]
-    command += ["--set", f"run.name={name}", "--set", f"run.seed={seed}"]
-    with (out / f"{name}.log").open("w") as log:
+    changes = [*ARMS[arm], *GENERATORS[generator], *extra, f"run.name={name}", f"run.seed={seed}"]
+    command = [sys.executable, "-m", "robustok_core", "run", recipe, "--out", str(out)]
+    command += [word for change in changes for word in ("--set", change)]
+    with (out / f"{name}_{generator}.log").open("a") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    return json.loads((out / name / "results.json").read_text())
+    results = (out / name / "results.json").read_text()
+    (out / f"{name}_{generator}.json").write_text(results)
+    return json.loads(results)
 
 
 def summary(values: list[float]) -> dict[str, object]:
@@ -38,32 +55,63 @@ def summary(values: list[float]) -> dict[str, object]:
     return {"mean": round(mean(values), 4), "standard_error": round(error, 4), "values": [round(v, 4) for v in values]}
 
 
+def by_arm(results: dict[str, list[Results]]) -> dict[str, object]:
+    """Each result of each arm, and the difference between the arms, seed by seed."""
+    table: dict[str, object] = {}
+    for name in next(iter(results.values()))[0]:
+        if name.count("/") == 1 and not name.endswith(COUNTS):
+            values = {arm: [one[name] for one in found] for arm, found in results.items()}
+            differences = [b - a for a, b in zip(values["none"], values["top_delta"], strict=True)]
+            table[name] = {arm: summary(found) for arm, found in values.items()} | {"difference": summary(differences)}
+    return table
+
+
+def by_sigma(results: list[Results]) -> dict[str, object]:
+    """What each post-trained decoder changed against before, and against the control (sigma = 1), seed by seed."""
+    stage = "post_train/"
+    measured = [name.removeprefix(f"{stage}before_") for name in results[0] if name.startswith(f"{stage}before_")]
+    measured = [name for name in measured if "/" not in name and not name.endswith(COUNTS)]
+    arms = sorted(
+        {n.removeprefix(stage).partition("_")[0] for n in results[0] if n.startswith(f"{stage}sigma")}, reverse=True
+    )
+    table: dict[str, object] = {}
+    for name in measured:
+        before = [one[f"{stage}before_{name}"] for one in results]
+        row: dict[str, object] = {"before": summary(before)}
+        for arm in arms:
+            after = [one[f"{stage}{arm}_{name}"] for one in results]
+            row[f"{arm} - before"] = summary([b - a for a, b in zip(before, after, strict=True)])
+            if arm != "sigma1" and "sigma1" in arms:
+                control = [one[f"{stage}sigma1_{name}"] for one in results]
+                row[f"{arm} - control"] = summary([b - a for a, b in zip(control, after, strict=True)])
+        table[name] = row
+    return table
+
+
 def main() -> None:
-    """Runs what is missing and prints the table."""
+    """Runs what is missing and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="main_train")
+    parser.add_argument("--recipe", default="post_train")
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--generators", nargs="+", choices=GENERATORS, default=["rar"])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--set", action="append", default=[], dest="changes", help="passed on to every run")
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    extra = [word for change in arguments.changes for word in ("--set", change)]
-    # Seed by seed, so that what is done when it is stopped can be compared.
-    plan = [(arm, seed) for seed in arguments.seeds for arm in ARMS]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        found = list(pool.map(lambda one: run(arguments.recipe, *one, arguments.out, extra), plan))
-    results = dict(zip(plan, found, strict=True))
-    table: dict[str, dict[str, object]] = {}
-    for name in next(iter(results.values())):
-        if name.startswith("evaluate") and name.count("/") == 1 and not name.endswith(COUNTS):
-            by_arm = {arm: [results[arm, seed][name] for seed in arguments.seeds] for arm in ARMS}
-            differences = [b - a for a, b in zip(by_arm["none"], by_arm["top_delta"], strict=True)]
-            table[name.partition("/")[2]] = {
-                **{arm: summary(values) for arm, values in by_arm.items()},
-                "difference": summary(differences),
-            }
-    print(json.dumps({"recipe": arguments.recipe, "seeds": arguments.seeds, "table": table}, indent=2))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    report: dict[str, object] = {"recipe": options.recipe, "seeds": options.seeds, "set": options.changes}
+    for generator in options.generators:
+        # Seed by seed, so that what is done when it is stopped can be compared.
+        plan = [(arm, seed) for seed in options.seeds for arm in ARMS]
+        with ThreadPoolExecutor(options.jobs) as pool:
+            found = list(
+                pool.map(lambda one: run(options.recipe, *one, generator, options.out, options.changes), plan)  # noqa: B023
+            )
+        results = {arm: [one for (name, _), one in zip(plan, found, strict=True) if name == arm] for arm in ARMS}
+        report[generator] = {"perturbation": by_arm(results)}
+        if any(name.startswith("post_train/") for name in found[0]):
+            report[generator]["post_training"] = {arm: by_sigma(results[arm]) for arm in ARMS}  # type: ignore[index]
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":
