@@ -105,14 +105,15 @@ def test_a_cell_noises_alpha_of_the_tokens_by_its_level_times_the_spread_of_the_
 
 
 def test_the_scale_of_the_latents_does_not_count(noise_evaluation: Any, noise_pfd: Make, continuous: Tokenizer) -> None:
-    def noised(scale: float, **options: str) -> Tensor:
-        metric, cell = noise_pfd(options, alphas=(0.9,), levels=(0.5,)), NoiseCell(alpha=0.9, level=0.5)
-        noise_evaluation.tokenizer = Enlarged(continuous, scale)
+    def noised(factor: float, unit: str = "relative") -> Tensor:
+        cell = NoiseCell(alpha=0.9, level=0.5)
+        metric = noise_pfd({"scale": unit}, alphas=(cell.alpha,), levels=(cell.level,))
+        noise_evaluation.tokenizer = Enlarged(continuous, factor)
         noise_evaluation.start(metric)
-        return metric.perturbed(noise_evaluation.step(torch.arange(60)), cell)[0].vectors / scale
+        return metric.perturbed(noise_evaluation.step(torch.arange(60)), cell)[0].vectors / factor
 
     torch.testing.assert_close(noised(8.0), noised(1.0))
-    apart = (noised(8.0, scale="absolute") - noised(1.0, scale="absolute")).std()
+    apart = (noised(8.0, "absolute") - noised(1.0, "absolute")).std()
     assert apart.item() == pytest.approx(0.9**0.5 * 0.5 * 7 / 8, rel=0.1)
 
 
