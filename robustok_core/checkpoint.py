@@ -69,21 +69,18 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str], t
 
 def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: Callable[[str], str] = str) -> str:
     """A few keys that are missing, unexpected or of another shape, as `spell` writes them; "" where all fit."""
-    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    shapes = [
-        f"{spell(name)}: {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & tensors.keys()
-        if tensors[name].shape != wanted[name].shape
-    ]
-    said = [
-        f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-        for what, names in (
-            ("missing", [*map(spell, missing)]),
-            ("unexpected", [*map(spell, extra)]),
-            ("of another shape", sorted(shapes)),
-        )
-        if names
-    ]
+    groups = {
+        "missing": [spell(name) for name in sorted(wanted.keys() - tensors.keys())],
+        "unexpected": [spell(name) for name in sorted(tensors.keys() - wanted.keys())],
+        "of another shape": sorted(
+            f"{spell(name)}: {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in wanted.keys() & tensors.keys()
+            if tensors[name].shape != wanted[name].shape
+        ),
+    }
+    said = (
+        f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" for what, names in groups.items() if names
+    )
     return "; ".join(said)
 
 

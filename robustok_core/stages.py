@@ -13,7 +13,7 @@ from attrs import define, field
 from rich.console import Console
 from torch import nn
 
-from robustok_core.artifacts import RunFolder, append_line, content_fingerprint, drop_lines
+from robustok_core.artifacts import RunFolder, append_line, drop_lines
 from robustok_core.checkpoint import load_module
 from robustok_core.config import Spec
 from robustok_core.distributed import barrier
@@ -139,11 +139,6 @@ def save_component(folder: Path, kind: str, table: Mapping[str, Any], module: nn
         about |= {"space": attrs.asdict(module.space), "num_classes": module.num_classes}
     write_json(folder / COMPONENT_FILE, {"kind": kind, "table": dict(table), **about})
     write_tensors(folder / WEIGHTS_FILE, module.state_dict())
-
-
-def weights_fingerprint(folder: Path) -> str:
-    """A hash of a component's weights, whatever run they came from."""
-    return content_fingerprint(folder / WEIGHTS_FILE)
 
 
 def load_component(registry: Registry, folder: Path) -> nn.Module:

@@ -15,6 +15,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from robustok_blocks.packed_linear import packed_linear
 from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Generator, Guidance
@@ -98,7 +99,7 @@ class Autoregressive(Generator):
             return kept.codes.clone()
         drawn: list[Tensor] = []
         copies = 2 if guidance.active else 1
-        with evaluating(self):
+        with evaluating(self), packed_linear(self, rows=copies * len(labels)):
             decoding = self.decoding(self._with_null_rows(labels) if guidance.active else labels)
             for place in range(self.space.num_tokens):
                 logits = decoding.advance(drawn[-1].repeat(copies)) if drawn else decoding.start()

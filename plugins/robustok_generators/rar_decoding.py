@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from robustok_generators.rar import RAR
 
 #: Rows of the products that make modulations: enough for a matrix product at full speed, few enough to keep.
-_ROWS = 128
+_ROWS = 256
 
 
 class Modulations:

@@ -15,12 +15,13 @@ from torch import Tensor
 from robustok_blocks.latent_arrays import array_name, to_array
 from robustok_blocks.latent_fingerprint import latent_fingerprint
 from robustok_blocks.sampling import check_fits
+from robustok_core.artifacts import content_fingerprint
 from robustok_core.draws import Draws, derive_seed
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Generator, Images, LatentBatch, PostTrainer, Stage, Tokenizer
 from robustok_core.latents import Latents
 from robustok_core.loading import batches_of, class_balanced_order
-from robustok_core.stages import StageContext, weights_fingerprint
+from robustok_core.stages import WEIGHTS_FILE, StageContext
 from robustok_stages.fitting import check_size, said_of
 from robustok_stages.latent_cache import SplitParts, write_latents
 from robustok_stages.pair_store import ROWS, split_of
@@ -109,8 +110,8 @@ class MakePairs(Stage):
                         "sigma": self.config.sigmas,
                         "seed": context.recipe.run.seed,
                         "post_trainer": context.recipe.tables["post_trainer"].table(),
-                        "tokenizer_weights": weights_fingerprint(context.inputs["tokenizer"]),
-                        "generator_weights": weights_fingerprint(context.inputs["generator"]),
+                        "tokenizer_weights": content_fingerprint(context.inputs["tokenizer"] / WEIGHTS_FILE),
+                        "generator_weights": content_fingerprint(context.inputs["generator"] / WEIGHTS_FILE),
                     },
                 )
                 write_array(folder / ROWS, rows.numpy())

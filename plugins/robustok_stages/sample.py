@@ -20,12 +20,13 @@ from robustok_blocks.latent_arrays import array_name, to_array
 from robustok_blocks.latent_fingerprint import latent_fingerprint
 from robustok_blocks.picture import rows_by_class, save_png, save_rows
 from robustok_blocks.sampling import check_fits, class_numbers, draw, generate, labels_of
+from robustok_core.artifacts import content_fingerprint
 from robustok_core.config import plain
 from robustok_core.draws import Draws, derive_seed
 from robustok_core.errors import RobustokError
 from robustok_core.files import read_json, write_json, writing
 from robustok_core.interfaces import Generator, Guidance, Stage, Tokenizer
-from robustok_core.stages import COMPONENT_FILE, StageContext, weights_fingerprint
+from robustok_core.stages import COMPONENT_FILE, WEIGHTS_FILE, StageContext
 from robustok_stages.fitting import check_sampling, known_classes, read_sampling, said_of
 from robustok_stages.parts import Part, cut, keep_parts, part_file
 
@@ -180,8 +181,8 @@ class Sample(Stage):
         return {
             **plain(attrs.evolve(self.config, sampling=plain(work.sampling))),
             "seed": context.seed,
-            "generator": weights_fingerprint(context.inputs["generator"]),
-            "tokenizer": weights_fingerprint(context.inputs["tokenizer"]),
+            "generator": content_fingerprint(context.inputs["generator"] / WEIGHTS_FILE),
+            "tokenizer": content_fingerprint(context.inputs["tokenizer"] / WEIGHTS_FILE),
             "latents_of": latent_fingerprint(work.tokenizer),
             "class_names": list(work.class_names),
             "image_size": work.tokenizer.image_size,
