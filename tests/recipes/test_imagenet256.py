@@ -167,3 +167,22 @@ def test_generators_are_judged_as_adm_does(name, registry):
     assert Path(evaluate.reference).name == "VIRTUAL_imagenet256_labeled.npz"
     assert {spec.name for spec in evaluate.metrics.values()} == {"frechet", "inception_score", "precision_recall"}
     assert {spec.config.features.name for spec in evaluate.metrics.values()} == {"inception"}
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma", "discriminator"),
+    [
+        ("robustok_b", 0.7, "reuse"),
+        ("robustok_l", 0.7, "reuse"),
+        ("llamagen", 0.95, "fresh"),
+        ("gigatok", 0.8, "fresh"),
+    ],
+)
+def test_post_training_has_the_papers_sigma_pairs_and_epochs(registry, name, sigma, discriminator):
+    recipe = Recipe.load(f"imagenet256/post_train_{name}").resolve(registry)
+    pairs, training = (stage.spec.config for stage in recipe.stages)
+    assert (pairs.sigma, pairs.num_pairs, pairs.control) == ([sigma], 200_000, True)
+    assert (training.epochs, training.batch_size, training.discriminator) == (40, 1024, discriminator)
+    assert training.optimizer.weight_decay == 0.0
+    assert recipe.tables["post_trainer"].config.pairs == "images"
+    assert recipe.tables["post_trainer"].config.guidance == training.compare.guidance
