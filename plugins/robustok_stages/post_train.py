@@ -61,7 +61,7 @@ class PostTrainConfig(TrainingConfig):
         validator=validators.optional(validators.and_(validators.ge(0.0), validators.le(1.0))),
         metadata={"doc": "the sigma whose decoder becomes the artifact; left out: the best on the selection images"},
     )
-    compare: CompareConfig = field(factory=CompareConfig, metadata={"doc": "table: how before and after are compared"})
+    compare: CompareConfig = field(metadata={"doc": "table: how before and after are compared", "table": {}})
 
 
 class PostTrain(Stage):

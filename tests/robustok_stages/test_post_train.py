@@ -225,3 +225,12 @@ def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, genera
     later["stage"] = [{key: value for key, value in later["stage"][0].items() if key != "keep"}]
     later["load"] |= {"tokenizer": str(tmp_path / "other" / other["run"]["name"])}
     assert "was trained on the latents of another tokenizer" in refused(later, tmp_path)
+
+
+def test_without_a_table_compare_its_defaults_are_used(generation_recipe, registry):
+    table = with_post_training(generation_recipe())
+    del table["stage"][-1]["compare"]
+    compare = Recipe.from_table(table).resolve(registry).stages[-1].spec.config.compare
+    assert compare.num_samples == 5000
+    assert set(compare.metrics) == {"gfd"}
+    assert set(compare.tokenizer_metrics) == {"rfd", "pfd"}

@@ -37,6 +37,13 @@ TOKENIZERS = {
         "latent_width": 4,
         "layer_scale": 0.5,
     },
+    "vit_kl": {
+        "image_size": 16,
+        "patch_size": 4,
+        "latent_width": 4,
+        "encoder": {"width": 16, "depth": 1, "num_heads": 2},
+        "decoder": {"width": 16, "depth": 1, "num_heads": 2},
+    },
 }
 #: Their encoder is not trained.
 FROZEN = {"rae"}
