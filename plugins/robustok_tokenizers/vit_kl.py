@@ -1,0 +1,231 @@
+"""A plain ViT over patches with a Gaussian posterior: the tokenizer of l-DeTok (Yang et al. 2025, MIT), in our words.
+
+l-DeTok is this tokenizer with perturbation `interpolate`: latents mixed with noise, and in training an encoder
+that sees a random part of the patches. Presets (width, depth, heads): S 512, 8, 8; B 768, 12, 12; L 1024, 24, 16;
+XL 1152, 28, 16. B on both sides, the default, has 171.6 M parameters.
+
+The encoder reads the patches that are left, without the others (as MAE does), and a learned vector takes the
+place of the latents of the others. So a batch of latents is whole whatever was hidden, and a decoder need not
+know of it; where there is a perturbation, it meets that vector too. One share is drawn for a batch (and
+process), since its images must keep equally many patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from attrs import field, frozen, validators
+from einops import rearrange
+from torch import Tensor, nn
+
+from robustok_blocks.rotary import grid_rotations
+from robustok_blocks.rotary_transformer import GatedRotaryBlock
+from robustok_core.interfaces import Tokenizer
+from robustok_core.latents import Latents, LatentSpace
+from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
+
+#: width, depth, num_heads
+SIZES: Mapping[str, tuple[int, int, int]] = {
+    "S": (512, 8, 8),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+    "XL": (1152, 28, 16),
+}
+
+
+def _number(doc: str) -> int | None:
+    return field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": f"{doc}; left out: the preset's"},
+    )
+
+
+@frozen(kw_only=True)
+class StackConfig:
+    """How large a ViT is."""
+
+    preset: Literal["S", "B", "L", "XL"] = field(
+        default="B", validator=validators.in_(tuple(SIZES)), metadata={"doc": "a published size"}
+    )
+    width: int | None = _number("numbers per token")
+    depth: int | None = _number("blocks")
+    num_heads: int | None = _number("attention heads")
+
+    def __attrs_post_init__(self) -> None:
+        width, _, heads = self.size
+        if width % (4 * heads):
+            raise ValueError(f"width {width} over num_heads {heads} must be a multiple of 4, for positions on a grid")
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Width, depth and heads."""
+        width, depth, heads = SIZES[self.preset]
+        return self.width or width, self.depth or depth, self.num_heads or heads
+
+
+@frozen(kw_only=True)
+class ViTKLConfig:
+    """Options of `vit_kl`; the defaults are l-DeTok's."""
+
+    image_size: int = field(
+        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
+    )
+    patch_size: int = field(default=16, validator=validators.ge(1), metadata={"doc": "side of a patch, in pixels"})
+    latent_width: int = field(default=16, validator=validators.ge(1), metadata={"doc": "D, numbers per latent token"})
+    encoder: StackConfig = field(factory=StackConfig, metadata={"doc": "table: size of the encoder"})
+    decoder: StackConfig = field(factory=StackConfig, metadata={"doc": "table: size of the decoder"})
+    mask_low: float = field(
+        default=-0.1,
+        validator=[validators.gt(-1.0), validators.lt(1.0)],
+        metadata={"doc": "the share of patches hidden in training is uniform from here; below 0 none is hidden"},
+    )
+    mask_high: float = field(
+        default=0.7,
+        validator=[validators.ge(0.0), validators.lt(1.0)],
+        metadata={"doc": "the share is uniform up to here; 0 hides none"},
+    )
+    kl_weight: float = kl_weight_field()
+
+    def __attrs_post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if self.mask_low > self.mask_high:
+            raise ValueError(f"mask_low {self.mask_low} is above mask_high {self.mask_high}")
+
+    @property
+    def side(self) -> int:
+        """Patches in a row, and in a column."""
+        return self.image_size // self.patch_size
+
+
+class ViTKL(Tokenizer):
+    """Two plain ViTs around a Gaussian posterior of each patch: sampled in training, its mean otherwise."""
+
+    Config = ViTKLConfig
+    quantizer: None
+
+    def __init__(self, config: ViTKLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = config.image_size
+        self.quantizer = None
+        self.encoder = PatchEncoder(config)
+        self.mask_latent = nn.Parameter(torch.zeros(1, 1, config.latent_width))
+        nn.init.normal_(self.mask_latent, std=0.02)
+        self.pixel_decoder = PatchDecoder(config)
+        side = config.side
+        self.space = LatentSpace(
+            kind="continuous", num_tokens=side * side, width=config.latent_width, grid=(side, side)
+        )
+
+    def encode(self, images: Tensor) -> Latents:
+        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior's means.
+
+        In training, hidden patches have one and the same latent vector, and no part in the loss "kl".
+        """
+        training = self.encoder.training
+        kept = self._kept(images) if training and self.config.mask_high > 0 else None
+        found = posterior_latents(self.encoder(images, kept), training=training, kl_weight=self.config.kl_weight)
+        if kept is None:
+            return found
+        assert found.vectors is not None
+        assert found.features is not None
+        return found.evolve(vectors=self._whole(found.vectors, kept), features=self._whole(found.features, kept))
+
+    def _kept(self, images: Tensor) -> Tensor:
+        """(B, n) int64, the patches that the encoder sees, from torch's own generators, seeded at each step."""
+        low, high, patches = self.config.mask_low, self.config.mask_high, self.config.side**2
+        share = max(0.0, low + (high - low) * torch.rand((), device="cpu").item())
+        order = torch.rand(len(images), patches, device=images.device).argsort(dim=1)
+        return order[:, : patches - int(share * patches)]
+
+    def _whole(self, found: Tensor, kept: Tensor) -> Tensor:
+        """(B, N, D): what was found of kept patches (B, n, D) at their places, the mask's vector elsewhere."""
+        hidden = self.mask_latent.to(found.dtype).expand(len(found), self.config.side**2, -1)
+        return hidden.scatter(1, kept[..., None].expand_as(found), found)
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """Images (B, 3, H, W), not clamped, from vectors (B, N, D)."""
+        return self.pixel_decoder(vectors)
+
+    @property
+    def decoder(self) -> nn.ModuleList:
+        """The decoder, with its projection from the latents."""
+        return nn.ModuleList([self.pixel_decoder])
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weight of the convolution that smooths the borders of the patches."""
+        return self.pixel_decoder.get_parameter("smooth.weight")
+
+
+class PatchStack(nn.Module):
+    """A ViT over tokens on a grid: learned and rotary positions, norms before and after the blocks."""
+
+    def __init__(self, size: StackConfig, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.width, depth, self.num_heads = size.size
+        self.pos_embed = nn.Parameter(torch.zeros(1, side * side, self.width))
+        self.norm_in = nn.RMSNorm(self.width, eps=1e-6)
+        self.blocks = nn.ModuleList(GatedRotaryBlock(self.width, self.num_heads) for _ in range(depth))
+        self.norm_out = nn.RMSNorm(self.width, eps=1e-6)
+
+    def initialise(self) -> None:
+        """Random weights as timm's ViTs; positions of standard deviation width^-1/2."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.pos_embed, std=self.width**-0.5)
+
+    def mix(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """(B, N, D) all tokens of a grid to the same shape; or to (B, n, D) those at places kept (B, n) alone."""
+        x = x + self.pos_embed
+        rotations = grid_rotations((self.side, self.side), self.width // self.num_heads).to(x.device)
+        if kept is not None:
+            x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
+            rotations = rotations[kept][:, None]  # (B, 1, n, D / heads / 2, 2)
+        x = self.norm_in(x)
+        for block in self.blocks:
+            x = block(x, rotations)
+        return self.norm_out(x)
+
+
+class PatchEncoder(PatchStack):
+    """Images to the moments of a posterior for each patch."""
+
+    def __init__(self, config: ViTKLConfig) -> None:
+        super().__init__(config.encoder, config.side)
+        self.patch_embed = nn.Conv2d(3, self.width, config.patch_size, stride=config.patch_size)
+        self.to_moments = nn.Linear(self.width, 2 * config.latent_width)
+        self.initialise()
+
+    def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
+        """(B, 3, H, W) to (B, N, 2 D), or to (B, n, 2 D) for the kept patches (B, n)."""
+        patches = rearrange(self.patch_embed(images), "b d h w -> b (h w) d")
+        return self.to_moments(self.mix(patches, kept))
+
+
+class PatchDecoder(PatchStack):
+    """Latents of patches to images."""
+
+    def __init__(self, config: ViTKLConfig) -> None:
+        super().__init__(config.decoder, config.side)
+        self.patch_size = config.patch_size
+        self.from_latents = nn.Linear(config.latent_width, self.width)
+        self.to_pixels = nn.Linear(self.width, 3 * config.patch_size**2)
+        self.smooth = nn.Conv2d(3, 3, 3, padding=1)
+        self.initialise()
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(B, N, D) to (B, 3, H, W)."""
+        pixels = self.to_pixels(self.mix(self.from_latents(vectors)))
+        drawn = rearrange(
+            pixels, "b (h w) (p q c) -> b c (h p) (w q)", h=self.side, p=self.patch_size, q=self.patch_size
+        )
+        return self.smooth(drawn)

@@ -1,0 +1,113 @@
+"""The plain ViT with a Gaussian posterior: hidden patches, places, sizes and mistakes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from robustok_core import LatentSpace, ProblemsError
+from robustok_core.registry import load_registry
+
+SMALL = {"width": 16, "depth": 2, "num_heads": 2}
+TINY = {"use": "vit_kl", "image_size": 16, "patch_size": 4, "latent_width": 4, "encoder": SMALL, "decoder": SMALL}
+
+
+def make(**options: object):
+    torch.manual_seed(0)
+    return load_registry().build("tokenizer", {**TINY, **options})
+
+
+def images(count: int = 2) -> Tensor:
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def size(encoder: str, decoder: str) -> int:
+    with torch.device("meta"):
+        table = {"use": "vit_kl", "encoder": {"preset": encoder}, "decoder": {"preset": decoder}}
+        tokenizer = load_registry().build("tokenizer", table)
+    assert tokenizer.space == LatentSpace(kind="continuous", num_tokens=256, width=16, grid=(16, 16))
+    return sum(parameter.numel() for parameter in tokenizer.parameters())
+
+
+# --- hidden patches -------------------------------------------------------------------------------
+
+
+def test_the_share_of_hidden_patches_is_uniform_and_cut_off_at_none():
+    tokenizer = make(image_size=64)  # 256 patches
+    shares = []
+    for seed in range(400):
+        torch.manual_seed(seed)
+        kept = tokenizer._kept(torch.empty(2, 3, 64, 64))
+        assert all(len(set(row.tolist())) == kept.shape[1] for row in kept)
+        shares.append(1 - kept.shape[1] / 256)
+    found = torch.tensor(shares).sort().values
+    expected = (-0.1 + 0.8 * (torch.arange(400) + 0.5) / 400).clamp(min=0.0)
+    assert (found - expected).abs().max() < 0.8 * 1.63 / 20 + 1 / 256  # Kolmogorov, p = 0.01
+    assert (found == 0).float().mean().item() == pytest.approx(0.125, abs=0.06)
+
+
+def test_the_encoder_sees_nothing_of_hidden_patches_and_the_kept_ones_know_their_places():
+    tokenizer = make().eval()
+    kept = torch.tensor([[0, 3, 6, 9], [15, 1, 2, 4]])  # not 5: row 1, column 1
+    changed = images()
+    changed[:, :, 4:8, 4:8] = 0.0
+    assert torch.equal(tokenizer.encoder(images(), kept), tokenizer.encoder(changed, kept))
+    everything = torch.arange(16).flip(0).repeat(2, 1)
+    shuffled = tokenizer.encoder(images(), everything)
+    torch.testing.assert_close(shuffled.flip(1), tokenizer.encoder(images()), atol=1e-5, rtol=1e-4)
+
+
+def test_hidden_patches_have_one_vector_that_is_learned_and_no_divergence():
+    tokenizer = make(mask_low=0.5, mask_high=0.5, kl_weight=1.0).train()
+    latents = tokenizer.encode(images())
+    hidden = (latents.features == tokenizer.mask_latent).all(dim=2)  # (B, N)
+    assert hidden.sum(dim=1).tolist() == [8, 8]
+    assert torch.equal(latents.vectors[hidden], tokenizer.mask_latent.expand(2, 8, -1).flatten(0, 1))
+    tokenizer.decode(latents).square().sum().backward()
+    assert tokenizer.mask_latent.grad.abs().sum() > 0
+    with torch.no_grad():
+        tokenizer.mask_latent.fill_(1e3)
+    torch.manual_seed(0)
+    assert tokenizer.encode(images()).losses["kl"] < 100
+
+
+def test_without_masking_training_reads_every_patch():
+    tokenizer = make(mask_high=0.0, kl_weight=0.0).train()
+    means = tokenizer.encode(images()).features
+    assert torch.equal(means, tokenizer.eval().encode(images()).vectors)
+
+
+def test_training_reaches_every_parameter_whatever_share_is_hidden():
+    """Data parallelism waits for the gradient of each."""
+    for low in (-0.9, 0.5):
+        tokenizer = make(mask_low=low, mask_high=0.5 if low > 0 else 1e-9).train()
+        tokenizer.decode(tokenizer.encode(images())).square().sum().backward()
+        assert all(parameter.grad is not None for parameter in tokenizer.parameters())
+
+
+# --- sizes and mistakes ---------------------------------------------------------------------------
+
+
+def test_the_published_size_of_two_b_is_172_million():
+    assert round(size("B", "B") / 1e6) == 172
+
+
+def test_presets_grow_and_are_counted_apart():
+    sizes = [size(preset, preset) for preset in ("S", "B", "L", "XL")]
+    assert sizes == sorted(sizes)
+    assert size("S", "L") + size("L", "S") == sizes[0] + sizes[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"image_size": 18}, "image_size 18 is no multiple of patch_size 4"),
+        ({"encoder": {"width": 18, "depth": 1, "num_heads": 3}}, "width 18 over num_heads 3 must be a multiple of 4"),
+        ({"mask_low": 0.5, "mask_high": 0.2}, "mask_low 0.5 is above mask_high 0.2"),
+        ({"decoder": {"preset": "M"}}, "decoder.preset"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, complaint):
+    with pytest.raises(ProblemsError, match=complaint):
+        make(**options)
