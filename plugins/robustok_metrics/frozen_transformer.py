@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from robustok_blocks.hub import require_hub
-from robustok_core.draws import seeded
-from robustok_core.errors import RobustokError
+from robustok_blocks.timm_networks import timm_network
 from robustok_metrics.frozen import FrozenFeatures
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_HINT = 'set weights = "FILE" to a local copy of the weights'
-WEIGHTS_DOC = '"pretrained" (downloaded once), a local file of these weights, or "random" (for tests)'
 
 
 class FrozenTransformer(FrozenFeatures):
@@ -35,7 +27,7 @@ class FrozenTransformer(FrozenFeatures):
         super().__init__()
         self.name = name + {"pretrained": "", "random": "_random"}.get(weights, "_other")
         self.image_size = image_size
-        self.net = _network(architecture, weights, image_size)
+        self.net = timm_network(architecture, weights, image_size, where="features")
         self.width = self.net.num_features
         self.freeze()
 
@@ -67,31 +59,3 @@ class FrozenTransformer(FrozenFeatures):
         mean = images.new_tensor(IMAGENET_MEAN)[:, None, None]
         std = images.new_tensor(IMAGENET_STD)[:, None, None]
         return ((images + 1) / 2 - mean) / std
-
-
-def _network(architecture: str, weights: str, image_size: int) -> Any:
-    import timm
-
-    random = weights == "random" or torch.empty(0).is_meta
-    options: dict[str, Any] = {"num_classes": 0, "img_size": image_size, "pretrained": not random}
-    if not random and weights != "pretrained":
-        options["pretrained_cfg_overlay"] = {"file": _existing(weights)}
-    elif not random:
-        require_hub(f"timm/{architecture}", where="features", hint=_HINT)
-    try:
-        with seeded(architecture):
-            return timm.create_model(architecture, **options)
-    except Exception as error:  # the hub's client and torch raise many types; all mean that there are no weights
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _no_weights(f"the weights of {architecture} cannot be loaded: {reason}") from error
-
-
-def _existing(weights: str) -> str:
-    file = Path(weights).expanduser()
-    if not file.is_file():
-        raise _no_weights(f"there is no file {weights!r}")
-    return str(file)
-
-
-def _no_weights(what: str) -> RobustokError:
-    return RobustokError(what, where="features", hint=_HINT)
