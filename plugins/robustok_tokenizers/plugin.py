@@ -6,6 +6,7 @@ from robustok_core.hookspecs import Register, hookimpl
 from robustok_tokenizers.conv_vq import ConvVQ
 from robustok_tokenizers.kl_vae import KLVAE
 from robustok_tokenizers.mae_tok import MAETok
+from robustok_tokenizers.rae import RAE
 from robustok_tokenizers.vit_kl import ViTKL
 from robustok_tokenizers.vit_vq import ViTVQ
 
@@ -18,3 +19,4 @@ def robustok_register(register: Register) -> None:
     register("tokenizer", "kl_vae", KLVAE)
     register("tokenizer", "mae_tok", MAETok)
     register("tokenizer", "vit_kl", ViTKL)
+    register("tokenizer", "rae", RAE)

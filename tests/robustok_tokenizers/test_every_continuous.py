@@ -44,6 +44,15 @@ TOKENIZERS = {
         "encoder": {"width": 16, "depth": 1, "num_heads": 2},
         "decoder": {"width": 16, "depth": 1, "num_heads": 2},
     },
+    "rae": {
+        "image_size": 16,
+        "encoder": "test_vit",
+        "weights": "random",
+        "encoder_image_size": 32,
+        "decoder_width": 16,
+        "decoder_depth": 1,
+        "decoder_num_heads": 2,
+    },
 }
 #: Their encoder is not trained.
 FROZEN = {"rae"}

@@ -1,0 +1,168 @@
+"""The autoencoder over a frozen ViT: what it reads, what it normalises, what is trained, and its mistakes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from robustok_core import LatentSpace, RobustokError
+from robustok_core.registry import load_registry
+from robustok_tokenizers.latent_statistics import LatentStatistics
+
+TINY = {
+    "use": "rae",
+    "image_size": 16,
+    "encoder": "test_vit",
+    "weights": "random",
+    "encoder_image_size": 32,
+    "decoder_width": 16,
+    "decoder_depth": 1,
+    "decoder_num_heads": 2,
+}
+
+
+def make(**options: object):
+    torch.manual_seed(0)
+    return load_registry().build("tokenizer", {**TINY, **options})
+
+
+def images(count: int = 3, size: int = 16) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+# --- the frozen network ---------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_latents_are_the_patches_of_timms_network_before_the_scale_and_shift_of_its_last_norm():
+    import timm
+
+    tokenizer = make(image_size=32).eval()
+    net = timm.create_model("test_vit", num_classes=0, img_size=32, pretrained=False).eval()
+    weights = tokenizer.encoder.net.state_dict()
+    net.load_state_dict({**weights, "norm.weight": torch.full((64,), 3.0), "norm.bias": torch.full((64,), 0.5)})
+    pictures = images(size=32)  # its mean and deviation are 0.5: what it reads is in [-1, 1] too
+    expected = (net.forward_features(pictures)[:, 1:] - 0.5) / 3.0
+    torch.testing.assert_close(tokenizer.encode(pictures).vectors, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_network_reads_and_the_decoder_draws_the_networks_own_statistics():
+    tokenizer = make()
+    tokenizer.encoder.mean, tokenizer.encoder.std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.4)
+    read = []
+    tokenizer.encoder.net.patch_embed.register_forward_pre_hook(lambda module, given: read.append(given[0]))
+    tokenizer.encoder(images(size=32))
+    torch.testing.assert_close(tokenizer.encoder.to_images(read[0]), images(size=32))
+
+
+def test_the_encoder_stays_as_it_is_and_takes_no_gradient():
+    tokenizer = make().train()
+    assert not any(module.training for module in tokenizer.encoder.modules())
+    assert not any(parameter.requires_grad for parameter in tokenizer.encoder.parameters())
+    assert not tokenizer.encode(images()).vectors.requires_grad
+    trained = {id(parameter) for parameter in tokenizer.parameters() if parameter.requires_grad}
+    assert trained == {id(parameter) for parameter in tokenizer.decoder.parameters()}
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def batches(count: int, size: int = 8) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    scale, shift = torch.rand(5, 3, generator=generator) + 0.5, torch.randn(5, 3, generator=generator)
+    return [torch.randn(size, 5, 3, generator=generator) * scale + shift for _ in range(count)]
+
+
+def test_statistics_are_those_of_all_latents_and_of_one_standard_normal():
+    statistics = LatentStatistics(5, 3, enough=1000).train()
+    given = batches(4)
+    for latents in given:
+        statistics.observe(latents)
+    seen = torch.cat(given).double()
+    mean = seen.sum(0) / 33
+    variance = (1 + seen.square().sum(0)) / 33 - mean.square()
+    torch.testing.assert_close(statistics.mean.double(), mean, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(statistics.variance.double(), variance, atol=1e-6, rtol=1e-5)
+    assert statistics.count == 33
+
+
+def test_normalised_latents_have_mean_0_and_variance_1_at_each_token_and_channel():
+    statistics = LatentStatistics(5, 3, enough=10_000).train()
+    given = torch.cat(batches(500))
+    statistics.observe(given)
+    normal = statistics.normalise(given)
+    assert normal.mean(0).abs().max() < 0.02
+    assert (normal.std(0) - 1).abs().max() < 0.02
+    torch.testing.assert_close(statistics.restore(normal), given, atol=1e-5, rtol=1e-5)
+
+
+def test_they_stay_once_enough_images_were_seen_in_eval_mode_and_where_none_are_asked_for():
+    statistics, (first, second, third) = LatentStatistics(5, 3, enough=10).train(), batches(3)
+    statistics.observe(first)
+    statistics.observe(second)
+    kept = {name: value.clone() for name, value in statistics.state_dict().items()}
+    statistics.observe(third)
+    assert all(torch.equal(value, kept[name]) for name, value in statistics.state_dict().items())
+    for still in (LatentStatistics(5, 3, enough=10).eval(), LatentStatistics(5, 3, enough=0).train()):
+        still.observe(first)
+        assert torch.equal(still.mean, torch.zeros(5, 3))
+        assert torch.equal(still.variance, torch.ones(5, 3))
+
+
+def test_what_the_decoder_reads_does_not_depend_on_the_statistics():
+    tokenizer = make().eval()
+    before = tokenizer.decode(tokenizer.encode(images()))
+    tokenizer.statistics.mean.normal_()
+    tokenizer.statistics.variance.uniform_(0.5, 2.0)
+    torch.testing.assert_close(tokenizer.decode(tokenizer.encode(images())), before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("as_maps", [False, True])
+def test_published_statistics_can_be_loaded_and_then_stay(as_maps, tmp_path):
+    mean, variance = torch.randn(4, 64), torch.rand(4, 64) + 0.5
+    held = {"mean": mean, "var": variance}
+    if as_maps:
+        held = {name: value.T.reshape(64, 2, 2).contiguous() for name, value in held.items()}
+    save_file(held, tmp_path / "stat.safetensors")
+    tokenizer = make(statistics=str(tmp_path / "stat.safetensors")).train()
+    tokenizer.encode(images())
+    assert torch.equal(tokenizer.statistics.mean, mean)
+    assert torch.equal(tokenizer.statistics.variance, variance)
+
+
+def test_statistics_of_another_space_are_refused(tmp_path):
+    save_file({"mean": torch.zeros(5, 64), "var": torch.ones(5, 64)}, tmp_path / "stat.safetensors")
+    with pytest.raises(RobustokError, match=r"its mean is \(5, 64\), the latents are \(4, 64\)"):
+        make(statistics=str(tmp_path / "stat.safetensors"))
+    save_file({"mean": torch.zeros(4, 64)}, tmp_path / "stat.safetensors")
+    with pytest.raises(RobustokError, match="'var' is missing"):
+        make(statistics=str(tmp_path / "stat.safetensors"))
+
+
+# --- sizes and mistakes ---------------------------------------------------------------------------
+
+
+def test_the_published_encoder_gives_256_tokens_of_768_and_nothing_is_fetched_to_plan_it():
+    with torch.device("meta"):
+        tokenizer = load_registry().build("tokenizer", {"use": "rae"})
+    assert tokenizer.space == LatentSpace(kind="continuous", num_tokens=256, width=768, grid=(16, 16))
+    assert tokenizer.pixel_decoder.patch_size == 16
+    blocks = nn.ModuleList(tokenizer.pixel_decoder.blocks)
+    assert round(sum(p.numel() for p in blocks.parameters()) / 1e6) == 446
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"image_size": 15}, "image_size 15 is no multiple of 2, the side of the token grid"),
+        ({"encoder_image_size": 40}, "encoder_image_size 40 is no multiple of 16"),
+        ({"decoder_num_heads": 3}, "decoder_width 16 is no multiple of decoder_num_heads 3"),
+        ({"encoder": "vit_of_nobody"}, "vit_of_nobody cannot be loaded"),
+        ({"weights": "nowhere.pth"}, "there is no file 'nowhere.pth'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_in_one_line(options, complaint):
+    with pytest.raises(RobustokError, match=complaint):
+        make(**options)
