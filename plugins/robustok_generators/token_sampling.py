@@ -62,9 +62,7 @@ def only_top_p(logits: Tensor, p: float) -> Tensor:
 def inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
     """(B,) int64: the first code at which the cumulative distribution of logits (B, K) exceeds uniform (B,).
 
-    In float64: in float32 the sum of many small probabilities stops short of what a uniform number can be.
+    In float64: in float32 the sum of many small probabilities may stop short of what a uniform number can be.
     """
     cumulative = logits.double().softmax(dim=1).cumsum(dim=1)
-    # Below the last sum, so that a code of probability 0 is never met.
-    wanted = uniform.double()[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, wanted, right=True)[:, 0]
+    return torch.searchsorted(cumulative, uniform.double()[:, None], right=True)[:, 0]
