@@ -86,6 +86,12 @@ class SomeImages(Images):
         return self._images.load(self._rows[torch.as_tensor(indices, dtype=torch.int64)].tolist(), draws)
 
 
+def balanced_halves(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The places (m,) int64 of labels (n,), in two halves that hold each class equally often, to within one."""
+    by_class = labels.argsort(stable=True)
+    return by_class[0::2].sort().values, by_class[1::2].sort().values
+
+
 class Comparison:
     """Measures tokenizers that share their latents. Use `results` first, then `best` and `draw`.
 
@@ -101,8 +107,7 @@ class Comparison:
         self._tokenizers: dict[str, Tokenizer] = {}
         self._selection: dict[str, float] = {}
         held_out = context.dataset().validation
-        order = class_balanced_order(held_out.labels)
-        halves = (SomeImages(held_out, order[0::2].sort().values), SomeImages(held_out, order[1::2].sort().values))
+        halves = [SomeImages(held_out, rows) for rows in balanced_halves(held_out.labels)]
         self._chosen_on, self._reported_on = (self._population(half, "held-out images") for half in halves)
 
     def results(self, before: Tokenizer, after: Mapping[float, Tokenizer]) -> dict[str, float]:
