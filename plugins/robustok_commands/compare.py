@@ -89,11 +89,12 @@ def _directions(registry: Any) -> Mapping[str, bool]:
 
 def _better(name: str, directions: Mapping[str, bool]) -> bool | None:
     """Whether higher is better for "STAGE/NAME" or "STAGE/NAME_FEATURES", None where nobody says."""
+    from robustok_blocks.directions import higher_is_better
+
     result = name.rpartition("/")[2]
     if result.endswith(_BESIDE):
         return None
-    known = [key for key in directions if result == key or result.startswith(f"{key}_")]
-    return directions[max(known, key=len)] if known else None
+    return higher_is_better(result, directions)
 
 
 def _cells(values: list[float | None], higher_is_better: bool | None) -> list[str]:

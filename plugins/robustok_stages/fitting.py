@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
 from robustok_blocks.sampling import sampling_options
@@ -18,6 +19,9 @@ from robustok_core.interfaces import Generator, Guidance, Tokenizer
 from robustok_core.latents import LatentSpace
 from robustok_core.stages import COMPONENT_FILE, StageContext
 from robustok_stages.latent_cache import INDEX
+
+#: Makes of an error the same one, said of the option that the keys lead to.
+_Say = Callable[..., RobustokError]
 
 
 def check_tokenizer(context: StageContext) -> Tokenizer:
@@ -122,11 +126,7 @@ def read_sampling(context: StageContext, factory: type[Generator], table: Mappin
     Raises:
         ProblemsError: every mistake, with its place in the recipe.
     """
-
-    def say(path: KeyPath, what: str, hint: str | None) -> RobustokError:
-        return said_of(context, RobustokError(what, hint=hint), *keys, *map(str, path))
-
-    return sampling_options(factory, table, say)
+    return _read_sampling(factory, table, lambda error, *more: said_of(context, error, *keys, *more))
 
 
 def check_sampling(context: StageContext, guidance: Guidance, table: Mapping[str, Any], *keys: str) -> None:
@@ -135,12 +135,37 @@ def check_sampling(context: StageContext, guidance: Guidance, table: Mapping[str
     Args:
         guidance, table: the options `guidance` and `sampling` of this stage, or of its option `keys`.
     """
+    _check_sampling(context, guidance, table, lambda error, *more: said_of(context, error, *keys, *more))
+
+
+def check_post_trainer(context: StageContext) -> None:
+    """As `check_sampling`, of the options `guidance` and `sampling` of [post_trainer], where it has them."""
+    config = context.recipe.tables["post_trainer"].config
+    options = {option.name for option in attrs.fields(type(config))}
+    guidance = config.guidance if "guidance" in options else Guidance()
+    table = config.sampling if "sampling" in options else {}
+
+    def say(error: RobustokError, *keys: str) -> RobustokError:
+        what, place = ".".join(("post_trainer", *keys)), context.recipe.source.place(("post_trainer", *keys))
+        return RobustokError(f"{what}: {error.what}", where=place, hint=error.hint)
+
+    _check_sampling(context, guidance, table, say)
+
+
+def _read_sampling(factory: type[Generator], table: Mapping[str, Any], say: _Say) -> Any:
+    def say_option(path: KeyPath, what: str, hint: str | None) -> RobustokError:
+        return say(RobustokError(what, hint=hint), *map(str, path))
+
+    return sampling_options(factory, table, say_option)
+
+
+def _check_sampling(context: StageContext, guidance: Guidance, table: Mapping[str, Any], say: _Say) -> None:
     factory = generator_class(context)
     if factory is not None:
-        read_sampling(context, factory, table, *keys, "sampling")
+        _read_sampling(factory, table, lambda error, *path: say(error, "sampling", *path))
     generator = sketch_generator(context)
     if generator is not None:
         try:
             generator.check_guidance(guidance)
         except RobustokError as error:
-            raise said_of(context, error, *keys, "guidance", "scale") from error
+            raise say(error, "guidance", "scale") from error

@@ -15,22 +15,24 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.directions import higher_is_better
 from robustok_blocks.latent_arrays import from_array, to_array
 from robustok_blocks.picture import save_rows
-from robustok_blocks.populations import ImagePopulation, SharedFeatures, gather_shares
+from robustok_blocks.populations import ImagePopulation, SharedFeatures, gather_shares, singular_note
 from robustok_blocks.sampling import DrawnImages, draw, generate, labels_of
 from robustok_core.artifacts import fingerprint_of
 from robustok_core.config import components
 from robustok_core.distributed import rank, world_size
 from robustok_core.draws import Draws, derive_seed
+from robustok_core.errors import RobustokError
 from robustok_core.images import to_uint8
 from robustok_core.interfaces import Generator, Guidance, ImageBatch, Images, LatentBatch, PostTrainer, Tokenizer
 from robustok_core.latents import Latents
 from robustok_core.loading import class_balanced_order
 from robustok_core.stages import StageContext
-from robustok_stages.fitting import read_sampling
+from robustok_stages.fitting import read_sampling, said_of
 from robustok_stages.pair_store import split_of
-from robustok_stages.tokenizer_pass import measure_tokenizer
+from robustok_stages.tokenizer_pass import measure_tokenizer, started_metrics
 
 BEFORE = "before"
 
@@ -92,6 +94,30 @@ def balanced_halves(labels: Tensor) -> tuple[Tensor, Tensor]:
     return by_class[0::2].sort().values, by_class[1::2].sort().values
 
 
+def check_comparison(context: StageContext, config: CompareConfig, generator: Generator, tokenizer: Tokenizer) -> None:
+    """Refuses before the training what could not be measured after it, and says where samples are too few.
+
+    Raises:
+        RobustokError: the generator cannot be sampled so, a metric does not fit the tokenizer, or a network of one
+            cannot be had.
+    """
+    try:
+        generator.check_guidance(config.guidance)
+    except RobustokError as error:
+        raise said_of(context, error, "compare", "guidance", "scale") from error
+    read_sampling(context, type(generator), config.sampling, "compare", "sampling")
+    networks = SharedFeatures(context.device)
+    started_metrics(context, tokenizer, config.tokenizer_metrics, networks=networks, limit=config.limit)
+    halves = balanced_halves(context.dataset().validation.labels)
+    count = min(config.num_samples, *map(len, halves))
+    judges = [
+        (spec, networks(spec.config.features)) for spec in config.metrics.values() if hasattr(spec.config, "features")
+    ]
+    widths = {network.width for spec, network in judges if spec.name == "frechet"}
+    for note in filter(None, (singular_note(count, width) for width in sorted(widths))):
+        context.say(f"{context.stage}: {note}")
+
+
 class Comparison:
     """Measures tokenizers that share their latents. Use `results` first, then `best` and `draw`.
 
@@ -130,7 +156,7 @@ class Comparison:
         return results
 
     def best(self, sigmas: Sequence[float]) -> float:
-        """The sigma below 1 whose first sample metric is the lowest on the selection half, unguided; 1 if alone."""
+        """The sigma below 1 whose first sample metric is the best on the selection half, unguided; 1 if alone."""
         below = [sigma for sigma in sigmas if sigma < 1.0] or list(sigmas)
         return min(below, key=lambda sigma: self._selection[split_of(sigma)])
 
@@ -143,7 +169,8 @@ class Comparison:
                 found = metric.compute(pictures, self._reported_on)
                 results |= {prefix + name: value for name, value in found.items()}
                 if number == 0 and not prefix:
-                    self._selection[arm] = next(iter(metric.compute(pictures, self._chosen_on).values()))
+                    result, value = next(iter(metric.compute(pictures, self._chosen_on).items()))
+                    self._selection[arm] = -value if higher_is_better(result, metric.higher_is_better) else value
         return results
 
     @cached_property

@@ -7,8 +7,9 @@ same order and the same noise. Sigma = 1 is the control: fine-tuning on clean la
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from robustok_blocks.latent_fingerprint import latent_fingerprint
 from robustok_blocks.sampling import check_fits
 from robustok_core import checkpoint
 from robustok_core.artifacts import find_artifact
-from robustok_core.config import components
+from robustok_core.config import Spec, components
 from robustok_core.draws import seeded
 from robustok_core.engine import Trainer, TrainingConfig, load_learned
 from robustok_core.errors import RobustokError, RunError
@@ -33,7 +34,8 @@ from robustok_core.stages import COMPONENT_FILE, StageContext, load_component, s
 from robustok_stages.decoder_training import DecoderTask
 from robustok_stages.fitting import check_sampling, check_size, said_of
 from robustok_stages.pair_store import PairRows, sigmas_of, split_of
-from robustok_stages.post_evaluation import CompareConfig, Comparison
+from robustok_stages.post_evaluation import CompareConfig, Comparison, check_comparison
+from robustok_stages.train_tokenizer import TrainTokenizerConfig
 
 OPPONENTS = "opponents.safetensors"
 
@@ -85,23 +87,37 @@ class PostTrain(Stage):
         load = context.recipe.load.get("tokenizer")
         if load is not None and load.importer is None:
             self._check_opponents(context, find_artifact(Path(load.path), "tokenizer"))
-        elif load is not None and self.config.discriminator == "reuse" and self._has_opponents():
-            raise said_of(context, _no_opponents(Path(load.path)), "discriminator")
+        elif load is not None and self._reused():
+            raise said_of(context, _no_opponents(load.path), "discriminator")
+        elif load is None:
+            self._check_losses(context)
 
-    def _has_opponents(self) -> bool:
-        with torch.device("meta"):
-            return any(spec.build().opponent is not None for spec in self.config.losses.values())
+    def _check_losses(self, context: StageContext) -> None:
+        """Main training, where it is a stage of this recipe, will leave every discriminator that is to be reused."""
+        stages = itertools.takewhile(lambda stage: stage.name != context.stage, context.recipe.stages)
+        makers = [stage for stage in stages if "tokenizer" in stage.spec.factory.makes]
+        if not makers or not isinstance(makers[-1].spec.config, TrainTokenizerConfig):
+            return
+        left, reused = _with_opponents(makers[-1].spec.config.losses), self._reused()
+        if reused and not left:
+            raise said_of(context, _no_opponents(f"the tokenizer of stage {makers[-1].name!r}"), "discriminator")
+        for name in reused:
+            if name not in left:
+                raise _other_name(context, name, left)
+
+    def _reused(self) -> list[str]:
+        """The losses whose discriminators go on."""
+        return _with_opponents(self.config.losses) if self.config.discriminator == "reuse" else []
 
     def _check_opponents(self, context: StageContext, tokenizer: Path) -> None:
-        reused = self.config.discriminator == "reuse" and self._has_opponents()
-        if reused and not (tokenizer / OPPONENTS).is_file():
-            raise said_of(context, _no_opponents(tokenizer), "discriminator")
+        if self._reused() and not (tokenizer / OPPONENTS).is_file():
+            raise said_of(context, _no_opponents(str(tokenizer)), "discriminator")
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains every arm, compares them with what was before, keeps one."""
         before: Tokenizer = context.load("tokenizer")
         check_size(before, context)
-        check_fits(context.load("generator"), context.inputs["generator"], before)
+        self._check_generator(context, before)
         self._check_opponents(context, context.inputs["tokenizer"])
         sigmas = sigmas_of(context.inputs["pairs"])
         if self.config.keep is not None and self.config.keep not in sigmas:
@@ -113,6 +129,11 @@ class PostTrain(Stage):
         kept = self.config.keep if self.config.keep is not None else comparison.best(sigmas)
         self._leave(context, folders, kept, comparison)
         return {**results, "kept_sigma": kept}
+
+    def _check_generator(self, context: StageContext, tokenizer: Tokenizer) -> None:
+        generator = context.load("generator")
+        check_fits(generator, context.inputs["generator"], tokenizer)
+        check_comparison(context, self.config.compare, generator, tokenizer)
 
     def _arm(self, context: StageContext, sigma: float) -> Path:
         """The folder of the tokenizer that was trained on the pairs of a sigma; trains it where it is not there."""
@@ -152,9 +173,7 @@ class PostTrain(Stage):
         for name, opponent in task.opponents.items():
             module = checkpoint.part(held, f"module/{name}/")
             if not module:
-                known = sorted({key.split("/")[1] for key in held})
-                what = f"main training has no opponent of a loss {name!r}; it has of {', '.join(known)}"
-                raise said_of(context, RobustokError(what, hint="give the loss the same name"), "losses", name)
+                raise _other_name(context, name, sorted({key.split("/")[1] for key in held}))
             load_learned(opponent, module, str(file))
             trainer.adopt_optimizer_state(f"{name}_opponent", checkpoint.part(held, f"optimizer/{name}/"))
 
@@ -190,6 +209,17 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfile(file, target / file.name)
 
 
-def _no_opponents(tokenizer: Path) -> RobustokError:
+def _with_opponents(losses: Mapping[str, Spec]) -> list[str]:
+    """The names of the losses that have a discriminator."""
+    with torch.device("meta"):
+        return [name for name, spec in losses.items() if spec.build().opponent is not None]
+
+
+def _other_name(context: StageContext, name: str, known: Sequence[str]) -> RobustokError:
+    what = f"main training has no opponent of a loss {name!r}; it has of {', '.join(known)}"
+    return said_of(context, RobustokError(what, hint="give the loss the same name"), "losses", name)
+
+
+def _no_opponents(tokenizer: str) -> RobustokError:
     hint = 'set discriminator = "fresh" and a later `start` of the term: the stage then trains one first'
     return RobustokError(f"{tokenizer} comes without a discriminator that could be reused", hint=hint)

@@ -17,6 +17,30 @@ from robustok_core.progress import StepProgress
 from robustok_core.stages import StageContext
 
 
+def started_metrics(
+    context: StageContext,
+    tokenizer: Tokenizer,
+    metrics: Mapping[str, Spec],
+    *,
+    networks: SharedFeatures,
+    limit: int | None,
+) -> list[Metric]:
+    """Metrics at the beginning of a pass; arguments and what they raise: as of `measure_tokenizer`."""
+    images = context.dataset().validation
+    shared = EvaluationContext(
+        tokenizer=tokenizer,
+        source=images.fingerprint,
+        num_images=min(len(images), limit or len(images)),
+        cache=context.cache,
+        share_features=networks,
+        device=context.device,
+    )
+    built: list[Metric] = [spec.build() for spec in metrics.values()]
+    for metric in built:
+        metric.start(shared)
+    return built
+
+
 @torch.no_grad()
 def measure_tokenizer(
     context: StageContext,
@@ -35,20 +59,13 @@ def measure_tokenizer(
         tokenizer: in eval mode. metrics: by name. networks: shared with whatever else the stage measures.
         limit: only the first images of `class_balanced_order`. batch_size: images at once on each process.
         workers: processes that load images.
+
+    Raises:
+        RobustokError: a metric does not fit the tokenizer, or its network cannot be had.
     """
     images = context.dataset().validation
     count = min(len(images), limit or len(images))
-    shared = EvaluationContext(
-        tokenizer=tokenizer,
-        source=images.fingerprint,
-        num_images=count,
-        cache=context.cache,
-        share_features=networks,
-        device=context.device,
-    )
-    built: list[Metric] = [spec.build() for spec in metrics.values()]
-    for metric in built:
-        metric.start(shared)
+    built = started_metrics(context, tokenizer, metrics, networks=networks, limit=limit)
     batches = evaluation_batches(
         images, batch_size=batch_size, rank=rank(), world=world_size(), limit=limit, workers=workers
     )

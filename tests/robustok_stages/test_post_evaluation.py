@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
+from attrs import frozen
 
+from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
+from robustok_core.interfaces import SampleMetric
 from robustok_core.loading import epoch_order
 from robustok_stages.post_evaluation import balanced_halves
 
@@ -17,3 +22,63 @@ def test_both_halves_of_the_held_out_images_hold_every_class(classes, each):
     assert abs(len(halves[0]) - len(halves[1])) <= 1
     first, second = (torch.bincount(labels[rows], minlength=classes) for rows in halves)
     assert int((first - second).abs().max()) <= 1
+
+
+@frozen(kw_only=True)
+class BrightnessConfig:
+    """No options."""
+
+
+class Brightness(SampleMetric):
+    """How bright the samples are, more is better; no network looks at them."""
+
+    Config = BrightnessConfig
+    higher_is_better: ClassVar = {"brightness": True}
+
+    def __init__(self, config):
+        pass
+
+    def compute(self, samples, reference):
+        return {"brightness": float(samples.images.pixels.float().mean())}
+
+
+def later(generated, tmp_path, **post_train):
+    """The recipe of a post-training on the tokenizer and the generator of a run before."""
+    table, folder = generated
+    table = {key: table[key] for key in ("run", "data")} | {
+        "post_trainer": {"use": "decoder", "sampling": {"steps": 1}}
+    }
+    table["run"] = {**table["run"], "name": "later"}
+    table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
+    compare = {"num_samples": 20, "guidance": {"scale": 1.0}, "metrics": {"b": {"use": "brightness"}}, "pictures": 2}
+    compare |= {"tokenizer_metrics": {"psnr": {"use": "psnr"}}} | post_train.pop("compare", {})
+    table["stage"] = [
+        {"use": "make_pairs", "sigma": [0.9, 0.5], "num_pairs": 16, "control": False},
+        {"use": "post_train", "epochs": 2, "batch_size": 16, "compare": compare, **post_train},
+    ]
+    registry = load_registry()
+
+    class Plugin:
+        @hookimpl
+        def robustok_register(self, register):
+            register("sample_metric", "brightness", Brightness)
+
+    assert registry.add_plugin(Plugin(), "brightness").error is None
+    return lambda: run(Recipe.from_table(table), registry=registry, out=tmp_path)
+
+
+def test_the_sigma_to_keep_is_the_highest_where_a_metric_says_that_higher_is_better(generated, tmp_path):
+    results = later(generated, tmp_path, optimizer={"learning_rate": 1e-2})()
+    values = {sigma: results[f"post_train/sigma{sigma}_brightness"] for sigma in (0.9, 0.5)}
+    assert values[0.9] != values[0.5]
+    assert results["post_train/kept_sigma"] == max(values, key=values.get)
+
+
+def test_what_cannot_be_measured_is_refused_before_an_arm_is_trained(generated, tmp_path):
+    metrics = {"pfd": {"use": "pfid", "deltas": [10**6]}}
+    with pytest.raises(RobustokError):
+        later(generated, tmp_path, compare={"tokenizer_metrics": metrics})()
+    lines = (
+        (tmp_path / "later" / "metrics.jsonl").read_text() if (tmp_path / "later" / "metrics.jsonl").exists() else ""
+    )
+    assert "post_train" not in lines

@@ -195,6 +195,35 @@ def test_a_missing_discriminator_is_said_before_anything_is_trained(generated, t
     assert not (tmp_path / "later").exists()
 
 
+def test_a_discriminator_that_main_training_will_not_leave_is_said_before_main_training(generation_recipe, tmp_path):
+    table = with_post_training(generation_recipe())
+    table["stage"][0]["losses"] = {"reconstruction": {"use": "reconstruction"}}
+    assert "without a discriminator that could be reused" in refused(table, tmp_path)
+    table["stage"][0]["losses"] = {"reconstruction": {"use": "reconstruction"}, "gan": LOSSES["adversarial"]}
+    said = refused(table, tmp_path)
+    assert "main training has no opponent of a loss 'adversarial'; it has of gan" in said
+    assert "stage.post_train.losses.adversarial" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"guidance": {"scale": 2.0}}, "post_trainer.guidance.scale: guidance of scale 2 needs a generator"),
+        ({"sampling": {"stops": 2}}, "post_trainer.sampling.stops"),
+    ],
+)
+def test_pairs_that_the_generator_cannot_make_are_refused_before_it_is_trained(
+    generation_recipe, tmp_path, options, said
+):
+    table = with_post_training(generation_recipe())
+    table["generator"]["label_dropout"] = 0.0
+    table["stage"][-1]["compare"]["guidance"] = {"scale": 1.0}
+    table["post_trainer"] |= options
+    assert said in refused(table, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_fresh_discriminator_needs_none(generated, tmp_path):
     table, folder = generated
     table = with_post_training(
