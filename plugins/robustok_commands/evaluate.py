@@ -47,24 +47,23 @@ def evaluate(
     The reference may also hold statistics (mu, sigma) of the published Inception's features, as ADM's do.
     `features.KEY` sets options of the network: --set features.weights=FILE.
     """
-    import torch
     from rich.console import Console
 
     from robustok_blocks.populations import SharedFeatures, open_population
+    from robustok_commands.trained import device_called, refuse_existing
     from robustok_core.cli.tables import print_results
-    from robustok_core.errors import RobustokError
     from robustok_core.files import write_json
     from robustok_core.recipe_source import parse_override
     from robustok_core.registry import load_registry
 
-    if out is not None and out.exists():
-        raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new file")
+    if out is not None:
+        refuse_existing(out)
     console = Console()
     registry = load_registry()
     options = _options(dict(parse_override(change) for change in changes))
     network = registry.spec("features", {"use": features, **options.pop("features", {})})
     chosen = _build(registry, metrics or _STANDARD, network, options)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = device_called(device)
     networks = SharedFeatures(place)
     populate = partial(
         open_population, networks=networks, device=place, batch_size=batch_size, workers=workers, console=console

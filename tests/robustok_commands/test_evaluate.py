@@ -152,3 +152,7 @@ def test_statistics_alone_give_no_precision_and_are_refused_for_other_features(c
 )
 def test_mistakes_are_one_message(refused: Callable[..., str], arguments: tuple[str, ...], reason: str) -> None:
     assert reason in refused(*arguments)
+
+
+def test_device_that_is_not_there_is_refused(refused: Callable[..., str]) -> None:
+    assert "there is no device 'gpu' here" in refused("samples.npz", "real.npz", *SMALL, "--device", "gpu")
