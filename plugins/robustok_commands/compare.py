@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-_NUMBER = "_num_images"
+#: How many images a result depends on: samples, and real ones where they are counted apart.
+_NUMBERS = ("_num_images", "_num_reference_images")
 #: What stands beside a result and is none itself.
-_BESIDE = ("_num_images", "_num_reference_images", "_num_cells", "_deltas_scaled_from", "_std")
+_BESIDE = (*_NUMBERS, "_num_cells", "_deltas_scaled_from", "_std")
 
 
 @click.command()
@@ -68,11 +69,12 @@ def _read(run: Path) -> dict[str, float]:
 def _unequal(found: list[dict[str, float]]) -> list[tuple[str, float, float]]:
     """Results that stand beside different numbers of images, with two of the numbers."""
     unequal = []
-    for key in dict.fromkeys(name for results in found for name in results if name.endswith(_NUMBER)):
+    for key in dict.fromkeys(name for results in found for name in results if name.endswith(_NUMBERS)):
         numbers = [results[key] for results in found if key in results]
         other = next((number for number in numbers if number != numbers[0]), None)
         if other is not None:
-            unequal.append((key.removesuffix(_NUMBER), numbers[0], other))
+            ending = next(ending for ending in _NUMBERS if key.endswith(ending))
+            unequal.append((key.removesuffix(ending), numbers[0], other))
     return unequal
 
 

@@ -117,3 +117,13 @@ def test_mistakes_are_one_message(command: Command, arguments: tuple[str, ...], 
     assert code == 2
     assert reason in errors
     assert errors.count("error: ") == 1
+
+
+def test_unequal_numbers_of_real_images_are_refused_too(command: Command) -> None:
+    counts = {"eval__precision_dino_num_images": 50.0, "eval__precision_dino_num_reference_images": 100.0}
+    leave("one", eval__precision_dino=0.7, **counts)
+    leave("two", eval__precision_dino=0.8, **{**counts, "eval__precision_dino_num_reference_images": 200.0})
+    code, _, said = command("one", "two")
+    assert code == 2
+    assert "eval/precision_dino was measured with 100 images and with 200" in said
+    assert "eval/precision_dino " not in command("one", "two", "--skip-unequal")[1]
