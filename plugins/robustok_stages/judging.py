@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from robustok_blocks.image_sets import open_images, reference_moments
 from robustok_blocks.populations import ImagePopulation, SharedFeatures, open_population, singular_note
 from robustok_core.config import Spec
 from robustok_core.errors import RobustokError
@@ -16,7 +17,7 @@ DATA_SPLITS = ("validation", "train")
 
 
 def check_reference(context: StageContext, reference: str, *keys: str) -> None:
-    """Refuses a reference that is not there, before anything runs.
+    """Refuses a reference that is not there, or a file that holds neither images nor statistics, before anything runs.
 
     Args:
         reference: the value of this stage's option `keys`.
@@ -27,6 +28,12 @@ def check_reference(context: StageContext, reference: str, *keys: str) -> None:
     if reference not in DATA_SPLITS and not Path(reference).expanduser().exists():
         what = f"{reference!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
         raise said_of(context, RobustokError(what), *keys)
+    if reference not in DATA_SPLITS and (file := Path(reference).expanduser()).is_file():
+        try:
+            if reference_moments(file) is None:
+                open_images(file)
+        except RobustokError as error:
+            raise said_of(context, RobustokError(str(error)), *keys) from error
 
 
 class Judge:

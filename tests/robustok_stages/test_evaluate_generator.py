@@ -149,3 +149,11 @@ def test_a_reference_that_is_not_there_is_refused_before_anything_is_written(eva
     with pytest.raises(RobustokError, match=r"stage.evaluate_generator.reference: 'valid' is neither 'validation' nor"):
         evaluated(evaluation(reference="valid"), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reference_file_of_something_else_is_refused_before_anything_is_written(evaluation, tmp_path):
+    file = tmp_path / "floats.npz"
+    np.savez(file, arr_0=np.zeros((4, 8, 8, 3), np.float32))
+    with pytest.raises(RobustokError, match=r"stage.evaluate_generator.reference: .*images must be uint8"):
+        evaluated(evaluation(reference=str(file)), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
