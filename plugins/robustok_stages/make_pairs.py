@@ -60,6 +60,11 @@ class MakePairsConfig:
         default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
     )
 
+    def __attrs_post_init__(self) -> None:
+        names = [split_of(sigma) for sigma in self.sigmas]
+        if len(set(names)) < len(names):
+            raise ValueError("two values of sigma differ by less than the 6 digits that tell their pairs apart")
+
     @property
     def sigmas(self) -> list[float]:
         """All sigmas, each once, the control's among them."""

@@ -70,7 +70,7 @@ class PairRows(Rows):
             what = "these pairs were made of other images than the training images of [data]"
             raise RobustokError(what, where=str(folder), hint="use the [data] of the run that made them")
         self._latents = LatentRows(folder, split_of(sigma), tokenizer=tokenizer)
-        self._rows = torch.from_numpy(np.load(folder / ROWS, allow_pickle=False))
+        self._rows = _read_rows(folder / ROWS, len(self._latents), len(images))
         self._images = images
 
     @property
@@ -86,3 +86,15 @@ class PairRows(Rows):
         pairs = self._latents.load(indices)
         images = self._images.load(self._rows[pairs.indices].tolist())
         return PairBatch(images=images.images, labels=pairs.labels, indices=pairs.indices, latents=pairs.latents)
+
+
+def _read_rows(file: Path, count: int, images: int) -> torch.Tensor:
+    """(count,) int64 in [0, images)."""
+    try:
+        rows = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RobustokError(f"the images of the pairs cannot be read: {error}", where=str(file)) from error
+    if rows.shape != (count,) or rows.dtype != np.int64 or rows.min() < 0 or rows.max() >= images:
+        what = f"expected the places of {count} images among {images}, found {rows.dtype} {rows.shape}"
+        raise RobustokError(what, where=str(file), hint="make the pairs again with the stage `make_pairs`")
+    return torch.from_numpy(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from robustok_core.artifacts import find_artifact
 from robustok_core.errors import Interrupted
 from robustok_core.files import read_json, read_tensors
 from robustok_core.stages import load_component
+from robustok_stages.pair_store import PairRows
 
 LOSSES = {
     "reconstruction": {"use": "reconstruction"},
@@ -238,6 +240,29 @@ def test_a_fresh_discriminator_needs_none(generated, tmp_path):
 def test_sigma_outside_of_0_to_1_is_refused(generation_recipe, tmp_path):
     table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 1.5]})
     assert "stage.make_pairs.sigma" in refused(table, tmp_path)
+
+
+def test_sigmas_that_would_share_their_files_are_refused(generation_recipe, tmp_path):
+    table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 0.50000001]})
+    assert "two values of sigma differ by less than the 6 digits" in refused(table, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "fewer", "beyond", "missing"])
+def test_pairs_whose_images_cannot_be_told_are_refused(trained, tmp_path, damage):
+    table, folder = trained
+    registry = load_registry()
+    pairs = shutil.copytree(artifact(folder, "pairs", "make_pairs"), tmp_path / "pairs")
+    rows, file = np.load(pairs / "rows.npy"), pairs / "rows.npy"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-8])
+    elif damage == "missing":
+        file.unlink()
+    else:
+        np.save(file, rows[:-1] if damage == "fewer" else rows + 10**6)
+    tokenizer = load_component(registry, artifact(folder, "tokenizer", "train_tokenizer"))
+    images = registry.build("dataset", table["data"]).train
+    with pytest.raises(RobustokError, match="images"):
+        PairRows(pairs, 0.5, images, tokenizer=latent_fingerprint(tokenizer))
 
 
 def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, generation_recipe, tmp_path):
