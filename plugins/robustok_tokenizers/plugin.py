@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robustok_core.hookspecs import Register, hookimpl
 from robustok_tokenizers.conv_vq import ConvVQ
+from robustok_tokenizers.diffusers_vae import DiffusersVAE
 from robustok_tokenizers.kl_vae import KLVAE
 from robustok_tokenizers.mae_tok import MAETok
 from robustok_tokenizers.rae import RAE
@@ -20,3 +21,4 @@ def robustok_register(register: Register) -> None:
     register("tokenizer", "mae_tok", MAETok)
     register("tokenizer", "vit_kl", ViTKL)
     register("tokenizer", "rae", RAE)
+    register("tokenizer", "diffusers_vae", DiffusersVAE)

@@ -53,11 +53,29 @@ TOKENIZERS = {
         "decoder_depth": 1,
         "decoder_num_heads": 2,
     },
+    "diffusers_vae": {"image_size": 16},
 }
 #: Their encoder is not trained.
 FROZEN = {"rae"}
 every = pytest.mark.parametrize("name", TOKENIZERS)
 PERTURBATIONS = [{"use": "gaussian"}, {"use": "gaussian", "scale": "relative"}, {"use": "interpolate", "tau": 0.3}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def saved_autoencoder(tmp_path_factory) -> None:
+    """An AutoencoderKL with random weights, as diffusers saves it."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vae")
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        scaling_factor=0.5,
+    ).save_pretrained(folder)
+    TOKENIZERS["diffusers_vae"]["source"] = str(folder)
 
 
 def make(name: str) -> Tokenizer:

@@ -1,0 +1,195 @@
+"""Autoencoders of diffusers, off the shelf: AutoencoderKL (continuous) and VQModel (discrete).
+
+Latents of an AutoencoderKL are in the units that its diffusion models see, (z - shift_factor) scaling_factor;
+those of a VQModel are codewords as they are. A VQModel keeps its own codebook, trained by gradient alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import field, frozen, validators
+from einops import rearrange
+from torch import Tensor, nn
+
+from robustok_blocks.hub import require_hub
+from robustok_blocks.straight_through import straight_through
+from robustok_core.errors import RobustokError
+from robustok_core.interfaces import Quantizer, Tokenizer
+from robustok_core.latents import Latents, LatentSpace
+from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
+
+_WHERE = "tokenizer.source"
+_KINDS = ("AutoencoderKL", "VQModel")
+_COMMITMENT = 0.25
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@frozen(kw_only=True)
+class DiffusersVAEConfig:
+    """Options of `diffusers_vae`."""
+
+    source: str = field(
+        metadata={
+            "doc": "a folder that diffusers saved, or a repository of the hub; its config.json is read whenever the "
+            "tokenizer is built, its weights the first time"
+        }
+    )
+    subfolder: str = field(default="", metadata={"doc": 'the part of a pipeline that holds it: "vae"'})
+    image_size: int = field(
+        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
+    )
+    kl_weight: float = kl_weight_field()
+
+
+class DiffusersVAE(Tokenizer):
+    """The parts of a diffusers autoencoder behind our interface; its tokens are the places of its latent map."""
+
+    Config = DiffusersVAEConfig
+
+    def __init__(self, config: DiffusersVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = config.image_size
+        model = _model(config)
+        factor = 2 ** (len(model.config["block_out_channels"]) - 1)
+        if config.image_size % factor:
+            raise RobustokError(
+                f"image_size {config.image_size} is no multiple of {factor}, the side of a token of {config.source}",
+                where="tokenizer.image_size",
+            )
+        self.side = side = config.image_size // factor
+        self.encoder, self.pixel_decoder = model.encoder, model.decoder
+        self.quant_conv = model.quant_conv or nn.Identity()
+        self.post_quant_conv = model.post_quant_conv or nn.Identity()
+        self.quantizer = _quantizer(model)
+        self.scale = 1.0 if self.quantizer is not None else model.config["scaling_factor"]
+        self.shift = 0.0 if self.quantizer is not None else model.config.get("shift_factor") or 0.0
+        self.space = LatentSpace(
+            kind="continuous" if self.quantizer is None else "discrete",
+            num_tokens=side * side,
+            width=model.config["latent_channels"] if self.quantizer is None else self.quantizer.width,
+            codebook_size=None if self.quantizer is None else self.quantizer.codebook_size,
+            grid=(side, side),
+        )
+
+    def encode(self, images: Tensor) -> Latents:
+        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior's means, or what is quantized."""
+        hidden = rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b (h w) d")
+        if self.quantizer is not None:
+            return self.quantizer.quantize(hidden)
+        found = posterior_latents(hidden, training=self.encoder.training, kl_weight=self.config.kl_weight)
+        assert found.vectors is not None
+        assert found.features is not None
+        return found.evolve(vectors=self._scaled(found.vectors), features=self._scaled(found.features))
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        return (vectors - self.shift) * self.scale
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """Images (B, 3, H, W), not clamped, from vectors (B, N, D)."""
+        hidden = rearrange(vectors / self.scale + self.shift, "b (h w) d -> b d h w", h=self.side)
+        return self.pixel_decoder(self.post_quant_conv(hidden))
+
+    @property
+    def decoder(self) -> nn.ModuleList:
+        """The 1x1 convolution behind the latents, where there is one, and the decoder."""
+        return nn.ModuleList([self.post_quant_conv, self.pixel_decoder])
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weight of the convolution that draws the pixels."""
+        return self.pixel_decoder.get_parameter("conv_out.weight")
+
+
+class OwnCodebook(Quantizer):
+    """The codebook of a VQModel (K, D): nearest codeword by L2, straight-through, codebook and commitment losses."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.codebook_size, self.width = embedding.num_embeddings, embedding.embedding_dim
+        self.embedding = embedding.weight
+
+    def quantize(self, z: Tensor) -> Latents:
+        codes = self.nearest(z.detach().flatten(0, 1), 1).view(z.shape[:2])
+        codewords, z = self.lookup(codes), z.float()
+        losses = {}
+        if self.training:
+            losses = {
+                "codebook": (codewords - z.detach()).square().mean(),
+                "commitment": _COMMITMENT * (codewords.detach() - z).square().mean(),
+            }
+            codewords = straight_through(z, codewords)
+        return Latents(vectors=codewords, codes=codes, features=z, losses=losses)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        return nn.functional.embedding(codes, self.embedding)
+
+    @property
+    def codebook(self) -> Tensor:
+        return self.embedding
+
+
+def _quantizer(model: Any) -> OwnCodebook | None:
+    """The quantizer of a VQModel, None of an AutoencoderKL."""
+    if type(model).__name__ == "AutoencoderKL":
+        return None
+    return OwnCodebook(model.quantize.embedding)
+
+
+def _model(config: DiffusersVAEConfig) -> Any:
+    """The diffusers model with its weights; on the meta device without."""
+    try:
+        import diffusers
+    except ImportError as error:
+        hint = 'pip install "robustok[diffusers]"'
+        raise RobustokError("diffusers_vae needs the package diffusers", where="tokenizer.use", hint=hint) from error
+    source, options = _found(diffusers, config)
+    try:
+        table: Mapping[str, Any] = diffusers.AutoencoderKL.load_config(source, **options)
+        cls = getattr(diffusers, _supported(table, config.source))
+        if torch.empty(0).is_meta:
+            return cls.from_config(table)
+        return cls.from_pretrained(source, **options, torch_dtype=torch.float32)
+    except (OSError, ValueError) as error:  # what diffusers makes of missing, damaged and foreign files
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RobustokError(f"{config.source} cannot be loaded: {reason}", where=_WHERE) from error
+
+
+def _supported(table: Mapping[str, Any], source: str) -> str:
+    """The name of the model's class, from its config.json."""
+    kind = str(table.get("_class_name"))
+    if kind not in _KINDS:
+        what = f'{source} holds "{kind}"; supported are {" and ".join(_KINDS)}'
+        raise RobustokError(what, where=_WHERE)
+    if table.get("norm_type", "group") != "group":
+        what = f'{source} has norm_type = "{table["norm_type"]}": its decoder reads codewords at every level'
+        raise RobustokError(what, where=_WHERE, hint='supported is norm_type = "group"')
+    return kind
+
+
+def _found(diffusers: Any, config: DiffusersVAEConfig) -> tuple[str, dict[str, Any]]:
+    """The folder; or the repository, where it is cached or in reach, and the part of it."""
+    folder = Path(config.source).expanduser()
+    if folder.is_dir():
+        if not (folder / config.subfolder).is_dir():
+            raise RobustokError(f"{config.source} has no subfolder {config.subfolder!r}", where=_WHERE)
+        return str(folder / config.subfolder), {}
+    if not _REPOSITORY.fullmatch(config.source):
+        raise RobustokError(f"there is no folder {config.source!r}", where=_WHERE)
+    options = {"subfolder": config.subfolder or None}
+    if not _is_cached(diffusers, config.source, options):
+        require_hub(config.source, where=_WHERE, hint="name the folder of a saved model")
+    return config.source, options
+
+
+def _is_cached(diffusers: Any, source: str, options: Mapping[str, Any]) -> bool:
+    try:
+        diffusers.AutoencoderKL.load_config(source, **options, local_files_only=True)
+    except (OSError, ValueError):
+        return False
+    return True
