@@ -230,6 +230,9 @@ class LatentRows(Rows):
                 wrong = int(values.max() if values.max() >= top else values.min())
                 what = f"this part of the latents holds {wrong}, which is no code: the codebook has {top}"
                 raise RobustokError(what, where=str(file), hint="make the latents again with the stage `tokenize`")
+        if content_fingerprint(file) != self._split["parts"][number]["hash"]:
+            hint = "make the latents again with the stage `tokenize`"
+            raise RobustokError("this part is not the one that latents.json names", where=str(file), hint=hint)
 
     def _read_labels(self) -> Tensor:
         file = self.folder / self._split["labels"]

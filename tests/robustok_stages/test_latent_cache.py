@@ -202,3 +202,10 @@ def test_vectors_that_are_no_numbers_are_refused(tmp_path):
     folder = cache_of(tmp_path, vectors, CONTINUOUS)
     with pytest.raises(RobustokError, match="train-000000004-000000005.vectors.npy: .* holds NaN"):
         LatentRows(folder, "train")
+
+
+def test_a_part_of_other_latents_of_the_same_shape_is_refused(codes, tmp_path):
+    cache = cache_of(tmp_path, codes, DISCRETE)
+    np.save(min((cache / "parts").glob("train-*.npy")), codes[4:8])
+    with pytest.raises(RobustokError, match=r"not the one that latents\.json names"):
+        LatentRows(cache, "train", tokenizer="abc")
