@@ -186,3 +186,33 @@ def test_post_training_has_the_papers_sigma_pairs_and_epochs(registry, name, sig
     assert training.optimizer.weight_decay == 0.0
     assert recipe.tables["post_trainer"].config.pairs == "images"
     assert recipe.tables["post_trainer"].config.guidance == training.compare.guidance
+
+
+@pytest.mark.parametrize(
+    ("name", "trained", "space"),
+    [
+        ("maetok", 183.2, "continuous, 128 tokens of width 32"),
+        ("rae", 448.5, "continuous, 256 tokens of width 768"),
+        ("ldetok", 171.6, "continuous, 256 tokens of width 16"),
+    ],
+)
+def test_continuous_tokenizers_have_the_sizes_that_their_headers_tell(registry, name, trained, space):
+    recipe = Recipe.load(f"imagenet256/{name}").resolve(registry)
+    with torch.device("meta"):
+        tokenizer = recipe.tables["tokenizer"].build()
+    assert round(sum(p.numel() for p in tokenizer.parameters() if p.requires_grad) / 1e6, 1) == trained
+    assert tokenizer.space.describe() == space
+    if "perturbation" in recipe.tables:
+        recipe.tables["perturbation"].build().check(tokenizer.space, recipe.stages[0].spec.config.batch_size)
+
+
+def test_continuous_tokenizers_are_trained_with_the_published_noise_and_discriminator(registry):
+    rae, ldetok = (Recipe.load(f"imagenet256/{name}").resolve(registry) for name in ("rae", "ldetok"))
+    noise, mixture = (recipe.tables["perturbation"].config for recipe in (rae, ldetok))
+    assert (noise.beta, noise.alpha, noise.tau, noise.scale) == (1.0, 1.0, 0.8, "absolute")
+    assert (mixture.beta, mixture.alpha, mixture.tau, mixture.gamma) == (1.0, 1.0, 1.0, 3.0)
+    adversarial = rae.stages[0].spec.config.losses["adversarial"].config
+    assert (adversarial.start * 16, adversarial.discriminator_start * 16, adversarial.weight) == (8, 6, 0.75)
+    rate = rae.stages[0].spec.config.optimizer.rate_at
+    assert (rate(0.0), rate(1.0)) == (pytest.approx(2e-4), pytest.approx(2e-5))
+    assert ldetok.stages[0].spec.config.losses["adversarial"].config.start * 200 == 100
