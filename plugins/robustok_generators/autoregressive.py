@@ -72,7 +72,9 @@ class Autoregressive(Generator):
         """Begins with rows of labels (rows,) int64 in [0, num_classes]; called in eval mode without gradients."""
 
     def with_dropped_labels(self, labels: Tensor, draws: Draws) -> Tensor:
-        """(B,) labels, of which a random share `label_dropout` is the null class."""
+        """(B,) labels, of which in training a random share `label_dropout` is the null class."""
+        if not self.training:
+            return labels
         dropped = draws.child("label_dropout").uniform() < self.label_dropout
         return labels.masked_fill(dropped, self.num_classes)
 

@@ -52,7 +52,8 @@ class SampleFrechet(SampleMetric):
         network = self.config.features
         name = frechet_name("g", network_of(network, samples))
         distance = distance_between(_moments(reference, network), _moments(samples, network))
-        return {name: distance, f"{name}_num_images": float(len(samples))}
+        counts = {f"{name}_num_images": len(samples), f"{name}_num_reference_images": len(reference)}
+        return {name: distance, **{count: float(value) for count, value in counts.items()}}
 
 
 def _moments(population: Population, network: Spec) -> Moments:

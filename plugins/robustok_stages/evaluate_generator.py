@@ -47,7 +47,7 @@ class EvaluateGenerator(Stage):
     """Measures the artifact "samples" against real images; float32, whatever the training's precision."""
 
     Config = EvaluateGeneratorConfig
-    uses = ("data",)
+    may_use = ("data",)
     needs = ("samples",)
 
     def __init__(self, config: EvaluateGeneratorConfig) -> None:

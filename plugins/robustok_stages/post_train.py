@@ -21,18 +21,19 @@ from torch import nn
 from robustok_blocks.latent_fingerprint import latent_fingerprint
 from robustok_blocks.sampling import check_fits
 from robustok_core import checkpoint
-from robustok_core.artifacts import find_artifact
-from robustok_core.config import Spec, components
+from robustok_core.artifacts import content_fingerprint, find_artifact, fingerprint_of
+from robustok_core.config import Spec, components, plain
 from robustok_core.draws import seeded
 from robustok_core.engine import Trainer, TrainingConfig, load_learned
 from robustok_core.errors import RobustokError, RunError
-from robustok_core.files import new_folder, read_json, read_tensors
+from robustok_core.files import new_folder, read_json, read_tensors, write_json
 from robustok_core.interfaces import Loss, PostTrainer, Stage, Tokenizer
 from robustok_core.loading import check_parts
 from robustok_core.optimizer import OptimizerConfig
-from robustok_core.stages import COMPONENT_FILE, StageContext, load_component, save_component
+from robustok_core.stages import COMPONENT_FILE, WEIGHTS_FILE, StageContext, load_component, save_component
 from robustok_stages.decoder_training import DecoderTask
 from robustok_stages.fitting import check_sampling, check_size, said_of
+from robustok_stages.latent_cache import read_index
 from robustok_stages.pair_store import PairRows, sigmas_of, split_of
 from robustok_stages.post_evaluation import CompareConfig, Comparison, check_comparison
 from robustok_stages.train_tokenizer import TrainTokenizerConfig
@@ -117,28 +118,61 @@ class PostTrain(Stage):
         """Trains every arm, compares them with what was before, keeps one."""
         before: Tokenizer = context.load("tokenizer")
         check_size(before, context)
+        self._check_origin(context)
         self._check_generator(context, before)
         self._check_opponents(context, context.inputs["tokenizer"])
         sigmas = sigmas_of(context.inputs["pairs"])
         if self.config.keep is not None and self.config.keep not in sigmas:
             what = f"there are no pairs of sigma {self.config.keep:g}"
             raise said_of(context, RobustokError(what, hint=f"sigmas: {', '.join(map(str, sigmas))}"), "keep")
-        folders = {sigma: self._arm(context, sigma) for sigma in sigmas}
+        arms = self._arms(context)
+        folders = {sigma: self._arm(context, arms, sigma) for sigma in sigmas}
         comparison = Comparison(context, self.config.compare)
         results = comparison.results(before, {s: self._tokenizer(context, folder) for s, folder in folders.items()})
         kept = self.config.keep if self.config.keep is not None else comparison.best(sigmas)
         self._leave(context, folders, kept, comparison)
         return {**results, "kept_sigma": kept}
 
+    def _check_origin(self, context: StageContext) -> None:
+        """The tokenizer is of main training, and the pairs were made with it and this generator."""
+        tokenizer = context.inputs["tokenizer"]
+        if "post_trained" in read_json(tokenizer / COMPONENT_FILE):
+            hint = "name main training's artifact: the folder artifacts/tokenizer-... of that run, without post_trained"
+            raise RobustokError("this tokenizer is post-trained already", where=str(tokenizer), hint=hint)
+        made_with = read_index(context.inputs["pairs"])
+        for name in ("tokenizer", "generator"):
+            if made_with[f"{name}_weights"] != content_fingerprint(context.inputs[name] / WEIGHTS_FILE):
+                what = f"these pairs were made with another {name} than {context.inputs[name]}"
+                raise RobustokError(what, where=str(context.inputs["pairs"]), hint=f"load the {name} that made them")
+
     def _check_generator(self, context: StageContext, tokenizer: Tokenizer) -> None:
         generator = context.load("generator")
         check_fits(generator, context.inputs["generator"], tokenizer)
         check_comparison(context, self.config.compare, generator, tokenizer)
 
-    def _arm(self, context: StageContext, sigma: float) -> Path:
+    def _arms(self, context: StageContext) -> str:
+        """The fingerprint of what the arms learn: another way to compare them trains none of them again."""
+        changes_nothing = ("compare", "keep", "log_every", "checkpoint_every", "workers")
+        inputs = context.inputs
+        arms = fingerprint_of(
+            {
+                "stage": [context.stage, {k: v for k, v in plain(self.config).items() if k not in changes_nothing}],
+                "post_trainer": context.recipe.tables["post_trainer"].table(),
+                "run": [context.recipe.run.seed, context.recipe.run.precision],
+                "tokenizer": content_fingerprint(inputs["tokenizer"]),
+                "pairs": content_fingerprint(inputs["pairs"]),  # latents.json has the hash of every part
+            }
+        )
+        if context.accelerator.is_main_process:
+            write_json(
+                context.checkpoints / "arms.json", {"arms": str(context.folder.checkpoints(context.stage, arms))}
+            )
+        return arms
+
+    def _arm(self, context: StageContext, arms: str, sigma: float) -> Path:
         """The folder of the tokenizer that was trained on the pairs of a sigma; trains it where it is not there."""
-        arm = attrs.evolve(context, fingerprint=f"{context.fingerprint}-{split_of(sigma)}")
-        done = context.checkpoints / split_of(sigma)
+        arm = attrs.evolve(context, fingerprint=f"{arms}-{split_of(sigma)}")
+        done = context.folder.checkpoints(context.stage, arms) / split_of(sigma)
         if (done / COMPONENT_FILE).is_file():
             return done
         context.say(f"{context.stage}: sigma = {sigma:g}{' (control)' if sigma == 1 else ''}")

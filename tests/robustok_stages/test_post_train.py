@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -173,9 +174,8 @@ def test_the_discriminator_of_main_training_goes_on_where_it_stopped(trained):
     held = read_tensors(artifact(folder, "tokenizer", "train_tokenizer") / "opponents.safetensors")
     (main_steps,) = discriminator_steps(held, "optimizer/adversarial")
     assert main_steps > 0
-    fingerprint = read_json(folder / "run.json")["current"]["post_train"]
     for arm in ("sigma1", "sigma0.5"):
-        (kept,) = (folder / "checkpoints" / f"post_train-{fingerprint}-{arm}").iterdir()
+        (kept,) = (folder / "checkpoints").glob(f"post_train-*-{arm}/*")
         state = read_tensors(kept / "state.safetensors")
         own_steps = read_json(kept / "state.json")["step"]
         assert discriminator_steps(state, "optimizer/adversarial_opponent") == {main_steps + own_steps}
@@ -278,7 +278,7 @@ def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, genera
     run(Recipe.from_table({**other, "stage": other["stage"][:-2]}), out=tmp_path / "other")
     later["stage"] = [{key: value for key, value in later["stage"][0].items() if key != "keep"}]
     later["load"] |= {"tokenizer": str(tmp_path / "other" / other["run"]["name"])}
-    assert "was trained on the latents of another tokenizer" in refused(later, tmp_path)
+    assert "these pairs were made with another tokenizer" in refused(later, tmp_path)
 
 
 def test_without_a_table_compare_its_defaults_are_used(generation_recipe, registry):
@@ -288,3 +288,32 @@ def test_without_a_table_compare_its_defaults_are_used(generation_recipe, regist
     assert compare.num_samples == 5000
     assert set(compare.metrics) == {"gfd"}
     assert set(compare.tokenizer_metrics) == {"rfd", "pfd"}
+
+
+def test_another_comparison_trains_no_arm_again(trained, tmp_path):
+    table, folder = trained
+    shutil.copytree(folder, tmp_path / folder.name)
+    changed = {**table, "stage": [*table["stage"][:-1], copy.deepcopy(table["stage"][-1])]}
+    changed["stage"][-1]["compare"]["num_samples"] = 30
+    before = (folder / "metrics.jsonl").read_text()
+    results = run(Recipe.from_table(changed), out=tmp_path)
+    assert results["post_train/before_gfd_fashion_classifier_num_images"] == 30
+    assert (tmp_path / folder.name / "metrics.jsonl").read_text() == before
+
+
+def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(trained, generation_recipe, tmp_path):
+    table, folder = trained
+    later = {**table, "stage": [table["stage"][-1]], "run": {**table["run"], "name": "later"}}
+    later["load"] = {"tokenizer": str(folder), "generator": str(folder), "pairs": str(folder)}
+    losses = {"reconstruction": {"use": "reconstruction"}}
+    again = {**later, "stage": [table["stage"][-1] | {"losses": losses}]}
+    assert "this tokenizer is post-trained already" in refused(again, tmp_path)
+    first = artifact(folder, "tokenizer", "train_tokenizer")
+    other = with_post_training(generation_recipe(train_generator={"epochs": 2}))
+    other["load"], other["stage"] = {"tokenizer": str(first)}, other["stage"][2:4]
+    other["stage"] = [stage for stage in other["stage"] if stage["use"] == "train_generator"]
+    other["load"]["latents"] = str(folder)
+    other["run"] = {**other["run"], "name": "other"}
+    run(Recipe.from_table(other), out=tmp_path)
+    later["load"] |= {"tokenizer": str(first), "generator": str(tmp_path / "other")}
+    assert "these pairs were made with another generator" in refused(later, tmp_path)
