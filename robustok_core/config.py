@@ -183,9 +183,9 @@ class Structurer:
 def _type_message(raw: Any, wanted: Any, error: Exception) -> str:
     if isinstance(error, TypeError) and str(error).startswith("expected "):
         return str(error)
-    choices = get_args(wanted)
-    if choices and all(isinstance(choice, (str, int)) for choice in choices):
-        return f"{raw!r} is none of {', '.join(repr(choice) for choice in choices)}"
+    named = next((part for part in (wanted, *get_args(wanted)) if get_origin(part) is Literal), None)
+    if named is not None:
+        return f"{raw!r} is none of {', '.join(repr(choice) for choice in get_args(named))}"
     return f"expected {type_name(wanted)}, found {type(raw).__name__} {raw!r}"
 
 
@@ -206,6 +206,6 @@ def type_name(wanted: Any) -> str:
         return "table" if attrs.has(wanted) else wanted.__name__
     if get_origin(wanted) is Literal:
         return " or ".join(repr(choice) for choice in get_args(wanted))
-    if nested_config(wanted) is not None:
-        return "table or none"
-    return str(wanted).replace("typing.", "").replace("None", "none")
+    if type(None) in get_args(wanted):
+        return " or ".join("none" if part is type(None) else type_name(part) for part in get_args(wanted))
+    return str(wanted).replace("typing.", "")

@@ -93,13 +93,14 @@ class Recipe:
 
     @classmethod
     def load(
-        cls, name: str | Path, *, overrides: Mapping[str, Any] | None = None, presets: Sequence[str] = ()
+        cls, name: str | Path, *, overrides: Mapping[str, Any] | Sequence[str] = (), presets: Sequence[str] = ()
     ) -> Recipe:
         """Reads a recipe by file name or bundled name.
 
         Args:
             name: a path, or the name of a bundled recipe ("main_train").
-            overrides: values by dotted path, `{"run.seed": 1, "stage.train_tokenizer.epochs": 2}`.
+            overrides: values by dotted path, `{"run.seed": 1, "stage.train_tokenizer.epochs": 2}`, or as the
+                command line has them, `["run.seed=1"]`.
             presets: recipe fragments laid over it, by file name or bundled name ("presets/released").
 
         Raises:
@@ -109,7 +110,7 @@ class Recipe:
         source = read_source(file)
         for preset in presets:
             source = lay_preset(source, read_source(find_recipe(preset)))
-        return cls(source=override(source, overrides or {}), default_name=file.stem)
+        return cls(source=override(source, overrides), default_name=file.stem)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], name: str = "run") -> Recipe:

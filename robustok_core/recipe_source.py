@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.resources
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -238,8 +238,9 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), raw.strip()
 
 
-def override(source: Source, changes: Mapping[str, Any]) -> Source:
+def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Source:
     """Sets keys by their dotted path; a stage is addressed by its name ("stage.train_tokenizer.epochs")."""
+    changes = changes if isinstance(changes, Mapping) else dict(map(parse_override, changes))
     changed = Source(copy.deepcopy(source.table), dict(source.places))
     # A change of `use` clears the table, so it must come before the keys that are set in it.
     for key in sorted(changes, key=lambda key: (not key.endswith(".use"), key.count("."))):

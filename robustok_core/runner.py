@@ -257,6 +257,9 @@ def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
     if not path.exists():
         hint = f"paths in [load] are relative to the working directory, {Path.cwd()}"
         raise RobustokError(f"[load] {name}: {path}: there is no such file or folder", where=place, hint=hint)
+    if load.importer is not None and load.importer.factory.makes != name:
+        what = f"[load] {name}: the importer {load.importer.name!r} makes a {load.importer.factory.makes}"
+        raise RobustokError(what, where=place, hint="`robustok plugins importer` lists them")
     try:
         return path if load.importer is not None else find_artifact(path, name)
     except RobustokError as error:

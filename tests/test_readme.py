@@ -21,7 +21,14 @@ from robustok_core.runner import check
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: Makes the bundled recipe a matter of seconds.
-TINY = {"data.train_limit": 128, "data.validation_limit": 20, "stage.train_tokenizer.epochs": 1}
+TINY = {
+    "data.train_limit": 128,
+    "data.validation_limit": 20,
+    "stage.train_tokenizer.epochs": 1,
+    "stage.train_generator.epochs": 1,
+    "stage.sample.num_samples": 20,
+    "stage.evaluate_generator.metrics.kid.subset_size": 20,
+}
 
 
 def blocks(language: str) -> list[str]:

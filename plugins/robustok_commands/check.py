@@ -12,8 +12,8 @@ import click
 @click.option("--show", is_flag=True, help="Print the recipe with every default written out.")
 def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...], show: bool) -> None:
     """Check RECIPES as `run` would, data included, without running them."""
-    from robustok_core.cli.options import load_recipe
     from robustok_core.errors import ProblemsError, RobustokError
+    from robustok_core.recipe import Recipe
     from robustok_core.registry import load_registry
     from robustok_core.runner import check as check_recipe
 
@@ -21,7 +21,7 @@ def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
     problems: list[RobustokError] = []
     for name in recipes:
         try:
-            resolved = check_recipe(load_recipe(name, changes, presets), registry=registry)
+            resolved = check_recipe(Recipe.load(name, overrides=changes, presets=presets), registry=registry)
         except ProblemsError as error:
             problems.extend(error.problems)
         except RobustokError as error:

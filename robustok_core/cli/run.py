@@ -20,13 +20,13 @@ def run(recipe: str, changes: tuple[str, ...], presets: tuple[str, ...], out: Pa
     """
     from rich.console import Console
 
-    from robustok_core.cli.options import load_recipe
+    from robustok_core.cli.tables import print_results
+    from robustok_core.recipe import Recipe
     from robustok_core.registry import load_registry
     from robustok_core.runner import run as run_recipe
 
     console = Console()
-    resolved = load_recipe(recipe, changes, presets).resolve(registry := load_registry())
+    registry = load_registry()
+    resolved = Recipe.load(recipe, overrides=changes, presets=presets).resolve(registry)
     results = run_recipe(resolved, registry=registry, out=out, fresh=fresh, console=console)
-    from robustok_core.cli.tables import print_results
-
     print_results(console, results)

@@ -8,6 +8,7 @@ import pytest
 
 from robustok_core import ProblemsError, Recipe, RobustokError
 from robustok_core.recipe_source import bundled_recipes, parse_override
+from robustok_core.runner import check
 
 GOOD = """
 [run]
@@ -176,3 +177,15 @@ def test_every_bundled_recipe_resolves(registry):
     for name, file in bundled_recipes().items():
         if "presets/" not in name:
             Recipe.load(file).resolve(registry)
+
+
+def test_an_importer_of_another_kind_is_refused_before_anything_runs(registry, tmp_path):
+    (tmp_path / "weights.pt").write_bytes(b"")
+    table = {
+        "load": {"generator": {"path": str(tmp_path / "weights.pt"), "importer": {"use": "llamagen_vq"}}},
+        "data": {"use": "fashion_mnist", "train_limit": 80, "validation_limit": 20},
+        "tokenizer": {"use": "conv_vq", "image_size": 32},
+        "stage": [{"use": "train_tokenizer", "epochs": 1, "batch_size": 16}],
+    }
+    with pytest.raises(RobustokError, match="the importer 'llamagen_vq' makes a tokenizer"):
+        check(Recipe.from_table(table), registry=registry)
