@@ -49,13 +49,16 @@ def test_the_share_of_hidden_patches_is_uniform_and_cut_off_at_none():
 
 def test_the_encoder_sees_nothing_of_hidden_patches_and_the_kept_ones_know_their_places():
     tokenizer = make().eval()
+    with torch.no_grad():
+        for parameter in tokenizer.encoder.blocks.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape))  # initial weights attend to all alike
     kept = torch.tensor([[0, 3, 6, 9], [15, 1, 2, 4]])  # not 5: row 1, column 1
     changed = images()
     changed[:, :, 4:8, 4:8] = 0.0
     assert torch.equal(tokenizer.encoder(images(), kept), tokenizer.encoder(changed, kept))
     everything = torch.arange(16).flip(0).repeat(2, 1)
     shuffled = tokenizer.encoder(images(), everything)
-    torch.testing.assert_close(shuffled.flip(1), tokenizer.encoder(images()), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(shuffled.flip(1), tokenizer.encoder(images()), atol=1e-4, rtol=1e-3)
 
 
 def test_hidden_patches_have_one_vector_that_is_learned_and_no_divergence():
