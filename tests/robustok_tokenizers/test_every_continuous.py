@@ -219,8 +219,8 @@ def test_another_decoder_leaves_the_fingerprint_of_the_latents_and_another_encod
 
 
 @every
-@pytest.mark.parametrize("table", PERTURBATIONS, ids=str)
-def test_a_short_training_with_a_perturbation_teaches_the_latents_to_tell_four_pictures_apart(name, table):
+def test_a_short_training_with_a_perturbation_teaches_the_latents_to_tell_four_pictures_apart(name):
+    table = PERTURBATIONS[list(TOKENIZERS).index(name) % len(PERTURBATIONS)]
     brightness = torch.tensor([-1.0, -0.4, 0.4, 1.0])[:, None, None, None]
 
     def pictures(tokenizer: Tokenizer, seed: int = 0) -> Tensor:
