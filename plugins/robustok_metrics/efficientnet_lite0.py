@@ -65,6 +65,8 @@ class EfficientNetLite0(FrozenFeatures):
             self.net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         if not is_meta(self):
             _load_packaged_weights(self.net)
+        # In this order of memory a CPU takes half the time for it.
+        self.net = self.net.to(memory_format=torch.channels_last)
         self.freeze()
 
     @property
@@ -96,7 +98,8 @@ class EfficientNetLite0(FrozenFeatures):
 
     def _prepare(self, images: Tensor) -> Tensor:
         resized = resize_between(images, self.config.min_size, self.config.max_size)
-        return ((resized + 1) * 127.5 - 127) / 128
+        scaled: Tensor = ((resized + 1) * 127.5 - 127) / 128
+        return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def _load_packaged_weights(net: nn.Module) -> None:
