@@ -149,9 +149,8 @@ class Structurer:
             try:
                 attribute.validator(None, attribute, value)
             except (ValueError, TypeError) as error:
-                self._problem(
-                    path, f"{value!r} is out of range: {_validator_message(error)}", attribute.metadata.get("doc")
-                )
+                what = f"{value!r} is out of range: {_validator_message(error)}"
+                self._problem(path, what, attribute.metadata.get("doc"))
         return value
 
     def _named(self, kind: str, raw: Any, path: Path) -> Any:

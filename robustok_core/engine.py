@@ -304,9 +304,8 @@ class Trainer:
         if stopping or (done % every == 0 and done < self.total):
             self._save(done)
         if stopping:
-            raise Interrupted(
-                f"stopped at step {done} of {self.total}; a checkpoint is written", hint="run the same command to go on"
-            )
+            what = f"stopped at step {done} of {self.total}; a checkpoint is written"
+            raise Interrupted(what, hint="run the same command to go on")
 
     def _modules(self) -> dict[str, nn.Module]:
         modules = dict(self.task.modules)

@@ -50,9 +50,8 @@ class OptimizerConfig:
         if self.schedule == "constant" or self.warmup >= 1.0:
             return self.learning_rate
         done = min((progress - self.warmup) / (1.0 - self.warmup), 1.0)
-        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * 0.5 * (
-            1.0 + math.cos(math.pi * done)
-        )
+        left = 0.5 * (1.0 + math.cos(math.pi * done))
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * left
 
     def build(self, parameters: Mapping[str, nn.Parameter], not_decayed: Collection[str] = ()) -> torch.optim.AdamW:
         """AdamW over named parameters; vectors and scalars (biases, norms) and those of `not_decayed` do not decay."""

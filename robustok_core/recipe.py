@@ -195,9 +195,7 @@ class _Reader:
         stages: list[NamedStage] = []
         for index, table in enumerate(raw):
             name = stage_name(table)
-            rest = (
-                {key: value for key, value in table.items() if key != "name"} if isinstance(table, Mapping) else table
-            )
+            rest = {k: v for k, v in table.items() if k != "name"} if isinstance(table, Mapping) else table
             spec = self._structurer.spec("stage", rest, ("stage", index))
             if name in [stage.name for stage in stages]:
                 hint = "give one of them a `name` of its own"
@@ -208,19 +206,24 @@ class _Reader:
 
 
 def flow_problems(recipe: ResolvedRecipe, registry: Registry) -> list[Problem]:
-    """Stages that lack a table they use or an artifact that nothing before them makes."""
-    made = set(recipe.load)
+    """Stages that lack a table they use or an artifact that nothing before them makes; [load] that no stage reads."""
+    made, unread = set(recipe.load), set(recipe.load)
     problems = []
     makers = {artifact: entry.name for entry in registry.entries("stage") for artifact in entry.factory.makes}
     for index, stage in enumerate(recipe.stages):
-        for table in stage.spec.factory.uses:
+        kind = stage.spec.factory
+        for table in kind.uses:
             if table not in recipe.tables:
                 problems.append(Problem(("stage", index), f"stage {stage.name!r} needs a table [{table}]"))
-        for artifact in stage.spec.factory.needs:
+        for artifact in kind.needs:
             if artifact not in made:
                 hint = f"put stage {makers[artifact]!r} before it" if artifact in makers else "no known stage makes it"
                 hint += f', or [load] {artifact} = "runs/NAME"'
                 what = f"stage {stage.name!r} needs the artifact {artifact!r}, which no stage before it makes"
                 problems.append(Problem(("stage", index), what, hint))
-        made |= set(stage.spec.factory.makes)
+        unread -= set(kind.needs)
+        for artifact in sorted(unread & set(kind.makes)):
+            what = f"no stage reads it: stage {stage.name!r} makes the {artifact} anew before one could"
+            problems.append(Problem(("load", artifact), what, "take out that stage, or this entry of [load]"))
+        made |= set(kind.makes)
     return problems

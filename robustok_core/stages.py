@@ -83,8 +83,7 @@ class StageContext:
     def dataset(self) -> Dataset:
         """The recipe's data set, opened once for all stages."""
         if "data" not in self.built:
-            spec = self.recipe.tables["data"]
-            self.built["data"] = spec.build()
+            self.built["data"] = self.recipe.tables["data"].build()
         return self.built["data"]
 
     def build(self, table: str, *args: Any) -> Any:

@@ -189,3 +189,29 @@ def test_an_importer_of_another_kind_is_refused_before_anything_runs(registry, t
     }
     with pytest.raises(RobustokError, match="the importer 'llamagen_vq' makes a tokenizer"):
         check(Recipe.from_table(table), registry=registry)
+
+
+def loading(*stages: str, **load: str) -> Recipe:
+    """A recipe of some stages that loads artifacts."""
+    table = {
+        "load": load,
+        "data": {"use": "fashion_mnist"},
+        "tokenizer": {"use": "conv_vq", "image_size": 32},
+        "post_trainer": {"use": "decoder"},
+        "stage": [{"use": name, **({"epochs": 1, "batch_size": 16} if "train" in name else {})} for name in stages],
+    }
+    return Recipe.from_table(table)
+
+
+def test_an_artifact_that_a_stage_makes_before_one_reads_it_is_loaded_in_vain(registry):
+    with pytest.raises(ProblemsError) as caught:
+        loading("train_tokenizer", "evaluate_tokenizer", tokenizer="runs/r").resolve(registry)
+    (said,) = caught.value.problems
+    assert said.what.startswith("load.tokenizer: no stage reads it: stage 'train_tokenizer' makes the tokenizer anew")
+    assert said.hint == "take out that stage, or this entry of [load]"
+
+
+@pytest.mark.parametrize("stages", [["post_train"], ["evaluate_tokenizer", "train_tokenizer"], ["evaluate_tokenizer"]])
+def test_an_artifact_that_a_stage_reads_may_be_made_anew_by_it_or_later(registry, stages):
+    loads = {"tokenizer": "runs/r"} | ({"generator": "runs/r", "pairs": "runs/r"} if "post_train" in stages else {})
+    assert set(loading(*stages, **loads).resolve(registry).load) == set(loads)
