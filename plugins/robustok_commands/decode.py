@@ -31,11 +31,11 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     are called as the encoded images were, or one picture of all.
     """
     from robustok_blocks.sampling import draw
-    from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_pictures
+    from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_endings
     from robustok_core.registry import load_registry
 
     refuse_existing(out)
-    refuse_other_pictures(out)
+    refuse_other_endings(out, ".png")
     place = device_called(device)
     tokenizer = load(load_registry(), artifact_of(run, "tokenizer"), place)
     latents, names = _read(codes, tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,21 @@ if TYPE_CHECKING:
     from robustok_core.interfaces import Generator
 
 
+class _Scale(click.FloatRange):
+    """A number in a range that is neither infinite nor "nan", which no range keeps out."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--class", "classes", multiple=True, metavar="N|NAME", help="A class; all in turn if left out.")
 @click.option("--count", default=16, show_default=True, type=click.IntRange(1), help="Samples, over all classes.")
-@click.option("--guidance", default=1.0, show_default=True, type=click.FloatRange(0.0), help="Scale; 1 is none.")
+@click.option("--guidance", default=1.0, show_default=True, type=_Scale(0.0), help="Scale; 1 is none.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="A sampler's option: temperature=0.9.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed, other samples.")
 @click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Samples at once.")
@@ -45,7 +56,7 @@ def sample(
     import torch
 
     from robustok_blocks.sampling import check_fits, class_numbers, draw, generate, labels_of
-    from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_pictures
+    from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_endings
     from robustok_core.draws import Draws, derive_seed
     from robustok_core.files import read_json
     from robustok_core.interfaces import Guidance
@@ -53,7 +64,7 @@ def sample(
     from robustok_core.stages import COMPONENT_FILE
 
     refuse_existing(out)
-    refuse_other_pictures(out)
+    refuse_other_endings(out, ".png", ".npz")
     registry, place = load_registry(), device_called(device)
     folder = artifact_of(run, "generator")
     generator = load(registry, folder, place)

@@ -64,14 +64,16 @@ def refuse_existing(out: Path) -> None:
         raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: choose a new name")
 
 
-def refuse_other_pictures(out: Path) -> None:
-    """Refuses the name of a picture that is no PNG, which would become a folder.
+def refuse_other_endings(out: Path, *endings: str) -> None:
+    """Refuses a name that ends as a file of another kind does (.gif), which would become a folder's.
+
+    A folder's name may end in a number (guided-1.5).
 
     Raises:
         RobustokError: the name ends so.
     """
-    from robustok_blocks.image_sets import EXTENSIONS
     from robustok_core.errors import RobustokError
 
-    if out.suffix.lower() in EXTENSIONS - {".png"}:
-        raise RobustokError(f"pictures are written as .png, not as {out.suffix}", where=f"--out {out}")
+    if out.suffix and out.suffix not in endings and not out.suffix[1:].isdigit():
+        hint = f"a file ends in {' or '.join(endings)}, a folder in no such ending"
+        raise RobustokError(f"nothing is written as {out.suffix}", where=f"--out {out}", hint=hint)

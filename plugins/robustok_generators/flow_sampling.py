@@ -15,6 +15,7 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.finite import finite
 from robustok_core.errors import RunError
 from robustok_generators.flow_path import expected_noise
 
@@ -42,12 +43,12 @@ class FlowSampling:
     )
     timestep_shift: float = field(
         default=1.0,
-        validator=validators.gt(0.0),
+        validator=[validators.gt(0.0), finite],
         metadata={"doc": "s: a share d of the steps covers s d / (1 + (s - 1) d) of the time; 1: equal steps"},
     )
     tolerance: float = field(
         default=1e-5,
-        validator=validators.gt(0.0),
+        validator=[validators.gt(0.0), finite],
         metadata={"doc": "of dopri5: error allowed in a step, absolute and relative"},
     )
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
+from robustok_blocks.finite import finite
 from robustok_blocks.rotary import grid_rotations
 from robustok_blocks.sinusoids import grid_positions, sequence_positions
 from robustok_core.draws import Draws
@@ -65,7 +66,7 @@ class FlowTransformerConfig:
     )
     cosine_weight: float = field(
         default=0.0,
-        validator=validators.ge(0.0),
+        validator=[validators.ge(0.0), finite],
         metadata={"doc": "weight of 1 - cosine between predicted and true velocity, beside their squared error"},
     )
     direction: Literal["noise", "data"] = field(

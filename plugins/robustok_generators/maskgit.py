@@ -21,6 +21,7 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
+from robustok_blocks.finite import finite
 from robustok_blocks.transformer import Attention, Mlp
 from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
@@ -75,7 +76,7 @@ class MaskGITSampling(TokenSampling):
     steps: int = field(default=8, validator=validators.ge(1), metadata={"doc": "passes through the transformer"})
     choice_temperature: float = field(
         default=4.5,
-        validator=validators.ge(0.0),
+        validator=[validators.ge(0.0), finite],
         metadata={"doc": "noise in the choice of tokens to keep, falls linearly to 0 at the last step"},
     )
 

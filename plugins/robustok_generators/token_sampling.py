@@ -6,6 +6,8 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.finite import finite
+
 
 @frozen(kw_only=True)
 class TokenSampling:
@@ -13,7 +15,7 @@ class TokenSampling:
 
     temperature: float = field(
         default=1.0,
-        validator=validators.ge(0.0),
+        validator=[validators.ge(0.0), finite],
         metadata={"doc": "divides the logits; below 1 is bolder, 0 takes the likeliest"},
     )
     top_k: int = field(

@@ -168,6 +168,15 @@ def test_inputs_that_cannot_be_read_are_one_message(command, pixels):
     assert not Path("codes.npz").exists()
 
 
+def test_a_picture_of_decode_is_a_png_and_no_other_ending_makes_a_folder(command):
+    np.savez("codes.npz", codes=np.zeros((1, 16), np.int64))
+    code, _, errors = command("decode", "codes.npz", "--out", "grid.gif")
+    assert code == 2
+    assert "--out grid.gif: nothing is written as .gif" in errors
+    assert "a file ends in .png, a folder in no such ending" in errors
+    assert not Path("grid.gif").exists()
+
+
 def test_nothing_is_overwritten(command, pixels):
     Path("codes.npz").write_text("mine")
     code, _, errors = command("encode", "images", "--out", "codes.npz")

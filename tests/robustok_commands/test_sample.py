@@ -121,6 +121,11 @@ def test_a_run_that_loaded_its_tokenizer_is_sampled_with_that(sample, generated,
         (("--set", "steps"), ["--set needs KEY=VALUE"]),
         (("--device", "warp"), ["--device: there is no device 'warp' here"]),
         (("--guidance", "-1"), ["Invalid value for '--guidance'"]),
+        (("--guidance", "nan"), ["Invalid value for '--guidance': nan is no finite number"]),
+        (("--guidance", "inf"), ["Invalid value for '--guidance': inf is no finite number"]),
+        (("--set", "temperature=inf"), ["--set temperature: inf is out of range: temperature must be finite"]),
+        (("--set", "temperature=nan"), ["--set temperature: nan is out of range"]),
+        (("--set", "choice_temperature=inf"), ["--set choice_temperature: inf is out of range"]),
     ],
 )
 def test_a_wrong_option_is_one_message_and_writes_nothing(sample, arguments, words):
@@ -151,14 +156,25 @@ def part_less_guidance(generated, tmp_path) -> Path:
     return copied
 
 
-def test_nothing_is_overwritten_and_pictures_are_png(sample):
+def test_nothing_is_overwritten(sample):
     Path("made.npz").write_text("mine")
     code, _, errors = sample("--out", "made.npz")
     assert (code, Path("made.npz").read_text()) == (2, "mine")
     assert "made.npz: this exists already" in errors
-    code, _, errors = sample("--out", "grid.jpg")
+
+
+@pytest.mark.parametrize("name", ["grid.jpg", "grid.gif", "grid.PNG", "samples.npy", "samples.tar"])
+def test_the_name_of_a_file_of_another_kind_is_refused_and_makes_no_folder(sample, name):
+    code, _, errors = sample("--out", name)
     assert code == 2
-    assert "pictures are written as .png" in errors
+    assert f"--out {name}: nothing is written as .{name.split('.')[1]}" in errors
+    assert "a file ends in .png or .npz" in errors
+    assert not list(Path().iterdir())
+
+
+def test_a_folders_name_may_end_in_a_number(sample):
+    assert sample("--count", "2", "--out", "guided-1.5")[0] == 0
+    assert len(list(Path("guided-1.5").iterdir())) == 2
 
 
 def test_a_folder_that_is_no_run_is_refused(sample, tmp_path):
