@@ -61,6 +61,10 @@ class TrainingConfig:
         default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
     )
 
+    def steps(self, epoch_steps: int) -> int:
+        """Optimiser steps of the whole training, at least 1, where an epoch has `epoch_steps`."""
+        return max(1, round(self.epochs * epoch_steps))
+
 
 @define(kw_only=True, eq=False)
 class Player:
@@ -123,7 +127,7 @@ class Trainer:
         self.context, self.task, self.rows, self.config = context, task, rows, config
         self.accelerator = context.accelerator
         self.epoch_steps = steps_per_epoch(rows, config.batch_size)
-        self.total = max(1, round(config.epochs * self.epoch_steps))
+        self.total = config.steps(self.epoch_steps)
         self.measure_steps = round(measure_every * self.epoch_steps)
         self.seconds = dict.fromkeys(("data", "forward", "backward", "optimizer", "other"), 0.0)
         self._forward: dict[str, Any] = {}
@@ -279,11 +283,8 @@ class Trainer:
     def _guard(self, done: int, values: Mapping[str, float]) -> None:
         # A gradient scaler skips the steps whose gradients overflow; elsewhere such a gradient spoils the weights.
         scaled = self.accelerator.scaler is not None
-        broken = [
-            name
-            for name, value in values.items()
-            if not math.isfinite(value) and not (scaled and name.endswith("gradient_norm"))
-        ]
+        found = [name for name, value in values.items() if not math.isfinite(value)]
+        broken = [name for name in found if not (scaled and name.endswith("gradient_norm"))]
         if broken:
             raise RunError(
                 f"{', '.join(broken)} became no finite number before step {done}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from robustok_core.interfaces import Batch, ImageBatch, Images, Rows
 _Key = tuple["int | None", list[int]]  # the epoch (None: no augmentation), the images of a micro-batch
 
 
-def steps_per_epoch(rows: Rows, global_batch: int) -> int:
+def steps_per_epoch(rows: Sized, global_batch: int) -> int:
     """Optimiser steps of one epoch; the images that do not fill a last batch wait for the next epoch's order.
 
     Raises:
@@ -26,10 +26,8 @@ def steps_per_epoch(rows: Rows, global_batch: int) -> int:
     """
     steps = len(rows) // global_batch
     if steps == 0:
-        raise RobustokError(
-            f"a batch of {global_batch} images is larger than the training split, which holds {len(rows)}",
-            hint=f"choose a batch of at most {len(rows)}",
-        )
+        what = f"a batch of {global_batch} images is larger than the training split, which holds {len(rows)}"
+        raise RobustokError(what, hint=f"choose a batch of at most {len(rows)}")
     return steps
 
 

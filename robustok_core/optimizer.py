@@ -44,7 +44,11 @@ class OptimizerConfig:
             raise ValueError(f"betas must lie in [0, 1), found {self.betas}")
 
     def rate_at(self, progress: float) -> float:
-        """The learning rate when a share `progress` in [0, 1] of the training is done."""
+        """The learning rate when a share `progress` in [0, 1] of the training is done.
+
+        Step k of n, counted from 0, has the rate at k / n: the first step has `warmup_learning_rate` where there is
+        a warm-up, and no step has the rate at 1.
+        """
         if progress < self.warmup:
             return self.warmup_learning_rate + (self.learning_rate - self.warmup_learning_rate) * progress / self.warmup
         if self.schedule == "constant" or self.warmup >= 1.0:
@@ -52,6 +56,10 @@ class OptimizerConfig:
         done = min((progress - self.warmup) / (1.0 - self.warmup), 1.0)
         left = 0.5 * (1.0 + math.cos(math.pi * done))
         return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * left
+
+    def learns(self, steps: int) -> bool:
+        """Whether any step of a training of `steps` has a learning rate above 0: a warm-up may begin at 0."""
+        return any(self.rate_at(step / steps) > 0.0 for step in range(steps))
 
     def build(self, parameters: Mapping[str, nn.Parameter], not_decayed: Collection[str] = ()) -> torch.optim.AdamW:
         """AdamW over named parameters; vectors and scalars (biases, norms) and those of `not_decayed` do not decay."""

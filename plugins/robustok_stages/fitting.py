@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from robustok_blocks.sampling import sampling_options
 from robustok_core.artifacts import find_artifact
 from robustok_core.config import Path as KeyPath
 from robustok_core.config import Problem
+from robustok_core.engine import TrainingConfig
 from robustok_core.errors import RobustokError
 from robustok_core.files import read_json
 from robustok_core.interfaces import Generator, Guidance, Tokenizer
 from robustok_core.latents import LatentSpace
+from robustok_core.loading import check_parts, steps_per_epoch
+from robustok_core.optimizer import OptimizerConfig
+from robustok_core.recipe import NamedStage
 from robustok_core.stages import COMPONENT_FILE, StageContext
 from robustok_stages.latent_cache import INDEX
 
@@ -50,6 +55,29 @@ def check_size(tokenizer: Tokenizer, context: StageContext) -> None:
         )
 
 
+def check_training(context: StageContext, config: TrainingConfig, optimizer: OptimizerConfig, rows: Sized) -> None:
+    """Whether a batch of this stage divides into its parts, the rows hold one, and a step of the training learns.
+
+    Raises:
+        RobustokError: naming the option.
+    """
+    try:
+        check_parts(config.batch_size, context.accelerator.num_processes, config.accumulation)
+        steps = config.steps(steps_per_epoch(rows, config.batch_size))
+    except RobustokError as error:
+        raise said_of(context, error, "batch_size") from error
+    if not optimizer.learns(steps):
+        what = f"the learning rate is 0 at every step of a training of {steps}: its warm-up begins there"
+        hint = "train for more epochs, or set optimizer.warmup = 0"
+        raise said_of(context, RobustokError(what, hint=hint), "optimizer", "warmup")
+
+
+def rows_of(context: StageContext, artifact: str) -> range | None:
+    """The rows of the latents, or the pairs, that [load] names, as far as they are known before anything runs."""
+    splits = loaded_file(context, artifact, INDEX).get("splits")
+    return None if splits is None else range(sum(part["rows"] for part in next(iter(splits.values()))["parts"]))
+
+
 def option_place(context: StageContext, *keys: str) -> str:
     """The file and line of an option of this stage."""
     index = [stage.name for stage in context.recipe.stages].index(context.stage)
@@ -60,6 +88,12 @@ def said_of(context: StageContext, error: RobustokError, *keys: str) -> Robustok
     """The same error, said of an option of this stage."""
     what = f"{'.'.join(('stage', context.stage, *keys))}: {error.what}"
     return RobustokError(what, where=option_place(context, *keys), hint=error.hint)
+
+
+def maker(context: StageContext, artifact: str) -> NamedStage | None:
+    """The stage of this recipe whose `artifact` this stage reads, None where [load] gives it."""
+    before = itertools.takewhile(lambda stage: stage.name != context.stage, context.recipe.stages)
+    return next((stage for stage in reversed([*before]) if artifact in stage.spec.factory.makes), None)
 
 
 def loaded_file(context: StageContext, artifact: str, name: str = COMPONENT_FILE) -> Mapping[str, Any]:

@@ -7,9 +7,8 @@ same order and the same noise. Sigma = 1 is the control: fine-tuning on clean la
 
 from __future__ import annotations
 
-import itertools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,12 +27,12 @@ from robustok_core.engine import Trainer, TrainingConfig, load_learned
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.files import new_folder, read_json, read_tensors, write_json
 from robustok_core.interfaces import Loss, PostTrainer, Stage, Tokenizer
-from robustok_core.loading import check_parts
 from robustok_core.optimizer import OptimizerConfig
 from robustok_core.stages import COMPONENT_FILE, WEIGHTS_FILE, StageContext, load_component, save_component
 from robustok_stages.decoder_training import DecoderTask
-from robustok_stages.fitting import check_sampling, check_size, said_of
+from robustok_stages.fitting import check_sampling, check_size, check_training, maker, rows_of, said_of
 from robustok_stages.latent_cache import read_index
+from robustok_stages.make_pairs import MakePairsConfig
 from robustok_stages.pair_store import PairRows, sigmas_of, split_of
 from robustok_stages.post_evaluation import CompareConfig, Comparison, check_comparison
 from robustok_stages.train_tokenizer import TrainTokenizerConfig
@@ -83,7 +82,7 @@ class PostTrain(Stage):
 
     def check(self, context: StageContext) -> None:
         """The batch fits the processes, the sampler its options, and a discriminator is there to be reused."""
-        check_parts(self.config.batch_size, context.accelerator.num_processes, self.config.accumulation)
+        check_training(context, self.config, self.config.optimizer, self._pairs(context))
         check_sampling(context, self.config.compare.guidance, self.config.compare.sampling, "compare")
         load = context.recipe.load.get("tokenizer")
         if load is not None and load.importer is None:
@@ -93,15 +92,22 @@ class PostTrain(Stage):
         elif load is None:
             self._check_losses(context)
 
+    def _pairs(self, context: StageContext) -> Sized:
+        """As many as there will be of each sigma; the training images where that is not known."""
+        made = maker(context, "pairs")
+        images = context.dataset().train
+        if made is not None and isinstance(made.spec.config, MakePairsConfig):
+            return range(made.spec.config.num_pairs or len(images))
+        return rows_of(context, "pairs") or images
+
     def _check_losses(self, context: StageContext) -> None:
         """Main training, where it is a stage of this recipe, will leave every discriminator that is to be reused."""
-        stages = itertools.takewhile(lambda stage: stage.name != context.stage, context.recipe.stages)
-        makers = [stage for stage in stages if "tokenizer" in stage.spec.factory.makes]
-        if not makers or not isinstance(makers[-1].spec.config, TrainTokenizerConfig):
+        made = maker(context, "tokenizer")
+        if made is None or not isinstance(made.spec.config, TrainTokenizerConfig):
             return
-        left, reused = _with_opponents(makers[-1].spec.config.losses), self._reused()
+        left, reused = _with_opponents(made.spec.config.losses), self._reused()
         if reused and not left:
-            raise said_of(context, _no_opponents(f"the tokenizer of stage {makers[-1].name!r}"), "discriminator")
+            raise said_of(context, _no_opponents(f"the tokenizer of stage {made.name!r}"), "discriminator")
         for name in reused:
             if name not in left:
                 raise _other_name(context, name, left)

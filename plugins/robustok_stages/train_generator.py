@@ -10,10 +10,9 @@ from attrs import field, frozen
 from robustok_blocks.latent_fingerprint import latent_fingerprint
 from robustok_core.engine import Trainer, TrainingConfig
 from robustok_core.interfaces import Generator, Stage
-from robustok_core.loading import check_parts, steps_per_epoch
 from robustok_core.optimizer import OptimizerConfig
 from robustok_core.stages import StageContext, save_component
-from robustok_stages.fitting import check_sampling, sketch_generator
+from robustok_stages.fitting import check_sampling, check_training, rows_of, sketch_generator
 from robustok_stages.generator_training import GeneratorTask, validation_loss
 from robustok_stages.judging import check_reference
 from robustok_stages.latent_cache import LatentRows
@@ -49,9 +48,9 @@ class TrainGenerator(Stage):
     def check(self, context: StageContext) -> None:
         """The generator fits the latent space, the batch the data and the processes, the sampler its options."""
         sketch_generator(context)
-        check_parts(self.config.batch_size, context.accelerator.num_processes, self.config.accumulation)
-        if context.spec("data") is not None:
-            steps_per_epoch(context.dataset().train, self.config.batch_size)
+        rows = context.dataset().train if context.spec("data") is not None else rows_of(context, "latents")
+        if rows is not None:
+            check_training(context, self.config, self.config.optimizer, rows)
         measure = self.config.measure
         if measure is not None:
             check_sampling(context, measure.guidance, measure.sampling, "measure")

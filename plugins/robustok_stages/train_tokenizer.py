@@ -16,10 +16,9 @@ from robustok_core.engine import Trainer, TrainingConfig, learned_state
 from robustok_core.errors import RobustokError
 from robustok_core.files import write_tensors
 from robustok_core.interfaces import Stage
-from robustok_core.loading import check_parts, steps_per_epoch
 from robustok_core.optimizer import OptimizerConfig
 from robustok_core.stages import StageContext, save_component
-from robustok_stages.fitting import check_tokenizer
+from robustok_stages.fitting import check_tokenizer, check_training
 from robustok_stages.tokenizer_training import TokenizerTask
 
 
@@ -61,8 +60,7 @@ class TrainTokenizer(Stage):
         with torch.device("meta"):
             for spec in self.config.losses.values():
                 spec.build().prepare(tokenizer)
-        steps_per_epoch(context.dataset().train, self.config.batch_size)
-        check_parts(self.config.batch_size, context.accelerator.num_processes, self.config.accumulation)
+        check_training(context, self.config, self.config.optimizer, context.dataset().train)
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains, writes the artifact, returns the cost."""

@@ -237,6 +237,26 @@ def test_a_fresh_discriminator_needs_none(generated, tmp_path):
     assert "post_train/sigma0.5_gfd_fashion_classifier" in results
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": 0.3, "optimizer": {"warmup": 0.5}}, "stage.post_train.optimizer.warmup: the learning rate is 0"),
+        ({"batch_size": 64}, "stage.post_train.batch_size: a batch of 64 images is larger than"),
+    ],
+)
+def test_a_training_that_the_48_pairs_do_not_allow_is_refused_before_anything_runs(
+    trained, tmp_path, options, said, loaded
+):
+    table, folder = trained
+    table = {**table, "stage": [*table["stage"][:-1], table["stage"][-1] | options]}
+    if loaded:
+        table = {**table, "stage": table["stage"][-1:], "load": {"generator": str(folder), "pairs": str(folder)}}
+        table["load"]["tokenizer"] = str(artifact(folder, "tokenizer", "train_tokenizer"))
+    assert said in refused(table, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_sigma_outside_of_0_to_1_is_refused(generation_recipe, tmp_path):
     table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 1.5]})
     assert "stage.make_pairs.sigma" in refused(table, tmp_path)

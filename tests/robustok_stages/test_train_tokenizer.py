@@ -270,3 +270,23 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_written(tiny_recip
     assert words in str(caught.value)
     assert caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", ["train_tokenizer", "train_generator"])
+def test_a_training_whose_only_step_would_have_no_learning_rate_is_refused(generation_recipe, tmp_path, stage):
+    """Of 5 steps an epoch one is left, the first of the warm-up."""
+    table = generation_recipe(**{stage: {"epochs": 0.2, "optimizer": {"warmup": 0.05}}})
+    with pytest.raises(RobustokError, match=f"stage.{stage}.optimizer.warmup: the learning rate is 0 at every step"):
+        train(table, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_first_of_two_steps_of_a_warm_up_has_no_rate_and_the_second_has(tiny_recipe, tmp_path):
+    folder = train(tiny_recipe(epochs=0.4, optimizer={"learning_rate": 1e-3, "warmup": 1.0}), tmp_path)
+    assert [line["tokenizer/learning_rate"] for line in lines(folder)] == [0.0, 5e-4]
+
+
+def test_a_warm_up_that_begins_above_0_may_be_a_single_step(tiny_recipe, tmp_path):
+    options = {"learning_rate": 1e-3, "warmup": 0.5, "warmup_learning_rate": 1e-4}
+    (line,) = lines(train(tiny_recipe(epochs=0.2, optimizer=options), tmp_path))
+    assert line["tokenizer/learning_rate"] == 1e-4
