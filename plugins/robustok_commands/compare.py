@@ -21,7 +21,8 @@ _BESIDE = (*_NUMBERS, "_num_cells", "_deltas_scaled_from", "_std")
 def compare(runs: tuple[Path, ...], skip_unequal: bool) -> None:
     """Show the results of RUNS side by side: folders of runs, or files that `evaluate --out` wrote.
 
-    The best value of a row has a star. Distances of unequal numbers of images are not comparable, and refused.
+    The best value of a row has a star. Distances of unequal numbers of images are not comparable, and refused. A
+    result of `evaluate` stands in the row of the one stage that measured the same.
     """
     from rich.console import Console
     from rich.table import Column, Table
@@ -31,7 +32,7 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool) -> None:
 
     if len(runs) < 2:
         raise RobustokError("there is nothing to compare with", hint="name two runs or more")
-    found = [_read(run) for run in runs]
+    found = _aligned([_read(run) for run in runs])
     unequal = _unequal(found)
     if unequal and not skip_unequal:
         name, one, other = unequal[0]
@@ -64,6 +65,18 @@ def _read(run: Path) -> dict[str, float]:
     if not isinstance(results, dict) or not all(isinstance(value, (int, float)) for value in results.values()):
         raise RobustokError("this holds no results by name", where=str(file))
     return results
+
+
+def _aligned(found: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The results, of which those without a stage ("gfid") are called as one stage calls them ("judge/gfid").
+
+    Where several stages of the runs measured it, nobody can say which one is meant: it keeps its name.
+    """
+    stages: dict[str, set[str]] = {}
+    for name in (name for results in found for name in results if "/" in name):
+        stages.setdefault(name.partition("/")[2], set()).add(name)
+    names = {result: next(iter(full)) for result, full in stages.items() if len(full) == 1}
+    return [{names.get(name, name): value for name, value in results.items()} for results in found]
 
 
 def _unequal(found: list[dict[str, float]]) -> list[tuple[str, float, float]]:

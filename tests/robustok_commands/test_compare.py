@@ -80,6 +80,43 @@ def test_file_of_evaluate_is_compared_too(command: Command) -> None:
     assert rows(command("one.json", "two.json")[1])["gfid"] == ["2", "1*"]
 
 
+def test_file_of_evaluate_stands_in_the_row_of_the_stage_that_measured_the_same(command: Command) -> None:
+    leave("run", train__loss=1.0, judge__gfid=3.0, judge__gfid_num_images=50.0)
+    Path("file.json").write_text(json.dumps({"results": {"gfid": 2.0, "gfid_num_images": 50, "kid": 0.5}}))
+    for order in (["run", "file.json"], ["file.json", "run"]):
+        found = rows(command(*order)[1])
+        cells = {"run": "3", "file.json": "2*"}
+        assert found["judge/gfid"] == [cells[name] for name in order]
+        assert "gfid" not in found
+        assert sorted(found["kid"]) == ["-", "0.5"]
+
+
+def test_distances_of_a_run_and_of_evaluate_from_unequal_numbers_are_refused(command: Command) -> None:
+    leave("run", judge__gfid=3.0, judge__gfid_num_images=50.0)
+    Path("file.json").write_text(json.dumps({"results": {"gfid": 2.0, "gfid_num_images": 60}}))
+    code, _, errors = command("run", "file.json")
+    assert code == 2
+    assert "judge/gfid was measured with 50 images and with 60" in errors
+
+
+def test_result_of_evaluate_that_two_stages_measured_keeps_a_row_of_its_own(command: Command) -> None:
+    leave("run", judge__gfid=3.0, again__gfid=4.0)
+    Path("file.json").write_text(json.dumps({"results": {"gfid": 2.0}}))
+    found = rows(command("run", "file.json")[1])
+    assert (found["judge/gfid"], found["again/gfid"], found["gfid"]) == (["3", "-"], ["4", "-"], ["-", "2"])
+
+
+def test_better_values_of_each_decoder_of_post_training_have_a_star(command: Command) -> None:
+    names = ("before_gfd_dino", "before_rfd_dino", "sigma0.7_guided_gfd_dino", "sigma1_precision_dino", "kept_sigma")
+    for folder, value in (("one", 1.0), ("two", 2.0)):
+        leave(folder, **{f"post__{name}": value for name in names})
+    found = rows(command("one", "two")[1])
+    for name in names[:3]:
+        assert found[f"post/{name}"] == ["1*", "2"], name
+    assert found["post/sigma1_precision_dino"] == ["1", "2*"]
+    assert found["post/kept_sigma"] == ["1", "2"]
+
+
 def test_distances_of_unequal_numbers_are_refused_with_both_numbers(command: Command) -> None:
     leave("one", eval__gfid=3.0, eval__gfid_num_images=50000.0)
     leave("two", eval__gfid=4.0, eval__gfid_num_images=10000.0)
