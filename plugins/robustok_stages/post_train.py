@@ -65,6 +65,12 @@ class PostTrainConfig(TrainingConfig):
     )
     compare: CompareConfig = field(metadata={"doc": "table: how before and after are compared", "table": {}})
 
+    def __attrs_post_init__(self) -> None:
+        if not self.losses:
+            raise ValueError("losses: there is no term, so there is nothing to train for (left out: l2)")
+        if not self.compare.metrics and self.keep is None:
+            raise ValueError("compare.metrics: the first one chooses the sigma to keep, and there is none; or set keep")
+
 
 class PostTrain(Stage):
     """Trains what [post_trainer] names of the artifact "tokenizer" on the artifact "pairs".

@@ -31,6 +31,10 @@ class TrainTokenizerConfig(TrainingConfig):
         "loss", doc="the terms of the loss, by name", default={"reconstruction": {"use": "reconstruction"}}
     )
 
+    def __attrs_post_init__(self) -> None:
+        if not self.losses:
+            raise ValueError("losses: there is no term, so there is nothing to train for (left out: reconstruction)")
+
 
 class TrainTokenizer(Stage):
     """Trains [tokenizer] on [data] with [perturbation] and leaves the artifact "tokenizer".

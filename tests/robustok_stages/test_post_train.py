@@ -257,6 +257,22 @@ def test_a_training_that_the_48_pairs_do_not_allow_is_refused_before_anything_ru
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"losses": {}}, "stage.post_train: losses: there is no term"),
+        ({"compare": {"metrics": {}}}, "stage.post_train: compare.metrics: the first one chooses the sigma to keep"),
+    ],
+)
+def test_nothing_to_train_for_and_nothing_to_choose_by_are_refused(generation_recipe, tmp_path, options, said):
+    assert said in refused(with_post_training(generation_recipe(), post_train=options), tmp_path)
+
+
+def test_a_sigma_that_is_named_needs_no_metric(generation_recipe, registry):
+    table = with_post_training(generation_recipe(), post_train={"keep": 0.5, "compare": {"metrics": {}}})
+    assert Recipe.from_table(table).resolve(registry).stages[-1].spec.config.keep == 0.5
+
+
 def test_sigma_outside_of_0_to_1_is_refused(generation_recipe, tmp_path):
     table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 1.5]})
     assert "stage.make_pairs.sigma" in refused(table, tmp_path)

@@ -290,3 +290,8 @@ def test_a_warm_up_that_begins_above_0_may_be_a_single_step(tiny_recipe, tmp_pat
     options = {"learning_rate": 1e-3, "warmup": 0.5, "warmup_learning_rate": 1e-4}
     (line,) = lines(train(tiny_recipe(epochs=0.2, optimizer=options), tmp_path))
     assert line["tokenizer/learning_rate"] == 1e-4
+
+
+def test_no_loss_is_nothing_to_train_for(tiny_recipe, registry):
+    with pytest.raises(RobustokError, match=r"stage\.train_tokenizer: losses: there is no term"):
+        Recipe.from_table(tiny_recipe(losses={})).resolve(registry)
