@@ -67,9 +67,8 @@ def _parse(file: Path) -> Source:
     except tomli.TOMLDecodeError as error:
         line, column = getattr(error, "lineno", "?"), getattr(error, "colno", "?")
         reason = getattr(error, "msg", str(error))
-        raise RobustokError(
-            f"not valid TOML: {reason} (column {column})", where=f"{file}:{line}", hint="see https://toml.io"
-        ) from error
+        what = f"not valid TOML: {reason} (column {column})"
+        raise RobustokError(what, where=f"{file}:{line}", hint="see https://toml.io") from error
     lines = _key_lines(text)
     return Source(table, {(): str(file), **{path: f"{file}:{line}" for path, line in lines.items()}})
 
@@ -227,14 +226,17 @@ def parse_override(text: str) -> tuple[str, Any]:
     """`key.path=value` of the command line; the value is read as TOML, a bare word as a string.
 
     Raises:
-        RobustokError: where there is no `=`.
+        RobustokError: where there is no `=`, or what begins as a table or a list is none.
     """
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
         raise RobustokError(f"--set needs KEY=VALUE, found {text!r}", hint="for example --set perturbation.beta=0.5")
     try:
         return key.strip(), tomli.loads(f"value = {raw}")["value"]
-    except tomli.TOMLDecodeError:
+    except tomli.TOMLDecodeError as error:
+        if raw.lstrip().startswith(("{", "[")):
+            hint = """as in --set 'tokenizer.quantizer={ use = "vq", width = 16 }'"""
+            raise RobustokError(f"{raw!r} is not valid TOML: {error}", where=f"--set {key}", hint=hint) from error
         return key.strip(), raw.strip()
 
 
@@ -256,9 +258,8 @@ def _set(source: Source, key: str, value: Any) -> None:
         if isinstance(where, list):
             stages = [stage_name(stage) for stage in where]
             if name not in stages:
-                raise RobustokError(
-                    f"no stage is called {name!r}", where=f"--set {key}", hint=did_you_mean(name, stages)
-                )
+                hint = did_you_mean(name, stages)
+                raise RobustokError(f"no stage is called {name!r}", where=f"--set {key}", hint=hint)
             path = (*path, stages.index(name))
             where = where[stages.index(name)]
         else:
@@ -269,7 +270,7 @@ def _set(source: Source, key: str, value: Any) -> None:
     if not isinstance(where, dict):
         raise RobustokError("name a stage and a key of it", where=f"--set {key}", hint="stage.NAME.KEY=VALUE")
     if names[-1] == "use" and where.get("use") != value:
-        for key in [key for key in where if key != "name"]:  # a stage keeps its name
-            del where[key]
+        for held in [held for held in where if held != "name"]:  # a stage keeps its name
+            del where[held]
     where[names[-1]] = value
     source.places[(*path, names[-1])] = f"--set {key}"

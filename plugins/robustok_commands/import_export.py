@@ -55,6 +55,8 @@ def export(importer: str, artifact: Path, out: Path) -> None:
 
     if out.exists():
         raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new file")
+    if not artifact.exists():
+        raise RobustokError("there is no such run or artifact", where=str(artifact), hint="a run's folder is runs/NAME")
     registry = load_registry()
     spec = registry.spec("importer", {"use": importer})
     module = load_component(registry, find_artifact(artifact, spec.factory.makes))

@@ -204,6 +204,19 @@ def test_a_change_without_a_value_is_one_message(refused, recipe):
     assert "run.seed" in said
 
 
+@pytest.mark.parametrize("value", ["{ use = vq", '{ use = "vq" ', "[1, 2", "{use: vq}"])
+def test_a_table_or_list_that_is_none_is_not_taken_for_a_word(refused, recipe, value):
+    said = refused("check", recipe(), "--set", f"tokenizer.quantizer={value}")
+    assert f"error: --set tokenizer.quantizer: {value!r} is not valid TOML: " in said
+    assert "hint: as in --set '" in said
+
+
+def test_an_unknown_name_is_said_of_the_change_that_gave_it(command, recipe):
+    code, _, said = command("check", recipe(), "--set", "tokenizer.use=conv_qv", "--set", "tokenizer.width=8")
+    assert code == 2
+    assert said.startswith("error: --set tokenizer.use: tokenizer.use: no tokenizer is called 'conv_qv'\n")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 fits a CUDA device")
 def test_fp16_on_a_cpu_is_refused_at_its_line(refused, recipe):
     file = recipe({"run.precision": "fp16"})
@@ -460,7 +473,8 @@ def test_a_full_disk_leaves_no_half_exported_file(refused, command, published, m
         (["import", "robustok", "no.pt", "out"], "error: no.pt: there is no such file"),
         (["import", "robustokk", "published.safetensors", "out"], "hint: did you mean 'robustok'?"),
         (["import", "robustok", "published.safetensors", "out", "--set", "heads=2"], "unknown key 'heads'"),
-        (["export", "robustok", "nowhere", "out"], "error: nowhere: this is no run folder"),
+        (["export", "robustok", "nowhere", "out"], "error: nowhere: there is no such run or artifact"),
+        (["export", "robustok", ".", "out"], "error: .: this is no run folder"),
     ],
 )
 def test_mistakes_of_import_and_export_are_one_message(refused, published, arguments, words):
