@@ -53,17 +53,21 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool) -> None:
 
 def _read(run: Path) -> dict[str, float]:
     """The results of a run's folder, or of a JSON file: names and numbers."""
-    from robustok_core.errors import RobustokError
+    from robustok_core.errors import RobustokError, RunError
     from robustok_core.files import read_json
 
     file = run / "results.json" if run.is_dir() else run
     if not file.is_file():
         hint = "name the folder of a run that has finished, or a file of `robustok evaluate --out`"
         raise RobustokError("there are no results", where=str(run), hint=hint)
-    content = read_json(file)
+    try:
+        content = read_json(file)
+    except RunError as error:
+        raise RobustokError(f"this is no JSON file: {error.what}", where=str(file)) from error
     results = content.get("results", content) if isinstance(content, dict) else None
     if not isinstance(results, dict) or not all(isinstance(value, (int, float)) for value in results.values()):
-        raise RobustokError("this holds no results by name", where=str(file))
+        hint = "`robustok evaluate --out` writes such a file"
+        raise RobustokError("this holds no results by name", where=str(file), hint=hint)
     return results
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from robustok_core.latents import Latents
 
 _COLUMNS = 8
+#: How files of NumPy begin: a zip file, one of nothing, an array.
+_BEGINNINGS = (b"PK\3\4", b"PK\5\6", b"\x93NUMPY")
+_HINT = "`robustok encode` writes such a file"
 
 
 @click.command()
@@ -79,6 +82,7 @@ def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath
 def _arrays(file: Path, alone: str) -> dict[str, NDArray[Any]]:
     """The arrays of a .npz file by name; that of a .npy file is called `alone`."""
     import zipfile
+    import zlib
 
     import numpy as np
 
@@ -87,10 +91,16 @@ def _arrays(file: Path, alone: str) -> dict[str, NDArray[Any]]:
     if not file.is_file():
         raise RobustokError("there is no such file", where=str(file))
     try:
-        found = np.load(file, allow_pickle=False)
-        return {alone: found} if isinstance(found, np.ndarray) else dict(found)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RobustokError(f"this is no readable .npz or .npy file: {error}", where=str(file)) from error
+        with file.open("rb") as opened:
+            if not opened.read(6).startswith(_BEGINNINGS):
+                raise RobustokError("this is no .npz or .npy file, however it is called", where=str(file), hint=_HINT)
+            opened.seek(0)
+            found = np.load(opened, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return {alone: found}
+            return {name: held for name, held in found.items() if isinstance(held, np.ndarray)}
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise RobustokError(f"this .npz or .npy file is damaged: {error}", where=str(file), hint=_HINT) from error
 
 
 def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPath]:

@@ -17,14 +17,21 @@ def artifact_of(run: Path, name: str) -> Path:
     Raises:
         RobustokError: where there is none.
     """
-    from robustok_core.artifacts import find_artifact
+    from robustok_core.artifacts import RUN_FILE, find_artifact
+    from robustok_core.errors import RobustokError
     from robustok_core.files import read_json
     from robustok_core.stages import COMPONENT_FILE
 
+    if not run.exists():
+        raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
     component = run / COMPONENT_FILE
-    if component.is_file() and read_json(component).get("kind") != name:
-        return find_artifact(run.resolve().parents[1], name)  # runs/NAME/artifacts/...
-    return find_artifact(run, name)
+    if not component.is_file() or (kind := read_json(component).get("kind")) == name:
+        return find_artifact(run, name)
+    whole = run.resolve().parent.parent  # runs/NAME/artifacts/...
+    if not (whole / RUN_FILE).is_file():
+        what = f"this holds a {kind} alone, and a {name} is needed too"
+        raise RobustokError(what, where=str(run), hint=f"name the folder of a run that made or loaded a {name}")
+    return find_artifact(whole, name)
 
 
 def load(registry: Registry, folder: Path, device: torch.device) -> Any:

@@ -144,12 +144,14 @@ def test_unequal_rows_are_left_out_on_request_and_named(command: Command) -> Non
         (("good", "nothing"), "nothing: there are no results"),
         (("good", "empty"), "empty: there are no results"),
         (("good", "list.json"), "list.json: this holds no results by name"),
+        (("good", "text.json"), "text.json: this is no JSON file"),
     ],
 )
 def test_mistakes_are_one_message(command: Command, arguments: tuple[str, ...], reason: str) -> None:
     leave("good", eval__gfid=3.0)
     Path("empty").mkdir()
     Path("list.json").write_text("[1, 2]")
+    Path("text.json").write_text("good")
     code, _, errors = command(*arguments)
     assert code == 2
     assert reason in errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,8 +165,34 @@ def test_inputs_that_cannot_be_read_are_one_message(command, pixels):
     assert "two images are called '1.png'" in errors
     code, _, errors = command("decode", "images/1.png", "--out", "drawn")
     assert code == 2
-    assert "images/1.png: this is no readable .npz or .npy file" in errors
+    assert "images/1.png: this is no .npz or .npy file" in errors
     assert not Path("codes.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"0 1 2 3\n", "this is no .npz or .npy file, however it is called"),
+        (b"", "this is no .npz or .npy file, however it is called"),
+        (b"PK\3\4 and no more", "this .npz or .npy file is damaged"),
+        (b"\x93NUMPY\1\0", "this .npz or .npy file is damaged"),
+    ],
+)
+def test_another_file_that_is_called_npz_is_one_message(command, content, words):
+    Path("codes.npz").write_bytes(content)
+    code, _, errors = command("decode", "codes.npz", "--out", "drawn")
+    assert code == 2
+    assert f"error: codes.npz: {words}" in errors
+    assert "hint: `robustok encode` writes such a file" in errors
+    assert "pickle" not in errors
+
+
+def test_text_among_arrays_is_no_array(command):
+    with zipfile.ZipFile("codes.npz", "w") as archive:
+        archive.writestr("codes", "0 1 2 3")
+    code, _, errors = command("decode", "codes.npz", "--out", "drawn")
+    assert code == 2
+    assert "codes.npz: this file has no array 'codes'" in errors
 
 
 def test_a_picture_of_decode_is_a_png_and_no_other_ending_makes_a_folder(command):

@@ -177,6 +177,21 @@ def test_a_folders_name_may_end_in_a_number(sample):
     assert len(list(Path("guided-1.5").iterdir())) == 2
 
 
+def test_an_artifact_alone_without_what_else_is_needed_is_named_itself(sample, generated, tmp_path):
+    shutil.copytree(find_artifact(generated[1], "tokenizer"), tmp_path / "alone")
+    code, _, errors = sample("--out", "made.npz", run=Path("alone"))
+    assert code == 2
+    assert (
+        "error: alone: this holds a tokenizer alone, and a generator is needed too\n  hint: name the folder" in errors
+    )
+
+
+def test_a_run_that_does_not_exist_is_refused(sample):
+    code, _, errors = sample("--out", "made.npz", run=Path("runs/mian_train"))
+    assert code == 2
+    assert "error: runs/mian_train: there is no such run or artifact\n" in errors
+
+
 def test_a_folder_that_is_no_run_is_refused(sample, tmp_path):
     code, _, errors = sample("--out", "made.npz", run=tmp_path)
     assert code == 2
