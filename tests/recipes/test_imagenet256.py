@@ -176,6 +176,7 @@ def test_generators_are_judged_as_adm_does(name, registry):
         ("robustok_l", 0.7, "reuse"),
         ("llamagen", 0.95, "fresh"),
         ("gigatok", 0.8, "fresh"),
+        ("maetok", 0.9, "reuse"),
     ],
 )
 def test_post_training_has_the_papers_sigma_pairs_and_epochs(registry, name, sigma, discriminator):
@@ -186,6 +187,34 @@ def test_post_training_has_the_papers_sigma_pairs_and_epochs(registry, name, sig
     assert training.optimizer.weight_decay == 0.0
     assert recipe.tables["post_trainer"].config.pairs == "images"
     assert recipe.tables["post_trainer"].config.guidance == training.compare.guidance
+
+
+def test_the_diffusion_model_of_maetok_has_its_published_size_training_and_guidance(registry):
+    with torch.device("meta"):
+        space = resolved("maetok", registry).tables["tokenizer"].build().space
+    name = "maetok_diffusion_xl"
+    positions = 128 * 1152  # fixed, and a parameter in the published count
+    assert round((size(resolved(name, registry).tables["generator"], space) + positions) / 1e6, 1) == 675.0
+    config = stage_of(name, "train_generator", registry)
+    assert {config.optimizer.rate_at(progress) for progress in (0.0, 0.5, 1.0)} == {1e-4}
+    guidance, options = stage_of(name, "sample", registry).guidance, sampler(name, registry)
+    assert (options.method, options.steps) == ("euler_maruyama", 250)
+    # Guided while t < 0.7; a share 1 - t is done at t.
+    assert [guidance.weight(1 - t) for t in (1.0, 0.71, 0.69, 0.01)] == [1.0, 1.0, 1.75, 1.75]
+
+
+def test_pairs_of_maetok_are_made_by_the_sampler_that_draws_the_samples(registry):
+    recipe = resolved("post_train_maetok", registry)
+    factory = resolved("maetok_diffusion_xl", registry).tables["generator"].factory
+    training = recipe.stages[-1].spec.config
+    pairs, samples = (
+        factory.Sampling(**options)
+        for options in (recipe.tables["post_trainer"].config.sampling, training.compare.sampling)
+    )
+    assert (pairs.method, samples.method, samples.steps) == ("euler_maruyama", "euler_maruyama", 250)
+    # A tenth of the way takes a tenth of the steps.
+    assert pairs.steps == samples.steps // 10
+    assert "noise_pfd" in training.compare.tokenizer_metrics
 
 
 @pytest.mark.parametrize(
