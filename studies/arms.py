@@ -1,11 +1,13 @@
-"""Training with and without perturbation, generators on top, and post-training: arms x seeds, mean and standard error.
+"""Trainings that differ in one thing, generators on top, and post-training: arms x seeds, mean and standard error.
 
-    python studies/perturbation.py --out runs/study --jobs 2
-    python studies/perturbation.py --out runs/study --jobs 2 --recipe main_train
+    python studies/arms.py --out runs/study
+    python studies/arms.py --out runs/study --generators llamagen_gpt
+    python studies/arms.py --out runs/study --recipe continuous_post_train --arms kl_vae mae_tok
+    python studies/arms.py --out runs/study --recipe continuous_train --arms kl_vae gaussian interpolate
 
 Each run is a process of its own with one thread. All of an arm and a seed share a folder, in which what is done is not
 done again; the results of each generator are kept beside it. Prints one JSON object: for each generator and result the
-mean and standard error over the seeds of each arm and of the difference between arms; and, where the recipe
+mean and standard error over the seeds of each arm and of its difference from the first one; and, where the recipe
 post-trains, what each post-trained decoder changed, paired by seed. docs/results.md shows these tables.
 """
 
@@ -21,10 +23,34 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
-ARMS = {"none": ["perturbation.use=none"], "top_delta": []}
+MAE_TOK = {
+    "image_size": 32,
+    "patch_size": 4,
+    "width": 96,
+    "depth": 2,
+    "num_heads": 3,
+    "num_latent_tokens": 32,
+    "latent_width": 8,
+    "layer_scale": 0.1,
+    "decoder_drop_path": 0.0,
+}
+#: What each arm changes in the recipe; the recipe's own options stay where the component does.
+ARMS = {
+    "none": ["perturbation.use=none"],
+    "top_delta": ["perturbation.use=top_delta"],
+    "kl_vae": ["perturbation.use=none"],
+    "gaussian": ["perturbation.use=gaussian"],
+    "interpolate": ["perturbation.use=interpolate", "perturbation.beta=0.1"],
+    "mae_tok": [
+        "perturbation.use=none",
+        "tokenizer.use=mae_tok",
+        "run.precision=bf16",
+        *(f"tokenizer.{name}={value}" for name, value in MAE_TOK.items()),
+    ],
+}
 SIZE = {"width": 128, "depth": 4, "num_heads": 4}
 GENERATORS = {
-    "rar": [],
+    "of the recipe": [],
     "llamagen_gpt": [
         "generator.use=llamagen_gpt",
         *(f"generator.{name}={value}" for name, value in SIZE.items()),
@@ -42,10 +68,11 @@ def run(recipe: str, arm: str, seed: int, generator: str, out: Path, extra: list
     changes = [*ARMS[arm], *GENERATORS[generator], *extra, f"run.name={name}", f"run.seed={seed}"]
     command = [sys.executable, "-m", "robustok_core", "run", recipe, "--out", str(out)]
     command += [word for change in changes for word in ("--set", change)]
-    with (out / f"{name}_{generator}.log").open("a") as log:
+    label = name if generator == "of the recipe" else f"{name}_{generator}"
+    with (out / f"{label}.log").open("a") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
     results = (out / name / "results.json").read_text()
-    (out / f"{name}_{generator}.json").write_text(results)
+    (out / f"{label}.json").write_text(results)
     return json.loads(results)
 
 
@@ -56,13 +83,17 @@ def summary(values: list[float]) -> dict[str, object]:
 
 
 def by_arm(results: dict[str, list[Results]]) -> dict[str, object]:
-    """Each result of each arm, and the difference between the arms, seed by seed."""
+    """Each result of each arm, and how far it is from the first arm's, seed by seed."""
     table: dict[str, object] = {}
-    for name in next(iter(results.values()))[0]:
+    first, *others = results
+    for name in results[first][0]:
         if name.count("/") == 1 and not name.endswith(COUNTS):
-            values = {arm: [one[name] for one in found] for arm, found in results.items()}
-            differences = [b - a for a, b in zip(values["none"], values["top_delta"], strict=True)]
-            table[name] = {arm: summary(found) for arm, found in values.items()} | {"difference": summary(differences)}
+            values = {arm: [one[name] for one in found if name in one] for arm, found in results.items()}
+            row: dict[str, object] = {arm: summary(found) for arm, found in values.items() if found}
+            for arm in others:
+                if values[arm]:
+                    row[f"{arm} - {first}"] = summary([b - a for a, b in zip(values[first], values[arm], strict=True)])
+            table[name] = row
     return table
 
 
@@ -94,7 +125,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="post_train")
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--generators", nargs="+", choices=GENERATORS, default=["rar"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["none", "top_delta"])
+    parser.add_argument("--generators", nargs="+", choices=GENERATORS, default=["of the recipe"])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--set", action="append", default=[], dest="changes", help="passed on to every run")
     options = parser.parse_args()
@@ -102,15 +134,17 @@ def main() -> None:
     report: dict[str, object] = {"recipe": options.recipe, "seeds": options.seeds, "set": options.changes}
     for generator in options.generators:
         # Seed by seed, so that what is done when it is stopped can be compared.
-        plan = [(arm, seed) for seed in options.seeds for arm in ARMS]
+        plan = [(arm, seed) for seed in options.seeds for arm in options.arms]
         with ThreadPoolExecutor(options.jobs) as pool:
             found = list(
                 pool.map(lambda one: run(options.recipe, *one, generator, options.out, options.changes), plan)  # noqa: B023
             )
-        results = {arm: [one for (name, _), one in zip(plan, found, strict=True) if name == arm] for arm in ARMS}
-        report[generator] = {"perturbation": by_arm(results)}
+        results = {
+            arm: [one for (name, _), one in zip(plan, found, strict=True) if name == arm] for arm in options.arms
+        }
+        report[generator] = {"arms": by_arm(results)}
         if any(name.startswith("post_train/") for name in found[0]):
-            report[generator]["post_training"] = {arm: by_sigma(results[arm]) for arm in ARMS}  # type: ignore[index]
+            report[generator]["post_training"] = {arm: by_sigma(results[arm]) for arm in options.arms}  # type: ignore[index]
     print(json.dumps(report, indent=2))
 
 
