@@ -623,6 +623,12 @@ class SampleMetric(Component, ABC):
 
     higher_is_better: ClassVar[Mapping[str, bool]] = {}
 
+    def check(self, num_samples: int | None, num_reference: int | None) -> None:
+        """Raises RobustokError where it cannot be computed of so many images; called before anything runs.
+
+        A number is None where it is not known, and 0 where only statistics of the reference are.
+        """
+
     @abstractmethod
     def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
         """The results by name; `NAME_num_images` stands beside what depends on the number of samples.

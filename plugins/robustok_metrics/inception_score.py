@@ -46,6 +46,15 @@ class InceptionScore(SampleMetric):
     def __init__(self, config: InceptionScoreConfig) -> None:
         self.config = config
 
+    def check(self, num_samples: int | None, num_reference: int | None) -> None:
+        if num_samples is not None:
+            self._can_be_parted(num_samples, "the samples")
+
+    def _can_be_parted(self, count: int, where: str) -> None:
+        if count < self.config.splits:
+            what = f"{count} samples cannot be parted into {self.config.splits}"
+            raise RobustokError(what, where=where, hint="set splits of inception_score lower")
+
     def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
         """The score; the reference is not looked at.
 
@@ -54,9 +63,7 @@ class InceptionScore(SampleMetric):
         """
         from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 
-        if len(samples) < self.config.splits:
-            what = f"{len(samples)} samples cannot be parted into {self.config.splits}"
-            raise RobustokError(what, where=samples.name, hint="set splits of inception_score lower")
+        self._can_be_parted(len(samples), samples.name)
         logits = samples.logits(self.config.features)
         found = isc_features_to_metric(logits, splits=self.config.splits, shuffle=self.config.shuffle)
         seen_by = network_of(self.config.features, samples).name

@@ -43,6 +43,16 @@ class KID(SampleMetric):
     def __init__(self, config: KIDConfig) -> None:
         self.config = config
 
+    def check(self, num_samples: int | None, num_reference: int | None) -> None:
+        for where, count in (("the samples", num_samples), ("the reference", num_reference)):
+            if count is not None:
+                self._holds_subset(count, where)
+
+    def _holds_subset(self, count: int, where: str) -> None:
+        if count < self.config.subset_size:
+            hint = "set subset_size of kid lower" if count else "statistics do not do: take a reference with images"
+            raise RobustokError(f"{count} images hold no subset of {self.config.subset_size}", where=where, hint=hint)
+
     def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
         """The distance.
 
@@ -54,9 +64,7 @@ class KID(SampleMetric):
         network = self.config.features
         drawn, real = samples.features(network), reference.features(network)
         for population, found in ((samples, drawn), (reference, real)):
-            if len(found) < self.config.subset_size:
-                what = f"{len(found)} images hold no subset of {self.config.subset_size}"
-                raise RobustokError(what, where=population.name, hint="set subset_size of kid lower")
+            self._holds_subset(len(found), population.name)
         options = {"kid_subsets": self.config.subsets, "kid_subset_size": self.config.subset_size, "verbose": False}
         # in float64: the distance is a small difference of sums of cubes
         distances = kid_features_to_metric(drawn.double(), real.double(), **options)

@@ -48,6 +48,17 @@ class PrecisionRecall(SampleMetric):
     def __init__(self, config: PrecisionRecallConfig) -> None:
         self.config = config
 
+    def check(self, num_samples: int | None, num_reference: int | None) -> None:
+        for where, count in (("the samples", num_samples), ("the reference", num_reference)):
+            if count is not None:
+                self._have_neighbours(count, where)
+
+    def _have_neighbours(self, count: int, where: str) -> None:
+        if count <= self.config.neighbours:
+            hint = "take more images" if count else "statistics do not do: take a reference with images"
+            what = f"{count} images have no {self.config.neighbours} neighbours each"
+            raise RobustokError(what, where=where, hint=hint)
+
     def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
         """The two shares.
 
@@ -57,9 +68,7 @@ class PrecisionRecall(SampleMetric):
         network = self.config.features
         drawn, real = samples.features(network), reference.features(network)
         for population, found in ((samples, drawn), (reference, real)):
-            if len(found) <= self.config.neighbours:
-                what = f"{len(found)} images have no {self.config.neighbours} neighbours each"
-                raise RobustokError(what, where=population.name, hint="take more images")
+            self._have_neighbours(len(found), population.name)
         net = network_of(network, samples)
         precision, recall = precision_and_recall(drawn, real, self.config.neighbours, device=_device_of(net))
         numbers = {"num_images": float(len(drawn)), "num_reference_images": float(len(real))}

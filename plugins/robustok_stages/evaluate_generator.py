@@ -11,7 +11,8 @@ from robustok_blocks.image_sets import open_images
 from robustok_core.config import components
 from robustok_core.interfaces import Stage
 from robustok_core.stages import StageContext
-from robustok_stages.judging import Judge, check_reference
+from robustok_stages.judging import Judge, check_metrics, check_reference, reference_size
+from robustok_stages.sample import known_samples
 
 
 @frozen(kw_only=True)
@@ -54,8 +55,11 @@ class EvaluateGenerator(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """A reference by path is there."""
-        check_reference(context, self.config.reference, "reference")
+        """A reference by path is there, and it and the samples hold as many images as the metrics want."""
+        config = self.config
+        check_reference(context, config.reference, "reference")
+        there = reference_size(context, config.reference, config.limit)
+        check_metrics(context, config.metrics, known_samples(context), there, "metrics")
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Every image is seen once by each network."""

@@ -15,7 +15,7 @@ from robustok_core.artifacts import find_artifact
 from robustok_core.config import Path as KeyPath
 from robustok_core.config import Problem
 from robustok_core.engine import TrainingConfig
-from robustok_core.errors import RobustokError
+from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.files import read_json
 from robustok_core.interfaces import Generator, Guidance, Tokenizer
 from robustok_core.latents import LatentSpace
@@ -76,6 +76,23 @@ def rows_of(context: StageContext, artifact: str) -> range | None:
     """The rows of the latents, or the pairs, that [load] names, as far as they are known before anything runs."""
     splits = loaded_file(context, artifact, INDEX).get("splits")
     return None if splits is None else range(sum(part["rows"] for part in next(iter(splits.values()))["parts"]))
+
+
+def check_each(context: StageContext, checks: Mapping[str, Callable[[], None]], *keys: str) -> None:
+    """Does the check of each entry of this stage's option `keys`.
+
+    Raises:
+        ProblemsError: what they found, all of it.
+    """
+    problems = []
+    for name, check in checks.items():
+        try:
+            check()
+        except RobustokError as error:
+            what = f"{error.where}: {error.what}" if error.where else error.what
+            problems.append(said_of(context, RobustokError(what, hint=error.hint), *keys, name))
+    if problems:
+        raise ProblemsError(problems)
 
 
 def option_place(context: StageContext, *keys: str) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from robustok_blocks.image_sets import open_images, reference_moments
+from robustok_blocks.image_sets import array_names, open_images, reference_moments
 from robustok_blocks.populations import ImagePopulation, SharedFeatures, open_population, singular_note
 from robustok_core.config import Spec
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Images, Population
 from robustok_core.stages import StageContext
-from robustok_stages.fitting import said_of
+from robustok_stages.fitting import check_each, said_of
 
 DATA_SPLITS = ("validation", "train")
 
@@ -34,6 +35,29 @@ def check_reference(context: StageContext, reference: str, *keys: str) -> None:
                 open_images(file)
         except RobustokError as error:
             raise said_of(context, RobustokError(str(error)), *keys) from error
+
+
+def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
+    """How many images a reference holds that `check_reference` has let pass; 0 of statistics, None of a folder.
+
+    A folder is not counted: its pictures are looked at one by one, when they are needed.
+    """
+    if reference in DATA_SPLITS:
+        count = len(getattr(context.dataset(), reference))
+    elif (file := Path(reference).expanduser()).is_dir():
+        return None
+    else:
+        count = len(open_images(file)) if "arr_0" in array_names(file) else 0
+    return min(count, limit or count)
+
+
+def check_metrics(
+    context: StageContext, metrics: Mapping[str, Spec], num_samples: int | None, num_reference: int | None, *keys: str
+) -> None:
+    """Refuses sample metrics, the value of this stage's option `keys`, that want more images than there will be."""
+    built = {name: spec.build() for name, spec in metrics.items()}
+    checks = {name: partial(metric.check, num_samples, num_reference) for name, metric in built.items()}
+    check_each(context, checks, *keys)
 
 
 class Judge:

@@ -31,6 +31,7 @@ from robustok_core.latents import Latents
 from robustok_core.loading import class_balanced_order
 from robustok_core.stages import StageContext
 from robustok_stages.fitting import read_sampling, said_of
+from robustok_stages.judging import check_metrics
 from robustok_stages.pair_store import split_of
 from robustok_stages.tokenizer_pass import measure_tokenizer, started_metrics
 
@@ -92,6 +93,12 @@ def balanced_halves(labels: Tensor) -> tuple[Tensor, Tensor]:
     """The places (m,) int64 of labels (n,), in two halves that hold each class equally often, to within one."""
     by_class = labels.argsort(stable=True)
     return by_class[0::2].sort().values, by_class[1::2].sort().values
+
+
+def check_counts(context: StageContext, config: CompareConfig) -> None:
+    """Refuses metrics that want more images than there are samples or images of a half of the held-out ones."""
+    count = min(map(len, balanced_halves(context.dataset().validation.labels)))
+    check_metrics(context, config.metrics, config.num_samples, count, "compare", "metrics")
 
 
 def check_comparison(context: StageContext, config: CompareConfig, generator: Generator, tokenizer: Tokenizer) -> None:

@@ -27,8 +27,10 @@ from robustok_core.errors import RobustokError
 from robustok_core.files import read_json, write_json, writing
 from robustok_core.interfaces import Generator, Guidance, Stage, Tokenizer
 from robustok_core.stages import COMPONENT_FILE, WEIGHTS_FILE, StageContext
-from robustok_stages.fitting import check_sampling, known_classes, read_sampling, said_of
+from robustok_stages.fitting import check_sampling, known_classes, loaded_file, maker, read_sampling, said_of
 from robustok_stages.parts import Part, cut, keep_parts, part_file
+
+INDEX = "samples.json"
 
 
 @frozen(kw_only=True)
@@ -165,7 +167,7 @@ class Sample(Stage):
             save_png(folder / "png" / f"{number:06d}.png", picture)
         if config.grid:
             save_rows(folder / "grid.png", rows_by_class(pictures, work.labels, work.class_names, config.grid))
-        write_json(folder / "samples.json", self._about(context, work))
+        write_json(folder / INDEX, self._about(context, work))
         write_json(folder / COMPONENT_FILE, {"kind": "samples"})  # so that [load] takes the folder itself
 
     def _write_latents(self, file: Path, kept: Path, parts: Sequence[Part]) -> None:
@@ -187,6 +189,14 @@ class Sample(Stage):
             "class_names": list(work.class_names),
             "image_size": work.tokenizer.image_size,
         }
+
+
+def known_samples(context: StageContext) -> int | None:
+    """How many images the artifact "samples" of this stage holds, as far as it is known before anything runs."""
+    made = maker(context, "samples")
+    if made is None:
+        return loaded_file(context, "samples", INDEX).get("num_samples")
+    return made.spec.config.num_samples if isinstance(made.spec.config, SampleConfig) else None
 
 
 class Pictures(Sequence[NDArray[np.uint8]]):

@@ -14,7 +14,7 @@ from robustok_core.optimizer import OptimizerConfig
 from robustok_core.stages import StageContext, save_component
 from robustok_stages.fitting import check_sampling, check_training, rows_of, sketch_generator
 from robustok_stages.generator_training import GeneratorTask, validation_loss
-from robustok_stages.judging import check_reference
+from robustok_stages.judging import check_metrics, check_reference, reference_size
 from robustok_stages.latent_cache import LatentRows
 from robustok_stages.measuring import MeasureConfig, Measurement
 
@@ -55,6 +55,8 @@ class TrainGenerator(Stage):
         if measure is not None:
             check_sampling(context, measure.guidance, measure.sampling, "measure")
             check_reference(context, measure.reference, "measure", "reference")
+            there = reference_size(context, measure.reference, measure.limit)
+            check_metrics(context, measure.metrics, measure.num_samples, there, "measure", "metrics")
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains, writes the artifact, returns what came out."""

@@ -157,3 +157,36 @@ def test_a_reference_file_of_something_else_is_refused_before_anything_is_writte
     with pytest.raises(RobustokError, match=r"stage.evaluate_generator.reference: .*images must be uint8"):
         evaluated(evaluation(reference=str(file)), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+TOO_MANY = [
+    ({"kid": {"use": "kid", "subset_size": 30}}, {}, "metrics.kid: the samples: 24 images hold no subset of 30"),
+    ({"kid": {"use": "kid", "subset_size": 20}}, {"limit": 15}, "metrics.kid: the reference: 15 images hold no subset"),
+    ({"pr": {"use": "precision_recall", "neighbours": 24}}, {}, "metrics.pr: the samples: 24 images have no 24 neigh"),
+    ({"is": {"use": "inception_score", "splits": 25}}, {}, "metrics.is: the samples: 24 samples cannot be parted"),
+]
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(("metrics", "options", "said"), TOO_MANY)
+def test_metrics_that_want_more_images_than_there_will_be_are_refused_before_anything_is_written(
+    generation_recipe, evaluation, tmp_path, metrics, options, said, loaded
+):
+    table = evaluation() if loaded else generation_recipe()
+    before = [] if loaded else table["stage"]
+    table["stage"] = [*before, EVALUATION | {"metrics": metrics} | options]
+    with pytest.raises(RobustokError, match=f"stage.evaluate_generator.{said}"):
+        run(Recipe.from_table(table), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arrays", [{}, {"arr_0": np.zeros((8, 4, 4, 3), np.uint8)}])
+def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(evaluation, tmp_path, arrays):
+    file = tmp_path / "reference.npz"
+    np.savez(file, mu=np.zeros(3), sigma=np.eye(3), **arrays)
+    metrics = {"pr": {"use": "precision_recall", "neighbours": 9}}
+    said = f"the reference: {len(arrays.get('arr_0', ()))} images have no 9 neighbours each"
+    with pytest.raises(RobustokError, match=said) as caught:
+        evaluated(evaluation(metrics=metrics, reference=str(file)), tmp_path / "runs")
+    assert ("statistics do not do" in caught.value.hint) == (not arrays)
+    assert not (tmp_path / "runs").exists()

@@ -261,10 +261,14 @@ def test_a_training_that_the_48_pairs_do_not_allow_is_refused_before_anything_ru
     ("options", "said"),
     [
         ({"losses": {}}, "stage.post_train: losses: there is no term"),
+        (
+            {"compare": {"metrics": {"kid": {"use": "kid", "subset_size": 21}}}},
+            "stage.post_train.compare.metrics.kid: the reference: 20 images hold no subset of 21",
+        ),
         ({"compare": {"metrics": {}}}, "stage.post_train: compare.metrics: the first one chooses the sigma to keep"),
     ],
 )
-def test_nothing_to_train_for_and_nothing_to_choose_by_are_refused(generation_recipe, tmp_path, options, said):
+def test_what_cannot_be_trained_for_or_chosen_by_is_refused(generation_recipe, tmp_path, options, said):
     assert said in refused(with_post_training(generation_recipe(), post_train=options), tmp_path)
 
 
