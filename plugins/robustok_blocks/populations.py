@@ -159,7 +159,7 @@ class ImagePopulation(SeenPopulation):
     def _cache_file(self, what: str, net: Features) -> Path | None:
         if self._cache is None:
             return None
-        content = (self.images.fingerprint, len(self), net.fingerprint)
+        content = ("float32", self.images.fingerprint, len(self), net.fingerprint)
         key = hashlib.sha256(repr(content).encode()).hexdigest()[:24]
         return self._cache / f"{what}_{net.name}_{len(self)}_{key}.safetensors"
 

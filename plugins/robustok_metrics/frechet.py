@@ -8,6 +8,7 @@ from typing import ClassVar
 from attrs import frozen
 from torch import Tensor
 
+from robustok_blocks.full_precision import full_precision
 from robustok_core.checkpoint import part, prefixed
 from robustok_core.config import Spec, component
 from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Metric
@@ -47,7 +48,8 @@ class Frechet(Metric):
 
     def update(self, step: Evaluation) -> None:
         self.reference.add(step)
-        self.sums.add(self.features(step.images))
+        with full_precision(step.images.device):
+            self.sums.add(self.features(step.images))
 
     def state(self) -> Mapping[str, Tensor]:
         return prefixed(self.reference.state(), "real/") | prefixed(self.sums.state(), "images/")

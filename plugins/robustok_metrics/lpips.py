@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
+from robustok_blocks.full_precision import full_precision
 from robustok_blocks.weight_files import read_weights
 from robustok_core.draws import seeded
 from robustok_core.errors import RobustokError
@@ -47,7 +48,8 @@ class LPIPS(MeanOfImages):
         self.network = lpips_network(self.config).to(context.device)
 
     def per_image(self, step: Evaluation) -> Tensor:
-        return self.network(step.images, step.batch.images).flatten()
+        with full_precision(step.images.device):
+            return self.network(step.images, step.batch.images).flatten()
 
 
 def lpips_network(config: LPIPSConfig) -> nn.Module:

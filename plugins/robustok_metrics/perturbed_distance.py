@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
+from robustok_blocks.full_precision import full_precision
 from robustok_core.checkpoint import part, prefixed
 from robustok_core.config import Spec
 from robustok_core.images import from_uint8, to_uint8
@@ -42,17 +43,11 @@ class PerturbedDistance(Metric, Generic[CellT]):
     """A pass over the cells of a grid; what the cells are and what the mean is called is left to the metric."""
 
     def begin(self, context: EvaluationContext, features: Spec, perturbations: Mapping[CellT, Perturbation]) -> None:
-        """Clears the sums of a pass.
-
-        Raises:
-            RobustokError: where a perturbation does not fit the latent space.
-        """
+        """Clears the sums of a pass whose perturbations fit the latent space."""
         self.num_images = context.num_images
         self.features: Features = context.share_features(features)
         self.reference = ReferenceStatistics(context, self.features, self.num_images)
         self.perturbations = perturbations
-        for perturbation in perturbations.values():
-            perturbation.check(context.tokenizer.space)
         device = sums_device(context.device)
         self.sums = {cell: FeatureSums(self.features.width, device) for cell in perturbations}
 
@@ -60,7 +55,9 @@ class PerturbedDistance(Metric, Generic[CellT]):
         """Decodes each cell's perturbed latents; encoding and the real images' features are not repeated."""
         self.reference.add(step)
         for cell, sums in self.sums.items():
-            sums.add(self.features(self.reconstruct(step, cell)))
+            pictures = self.reconstruct(step, cell)
+            with full_precision(pictures.device):
+                sums.add(self.features(pictures))
 
     def perturbed(self, step: Evaluation, cell: CellT) -> tuple[Latents, Tensor]:
         """A cell's latents of the images, and the mask (B, N) of the tokens that were drawn anew."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from robustok_blocks.full_precision import full_precision
 from robustok_blocks.shared_cache import found_by_all, write_whole
 from robustok_core.distributed import rank
 from robustok_core.errors import RunError
@@ -43,7 +44,8 @@ class ReferenceStatistics:
     def add(self, step: Evaluation) -> None:
         """Takes in the real images of a batch."""
         if not self.cached:
-            self.sums.add(step.real_features(self.features))
+            with full_precision(step.images.device):
+                self.sums.add(step.real_features(self.features))
 
     def state(self) -> dict[str, Tensor]:
         """The additive state; empty where it came from the cache, which every process has already read."""
@@ -76,6 +78,6 @@ def sums_device(device: torch.device) -> torch.device:
 def _cache_file(context: EvaluationContext, features: Features, num_images: int) -> Path | None:
     if context.cache is None:
         return None
-    content = (context.source, context.num_images, num_images, features.fingerprint)
+    content = ("float32", context.source, context.num_images, num_images, features.fingerprint)
     key = hashlib.sha256(repr(content).encode()).hexdigest()[:24]
     return context.cache / f"reference_{features.name}_{num_images}_{key}.safetensors"

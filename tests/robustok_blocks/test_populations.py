@@ -108,6 +108,15 @@ def test_features_are_those_of_each_image_in_order(samples: Path, networks: Shar
     torch.testing.assert_close(population.logits(means()), expected_features() * torch.tensor([1.0, 2.0, 3.0]))
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 says it elsewhere")
+def test_networks_see_in_float32_without_tf32(samples: Path, networks: SharedFeatures) -> None:
+    seen = []
+    networks(means()).register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    open_population(samples, networks=networks, device=CPU).features(means())
+    assert seen == ["ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32", "as torch begins"
+
+
 def test_moments_are_numpys(samples: Path, networks: SharedFeatures) -> None:
     mean, covariance = open_population(samples, networks=networks, device=CPU).moments(means())
     assert mean.dtype == covariance.dtype == torch.float64

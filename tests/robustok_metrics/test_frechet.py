@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 
-from robustok_core import RunError, Spec
+from robustok_core import Registry, RunError, Spec
 from robustok_metrics.frechet import Frechet, FrechetConfig
 from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
 
@@ -41,6 +42,31 @@ def test_only_distances_in_the_published_inception_are_called_fid(
 ) -> None:
     results = evaluation.measure(Frechet(FrechetConfig(features=colours(network))))
     assert set(results) == {name, f"{name}_num_images"}
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 says it elsewhere")
+def test_all_images_are_seen_in_float32_without_tf32(evaluation: Any, colours: Colours, registry: Registry) -> None:
+    cells = {"use": "pfid", "alphas": [0.5], "deltas": [2]}
+    spec = registry.spec("metric", cells)
+    perturbed = spec.factory(attrs.evolve(spec.config, features=colours()))
+    frechet = Frechet(FrechetConfig(features=colours("others")))
+    seen = []
+    for metric in (perturbed, frechet):
+        evaluation.start(metric)
+        metric.features.register_forward_pre_hook(
+            lambda *_: seen.append(
+                (
+                    torch.is_autocast_enabled("cpu"),
+                    torch.backends.cudnn.conv.fp32_precision,
+                    torch.backends.cuda.matmul.fp32_precision,
+                )
+            )
+        )
+    before = torch.backends.cudnn.conv.fp32_precision
+    with torch.autocast("cpu", torch.bfloat16):
+        evaluation.update(perturbed, frechet)
+    assert seen == [(False, "ieee", "ieee")] * 12, "three batches: real and drawn, by each of two networks"
+    assert torch.backends.cudnn.conv.fp32_precision == before != "ieee"
 
 
 def test_summed_states_of_two_halves_give_the_whole(evaluation: Any, colours: Colours) -> None:
