@@ -567,6 +567,9 @@ class Metric(Component, ABC):
 
     higher_is_better: ClassVar[Mapping[str, bool]] = {}
 
+    def check(self, space: LatentSpace) -> None:
+        """Raises RobustokError where it does not fit tokenizers of this latent space; called before anything runs."""
+
     @abstractmethod
     def start(self, context: EvaluationContext) -> None:
         """Begins a pass: builds what it needs and clears the state."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.interfaces import Evaluation, EvaluationContext, Metric
+from robustok_core.latents import LatentSpace
 
 
 @frozen(kw_only=True)
@@ -30,19 +31,20 @@ class CodebookUsage(Metric):
     def __init__(self, config: CodebookUsageConfig) -> None:
         self.config = config
 
-    def start(self, context: EvaluationContext) -> None:
-        """Clears the counts.
-
-        Raises:
-            RobustokError: where the tokenizer has no codebook.
-        """
-        size = context.tokenizer.space.codebook_size
-        if size is None:
+    def check(self, space: LatentSpace) -> None:
+        """Raises RobustokError where the latent space has no codes."""
+        if space.codebook_size is None:
             raise RobustokError(
-                f"this latent space has no codes to count ({context.tokenizer.space.describe()})",
+                f"this latent space has no codes to count ({space.describe()})",
                 where="metric codebook_usage",
                 hint="leave the metric out for a continuous tokenizer",
             )
+
+    def start(self, context: EvaluationContext) -> None:
+        """Clears the counts; raises as `check` does."""
+        self.check(context.tokenizer.space)
+        size = context.tokenizer.space.codebook_size
+        assert size is not None
         self.counts = torch.zeros(size, dtype=torch.int64, device=context.device)
 
     def update(self, step: Evaluation) -> None:

@@ -17,6 +17,7 @@ from attrs import field, frozen, validators
 from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import EvaluationContext, Perturbation
+from robustok_core.latents import LatentSpace
 from robustok_metrics.perturbed_distance import ALPHAS, PerturbedDistance
 
 LEVELS = (0.25, 0.5, 0.75)
@@ -98,19 +99,20 @@ class NoisePFD(PerturbedDistance[NoiseCell]):
     def __init__(self, config: NoisePFDConfig) -> None:
         self.config = config
 
-    def start(self, context: EvaluationContext) -> None:
-        """Builds the cells.
-
-        Raises:
-            RobustokError: where the tokenizer has codes, or its latents do not fit the noise.
-        """
-        space = context.tokenizer.space
+    def check(self, space: LatentSpace) -> None:
+        """Raises RobustokError where the latent space has codes, or does not fit the noise."""
         if space.codebook_size is not None:
             raise RobustokError(
                 f"noise_pfd adds noise to vectors, and this latent space has codes ({space.describe()})",
                 where="metric noise_pfd",
                 hint="take the metric pfid for a discrete tokenizer",
             )
+        for cell in self.config.cells():
+            self.config.perturbation_of(cell).check(space)
+
+    def start(self, context: EvaluationContext) -> None:
+        """Builds the cells; raises as `check` does."""
+        self.check(context.tokenizer.space)
         cells = {cell: self.config.perturbation_of(cell) for cell in self.config.cells()}
         self.begin(context, self.config.features, cells)
 

@@ -17,6 +17,7 @@ from attrs import field, frozen, validators
 from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import EvaluationContext, Perturbation
+from robustok_core.latents import LatentSpace
 from robustok_metrics.frechet import frechet_name
 from robustok_metrics.perturbed_distance import ALPHAS, PerturbedDistance
 
@@ -132,19 +133,22 @@ class PFID(PerturbedDistance[Cell]):
     def __init__(self, config: PFIDConfig) -> None:
         self.config = config
 
-    def start(self, context: EvaluationContext) -> None:
-        """Builds the cells.
-
-        Raises:
-            RobustokError: where the tokenizer has no codes, or too few for a delta.
-        """
-        space = context.tokenizer.space
+    def check(self, space: LatentSpace) -> None:
+        """Raises RobustokError where the latent space has no codes, or too few for a delta."""
         if space.codebook_size is None:
             raise RobustokError(
                 f"pFID perturbs codes, and this latent space has none ({space.describe()})",
                 where="metric pfid",
                 hint="take the metric noise_pfd for a continuous tokenizer",
             )
+        for cell in self.config.cells(space.codebook_size):
+            self.config.perturbation_of(cell).check(space)
+
+    def start(self, context: EvaluationContext) -> None:
+        """Builds the cells; raises as `check` does."""
+        space = context.tokenizer.space
+        self.check(space)
+        assert space.codebook_size is not None
         self.codebook_size = space.codebook_size
         cells = {cell: self.config.perturbation_of(cell) for cell in self.config.cells(self.codebook_size)}
         self.begin(context, self.config.features, cells)

@@ -16,7 +16,7 @@ from robustok_core.images import to_uint8
 from robustok_core.interfaces import Images, Stage, Tokenizer
 from robustok_core.stages import StageContext
 from robustok_stages.fitting import check_size, check_tokenizer
-from robustok_stages.tokenizer_pass import measure_tokenizer
+from robustok_stages.tokenizer_pass import check_tokenizer_metrics, measure_tokenizer
 
 
 @frozen(kw_only=True)
@@ -62,9 +62,10 @@ class EvaluateTokenizer(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """Sizes fit, where the tokenizer is of this recipe; a loaded one is compared when it is there."""
+        """Sizes fit, where the tokenizer is of this recipe, and the metrics its latent space, where it is known."""
         if "tokenizer" not in context.recipe.load and context.spec("tokenizer") is not None:
             check_tokenizer(context)
+        check_tokenizer_metrics(context, self.config.metrics, "metrics")
 
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, float]:

@@ -35,6 +35,7 @@ from robustok_stages.latent_cache import read_index
 from robustok_stages.make_pairs import MakePairsConfig
 from robustok_stages.pair_store import PairRows, sigmas_of, split_of
 from robustok_stages.post_evaluation import CompareConfig, Comparison, check_comparison, check_counts
+from robustok_stages.tokenizer_pass import check_tokenizer_metrics
 from robustok_stages.train_tokenizer import TrainTokenizerConfig
 
 OPPONENTS = "opponents.safetensors"
@@ -91,6 +92,7 @@ class PostTrain(Stage):
         check_training(context, self.config, self.config.optimizer, self._pairs(context))
         check_sampling(context, self.config.compare.guidance, self.config.compare.sampling, "compare")
         check_counts(context, self.config.compare)
+        check_tokenizer_metrics(context, self.config.compare.tokenizer_metrics, "compare", "tokenizer_metrics")
         load = context.recipe.load.get("tokenizer")
         if load is not None and load.importer is None:
             self._check_opponents(context, find_artifact(Path(load.path), "tokenizer"))

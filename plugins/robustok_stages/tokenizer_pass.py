@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 
@@ -15,6 +16,18 @@ from robustok_core.interfaces import Evaluation, EvaluationContext, Metric, Toke
 from robustok_core.loading import evaluation_batches
 from robustok_core.progress import StepProgress
 from robustok_core.stages import StageContext
+from robustok_stages.fitting import check_each, known_space
+
+
+def check_tokenizer_metrics(context: StageContext, metrics: Mapping[str, Spec], *keys: str) -> None:
+    """Refuses metrics, the value of this stage's option `keys`, that do not fit the tokenizer's latent space.
+
+    What is not known before anything runs is left to the pass.
+    """
+    space = known_space(context)
+    if space is not None:
+        built: dict[str, Metric] = {name: spec.build() for name, spec in metrics.items()}
+        check_each(context, {name: partial(metric.check, space) for name, metric in built.items()}, *keys)
 
 
 def started_metrics(

@@ -14,6 +14,7 @@ from PIL import Image
 from robustok_core import ProblemsError, Recipe, RobustokError, run
 from robustok_core.artifacts import find_artifact
 from robustok_core.files import read_json, write_json
+from robustok_core.runner import check
 from robustok_core.stages import load_component
 
 FEATURES = {"use": "fashion_classifier"}
@@ -184,3 +185,49 @@ def test_a_missing_or_unfinished_run_is_refused_before_anything_is_written(evalu
         assert not isinstance(caught.value, ProblemsError)
         assert caught.value.exit_code == 2
         assert not (tmp_path / "out").exists()
+
+
+CONTINUOUS = {
+    "pfd": "pFID perturbs codes, and this latent space has none (continuous, 16 tokens of width 4) (take the metric "
+    "noise_pfd for a continuous tokenizer)",
+    "usage": "this latent space has no codes to count",
+}
+
+
+def continuous(table: dict[str, Any]) -> dict[str, Any]:
+    kept = (
+        "image_size",
+        "channels",
+        "channel_multipliers",
+        "num_res_blocks",
+        "norm_groups",
+        "stem_patch",
+        "z_channels",
+    )
+    vae = {"use": "kl_vae", "width": 4, **{name: table["tokenizer"][name] for name in kept}}
+    return {**{name: value for name, value in table.items() if name != "perturbation"}, "tokenizer": vae}
+
+
+def said_in_check(table: dict[str, Any], registry) -> list[str]:
+    with pytest.raises(ProblemsError) as caught:
+        check(Recipe.from_table(table), registry=registry)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_the_default_metrics_that_need_codes_are_refused_for_a_continuous_tokenizer_at_check(tiny_recipe, registry):
+    table = continuous(tiny_recipe())
+    table["stage"].append({"use": "evaluate_tokenizer"})
+    said = said_in_check(table, registry)
+    assert len(said) == len(CONTINUOUS)
+    for one, (name, words) in zip(said, CONTINUOUS.items(), strict=True):
+        assert f"stage.evaluate_tokenizer.metrics.{name}: " in one
+        assert words in one
+
+
+def test_metrics_that_do_not_fit_the_codes_of_a_loaded_tokenizer_are_refused_at_check(evaluation, registry):
+    metrics = {"pfd": {"use": "pfid", "deltas": [33]}, "noise": {"use": "noise_pfd"}, "psnr": {"use": "psnr"}}
+    said = said_in_check(evaluation(metrics=metrics), registry)
+    assert len(said) == 2
+    assert "stage.evaluate_tokenizer.metrics.pfd: " in said[0]
+    assert "33" in said[0]
+    assert "metrics.noise: metric noise_pfd: noise_pfd adds noise to vectors" in said[1]
