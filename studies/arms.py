@@ -33,6 +33,9 @@ MAE_TOK = {
     "latent_width": 8,
     "layer_scale": 0.1,
     "decoder_drop_path": 0.0,
+    "decoder_absolute_positions": "true",
+    "mask_smallest": 0.1,
+    "mask_largest": 0.3,
 }
 #: What each arm changes in the recipe; the recipe's own options stay where the component does.
 ARMS = {
@@ -46,6 +49,10 @@ ARMS = {
         "tokenizer.use=mae_tok",
         "run.precision=bf16",
         *(f"tokenizer.{name}={value}" for name, value in MAE_TOK.items()),
+        # A ViT learns slower than a convolutional network: half the batch and more epochs.
+        "stage.train_tokenizer.batch_size=32",
+        "stage.train_tokenizer.epochs=6",
+        "stage.train_tokenizer.optimizer.learning_rate=1.5e-3",
     ],
 }
 SIZE = {"width": 128, "depth": 4, "num_heads": 4}
