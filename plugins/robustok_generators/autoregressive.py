@@ -7,14 +7,15 @@ the keys and values of past positions stay where they were written.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from attrs import frozen
-from torch import Tensor, nn
+from torch import Tensor
 
+from robustok_blocks.codes import codes_of
+from robustok_blocks.evaluating import evaluating
+from robustok_blocks.label_dropout import drop_labels
 from robustok_blocks.packed_linear import packed_linear
 from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
@@ -73,10 +74,8 @@ class Autoregressive(Generator):
 
     def with_dropped_labels(self, labels: Tensor, draws: Draws) -> Tensor:
         """(B,) labels, of which in training a random share `label_dropout` is the null class."""
-        if not self.training:
-            return labels
-        dropped = draws.child("label_dropout").uniform() < self.label_dropout
-        return labels.masked_fill(dropped, self.num_classes)
+        rate = self.label_dropout if self.training else 0.0
+        return drop_labels(labels, draws.child("label_dropout"), rate, self.num_classes)
 
     def sample(
         self, labels: Tensor, draws: Draws, *, guidance: Guidance, keep: Keep | None = None, sampling: Any = None
@@ -122,26 +121,3 @@ def guided(logits: Tensor, guidance: Guidance, done: float) -> Tensor:
         return logits
     conditional, unconditional = logits.chunk(2)
     return unconditional + guidance.weight(done) * (conditional - unconditional)
-
-
-def codes_of(latents: Latents) -> Tensor:
-    """The codes (B, N) of latents.
-
-    Raises:
-        ValueError: where they hold vectors only.
-    """
-    if latents.codes is None:
-        raise ValueError("an autoregressive generator reads latents with codes")
-    return latents.codes
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards each part is in the mode that it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

@@ -16,6 +16,7 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_blocks.finite import finite
+from robustok_blocks.label_dropout import drop_labels
 from robustok_blocks.rotary import grid_rotations
 from robustok_blocks.sinusoids import grid_positions, sequence_positions
 from robustok_core.draws import Draws
@@ -202,19 +203,14 @@ class FlowTransformer(Generator):
         data = self._normalised(latents)
         noise = draws.child("noise").normal(*data.shape[1:])
         times = training_times(draws.child("time"), self.config.times)
-        labels = self._drop_labels(labels, draws.child("label_dropout"))
+        rate = self.config.label_dropout if self.training else 0.0
+        labels = drop_labels(labels, draws.child("label_dropout"), rate, self.null_label)
         found = self(between(data, noise, times[:, None, None]), times, labels).float()
         wanted = velocity_between(data, noise)
         losses = {"velocity": F.mse_loss(found, wanted)}
         if self.config.cosine_weight > 0.0:
             losses["cosine"] = self.config.cosine_weight * angle_loss(found, wanted)
         return losses
-
-    def _drop_labels(self, labels: Tensor, draws: Draws) -> Tensor:
-        """(B,) the labels, in training some of them replaced by the null class."""
-        if not self.training:
-            return labels
-        return torch.where(draws.uniform() < self.config.label_dropout, self.null_label, labels)
 
     @torch.no_grad()
     def sample(

@@ -21,13 +21,15 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
+from robustok_blocks.codes import codes_of
+from robustok_blocks.evaluating import evaluating
 from robustok_blocks.finite import finite
+from robustok_blocks.label_dropout import drop_labels
 from robustok_blocks.transformer import Attention, Mlp
 from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Generator, Guidance
 from robustok_core.latents import Keep, Latents, LatentSpace
-from robustok_generators.autoregressive import evaluating
 from robustok_generators.sizes import Size, size_field, size_of
 from robustok_generators.token_sampling import TokenSampling, choose
 
@@ -153,10 +155,11 @@ class MaskGIT(Generator):
         So the mean over processes and micro-batches is what one batch would give, though they mask different
         numbers of tokens.
         """
-        codes = _codes(latents)
+        codes = codes_of(latents)
         masked, average = mask_tokens(draws.child("mask"), codes.shape[1])
         tokens = torch.where(masked, self.mask_code, codes)
-        logits = self(tokens, self._drop_labels(labels, draws.child("label_dropout")))
+        rate = self.config.label_dropout if self.training else 0.0
+        logits = self(tokens, drop_labels(labels, draws.child("label_dropout"), rate, self.null_label))
         each = F.cross_entropy(
             rearrange(logits, "b n k -> b k n").float(),
             codes,
@@ -164,12 +167,6 @@ class MaskGIT(Generator):
             label_smoothing=self.config.label_smoothing,
         )  # (B, N)
         return {"cross_entropy": (each * masked).sum() / (average * len(codes))}
-
-    def _drop_labels(self, labels: Tensor, draws: Draws) -> Tensor:
-        """(B,) the labels, in training some of them replaced by the null class."""
-        if not self.training:
-            return labels
-        return torch.where(draws.uniform() < self.config.label_dropout, self.null_label, labels)
 
     @torch.no_grad()
     def sample(
@@ -203,7 +200,7 @@ class MaskGIT(Generator):
         masks = torch.full(shape, self.mask_code, dtype=torch.int64, device=draws.indices.device)
         if keep is None:
             return masks
-        return torch.where(draws.uniform(self.space.num_tokens) < keep.sigma, _codes(keep.latents), masks)
+        return torch.where(draws.uniform(self.space.num_tokens) < keep.sigma, codes_of(keep.latents), masks)
 
     def _guided(self, tokens: Tensor, labels: Tensor, weight: float) -> Tensor:
         """(B, N, K) float32 logits; guided ones need a second row for each sample."""
@@ -258,9 +255,3 @@ def scheduled(to_draw: Tensor, done: float, num_tokens: int) -> Tensor:
 def gumbel(uniform: Tensor) -> Tensor:
     """Standard Gumbel noise, finite, from uniform numbers in [0, 1)."""
     return -torch.log(-torch.log(uniform.clamp(min=2.0**-25)))
-
-
-def _codes(latents: Latents) -> Tensor:
-    if latents.codes is None:
-        raise ValueError("maskgit reads codes, and these latents have none")
-    return latents.codes
