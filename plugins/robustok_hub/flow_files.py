@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.latents import LatentSpace
 from robustok_core.registry import Registry
-from robustok_hub.published_names import NameRules, build_with, count_numbered, to_ours, to_published
+from robustok_hub.published_names import NameRules, count_numbered, heads_field, load_generator, to_published
 
 TELLING = (
     "pos_embed",
@@ -31,11 +31,7 @@ _STATISTICS = ("latent_mean", "latent_std")
 class FlowImporterConfig:
     """What the weights do not tell."""
 
-    num_heads: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(1)),
-        metadata={"doc": "attention heads; left out: those of the published sizes"},
-    )
+    num_heads: int | None = heads_field("those of the published sizes")
     mean: list[float] = field(
         factory=lambda: [0.0],
         validator=validators.min_len(1),
@@ -110,11 +106,10 @@ def build_flow(
     channels, num_tokens = len(published["final_layer.linear.weight"]), published["pos_embed"].shape[1]
     space = LatentSpace(kind="continuous", num_tokens=num_tokens, width=channels, grid=grid)
     rules = names(count_numbered(published, "blocks."))
-    weights = {to_ours(name, rules): value for name, value in published.items()}
     statistics = [per_channel(values, channels, where) for values in (mean, std)]
-    weights |= dict(zip(_STATISTICS, statistics, strict=True))
+    weights = {**published, **dict(zip(_STATISTICS, statistics, strict=True))}
     num_classes = len(published["y_embedder.embedding_table.weight"]) - 1
-    return build_with(registry, table, weights, rules, where, kind="generator", args=(space, num_classes))
+    return load_generator(registry, table, weights, rules, where, space=space, num_classes=num_classes)
 
 
 def per_channel(values: Sequence[float] | Tensor, channels: int, where: str) -> Tensor:

@@ -13,12 +13,12 @@ from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Importer
 from robustok_core.registry import Registry
 from robustok_hub.published_names import (
-    build_with,
     code_space,
     count_numbered,
+    heads_field,
+    load_generator,
     read_published,
     require,
-    to_ours,
     to_published,
 )
 
@@ -45,11 +45,7 @@ class LlamaGenGPTImporterConfig:
     code_width: int = field(
         default=8, validator=validators.ge(1), metadata={"doc": "D of the tokenizer whose codes it draws"}
     )
-    num_heads: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(1)),
-        metadata={"doc": "attention heads; left out: 32 of the 3B model, else one for every 64 of the width"},
-    )
+    num_heads: int | None = heads_field("32 of the 3B model, else one for every 64 of the width")
 
 
 class LlamaGenGPTImporter(Importer):
@@ -72,9 +68,8 @@ class LlamaGenGPTImporter(Importer):
             num_tokens, self.config.code_width, len(published["output.weight"]), on_grid=positions is None
         )
         num_classes = len(published["cls_embedding.embedding_table.weight"]) - 1
-        weights = {to_ours(name, NAMES): value for name, value in published.items()}
-        table, generator = build_with(
-            registry, self._table(published), weights, NAMES, str(path), kind="generator", args=(space, num_classes)
+        table, generator = load_generator(
+            registry, self._table(published), published, NAMES, str(path), space=space, num_classes=num_classes
         )
         return table, generator, report
 

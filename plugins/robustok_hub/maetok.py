@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Importer
 from robustok_core.registry import Registry
-from robustok_hub.published_names import build_with, count_numbered, read_published, require, to_ours, to_published
+from robustok_hub.published_names import (
+    build_with,
+    count_numbered,
+    heads_field,
+    read_published,
+    require,
+    to_ours,
+    to_published,
+)
 
 _TRUNK = ("blocks.", "norm.", "cls_token", "pos_embed")
 NAMES = [
@@ -50,11 +58,7 @@ _PLACES = ("freqs_t_x", "freqs_t_y")
 class MAETokImporterConfig:
     """What the shapes of the weights do not tell; config.json beside the published weights does."""
 
-    num_heads: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(1)),
-        metadata={"doc": "attention heads of the ViTs; left out: one for every 64 of their width"},
-    )
+    num_heads: int | None = heads_field("one for every 64 of the ViTs' width")
     axial_rotary: bool = field(
         default=False, metadata={"doc": "use_rope without rope_mixed: its rotary positions are along the axes"}
     )

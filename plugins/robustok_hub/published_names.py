@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from attrs import field, validators
 from torch import Tensor, nn
 
 from robustok_blocks.weight_files import read_weights
@@ -51,6 +52,15 @@ def require(weights: Mapping[str, Tensor], names: Sequence[str], what: str, wher
         raise RobustokError(f"this is no {what}: it lacks {', '.join(lacking[:3])}", where=where)
 
 
+def heads_field(otherwise: str) -> Any:
+    """The importer's option num_heads, which weights do not tell; `otherwise` says what holds where it is left out."""
+    return field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": f"attention heads; left out: {otherwise}"},
+    )
+
+
 def count_numbered(weights: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbered entries follow a prefix: 12 for "blocks." with blocks.0 to blocks.11."""
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
@@ -62,6 +72,21 @@ def code_space(num_tokens: int, width: int, codebook_size: int, *, on_grid: bool
     side = math.isqrt(num_tokens)
     grid = (side, side) if on_grid and side * side == num_tokens else None
     return LatentSpace(kind="discrete", num_tokens=num_tokens, width=width, codebook_size=codebook_size, grid=grid)
+
+
+def load_generator(
+    registry: Registry,
+    table: Mapping[str, Any],
+    published: Mapping[str, Tensor],
+    rules: NameRules,
+    where: str,
+    *,
+    space: LatentSpace,
+    num_classes: int,
+) -> tuple[dict[str, Any], nn.Module]:
+    """A generator of a latent space with published weights; arguments and what it raises: as of `build_with`."""
+    weights = {to_ours(name, rules): value for name, value in published.items()}
+    return build_with(registry, table, weights, rules, where, kind="generator", args=(space, num_classes))
 
 
 def build_with(

@@ -14,12 +14,11 @@ from robustok_core.interfaces import Importer
 from robustok_core.registry import Registry
 from robustok_hub.published_names import (
     NameRules,
-    build_with,
     code_space,
     count_numbered,
+    load_generator,
     read_published,
     require,
-    to_ours,
     to_published,
 )
 
@@ -78,9 +77,8 @@ class RARImporter(Importer):
         codebook_size = len(published["lm_head.weight"])
         space = code_space(self._num_tokens(published, str(path)), self.config.code_width, codebook_size)
         num_classes = len(published["embeddings.weight"]) - codebook_size - _MASK_AND_NULL
-        weights = {to_ours(name, names): value for name, value in published.items()}
-        table, generator = build_with(
-            registry, self._table(published), weights, names, str(path), kind="generator", args=(space, num_classes)
+        table, generator = load_generator(
+            registry, self._table(published), published, names, str(path), space=space, num_classes=num_classes
         )
         return table, generator, report
 

@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Importer
 from robustok_core.registry import Registry
-from robustok_hub.published_names import build_with, count_numbered, read_published, require, to_ours, to_published
+from robustok_hub.published_names import (
+    build_with,
+    count_numbered,
+    heads_field,
+    read_published,
+    require,
+    to_ours,
+    to_published,
+)
 
 _TRUNK = ("blocks.", "norm.", "cls_token", "pos_embed")
 NAMES = [
@@ -39,11 +47,7 @@ _STEPS_KNOWN = 101
 class RobusTokConfig:
     """What the shapes of the weights do not tell."""
 
-    num_heads: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(1)),
-        metadata={"doc": "attention heads of the ViTs; left out: one for every 64 of their width"},
-    )
+    num_heads: int | None = heads_field("one for every 64 of the ViTs' width")
     l2_normalise: bool = field(
         default=True, metadata={"doc": "whether its codebook lies on the unit sphere, as in all released files"}
     )
