@@ -25,6 +25,7 @@ from robustok_tokenizers.gaussian_posterior import posterior_latents
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeEncoder, MaeShape, Rotary
 from robustok_tokenizers.mae_targets import FeatureTarget, FeatureTargetConfig, GradientTarget, Target, TargetConfig
 from robustok_tokenizers.pretrained_vit import load_pretrained
+from robustok_tokenizers.vit_sizes import ViTPairConfig
 
 #: Of the normal distribution that a ratio is drawn from before it is cut, as in MAE-type training of MAR.
 _RATIO_STD = 0.25
@@ -35,19 +36,9 @@ def _share(default: float, doc: str) -> float:
 
 
 @frozen(kw_only=True)
-class MAETokConfig:
+class MAETokConfig(ViTPairConfig):
     """Options of `mae_tok`."""
 
-    image_size: int = field(
-        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
-    )
-    patch_size: int = field(default=16, validator=validators.ge(1), metadata={"doc": "side of a patch, in pixels"})
-    width: int = field(default=768, validator=validators.ge(1), metadata={"doc": "numbers per token in the ViTs"})
-    depth: int = field(default=12, validator=validators.ge(1), metadata={"doc": "blocks of each ViT"})
-    num_heads: int = field(default=12, validator=validators.ge(1), metadata={"doc": "attention heads"})
-    mlp_ratio: float = field(
-        default=4.0, validator=validators.gt(0), metadata={"doc": "hidden width of the MLPs over width"}
-    )
     num_latent_tokens: int = field(default=128, validator=validators.ge(1), metadata={"doc": "N, tokens per image"})
     latent_width: int = field(default=32, validator=validators.ge(1), metadata={"doc": "D, numbers per latent token"})
     rotary: Rotary = field(
@@ -94,21 +85,13 @@ class MAETokConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
-        if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+        super().__attrs_post_init__()
         if self.rotary != "none" and self.width // self.num_heads % 4:
             raise ValueError(f"rotary positions need heads of 4, 8, ... numbers, not {self.width // self.num_heads}")
         if self.mask_smallest > self.mask_largest:
             raise ValueError(f"mask_smallest {self.mask_smallest} is above mask_largest {self.mask_largest}")
         if self.hog is not None and self.patch_size % 2:
             raise ValueError(f"hog halves patches, and patch_size is {self.patch_size}")
-
-    @property
-    def side(self) -> int:
-        """Patches in a row, and in a column."""
-        return self.image_size // self.patch_size
 
     def shape(self, *, drop_path: float, cls_token: bool, absolute: bool) -> MaeShape:
         """How the encoder or the decoder is made."""

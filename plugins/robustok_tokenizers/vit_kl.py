@@ -25,6 +25,7 @@ from robustok_blocks.rotary_transformer import GatedRotaryBlock
 from robustok_core.interfaces import Tokenizer
 from robustok_core.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
+from robustok_tokenizers.vit_sizes import PatchConfig
 
 #: width, depth, num_heads
 SIZES: Mapping[str, tuple[int, int, int]] = {
@@ -67,13 +68,9 @@ class StackConfig:
 
 
 @frozen(kw_only=True)
-class ViTKLConfig:
+class ViTKLConfig(PatchConfig):
     """Options of `vit_kl`; the defaults are l-DeTok's."""
 
-    image_size: int = field(
-        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
-    )
-    patch_size: int = field(default=16, validator=validators.ge(1), metadata={"doc": "side of a patch, in pixels"})
     latent_width: int = field(default=16, validator=validators.ge(1), metadata={"doc": "D, numbers per latent token"})
     encoder: StackConfig = field(factory=StackConfig, metadata={"doc": "table: size of the encoder"})
     decoder: StackConfig = field(factory=StackConfig, metadata={"doc": "table: size of the decoder"})
@@ -90,15 +87,9 @@ class ViTKLConfig:
     kl_weight: float = kl_weight_field()
 
     def __attrs_post_init__(self) -> None:
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        super().__attrs_post_init__()
         if self.mask_low > self.mask_high:
             raise ValueError(f"mask_low {self.mask_low} is above mask_high {self.mask_high}")
-
-    @property
-    def side(self) -> int:
-        """Patches in a row, and in a column."""
-        return self.image_size // self.patch_size
 
 
 class ViTKL(Tokenizer):

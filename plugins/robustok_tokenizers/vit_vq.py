@@ -21,22 +21,13 @@ from robustok_core.config import component
 from robustok_core.interfaces import Quantizer, Tokenizer
 from robustok_core.latents import Latents, LatentSpace
 from robustok_tokenizers.pretrained_vit import load_pretrained
+from robustok_tokenizers.vit_sizes import ViTPairConfig
 
 
 @frozen(kw_only=True)
-class ViTVQConfig:
+class ViTVQConfig(ViTPairConfig):
     """Options of `vit_vq`; the defaults are the paper's."""
 
-    image_size: int = field(
-        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
-    )
-    patch_size: int = field(default=16, validator=validators.ge(1), metadata={"doc": "side of a patch, in pixels"})
-    width: int = field(default=768, validator=validators.ge(1), metadata={"doc": "numbers per token in the ViTs"})
-    depth: int = field(default=12, validator=validators.ge(1), metadata={"doc": "blocks of each ViT"})
-    num_heads: int = field(default=12, validator=validators.ge(1), metadata={"doc": "attention heads"})
-    mlp_ratio: float = field(
-        default=4.0, validator=validators.gt(0), metadata={"doc": "hidden width of the MLPs over width"}
-    )
     num_latent_tokens: int = field(default=256, validator=validators.ge(1), metadata={"doc": "N, tokens per image"})
     absolute_positions: bool = field(
         default=True,
@@ -64,20 +55,12 @@ class ViTVQConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
-        if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+        super().__attrs_post_init__()
         if self.absolute_positions and self.num_latent_tokens != self.num_patches:
             raise ValueError(
                 f"with absolute_positions there is one latent token a patch: num_latent_tokens must be "
                 f"{self.num_patches}, not {self.num_latent_tokens}"
             )
-
-    @property
-    def num_patches(self) -> int:
-        """Patches per image."""
-        return (self.image_size // self.patch_size) ** 2
 
 
 class ViTVQ(Tokenizer):

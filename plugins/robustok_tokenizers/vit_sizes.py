@@ -1,0 +1,46 @@
+"""Options that tokenizers of patches share."""
+
+from __future__ import annotations
+
+from attrs import field, frozen, validators
+
+
+@frozen(kw_only=True)
+class PatchConfig:
+    """How images are cut into patches."""
+
+    image_size: int = field(
+        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
+    )
+    patch_size: int = field(default=16, validator=validators.ge(1), metadata={"doc": "side of a patch, in pixels"})
+
+    def __attrs_post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+
+    @property
+    def side(self) -> int:
+        """Patches in a row, and in a column."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """Patches per image."""
+        return self.side**2
+
+
+@frozen(kw_only=True)
+class ViTPairConfig(PatchConfig):
+    """The size of an encoder and a decoder that are alike; the defaults are ViT-B's."""
+
+    width: int = field(default=768, validator=validators.ge(1), metadata={"doc": "numbers per token in the ViTs"})
+    depth: int = field(default=12, validator=validators.ge(1), metadata={"doc": "blocks of each ViT"})
+    num_heads: int = field(default=12, validator=validators.ge(1), metadata={"doc": "attention heads"})
+    mlp_ratio: float = field(
+        default=4.0, validator=validators.gt(0), metadata={"doc": "hidden width of the MLPs over width"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
