@@ -22,7 +22,7 @@ from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.files import read_json
 from robustok_core.images import from_uint8, to_uint8
 from robustok_core.interfaces import Generator, Guidance, ImageBatch, Images, Tokenizer
-from robustok_core.latents import Keep, Latents
+from robustok_core.latents import Keep, Latents, LatentSpace
 from robustok_core.stages import COMPONENT_FILE
 
 Precision = Literal["no", "bf16"]
@@ -165,14 +165,22 @@ def check_fits(generator: Generator, folder: Path, tokenizer: Tokenizer) -> None
     Raises:
         RobustokError: the latent spaces differ, or it was trained on the latents of another tokenizer.
     """
+    check_space(generator.space, folder, tokenizer.space)
+    check_origin(folder, latent_fingerprint(tokenizer))
+
+
+def check_space(drawn: LatentSpace, folder: Path, decoded: LatentSpace) -> None:
+    """Raises RobustokError where a generator's artifact in `folder` draws latents of another space than is decoded."""
+    if drawn != decoded:
+        name = read_json(folder / COMPONENT_FILE)["table"]["use"]
+        what = f"the generator {name!r} draws latents of another space ({drawn.describe()}) than the tokenizer"
+        raise RobustokError(f"{what} decodes ({decoded.describe()})", where=str(folder))
+
+
+def check_origin(folder: Path, found: str) -> None:
+    """Raises RobustokError where a generator's artifact in `folder` records another latent fingerprint than `found`."""
     about = read_json(folder / COMPONENT_FILE)
-    name = about["table"]["use"]
-    if generator.space != tokenizer.space:
-        what = (
-            f"the generator {name!r} draws latents of another space ({generator.space.describe()}) than the tokenizer"
-        )
-        raise RobustokError(f"{what} decodes ({tokenizer.space.describe()})", where=str(folder))
-    recorded, found = about.get("tokenizer"), latent_fingerprint(tokenizer)
+    name, recorded = about["table"]["use"], about.get("tokenizer")
     if recorded not in (None, found):
         raise RobustokError(
             f"the generator {name!r} was trained on the latents of another tokenizer ({recorded}, not {found})",

@@ -10,7 +10,8 @@ from typing import Any
 import attrs
 import torch
 
-from robustok_blocks.sampling import sampling_options
+from robustok_blocks.latent_fingerprint import latent_fingerprint
+from robustok_blocks.sampling import check_origin, check_space, sampling_options
 from robustok_core.artifacts import find_artifact
 from robustok_core.config import Path as KeyPath
 from robustok_core.config import Problem
@@ -22,8 +23,8 @@ from robustok_core.latents import LatentSpace
 from robustok_core.loading import check_parts, steps_per_epoch
 from robustok_core.optimizer import OptimizerConfig
 from robustok_core.recipe import NamedStage
-from robustok_core.stages import COMPONENT_FILE, StageContext
-from robustok_stages.latent_cache import INDEX
+from robustok_core.stages import COMPONENT_FILE, StageContext, load_component
+from robustok_stages.latent_cache import INDEX, check_latents_of
 
 #: Makes of an error the same one, said of the option that the keys lead to.
 _Say = Callable[..., RobustokError]
@@ -115,13 +116,24 @@ def maker(context: StageContext, artifact: str) -> NamedStage | None:
 
 def loaded_file(context: StageContext, artifact: str, name: str = COMPONENT_FILE) -> Mapping[str, Any]:
     """A JSON file of an artifact that [load] names; empty where there is none yet (the check of [load] reports it)."""
-    load = context.recipe.load.get(artifact)
-    if load is None or load.importer is not None:
+    folder = loaded_folder(context, artifact)
+    if folder is None:
         return {}
     try:
-        return read_json(find_artifact(Path(load.path), artifact) / name)
+        return read_json(folder / name)
     except RobustokError:
         return {}
+
+
+def loaded_folder(context: StageContext, artifact: str) -> Path | None:
+    """The folder of an artifact that [load] names without an importer; None as of `loaded_file`."""
+    load = context.recipe.load.get(artifact)
+    if load is None or load.importer is not None:
+        return None
+    try:
+        return find_artifact(Path(load.path), artifact)
+    except RobustokError:
+        return None
 
 
 def known_space(context: StageContext) -> LatentSpace | None:
@@ -133,6 +145,50 @@ def known_space(context: StageContext) -> LatentSpace | None:
         with torch.device("meta"):
             return context.registry.build("tokenizer", about["table"]).space
     return context.sketch("tokenizer").space if context.spec("tokenizer") is not None else None
+
+
+def check_generator(context: StageContext) -> None:
+    """Whether the tokenizer of this stage decodes what the generator that it loads draws, as far as it is known.
+
+    Raises:
+        RobustokError: as the run would.
+    """
+    folder, space = _read_folder(context, "generator"), known_space(context)
+    if folder is None:
+        return
+    about = read_json(folder / COMPONENT_FILE)
+    if space is not None:
+        check_space(LatentSpace(**about["space"]), folder, space)
+    if "tokenizer" in about and (fingerprint := _read_fingerprint(context)) is not None:
+        check_origin(folder, fingerprint)
+
+
+def check_latents(context: StageContext) -> None:
+    """Whether the latents that this stage loads are of the tokenizer that it loads.
+
+    Raises:
+        RobustokError: as the run would.
+    """
+    folder = _read_folder(context, "latents")
+    if folder is not None and (fingerprint := _read_fingerprint(context)) is not None:
+        check_latents_of(folder, fingerprint)
+
+
+def _read_fingerprint(context: StageContext) -> str | None:
+    """The latent fingerprint of the tokenizer that this stage loads; its weights are read once for all stages."""
+    folder = _read_folder(context, "tokenizer")
+    if folder is None:
+        return None
+    key = f"latent fingerprint of {folder}"
+    if key not in context.built:
+        tokenizer: Any = load_component(context.registry, folder)
+        context.built[key] = latent_fingerprint(tokenizer)
+    return context.built[key]
+
+
+def _read_folder(context: StageContext, artifact: str) -> Path | None:
+    """The folder of an artifact that this stage reads, where [load] gives it and not a stage before."""
+    return loaded_folder(context, artifact) if maker(context, artifact) is None else None
 
 
 def known_classes(context: StageContext) -> list[str] | None:

@@ -130,6 +130,14 @@ def read_index(folder: Path) -> dict[str, Any]:
     return dict(index)
 
 
+def check_latents_of(folder: Path, tokenizer: str) -> None:
+    """Raises RobustokError where the latents in `folder` are not of the tokenizer with this latent fingerprint."""
+    found = read_index(folder)["tokenizer"]
+    if found != tokenizer:
+        what = f"these are latents of another tokenizer ({found}, not {tokenizer})"
+        raise RobustokError(what, where=str(folder), hint="make them again with the stage `tokenize`")
+
+
 class LatentRows(Rows):
     """The latents of one split. A row is an image, whatever the number of its views.
 
@@ -152,9 +160,8 @@ class LatentRows(Rows):
         self._index = read_index(folder)
         self.space = LatentSpace(**self._index["space"])
         self.num_classes, self.class_names = self._index["num_classes"], tuple(self._index["class_names"])
-        if tokenizer is not None and tokenizer != self._index["tokenizer"]:
-            what = f"these are latents of another tokenizer ({self._index['tokenizer']}, not {tokenizer})"
-            raise RobustokError(what, where=str(folder), hint="make them again with the stage `tokenize`")
+        if tokenizer is not None:
+            check_latents_of(folder, tokenizer)
         self._split = self._index["splits"][split]
         self.views: int = self._split["views"]
         statistics = self._index.get("statistics") or {"mean": None, "std": None}

@@ -30,7 +30,7 @@ from robustok_core.interfaces import Loss, PostTrainer, Stage, Tokenizer
 from robustok_core.optimizer import OptimizerConfig
 from robustok_core.stages import COMPONENT_FILE, WEIGHTS_FILE, StageContext, load_component, save_component
 from robustok_stages.decoder_training import DecoderTask
-from robustok_stages.fitting import check_sampling, check_size, check_training, maker, rows_of, said_of
+from robustok_stages.fitting import check_generator, check_sampling, check_size, check_training, maker, rows_of, said_of
 from robustok_stages.latent_cache import read_index
 from robustok_stages.make_pairs import MakePairsConfig
 from robustok_stages.pair_store import PairRows, sigmas_of, split_of
@@ -90,6 +90,7 @@ class PostTrain(Stage):
     def check(self, context: StageContext) -> None:
         """The batch fits the processes, the sampler its options, and a discriminator is there to be reused."""
         check_training(context, self.config, self.config.optimizer, self._pairs(context))
+        check_generator(context)
         check_sampling(context, self.config.compare.guidance, self.config.compare.sampling, "compare")
         check_counts(context, self.config.compare)
         check_tokenizer_metrics(context, self.config.compare.tokenizer_metrics, "compare", "tokenizer_metrics")

@@ -27,7 +27,15 @@ from robustok_core.errors import RobustokError
 from robustok_core.files import read_json, write_json, writing
 from robustok_core.interfaces import Generator, Guidance, Stage, Tokenizer
 from robustok_core.stages import COMPONENT_FILE, WEIGHTS_FILE, StageContext
-from robustok_stages.fitting import check_sampling, known_classes, loaded_file, maker, read_sampling, said_of
+from robustok_stages.fitting import (
+    check_generator,
+    check_sampling,
+    known_classes,
+    loaded_file,
+    maker,
+    read_sampling,
+    said_of,
+)
 from robustok_stages.parts import Part, cut, keep_parts, part_file
 
 INDEX = "samples.json"
@@ -91,7 +99,8 @@ class Sample(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """Options of the sampler, guidance, classes: as far as they are known."""
+        """The generator fits the tokenizer, options fit the sampler, classes are there: as far as they are known."""
+        check_generator(context)
         check_sampling(context, self.config.guidance, self.config.sampling)
         names = known_classes(context)
         if names is not None:

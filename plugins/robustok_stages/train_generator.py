@@ -12,7 +12,7 @@ from robustok_core.engine import Trainer, TrainingConfig
 from robustok_core.interfaces import Generator, Stage
 from robustok_core.optimizer import OptimizerConfig
 from robustok_core.stages import StageContext, save_component
-from robustok_stages.fitting import check_sampling, check_training, rows_of, sketch_generator
+from robustok_stages.fitting import check_latents, check_sampling, check_training, rows_of, sketch_generator
 from robustok_stages.generator_training import GeneratorTask, validation_loss
 from robustok_stages.judging import check_metrics, check_reference, reference_size
 from robustok_stages.latent_cache import LatentRows
@@ -47,6 +47,7 @@ class TrainGenerator(Stage):
 
     def check(self, context: StageContext) -> None:
         """The generator fits the latent space, the batch the data and the processes, the sampler its options."""
+        check_latents(context)
         sketch_generator(context)
         rows = context.dataset().train if context.spec("data") is not None else rows_of(context, "latents")
         if rows is not None:

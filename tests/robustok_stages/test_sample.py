@@ -15,6 +15,7 @@ from robustok_blocks.sampling import draw
 from robustok_core import Latents, Recipe, RobustokError, run
 from robustok_core.artifacts import find_artifact
 from robustok_core.files import read_json
+from robustok_core.runner import check
 from robustok_core.stages import load_component
 
 LOADED = ("tokenizer", "generator")
@@ -177,13 +178,20 @@ def test_a_generator_of_another_tokenizer_is_refused_by_name(part_of, tiny_recip
     run(Recipe.from_table(other), out=tmp_path)
     table = part_of("sample", load=LOADED)
     table["load"]["tokenizer"] = str(tmp_path / "other")
-    with pytest.raises(RobustokError, match="the generator 'maskgit' was trained on the latents of another tokenizer"):
-        sampled(table, tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for refuse in (check, lambda recipe: run(recipe, out=tmp_path)):
+        with pytest.raises(RobustokError, match="'maskgit' was trained on the latents of another tokenizer"):
+            refuse(Recipe.from_table(table))
     other["run"]["name"], other["tokenizer"]["quantizer"]["codebook_size"] = "larger", 64
     run(Recipe.from_table(other), out=tmp_path)
     table["load"]["tokenizer"] = str(tmp_path / "larger")
     with pytest.raises(RobustokError, match="'maskgit' draws latents of another space .*K=32.* than .*K=64"):
-        sampled(table, tmp_path)
+        check(Recipe.from_table(table))
+    table["tokenizer"], table["stage"] = other["tokenizer"], [*other["stage"], *table["stage"]]
+    del table["load"]["tokenizer"]
+    with pytest.raises(RobustokError, match="'maskgit' draws latents of another space .*K=32.* than .*K=64"):
+        check(Recipe.from_table(table))
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "larger"])
 
 
 def test_a_tokenizer_whose_decoder_alone_changed_draws_the_same_codes(part_of, generated, registry, tmp_path):

@@ -17,6 +17,7 @@ from robustok_core import Draws, Recipe, RobustokError, hookimpl, load_registry,
 from robustok_core.artifacts import find_artifact
 from robustok_core.draws import derive_seed
 from robustok_core.files import read_json, read_tensors
+from robustok_core.runner import check
 from robustok_core.stages import load_component
 from robustok_stages.generator_training import GeneratorTask
 from robustok_stages.latent_cache import LatentRows
@@ -233,8 +234,10 @@ def test_latents_of_another_tokenizer_are_refused(part_of, tiny_recipe, tmp_path
     other["run"] |= {"name": "other", "seed": 4}
     table = copy.deepcopy(part_of("train_generator", load=LOADED))
     table["load"]["tokenizer"] = str(train(other, tmp_path))
-    with pytest.raises(RobustokError, match="latents of another tokenizer"):
-        train(table, tmp_path)
+    for refuse in (check, lambda recipe: run(recipe, out=tmp_path)):
+        with pytest.raises(RobustokError, match="latents of another tokenizer"):
+            refuse(Recipe.from_table(table))
+    assert not (tmp_path / "tiny").exists()
 
 
 def test_the_stages_own_precision_changes_its_steps_alone(generated, tmp_path):
