@@ -29,7 +29,12 @@ class TrainGeneratorConfig(TrainingConfig):
         metadata={"doc": '"no" (float32) or "bf16" (autocast) for this stage alone; the run\'s where left out'},
     )
     measure: MeasureConfig | None = field(
-        default=None, metadata={"doc": "table: sample metrics and validation loss along the training; none: neither"}
+        default=None,
+        metadata={
+            "doc": "table: sample metrics and validation loss along the training; none: neither. It changes no weight, "
+            "so a generator that is trained already is not trained again for it",
+            "result": False,
+        },
     )
 
 

@@ -113,6 +113,16 @@ def test_measuring_changes_no_weight_and_logs_each_epoch_but_the_last(part_of, g
     assert measured[0]["gfd_fashion_classifier"] != measured[1]["gfd_fashion_classifier"]
 
 
+def test_another_measurement_trains_no_generator_again(part_of, tmp_path):
+    table = part_of("train_generator", load=LOADED)
+    folder = train(table, tmp_path)
+    artifact, logged = find_artifact(folder, "generator"), lines(folder)
+    table["stage"][0]["measure"] = {"num_samples": 30, "metrics": FRECHET}
+    train(table, tmp_path)
+    assert find_artifact(folder, "generator") == artifact
+    assert lines(folder) == logged
+
+
 def test_what_is_measured_is_what_the_files_of_that_moment_give(part_of, tmp_path, registry):
     """The distance and the loss logged after 2 of 3 epochs are those of a training of 2 epochs that is sampled then."""
     from robustok_blocks.populations import ImagePopulation, SharedFeatures
