@@ -38,6 +38,13 @@ def to_array(latents: Latents, space: LatentSpace) -> NDArray[Any]:
     return held.cpu().numpy().astype(code_type(space.codebook_size))
 
 
+def no_latents(space: LatentSpace) -> NDArray[Any]:
+    """What `to_array` gives of no image: (0, N) or (0, N, D)."""
+    if space.codebook_size is None:
+        return np.empty((0, space.num_tokens, space.width), np.float32)
+    return np.empty((0, space.num_tokens), code_type(space.codebook_size))
+
+
 def from_array(array: NDArray[Any], space: LatentSpace, where: str) -> Latents:
     """Latents of an array from a file: codes (B, N) of any integer type, or vectors (B, N, D).
 

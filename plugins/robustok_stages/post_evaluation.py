@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_blocks.directions import higher_is_better
-from robustok_blocks.latent_arrays import from_array, to_array
+from robustok_blocks.latent_arrays import from_array, no_latents, to_array
 from robustok_blocks.picture import save_rows
 from robustok_blocks.populations import ImagePopulation, SharedFeatures, gather_shares, singular_note
 from robustok_blocks.sampling import DrawnImages, draw, generate, labels_of
@@ -203,18 +204,15 @@ class Comparison:
             batch_size=self._config.batch_size,
         )
         space = self._generator.space
-        arrays = [
-            torch.from_numpy(to_array(part, space).astype("int64" if part.codes is not None else "float32"))
-            for part in parts
-        ]
-        return from_array(torch.cat(arrays).numpy(), space, "samples")
+        return from_array(
+            np.concatenate([no_latents(space), *(to_array(part, space) for part in parts)]), space, "samples"
+        )
 
     def _drawn(self, tokenizer: Tokenizer, latents: Latents) -> DrawnImages:
-        size = self._config.batch_size
-        pixels = [
-            draw(tokenizer, latents[start : start + size].to(self._context.device)).cpu()
-            for start in range(0, len(latents), size)
-        ]
+        some, size = self._config.batch_size, tokenizer.image_size
+        batches = (latents[start : start + some].to(self._context.device) for start in range(0, len(latents), some))
+        none = torch.empty(0, 3, size, size, dtype=torch.uint8)  # with fewer samples than processes
+        pixels = [none, *(draw(tokenizer, batch).cpu() for batch in batches)]
         labels = labels_of(range(self._generator.num_classes), torch.arange(self._config.num_samples))
         return DrawnImages(gather_shares(torch.cat(pixels), [len(share) for share in self._shares]), labels)
 

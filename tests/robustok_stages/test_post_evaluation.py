@@ -8,10 +8,14 @@ import pytest
 import torch
 from attrs import frozen
 
-from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
+from robustok_core import Guidance, Recipe, RobustokError, hookimpl, load_registry, run
+from robustok_core.artifacts import RunFolder, find_artifact
 from robustok_core.interfaces import SampleMetric
 from robustok_core.loading import epoch_order
-from robustok_stages.post_evaluation import balanced_halves
+from robustok_core.runner import make_accelerator
+from robustok_core.stages import StageContext, load_component
+from robustok_stages import post_evaluation
+from robustok_stages.post_evaluation import CompareConfig, Comparison, balanced_halves
 
 
 @pytest.mark.parametrize(("classes", "each"), [(10, 100), (1000, 5), (3, 30), (7, 3)])
@@ -79,3 +83,29 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(generated
     with pytest.raises(RobustokError, match=r"stage.post_train.compare.tokenizer_metrics.pfd: "):
         later(generated, tmp_path, compare={"tokenizer_metrics": metrics})()
     assert not (tmp_path / "later").exists()
+
+
+def test_a_process_without_a_sample_takes_part_in_the_comparison(generated, registry, tmp_path, monkeypatch):
+    """Two samples on three processes: the third draws none."""
+    table, folder = generated
+    recipe = Recipe.from_table(table).resolve(registry)
+    context = StageContext(
+        recipe=recipe,
+        registry=registry,
+        accelerator=make_accelerator(recipe, tmp_path),
+        stage="post_train",
+        folder=RunFolder(tmp_path),
+        inputs={"generator": find_artifact(folder, "generator")},
+    )
+    monkeypatch.setattr(post_evaluation, "world_size", lambda: 3)
+    comparison = Comparison(context, CompareConfig(num_samples=2, metrics={}, tokenizer_metrics={}))
+    tokenizer = load_component(registry, find_artifact(folder, "tokenizer"))
+    shares = []
+    for process in range(3):
+        monkeypatch.setattr(post_evaluation, "rank", lambda process=process: process)
+        latents = comparison._sampled(Guidance())
+        shares.append(comparison._drawn(tokenizer, latents).pixels)
+        assert latents.codes.dtype == torch.int64
+    assert [len(share) for share in shares] == [1, 1, 0]
+    assert shares[2].shape[1:] == shares[0].shape[1:]
+    assert shares[2].dtype == shares[0].dtype
