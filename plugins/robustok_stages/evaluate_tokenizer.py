@@ -16,6 +16,7 @@ from robustok_core.images import to_uint8
 from robustok_core.interfaces import Images, Stage, Tokenizer
 from robustok_core.stages import StageContext
 from robustok_stages.fitting import check_size, check_tokenizer
+from robustok_stages.judging import say_singular
 from robustok_stages.tokenizer_pass import check_tokenizer_metrics, measure_tokenizer
 
 
@@ -72,18 +73,20 @@ class EvaluateTokenizer(Stage):
         """One pass over the validation images for all metrics."""
         tokenizer: Any = context.load("tokenizer")
         check_size(tokenizer, context)
+        networks, images = SharedFeatures(context.device), context.dataset().validation
+        say_singular(context, self.config.metrics, networks, min(len(images), self.config.limit or len(images)))
         results = measure_tokenizer(
             context,
             tokenizer,
             self.config.metrics,
-            networks=SharedFeatures(context.device),
+            networks=networks,
             limit=self.config.limit,
             batch_size=self.config.batch_size,
             workers=self.config.workers,
         )
         with context.making("tokenizer_pictures") as folder:
             if folder is not None and self.config.pictures:
-                self._draw(context, tokenizer, context.dataset().validation, folder / "reconstructions.png")
+                self._draw(context, tokenizer, images, folder / "reconstructions.png")
         return results
 
     def _draw(self, context: StageContext, tokenizer: Tokenizer, images: Images, file: Any) -> None:

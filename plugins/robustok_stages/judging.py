@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from robustok_blocks.image_sets import array_names, open_images, reference_moments
-from robustok_blocks.populations import ImagePopulation, SharedFeatures, open_population, singular_note
+from robustok_blocks.populations import ImagePopulation, Networks, SharedFeatures, open_population, singular_note
 from robustok_core.config import Spec
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Images, Population
 from robustok_core.stages import StageContext
 from robustok_stages.fitting import check_each, said_of
 
+#: Metrics and sample metrics that compare means and covariances.
+FRECHET_DISTANCES = ("frechet", "pfid", "noise_pfd")
 DATA_SPLITS = ("validation", "train")
 
 
@@ -58,6 +60,15 @@ def check_metrics(
     built = {name: spec.build() for name, spec in metrics.items()}
     checks = {name: partial(metric.check, num_samples, num_reference) for name, metric in built.items()}
     check_each(context, checks, *keys)
+
+
+def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: Networks, count: int) -> None:
+    """Says before the work where `count` images are too few for the Fréchet distances among the metrics."""
+    distances = [spec for spec in metrics.values() if spec.name in FRECHET_DISTANCES]
+    for width in sorted({networks(spec.config.features).width for spec in distances}):
+        note = singular_note(count, width)
+        if note is not None:
+            context.say(f"{context.stage}: {note}")
 
 
 class Judge:
@@ -120,11 +131,7 @@ class Judge:
 
     def note(self, count: int) -> None:
         """Says before the work where `count` samples are too few."""
-        specs = [spec.config.features for spec in self._metrics.values() if spec.name == "frechet"]
-        for width in {self._networks(spec).width for spec in specs}:
-            note = singular_note(count, width)
-            if note is not None:
-                self._context.say(f"{self._context.stage}: {note}")
+        say_singular(self._context, self._metrics, self._networks, count)
 
     def compare(self, images: Images, name: str) -> dict[str, float]:
         """What all metrics find of samples."""

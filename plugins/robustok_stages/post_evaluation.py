@@ -19,7 +19,7 @@ from torch import Tensor
 from robustok_blocks.directions import higher_is_better
 from robustok_blocks.latent_arrays import from_array, no_latents, to_array
 from robustok_blocks.picture import save_rows
-from robustok_blocks.populations import ImagePopulation, SharedFeatures, gather_shares, singular_note
+from robustok_blocks.populations import ImagePopulation, SharedFeatures, gather_shares
 from robustok_blocks.sampling import DrawnImages, draw, generate, labels_of
 from robustok_core.artifacts import fingerprint_of
 from robustok_core.config import components
@@ -32,7 +32,7 @@ from robustok_core.latents import Latents
 from robustok_core.loading import class_balanced_order
 from robustok_core.stages import StageContext
 from robustok_stages.fitting import read_sampling, said_of
-from robustok_stages.judging import check_metrics
+from robustok_stages.judging import check_metrics, say_singular
 from robustok_stages.pair_store import split_of
 from robustok_stages.tokenizer_pass import measure_tokenizer, started_metrics
 
@@ -118,12 +118,10 @@ def check_comparison(context: StageContext, config: CompareConfig, generator: Ge
     started_metrics(context, tokenizer, config.tokenizer_metrics, networks=networks, limit=config.limit)
     halves = balanced_halves(context.dataset().validation.labels)
     count = min(config.num_samples, *map(len, halves))
-    judges = [
-        (spec, networks(spec.config.features)) for spec in config.metrics.values() if hasattr(spec.config, "features")
-    ]
-    widths = {network.width for spec, network in judges if spec.name == "frechet"}
-    for note in filter(None, (singular_note(count, width) for width in sorted(widths))):
-        context.say(f"{context.stage}: {note}")
+    for spec in config.metrics.values():
+        if hasattr(spec.config, "features"):
+            networks(spec.config.features)  # where it cannot be had, this is the time to say so
+    say_singular(context, config.metrics, networks, count)
 
 
 class Comparison:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from robustok_core import ProblemsError, Recipe, RobustokError, run
 from robustok_core.artifacts import find_artifact
@@ -231,3 +233,12 @@ def test_metrics_that_do_not_fit_the_codes_of_a_loaded_tokenizer_are_refused_at_
     assert "stage.evaluate_tokenizer.metrics.pfd: " in said[0]
     assert "33" in said[0]
     assert "metrics.noise: metric noise_pfd: noise_pfd adds noise to vectors" in said[1]
+
+
+@pytest.mark.parametrize(("metric", "noted"), [("rfd", True), ("pfd", True), ("psnr", False)])
+def test_fewer_images_than_features_are_said_once_before_the_pass(evaluation, tmp_path, metric, noted):
+    said = io.StringIO()
+    table = evaluation(metrics={metric: EVALUATION["metrics"][metric]}, limit=20)
+    run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=250))
+    note = "evaluate_tokenizer: 20 images are fewer than it takes for 96 features: the covariance is singular"
+    assert said.getvalue().count(note) == noted
