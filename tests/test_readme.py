@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
 import pytest
 import tomli
+import torch
 
-from robustok_core import Recipe
+from robustok_core import Draws, Guidance, Keep, Latents, LatentSpace, Recipe, load_registry, run
 from robustok_core.cli import cli, main
 from robustok_core.interfaces import KINDS
 from robustok_core.recipe_source import bundled_recipes, parse_override
@@ -112,6 +115,31 @@ def test_a_program_does_what_it_shows(program, monkeypatch, tmp_path, capsys):
     exec(compile(program, "README.md", "exec"), {"__name__": "__main__"})
     if "print(results[" in program:
         assert float(capsys.readouterr().out) > 0
+
+
+def test_the_generator_of_its_example_runs_in_a_recipe_and_draws_what_it_learned(generation_recipe, tmp_path):
+    (program,) = (block for block in blocks("python") if "class ByPlace" in block)
+    example = ModuleType("example")
+    exec(compile(program, "README.md", "exec"), vars(example))
+    registry = load_registry()
+    assert registry.add_plugin(example, "mine").error is None
+    shown = re.search(r"`robustok run main_train (--set generator.use=by_place [^`]+)`", README)
+    check(Recipe.load("main_train", overrides=shown[1].split()[1::2]), registry=registry)
+    table = generation_recipe(sample={"sampling": {}}, train_generator={"optimizer": {"learning_rate": 0.1}})
+    results = run(Recipe.from_table({**table, "generator": {"use": "by_place"}}), registry=registry, out=tmp_path)
+    assert results["train_generator/validation_loss"] < math.log(32), "better than each of the 32 codes as often"
+
+    space = LatentSpace(kind="discrete", num_tokens=3, width=2, codebook_size=4, grid=None)
+    generator = registry.build("generator", {"use": "by_place"}, space, 2)
+    shares = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    generator.logits.data[1, 2] = shares.log()
+    labels, draws = torch.ones(4000, dtype=torch.int64), Draws.for_rows(0, 4000)
+    codes = generator.sample(labels, draws, guidance=Guidance()).codes
+    assert codes.shape == (4000, 3)
+    torch.testing.assert_close(codes[:, 2].bincount(minlength=4) / 4000, shares, atol=0.03, rtol=0)
+    real = Latents(codes=torch.full((4000, 3), 3))
+    keep = Keep(latents=real, sigma=1.0)
+    assert torch.equal(generator.sample(labels, draws, guidance=Guidance(), keep=keep).codes, real.codes)
 
 
 def test_the_table_of_components_names_all_there_are(registry):
