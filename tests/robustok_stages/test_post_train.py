@@ -317,7 +317,7 @@ def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, genera
     other = with_post_training(generation_recipe(train_tokenizer={"epochs": 2}))
     run(Recipe.from_table({**other, "stage": other["stage"][:-2]}), out=tmp_path / "other")
     later["stage"] = [{key: value for key, value in later["stage"][0].items() if key != "keep"}]
-    later["load"] |= {"tokenizer": str(tmp_path / "other" / other["run"]["name"])}
+    later["load"] |= dict.fromkeys(("tokenizer", "generator"), str(tmp_path / "other" / other["run"]["name"]))
     assert "these pairs were made with another tokenizer" in refused(later, tmp_path)
 
 
