@@ -19,6 +19,8 @@ def latent_fingerprint(tokenizer: Tokenizer) -> str:
     for name, tensor in sorted(tokenizer.state_dict(keep_vars=True).items()):
         if id(tensor) not in behind:
             held = tensor.detach().cpu().contiguous()
+            if held.is_floating_point():
+                held = held + 0.0  # averaging weights makes 0.0 of -0.0, which is the same number
             digest.update(f"{name} {held.dtype} {tuple(held.shape)}".encode())
             digest.update(held.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

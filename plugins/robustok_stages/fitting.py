@@ -114,6 +114,17 @@ def maker(context: StageContext, artifact: str) -> NamedStage | None:
     return next((stage for stage in reversed([*before]) if artifact in stage.spec.factory.makes), None)
 
 
+def check_not_post_trained(table: Mapping[str, Any], where: str) -> None:
+    """Whether a tokenizer, whose component file this is, still has the decoder of its main training.
+
+    Raises:
+        RobustokError: it was post-trained.
+    """
+    if "post_trained" in table:
+        hint = "name main training's artifact: the folder artifacts/tokenizer-... of that run, without post_trained"
+        raise RobustokError("this tokenizer is post-trained already", where=where, hint=hint)
+
+
 def loaded_file(context: StageContext, artifact: str, name: str = COMPONENT_FILE) -> Mapping[str, Any]:
     """A JSON file of an artifact that [load] names; empty where there is none yet (the check of [load] reports it)."""
     folder = loaded_folder(context, artifact)

@@ -22,7 +22,15 @@ from robustok_core.interfaces import Generator, Images, LatentBatch, PostTrainer
 from robustok_core.latents import Latents
 from robustok_core.loading import batches_of, class_balanced_order
 from robustok_core.stages import WEIGHTS_FILE, StageContext
-from robustok_stages.fitting import check_generator, check_post_trainer, check_size, said_of
+from robustok_stages.fitting import (
+    check_generator,
+    check_not_post_trained,
+    check_post_trainer,
+    check_size,
+    loaded_file,
+    loaded_folder,
+    said_of,
+)
 from robustok_stages.latent_cache import SplitParts, write_latents
 from robustok_stages.pair_store import ROWS, split_of
 from robustok_stages.parts import Part, cut, keep_parts, whole_batches, write_array
@@ -84,6 +92,7 @@ class MakePairs(Stage):
 
     def check(self, context: StageContext) -> None:
         """So many images are there, and the generator fits the tokenizer and can do what [post_trainer] asks of it."""
+        check_not_post_trained(loaded_file(context, "tokenizer"), str(loaded_folder(context, "tokenizer")))
         check_generator(context)
         check_post_trainer(context)
         images = context.dataset().train

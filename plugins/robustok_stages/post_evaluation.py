@@ -166,6 +166,15 @@ class Comparison:
         below = [sigma for sigma in sigmas if sigma < 1.0] or list(sigmas)
         return min(below, key=lambda sigma: self._selection[split_of(sigma)])
 
+    def better_than(self, kept: float) -> list[str]:
+        """Of before and the control, what had a better first metric on the selection half than the sigma kept."""
+        others = {BEFORE: "the tokenizer before", split_of(1.0): "the control"}
+        return [
+            said
+            for arm, said in others.items()
+            if arm in self._selection and self._selection[arm] < self._selection[split_of(kept)]
+        ]
+
     def _of_samples(self, arm: str, tokenizer: Tokenizer) -> dict[str, float]:
         results: dict[str, float] = {}
         metrics = {name: spec.build() for name, spec in self._config.metrics.items()}

@@ -30,8 +30,19 @@ from robustok_core.interfaces import Loss, PostTrainer, Stage, Tokenizer
 from robustok_core.optimizer import OptimizerConfig
 from robustok_core.stages import COMPONENT_FILE, WEIGHTS_FILE, StageContext, load_component, save_component
 from robustok_stages.decoder_training import DecoderTask
-from robustok_stages.fitting import check_generator, check_sampling, check_size, check_training, maker, rows_of, said_of
-from robustok_stages.latent_cache import read_index
+from robustok_stages.fitting import (
+    check_generator,
+    check_not_post_trained,
+    check_sampling,
+    check_size,
+    check_training,
+    loaded_file,
+    loaded_folder,
+    maker,
+    rows_of,
+    said_of,
+)
+from robustok_stages.latent_cache import INDEX, read_index
 from robustok_stages.make_pairs import MakePairsConfig
 from robustok_stages.pair_store import PairRows, sigmas_of, split_of
 from robustok_stages.post_evaluation import CompareConfig, Comparison, check_comparison, check_counts
@@ -56,13 +67,15 @@ class PostTrainConfig(TrainingConfig):
         default="reuse",
         metadata={
             "doc": '"reuse" main training\'s, with its optimiser state; "fresh" where there is none: it learns first '
-            "while the decoder does not feel it, until the term's `start`"
+            "from the term's `discriminator_start`, which set to 0, and the decoder feels it from its `start`"
         },
     )
     keep: float | None = field(
         default=None,
         validator=validators.optional(validators.and_(validators.ge(0.0), validators.le(1.0))),
-        metadata={"doc": "the sigma whose decoder becomes the artifact; left out: the best on the selection images"},
+        metadata={
+            "doc": "the sigma whose decoder becomes the artifact; left out: the best below 1 on the selection images"
+        },
     )
     compare: CompareConfig = field(metadata={"doc": "table: how before and after are compared", "table": {}})
 
@@ -89,6 +102,8 @@ class PostTrain(Stage):
 
     def check(self, context: StageContext) -> None:
         """The batch fits the processes, the sampler its options, and a discriminator is there to be reused."""
+        check_not_post_trained(loaded_file(context, "tokenizer"), str(loaded_folder(context, "tokenizer")))
+        self._check_pairs(context)
         check_training(context, self.config, self.config.optimizer, self._pairs(context))
         check_generator(context)
         check_sampling(context, self.config.compare.guidance, self.config.compare.sampling, "compare")
@@ -109,6 +124,24 @@ class PostTrain(Stage):
         if made is not None and isinstance(made.spec.config, MakePairsConfig):
             return range(made.spec.config.num_pairs or len(images))
         return rows_of(context, "pairs") or images
+
+    def _check_pairs(self, context: StageContext) -> None:
+        """Pairs of the sigma to keep will be there, and those of [load] are what [post_trainer] says."""
+        made = maker(context, "pairs")
+        if made is not None and isinstance(made.spec.config, MakePairsConfig):
+            self._check_keep(context, made.spec.config.sigmas)
+        loaded = loaded_file(context, "pairs", INDEX).get("post_trainer")
+        table = context.recipe.tables["post_trainer"].table()
+        for name in loaded or {}:
+            if loaded[name] != table.get(name):
+                what = f"the pairs of [load] were made with {name} = {loaded[name]!r}, not {table.get(name)!r}"
+                where = context.recipe.source.place(("post_trainer", name))
+                raise RobustokError(what, where=where, hint="set the same in [post_trainer], or make other pairs")
+
+    def _check_keep(self, context: StageContext, sigmas: Sequence[float]) -> None:
+        if self.config.keep is not None and split_of(self.config.keep) not in map(split_of, sigmas):
+            what = f"there are no pairs of sigma {self.config.keep:g}"
+            raise said_of(context, RobustokError(what, hint=f"sigmas: {', '.join(map(str, sigmas))}"), "keep")
 
     def _check_losses(self, context: StageContext) -> None:
         """Main training, where it is a stage of this recipe, will leave every discriminator that is to be reused."""
@@ -138,23 +171,23 @@ class PostTrain(Stage):
         self._check_generator(context, before)
         self._check_opponents(context, context.inputs["tokenizer"])
         sigmas = sigmas_of(context.inputs["pairs"])
-        if self.config.keep is not None and self.config.keep not in sigmas:
-            what = f"there are no pairs of sigma {self.config.keep:g}"
-            raise said_of(context, RobustokError(what, hint=f"sigmas: {', '.join(map(str, sigmas))}"), "keep")
+        self._check_keep(context, sigmas)
         arms = self._arms(context)
         folders = {sigma: self._arm(context, arms, sigma) for sigma in sigmas}
         comparison = Comparison(context, self.config.compare)
         results = comparison.results(before, {s: self._tokenizer(context, folder) for s, folder in folders.items()})
-        kept = self.config.keep if self.config.keep is not None else comparison.best(sigmas)
+        kept = comparison.best(sigmas) if self.config.keep is None else float(f"{self.config.keep:g}")
+        for other in comparison.better_than(kept):
+            context.say(
+                f"{context.stage}: on the selection images {other} is better than sigma = {kept:g}, which is kept"
+            )
         self._leave(context, folders, kept, comparison)
         return {**results, "kept_sigma": kept}
 
     def _check_origin(self, context: StageContext) -> None:
         """The tokenizer is of main training, and the pairs were made with it and this generator."""
         tokenizer = context.inputs["tokenizer"]
-        if "post_trained" in read_json(tokenizer / COMPONENT_FILE):
-            hint = "name main training's artifact: the folder artifacts/tokenizer-... of that run, without post_trained"
-            raise RobustokError("this tokenizer is post-trained already", where=str(tokenizer), hint=hint)
+        check_not_post_trained(read_json(tokenizer / COMPONENT_FILE), str(tokenizer))
         made_with = read_index(context.inputs["pairs"])
         for name in ("tokenizer", "generator"):
             if made_with[f"{name}_weights"] != content_fingerprint(context.inputs[name] / WEIGHTS_FILE):
@@ -271,5 +304,5 @@ def _other_name(context: StageContext, name: str, known: Sequence[str]) -> Robus
 
 
 def _no_opponents(tokenizer: str) -> RobustokError:
-    hint = 'set discriminator = "fresh" and a later `start` of the term: the stage then trains one first'
+    hint = 'set discriminator = "fresh", discriminator_start = 0 and a later start of the term: it then learns first'
     return RobustokError(f"{tokenizer} comes without a discriminator that could be reused", hint=hint)

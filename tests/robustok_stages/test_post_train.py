@@ -348,6 +348,8 @@ def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(tra
     losses = {"reconstruction": {"use": "reconstruction"}}
     again = {**later, "stage": [table["stage"][-1] | {"losses": losses}]}
     assert "this tokenizer is post-trained already" in refused(again, tmp_path)
+    making = {**later, "stage": [table["stage"][-2]], "load": {k: str(folder) for k in ("tokenizer", "generator")}}
+    assert "this tokenizer is post-trained already" in refused(making, tmp_path)
     first = artifact(folder, "tokenizer", "train_tokenizer")
     other = with_post_training(generation_recipe(train_generator={"epochs": 2}))
     other["load"], other["stage"] = {"tokenizer": str(first)}, other["stage"][2:4]
@@ -357,3 +359,22 @@ def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(tra
     run(Recipe.from_table(other), out=tmp_path)
     later["load"] |= {"tokenizer": str(first), "generator": str(tmp_path / "other")}
     assert "these pairs were made with another generator" in refused(later, tmp_path)
+
+
+def test_a_sigma_to_keep_of_which_no_pairs_will_be_is_refused_before_anything_runs(generation_recipe, tmp_path):
+    table = with_post_training(generation_recipe(), post_train={"keep": 0.33})
+    assert "stage.post_train.keep: there are no pairs of sigma 0.33" in refused(table, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_loaded_pairs_that_were_made_in_another_way_are_refused_by_option(trained, tmp_path):
+    table, folder = trained
+    later = {**table, "stage": [table["stage"][-1]], "run": {**table["run"], "name": "later"}}
+    later["load"] = {
+        "tokenizer": str(artifact(folder, "tokenizer", "train_tokenizer")),
+        "generator": str(folder),
+        "pairs": str(folder),
+    }
+    later["post_trainer"] = table["post_trainer"] | {"pairs": "latents"}
+    assert "the pairs of [load] were made with pairs = 'images', not 'latents'" in refused(later, tmp_path)
+    assert not (tmp_path / "later").exists()
