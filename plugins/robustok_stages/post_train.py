@@ -130,11 +130,11 @@ class PostTrain(Stage):
         made = maker(context, "pairs")
         if made is not None and isinstance(made.spec.config, MakePairsConfig):
             self._check_keep(context, made.spec.config.sigmas)
-        loaded = loaded_file(context, "pairs", INDEX).get("post_trainer")
+        loaded = loaded_file(context, "pairs", INDEX).get("post_trainer", {})
         table = context.recipe.tables["post_trainer"].table()
-        for name in loaded or {}:
-            if loaded[name] != table.get(name):
-                what = f"the pairs of [load] were made with {name} = {loaded[name]!r}, not {table.get(name)!r}"
+        for name, value in loaded.items():
+            if value != table.get(name):
+                what = f"the pairs of [load] were made with {name} = {value!r}, not {table.get(name)!r}"
                 where = context.recipe.source.place(("post_trainer", name))
                 raise RobustokError(what, where=where, hint="set the same in [post_trainer], or make other pairs")
 
