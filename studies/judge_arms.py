@@ -1,0 +1,81 @@
+"""Judges the decoders of a post-trained run once more, by all held-out images and by measures without a bias in n.
+
+    python studies/judge_arms.py runs/study/none_seed0
+
+The unguided samples of the stage `post_train` are drawn again, by the tokenizer before and by that of every sigma.
+Prints JSON: gFD, KD, precision and recall of each. docs/results.md shows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustok_blocks.latent_arrays import from_array, to_array
+from robustok_blocks.populations import ImagePopulation, SharedFeatures
+from robustok_blocks.sampling import DrawnImages, draw, generate, labels_of
+from robustok_core import Recipe, load_registry
+from robustok_core.draws import Draws, derive_seed
+from robustok_core.interfaces import Generator, Guidance
+from robustok_core.latents import Latents
+from robustok_core.stages import load_component
+
+FEATURES = {"use": "efficientnet_lite0"}
+METRICS = ("frechet", "kid", "precision_recall")
+BATCH = 100
+
+
+def sample(generator: Generator, seed: int, count: int) -> tuple[Latents, torch.Tensor]:
+    """The latents that the comparison of `post_train` drew without guidance, and their labels (count,)."""
+    rows = torch.arange(count)
+    labels = labels_of(range(generator.num_classes), rows)
+    draws = Draws(seed=derive_seed(seed, "compare"), indices=rows, total=count)
+    parts = generate(
+        generator, labels, draws, guidance=Guidance(), sampling=type(generator).Sampling(), batch_size=BATCH
+    )
+    arrays = torch.cat([torch.from_numpy(to_array(part, generator.space).astype("int64")) for part in parts])
+    return from_array(arrays.numpy(), generator.space, "samples"), labels
+
+
+@torch.inference_mode()
+def judge(run: Path) -> Mapping[str, Mapping[str, float]]:
+    """The results by decoder: before, and one a sigma."""
+    registry = load_registry()
+    recipe = Recipe.load(run / "recipe.toml").resolve(registry)
+    made = json.loads((run / "run.json").read_text())["current"]
+    artifacts = run / "artifacts"
+    generator: Any = load_component(registry, artifacts / f"generator-{made['train_generator']}").eval()
+    arms = artifacts / f"post_training-{made['post_train']}"
+    decoders = {"before": artifacts / f"tokenizer-{made['train_tokenizer']}"}
+    decoders |= {folder.name: folder for folder in sorted(arms.glob("sigma*")) if folder.is_dir()}
+    count = recipe.stages[-1].spec.config.compare.num_samples
+    latents, labels = sample(generator, recipe.run.seed, count)
+    networks, device = SharedFeatures(torch.device("cpu")), torch.device("cpu")
+    held_out = recipe.tables["data"].build().validation
+    reference = ImagePopulation(held_out, name="held-out", networks=networks, device=device, batch_size=BATCH)
+    metrics = [registry.build("sample_metric", {"use": name, "features": FEATURES}) for name in METRICS]
+    results: dict[str, dict[str, float]] = {}
+    for arm, folder in decoders.items():
+        tokenizer: Any = load_component(registry, folder).eval()
+        pixels = torch.cat([draw(tokenizer, latents[at : at + BATCH]) for at in range(0, count, BATCH)])
+        drawn = ImagePopulation(
+            DrawnImages(pixels, labels), name=arm, networks=networks, device=device, batch_size=BATCH
+        )
+        results[arm] = {key: value for metric in metrics for key, value in metric.compute(drawn, reference).items()}
+    return results
+
+
+def main() -> None:
+    """Reads the run's folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run whose last stage is post_train, with discrete latents")
+    print(json.dumps(judge(parser.parse_args().run), indent=2))
+
+
+if __name__ == "__main__":
+    main()
