@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from robustok_blocks.latent_arrays import from_array, to_array
@@ -38,8 +39,8 @@ def sample(generator: Generator, seed: int, count: int) -> tuple[Latents, torch.
     parts = generate(
         generator, labels, draws, guidance=Guidance(), sampling=type(generator).Sampling(), batch_size=BATCH
     )
-    arrays = torch.cat([torch.from_numpy(to_array(part, generator.space).astype("int64")) for part in parts])
-    return from_array(arrays.numpy(), generator.space, "samples"), labels
+    space = generator.space
+    return from_array(np.concatenate([to_array(part, space) for part in parts]), space, "samples"), labels
 
 
 @torch.inference_mode()
@@ -73,7 +74,7 @@ def judge(run: Path) -> Mapping[str, Mapping[str, float]]:
 def main() -> None:
     """Reads the run's folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a run whose last stage is post_train, with discrete latents")
+    parser.add_argument("run", type=Path, help="folder of a run whose last stage is post_train")
     print(json.dumps(judge(parser.parse_args().run), indent=2))
 
 

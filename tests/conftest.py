@@ -107,6 +107,18 @@ def generation_recipe(tiny_recipe) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
+def continuous() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Returns a recipe's table with a `kl_vae` of the tiny tokenizer's size in its place, and no perturbation."""
+
+    def make(table: dict[str, Any]) -> dict[str, Any]:
+        size = {name: value for name, value in table["tokenizer"].items() if name not in ("quantizer", "attention")}
+        tokenizer = size | {"use": "kl_vae", "width": 4}
+        return {name: value for name, value in table.items() if name != "perturbation"} | {"tokenizer": tokenizer}
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def generated(generation_recipe, tmp_path_factory) -> tuple[dict[str, Any], Path]:
     """The recipe from tokenizer to samples, and the folder of its run; not to be changed."""
     table = generation_recipe()

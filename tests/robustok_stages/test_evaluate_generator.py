@@ -63,7 +63,7 @@ def test_from_images_to_numbers_and_a_second_call_repeats_nothing(generation_rec
     assert files == {file: file.stat().st_mtime_ns for file in files}
 
 
-def test_a_continuous_space_goes_the_same_way(generation_recipe, registry, tmp_path):
+def test_a_continuous_space_goes_the_same_way(generation_recipe, continuous, registry, tmp_path):
     """The generator knows the statistics of the latents; the vectors that it draws are kept and can be decoded."""
     table = generation_recipe(
         train_generator={
@@ -71,17 +71,7 @@ def test_a_continuous_space_goes_the_same_way(generation_recipe, registry, tmp_p
             "measure": {"num_samples": 20, "metrics": METRICS, "sampling": {"steps": 2}},
         },
     )
-    del table["perturbation"]
-    kept = (
-        "image_size",
-        "channels",
-        "channel_multipliers",
-        "num_res_blocks",
-        "norm_groups",
-        "stem_patch",
-        "z_channels",
-    )
-    table["tokenizer"] = {"use": "kl_vae", "width": 4} | {name: table["tokenizer"][name] for name in kept}
+    table = continuous(table)
     table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
     table["stage"].append(copy.deepcopy(EVALUATION))
     results = run(Recipe.from_table(table), out=tmp_path)

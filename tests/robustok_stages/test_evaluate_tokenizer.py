@@ -196,27 +196,15 @@ CONTINUOUS = {
 }
 
 
-def continuous(table: dict[str, Any]) -> dict[str, Any]:
-    kept = (
-        "image_size",
-        "channels",
-        "channel_multipliers",
-        "num_res_blocks",
-        "norm_groups",
-        "stem_patch",
-        "z_channels",
-    )
-    vae = {"use": "kl_vae", "width": 4, **{name: table["tokenizer"][name] for name in kept}}
-    return {**{name: value for name, value in table.items() if name != "perturbation"}, "tokenizer": vae}
-
-
 def said_in_check(table: dict[str, Any], registry) -> list[str]:
     with pytest.raises(ProblemsError) as caught:
         check(Recipe.from_table(table), registry=registry)
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_the_default_metrics_that_need_codes_are_refused_for_a_continuous_tokenizer_at_check(tiny_recipe, registry):
+def test_the_default_metrics_that_need_codes_are_refused_for_a_continuous_tokenizer_at_check(
+    tiny_recipe, continuous, registry
+):
     table = continuous(tiny_recipe())
     table["stage"].append({"use": "evaluate_tokenizer"})
     said = said_in_check(table, registry)
