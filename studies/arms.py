@@ -25,7 +25,7 @@ from statistics import mean, stdev
 
 MAE_TOK = {
     "image_size": 32,
-    "patch_size": 4,
+    "patch_size": 8,
     "width": 96,
     "depth": 2,
     "num_heads": 3,
@@ -51,7 +51,7 @@ ARMS = {
         *(f"tokenizer.{name}={value}" for name, value in MAE_TOK.items()),
         # A ViT learns slower than a convolutional network: half the batch and more epochs.
         "stage.train_tokenizer.batch_size=32",
-        "stage.train_tokenizer.epochs=6",
+        "stage.train_tokenizer.epochs=24",
         "stage.train_tokenizer.optimizer.learning_rate=1.5e-3",
     ],
 }

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustok_blocks.mixed_rotary import axial_rotations, mixed_rotations, random_frequencies, still_around
 from robustok_blocks.rotary_transformer import RotaryBlock
+from robustok_tokenizers.vit_init import initialise_linear_layers
 
 Rotary = Literal["none", "mixed", "axial"]
 
@@ -71,10 +72,7 @@ class MaeTransformer(nn.Module):
 
     def initialise(self) -> None:
         """Random weights: timm's scheme for ViTs, and 0.02 for what MAETok adds."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        initialise_linear_layers(self, self.shape.width)
         for name in ("latent_tokens", "mask_token"):
             if hasattr(self, name):
                 nn.init.normal_(self.get_parameter(name), std=0.02)

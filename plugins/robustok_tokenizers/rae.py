@@ -28,6 +28,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Tokenizer
 from robustok_core.latents import Latents, LatentSpace
 from robustok_tokenizers.latent_statistics import LatentStatistics
+from robustok_tokenizers.vit_init import initialise_linear_layers
 
 
 @frozen(kw_only=True)
@@ -178,10 +179,7 @@ class PixelDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.to_pixels = nn.Linear(width, 3 * self.patch_size**2)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        initialise_linear_layers(self, width)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from robustok_blocks.rotary_transformer import GatedRotaryBlock
 from robustok_core.interfaces import Tokenizer
 from robustok_core.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
+from robustok_tokenizers.vit_init import initialise_linear_layers
 from robustok_tokenizers.vit_sizes import PatchConfig
 
 #: width, depth, num_heads
@@ -167,11 +168,7 @@ class PatchStack(nn.Module):
 
     def initialise(self) -> None:
         """Random weights as timm's ViTs; positions of standard deviation width^-1/2."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_linear_layers(self, self.width)
         nn.init.trunc_normal_(self.pos_embed, std=self.width**-0.5)
 
     def mix(self, x: Tensor, kept: Tensor | None = None) -> Tensor:

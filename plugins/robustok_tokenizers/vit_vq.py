@@ -21,6 +21,7 @@ from robustok_core.config import component
 from robustok_core.interfaces import Quantizer, Tokenizer
 from robustok_core.latents import Latents, LatentSpace
 from robustok_tokenizers.pretrained_vit import load_pretrained
+from robustok_tokenizers.vit_init import initialise_linear_layers
 from robustok_tokenizers.vit_sizes import ViTPairConfig
 
 
@@ -131,10 +132,7 @@ class LatentTransformer(nn.Module):
 
     def initialise(self) -> None:
         """Random weights: timm's scheme for ViTs, and the released code's for what it adds."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        initialise_linear_layers(self, self.cls_token.shape[-1])
         nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.absolute_positions:
