@@ -389,6 +389,8 @@ class Features(Component, nn.Module, ABC):
 
 # --- generators ---------------------------------------------------------------------------------
 
+_finite = validators.lt(math.inf)
+
 
 @frozen(kw_only=True)
 class Guidance:
@@ -400,15 +402,13 @@ class Guidance:
     """
 
     scale: float = field(
-        default=1.0,
-        validator=validators.ge(0.0),
-        metadata={"doc": "g, the weight that the schedule reaches; 1 is none"},
+        default=1.0, validator=[validators.ge(0.0), _finite], metadata={"doc": "g, the weight reached; 1 is none"}
     )
     schedule: Literal["constant", "linear", "cosine"] = field(
         default="constant", metadata={"doc": "how the weight grows along the sampling"}
     )
     power: float = field(
-        default=1.0, validator=validators.gt(0.0), metadata={"doc": "exponent of s: above 1 guides later"}
+        default=1.0, validator=[validators.gt(0.0), _finite], metadata={"doc": "exponent of s: above 1 guides later"}
     )
     start: float = field(
         default=0.0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -162,6 +164,13 @@ def test_unconditional_rows_are_computed_only_for_guidance_and_in_the_same_pass(
     monkeypatch.setattr(generator, "decoding", lambda labels: seen.append(len(labels)) or begin(labels))
     generator.sample(LABELS, draws_of(7), guidance=guidance)
     assert seen == [rows]
+
+
+@pytest.mark.parametrize("option", ["scale", "power"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_guidance_is_finite(option, value):
+    with pytest.raises(ValueError, match=option):
+        Guidance(**{option: value})
 
 
 @pytest.mark.parametrize("name", NAMES)
