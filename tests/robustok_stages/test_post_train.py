@@ -18,6 +18,7 @@ from robustok_core.artifacts import find_artifact
 from robustok_core.errors import Interrupted
 from robustok_core.files import read_json, read_tensors
 from robustok_core.stages import load_component
+from robustok_stages.decoder_training import DecoderStep
 from robustok_stages.pair_store import PairRows
 
 LOSSES = {
@@ -115,14 +116,31 @@ def test_before_and_after_stand_side_by_side(trained):
     assert (pictures / "sigma.png").is_file()
 
 
-def test_arms_see_the_same_images_in_the_same_order(trained):
-    _, folder = trained
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    steps = {}
-    for line in lines:
+def steps_of_arms(folder: Path) -> dict[str, list[int]]:
+    steps: dict[str, list[int]] = {}
+    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
         if line["stage"] == "post_train":
             steps.setdefault(line["fingerprint"].rpartition("-")[2], []).append(line["step"])
-    assert steps == {"sigma1": [1, 2, 3, 4, 5, 6], "sigma0.5": [1, 2, 3, 4, 5, 6]}
+    return steps
+
+
+def test_arms_see_the_same_images_in_the_same_order(trained, tmp_path, monkeypatch):
+    table, _ = trained
+    seen: list[int] = []
+    real = DecoderStep.forward
+
+    def forward(step, batch, draws, progress):
+        seen.extend(batch.indices.tolist())
+        return real(step, batch, draws, progress)
+
+    monkeypatch.setattr(DecoderStep, "forward", forward)
+    run(Recipe.from_table(table), out=tmp_path)
+    first, second = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert first == second
+    assert sorted(first) == sorted(2 * list(set(first)))  # two epochs
+    assert steps_of_arms(tmp_path / table["run"]["name"]) == {
+        name: [1, 2, 3, 4, 5, 6] for name in ("sigma1", "sigma0.5")
+    }
 
 
 class StopAt:
@@ -153,9 +171,9 @@ def test_an_interrupted_post_training_ends_with_the_same_weights(trained, tmp_pa
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_two_processes_make_the_same_pairs(trained, run_on_two, tmp_path):
+def test_two_processes_make_the_same_pairs_and_decoders(trained, run_on_two, tmp_path):
     table, folder = trained
-    other = run_on_two({**table, "stage": table["stage"][:-1], "run": {**table["run"], "name": "two"}}, tmp_path)
+    other = run_on_two({**table, "run": {**table["run"], "name": "two"}}, tmp_path)
     for name in ("sigma1", "sigma0.5"):
         codes = []
         for one in (folder, other):
@@ -163,6 +181,13 @@ def test_two_processes_make_the_same_pairs(trained, run_on_two, tmp_path):
             parts = read_json(pairs / "latents.json")["splits"][name]["parts"]
             codes.append(np.concatenate([np.load(pairs / "parts" / part["file"]) for part in parts]))
         assert (codes[0] == codes[1]).mean() > 0.9  # the tokenizers differ by the order of sums
+    assert steps_of_arms(other) == steps_of_arms(folder)
+    results = [read_json(one / "results.json") for one in (folder, other)]
+    assert results[0].keys() == results[1].keys()
+    for arm in ("sigma1", "sigma0.5"):
+        psnr, psnr_on_two = (result[f"post_train/{arm}_psnr"] for result in results)
+        assert psnr_on_two == pytest.approx(psnr, abs=0.1)
+        assert psnr_on_two != results[1]["post_train/before_psnr"]
 
 
 def discriminator_steps(tensors: dict[str, torch.Tensor], prefix: str) -> set[float]:
