@@ -199,8 +199,10 @@ class Tokenizer(Component, nn.Module, ABC):
         space: its latent space.
         image_size: H = W of the images it reads and draws.
         quantizer: the quantizer of a discrete tokenizer, or None.
+        training_only: attributes that change neither latents nor images: what hangs on latents in training alone.
     """
 
+    training_only: ClassVar[tuple[str, ...]] = ()
     space: LatentSpace
     image_size: int
     quantizer: Quantizer | None  # set by every tokenizer: a default here would hide the submodule of that name

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_core.latents import Latents, LatentSpace
+
+VectorType = Literal["float32", "float16"]
+#: What to do where the maker of vectors gave some that are not finite.
+_HINTS = {
+    "encoder": 'with precision = "bf16" set "no"; else weights of this tokenizer are no finite numbers, or too large',
+    "generator": 'lower guidance.scale, or with precision = "bf16" set "no"',
+}
 
 
 def array_name(space: LatentSpace) -> str:
@@ -22,20 +29,42 @@ def code_type(codebook_size: int) -> np.dtype[Any]:
     return np.dtype(np.uint16 if codebook_size <= 2**16 else np.int32)
 
 
-def to_array(latents: Latents, space: LatentSpace) -> NDArray[Any]:
-    """Codes (B, N) in their `code_type`, or vectors (B, N, D) float32 where the space is continuous.
+def to_array(
+    latents: Latents,
+    space: LatentSpace,
+    *,
+    maker: str = "model",
+    where: str | None = None,
+    dtype: VectorType = "float32",
+) -> NDArray[Any]:
+    """Codes (B, N) in their `code_type`, or vectors (B, N, D) where the space is continuous.
+
+    Args:
+        maker: of the latents, for the message: "encoder" or "generator". where: it made them.
+        dtype: of vectors; codes are exact integers.
 
     Raises:
         ValueError: whoever made the latents broke the space's promise.
+        RunError: vectors are not finite, or `dtype` cannot hold them.
     """
     held = latents.vectors if space.codebook_size is None else latents.codes
     if held is None:
         raise ValueError(f"latents of a {space.kind} space must hold {array_name(space)}")
     if space.codebook_size is None:
-        return held.float().cpu().numpy()
+        return _finite(held.float().cpu().numpy(), maker, where, dtype)
     if held.numel() and (int(held.min()) < 0 or int(held.max()) >= space.codebook_size):
         raise ValueError(f"codes must lie in [0, {space.codebook_size}), found {int(held.min())} to {int(held.max())}")
     return held.cpu().numpy().astype(code_type(space.codebook_size))
+
+
+def _finite(vectors: NDArray[np.float32], maker: str, where: str | None, dtype: VectorType) -> NDArray[Any]:
+    if not np.isfinite(vectors).all():
+        raise RunError(f"the {maker} made vectors that are not finite", where=where, hint=_HINTS.get(maker))
+    largest, limit = float(np.abs(vectors).max(initial=0.0)), float(np.finfo(dtype).max)
+    if largest > limit:
+        what = f"the {maker} made vectors with numbers up to {largest:.6g}, and {dtype} ends at {limit:.6g}"
+        raise RunError(what, where=where, hint='set dtype = "float32"')
+    return vectors.astype(dtype, copy=False)
 
 
 def no_latents(space: LatentSpace) -> NDArray[Any]:

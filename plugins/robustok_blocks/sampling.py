@@ -173,8 +173,13 @@ def check_space(drawn: LatentSpace, folder: Path, decoded: LatentSpace) -> None:
     """Raises RobustokError where a generator's artifact in `folder` draws latents of another space than is decoded."""
     if drawn != decoded:
         name = read_json(folder / COMPONENT_FILE)["table"]["use"]
-        what = f"the generator {name!r} draws latents of another space ({drawn.describe()}) than the tokenizer"
-        raise RobustokError(f"{what} decodes ({decoded.describe()})", where=str(folder))
+        spaces = [drawn.describe(), decoded.describe()]
+        if spaces[0] == spaces[1]:
+            spaces = [
+                "no grid" if grid is None else "a grid of {} x {}".format(*grid) for grid in (drawn.grid, decoded.grid)
+            ]
+        what = f"the generator {name!r} draws latents of another space ({spaces[0]}) than the tokenizer decodes"
+        raise RobustokError(f"{what} ({spaces[1]})", where=str(folder))
 
 
 def check_origin(folder: Path, found: str) -> None:

@@ -45,8 +45,9 @@ class GuidedVelocity:
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
         """(B, N, D) float32 at states x (B, N, D)."""
-        # [start, stop) never holds 1, and the methods that look at t = 0 must find there what is just before.
-        weight = self.guidance.weight(min(1.0 - t, _JUST_BELOW_ONE))
+        # Rounded, since 1 - t of a step at t = 0.8 is just below 0.2, where an interval may begin. [start, stop) never
+        # holds 1, and the methods that look at t = 0 must find there what is just before.
+        weight = self.guidance.weight(min(round(1.0 - t, 9), _JUST_BELOW_ONE))
         if weight == 1.0:
             return self.model(x, t, self.classes, self.row[: len(x)])
         conditional, unconditional = self.model(torch.cat([x, x]), t, self.classes, self.row).chunk(2)

@@ -27,6 +27,8 @@ Noise = Callable[[int], Tensor]
 #: Share of the interval that Euler-Maruyama leaves for its last step, which adds no noise: SiT's (arXiv 2401.08740).
 _LAST_STEP = 0.04
 
+_STEPS, _TOLERANCE = 50, 1e-5
+
 
 @frozen(kw_only=True)
 class FlowSampling:
@@ -37,7 +39,7 @@ class FlowSampling:
         metadata={"doc": "euler, heun: fixed steps; dopri5: as many as it needs; euler_maruyama: adds noise each step"},
     )
     steps: int = field(
-        default=50,
+        default=_STEPS,
         validator=validators.ge(1),
         metadata={"doc": "of the fixed-step methods; published: 250 of euler_maruyama, 249 of euler (LightningDiT)"},
     )
@@ -47,14 +49,16 @@ class FlowSampling:
         metadata={"doc": "s: a share d of the steps covers s d / (1 + (s - 1) d) of the time; 1: equal steps"},
     )
     tolerance: float = field(
-        default=1e-5,
+        default=_TOLERANCE,
         validator=[validators.gt(0.0), finite],
         metadata={"doc": "of dopri5: error allowed in a step, absolute and relative"},
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.method == "dopri5" and self.timestep_shift != 1.0:
-            raise ValueError("dopri5 chooses its own steps: timestep_shift is for the methods with fixed ones")
+        if self.method == "dopri5" and (self.steps, self.timestep_shift) != (_STEPS, 1.0):
+            raise ValueError("dopri5 chooses its own steps: leave out steps and timestep_shift")
+        if self.method != "dopri5" and self.tolerance != _TOLERANCE:
+            raise ValueError(f"tolerance is for dopri5; {self.method} takes as many steps as it is told")
 
     def times(self, start: float) -> list[float]:
         """The steps + 1 times of a fixed-step method, from `start` down to 0."""

@@ -15,7 +15,15 @@ from robustok_blocks.weight_files import read_weights
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Importer
 from robustok_core.registry import Registry
-from robustok_hub.flow_files import TELLING, FlowImporterConfig, build_flow, export_flow, size_table
+from robustok_hub.flow_files import (
+    TELLING,
+    FlowImporterConfig,
+    LatentStatistics,
+    build_flow,
+    export_flow,
+    given_statistics,
+    size_table,
+)
 from robustok_hub.published_names import read_published, require
 
 _TOKENS, _HIDDEN = "x_embedder.proj.weight", "blocks.0.mlp.w3.weight"
@@ -36,6 +44,10 @@ class LightningDiTImporterConfig(FlowImporterConfig):
         metadata={"doc": "how many channels of a token, the first, are guided; the published scales are for 3"},
     )
 
+    def __attrs_post_init__(self) -> None:
+        if self.statistics is not None and (self.mean, self.std) != (None, None):
+            raise ValueError("mean and std are read from the file statistics: give either that file or these two")
+
 
 class LightningDiTImporter(Importer):
     """Reads a LightningDiT. Its time points to the data; in ours, as everywhere here, t = 1 is noise."""
@@ -55,19 +67,20 @@ class LightningDiTImporter(Importer):
             "direction": "data",
             "guided_channels": self.config.guided_channels,
         }
-        mean, std = self._statistics()
+        statistics, grid = self._statistics(), _grid(published, path)
+        report["statistics"] = statistics.said
         own, generator = build_flow(
-            registry, table, _in_our_shapes(published), grid=_grid(published, path), mean=mean, std=std, where=str(path)
+            registry, table, _in_our_shapes(published), grid=grid, statistics=statistics, where=str(path)
         )
         return own, generator, report
 
-    def _statistics(self) -> tuple[Any, Any]:
-        if self.config.statistics is None:
-            return self.config.mean, self.config.std
-        file = Path(self.config.statistics)
-        found = read_weights(file).weights
-        require(found, ("mean", "std"), "file of latent statistics", str(file))
-        return found["mean"], found["std"]
+    def _statistics(self) -> LatentStatistics:
+        file = self.config.statistics
+        if file is None:
+            return given_statistics(self.config)
+        found = read_weights(Path(file)).weights
+        require(found, ("mean", "std"), "file of latent statistics", file)
+        return LatentStatistics(mean=found["mean"], std=found["std"], where=file, said=f"mean and std of {file}")
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `flow_transformer` in LightningDiT's style, without the statistics of its latents."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
@@ -52,6 +53,7 @@ _DROPPED = {
 }
 _IN_VAIN = "dropped: its decoder does not use it"
 _PLACES = ("freqs_t_x", "freqs_t_y")
+_ROTARY_BASE = 10.0
 
 
 @frozen(kw_only=True)
@@ -70,9 +72,11 @@ class MAETokImporterConfig:
     decoder_absolute_positions: bool | None = field(
         default=None, metadata={"doc": "use_ape; left out: yes where there are no rotary positions"}
     )
-    mask: tuple[float, float] = field(
-        default=(0.4, 0.6),
-        metadata={"doc": "shares of hidden patches for further training, where the file has a mask token"},
+    mask: tuple[float, float] | None = field(
+        default=None,
+        metadata={
+            "doc": "shares of hidden patches for further training, where the file has a mask token; left out: 0.4, 0.6"
+        },
     )
 
 
@@ -90,11 +94,27 @@ class MAETokImporter(Importer):
         _drop_training(published, report)
         require(published, [to_published(name, NAMES) for name in _TELLING], "MAETok tokenizer", str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
+        self._check_options(weights, str(path))
         table = self._table(weights)
         _drop_places(weights, report, table["image_size"] // table["patch_size"], str(path))
         _drop_unused(weights, report, table)
         full, tokenizer = build_with(registry, table, weights, NAMES, str(path))
         return full, tokenizer, report
+
+    def _check_options(self, weights: Mapping[str, Tensor], where: str) -> None:
+        """Refuses options that would change nothing of what this file holds."""
+        options, mixed = self.config, "encoder.freqs" in weights
+        axial = options.axial_rotary and not mixed
+        other_base, other_mask = options.rotary_base not in (None, _ROTARY_BASE), options.mask not in (None, (0.0, 0.0))
+        reasons = {
+            "axial_rotary": mixed and options.axial_rotary and "its rotary positions are mixed (encoder.freqs)",
+            "rotary_base": other_base and not axial and "it has no rotary positions along the axes",
+            "mask": other_mask and "encoder.mask_token" not in weights and "it has no mask token",
+        }
+        for option, reason in reasons.items():
+            if reason:
+                what = f"the importer's {option} does nothing for this file: {reason}"
+                raise RobustokError(what, where=where, hint=f"leave out {option}")
 
     def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         _, num_latents, width = weights["encoder.latent_tokens"].shape
@@ -103,7 +123,7 @@ class MAETokImporter(Importer):
         rotary = "mixed" if "encoder.freqs" in weights else "axial" if self.config.axial_rotary else "none"
         absolute = self.config.decoder_absolute_positions
         hidden = weights.get("encoder.blocks.0.mlp.fc1.bias", torch.empty(4 * width))
-        smallest, largest = self.config.mask if "encoder.mask_token" in weights else (0.0, 0.0)
+        smallest, largest = (self.config.mask or (0.4, 0.6)) if "encoder.mask_token" in weights else (0.0, 0.0)
         table = {
             "use": "mae_tok",
             "image_size": math.isqrt(weights["encoder.pos_embed"].shape[1] - 1) * patch_size,
@@ -115,7 +135,7 @@ class MAETokImporter(Importer):
             "num_latent_tokens": num_latents,
             "latent_width": latent_width,
             "rotary": rotary,
-            "rotary_base": self.config.rotary_base or 10.0,
+            "rotary_base": self.config.rotary_base or _ROTARY_BASE,
             "decoder_absolute_positions": rotary == "none" if absolute is None else absolute,
             "decoder_cls_token": "pixel_decoder.cls_token" in weights,
             "mask_smallest": smallest,
@@ -130,6 +150,10 @@ class MAETokImporter(Importer):
         weights = component.state_dict()
         if not set(_TELLING) <= weights.keys():
             raise RobustokError("the published MAETok format holds mae_tok tokenizers only")
+        positions = weights.get("pixel_decoder.pos_embed")
+        if positions is not None and "pixel_decoder.cls_token" not in weights:
+            # published positions have a row for the class token even where there is none
+            weights["pixel_decoder.pos_embed"] = F.pad(positions, (0, 0, 1, 0))
         return {to_published(n, NAMES): value for n, value in weights.items() if not n.startswith("targets.")}
 
 

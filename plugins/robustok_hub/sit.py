@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustok_core.interfaces import Importer
 from robustok_core.registry import Registry
-from robustok_hub.flow_files import TELLING, FlowImporterConfig, build_flow, export_flow, size_table
+from robustok_hub.flow_files import TELLING, FlowImporterConfig, build_flow, export_flow, given_statistics, size_table
 from robustok_hub.published_names import read_published, require
 
 _HIDDEN = "blocks.0.mlp.fc2.weight"
@@ -33,9 +33,9 @@ class SiTImporter(Importer):
         require(published, (*TELLING, "x_embedder.weight", _HIDDEN), "one-dimensional SiT", str(path))
         table = size_table(published, self.config.num_heads, _HIDDEN, str(path))
         report["path"] = 'taken to be "linear": the weights do not tell, the configuration beside them does'
-        own, generator = build_flow(
-            registry, table, published, grid=None, mean=self.config.mean, std=self.config.std, where=str(path)
-        )
+        statistics = given_statistics(self.config)
+        report["statistics"] = statistics.said
+        own, generator = build_flow(registry, table, published, grid=None, statistics=statistics, where=str(path))
         return own, generator, report
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:

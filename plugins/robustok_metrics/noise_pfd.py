@@ -9,16 +9,16 @@ and an image's noise depends on nothing but the image. docs/pfid.md defines it t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import attrs
 from attrs import field, frozen, validators
 
+from robustok_blocks.finite import finite
 from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import EvaluationContext, Perturbation
+from robustok_core.interfaces import EvaluationContext
 from robustok_core.latents import LatentSpace
-from robustok_metrics.perturbed_distance import ALPHAS, PerturbedDistance
+from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance, of_strength
 
 LEVELS = (0.25, 0.5, 0.75)
 
@@ -42,38 +42,26 @@ class NoiseCell:
 
 
 @frozen(kw_only=True)
-class NoisePFDConfig:
+class NoisePFDConfig(GridConfig):
     """The judge, the noise, and other grids."""
 
-    features: Spec = component(
-        "features",
-        doc="the network that sees; must not be the one that a loss trained against",
-        default={"use": "efficientnet_lite0"},
-    )
     perturbation: Spec = component(
         "perturbation",
         doc="with the options beta, alpha and tau, which the cells set; of a fixed strength",
         default={"use": "gaussian", "scale": "relative", "strength": "fixed"},
     )
-    alphas: tuple[float, ...] = field(
-        default=ALPHAS,
-        validator=[
-            validators.min_len(1),
-            validators.deep_iterable(validators.and_(validators.gt(0.0), validators.le(1.0))),
-        ],
-        metadata={"doc": "shares of an image's tokens that are noised"},
-    )
     levels: tuple[float, ...] = field(
         default=LEVELS,
-        validator=[validators.min_len(1), validators.deep_iterable(validators.ge(0.0))],
+        validator=[validators.min_len(1), validators.deep_iterable(validators.and_(validators.ge(0.0), finite))],
         metadata={"doc": "levels of the noise, in the perturbation's unit of tau: standard deviations of the latents"},
     )
 
     def __attrs_post_init__(self) -> None:
-        options = {option.name for option in attrs.fields(type(self.perturbation.config))}
-        missing = {"beta", "alpha", "tau"} - options
-        if missing:
-            raise ValueError(f"perturbation {self.perturbation.name!r} has no option {', '.join(sorted(missing))}")
+        strength = getattr(self.perturbation.config, "strength", "fixed")
+        if strength != "fixed":
+            raise ValueError(f'perturbation.strength is {strength!r}: a cell is of one strength, so set "fixed"')
+        for cell in self.cells():
+            self.spec_of(cell)
 
     def cells(self) -> list[NoiseCell]:
         """The cells, each once."""
@@ -81,16 +69,27 @@ class NoisePFDConfig:
             NoiseCell(alpha=a, level=level) for a in dict.fromkeys(self.alphas) for level in dict.fromkeys(self.levels)
         ]
 
-    def perturbation_of(self, cell: NoiseCell) -> Perturbation:
-        """The perturbation of all images (beta = 1) at the cell's strength."""
-        config: Any = attrs.evolve(self.perturbation.config, beta=1.0, alpha=cell.alpha, tau=cell.level)
-        return attrs.evolve(self.perturbation, config=config).build()
+    def spec_of(self, cell: NoiseCell) -> Spec:
+        """The perturbation of a cell, not built yet.
+
+        Raises:
+            ValueError: it has not the options that cells set.
+        """
+        return of_strength(self.perturbation, alpha=cell.alpha, tau=cell.level)
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether the cells and the noise are those of docs/pfid.md."""
+        relative = getattr(self.perturbation.config, "scale", None) == "relative"
+        noise = self.perturbation.name == "gaussian" and relative
+        return noise and (self.alphas, self.levels) == (ALPHAS, LEVELS)
 
 
 class NoisePFD(PerturbedDistance[NoiseCell]):
     """The mean over the cells, and each cell's distance.
 
-    Results: NAME = `noise_pfd_FEATURES`; NAME_num_images; NAME_num_cells; NAME/alphaA_noiseL for each cell.
+    Results, where NAME is `noise_pfd_FEATURES`, or `noise_pfd_PERTURBATION_FEATURES` of another grid or noise than the
+    defined one: NAME; NAME_num_images; NAME_num_cells; NAME/alphaA_noiseL for each cell.
     """
 
     Config = NoisePFDConfig
@@ -108,13 +107,14 @@ class NoisePFD(PerturbedDistance[NoiseCell]):
                 hint="take the metric pfid for a discrete tokenizer",
             )
         for cell in self.config.cells():
-            self.config.perturbation_of(cell).check(space)
+            self.config.spec_of(cell).build().check(space)
 
     def start(self, context: EvaluationContext) -> None:
         """Builds the cells; raises as `check` does."""
         self.check(context.tokenizer.space)
-        cells = {cell: self.config.perturbation_of(cell) for cell in self.config.cells()}
+        cells = {cell: self.config.spec_of(cell).build() for cell in self.config.cells()}
         self.begin(context, self.config.features, cells)
 
     def result_name(self) -> str:
-        return f"noise_pfd_{self.features.name}"
+        own = "" if self.config.is_defined else f"{self.config.perturbation.name}_"
+        return f"noise_pfd_{own}{self.features.name}"

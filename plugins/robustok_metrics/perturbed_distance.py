@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+import attrs
+from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_blocks.full_precision import full_precision
 from robustok_core.checkpoint import part, prefixed
-from robustok_core.config import Spec
+from robustok_core.config import Spec, component
 from robustok_core.images import from_uint8, to_uint8
 from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Metric, Perturbation
 from robustok_core.latents import Latents
@@ -34,6 +36,44 @@ class Strength(Protocol):
     @property
     def stream(self) -> tuple[object, ...]:
         """Names its random numbers."""
+
+
+@frozen(kw_only=True)
+class GridConfig:
+    """The judge, and the rows of the grid."""
+
+    features: Spec = component(
+        "features",
+        doc="the network that sees; must not be the one that a loss trained against",
+        default={"use": "efficientnet_lite0"},
+    )
+    alphas: tuple[float, ...] = field(
+        default=ALPHAS,
+        validator=[
+            validators.min_len(1),
+            validators.deep_iterable(validators.and_(validators.gt(0.0), validators.le(1.0))),
+        ],
+        metadata={"doc": "shares of an image's tokens that are perturbed"},
+    )
+
+
+def of_strength(perturbation: Spec, **options: Any) -> Spec:
+    """The perturbation, not built yet, of all images (beta = 1) and with these options.
+
+    Raises:
+        ValueError: it has no such option, a value of its own for one, or weakens in the course of a training.
+    """
+    config: Any = perturbation.config
+    known = attrs.fields_dict(type(config))
+    missing = {"beta", *options} - known.keys()
+    if missing:
+        raise ValueError(f"perturbation {perturbation.name!r} has no option {', '.join(sorted(missing))}")
+    for name in ("beta", *options):
+        if known[name].default not in (attrs.NOTHING, getattr(config, name)):
+            raise ValueError(f"perturbation.{name} is set by the cells of the metric, so leave it out")
+    if getattr(config, "anneal", None) is not None:
+        raise ValueError("perturbation.anneal is for training: a cell is of one strength")
+    return attrs.evolve(perturbation, config=attrs.evolve(config, beta=1.0, **options))
 
 
 CellT = TypeVar("CellT", bound=Strength)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import attrs
 from attrs import field, frozen, validators
 
 from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import EvaluationContext, Perturbation
+from robustok_core.interfaces import EvaluationContext
 from robustok_core.latents import LatentSpace
 from robustok_metrics.frechet import frechet_name
-from robustok_metrics.perturbed_distance import ALPHAS, PerturbedDistance
+from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance, of_strength
 
 #: The paper's deltas by codebook size K.
 DELTAS: Mapping[int, tuple[int, int, int]] = {
@@ -66,26 +65,13 @@ def _some_at_least_one(_: object, __: object, deltas: tuple[int, ...]) -> None:
 
 
 @frozen(kw_only=True)
-class PFIDConfig:
+class PFIDConfig(GridConfig):
     """The judge, the perturbation, and departures from the paper's grid."""
 
-    features: Spec = component(
-        "features",
-        doc="the network that sees; must not be the one that a loss trained against",
-        default={"use": "efficientnet_lite0"},
-    )
     perturbation: Spec = component(
         "perturbation",
         doc="with the options beta, alpha and delta, which the cells set",
         default={"use": "top_delta"},
-    )
-    alphas: tuple[float, ...] = field(
-        default=ALPHAS,
-        validator=[
-            validators.min_len(1),
-            validators.deep_iterable(validators.and_(validators.gt(0.0), validators.le(1.0))),
-        ],
-        metadata={"doc": "shares of an image's tokens that are replaced"},
     )
     deltas: tuple[int, ...] | None = field(
         default=None,
@@ -94,24 +80,20 @@ class PFIDConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        options = {option.name for option in attrs.fields(type(self.perturbation.config))}
-        missing = {"beta", "alpha", "delta"} - options
-        if missing:
-            raise ValueError(f"perturbation {self.perturbation.name!r} has no option {', '.join(sorted(missing))}")
+        self.spec_of(Cell(alpha=1.0, delta=1))
 
     def cells(self, codebook_size: int) -> list[Cell]:
         """The cells for a codebook of K, each once; in a tiny codebook several deltas may coincide."""
         deltas = dict.fromkeys(self.deltas or deltas_for(codebook_size))
         return [Cell(alpha=alpha, delta=delta) for alpha in dict.fromkeys(self.alphas) for delta in deltas]
 
-    def perturbation_of(self, cell: Cell) -> Perturbation:
-        """The perturbation of all images (beta = 1) at the cell's strength."""
-        return self.spec_of(cell).build()
-
     def spec_of(self, cell: Cell) -> Spec:
-        """The perturbation of a cell, not built yet."""
-        config: Any = attrs.evolve(self.perturbation.config, beta=1.0, alpha=cell.alpha, delta=cell.delta)
-        return attrs.evolve(self.perturbation, config=config)
+        """The perturbation of a cell, not built yet.
+
+        Raises:
+            ValueError: it has not the options that cells set.
+        """
+        return of_strength(self.perturbation, alpha=cell.alpha, delta=cell.delta)
 
     @property
     def is_paper_grid(self) -> bool:
@@ -142,7 +124,7 @@ class PFID(PerturbedDistance[Cell]):
                 hint="take the metric noise_pfd for a continuous tokenizer",
             )
         for cell in self.config.cells(space.codebook_size):
-            self.config.perturbation_of(cell).check(space)
+            self.config.spec_of(cell).build().check(space)
 
     def start(self, context: EvaluationContext) -> None:
         """Builds the cells; raises as `check` does."""
@@ -150,7 +132,7 @@ class PFID(PerturbedDistance[Cell]):
         self.check(space)
         assert space.codebook_size is not None
         self.codebook_size = space.codebook_size
-        cells = {cell: self.config.perturbation_of(cell) for cell in self.config.cells(self.codebook_size)}
+        cells = {cell: self.config.spec_of(cell).build() for cell in self.config.cells(self.codebook_size)}
         self.begin(context, self.config.features, cells)
 
     def result_name(self) -> str:

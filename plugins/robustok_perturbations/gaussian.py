@@ -14,6 +14,7 @@ from typing import Literal
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.finite import finite
 from robustok_core.errors import RobustokError
 from robustok_core.latents import LatentSpace
 from robustok_perturbations.vector_noise import VectorNoise, VectorNoiseConfig
@@ -23,7 +24,9 @@ from robustok_perturbations.vector_noise import VectorNoise, VectorNoiseConfig
 class GaussianConfig(VectorNoiseConfig):
     """Options of `gaussian`; the defaults are RAE's."""
 
-    tau: float = field(default=0.8, validator=validators.ge(0.0), metadata={"doc": "largest strength of the noise"})
+    tau: float = field(
+        default=0.8, validator=[validators.ge(0.0), finite], metadata={"doc": "largest strength of the noise"}
+    )
     scale: Literal["absolute", "relative"] = field(
         default="absolute",
         validator=validators.in_(("absolute", "relative")),

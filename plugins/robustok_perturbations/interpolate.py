@@ -9,6 +9,7 @@ from __future__ import annotations
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.finite import finite
 from robustok_perturbations.selection import share_field
 from robustok_perturbations.vector_noise import VectorNoise, VectorNoiseConfig
 
@@ -18,7 +19,9 @@ class InterpolateConfig(VectorNoiseConfig):
     """Options of `interpolate`; the defaults are l-DeTok's."""
 
     tau: float = share_field(1.0, "largest share of the noise in the mixture")
-    gamma: float = field(default=3.0, validator=validators.gt(0.0), metadata={"doc": "standard deviation of the noise"})
+    gamma: float = field(
+        default=3.0, validator=[validators.gt(0.0), finite], metadata={"doc": "standard deviation of the noise"}
+    )
 
 
 class Interpolate(VectorNoise):

@@ -228,17 +228,17 @@ class LatentRows(Rows):
     def _check_values(self, number: int) -> None:
         """Reads a part once, all of it; its pages are then in the system's cache for training."""
         part, top = self._parts[number], self.space.codebook_size
+        hint = "make the latents again with the stage `tokenize`"
         file = self.folder / PARTS / self._split["parts"][number]["file"]
         for start in range(0, len(part), step := max(1, _CHECKED_AT_ONCE // max(1, part[0].size))):
             values = part[start : start + step]
             if top is None and not np.isfinite(values).all():
-                raise RobustokError("this part of the latents holds NaN or infinity", where=str(file))
+                raise RobustokError("this part of the latents holds NaN or infinity", where=str(file), hint=hint)
             if top is not None and (values.max() >= top or values.min() < 0):
                 wrong = int(values.max() if values.max() >= top else values.min())
                 what = f"this part of the latents holds {wrong}, which is no code: the codebook has {top}"
-                raise RobustokError(what, where=str(file), hint="make the latents again with the stage `tokenize`")
+                raise RobustokError(what, where=str(file), hint=hint)
         if content_fingerprint(file) != self._split["parts"][number]["hash"]:
-            hint = "make the latents again with the stage `tokenize`"
             raise RobustokError("this part is not the one that latents.json names", where=str(file), hint=hint)
 
     def _read_labels(self) -> Tensor:

@@ -180,12 +180,12 @@ class _Maker:
             for loaded in batches:
                 real, made = self._pair(post_trainer, loaded.to(self.context.device))
                 arrays["changed"].append(_changed(real, made))
-                arrays[array_name(self.tokenizer.space)].append(to_array(made, self.tokenizer.space)[:, None])
+                arrays[array_name(self.tokenizer.space)].append(made[:, None])
                 done(len(loaded))
             yield {name: np.concatenate(found) for name, found in arrays.items()}
 
-    def _pair(self, post_trainer: PostTrainer, batch: Any) -> tuple[Latents, Latents]:
-        """The latents of real images, and those that the decoder will read."""
+    def _pair(self, post_trainer: PostTrainer, batch: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The latents of real images, and those that the decoder will read, as arrays."""
         encoded = self.tokenizer.encode(batch.images)
         real = Latents(codes=encoded.codes) if encoded.codes is not None else Latents(vectors=encoded.vectors)
         draws = Draws(seed=derive_seed(self.context.seed, "pairs"), indices=batch.indices, total=len(self.images))
@@ -196,14 +196,14 @@ class _Maker:
             draws=draws,
             sigma=self.sigma,
         )
-        return real, made
+        space, where = self.tokenizer.space, f"stage {self.context.stage}"
+        before = to_array(real, space, maker="encoder", where=where)
+        return before, to_array(made, space, maker="generator", where=where)
 
 
-def _changed(real: Latents, made: Latents) -> NDArray[Any]:
-    """(B,) the share of an image's tokens that differ; of vectors, their distance in units of the real ones' norm."""
-    if real.codes is not None and made.codes is not None:
-        return (real.codes != made.codes).float().mean(1).cpu().numpy()
-    assert real.vectors is not None
-    assert made.vectors is not None
-    apart = (made.vectors - real.vectors).flatten(1).norm(dim=1)
-    return (apart / real.vectors.flatten(1).norm(dim=1).clamp(min=1e-12)).float().cpu().numpy()
+def _changed(real: NDArray[Any], made: NDArray[Any]) -> NDArray[np.float32]:
+    """(B,) the share of an image's codes (B, N) that differ; of vectors (B, N, D), the distance over the real norm."""
+    if real.ndim == 2:
+        return (real != made).mean(1, dtype=np.float32)
+    apart, length = (np.linalg.norm(one.reshape(len(one), -1), axis=1) for one in (made - real, real))
+    return apart / np.maximum(length, np.float32(1e-12))

@@ -1,8 +1,9 @@
 """The artifact "pairs": latents that a generator made of real images, beside the places of these images.
 
 It is laid out as the artifact "latents" is, with a split for each sigma, and `rows.npy`: the place of each
-image in the training split. Codes, not pictures: a frozen encoder makes the same codes of a picture every
-time, so what the decoder reads takes 512 bytes for 256 tokens instead of a PNG's hundred thousand.
+image in the training split. Latents, not pictures: a frozen encoder makes the same ones of a picture every time,
+so what the decoder reads takes 512 bytes for 256 codes, or 16 KiB for MAETok's 128 vectors of 32 numbers,
+instead of a PNG's hundred thousand bytes.
 """
 
 from __future__ import annotations

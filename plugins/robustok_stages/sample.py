@@ -158,9 +158,9 @@ class Sample(Stage):
                 batch_size=self.config.batch_size,
                 precision=self.config.precision,
             )
-            latents, pixels = [], []
+            latents, pixels, where = [], [], f"stage {context.stage}"
             for some in drawn:
-                latents.append(to_array(some, work.tokenizer.space))
+                latents.append(to_array(some, work.tokenizer.space, maker="generator", where=where))
                 pictures = draw(work.tokenizer, some).cpu()
                 pixels.append(rearrange(pictures, "b c h w -> b h w c").contiguous().numpy())
                 done(len(pictures))

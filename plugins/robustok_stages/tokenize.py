@@ -13,7 +13,7 @@ from attrs import field, frozen, validators
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustok_blocks.latent_arrays import array_name, to_array
+from robustok_blocks.latent_arrays import VectorType, array_name, to_array
 from robustok_blocks.latent_fingerprint import latent_fingerprint
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Images, Stage, Tokenizer
@@ -41,7 +41,7 @@ class TokenizeConfig:
         validator=[validators.min_len(1), validators.deep_iterable(validators.ge(1.0))],
         metadata={"doc": "sizes of the image that the ten crops are cut from, in units of the image size"},
     )
-    dtype: Literal["float32", "float16"] = field(
+    dtype: VectorType = field(
         default="float32", metadata={"doc": "how vectors of a continuous space are stored; codes are exact integers"}
     )
     precision: Literal["no", "bf16"] = field(default="no", metadata={"doc": 'of the encoder: "no" (float32) or "bf16"'})
@@ -170,13 +170,12 @@ class Tokenize(Stage):
 
     def _encode(self, context: StageContext, tokenizer: Tokenizer, views: Sequence[Tensor]) -> NDArray[Any]:
         """(b, views, N) codes, or (b, views, N, D) vectors, in the type in which they are kept."""
-        found = []
+        found, where = [], f"stage {context.stage}"
         for images in views:
             with torch.autocast(context.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
                 latents = tokenizer.encode(images)
-            found.append(to_array(latents, tokenizer.space))
-        stacked = np.stack(found, 1)
-        return stacked if tokenizer.space.codebook_size is not None else stacked.astype(self.config.dtype)
+            found.append(to_array(latents, tokenizer.space, maker="encoder", where=where, dtype=self.config.dtype))
+        return np.stack(found, 1)
 
 
 def _as_they_are(name: str, images: Images) -> _Split:

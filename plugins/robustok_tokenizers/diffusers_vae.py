@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from attrs import field, frozen, validators
 from einops import rearrange
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robustok_blocks.hub import require_hub
@@ -67,6 +68,9 @@ class DiffusersVAE(Tokenizer):
         self.quant_conv = model.quant_conv or nn.Identity()
         self.post_quant_conv = model.post_quant_conv or nn.Identity()
         self.quantizer = _quantizer(model)
+        if self.quantizer is not None and config.kl_weight != DiffusersVAEConfig(source="").kl_weight:
+            what = f"{config.source} is a VQModel, which has no posterior"
+            raise RobustokError(what, where="tokenizer.kl_weight", hint="leave it out")
         self.scale = 1.0 if self.quantizer is not None else model.config["scaling_factor"]
         self.shift = 0.0 if self.quantizer is not None else model.config.get("shift_factor") or 0.0
         self.space = LatentSpace(
@@ -155,7 +159,11 @@ def _model(config: DiffusersVAEConfig) -> Any:
         if torch.empty(0).is_meta:
             return cls.from_config(table)
         return cls.from_pretrained(source, **options, torch_dtype=torch.float32)
-    except (OSError, ValueError) as error:  # what diffusers makes of missing, damaged and foreign files
+    except (
+        OSError,
+        ValueError,
+        SafetensorError,
+    ) as error:  # of missing, damaged, foreign files
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RobustokError(f"{config.source} cannot be loaded: {reason}", where=_WHERE) from error
 

@@ -8,6 +8,7 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.finite import finite
 from robustok_core.latents import Latents
 
 #: Of log variances, as in latent diffusion's code: exp() of them is finite and above zero.
@@ -18,7 +19,7 @@ def kl_weight_field() -> Any:
     """The option `kl_weight` of a tokenizer with a Gaussian posterior."""
     return field(
         default=1e-6,
-        validator=validators.ge(0.0),
+        validator=[validators.ge(0.0), finite],
         metadata={"doc": "factor of the divergence from a standard normal, a sum over an image's latents in nats"},
     )
 

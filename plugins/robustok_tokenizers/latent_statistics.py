@@ -68,7 +68,7 @@ class LatentStatistics(nn.Module):
         """Statistics from a file with `mean` and `var`, (N, D) or (D, h, w); they stay from then on.
 
         Raises:
-            RobustokError: it has none, or those of another latent space.
+            RobustokError: it has none, those of another latent space, or numbers that are none of latents.
         """
         weights = read_weights(file).weights
         for name, buffer in (("mean", self.mean), ("var", self.variance)):
@@ -80,5 +80,7 @@ class LatentStatistics(nn.Module):
             if value.shape != buffer.shape:
                 what = f"its {name} is {tuple(value.shape)}, the latents are {tuple(buffer.shape)}"
                 raise RobustokError(what, where=str(file))
+            if not value.isfinite().all() or (name == "var" and (value < 0.0).any()):
+                raise RobustokError(f"its {name} holds numbers that no {name} can be", where=str(file))
             buffer.copy_(value)
         self.count.fill_(self.enough + 1)

@@ -14,6 +14,7 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
+from robustok_blocks.finite import finite
 from robustok_blocks.oriented_gradients import NUM_BINS, patch_gradients
 from robustok_core.config import component
 from robustok_core.draws import seeded
@@ -24,7 +25,7 @@ from robustok_tokenizers.mae_networks import MaeDecoder, MaeShape
 class TargetConfig:
     """A target's decoder; its size is our choice, the published one is not known."""
 
-    weight: float = field(default=1.0, validator=validators.ge(0.0), metadata={"doc": "factor of the term"})
+    weight: float = field(default=1.0, validator=[validators.ge(0.0), finite], metadata={"doc": "factor of the term"})
     width: int = field(default=384, validator=validators.ge(1), metadata={"doc": "numbers per token in its decoder"})
     depth: int = field(default=3, validator=validators.ge(1), metadata={"doc": "blocks of its decoder"})
     num_heads: int = field(default=6, validator=validators.ge(1), metadata={"doc": "attention heads of its decoder"})

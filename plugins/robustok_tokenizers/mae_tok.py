@@ -19,6 +19,7 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
+from robustok_blocks.finite import finite
 from robustok_core.interfaces import Tokenizer
 from robustok_core.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import posterior_latents
@@ -57,7 +58,7 @@ class MAETokConfig(ViTPairConfig):
     mask_largest: float = _share(0.6, "largest such share; most are near it, 0 hides none")
     kl_weight: float | None = field(
         default=None,
-        validator=validators.optional(validators.ge(0.0)),
+        validator=validators.optional([validators.ge(0.0), finite]),
         metadata={
             "doc": "with it latents are a Gaussian posterior, and this is the factor of its divergence from a standard "
             "normal, a sum over an image's latents in nats; left out: no posterior"
@@ -88,6 +89,8 @@ class MAETokConfig(ViTPairConfig):
         super().__attrs_post_init__()
         if self.rotary != "none" and self.width // self.num_heads % 4:
             raise ValueError(f"rotary positions need heads of 4, 8, ... numbers, not {self.width // self.num_heads}")
+        if self.rotary == "none" and self.rotary_base != 10.0:
+            raise ValueError("rotary_base is of rotary positions, and rotary is none")
         if self.mask_smallest > self.mask_largest:
             raise ValueError(f"mask_smallest {self.mask_smallest} is above mask_largest {self.mask_largest}")
         if self.hog is not None and self.patch_size % 2:
@@ -115,6 +118,7 @@ class MAETok(Tokenizer):
     """Two ViTs around latent tokens in a continuous space; in training the encoder sees some of the patches only."""
 
     Config = MAETokConfig
+    training_only = ("targets",)
     quantizer: None
 
     def __init__(self, config: MAETokConfig) -> None:

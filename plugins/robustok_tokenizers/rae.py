@@ -65,6 +65,8 @@ class RAEConfig:
             raise ValueError(
                 f"decoder_width {self.decoder_width} is no multiple of decoder_num_heads {self.decoder_num_heads}"
             )
+        if self.statistics != "measured" and self.statistics_images != 50_000:
+            raise ValueError("statistics_images is for measuring, and statistics names a file")
 
 
 class RAE(Tokenizer):
@@ -128,6 +130,9 @@ class FrozenViT(nn.Module):
         self.image_size = config.encoder_image_size
         if not hasattr(self.net, "num_prefix_tokens") or not hasattr(self.net.patch_embed, "grid_size"):
             raise RobustokError(f"{config.encoder} is no plain ViT", where="tokenizer.encoder")
+        if not hasattr(self.net.norm, "eps"):
+            what = f"{config.encoder} has no last norm over its tokens: latents are what that makes of them"
+            raise RobustokError(what, where="tokenizer.encoder")
         patch = self.net.patch_embed.patch_size[0]
         if self.image_size % patch:
             raise RobustokError(

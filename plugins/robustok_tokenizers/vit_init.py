@@ -6,15 +6,15 @@ import math
 
 from torch import nn
 
-#: timm's deviation, which published ViTs of every size were trained from, and the width it was chosen for (ViT-B).
+#: timm's deviation, and the width of ViT-B.
 _STD, _WIDTH = 0.02, 768
 
 
 def initialise_linear_layers(network: nn.Module, width: int) -> None:
     """Timm's scheme for ViTs: weights of a truncated normal of deviation 0.02, biases 0.
 
-    A ViT narrower than ViT-B gets weights larger by sqrt(768 / width), so that what a layer puts out is as large as
-    in ViT-B: with 0.02 the branches of narrow blocks start near nothing, and learn late. Wider ones keep 0.02.
+    A ViT narrower than ViT-B gets weights larger by sqrt(768 / width), so that a layer that reads `width` numbers puts
+    out as much as in ViT-B: with 0.02 the branches of narrow blocks start near nothing, and learn late.
 
     Args:
         network: whose linear layers. width: numbers per token.

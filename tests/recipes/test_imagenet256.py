@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import attrs
 import pytest
+import tomli
 import torch
 
 from robustok_core import Recipe
+from robustok_core.recipe_source import find_recipe
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +204,18 @@ def test_the_diffusion_model_of_maetok_has_its_published_size_training_and_guida
     assert (options.method, options.steps) == ("euler_maruyama", 250)
     # Guided while t < 0.7; a share 1 - t is done at t.
     assert [guidance.weight(1 - t) for t in (1.0, 0.71, 0.69, 0.01)] == [1.0, 1.0, 1.75, 1.75]
+
+
+def test_the_published_pair_of_maetok_is_loaded_as_its_recipe_says(registry):
+    text = find_recipe("imagenet256/maetok_diffusion_xl").read_text()
+    lines = "\n".join(re.findall(r"^# +((?:tokenizer|generator) = .*)$", text, flags=re.MULTILINE))
+    recipe = tomli.loads(text)
+    recipe["load"] = tomli.loads(lines.replace("MEAN", "0.25").replace("STD", "1.5"))
+    recipe["stage"] = [stage for stage in recipe["stage"] if stage["use"] not in ("tokenize", "train_generator")]
+    load = Recipe.from_table(recipe).resolve(registry).load
+    assert {name: entry.importer.name for name, entry in load.items()} == {"tokenizer": "maetok", "generator": "sit"}
+    importer = load["generator"].importer.config
+    assert (importer.mean, importer.std) == ([0.25], [1.5])
 
 
 def test_pairs_of_maetok_are_made_by_the_sampler_that_draws_the_samples(registry):

@@ -27,6 +27,18 @@ def test_it_changes_with_each_weight_in_front_of_the_decoder_and_with_none_behin
     assert latent_fingerprint(tokenizer) == whole
 
 
+def test_what_only_hangs_on_the_latents_in_training_does_not_count(registry):
+    table = {"use": "mae_tok", "image_size": 16, "patch_size": 8, "width": 16, "depth": 1, "num_heads": 2}
+    tokenizer = registry.build("tokenizer", {**table, "hog": {"width": 16, "depth": 1, "num_heads": 2}})
+    whole = latent_fingerprint(tokenizer)
+    with torch.no_grad():
+        for weight in tokenizer.targets.parameters():
+            weight.add_(1.0)
+        assert latent_fingerprint(tokenizer) == whole
+        tokenizer.quant_conv.weight.add_(1.0)
+    assert latent_fingerprint(tokenizer) != whole
+
+
 def test_averaged_weights_that_did_not_move_have_the_fingerprint_of_their_source_even_a_negative_zero(tokenizer):
     with torch.no_grad():
         next(tokenizer.encoder.parameters()).view(-1)[0] = -0.0

@@ -81,7 +81,7 @@ def test_euler_with_many_steps_agrees_with_dopri5():
 def test_points_of_any_time_become_data_of_the_right_mean_and_covariance(method, start):
     count = 10_000
     x = between(exact(normal(count)), normal(count, seed=1), start)
-    found = flow(x, start, method=method, steps=100)
+    found = flow(x, start, method=method, **({} if method == "dopri5" else {"steps": 100}))
     standard_error = 4 * math.sqrt(2 / count) * 1.5
     torch.testing.assert_close(found.mean(0), MEAN, atol=standard_error, rtol=0)
     torch.testing.assert_close(found.T.cov(), COVARIANCE, atol=standard_error + 0.02, rtol=0)
@@ -158,9 +158,15 @@ def test_a_shift_moves_the_steps_as_lightningdit_moves_its_own():
     assert times[124] > 0.75  # half of the steps: most of the noise is still there
 
 
-def test_dopri5_has_no_steps_to_shift():
+@pytest.mark.parametrize("options", [{"timestep_shift": 0.3}, {"steps": 8}])
+def test_dopri5_has_no_steps_to_count_or_shift(options):
     with pytest.raises(ValueError, match="dopri5 chooses its own steps"):
-        FlowSampling(method="dopri5", timestep_shift=0.3)
+        FlowSampling(method="dopri5", **options)
+
+
+def test_fixed_steps_have_no_tolerance():
+    with pytest.raises(ValueError, match="tolerance is for dopri5; heun takes"):
+        FlowSampling(method="heun", tolerance=1e-3)
 
 
 def test_options_that_the_sampler_does_not_have_are_named():

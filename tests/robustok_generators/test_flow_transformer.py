@@ -17,13 +17,14 @@ from robustok_core.registry import load_registry
 from robustok_core.stages import load_component, save_component
 from robustok_generators.flow_guidance import GuidedVelocity
 from robustok_generators.flow_path import training_times
-from robustok_generators.flow_sampling import FlowSampling
+from robustok_generators.flow_sampling import FlowSampling, integrate
 
 SPACE = LatentSpace(kind="continuous", num_tokens=6, width=4)
 GRID = LatentSpace(kind="continuous", num_tokens=6, width=4, grid=(2, 3))
 TINY = {"use": "flow_transformer", "width": 32, "depth": 2, "num_heads": 4}
 LIGHTNING = {"norm": "rms", "mlp": "swiglu", "rope": True}
 METHODS = ["euler", "heun", "dopri5", "euler_maruyama"]
+OPTIONS: dict[str, dict[str, float]] = {"dopri5": {"tolerance": 1e-3}}
 FREE = Guidance()
 REGISTRY = load_registry()
 
@@ -57,7 +58,7 @@ def noise_of(draws: Draws) -> torch.Tensor:
 
 
 def sampled(model, labels, draws, guidance=FREE, keep=None, **options: object) -> torch.Tensor:
-    options = {"steps": 4, **options}
+    options = options if options.get("method") == "dopri5" else {"steps": 4, **options}
     return model.sample(labels, draws, guidance=guidance, keep=keep, sampling=FlowSampling(**options)).vectors
 
 
@@ -226,7 +227,7 @@ def test_the_largest_preset_has_the_published_number_of_parameters(space, option
 @pytest.mark.parametrize("method", METHODS)
 def test_sigma_1_gives_the_latents_back_and_sigma_0_is_free_sampling(model, method):
     labels, draws, data = torch.arange(3), Draws.for_rows(4, 3), real(3)
-    options = {"guidance": Guidance(scale=2.0), "method": method, "tolerance": 1e-3}
+    options = {"guidance": Guidance(scale=2.0), "method": method, **OPTIONS.get(method, {})}
     free = sampled(model, labels, draws, **options)
     for sigma, expected in ((1.0, data), (0.0, free)):
         keep = Keep(latents=Latents(vectors=data), sigma=sigma)
@@ -279,7 +280,7 @@ def test_a_sample_does_not_depend_on_the_batch(model, method):
                         draws,
                         guidance=Guidance(scale=3.0),
                         keep=keep,
-                        sampling=FlowSampling(method=method, steps=5, tolerance=1e-3),
+                        sampling=FlowSampling(method=method, **OPTIONS.get(method, {"steps": 5})),
                         batch_size=batch_size,
                     )
                 ]
@@ -343,6 +344,27 @@ def test_guidance_follows_the_time_and_costs_nothing_outside_of_its_interval(mod
         with Watch(model.token_embedding) as seen:
             velocities(model, real(3), t, torch.arange(3), guidance)
         assert [len(x) for (x,) in seen.read] == [expected], t
+
+
+@pytest.mark.parametrize("steps", [5, 10, 20, 50])
+def test_an_interval_that_begins_or_ends_on_a_step_guides_no_step_more_or_less(steps):
+    sampling = FlowSampling(steps=steps)
+
+    def rows(start: float, stop: float) -> list[int]:
+        seen = []
+
+        def velocity(x, t, classes, row):
+            seen.append(len(x))
+            return torch.zeros_like(x)
+
+        guidance = Guidance(scale=2.0, start=start, stop=stop)
+        guided = GuidedVelocity(velocity, torch.arange(3), null_label=10, guidance=guidance, channels=None)
+        integrate(guided, real(3), sampling, noise=None)
+        return seen
+
+    for bound in range(1, steps):
+        assert rows(bound / steps, 1.0) == [3] * bound + [6] * (steps - bound)
+        assert rows(0.0, bound / steps) == [6] * bound + [3] * (steps - bound)
 
 
 def test_guidance_to_the_end_holds_at_the_last_point_too(model):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
+from robustok_core.files import write_tensors
 from robustok_core.interfaces import Guidance
 from robustok_core.latents import Latents, LatentSpace
+from robustok_core.recipe_source import parse_override
 from robustok_core.registry import load_registry
 from robustok_core.stages import load_component, save_component
 from robustok_generators.flow_guidance import GuidedVelocity
@@ -157,10 +161,44 @@ def test_the_size_of_a_lightningdit_is_read_from_its_weights(tmp_path):
 
 @pytest.mark.parametrize("importer", IMPORTERS)
 def test_export_is_the_inverse_of_import(importer, tmp_path):
-    case, _, generator, _ = imported(importer, tmp_path, mean=[2.0])
+    case, _, generator, _ = imported(importer, tmp_path)
     exported = load_registry().build("importer", {"use": importer}).export(generator)
     assert exported.keys() == case.weights.keys()
     assert all(torch.equal(exported[key], value) for key, value in case.weights.items())
+
+
+@pytest.mark.parametrize("importer", IMPORTERS)
+@pytest.mark.parametrize("statistics", [{"mean": [2.3]}, {"mean": [0.1 * i for i in range(8)], "std": [0.7]}])
+def test_export_says_the_options_with_which_import_gives_the_statistics_back(importer, statistics, tmp_path, capsys):
+    _, table, generator, _ = imported(importer, tmp_path, **statistics)
+    write_tensors(
+        tmp_path / "again.safetensors", load_registry().build("importer", {"use": importer}).export(generator)
+    )
+    said = capsys.readouterr().err
+    assert "format does not hold the statistics of the latents" in said
+    options = dict(parse_override(word) for word in shlex.split(said.partition("--set")[2]) if word != "--set")
+    again = load(importer, tmp_path / "again.safetensors", **options)
+    assert again[0] == table
+    assert all(torch.equal(value, generator.state_dict()[key]) for key, value in again[1].state_dict().items())
+
+
+@pytest.mark.parametrize("importer", IMPORTERS)
+def test_export_says_nothing_where_no_statistics_are_lost(importer, tmp_path, capsys):
+    load_registry().build("importer", {"use": importer}).export(imported(importer, tmp_path)[2])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("importer", IMPORTERS)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "mean 0 (not given), deviation 1 (not given)"),
+        ({"mean": [0.5]}, "mean [0.5], deviation 1 (not given)"),
+        ({"mean": [0.5], "std": [2.0]}, "mean [0.5], deviation [2.0]"),
+    ],
+)
+def test_the_report_says_which_statistics_were_given(importer, options, said, tmp_path):
+    assert imported(importer, tmp_path, **options)[3]["statistics"] == said
 
 
 @pytest.mark.parametrize("importer", IMPORTERS)
@@ -192,14 +230,52 @@ def test_statistics_of_the_latents_are_one_number_or_one_for_each_channel(option
 def test_the_published_file_of_statistics_is_read(tmp_path):
     statistics = {"mean": torch.arange(8.0).view(1, 8, 1, 1), "std": torch.arange(1.0, 9.0).view(1, 8, 1, 1)}
     torch.save(statistics, tmp_path / "latents_stats.pt")
-    generator = imported("lightningdit", tmp_path, statistics=str(tmp_path / "latents_stats.pt"))[2]
+    file = str(tmp_path / "latents_stats.pt")
+    _, _, generator, report = imported("lightningdit", tmp_path, statistics=file)
+    assert report["statistics"] == f"mean and std of {file}"
     assert torch.equal(generator.latent_mean, torch.arange(8.0))
     assert torch.equal(generator.latent_std, torch.arange(1.0, 9.0))
 
 
-def test_a_wrong_number_of_statistics_is_refused(tmp_path):
-    with pytest.raises(RobustokError, match="3 statistics are given for 8 channels"):
-        imported("sit", tmp_path, mean=[1.0, 2.0, 3.0])
+@pytest.mark.parametrize("importer", IMPORTERS)
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"mean": [1.0, 2.0, 3.0]}, "expected 8 means and deviations"),
+        ({"mean": [math.nan]}, "must be finite"),
+        ({"mean": [math.inf]}, "must be finite"),
+        ({"std": [math.inf]}, "must be finite"),
+        ({"std": [1e-300]}, "must be positive"),  # 0 in float32
+    ],
+)
+def test_options_that_are_no_statistics_are_refused(importer, options, what, tmp_path):
+    with pytest.raises(RobustokError, match=what) as caught:
+        imported(importer, tmp_path, **options)
+    assert caught.value.where == "the importer's mean and std"
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, math.nan])
+def test_a_deviation_that_is_not_positive_is_refused_before_a_file_is_read(std):
+    with pytest.raises(RobustokError, match="out of range"):
+        load_registry().build("importer", {"use": "sit", "std": [1.0, std]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mean", math.nan), ("mean", math.inf), ("std", 0.0), ("std", -1.0), ("std", math.nan)]
+)
+def test_a_file_that_holds_no_statistics_is_refused(name, value, tmp_path):
+    statistics = {"mean": torch.zeros(1, 8, 1, 1), "std": torch.ones(1, 8, 1, 1)}
+    statistics[name][0, 3] = value
+    torch.save(statistics, tmp_path / "latents_stats.pt")
+    with pytest.raises(RobustokError, match="no statistics of latents") as caught:
+        imported("lightningdit", tmp_path, statistics=str(tmp_path / "latents_stats.pt"))
+    assert caught.value.where == str(tmp_path / "latents_stats.pt")
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_statistics_from_a_file_and_as_options_are_refused(name):
+    with pytest.raises(RobustokError, match="either that file or these two"):
+        load_registry().build("importer", {"use": "lightningdit", "statistics": "latents_stats.pt", name: [1.0]})
 
 
 def test_heads_that_nothing_tells_are_asked_for(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from robustok_core.errors import RobustokError
+from robustok_core.files import write_tensors
 from robustok_core.latents import Latents
 from robustok_core.registry import load_registry
 from robustok_tokenizers.gaussian_posterior import GaussianPosterior
@@ -121,6 +122,59 @@ def test_export_is_the_inverse_of_import_but_for_what_is_not_used(name, tmp_path
     assert case.weights.keys() - exported.keys() == report.keys() - {"weights"}
     assert exported.keys() <= case.weights.keys()
     assert all(torch.equal(exported[key], case.weights[key]) for key in exported)
+
+
+@pytest.mark.parametrize("rotary", ["none", "mixed", "axial"])
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("cls_token", [True, False])
+def test_what_was_exported_is_imported_again(rotary, absolute, cls_token, tmp_path):
+    registry = load_registry()
+    sizes = {"image_size": 16, "patch_size": 4, "width": 16, "depth": 1, "num_heads": 2, "num_latent_tokens": 3}
+    positions = {"rotary": rotary, "decoder_absolute_positions": absolute, "decoder_cls_token": cls_token}
+    tokenizer = registry.build("tokenizer", {"use": "mae_tok", **sizes, **positions})
+    exported = registry.build("importer", {"use": "maetok"}).export(tokenizer)
+    if absolute:  # published positions always have a row for the class token
+        assert exported["decoder.model.pos_embed"].shape == (1, 1 + 16, 16)
+    write_tensors(tmp_path / "again.safetensors", exported)
+    options = {"num_heads": 2, "axial_rotary": rotary == "axial", "decoder_absolute_positions": absolute}
+    importer = registry.build("importer", {"use": "maetok", **options})
+    table, again, _ = importer.load(tmp_path / "again.safetensors", registry)
+    assert positions.items() <= table.items()
+    weights = tokenizer.state_dict()
+    assert again.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in again.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("maetok_a", {"axial_rotary": True}, r"axial_rotary .*mixed \(encoder\.freqs\)"),
+        ("maetok_a", {"rotary_base": 100.0}, "rotary_base .*along the axes"),
+        ("maetok_ape_a", {"rotary_base": 100.0}, "rotary_base .*along the axes"),
+        ("maetok_ape_a", {"mask": [0.4, 0.6]}, "mask .*no mask token"),
+    ],
+)
+def test_an_option_that_does_nothing_for_a_file_is_refused(name, options, reason, tmp_path):
+    with pytest.raises(RobustokError, match=reason) as caught:
+        load(name, tmp_path, **options)
+    assert caught.value.where == str(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("maetok_a", {"axial_rotary": False, "rotary_base": 10.0}),
+        ("maetok_ape_a", {"mask": [0.0, 0.0], "rotary_base": 10.0}),
+    ],
+)
+def test_an_option_that_says_what_holds_anyway_is_not_refused(name, options, tmp_path):
+    assert load(name, tmp_path, **options)[1] == load(name, tmp_path)[1]
+
+
+def test_the_mask_of_further_training_is_the_option_or_the_published_one(tmp_path):
+    for options, mask in (({}, (0.4, 0.6)), ({"mask": [0.2, 0.3]}, (0.2, 0.3))):
+        table = load("maetok_a", tmp_path, **options)[1]
+        assert (table["mask_smallest"], table["mask_largest"]) == mask
 
 
 def test_another_component_is_not_exported():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from robustok_core import Latents, ProblemsError, Registry, RobustokError, Spec, Tokenizer
 from robustok_metrics.frechet import Frechet, FrechetConfig
-from robustok_metrics.noise_pfd import ALPHAS, LEVELS, NoiseCell, NoisePFD, NoisePFDConfig
+from robustok_metrics.noise_pfd import LEVELS, NoiseCell, NoisePFD, NoisePFDConfig
+from robustok_metrics.perturbed_distance import ALPHAS
 
 NAME = "noise_pfd_colours"
+OWN = "noise_pfd_gaussian_colours"  # of another grid
 Make = Callable[..., NoisePFD]
 
 
@@ -71,7 +74,7 @@ class Enlarged:
 
 
 def cells_of(results: Mapping[str, float]) -> dict[str, float]:
-    return {key.removeprefix(f"{NAME}/"): value for key, value in results.items() if "/" in key}
+    return {key.partition("/")[2]: value for key, value in results.items() if "/" in key}
 
 
 def test_the_result_is_the_mean_over_five_alphas_by_three_levels(noise_evaluation: Any, noise_pfd: Make) -> None:
@@ -123,7 +126,7 @@ def test_every_cell_is_independent_of_the_batch_size_and_of_the_other_cells(
     small, large = (noise_evaluation.measure(noise_pfd(), batch_size=size) for size in (7, 60))
     assert small == pytest.approx(large, rel=1e-3)
     alone = noise_evaluation.measure(noise_pfd(alphas=(0.7,), levels=(0.5,)), batch_size=60)
-    assert alone[f"{NAME}/alpha0.7_noise0.5"] == large[f"{NAME}/alpha0.7_noise0.5"]
+    assert alone[f"{OWN}/alpha0.7_noise0.5"] == large[f"{NAME}/alpha0.7_noise0.5"]
 
 
 def test_cells_draw_independently(noise_evaluation: Any, noise_pfd: Make) -> None:
@@ -151,7 +154,8 @@ def test_another_noise_can_be_measured_with(noise_evaluation: Any, registry: Reg
     spec = registry.spec("perturbation", {"use": "interpolate", "strength": "fixed"})
     metric = NoisePFD(NoisePFDConfig(features=colours(), perturbation=spec, alphas=(1.0,), levels=(0.0, 1.0)))
     results = noise_evaluation.measure(metric)
-    assert results[f"{NAME}/alpha1_noise1"] != results[f"{NAME}/alpha1_noise0"]
+    name = "noise_pfd_interpolate_colours"  # not the defined noise, so it must not look like it
+    assert results[f"{name}/alpha1_noise1"] != results[f"{name}/alpha1_noise0"]
 
 
 def test_a_discrete_tokenizer_is_refused_as_pfid_refuses_a_continuous_one(evaluation: Any, noise_pfd: Make) -> None:
@@ -162,8 +166,28 @@ def test_a_discrete_tokenizer_is_refused_as_pfid_refuses_a_continuous_one(evalua
 def test_a_level_that_the_perturbation_does_not_know_is_refused_before_the_pass(registry: Registry) -> None:
     with pytest.raises(ProblemsError, match="perturbation 'top_delta' has no option tau"):
         registry.spec("metric", {"use": "noise_pfd", "perturbation": {"use": "top_delta"}})
-    with pytest.raises(ProblemsError, match="levels"):
-        registry.spec("metric", {"use": "noise_pfd", "levels": [-0.5]})
+    for level in (-0.5, math.inf):
+        with pytest.raises(ProblemsError, match="levels"):
+            registry.spec("metric", {"use": "noise_pfd", "levels": [0.5, level]})
+    mixture = {"use": "interpolate", "strength": "fixed"}
+    with pytest.raises(ProblemsError, match="tau"):
+        registry.spec("metric", {"use": "noise_pfd", "perturbation": mixture, "levels": [0.5, 1.5]})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"strength": "uniform"}, "a cell is of one strength"),
+        ({"anneal": {}}, "anneal is for training"),
+        ({"beta": 0.5}, "beta is set by the cells"),
+        ({"alpha": 0.5}, "alpha is set by the cells"),
+        ({"tau": 0.5}, "tau is set by the cells"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(registry: Registry, options: dict[str, Any], words: str) -> None:
+    noise = {"use": "gaussian", "scale": "relative", "strength": "fixed", **options}
+    with pytest.raises(ProblemsError, match=words):
+        registry.spec("metric", {"use": "noise_pfd", "perturbation": noise})
 
 
 def test_the_default_noise_is_relative_and_of_a_fixed_strength(registry: Registry) -> None:

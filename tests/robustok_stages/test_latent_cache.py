@@ -200,7 +200,9 @@ def test_vectors_that_are_no_numbers_are_refused(tmp_path):
     vectors = np.zeros((5, 1, 4, 3), np.float32)
     vectors[4, 0, 1, 1] = np.nan
     folder = cache_of(tmp_path, vectors, CONTINUOUS)
-    with pytest.raises(RobustokError, match="train-000000004-000000005.vectors.npy: .* holds NaN"):
+    with pytest.raises(
+        RobustokError, match="train-000000004-000000005.vectors.npy: .* holds NaN .*make the latents again"
+    ):
         LatentRows(folder, "train")
 
 

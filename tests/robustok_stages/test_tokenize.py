@@ -14,10 +14,10 @@ from torchvision.transforms.functional import ten_crop
 
 from robustok_core import Latents, Recipe, RobustokError, Tokenizer, load_registry, run
 from robustok_core.artifacts import find_artifact
-from robustok_core.errors import Interrupted
+from robustok_core.errors import Interrupted, RunError
 from robustok_core.interfaces import Dataset
 from robustok_core.latents import LatentSpace
-from robustok_core.stages import load_component
+from robustok_core.stages import load_component, save_component
 from robustok_stages.latent_cache import LatentRows
 from robustok_stages.views import ten_crops
 
@@ -183,6 +183,28 @@ def test_vectors_are_kept_with_their_mean_and_spread_over_the_unmirrored_trainin
     assert torch.equal(rows.load(range(80)).latents.vectors, held)
     torch.testing.assert_close(rows.mean, held.double().mean((0, 1)).float())
     torch.testing.assert_close(rows.std, held.double().flatten(0, 1).std(0, correction=0).float())
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype", "words"),
+    [
+        (-7e4, "float16", r'with numbers up to 70000, and float16 ends at 65504 \(set dtype = "float32"\)'),
+        (float("inf"), "float16", r'that are not finite \(with precision = "bf16" set "no"'),
+        (float("nan"), "float32", r'that are not finite \(with precision = "bf16" set "no"'),
+    ],
+)
+def test_vectors_that_are_not_finite_in_their_type_are_refused_before_a_part_is_written(
+    generation_recipe, with_doubles, tmp_path, monkeypatch, number, dtype, words
+):
+    (tmp_path / "means").mkdir()
+    save_component(tmp_path / "means", "tokenizer", {"use": "means"}, Means(NoConfig()))
+    table = generation_recipe(tokenize={"dtype": dtype})
+    table = {"run": table["run"], "data": table["data"], "stage": [table["stage"][1]]}
+    table["load"] = {"tokenizer": str(tmp_path / "means")}
+    monkeypatch.setattr(Means, "encode", lambda self, images: Latents(vectors=torch.full((len(images), 4, 3), number)))
+    with pytest.raises(RunError, match=f"^stage tokenize: the encoder made vectors {words}"):
+        tokenized(table, tmp_path / "out", registry=with_doubles)
+    assert not list((tmp_path / "out").rglob("*.npy"))
 
 
 def test_a_data_set_of_one_size_cannot_be_cut_into_ten_crops(generated, with_doubles, tmp_path):

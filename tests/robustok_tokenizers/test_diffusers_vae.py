@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +161,14 @@ def test_foreign_models_sizes_and_places_are_refused_in_one_line(saved, tmp_path
     _, folder = saved("AutoencoderKL")
     with pytest.raises(RobustokError, match="image_size 15 is no multiple of 2"):
         build(folder, image_size=15)
+    with pytest.raises(RobustokError, match="is a VQModel, which has no posterior"):
+        build(saved("VQModel")[1], kl_weight=0.5)
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    weights = broken / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(RobustokError, match="broken cannot be loaded"):
+        build(str(broken))
     with pytest.raises(RobustokError, match="there is no folder '/nowhere/at/all'"):
         build("/nowhere/at/all")
     with pytest.raises(RobustokError, match="cannot be loaded"):

@@ -173,6 +173,9 @@ def test_the_published_size_has_the_published_parameters_less_those_it_does_not_
         ({"mask_smallest": 0.7}, "mask_smallest 0.7 is above mask_largest 0.6"),
         ({"patch_size": 1, "hog": SMALL_TARGET}, "hog halves patches"),
         ({"hog": {"width": 10, "num_heads": 4}}, "width 10 is no multiple of num_heads 4"),
+        ({"hog": {"weight": float("inf")}}, "weight must be finite"),
+        ({"kl_weight": float("inf")}, "kl_weight must be finite"),
+        ({"rotary": "none", "rotary_base": 5.0}, "rotary_base is of rotary positions"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, complaint):

@@ -139,6 +139,10 @@ def test_statistics_of_another_space_are_refused(tmp_path):
     save_file({"mean": torch.zeros(4, 64)}, tmp_path / "stat.safetensors")
     with pytest.raises(RobustokError, match="'var' is missing"):
         make(statistics=str(tmp_path / "stat.safetensors"))
+    for bad in (-1.0, float("nan")):
+        save_file({"mean": torch.zeros(4, 64), "var": torch.full((4, 64), bad)}, tmp_path / "stat.safetensors")
+        with pytest.raises(RobustokError, match="its var holds numbers that no var can be"):
+            make(statistics=str(tmp_path / "stat.safetensors"))
 
 
 # --- sizes and mistakes ---------------------------------------------------------------------------
@@ -160,6 +164,8 @@ def test_the_published_encoder_gives_256_tokens_of_768_and_nothing_is_fetched_to
         ({"encoder_image_size": 40}, "encoder_image_size 40 is no multiple of 16"),
         ({"decoder_num_heads": 3}, "decoder_width 16 is no multiple of decoder_num_heads 3"),
         ({"encoder": "vit_of_nobody"}, "vit_of_nobody cannot be loaded"),
+        ({"encoder": "test_vit2"}, "test_vit2 has no last norm"),
+        ({"statistics": "a file", "statistics_images": 10}, "statistics_images is for measuring"),
         ({"weights": "nowhere.pth"}, "there is no file 'nowhere.pth'"),
     ],
 )
