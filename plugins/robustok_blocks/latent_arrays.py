@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.latents import Latents, LatentSpace
@@ -51,15 +52,20 @@ def to_array(
     if held is None:
         raise ValueError(f"latents of a {space.kind} space must hold {array_name(space)}")
     if space.codebook_size is None:
-        return _finite(held.float().cpu().numpy(), maker, where, dtype)
+        check_finite(held, maker, where)
+        return _as(dtype, held.float().cpu().numpy(), maker, where)
     if held.numel() and (int(held.min()) < 0 or int(held.max()) >= space.codebook_size):
         raise ValueError(f"codes must lie in [0, {space.codebook_size}), found {int(held.min())} to {int(held.max())}")
     return held.cpu().numpy().astype(code_type(space.codebook_size))
 
 
-def _finite(vectors: NDArray[np.float32], maker: str, where: str | None, dtype: VectorType) -> NDArray[Any]:
-    if not np.isfinite(vectors).all():
+def check_finite(vectors: Tensor, maker: str, where: str | None) -> None:
+    """Raises RunError where vectors of any shape are not finite; a picture of them would hide it."""
+    if not vectors.isfinite().all():
         raise RunError(f"the {maker} made vectors that are not finite", where=where, hint=_HINTS.get(maker))
+
+
+def _as(dtype: VectorType, vectors: NDArray[np.float32], maker: str, where: str | None) -> NDArray[Any]:
     largest, limit = float(np.abs(vectors).max(initial=0.0)), float(np.finfo(dtype).max)
     if largest > limit:
         what = f"the {maker} made vectors with numbers up to {largest:.6g}, and {dtype} ends at {limit:.6g}"

@@ -43,7 +43,7 @@ def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | N
     found = []
     with torch.no_grad():
         for batch in _batches(list(files.values()), tokenizer.image_size, batch_size):
-            found.append(to_array(tokenizer.encode(batch.to(place)), tokenizer.space))
+            found.append(to_array(tokenizer.encode(batch.to(place)), tokenizer.space, maker="encoder", where=str(run)))
     arrays: dict[str, Any] = {array_name(tokenizer.space): np.concatenate(found), "names": np.array(list(files))}
     aside = out.with_name(f".writing-{out.name}")
     with writing(out):

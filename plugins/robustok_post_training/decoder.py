@@ -14,6 +14,7 @@ import torch
 from attrs import field, frozen
 from torch import nn
 
+from robustok_blocks.latent_arrays import check_finite
 from robustok_blocks.sampling import sampling_options
 from robustok_core.config import Path as KeyPath
 from robustok_core.draws import Draws
@@ -66,6 +67,8 @@ class Decoder(PostTrainer):
             )
         if self.config.pairs == "latents":
             return generated
+        if generated.vectors is not None:
+            check_finite(generated.vectors, "generator", "post_trainer")
         # The picture is not augmented and the encoder is frozen: encoded once here, it is what training would
         # encode from a stored PNG each time.
         picture = from_uint8(to_uint8(tokenizer.decode(generated)))

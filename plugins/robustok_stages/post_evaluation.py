@@ -210,10 +210,9 @@ class Comparison:
             sampling=read_sampling(context, type(self._generator), self._config.sampling, "compare", "sampling"),
             batch_size=self._config.batch_size,
         )
-        space = self._generator.space
-        return from_array(
-            np.concatenate([no_latents(space), *(to_array(part, space) for part in parts)]), space, "samples"
-        )
+        space, where = self._generator.space, f"stage {context.stage}"
+        arrays = (to_array(part, space, maker="generator", where=where) for part in parts)
+        return from_array(np.concatenate([no_latents(space), *arrays]), space, "samples")
 
     def _drawn(self, tokenizer: Tokenizer, latents: Latents) -> DrawnImages:
         some, size = self._config.batch_size, tokenizer.image_size

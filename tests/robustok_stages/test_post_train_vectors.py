@@ -161,15 +161,24 @@ def test_pairs_that_a_kill_cut_short_end_bit_for_bit_alike(trained, part_of_trai
     assert read_json(folder / "results.json")[changed] == read_json(trained[1] / "results.json")[changed]
 
 
-@pytest.mark.parametrize("stage", ["sample", "make_pairs"])
-def test_vectors_that_guidance_makes_overflow_are_refused_before_a_part_is_written(part_of_trained, tmp_path, stage):
+@pytest.mark.parametrize(
+    ("stage", "pairs", "where"),
+    [
+        ("sample", "latents", "stage sample"),
+        ("make_pairs", "latents", "stage make_pairs"),
+        ("make_pairs", "images", "post_trainer"),
+    ],
+)
+def test_vectors_that_guidance_makes_overflow_are_refused_before_a_part_is_written(
+    part_of_trained, tmp_path, stage, pairs, where
+):
     guidance = {"scale": 1e30}
     stages = {
         "sample": {"use": "sample", "num_samples": 10, "guidance": guidance, "sampling": SAMPLING},
         "make_pairs": {"use": "make_pairs", "sigma": [0.5], "control": False, "num_pairs": 16, "batch_size": 16},
     }
     table = part_of_trained(stages[stage])
-    table["post_trainer"]["guidance"] = guidance
-    with pytest.raises(RunError, match=f"^stage {stage}: the generator made vectors .* not finite .*guidance.scale"):
+    table["post_trainer"] |= {"guidance": guidance, "pairs": pairs}
+    with pytest.raises(RunError, match=f"^{where}: the generator made vectors .* not finite .*guidance.scale"):
         run(Recipe.from_table(table), out=tmp_path)
     assert not [file for file in tmp_path.rglob("*") if file.suffix in (".npy", ".npz", ".png")]
