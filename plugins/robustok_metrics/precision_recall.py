@@ -21,8 +21,9 @@ from robustok_metrics.reference_statistics import sums_device
 
 #: Distances held at once: 128 MiB in float64.
 _DISTANCES_AT_ONCE = 2**24
-#: Squared distances below this share of the points' squared lengths are rounding: the points are the same.
-_SAME = 1e-12
+#: Squared distances that differ by less than this share of the points' squared lengths are equal: the rest is rounding,
+#: which another processor does otherwise.
+_ROUNDING = 1e-12
 
 
 @frozen(kw_only=True)
@@ -81,10 +82,14 @@ def precision_and_recall(
 ) -> tuple[float, float]:
     """Precision and recall of features drawn (n, F) against real (m, F), both of more rows than `neighbours`.
 
+    A point on the border of a ball lies in it, as far as float64 can tell: whatever processor adds the terms up, and in
+    whatever order.
+
     Distances are in float64, of features less the mean of the real ones: torch's in float32 have errors as large as
     the distances between near neighbours. They are never all held at once.
     """
-    centre = real.to(device, torch.float64).mean(0)
+    # A centre that float32 holds: features in float32 less this one are exact in float64.
+    centre = real.to(device, torch.float64).mean(0).float().double()
     ours, theirs = (rows.to(device, torch.float64) - centre for rows in (drawn, real))
     precision = _share_inside(ours, theirs, _radii(theirs, neighbours))
     recall = _share_inside(theirs, ours, _radii(ours, neighbours))
@@ -93,22 +98,27 @@ def precision_and_recall(
 
 def _radii(points: Tensor, neighbours: int) -> Tensor:
     """(n,) squared distance of each point to the k-th nearest of the others; the nearest of all is itself."""
-    return torch.cat([part.kthvalue(neighbours + 1).values for part in _squared_distances(points, points)])
+    return torch.cat([part.kthvalue(neighbours + 1).values for part, _ in _squared_distances(points, points)])
 
 
 def _share_inside(points: Tensor, centres: Tensor, radii: Tensor) -> float:
     """The share of points (n, F) that lie in any ball."""
-    inside = torch.cat([(part <= radii).any(dim=1) for part in _squared_distances(points, centres)])
+    parts = _squared_distances(points, centres)
+    inside = torch.cat([(part <= radii + rounding).any(dim=1) for part, rounding in parts])
     return float(inside.double().mean())
 
 
-def _squared_distances(points: Tensor, centres: Tensor) -> Iterator[Tensor]:
-    """(rows, m) squared distances of points (n, F) from centres (m, F), in parts; 0 where the two are the same."""
+def _squared_distances(points: Tensor, centres: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Squared distances (rows, m) of points (n, F) from centres (m, F), and what rounding may add to each; in parts.
+
+    The distance is 0 where the two are the same.
+    """
     lengths = centres.square().sum(1)
     for part in points.split(max(1, _DISTANCES_AT_ONCE // len(centres))):
         together = part.square().sum(1, keepdim=True) + lengths
         found = torch.addmm(together, part, centres.T, alpha=-2.0)
-        yield found.masked_fill_(found < _SAME * together, 0.0)
+        rounding = together.mul_(_ROUNDING)
+        yield found.masked_fill_(found < rounding, 0.0), rounding
 
 
 def _device_of(net: Features) -> torch.device:

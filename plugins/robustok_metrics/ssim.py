@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from attrs import frozen
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.images import to_uint8
 from robustok_core.interfaces import Evaluation, EvaluationContext
 from robustok_metrics.mean_of_images import MeanOfImages
+from robustok_metrics.reference_statistics import sums_device
 
 _WINDOW = 11
 
@@ -41,11 +43,16 @@ class SSIM(MeanOfImages):
 
 
 def ssim(images: Tensor, real: Tensor) -> Tensor:
-    """(B,) similarities in [-1, 1] of uint8 images (B, C, H, W) to real ones."""
+    """(B,) float64 similarities in [-1, 1] of uint8 images (B, C, H, W) to real ones.
+
+    In float64: a variance is a difference of two squares, which float32 rounds by more than a flat region has, so that
+    an image was up to 1e-4 less than 1 like itself.
+    """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
+    ours, theirs = (pixels.to(sums_device(pixels.device), torch.float64) for pixels in (images, real))
     found = structural_similarity_index_measure(
-        images.float(), real.float(), kernel_size=_WINDOW, sigma=1.5, data_range=255.0, reduction="none"
+        ours, theirs, kernel_size=_WINDOW, sigma=1.5, data_range=255.0, reduction="none"
     )
     assert isinstance(found, Tensor)
     return found

@@ -72,6 +72,29 @@ def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert precision_and_recall(drawn, real) == whole
 
 
+def grid(seed: int, count: int, width: int, offset: int = 0) -> Tensor:
+    """Points with small whole coordinates, many of which lie on the borders of each other's balls."""
+    drawn = torch.randint(0, 4, (count, width), generator=torch.Generator().manual_seed(seed))
+    return drawn + offset
+
+
+def exact_share_inside(points: Tensor, centres: Tensor, neighbours: int) -> float:
+    """The share of points in any ball, by whole numbers: nothing is rounded."""
+    within = (centres[:, None] - centres).square().sum(-1)
+    radii = within.sort(dim=1).values[:, neighbours]
+    return float(((points[:, None] - centres).square().sum(-1) <= radii).any(dim=1).double().mean())
+
+
+@pytest.mark.parametrize("offset", [0, 1000, 2**20])
+@pytest.mark.parametrize("width", [1, 3, 40, 1280])
+@pytest.mark.parametrize("seed", range(5))
+def test_points_on_a_border_count_as_whole_numbers_have_them(seed: int, width: int, offset: int) -> None:
+    drawn, real = grid(2 * seed, 60, width, offset), grid(2 * seed + 1, 50, width, offset)
+    far = drawn + (torch.arange(60) % 3 == 0)[:, None]  # a third of them further out
+    expected = (exact_share_inside(far, real, 3), exact_share_inside(real, far, 3))
+    assert precision_and_recall(far.float(), real.float()) == pytest.approx(expected, abs=1e-12)
+
+
 def test_features_far_from_the_origin_are_told_apart() -> None:
     def far(places: Tensor) -> Tensor:
         return places / 1024 + 4096  # still exact in float32
@@ -82,7 +105,7 @@ def test_features_far_from_the_origin_are_told_apart() -> None:
 
 def test_images_are_at_no_distance_from_themselves_whatever_the_rounding() -> None:
     points = clouds(3, 40, shift=9.0, width=1280).double()
-    (distances,) = robustok_metrics.precision_recall._squared_distances(points, points)
+    ((distances, _),) = robustok_metrics.precision_recall._squared_distances(points, points)
     assert not distances.diagonal().any()
     torch.testing.assert_close(distances, torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") ** 2)
 

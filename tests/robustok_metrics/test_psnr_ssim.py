@@ -34,7 +34,14 @@ def test_psnr_of_an_exact_image_is_that_of_a_single_value_off_by_one() -> None:
 def test_ssim_of_flat_images_is_the_luminance_term() -> None:
     a, b, c1 = 50.0, 200.0, (0.01 * 255) ** 2
     found = ssim(grey(50, 77), grey(200, 77)).tolist()
-    assert found == pytest.approx([(2 * a * b + c1) / (a * a + b * b + c1), 1.0], abs=1e-4)
+    assert found == pytest.approx([(2 * a * b + c1) / (a * a + b * b + c1), 1.0], abs=1e-6)
+
+
+def test_images_are_1_like_themselves() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (4, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    assert ssim(noise, noise).tolist() == [1.0] * 4
+    assert ssim(noise // 64 + 250, noise // 64 + 250).tolist() == [1.0] * 4
 
 
 def test_ssim_of_unrelated_noise_is_near_zero() -> None:
