@@ -69,25 +69,45 @@ class RunFolder:
         """Writes run.json."""
         write_json(self.path / RUN_FILE, self.record)
 
-    def write_current(self, name: str, text: str) -> bool:
-        """Writes a file of the current recipe; one that differs is first moved to history/. True if it differs."""
-        target = self.path / name
-        if target.exists() and target.read_text(encoding="utf-8") == text:
-            return False
-        changed = self.set_aside(name)
-        write_text(target, text)
-        return changed
+    def make_current(self, recipe: str, stages: Mapping[str, str], inputs: Mapping[str, str]) -> None:
+        """Makes this folder the one of a recipe: from here on it names that recipe's artifacts, and no other's.
 
-    def set_aside(self, name: str) -> bool:
-        """Moves a file of an earlier recipe to history/; False where there is none."""
+        A kill in between leaves a folder that names nothing, which those who read it refuse.
+
+        Args:
+            recipe: the text of recipe.toml.
+            stages: the fingerprint of each stage by name, in their order, run or not.
+            inputs: the paths of the artifacts that [load] gives, by name.
+        """
+        names: dict[str, Any] = {"current": dict(stages), "inputs": dict(inputs)}
+        named_before = [list(self.record.get(key, {}).items()) for key in names]
+        if self._holds("recipe.toml", recipe) and named_before == [list(found.items()) for found in names.values()]:
+            return
+        self.record |= {"current": {}, "inputs": {}}
+        self.save()
+        self.set_aside("results.json")  # it belongs to what was there
+        self.write_current("recipe.toml", recipe)
+        self.record |= names
+        self.save()
+
+    def _holds(self, name: str, text: str) -> bool:
+        file = self.path / name
+        return file.exists() and file.read_text(encoding="utf-8") == text
+
+    def write_current(self, name: str, text: str) -> None:
+        """Writes a file of the current recipe; one that differs is first moved to history/."""
+        if not self._holds(name, text):
+            self.set_aside(name)
+            write_text(self.path / name, text)
+
+    def set_aside(self, name: str) -> None:
+        """Moves a file of an earlier recipe to history/, where there is one."""
         target, history = self.path / name, self.path / "history"
-        if not target.exists():
-            return False
-        with writing(history):
-            history.mkdir(exist_ok=True)
-            number = 1 + len(list(history.glob(f"{target.stem}-*")))
-            target.rename(history / f"{target.stem}-{number}{target.suffix}")
-        return True
+        if target.exists():
+            with writing(history):
+                history.mkdir(exist_ok=True)
+                number = 1 + len(list(history.glob(f"{target.stem}-*")))
+                target.rename(history / f"{target.stem}-{number}{target.suffix}")
 
     def artifact(self, name: str, fingerprint: str) -> Path:
         """The folder of an artifact."""
@@ -99,7 +119,6 @@ class RunFolder:
 
     def stage(self, name: str, fingerprint: str) -> dict[str, Any]:
         """A stage's entry in run.json, made where there is none."""
-        self.record["current"][name] = fingerprint
         return self.record["stages"].setdefault(f"{name}-{fingerprint}", {"state": "new", "seconds": 0.0})
 
 

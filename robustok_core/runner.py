@@ -144,18 +144,15 @@ class _Run:
         if self.recipe.run.trackers:  # they write into the folder, which must be ours by now
             run = self.recipe.run
             self.accelerator.init_trackers("robustok", config={"run": run.name, "seed": run.seed})
+        inputs = {name: self._load(name, load) for name, load in self.recipe.load.items()}
+        planned = self._fingerprints()
         if self.main:
-            self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed, **surroundings()}
-            self.folder.record["processes"] = self.accelerator.num_processes
-            self.folder.record |= {"current": {}, "inputs": {}}
-            if self.folder.write_current("recipe.toml", self.recipe.toml()):
-                self.folder.set_aside("results.json")  # it belongs to the recipe that was there
+            self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
+            self.folder.make_current(self.recipe.toml(), planned, inputs)
             self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
-        for name, load in self.recipe.load.items():
-            self._load(name, load)
         results: dict[str, float] = {}
         for stage in self.recipe.stages:
-            found = self._stage(stage)
+            found = self._stage(stage, planned[stage.name])
             results |= {f"{stage.name}/{name}": value for name, value in found.items()}
         if self.main:
             self.folder.write_current("results.json", _json(results))
@@ -163,8 +160,8 @@ class _Run:
         self.accelerator.end_training()
         return results
 
-    def _load(self, name: str, load: LoadConfig) -> None:
-        """Makes an artifact of another run, or of a published checkpoint, available to the stages."""
+    def _load(self, name: str, load: LoadConfig) -> str:
+        """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
         path = Path(load.path)
         if load.importer is None:
             folder = find_artifact(path, name)
@@ -176,9 +173,18 @@ class _Run:
                 import_component(self.registry, load, name, folder)
             barrier()
         self.artifacts[name] = (folder, fingerprint)
-        self.folder.record.setdefault("inputs", {})[name] = str(folder.resolve())
+        return str(folder.resolve())
 
-    def _fingerprint(self, stage: NamedStage) -> str:
+    def _fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each stage by name; they are known before any stage runs, as those of their inputs are."""
+        inputs = {name: fingerprint for name, (_, fingerprint) in self.artifacts.items()}
+        found = {}
+        for stage in self.recipe.stages:
+            found[stage.name] = self._fingerprint(stage, inputs)
+            inputs |= dict.fromkeys(stage.spec.factory.makes, found[stage.name])
+        return found
+
+    def _fingerprint(self, stage: NamedStage, inputs: Mapping[str, str]) -> str:
         kind = stage.spec.factory
         tables = {name: self.recipe.tables[name] for name in (*kind.uses, *kind.may_use) if name in self.recipe.tables}
         data = self._data_fingerprint() if "data" in tables else None
@@ -189,7 +195,7 @@ class _Run:
                 "tables": {name: spec.table() for name, spec in tables.items()},
                 "data": data,
                 "run": [self.recipe.run.seed, self.recipe.run.precision],
-                "inputs": {name: self.artifacts[name][1] for name in kind.needs},
+                "inputs": {name: inputs[name] for name in kind.needs},
             }
         )
 
@@ -197,8 +203,7 @@ class _Run:
         dataset = self.context(self.recipe.stages[0]).dataset()
         return [dataset.train.fingerprint, dataset.validation.fingerprint]
 
-    def _stage(self, stage: NamedStage) -> Mapping[str, float]:
-        fingerprint = self._fingerprint(stage)
+    def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, float]:
         entry = self.folder.stage(stage.name, fingerprint)
         context = self.context(stage, fingerprint)
         made = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
@@ -212,6 +217,7 @@ class _Run:
     def _run_stage(self, stage: NamedStage, context: StageContext, entry: dict[str, Any]) -> None:
         began, before = time.monotonic(), entry["seconds"]
         entry |= {"state": "running", "started": now(), "makes": list(stage.spec.factory.makes)}
+        entry |= {"processes": self.accelerator.num_processes, **surroundings()}
         self._save()
         if self.main:
             self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
