@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
@@ -46,6 +47,19 @@ class Spec:
     def table(self) -> dict[str, Any]:
         """The recipe table that gives this component, every default written out."""
         return {"use": self.name, **plain(self.config)}
+
+
+def wrong_name(name: str) -> str | None:
+    """Why a name cannot be that of a folder inside another one, None where it can: the rule of all names that are."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        return None
+    return "a name begins with a letter or digit and has at most 100 letters, digits, dots, - and _"
+
+
+def plain_name(_: Any, __: Any, name: str) -> None:
+    """Validator of an option that is the name of a folder."""
+    if wrong := wrong_name(name):
+        raise ValueError(wrong)
 
 
 def component(kind: str, *, doc: str, default: Mapping[str, Any] | None = None, optional: bool = False) -> Any:

@@ -10,7 +10,7 @@ import tomli_w
 from attrs import field, frozen, validators
 
 from robustok_core.config import Path as KeyPath
-from robustok_core.config import Problem, Spec, Structurer, component, plain
+from robustok_core.config import Problem, Spec, Structurer, component, plain, plain_name, wrong_name
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.recipe_source import Source, find_recipe, lay_preset, override, read_source, stage_name
 from robustok_core.registry import Registry
@@ -29,9 +29,7 @@ TABLES: Mapping[str, str] = {
 class RunConfig:
     """The [run] table."""
 
-    name: str = field(
-        validator=validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9._-]*"), metadata={"doc": "name of the run's folder"}
-    )
+    name: str = field(validator=plain_name, metadata={"doc": "name of the run's folder"})
     seed: int = field(default=0, validator=validators.ge(0), metadata={"doc": "seed of every random number"})
     out: str = field(default="runs", metadata={"doc": "folder that holds the runs' folders"})
     precision: Literal["no", "bf16", "fp16"] = field(
@@ -136,9 +134,10 @@ class Recipe:
         return RobustokError(what, where=self.source.place(problem.path), hint=problem.hint)
 
     def _named(self, path: KeyPath) -> KeyPath:
-        """stage.0.epochs is stage.train_tokenizer.epochs to a reader."""
+        """stage.0.epochs is stage.train_tokenizer.epochs to a reader, unless the stage's name is the mistake."""
         if len(path) > 1 and path[0] == "stage" and isinstance(path[1], int):
-            return ("stage", stage_name(self.source.table["stage"][path[1]]), *path[2:])
+            name = stage_name(self.source.table["stage"][path[1]])
+            return path if wrong_name(name) else ("stage", name, *path[2:])
         return path
 
 
@@ -197,6 +196,8 @@ class _Reader:
             name = stage_name(table)
             rest = {k: v for k, v in table.items() if k != "name"} if isinstance(table, Mapping) else table
             spec = self._structurer.spec("stage", rest, ("stage", index))
+            if wrong := wrong_name(name):  # folders of the run are called after it
+                self.problems.append(Problem(("stage", index, "name"), f"a stage cannot be called {name!r}: {wrong}"))
             if name in [stage.name for stage in stages]:
                 hint = "give one of them a `name` of its own"
                 self.problems.append(Problem(("stage", index), f"two stages are called {name!r}", hint))

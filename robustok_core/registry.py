@@ -12,7 +12,7 @@ import pluggy
 from attrs import define, field, frozen
 
 from robustok_core import hookspecs
-from robustok_core.config import Path, Problem, Spec, Structurer
+from robustok_core.config import Path, Problem, Spec, Structurer, wrong_name
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.interfaces import KINDS
 
@@ -155,6 +155,10 @@ def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
         raise RobustokError(f"{kind} {name!r} must be a subclass of {KINDS[kind].__name__}")
     if not attrs.has(getattr(factory, "Config", type(None))):
         raise RobustokError(f"{kind} {name!r} needs a `Config`, an attrs class")
+    made = getattr(factory, "makes", ())  # artifacts, whose folders have their names
+    for artifact in (made,) if isinstance(made, str) else made:
+        if wrong := wrong_name(artifact):
+            raise RobustokError(f"{kind} {name!r} makes an artifact called {artifact!r}: {wrong}")
     return Entry(kind=kind, name=name, factory=factory, plugin=plugin)
 
 

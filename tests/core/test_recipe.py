@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tomli
 
 from robustok_core import ProblemsError, Recipe, RobustokError
 from robustok_core.recipe_source import bundled_recipes, parse_override
@@ -113,6 +114,32 @@ def test_each_mistake_has_one_message(write, registry, change, words):
     said = problems(write(GOOD.replace(*change)), registry)
     assert len(said) == 1
     assert words in said[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/tmp/x", "a/b", "..", ".hidden", "", "a b", "x\0", "x\n", "\x1b[31mred", "ä", "x" * 101]
+)
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("run", "run.name: {!r} is out of range: a name"),
+        ("stage", "stage.0.name: a stage cannot be called {!r}: a name"),
+    ],
+)
+def test_a_name_that_is_no_plain_name_of_a_folder_is_refused(registry, table, words, name):
+    recipe = tomli.loads(GOOD)
+    (recipe["run"] if table == "run" else recipe["stage"][0])["name"] = name
+    with pytest.raises(ProblemsError) as caught:
+        Recipe.from_table(recipe).resolve(registry)
+    said = [str(problem) for problem in caught.value.problems]
+    assert any(words.format(name) in one for one in said), said
+    assert not any(character in one for one in said for character in "\0\x1b"), said
+
+
+def test_a_long_plain_name_is_good(registry):
+    recipe = tomli.loads(GOOD)
+    recipe["run"]["name"] = recipe["stage"][0]["name"] = "Stage-1_of.2" + "x" * 88
+    Recipe.from_table(recipe).resolve(registry)
 
 
 def test_a_stage_without_its_input_names_the_stage_that_makes_it(write, registry):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from attrs import frozen
 
-from robustok_core import Perturbation, ProblemsError, Registry, RobustokError, hookimpl, load_registry
+from robustok_core import Perturbation, ProblemsError, Registry, RobustokError, Stage, hookimpl, load_registry
 from robustok_core.interfaces import KINDS
 
 
@@ -37,6 +37,16 @@ class Plugin:
         register(*self.what)
 
 
+class Escaping(Stage):
+    """Leaves an artifact outside of the run's folder."""
+
+    Config = NothingConfig
+    makes = ("../tokenizer",)
+
+    def run(self, context):
+        return {}
+
+
 class Point:
     """An entry point as importlib.metadata gives it."""
 
@@ -51,6 +61,11 @@ class Point:
 
 def test_all_first_party_plugins_load():
     assert {state.error for state in load_registry().plugins} == {None}
+
+
+def test_a_stage_whose_artifact_would_lie_outside_of_the_run_folder_is_not_taken():
+    state = Registry().add_plugin(Plugin("stage", "escaping", Escaping), "theirs")
+    assert "stage 'escaping' makes an artifact called '../tokenizer': a name begins with" in state.error
 
 
 def test_a_plugin_that_raises_on_import_hides_no_other_and_is_named_where_its_component_is_missed():
