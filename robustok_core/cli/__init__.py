@@ -44,8 +44,18 @@ def cli() -> None:
     """Train image tokenizers for generation: latent perturbation, pFID, decoder post-training."""
 
 
+def _wait_briefly() -> None:
+    """Lets waiting threads of OpenMP, which reads this when torch is loaded, give way after a moment.
+
+    By default they spin for milliseconds, and starve the thread that they wait for where another program needs a core.
+    """
+    if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "1000"  # benchmarks/waiting_threads.py
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: a user's mistake is one message and an exit code, anything else a traceback."""
+    _wait_briefly()
     try:
         code = cli.main(args=arguments, prog_name="robustok", standalone_mode=False)
     except RobustokError as error:

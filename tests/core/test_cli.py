@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +225,32 @@ def test_fp16_on_a_cpu_is_refused_at_its_line(refused, recipe):
     file = recipe({"run.precision": "fp16"})
     said = refused("run", file, "--out", "out")
     assert line_of(file, "precision") + 'run.precision: "fp16" needs a CUDA device' in said
+
+
+def what_a_command_sets(arguments: str, **surroundings: str) -> dict[str, str]:
+    """What a fresh interpreter's environment holds, after a command, of what OpenMP reads."""
+    code = f"""
+import atexit, json, os
+atexit.register(lambda: print("\\n" + json.dumps({{k: v for k, v in os.environ.items() if k[:4] in ("OMP_", "GOMP")}})))
+{arguments}
+"""
+    environment = {name: value for name, value in os.environ.items() if name[:4] not in ("OMP_", "GOMP")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | surroundings, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+VERSION = "from robustok_core.cli import main; main(['--version'])"
+
+
+def test_waiting_threads_give_way_soon_unless_the_user_says_otherwise_or_torch_is_loaded():
+    assert what_a_command_sets(VERSION) == {"GOMP_SPINCOUNT": "1000"}
+    assert what_a_command_sets(VERSION, OMP_NUM_THREADS="1") == {"GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": "1"}
+    assert what_a_command_sets(VERSION, OMP_WAIT_POLICY="ACTIVE") == {"OMP_WAIT_POLICY": "ACTIVE"}
+    assert what_a_command_sets(VERSION, GOMP_SPINCOUNT="7") == {"GOMP_SPINCOUNT": "7"}
+    assert what_a_command_sets(f"import torch; {VERSION}") == {}
+    assert what_a_command_sets("import robustok_core; robustok_core.run") == {}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
