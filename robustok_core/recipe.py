@@ -32,8 +32,12 @@ class RunConfig:
     name: str = field(validator=plain_name, metadata={"doc": "name of the run's folder"})
     seed: int = field(default=0, validator=validators.ge(0), metadata={"doc": "seed of every random number"})
     out: str = field(default="runs", metadata={"doc": "folder that holds the runs' folders"})
-    precision: Literal["no", "bf16", "fp16"] = field(
-        default="no", metadata={"doc": 'mixed precision: "no" (float32), "bf16" or "fp16" (CUDA only)'}
+    precision: Literal["auto", "no", "bf16", "fp16"] = field(
+        default="auto",
+        metadata={
+            "doc": 'mixed precision: "no" (float32), "bf16", "fp16" (CUDA only); "auto" is bf16 where the device '
+            "computes it natively, else float32"
+        },
     )
     trackers: list[str] = field(
         factory=list,

@@ -11,21 +11,24 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import is_tensorboard_available, is_wandb_available
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import is_tensorboard_available, is_wandb_available, parse_flag_from_env
 from rich.console import Console
 
 from robustok_core import __version__
 from robustok_core.artifacts import RUN_FILE, RunFolder, content_fingerprint, find_artifact, fingerprint_of, next_free
 from robustok_core.config import Spec
-from robustok_core.distributed import barrier, world_size
+from robustok_core.distributed import all_mean, barrier, world_size
 from robustok_core.errors import Interrupted, ProblemsError, RobustokError
 from robustok_core.files import new_folder, read_json
+from robustok_core.precision import computes_bf16, settled
 from robustok_core.recipe import LoadConfig, NamedStage, Recipe, ResolvedRecipe
 from robustok_core.registry import Registry, load_registry
 from robustok_core.stages import StageContext, save_component
@@ -73,10 +76,12 @@ class _Run:
     def __init__(
         self, recipe: ResolvedRecipe, registry: Registry, out: Path, fresh: bool, console: Console | None
     ) -> None:
-        self.recipe, self.registry = recipe, registry
+        auto = auto_precision()
+        self.recipe, self.registry = settled(recipe, auto), registry
+        self.precision = auto if self.recipe is not recipe else None
         path = out / recipe.run.name
         self.folder = RunFolder(next_free(path) if fresh else path)
-        self.accelerator = make_accelerator(recipe, self.folder.path)
+        self.accelerator = make_accelerator(self.recipe, self.folder.path)
         self.console = console if self.accelerator.is_main_process else None
         self.built: dict[str, Any] = {}
         self.artifacts: dict[str, tuple[Path, str]] = {}
@@ -144,6 +149,8 @@ class _Run:
         if self.recipe.run.trackers:  # they write into the folder, which must be ours by now
             run = self.recipe.run
             self.accelerator.init_trackers("robustok", config={"run": run.name, "seed": run.seed})
+        if self.precision is not None:
+            self._say_precision(self.precision)
         inputs = {name: self._load(name, load) for name, load in self.recipe.load.items()}
         planned = self._fingerprints()
         if self.main:
@@ -159,6 +166,10 @@ class _Run:
             self.registry.hook.robustok_run_finished(folder=self.folder.path, results=results)
         self.accelerator.end_training()
         return results
+
+    def _say_precision(self, auto: str) -> None:
+        said = {"bf16": "bf16, which this device computes natively", "no": "float32: bf16 would be slower here"}[auto]
+        self.context(self.recipe.stages[0]).say(f"precision auto: {said}")
 
     def _load(self, name: str, load: LoadConfig) -> str:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
@@ -287,6 +298,13 @@ def import_component(registry: Registry, load: LoadConfig, kind: str, folder: Pa
     return report
 
 
+def auto_precision() -> Literal["no", "bf16"]:
+    """What the precision "auto" is: bf16 where the device of every process computes it natively."""
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    native = torch.tensor(float(computes_bf16(state.device)), device=state.device)
+    return "bf16" if all_mean(native).item() == 1.0 else "no"
+
+
 def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
     """The processes and devices of this run.
 
@@ -309,16 +327,18 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
     # Buffers are counted over all processes where they must be (codebook statistics); DDP's broadcast
     # would overwrite what a process gathered within a step.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+    make = partial(
+        Accelerator,
+        mixed_precision=precision,
+        log_with=list(recipe.run.trackers) or None,
+        project_dir=str(folder) if recipe.run.trackers else None,
+        kwargs_handlers=[ddp],
+    )
     try:
-        accelerator = Accelerator(
-            mixed_precision=precision,
-            log_with=list(recipe.run.trackers) or None,
-            project_dir=str(folder) if recipe.run.trackers else None,
-            kwargs_handlers=[ddp],
-        )
-    except ValueError as error:  # accelerate keeps one state for the whole process
-        hint = "run recipes of different precision in separate processes"
-        raise RobustokError(f"this process cannot run it: {error}", where=where, hint=hint) from error
+        accelerator = make()
+    except ValueError:  # accelerate keeps the precision of the first recipe that a process runs
+        AcceleratorState._reset_state()
+        accelerator = make()
     if accelerator.num_processes != world_size():
         what = f"{world_size()} processes were started, but accelerate works with {accelerator.num_processes}"
         raise RobustokError(what, hint="on machines without a GPU set ACCELERATE_USE_CPU=true before the command")

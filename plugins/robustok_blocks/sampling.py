@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import torch
@@ -23,9 +23,8 @@ from robustok_core.files import read_json
 from robustok_core.images import from_uint8, to_uint8
 from robustok_core.interfaces import Generator, Guidance, ImageBatch, Images, Tokenizer
 from robustok_core.latents import Keep, Latents, LatentSpace
+from robustok_core.precision import Precision, autocast
 from robustok_core.stages import COMPONENT_FILE
-
-Precision = Literal["no", "bf16"]
 
 
 def generate(
@@ -46,7 +45,7 @@ def generate(
         labels: (n,) int64. draws: one row a sample.
         guidance, sampling: as of `Generator.sample`.
         batch_size: samples at once; changes no sample.
-        precision: "bf16" for autocast.
+        precision: of the generator.
         keep: what to preserve of n real latents.
 
     Raises:
@@ -57,7 +56,7 @@ def generate(
     for start in range(0, len(labels), batch_size):
         some = slice(start, start + batch_size)
         kept = None if keep is None else attrs.evolve(keep, latents=keep.latents[some].to(device))
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.no_grad(), autocast(precision, device):
             found = generator.sample(
                 labels[some].to(device), draws[some].to(device), guidance=guidance, keep=kept, sampling=sampling
             )

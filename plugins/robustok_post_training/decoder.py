@@ -22,6 +22,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.images import from_uint8, to_uint8
 from robustok_core.interfaces import Generator, Guidance, LatentBatch, PostTrainer, Tokenizer
 from robustok_core.latents import Keep, Latents
+from robustok_core.precision import Precision, autocast
 
 
 @frozen(kw_only=True)
@@ -36,8 +37,8 @@ class DecoderConfig:
         },
     )
     guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: guidance while the pairs are made"})
-    precision: Literal["no", "bf16"] = field(
-        default="no", metadata={"doc": 'of the generator: "no" (float32) or "bf16"; the tokenizer has float32'}
+    precision: Precision = field(
+        default="no", metadata={"doc": 'of the generator: "no" (float32), "bf16" or "auto"; the tokenizer has float32'}
     )
     sampling: dict[str, Any] = field(
         factory=dict, metadata={"doc": "table: options of the generator's sampler while the pairs are made"}
@@ -57,7 +58,7 @@ class Decoder(PostTrainer):
         self, tokenizer: Tokenizer, generator: Generator, real: LatentBatch, *, draws: Draws, sigma: float
     ) -> Latents:
         generator.check_guidance(self.config.guidance)
-        with torch.autocast(real.labels.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.config.precision, real.labels.device):
             generated = generator.sample(
                 real.labels,
                 draws,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +12,8 @@ from robustok_core.draws import Draws, derive_seed
 from robustok_core.engine import Player, Task
 from robustok_core.interfaces import Generator, LatentBatch, Rows
 from robustok_core.optimizer import OptimizerConfig
+from robustok_core.precision import Precision, autocast
 from robustok_core.stages import StageContext
-
-Precision = Literal["no", "bf16"]
 
 
 class GeneratorStep(nn.Module):
@@ -34,16 +31,9 @@ class GeneratorStep(nn.Module):
 
     def forward(self, batch: LatentBatch, draws: Draws, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the generator's losses, and each of them."""
-        with precision_of(self._precision, batch.labels.device):
+        with autocast(self._precision, batch.labels.device):
             losses = self.generator.loss(batch.latents, batch.labels, draws=draws, progress=progress)
         return torch.stack(list(losses.values())).sum(), {f"loss/{name}": value for name, value in losses.items()}
-
-
-def precision_of(precision: Precision | None, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Autocast as an option says; None leaves what is around as it is."""
-    if precision is None:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class GeneratorTask(Task):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import numpy as np
@@ -26,6 +26,7 @@ from robustok_core.draws import Draws, derive_seed
 from robustok_core.errors import RobustokError
 from robustok_core.files import read_json, write_json, writing
 from robustok_core.interfaces import Generator, Guidance, Stage, Tokenizer
+from robustok_core.precision import Precision
 from robustok_core.stages import COMPONENT_FILE, WEIGHTS_FILE, StageContext
 from robustok_stages.fitting import (
     check_generator,
@@ -53,8 +54,8 @@ class SampleConfig:
     )
     guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: classifier-free guidance"})
     sampling: dict[str, Any] = field(factory=dict, metadata={"doc": "table: options of the generator's sampler"})
-    precision: Literal["no", "bf16"] = field(
-        default="no", metadata={"doc": 'of the generator: "no" (float32) or "bf16"; the decoder has float32'}
+    precision: Precision = field(
+        default="no", metadata={"doc": 'of the generator: "no" (float32), "bf16" or "auto"; the decoder has float32'}
     )
     batch_size: int = field(
         default=50, validator=validators.ge(1), metadata={"doc": "samples at once on each process", "result": False}

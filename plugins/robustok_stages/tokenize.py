@@ -18,6 +18,7 @@ from robustok_blocks.latent_fingerprint import latent_fingerprint
 from robustok_core.errors import RobustokError
 from robustok_core.interfaces import Images, Stage, Tokenizer
 from robustok_core.loading import batches_of
+from robustok_core.precision import Precision, autocast
 from robustok_core.stages import StageContext
 from robustok_stages.fitting import check_size, check_tokenizer
 from robustok_stages.latent_cache import SplitParts, write_latents
@@ -44,7 +45,7 @@ class TokenizeConfig:
     dtype: VectorType = field(
         default="float32", metadata={"doc": "how vectors of a continuous space are stored; codes are exact integers"}
     )
-    precision: Literal["no", "bf16"] = field(default="no", metadata={"doc": 'of the encoder: "no" (float32) or "bf16"'})
+    precision: Precision = field(default="no", metadata={"doc": 'of the encoder: "no" (float32), "bf16" or "auto"'})
     batch_size: int = field(default=64, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     part_size: int = field(
         default=4096,
@@ -172,7 +173,7 @@ class Tokenize(Stage):
         """(b, views, N) codes, or (b, views, N, D) vectors, in the type in which they are kept."""
         found, where = [], f"stage {context.stage}"
         for images in views:
-            with torch.autocast(context.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            with autocast(self.config.precision, context.device):
                 latents = tokenizer.encode(images)
             found.append(to_array(latents, tokenizer.space, maker="encoder", where=where, dtype=self.config.dtype))
         return np.stack(found, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from attrs import field, frozen
 
@@ -11,6 +11,7 @@ from robustok_blocks.latent_fingerprint import latent_fingerprint
 from robustok_core.engine import Trainer, TrainingConfig
 from robustok_core.interfaces import Generator, Stage
 from robustok_core.optimizer import OptimizerConfig
+from robustok_core.precision import Precision
 from robustok_core.stages import StageContext, save_component
 from robustok_stages.fitting import check_latents, check_sampling, check_training, rows_of, sketch_generator
 from robustok_stages.generator_training import GeneratorTask, validation_loss
@@ -24,9 +25,9 @@ class TrainGeneratorConfig(TrainingConfig):
     """Options of `train_generator`; an epoch is a pass over the images, whatever the number of their views."""
 
     optimizer: OptimizerConfig = field(factory=OptimizerConfig, metadata={"doc": "the generator's optimiser"})
-    precision: Literal["no", "bf16"] | None = field(
+    precision: Precision | None = field(
         default=None,
-        metadata={"doc": '"no" (float32) or "bf16" (autocast) for this stage alone; the run\'s where left out'},
+        metadata={"doc": '"no" (float32), "bf16" or "auto" for this stage alone; the run\'s where left out'},
     )
     measure: MeasureConfig | None = field(
         default=None,
