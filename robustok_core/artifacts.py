@@ -2,7 +2,7 @@
 
 runs/NAME/
 recipe.toml      resolved, every default written out
-run.json         each stage's state, fingerprint, time; versions, seed, machine
+run.json         each stage's state, time, and what it was made with; the fingerprints of the recipe's stages
 results.json     "stage/metric": value, of the current recipe
 metrics.jsonl    a line for each logged step
 artifacts/NAME-FINGERPRINT/     checkpoints/STAGE-FINGERPRINT/     history/
@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,19 @@ from robustok_core.errors import RobustokError
 from robustok_core.files import read_json, write_json, write_text, writing
 
 RUN_FILE = "run.json"
+#: What run.json said of the last command alone, before it said so of every stage.
+_OF_THE_LAST_COMMAND = (
+    "robustok",
+    "python",
+    "torch",
+    "device",
+    "threads",
+    "cpus",
+    "git_commit",
+    "command",
+    "time",
+    "processes",
+)
 
 
 def fingerprint_of(value: Any) -> str:
@@ -69,20 +82,31 @@ class RunFolder:
         """Writes run.json."""
         write_json(self.path / RUN_FILE, self.record)
 
-    def make_current(self, recipe: str, stages: Mapping[str, str], inputs: Mapping[str, str]) -> None:
-        """Makes this folder the one of a recipe: from here on it names that recipe's artifacts, and no other's.
+    def make_current(
+        self,
+        recipe: str,
+        stages: Mapping[str, str],
+        makes: Mapping[str, Sequence[str]],
+        inputs: Mapping[str, str],
+    ) -> None:
+        """Records which recipe this folder belongs to: from here on it names that recipe's artifacts and no others.
 
-        A kill in between leaves a folder that names nothing, which those who read it refuse.
+        A kill in between leaves a folder that names no artifact, so readers refuse it until the recipe runs again.
 
         Args:
             recipe: the text of recipe.toml.
             stages: the fingerprint of each stage by name, in their order, run or not.
+            makes: the artifacts of each stage, by its name.
             inputs: the paths of the artifacts that [load] gives, by name.
         """
+        for name, fingerprint in stages.items():
+            self.stage(name, fingerprint)["makes"] = list(makes[name])
         names: dict[str, Any] = {"current": dict(stages), "inputs": dict(inputs)}
         named_before = [list(self.record.get(key, {}).items()) for key in names]
         if self._holds("recipe.toml", recipe) and named_before == [list(found.items()) for found in names.values()]:
             return
+        for old in _OF_THE_LAST_COMMAND:
+            self.record.pop(old, None)
         self.record |= {"current": {}, "inputs": {}}
         self.save()
         self.set_aside("results.json")  # it belongs to what was there
@@ -106,8 +130,8 @@ class RunFolder:
         if target.exists():
             with writing(history):
                 history.mkdir(exist_ok=True)
-                number = 1 + len(list(history.glob(f"{target.stem}-*")))
-                target.rename(history / f"{target.stem}-{number}{target.suffix}")
+                places = (history / f"{target.stem}-{number}{target.suffix}" for number in itertools.count(1))
+                target.rename(next(place for place in places if not place.exists()))
 
     def artifact(self, name: str, fingerprint: str) -> Path:
         """The folder of an artifact."""
@@ -123,10 +147,10 @@ class RunFolder:
 
 
 def find_artifact(path: Path, name: str) -> Path:
-    """The folder of an artifact: `path` itself, or the newest one that a run's folder holds or was given by [load].
+    """The folder of an artifact: `path` itself, or the last one that a run's recipe makes, or that [load] gave it.
 
     Raises:
-        RobustokError: where there is none.
+        RobustokError: where there is none, or it is not made yet.
     """
     if (path / "component.json").is_file():
         kind = read_json(path / "component.json").get("kind")
@@ -137,13 +161,19 @@ def find_artifact(path: Path, name: str) -> Path:
         hint = "name the folder of a run, or of an artifact in it"
         raise RobustokError("this is no run folder", where=str(path), hint=hint)
     record = read_json(path / RUN_FILE)
-    for stage, fingerprint in reversed(record.get("current", {}).items()):
-        entry = record["stages"].get(f"{stage}-{fingerprint}", {})
-        if entry.get("state") == "done" and name in entry.get("makes", []):
-            return path / "artifacts" / f"{name}-{fingerprint}"
-    if name in record.get("inputs", {}):
+    made = [
+        (record["stages"][f"{stage}-{fingerprint}"]["state"] == "done", path / "artifacts" / f"{name}-{fingerprint}")
+        for stage, fingerprint in record.get("current", {}).items()
+        if name in record["stages"].get(f"{stage}-{fingerprint}", {}).get("makes", [])
+    ]
+    if not made and name in record.get("inputs", {}):
         return Path(record["inputs"][name])
-    raise RobustokError(f"this run has no finished {name}", where=str(path), hint="let the run finish first")
+    if made and made[-1][0]:
+        return made[-1][1]
+    hint = "let the run finish first"
+    if earlier := [folder for done, folder in made if done]:
+        hint += f", or name the one that it begins with: {earlier[-1]}"
+    raise RobustokError(f"this run has no finished {name}", where=str(path), hint=hint)
 
 
 def content_fingerprint(path: Path) -> str:

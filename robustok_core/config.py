@@ -56,12 +56,6 @@ def wrong_name(name: str) -> str | None:
     return "a name begins with a letter or digit and has at most 100 letters, digits, dots, - and _"
 
 
-def plain_name(_: Any, __: Any, name: str) -> None:
-    """Validator of an option that is the name of a folder."""
-    if wrong := wrong_name(name):
-        raise ValueError(wrong)
-
-
 def component(kind: str, *, doc: str, default: Mapping[str, Any] | None = None, optional: bool = False) -> Any:
     """A configuration field that holds another component, as a `Spec` (or None where optional)."""
     metadata = {"doc": doc, "kind": kind, "table": default, "optional": optional}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import attrs
 import torch
@@ -13,9 +13,10 @@ Precision = Literal["auto", "no", "bf16"]
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether a device computes bfloat16 natively: CUDA from compute capability 8, CPUs with AMX or AVX512-BF16.
+    """Whether a device is known to compute bfloat16 natively.
 
-    Others emulate it, slower than they compute float32.
+    CUDA does from compute capability 8, CPUs with AMX or AVX512-BF16 do. Others emulate it, as slowly as at a tenth of
+    the speed of float32, or nobody has measured.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -35,17 +36,27 @@ def autocast(precision: Precision | None, device: torch.device) -> contextlib.Ab
 
 
 def settled(value: Any, precision: Literal["no", "bf16"]) -> Any:
-    """A configuration in which every option `precision` that is "auto" is this one instead; itself if there is none."""
+    """A configuration in which every option of the type `Precision` that is "auto" is this one instead.
+
+    It is `value` itself where there is no such option.
+    """
     if attrs.has(type(value)):
         held = {field.name: getattr(value, field.name) for field in attrs.fields(type(value))}
-        auto = [name for name, one in held.items() if name == "precision" and one == "auto"]
+        auto = {name for name, one in held.items() if isinstance(one, str) and one == "auto" and _takes(value, name)}
         changed = {name: precision if name in auto else settled(one, precision) for name, one in held.items()}
         changes = {name: one for name, one in changed.items() if one is not held[name]}
         return attrs.evolve(value, **changes) if changes else value
     if isinstance(value, Mapping):
         table = {name: settled(one, precision) for name, one in value.items()}
         return table if any(one is not value[name] for name, one in table.items()) else value
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         row = [settled(one, precision) for one in value]
-        return row if any(one is not other for one, other in zip(row, value, strict=True)) else value
+        return type(value)(row) if any(one is not other for one, other in zip(row, value, strict=True)) else value
     return value
+
+
+def _takes(config: Any, option: str) -> bool:
+    """Whether an option is a precision: its choices are those of `Precision`, and perhaps more."""
+    wanted = getattr(attrs.fields(attrs.resolve_types(type(config))), option).type
+    choices = {choice for part in (wanted, *get_args(wanted)) for choice in get_args(part)}
+    return set(get_args(Precision)) <= choices

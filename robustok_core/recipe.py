@@ -10,7 +10,7 @@ import tomli_w
 from attrs import field, frozen, validators
 
 from robustok_core.config import Path as KeyPath
-from robustok_core.config import Problem, Spec, Structurer, component, plain, plain_name, wrong_name
+from robustok_core.config import Problem, Spec, Structurer, component, plain, wrong_name
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.recipe_source import Source, find_recipe, lay_preset, override, read_source, stage_name
 from robustok_core.registry import Registry
@@ -29,7 +29,7 @@ TABLES: Mapping[str, str] = {
 class RunConfig:
     """The [run] table."""
 
-    name: str = field(validator=plain_name, metadata={"doc": "name of the run's folder"})
+    name: str = field(metadata={"doc": "name of the run's folder"})
     seed: int = field(default=0, validator=validators.ge(0), metadata={"doc": "seed of every random number"})
     out: str = field(default="runs", metadata={"doc": "folder that holds the runs' folders"})
     precision: Literal["auto", "no", "bf16", "fp16"] = field(
@@ -181,7 +181,16 @@ class _Reader:
         if not isinstance(raw, Mapping):
             self.problems.append(Problem(("run",), "expected a table"))
             return None
-        return self._structurer.config(RunConfig, {"name": self._recipe.default_name, **raw}, ("run",))
+        run = self._structurer.config(RunConfig, {"name": self._recipe.default_name, **raw}, ("run",))
+        if run is not None:
+            self._check_name("run", run.name, ("run", "name"))
+        return run
+
+    def _check_name(self, what: str, name: Any, path: KeyPath) -> None:
+        """Folders are called after runs and stages."""
+        wrong = wrong_name(name) if isinstance(name, str) else f"expected str, found {type(name).__name__}"
+        if wrong is not None:
+            self.problems.append(Problem(path, f"a {what} cannot be called {name!r}: {wrong}"))
 
     def _load(self, raw: Any) -> dict[str, Any]:
         if not isinstance(raw, Mapping):
@@ -200,8 +209,10 @@ class _Reader:
             name = stage_name(table)
             rest = {k: v for k, v in table.items() if k != "name"} if isinstance(table, Mapping) else table
             spec = self._structurer.spec("stage", rest, ("stage", index))
-            if wrong := wrong_name(name):  # folders of the run are called after it
-                self.problems.append(Problem(("stage", index, "name"), f"a stage cannot be called {name!r}: {wrong}"))
+            if isinstance(table, Mapping) and "name" in table:
+                self._check_name("stage", table["name"], ("stage", index, "name"))
+            elif spec is not None:  # a plugin's stage, whose own name is none for a folder
+                self._check_name("stage", name, ("stage", index, "use"))
             if name in [stage.name for stage in stages]:
                 hint = "give one of them a `name` of its own"
                 self.problems.append(Problem(("stage", index), f"two stages are called {name!r}", hint))

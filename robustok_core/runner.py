@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +16,13 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import is_tensorboard_available, is_wandb_available, parse_flag_from_env
 from rich.console import Console
 
-from robustok_core import __version__
 from robustok_core.artifacts import RUN_FILE, RunFolder, content_fingerprint, find_artifact, fingerprint_of, next_free
 from robustok_core.config import Spec
 from robustok_core.distributed import all_mean, barrier, world_size
 from robustok_core.errors import Interrupted, ProblemsError, RobustokError
 from robustok_core.files import new_folder, read_json
 from robustok_core.precision import computes_bf16, settled
+from robustok_core.provenance import now, peak_memory, surroundings
 from robustok_core.recipe import LoadConfig, NamedStage, Recipe, ResolvedRecipe
 from robustok_core.registry import Registry, load_registry
 from robustok_core.stages import StageContext, save_component
@@ -76,15 +70,20 @@ class _Run:
     def __init__(
         self, recipe: ResolvedRecipe, registry: Registry, out: Path, fresh: bool, console: Console | None
     ) -> None:
+        path = out / recipe.run.name
+        # Before the processes meet: none of them can have made the folder yet.
+        self.folder = RunFolder(next_free(path) if fresh else path)
         auto = auto_precision()
         self.recipe, self.registry = settled(recipe, auto), registry
         self.precision = auto if self.recipe is not recipe else None
-        path = out / recipe.run.name
-        self.folder = RunFolder(next_free(path) if fresh else path)
         self.accelerator = make_accelerator(self.recipe, self.folder.path)
         self.console = console if self.accelerator.is_main_process else None
         self.built: dict[str, Any] = {}
         self.artifacts: dict[str, tuple[Path, str]] = {}
+
+    @cached_property
+    def surroundings(self) -> dict[str, Any]:
+        return {"processes": self.accelerator.num_processes, **surroundings()}
 
     @property
     def main(self) -> bool:
@@ -109,7 +108,7 @@ class _Run:
         problems: list[RobustokError] = []
         for name, load in self.recipe.load.items():
             try:
-                find_loaded(name, load, self.recipe.source.place(("load", name)))
+                self._check_loaded(name, load)
             except RobustokError as error:
                 problems.append(error)
         for stage in self.recipe.stages:
@@ -124,6 +123,13 @@ class _Run:
             raise unique[0]
         if unique:
             raise ProblemsError(unique)
+
+    def _check_loaded(self, name: str, load: LoadConfig) -> None:
+        place, own = self.recipe.source.place(("load", name)), self.folder.path.resolve()
+        found = find_loaded(name, load, place).resolve()
+        if load.importer is None and own in (Path(load.path).resolve(), *found.parents):
+            what = f"[load] {name}: {load.path}: this is the folder of this very run, which would load what it makes"
+            raise RobustokError(what, where=place, hint="give this run another name: --set run.name=NAME")
 
     def go(self) -> dict[str, float]:
         self.check()
@@ -155,7 +161,8 @@ class _Run:
         planned = self._fingerprints()
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
-            self.folder.make_current(self.recipe.toml(), planned, inputs)
+            makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
+            self.folder.make_current(self.recipe.toml(), planned, makes, inputs)
             self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
         results: dict[str, float] = {}
         for stage in self.recipe.stages:
@@ -168,8 +175,11 @@ class _Run:
         return results
 
     def _say_precision(self, auto: str) -> None:
-        said = {"bf16": "bf16, which this device computes natively", "no": "float32: bf16 would be slower here"}[auto]
-        self.context(self.recipe.stages[0]).say(f"precision auto: {said}")
+        said = {
+            "bf16": "bf16, which is computed natively here",
+            "no": "float32: not every device here is known to compute bf16 natively",
+        }
+        self.context(self.recipe.stages[0]).say(f"precision auto: {said[auto]}")
 
     def _load(self, name: str, load: LoadConfig) -> str:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
@@ -227,8 +237,9 @@ class _Run:
 
     def _run_stage(self, stage: NamedStage, context: StageContext, entry: dict[str, Any]) -> None:
         began, before = time.monotonic(), entry["seconds"]
-        entry |= {"state": "running", "started": now(), "makes": list(stage.spec.factory.makes)}
-        entry |= {"processes": self.accelerator.num_processes, **surroundings()}
+        entry |= {"state": "running", "started": now()}
+        if self.main and (made_with := self.surroundings) not in entry.setdefault("made_with", []):
+            entry["made_with"].append(made_with)  # more than one where it went on elsewhere
         self._save()
         if self.main:
             self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
@@ -298,10 +309,15 @@ def import_component(registry: Registry, load: LoadConfig, kind: str, folder: Pa
     return report
 
 
+def own_device() -> torch.device:
+    """Where this process computes; the processes meet here the first time."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+
+
 def auto_precision() -> Literal["no", "bf16"]:
     """What the precision "auto" is: bf16 where the device of every process computes it natively."""
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-    native = torch.tensor(float(computes_bf16(state.device)), device=state.device)
+    device = own_device()
+    native = torch.tensor(float(computes_bf16(device)), device=device)
     return "bf16" if all_mean(native).item() == 1.0 else "no"
 
 
@@ -311,12 +327,12 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
     Raises:
         RobustokError: where the precision does not fit the device, or a tracker is not installed.
     """
-    precision = recipe.run.precision
+    precision, device = recipe.run.precision, own_device()
     where = recipe.source.place(("run", "precision"))
-    if precision == "fp16" and not torch.cuda.is_available():
+    if precision == "fp16" and device.type != "cuda":
         hint = 'set precision = "no", or "bf16", which CPUs can do'
         raise RobustokError('run.precision: "fp16" needs a CUDA device and there is none', where=where, hint=hint)
-    if precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise RobustokError('run.precision: this CUDA device has no "bf16"', where=where, hint='use "fp16" or "no"')
     available = {"tensorboard": is_tensorboard_available(), "wandb": is_wandb_available()}
     for tracker in recipe.run.trackers:
@@ -327,65 +343,22 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
     # Buffers are counted over all processes where they must be (codebook statistics); DDP's broadcast
     # would overwrite what a process gathered within a step.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-    make = partial(
-        Accelerator,
-        mixed_precision=precision,
-        log_with=list(recipe.run.trackers) or None,
-        project_dir=str(folder) if recipe.run.trackers else None,
-        kwargs_handlers=[ddp],
-    )
-    try:
-        accelerator = make()
-    except ValueError:  # accelerate keeps the precision of the first recipe that a process runs
+    # accelerate keeps the precision of the first recipe that a process runs, and refuses another.
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()
-        accelerator = make()
+    try:
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            log_with=list(recipe.run.trackers) or None,
+            project_dir=str(folder) if recipe.run.trackers else None,
+            kwargs_handlers=[ddp],
+        )
+    except ValueError as error:
+        raise RobustokError(f"run.precision: {precision!r} cannot be had here: {error}", where=where) from error
     if accelerator.num_processes != world_size():
         what = f"{world_size()} processes were started, but accelerate works with {accelerator.num_processes}"
         raise RobustokError(what, hint="on machines without a GPU set ACCELERATE_USE_CPU=true before the command")
     return accelerator
-
-
-def surroundings() -> dict[str, Any]:
-    """Where and with what a run is made: what somebody needs to repeat its numbers."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (platform.processor() or platform.machine())
-    return {
-        "robustok": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "cpus": os.cpu_count(),
-        "git_commit": git_commit(),
-        "command": sys.argv[1:],
-        "time": now(),
-    }
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout this code lies in, with "+" where it was changed; None outside one."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*"],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
-
-
-def peak_memory() -> float:
-    """The largest resident memory of this process so far, in GiB."""
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _json(results: Mapping[str, float]) -> str:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from robustok_core import Recipe, Registry, load_registry, run
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+torch.set_num_threads(int(os.environ.get("ROBUSTOK_TEST_THREADS", "1")))
 # The same examples in every run, however slow the machine.
 settings.register_profile(
     "robustok", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True

@@ -82,13 +82,13 @@ def precision_and_recall(
 ) -> tuple[float, float]:
     """Precision and recall of features drawn (n, F) against real (m, F), both of more rows than `neighbours`.
 
-    A point on the border of a ball lies in it, as far as float64 can tell: whatever processor adds the terms up, and in
-    whatever order.
+    A point on the border of a ball lies in it, within float64's rounding: neither the CPU nor the order of summation
+    decides.
 
     Distances are in float64, of features less the mean of the real ones: torch's in float32 have errors as large as
     the distances between near neighbours. They are never all held at once.
     """
-    # A centre that float32 holds: features in float32 less this one are exact in float64.
+    # A centre that float32 holds: float64 subtracts it from float32 features exactly, or errs by less than _ROUNDING.
     centre = real.to(device, torch.float64).mean(0).float().double()
     ours, theirs = (rows.to(device, torch.float64) - centre for rows in (drawn, real))
     precision = _share_inside(ours, theirs, _radii(theirs, neighbours))

@@ -45,7 +45,7 @@ def cli() -> None:
 
 
 def _wait_briefly() -> None:
-    """Lets waiting threads of OpenMP, which reads this when torch is loaded, give way after a moment.
+    """Makes OpenMP's idle threads yield their core soon. Must run before torch is loaded, when OpenMP reads it.
 
     By default they spin for milliseconds, and starve the thread that they wait for where another program needs a core.
     """

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tomli
 import torch
+from attrs import field, frozen
 from rich.console import Console
 
 import robustok_core.runner
-from robustok_core import Recipe, run
+from robustok_core import Recipe, RobustokError, run
 from robustok_core.artifacts import find_artifact
 from robustok_core.files import read_json, read_tensors
-from robustok_core.precision import autocast, computes_bf16, settled
+from robustok_core.precision import Precision, autocast, computes_bf16, settled
 
 CPU = torch.device("cpu")
 
@@ -103,13 +105,32 @@ def test_every_auto_of_a_laptop_recipe_is_settled_and_nothing_else(registry, nam
     assert after == {path: "bf16" if value == "auto" else value for path, value in before.items()}
 
 
+@frozen(kw_only=True)
+class Theirs:
+    """A configuration of somebody else's."""
+
+    encoder: Precision = "auto"
+    decoder: Precision | None = None
+    precision: Literal["auto", "exact", "rough"] = "auto"
+    method: str = "auto"
+    sampling: dict[str, str] = field(factory=lambda: {"precision": "auto"})
+    more: tuple[Theirs, ...] = ()
+
+
+def test_auto_is_settled_where_an_option_is_a_precision_whatever_its_name_and_nowhere_else():
+    found = settled(Theirs(more=(Theirs(decoder="auto"), Theirs(encoder="no"))), "bf16")
+    assert found == Theirs(encoder="bf16", more=(Theirs(encoder="bf16", decoder="bf16"), Theirs(encoder="no")))
+
+
 def test_what_has_no_auto_is_left_as_it_is(registry, tiny_recipe):
     recipe = Recipe.from_table(tiny_recipe()).resolve(registry)
     assert settled(recipe, "bf16") is recipe
 
 
 @pytest.mark.parametrize(("native", "precision", "words"), [(True, "bf16", "bf16"), (False, "no", "float32")])
-def test_auto_is_said_recorded_and_the_run_that_names_it(auto, this_device, tmp_path, native, precision, words):
+def test_auto_is_printed_and_recorded_and_is_the_run_that_names_what_it_came_to(
+    auto, this_device, tmp_path, native, precision, words
+):
     this_device(native)
     with Console(record=True) as console:
         run(auto(), out=tmp_path, console=console)
@@ -137,6 +158,12 @@ def test_a_run_on_a_device_of_another_precision_is_another_run(auto, this_device
     this_device(True)
     run(auto(), out=tmp_path)
     assert find_artifact(tmp_path / "tiny", "tokenizer") == first
+
+
+def test_fp16_is_refused_where_a_machine_with_a_gpu_computes_on_its_cpu(auto, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(RobustokError, match='"fp16" needs a CUDA device'):
+        run(auto("fp16"), out=tmp_path)
 
 
 def test_recipes_of_different_precision_run_one_after_another_in_one_program(auto, tmp_path):

@@ -108,6 +108,8 @@ def test_a_syntax_error_is_named_with_its_line(write, registry):
         (('use = "reconstruction"', 'use = "reconstruction", norm = "l3"'), "'l3'"),
         (('name = "r"', 'name = "a/b"'), "run.name"),
         (("limit = 10", 'name = "train_tokenizer"'), "two stages are called 'train_tokenizer'"),
+        (('use = "evaluate_tokenizer"\n', ""), 'this stage needs `use = "NAME"`'),
+        (('use = "evaluate_tokenizer"', 'use = "a b"'), "no stage is called 'a b'"),
     ],
 )
 def test_each_mistake_has_one_message(write, registry, change, words):
@@ -122,8 +124,8 @@ def test_each_mistake_has_one_message(write, registry, change, words):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("run", "run.name: {!r} is out of range: a name"),
-        ("stage", "stage.0.name: a stage cannot be called {!r}: a name"),
+        ("run", "run.name: a run cannot be called {!r}: a name begins"),
+        ("stage", "stage.0.name: a stage cannot be called {!r}: a name begins"),
     ],
 )
 def test_a_name_that_is_no_plain_name_of_a_folder_is_refused(registry, table, words, name):
@@ -134,6 +136,17 @@ def test_a_name_that_is_no_plain_name_of_a_folder_is_refused(registry, table, wo
     said = [str(problem) for problem in caught.value.problems]
     assert any(words.format(name) in one for one in said), said
     assert not any(character in one for one in said for character in "\0\x1b"), said
+
+
+@pytest.mark.parametrize("name", [3, True, ["a"], {"a": 1}])
+def test_a_name_is_text(registry, name):
+    recipe = tomli.loads(GOOD)
+    recipe["stage"][0]["name"] = recipe["run"]["name"] = name
+    with pytest.raises(ProblemsError) as caught:
+        Recipe.from_table(recipe).resolve(registry)
+    kind, (of_run, of_stage) = type(name).__name__, map(str, caught.value.problems)
+    assert of_run == f"recipe: run.name: expected str, found {kind} {name!r}"
+    assert of_stage.endswith(f".name: a stage cannot be called {name!r}: expected str, found {kind}")
 
 
 def test_a_long_plain_name_is_good(registry):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
 from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
-from robustok_core.artifacts import RunFolder
+from robustok_core.artifacts import RunFolder, find_artifact
 from robustok_core.cli import main
 from robustok_core.errors import Interrupted
-from robustok_core.files import read_json
+from robustok_core.files import read_json, write_json
 from robustok_core.images import to_uint8
 
 Table = dict[str, Any]
@@ -108,7 +111,7 @@ def alone(recipes, tmp_path_factory) -> list[Path]:
 
 @pytest.fixture
 def assert_as(use, alone) -> Callable[[Path, int], None]:
-    """Fails where anything makes of a folder other than of one in which this recipe alone was run."""
+    """Fails where something makes anything else of a folder than of one in which only this recipe was run."""
 
     def assert_as(folder: Path, number: int) -> None:
         for name, way in use.items():
@@ -169,38 +172,138 @@ def test_an_interrupted_change_names_nothing_of_the_recipe_before_and_takes_noth
     assert_as(go(first, tmp_path), 0)
 
 
-@pytest.mark.parametrize("before", ["save", "write_current", "set_aside"])
-@pytest.mark.parametrize("call", [1, 2, 3])
+class KilledAt:
+    """Kills this process at the n-th renaming of a file from now on, before or after it."""
+
+    def __init__(self, number: int, *, after: bool) -> None:
+        self.left, self.after = number, after
+        for name in ("rename", "replace"):
+            setattr(Path, name, self.counting(getattr(Path, name)))
+
+    def counting(self, real: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def renamed(source: Path, target: Path) -> Path:
+            self.left -= 1
+            if self.left == 0 and not self.after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            found = real(source, target)
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return found
+
+        return renamed
+
+
+def killed(table: Table, out: Path, number: int, *, after: bool) -> bool:
+    """Runs a recipe in a process that is killed at a renaming; False where it ended before."""
+
+    def go_until_killed() -> None:
+        KilledAt(number, after=after)
+        run(Recipe.from_table(table), out=out)
+
+    process = multiprocessing.get_context("fork").Process(target=go_until_killed)
+    process.start()
+    process.join(60)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+@pytest.mark.parametrize("after", [False, True])
 def test_a_kill_while_a_folder_changes_its_recipe_never_leaves_components_of_another(
-    recipes, alone, assert_as, use, tmp_path, before, call
+    recipes, alone, use, tmp_path, after
 ):
     """Both recipes were run to their end in this folder, so either one's tokenizer is there to be mistaken."""
     first, second = recipes
-    folder = go(first, tmp_path)
-    go(second, tmp_path)
+    prepared = tmp_path / "prepared"
+    go(first, prepared)
+    go(second, prepared)
+    codes = [use["encode"](folder)["codes"] for folder in alone]
+    texts = {name: [(folder / name).read_text() for folder in alone] for name in ("recipe.toml", "results.json")}
+    for number in itertools.count(1):
+        folder = shutil.copytree(prepared, tmp_path / str(number)) / "tiny"
+        if not killed(first, folder.parent, number, after=after):
+            break
+        held = {name: (folder / name).read_text() for name in texts if (folder / name).exists()}
+        try:
+            found = use["encode"](folder)["codes"]
+        except RobustokError:
+            found = None
+        owners = {text.index(held[name]) for name, text in texts.items() if name in held}
+        owners |= {number for number in (0, 1) if found is not None and np.array_equal(found, codes[number])}
+        assert len(owners) <= 1, f"killed at renaming {number}: {sorted(held)}, tokenizer {found is not None}"
+        go(first, folder.parent)
+        np.testing.assert_array_equal(use["encode"](folder)["codes"], codes[0])
+        assert (folder / "results.json").read_text() == texts["results.json"][0]
+        kept = {file.read_text() for file in (folder / "history").glob("re*")}
+        assert {*texts["recipe.toml"], *texts["results.json"]} <= kept | {texts["recipe.toml"][0]} | {
+            texts["results.json"][0]
+        }
+    assert number > 6, "too few renamings: this test kills none of them"
 
-    def die() -> None:
-        real, calls = getattr(RunFolder, before), []
 
-        def call_or_die(self: RunFolder, *arguments: Any) -> Any:
-            calls.append(arguments)
-            if len(calls) == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(self, *arguments)
+def test_a_folder_whose_recipe_makes_a_tokenizer_twice_has_the_last_one_or_says_that_it_is_unfinished(
+    generation_recipe, tmp_path
+):
+    table = generation_recipe(train_generator={"epochs": 1}, sample={"num_samples": 10})
+    table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
+    compare = {"num_samples": 10, "limit": 20, "metrics": {}, "tokenizer_metrics": {}, "sampling": {"steps": 2}}
+    table["stage"] += [
+        {"use": "make_pairs", "sigma": [0.5], "num_pairs": 32},
+        {"use": "post_train", "epochs": 1, "batch_size": 16, "log_every": 1, "keep": 0.5, "compare": compare},
+    ]
+    folder = go(table, tmp_path)
+    done = find_artifact(folder, "tokenizer")
+    assert "post_trained" in read_json(done / "component.json")
+    changed = copy.deepcopy(table)
+    changed["stage"][-1]["optimizer"] = {"learning_rate": 1e-5}
+    go(changed, tmp_path, stop_at="post_train")
+    with pytest.raises(RobustokError, match="this run has no finished tokenizer") as caught:
+        find_artifact(folder, "tokenizer")
+    before = Path(caught.value.hint.rpartition(": ")[2])
+    assert read_json(before / "component.json")["kind"] == "tokenizer"
+    assert "post_trained" not in read_json(before / "component.json")
+    assert find_artifact(folder, "generator").is_dir()
+    go(table, tmp_path)
+    assert find_artifact(folder, "tokenizer") == done
 
-        setattr(RunFolder, before, call_or_die)
-        run(Recipe.from_table(first), out=tmp_path)
 
-    process = multiprocessing.get_context("fork").Process(target=die)
-    process.start()
-    process.join()
-    number = [0, 1][(folder / "recipe.toml").read_text() == (alone[1] / "recipe.toml").read_text()]
-    try:
-        codes = use["encode"](folder)
-    except RobustokError:
-        pass
-    else:
-        np.testing.assert_array_equal(codes["codes"], use["encode"](alone[number])["codes"])
-    if (folder / "results.json").exists():
-        assert (folder / "results.json").read_text() == (alone[number] / "results.json").read_text()
-    assert_as(go(first, tmp_path), 0)
+@pytest.mark.parametrize("path", ["tiny", "tiny/artifacts/{}", "other/../tiny"])
+def test_a_recipe_that_loads_from_its_own_folder_is_refused(recipes, alone, tmp_path, monkeypatch, path):
+    """It would take what it made itself, and begin with something else each time."""
+    shutil.copytree(alone[0].parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "tiny" / "run.json").read_text()
+    table = copy.deepcopy(recipes[0])
+    table["load"] = {"tokenizer": path.format(find_artifact(Path("tiny"), "tokenizer").name)}
+    table["stage"] = table["stage"][1:]
+    with pytest.raises(RobustokError, match=r"\[load\] tokenizer: .* the folder of this very run") as caught:
+        run(Recipe.from_table(table), out=tmp_path)
+    assert caught.value.hint == "give this run another name: --set run.name=NAME"
+    assert (tmp_path / "tiny" / "run.json").read_text() == before
+    table["run"]["name"] = "another"
+    run(Recipe.from_table(table), out=tmp_path)
+
+
+def test_history_overwrites_nothing_where_a_file_of_it_was_taken_out(tmp_path):
+    folder = RunFolder(tmp_path)
+    for text in "abc":
+        folder.write_current("recipe.toml", text)
+    (tmp_path / "history" / "recipe-1.toml").unlink()
+    for text in "de":
+        folder.write_current("recipe.toml", text)
+    assert {file.name: file.read_text() for file in (tmp_path / "history").iterdir()} == {
+        "recipe-1.toml": "c",
+        "recipe-2.toml": "b",
+        "recipe-3.toml": "d",
+    }
+
+
+def test_a_folder_that_says_what_its_last_command_ran_with_says_it_no_longer(recipes, alone, tmp_path):
+    """It did so of all stages, whoever had made them; now each stage says what it was made with."""
+    folder = shutil.copytree(alone[0].parent, tmp_path / "old") / "tiny"
+    write_json(folder / "run.json", {**read_json(folder / "run.json"), "torch": "1.0", "processes": 8, "current": {}})
+    go(recipes[0], tmp_path / "old")
+    record = read_json(folder / "run.json")
+    assert {"torch", "processes"}.isdisjoint(record)
+    made = [entry["made_with"] for entry in record["stages"].values()]
+    assert {one["torch"] for (one,) in made} == {torch.__version__}

@@ -229,6 +229,23 @@ def test_fresh_starts_over_in_a_new_folder(tiny_recipe, tmp_path):
     assert_same(weights(folder), weights(tmp_path / "tiny-2"))
 
 
+def test_a_new_folder_is_chosen_before_another_process_can_have_made_it(tiny_recipe, tmp_path, monkeypatch):
+    """The processes of a run meet first where the precision is settled; from there on the main one may be ahead."""
+    import robustok_core.runner
+
+    table, meet = tiny_recipe(epochs=1), robustok_core.runner.auto_precision
+    train(table, tmp_path)
+
+    def meet_late() -> str:
+        (tmp_path / "tiny-2").mkdir()
+        return meet()
+
+    monkeypatch.setattr(robustok_core.runner, "auto_precision", meet_late)
+    run(Recipe.from_table(table), out=tmp_path, fresh=True)
+    assert (tmp_path / "tiny-2" / "results.json").exists()
+    assert not (tmp_path / "tiny-3").exists()
+
+
 def test_a_loss_that_is_no_number_ends_the_run_with_one_message(tiny_recipe, tmp_path):
     table = tiny_recipe(epochs=5, optimizer={"learning_rate": 1e30})
     with pytest.raises(RunError, match="became no finite number before step"):
