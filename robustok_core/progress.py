@@ -12,6 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 _SECONDS_BETWEEN_LINES = 10.0
 
 
+def number_text(value: float, digits: int) -> str:
+    """A number for people: so many significant digits, and all of those before the point (12,000, not 1.2e+04)."""
+    return f"{value:,.0f}" if 10 ** (digits - 1) <= abs(value) < 1e15 else f"{value:.{digits}g}"
+
+
 class StepProgress:
     """Shows how far a stage is. Use as a context manager; silent where `console` is None.
 
@@ -56,7 +61,7 @@ class StepProgress:
         """Shows that `done` steps are done, and some values beside the bar."""
         if self._console is None:
             return
-        said = "  ".join(f"{name} {value:.4g}" for name, value in (values or {}).items())
+        said = "  ".join(f"{name} {number_text(value, 4)}" for name, value in (values or {}).items())
         if self._bar is not None:
             self._said = said or self._said
             self._bar.update(self._task, completed=done, said=self._said)

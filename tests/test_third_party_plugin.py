@@ -72,8 +72,10 @@ def test_its_recipe_runs_and_results_hold_its_metric(python: Path, tmp_path: Pat
 def test_a_plugin_that_raises_on_import_is_named_and_stops_no_other(python: Path, tmp_path: Path):
     broken_plugin(tmp_path)  # `python -m` looks for modules and distributions in the folder it is started in
     listing = call(python, "-m", "robustok_core", "plugins", cwd=tmp_path).splitlines()
-    assert "broken (robustok-broken): not in use: RuntimeError: no such device" in listing
-    assert "example (robustok-example): perturbation drop, metric mae" in listing
+    listing = [" ".join(line.split()) for line in listing]
+    assert "broken robustok-broken, not in use: RuntimeError: no such device" in listing
+    assert "example robustok-example" in listing
+    assert {"drop", "mae"} <= {line.partition(" ")[0] for line in listing if line.endswith("[example]")}
     call(python, "-m", "robustok_core", "check", EXAMPLE / "example_recipe.toml", cwd=tmp_path)
 
 

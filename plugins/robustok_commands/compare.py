@@ -118,8 +118,10 @@ def _better(name: str, directions: Mapping[str, bool]) -> bool | None:
 
 def _cells(values: list[float | None], higher_is_better: bool | None) -> list[str]:
     """The values of a row as text; the best ones have a star, unless all are the same."""
+    from robustok_core.progress import number_text
+
     there = [value for value in values if value is not None and not math.isnan(value)]
     best = None
     if higher_is_better is not None and len(set(there)) > 1:
         best = max(there) if higher_is_better else min(there)
-    return ["-" if value is None else f"{value:.6g}{' *' if value == best else ''}" for value in values]
+    return ["-" if value is None else f"{number_text(value, 6)}{' *' if value == best else ''}" for value in values]

@@ -32,18 +32,23 @@ def plugins(kind: str | None, name: str | None) -> None:
 
 
 def _list_plugins(registry: Any) -> None:
+    """Every component below its kind, then the packages that bring them, and those that are not in use."""
+    for kind in dict.fromkeys(entry.kind for entry in registry.entries()):
+        click.echo(kind)
+        _list_kind(registry, kind, "  ")
+    click.echo("\nfrom")
     for plugin in registry.plugins:
-        said = f"not in use: {plugin.error}" if plugin.error else ", ".join(plugin.components)
-        click.echo(f"{plugin.name} ({plugin.distribution}): {said}")
+        said = f", not in use: {plugin.error}" if plugin.error else ""
+        click.echo(f"  {plugin.name:<22} {plugin.distribution}{said}")
 
 
 def _first_line(cls: type) -> str:
     return (inspect.getdoc(cls) or "").split("\n")[0]
 
 
-def _list_kind(registry: Any, kind: str) -> None:
+def _list_kind(registry: Any, kind: str, indent: str = "") -> None:
     for entry in registry.entries(kind):
-        click.echo(f"{entry.name:<22} {_first_line(entry.factory)}  [{entry.plugin}]")
+        click.echo(f"{indent}{entry.name:<22} {_first_line(entry.factory)}  [{entry.plugin}]")
 
 
 def _show(registry: Any, kind: str, name: str) -> None:

@@ -14,7 +14,9 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="Folder that holds the runs' folders.")
 @click.option("--fresh", is_flag=True, help="Start over, in a new folder.")
 def run(recipe: str, changes: tuple[str, ...], presets: tuple[str, ...], out: Path | None, fresh: bool) -> None:
-    """Run a RECIPE: a file, or the name of a bundled recipe (main_train).
+    """Run a RECIPE: a file, or the name of a bundled recipe.
+
+    Example: `robustok run main_train --set perturbation.beta=0.5 --set run.name=more_beta`
 
     Finished stages whose configuration and inputs are unchanged are skipped; an interrupted one goes on.
     """

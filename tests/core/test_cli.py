@@ -28,6 +28,7 @@ import robustok_core.registry
 import robustok_core.runner
 from robustok_core import Perturbation, hookimpl, load_registry
 from robustok_core.cli import main
+from robustok_core.progress import number_text
 
 PARITY = Path(__file__).parents[1] / "parity" / "robustok_tokenizer_a.safetensors"
 
@@ -399,12 +400,44 @@ def test_a_name_that_two_plugins_provide_is_refused_naming_both(refused, recipe,
     assert "two plugins" in refused("plugins", "perturbation", "top_delta")
 
 
-def test_plugins_lists_every_plugin_with_its_distribution_and_components(command):
+def test_plugins_lists_every_component_below_its_kind_with_what_it_is_and_every_plugin_with_its_distribution(
+    command, registry
+):
     code, said, _ = command("plugins")
     assert code == 0
-    listed = dict(line.split(": ", 1) for line in said.splitlines())
-    assert "top_delta" in listed["robustok_perturbations (robustok)"]
-    assert not [line for line in listed.values() if line.startswith("not in use")]
+    components, packages = said.split("\nfrom\n")
+    kinds = dict.fromkeys(entry.kind for entry in registry.entries())
+    expected = [line for kind in kinds for line in (kind, *(f"  {name}" for name in registry.names(kind)))]
+    lines = components.splitlines()
+    assert [re.match(r" *\w+", line)[0] for line in lines] == expected
+    assert all(re.fullmatch(r"  \w+ +.{20,}  \[\w+\]", line) for line in lines if line.startswith(" "))
+    assert re.search(r"^  robustok_perturbations +robustok$", packages, re.MULTILINE)
+    assert "not in use" not in said
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (12345.678, 4, "12,346"),
+        (999.96, 4, "1000"),
+        (1381504.0, 6, "1,381,504"),
+        (-2500.5, 4, "-2,500"),
+        (0.000123456, 4, "0.0001235"),
+        (405.26789, 6, "405.268"),
+        (0.0, 4, "0"),
+        (float("nan"), 4, "nan"),
+        (float("inf"), 4, "inf"),
+        (1e300, 4, "1e+300"),
+    ],
+)
+def test_numbers_for_people_have_all_digits_before_the_point(value, digits, text):
+    assert number_text(value, digits) == text
+
+
+def test_the_help_of_run_begins_with_an_example_that_can_be_run(command):
+    _, said, _ = command("run", "--help")
+    example = re.search(r"Example: `robustok (run [^`]+)`", " ".join(said[:400].split()))
+    assert command("check", *example[1].split()[1:])[0] == 0
 
 
 def test_plugins_of_a_kind_are_listed_with_one_line_each(command, registry):
