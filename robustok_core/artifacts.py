@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from robustok_core.errors import RobustokError
-from robustok_core.files import read_json, write_json, write_text, writing
+from robustok_core.files import aside, read_json, write_json, write_text, writing
 
 RUN_FILE = "run.json"
 #: What run.json said of the last command alone, before it said so of every stage.
@@ -60,7 +60,7 @@ class RunFolder:
             RobustokError: where another command works in it, or it is no run folder.
         """
         foreign = self.path.exists() and not (self.path / RUN_FILE).exists()
-        if foreign and (not self.path.is_dir() or any(p.name != ".lock" for p in self.path.iterdir())):
+        if foreign and not (self.path.is_dir() and all(_left_by_a_kill(p) for p in self.path.iterdir())):
             raise RobustokError("this exists and is no run folder", where=str(self.path), hint="choose another --out")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -144,6 +144,11 @@ class RunFolder:
     def stage(self, name: str, fingerprint: str) -> dict[str, Any]:
         """A stage's entry in run.json, made where there is none."""
         return self.record["stages"].setdefault(f"{name}-{fingerprint}", {"state": "new", "seconds": 0.0})
+
+
+def _left_by_a_kill(path: Path) -> bool:
+    """Whether a command that was killed before it wrote run.json may have left this."""
+    return path.name in (".lock", aside(path.with_name(RUN_FILE)).name)
 
 
 def find_artifact(path: Path, name: str) -> Path:

@@ -38,47 +38,52 @@ def writing(target: Path) -> Iterator[None]:
         raise RunError(f"cannot write: {reason}", where=str(target), hint=hint.get(error.errno or 0)) from error
 
 
+def aside(target: Path) -> Path:
+    """Where something is written before it takes its name."""
+    return target.with_name(f"{_ASIDE}{target.name}")
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill; it takes the name `target` only when the block is done without an error.
 
     A folder that already stands there is replaced: callers name folders by what is in them.
     """
-    aside = target.parent / f"{_ASIDE}{target.name}"
+    unfinished = aside(target)
     with writing(target):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
     try:
         with writing(target):
-            yield aside
-            for file in aside.rglob("*"):
+            yield unfinished
+            for file in unfinished.rglob("*"):
                 if file.is_file():
                     _flush(file)
             if target.exists():
                 shutil.rmtree(target)
-            aside.rename(target)
+            unfinished.rename(target)
             _flush(target.parent)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @contextmanager
-def _aside(target: Path) -> Iterator[Path]:
+def _new_file(target: Path) -> Iterator[Path]:
     """A file to write; it takes the name `target` only when the block is done without an error."""
-    aside = target.with_name(f"{_ASIDE}{target.name}")
+    unfinished = aside(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield aside
-        _flush(aside)
-        aside.replace(target)
+        yield unfinished
+        _flush(unfinished)
+        unfinished.replace(target)
     finally:
-        aside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
     """Writes a text file in one piece."""
-    with writing(target), _aside(target) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with writing(target), _new_file(target) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def write_json(target: Path, value: Any) -> None:
@@ -103,8 +108,8 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     held = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    with writing(file), _aside(file) as aside:
-        save_file(held, aside)
+    with writing(file), _new_file(file) as unfinished:
+        save_file(held, unfinished)
 
 
 def read_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:

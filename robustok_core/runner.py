@@ -268,7 +268,9 @@ class _Run:
     def _go_on(self, context: StageContext) -> str:
         kept = any(context.checkpoints.glob("[!.]*"))  # a checkpoint, or parts of what the stage makes
         saved = "goes on from the last checkpoint" if kept else "begins this stage again"
-        return f"the same command {saved}: {self.folder.path}"
+        name = self.folder.path.name
+        other = "" if name == self.recipe.run.name else f", with --set run.name={name} instead of --fresh,"
+        return f"the same command{other} {saved}: {self.folder.path}"
 
     def _save(self) -> None:
         if self.main:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def artifact_of(run: Path, name: str) -> Path:
-    """The folder of an artifact of a run; `run` may also be the folder of another artifact of that run.
+    """The folder of an artifact of a run; `run` may also be the folder of another artifact of the same recipe.
 
     Raises:
         RobustokError: where there is none.
@@ -31,6 +31,9 @@ def artifact_of(run: Path, name: str) -> Path:
     if not (whole / RUN_FILE).is_file():
         what = f"this holds a {kind} alone, and a {name} is needed too"
         raise RobustokError(what, where=str(run), hint=f"name the folder of a run that made or loaded a {name}")
+    if run.resolve().name.rpartition("-")[2] not in read_json(whole / RUN_FILE).get("current", {}).values():
+        what = f"this {kind} is not of the recipe that {whole} holds now, and neither would its {name} be"
+        raise RobustokError(what, where=str(run), hint="run the recipe that made it again, under its name or another")
     return find_artifact(whole, name)
 
 

@@ -284,6 +284,51 @@ def test_a_recipe_that_loads_from_its_own_folder_is_refused(recipes, alone, tmp_
     run(Recipe.from_table(table), out=tmp_path)
 
 
+def test_an_artifact_of_an_earlier_recipe_is_not_used_with_a_tokenizer_of_the_current_one(
+    recipes, alone, tmp_path, photos, capsys
+):
+    folder = shutil.copytree(alone[0].parent, tmp_path / "runs") / "tiny"
+    generator = find_artifact(folder, "generator")
+    arguments = ["encode", str(generator), str(photos), "--out", str(tmp_path / "codes.npz")]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert not ended.value.code
+    (tmp_path / "codes.npz").unlink()
+    go(recipes[1], folder.parent)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "this generator is not of the recipe that" in capsys.readouterr().err
+    go(recipes[0], folder.parent)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert not ended.value.code
+
+
+def test_a_folder_whose_first_write_was_cut_off_is_a_run_folder(recipes, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    for name in (".lock", ".writing-run.json"):
+        (tmp_path / "tiny" / name).write_text("")
+    table = {**recipes[0], "stage": recipes[0]["stage"][:1]}
+    assert find_artifact(go(table, tmp_path), "tokenizer").is_dir()
+
+
+def test_a_fresh_run_that_was_interrupted_says_how_it_goes_on(recipes, tmp_path):
+    table = {**recipes[0], "stage": recipes[0]["stage"][:1]}
+    go(table, tmp_path)
+    registry = load_registry()
+    registry.add_plugin(StopAt("train_tokenizer"), "stop")
+    with pytest.raises(Interrupted) as caught:
+        run(Recipe.from_table(table), out=tmp_path, registry=registry, fresh=True)
+    assert "with --set run.name=tiny-2 instead of --fresh, goes on from the last checkpoint" in caught.value.hint
+    table = {**table, "run": {**table["run"], "name": "tiny-2"}}
+    logged = tmp_path / "tiny-2" / "metrics.jsonl"
+    before = logged.read_text()
+    run(Recipe.from_table(table), out=tmp_path)
+    assert logged.read_text().startswith(before), "it began again"
+    assert not (tmp_path / "tiny-3").exists()
+
+
 def test_history_overwrites_nothing_where_a_file_of_it_was_taken_out(tmp_path):
     folder = RunFolder(tmp_path)
     for text in "abc":
