@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from robustok_core.errors import RobustokError
 from robustok_core.files import aside, read_json, write_json, write_text, writing
 
-RUN_FILE = "run.json"
+RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
 #: What run.json said of the last command alone, before it said so of every stage.
 _OF_THE_LAST_COMMAND = (
     "robustok",
@@ -103,14 +103,14 @@ class RunFolder:
             self.stage(name, fingerprint)["makes"] = list(makes[name])
         names: dict[str, Any] = {"current": dict(stages), "inputs": dict(inputs)}
         named_before = [list(self.record.get(key, {}).items()) for key in names]
-        if self._holds("recipe.toml", recipe) and named_before == [list(found.items()) for found in names.values()]:
+        if self._holds(RECIPE_FILE, recipe) and named_before == [list(found.items()) for found in names.values()]:
             return
         for old in _OF_THE_LAST_COMMAND:
             self.record.pop(old, None)
         self.record |= {"current": {}, "inputs": {}}
         self.save()
         self.set_aside("results.json")  # it belongs to what was there
-        self.write_current("recipe.toml", recipe)
+        self.write_current(RECIPE_FILE, recipe)
         self.record |= names
         self.save()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import attrs
 import tomli_w
 from attrs import field, frozen, validators
 
@@ -71,6 +72,17 @@ class ResolvedRecipe:
     stages: Sequence[NamedStage]
     load: Mapping[str, LoadConfig]
     source: Source = field(eq=False)
+
+    def until(self, stage: str) -> ResolvedRecipe:
+        """The recipe without the stages behind this one.
+
+        Raises:
+            RobustokError: it has no such stage.
+        """
+        names = [one.name for one in self.stages]
+        if stage not in names:
+            raise RobustokError(f"no stage is called {stage!r}", where="--until", hint=did_you_mean(stage, names))
+        return attrs.evolve(self, stages=self.stages[: names.index(stage) + 1])
 
     def table(self) -> dict[str, Any]:
         """The recipe as a table, every default written out."""

@@ -13,8 +13,11 @@ import click
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder that holds the runs' folders.")
 @click.option("--fresh", is_flag=True, help="Start over, in a new folder.")
-def run(recipe: str, changes: tuple[str, ...], presets: tuple[str, ...], out: Path | None, fresh: bool) -> None:
-    """Run a RECIPE: a file, or the name of a bundled recipe.
+@click.option("--until", metavar="STAGE", help="Leave out the stages behind this one.")
+def run(
+    recipe: str, changes: tuple[str, ...], presets: tuple[str, ...], out: Path | None, fresh: bool, until: str | None
+) -> None:
+    """Run a RECIPE: a file, the name of a bundled recipe, or a run's folder, whose own recipe goes on.
 
     Example: `robustok run main_train --set perturbation.beta=0.5 --set run.name=more_beta`
 
@@ -22,6 +25,7 @@ def run(recipe: str, changes: tuple[str, ...], presets: tuple[str, ...], out: Pa
     """
     from rich.console import Console
 
+    from robustok_core.artifacts import RECIPE_FILE
     from robustok_core.cli.tables import print_results
     from robustok_core.recipe import Recipe
     from robustok_core.registry import load_registry
@@ -29,6 +33,12 @@ def run(recipe: str, changes: tuple[str, ...], presets: tuple[str, ...], out: Pa
 
     console = Console()
     registry = load_registry()
+    if (Path(recipe) / RECIPE_FILE).is_file():
+        folder = Path(recipe).resolve()
+        recipe, out = str(Path(recipe) / RECIPE_FILE), out or folder.parent
+        changes = (f"run.name={folder.name}", *changes)
     resolved = Recipe.load(recipe, overrides=changes, presets=presets).resolve(registry)
+    if until is not None:
+        resolved = resolved.until(until)
     results = run_recipe(resolved, registry=registry, out=out, fresh=fresh, console=console)
     print_results(console, results)

@@ -29,6 +29,7 @@ import robustok_core.runner
 from robustok_core import Perturbation, hookimpl, load_registry
 from robustok_core.cli import main
 from robustok_core.progress import number_text
+from robustok_core.recipe_source import bundled_recipes
 
 PARITY = Path(__file__).parents[1] / "parity" / "robustok_tokenizer_a.safetensors"
 
@@ -432,6 +433,48 @@ def test_plugins_lists_every_component_below_its_kind_with_what_it_is_and_every_
 )
 def test_numbers_for_people_have_all_digits_before_the_point(value, digits, text):
     assert number_text(value, digits) == text
+
+
+def test_every_bundled_recipe_is_listed_with_its_first_line(command):
+    code, said, _ = command("recipes")
+    assert code == 0
+    listed = dict(line.split(maxsplit=1) for line in said.splitlines())
+    assert set(listed) == set(bundled_recipes())
+    for name, file in bundled_recipes().items():
+        assert listed[name].removesuffix(" ...") in file.read_text().splitlines()[0]
+    assert "RobusTok" in listed["imagenet256/robustok_tokenizer"]
+
+
+def test_until_leaves_out_the_stages_behind_one_and_they_follow_when_the_run_goes_on_by_its_folder(command, recipe):
+    file = recipe()
+    with file.open("a") as opened:
+        opened.write('[[stage]]\nuse = "evaluate_tokenizer"\nlimit = 20\nmetrics = { psnr = { use = "psnr" } }\n')
+    assert command("run", file, "--out", "out", "--until", "train_tokenizer")[0] == 0
+    assert list(json.loads(Path("out/tiny/run.json").read_text())["current"]) == ["train_tokenizer"]
+    assert "evaluate_tokenizer" not in Path("out/tiny/recipe.toml").read_text()
+    code, said, _ = command("run", file, "--out", "out")
+    assert code == 0
+    assert "train_tokenizer: done before, unchanged" in said
+    assert "evaluate_tokenizer/psnr" in said
+
+
+def test_until_names_a_stage_of_the_recipe(refused, recipe):
+    said = refused("run", recipe(), "--out", "out", "--until", "train_tokeniser")
+    assert "--until: no stage is called 'train_tokeniser'\n  hint: did you mean 'train_tokenizer'?" in said
+    assert not Path("out").exists()
+
+
+def test_a_runs_folder_goes_on_with_its_own_recipe_wherever_it_lies_now(command, recipe):
+    assert command("run", recipe(), "--out", "out")[0] == 0
+    Path("out/tiny").rename("moved")
+    results = Path("moved/results.json").read_text()
+    code, said, _ = command("run", "moved")
+    assert code == 0
+    assert "train_tokenizer: done before, unchanged" in said
+    assert Path("moved/results.json").read_text() == results
+    assert command("run", "moved", "--set", "stage.train_tokenizer.epochs=2", "--set", "run.name=other")[0] == 0
+    assert Path("other/results.json").exists()
+    assert Path("moved/results.json").read_text() == results
 
 
 def test_the_help_of_run_begins_with_an_example_that_can_be_run(command):

@@ -1,0 +1,25 @@
+"""`robustok recipes`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+def recipes() -> None:
+    """List the bundled recipes and presets, with the first line of each: `robustok run NAME` runs one."""
+    from robustok_core.recipe_source import bundled_recipes
+
+    found = sorted(bundled_recipes().items(), key=lambda item: (item[0].count("/"), item[0]))
+    width = max(len(name) for name, _ in found)
+    for name, file in found:
+        click.echo(f"{name:<{width}}  {_what(file)}")
+
+
+def _what(file: Path) -> str:
+    """The first line of a recipe's header, which says what it is."""
+    with file.open(encoding="utf-8") as opened:
+        said = opened.readline().removeprefix("#").strip().removeprefix("What:").strip()
+    return said if said.endswith(".") else f"{said} ..."
