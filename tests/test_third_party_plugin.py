@@ -56,8 +56,15 @@ def broken_plugin(folder: Path) -> None:
 
 
 def test_its_components_are_listed_with_the_distribution_that_brings_them(python: Path, tmp_path: Path):
-    listing = call(python, "-m", "robustok_core", "plugins", cwd=tmp_path)
-    assert "example (robustok-example): perturbation drop, metric mae" in listing.splitlines()
+    assert_listed(call(python, "-m", "robustok_core", "plugins", cwd=tmp_path))
+
+
+def assert_listed(listing: str) -> list[str]:
+    """Fails where the example's components or its distribution are missing; gives the lines, spaces made single."""
+    lines = [" ".join(line.split()) for line in listing.splitlines()]
+    assert "example robustok-example" in lines
+    assert {"drop", "mae"} <= {line.partition(" ")[0] for line in lines if line.endswith("[example]")}
+    return lines
 
 
 def test_its_recipe_runs_and_results_hold_its_metric(python: Path, tmp_path: Path):
@@ -71,11 +78,8 @@ def test_its_recipe_runs_and_results_hold_its_metric(python: Path, tmp_path: Pat
 
 def test_a_plugin_that_raises_on_import_is_named_and_stops_no_other(python: Path, tmp_path: Path):
     broken_plugin(tmp_path)  # `python -m` looks for modules and distributions in the folder it is started in
-    listing = call(python, "-m", "robustok_core", "plugins", cwd=tmp_path).splitlines()
-    listing = [" ".join(line.split()) for line in listing]
-    assert "broken robustok-broken, not in use: RuntimeError: no such device" in listing
-    assert "example robustok-example" in listing
-    assert {"drop", "mae"} <= {line.partition(" ")[0] for line in listing if line.endswith("[example]")}
+    lines = assert_listed(call(python, "-m", "robustok_core", "plugins", cwd=tmp_path))
+    assert "broken robustok-broken, not in use: RuntimeError: no such device" in lines
     call(python, "-m", "robustok_core", "check", EXAMPLE / "example_recipe.toml", cwd=tmp_path)
 
 
