@@ -31,7 +31,9 @@ def artifact_of(run: Path, name: str) -> Path:
     if not (whole / RUN_FILE).is_file():
         what = f"this holds a {kind} alone, and a {name} is needed too"
         raise RobustokError(what, where=str(run), hint=f"name the folder of a run that made or loaded a {name}")
-    if run.resolve().name.rpartition("-")[2] not in read_json(whole / RUN_FILE).get("current", {}).values():
+    record, folder = read_json(whole / RUN_FILE), run.resolve()
+    made = folder.name.rpartition("-")[2] in record.get("current", {}).values()
+    if not made and str(folder) not in record.get("inputs", {}).values():
         what = f"this {kind} is not of the recipe that {whole} holds now, and neither would its {name} be"
         raise RobustokError(what, where=str(run), hint="run the recipe that made it again, under its name or another")
     return find_artifact(whole, name)

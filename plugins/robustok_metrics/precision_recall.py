@@ -21,8 +21,8 @@ from robustok_metrics.reference_statistics import sums_device
 
 #: Distances held at once: 128 MiB in float64.
 _DISTANCES_AT_ONCE = 2**24
-#: Squared distances that differ by less than this share of the points' squared lengths are equal: the rest is rounding,
-#: which another processor does otherwise.
+#: Squared distances that differ by less than this share of the points' squared lengths are equal: the difference is
+#: rounding, which depends on the processor.
 _ROUNDING = 1e-12
 
 

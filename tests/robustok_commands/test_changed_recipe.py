@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from robustok_commands.trained import artifact_of
 from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
 from robustok_core.artifacts import RunFolder, find_artifact
 from robustok_core.cli import main
@@ -303,6 +304,19 @@ def test_an_artifact_of_an_earlier_recipe_is_not_used_with_a_tokenizer_of_the_cu
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert not ended.value.code
+
+
+def test_an_artifact_that_load_gave_is_of_the_recipe_that_loaded_it(recipes, alone, tmp_path):
+    table = copy.deepcopy(recipes[0])
+    table["load"] = {"tokenizer": str(alone[0])}
+    table["stage"] = [stage for stage in table["stage"] if stage["use"] in ("tokenize", "train_generator")]
+    folder = go(table, tmp_path)
+    loaded = find_artifact(folder, "tokenizer")
+    shutil.copytree(loaded, folder / "artifacts" / "tokenizer-imported")  # where an importer's would lie
+    record = read_json(folder / "run.json")
+    record["inputs"]["tokenizer"] = str((folder / "artifacts" / "tokenizer-imported").resolve())
+    write_json(folder / "run.json", record)
+    assert artifact_of(folder / "artifacts" / "tokenizer-imported", "generator") == find_artifact(folder, "generator")
 
 
 def test_a_folder_whose_first_write_was_cut_off_is_a_run_folder(recipes, tmp_path):
