@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from robustok_core.loading import training_batches
 from robustok_data.arrays import read_npz
 from robustok_data.fashion_mnist import EMBEDDED, FashionMNIST, FashionMNISTConfig
+from robustok_training.batches import training_batches
 
 
 class PlainImages(Dataset[tuple[Tensor, int]]):

@@ -24,9 +24,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from robustok_core.draws import Draws
-from robustok_core.interfaces import Guidance
-from robustok_core.latents import LatentSpace
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import LatentSpace
 from robustok_generators.flow_sampling import FlowSampling
 from robustok_generators.flow_transformer import FlowTransformer, FlowTransformerConfig
 

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustok_core.draws import Draws
-from robustok_core.latents import LatentSpace
-from robustok_stages.latent_cache import LatentRows, SplitParts, write_latents
-from robustok_stages.parts import cut, part_file, write_array
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import LatentSpace
+from robustok_toolkit.latent_files import LatentRows, SplitShards, write_latents
+from robustok_toolkit.resumable_shards import cut, shard_file, write_array
 
 CODEBOOK = 4096
 
@@ -39,8 +39,8 @@ def write(folder: Path, options: argparse.Namespace) -> tuple[Path, Path]:
     labels = torch.arange(options.images) % 1000
     parts = cut("train", options.images, options.part_size)
     for part in parts:
-        write_array(part_file(folder / "kept", part, "codes"), codes[part.first : part.stop])
-    split = SplitParts(name="train", array="codes", parts=parts, views=options.views, middle=0, labels=labels)
+        write_array(shard_file(folder / "kept", part, "codes"), codes[part.first : part.stop])
+    split = SplitShards(name="train", array="codes", parts=parts, views=options.views, middle=0, labels=labels)
     space = LatentSpace(kind="discrete", num_tokens=options.tokens, width=8, codebook_size=CODEBOOK)
     (cache := folder / "latents").mkdir()
     names = [str(number) for number in range(1000)]

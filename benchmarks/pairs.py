@@ -19,8 +19,8 @@ import torch
 from sampling import build  # beside this file
 from torch import Tensor
 
-from robustok_core.draws import Draws
-from robustok_core.interfaces import Guidance
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
 from robustok_generators.autoregressive import Kept
 from robustok_generators.rar import RAR
 from robustok_generators.token_sampling import TokenSampling, choose

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustok_core.draws import Draws
-from robustok_core.latents import Latents
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import Latents
 from robustok_perturbations.top_delta import top_delta
 from robustok_quantizers.vq import VQ, VQConfig
 

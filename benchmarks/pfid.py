@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from robustok_core import Draws, Evaluation, EvaluationContext, Features, ImageBatch, Metric, Registry, load_registry
-from robustok_core.images import from_uint8, to_uint8
+from robustok_core.values.images import from_uint8, to_uint8
 from robustok_tokenizers.conv_vq import SMALL
 
 

@@ -17,7 +17,7 @@ import time
 import torch
 from waiting_threads import BATCH, steps
 
-from robustok_core.precision import Precision, autocast, computes_bf16
+from robustok_core.runs.precision import Precision, autocast, computes_bf16
 
 WAYS: tuple[Precision, ...] = ("no", "bf16")
 

@@ -23,9 +23,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from robustok_core.draws import Draws
-from robustok_core.interfaces import Guidance
-from robustok_core.latents import LatentSpace
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import LatentSpace
 from robustok_generators.autoregressive import Decoding, guided
 from robustok_generators.rar import RAR, RARConfig
 from robustok_generators.token_sampling import TokenSampling, choose

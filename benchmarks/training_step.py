@@ -23,13 +23,13 @@ from unittest.mock import patch
 import attrs
 import torch
 
-import robustok_stages.train_tokenizer
+import robustok_stages.tokenizer.train_tokenizer
 from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
-from robustok_core.engine import Trainer
-from robustok_core.loading import steps_per_epoch
-from robustok_core.recipe import ResolvedRecipe
-from robustok_core.recipe_source import parse_override
-from robustok_core.registry import Registry
+from robustok_core.recipe.recipe import ResolvedRecipe
+from robustok_core.recipe.registry import Registry
+from robustok_core.recipe.source import parse_override
+from robustok_training.batches import steps_per_epoch
+from robustok_training.trainer import Trainer
 
 TARGET = 0.10
 MODEL = ("forward", "backward", "optimizer")
@@ -76,7 +76,7 @@ def measure(recipe: ResolvedRecipe, registry: Registry) -> Stopwatch:
     registry.add_plugin(stopwatch, "stopwatch")
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(robustok_stages.train_tokenizer, "Trainer", stopwatch.watch),
+        patch.object(robustok_stages.tokenizer.train_tokenizer, "Trainer", stopwatch.watch),
     ):
         run(recipe, registry=registry, out=Path(folder))
     return stopwatch

@@ -12,76 +12,92 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "config": ("Spec", "component", "components"),
-    "draws": ("Draws", "derive_seed"),
-    "errors": ("ProblemsError", "RobustokError", "RunError"),
-    "hookspecs": ("hookimpl",),
-    "interfaces": (
+    "errors": (
+        "ProblemsError",
+        "RobustokError",
+        "RunError",
+    ),
+    "kinds.dataset": (
         "Dataset",
+        "Images",
+        "Rows",
+    ),
+    "kinds.features": ("Features",),
+    "kinds.generator": ("Generator",),
+    "kinds.importer": ("Importer",),
+    "kinds.loss": (
+        "Loss",
+        "Opponent",
+        "Reconstruction",
+    ),
+    "kinds.metric": (
         "Evaluation",
         "EvaluationContext",
-        "Features",
-        "Generator",
-        "Guidance",
-        "ImageBatch",
-        "Images",
-        "Importer",
-        "LatentBatch",
-        "Loss",
         "Metric",
-        "Opponent",
-        "Perturbation",
-        "Population",
-        "PostTrainer",
-        "Quantizer",
-        "Reconstruction",
-        "Rows",
-        "SampleMetric",
-        "Stage",
-        "Tokenizer",
     ),
-    "latents": ("Keep", "LatentSpace", "Latents"),
-    "recipe": ("Recipe",),
-    "registry": ("Registry", "load_registry"),
-    "runner": ("run",),
+    "kinds.perturbation": ("Perturbation",),
+    "kinds.post_trainer": ("PostTrainer",),
+    "kinds.quantizer": ("Quantizer",),
+    "kinds.sample_metric": (
+        "ImageFeatures",
+        "SampleMetric",
+    ),
+    "kinds.stage": ("Stage",),
+    "kinds.tokenizer": ("Tokenizer",),
+    "recipe.hookspecs": ("hookimpl",),
+    "recipe.recipe": ("Recipe",),
+    "recipe.registry": (
+        "Registry",
+        "load_registry",
+    ),
+    "runs.runner": ("run",),
+    "values.batches": (
+        "ImageBatch",
+        "LatentBatch",
+    ),
+    "values.draws": (
+        "Draws",
+        "derive_seed",
+    ),
+    "values.guidance": ("Guidance",),
+    "values.latents": (
+        "Keep",
+        "LatentSpace",
+        "Latents",
+    ),
+    "values.spec": (
+        "Spec",
+        "component",
+        "components",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 (the names are strings)
 
 if TYPE_CHECKING:
-    from robustok_core.config import Spec, component, components
-    from robustok_core.draws import Draws, derive_seed
     from robustok_core.errors import ProblemsError, RobustokError, RunError
-    from robustok_core.hookspecs import hookimpl
-    from robustok_core.interfaces import (
-        Dataset,
-        Evaluation,
-        EvaluationContext,
-        Features,
-        Generator,
-        Guidance,
-        ImageBatch,
-        Images,
-        Importer,
-        LatentBatch,
-        Loss,
-        Metric,
-        Opponent,
-        Perturbation,
-        Population,
-        PostTrainer,
-        Quantizer,
-        Reconstruction,
-        Rows,
-        SampleMetric,
-        Stage,
-        Tokenizer,
-    )
-    from robustok_core.latents import Keep, Latents, LatentSpace
-    from robustok_core.recipe import Recipe
-    from robustok_core.registry import Registry, load_registry
-    from robustok_core.runner import run
+    from robustok_core.kinds.dataset import Dataset, Images, Rows
+    from robustok_core.kinds.features import Features
+    from robustok_core.kinds.generator import Generator
+    from robustok_core.kinds.importer import Importer
+    from robustok_core.kinds.loss import Loss, Opponent, Reconstruction
+    from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
+    from robustok_core.kinds.perturbation import Perturbation
+    from robustok_core.kinds.post_trainer import PostTrainer
+    from robustok_core.kinds.quantizer import Quantizer
+    from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+    from robustok_core.kinds.stage import Stage
+    from robustok_core.kinds.tokenizer import Tokenizer
+    from robustok_core.recipe.hookspecs import hookimpl
+    from robustok_core.recipe.recipe import Recipe
+    from robustok_core.recipe.registry import Registry, load_registry
+    from robustok_core.runs.runner import run
+    from robustok_core.values.batches import ImageBatch, LatentBatch
+    from robustok_core.values.draws import Draws, derive_seed
+    from robustok_core.values.guidance import Guidance
+    from robustok_core.values.latents import Keep, Latents, LatentSpace
+    from robustok_core.values.spec import Spec, component, components
 
 
 def __getattr__(name: str) -> Any:

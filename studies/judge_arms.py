@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from robustok_blocks.latent_arrays import from_array, to_array
-from robustok_blocks.populations import ImagePopulation, SharedFeatures
-from robustok_blocks.sampling import DrawnImages, draw, generate, labels_of
 from robustok_core import Recipe, load_registry
-from robustok_core.draws import Draws, derive_seed
-from robustok_core.interfaces import Generator, Guidance
-from robustok_core.latents import Latents
-from robustok_core.stages import load_component
+from robustok_core.kinds.generator import Generator
+from robustok_core.runs.components import load_component
+from robustok_core.values.draws import Draws, derive_seed
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import Latents
+from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
+from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
+from robustok_toolkit.latent_arrays import from_array, to_array
 
 FEATURES = {"use": "efficientnet_lite0"}
 METRICS = ("frechet", "kid", "precision_recall")
@@ -58,14 +59,14 @@ def judge(run: Path) -> Mapping[str, Mapping[str, float]]:
     latents, labels = sample(generator, recipe.run.seed, count)
     networks, device = SharedFeatures(torch.device("cpu")), torch.device("cpu")
     held_out = recipe.tables["data"].build().validation
-    reference = ImagePopulation(held_out, name="held-out", networks=networks, device=device, batch_size=BATCH)
+    reference = ExtractedFeatures(held_out, name="held-out", networks=networks, device=device, batch_size=BATCH)
     metrics = [registry.build("sample_metric", {"use": name, "features": FEATURES}) for name in METRICS]
     results: dict[str, dict[str, float]] = {}
     for arm, folder in decoders.items():
         tokenizer: Any = load_component(registry, folder).eval()
         pixels = torch.cat([draw(tokenizer, latents[at : at + BATCH]) for at in range(0, count, BATCH)])
-        drawn = ImagePopulation(
-            DrawnImages(pixels, labels), name=arm, networks=networks, device=device, batch_size=BATCH
+        drawn = ExtractedFeatures(
+            ImagesInMemory(pixels, labels), name=arm, networks=networks, device=device, batch_size=BATCH
         )
         results[arm] = {key: value for metric in metrics for key, value in metric.compute(drawn, reference).items()}
     return results

@@ -27,6 +27,11 @@ def full_precision(device: torch.device) -> Iterator[None]:
             setattr(switch, name, before)
 
 
+def sums_device(device: torch.device) -> torch.device:
+    """Where float64 sums are held: on the device, but for Apple's, which has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def _switches() -> list[tuple[Any, str, Any]]:
     """Where torch holds whether TF32 is allowed: the object, its attribute, and what means no."""
     matmul: Any = torch.backends.cuda.matmul

@@ -13,9 +13,9 @@ import click
 def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...], show: bool) -> None:
     """Check RECIPES as `run` would, data included, without running them."""
     from robustok_core.errors import ProblemsError, RobustokError
-    from robustok_core.recipe import Recipe
-    from robustok_core.registry import load_registry
-    from robustok_core.runner import check as check_recipe
+    from robustok_core.recipe.recipe import Recipe
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.runner import check as check_recipe
 
     registry = load_registry()
     problems: list[RobustokError] = []

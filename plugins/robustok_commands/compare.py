@@ -28,7 +28,7 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool) -> None:
     from rich.table import Column, Table
 
     from robustok_core.errors import RobustokError
-    from robustok_core.registry import load_registry
+    from robustok_core.recipe.registry import load_registry
 
     if len(runs) < 2:
         raise RobustokError("there is nothing to compare with", hint="name two runs or more")
@@ -54,7 +54,7 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool) -> None:
 def _read(run: Path) -> dict[str, float]:
     """The results of a run's folder, or of a JSON file: names and numbers."""
     from robustok_core.errors import RobustokError, RunError
-    from robustok_core.files import read_json
+    from robustok_core.runs.files import read_json
 
     file = run / "results.json" if run.is_dir() else run
     if not file.is_file():
@@ -108,7 +108,7 @@ def _directions(registry: Any) -> Mapping[str, bool]:
 
 def _better(name: str, directions: Mapping[str, bool]) -> bool | None:
     """Whether higher is better for "STAGE/NAME" or "STAGE/NAME_FEATURES", None where nobody says."""
-    from robustok_blocks.directions import higher_is_better
+    from robustok_toolkit.directions import higher_is_better
 
     result = name.rpartition("/")[2]
     if result.endswith(_BESIDE):
@@ -118,7 +118,7 @@ def _better(name: str, directions: Mapping[str, bool]) -> bool | None:
 
 def _cells(values: list[float | None], higher_is_better: bool | None) -> list[str]:
     """The values of a row as text; the best ones have a star, unless all are the same."""
-    from robustok_core.progress import number_text
+    from robustok_core.values.numbers import number_text
 
     there = [value for value in values if value is not None and not math.isnan(value)]
     best = None

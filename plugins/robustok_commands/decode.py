@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from robustok_core.interfaces import Tokenizer
-    from robustok_core.latents import Latents
+    from robustok_core.kinds.tokenizer import Tokenizer
+    from robustok_core.values.latents import Latents
 
 _COLUMNS = 8
 #: How files of NumPy begin: a zip file, one of nothing, an array.
@@ -33,9 +33,9 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     CODES may also be an array alone: the codes.npy beside a run's samples. OUT is a folder, in which the pictures
     are called as the encoded images were, or one picture of all.
     """
-    from robustok_blocks.sampling import draw
     from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_endings
-    from robustok_core.registry import load_registry
+    from robustok_core.recipe.registry import load_registry
+    from robustok_toolkit.generating import draw
 
     refuse_existing(out)
     refuse_other_endings(out, ".png")
@@ -58,9 +58,9 @@ def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath
     """
     import numpy as np
 
-    from robustok_blocks.latent_arrays import array_name, from_array
-    from robustok_blocks.latent_fingerprint import latent_fingerprint
     from robustok_core.errors import RobustokError
+    from robustok_toolkit.latent_arrays import array_name, from_array
+    from robustok_toolkit.latent_fingerprint import latent_fingerprint
 
     array = array_name(tokenizer.space)
     arrays = _arrays(file, array)
@@ -122,8 +122,8 @@ def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPat
 
 
 def _write(out: Path, pictures: Sequence[NDArray[np.uint8]], names: Sequence[PurePosixPath]) -> None:
-    from robustok_blocks.picture import save_grid, save_png
-    from robustok_core.files import new_folder
+    from robustok_core.runs.files import new_folder
+    from robustok_toolkit.pictures import save_grid, save_png
 
     if out.suffix == ".png":
         save_grid(out, pictures, _COLUMNS)

@@ -27,12 +27,12 @@ def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | N
     import numpy as np
     import torch
 
-    from robustok_blocks.latent_arrays import array_name, to_array
-    from robustok_blocks.latent_fingerprint import latent_fingerprint
     from robustok_commands.trained import artifact_of, device_called, load, refuse_existing
     from robustok_core.errors import RobustokError
-    from robustok_core.files import writing
-    from robustok_core.registry import load_registry
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.files import writing
+    from robustok_toolkit.latent_arrays import array_name, to_array
+    from robustok_toolkit.latent_fingerprint import latent_fingerprint
 
     refuse_existing(out)
     if out.suffix != ".npz":
@@ -68,8 +68,8 @@ def _images(inputs: Sequence[Path]) -> dict[str, Path]:
 
 
 def _images_of(given: Path) -> Iterator[tuple[str, Path]]:
-    from robustok_blocks.image_sets import EXTENSIONS
     from robustok_core.errors import RobustokError
+    from robustok_toolkit.image_files import EXTENSIONS
 
     if given.is_file():
         yield given.name, given
@@ -88,7 +88,7 @@ def _batches(files: Sequence[Path], size: int, batch_size: int) -> Iterator[Tens
     """(b, 3, size, size) float32 in [-1, 1]."""
     import torch
 
-    from robustok_core.images import from_uint8
+    from robustok_core.values.images import from_uint8
 
     for start in range(0, len(files), batch_size):
         yield from_uint8(torch.stack([_pixels(file, size) for file in files[start : start + batch_size]]))
@@ -104,8 +104,8 @@ def _pixels(file: Path, size: int) -> Tensor:
     import torch
     from PIL import Image
 
-    from robustok_blocks.crops import as_rgb, center_crop
     from robustok_core.errors import RobustokError
+    from robustok_toolkit.crops import as_rgb, center_crop
 
     try:
         with Image.open(file) as opened:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from robustok_core.config import Spec
-    from robustok_core.interfaces import Features, Population, SampleMetric
-    from robustok_core.registry import Registry
+    from robustok_core.kinds.features import Features
+    from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+    from robustok_core.recipe.registry import Registry
+    from robustok_core.values.spec import Spec
 
 _STANDARD = ("frechet", "inception_score", "precision_recall")
 
@@ -42,19 +43,19 @@ def evaluate(
     cache: Path | None,
     out: Path | None,
 ) -> None:
-    """Judge SAMPLES by a REFERENCE: each a .npz file with arr_0 (ADM's sample file) or a folder of pictures.
+    """SampleEvaluation SAMPLES by a REFERENCE: each a .npz file with arr_0 (ADM's sample file) or a folder of pictures.
 
     The reference may also hold statistics (mu, sigma) of the published Inception's features, as ADM's do.
     `features.KEY` sets options of the network: --set features.weights=FILE.
     """
     from rich.console import Console
 
-    from robustok_blocks.populations import SharedFeatures, open_population
     from robustok_commands.trained import device_called, refuse_existing
     from robustok_core.cli.tables import print_results
-    from robustok_core.files import write_json
-    from robustok_core.recipe_source import parse_override
-    from robustok_core.registry import load_registry
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.recipe.source import parse_override
+    from robustok_core.runs.files import write_json
+    from robustok_toolkit.image_features import SharedFeatures, open_features
 
     if out is not None:
         refuse_existing(out)
@@ -66,7 +67,7 @@ def evaluate(
     place = device_called(device)
     networks = SharedFeatures(place)
     populate = partial(
-        open_population, networks=networks, device=place, batch_size=batch_size, workers=workers, console=console
+        open_features, networks=networks, device=place, batch_size=batch_size, workers=workers, console=console
     )
     drawn, real = populate(samples), populate(reference, cache=cache)
     net = _network(networks, network, features)
@@ -133,7 +134,7 @@ def _network(networks: Any, network: Spec, name: str) -> Features:
 
 
 def _possible(
-    metrics: Mapping[str, SampleMetric], net: Features, reference: Population, console: Any
+    metrics: Mapping[str, SampleMetric], net: Features, reference: ImageFeatures, console: Any
 ) -> Iterator[tuple[str, SampleMetric]]:
     """The usual metrics, less those that this network or reference cannot give; says which."""
     reasons = {
@@ -147,9 +148,9 @@ def _possible(
             yield name, metric
 
 
-def _notes(samples: Population, reference: Population, width: int) -> Iterator[str]:
+def _notes(samples: ImageFeatures, reference: ImageFeatures, width: int) -> Iterator[str]:
     """What the user should know before the work begins."""
-    from robustok_blocks.populations import singular_note, sorted_note
+    from robustok_toolkit.image_features import singular_note, sorted_note
 
     for population in (samples, reference):
         if len(population) and (note := singular_note(len(population), width)):

@@ -19,10 +19,10 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
     `[load] tokenizer = "tokenizers/robustok"`.
     """
     from robustok_core.errors import RobustokError
-    from robustok_core.recipe import LoadConfig
-    from robustok_core.recipe_source import parse_override
-    from robustok_core.registry import load_registry
-    from robustok_core.runner import import_component
+    from robustok_core.recipe.recipe import LoadConfig
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.recipe.source import parse_override
+    from robustok_core.runs.loading import import_component
 
     if out.exists():
         raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new folder")
@@ -47,11 +47,11 @@ def export(importer: str, artifact: Path, out: Path) -> None:
 
     Example: `robustok export robustok runs/main_train main-train.safetensors`.
     """
-    from robustok_core.artifacts import find_artifact
     from robustok_core.errors import RobustokError
-    from robustok_core.files import write_tensors
-    from robustok_core.registry import load_registry
-    from robustok_core.stages import load_component
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.components import load_component
+    from robustok_core.runs.files import write_tensors
+    from robustok_core.runs.folder import find_artifact
 
     if out.exists():
         raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new file")

@@ -17,8 +17,8 @@ def plugins(kind: str | None, name: str | None) -> None:
     Examples: `robustok plugins`, `robustok plugins tokenizer`, `robustok plugins perturbation top_delta`.
     """
     from robustok_core.errors import RobustokError, did_you_mean
-    from robustok_core.interfaces import KINDS
-    from robustok_core.registry import load_registry
+    from robustok_core.kinds import KINDS
+    from robustok_core.recipe.registry import load_registry
 
     registry = load_registry()
     if kind is not None and kind not in KINDS:
@@ -52,8 +52,8 @@ def _list_kind(registry: Any, kind: str, indent: str = "") -> None:
 
 
 def _show(registry: Any, kind: str, name: str) -> None:
-    from robustok_core.config import Problem
     from robustok_core.errors import RobustokError
+    from robustok_core.recipe.structurer import Problem
 
     found = registry.find(kind, name)
     if isinstance(found, Problem):
@@ -69,7 +69,7 @@ def _show(registry: Any, kind: str, name: str) -> None:
 def _options(config: type, indent: str) -> None:
     import attrs
 
-    from robustok_core.config import nested_config, type_name
+    from robustok_core.recipe.structurer import nested_config, type_name
 
     for option in attrs.fields(attrs.resolve_types(config)):
         kind = option.metadata.get("kind")
@@ -84,7 +84,7 @@ def _default(option: Any) -> str:
     """A field's default as it is listed: "required", or its value."""
     import attrs
 
-    from robustok_core.config import plain
+    from robustok_core.values.spec import plain
 
     if option.metadata.get("table") is not None:
         return f"default {dict(option.metadata['table'])!r}"

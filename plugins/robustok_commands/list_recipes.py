@@ -10,7 +10,7 @@ import click
 @click.command()
 def recipes() -> None:
     """List the bundled recipes and presets, with the first line of each: `robustok run NAME` runs one."""
-    from robustok_core.recipe_source import bundled_recipes
+    from robustok_core.recipe.source import bundled_recipes
 
     found = sorted(bundled_recipes().items(), key=lambda item: (item[0].count("/"), item[0]))
     width = max(len(name) for name, _ in found)

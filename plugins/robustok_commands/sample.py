@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from robustok_core.interfaces import Generator
+    from robustok_core.kinds.generator import Generator
 
 
 class _Scale(click.FloatRange):
@@ -55,13 +55,13 @@ def sample(
     """
     import torch
 
-    from robustok_blocks.sampling import check_fits, class_numbers, draw, generate, labels_of
     from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_endings
-    from robustok_core.draws import Draws, derive_seed
-    from robustok_core.files import read_json
-    from robustok_core.interfaces import Guidance
-    from robustok_core.registry import load_registry
-    from robustok_core.stages import COMPONENT_FILE
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.components import COMPONENT_FILE
+    from robustok_core.runs.files import read_json
+    from robustok_core.values.draws import Draws, derive_seed
+    from robustok_core.values.guidance import Guidance
+    from robustok_toolkit.generating import check_fits, class_numbers, draw, generate, labels_of
 
     refuse_existing(out)
     refuse_other_endings(out, ".png", ".npz")
@@ -86,9 +86,9 @@ def sample(
 
 
 def _options(factory: type[Generator], changes: Sequence[str]) -> Any:
-    from robustok_blocks.sampling import sampling_options
     from robustok_core.errors import RobustokError
-    from robustok_core.recipe_source import parse_override
+    from robustok_core.recipe.source import parse_override
+    from robustok_toolkit.generating import sampling_options
 
     table: Mapping[str, Any] = dict(parse_override(change) for change in changes)
 
@@ -99,9 +99,9 @@ def _options(factory: type[Generator], changes: Sequence[str]) -> Any:
 
 
 def _write(out: Path, batches: Iterator[Tensor], labels: Tensor, names: Sequence[str], size: int) -> None:
-    from robustok_blocks.image_sets import write_samples
-    from robustok_blocks.picture import rows_by_class, save_png, save_rows
-    from robustok_core.files import new_folder
+    from robustok_core.runs.files import new_folder
+    from robustok_toolkit.image_files import write_samples
+    from robustok_toolkit.pictures import rows_by_class, save_png, save_rows
 
     pictures = _pictures(batches)
     if out.suffix == ".npz":

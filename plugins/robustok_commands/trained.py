@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from robustok_core.registry import Registry
+    from robustok_core.recipe.registry import Registry
 
 
 def artifact_of(run: Path, name: str) -> Path:
@@ -17,10 +17,10 @@ def artifact_of(run: Path, name: str) -> Path:
     Raises:
         RobustokError: where there is none.
     """
-    from robustok_core.artifacts import RUN_FILE, find_artifact
     from robustok_core.errors import RobustokError
-    from robustok_core.files import read_json
-    from robustok_core.stages import COMPONENT_FILE
+    from robustok_core.runs.components import COMPONENT_FILE
+    from robustok_core.runs.files import read_json
+    from robustok_core.runs.folder import RUN_FILE, find_artifact
 
     if not run.exists():
         raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
@@ -41,7 +41,7 @@ def artifact_of(run: Path, name: str) -> Path:
 
 def load(registry: Registry, folder: Path, device: torch.device) -> Any:
     """The component of an artifact's folder, in eval mode on a device."""
-    from robustok_core.stages import load_component
+    from robustok_core.runs.components import load_component
 
     return load_component(registry, folder).to(device)
 

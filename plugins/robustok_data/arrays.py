@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import ImageBatch, Images
+from robustok_core.kinds.dataset import Images
+from robustok_core.values.batches import ImageBatch
+from robustok_core.values.draws import Draws
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from robustok_core.files import write_text
+from robustok_core.runs.files import write_text
 
 _log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Dataset
-from robustok_core.loading import class_balanced_order
+from robustok_core.kinds.dataset import Dataset
 from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_npz
 from robustok_data.splits import check_classes, check_labels
+from robustok_training.batches import class_balanced_order
 
 CLASS_NAMES = (
     "T-shirt/top",

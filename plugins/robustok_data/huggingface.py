@@ -12,7 +12,7 @@ from attrs import field, frozen, validators
 from numpy.typing import NDArray
 
 from robustok_core.errors import RobustokError, did_you_mean
-from robustok_core.interfaces import Dataset
+from robustok_core.kinds.dataset import Dataset
 from robustok_data.arrays import as_labels
 from robustok_data.bad_files import FilesConfig, without_broken
 from robustok_data.pictures import Pictures

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robustok_core.loading import class_balanced_order
+from robustok_training.batches import class_balanced_order
 
 NUM_TRAIN = 12_000
 NUM_VALIDATION = 2_000

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Dataset, Images
+from robustok_core.kinds.dataset import Dataset, Images
 from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_npz
 from robustok_data.pictures import PictureConfig, PictureImages, Pictures
 from robustok_data.splits import check_classes, check_labels, keys_of_places, validation_rows

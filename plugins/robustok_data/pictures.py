@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from robustok_blocks.crops import as_rgb, center_crop, random_crop
-from robustok_core.draws import Draws
 from robustok_core.errors import RunError
-from robustok_core.interfaces import ImageBatch, Images
+from robustok_core.kinds.dataset import Images
+from robustok_core.values.batches import ImageBatch
+from robustok_core.values.draws import Draws
 from robustok_data.arrays import mirror_some, to_unit_range
+from robustok_toolkit.crops import as_rgb, center_crop, random_crop
 
 _SAMPLED = 1024  # pictures whose bytes a fingerprint reads
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustok_core.hookspecs import Register, hookimpl
+from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_data.fashion_mnist import FashionMNIST
 from robustok_data.huggingface import HuggingFace
 from robustok_data.image_folder import ImageFolder

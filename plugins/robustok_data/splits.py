@@ -8,8 +8,8 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from robustok_core.draws import Draws, derive_seed
 from robustok_core.errors import RobustokError
+from robustok_core.values.draws import Draws, derive_seed
 from robustok_data.pictures import PictureConfig, PictureImages, Pictures, SomePictures
 
 MIN_IMAGES = 2

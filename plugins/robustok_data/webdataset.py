@@ -20,10 +20,10 @@ import torch
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Dataset
+from robustok_core.kinds.dataset import Dataset
 from robustok_data.bad_files import FilesConfig, judge, without_broken
 from robustok_data.cache import remembered
-from robustok_data.pieces import Piece, PiecePictures
+from robustok_data.file_ranges import Piece, PiecePictures
 from robustok_data.splits import Labelled, two_splits
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})

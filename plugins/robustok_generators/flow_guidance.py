@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from robustok_core.interfaces import Guidance
+from robustok_core.values.guidance import Guidance
 
 _JUST_BELOW_ONE = math.nextafter(1.0, 0.0)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustok_core.draws import Draws
+from robustok_core.values.draws import Draws
 
 Times = Literal["uniform", "logit_normal"]
 

@@ -15,8 +15,8 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.finite import finite
 from robustok_core.errors import RunError
+from robustok_core.recipe.validators import finite
 from robustok_generators.flow_path import expected_noise
 
 #: v(x, t): the velocity of a state of any shape at a time in [0, 1].

@@ -15,18 +15,19 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.finite import finite
-from robustok_blocks.label_dropout import drop_labels
 from robustok_blocks.rotary import grid_rotations
 from robustok_blocks.sinusoids import grid_positions, sequence_positions
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Generator, Guidance
-from robustok_core.latents import Keep, Latents, LatentSpace
+from robustok_core.kinds.generator import Generator
+from robustok_core.recipe.validators import finite
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_generators.flow_blocks import FlowBlock, FlowHead, MlpKind, NormKind, Style, TimeEmbedding
 from robustok_generators.flow_guidance import GuidedVelocity
 from robustok_generators.flow_path import Times, angle_loss, between, training_times, velocity_between
 from robustok_generators.flow_sampling import FlowSampling, integrate
+from robustok_generators.label_dropout import drop_labels
 from robustok_generators.sizes import Size, size_field, size_of
 
 PRESETS = {

@@ -16,13 +16,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_blocks.attention import attend
-from robustok_blocks.codes import codes_of
 from robustok_blocks.rotary import grid_rotations, rotate
 from robustok_blocks.swiglu import SwiGLU, swiglu_width
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.autoregressive import Autoregressive, Decoding
+from robustok_generators.codes import codes_of
 from robustok_generators.key_value_cache import KeyValueCache
 from robustok_generators.sizes import Size, size_field, size_of
 

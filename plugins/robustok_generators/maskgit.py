@@ -21,17 +21,18 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_blocks.codes import codes_of
-from robustok_blocks.evaluating import evaluating
-from robustok_blocks.finite import finite
-from robustok_blocks.label_dropout import drop_labels
 from robustok_blocks.transformer import Attention, Mlp
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Generator, Guidance
-from robustok_core.latents import Keep, Latents, LatentSpace
+from robustok_core.kinds.generator import Generator
+from robustok_core.recipe.validators import finite
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import Keep, Latents, LatentSpace
+from robustok_generators.codes import codes_of
+from robustok_generators.label_dropout import drop_labels
 from robustok_generators.sizes import Size, size_field, size_of
 from robustok_generators.token_sampling import TokenSampling, choose
+from robustok_toolkit.eval_mode import evaluating
 
 #: B is the paper's.
 PRESETS = {

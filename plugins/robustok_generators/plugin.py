@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustok_core.hookspecs import Register, hookimpl
+from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_generators.flow_transformer import FlowTransformer
 from robustok_generators.llamagen_gpt import LlamaGenGPT
 from robustok_generators.maskgit import MaskGIT

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.codes import codes_of
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.autoregressive import Autoregressive
+from robustok_generators.codes import codes_of
 from robustok_generators.rar_block import Dropouts, RARBlock, RARHead
 from robustok_generators.rar_decoding import RARDecoding
 from robustok_generators.sizes import Size, size_field, size_of

@@ -6,7 +6,7 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.finite import finite
+from robustok_core.recipe.validators import finite
 
 
 @frozen(kw_only=True)

@@ -11,8 +11,8 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
-from robustok_core.latents import LatentSpace
-from robustok_core.registry import Registry
+from robustok_core.kinds.component import Builder
+from robustok_core.values.latents import LatentSpace
 from robustok_hub.published_names import NameRules, count_numbered, heads_field, load_generator, to_published
 
 TELLING = (
@@ -113,7 +113,7 @@ def size_table(published: Mapping[str, Tensor], num_heads: int | None, hidden: s
 
 
 def build_flow(
-    registry: Registry,
+    registry: Builder,
     table: Mapping[str, Any],
     published: Mapping[str, Tensor],
     *,

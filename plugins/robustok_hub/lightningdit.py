@@ -11,10 +11,9 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.weight_files import read_weights
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Importer
-from robustok_core.registry import Registry
+from robustok_core.kinds.component import Builder
+from robustok_core.kinds.importer import Importer
 from robustok_hub.flow_files import (
     TELLING,
     FlowImporterConfig,
@@ -25,6 +24,7 @@ from robustok_hub.flow_files import (
     size_table,
 )
 from robustok_hub.published_names import read_published, require
+from robustok_toolkit.weight_files import read_weights
 
 _TOKENS, _HIDDEN = "x_embedder.proj.weight", "blocks.0.mlp.w3.weight"
 _COSINES, _SINES = "feat_rope.freqs_cos", "feat_rope.freqs_sin"
@@ -58,7 +58,7 @@ class LightningDiTImporter(Importer):
     def __init__(self, config: LightningDiTImporterConfig) -> None:
         self.config = config
 
-    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+    def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         require(published, (*TELLING, _TOKENS, _HIDDEN, _COSINES, _SINES), "LightningDiT", str(path))
         table = {

@@ -10,8 +10,8 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Importer
-from robustok_core.registry import Registry
+from robustok_core.kinds.component import Builder
+from robustok_core.kinds.importer import Importer
 from robustok_hub.published_names import (
     code_space,
     count_numbered,
@@ -57,7 +57,7 @@ class LlamaGenGPTImporter(Importer):
     def __init__(self, config: LlamaGenGPTImporterConfig) -> None:
         self.config = config
 
-    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+    def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         require(published, _TELLING, "LlamaGen generator", str(path))
         if published.pop("freqs_cis", None) is not None:

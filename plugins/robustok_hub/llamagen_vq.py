@@ -11,8 +11,8 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Importer
-from robustok_core.registry import Registry
+from robustok_core.kinds.component import Builder
+from robustok_core.kinds.importer import Importer
 from robustok_hub.published_names import build_with, count_numbered, read_published, require, to_ours, to_published
 
 NAMES = [("quantize.embedding.weight", "quantizer.embedding"), ("decoder.", "pixel_decoder.")]
@@ -46,7 +46,7 @@ class LlamaGenVQ(Importer):
     def __init__(self, config: LlamaGenVQConfig) -> None:
         self.config = config
 
-    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+    def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         require(published, _TELLING, "LlamaGen tokenizer", str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}

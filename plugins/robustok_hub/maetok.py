@@ -13,8 +13,8 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Importer
-from robustok_core.registry import Registry
+from robustok_core.kinds.component import Builder
+from robustok_core.kinds.importer import Importer
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
@@ -89,7 +89,7 @@ class MAETokImporter(Importer):
     def __init__(self, config: MAETokImporterConfig) -> None:
         self.config = config
 
-    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+    def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         _drop_training(published, report)
         require(published, [to_published(name, NAMES) for name in _TELLING], "MAETok tokenizer", str(path))

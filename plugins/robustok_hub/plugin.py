@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustok_core.hookspecs import Register, hookimpl
+from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_hub.lightningdit import LightningDiTImporter
 from robustok_hub.llamagen_gpt import LlamaGenGPTImporter
 from robustok_hub.llamagen_vq import LlamaGenVQ

@@ -12,11 +12,11 @@ import torch
 from attrs import field, validators
 from torch import Tensor, nn
 
-from robustok_blocks.weight_files import read_weights
-from robustok_core.checkpoint import misfit
 from robustok_core.errors import RobustokError
-from robustok_core.latents import LatentSpace
-from robustok_core.registry import Registry
+from robustok_core.kinds.component import Builder
+from robustok_core.runs.weights import misfit
+from robustok_core.values.latents import LatentSpace
+from robustok_toolkit.weight_files import read_weights
 
 #: (published beginning, our beginning) of names, the first that fits counts.
 NameRules = Sequence[tuple[str, str]]
@@ -75,7 +75,7 @@ def code_space(num_tokens: int, width: int, codebook_size: int, *, on_grid: bool
 
 
 def load_generator(
-    registry: Registry,
+    registry: Builder,
     table: Mapping[str, Any],
     published: Mapping[str, Tensor],
     rules: NameRules,
@@ -90,7 +90,7 @@ def load_generator(
 
 
 def build_with(
-    registry: Registry,
+    registry: Builder,
     table: Mapping[str, Any],
     weights: Mapping[str, Tensor],
     rules: NameRules,

@@ -10,8 +10,8 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Importer
-from robustok_core.registry import Registry
+from robustok_core.kinds.component import Builder
+from robustok_core.kinds.importer import Importer
 from robustok_hub.published_names import (
     NameRules,
     code_space,
@@ -70,7 +70,7 @@ class RARImporter(Importer):
     def __init__(self, config: RARImporterConfig) -> None:
         self.config = config
 
-    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+    def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         require(published, _TELLING, "RAR generator", str(path))
         names = _names(count_numbered(published, "blocks."))

@@ -12,8 +12,8 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Importer
-from robustok_core.registry import Registry
+from robustok_core.kinds.component import Builder
+from robustok_core.kinds.importer import Importer
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
@@ -62,7 +62,7 @@ class RobusTok(Importer):
     def __init__(self, config: RobusTokConfig) -> None:
         self.config = config
 
-    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+    def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         weights = self._ours(published, report, str(path))
         table, tokenizer = build_with(registry, self._table(weights), weights, NAMES, str(path))

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robustok_core.interfaces import Importer
-from robustok_core.registry import Registry
+from robustok_core.kinds.component import Builder
+from robustok_core.kinds.importer import Importer
 from robustok_hub.flow_files import TELLING, FlowImporterConfig, build_flow, export_flow, given_statistics, size_table
 from robustok_hub.published_names import read_published, require
 
@@ -28,7 +28,7 @@ class SiTImporter(Importer):
     def __init__(self, config: FlowImporterConfig) -> None:
         self.config = config
 
-    def load(self, path: Path, registry: Registry) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+    def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         require(published, (*TELLING, "x_embedder.weight", _HIDDEN), "one-dimensional SiT", str(path))
         table = size_table(published, self.config.num_heads, _HIDDEN, str(path))

@@ -8,15 +8,16 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_core.distributed import all_mean
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Loss, Reconstruction, Tokenizer
+from robustok_core.kinds.loss import Loss, Reconstruction
+from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_losses.diffaug import DiffAugConfig
 from robustok_losses.discriminator import Discriminator, DiscriminatorOptimizer
 from robustok_losses.feature_heads import FeatureHeads, HeadsConfig
 from robustok_losses.frozen import held_still
 from robustok_losses.lecam import mean_over_heads
 from robustok_losses.patch_discriminator import PatchConfig, PatchDiscriminator
+from robustok_training.distributed import all_mean
 
 
 @frozen(kw_only=True)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_core.draws import Draws
+from robustok_core.values.draws import Draws
 
 #: Share of the images of which a window is cut where `crop_size` is set; the others are made smaller.
 CROPPED_SHARE = 0.5

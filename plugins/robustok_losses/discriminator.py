@@ -8,11 +8,11 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from robustok_core.draws import Draws
-from robustok_core.interfaces import Opponent, Reconstruction
-from robustok_core.optimizer import OptimizerConfig
+from robustok_core.kinds.loss import Opponent, Reconstruction
+from robustok_core.values.draws import Draws
 from robustok_losses.diffaug import DiffAugConfig, augment
 from robustok_losses.lecam import LeCam, Logits, mean_over_heads
+from robustok_training.optimizer import OptimizerConfig
 
 
 @frozen(kw_only=True)

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from robustok_blocks.full_precision import full_precision
-from robustok_core.config import Spec, component
+from robustok_core.values.spec import Spec, component
 from robustok_losses.frozen import FrozenMaps
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Features
+from robustok_core.kinds.features import Features
 
 #: Side of the picture that is sent once through a feature network to learn how wide its maps are.
 _PROBE_SIZE = 64

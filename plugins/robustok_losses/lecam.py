@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robustok_core.distributed import all_mean
+from robustok_training.distributed import all_mean
 
 Logits = Sequence[Tensor]
 """A discriminator's opinions: one (B, places) tensor from each of its heads."""

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_core.config import Spec, component
-from robustok_core.interfaces import Loss, Reconstruction
+from robustok_core.kinds.loss import Loss, Reconstruction
+from robustok_core.values.spec import Spec, component
 from robustok_losses.frozen import FrozenMaps
 from robustok_losses.lpips_vgg import LpipsVgg
 

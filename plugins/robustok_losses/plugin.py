@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustok_core.hookspecs import Register, hookimpl
+from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_losses.adversarial import Adversarial
 from robustok_losses.perceptual import Perceptual
 from robustok_losses.reconstruction import PixelReconstruction

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_core.interfaces import Loss, Reconstruction
+from robustok_core.kinds.loss import Loss, Reconstruction
 
 NORMS = {"l1": F.l1_loss, "l2": F.mse_loss}
 

@@ -11,10 +11,11 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_blocks.full_precision import full_precision
-from robustok_core.config import Spec, component
-from robustok_core.distributed import all_gather_rows
-from robustok_core.interfaces import Loss, Reconstruction, Tokenizer
+from robustok_core.kinds.loss import Loss, Reconstruction
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.values.spec import Spec, component
 from robustok_losses.frozen import Frozen
+from robustok_training.distributed import all_gather_rows
 
 
 @frozen(kw_only=True)

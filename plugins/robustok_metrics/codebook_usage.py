@@ -10,8 +10,8 @@ from attrs import frozen
 from torch import Tensor
 
 from robustok_core.errors import RobustokError, RunError
-from robustok_core.interfaces import Evaluation, EvaluationContext, Metric
-from robustok_core.latents import LatentSpace
+from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
+from robustok_core.values.latents import LatentSpace
 
 
 @frozen(kw_only=True)

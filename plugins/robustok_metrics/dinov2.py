@@ -5,8 +5,8 @@ from __future__ import annotations
 from attrs import field, frozen
 from torch import Tensor
 
-from robustok_blocks.timm_networks import WEIGHTS_DOC
 from robustok_metrics.frozen_transformer import FrozenTransformer
+from robustok_toolkit.timm_networks import WEIGHTS_DOC
 
 PATCH_SIZE = 14
 _MAP_BLOCKS = (2, 5, 8, 11)

@@ -9,9 +9,9 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.weight_files import read_weights
-from robustok_core.draws import seeded
+from robustok_core.values.draws import seeded
 from robustok_metrics.frozen import FrozenFeatures, is_meta, resize_between
+from robustok_toolkit.weight_files import read_weights
 
 WIDTH = 1280
 NUM_CLASSES = 1000

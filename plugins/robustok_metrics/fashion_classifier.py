@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor, nn
 
-from robustok_core.checkpoint import load_module
-from robustok_core.draws import seeded
-from robustok_core.files import read_tensors
+from robustok_core.runs.files import read_tensors
+from robustok_core.runs.weights import load_module
+from robustok_core.values.draws import seeded
 from robustok_metrics.frozen import FrozenFeatures, is_meta
 
 WEIGHTS = "fashion_classifier.safetensors"

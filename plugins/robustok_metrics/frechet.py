@@ -8,12 +8,13 @@ from typing import ClassVar
 from attrs import frozen
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision
-from robustok_core.checkpoint import part, prefixed
-from robustok_core.config import Spec, component
-from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Metric
+from robustok_blocks.full_precision import full_precision, sums_device
+from robustok_core.kinds.features import Features
+from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
+from robustok_core.runs.weights import part, prefixed
+from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
-from robustok_metrics.reference_statistics import ReferenceStatistics, sums_device
+from robustok_metrics.reference_statistics import ReferenceStatistics
 
 
 @frozen(kw_only=True)

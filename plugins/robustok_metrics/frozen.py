@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustok_core.interfaces import Features
+from robustok_core.kinds.features import Features
 
 
 class FrozenFeatures(Features):

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from robustok_blocks.timm_networks import timm_network
 from robustok_metrics.frozen import FrozenFeatures
+from robustok_toolkit.timm_networks import timm_network
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

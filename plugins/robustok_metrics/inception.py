@@ -10,10 +10,10 @@ import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from robustok_blocks.weight_files import read_weights
-from robustok_core.draws import seeded
 from robustok_core.errors import RobustokError
+from robustok_core.values.draws import seeded
 from robustok_metrics.frozen import FrozenFeatures
+from robustok_toolkit.weight_files import read_weights
 
 #: How the SHA-256 of the one true file begins; torch-fidelity and pytorch-fid publish the same bytes.
 SHA256_BEGINS = "6726825d"

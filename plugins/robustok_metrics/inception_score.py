@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from attrs import field, frozen, validators
 
-from robustok_blocks.populations import network_of
-from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Population, SampleMetric
+from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.values.spec import Spec, component
+from robustok_toolkit.image_features import network_of
 
 
 @frozen(kw_only=True)
@@ -55,7 +55,7 @@ class InceptionScore(SampleMetric):
             what = f"{count} samples cannot be parted into {self.config.splits}"
             raise RobustokError(what, where=where, hint="set splits of inception_score lower")
 
-    def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
+    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, float]:
         """The score; the reference is not looked at.
 
         Raises:

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from attrs import field, frozen, validators
 
-from robustok_blocks.populations import network_of
-from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Population, SampleMetric
+from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.values.spec import Spec, component
+from robustok_toolkit.image_features import network_of
 
 
 @frozen(kw_only=True)
@@ -53,7 +53,7 @@ class KID(SampleMetric):
             hint = "set subset_size of kid lower" if count else "statistics do not do: take a reference with images"
             raise RobustokError(f"{count} images hold no subset of {self.config.subset_size}", where=where, hint=hint)
 
-    def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
+    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, float]:
         """The distance.
 
         Raises:

@@ -10,11 +10,11 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_blocks.full_precision import full_precision
-from robustok_blocks.weight_files import read_weights
-from robustok_core.draws import seeded
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Evaluation, EvaluationContext
-from robustok_metrics.mean_of_images import MeanOfImages
+from robustok_core.kinds.metric import Evaluation, EvaluationContext
+from robustok_core.values.draws import seeded
+from robustok_toolkit.mean_of_images import MeanOfImages
+from robustok_toolkit.weight_files import read_weights
 
 _FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from attrs import field, frozen, validators
 
-from robustok_blocks.finite import finite
-from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import EvaluationContext
-from robustok_core.latents import LatentSpace
+from robustok_core.kinds.metric import EvaluationContext
+from robustok_core.recipe.validators import finite
+from robustok_core.values.latents import LatentSpace
+from robustok_core.values.spec import Spec, component
 from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance, of_strength
 
 LEVELS = (0.25, 0.5, 0.75)

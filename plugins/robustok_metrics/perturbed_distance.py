@@ -14,14 +14,16 @@ import attrs
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision
-from robustok_core.checkpoint import part, prefixed
-from robustok_core.config import Spec, component
-from robustok_core.images import from_uint8, to_uint8
-from robustok_core.interfaces import Evaluation, EvaluationContext, Features, Metric, Perturbation
-from robustok_core.latents import Latents
+from robustok_blocks.full_precision import full_precision, sums_device
+from robustok_core.kinds.features import Features
+from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
+from robustok_core.kinds.perturbation import Perturbation
+from robustok_core.runs.weights import part, prefixed
+from robustok_core.values.images import from_uint8, to_uint8
+from robustok_core.values.latents import Latents
+from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
-from robustok_metrics.reference_statistics import ReferenceStatistics, sums_device
+from robustok_metrics.reference_statistics import ReferenceStatistics
 
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -13,10 +13,10 @@ from typing import ClassVar
 
 from attrs import field, frozen, validators
 
-from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import EvaluationContext
-from robustok_core.latents import LatentSpace
+from robustok_core.kinds.metric import EvaluationContext
+from robustok_core.values.latents import LatentSpace
+from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet import frechet_name
 from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance, of_strength
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustok_core.hookspecs import Register, hookimpl
+from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_metrics.codebook_usage import CodebookUsage
 from robustok_metrics.dino import DINO
 from robustok_metrics.dinov2 import DINOv2

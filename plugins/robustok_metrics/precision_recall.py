@@ -13,11 +13,12 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.populations import network_of
-from robustok_core.config import Spec, component
+from robustok_blocks.full_precision import sums_device
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Features, Population, SampleMetric
-from robustok_metrics.reference_statistics import sums_device
+from robustok_core.kinds.features import Features
+from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.values.spec import Spec, component
+from robustok_toolkit.image_features import network_of
 
 #: Distances held at once: 128 MiB in float64.
 _DISTANCES_AT_ONCE = 2**24
@@ -60,7 +61,7 @@ class PrecisionRecall(SampleMetric):
             what = f"{count} images have no {self.config.neighbours} neighbours each"
             raise RobustokError(what, where=where, hint=hint)
 
-    def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
+    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, float]:
         """The two shares.
 
         Raises:

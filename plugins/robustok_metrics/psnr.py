@@ -8,9 +8,9 @@ from typing import ClassVar
 from attrs import frozen
 from torch import Tensor
 
-from robustok_core.images import to_uint8
-from robustok_core.interfaces import Evaluation
-from robustok_metrics.mean_of_images import MeanOfImages
+from robustok_core.kinds.metric import Evaluation
+from robustok_core.values.images import to_uint8
+from robustok_toolkit.mean_of_images import MeanOfImages
 
 
 @frozen(kw_only=True)

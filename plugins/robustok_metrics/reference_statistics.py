@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision
-from robustok_blocks.shared_cache import found_by_all, write_whole
-from robustok_core.distributed import rank
+from robustok_blocks.full_precision import full_precision, sums_device
 from robustok_core.errors import RunError
-from robustok_core.files import read_tensors
-from robustok_core.interfaces import Evaluation, EvaluationContext, Features
+from robustok_core.kinds.features import Features
+from robustok_core.kinds.metric import Evaluation, EvaluationContext
+from robustok_core.runs.files import read_tensors
 from robustok_metrics.frechet_distance import FeatureSums, Moments
+from robustok_toolkit.shared_cache import found_by_all, write_whole
+from robustok_training.distributed import rank
 
 
 class ReferenceStatistics:
@@ -68,11 +68,6 @@ class ReferenceStatistics:
         if self._file is not None and rank() == 0 and not self._file.is_file():
             write_whole(self._file, self.sums.state())
         return moments
-
-
-def sums_device(device: torch.device) -> torch.device:
-    """Where float64 sums are held: on the device, but for Apple's, which has no float64."""
-    return torch.device("cpu") if device.type == "mps" else device
 
 
 def _cache_file(context: EvaluationContext, features: Features, num_images: int) -> Path | None:

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from robustok_blocks.populations import network_of
-from robustok_core.config import Spec, component
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Population, SampleMetric
+from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet import frechet_name
 from robustok_metrics.frechet_distance import Moments, distance_between
+from robustok_toolkit.image_features import network_of
 
 
 @frozen(kw_only=True)
@@ -40,7 +40,7 @@ class SampleFrechet(SampleMetric):
     def __init__(self, config: SampleFrechetConfig) -> None:
         self.config = config
 
-    def compute(self, samples: Population, reference: Population) -> Mapping[str, float]:
+    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, float]:
         """The distance.
 
         Raises:
@@ -56,6 +56,6 @@ class SampleFrechet(SampleMetric):
         return {name: distance, **{count: float(value) for count, value in counts.items()}}
 
 
-def _moments(population: Population, network: Spec) -> Moments:
+def _moments(population: ImageFeatures, network: Spec) -> Moments:
     mean, covariance = population.moments(network)
     return Moments(count=len(population), mean=mean, covariance=covariance)

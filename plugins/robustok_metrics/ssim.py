@@ -8,11 +8,11 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from robustok_blocks.full_precision import sums_device
 from robustok_core.errors import RobustokError
-from robustok_core.images import to_uint8
-from robustok_core.interfaces import Evaluation, EvaluationContext
-from robustok_metrics.mean_of_images import MeanOfImages
-from robustok_metrics.reference_statistics import sums_device
+from robustok_core.kinds.metric import Evaluation, EvaluationContext
+from robustok_core.values.images import to_uint8
+from robustok_toolkit.mean_of_images import MeanOfImages
 
 _WINDOW = 11
 

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustok_core.draws import Draws, derive_seed
-from robustok_core.files import write_json, write_tensors
-from robustok_core.interfaces import Images
+from robustok_core.kinds.dataset import Images
+from robustok_core.runs.files import write_json, write_tensors
+from robustok_core.values.draws import Draws, derive_seed
 from robustok_metrics.fashion_classifier import WEIGHTS, FashionNet
 
 BATCH_SIZE = 64
@@ -95,7 +95,7 @@ def whole(split: Images) -> tuple[Tensor, Tensor]:
 @click.option("--out", type=click.Path(path_type=Path), default=Path(__file__).parent, help="folder of the weights")
 def main(epochs: int, seed: int, out: Path) -> None:
     """Trains on the training images of the data set `fashion_mnist` and measures on its validation images."""
-    from robustok_core.registry import load_registry
+    from robustok_core.recipe.registry import load_registry
 
     torch.set_num_threads(1)  # sums in one order: the same weights from the same seed
     dataset = load_registry().build("dataset", {"use": "fashion_mnist"})

@@ -14,9 +14,9 @@ from typing import Literal
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.finite import finite
 from robustok_core.errors import RobustokError
-from robustok_core.latents import LatentSpace
+from robustok_core.recipe.validators import finite
+from robustok_core.values.latents import LatentSpace
 from robustok_perturbations.vector_noise import VectorNoise, VectorNoiseConfig
 
 

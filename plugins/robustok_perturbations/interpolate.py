@@ -9,7 +9,7 @@ from __future__ import annotations
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.finite import finite
+from robustok_core.recipe.validators import finite
 from robustok_perturbations.selection import share_field
 from robustok_perturbations.vector_noise import VectorNoise, VectorNoiseConfig
 

@@ -6,9 +6,10 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from robustok_core.draws import Draws
-from robustok_core.interfaces import Perturbation, Quantizer
-from robustok_core.latents import Latents
+from robustok_core.kinds.perturbation import Perturbation
+from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import Latents
 
 
 @frozen(kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustok_core.hookspecs import Register, hookimpl
+from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_perturbations.gaussian import Gaussian
 from robustok_perturbations.interpolate import Interpolate
 from robustok_perturbations.none import NoPerturbation

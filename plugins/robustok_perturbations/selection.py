@@ -8,9 +8,9 @@ from typing import Literal
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.latents import LatentSpace
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import LatentSpace
 
 WhichImages = Literal["random", "first"]
 WhichTokens = Literal["exact", "bernoulli"]

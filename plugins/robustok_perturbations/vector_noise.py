@@ -9,10 +9,11 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Perturbation, Quantizer
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.kinds.perturbation import Perturbation
+from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_perturbations.selection import (
     Anneal,
     check_images,

@@ -14,15 +14,19 @@ import torch
 from attrs import field, frozen
 from torch import nn
 
-from robustok_blocks.latent_arrays import check_finite
-from robustok_blocks.sampling import sampling_options
-from robustok_core.config import Path as KeyPath
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.images import from_uint8, to_uint8
-from robustok_core.interfaces import Generator, Guidance, LatentBatch, PostTrainer, Tokenizer
-from robustok_core.latents import Keep, Latents
-from robustok_core.precision import Precision, autocast
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.post_trainer import PostTrainer
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.structurer import Path as KeyPath
+from robustok_core.runs.precision import Precision, autocast
+from robustok_core.values.batches import LatentBatch
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.images import from_uint8, to_uint8
+from robustok_core.values.latents import Keep, Latents
+from robustok_toolkit.generating import sampling_options
+from robustok_toolkit.latent_arrays import check_finite
 
 
 @frozen(kw_only=True)

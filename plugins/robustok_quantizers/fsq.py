@@ -11,8 +11,8 @@ from torch import Tensor
 
 from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
-from robustok_core.interfaces import Quantizer
-from robustok_core.latents import Latents
+from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.values.latents import Latents
 from robustok_quantizers.library import held_whole
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustok_core.hookspecs import Register, hookimpl
+from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_quantizers.fsq import FSQ
 from robustok_quantizers.lfq import LFQ
 from robustok_quantizers.residual_vq import ResidualVQ

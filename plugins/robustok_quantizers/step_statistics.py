@@ -6,7 +6,7 @@ import torch
 from attrs import define, field
 from torch import Tensor
 
-from robustok_core.distributed import all_sum, rank, world_size
+from robustok_training.distributed import all_sum, rank, world_size
 
 #: Sums are kept as integers of 2**-32: integer addition is exact, so no order of tokens, micro-batches
 #: or processes changes a bit. With |z| <= 2**10 a code may be hit 2**21 times a step.

@@ -15,9 +15,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_blocks.straight_through import straight_through
-from robustok_core.draws import Draws
-from robustok_core.interfaces import Quantizer, distance_scores
-from robustok_core.latents import Latents
+from robustok_core.kinds.nearest import distance_scores
+from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import Latents
 from robustok_quantizers.step_statistics import StepStatistics
 
 

@@ -10,21 +10,24 @@ from typing import Any
 import attrs
 import torch
 
-from robustok_blocks.latent_fingerprint import latent_fingerprint
-from robustok_blocks.sampling import check_origin, check_space, sampling_options
-from robustok_core.artifacts import find_artifact
-from robustok_core.config import Path as KeyPath
-from robustok_core.config import Problem
-from robustok_core.engine import TrainingConfig
 from robustok_core.errors import ProblemsError, RobustokError
-from robustok_core.files import read_json
-from robustok_core.interfaces import Generator, Guidance, Tokenizer
-from robustok_core.latents import LatentSpace
-from robustok_core.loading import check_parts, steps_per_epoch
-from robustok_core.optimizer import OptimizerConfig
-from robustok_core.recipe import NamedStage
-from robustok_core.stages import COMPONENT_FILE, StageContext, load_component
-from robustok_stages.latent_cache import INDEX, check_latents_of
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.recipe import NamedStage
+from robustok_core.recipe.structurer import Path as KeyPath
+from robustok_core.recipe.structurer import Problem
+from robustok_core.runs.components import COMPONENT_FILE, load_component
+from robustok_core.runs.context import StageContext
+from robustok_core.runs.files import read_json
+from robustok_core.runs.folder import find_artifact
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import LatentSpace
+from robustok_toolkit.generating import check_origin, check_space, sampling_options
+from robustok_toolkit.latent_files import INDEX, check_latents_of
+from robustok_toolkit.latent_fingerprint import latent_fingerprint
+from robustok_training.batches import check_parts, steps_per_epoch
+from robustok_training.optimizer import OptimizerConfig
+from robustok_training.trainer import TrainingConfig
 
 #: Makes of an error the same one, said of the option that the keys lead to.
 _Say = Callable[..., RobustokError]
@@ -66,11 +69,11 @@ def check_training(context: StageContext, config: TrainingConfig, optimizer: Opt
         check_parts(config.batch_size, context.accelerator.num_processes, config.accumulation)
         steps = config.steps(steps_per_epoch(rows, config.batch_size))
     except RobustokError as error:
-        raise said_of(context, error, "batch_size") from error
+        raise located(context, error, "batch_size") from error
     if not optimizer.learns(steps):
         what = f"the learning rate is 0 at every step of a training of {steps}: its warm-up begins there"
         hint = "train for more epochs, or set optimizer.warmup = 0"
-        raise said_of(context, RobustokError(what, hint=hint), "optimizer", "warmup")
+        raise located(context, RobustokError(what, hint=hint), "optimizer", "warmup")
 
 
 def rows_of(context: StageContext, artifact: str) -> range | None:
@@ -91,7 +94,7 @@ def check_each(context: StageContext, checks: Mapping[str, Callable[[], None]], 
             check()
         except RobustokError as error:
             what = f"{error.where}: {error.what}" if error.where else error.what
-            problems.append(said_of(context, RobustokError(what, hint=error.hint), *keys, name))
+            problems.append(located(context, RobustokError(what, hint=error.hint), *keys, name))
     if problems:
         raise ProblemsError(problems)
 
@@ -102,7 +105,7 @@ def option_place(context: StageContext, *keys: str) -> str:
     return context.recipe.source.place(("stage", index, *keys))
 
 
-def said_of(context: StageContext, error: RobustokError, *keys: str) -> RobustokError:
+def located(context: StageContext, error: RobustokError, *keys: str) -> RobustokError:
     """The same error, said of an option of this stage."""
     what = f"{'.'.join(('stage', context.stage, *keys))}: {error.what}"
     return RobustokError(what, where=option_place(context, *keys), hint=error.hint)
@@ -244,7 +247,7 @@ def read_sampling(context: StageContext, factory: type[Generator], table: Mappin
     Raises:
         ProblemsError: every mistake, with its place in the recipe.
     """
-    return _read_sampling(factory, table, lambda error, *more: said_of(context, error, *keys, *more))
+    return _read_sampling(factory, table, lambda error, *more: located(context, error, *keys, *more))
 
 
 def check_sampling(context: StageContext, guidance: Guidance, table: Mapping[str, Any], *keys: str) -> None:
@@ -253,7 +256,7 @@ def check_sampling(context: StageContext, guidance: Guidance, table: Mapping[str
     Args:
         guidance, table: the options `guidance` and `sampling` of this stage, or of its option `keys`.
     """
-    _check_sampling(context, guidance, table, lambda error, *more: said_of(context, error, *keys, *more))
+    _check_sampling(context, guidance, table, lambda error, *more: located(context, error, *keys, *more))
 
 
 def check_post_trainer(context: StageContext) -> None:

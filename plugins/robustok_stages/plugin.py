@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from robustok_core.hookspecs import Register, hookimpl
-from robustok_stages.evaluate_generator import EvaluateGenerator
-from robustok_stages.evaluate_tokenizer import EvaluateTokenizer
-from robustok_stages.make_pairs import MakePairs
-from robustok_stages.post_train import PostTrain
-from robustok_stages.sample import Sample
-from robustok_stages.tokenize import Tokenize
-from robustok_stages.train_generator import TrainGenerator
-from robustok_stages.train_tokenizer import TrainTokenizer
+from robustok_core.recipe.hookspecs import Register, hookimpl
+from robustok_stages.generator.evaluate_generator import EvaluateGenerator
+from robustok_stages.generator.sample import Sample
+from robustok_stages.generator.train_generator import TrainGenerator
+from robustok_stages.latents.tokenize import Tokenize
+from robustok_stages.post_training.make_pairs import MakePairs
+from robustok_stages.post_training.post_train import PostTrain
+from robustok_stages.tokenizer.evaluate_tokenizer import EvaluateTokenizer
+from robustok_stages.tokenizer.train_tokenizer import TrainTokenizer
 
 
 @hookimpl

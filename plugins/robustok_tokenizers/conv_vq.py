@@ -20,9 +20,10 @@ from attrs import frozen
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_core.config import component
-from robustok_core.interfaces import Quantizer, Tokenizer
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.values.latents import Latents, LatentSpace
+from robustok_core.values.spec import component
 from robustok_tokenizers.conv_networks import ConvDecoder, ConvEncoder, ConvNetworkConfig
 
 #: Options to start from on small images: forward and backward of 64 images take 0.2 s on one core.

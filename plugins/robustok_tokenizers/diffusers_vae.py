@@ -17,12 +17,13 @@ from einops import rearrange
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from robustok_blocks.hub import require_hub
 from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Quantizer, Tokenizer
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
+from robustok_toolkit.hub import require_hub
 
 _WHERE = "tokenizer.source"
 _KINDS = ("AutoencoderKL", "VQModel")

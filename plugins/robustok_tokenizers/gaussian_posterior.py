@@ -8,8 +8,8 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.finite import finite
-from robustok_core.latents import Latents
+from robustok_core.recipe.validators import finite
+from robustok_core.values.latents import Latents
 
 #: Of log variances, as in latent diffusion's code: exp() of them is finite and above zero.
 _SMALLEST, _LARGEST = -30.0, 20.0

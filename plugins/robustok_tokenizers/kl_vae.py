@@ -12,8 +12,8 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_core.interfaces import Tokenizer
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.conv_networks import ConvDecoder, ConvEncoder, ConvNetworkConfig
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 

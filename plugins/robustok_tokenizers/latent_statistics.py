@@ -8,9 +8,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_blocks.weight_files import read_weights
-from robustok_core.distributed import all_sum
 from robustok_core.errors import RobustokError
+from robustok_toolkit.weight_files import read_weights
+from robustok_training.distributed import all_sum
 
 _EPS = 1e-5
 

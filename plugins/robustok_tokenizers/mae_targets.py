@@ -14,11 +14,11 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_blocks.finite import finite
-from robustok_blocks.oriented_gradients import NUM_BINS, patch_gradients
-from robustok_core.config import component
-from robustok_core.draws import seeded
+from robustok_core.recipe.validators import finite
+from robustok_core.values.draws import seeded
+from robustok_core.values.spec import component
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeShape
+from robustok_tokenizers.oriented_gradients import NUM_BINS, patch_gradients
 
 
 @frozen(kw_only=True)

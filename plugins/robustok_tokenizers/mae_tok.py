@@ -19,9 +19,9 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_blocks.finite import finite
-from robustok_core.interfaces import Tokenizer
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.validators import finite
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import posterior_latents
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeEncoder, MaeShape, Rotary
 from robustok_tokenizers.mae_targets import FeatureTarget, FeatureTargetConfig, GradientTarget, Target, TargetConfig

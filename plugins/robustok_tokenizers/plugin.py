@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustok_core.hookspecs import Register, hookimpl
+from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_tokenizers.conv_vq import ConvVQ
 from robustok_tokenizers.diffusers_vae import DiffusersVAE
 from robustok_tokenizers.kl_vae import KLVAE

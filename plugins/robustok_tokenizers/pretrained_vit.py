@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robustok_blocks.hub import require_hub
-from robustok_blocks.weight_files import read_weights
 from robustok_core.errors import RobustokError
+from robustok_toolkit.hub import require_hub
+from robustok_toolkit.weight_files import read_weights
 
 _DINOV2_SIZES = {384: "small", 768: "base", 1024: "large"}
 #: What a ViT has beyond its trunk.

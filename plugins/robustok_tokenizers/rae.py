@@ -22,13 +22,13 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_blocks.timm_networks import WEIGHTS_DOC, timm_network
 from robustok_blocks.transformer import Block
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Tokenizer
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.latent_statistics import LatentStatistics
 from robustok_tokenizers.vit_init import initialise_linear_layers
+from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_network
 
 
 @frozen(kw_only=True)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from robustok_blocks.rotary import grid_rotations
 from robustok_blocks.rotary_transformer import GatedRotaryBlock
-from robustok_core.interfaces import Tokenizer
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_tokenizers.vit_init import initialise_linear_layers
 from robustok_tokenizers.vit_sizes import PatchConfig

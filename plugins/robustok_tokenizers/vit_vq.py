@@ -17,9 +17,10 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from robustok_blocks.transformer import Block
-from robustok_core.config import component
-from robustok_core.interfaces import Quantizer, Tokenizer
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.values.latents import Latents, LatentSpace
+from robustok_core.values.spec import component
 from robustok_tokenizers.pretrained_vit import load_pretrained
 from robustok_tokenizers.vit_init import initialise_linear_layers
 from robustok_tokenizers.vit_sizes import ViTPairConfig

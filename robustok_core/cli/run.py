@@ -25,11 +25,11 @@ def run(
     """
     from rich.console import Console
 
-    from robustok_core.artifacts import RECIPE_FILE
     from robustok_core.cli.tables import print_results
-    from robustok_core.recipe import Recipe
-    from robustok_core.registry import load_registry
-    from robustok_core.runner import run as run_recipe
+    from robustok_core.recipe.recipe import Recipe
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.folder import RECIPE_FILE
+    from robustok_core.runs.runner import run as run_recipe
 
     console = Console()
     registry = load_registry()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from robustok_core.progress import number_text
+from robustok_core.values.numbers import number_text
 
 
 def print_results(console: Console, results: Mapping[str, float]) -> None:

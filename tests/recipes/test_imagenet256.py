@@ -12,7 +12,7 @@ import tomli
 import torch
 
 from robustok_core import Recipe
-from robustok_core.recipe_source import find_recipe
+from robustok_core.recipe.source import find_recipe
 
 
 @pytest.fixture(scope="module")

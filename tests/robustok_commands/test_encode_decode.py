@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from robustok_blocks.sampling import draw
 from robustok_core import Latents
-from robustok_core.artifacts import find_artifact
 from robustok_core.cli import main
-from robustok_core.images import from_uint8, to_uint8
-from robustok_core.stages import load_component
+from robustok_core.runs.components import load_component
+from robustok_core.runs.folder import find_artifact
+from robustok_core.values.images import from_uint8, to_uint8
+from robustok_toolkit.generating import draw
 
 Command = Callable[..., tuple[int, str, str]]
 

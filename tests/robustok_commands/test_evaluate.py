@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from robustok_blocks.image_sets import write_samples
 from robustok_core import ImageBatch, Registry
 from robustok_core.cli import main
-from robustok_core.images import to_uint8
+from robustok_core.values.images import to_uint8
+from robustok_toolkit.image_files import write_samples
 
 Command = Callable[..., tuple[int, str, str]]
 

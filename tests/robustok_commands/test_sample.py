@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from robustok_blocks.sampling import draw
 from robustok_core import Draws, Guidance
-from robustok_core.artifacts import find_artifact
 from robustok_core.cli import main
-from robustok_core.draws import derive_seed
-from robustok_core.stages import load_component
+from robustok_core.runs.components import load_component
+from robustok_core.runs.folder import find_artifact
+from robustok_core.values.draws import derive_seed
+from robustok_toolkit.generating import draw
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -145,7 +145,7 @@ def test_guidance_of_a_generator_that_never_dropped_a_label_is_refused(sample, p
 @pytest.fixture
 def part_less_guidance(generated, tmp_path) -> Path:
     """A copy of the run whose generator says that it knows no null class."""
-    from robustok_core.files import read_json, write_json
+    from robustok_core.runs.files import read_json, write_json
 
     copied = tmp_path / "elsewhere" / "tiny"
     shutil.copytree(generated[1], copied)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.registry import Registry
+from robustok_core.recipe.registry import Registry
+from robustok_core.values.draws import Draws
 from robustok_data import plugin
 from robustok_data.fashion_mnist import FashionMNIST, FashionMNISTConfig
 from robustok_data.make_fashion_subset import main as make_subset

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from robustok_blocks.crops import center_crop
 from robustok_core.errors import RobustokError, RunError
-from robustok_core.loading import training_batches
 from robustok_data.huggingface import HuggingFace, HuggingFaceConfig
+from robustok_toolkit.crops import center_crop
+from robustok_training.batches import training_batches
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from robustok_blocks.crops import center_crop
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError, RunError
-from robustok_core.loading import training_batches
+from robustok_core.values.draws import Draws
 from robustok_data.image_folder import ImageFolder, ImageFolderConfig
+from robustok_toolkit.crops import center_crop
+from robustok_training.batches import training_batches
 
 ClassFolders = Callable[..., Path]
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from robustok_blocks.crops import center_crop
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
+from robustok_core.values.draws import Draws
 from robustok_data.npz import Npz, NpzConfig
+from robustok_toolkit.crops import center_crop
 
 
 def bytes_of(*shape: int) -> np.ndarray:

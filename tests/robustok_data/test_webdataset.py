@@ -14,10 +14,10 @@ from PIL import Image
 
 pytest.importorskip("webdataset")
 
-from robustok_blocks.crops import center_crop
 from robustok_core.errors import RobustokError, RunError
-from robustok_core.loading import training_batches
 from robustok_data.webdataset import WebDataset, WebDatasetConfig
+from robustok_toolkit.crops import center_crop
+from robustok_training.batches import training_batches
 
 Picture = Callable[..., bytes]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from robustok_core import load_registry
-from robustok_core.draws import derive_seed
-from robustok_core.interfaces import Generator
-from robustok_core.latents import LatentSpace
+from robustok_core.kinds.generator import Generator
+from robustok_core.values.draws import derive_seed
+from robustok_core.values.latents import LatentSpace
 
 SPACE = LatentSpace(kind="discrete", num_tokens=12, width=4, codebook_size=20, grid=(3, 4))
 TABLES: dict[str, dict[str, Any]] = {

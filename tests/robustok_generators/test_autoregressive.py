@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Guidance
-from robustok_core.latents import Keep, Latents, LatentSpace
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_generators.token_sampling import TokenSampling, choose
 
 NAMES = ["rar", "llamagen_gpt", "gigatok_gpt"]

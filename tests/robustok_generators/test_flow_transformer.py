@@ -8,16 +8,16 @@ import math
 import pytest
 import torch
 
-from robustok_blocks.sampling import generate
-from robustok_core.draws import Draws
 from robustok_core.errors import ProblemsError, RobustokError
-from robustok_core.interfaces import Guidance
-from robustok_core.latents import Keep, Latents, LatentSpace
-from robustok_core.registry import load_registry
-from robustok_core.stages import load_component, save_component
+from robustok_core.recipe.registry import load_registry
+from robustok_core.runs.components import load_component, save_component
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_generators.flow_guidance import GuidedVelocity
 from robustok_generators.flow_path import training_times
 from robustok_generators.flow_sampling import FlowSampling, integrate
+from robustok_toolkit.generating import generate
 
 SPACE = LatentSpace(kind="continuous", num_tokens=6, width=4)
 GRID = LatentSpace(kind="continuous", num_tokens=6, width=4, grid=(2, 3))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from robustok_core import load_registry
-from robustok_core.draws import Draws
 from robustok_core.errors import ProblemsError, RobustokError
-from robustok_core.latents import LatentSpace
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import LatentSpace
 from robustok_generators.llamagen_gpt import LlamaGenGPT, LlamaGenGPTConfig
 
 FLAT = LatentSpace(kind="discrete", num_tokens=12, width=4, codebook_size=20)

@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 
-from robustok_core.draws import Draws
 from robustok_core.errors import ProblemsError, RobustokError
-from robustok_core.interfaces import Guidance
-from robustok_core.latents import Keep, Latents, LatentSpace
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_generators.maskgit import MaskGITSampling, gumbel, mask_tokens, masked_count, scheduled
 
 SPACE = LatentSpace(kind="discrete", num_tokens=16, width=4, codebook_size=32, grid=(4, 4))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from robustok_core import load_registry
-from robustok_core.draws import Draws
 from robustok_core.errors import ProblemsError, RobustokError
-from robustok_core.latents import Latents, LatentSpace
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.rar import RAR, RandomOrder, RARConfig
 from robustok_generators.rar_decoding import Modulations
 

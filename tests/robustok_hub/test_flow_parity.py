@@ -12,14 +12,14 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.files import write_tensors
-from robustok_core.interfaces import Guidance
-from robustok_core.latents import Latents, LatentSpace
-from robustok_core.recipe_source import parse_override
-from robustok_core.registry import load_registry
-from robustok_core.stages import load_component, save_component
+from robustok_core.recipe.registry import load_registry
+from robustok_core.recipe.source import parse_override
+from robustok_core.runs.components import load_component, save_component
+from robustok_core.runs.files import write_tensors
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.flow_guidance import GuidedVelocity
 from robustok_generators.flow_path import between, velocity_between
 from robustok_generators.flow_sampling import FlowSampling, integrate

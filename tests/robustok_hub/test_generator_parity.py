@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from robustok_core.draws import Draws
 from robustok_core.errors import RobustokError
-from robustok_core.interfaces import Guidance
-from robustok_core.latents import Latents, LatentSpace
-from robustok_core.registry import load_registry
-from robustok_core.stages import load_component, save_component
+from robustok_core.recipe.registry import load_registry
+from robustok_core.runs.components import load_component, save_component
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.autoregressive import Kept
 from robustok_generators.token_sampling import TokenSampling
 

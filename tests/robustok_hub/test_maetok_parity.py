@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from robustok_core.errors import RobustokError
-from robustok_core.files import write_tensors
-from robustok_core.latents import Latents
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
+from robustok_core.runs.files import write_tensors
+from robustok_core.values.latents import Latents
 from robustok_tokenizers.gaussian_posterior import GaussianPosterior
 
 PARITY = Path(__file__).parents[1] / "parity"

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 
 PARITY = Path(__file__).parents[1] / "parity"
 ROBUSTOK = ["robustok_tokenizer_a", "robustok_tokenizer_nope_a"]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from robustok_core.errors import RobustokError
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 
 PARITY = Path(__file__).parents[1] / "parity"
 OPTIONS = {"robustok": {"num_heads": 4}, "llamagen_vq": {"image_size": 16}}

@@ -14,12 +14,15 @@ from attrs import field, frozen
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_core.config import Spec
-from robustok_core.draws import Draws
-from robustok_core.hookspecs import Register, hookimpl
-from robustok_core.interfaces import Features, ImageBatch, Reconstruction, Tokenizer
-from robustok_core.latents import Latents, LatentSpace
-from robustok_core.registry import Registry
+from robustok_core.kinds.features import Features
+from robustok_core.kinds.loss import Reconstruction
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.hookspecs import Register, hookimpl
+from robustok_core.recipe.registry import Registry
+from robustok_core.values.batches import ImageBatch
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import Latents, LatentSpace
+from robustok_core.values.spec import Spec
 
 SIZE, PATCH, WIDTH = 16, 8, 6
 

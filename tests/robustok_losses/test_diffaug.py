@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustok_core.draws import Draws
+from robustok_core.values.draws import Draws
 from robustok_losses.diffaug import DiffAugConfig, augment, crop_or_shrink, cut_out, recolour, translate
 
 

@@ -15,9 +15,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from robustok_core.distributed import all_mean, world_size
-from robustok_core.registry import Registry
+from robustok_core.recipe.registry import Registry
 from robustok_losses import plugin
+from robustok_training.distributed import all_mean, world_size
 
 HEADS = {"use": "adversarial", "start": 0.0, "heads": {"features": {"use": "tiny"}, "virtual_batch": 4}}
 

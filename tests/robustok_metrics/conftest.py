@@ -17,13 +17,13 @@ from robustok_core import (
     EvaluationContext,
     Features,
     ImageBatch,
+    ImageFeatures,
     Metric,
-    Population,
     Registry,
     Spec,
     Tokenizer,
 )
-from robustok_core.images import from_uint8, to_uint8
+from robustok_core.values.images import from_uint8, to_uint8
 
 NUM_IMAGES = 60
 
@@ -69,7 +69,7 @@ def colours_fixture() -> Callable[..., Spec]:
     return colours
 
 
-class Given(Population):
+class Given(ImageFeatures):
     """A population whose features, or class scores, are given."""
 
     def __init__(self, rows: Tensor, name: str = "given") -> None:
@@ -89,7 +89,7 @@ class Given(Population):
 
 
 @pytest.fixture(scope="session")
-def given() -> Callable[..., Population]:
+def given() -> Callable[..., ImageFeatures]:
     """A population of given features (n, F), or class scores (n, C)."""
     return Given
 

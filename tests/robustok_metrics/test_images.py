@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from robustok_core.images import from_uint8, to_uint8
+from robustok_core.values.images import from_uint8, to_uint8
 
 
 def test_rounding_to_8_bits_gives_back_every_8_bit_image() -> None:

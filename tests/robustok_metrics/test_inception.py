@@ -10,7 +10,7 @@ from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
 from robustok_core import Features, ImageBatch, Registry, RobustokError
-from robustok_core.images import to_uint8
+from robustok_core.values.images import to_uint8
 
 
 @pytest.fixture(scope="module")

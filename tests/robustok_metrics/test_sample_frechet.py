@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
-from robustok_core import Population, RobustokError, Spec
+from robustok_core import ImageFeatures, RobustokError, Spec
 from robustok_metrics.sample_frechet import SampleFrechet, SampleFrechetConfig
 
 Colours = Callable[..., Spec]
@@ -36,7 +36,7 @@ def test_distance_is_torch_fidelitys_fid_for_unequal_numbers_too(
 def test_distance_of_gaussians_is_the_closed_form(colours: Colours) -> None:
     """|m1 - m2|^2 + sum (s1 - s2)^2 where both covariances are diagonal."""
 
-    class Normal(Population):
+    class Normal(ImageFeatures):
         name = "normal"
 
         def __init__(self, mean: list[float], deviations: list[float]) -> None:

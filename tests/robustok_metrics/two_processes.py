@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 
 from robustok_core import load_registry
-from robustok_core.distributed import all_sum, barrier
 from robustok_metrics.frechet import Frechet, FrechetConfig
 from robustok_metrics.pfid import PFID, PFIDConfig
+from robustok_training.distributed import all_sum, barrier
 
 
 def measure(rank: int, world: int, caches: list[Path]) -> list[dict[str, float]]:

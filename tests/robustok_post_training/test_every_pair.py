@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustok_blocks.latent_fingerprint import latent_fingerprint
 from robustok_core import Draws, LatentBatch, Latents, load_registry
-from robustok_core.images import from_uint8, to_uint8
-from robustok_core.interfaces import Generator, PostTrainer, Tokenizer
-from robustok_core.optimizer import OptimizerConfig
-from robustok_stages.decoder_training import DecoderTask
-from robustok_stages.pair_store import PairBatch
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.post_trainer import PostTrainer
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.values.images import from_uint8, to_uint8
+from robustok_stages.post_training.training_step import DecoderTask
+from robustok_toolkit.latent_fingerprint import latent_fingerprint
+from robustok_toolkit.pair_files import PairBatch
+from robustok_training.optimizer import OptimizerConfig
 
 REGISTRY = load_registry()
 SIZE = 16
@@ -132,7 +134,7 @@ def test_a_step_changes_the_decoder_and_nothing_in_front_of_it(tokenizer_name, g
     before, front = {n: v.clone() for n, v in made.state_dict().items()}, latent_fingerprint(made)
     losses = {"l2": REGISTRY.build("loss", {"use": "reconstruction"})}
     task = DecoderTask(made, post_trainer.trained(made), losses, OptimizerConfig())
-    step = task.players[0].module.train()
+    step = task.trained_modules[0].module.train()
     batch = PairBatch(images=images(), labels=LABELS, indices=torch.arange(4), latents=latents)
     optimizer = torch.optim.SGD([p for p in step.parameters() if p.requires_grad], lr=0.1)
     for _ in range(2):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from robustok_core.errors import ProblemsError, RobustokError
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 
 
 def make(name: str, **options: object):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustok_core.draws import Draws
+from robustok_core.values.draws import Draws
 from robustok_quantizers.vq import VQ, VQConfig
 
 DRAWS = Draws.for_rows(3, 1)
@@ -44,7 +44,7 @@ def test_the_search_is_the_same_in_parts(monkeypatch):
     quantizer = make().eval()
     z = vectors(4, 9, 4)
     whole = quantizer.quantize(z).codes
-    monkeypatch.setattr("robustok_core.interfaces._SCORES_AT_ONCE", 16 * 5)
+    monkeypatch.setattr("robustok_core.kinds.nearest._SCORES_AT_ONCE", 16 * 5)
     assert torch.equal(quantizer.quantize(z).codes, whole)
     assert torch.equal(quantizer.nearest(z.reshape(-1, 4), 3)[:, 0], whole.flatten())
 

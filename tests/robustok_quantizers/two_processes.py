@@ -13,10 +13,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from robustok_core.distributed import all_gather_rows
-from robustok_core.draws import Draws
+from robustok_core.values.draws import Draws
 from robustok_quantizers.lfq import LFQ, LFQConfig
 from robustok_quantizers.vq import VQ, VQConfig
+from robustok_training.distributed import all_gather_rows
 
 MICRO_BATCHES = 2
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustok_core.errors import ProblemsError
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 from robustok_tokenizers.conv_vq import SMALL
 
 TINY = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robustok_core import LatentSpace, RobustokError
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 
 COMMON = {
     "down_block_types": ("DownEncoderBlock2D",) * 2,

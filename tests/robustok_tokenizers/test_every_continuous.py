@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustok_blocks.latent_fingerprint import latent_fingerprint
-from robustok_core.draws import Draws
-from robustok_core.interfaces import Tokenizer
-from robustok_core.latents import Latents
-from robustok_core.registry import load_registry
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.registry import load_registry
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import Latents
+from robustok_toolkit.latent_fingerprint import latent_fingerprint
 
 REGISTRY = load_registry()
 TOKENIZERS = {

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustok_core.draws import Draws
-from robustok_core.interfaces import Tokenizer
-from robustok_core.registry import load_registry
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.registry import load_registry
+from robustok_core.values.draws import Draws
 
 REGISTRY = load_registry()
 TOKENIZERS = {

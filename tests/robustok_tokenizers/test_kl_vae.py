@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robustok_core import LatentSpace, ProblemsError, Recipe, run
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 from robustok_tokenizers.conv_vq import SMALL
 from robustok_tokenizers.gaussian_posterior import GaussianPosterior, posterior_latents
 

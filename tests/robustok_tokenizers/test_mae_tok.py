@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robustok_core import LatentSpace, ProblemsError
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 
 TINY = {
     "use": "mae_tok",

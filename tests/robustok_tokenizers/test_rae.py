@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from robustok_core import LatentSpace, RobustokError
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 from robustok_tokenizers.latent_statistics import LatentStatistics
 
 TINY = {

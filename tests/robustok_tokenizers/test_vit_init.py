@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 
 IMAGE = {"image_size": 32, "patch_size": 8}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robustok_core import LatentSpace, ProblemsError
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 
 SMALL = {"width": 16, "depth": 2, "num_heads": 2}
 TINY = {"use": "vit_kl", "image_size": 16, "patch_size": 4, "latent_width": 4, "encoder": SMALL, "decoder": SMALL}

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from robustok_core.errors import ProblemsError, RobustokError
-from robustok_core.registry import load_registry
+from robustok_core.recipe.registry import load_registry
 
 TINY = {
     "use": "vit_vq",

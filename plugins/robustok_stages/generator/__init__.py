@@ -1,0 +1,1 @@
+"""Stages that train, sample and evaluate generators."""

@@ -1,0 +1,76 @@
+"""Stage `evaluate_generator`: how near the samples come to real images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen, validators
+
+from robustok_core.kinds.stage import Stage
+from robustok_core.runs.context import StageContext
+from robustok_core.values.spec import components
+from robustok_stages.generator.sample import known_samples
+from robustok_stages.generator.sample_evaluation import SampleEvaluation, check_metrics, check_reference, reference_size
+from robustok_toolkit.image_files import open_images
+
+
+@frozen(kw_only=True)
+class EvaluateGeneratorConfig:
+    """Options of `evaluate_generator`."""
+
+    metrics: dict[str, Any] = components(
+        "sample_metric",
+        doc="what to measure, by name",
+        default={
+            "gfd": {"use": "frechet"},
+            "inception_score": {"use": "inception_score"},
+            "precision_recall": {"use": "precision_recall"},
+            "kid": {"use": "kid"},
+        },
+    )
+    reference: str = field(
+        default="validation",
+        metadata={"doc": '"validation" or "train" images of [data], or a path: ADM\'s .npz, a folder of pictures'},
+    )
+    limit: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(2)),
+        metadata={"doc": "only so many images of the reference, class-balanced; all where left out"},
+    )
+    batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
+    workers: int = field(
+        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+    )
+
+
+class EvaluateGenerator(Stage):
+    """Measures the artifact "samples" against real images; float32, whatever the training's precision."""
+
+    Config = EvaluateGeneratorConfig
+    may_use = ("data",)
+    needs = ("samples",)
+
+    def __init__(self, config: EvaluateGeneratorConfig) -> None:
+        self.config = config
+
+    def check(self, context: StageContext) -> None:
+        """A reference by path is there, and it and the samples hold as many images as the metrics want."""
+        config = self.config
+        check_reference(context, config.reference, "reference")
+        there = reference_size(context, config.reference, config.limit)
+        check_metrics(context, config.metrics, known_samples(context), there, "metrics")
+
+    def run(self, context: StageContext) -> Mapping[str, float]:
+        """Every image is seen once by each network."""
+        images = open_images(context.inputs["samples"] / "samples.npz")
+        judge = SampleEvaluation(
+            context,
+            self.config.metrics,
+            reference=self.config.reference,
+            limit=self.config.limit,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+        )
+        judge.note(len(images))
+        return judge.compare(images, "samples")

@@ -1,0 +1,151 @@
+"""Samples judged against real images, once or again and again along a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from robustok_core.errors import RobustokError
+from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.sample_metric import ImageFeatures
+from robustok_core.runs.context import StageContext
+from robustok_core.values.spec import Spec
+from robustok_stages.fitting import check_each, located
+from robustok_toolkit.image_features import ExtractedFeatures, Networks, SharedFeatures, open_features, singular_note
+from robustok_toolkit.image_files import array_names, open_images, reference_moments
+
+#: Metrics and sample metrics that compare means and covariances.
+FRECHET_DISTANCES = ("frechet", "pfid", "noise_pfd")
+DATA_SPLITS = ("validation", "train")
+
+
+def check_reference(context: StageContext, reference: str, *keys: str) -> None:
+    """Refuses a reference that is not there, or a file that holds neither images nor statistics, before anything runs.
+
+    Args:
+        reference: the value of this stage's option `keys`.
+    """
+    if reference in DATA_SPLITS and context.spec("data") is None:
+        what = f"the reference {reference!r} is images of [data], which this recipe does not have"
+        raise located(context, RobustokError(what), *keys)
+    if reference not in DATA_SPLITS and not Path(reference).expanduser().exists():
+        what = f"{reference!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
+        raise located(context, RobustokError(what), *keys)
+    if reference not in DATA_SPLITS and (file := Path(reference).expanduser()).is_file():
+        try:
+            if reference_moments(file) is None:
+                open_images(file)
+        except RobustokError as error:
+            raise located(context, RobustokError(str(error)), *keys) from error
+
+
+def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
+    """How many images a reference holds that `check_reference` has let pass; 0 of statistics, None of a folder.
+
+    A folder is not counted: its pictures are looked at one by one, when they are needed.
+    """
+    if reference in DATA_SPLITS:
+        count = len(getattr(context.dataset(), reference))
+    elif (file := Path(reference).expanduser()).is_dir():
+        return None
+    else:
+        count = len(open_images(file)) if "arr_0" in array_names(file) else 0
+    return min(count, limit or count)
+
+
+def check_metrics(
+    context: StageContext, metrics: Mapping[str, Spec], num_samples: int | None, num_reference: int | None, *keys: str
+) -> None:
+    """Refuses sample metrics, the value of this stage's option `keys`, that want more images than there will be."""
+    built = {name: spec.build() for name, spec in metrics.items()}
+    checks = {name: partial(metric.check, num_samples, num_reference) for name, metric in built.items()}
+    check_each(context, checks, *keys)
+
+
+def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: Networks, count: int) -> None:
+    """Says before the work where `count` images are too few for the Fréchet distances among the metrics."""
+    distances = [spec for spec in metrics.values() if spec.name in FRECHET_DISTANCES]
+    for width in sorted({networks(spec.config.features).width for spec in distances}):
+        note = singular_note(count, width)
+        if note is not None:
+            context.say(f"{context.stage}: {note}")
+
+
+class SampleEvaluation:
+    """Sample metrics and a reference, whose images the networks see once however often samples are compared.
+
+    Args:
+        context: of the stage.
+        metrics: by name.
+        reference: a split of [data], or the path of a sample file, a folder or a file of statistics.
+        limit: only so many images of the reference.
+        batch_size, workers: for the images.
+        keys: of the stage's option that names the reference, for messages.
+    """
+
+    def __init__(
+        self,
+        context: StageContext,
+        metrics: Mapping[str, Spec],
+        *,
+        reference: str,
+        limit: int | None,
+        batch_size: int,
+        workers: int = 0,
+        keys: tuple[str, ...] = ("reference",),
+    ) -> None:
+        self._context, self._metrics = context, metrics
+        self._batch_size, self._workers = batch_size, workers
+        self._networks = SharedFeatures(context.device)
+        self._built = {name: spec.build() for name, spec in metrics.items()}
+        self._reference = self._open(reference, limit, keys)
+
+    def _open(self, reference: str, limit: int | None, keys: tuple[str, ...]) -> ImageFeatures:
+        context = self._context
+        if reference in DATA_SPLITS:
+            split: Images = getattr(context.dataset(), reference)
+            return ExtractedFeatures(
+                split,
+                name=f"{reference} images",
+                networks=self._networks,
+                device=context.device,
+                cache=context.cache,
+                batch_size=self._batch_size,
+                workers=self._workers,
+                limit=limit,
+                console=context.console,
+            )
+        try:
+            return open_features(
+                Path(reference).expanduser(),
+                networks=self._networks,
+                device=context.device,
+                cache=context.cache,
+                batch_size=self._batch_size,
+                workers=self._workers,
+                limit=limit,
+                console=context.console,
+            )
+        except RobustokError as error:
+            raise located(context, RobustokError(str(error)), *keys) from error
+
+    def note(self, count: int) -> None:
+        """Says before the work where `count` samples are too few."""
+        say_singular(self._context, self._metrics, self._networks, count)
+
+    def compare(self, images: Images, name: str) -> dict[str, float]:
+        """What all metrics find of samples."""
+        samples = ExtractedFeatures(
+            images,
+            name=name,
+            networks=self._networks,
+            device=self._context.device,
+            batch_size=self._batch_size,
+            workers=self._workers,
+            console=self._context.console,
+        )
+        results: dict[str, float] = {}
+        for metric in self._built.values():
+            results |= metric.compute(samples, self._reference)
+        return results

@@ -1,0 +1,103 @@
+"""Stage `train_generator`: trains a generator on a tokenizer's latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.stage import Stage
+from robustok_core.runs.components import save_component
+from robustok_core.runs.context import StageContext
+from robustok_core.runs.precision import Precision
+from robustok_stages.fitting import check_latents, check_sampling, check_training, rows_of, sketch_generator
+from robustok_stages.generator.sample_evaluation import check_metrics, check_reference, reference_size
+from robustok_stages.generator.training_evaluation import MeasureConfig, TrainingEvaluation
+from robustok_stages.generator.training_step import GeneratorTask, validation_loss
+from robustok_toolkit.latent_files import LatentRows
+from robustok_toolkit.latent_fingerprint import latent_fingerprint
+from robustok_training.optimizer import OptimizerConfig
+from robustok_training.trainer import Trainer, TrainingConfig
+
+
+@frozen(kw_only=True)
+class TrainGeneratorConfig(TrainingConfig):
+    """Options of `train_generator`; an epoch is a pass over the images, whatever the number of their views."""
+
+    optimizer: OptimizerConfig = field(factory=OptimizerConfig, metadata={"doc": "the generator's optimiser"})
+    precision: Precision | None = field(
+        default=None,
+        metadata={"doc": '"no" (float32), "bf16" or "auto" for this stage alone; the run\'s where left out'},
+    )
+    measure: MeasureConfig | None = field(
+        default=None,
+        metadata={
+            "doc": "table: sample metrics and validation loss along the training; none: neither. It changes no weight, "
+            "so a generator that is trained already is not trained again for it",
+            "result": False,
+        },
+    )
+
+
+class TrainGenerator(Stage):
+    """Trains [generator] on the artifact "latents" and leaves the artifact "generator"."""
+
+    Config = TrainGeneratorConfig
+    uses = ("generator",)
+    may_use = ("data",)
+    needs = ("latents", "tokenizer")
+    makes = ("generator",)
+
+    def __init__(self, config: TrainGeneratorConfig) -> None:
+        self.config = config
+
+    def check(self, context: StageContext) -> None:
+        """The generator fits the latent space, the batch the data and the processes, the sampler its options."""
+        check_latents(context)
+        sketch_generator(context)
+        rows = context.dataset().train if context.spec("data") is not None else rows_of(context, "latents")
+        if rows is not None:
+            check_training(context, self.config, self.config.optimizer, rows)
+        measure = self.config.measure
+        if measure is not None:
+            check_sampling(context, measure.guidance, measure.sampling, "measure")
+            check_reference(context, measure.reference, "measure", "reference")
+            there = reference_size(context, measure.reference, measure.limit)
+            check_metrics(context, measure.metrics, measure.num_samples, there, "measure", "metrics")
+
+    def run(self, context: StageContext) -> Mapping[str, float]:
+        """Trains, writes the artifact, returns what came out."""
+        tokenizer = context.load("tokenizer")
+        fingerprint = latent_fingerprint(tokenizer)
+        rows = LatentRows(context.inputs["latents"], "train", tokenizer=fingerprint)
+        held_out = LatentRows(context.inputs["latents"], "validation", tokenizer=fingerprint)
+        generator: Generator = context.build("generator", rows.space, rows.num_classes)
+        if rows.mean is not None and rows.std is not None:
+            generator.observe(rows.mean, rows.std)
+        measure, judge = self.config.measure, None
+        if measure is not None:
+            judge = TrainingEvaluation(context, measure, tokenizer, held_out, self.config.batch_size)
+        task = GeneratorTask(generator, self.config.optimizer, judge, self.config.precision)
+        every = 0.0 if measure is None else measure.every
+        trainer = Trainer(context, task, rows, self.config, measure_every=every)
+        trainer.run()
+        kept: Any = trainer.kept().eval()
+        with context.making("generator") as folder:
+            if folder is not None:
+                save_component(
+                    folder,
+                    "generator",
+                    context.recipe.tables["generator"].table(),
+                    kept,
+                    fingerprint=context.fingerprint,
+                    run=context.recipe.run.name,
+                    tokenizer=fingerprint,
+                    class_names=list(rows.class_names),
+                )
+        return {
+            "parameters": float(sum(p.numel() for p in generator.parameters() if p.requires_grad)),
+            "steps": float(trainer.total),
+            "validation_loss": validation_loss(context, kept, held_out, self.config.batch_size),
+        }

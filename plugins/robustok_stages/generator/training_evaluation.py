@@ -1,0 +1,103 @@
+"""What is measured while a generator trains: curves of two runs that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from attrs import field, frozen, validators
+
+from robustok_core.kinds.dataset import Rows
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.runs.context import StageContext
+from robustok_core.values.draws import Draws, derive_seed
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.spec import components
+from robustok_stages.fitting import read_sampling
+from robustok_stages.generator.sample_evaluation import SampleEvaluation
+from robustok_stages.generator.training_step import validation_loss
+from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
+from robustok_toolkit.image_features import gather_shares
+from robustok_training.distributed import rank, world_size
+
+
+@frozen(kw_only=True)
+class MeasureConfig:
+    """What is measured while a generator trains, so that the curves of two runs can be compared."""
+
+    every: float = field(
+        default=1.0, validator=validators.gt(0.0), metadata={"doc": "epochs between measurements, the last excepted"}
+    )
+    num_samples: int = field(
+        default=1000, validator=validators.ge(2), metadata={"doc": "samples, of all classes in turn"}
+    )
+    guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: guidance of the samples"})
+    sampling: dict[str, Any] = field(factory=dict, metadata={"doc": "table: options of the generator's sampler"})
+    metrics: dict[str, Any] = components(
+        "sample_metric", doc="what to measure, by name", default={"gfd": {"use": "frechet"}}
+    )
+    reference: str = field(
+        default="validation",
+        metadata={"doc": '"validation" or "train" images of [data], or a path: ADM\'s .npz, a folder of pictures'},
+    )
+    limit: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(2)),
+        metadata={"doc": "only so many images of the reference, class-balanced; all where left out"},
+    )
+    batch_size: int = field(
+        default=100, validator=validators.ge(1), metadata={"doc": "samples at once on each process"}
+    )
+
+
+class TrainingEvaluation:
+    """Samples with the generator that would be kept, decodes, compares; the noise is the same every time.
+
+    Args:
+        context: of the stage. config: what is measured.
+        tokenizer: decodes the samples. held_out: latents of the validation split.
+        batch_size: for the validation loss.
+    """
+
+    def __init__(
+        self, context: StageContext, config: MeasureConfig, tokenizer: Tokenizer, held_out: Rows, batch_size: int
+    ) -> None:
+        self._context, self._config, self._tokenizer = context, config, tokenizer
+        self._held_out, self._batch_size = held_out, batch_size
+        self._judge = SampleEvaluation(
+            context,
+            config.metrics,
+            reference=config.reference,
+            limit=config.limit,
+            batch_size=config.batch_size,
+            keys=("measure", "reference"),
+        )
+        self._judge.note(config.num_samples)
+
+    def __call__(self, generator: Generator) -> Mapping[str, float]:
+        """The validation loss and what the sample metrics find."""
+        loss = validation_loss(self._context, generator, self._held_out, self._batch_size)
+        return {"validation_loss": loss, **self._judge.compare(self._samples(generator), "samples")}
+
+    def _samples(self, generator: Generator) -> ImagesInMemory:
+        """All samples, of which each process draws its share."""
+        count, config = self._config.num_samples, self._config
+        shares = torch.arange(count).tensor_split(world_size())
+        own = shares[rank()]
+        labels = labels_of(range(generator.num_classes), torch.arange(count))
+        precision: Literal["no", "bf16"] = "bf16" if self._context.accelerator.mixed_precision == "bf16" else "no"
+        latents = generate(
+            generator,
+            labels[own],
+            Draws(seed=derive_seed(self._context.seed, "measure"), indices=own, total=count),
+            guidance=config.guidance,
+            sampling=read_sampling(self._context, type(generator), config.sampling, "measure", "sampling"),
+            batch_size=config.batch_size,
+            precision=precision,
+        )
+        size = self._tokenizer.image_size
+        pixels = [draw(self._tokenizer, some).cpu() for some in latents]
+        held = torch.cat(pixels) if pixels else torch.empty(0, 3, size, size, dtype=torch.uint8)
+        return ImagesInMemory(gather_shares(held, [len(share) for share in shares]), labels)

@@ -1,0 +1,99 @@
+"""A step of a generator's training, and what is measured along it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from robustok_core.kinds.dataset import Rows
+from robustok_core.kinds.generator import Generator
+from robustok_core.runs.context import StageContext
+from robustok_core.runs.precision import Precision, autocast
+from robustok_core.values.batches import LatentBatch
+from robustok_core.values.draws import Draws, derive_seed
+from robustok_training.distributed import all_sum, rank, world_size
+from robustok_training.optimizer import OptimizerConfig
+from robustok_training.trainer import Task, TrainedModule
+
+
+class GeneratorStep(nn.Module):
+    """The generator's turn.
+
+    Args:
+        generator: what is trained.
+        precision: of this turn; the run's where None.
+    """
+
+    def __init__(self, generator: Generator, precision: Precision | None = None) -> None:
+        super().__init__()
+        self.generator = generator
+        self._precision = precision
+
+    def forward(self, batch: LatentBatch, draws: Draws, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of the generator's losses, and each of them."""
+        with autocast(self._precision, batch.labels.device):
+            losses = self.generator.loss(batch.latents, batch.labels, draws=draws, progress=progress)
+        return torch.stack(list(losses.values())).sum(), {f"loss/{name}": value for name, value in losses.items()}
+
+
+class GeneratorTask(Task):
+    """A generator's training as the engine sees it.
+
+    Args:
+        generator: what is trained. optimizer: how.
+        judge: what is logged of the generator to be kept, in eval mode and without gradients.
+        precision: of the training steps; the run's where None.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        optimizer: OptimizerConfig,
+        judge: Callable[[Generator], Mapping[str, float]] | None = None,
+        precision: Precision | None = None,
+    ) -> None:
+        self.averaged = generator
+        self.modules = {"generator": generator}
+        not_decayed = [f"generator.{name}" for name in generator.not_decayed]
+        step = GeneratorStep(generator, precision)
+        self.trained_modules = [
+            TrainedModule(name="generator", module=step, optimizer=optimizer, not_decayed=not_decayed)
+        ]
+        self._judge = judge
+
+    def after_step(self, draws: Draws) -> None:
+        """Nothing: a generator changes by its gradients alone."""
+
+    def measure(self, kept: nn.Module) -> Mapping[str, float]:
+        """What the judge finds."""
+        if self._judge is None or not isinstance(kept, Generator):
+            return {}
+        modes = {module: module.training for module in kept.modules()}
+        try:
+            with torch.no_grad():
+                return self._judge(kept.eval())
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+
+@torch.no_grad()
+def validation_loss(context: StageContext, generator: Generator, rows: Rows, batch_size: int) -> float:
+    """The mean loss over a split, with the same draws every time; the generator is in eval mode.
+
+    It is the loss at the end of the training (progress 1), so that those of a curve are of one objective.
+    """
+    own = torch.arange(len(rows) * rank() // world_size(), len(rows) * (rank() + 1) // world_size())
+    total = torch.zeros(2, device=context.device)
+    for some in own.split(batch_size) if len(own) else ():
+        batch = rows.load(some.tolist()).to(context.device)
+        draws = Draws(seed=derive_seed(context.seed, "validation"), indices=some.to(context.device), total=len(rows))
+        with context.accelerator.autocast():
+            losses = generator.loss(batch.latents, batch.labels, draws=draws, progress=1.0)  # type: ignore[attr-defined]
+        total += torch.stack(
+            [torch.stack(list(losses.values())).sum().float() * len(some), total.new_tensor(len(some))]
+        )
+    summed, count = all_sum(total).tolist()
+    return summed / count

@@ -1,0 +1,1 @@
+"""Stages that adapt decoders to generators."""

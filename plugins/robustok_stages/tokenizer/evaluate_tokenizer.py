@@ -1,0 +1,107 @@
+"""Stage `evaluate_tokenizer`: reconstruction, robustness and use of the codebook, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from attrs import field, frozen, validators
+
+from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.stage import Stage
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.runs.context import StageContext
+from robustok_core.values.draws import Draws
+from robustok_core.values.images import to_uint8
+from robustok_core.values.spec import components
+from robustok_stages.fitting import check_size, check_tokenizer
+from robustok_stages.generator.sample_evaluation import say_singular
+from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics, measure_tokenizer
+from robustok_toolkit.image_features import SharedFeatures
+from robustok_toolkit.pictures import save_rows
+
+
+@frozen(kw_only=True)
+class EvaluateTokenizerConfig:
+    """Options of `evaluate_tokenizer`."""
+
+    metrics: dict[str, Any] = components(
+        "metric",
+        doc="what to measure, by name",
+        default={
+            "psnr": {"use": "psnr"},
+            "ssim": {"use": "ssim"},
+            "rfd": {"use": "frechet"},
+            "pfd": {"use": "pfid"},
+            "usage": {"use": "codebook_usage"},
+        },
+    )
+    limit: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(2)),
+        metadata={"doc": "only the first images of the validation split; all where left out"},
+    )
+    batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
+    workers: int = field(
+        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+    )
+    pictures: int = field(
+        default=16,
+        validator=validators.ge(0),
+        metadata={"doc": "columns of the picture of reconstructions, 0 for none"},
+    )
+
+
+class EvaluateTokenizer(Stage):
+    """Measures the artifact "tokenizer" on the validation images; float32, whatever the training's precision."""
+
+    Config = EvaluateTokenizerConfig
+    uses = ("data",)
+    needs = ("tokenizer",)
+    makes = ("tokenizer_pictures",)
+
+    def __init__(self, config: EvaluateTokenizerConfig) -> None:
+        self.config = config
+
+    def check(self, context: StageContext) -> None:
+        """Sizes fit, where the tokenizer is of this recipe, and the metrics its latent space, where it is known."""
+        if "tokenizer" not in context.recipe.load and context.spec("tokenizer") is not None:
+            check_tokenizer(context)
+        check_tokenizer_metrics(context, self.config.metrics, "metrics")
+
+    @torch.no_grad()
+    def run(self, context: StageContext) -> Mapping[str, float]:
+        """One pass over the validation images for all metrics."""
+        tokenizer: Any = context.load("tokenizer")
+        check_size(tokenizer, context)
+        networks, images = SharedFeatures(context.device), context.dataset().validation
+        say_singular(context, self.config.metrics, networks, min(len(images), self.config.limit or len(images)))
+        results = measure_tokenizer(
+            context,
+            tokenizer,
+            self.config.metrics,
+            networks=networks,
+            limit=self.config.limit,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+        )
+        with context.making("tokenizer_pictures") as folder:
+            if folder is not None and self.config.pictures:
+                self._draw(context, tokenizer, images, folder / "reconstructions.png")
+        return results
+
+    def _draw(self, context: StageContext, tokenizer: Tokenizer, images: Images, file: Any) -> None:
+        """Rows: inputs, reconstructions, reconstructions from perturbed codes."""
+        batch = images.load(list(range(min(self.config.pictures, len(images))))).to(context.device)
+        latents = tokenizer.encode(batch.images)
+        rows = {"input": batch.images, "reconstruction": tokenizer.decode(latents)}
+        if tokenizer.space.codebook_size is not None:
+            delta = max(2, round(0.017 * tokenizer.space.codebook_size))  # the middle delta of pFID
+            table = {"use": "top_delta", "beta": 1.0, "alpha": 0.7, "delta": delta}
+            draws = Draws(seed=context.seed, indices=batch.indices, total=len(batch))
+            perturbed, _ = context.registry.build("perturbation", table).perturb(
+                latents, tokenizer.quantizer, draws=draws.child("picture"), progress=0.0
+            )
+            rows[f"70 % of the tokens perturbed, delta {delta}"] = tokenizer.decode(perturbed)
+        save_rows(file, {name: to_uint8(row) for name, row in rows.items()})

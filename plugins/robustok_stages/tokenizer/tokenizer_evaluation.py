@@ -1,0 +1,106 @@
+"""One pass of a tokenizer over the validation images, for all metrics at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+
+from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.runs.context import StageContext
+from robustok_core.values.draws import Draws
+from robustok_core.values.images import from_uint8, to_uint8
+from robustok_core.values.spec import Spec
+from robustok_stages.fitting import check_each, known_space
+from robustok_toolkit.image_features import SharedFeatures
+from robustok_training.batches import evaluation_batches
+from robustok_training.distributed import all_sum, rank, world_size
+from robustok_training.progress import StepProgress
+
+
+def check_tokenizer_metrics(context: StageContext, metrics: Mapping[str, Spec], *keys: str) -> None:
+    """Refuses metrics, the value of this stage's option `keys`, that do not fit the tokenizer's latent space.
+
+    What is not known before anything runs is left to the pass.
+    """
+    space = known_space(context)
+    if space is not None:
+        built: dict[str, Metric] = {name: spec.build() for name, spec in metrics.items()}
+        check_each(context, {name: partial(metric.check, space) for name, metric in built.items()}, *keys)
+
+
+def started_metrics(
+    context: StageContext,
+    tokenizer: Tokenizer,
+    metrics: Mapping[str, Spec],
+    *,
+    networks: SharedFeatures,
+    limit: int | None,
+) -> list[Metric]:
+    """Metrics at the beginning of a pass; arguments and what they raise: as of `measure_tokenizer`."""
+    images = context.dataset().validation
+    shared = EvaluationContext(
+        tokenizer=tokenizer,
+        source=images.fingerprint,
+        num_images=min(len(images), limit or len(images)),
+        cache=context.cache,
+        share_features=networks,
+        device=context.device,
+    )
+    built: list[Metric] = [spec.build() for spec in metrics.values()]
+    for metric in built:
+        metric.start(shared)
+    return built
+
+
+@torch.no_grad()
+def measure_tokenizer(
+    context: StageContext,
+    tokenizer: Tokenizer,
+    metrics: Mapping[str, Spec],
+    *,
+    networks: SharedFeatures,
+    limit: int | None,
+    batch_size: int,
+    workers: int,
+) -> dict[str, float]:
+    """The results of all metrics by name.
+
+    Args:
+        context: of the stage; its seed draws the perturbations, the same for every tokenizer.
+        tokenizer: in eval mode. metrics: by name. networks: shared with whatever else the stage measures.
+        limit: only the first images of `class_balanced_order`. batch_size: images at once on each process.
+        workers: processes that load images.
+
+    Raises:
+        RobustokError: a metric does not fit the tokenizer, or its network cannot be had.
+    """
+    images = context.dataset().validation
+    count = min(len(images), limit or len(images))
+    built = started_metrics(context, tokenizer, metrics, networks=networks, limit=limit)
+    batches = evaluation_batches(
+        images, batch_size=batch_size, rank=rank(), world=world_size(), limit=limit, workers=workers
+    )
+    done = 0
+    with StepProgress(context.console, context.stage, count) as progress:
+        for loaded in batches:
+            batch = loaded.to(context.device)
+            latents = tokenizer.encode(batch.images)
+            step = Evaluation(
+                batch=batch,
+                latents=latents,
+                images=from_uint8(to_uint8(tokenizer.decode(latents))),
+                tokenizer=tokenizer,
+                draws=Draws(seed=context.seed, indices=batch.indices, total=len(images)),
+            )
+            for metric in built:
+                metric.update(step)
+            done += len(batch) * world_size()
+            progress.update(min(done, count), {"images": min(done, count)})
+    results: dict[str, float] = {}
+    for metric in built:
+        metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
+        results |= metric.compute()
+    return results

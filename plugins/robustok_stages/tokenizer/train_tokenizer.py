@@ -1,0 +1,106 @@
+"""Stage `train_tokenizer`: main training of a tokenizer, with or without perturbation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from robustok_core.errors import RobustokError
+from robustok_core.kinds.stage import Stage
+from robustok_core.runs.components import save_component
+from robustok_core.runs.context import StageContext
+from robustok_core.runs.files import write_tensors
+from robustok_core.runs.weights import prefixed
+from robustok_core.values.draws import seeded
+from robustok_core.values.spec import components
+from robustok_stages.fitting import check_tokenizer, check_training
+from robustok_stages.tokenizer.training_step import TokenizerTask
+from robustok_training.optimizer import OptimizerConfig
+from robustok_training.trainer import Trainer, TrainingConfig, learned_state
+
+
+@frozen(kw_only=True)
+class TrainTokenizerConfig(TrainingConfig):
+    """Options of `train_tokenizer`."""
+
+    optimizer: OptimizerConfig = field(factory=OptimizerConfig, metadata={"doc": "the tokenizer's optimiser"})
+    losses: dict[str, Any] = components(
+        "loss", doc="the terms of the loss, by name", default={"reconstruction": {"use": "reconstruction"}}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if not self.losses:
+            raise ValueError("losses: there is no term, so there is nothing to train for (left out: reconstruction)")
+
+
+class TrainTokenizer(Stage):
+    """Trains [tokenizer] on [data] with [perturbation] and leaves the artifact "tokenizer".
+
+    The artifact's folder also holds the discriminators and their optimiser states
+    (opponents.safetensors), which post-training goes on with.
+    """
+
+    Config = TrainTokenizerConfig
+    uses = ("data", "tokenizer")
+    may_use = ("perturbation",)
+    makes = ("tokenizer",)
+
+    def __init__(self, config: TrainTokenizerConfig) -> None:
+        self.config = config
+
+    def check(self, context: StageContext) -> None:
+        """Sizes, latent space against perturbation, batch size against data and processes."""
+        tokenizer = check_tokenizer(context)
+        perturbation = context.spec("perturbation")
+        if perturbation is not None:
+            try:
+                perturbation.build().check(tokenizer.space, self.config.batch_size)
+            except RobustokError as error:
+                place = context.recipe.source.place(("perturbation",))
+                raise RobustokError(error.what, where=f"{place}: [perturbation]", hint=error.hint) from error
+        with torch.device("meta"):
+            for spec in self.config.losses.values():
+                spec.build().prepare(tokenizer)
+        check_training(context, self.config, self.config.optimizer, context.dataset().train)
+
+    def run(self, context: StageContext) -> Mapping[str, float]:
+        """Trains, writes the artifact, returns the cost."""
+        tokenizer = context.build("tokenizer")
+        losses = {}
+        for name, spec in self.config.losses.items():
+            with seeded(context.seed, "init", name):
+                losses[name] = spec.build()
+                losses[name].prepare(tokenizer)
+        perturbation = context.spec("perturbation")
+        task = TokenizerTask(
+            tokenizer, None if perturbation is None else perturbation.build(), losses, self.config.optimizer
+        )
+        trainer = Trainer(context, task, context.dataset().train, self.config)
+        trainer.run()
+        self._keep(context, task, trainer)
+        parameters = sum(p.numel() for p in tokenizer.parameters() if p.requires_grad)
+        return {"parameters": float(parameters), "steps": float(trainer.total)}
+
+    def _keep(self, context: StageContext, task: TokenizerTask, trainer: Trainer) -> None:
+        spec = context.recipe.tables["tokenizer"]
+        opponents: dict[str, Tensor] = {}
+        for name, opponent in task.opponents.items():
+            opponents |= prefixed(learned_state(opponent), f"module/{name}/")
+            opponents |= prefixed(trainer.optimizer_state(f"{name}_opponent"), f"optimizer/{name}/")
+        with context.making("tokenizer") as folder:
+            if folder is None:
+                return
+            save_component(
+                folder,
+                "tokenizer",
+                spec.table(),
+                trainer.kept(),
+                fingerprint=context.fingerprint,
+                run=context.recipe.run.name,
+            )
+            if opponents:
+                write_tensors(folder / "opponents.safetensors", opponents)

@@ -1,0 +1,1 @@
+"""What stages, metrics and commands share; a library, no plugin."""

@@ -1,0 +1,302 @@
+"""Sets of images as feature networks see them: what sample metrics compare."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch import Tensor
+
+from robustok_blocks.full_precision import full_precision
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.features import Features
+from robustok_core.kinds.sample_metric import ImageFeatures
+from robustok_core.runs.files import read_tensors
+from robustok_core.values.spec import Spec
+from robustok_toolkit.image_files import array_names, open_images, reference_moments
+from robustok_toolkit.shared_cache import communication_device, found_by_all, write_whole
+from robustok_training.batches import evaluation_batches
+from robustok_training.distributed import rank, world_size
+from robustok_training.progress import StepProgress
+
+#: Returns one network for equal configurations.
+Networks = Callable[[Spec], Features]
+
+_ROWS_AT_ONCE = 4096
+
+
+class SharedFeatures:
+    """Gives one network to all metrics that ask for the same one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._built: dict[str, Features] = {}
+
+    def __call__(self, spec: Spec) -> Features:
+        """The network of a configuration, built at the first call."""
+        key = repr(spec.table())
+        if key not in self._built:
+            self._built[key] = spec.build().to(self._device)
+        return self._built[key]
+
+
+class KnownNetworkFeatures(ImageFeatures):
+    """A population that can say which network saw it.
+
+    Attributes:
+        networks: gives the network of a configuration.
+    """
+
+    networks: Networks
+
+
+def network_of(network: Spec, population: ImageFeatures) -> Features:
+    """The network that a population was seen by: its name, width and device.
+
+    It is built anew for a population that cannot say.
+    """
+    return population.networks(network) if isinstance(population, KnownNetworkFeatures) else network.build()
+
+
+def singular_note(count: int, width: int) -> str | None:
+    """What to tell the user where `count` images are too few for `width` features, None where they are not."""
+    if count > width:
+        return None
+    return (
+        f"{count} images are fewer than it takes for {width} features: the covariance is singular, and the Fréchet "
+        "distance is dominated by its bias; it compares sets of this many images only"
+    )
+
+
+def sorted_note(population: ImageFeatures) -> str | None:
+    """What to tell the user where samples are known to be sorted by class, None elsewhere."""
+    if not isinstance(population, ExtractedFeatures):
+        return None
+    labels = population.images.labels
+    num_classes = len(labels.unique())
+    if num_classes in (1, len(labels)) or bool((labels.diff() < 0).any()):
+        return None
+    return (
+        "these samples are sorted by class: an Inception Score in file order sees few classes at a time and is low "
+        "for that alone (shuffle = true of inception_score mends it)"
+    )
+
+
+class ExtractedFeatures(KnownNetworkFeatures):
+    """Images, of which each network sees each once, whatever is asked how often.
+
+    In a run of several processes each extracts its share, and all hold the features of all; so all of
+    them must ask for the same things in the same order.
+
+    Args:
+        images: seen in their order, without augmentation.
+        name: for messages.
+        networks: gives the network of a configuration, on `device`: a `SharedFeatures`.
+        cache: folder where features and moments are kept by content, for a reference that other runs meet again.
+        device: where the networks compute.
+        batch_size: images at once on each process.
+        workers: processes that load images.
+        limit: only the first images of `class_balanced_order`.
+        console: where progress is shown.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        name: str,
+        networks: Networks,
+        device: torch.device,
+        cache: Path | None = None,
+        batch_size: int = 100,
+        workers: int = 0,
+        limit: int | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.images, self.name, self.networks = images, name, networks
+        self._cache, self._device, self._console = cache, device, console
+        self._batch_size, self._workers, self._limit = batch_size, workers, limit
+        self._held: dict[tuple[str, str], Mapping[str, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return min(len(self.images), self._limit or len(self.images))
+
+    def features(self, network: Spec) -> Tensor:
+        return self._once("features", network, lambda: {"features": self._extracted(network)})["features"]
+
+    def logits(self, network: Spec) -> Tensor:
+        net = self.networks(network)
+        if net.num_logits == 0:
+            raise RobustokError(f"the features {net.name!r} have no classifier, and class scores are asked for")
+        with torch.no_grad(), full_precision(self._device):
+            parts = self.features(network).split(_ROWS_AT_ONCE)
+            return torch.cat([net.logits(part.to(self._device)).float().cpu() for part in parts])
+
+    def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
+        if len(self) < 2:
+            raise RobustokError(f"moments need two images or more, found {len(self)}", where=self.name)
+        held = self._once("moments", network, lambda: _moments(self.features(network)))
+        return held["mean"], held["covariance"]
+
+    def _once(self, what: str, network: Spec, compute: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """What was computed before in this process, or by any run that left it in the cache; else computes it."""
+        key = (what, repr(network.table()))
+        if key not in self._held:
+            file = self._cache_file(what, self.networks(network))
+            if found_by_all(file):
+                assert file is not None
+                self._held[key] = read_tensors(file)
+            else:
+                self._held[key] = compute()
+                if file is not None and rank() == 0 and not file.is_file():
+                    write_whole(file, self._held[key])
+        return self._held[key]
+
+    def _cache_file(self, what: str, net: Features) -> Path | None:
+        if self._cache is None:
+            return None
+        content = ("float32", self.images.fingerprint, len(self), net.fingerprint)
+        key = hashlib.sha256(repr(content).encode()).hexdigest()[:24]
+        return self._cache / f"{what}_{net.name}_{len(self)}_{key}.safetensors"
+
+    @torch.no_grad()
+    def _extracted(self, network: Spec) -> Tensor:
+        net, world = self.networks(network), world_size()
+        batches = evaluation_batches(
+            self.images,
+            batch_size=self._batch_size,
+            rank=rank(),
+            world=world,
+            limit=self._limit,
+            workers=self._workers,
+        )
+        ends = [len(self) * process // world for process in range(world + 1)]  # as evaluation_batches cuts
+        own = torch.empty(ends[rank() + 1] - ends[rank()], net.width)
+        done = 0
+        with StepProgress(self._console, f"{self.name} in {net.name}", len(own)) as progress:
+            for batch in batches:
+                with full_precision(self._device):
+                    seen = net(batch.images.to(self._device))
+                own[done : done + len(batch)] = seen.float().cpu()
+                done += len(batch)
+                progress.update(done)
+        whole = gather_shares(own, [after - before for before, after in pairwise(ends)])
+        if not bool(whole.isfinite().all()):
+            raise RunError(f"the features {net.name!r} of these images hold NaN or infinity", where=self.name)
+        return whole
+
+
+class PublishedFeatures(KnownNetworkFeatures):
+    """A published reference: mu and sigma of Inception features of many images, and some images or none.
+
+    `moments` are mu and sigma, and exist for the published Inception alone; `features` are of the images. The two
+    differ on purpose: ADM's reference has the statistics of all of ImageNet and 10,000 of its images.
+
+    Args:
+        mean: mu (F,) float64. covariance: sigma (F, F) float64.
+        images: or None, where there are only statistics.
+        name: for messages.
+        networks: gives the network of a configuration.
+    """
+
+    def __init__(
+        self, mean: Tensor, covariance: Tensor, images: ExtractedFeatures | None, *, name: str, networks: Networks
+    ) -> None:
+        self.name, self.networks = name, networks
+        self._mean, self._covariance, self._images = mean, covariance, images
+
+    def __len__(self) -> int:
+        return 0 if self._images is None else len(self._images)
+
+    def features(self, network: Spec) -> Tensor:
+        return self._some_images().features(network)
+
+    def logits(self, network: Spec) -> Tensor:
+        return self._some_images().logits(network)
+
+    def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
+        net = self.networks(network)
+        if net.name != "inception":
+            hint = "use the features inception, or a reference of images alone"
+            what = f"mu and sigma are of the published Inception's features, not of {net.name!r}"
+            raise RobustokError(what, where=self.name, hint=hint)
+        if len(self._mean) != net.width:
+            raise RobustokError(
+                f"mu has {len(self._mean)} numbers, where {net.name} has {net.width} features", where=self.name
+            )
+        return self._mean, self._covariance
+
+    def _some_images(self) -> ExtractedFeatures:
+        if self._images is None:
+            hint = "precision, recall and the kernel distance need a reference with images"
+            raise RobustokError("this reference holds statistics and no images", where=self.name, hint=hint)
+        return self._images
+
+
+def open_features(
+    path: Path,
+    *,
+    networks: Networks,
+    device: torch.device,
+    cache: Path | None = None,
+    batch_size: int = 100,
+    workers: int = 0,
+    limit: int | None = None,
+    console: Console | None = None,
+) -> ExtractedFeatures | PublishedFeatures:
+    """The population of a folder of pictures, a sample file, or a reference file with mu and sigma.
+
+    Args:
+        path: named in messages. The others: as of `ExtractedFeatures`.
+
+    Raises:
+        RobustokError: it is missing or damaged, or holds neither images nor statistics.
+    """
+    moments = None if path.is_dir() else reference_moments(path)
+    images = None
+    if moments is None or "arr_0" in array_names(path):
+        images = ExtractedFeatures(
+            open_images(path),
+            name=str(path),
+            networks=networks,
+            device=device,
+            cache=cache,
+            batch_size=batch_size,
+            workers=workers,
+            limit=limit,
+            console=console,
+        )
+    if moments is None:
+        assert images is not None
+        return images
+    return PublishedFeatures(*moments, images, name=str(path), networks=networks)
+
+
+def gather_shares(own: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(sum of sizes, ...) on the CPU: the rows of all processes in order, of which each has sizes[rank]."""
+    if world_size() == 1:
+        return own.cpu()
+    device, parts = communication_device(), []
+    for process, size in enumerate(sizes):
+        part = own.to(device) if process == rank() else own.new_empty((size, *own.shape[1:]), device=device)
+        dist.broadcast(part.contiguous(), src=process)
+        parts.append(part.cpu())
+    return torch.cat(parts)
+
+
+def _moments(features: Tensor) -> dict[str, Tensor]:
+    """Mean and covariance (divided by n - 1) of features (n, F), in float64."""
+    mean = torch.zeros(features.shape[1], dtype=torch.float64)
+    for part in features.split(_ROWS_AT_ONCE):
+        mean += part.double().sum(0) / len(features)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in features.split(_ROWS_AT_ONCE):
+        apart = part.double() - mean
+        covariance.addmm_(apart.T, apart)
+    return {"mean": mean, "covariance": covariance / (len(features) - 1)}

@@ -1,0 +1,48 @@
+"""Metrics that are a mean over images of a number that each image has for itself."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from robustok_blocks.full_precision import sums_device
+from robustok_core.errors import RunError
+from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
+
+
+class MeanOfImages(Metric):
+    """Sums `per_image` in float64; the result is called `name`."""
+
+    name: ClassVar[str]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def per_image(self, step: Evaluation) -> Tensor:
+        """(B,) one number an image."""
+
+    def start(self, context: EvaluationContext) -> None:
+        device = sums_device(context.device)
+        self.total = torch.zeros((), dtype=torch.float64, device=device)
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+
+    def update(self, step: Evaluation) -> None:
+        values = self.per_image(step)
+        self.total += values.to(self.total.device, torch.float64).sum()
+        self.count += len(values)
+
+    def state(self) -> Mapping[str, Tensor]:
+        return {"total": self.total, "count": self.count}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.total, self.count = state["total"], state["count"]
+
+    def compute(self) -> Mapping[str, float]:
+        if self.count.item() == 0:
+            raise RunError(f"{self.name} is a mean over images, and there were none")
+        return {self.name: (self.total / self.count).item()}

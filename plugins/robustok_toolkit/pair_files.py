@@ -1,0 +1,102 @@
+"""The artifact "pairs": latents that a generator made of real images, beside the places of these images.
+
+It is laid out as the artifact "latents" is, with a split for each sigma, and `rows.npy`: the place of each
+image in the training split. Latents, not pictures: a frozen encoder makes the same ones of a picture every time,
+so what the decoder reads takes 512 bytes for 256 codes, or 16 KiB for MAETok's 128 vectors of 32 numbers,
+instead of a PNG's hundred thousand bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from attrs import frozen
+
+from robustok_core.errors import RobustokError
+from robustok_core.kinds.dataset import Images, Rows
+from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.values.batches import ImageBatch
+from robustok_core.values.draws import Draws
+from robustok_core.values.latents import Latents
+from robustok_toolkit.latent_files import LatentRows, read_index
+
+ROWS = "rows.npy"
+
+
+@frozen(kw_only=True, eq=False)
+class PairBatch(ImageBatch):
+    """Real images, and the `latents` from which they are to be drawn."""
+
+    latents: Latents
+
+
+def split_of(sigma: float) -> str:
+    """What the split of a sigma is called."""
+    return f"sigma{sigma:g}"
+
+
+def sigmas_of(folder: Path) -> list[float]:
+    """The sigmas of an artifact, in the order in which they were made.
+
+    Raises:
+        RobustokError: it holds no pairs.
+    """
+    splits = read_index(folder)["splits"]
+    if not all(name.startswith("sigma") for name in splits):
+        raise RobustokError("these are no pairs", where=str(folder), hint="the stage `make_pairs` makes them")
+    return [float(name.removeprefix("sigma")) for name in splits]
+
+
+class PairRows(Rows):
+    """The pairs of one sigma.
+
+    Args:
+        folder: of the artifact.
+        sigma: one of `sigmas_of`.
+        images: the training split that the pairs were made of.
+        tokenizer: the latent fingerprint of the tokenizer.
+
+    Raises:
+        RobustokError: the pairs are of other images, another tokenizer or other sigmas, or damaged.
+    """
+
+    def __init__(self, folder: Path, sigma: float, images: Images, *, tokenizer: str) -> None:
+        made = sigmas_of(folder)
+        if sigma not in made:
+            what = f"there are no pairs of sigma {sigma:g}; there are of {', '.join(f'{one:g}' for one in made)}"
+            raise RobustokError(what, where=str(folder), hint="make them with the stage `make_pairs`")
+        if read_index(folder)["data"]["train"] != images.fingerprint:
+            what = "these pairs were made of other images than the training images of [data]"
+            raise RobustokError(what, where=str(folder), hint="use the [data] of the run that made them")
+        self._latents = LatentRows(folder, split_of(sigma), tokenizer=tokenizer)
+        self._rows = _read_rows(folder / ROWS, len(self._latents), len(images))
+        self._images = images
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self._latents.labels
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of([self._latents.fingerprint, self._images.fingerprint])
+
+    def load(self, indices: Sequence[int], draws: Draws | None = None) -> PairBatch:
+        """The pairs at `indices`; the images are not augmented, for the latents would not know of it."""
+        pairs = self._latents.load(indices)
+        images = self._images.load(self._rows[pairs.indices].tolist())
+        return PairBatch(images=images.images, labels=pairs.labels, indices=pairs.indices, latents=pairs.latents)
+
+
+def _read_rows(file: Path, count: int, images: int) -> torch.Tensor:
+    """(count,) int64 in [0, images)."""
+    try:
+        rows = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RobustokError(f"the images of the pairs cannot be read: {error}", where=str(file)) from error
+    if rows.shape != (count,) or rows.dtype != np.int64 or rows.min() < 0 or rows.max() >= images:
+        what = f"expected the places of {count} images among {images}, found {rows.dtype} {rows.shape}"
+        raise RobustokError(what, where=str(file), hint="make the pairs again with the stage `make_pairs`")
+    return torch.from_numpy(rows)

@@ -1,0 +1,90 @@
+"""Images as PNG files: one file each, or a picture of several rows, each with its caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from robustok_core.runs.files import writing
+
+_CAPTION_HEIGHT = 16
+_SMALL = 64  # pixels: smaller images are enlarged by a whole factor, so that one can see them
+
+
+def save_rows(file: Path, rows: Mapping[str, Tensor]) -> None:
+    """Writes a PNG with one row for each caption.
+
+    Args:
+        file: the PNG to write.
+        rows: by caption, images (B, 3, H, W) uint8; all of one size.
+    """
+    strips = {caption: _strip(images) for caption, images in rows.items()}
+    width = max(strip.width for strip in strips.values())
+    height = sum(strip.height + _CAPTION_HEIGHT for strip in strips.values())
+    picture = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(picture)
+    top = 0
+    for caption, strip in strips.items():
+        pen.text((4, top + 2), caption, fill="black")
+        picture.paste(strip, (0, top + _CAPTION_HEIGHT))
+        top += strip.height + _CAPTION_HEIGHT
+    save_png(file, np.asarray(picture))
+
+
+def rows_by_class(
+    pictures: Sequence[NDArray[np.uint8]],
+    labels: Tensor,
+    class_names: Sequence[str],
+    columns: int,
+    *,
+    most_classes: int = 20,
+) -> dict[str, Tensor]:
+    """Rows for `save_rows`: of each of the first classes the first pictures, under the class's number and name.
+
+    Args:
+        pictures: uint8 (H, W, 3), by index. labels: (n,) int64.
+        class_names: by label.
+        columns: at most so many pictures of a class. most_classes: at most so many classes.
+    """
+    rows = {}
+    for label in list(dict.fromkeys(labels.tolist()))[:most_classes]:
+        chosen = (labels == label).nonzero().flatten()[:columns].tolist()
+        stack = torch.from_numpy(np.stack([pictures[index] for index in chosen]))
+        name = class_names[label]
+        rows[name if name == str(label) else f"{label} {name}"] = rearrange(stack, "b h w c -> b c h w")
+    return rows
+
+
+def save_grid(file: Path, pictures: Sequence[NDArray[np.uint8]], columns: int) -> None:
+    """Writes a PNG with pictures (H, W, 3) uint8 side by side, `columns` a row, on white."""
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    grid = Image.new("RGB", (width * min(columns, len(pictures)), height * rows), "white")
+    for number, picture in enumerate(pictures):
+        grid.paste(Image.fromarray(picture), (number % columns * width, number // columns * height))
+    save_png(file, np.asarray(_enlarged(grid, width)))
+
+
+def save_png(file: Path, pixels: NDArray[np.uint8]) -> None:
+    """Writes one picture (H, W, 3) uint8; folders above it are made."""
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file, format="PNG")
+
+
+def _strip(images: Tensor) -> Image.Image:
+    strip = Image.fromarray(rearrange(images.cpu(), "b c h w -> h (b w) c").contiguous().numpy())
+    return _enlarged(strip, images.shape[-1])
+
+
+def _enlarged(picture: Image.Image, size: int) -> Image.Image:
+    """A picture of pictures of `size` pixels."""
+    factor = max(1, _SMALL // size)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

@@ -1,0 +1,205 @@
+"""The order in which images are read: a function of (seed, epoch), whatever the processes and workers do."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.kinds.dataset import Images, Rows
+from robustok_core.values.batches import Batch, ImageBatch
+from robustok_core.values.draws import Draws, derive_seed
+
+_Key = tuple["int | None", list[int]]  # the epoch (None: no augmentation), the images of a micro-batch
+
+
+def steps_per_epoch(rows: Sized, global_batch: int) -> int:
+    """Optimiser steps of one epoch; the images that do not fill a last batch wait for the next epoch's order.
+
+    Raises:
+        RobustokError: the split holds less than one batch.
+    """
+    steps = len(rows) // global_batch
+    if steps == 0:
+        what = f"a batch of {global_batch} images is larger than the training split, which holds {len(rows)}"
+        raise RobustokError(what, hint=f"choose a batch of at most {len(rows)}")
+    return steps
+
+
+def check_parts(global_batch: int, world: int, accumulation: int) -> None:
+    """Raises RobustokError where a batch does not divide into equal micro-batches on all processes."""
+    parts = world * accumulation
+    if global_batch % parts:
+        raise RobustokError(
+            f"a batch of {global_batch} images does not divide into {parts} equal parts: "
+            f"it cannot be cut into {world} processes x {accumulation} micro-batches",
+            hint=f"choose a multiple of {parts}",
+        )
+
+
+def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
+    """(count,) int64, the permutation in which an epoch reads its images."""
+    return torch.argsort(Draws.for_rows(derive_seed(seed, "order", epoch), count).bits(), stable=True)
+
+
+def class_balanced_order(labels: Tensor) -> Tensor:
+    """(n,) int64, a permutation for labels (n,): one image of each class, then a second of each, and so on.
+
+    The first m rows hold every class equally often (to within one, while the smallest class lasts).
+    Classes take turns in one fixed shuffled order, so that m below the number of classes is fair too.
+    """
+    counts = torch.bincount(labels)
+    by_class = torch.argsort(labels, stable=True)
+    turn = torch.empty_like(by_class)
+    turn[by_class] = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    place = torch.argsort(epoch_order(len(counts), seed=0, epoch=0))
+    return torch.argsort(turn * len(counts) + place[labels])
+
+
+def training_batches(
+    rows: Rows,
+    *,
+    seed: int,
+    global_batch: int,
+    accumulation: int,
+    rank: int,
+    world: int,
+    start_step: int,
+    total_steps: int,
+    workers: int,
+) -> Iterator[list[Batch]]:
+    """For each step in [start_step, total_steps) the `accumulation` micro-batches of this process.
+
+    Micro-batch m of process p takes rows [(m * world + p) * b, + b) of the step's global batch, b =
+    global_batch / (world * accumulation). Augmentation depends on (seed, epoch, image) only.
+
+    Args:
+        rows: the training split.
+        workers: loader processes; 0 reads in this process.
+
+    Raises:
+        RobustokError: the batch does not divide, or exceeds the split; later, whatever a worker met.
+    """
+    check_parts(global_batch, world, accumulation)
+    plan = _TrainingPlan(
+        count=len(rows),
+        steps_per_epoch=steps_per_epoch(rows, global_batch),
+        seed=seed,
+        global_batch=global_batch,
+        accumulation=accumulation,
+        rank=rank,
+        world=world,
+        steps=range(start_step, total_steps),
+    )
+    return _steps(_read(rows, derive_seed(seed, "augmentation"), plan, workers), len(plan.steps), accumulation)
+
+
+def evaluation_batches(
+    images: Images, *, batch_size: int, rank: int, world: int, limit: int | None = None, workers: int = 0
+) -> Iterator[ImageBatch]:
+    """This process's batches, without augmentation; all processes together see each image exactly once.
+
+    Args:
+        limit: take only this many images, the first of `class_balanced_order`.
+    """
+    chosen = torch.arange(len(images))
+    if limit is not None and limit < len(images):
+        chosen = class_balanced_order(images.labels)[:limit].sort().values
+    share = chosen[len(chosen) * rank // world : len(chosen) * (rank + 1) // world]
+    return batches_of(images, share, batch_size=batch_size, workers=workers)
+
+
+def batches_of(images: Images, chosen: Tensor, *, batch_size: int, workers: int = 0) -> Iterator[ImageBatch]:
+    """The images at `chosen` (m,) int64 in this order, without augmentation."""
+    plan: list[_Key] = [(None, rows.tolist()) for rows in chosen.split(batch_size) if len(rows)]
+    return _read(images, 0, plan, workers)
+
+
+@frozen(kw_only=True)
+class _TrainingPlan:
+    """The keys of all micro-batches of one process, worked out epoch by epoch."""
+
+    count: int
+    steps_per_epoch: int
+    seed: int
+    global_batch: int
+    accumulation: int
+    rank: int
+    world: int
+    steps: range
+
+    def __iter__(self) -> Iterator[_Key]:
+        local = self.global_batch // (self.world * self.accumulation)
+        epoch, order = -1, torch.empty(0, dtype=torch.int64)
+        for step in self.steps:
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                order = epoch_order(self.count, seed=self.seed, epoch=epoch)
+            first = (step % self.steps_per_epoch) * self.global_batch
+            for micro in range(self.accumulation):
+                begin = first + (micro * self.world + self.rank) * local
+                yield epoch, order[begin : begin + local].tolist()
+
+
+@frozen
+class _Reader:
+    """Reads one micro-batch; hands a user's error on as a value, which torch would turn into a traceback."""
+
+    rows: Rows
+    seed: int
+
+    def __getitem__(self, key: _Key) -> Batch | RobustokError:
+        epoch, indices = key
+        draws = None
+        if epoch is not None:
+            places = torch.tensor(indices, dtype=torch.int64)
+            draws = Draws(seed=derive_seed(self.seed, epoch), indices=places, total=len(self.rows))
+        try:
+            return self.rows.load(indices, draws)
+        except RobustokError as error:
+            return error
+
+
+def _read(rows: Rows, seed: int, plan: Iterable[_Key], workers: int) -> Iterator[Any]:
+    reader: Any = _Reader(rows, seed)
+    loader: DataLoader[Any] = DataLoader(
+        reader,
+        sampler=plan,
+        batch_size=None,  # a key is a whole micro-batch already
+        collate_fn=_unchanged,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # the default would draw from the global random state
+    )
+    try:
+        for found in loader:
+            if isinstance(found, RobustokError):
+                raise found
+            yield found
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        what = str(error).splitlines()[0].rstrip(". ")
+        hint = "the system may have run out of memory or of shared memory (/dev/shm); use fewer workers"
+        raise RunError(what, where="data loader", hint=hint) from error
+
+
+def _unchanged(loaded: Any) -> Any:
+    return loaded
+
+
+def _ignore_interrupts(_: int) -> None:
+    # Ctrl-C reaches all processes of the terminal; the main one decides when the loaders stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _steps(batches: Iterator[Batch], steps: int, accumulation: int) -> Iterator[list[Batch]]:
+    for _ in range(steps):
+        yield [next(batches) for _ in range(accumulation)]

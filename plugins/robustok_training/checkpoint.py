@@ -1,0 +1,67 @@
+"""What training needs to go on bit for bit: weights, buffers, optimiser states, counters.
+
+A checkpoint is a folder with one safetensors file and one JSON file. There is no random state in it:
+every draw is a function of the step (see draws.py).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustok_core.errors import RunError
+from robustok_core.runs.files import new_folder, read_json, read_tensors, write_json, write_tensors
+
+_NAME = re.compile(r"step-(\d+)")
+
+
+def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Path:
+    """Writes the checkpoint of a step into `folder` and removes older ones."""
+    target = folder / f"step-{step:09d}"
+    with new_folder(target) as aside:
+        write_tensors(aside / "state.safetensors", tensors)
+        write_json(aside / "state.json", {"step": step, **values})
+    for old in checkpoints(folder)[:-1]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest checkpoint in `folder`: its tensors and its values with "step"; None where there is none."""
+    found = checkpoints(folder)
+    if not found:
+        return None
+    return read_tensors(found[-1] / "state.safetensors"), read_json(found[-1] / "state.json")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """An optimiser's state by parameter name: "exp_avg/decoder.weight"."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{key}/{names[index]}": torch.as_tensor(value) for index, held in state.items() for key, value in held.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` took, for the same parameters in the same order."""
+    state: dict[int, dict[str, Tensor]] = {}
+    index_of = {name: index for index, name in enumerate(names)}
+    for key, value in tensors.items():
+        part, _, name = key.partition("/")
+        if name not in index_of:
+            raise RunError(f"the checkpoint holds optimiser state of an unknown parameter {name!r}")
+        state.setdefault(index_of[name], {})[part] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,70 @@
+"""A live progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from robustok_core.values.numbers import number_text
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class StepProgress:
+    """Shows how far a stage is. Use as a context manager; silent where `console` is None.
+
+    Args:
+        console: where to write, or None on processes that stay silent.
+        title: the stage.
+        total: number of steps.
+        start: steps that were done before.
+    """
+
+    def __init__(self, console: Console | None, title: str, total: int, start: int = 0) -> None:
+        self._console = console
+        self._title = title
+        self._total = total
+        self._began = self._last_line = time.monotonic()
+        self._start = start
+        self._said = ""
+        self._bar: Progress | None = None
+        if console is not None and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[said]}"),
+                console=console,
+            )
+            self._task = self._bar.add_task(title, total=total, completed=start, said="")
+
+    def __enter__(self) -> StepProgress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
+        """Shows that `done` steps are done, and some values beside the bar."""
+        if self._console is None:
+            return
+        said = "  ".join(f"{name} {number_text(value, 4)}" for name, value in (values or {}).items())
+        if self._bar is not None:
+            self._said = said or self._said
+            self._bar.update(self._task, completed=done, said=self._said)
+        elif values and (time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES or done == self._total):
+            self._last_line = time.monotonic()
+            left = (self._last_line - self._began) / max(done - self._start, 1) * (self._total - done)
+            self._console.print(
+                f"{self._title} {done}/{self._total}  {left:.0f} s left  {said}", highlight=False, soft_wrap=True
+            )

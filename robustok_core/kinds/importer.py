@@ -1,0 +1,36 @@
+"""Published checkpoints in and out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from robustok_core.errors import RobustokError
+from robustok_core.kinds.component import Builder, Component
+
+
+class Importer(Component, ABC):
+    """Turns a published checkpoint into one of our components. Built as `Importer(config)`."""
+
+    makes: ClassVar[Literal["tokenizer", "generator"]]
+
+    @abstractmethod
+    def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
+        """Reads a file; the component is built through the registry.
+
+        Returns:
+            The component's recipe table (with `use`), the component with its weights, and a report:
+            which keys were dropped and why.
+        """
+
+    def export(self, component: nn.Module) -> Mapping[str, Tensor]:
+        """The component's weights under the published names.
+
+        Raises:
+            RobustokError: where the published format has no place for this component.
+        """
+        raise RobustokError(f"the importer {type(self).__name__} cannot export")

@@ -1,0 +1,1 @@
+"""From TOML to a checked, resolved recipe; the registry of components."""

@@ -1,0 +1,258 @@
+"""A recipe: which ideas make a run. Checked as a whole; every mistake is reported in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import tomli_w
+from attrs import field, frozen, validators
+
+from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
+from robustok_core.recipe.registry import Registry
+from robustok_core.recipe.source import Source, find_recipe, lay_preset, override, read_source, stage_name
+from robustok_core.recipe.structurer import Path as KeyPath
+from robustok_core.recipe.structurer import Problem, Structurer
+from robustok_core.values.spec import Spec, component, plain, wrong_name
+
+#: Top-level tables that hold a component, and its kind.
+TABLES: Mapping[str, str] = {
+    "data": "dataset",
+    "tokenizer": "tokenizer",
+    "perturbation": "perturbation",
+    "generator": "generator",
+    "post_trainer": "post_trainer",
+}
+
+
+@frozen(kw_only=True)
+class RunConfig:
+    """The [run] table."""
+
+    name: str = field(metadata={"doc": "name of the run's folder"})
+    seed: int = field(default=0, validator=validators.ge(0), metadata={"doc": "seed of every random number"})
+    out: str = field(default="runs", metadata={"doc": "folder that holds the runs' folders"})
+    precision: Literal["auto", "no", "bf16", "fp16"] = field(
+        default="auto",
+        metadata={
+            "doc": 'mixed precision: "no" (float32), "bf16", "fp16" (CUDA only); "auto" is bf16 where the device '
+            "computes it natively, else float32"
+        },
+    )
+    trackers: list[str] = field(
+        factory=list,
+        validator=validators.deep_iterable(validators.in_(("tensorboard", "wandb"))),
+        metadata={"doc": 'experiment trackers besides metrics.jsonl: "tensorboard", "wandb"'},
+    )
+
+
+@frozen(kw_only=True)
+class LoadConfig:
+    """One entry of [load]: an artifact of another run, or a published checkpoint."""
+
+    path: str = field(metadata={"doc": "a run's folder, an artifact's folder, or a checkpoint file"})
+    importer: Spec | None = component("importer", doc="reads a published checkpoint", optional=True)
+
+
+@frozen(kw_only=True)
+class NamedStage:
+    """A stage and the name it has in this recipe."""
+
+    name: str
+    spec: Spec
+
+
+@frozen(kw_only=True)
+class ResolvedRecipe:
+    """A recipe whose every key was checked and every default filled in."""
+
+    run: RunConfig
+    tables: Mapping[str, Spec]
+    stages: Sequence[NamedStage]
+    load: Mapping[str, LoadConfig]
+    source: Source = field(eq=False)
+
+    def until(self, stage: str) -> ResolvedRecipe:
+        """The recipe without the stages behind this one.
+
+        Raises:
+            RobustokError: it has no such stage.
+        """
+        names = [one.name for one in self.stages]
+        if stage not in names:
+            raise RobustokError(f"no stage is called {stage!r}", where="--until", hint=did_you_mean(stage, names))
+        return attrs.evolve(self, stages=self.stages[: names.index(stage) + 1])
+
+    def table(self) -> dict[str, Any]:
+        """The recipe as a table, every default written out."""
+        table: dict[str, Any] = {"run": plain(self.run)}
+        if self.load:
+            table["load"] = {name: plain(load) for name, load in self.load.items()}
+        table |= {name: spec.table() for name, spec in self.tables.items()}
+        table["stage"] = [{"name": stage.name, **stage.spec.table()} for stage in self.stages]
+        return table
+
+    def toml(self) -> str:
+        """The recipe as TOML, every default written out."""
+        return tomli_w.dumps(self.table())
+
+
+@frozen(kw_only=True)
+class Recipe:
+    """A recipe as it was written, before its names were looked up."""
+
+    source: Source
+    default_name: str
+
+    @classmethod
+    def load(
+        cls, name: str | Path, *, overrides: Mapping[str, Any] | Sequence[str] = (), presets: Sequence[str] = ()
+    ) -> Recipe:
+        """Reads a recipe by file name or bundled name.
+
+        Args:
+            name: a path, or the name of a bundled recipe ("main_train").
+            overrides: values by dotted path, `{"run.seed": 1, "stage.train_tokenizer.epochs": 2}`, or as the
+                command line has them, `["run.seed=1"]`.
+            presets: recipe fragments laid over it, by file name or bundled name ("presets/released").
+
+        Raises:
+            RobustokError: where a file is missing or not valid TOML.
+        """
+        file = find_recipe(str(name))
+        source = read_source(file)
+        for preset in presets:
+            source = lay_preset(source, read_source(find_recipe(preset)))
+        return cls(source=override(source, overrides), default_name=file.stem)
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], name: str = "run") -> Recipe:
+        """A recipe from a table made in a program."""
+        return cls(source=Source(dict(table), {(): "recipe"}), default_name=name)
+
+    def resolve(self, registry: Registry) -> ResolvedRecipe:
+        """Checks every key and looks up every name.
+
+        Raises:
+            ProblemsError: all mistakes of the recipe, each with its place.
+        """
+        reader = _Reader(self, registry)
+        resolved = reader.read()
+        if reader.problems:
+            raise ProblemsError([self._located(problem) for problem in reader.problems])
+        assert resolved is not None
+        return resolved
+
+    def _located(self, problem: Problem) -> RobustokError:
+        keys = ".".join(str(key) for key in self._named(problem.path))
+        what = f"{keys}: {problem.what}" if keys else problem.what
+        return RobustokError(what, where=self.source.place(problem.path), hint=problem.hint)
+
+    def _named(self, path: KeyPath) -> KeyPath:
+        """stage.0.epochs is stage.train_tokenizer.epochs to a reader, unless the stage's name is the mistake."""
+        if len(path) > 1 and path[0] == "stage" and isinstance(path[1], int):
+            name = stage_name(self.source.table["stage"][path[1]])
+            return path if wrong_name(name) else ("stage", name, *path[2:])
+        return path
+
+
+class _Reader:
+    """Walks a recipe's table once and collects what is wrong."""
+
+    def __init__(self, recipe: Recipe, registry: Registry) -> None:
+        self._recipe = recipe
+        self._registry = registry
+        self._structurer = Structurer(registry.find)
+
+    @property
+    def problems(self) -> list[Problem]:
+        return self._structurer.problems
+
+    def read(self) -> ResolvedRecipe | None:
+        table = self._recipe.source.table
+        known = ["run", "load", "stage", *TABLES]
+        for key in table:
+            if key not in known:
+                self.problems.append(Problem((key,), f"unknown table {key!r}", did_you_mean(key, known)))
+        run = self._run(table.get("run", {}))
+        tables = {
+            name: spec
+            for name, kind in TABLES.items()
+            if name in table and (spec := self._structurer.spec(kind, table[name], (name,))) is not None
+        }
+        load = self._load(table.get("load", {}))
+        stages = self._stages(table.get("stage", []))
+        if self.problems:
+            return None
+        resolved = ResolvedRecipe(run=run, tables=tables, stages=stages, load=load, source=self._recipe.source)
+        self.problems.extend(flow_problems(resolved, self._registry))
+        return resolved
+
+    def _run(self, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            self.problems.append(Problem(("run",), "expected a table"))
+            return None
+        run = self._structurer.config(RunConfig, {"name": self._recipe.default_name, **raw}, ("run",))
+        if run is not None:
+            self._check_name("run", run.name, ("run", "name"))
+        return run
+
+    def _check_name(self, what: str, name: Any, path: KeyPath) -> None:
+        """Folders are called after runs and stages."""
+        wrong = wrong_name(name) if isinstance(name, str) else f"expected str, found {type(name).__name__}"
+        if wrong is not None:
+            self.problems.append(Problem(path, f"a {what} cannot be called {name!r}: {wrong}"))
+
+    def _load(self, raw: Any) -> dict[str, Any]:
+        if not isinstance(raw, Mapping):
+            self.problems.append(Problem(("load",), "expected a table"))
+            return {}
+        tables = {name: {"path": value} if isinstance(value, str) else value for name, value in raw.items()}
+        return {name: self._structurer.config(LoadConfig, value, ("load", name)) for name, value in tables.items()}
+
+    def _stages(self, raw: Any) -> list[NamedStage]:
+        if not isinstance(raw, list) or not raw:
+            hint = 'for example [[stage]] with use = "train_tokenizer"'
+            self.problems.append(Problem(("stage",), "a recipe needs at least one [[stage]]", hint))
+            return []
+        stages: list[NamedStage] = []
+        for index, table in enumerate(raw):
+            name = stage_name(table)
+            rest = {k: v for k, v in table.items() if k != "name"} if isinstance(table, Mapping) else table
+            spec = self._structurer.spec("stage", rest, ("stage", index))
+            if isinstance(table, Mapping) and "name" in table:
+                self._check_name("stage", table["name"], ("stage", index, "name"))
+            elif spec is not None:  # a plugin's stage, whose own name is none for a folder
+                self._check_name("stage", name, ("stage", index, "use"))
+            if name in [stage.name for stage in stages]:
+                hint = "give one of them a `name` of its own"
+                self.problems.append(Problem(("stage", index), f"two stages are called {name!r}", hint))
+            if spec is not None:
+                stages.append(NamedStage(name=name, spec=spec))
+        return stages
+
+
+def flow_problems(recipe: ResolvedRecipe, registry: Registry) -> list[Problem]:
+    """Stages that lack a table they use or an artifact that nothing before them makes; [load] that no stage reads."""
+    made, unread = set(recipe.load), set(recipe.load)
+    problems = []
+    makers = {artifact: entry.name for entry in registry.entries("stage") for artifact in entry.factory.makes}
+    for index, stage in enumerate(recipe.stages):
+        kind = stage.spec.factory
+        for table in kind.uses:
+            if table not in recipe.tables:
+                problems.append(Problem(("stage", index), f"stage {stage.name!r} needs a table [{table}]"))
+        for artifact in kind.needs:
+            if artifact not in made:
+                hint = f"put stage {makers[artifact]!r} before it" if artifact in makers else "no known stage makes it"
+                hint += f', or [load] {artifact} = "runs/NAME"'
+                what = f"stage {stage.name!r} needs the artifact {artifact!r}, which no stage before it makes"
+                problems.append(Problem(("stage", index), what, hint))
+        unread -= set(kind.needs)
+        for artifact in sorted(unread & set(kind.makes)):
+            what = f"no stage reads it: stage {stage.name!r} makes the {artifact} anew before one could"
+            problems.append(Problem(("load", artifact), what, "take out that stage, or this entry of [load]"))
+        made |= set(kind.makes)
+    return problems

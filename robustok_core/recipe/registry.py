@@ -1,0 +1,179 @@
+"""Finds plugins, keeps broken ones apart, and builds components from recipe tables."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+import pluggy
+from attrs import define, field, frozen
+
+from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
+from robustok_core.kinds import KINDS
+from robustok_core.recipe import hookspecs
+from robustok_core.recipe.structurer import Path, Problem, Structurer
+from robustok_core.values.spec import Spec, wrong_name
+
+ENTRY_POINT_GROUP = "robustok"
+
+
+@frozen(kw_only=True)
+class Entry:
+    """One registered component and the plugin that brought it."""
+
+    kind: str
+    name: str
+    factory: Any
+    plugin: str
+
+
+@define
+class PluginState:
+    """A plugin as it was found: `error` tells why it is not in use."""
+
+    name: str
+    distribution: str
+    error: str | None = None
+    components: list[str] = field(factory=list)
+
+
+class Registry:
+    """The components that are known, by kind and name. Two registries share nothing."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager("robustok")
+        self._manager.add_hookspecs(hookspecs)
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._conflicts: dict[tuple[str, str], list[str]] = {}
+        self.plugins: list[PluginState] = []
+
+    @property
+    def hook(self) -> Any:
+        """Calls a hook of all plugins: `registry.hook.robustok_run_started(folder=..., recipe=...)`."""
+        return self._manager.hook
+
+    def add_plugin(self, plugin: object, name: str, distribution: str = "?") -> PluginState:
+        """Takes in a plugin module or object; one that is broken is recorded and kept apart."""
+        state = PluginState(name, distribution)
+        self.plugins.append(state)
+        state.error = self._try_plugin(plugin, state)
+        return state
+
+    def _try_plugin(self, plugin: object, state: PluginState) -> str | None:
+        version = getattr(plugin, "ROBUSTOK_HOOKS", hookspecs.HOOK_VERSION)
+        if version != hookspecs.HOOK_VERSION:
+            return f"it was built for hook version {version}, this robustok has version {hookspecs.HOOK_VERSION}"
+        if self._manager.has_plugin(state.name):
+            return f"another plugin is already called {state.name!r}; rename one of the entry points"
+        found: list[Entry] = []
+
+        def register(kind: str, name: str, component_class: type) -> None:
+            found.append(_entry(kind, name, component_class, state.name))
+
+        try:
+            self._manager.register(plugin, name=state.name)
+            self._manager.check_pending()
+            caller = self._manager.subset_hook_caller(
+                "robustok_register", [p for p in self._manager.get_plugins() if p is not plugin]
+            )
+            caller(register=register)
+        except Exception as error:  # a plugin may raise anything; the others must go on
+            if self._manager.has_plugin(state.name):
+                self._manager.unregister(name=state.name)
+            return f"{type(error).__name__}: {error}"
+        for entry in found:
+            self._take(entry)
+            state.components.append(f"{entry.kind} {entry.name}")
+        return None
+
+    def _take(self, entry: Entry) -> None:
+        key = (entry.kind, entry.name)
+        if key in self._entries:
+            owners = self._conflicts.setdefault(key, [self._entries[key].plugin])
+            owners.append(entry.plugin)
+        else:
+            self._entries[key] = entry
+
+    def record_failure(self, name: str, distribution: str, error: str) -> None:
+        """Notes a plugin that could not even be imported."""
+        self.plugins.append(PluginState(name, distribution, error))
+
+    def entries(self, kind: str | None = None) -> list[Entry]:
+        """All components, or those of one kind, by name."""
+        chosen = (entry for entry in self._entries.values() if kind in (None, entry.kind))
+        return sorted(chosen, key=lambda entry: (entry.kind, entry.name))
+
+    def names(self, kind: str) -> list[str]:
+        """The names of one kind."""
+        return [entry.name for entry in self.entries(kind)]
+
+    def find(self, kind: str, name: str, path: Path = ()) -> type | Problem:
+        """The class of a component, or the problem with it."""
+        key = (kind, name)
+        if key in self._conflicts:
+            owners = " and ".join(repr(owner) for owner in self._conflicts[key])
+            return Problem(path, f"{kind} {name!r} is provided by two plugins, {owners}", "uninstall or rename one")
+        if key in self._entries:
+            return self._entries[key].factory
+        broken = [f"{state.name}: {state.error}" for state in self.plugins if state.error]
+        hint = did_you_mean(name, self.names(kind))
+        if broken:
+            hint += f"; plugins that failed to load: {'; '.join(broken)}"
+        return Problem(path, f"no {kind} is called {name!r}", hint)
+
+    def spec(self, kind: str, table: Mapping[str, Any]) -> Spec:
+        """Checks a recipe table and returns the component it describes, not built yet.
+
+        Raises:
+            ProblemsError: naming every mistake in the table.
+        """
+        if kind not in KINDS:
+            raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
+        structurer = Structurer(self.find)
+        spec = structurer.spec(kind, table, ())
+        if structurer.problems:
+            raise ProblemsError(
+                [
+                    RobustokError(problem.what, where=".".join([kind, *map(str, problem.path)]), hint=problem.hint)
+                    for problem in structurer.problems
+                ]
+            )
+        assert spec is not None
+        return spec
+
+    def build(self, kind: str, table: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Builds a component from its recipe table: `registry.build("quantizer", {"use": "vq"})`."""
+        return self.spec(kind, table).build(*args, **kwargs)
+
+
+def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
+    if kind not in KINDS:
+        raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
+    if not (inspect.isclass(factory) and issubclass(factory, KINDS[kind])):
+        raise RobustokError(f"{kind} {name!r} must be a subclass of {KINDS[kind].__name__}")
+    if not attrs.has(getattr(factory, "Config", type(None))):
+        raise RobustokError(f"{kind} {name!r} needs a `Config`, an attrs class")
+    made = getattr(factory, "makes", ())  # artifacts, whose folders have their names
+    for artifact in (made,) if isinstance(made, str) else made:
+        if wrong := wrong_name(artifact):
+            raise RobustokError(f"{kind} {name!r} makes an artifact called {artifact!r}: {wrong}")
+    return Entry(kind=kind, name=name, factory=factory, plugin=plugin)
+
+
+def load_registry(entry_points: Iterable[Any] | None = None) -> Registry:
+    """A registry of all installed plugins (entry point group "robustok"), each loaded on its own."""
+    registry = Registry()
+    if entry_points is None:
+        entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for point in entry_points:
+        distribution = point.dist.name if point.dist else "?"
+        try:
+            plugin = point.load()
+        except Exception as error:  # one plugin that fails to import must not hide the others
+            registry.record_failure(point.name, distribution, f"{type(error).__name__}: {error}")
+            continue
+        registry.add_plugin(plugin, point.name, distribution)
+    return registry

@@ -1,0 +1,276 @@
+"""Recipe files as they are written: TOML with places (file:line), `extends`, presets and overrides."""
+
+from __future__ import annotations
+
+import copy
+import importlib.resources
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli
+from attrs import define, field
+
+from robustok_core.errors import RobustokError, did_you_mean
+from robustok_core.recipe.structurer import Path as KeyPath
+
+_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+_KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"']+)\s*=")
+
+
+@define
+class Source:
+    """A table of keys, and for each path of keys the place where it was written."""
+
+    table: dict[str, Any] = field(factory=dict)
+    places: dict[KeyPath, str] = field(factory=dict)
+
+    def place(self, path: KeyPath) -> str:
+        """The file and line of a path of keys, or of the nearest key above it."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return "recipe"
+
+
+def read_source(file: Path) -> Source:
+    """Reads a recipe file with all that it extends.
+
+    Raises:
+        RobustokError: where a file is missing, is no TOML, or extends itself.
+    """
+    return _read(file, ())
+
+
+def _read(file: Path, readers: tuple[Path, ...]) -> Source:
+    if file.resolve() in readers:
+        raise RobustokError("the recipe extends itself", where=str(file), hint="break the circle of `extends`")
+    source = _parse(file)
+    bases = source.table.pop("extends", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
+        raise RobustokError("`extends` must be a file name or a list of them", where=source.place(("extends",)))
+    merged = Source()
+    for base in bases:
+        merged = merge(merged, _read(find_recipe(base, near=file.parent), (*readers, file.resolve())))
+    return merge(merged, source)
+
+
+def _parse(file: Path) -> Source:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RobustokError(f"the recipe cannot be read: {error}", where=str(file)) from error
+    try:
+        table = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        line, column = getattr(error, "lineno", "?"), getattr(error, "colno", "?")
+        reason = getattr(error, "msg", str(error))
+        what = f"not valid TOML: {reason} (column {column})"
+        raise RobustokError(what, where=f"{file}:{line}", hint="see https://toml.io") from error
+    lines = _key_lines(text)
+    return Source(table, {(): str(file), **{path: f"{file}:{line}" for path, line in lines.items()}})
+
+
+def _key_lines(text: str) -> dict[KeyPath, int]:
+    """The line of each header and key. Keys of inline tables share the line of the key that holds them."""
+    lines: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = _HEADER.match(line)
+        if header:
+            path = _through_arrays(tuple(_names(header[2])), counts)
+            if header[1] == "[[":
+                counts[path] = counts.get(path, -1) + 1
+                path = (*path, counts[path])
+            table = path
+            lines.setdefault(path, number)
+        elif key := _KEY.match(line):
+            lines.setdefault((*table, *_names(key[1])), number)
+    return lines
+
+
+def _names(dotted: str) -> list[str]:
+    return [name.strip().strip("\"'") for name in dotted.split(".")]
+
+
+def _through_arrays(path: KeyPath, counts: Mapping[KeyPath, int]) -> KeyPath:
+    """[stage.losses] after [[stage]] means the last stage: puts the index in."""
+    walked: KeyPath = ()
+    for position, name in enumerate(path):
+        walked = (*walked, name)
+        if walked in counts and position + 1 < len(path):
+            walked = (*walked, counts[walked])
+    return walked
+
+
+def find_recipe(name: str, near: Path = Path()) -> Path:
+    """The file of a recipe: a path (also relative to `near`), or the name of a bundled recipe.
+
+    Raises:
+        RobustokError: naming the closest bundled recipe.
+    """
+    for candidate in (Path(name), near / name):
+        if candidate.is_file():
+            return candidate
+    bundled = bundled_recipes()
+    key = name.removesuffix(".toml")
+    if key in bundled:
+        return bundled[key]
+    raise RobustokError(f"no recipe file or bundled recipe is called {name!r}", hint=did_you_mean(key, list(bundled)))
+
+
+def bundled_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name ("main_train", "imagenet256/robustok_tokenizer")."""
+    package = Path(str(importlib.resources.files("robustok_core")))
+    # An editable install has no copy inside the package: the recipes lie beside it in the checkout.
+    roots = [root for root in (package / "recipes", package.parent / "recipes") if root.is_dir()]
+    return {
+        file.relative_to(root).with_suffix("").as_posix(): file for root in roots[:1] for file in root.rglob("*.toml")
+    }
+
+
+def merge(base: Source, over: Source) -> Source:
+    """Lays `over` on `base`: tables are merged key by key, stages by their name, other values replaced.
+
+    A table that names another component (`use`) replaces the one below: the keys of one component
+    mean nothing to another.
+    """
+    merged = Source(copy.deepcopy(base.table), dict(base.places))
+    moved = _stage_places(base.table.get("stage", []), over.table.get("stage", []))
+    _merge_tables(merged.table, over.table)
+    for path, place in over.places.items():
+        merged.places[_moved(path, moved)] = place
+    return merged
+
+
+def lay_preset(base: Source, preset: Source) -> Source:
+    """Merges a preset, which changes what a recipe has and adds no component.
+
+    A table of the preset that names no component (`use`) and meets none in the recipe is left out: the
+    key of a loss means nothing to a recipe without that loss.
+    """
+    fitting = Source(copy.deepcopy(preset.table), dict(preset.places))
+    stages = {stage_name(stage): stage for stage in base.table.get("stage", [])}
+    for name in [
+        name for name, value in fitting.table.items() if name != "stage" and _homeless(value, base.table, name)
+    ]:
+        del fitting.table[name]
+    fitting.table["stage"] = [stage for stage in fitting.table.get("stage", []) if stage_name(stage) in stages]
+    for stage in fitting.table["stage"]:
+        held = stages[stage_name(stage)]
+        for key, group in stage.items():
+            parts = group if isinstance(group, dict) else {}
+            for name in [name for name, value in parts.items() if _homeless(value, held.get(key, {}), name)]:
+                del parts[name]
+        for key in [key for key, value in stage.items() if value == {}]:
+            del stage[key]
+    return merge(base, fitting)
+
+
+def _homeless(value: Any, base: Any, name: str) -> bool:
+    return isinstance(value, Mapping) and "use" not in value and not (isinstance(base, Mapping) and name in base)
+
+
+def _moved(path: KeyPath, moved: Mapping[int, int]) -> KeyPath:
+    if len(path) > 1 and path[0] == "stage" and isinstance(path[1], int):
+        return ("stage", moved.get(path[1], path[1]), *path[2:])
+    return path
+
+
+def stage_name(table: Any) -> str:
+    """A stage's name: its `name`, or else the component it uses."""
+    return str(table.get("name", table.get("use", "?"))) if isinstance(table, Mapping) else "?"
+
+
+def _stage_places(base: Any, over: Any) -> dict[int, int]:
+    if not (isinstance(base, list) and isinstance(over, list)):
+        return {}
+    names = [stage_name(stage) for stage in base]
+    places = {}
+    for index, stage in enumerate(over):
+        name = stage_name(stage)
+        if name not in names:
+            names.append(name)
+        places[index] = names.index(name)
+    return places
+
+
+def _merge_tables(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        held = base.get(key)
+        if key == "stage" and isinstance(held, list) and isinstance(value, list):
+            _merge_stages(held, value)
+        elif (
+            isinstance(held, dict)
+            and isinstance(value, Mapping)
+            and value.get("use", held.get("use")) == held.get("use")
+        ):
+            _merge_tables(held, value)
+        else:
+            base[key] = copy.deepcopy(value)
+
+
+def _merge_stages(base: list[Any], over: Iterable[Any]) -> None:
+    for stage in over:
+        named = next((held for held in base if stage_name(held) == stage_name(stage)), None)
+        if named is None or not isinstance(stage, Mapping):
+            base.append(copy.deepcopy(stage))
+        else:
+            _merge_tables(named, stage)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key.path=value` of the command line; the value is read as TOML, a bare word as a string.
+
+    Raises:
+        RobustokError: where there is no `=`, or what begins as a table or a list is none.
+    """
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise RobustokError(f"--set needs KEY=VALUE, found {text!r}", hint="for example --set perturbation.beta=0.5")
+    try:
+        return key.strip(), tomli.loads(f"value = {raw}")["value"]
+    except tomli.TOMLDecodeError as error:
+        if raw.lstrip().startswith(("{", "[")):
+            hint = """as in --set 'tokenizer.quantizer={ use = "vq", width = 16 }'"""
+            raise RobustokError(f"{raw!r} is not valid TOML: {error}", where=f"--set {key}", hint=hint) from error
+        return key.strip(), raw.strip()
+
+
+def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Source:
+    """Sets keys by their dotted path; a stage is addressed by its name ("stage.train_tokenizer.epochs")."""
+    changes = changes if isinstance(changes, Mapping) else dict(map(parse_override, changes))
+    changed = Source(copy.deepcopy(source.table), dict(source.places))
+    # A change of `use` clears the table, so it must come before the keys that are set in it.
+    for key in sorted(changes, key=lambda key: (not key.endswith(".use"), key.count("."))):
+        _set(changed, key, changes[key])
+    return changed
+
+
+def _set(source: Source, key: str, value: Any) -> None:
+    names = key.split(".")
+    where: Any = source.table
+    path: KeyPath = ()
+    for name in names[:-1]:
+        if isinstance(where, list):
+            stages = [stage_name(stage) for stage in where]
+            if name not in stages:
+                hint = did_you_mean(name, stages)
+                raise RobustokError(f"no stage is called {name!r}", where=f"--set {key}", hint=hint)
+            path = (*path, stages.index(name))
+            where = where[stages.index(name)]
+        else:
+            path = (*path, name)
+            where = where.setdefault(name, {})
+        if not isinstance(where, (dict, list)):
+            raise RobustokError(f"{name!r} is no table", where=f"--set {key}")
+    if not isinstance(where, dict):
+        raise RobustokError("name a stage and a key of it", where=f"--set {key}", hint="stage.NAME.KEY=VALUE")
+    if names[-1] == "use" and where.get("use") != value:
+        for held in [held for held in where if held != "name"]:  # a stage keeps its name
+            del where[held]
+    where[names[-1]] = value
+    source.places[(*path, names[-1])] = f"--set {key}"

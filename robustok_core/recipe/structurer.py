@@ -1,0 +1,162 @@
+"""From a recipe's tables to checked configuration objects; every mistake is collected, none raised midway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+import cattrs
+from attrs import NOTHING, frozen
+
+from robustok_core.errors import did_you_mean
+from robustok_core.values.spec import Spec
+
+Path = tuple[str | int, ...]
+
+
+@frozen
+class Problem:
+    """A mistake at a place in a recipe: the path of keys, what is wrong, what to do."""
+
+    path: Path
+    what: str
+    hint: str | None = None
+
+
+def _strict_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=False)
+    for kind, accepted in ((int, int), (float, (int, float)), (str, str), (bool, bool)):
+        converter.register_structure_hook(kind, _strict(kind, accepted))
+    return converter
+
+
+def _strict(kind: type, accepted: Any) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"expected {kind.__name__}, found {type(value).__name__} {value!r}")
+        return kind(value)
+
+    return structure
+
+
+_CONVERTER = _strict_converter()
+
+
+#: Finds the class of (kind, name), or explains as a Problem why there is none.
+Lookup = Callable[[str, str, Path], "type | Problem"]
+
+
+class Structurer:
+    """Builds configurations from tables and collects all problems on the way."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self.problems: list[Problem] = []
+
+    def spec(self, kind: str, table: Any, path: Path) -> Spec | None:
+        """The component that a table with `use` names, or None where it has problems."""
+        if not isinstance(table, Mapping):
+            return self._problem(path, f"expected a table with `use`, found {type(table).__name__}")
+        if not isinstance(table.get("use"), str):
+            return self._problem(path, f'this {kind} needs `use = "NAME"`', f"`robustok plugins {kind}` lists names")
+        found = self._lookup(kind, table["use"], (*path, "use"))
+        if isinstance(found, Problem):
+            self.problems.append(found)
+            return None
+        rest = {key: value for key, value in table.items() if key != "use"}
+        config = self.config(found.Config, rest, path)  # type: ignore[attr-defined]
+        return None if config is None else Spec(kind=kind, name=table["use"], factory=found, config=config)
+
+    def config(self, cls: type, table: Mapping[str, Any], path: Path) -> Any:
+        """An instance of an attrs class, or None where the table has problems."""
+        before = len(self.problems)
+        known = {a.name: a for a in attrs.fields(attrs.resolve_types(cls))}
+        for key in table:
+            if key not in known:
+                self._problem((*path, key), f"unknown key {key!r}", did_you_mean(key, list(known)))
+        values = {}
+        for name, attribute in known.items():
+            raw = table.get(name, attribute.metadata.get("table", NOTHING))
+            if raw is NOTHING or (raw is None and attribute.default is not NOTHING):
+                if attribute.default is NOTHING:
+                    self._problem(path, f"the key {name!r} is required", attribute.metadata.get("doc"))
+                continue
+            values[name] = self._field(attribute, raw, (*path, name))
+        if len(self.problems) > before:
+            return None
+        try:
+            return cls(**values)
+        except (ValueError, TypeError) as error:
+            return self._problem(path, str(error.args[0]))
+
+    def _field(self, attribute: Any, raw: Any, path: Path) -> Any:
+        kind = attribute.metadata.get("kind")
+        if kind is not None and attribute.metadata.get("named"):
+            return self._named(kind, raw or {}, path)
+        if kind is not None:
+            return self.spec(kind, raw, path)
+        value = self._value(raw, attribute.type, path)
+        if value is not NOTHING and attribute.validator is not None:
+            try:
+                attribute.validator(None, attribute, value)
+            except (ValueError, TypeError) as error:
+                what = f"{value!r} is out of range: {_validator_message(error)}"
+                self._problem(path, what, attribute.metadata.get("doc"))
+        return value
+
+    def _named(self, kind: str, raw: Any, path: Path) -> Any:
+        if not isinstance(raw, Mapping):
+            return self._problem(path, f"expected a table of named {kind} tables, found {type(raw).__name__}")
+        return {name: self.spec(kind, table, (*path, name)) for name, table in raw.items()}
+
+    def _value(self, raw: Any, wanted: Any, path: Path) -> Any:
+        nested = nested_config(wanted)
+        if nested is not None:
+            if raw is None or isinstance(raw, nested):
+                return raw
+            if isinstance(raw, Mapping):
+                return self.config(nested, raw, path)
+            self._problem(path, f"expected a table, found {type(raw).__name__} {raw!r}")
+            return NOTHING
+        try:
+            return _CONVERTER.structure(raw, wanted)
+        except Exception as error:  # cattrs raises many types; all of them mean "this value does not fit"
+            self._problem(path, _type_message(raw, wanted, error))
+            return NOTHING
+
+    def _problem(self, path: Path, what: str, hint: str | None = None) -> Any:
+        """Notes a problem; the None that it returns stands for what could not be made."""
+        self.problems.append(Problem(path, what, hint))
+        return None
+
+
+def _type_message(raw: Any, wanted: Any, error: Exception) -> str:
+    if isinstance(error, TypeError) and str(error).startswith("expected "):
+        return str(error)
+    named = next((part for part in (wanted, *get_args(wanted)) if get_origin(part) is Literal), None)
+    if named is not None:
+        return f"{raw!r} is none of {', '.join(repr(choice) for choice in get_args(named))}"
+    return f"expected {type_name(wanted)}, found {type(raw).__name__} {raw!r}"
+
+
+def _validator_message(error: Exception) -> str:
+    return str(error.args[0]).replace("'", "")
+
+
+def nested_config(wanted: Any) -> type | None:
+    """The configuration class that a field of type `Config` or `Config | None` holds as a table, or None."""
+    if get_origin(wanted) in (list, tuple, dict):
+        return None
+    return next((c for c in (wanted, *get_args(wanted)) if isinstance(c, type) and attrs.has(c)), None)
+
+
+def type_name(wanted: Any) -> str:
+    """How a type is written in messages and listings."""
+    if isinstance(wanted, type) and not get_args(wanted):
+        return "table" if attrs.has(wanted) else wanted.__name__
+    if get_origin(wanted) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(wanted))
+    if type(None) in get_args(wanted):
+        return " or ".join("none" if part is type(None) else type_name(part) for part in get_args(wanted))
+    return str(wanted).replace("typing.", "")

@@ -1,0 +1,297 @@
+"""Runs a recipe: checks everything, then runs each stage whose fingerprint is new."""
+
+from __future__ import annotations
+
+from typing import Any
+from rich.console import Console
+from robustok_core.errors import Interrupted
+from robustok_core.recipe.recipe import LoadConfig
+from collections.abc import Mapping
+from robustok_core.recipe.recipe import NamedStage
+from pathlib import Path
+from robustok_core.errors import ProblemsError
+from robustok_core.runs.folder import RUN_FILE
+from robustok_core.recipe.recipe import Recipe
+from robustok_core.recipe.registry import Registry
+from robustok_core.recipe.recipe import ResolvedRecipe
+from robustok_core.errors import RobustokError
+from robustok_core.runs.folder import RunFolder
+from robustok_core.values.spec import Spec
+from robustok_core.runs.context import StageContext
+import attrs
+from robustok_core.runs.accelerator import auto_precision
+from functools import cached_property
+from robustok_core.runs.fingerprints import content_fingerprint
+from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.loading import find_loaded
+from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.runs.loading import import_component
+import json
+from robustok_core.recipe.registry import load_registry
+from robustok_core.runs.accelerator import make_accelerator
+from robustok_core.runs.folder import next_free
+from robustok_core.runs.provenance import now
+from robustok_core.runs.provenance import peak_memory
+from robustok_core.runs.files import read_json
+from robustok_core.runs.precision import settled
+from robustok_core.runs.provenance import surroundings
+import time
+
+
+def run(
+    recipe: Recipe | ResolvedRecipe,
+    *,
+    registry: Registry | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    console: Console | None = None,
+) -> dict[str, float]:
+    """Runs a recipe to its end, skipping what was done and going on with what was interrupted.
+
+    Args:
+        recipe: what to run.
+        registry: the components; all installed plugins by default.
+        out: the folder that holds the runs' folders; the recipe's `run.out` by default.
+        fresh: start over in a new folder.
+        console: where to write; silent by default.
+
+    Returns:
+        The results by "stage/metric", as in results.json.
+
+    Raises:
+        RobustokError: see errors.py; ProblemsError holds all mistakes of a recipe.
+    """
+    registry = registry or load_registry()
+    resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+    return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console).go()
+
+
+def check(recipe: Recipe | ResolvedRecipe, *, registry: Registry | None = None) -> ResolvedRecipe:
+    """Checks a recipe as `run` would, data and fitting parts included, without running it."""
+    registry = registry or load_registry()
+    resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+    _Run(resolved, registry, Path(resolved.run.out), False, None).check()
+    return resolved
+
+
+class _Run:
+    """One command's work on one recipe."""
+
+    def __init__(
+        self, recipe: ResolvedRecipe, registry: Registry, out: Path, fresh: bool, console: Console | None
+    ) -> None:
+        path = out / recipe.run.name
+        # Before the processes meet: none of them can have made the folder yet.
+        self.folder = RunFolder(next_free(path) if fresh else path)
+        auto = auto_precision()
+        self.recipe, self.registry = settled(recipe, auto), registry
+        self.precision = auto if self.recipe is not recipe else None
+        self.accelerator = make_accelerator(self.recipe, self.folder.path)
+        self.console = console if self.accelerator.is_main_process else None
+        self.built: dict[str, Any] = {}
+        self.artifacts: dict[str, tuple[Path, str]] = {}
+
+    @cached_property
+    def surroundings(self) -> dict[str, Any]:
+        return {"processes": self.accelerator.num_processes, **surroundings()}
+
+    @property
+    def main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def context(self, stage: NamedStage, fingerprint: str = "") -> StageContext:
+        needs = stage.spec.factory.needs
+        return StageContext(
+            recipe=self.recipe,
+            registry=self.registry,
+            accelerator=self.accelerator,
+            stage=stage.name,
+            fingerprint=fingerprint,
+            folder=self.folder,
+            inputs={name: self.artifacts[name][0] for name in needs if name in self.artifacts},
+            console=self.console,
+            built=self.built,
+        )
+
+    def check(self) -> None:
+        """Asks every stage whether its parts fit, before the first one runs."""
+        problems: list[RobustokError] = []
+        for name, load in self.recipe.load.items():
+            try:
+                self._check_loaded(name, load)
+            except RobustokError as error:
+                problems.append(error)
+        for stage in self.recipe.stages:
+            try:
+                stage.spec.build().check(self.context(stage))
+            except ProblemsError as error:
+                problems.extend(error.problems)
+            except RobustokError as error:
+                problems.append(error)
+        unique = list({str(problem): problem for problem in problems}.values())
+        if len(unique) == 1:
+            raise unique[0]
+        if unique:
+            raise ProblemsError(unique)
+
+    def _check_loaded(self, name: str, load: LoadConfig) -> None:
+        place, own = self.recipe.source.place(("load", name)), self.folder.path.resolve()
+        found = find_loaded(name, load, place).resolve()
+        if load.importer is None and own in (Path(load.path).resolve(), *found.parents):
+            what = f"[load] {name}: {load.path}: this is the folder of this very run, which would load what it makes"
+            raise RobustokError(what, where=place, hint="give this run another name: --set run.name=NAME")
+
+    def go(self) -> dict[str, float]:
+        self.check()
+        try:
+            self._open()
+            return self._go()
+        finally:
+            if self.main:
+                self.folder.close()
+
+    def _open(self) -> None:
+        """The main process takes the folder; the others learn from it what was done before."""
+        if self.main:
+            self.folder.open()
+            self.folder.save()
+        self.accelerator.wait_for_everyone()
+        if not self.main:
+            self.folder.record = read_json(self.folder.path / RUN_FILE)
+        self.accelerator.wait_for_everyone()
+
+    def _go(self) -> dict[str, float]:
+        table = self.recipe.table()
+        if self.recipe.run.trackers:  # they write into the folder, which must be ours by now
+            run = self.recipe.run
+            self.accelerator.init_trackers("robustok", config={"run": run.name, "seed": run.seed})
+        if self.precision is not None:
+            self._say_precision(self.precision)
+        inputs = {name: self._load(name, load) for name, load in self.recipe.load.items()}
+        planned = self._fingerprints()
+        if self.main:
+            self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
+            makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
+            self.folder.make_current(self.recipe.toml(), planned, makes, inputs)
+            self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
+        results: dict[str, float] = {}
+        for stage in self.recipe.stages:
+            found = self._stage(stage, planned[stage.name])
+            results |= {f"{stage.name}/{name}": value for name, value in found.items()}
+        if self.main:
+            self.folder.write_current("results.json", _json(results))
+            self.registry.hook.robustok_run_finished(folder=self.folder.path, results=results)
+        self.accelerator.end_training()
+        return results
+
+    def _say_precision(self, auto: str) -> None:
+        said = {
+            "bf16": "bf16, which is computed natively here",
+            "no": "float32: not every device here is known to compute bf16 natively",
+        }
+        self.context(self.recipe.stages[0]).say(f"precision auto: {said[auto]}")
+
+    def _load(self, name: str, load: LoadConfig) -> str:
+        """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
+        path = Path(load.path)
+        if load.importer is None:
+            folder = find_artifact(path, name)
+            fingerprint = content_fingerprint(folder)
+        else:
+            fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
+            folder = self.folder.artifact(name, fingerprint)
+            if self.main and not folder.exists():
+                import_component(self.registry, load, name, folder)
+            self.accelerator.wait_for_everyone()
+        self.artifacts[name] = (folder, fingerprint)
+        return str(folder.resolve())
+
+    def _fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each stage by name; they are known before any stage runs, as those of their inputs are."""
+        inputs = {name: fingerprint for name, (_, fingerprint) in self.artifacts.items()}
+        found = {}
+        for stage in self.recipe.stages:
+            found[stage.name] = self._fingerprint(stage, inputs)
+            inputs |= dict.fromkeys(stage.spec.factory.makes, found[stage.name])
+        return found
+
+    def _fingerprint(self, stage: NamedStage, inputs: Mapping[str, str]) -> str:
+        kind = stage.spec.factory
+        tables = {name: self.recipe.tables[name] for name in (*kind.uses, *kind.may_use) if name in self.recipe.tables}
+        data = self._data_fingerprint() if "data" in tables else None
+        return fingerprint_of(
+            {
+                "stage": shaping(stage.spec),
+                "name": stage.name,
+                "tables": {name: spec.table() for name, spec in tables.items()},
+                "data": data,
+                "run": [self.recipe.run.seed, self.recipe.run.precision],
+                "inputs": {name: inputs[name] for name in kind.needs},
+            }
+        )
+
+    def _data_fingerprint(self) -> list[str]:
+        dataset = self.context(self.recipe.stages[0]).dataset()
+        return [dataset.train.fingerprint, dataset.validation.fingerprint]
+
+    def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, float]:
+        entry = self.folder.stage(stage.name, fingerprint)
+        context = self.context(stage, fingerprint)
+        made = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
+        if entry["state"] == "done" and all(path.exists() for path in made.values()):
+            context.say(f"{stage.name}: done before, unchanged")
+        else:
+            self._run_stage(stage, context, entry)
+        self.artifacts |= {name: (path, fingerprint) for name, path in made.items()}
+        return entry["results"]
+
+    def _run_stage(self, stage: NamedStage, context: StageContext, entry: dict[str, Any]) -> None:
+        began, before = time.monotonic(), entry["seconds"]
+        entry |= {"state": "running", "started": now()}
+        if self.main and (made_with := self.surroundings) not in entry.setdefault("made_with", []):
+            entry["made_with"].append(made_with)  # more than one where it went on elsewhere
+        self._save()
+        if self.main:
+            self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
+        try:
+            entry["results"] = dict(stage.spec.build().run(context))
+            entry["state"] = "done"
+        except KeyboardInterrupt as error:
+            entry["state"] = "interrupted"
+            raise Interrupted(f"stopped in stage {stage.name!r}", hint=self._go_on(context)) from error
+        except Interrupted as error:
+            entry["state"] = "interrupted"
+            raise Interrupted(error.what, hint=self._go_on(context)) from error
+        except BaseException:
+            entry["state"] = "failed"
+            raise
+        finally:
+            entry |= {"finished": now(), "seconds": round(before + time.monotonic() - began, 2)}
+            entry["peak_memory_gib"] = round(peak_memory(), 3)
+            self._save()
+        self.accelerator.wait_for_everyone()
+        if self.main:
+            self.registry.hook.robustok_stage_finished(
+                folder=self.folder.path, stage=stage.name, results=entry["results"]
+            )
+
+    def _go_on(self, context: StageContext) -> str:
+        kept = any(context.checkpoints.glob("[!.]*"))  # a checkpoint, or parts of what the stage makes
+        saved = "goes on from the last checkpoint" if kept else "begins this stage again"
+        name = self.folder.path.name
+        other = "" if name == self.recipe.run.name else f", with --set run.name={name} instead of --fresh,"
+        return f"the same command{other} {saved}: {self.folder.path}"
+
+    def _save(self) -> None:
+        if self.main:
+            self.folder.save()
+
+
+def shaping(spec: Spec) -> dict[str, Any]:
+    """A component's table without the options that change no result (`metadata={"result": False}`)."""
+    neutral = {a.name for a in attrs.fields(type(spec.config)) if not a.metadata.get("result", True)}
+    return {name: value for name, value in spec.table().items() if name not in neutral}
+
+
+def _json(results: Mapping[str, float]) -> str:
+    return json.dumps(results, indent=2) + "\n"

@@ -1,0 +1,34 @@
+"""metrics.jsonl: a line for each logged step."""
+
+from __future__ import annotations
+
+from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+import json
+from robustok_core.runs.files import write_text
+from robustok_core.runs.files import writing
+
+
+def append_line(file: Path, values: Mapping[str, Any]) -> None:
+    """Adds one JSON line to a file."""
+    with writing(file), file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(values) + "\n")
+
+
+def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
+    """Drops the lines of a stage behind a step: what an interrupted run had logged and will log again.
+
+    Lines of the same stage with another configuration have another fingerprint, and stay.
+    """
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:  # the last line of a killed run may be cut
+            continue
+        if values.get("fingerprint") != fingerprint or values.get("step", 0) <= after_step:
+            kept.append(line)
+    write_text(file, "".join(f"{line}\n" for line in kept))

@@ -1,0 +1,48 @@
+"""Weights by name: which of them fit a module, and those below a prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from robustok_core.errors import RunError
+from torch import Tensor
+from torch import nn
+
+
+def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: Callable[[str], str] = str) -> str:
+    """A few keys that are missing, unexpected or of another shape, as `spell` writes them; "" where all fit."""
+    groups = {
+        "missing": [spell(name) for name in sorted(wanted.keys() - tensors.keys())],
+        "unexpected": [spell(name) for name in sorted(tensors.keys() - wanted.keys())],
+        "of another shape": sorted(
+            f"{spell(name)}: {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in wanted.keys() & tensors.keys()
+            if tensors[name].shape != wanted[name].shape
+        ),
+    }
+    said = (
+        f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" for what, names in groups.items() if names
+    )
+    return "; ".join(said)
+
+
+def load_module(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Loads a state dict strictly.
+
+    Raises:
+        RunError: naming a few keys that are missing, unexpected or of another shape.
+    """
+    wrong = misfit(module.state_dict(), tensors)
+    if wrong:
+        raise RunError(f"the weights do not fit the model: {wrong}", where=where)
+    module.load_state_dict(dict(tensors))
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below a prefix, without it."""
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}

@@ -1,0 +1,142 @@
+"""The registry: broken plugins are kept apart and named."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from attrs import frozen
+
+from robustok_core import Perturbation, ProblemsError, Registry, RobustokError, Stage, hookimpl, load_registry
+from robustok_core.kinds import KINDS
+
+
+@frozen(kw_only=True)
+class NothingConfig:
+    """No options."""
+
+
+class Nothing(Perturbation):
+    """Changes nothing."""
+
+    Config = NothingConfig
+
+    def __init__(self, config):
+        self.config = config
+
+    def perturb(self, latents, quantizer, *, draws, progress):
+        return latents, None
+
+
+class Plugin:
+    def __init__(self, kind="perturbation", name="nothing", factory=Nothing):
+        self.what = (kind, name, factory)
+
+    @hookimpl
+    def robustok_register(self, register):
+        register(*self.what)
+
+
+class Escaping(Stage):
+    """Leaves an artifact outside of the run's folder."""
+
+    Config = NothingConfig
+    makes = ("../tokenizer",)
+
+    def run(self, context):
+        return {}
+
+
+class Point:
+    """An entry point as importlib.metadata gives it."""
+
+    def __init__(self, name, loaded):
+        self.name, self.loaded, self.dist = name, loaded, SimpleNamespace(name="somebody")
+
+    def load(self):
+        if isinstance(self.loaded, Exception):
+            raise self.loaded
+        return self.loaded
+
+
+def test_all_first_party_plugins_load():
+    assert {state.error for state in load_registry().plugins} == {None}
+
+
+def test_a_stage_whose_artifact_would_lie_outside_of_the_run_folder_is_not_taken():
+    state = Registry().add_plugin(Plugin("stage", "escaping", Escaping), "theirs")
+    assert "stage 'escaping' makes an artifact called '../tokenizer': a name begins with" in state.error
+
+
+def test_a_plugin_that_raises_on_import_hides_no_other_and_is_named_where_its_component_is_missed():
+    registry = load_registry([Point("broken", ImportError("no module named x")), Point("good", Plugin())])
+    assert registry.names("perturbation") == ["nothing"]
+    with pytest.raises(ProblemsError, match="broken: ImportError: no module named x"):
+        registry.build("perturbation", {"use": "theirs"})
+
+
+def test_two_plugins_with_one_entry_point_name_are_both_reported():
+    registry = load_registry([Point("same", Plugin()), Point("same", Plugin(name="other"))])
+    assert registry.plugins[0].error is None
+    assert "already called 'same'" in registry.plugins[1].error
+
+
+def test_a_component_that_two_plugins_provide_is_refused_when_it_is_used():
+    registry = load_registry([Point("one", Plugin()), Point("two", Plugin())])
+    with pytest.raises(ProblemsError, match="provided by two plugins, 'one' and 'two'"):
+        registry.build("perturbation", {"use": "nothing"})
+
+
+def test_a_plugin_for_another_hook_version_is_refused():
+    old = Plugin()
+    old.ROBUSTOK_HOOKS = 0
+    registry = load_registry([Point("old", old)])
+    assert registry.names("perturbation") == []
+    assert "hook version 0" in registry.plugins[0].error
+
+
+def test_a_misspelt_hook_is_an_error():
+    class Misspelt:
+        @hookimpl
+        def robustok_registr(self, register):
+            raise AssertionError
+
+    registry = load_registry([Point("misspelt", Misspelt()), Point("good", Plugin())])
+    assert "robustok_registr" in registry.plugins[0].error
+    assert registry.names("perturbation") == ["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("plugin", "words"),
+    [
+        (Plugin(kind="pertubation"), "did you mean 'perturbation'"),
+        (Plugin(factory=int), "subclass of Perturbation"),
+        (Plugin(factory=type("Bare", (Nothing,), {"Config": None})), "needs a `Config`"),
+    ],
+)
+def test_what_a_plugin_registers_is_checked(plugin, words):
+    registry = load_registry([Point("wrong", plugin)])
+    assert words in registry.plugins[0].error
+    assert registry.entries() == []
+
+
+def test_two_registries_share_nothing():
+    first, second = Registry(), Registry()
+    first.add_plugin(Plugin(), "p")
+    assert first.names("perturbation") == ["nothing"]
+    assert second.names("perturbation") == []
+
+
+def test_an_unknown_kind_is_refused(registry):
+    with pytest.raises(RobustokError, match="did you mean 'tokenizer'"):
+        registry.build("tokeniser", {"use": "x"})
+
+
+def test_every_component_documents_itself_and_each_of_its_options(registry):
+    import attrs
+
+    for entry in registry.entries():
+        assert entry.factory.__doc__, entry
+        assert issubclass(entry.factory, KINDS[entry.kind])
+        for option in attrs.fields(entry.factory.Config):
+            assert option.metadata.get("doc"), f"{entry.kind} {entry.name}: {option.name} has no doc"

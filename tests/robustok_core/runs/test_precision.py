@@ -1,0 +1,180 @@
+"""Precision: what "auto" is on which device, and that a run says, records and repeats what it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import tomli
+import torch
+from attrs import field, frozen
+from rich.console import Console
+
+import robustok_core.runs.accelerator
+from robustok_core import Recipe, RobustokError, run
+from robustok_core.runs.files import read_json, read_tensors
+from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.precision import Precision, autocast, computes_bf16, settled
+
+CPU = torch.device("cpu")
+
+
+def weights(folder: Path, name: str = "tokenizer") -> dict[str, torch.Tensor]:
+    return read_tensors(find_artifact(folder, name) / "model.safetensors")
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def this_device(monkeypatch):
+    """Makes this machine's device one that computes bfloat16 natively, or one that does not."""
+
+    def this_device(native: bool) -> None:
+        monkeypatch.setattr(robustok_core.runs.accelerator, "computes_bf16", lambda device: native)
+
+    return this_device
+
+
+@pytest.fixture
+def auto(tiny_recipe):
+    """The tiny recipe with precision "auto", or another."""
+
+    def auto(precision: str | None = None) -> Recipe:
+        table = tiny_recipe(epochs=1)
+        del table["run"]["precision"]
+        if precision is not None:
+            table["run"]["precision"] = precision
+        return Recipe.from_table(table)
+
+    return auto
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "native"),
+    [(True, False, True), (False, True, True), (True, True, True), (False, False, False)],
+)
+def test_a_cpu_computes_bfloat16_where_it_has_instructions_for_it(monkeypatch, avx512_bf16, amx, native):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert computes_bf16(CPU) is native
+
+
+def test_a_torch_that_cannot_tell_and_devices_that_nobody_measured_compute_float32(monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert not computes_bf16(CPU)
+    assert not computes_bf16(torch.device("mps"))
+
+
+def test_a_gpu_that_emulates_bfloat16_does_not_compute_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not computes_bf16(torch.device("cuda"))
+
+
+def test_autocast_does_what_an_option_says(monkeypatch):
+    a = torch.ones(2, 2)
+    for native in (True, False):
+        monkeypatch.setattr("robustok_core.runs.precision.computes_bf16", lambda device, native=native: native)
+        for precision, expected in {"no": False, "bf16": True, "auto": native}.items():
+            with autocast(precision, CPU):
+                assert ((a @ a).dtype == torch.bfloat16) is expected
+        with torch.autocast("cpu", torch.bfloat16), autocast(None, CPU):
+            assert (a @ a).dtype == torch.bfloat16
+        with torch.autocast("cpu", torch.bfloat16), autocast("no", CPU):
+            assert (a @ a).dtype == torch.float32
+
+
+def precisions(table: object, path: tuple[object, ...] = ()) -> dict[tuple[object, ...], str]:
+    """Every option called precision in a recipe's table, by its path."""
+    pairs = table.items() if isinstance(table, dict) else enumerate(table) if isinstance(table, list) else ()
+    found = {}
+    for key, value in pairs:
+        found |= {(*path, key): value} if key == "precision" else precisions(value, (*path, key))
+    return found
+
+
+@pytest.mark.parametrize("name", ["main_train", "post_train", "continuous_train", "continuous_post_train"])
+def test_every_auto_of_a_laptop_recipe_is_settled_and_nothing_else(registry, name):
+    recipe = Recipe.load(name).resolve(registry)
+    before = precisions(recipe.table())
+    after = precisions(settled(recipe, "bf16").table())
+    assert list(before.values()).count("auto") >= 2
+    assert after == {path: "bf16" if value == "auto" else value for path, value in before.items()}
+
+
+@frozen(kw_only=True)
+class Theirs:
+    """A configuration of somebody else's."""
+
+    encoder: Precision = "auto"
+    decoder: Precision | None = None
+    precision: Literal["auto", "exact", "rough"] = "auto"
+    method: str = "auto"
+    sampling: dict[str, str] = field(factory=lambda: {"precision": "auto"})
+    more: tuple[Theirs, ...] = ()
+
+
+def test_auto_is_settled_where_an_option_is_a_precision_whatever_its_name_and_nowhere_else():
+    found = settled(Theirs(more=(Theirs(decoder="auto"), Theirs(encoder="no"))), "bf16")
+    assert found == Theirs(encoder="bf16", more=(Theirs(encoder="bf16", decoder="bf16"), Theirs(encoder="no")))
+
+
+def test_what_has_no_auto_is_left_as_it_is(registry, tiny_recipe):
+    recipe = Recipe.from_table(tiny_recipe()).resolve(registry)
+    assert settled(recipe, "bf16") is recipe
+
+
+@pytest.mark.parametrize(("native", "precision", "words"), [(True, "bf16", "bf16"), (False, "no", "float32")])
+def test_auto_is_printed_and_recorded_and_is_the_run_that_names_what_it_came_to(
+    auto, this_device, tmp_path, native, precision, words
+):
+    this_device(native)
+    with Console(record=True) as console:
+        run(auto(), out=tmp_path, console=console)
+    folder = tmp_path / "tiny"
+    assert f"precision auto: {words}" in console.export_text()
+    assert tomli.loads((folder / "recipe.toml").read_text())["run"]["precision"] == precision
+    with Console(record=True) as console:
+        run(auto(precision), out=tmp_path, console=console)
+    assert "done before, unchanged" in console.export_text()
+    assert "precision auto" not in console.export_text()
+    run(auto(precision), out=tmp_path / "named")
+    assert same(weights(folder), weights(tmp_path / "named" / "tiny"))
+
+
+def test_a_run_on_a_device_of_another_precision_is_another_run(auto, this_device, tmp_path):
+    this_device(True)
+    run(auto(), out=tmp_path)
+    first = find_artifact(tmp_path / "tiny", "tokenizer")
+    this_device(False)
+    run(auto(), out=tmp_path)
+    second = find_artifact(tmp_path / "tiny", "tokenizer")
+    assert first != second
+    assert first.exists()
+    assert len(read_json(tmp_path / "tiny" / "run.json")["stages"]) == 2
+    this_device(True)
+    run(auto(), out=tmp_path)
+    assert find_artifact(tmp_path / "tiny", "tokenizer") == first
+
+
+def test_fp16_is_refused_where_a_machine_with_a_gpu_computes_on_its_cpu(auto, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(RobustokError, match='"fp16" needs a CUDA device'):
+        run(auto("fp16"), out=tmp_path)
+
+
+def test_recipes_of_different_precision_run_one_after_another_in_one_program(auto, tmp_path):
+    for number, precision in enumerate(("no", "bf16", "no")):
+        run(auto(precision), out=tmp_path / str(number))
+    first, second, third = (weights(tmp_path / str(number) / "tiny") for number in range(3))
+    assert same(first, third)
+    assert not same(first, second)
+
+
+def test_auto_is_float32_on_all_processes_where_one_has_no_bfloat16(one_and_two, tmp_path):
+    one_and_two(Path(__file__).with_name("auto_on_two_processes.py"), tmp_path)
+    found = {file.name: file.read_text() for file in tmp_path.glob("?-of-?")}
+    assert found == {"0-of-1": "bf16", "0-of-2": "no", "1-of-2": "no"}

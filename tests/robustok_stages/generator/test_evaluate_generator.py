@@ -1,0 +1,182 @@
+"""Samples judged against real images, and the whole way from images to a number."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from robustok_core import Latents, Recipe, RobustokError, run
+from robustok_core.runs.components import load_component
+from robustok_core.runs.files import read_json
+from robustok_core.runs.folder import find_artifact
+from robustok_toolkit.generating import draw
+from robustok_toolkit.latent_files import LatentRows
+
+LOADED = ("tokenizer", "generator")
+FEATURES = {"use": "fashion_classifier"}
+METRICS = {
+    "gfd": {"use": "frechet", "features": FEATURES},
+    "precision_recall": {"use": "precision_recall", "features": FEATURES},
+}
+EVALUATION = {"use": "evaluate_generator", "metrics": METRICS, "batch_size": 16}
+
+
+def evaluated(table: dict, out: Path, **kwargs) -> dict[str, float]:
+    found = run(Recipe.from_table(table), out=out, **kwargs)
+    return {name.removeprefix("evaluate_generator/"): value for name, value in found.items() if "evaluate_" in name}
+
+
+@pytest.fixture
+def evaluation(part_of, generated):
+    """A recipe that evaluates the samples of a run, with keys of the stage changed."""
+
+    def make(**options) -> dict:
+        table = part_of(load=("samples",))
+        del table["generator"]
+        table["stage"] = [copy.deepcopy(EVALUATION) | options]
+        return table
+
+    return make
+
+
+def test_from_images_to_numbers_and_a_second_call_repeats_nothing(generation_recipe, tmp_path):
+    table = generation_recipe()
+    table["stage"].append(copy.deepcopy(EVALUATION))
+    table["stage"].append(copy.deepcopy(EVALUATION) | {"name": "against_training", "reference": "train"})
+    said = io.StringIO()
+    results = run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=250))
+    assert results["evaluate_generator/gfd_fashion_classifier_num_images"] == 24
+    assert results["evaluate_generator/gfd_fashion_classifier"] > 0
+    assert results["against_training/gfd_fashion_classifier"] != results["evaluate_generator/gfd_fashion_classifier"]
+    assert 0 <= results["evaluate_generator/precision_fashion_classifier"] <= 1
+    assert "evaluate_generator: 24 images are fewer than it takes for 96 features" in said.getvalue()
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "tiny" / "artifacts").rglob("*") if file.is_file()}
+    said = io.StringIO()
+    assert run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=200)) == results
+    assert said.getvalue().count("done before, unchanged") == 6
+    assert files == {file: file.stat().st_mtime_ns for file in files}
+
+
+def test_a_continuous_space_goes_the_same_way(generation_recipe, continuous, registry, tmp_path):
+    """The generator knows the statistics of the latents; the vectors that it draws are kept and can be decoded."""
+    table = generation_recipe(
+        train_generator={
+            "ema_decay": 0.5,
+            "measure": {"num_samples": 20, "metrics": METRICS, "sampling": {"steps": 2}},
+        },
+    )
+    table = continuous(table)
+    table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
+    table["stage"].append(copy.deepcopy(EVALUATION))
+    results = run(Recipe.from_table(table), out=tmp_path)
+    assert results["evaluate_generator/gfd_fashion_classifier_num_images"] == 24
+    folder = tmp_path / "tiny"
+    tokenizer, generator = (load_component(registry, find_artifact(folder, n)) for n in ("tokenizer", "generator"))
+    rows = LatentRows(find_artifact(folder, "latents"), "train")
+    assert torch.equal(generator.latent_mean, rows.mean)
+    assert torch.equal(generator.latent_std, rows.std)
+    vectors = torch.from_numpy(np.load(find_artifact(folder, "samples") / "vectors.npy"))
+    assert vectors.shape == (24, 16, 4)
+    pictures = draw(tokenizer, Latents(vectors=vectors)).permute(0, 2, 3, 1).numpy().astype(int)
+    with np.load(find_artifact(folder, "samples") / "samples.npz") as file:
+        assert (abs(file["arr_0"] - pictures) <= 1).all()
+
+
+def test_two_processes_make_the_files_and_the_numbers_of_one(part_of, generated, evaluation, run_on_two, tmp_path):
+    table = part_of("tokenize", "sample", load=LOADED)
+    table["stage"].append(copy.deepcopy(EVALUATION))
+    folder = run_on_two(table, tmp_path)
+    one, two = find_artifact(generated[1], "latents"), find_artifact(folder, "latents")
+    files = sorted(str(file.relative_to(one)) for file in one.rglob("*") if file.is_file())
+    assert files == sorted(str(file.relative_to(two)) for file in two.rglob("*") if file.is_file())
+    assert not [name for name in files if (one / name).read_bytes() != (two / name).read_bytes()]
+    one, two = find_artifact(generated[1], "samples"), find_artifact(folder, "samples")
+    for name in ("codes.npy", "samples.npz", "grid.png"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    found = {name: value for name, value in read_json(folder / "results.json").items() if "evaluate_" in name}
+    expected = evaluated(evaluation(), tmp_path / "one")
+    assert {name.removeprefix("evaluate_generator/"): value for name, value in found.items()} == pytest.approx(
+        expected, rel=1e-4
+    )
+
+
+def test_the_distance_is_that_of_the_features_of_the_two_sets(evaluation, generated, registry, tmp_path):
+    """numpy and scipy alone, but for the network."""
+    import scipy.linalg
+
+    with np.load(find_artifact(generated[1], "samples") / "samples.npz") as file:
+        samples = torch.from_numpy(file["arr_0"]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    real = registry.build("dataset", generated[0]["data"]).validation.load(range(40)).images
+    network = registry.build("features", FEATURES)
+    with torch.no_grad():
+        one, two = (network(images).double().numpy() for images in (samples, real))
+    a, b = np.cov(one.T), np.cov(two.T)
+    root = scipy.linalg.sqrtm(a @ b + 1e-12 * np.eye(len(a))).real
+    expected = ((one.mean(0) - two.mean(0)) ** 2).sum() + np.trace(a + b - 2 * root)
+    found = evaluated(evaluation(), tmp_path)["gfd_fashion_classifier"]
+    assert found == pytest.approx(expected, rel=2e-3)
+
+
+def test_the_samples_themselves_as_a_reference_are_no_distance_away(evaluation, generated, tmp_path):
+    file = find_artifact(generated[1], "samples") / "samples.npz"
+    results = evaluated(evaluation(reference=str(file)), tmp_path)
+    assert results["gfd_fashion_classifier"] == pytest.approx(0.0, abs=1e-6)
+    assert results["precision_fashion_classifier"] == results["recall_fashion_classifier"] == 1.0
+
+
+def test_a_limit_takes_images_of_every_class(evaluation, tmp_path):
+    ten = evaluated(evaluation(limit=10), tmp_path / "ten")
+    assert ten["gfd_fashion_classifier"] != evaluated(evaluation(), tmp_path / "all")["gfd_fashion_classifier"]
+
+
+def test_a_reference_that_is_not_there_is_refused_before_anything_is_written(evaluation, tmp_path):
+    with pytest.raises(RobustokError, match=r"stage.evaluate_generator.reference: 'valid' is neither 'validation' nor"):
+        evaluated(evaluation(reference="valid"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reference_file_of_something_else_is_refused_before_anything_is_written(evaluation, tmp_path):
+    file = tmp_path / "floats.npz"
+    np.savez(file, arr_0=np.zeros((4, 8, 8, 3), np.float32))
+    with pytest.raises(RobustokError, match=r"stage.evaluate_generator.reference: .*images must be uint8"):
+        evaluated(evaluation(reference=str(file)), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+TOO_MANY = [
+    ({"kid": {"use": "kid", "subset_size": 30}}, {}, "metrics.kid: the samples: 24 images hold no subset of 30"),
+    ({"kid": {"use": "kid", "subset_size": 20}}, {"limit": 15}, "metrics.kid: the reference: 15 images hold no subset"),
+    ({"pr": {"use": "precision_recall", "neighbours": 24}}, {}, "metrics.pr: the samples: 24 images have no 24 neigh"),
+    ({"is": {"use": "inception_score", "splits": 25}}, {}, "metrics.is: the samples: 24 samples cannot be parted"),
+]
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(("metrics", "options", "said"), TOO_MANY)
+def test_metrics_that_want_more_images_than_there_will_be_are_refused_before_anything_is_written(
+    generation_recipe, evaluation, tmp_path, metrics, options, said, loaded
+):
+    table = evaluation() if loaded else generation_recipe()
+    before = [] if loaded else table["stage"]
+    table["stage"] = [*before, EVALUATION | {"metrics": metrics} | options]
+    with pytest.raises(RobustokError, match=f"stage.evaluate_generator.{said}"):
+        run(Recipe.from_table(table), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arrays", [{}, {"arr_0": np.zeros((8, 4, 4, 3), np.uint8)}])
+def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(evaluation, tmp_path, arrays):
+    file = tmp_path / "reference.npz"
+    np.savez(file, mu=np.zeros(3), sigma=np.eye(3), **arrays)
+    metrics = {"pr": {"use": "precision_recall", "neighbours": 9}}
+    said = f"the reference: {len(arrays.get('arr_0', ()))} images have no 9 neighbours each"
+    with pytest.raises(RobustokError, match=said) as caught:
+        evaluated(evaluation(metrics=metrics, reference=str(file)), tmp_path / "runs")
+    assert ("statistics do not do" in caught.value.hint) == (not arrays)
+    assert not (tmp_path / "runs").exists()

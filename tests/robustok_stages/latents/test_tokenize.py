@@ -1,0 +1,223 @@
+"""Latents of a data set: the views, the parts, what a kill and several processes change (nothing)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from attrs import frozen
+from torchvision.transforms.functional import ten_crop
+
+from robustok_core import Latents, Recipe, RobustokError, Tokenizer, load_registry, run
+from robustok_core.errors import Interrupted, RunError
+from robustok_core.kinds.dataset import Dataset
+from robustok_core.runs.components import load_component, save_component
+from robustok_core.runs.folder import find_artifact
+from robustok_core.values.latents import LatentSpace
+from robustok_stages.latents.crops_for_training import ten_crops
+from robustok_toolkit.latent_files import LatentRows
+
+
+def recipe_of(generated, **options) -> dict:
+    """A recipe that tokenizes with the tokenizer of a run."""
+    table = copy.deepcopy(generated[0])
+    table["load"] = {"tokenizer": str(generated[1])}
+    table["stage"] = [table["stage"][1] | options]
+    del table["tokenizer"], table["generator"], table["perturbation"]
+    return table
+
+
+def tokenized(table: dict, out: Path, **kwargs) -> Path:
+    run(Recipe.from_table(table), out=out, **kwargs)
+    return find_artifact(out / table["run"]["name"], "latents")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("size", [32, 33])
+def test_ten_crops_are_those_of_torchvision(size):
+    images = torch.rand(2, 3, 47, 41)
+    ours = ten_crops(images, size)
+    assert len(ours) == 10
+    for mine, theirs in zip(ours, ten_crop(images, size), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_ten_crop_latents_are_those_of_torchvisions_crops_of_the_larger_images(generated, registry, tmp_path):
+    table = recipe_of(generated, views="ten_crop", crop_ranges=[1.1, 1.25])
+    table["data"] |= {"train_limit": 20, "validation_limit": 10}
+    folder = tokenized(table, tmp_path)
+    rows = LatentRows(folder, "train")
+    assert (len(rows), rows.views) == (20, 20)
+    tokenizer = load_component(registry, find_artifact(generated[1], "tokenizer"))
+    views = []
+    for size in (35, 40):  # int(1.1 * 32), int(1.25 * 32)
+        larger = registry.build("dataset", table["data"] | {"image_size": size}).train.load(range(20)).images
+        with torch.no_grad():
+            views += [tokenizer.encode(crop).codes.numpy() for crop in ten_crop(larger, 32)]
+    held = np.load(folder / "parts" / "train-000000000-000000020.codes.npy")
+    np.testing.assert_array_equal(held, np.stack(views, 1))
+    assert LatentRows(folder, "validation").views == 1
+
+
+@pytest.mark.parametrize("part", [1, 3, 5])
+def test_a_killed_stage_goes_on_and_ends_with_the_same_files(generated, tmp_path, dying, part):
+    """Parts 1 to 3 are of the training split, 4 and 5 of the validation split."""
+    table = recipe_of(generated)
+    dying(lambda: tokenized(table, tmp_path), part)
+    kept = sorted((tmp_path / "tiny" / "checkpoints").rglob("[!.]*.npy"))
+    assert len(kept) == part - 1
+    before = {file.name: file.stat().st_ino for file in kept}
+    folder = tokenized(table, tmp_path)
+    assert contents(folder) == contents(find_artifact(generated[1], "latents"))
+    assert before == {name: (folder / "parts" / name).stat().st_ino for name in before}
+    assert not list((tmp_path / "tiny" / "checkpoints").rglob("*.npy"))
+
+
+def test_a_stop_keeps_the_parts_that_are_done(generated, tmp_path, monkeypatch):
+    from robustok_training.interrupt import StopRequest
+
+    table, calls = recipe_of(generated), []
+    monkeypatch.setattr(StopRequest, "anywhere", lambda self, device: calls.append(1) or len(calls) == 2)
+    with pytest.raises(Interrupted, match="stopped after 2 of 3 rounds of parts, which are kept") as caught:
+        tokenized(table, tmp_path)
+    assert "goes on" in caught.value.hint
+    assert len(list((tmp_path / "tiny" / "checkpoints").rglob("*.npy"))) == 2
+    monkeypatch.undo()
+    assert contents(tokenized(table, tmp_path)) == contents(find_artifact(generated[1], "latents"))
+
+
+def test_loader_processes_change_nothing_and_repeat_nothing(generated, tmp_path):
+    folder = tokenized(recipe_of(generated, workers=2), tmp_path)
+    assert contents(folder) == contents(find_artifact(generated[1], "latents"))
+    changed_at = (folder / "latents.json").stat().st_mtime_ns
+    assert tokenized(recipe_of(generated), tmp_path) == folder
+    assert (folder / "latents.json").stat().st_mtime_ns == changed_at
+
+
+@frozen(kw_only=True)
+class NoConfig:
+    pass
+
+
+class Means(Tokenizer):
+    """A continuous tokenizer: the mean colour of each quarter of an image, and its decoder."""
+
+    Config = NoConfig
+
+    def __init__(self, config: NoConfig) -> None:
+        super().__init__()
+        self.space = LatentSpace(kind="continuous", num_tokens=4, width=3, grid=(2, 2))
+        self.image_size, self.quantizer = 32, None
+        self.scale = torch.nn.Conv2d(3, 3, 1)
+
+    def encode(self, images):
+        vectors = torch.nn.functional.avg_pool2d(images, 16).flatten(2).transpose(1, 2)
+        return Latents(vectors=vectors, features=vectors)
+
+    def decode_vectors(self, vectors):
+        small = vectors.transpose(1, 2).unflatten(2, (2, 2))
+        return torch.nn.functional.interpolate(self.scale(small), scale_factor=16)
+
+    @property
+    def decoder(self):
+        return torch.nn.ModuleList([self.scale])
+
+    @property
+    def last_layer(self):
+        return self.scale.weight
+
+
+class Fixed(Dataset):
+    """The tiny data set, in one size only."""
+
+    Config = NoConfig
+
+    def __init__(self, config: NoConfig) -> None:
+        whole = load_registry().build("dataset", {"use": "fashion_mnist", "train_limit": 20, "validation_limit": 10})
+        self.image_size, self.num_classes, self.class_names = 32, 10, whole.class_names
+        self.train, self.validation = whole.train, whole.validation
+
+
+class Doubles:
+    """A plugin with the two."""
+
+    @staticmethod
+    def components() -> Sequence[tuple[str, str, type]]:
+        return [("tokenizer", "means", Means), ("dataset", "fixed", Fixed)]
+
+
+@pytest.fixture
+def with_doubles():
+    from robustok_core import hookimpl
+
+    class Plugin:
+        @hookimpl
+        def robustok_register(self, register):
+            for component in Doubles.components():
+                register(*component)
+
+    registry = load_registry()
+    assert registry.add_plugin(Plugin(), "doubles").error is None
+    return registry
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_vectors_are_kept_with_their_mean_and_spread_over_the_unmirrored_training_images(
+    generated, with_doubles, tmp_path, dtype
+):
+    table = recipe_of(generated, dtype=dtype)
+    del table["load"]
+    table["tokenizer"] = {"use": "means"}
+    table["stage"] = [{"use": "train_tokenizer", "epochs": 0.2, "batch_size": 16}, *table["stage"]]
+    rows = LatentRows(tokenized(table, tmp_path, registry=with_doubles), "train")
+    images = with_doubles.build("dataset", table["data"]).train.load(range(80)).images
+    vectors = torch.nn.functional.avg_pool2d(images, 16).flatten(2).transpose(1, 2)
+    held = vectors if dtype == "float32" else vectors.half().float()
+    assert torch.equal(rows.load(range(80)).latents.vectors, held)
+    torch.testing.assert_close(rows.mean, held.double().mean((0, 1)).float())
+    torch.testing.assert_close(rows.std, held.double().flatten(0, 1).std(0, correction=0).float())
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype", "words"),
+    [
+        (-7e4, "float16", r'with numbers up to 70000, and float16 ends at 65504 \(set dtype = "float32"\)'),
+        (float("inf"), "float16", r'that are not finite \(with precision = "bf16" set "no"'),
+        (float("nan"), "float32", r'that are not finite \(with precision = "bf16" set "no"'),
+    ],
+)
+def test_vectors_that_are_not_finite_in_their_type_are_refused_before_a_part_is_written(
+    generation_recipe, with_doubles, tmp_path, monkeypatch, number, dtype, words
+):
+    (tmp_path / "means").mkdir()
+    save_component(tmp_path / "means", "tokenizer", {"use": "means"}, Means(NoConfig()))
+    table = generation_recipe(tokenize={"dtype": dtype})
+    table = {"run": table["run"], "data": table["data"], "stage": [table["stage"][1]]}
+    table["load"] = {"tokenizer": str(tmp_path / "means")}
+    monkeypatch.setattr(Means, "encode", lambda self, images: Latents(vectors=torch.full((len(images), 4, 3), number)))
+    with pytest.raises(RunError, match=f"^stage tokenize: the encoder made vectors {words}"):
+        tokenized(table, tmp_path / "out", registry=with_doubles)
+    assert not list((tmp_path / "out").rglob("*.npy"))
+
+
+def test_a_data_set_of_one_size_cannot_be_cut_into_ten_crops(generated, with_doubles, tmp_path):
+    table = recipe_of(generated, views="ten_crop")
+    table["data"] = {"use": "fixed"}
+    with pytest.raises(RobustokError, match="the data set 'fixed' has no option image_size") as caught:
+        tokenized(table, tmp_path, registry=with_doubles)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_images_of_another_size_than_the_loaded_tokenizers_are_refused(generated, tmp_path):
+    table = recipe_of(generated)
+    table["data"]["image_size"] = 28
+    with pytest.raises(RobustokError, match="tokenizer.image_size is 32, but the images"):
+        tokenized(table, tmp_path)

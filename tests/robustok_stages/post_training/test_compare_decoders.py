@@ -1,0 +1,112 @@
+"""How the decoders before and after post-training are compared."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+from attrs import frozen
+
+from robustok_core import Guidance, Recipe, RobustokError, hookimpl, load_registry, run
+from robustok_core.kinds.sample_metric import SampleMetric
+from robustok_core.runs.accelerator import make_accelerator
+from robustok_core.runs.components import load_component
+from robustok_core.runs.context import StageContext
+from robustok_core.runs.folder import RunFolder, find_artifact
+from robustok_stages.post_training import compare_decoders
+from robustok_stages.post_training.compare_decoders import CompareConfig, Comparison, balanced_halves
+from robustok_training.batches import epoch_order
+
+
+@pytest.mark.parametrize(("classes", "each"), [(10, 100), (1000, 5), (3, 30), (7, 3)])
+def test_both_halves_of_the_held_out_images_hold_every_class(classes, each):
+    labels = torch.arange(classes).repeat_interleave(each)[epoch_order(classes * each, seed=0, epoch=0)]
+    halves = balanced_halves(labels)
+    assert torch.cat(halves).sort().values.tolist() == list(range(len(labels)))
+    assert abs(len(halves[0]) - len(halves[1])) <= 1
+    first, second = (torch.bincount(labels[rows], minlength=classes) for rows in halves)
+    assert int((first - second).abs().max()) <= 1
+
+
+@frozen(kw_only=True)
+class BrightnessConfig:
+    """No options."""
+
+
+class Brightness(SampleMetric):
+    """How bright the samples are, more is better; no network looks at them."""
+
+    Config = BrightnessConfig
+    higher_is_better: ClassVar = {"brightness": True}
+
+    def __init__(self, config):
+        pass
+
+    def compute(self, samples, reference):
+        return {"brightness": float(samples.images.pixels.float().mean())}
+
+
+def later(generated, tmp_path, **post_train):
+    """The recipe of a post-training on the tokenizer and the generator of a run before."""
+    table, folder = generated
+    table = {key: table[key] for key in ("run", "data")} | {
+        "post_trainer": {"use": "decoder", "sampling": {"steps": 1}}
+    }
+    table["run"] = {**table["run"], "name": "later"}
+    table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
+    compare = {"num_samples": 20, "guidance": {"scale": 1.0}, "metrics": {"b": {"use": "brightness"}}, "pictures": 2}
+    compare |= {"tokenizer_metrics": {"psnr": {"use": "psnr"}}} | post_train.pop("compare", {})
+    table["stage"] = [
+        {"use": "make_pairs", "sigma": [0.9, 0.5], "num_pairs": 16, "control": False},
+        {"use": "post_train", "epochs": 2, "batch_size": 16, "compare": compare, **post_train},
+    ]
+    registry = load_registry()
+
+    class Plugin:
+        @hookimpl
+        def robustok_register(self, register):
+            register("sample_metric", "brightness", Brightness)
+
+    assert registry.add_plugin(Plugin(), "brightness").error is None
+    return lambda: run(Recipe.from_table(table), registry=registry, out=tmp_path)
+
+
+def test_the_sigma_to_keep_is_the_highest_where_a_metric_says_that_higher_is_better(generated, tmp_path):
+    results = later(generated, tmp_path, optimizer={"learning_rate": 1e-2})()
+    values = {sigma: results[f"post_train/sigma{sigma}_brightness"] for sigma in (0.9, 0.5)}
+    assert values[0.9] != values[0.5]
+    assert results["post_train/kept_sigma"] == max(values, key=values.get)
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is_written(generated, tmp_path):
+    metrics = {"pfd": {"use": "pfid", "deltas": [10**6]}}
+    with pytest.raises(RobustokError, match=r"stage.post_train.compare.tokenizer_metrics.pfd: "):
+        later(generated, tmp_path, compare={"tokenizer_metrics": metrics})()
+    assert not (tmp_path / "later").exists()
+
+
+def test_a_process_without_a_sample_takes_part_in_the_comparison(generated, registry, tmp_path, monkeypatch):
+    """Two samples on three processes: the third draws none."""
+    table, folder = generated
+    recipe = Recipe.from_table(table).resolve(registry)
+    context = StageContext(
+        recipe=recipe,
+        registry=registry,
+        accelerator=make_accelerator(recipe, tmp_path),
+        stage="post_train",
+        folder=RunFolder(tmp_path),
+        inputs={"generator": find_artifact(folder, "generator")},
+    )
+    monkeypatch.setattr(compare_decoders, "world_size", lambda: 3)
+    comparison = Comparison(context, CompareConfig(num_samples=2, metrics={}, tokenizer_metrics={}))
+    tokenizer = load_component(registry, find_artifact(folder, "tokenizer"))
+    shares = []
+    for process in range(3):
+        monkeypatch.setattr(compare_decoders, "rank", lambda process=process: process)
+        latents = comparison._sampled(Guidance())
+        shares.append(comparison._drawn(tokenizer, latents).pixels)
+        assert latents.codes.dtype == torch.int64
+    assert [len(share) for share in shares] == [1, 1, 0]
+    assert shares[2].shape[1:] == shares[0].shape[1:]
+    assert shares[2].dtype == shares[0].dtype

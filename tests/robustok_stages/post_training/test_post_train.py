@@ -1,0 +1,405 @@
+"""Post-training as a user meets it: pairs, arms, what changes and what must not."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
+from robustok_core.errors import Interrupted
+from robustok_core.runs.components import load_component
+from robustok_core.runs.files import read_json, read_tensors
+from robustok_core.runs.folder import find_artifact
+from robustok_stages.post_training.training_step import DecoderStep
+from robustok_toolkit.latent_fingerprint import latent_fingerprint
+from robustok_toolkit.pair_files import PairRows
+
+LOSSES = {
+    "reconstruction": {"use": "reconstruction"},
+    "adversarial": {"use": "adversarial", "start": 0.0, "patch": {"width": 8, "layers": 2}},
+}
+COLOURS = {"use": "frechet", "features": {"use": "fashion_classifier"}}
+
+
+def with_post_training(table: dict[str, Any], **stages: dict[str, Any]) -> dict[str, Any]:
+    """A generation recipe, its tokenizer with a discriminator, that goes on to post-training."""
+    table["stage"][0]["losses"] = LOSSES
+    table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
+    compare = {"num_samples": 20, "metrics": {"gfd": COLOURS}, "tokenizer_metrics": {"psnr": {"use": "psnr"}}}
+    table["stage"] += [
+        {"use": "make_pairs", "sigma": [0.5], "num_pairs": 48, "batch_size": 16, "part_size": 16},
+        {
+            "use": "post_train",
+            "epochs": 2,
+            "batch_size": 16,
+            "log_every": 1,
+            "losses": LOSSES,
+            "compare": {**compare, "sampling": {"steps": 2}, "pictures": 4},
+        },
+    ]
+    for stage in table["stage"]:
+        stage |= stages.get(stage["use"], {})
+    return table
+
+
+@pytest.fixture(scope="module")
+def trained(generation_recipe, tmp_path_factory) -> tuple[dict[str, Any], Path]:
+    table = with_post_training(generation_recipe())
+    out = tmp_path_factory.mktemp("post_trained")
+    run(Recipe.from_table(table), out=out)
+    return table, out / table["run"]["name"]
+
+
+def artifact(folder: Path, name: str, stage: str) -> Path:
+    return folder / "artifacts" / f"{name}-{read_json(folder / 'run.json')['current'][stage]}"
+
+
+def test_only_the_decoder_changes(trained):
+    _, folder = trained
+    before = read_tensors(artifact(folder, "tokenizer", "train_tokenizer") / "model.safetensors")
+    after = read_tensors(find_artifact(folder, "tokenizer") / "model.safetensors")
+    behind = ("post_quant_conv.", "pixel_decoder.")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(behind) for name in changed)
+    assert {name for name in before if name.startswith(behind) and before[name].is_floating_point()} == changed
+
+
+def test_the_newest_tokenizer_of_the_run_is_the_post_trained_one_and_has_the_same_latents(trained):
+    _, folder = trained
+    newest = find_artifact(folder, "tokenizer")
+    assert newest == artifact(folder, "tokenizer", "post_train")
+    registry = load_registry()
+    first = load_component(registry, artifact(folder, "tokenizer", "train_tokenizer"))
+    assert latent_fingerprint(load_component(registry, newest)) == latent_fingerprint(first)
+
+
+def test_every_pair_knows_its_image_and_the_control_holds_the_images_own_codes(trained):
+    table, folder = trained
+    pairs = artifact(folder, "pairs", "make_pairs")
+    rows = np.load(pairs / "rows.npy")
+    index = read_json(pairs / "latents.json")
+    assert len(rows) == len(set(rows.tolist())) == 48
+    assert index["sigma"] == [1.0, 0.5]
+    registry = load_registry()
+    tokenizer = load_component(registry, artifact(folder, "tokenizer", "train_tokenizer"))
+    images = registry.build("dataset", table["data"]).train
+    with torch.no_grad():
+        # the control's pictures are the reconstructions, encoded once more
+        from robustok_core.values.images import from_uint8, to_uint8
+
+        real = images.load(rows.tolist())
+        again = tokenizer.encode(from_uint8(to_uint8(tokenizer.decode(tokenizer.encode(real.images))))).codes
+    parts = index["splits"]["sigma1"]["parts"]
+    found = np.concatenate([np.load(pairs / "parts" / part["file"]) for part in parts])[:, 0]
+    assert np.array_equal(found.astype(np.int64), again.numpy())
+    assert np.array_equal(np.load(pairs / index["splits"]["sigma1"]["labels"]), real.labels.numpy())
+
+
+def test_before_and_after_stand_side_by_side(trained):
+    _, folder = trained
+    results = read_json(folder / "results.json")
+    names = {name.removeprefix("post_train/") for name in results if name.startswith("post_train/")}
+    for arm in ("before", "sigma1", "sigma0.5"):
+        wanted = ("gfd_fashion_classifier", "guided_gfd_fashion_classifier", "psnr")
+        assert {f"{arm}_{name}" for name in wanted} <= names
+    assert results["post_train/kept_sigma"] == 0.5
+    pictures = artifact(folder, "post_training", "post_train")
+    assert (pictures / "samples.png").is_file()
+    assert (pictures / "sigma.png").is_file()
+
+
+def steps_of_arms(folder: Path) -> dict[str, list[int]]:
+    steps: dict[str, list[int]] = {}
+    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
+        if line["stage"] == "post_train":
+            steps.setdefault(line["fingerprint"].rpartition("-")[2], []).append(line["step"])
+    return steps
+
+
+def test_arms_see_the_same_images_in_the_same_order(trained, tmp_path, monkeypatch):
+    table, _ = trained
+    seen: list[int] = []
+    real = DecoderStep.forward
+
+    def forward(step, batch, draws, progress):
+        seen.extend(batch.indices.tolist())
+        return real(step, batch, draws, progress)
+
+    monkeypatch.setattr(DecoderStep, "forward", forward)
+    run(Recipe.from_table(table), out=tmp_path)
+    first, second = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert first == second
+    assert sorted(first) == sorted(2 * list(set(first)))  # two epochs
+    assert steps_of_arms(tmp_path / table["run"]["name"]) == {
+        name: [1, 2, 3, 4, 5, 6] for name in ("sigma1", "sigma0.5")
+    }
+
+
+class StopAt:
+    """Interrupts a stage when it has logged a step for the n-th time."""
+
+    def __init__(self, stage: str, times: int) -> None:
+        self.stage, self.times = stage, times
+
+    @hookimpl
+    def robustok_step_logged(self, folder, stage, step, values):
+        self.times -= stage == self.stage
+        if self.times == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("times", [2, 9])
+def test_an_interrupted_post_training_ends_with_the_same_weights(trained, tmp_path, times):
+    table, folder = trained
+    table = {**table, "stage": [*table["stage"][:-1], {**table["stage"][-1], "checkpoint_every": 1}]}
+    registry = load_registry()
+    registry.add_plugin(StopAt("post_train", times), "stop")
+    with pytest.raises(Interrupted):
+        run(Recipe.from_table(table), registry=registry, out=tmp_path)
+    run(Recipe.from_table(table), out=tmp_path)
+    again = tmp_path / table["run"]["name"]
+    assert read_json(again / "results.json") == read_json(folder / "results.json")
+    first, second = (read_tensors(find_artifact(one, "tokenizer") / "model.safetensors") for one in (folder, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_processes_make_the_same_pairs_and_decoders(trained, run_on_two, tmp_path):
+    table, folder = trained
+    other = run_on_two({**table, "run": {**table["run"], "name": "two"}}, tmp_path)
+    for name in ("sigma1", "sigma0.5"):
+        codes = []
+        for one in (folder, other):
+            pairs = artifact(one, "pairs", "make_pairs")
+            parts = read_json(pairs / "latents.json")["splits"][name]["parts"]
+            codes.append(np.concatenate([np.load(pairs / "parts" / part["file"]) for part in parts]))
+        assert (codes[0] == codes[1]).mean() > 0.9  # the tokenizers differ by the order of sums
+    assert steps_of_arms(other) == steps_of_arms(folder)
+    results = [read_json(one / "results.json") for one in (folder, other)]
+    assert results[0].keys() == results[1].keys()
+    for arm in ("sigma1", "sigma0.5"):
+        psnr, psnr_on_two = (result[f"post_train/{arm}_psnr"] for result in results)
+        assert psnr_on_two == pytest.approx(psnr, abs=0.1)
+        assert psnr_on_two != results[1]["post_train/before_psnr"]
+
+
+def discriminator_steps(tensors: dict[str, torch.Tensor], prefix: str) -> set[float]:
+    return {float(value) for name, value in tensors.items() if name.startswith(f"{prefix}/step/")}
+
+
+def test_the_discriminator_of_main_training_goes_on_where_it_stopped(trained):
+    _, folder = trained
+    held = read_tensors(artifact(folder, "tokenizer", "train_tokenizer") / "opponents.safetensors")
+    (main_steps,) = discriminator_steps(held, "optimizer/adversarial")
+    assert main_steps > 0
+    for arm in ("sigma1", "sigma0.5"):
+        (kept,) = (folder / "checkpoints").glob(f"post_train-*-{arm}/*")
+        state = read_tensors(kept / "state.safetensors")
+        own_steps = read_json(kept / "state.json")["step"]
+        assert discriminator_steps(state, "optimizer/adversarial_opponent") == {main_steps + own_steps}
+
+
+def refused(table: dict[str, Any], out: Path, **kwargs: Any) -> str:
+    with pytest.raises(RobustokError) as caught:
+        run(Recipe.from_table(table), out=out, **kwargs)
+    return str(caught.value)
+
+
+def test_a_missing_discriminator_is_said_before_anything_is_trained(generated, tmp_path):
+    table, folder = generated
+    table = with_post_training({**table, "stage": [dict(stage) for stage in table["stage"]]})
+    table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
+    table["stage"] = table["stage"][-2:]
+    table["run"] = {**table["run"], "name": "later"}
+    assert "without a discriminator that could be reused" in refused(table, tmp_path)
+    assert not (tmp_path / "later").exists()
+
+
+def test_a_discriminator_that_main_training_will_not_leave_is_said_before_main_training(generation_recipe, tmp_path):
+    table = with_post_training(generation_recipe())
+    table["stage"][0]["losses"] = {"reconstruction": {"use": "reconstruction"}}
+    assert "without a discriminator that could be reused" in refused(table, tmp_path)
+    table["stage"][0]["losses"] = {"reconstruction": {"use": "reconstruction"}, "gan": LOSSES["adversarial"]}
+    said = refused(table, tmp_path)
+    assert "main training has no opponent of a loss 'adversarial'; it has of gan" in said
+    assert "stage.post_train.losses.adversarial" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"guidance": {"scale": 2.0}}, "post_trainer.guidance.scale: guidance of scale 2 needs a generator"),
+        ({"sampling": {"stops": 2}}, "post_trainer.sampling.stops"),
+    ],
+)
+def test_pairs_that_the_generator_cannot_make_are_refused_before_it_is_trained(
+    generation_recipe, tmp_path, options, said
+):
+    table = with_post_training(generation_recipe())
+    table["generator"]["label_dropout"] = 0.0
+    table["stage"][-1]["compare"]["guidance"] = {"scale": 1.0}
+    table["post_trainer"] |= options
+    assert said in refused(table, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fresh_discriminator_needs_none(generated, tmp_path):
+    table, folder = generated
+    table = with_post_training(
+        {**table, "stage": [dict(stage) for stage in table["stage"]]}, post_train={"discriminator": "fresh"}
+    )
+    table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
+    table["stage"] = table["stage"][-2:]
+    results = run(Recipe.from_table(table), out=tmp_path)
+    assert "post_train/sigma0.5_gfd_fashion_classifier" in results
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": 0.3, "optimizer": {"warmup": 0.5}}, "stage.post_train.optimizer.warmup: the learning rate is 0"),
+        ({"batch_size": 64}, "stage.post_train.batch_size: a batch of 64 images is larger than"),
+    ],
+)
+def test_a_training_that_the_48_pairs_do_not_allow_is_refused_before_anything_runs(
+    trained, tmp_path, options, said, loaded
+):
+    table, folder = trained
+    table = {**table, "stage": [*table["stage"][:-1], table["stage"][-1] | options]}
+    if loaded:
+        table = {**table, "stage": table["stage"][-1:], "load": {"generator": str(folder), "pairs": str(folder)}}
+        table["load"]["tokenizer"] = str(artifact(folder, "tokenizer", "train_tokenizer"))
+    assert said in refused(table, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"losses": {}}, "stage.post_train: losses: there is no term"),
+        (
+            {"compare": {"metrics": {"kid": {"use": "kid", "subset_size": 21}}}},
+            "stage.post_train.compare.metrics.kid: the reference: 20 images hold no subset of 21",
+        ),
+        ({"compare": {"metrics": {}}}, "stage.post_train: compare.metrics: the first one chooses the sigma to keep"),
+    ],
+)
+def test_what_cannot_be_trained_for_or_chosen_by_is_refused(generation_recipe, tmp_path, options, said):
+    assert said in refused(with_post_training(generation_recipe(), post_train=options), tmp_path)
+
+
+def test_a_sigma_that_is_named_needs_no_metric(generation_recipe, registry):
+    table = with_post_training(generation_recipe(), post_train={"keep": 0.5, "compare": {"metrics": {}}})
+    assert Recipe.from_table(table).resolve(registry).stages[-1].spec.config.keep == 0.5
+
+
+def test_sigma_outside_of_0_to_1_is_refused(generation_recipe, tmp_path):
+    table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 1.5]})
+    assert "stage.make_pairs.sigma" in refused(table, tmp_path)
+
+
+def test_sigmas_that_would_share_their_files_are_refused(generation_recipe, tmp_path):
+    table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 0.50000001]})
+    assert "two values of sigma differ by less than the 6 digits" in refused(table, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "fewer", "beyond", "missing"])
+def test_pairs_whose_images_cannot_be_told_are_refused(trained, tmp_path, damage):
+    table, folder = trained
+    registry = load_registry()
+    pairs = shutil.copytree(artifact(folder, "pairs", "make_pairs"), tmp_path / "pairs")
+    rows, file = np.load(pairs / "rows.npy"), pairs / "rows.npy"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-8])
+    elif damage == "missing":
+        file.unlink()
+    else:
+        np.save(file, rows[:-1] if damage == "fewer" else rows + 10**6)
+    tokenizer = load_component(registry, artifact(folder, "tokenizer", "train_tokenizer"))
+    images = registry.build("dataset", table["data"]).train
+    with pytest.raises(RobustokError, match="images"):
+        PairRows(pairs, 0.5, images, tokenizer=latent_fingerprint(tokenizer))
+
+
+def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, generation_recipe, tmp_path):
+    table, folder = trained
+    later = {**table, "stage": [{**table["stage"][-1], "keep": 0.25}], "run": {**table["run"], "name": "later"}}
+    later["load"] = {
+        "tokenizer": str(artifact(folder, "tokenizer", "train_tokenizer")),
+        "generator": str(folder),
+        "pairs": str(folder),
+    }
+    assert "there are no pairs of sigma 0.25" in refused(later, tmp_path)
+    other = with_post_training(generation_recipe(train_tokenizer={"epochs": 2}))
+    run(Recipe.from_table({**other, "stage": other["stage"][:-2]}), out=tmp_path / "other")
+    later["stage"] = [{key: value for key, value in later["stage"][0].items() if key != "keep"}]
+    later["load"] |= dict.fromkeys(("tokenizer", "generator"), str(tmp_path / "other" / other["run"]["name"]))
+    assert "these pairs were made with another tokenizer" in refused(later, tmp_path)
+
+
+def test_without_a_table_compare_its_defaults_are_used(generation_recipe, registry):
+    table = with_post_training(generation_recipe())
+    del table["stage"][-1]["compare"]
+    compare = Recipe.from_table(table).resolve(registry).stages[-1].spec.config.compare
+    assert compare.num_samples == 5000
+    assert set(compare.metrics) == {"gfd"}
+    assert set(compare.tokenizer_metrics) == {"rfd", "pfd"}
+
+
+def test_another_comparison_trains_no_arm_again(trained, tmp_path):
+    table, folder = trained
+    shutil.copytree(folder, tmp_path / folder.name)
+    changed = {**table, "stage": [*table["stage"][:-1], copy.deepcopy(table["stage"][-1])]}
+    changed["stage"][-1]["compare"]["num_samples"] = 30
+    before = (folder / "metrics.jsonl").read_text()
+    results = run(Recipe.from_table(changed), out=tmp_path)
+    assert results["post_train/before_gfd_fashion_classifier_num_images"] == 30
+    assert (tmp_path / folder.name / "metrics.jsonl").read_text() == before
+
+
+def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(trained, generation_recipe, tmp_path):
+    table, folder = trained
+    later = {**table, "stage": [table["stage"][-1]], "run": {**table["run"], "name": "later"}}
+    later["load"] = {"tokenizer": str(folder), "generator": str(folder), "pairs": str(folder)}
+    losses = {"reconstruction": {"use": "reconstruction"}}
+    again = {**later, "stage": [table["stage"][-1] | {"losses": losses}]}
+    assert "this tokenizer is post-trained already" in refused(again, tmp_path)
+    making = {**later, "stage": [table["stage"][-2]], "load": {k: str(folder) for k in ("tokenizer", "generator")}}
+    assert "this tokenizer is post-trained already" in refused(making, tmp_path)
+    first = artifact(folder, "tokenizer", "train_tokenizer")
+    other = with_post_training(generation_recipe(train_generator={"epochs": 2}))
+    other["load"], other["stage"] = {"tokenizer": str(first)}, other["stage"][2:4]
+    other["stage"] = [stage for stage in other["stage"] if stage["use"] == "train_generator"]
+    other["load"]["latents"] = str(folder)
+    other["run"] = {**other["run"], "name": "other"}
+    run(Recipe.from_table(other), out=tmp_path)
+    later["load"] |= {"tokenizer": str(first), "generator": str(tmp_path / "other")}
+    assert "these pairs were made with another generator" in refused(later, tmp_path)
+
+
+def test_a_sigma_to_keep_of_which_no_pairs_will_be_is_refused_before_anything_runs(generation_recipe, tmp_path):
+    table = with_post_training(generation_recipe(), post_train={"keep": 0.33})
+    assert "stage.post_train.keep: there are no pairs of sigma 0.33" in refused(table, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_loaded_pairs_that_were_made_in_another_way_are_refused_by_option(trained, tmp_path):
+    table, folder = trained
+    later = {**table, "stage": [table["stage"][-1]], "run": {**table["run"], "name": "later"}}
+    later["load"] = {
+        "tokenizer": str(artifact(folder, "tokenizer", "train_tokenizer")),
+        "generator": str(folder),
+        "pairs": str(folder),
+    }
+    later["post_trainer"] = table["post_trainer"] | {"pairs": "latents"}
+    assert "the pairs of [load] were made with pairs = 'images', not 'latents'" in refused(later, tmp_path)
+    assert not (tmp_path / "later").exists()

@@ -1,0 +1,55 @@
+"""One of `world` processes that look at 101 images: `features_two_processes.py RANK WORLD FOLDER`.
+
+Leaves in FOLDER/RANK-of-WORLD.safetensors the features, class scores and moments that this process holds.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from robustok_core import load_registry
+from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+    registry = load_registry()
+    population = ExtractedFeatures(
+        registry.build("dataset", {"use": "fashion_mnist"}).validation,
+        name="validation images",
+        networks=SharedFeatures(torch.device("cpu")),
+        device=torch.device("cpu"),
+        cache=folder / f"cache-{rank}-of-{world}",  # process 1 finds none: it is process 0 that writes
+        batch_size=7,
+        limit=101,
+    )
+    network = registry.spec("features", {"use": "fashion_classifier"})
+    mean, covariance = population.moments(network)
+    held = {"features": population.features(network), "logits": population.logits(network)}
+    again = ExtractedFeatures(
+        population.images,
+        name="again",
+        networks=population.networks,
+        device=torch.device("cpu"),
+        cache=folder / f"cache-{rank}-of-{world}",
+        batch_size=7,
+        limit=101,
+    )
+    held |= {"mean": mean, "covariance": covariance, "again": again.features(network)}
+    save_file(
+        {name: tensor.contiguous().clone() for name, tensor in held.items()}, folder / f"{rank}-of-{world}.safetensors"
+    )
+    if world > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

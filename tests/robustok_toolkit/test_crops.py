@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from robustok_toolkit.crops import center_crop, random_crop
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def adm_center_crop(image: Image.Image, size: int) -> np.ndarray:
+    """From its definition: halve with BOX while min >= 2 size, BICUBIC to the shorter side, slice the middle."""
+    while min(image.size) >= 2 * size:
+        image = image.resize(tuple(side // 2 for side in image.size), resample=Image.BOX)
+    factor = size / min(image.size)
+    array = np.array(image.resize(tuple(round(side * factor) for side in image.size), resample=Image.BICUBIC))
+    top, left = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
+    return array[top : top + size, left : left + size]
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(1, 150), height=st.integers(1, 150), size=st.sampled_from([8, 13, 32]))
+def test_the_center_crop_is_adms(width: int, height: int, size: int) -> None:
+    image = noise(width, height)
+    cropped = np.asarray(center_crop(image, size))
+    assert cropped.shape == (size, size, 3)
+    assert np.array_equal(cropped, adm_center_crop(image, size))
+
+
+def test_a_picture_four_times_as_large_is_averaged_over_blocks() -> None:
+    image = noise(64, 64)
+    means = np.asarray(image, dtype=float).reshape(16, 4, 16, 4, 3).mean((1, 3))
+    assert np.abs(np.asarray(center_crop(image, 16)) - means).max() < 2.5  # rounded to 8 bits four times
+
+
+def test_a_picture_of_the_right_height_is_only_cut() -> None:
+    image = noise(41, 16)
+    assert np.array_equal(np.asarray(center_crop(image, 16)), np.asarray(image)[:, 12:28])
+
+
+@pytest.mark.parametrize("numbers", [(0, 0, 0), (8, 3, 5), (2**62, 2**62 + 1, 2**61 + 7)])
+def test_a_random_crop_is_a_window_of_the_picture_at_a_scale_of_at_most_five_quarters(numbers: tuple[int, ...]) -> None:
+    image = noise(80, 60)
+    cropped = np.asarray(random_crop(image, 32, torch.tensor(numbers)))
+    side = 32 + numbers[0] % 9  # shorter side in 32..40
+    resized = np.asarray(image.resize((round(80 * side / 60), side), Image.BICUBIC))
+    windows = np.lib.stride_tricks.sliding_window_view(resized, (32, 32, 3))[..., 0, :, :, :]
+    assert (windows == cropped).all((-1, -2, -3)).any()
+
+
+def test_random_crops_reach_every_scale_and_every_edge() -> None:
+    image = noise(32, 32)
+    seen = {random_crop(image, 32, torch.tensor([side, 0, 0])).tobytes() for side in range(9)}
+    assert len(seen) == 9
+    largest = image.resize((40, 40), Image.BICUBIC)
+    corner = random_crop(image, 32, torch.tensor([8, 8, 8]))
+    assert np.array_equal(np.asarray(corner), np.asarray(largest)[8:, 8:])

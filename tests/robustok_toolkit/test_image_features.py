@@ -1,0 +1,299 @@
+"""Populations: every image seen once, in order, by however many processes; references kept and statistics read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attrs import frozen
+from safetensors.torch import load_file
+from torch import Tensor
+
+from robustok_core import Features, RobustokError, RunError, Spec
+from robustok_toolkit.image_features import (
+    ExtractedFeatures,
+    PublishedFeatures,
+    SharedFeatures,
+    network_of,
+    open_features,
+    singular_note,
+    sorted_note,
+)
+from robustok_toolkit.image_files import write_samples
+
+CPU = torch.device("cpu")
+PIXELS = np.random.default_rng(0).integers(0, 256, (23, 8, 8, 3), dtype=np.uint8)
+
+
+@frozen(kw_only=True)
+class MeansConfig:
+    name: str = "means"
+    version: int = 1
+
+
+class Means(Features):
+    """The mean of each channel; its class scores are these times 1, 2, 3. Counts the images it was shown."""
+
+    Config = MeansConfig
+    width = 3
+    num_logits = 3
+
+    def __init__(self, config: MeansConfig) -> None:
+        super().__init__()
+        self.config, self.name, self.seen = config, config.name, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return images.mean(dim=(2, 3))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        return pooled * torch.arange(1.0, 4.0)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.name}-{self.config.version}"
+
+
+class Headless(Means):
+    num_logits = 0
+
+
+def means(name: str = "means", version: int = 1, factory: type = Means) -> Spec:
+    return Spec(kind="features", name="means", factory=factory, config=MeansConfig(name=name, version=version))
+
+
+@pytest.fixture
+def networks() -> SharedFeatures:
+    return SharedFeatures(CPU)
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    file = tmp_path / "samples.npz"
+    write_samples(file, iter(PIXELS), torch.arange(23) % 5, image_size=8)
+    return file
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Callable[..., Path]:
+    """A reference file with mu and sigma of three features."""
+
+    def save(**arrays: Any) -> Path:
+        np.savez(tmp_path / "reference.npz", mu=np.arange(3.0), sigma=np.diag([1.0, 2.0, 3.0]), **arrays)
+        return tmp_path / "reference.npz"
+
+    return save
+
+
+def expected_features() -> Tensor:
+    return torch.from_numpy(PIXELS.mean(axis=(1, 2)) / 127.5 - 1).float()
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def test_features_are_those_of_each_image_in_order(samples: Path, networks: SharedFeatures) -> None:
+    population = open_features(samples, networks=networks, device=CPU, batch_size=4)
+    found = population.features(means())
+    assert len(population) == 23
+    assert (found.dtype, found.device) == (torch.float32, CPU)
+    torch.testing.assert_close(found, expected_features())
+    torch.testing.assert_close(population.logits(means()), expected_features() * torch.tensor([1.0, 2.0, 3.0]))
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 says it elsewhere")
+def test_networks_see_in_float32_without_tf32(samples: Path, networks: SharedFeatures) -> None:
+    seen = []
+    networks(means()).register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    open_features(samples, networks=networks, device=CPU).features(means())
+    assert seen == ["ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32", "as torch begins"
+
+
+def test_moments_are_numpys(samples: Path, networks: SharedFeatures) -> None:
+    mean, covariance = open_features(samples, networks=networks, device=CPU).moments(means())
+    assert mean.dtype == covariance.dtype == torch.float64
+    rows = expected_features().double().numpy()
+    np.testing.assert_allclose(mean.numpy(), rows.mean(0), atol=1e-7)
+    np.testing.assert_allclose(covariance.numpy(), np.cov(rows, rowvar=False), rtol=1e-4)
+
+
+def test_each_network_sees_each_image_once(samples: Path, networks: SharedFeatures) -> None:
+    population = open_features(samples, networks=networks, device=CPU)
+    for _ in range(2):
+        population.features(means())
+        population.logits(means())
+        population.moments(means())
+    population.features(means(version=2))
+    assert networks(means()).seen == 23
+    assert networks(means(version=2)).seen == 23
+
+
+def test_limit_takes_every_class_equally_often(samples: Path, networks: SharedFeatures) -> None:
+    population = open_features(samples, networks=networks, device=CPU, limit=10)
+    assert len(population) == 10
+    torch.testing.assert_close(population.features(means()), expected_features()[:10])  # labels 0..4 take turns
+
+
+def test_workers_change_nothing(samples: Path, networks: SharedFeatures) -> None:
+    population = open_features(samples, networks=networks, device=CPU, batch_size=4, workers=2)
+    torch.testing.assert_close(population.features(means()), expected_features())
+
+
+def test_one_network_serves_equal_configurations(networks: SharedFeatures) -> None:
+    assert networks(means()) is networks(means())
+    assert networks(means()) is not networks(means(version=2))
+
+
+def test_network_without_a_classifier_has_no_class_scores(samples: Path, networks: SharedFeatures) -> None:
+    population = open_features(samples, networks=networks, device=CPU)
+    with pytest.raises(RobustokError, match="'means' have no classifier"):
+        population.logits(means(factory=Headless))
+    assert networks(means(factory=Headless)).seen == 0
+
+
+def test_one_image_has_no_moments(tmp_path: Path, networks: SharedFeatures) -> None:
+    write_samples(tmp_path / "one.npz", iter(PIXELS[:1]), torch.zeros(1, dtype=torch.int64), image_size=8)
+    population = open_features(tmp_path / "one.npz", networks=networks, device=CPU)
+    with pytest.raises(RobustokError, match="two images or more, found 1"):
+        population.moments(means())
+
+
+def test_features_that_are_no_numbers_are_named(samples: Path, networks: SharedFeatures) -> None:
+    class Broken(Means):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images).log()  # of negative means
+
+    population = open_features(samples, networks=networks, device=CPU)
+    with pytest.raises(RunError, match="'means' of these images hold NaN or infinity"):
+        population.features(means(factory=Broken))
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def test_cached_features_and_moments_are_the_same_and_cost_no_look(samples: Path, tmp_path: Path) -> None:
+    found = []
+    for _ in range(2):
+        networks = SharedFeatures(CPU)
+        population = open_features(samples, networks=networks, device=CPU, cache=tmp_path / "cache")
+        found.append((*population.moments(means()), population.features(means())))
+    assert networks(means()).seen == 0
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_cache_is_keyed_by_images_their_number_and_network(samples: Path, tmp_path: Path) -> None:
+    write_samples(tmp_path / "others.npz", iter(PIXELS[::-1]), torch.arange(23) % 5, image_size=8)
+    for file, limit, version in (
+        (samples, None, 1),
+        (samples, None, 2),
+        (samples, 10, 1),
+        (tmp_path / "others.npz", None, 1),
+        (samples, None, 1),
+        (samples, 23, 1),
+    ):
+        networks = SharedFeatures(CPU)
+        population = open_features(file, networks=networks, device=CPU, cache=tmp_path / "cache", limit=limit)
+        population.features(means(version=version))
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+def test_damaged_cache_is_named_and_not_used(samples: Path, tmp_path: Path) -> None:
+    open_features(samples, networks=SharedFeatures(CPU), device=CPU, cache=tmp_path / "cache").features(means())
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(file.read_bytes()[:50])
+    population = open_features(samples, networks=SharedFeatures(CPU), device=CPU, cache=tmp_path / "cache")
+    with pytest.raises(RunError, match="cannot be read") as caught:
+        population.features(means())
+    assert caught.value.where == str(file)
+
+
+# --- two processes --------------------------------------------------------------------------------
+
+
+def test_two_processes_hold_what_one_holds(one_and_two: Any, tmp_path: Path) -> None:
+    one_and_two(Path(__file__).with_name("features_two_processes.py"), tmp_path)
+    one, *both = (load_file(tmp_path / f"{name}.safetensors") for name in ("0-of-1", "0-of-2", "1-of-2"))
+    assert one["features"].shape == (101, 96)
+    for process in both:
+        for name, expected in one.items():
+            torch.testing.assert_close(process[name], expected, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(process["features"], process["again"]) for process in (one, *both))
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def test_moments_of_a_reference_are_its_mu_and_sigma(reference: Callable[..., Path], networks: SharedFeatures) -> None:
+    population = open_features(reference(), networks=networks, device=CPU)
+    assert isinstance(population, PublishedFeatures)
+    assert len(population) == 0
+    mean, covariance = population.moments(means("inception"))
+    assert mean.tolist() == [0.0, 1.0, 2.0]
+    assert covariance.diagonal().tolist() == [1.0, 2.0, 3.0]
+
+
+def test_features_of_a_reference_are_of_its_images_and_its_moments_are_not(
+    reference: Callable[..., Path], networks: SharedFeatures
+) -> None:
+    population = open_features(reference(arr_0=PIXELS), networks=networks, device=CPU)
+    assert len(population) == 23
+    torch.testing.assert_close(population.features(means("inception")), expected_features())
+    assert population.moments(means("inception"))[0].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_statistics_are_of_the_published_inception_only(
+    reference: Callable[..., Path], networks: SharedFeatures
+) -> None:
+    population = open_features(reference(arr_0=PIXELS), networks=networks, device=CPU)
+    with pytest.raises(RobustokError, match="published Inception's features, not of 'inception_other'") as caught:
+        population.moments(means("inception_other"))
+    assert caught.value.where == population.name
+
+
+def test_statistics_of_another_width_are_refused(networks: SharedFeatures) -> None:
+    mean, covariance = torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    population = PublishedFeatures(mean, covariance, None, name="four", networks=networks)
+    with pytest.raises(RobustokError, match="mu has 4 numbers, where inception has 3 features"):
+        population.moments(means("inception"))
+
+
+@pytest.mark.parametrize("what", ["features", "logits"])
+def test_statistics_alone_have_no_features(reference: Callable[..., Path], networks: SharedFeatures, what: str) -> None:
+    population = open_features(reference(), networks=networks, device=CPU)
+    with pytest.raises(RobustokError, match="statistics and no images"):
+        getattr(population, what)(means("inception"))
+
+
+# --- notes ----------------------------------------------------------------------------------------
+
+
+def test_networks_come_from_the_population(samples: Path, networks: SharedFeatures) -> None:
+    population = open_features(samples, networks=networks, device=CPU)
+    assert network_of(means(), population) is networks(means())
+
+
+@pytest.mark.parametrize(("count", "noted"), [(2047, True), (2048, True), (2049, False), (50000, False)])
+def test_covariance_of_no_more_images_than_features_is_noted_as_singular(count: int, noted: bool) -> None:
+    assert torch.linalg.matrix_rank(torch.eye(4).cov()) == 3  # as many images as features: one rank short
+    assert (singular_note(count, 2048) is not None) == noted
+
+
+@pytest.mark.parametrize(
+    ("labels", "noted"),
+    [([0, 0, 1, 1, 2, 2], True), ([0, 1, 2, 0, 1, 2], False), ([0, 0, 0, 0, 0, 0], False), ([0, 1, 2, 3, 4, 5], False)],
+)
+def test_class_sorted_samples_are_noted(
+    tmp_path: Path, networks: SharedFeatures, labels: list[int], noted: bool
+) -> None:
+    write_samples(tmp_path / "six.npz", iter(PIXELS[:6]), torch.tensor(labels), image_size=8)
+    population = open_features(tmp_path / "six.npz", networks=networks, device=CPU)
+    assert isinstance(population, ExtractedFeatures)
+    assert (sorted_note(population) is not None) == noted
