@@ -31,8 +31,8 @@ def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | N
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.files import writing
+    from robustok_core.runs.fingerprints import latent_fingerprint
     from robustok_toolkit.latent_arrays import array_name, to_array
-    from robustok_toolkit.latent_fingerprint import latent_fingerprint
 
     refuse_existing(out)
     if out.suffix != ".npz":

@@ -33,7 +33,7 @@ from robustok_training.optimizer import OptimizerConfig, set_rate
 from robustok_training.progress import StepProgress
 
 if TYPE_CHECKING:
-    from robustok_core.runs.context import StageContext
+    from robustok_core.kinds.stage import StageContext
 
 _at_least_one = validators.ge(1)
 

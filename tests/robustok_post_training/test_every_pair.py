@@ -10,9 +10,9 @@ from robustok_core import Draws, LatentBatch, Latents, load_registry
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_stages.post_training.training_step import DecoderTask
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
 from robustok_toolkit.pair_files import PairBatch
 from robustok_training.optimizer import OptimizerConfig
 

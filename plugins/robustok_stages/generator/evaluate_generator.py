@@ -7,12 +7,11 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
-from robustok_core.kinds.stage import Stage
-from robustok_core.runs.context import StageContext
+from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.values.spec import components
-from robustok_stages.generator.sample import known_samples
 from robustok_stages.generator.sample_evaluation import SampleEvaluation, check_metrics, check_reference, reference_size
 from robustok_toolkit.image_files import open_images
+from robustok_toolkit.sample_files import SamplesPromise
 
 
 @frozen(kw_only=True)
@@ -59,7 +58,8 @@ class EvaluateGenerator(Stage):
         config = self.config
         check_reference(context, config.reference, "reference")
         there = reference_size(context, config.reference, config.limit)
-        check_metrics(context, config.metrics, known_samples(context), there, "metrics")
+        samples = context.promise("samples", SamplesPromise)
+        check_metrics(context, config.metrics, samples.num_samples, there, "metrics")
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Every image is seen once by each network."""

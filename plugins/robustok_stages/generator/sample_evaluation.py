@@ -9,9 +9,9 @@ from pathlib import Path
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.sample_metric import ImageFeatures
-from robustok_core.runs.context import StageContext
+from robustok_core.kinds.stage import StageContext
 from robustok_core.values.spec import Spec
-from robustok_stages.fitting import check_each, located
+from robustok_stages.checks import check_each
 from robustok_toolkit.image_features import ExtractedFeatures, Networks, SharedFeatures, open_features, singular_note
 from robustok_toolkit.image_files import array_names, open_images, reference_moments
 
@@ -28,16 +28,16 @@ def check_reference(context: StageContext, reference: str, *keys: str) -> None:
     """
     if reference in DATA_SPLITS and context.spec("data") is None:
         what = f"the reference {reference!r} is images of [data], which this recipe does not have"
-        raise located(context, RobustokError(what), *keys)
+        raise context.located(RobustokError(what), *keys)
     if reference not in DATA_SPLITS and not Path(reference).expanduser().exists():
         what = f"{reference!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
-        raise located(context, RobustokError(what), *keys)
+        raise context.located(RobustokError(what), *keys)
     if reference not in DATA_SPLITS and (file := Path(reference).expanduser()).is_file():
         try:
             if reference_moments(file) is None:
                 open_images(file)
         except RobustokError as error:
-            raise located(context, RobustokError(str(error)), *keys) from error
+            raise context.located(RobustokError(str(error)), *keys) from error
 
 
 def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
@@ -128,7 +128,7 @@ class SampleEvaluation:
                 console=context.console,
             )
         except RobustokError as error:
-            raise located(context, RobustokError(str(error)), *keys) from error
+            raise context.located(RobustokError(str(error)), *keys) from error
 
     def note(self, count: int) -> None:
         """Says before the work where `count` samples are too few."""

@@ -10,12 +10,11 @@ from attrs import field, frozen, validators
 
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.stage import StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.context import StageContext
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
-from robustok_core.values.spec import components
-from robustok_stages.fitting import read_sampling
+from robustok_core.values.spec import components, sampler_options
 from robustok_stages.generator.sample_evaluation import SampleEvaluation
 from robustok_stages.generator.training_step import validation_loss
 from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
@@ -34,7 +33,7 @@ class MeasureConfig:
         default=1000, validator=validators.ge(2), metadata={"doc": "samples, of all classes in turn"}
     )
     guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: guidance of the samples"})
-    sampling: dict[str, Any] = field(factory=dict, metadata={"doc": "table: options of the generator's sampler"})
+    sampling: Any = sampler_options(doc="table: options of the generator's sampler")
     metrics: dict[str, Any] = components(
         "sample_metric", doc="what to measure, by name", default={"gfd": {"use": "frechet"}}
     )
@@ -93,7 +92,7 @@ class TrainingEvaluation:
             labels[own],
             Draws(seed=derive_seed(self._context.seed, "measure"), indices=own, total=count),
             guidance=config.guidance,
-            sampling=read_sampling(self._context, type(generator), config.sampling, "measure", "sampling"),
+            sampling=config.sampling,
             batch_size=config.batch_size,
             precision=precision,
         )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.generator import Generator
-from robustok_core.runs.context import StageContext
+from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws, derive_seed

@@ -15,12 +15,12 @@ import torch
 from robustok_core import Draws, Recipe, RobustokError, hookimpl, load_registry, run
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, read_tensors
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.runner import check
 from robustok_core.values.draws import derive_seed
 from robustok_stages.generator.training_step import GeneratorTask
 from robustok_toolkit.latent_files import LatentRows
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
 
 LOADED = ("tokenizer", "latents")
 FRECHET = {"gfd": {"use": "frechet", "features": {"use": "fashion_classifier"}}}

@@ -16,9 +16,9 @@ from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
 from robustok_core.errors import Interrupted
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, read_tensors
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.folder import find_artifact
 from robustok_stages.post_training.training_step import DecoderStep
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
 from robustok_toolkit.pair_files import PairRows
 
 LOSSES = {
