@@ -97,7 +97,7 @@ class PostTrain(Stage):
         assert spec is not None
         table = spec.table()
         for name, value in pairs.post_trainer.items():
-            if value != table.get(name):
+            if not _agrees(value, table.get(name)):
                 what = f"the pairs of [load] were made with {name} = {value!r}, not {table.get(name)!r}"
                 where = context.location(name, table="post_trainer")
                 raise RobustokError(what, where=where, hint="set the same in [post_trainer], or make other pairs")
@@ -180,3 +180,10 @@ class PostTrain(Stage):
             with new_folder(folder) as aside:
                 save_component(aside, "tokenizer", table, tokenizer, **about)
         context.accelerator.wait_for_everyone()
+
+
+def _agrees(recorded: Any, asked: Any) -> bool:
+    """Whether pairs were made as asked; a sampler's options that the recipe leaves out are not asked for."""
+    if isinstance(recorded, Mapping) and isinstance(asked, Mapping):
+        return all(recorded.get(name) == value for name, value in asked.items())
+    return recorded == asked

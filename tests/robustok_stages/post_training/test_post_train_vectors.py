@@ -40,7 +40,8 @@ def trained(generation_recipe, continuous, tmp_path_factory) -> tuple[dict[str, 
     table["post_trainer"] = {"use": "decoder", "pairs": "latents", "sampling": SAMPLING}
     table["stage"][-1:] = [  # in place of `sample`
         {"use": "make_pairs", "sigma": [0.5], "num_pairs": 48, "batch_size": 16, "part_size": 16},
-        {"use": "post_train", "epochs": 2, "batch_size": 16, "log_every": 1, "compare": COMPARE},
+        {"use": "post_train", "epochs": 2, "batch_size": 16, "log_every": 1},
+        {"use": "compare_decoders", **COMPARE},
     ]
     out = tmp_path_factory.mktemp("vectors")
     run(Recipe.from_table(table), out=out)
@@ -121,7 +122,7 @@ def test_what_changed_is_the_distance_from_the_real_vectors_over_their_norm(trai
 def test_only_the_decoder_changes_and_all_of_it(trained, registry):
     _, folder = trained
     newest = find_artifact(folder, "tokenizer")
-    assert newest == artifact(folder, "tokenizer", "post_train")
+    assert newest == artifact(folder, "tokenizer", "compare_decoders")
     tokenizer = first_tokenizer(folder, registry)
     assert latent_fingerprint(load_component(registry, newest)) == latent_fingerprint(tokenizer)
     behind = {id(parameter) for module in tokenizer.decoder for parameter in module.parameters()}
@@ -136,12 +137,12 @@ def test_before_and_after_stand_side_by_side(trained):
     results = read_json(folder / "results.json")
     arms = ("before", "sigma1", "sigma0.5")
     for name in ("gfd_fashion_classifier", "psnr"):
-        values = [results[f"post_train/{arm}_{name}"] for arm in arms]
+        values = [results[f"compare_decoders/{arm}_{name}"] for arm in arms]
         assert np.isfinite(values).all()
         assert len(set(values)) == 3, "each arm is another decoder"
-    assert results["post_train/kept_sigma"] == 0.5
+    assert results["compare_decoders/kept_sigma"] == 0.5
     assert not [name for name in results if "guided" in name], "of scale 1"
-    assert {file.name for file in artifact(folder, "post_training", "post_train").glob("*.png")} == {
+    assert {file.name for file in artifact(folder, "comparison", "compare_decoders").glob("*.png")} == {
         "samples.png",
         "sigma.png",
     }
@@ -149,7 +150,7 @@ def test_before_and_after_stand_side_by_side(trained):
 
 def test_pairs_that_a_kill_cut_short_end_bit_for_bit_alike(trained, part_of_trained, tmp_path, dying):
     """Two files a part, three parts a sigma: the control's and one of sigma 0.5 are whole when the tenth is cut."""
-    table, folder = part_of_trained(trained[0]["stage"][-2]), tmp_path / "tiny"
+    table, folder = part_of_trained(trained[0]["stage"][-3]), tmp_path / "tiny"
     dying(lambda: run(Recipe.from_table(table), out=tmp_path), 10)
     kept = {file.name: file.stat().st_ino for file in (folder / "checkpoints").rglob("sigma*.vectors.npy")}
     assert len(kept) == 4
