@@ -25,9 +25,8 @@ from robustok_core.values.latents import LatentSpace
 from robustok_toolkit.generating import check_origin, check_space, sampling_options
 from robustok_toolkit.latent_files import INDEX, check_latents_of
 from robustok_toolkit.latent_fingerprint import latent_fingerprint
+from robustok_training import OptimizerConfig, TrainingConfig
 from robustok_training.batches import check_parts, steps_per_epoch
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import TrainingConfig
 
 #: Makes of an error the same one, said of the option that the keys lead to.
 _Say = Callable[..., RobustokError]

@@ -13,7 +13,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from robustok_core.errors import Interrupted
-from robustok_core.runs.context import StageContext
+from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.files import writing
 from robustok_training.distributed import barrier, rank, world_size
 from robustok_training.interrupt import StopRequest, stop_requests

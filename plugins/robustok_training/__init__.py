@@ -1,1 +1,70 @@
-"""The training loop, a library for stages: bit-exact checkpoints, data order, optimisers, progress."""
+'''The training loop as a library: checkpoints that go on bit for bit, data order, optimisers, logs, progress.
+
+A stage that trains something gives its `Config` what a training needs, and hands a task to the trainer:
+
+    import torch.nn.functional as F
+    from attrs import field, frozen
+    from robustok_core import Stage
+    from robustok_training import OptimizerConfig, Task, Trainer, TrainingConfig
+
+    @frozen(kw_only=True)
+    class TrainProbeConfig(TrainingConfig):
+        """Options of `train_probe`: those of every training, and its optimiser."""
+
+        optimizer: OptimizerConfig = field(factory=OptimizerConfig, metadata={"doc": "the probe's optimiser"})
+
+    class TrainProbe(Stage):
+        """Trains a linear classifier of the images of [data]."""
+
+        Config = TrainProbeConfig
+        uses = ("data",)
+
+        def __init__(self, config):
+            self.config = config
+
+        def run(self, context):
+            data = context.dataset()
+            probe = make_probe(data)
+            task = Task.of_model(probe, cross_entropy, self.config.optimizer)
+            trainer = Trainer(context, task, data.train, self.config)
+            trainer.run()
+            return {"accuracy": accuracy(trainer.kept(), data.validation)}
+
+    def cross_entropy(probe, batch, draws):
+        return F.cross_entropy(probe(batch.images), batch.labels)
+
+Several modules that are trained against each other are a `Task` of several `TrainedModule`s, whose docstring says how
+they are called and how one hands a value on to the next. The names below are the public ones; each is loaded at its
+first use, so that importing a part of the package loads no other.
+'''
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_MODULE_OF = {
+    "OptimizerConfig": "optimizer",
+    "Task": "task",
+    "TrainedModule": "task",
+    "Trainer": "trainer",
+    "TrainingConfig": "config",
+}
+
+__all__ = ["OptimizerConfig", "Task", "TrainedModule", "Trainer", "TrainingConfig"]
+
+if TYPE_CHECKING:
+    from robustok_training.config import TrainingConfig
+    from robustok_training.optimizer import OptimizerConfig
+    from robustok_training.task import Task, TrainedModule
+    from robustok_training.trainer import Trainer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -18,8 +18,7 @@ from robustok_stages.generator.training_evaluation import MeasureConfig, Trainin
 from robustok_stages.generator.training_step import GeneratorTask, validation_loss
 from robustok_toolkit.latent_files import LatentRows
 from robustok_toolkit.latent_fingerprint import latent_fingerprint
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import Trainer, TrainingConfig
+from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 
 @frozen(kw_only=True)

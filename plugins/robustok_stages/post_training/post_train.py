@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-import torch
 from attrs import field, frozen, validators
 from torch import nn
 
@@ -24,12 +23,11 @@ from robustok_core.kinds.stage import Stage
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import COMPONENT_FILE, WEIGHTS_FILE, load_component, save_component
 from robustok_core.runs.context import StageContext
-from robustok_core.runs.files import new_folder, read_json, read_tensors, write_json
+from robustok_core.runs.files import new_folder, read_json, write_json
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
 from robustok_core.runs.folder import find_artifact
-from robustok_core.runs.weights import part
 from robustok_core.values.draws import seeded
-from robustok_core.values.spec import Spec, components, plain
+from robustok_core.values.spec import components, plain
 from robustok_stages.fitting import (
     check_generator,
     check_not_post_trained,
@@ -45,16 +43,19 @@ from robustok_stages.fitting import (
 from robustok_stages.post_training.compare_decoders import CompareConfig, Comparison, check_comparison, check_counts
 from robustok_stages.post_training.make_pairs import MakePairsConfig
 from robustok_stages.post_training.training_step import DecoderTask
+from robustok_stages.tokenizer.opponents import (
+    adopt_opponents,
+    has_opponents,
+    losses_with_opponent,
+    saved_opponents,
+)
 from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics
 from robustok_stages.tokenizer.train_tokenizer import TrainTokenizerConfig
 from robustok_toolkit.generating import check_fits
 from robustok_toolkit.latent_files import INDEX, read_index
 from robustok_toolkit.latent_fingerprint import latent_fingerprint
 from robustok_toolkit.pair_files import PairRows, sigmas_of, split_of
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import Trainer, TrainingConfig, load_learned
-
-OPPONENTS = "opponents.safetensors"
+from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 
 @frozen(kw_only=True)
@@ -153,7 +154,7 @@ class PostTrain(Stage):
         made = maker(context, "tokenizer")
         if made is None or not isinstance(made.spec.config, TrainTokenizerConfig):
             return
-        left, reused = _with_opponents(made.spec.config.losses), self._reused()
+        left, reused = losses_with_opponent(made.spec.config.losses), self._reused()
         if reused and not left:
             raise located(context, _no_opponents(f"the tokenizer of stage {made.name!r}"), "discriminator")
         for name in reused:
@@ -162,10 +163,10 @@ class PostTrain(Stage):
 
     def _reused(self) -> list[str]:
         """The losses whose discriminators go on."""
-        return _with_opponents(self.config.losses) if self.config.discriminator == "reuse" else []
+        return losses_with_opponent(self.config.losses) if self.config.discriminator == "reuse" else []
 
     def _check_opponents(self, context: StageContext, tokenizer: Path) -> None:
-        if self._reused() and not (tokenizer / OPPONENTS).is_file():
+        if self._reused() and not has_opponents(tokenizer):
             raise located(context, _no_opponents(str(tokenizer)), "discriminator")
 
     def run(self, context: StageContext) -> Mapping[str, float]:
@@ -256,14 +257,11 @@ class PostTrain(Stage):
 
     def _adopt(self, context: StageContext, task: DecoderTask, trainer: Trainer) -> None:
         """Puts main training's discriminators, and the state of their optimisers, in place of new ones."""
-        file = context.inputs["tokenizer"] / OPPONENTS
-        held = read_tensors(file)
-        for name, opponent in task.opponents.items():
-            module = part(held, f"module/{name}/")
-            if not module:
-                raise _other_name(context, name, sorted({key.split("/")[1] for key in held}))
-            load_learned(opponent, module, str(file))
-            trainer.adopt_optimizer_state(f"{name}_opponent", part(held, f"optimizer/{name}/"))
+        left = saved_opponents(context.inputs["tokenizer"])
+        for name in task.opponents:
+            if name not in left:
+                raise _other_name(context, name, left)
+        adopt_opponents(context.inputs["tokenizer"], task.opponents, trainer)
 
     def _tokenizer(self, context: StageContext, folder: Path) -> Any:
         return load_component(context.registry, folder).to(context.device)
@@ -295,12 +293,6 @@ def _copy(source: Path, target: Path) -> None:
             (target / file.name).hardlink_to(file)
         except OSError:
             shutil.copyfile(file, target / file.name)
-
-
-def _with_opponents(losses: Mapping[str, Spec]) -> list[str]:
-    """The names of the losses that have a discriminator."""
-    with torch.device("meta"):
-        return [name for name, spec in losses.items() if spec.build().opponent is not None]
 
 
 def _other_name(context: StageContext, name: str, known: Sequence[str]) -> RobustokError:

@@ -7,20 +7,17 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.stage import Stage
 from robustok_core.runs.components import save_component
 from robustok_core.runs.context import StageContext
-from robustok_core.runs.files import write_tensors
-from robustok_core.runs.weights import prefixed
 from robustok_core.values.draws import seeded
 from robustok_core.values.spec import components
 from robustok_stages.fitting import check_tokenizer, check_training
+from robustok_stages.tokenizer.opponents import save_opponents
 from robustok_stages.tokenizer.training_step import TokenizerTask
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import Trainer, TrainingConfig, learned_state
+from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 
 @frozen(kw_only=True)
@@ -40,8 +37,8 @@ class TrainTokenizerConfig(TrainingConfig):
 class TrainTokenizer(Stage):
     """Trains [tokenizer] on [data] with [perturbation] and leaves the artifact "tokenizer".
 
-    The artifact's folder also holds the discriminators and their optimiser states
-    (opponents.safetensors), which post-training goes on with.
+    The artifact's folder also holds the discriminators and their optimiser states, which post-training goes on with
+    (`robustok_stages.tokenizer.opponents`); component.json names their losses.
     """
 
     Config = TrainTokenizerConfig
@@ -87,10 +84,6 @@ class TrainTokenizer(Stage):
 
     def _keep(self, context: StageContext, task: TokenizerTask, trainer: Trainer) -> None:
         spec = context.recipe.tables["tokenizer"]
-        opponents: dict[str, Tensor] = {}
-        for name, opponent in task.opponents.items():
-            opponents |= prefixed(learned_state(opponent), f"module/{name}/")
-            opponents |= prefixed(trainer.optimizer_state(f"{name}_opponent"), f"optimizer/{name}/")
         with context.making("tokenizer") as folder:
             if folder is None:
                 return
@@ -101,6 +94,6 @@ class TrainTokenizer(Stage):
                 trainer.kept(),
                 fingerprint=context.fingerprint,
                 run=context.recipe.run.name,
+                opponents=list(task.opponents),
             )
-            if opponents:
-                write_tensors(folder / "opponents.safetensors", opponents)
+            save_opponents(folder, task.opponents, trainer)
