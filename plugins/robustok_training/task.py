@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws
 from robustok_training.optimizer import OptimizerConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: The loss of a model on a batch, a scalar: `loss(model, batch, draws)`.
 ModelLoss = Callable[[Any, Any, Draws], Tensor]
@@ -70,7 +73,7 @@ class Task:
         self.averaged = trained_modules[0].module if averaged is None else averaged
 
     @classmethod
-    def of_model(cls, model: nn.Module, loss: ModelLoss, optimizer: OptimizerConfig, *, name: str = "model") -> Task:
+    def of_model(cls, model: nn.Module, loss: ModelLoss, optimizer: OptimizerConfig, *, name: str = "model") -> Self:
         """A task that trains one model with one optimiser.
 
         Args:
@@ -78,7 +81,7 @@ class Task:
             optimizer: how. name: of the model in logs and checkpoints.
         """
         trained_module = TrainedModule(name=name, module=_ModelStep(model, loss), optimizer=optimizer)
-        return Task([trained_module], modules={name: model}, averaged=model)
+        return cls([trained_module], averaged=model)
 
     def after_step(self, draws: Draws) -> None:
         """Called once after the last turn of each step (codebook updates)."""
