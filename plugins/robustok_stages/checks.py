@@ -8,9 +8,8 @@ from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_toolkit.generating import check_origin, check_space
+from robustok_training import OptimizerConfig, TrainingConfig
 from robustok_training.batches import check_parts, steps_per_epoch
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import TrainingConfig
 
 
 def check_image_size(context: StageContext, tokenizer: TokenizerPromise) -> None:

@@ -19,8 +19,7 @@ from robustok_stages.generator.sample_evaluation import check_metrics, check_ref
 from robustok_stages.generator.training_evaluation import MeasureConfig, TrainingEvaluation
 from robustok_stages.generator.training_step import GeneratorTask, validation_loss
 from robustok_toolkit.latent_files import LatentRows, LatentsPromise, check_latents_of
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import Trainer, TrainingConfig
+from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 
 @frozen(kw_only=True)

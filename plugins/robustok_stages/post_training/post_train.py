@@ -30,8 +30,7 @@ from robustok_stages.tokenizer.opponents import adopt_opponents, has_opponents, 
 from robustok_toolkit.decoder_files import CONTROL, DecodersPromise, label_of, write_decoders
 from robustok_toolkit.latent_files import read_index
 from robustok_toolkit.pair_files import PairRows, PairsPromise, sigmas_of
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import Trainer, TrainingConfig
+from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 
 @frozen(kw_only=True)

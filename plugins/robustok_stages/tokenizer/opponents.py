@@ -16,7 +16,8 @@ from robustok_core.kinds.loss import Opponent
 from robustok_core.runs.files import read_tensors, write_tensors
 from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.spec import Spec
-from robustok_training.trainer import Trainer, learned_state, load_learned
+from robustok_training import Trainer
+from robustok_training.learned_state import learned_state, load_learned
 
 OPPONENTS_FILE = "opponents.safetensors"
 

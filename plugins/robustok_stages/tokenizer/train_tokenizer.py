@@ -19,8 +19,7 @@ from robustok_core.values.spec import components
 from robustok_stages.checks import check_image_size, check_training
 from robustok_stages.tokenizer.opponents import losses_with_opponent, save_opponents
 from robustok_stages.tokenizer.training_step import TokenizerTask
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import Trainer, TrainingConfig
+from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 
 @frozen(kw_only=True)
