@@ -9,6 +9,7 @@ from attrs import field, frozen, validators
 
 from robustok_core.kinds.stage import Stage
 from robustok_core.runs.context import StageContext
+from robustok_core.values.result import Result
 from robustok_core.values.spec import components
 from robustok_stages.generator.sample import known_samples
 from robustok_stages.generator.sample_evaluation import SampleEvaluation, check_metrics, check_reference, reference_size
@@ -61,7 +62,7 @@ class EvaluateGenerator(Stage):
         there = reference_size(context, config.reference, config.limit)
         check_metrics(context, config.metrics, known_samples(context), there, "metrics")
 
-    def run(self, context: StageContext) -> Mapping[str, float]:
+    def run(self, context: StageContext) -> Mapping[str, Result]:
         """Every image is seen once by each network."""
         images = open_images(context.inputs["samples"] / "samples.npz")
         judge = SampleEvaluation(

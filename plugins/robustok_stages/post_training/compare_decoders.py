@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 from attrs import field, frozen, validators
@@ -28,11 +29,11 @@ from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.images import to_uint8
 from robustok_core.values.latents import Latents
+from robustok_core.values.result import Result
 from robustok_core.values.spec import components
 from robustok_stages.fitting import located, read_sampling
 from robustok_stages.generator.sample_evaluation import check_metrics, say_singular
 from robustok_stages.tokenizer.tokenizer_evaluation import measure_tokenizer, started_metrics
-from robustok_toolkit.directions import higher_is_better
 from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
 from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures, gather_shares
 from robustok_toolkit.latent_arrays import from_array, no_latents, to_array
@@ -147,13 +148,16 @@ class Comparison:
         halves = [SomeImages(held_out, rows) for rows in balanced_halves(held_out.labels)]
         self._chosen_on, self._reported_on = (self._population(half, "held-out images") for half in halves)
 
-    def results(self, before: Tokenizer, after: Mapping[float, Tokenizer]) -> dict[str, float]:
-        """All results, `ARM_NAME` and, of guided samples, `ARM_guided_NAME`; arms are before and each sigma."""
+    def results(self, before: Tokenizer, after: Mapping[float, Tokenizer]) -> dict[str, Result]:
+        """All results, `ARM_NAME` and, of guided samples, `ARM_guided_NAME`; arms are before and each sigma.
+
+        The details of each say the same: {"decoder": ARM, "guided": bool}.
+        """
         self._tokenizers = {BEFORE: before, **{split_of(sigma): tokenizer for sigma, tokenizer in after.items()}}
-        results: dict[str, float] = {}
+        results: dict[str, Result] = {}
         for arm, tokenizer in self._tokenizers.items():
             self._context.say(f"{self._context.stage}: measuring {arm}")
-            results |= {f"{arm}_{name}": value for name, value in self._of_samples(arm, tokenizer).items()}
+            results |= self._of_samples(arm, tokenizer)
             of_tokenizer = measure_tokenizer(
                 self._context,
                 tokenizer,
@@ -163,7 +167,7 @@ class Comparison:
                 batch_size=self._config.batch_size,
                 workers=0,
             )
-            results |= {f"{arm}_{name}": value for name, value in of_tokenizer.items()}
+            results |= {f"{arm}_{name}": _of(result, arm) for name, result in of_tokenizer.items()}
         return results
 
     def best(self, sigmas: Sequence[float]) -> float:
@@ -180,17 +184,17 @@ class Comparison:
             if arm in self._selection and self._selection[arm] < self._selection[split_of(kept)]
         ]
 
-    def _of_samples(self, arm: str, tokenizer: Tokenizer) -> dict[str, float]:
-        results: dict[str, float] = {}
+    def _of_samples(self, arm: str, tokenizer: Tokenizer) -> dict[str, Result]:
+        results: dict[str, Result] = {}
         metrics = {name: spec.build() for name, spec in self._config.metrics.items()}
         for prefix, latents in self._latents.items():
             pictures = self._population(self._drawn(tokenizer, latents), f"samples, {arm}")
             for number, metric in enumerate(metrics.values()):
                 found = metric.compute(pictures, self._reported_on)
-                results |= {prefix + name: value for name, value in found.items()}
+                results |= {f"{arm}_{prefix}{n}": _of(r, arm, guided=bool(prefix)) for n, r in found.items()}
                 if number == 0 and not prefix:
-                    result, value = next(iter(metric.compute(pictures, self._chosen_on).items()))
-                    self._selection[arm] = -value if higher_is_better(result, metric.higher_is_better) else value
+                    first = next(iter(metric.compute(pictures, self._chosen_on).values()))
+                    self._selection[arm] = -first.value if first.higher_is_better else first.value
         return results
 
     @cached_property
@@ -264,3 +268,8 @@ class Comparison:
             )
             rows |= {f"{arm}, before": draw(before, pair), f"{arm}, after": draw(after, pair)}
         return rows
+
+
+def _of(result: Result, decoder: str, *, guided: bool = False) -> Result:
+    """A result that says which decoder it is of, and whether of guided samples."""
+    return attrs.evolve(result, details={**result.details, "decoder": decoder, "guided": guided})
