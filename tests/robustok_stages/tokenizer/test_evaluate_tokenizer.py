@@ -166,7 +166,7 @@ def test_two_processes_measure_what_one_measures(trained, evaluation, run_on_two
         rounding = 1e-3 if "fd_" in name else 1e-6
         assert result.value == pytest.approx(one[name].value, rel=rounding), name
         assert result.num_images == one[name].num_images, name
-        assert result.details.get("cells") == pytest.approx(one[name].details.get("cells"), rel=rounding), name
+        assert result.details.get("cells", {}) == pytest.approx(one[name].details.get("cells", {}), rel=rounding), name
 
 
 def test_a_loaded_tokenizer_is_evaluated_as_in_its_own_run(trained, evaluation, tmp_path, monkeypatch):
