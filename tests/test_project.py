@@ -124,6 +124,7 @@ def test_the_public_names_are_these_and_no_others():
         "Recipe",
         "Reconstruction",
         "Registry",
+        "Result",
         "RobustokError",
         "Rows",
         "RunError",

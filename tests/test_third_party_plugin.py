@@ -72,8 +72,9 @@ def test_its_recipe_runs_and_results_hold_its_metric(python: Path, tmp_path: Pat
     call(python, "-m", "robustok_core", "run", recipe, "--out", tmp_path / "runs", cwd=tmp_path)
     (file,) = tmp_path.glob("runs/*/results.json")
     results = json.loads(file.read_text(encoding="utf-8"))
-    (error,) = (value for name, value in results.items() if name.rpartition("/")[2] == "mae")
-    assert 0 < error < 128, "a mean error in 8-bit levels of a tokenizer that learnt anything"
+    (error,) = (result for name, result in results.items() if name.rpartition("/")[2] == "mae")
+    assert error["higher_is_better"] is False
+    assert 0 < error["value"] < 128, "a mean error in 8-bit levels of a tokenizer that learnt anything"
 
 
 def test_a_plugin_that_raises_on_import_is_named_and_stops_no_other(python: Path, tmp_path: Path):

@@ -2,7 +2,7 @@
 
 import torch
 from attrs import field, frozen, validators
-from robustok_core import Metric, Perturbation, hookimpl
+from robustok_core import Metric, Perturbation, Result, hookimpl
 
 ROBUSTOK_HOOKS = 1  # optional: a robustok with other hooks then says so instead of failing somewhere
 
@@ -36,7 +36,6 @@ class MAE(Metric):
     """Mean absolute error of a pixel's value, in 8-bit levels."""
 
     Config = MAEConfig
-    higher_is_better = {"mae": False}
 
     def __init__(self, config):
         self.sums = torch.zeros(2)
@@ -55,7 +54,7 @@ class MAE(Metric):
         self.sums = state["sums"]
 
     def compute(self):
-        return {"mae": (self.sums[0] / self.sums[1]).item()}
+        return {"mae": Result((self.sums[0] / self.sums[1]).item(), higher_is_better=False)}
 
 
 @hookimpl

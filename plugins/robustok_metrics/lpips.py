@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from attrs import field, frozen, validators
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class LPIPS(MeanOfImages):
     """Mean over the images, lower is better. The result is `lpips_vgg` or `lpips_alex`."""
 
     Config = LPIPSConfig
-    higher_is_better: ClassVar[dict[str, bool]] = {"lpips": False, "lpips_vgg": False, "lpips_alex": False}
+    higher_is_better = False
 
     def __init__(self, config: LPIPSConfig) -> None:
         super().__init__(config)

@@ -3,7 +3,7 @@
 runs/NAME/
 recipe.toml      resolved, every default written out
 run.json         each stage's state, time, and what it was made with; the fingerprints of the recipe's stages
-results.json     "stage/metric": value, of the current recipe
+results.json     "stage/metric": what results.py writes, of the current recipe
 metrics.jsonl    a line for each logged step
 artifacts/NAME-FINGERPRINT/     checkpoints/STAGE-FINGERPRINT/     history/
 """

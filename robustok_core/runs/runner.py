@@ -27,6 +27,8 @@ from robustok_core.runs.plan import Plan, make_plan, raise_all
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import now, peak_memory, surroundings
+from robustok_core.runs.results import RESULTS_FILE, results_of, tables_of
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
 
@@ -37,7 +39,7 @@ def run(
     out: str | Path | None = None,
     fresh: bool = False,
     console: Console | None = None,
-) -> dict[str, float]:
+) -> dict[str, Result]:
     """Runs a recipe to its end, skipping what was done and going on with what was interrupted.
 
     Args:
@@ -140,7 +142,7 @@ class _Run:
     def _context_of(self, recipe: ResolvedRecipe, stage: NamedStage, promises: Mapping[str, Promise]) -> StageContext:
         return self.context(stage, recipe=recipe, promises=promises)
 
-    def go(self) -> dict[str, float]:
+    def go(self) -> dict[str, Result]:
         self.plan()
         try:
             self._open()
@@ -159,7 +161,7 @@ class _Run:
             self.folder.record = read_json(self.folder.path / RUN_FILE)
         self.accelerator.wait_for_everyone()
 
-    def _go(self) -> dict[str, float]:
+    def _go(self) -> dict[str, Result]:
         table = self.recipe.table()
         if self.recipe.run.trackers:  # they write into the folder, which must be ours by now
             run = self.recipe.run
@@ -173,12 +175,12 @@ class _Run:
             makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
             self.folder.make_current(self.recipe.toml(), planned, makes, inputs)
             self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
-        results: dict[str, float] = {}
+        results: dict[str, Result] = {}
         for stage in self.recipe.stages:
             found = self._stage(stage, planned[stage.name])
-            results |= {f"{stage.name}/{name}": value for name, value in found.items()}
+            results |= {f"{stage.name}/{name}": result for name, result in found.items()}
         if self.main:
-            self.folder.write_current("results.json", _json(results))
+            self.folder.write_current(RESULTS_FILE, json.dumps(tables_of(results), indent=2) + "\n")
             self.registry.hook.robustok_run_finished(folder=self.folder.path, results=results)
         self.accelerator.end_training()
         return results
@@ -229,7 +231,7 @@ class _Run:
         dataset = self.context(self.recipe.stages[0]).dataset()
         return [dataset.train.fingerprint, dataset.validation.fingerprint]
 
-    def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, float]:
+    def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, Result]:
         entry = self.folder.stage(stage.name, fingerprint)
         context = self.context(stage, fingerprint)
         made = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
@@ -238,7 +240,7 @@ class _Run:
         else:
             self._run_stage(stage, context, entry)
         self.artifacts |= {name: (path, fingerprint) for name, path in made.items()}
-        return entry["results"]
+        return results_of(entry["results"])
 
     def _run_stage(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
         began, before = time.monotonic(), entry["seconds"]
@@ -249,7 +251,9 @@ class _Run:
         if self.main:
             self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
         try:
-            entry["results"] = dict(stage.spec.build().run(context))
+            found = stage.spec.build().run(context)
+            results = {name: Result.of(value) for name, value in found.items()}
+            entry["results"] = tables_of(results)
             entry["state"] = "done"
         except KeyboardInterrupt as error:
             entry["state"] = "interrupted"
@@ -266,9 +270,7 @@ class _Run:
             self._save()
         self.accelerator.wait_for_everyone()
         if self.main:
-            self.registry.hook.robustok_stage_finished(
-                folder=self.folder.path, stage=stage.name, results=entry["results"]
-            )
+            self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=results)
 
     def _go_on(self, context: RunContext) -> str:
         kept = any(context.checkpoints.glob("[!.]*"))  # a checkpoint, or parts of what the stage makes
@@ -286,7 +288,3 @@ def shaping(spec: Spec) -> dict[str, Any]:
     """A component's table without the options that change no result (`metadata={"result": False}`)."""
     neutral = {a.name for a in attrs.fields(type(spec.config)) if not a.metadata.get("result", True)}
     return {name: value for name, value in spec.table().items() if name not in neutral}
-
-
-def _json(results: Mapping[str, float]) -> str:
-    return json.dumps(results, indent=2) + "\n"

@@ -96,7 +96,7 @@ def use(photos, tmp_path, generation_recipe) -> dict[str, Callable[[Path], Writt
         table["load"] = {"tokenizer": str(folder)}
         table["stage"] = [{"use": "evaluate_tokenizer", "limit": 20, "metrics": {"psnr": {"use": "psnr"}}}]
         results = run(Recipe.from_table(table), out=tmp_path / "loaded", fresh=True)
-        return {name: np.array(value) for name, value in results.items()}
+        return {name: np.array(result.value) for name, result in results.items()}
 
     return {"encode": encode, "decode": decode, "sample": sample, "export": export, "load": load}
 

@@ -8,6 +8,7 @@ from typing import Any
 from attrs import field, frozen, validators
 
 from robustok_core.kinds.stage import Stage, StageContext
+from robustok_core.values.result import Result
 from robustok_core.values.spec import components
 from robustok_stages.generator.sample_evaluation import SampleEvaluation, check_metrics, check_reference, reference_size
 from robustok_toolkit.image_files import open_images
@@ -61,7 +62,7 @@ class EvaluateGenerator(Stage):
         samples = context.promise("samples", SamplesPromise)
         check_metrics(context, config.metrics, samples.num_samples, there, "metrics")
 
-    def run(self, context: StageContext) -> Mapping[str, float]:
+    def run(self, context: StageContext) -> Mapping[str, Result]:
         """Every image is seen once by each network."""
         images = open_images(context.inputs["samples"] / "samples.npz")
         judge = SampleEvaluation(

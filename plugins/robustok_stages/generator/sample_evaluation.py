@@ -10,13 +10,12 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.sample_metric import ImageFeatures
 from robustok_core.kinds.stage import StageContext
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
 from robustok_toolkit.image_features import ExtractedFeatures, Networks, SharedFeatures, open_features, singular_note
 from robustok_toolkit.image_files import array_names, open_images, reference_moments
 
-#: Metrics and sample metrics that compare means and covariances.
-FRECHET_DISTANCES = ("frechet", "pfid", "noise_pfd")
 DATA_SPLITS = ("validation", "train")
 
 
@@ -64,9 +63,9 @@ def check_metrics(
 
 
 def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: Networks, count: int) -> None:
-    """Says before the work where `count` images are too few for the Fréchet distances among the metrics."""
-    distances = [spec for spec in metrics.values() if spec.name in FRECHET_DISTANCES]
-    for width in sorted({networks(spec.config.features).width for spec in distances}):
+    """Says before the work where `count` images are too few for the covariances that some of the metrics estimate."""
+    estimating = [spec for spec in metrics.values() if spec.factory.needs_full_rank]
+    for width in sorted({networks(spec.config.features).width for spec in estimating}):
         note = singular_note(count, width)
         if note is not None:
             context.say(f"{context.stage}: {note}")
@@ -134,7 +133,7 @@ class SampleEvaluation:
         """Says before the work where `count` samples are too few."""
         say_singular(self._context, self._metrics, self._networks, count)
 
-    def compare(self, images: Images, name: str) -> dict[str, float]:
+    def compare(self, images: Images, name: str) -> dict[str, Result]:
         """What all metrics find of samples."""
         samples = ExtractedFeatures(
             images,
@@ -145,7 +144,7 @@ class SampleEvaluation:
             workers=self._workers,
             console=self._context.console,
         )
-        results: dict[str, float] = {}
+        results: dict[str, Result] = {}
         for metric in self._built.values():
             results |= metric.compute(samples, self._reference)
         return results

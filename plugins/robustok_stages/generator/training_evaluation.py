@@ -78,7 +78,8 @@ class TrainingEvaluation:
     def __call__(self, generator: Generator) -> Mapping[str, float]:
         """The validation loss and what the sample metrics find."""
         loss = validation_loss(self._context, generator, self._held_out, self._batch_size)
-        return {"validation_loss": loss, **self._judge.compare(self._samples(generator), "samples")}
+        found = self._judge.compare(self._samples(generator), "samples")
+        return {"validation_loss": loss, **{name: result.value for name, result in found.items()}}
 
     def _samples(self, generator: Generator) -> ImagesInMemory:
         """All samples, of which each process draws its share."""

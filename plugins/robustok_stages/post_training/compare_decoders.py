@@ -19,6 +19,7 @@ from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import WEIGHTS_FILE, load_component
 from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
+from robustok_core.values.result import Result
 from robustok_stages.checks import check_generator, check_image_size, check_main_trained
 from robustok_stages.generator.sample_evaluation import check_metrics
 from robustok_stages.post_training.comparison import Comparison, ComparisonConfig, balanced_halves
@@ -80,7 +81,7 @@ class CompareDecoders(Stage):
         promise = TokenizerPromise(space=tokenizer.space, image_size=tokenizer.image_size, post_trained=True)
         return {"tokenizer": promise}
 
-    def run(self, context: StageContext) -> Mapping[str, float]:
+    def run(self, context: StageContext) -> Mapping[str, float | Result]:
         """Measures all decoders and keeps one."""
         decoders = Decoders.read(context.inputs["decoders"])
         _check_made_of(context, decoders)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 from attrs import field, frozen, validators
@@ -23,11 +24,11 @@ from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.images import to_uint8
 from robustok_core.values.latents import Latents
+from robustok_core.values.result import Result
 from robustok_core.values.spec import components, sampler_options
 from robustok_stages.generator.sample_evaluation import say_singular
 from robustok_stages.tokenizer.tokenizer_evaluation import measure_tokenizer
 from robustok_toolkit.decoder_files import CONTROL, label_of
-from robustok_toolkit.directions import higher_is_better
 from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
 from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures, gather_shares
 from robustok_toolkit.latent_arrays import from_array, no_latents, to_array
@@ -127,12 +128,15 @@ class Comparison:
     def _tokenizers(self) -> dict[str, Tokenizer]:
         return {BEFORE: self._before, **{label_of(sigma): tokenizer for sigma, tokenizer in self._after.items()}}
 
-    def results(self) -> dict[str, float]:
-        """All results: `DECODER_NAME`, and `DECODER_guided_NAME` of guided samples; DECODER: "before" or "sigma0.9"."""
-        results: dict[str, float] = {}
+    def results(self) -> dict[str, Result]:
+        """All results: `DECODER_NAME`, and `DECODER_guided_NAME` of guided samples; DECODER: "before" or "sigma0.9".
+
+        The details of each hold "decoder", "sigma" (None of the tokenizer before) and "guided".
+        """
+        results: dict[str, Result] = {}
         for label, tokenizer in self._tokenizers.items():
             self._context.say(f"{self._context.stage}: measuring {label}")
-            results |= {f"{label}_{name}": value for name, value in self._of_samples(label, tokenizer).items()}
+            results |= self._of_samples(label, tokenizer)
             of_tokenizer = measure_tokenizer(
                 self._context,
                 tokenizer,
@@ -143,7 +147,7 @@ class Comparison:
                 batch_size=self._options.batch_size,
                 workers=0,
             )
-            results |= {f"{label}_{name}": value for name, value in of_tokenizer.items()}
+            results |= {f"{label}_{name}": self._of(result, label) for name, result in of_tokenizer.items()}
         return results
 
     def best(self) -> float:
@@ -157,18 +161,24 @@ class Comparison:
         known, limit = self._selection, self._selection.get(label_of(kept))
         return [said for label, said in others.items() if limit is not None and label in known and known[label] < limit]
 
-    def _of_samples(self, label: str, tokenizer: Tokenizer) -> dict[str, float]:
-        results: dict[str, float] = {}
+    def _of_samples(self, label: str, tokenizer: Tokenizer) -> dict[str, Result]:
+        results: dict[str, Result] = {}
         metrics = {name: spec.build() for name, spec in self._options.metrics.items()}
         for prefix, latents in self._latents.items():
             samples = self._features(self._decoded(tokenizer, latents), f"samples, {label}")
             for number, metric in enumerate(metrics.values()):
-                found = metric.compute(samples, self._reported_on)
-                results |= {prefix + name: value for name, value in found.items()}
+                for name, result in metric.compute(samples, self._reported_on).items():
+                    results[f"{label}_{prefix}{name}"] = self._of(result, label, guided=bool(prefix))
                 if number == 0 and not prefix:
-                    result, value = next(iter(metric.compute(samples, self._chosen_on).items()))
-                    self._selection[label] = -value if higher_is_better(result, metric.higher_is_better) else value
+                    first = next(iter(metric.compute(samples, self._chosen_on).values()))
+                    self._selection[label] = -first.value if first.higher_is_better else first.value
         return results
+
+    def _of(self, result: Result, label: str, *, guided: bool = False) -> Result:
+        """A result that says which decoder it is of, and whether of guided samples."""
+        sigma = next((sigma for sigma in self._after if label_of(sigma) == label), None)
+        about = {"decoder": label, "sigma": sigma, "guided": guided}
+        return attrs.evolve(result, details={**result.details, **about})
 
     @cached_property
     def _latents(self) -> dict[str, Latents]:

@@ -14,6 +14,7 @@ from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import to_uint8
+from robustok_core.values.result import Result
 from robustok_core.values.spec import components
 from robustok_stages.checks import check_image_size
 from robustok_stages.generator.sample_evaluation import say_singular
@@ -71,7 +72,7 @@ class EvaluateTokenizer(Stage):
         check_tokenizer_metrics(context, tokenizer, self.config.metrics, "metrics")
 
     @torch.no_grad()
-    def run(self, context: StageContext) -> Mapping[str, float]:
+    def run(self, context: StageContext) -> Mapping[str, Result]:
         """One pass over the validation images for all metrics."""
         tokenizer: Any = context.load("tokenizer")
         networks, images = SharedFeatures(context.device), context.dataset().validation

@@ -13,6 +13,7 @@ from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8, to_uint8
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
 from robustok_toolkit.image_features import SharedFeatures
@@ -64,7 +65,7 @@ def measure_tokenizer(
     seed: int,
     batch_size: int,
     workers: int,
-) -> dict[str, float]:
+) -> dict[str, Result]:
     """The results of all metrics by name.
 
     Args:
@@ -99,7 +100,7 @@ def measure_tokenizer(
                 metric.update(step)
             done += len(batch) * world_size()
             progress.update(min(done, count), {"images": min(done, count)})
-    results: dict[str, float] = {}
+    results: dict[str, Result] = {}
     for metric in built:
         metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
         results |= metric.compute()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import pytest
 import torch
 from attrs import frozen
 
-from robustok_core import Guidance, Recipe, RobustokError, hookimpl, load_registry, run
+from robustok_core import Guidance, Recipe, Result, RobustokError, hookimpl, load_registry, run
 from robustok_core.kinds.sample_metric import SampleMetric
 from robustok_core.runs.accelerator import make_accelerator
 from robustok_core.runs.components import load_component
@@ -38,13 +36,12 @@ class Brightness(SampleMetric):
     """How bright the samples are, more is better; no network looks at them."""
 
     Config = BrightnessConfig
-    higher_is_better: ClassVar = {"brightness": True}
 
     def __init__(self, config):
         pass
 
     def compute(self, samples, reference):
-        return {"brightness": float(samples.images.pixels.float().mean())}
+        return {"brightness": Result(samples.images.pixels.float().mean(), higher_is_better=True)}
 
 
 def later(generated, tmp_path, **post_train):
@@ -75,9 +72,9 @@ def later(generated, tmp_path, **post_train):
 
 def test_the_sigma_to_keep_is_the_highest_where_a_metric_says_that_higher_is_better(generated, tmp_path):
     results = later(generated, tmp_path, optimizer={"learning_rate": 1e-2})()
-    values = {sigma: results[f"compare_decoders/sigma{sigma}_brightness"] for sigma in (0.9, 0.5)}
+    values = {sigma: results[f"compare_decoders/sigma{sigma}_brightness"].value for sigma in (0.9, 0.5)}
     assert values[0.9] != values[0.5]
-    assert results["compare_decoders/kept_sigma"] == max(values, key=values.get)
+    assert results["compare_decoders/kept_sigma"].value == max(values, key=values.get)
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_is_written(generated, tmp_path):

@@ -17,6 +17,7 @@ from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, read_tensors
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.results import read_results
 from robustok_stages.post_training.training_step import DecoderStep
 from robustok_toolkit.pair_files import PairRows
 
@@ -114,13 +115,17 @@ def test_every_pair_knows_its_image_and_the_control_holds_the_images_own_codes(t
 
 def test_before_and_after_stand_side_by_side(trained):
     _, folder = trained
-    results = read_json(folder / "results.json")
+    results = read_results(folder)
     stage = "compare_decoders/"
     names = {name.removeprefix(stage) for name in results if name.startswith(stage)}
     for arm in ("before", "sigma1", "sigma0.5"):
         wanted = ("gfd_fashion_classifier", "guided_gfd_fashion_classifier", "psnr")
         assert {f"{arm}_{name}" for name in wanted} <= names
-    assert results["compare_decoders/kept_sigma"] == 0.5
+        for name in wanted:
+            details = results[f"compare_decoders/{arm}_{name}"].details
+            assert (details["decoder"], details["guided"]) == (arm, "guided" in name)
+            assert details["sigma"] == {"before": None, "sigma1": 1.0, "sigma0.5": 0.5}[arm]
+    assert results["compare_decoders/kept_sigma"].value == 0.5
     pictures = artifact(folder, "comparison", "compare_decoders")
     assert (pictures / "samples.png").is_file()
     assert (pictures / "sigma.png").is_file()
@@ -192,12 +197,12 @@ def test_two_processes_make_the_same_pairs_and_decoders(trained, run_on_two, tmp
             codes.append(np.concatenate([np.load(pairs / "parts" / part["file"]) for part in parts]))
         assert (codes[0] == codes[1]).mean() > 0.9  # the tokenizers differ by the order of sums
     assert steps_of_arms(other) == steps_of_arms(folder)
-    results = [read_json(one / "results.json") for one in (folder, other)]
+    results = [read_results(one) for one in (folder, other)]
     assert results[0].keys() == results[1].keys()
     for arm in ("sigma1", "sigma0.5"):
-        psnr, psnr_on_two = (result[f"compare_decoders/{arm}_psnr"] for result in results)
+        psnr, psnr_on_two = (result[f"compare_decoders/{arm}_psnr"].value for result in results)
         assert psnr_on_two == pytest.approx(psnr, abs=0.1)
-        assert psnr_on_two != results[1]["compare_decoders/before_psnr"]
+        assert psnr_on_two != results[1]["compare_decoders/before_psnr"].value
 
 
 def discriminator_steps(tensors: dict[str, torch.Tensor], prefix: str) -> set[float]:
@@ -382,7 +387,7 @@ def test_another_comparison_trains_no_arm_again(trained, tmp_path):
     changed = {**table, "stage": with_options(table, "compare_decoders", num_samples=30)}
     before = (folder / "metrics.jsonl").read_text()
     results = run(Recipe.from_table(changed), out=tmp_path)
-    assert results["compare_decoders/before_gfd_fashion_classifier_num_images"] == 30
+    assert results["compare_decoders/before_gfd_fashion_classifier"].num_images == 30
     assert (tmp_path / folder.name / "metrics.jsonl").read_text() == before
 
 

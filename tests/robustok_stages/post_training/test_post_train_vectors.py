@@ -18,6 +18,7 @@ from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, read_tensors
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.results import read_results
 from robustok_toolkit.latent_files import LatentRows
 from robustok_toolkit.pair_files import PairRows
 
@@ -111,11 +112,11 @@ def test_a_pair_is_its_vectors_and_the_image_whose_place_is_written_beside_it(tr
 
 def test_what_changed_is_the_distance_from_the_real_vectors_over_their_norm(trained):
     _, folder = trained
-    results = read_json(folder / "results.json")
+    results = read_results(folder)
     real, made = (pairs_of(folder, sigma).reshape(48, -1).astype(np.float64) for sigma in (1.0, 0.5))
     ratios = np.sqrt(((made - real) ** 2).sum(1)) / np.sqrt((real**2).sum(1))
-    assert results["make_pairs/changed_sigma1"] == 0.0
-    assert results["make_pairs/changed_sigma0.5"] == pytest.approx(ratios.mean(), rel=1e-5)
+    assert results["make_pairs/changed_sigma1"].value == 0.0
+    assert results["make_pairs/changed_sigma0.5"].value == pytest.approx(ratios.mean(), rel=1e-5)
     assert ratios.min() > 0.05
 
 
@@ -134,13 +135,13 @@ def test_only_the_decoder_changes_and_all_of_it(trained, registry):
 
 def test_before_and_after_stand_side_by_side(trained):
     _, folder = trained
-    results = read_json(folder / "results.json")
+    results = read_results(folder)
     arms = ("before", "sigma1", "sigma0.5")
     for name in ("gfd_fashion_classifier", "psnr"):
-        values = [results[f"compare_decoders/{arm}_{name}"] for arm in arms]
+        values = [results[f"compare_decoders/{arm}_{name}"].value for arm in arms]
         assert np.isfinite(values).all()
         assert len(set(values)) == 3, "each arm is another decoder"
-    assert results["compare_decoders/kept_sigma"] == 0.5
+    assert results["compare_decoders/kept_sigma"].value == 0.5
     assert not [name for name in results if "guided" in name], "of scale 1"
     assert {file.name for file in artifact(folder, "comparison", "compare_decoders").glob("*.png")} == {
         "samples.png",
