@@ -18,9 +18,7 @@ from robustok_core.values.spec import components
 from robustok_stages.fitting import read_sampling
 from robustok_stages.generator.sample_evaluation import SampleEvaluation
 from robustok_stages.generator.training_step import validation_loss
-from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
-from robustok_toolkit.image_features import gather_shares
-from robustok_training.distributed import rank, world_size
+from robustok_toolkit.generating import ImagesInMemory, decode_and_gather, generate, labels_of, own_share
 
 
 @frozen(kw_only=True)
@@ -82,10 +80,9 @@ class TrainingEvaluation:
         return {"validation_loss": loss, **self._judge.compare(self._samples(generator), "samples")}
 
     def _samples(self, generator: Generator) -> ImagesInMemory:
-        """All samples, of which each process draws its share."""
+        """All samples, of which each process generates its share."""
         count, config = self._config.num_samples, self._config
-        shares = torch.arange(count).tensor_split(world_size())
-        own = shares[rank()]
+        own = own_share(count)
         labels = labels_of(range(generator.num_classes), torch.arange(count))
         precision: Literal["no", "bf16"] = "bf16" if self._context.accelerator.mixed_precision == "bf16" else "no"
         latents = generate(
@@ -97,7 +94,4 @@ class TrainingEvaluation:
             batch_size=config.batch_size,
             precision=precision,
         )
-        size = self._tokenizer.image_size
-        pixels = [draw(self._tokenizer, some).cpu() for some in latents]
-        held = torch.cat(pixels) if pixels else torch.empty(0, 3, size, size, dtype=torch.uint8)
-        return ImagesInMemory(gather_shares(held, [len(share) for share in shares]), labels)
+        return decode_and_gather(self._tokenizer, latents, labels)

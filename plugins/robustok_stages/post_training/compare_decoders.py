@@ -33,7 +33,7 @@ from robustok_stages.fitting import located, read_sampling
 from robustok_stages.generator.sample_evaluation import check_metrics, say_singular
 from robustok_stages.tokenizer.tokenizer_evaluation import measure_tokenizer, started_metrics
 from robustok_toolkit.directions import higher_is_better
-from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
+from robustok_toolkit.generating import ImagesInMemory, decode_to_uint8, generate, labels_of
 from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures, gather_shares
 from robustok_toolkit.latent_arrays import from_array, no_latents, to_array
 from robustok_toolkit.pair_files import split_of
@@ -223,7 +223,7 @@ class Comparison:
         some, size = self._config.batch_size, tokenizer.image_size
         batches = (latents[start : start + some].to(self._context.device) for start in range(0, len(latents), some))
         none = torch.empty(0, 3, size, size, dtype=torch.uint8)  # with fewer samples than processes
-        pixels = [none, *(draw(tokenizer, batch).cpu() for batch in batches)]
+        pixels = [none, *(decode_to_uint8(tokenizer, batch).cpu() for batch in batches)]
         labels = labels_of(range(self._generator.num_classes), torch.arange(self._config.num_samples))
         return ImagesInMemory(gather_shares(torch.cat(pixels), [len(share) for share in self._shares]), labels)
 
@@ -237,7 +237,10 @@ class Comparison:
     def draw(self, folder: Path) -> None:
         """Writes samples.png, the same latents by every decoder, and sigma.png, the same images along sigma."""
         some = self._latents["guided_" if "guided_" in self._latents else ""][: self._config.pictures]
-        rows = {arm: draw(tokenizer, some.to(self._context.device)) for arm, tokenizer in self._tokenizers.items()}
+        rows = {
+            arm: decode_to_uint8(tokenizer, some.to(self._context.device))
+            for arm, tokenizer in self._tokenizers.items()
+        }
         save_rows(folder / "samples.png", rows)
         save_rows(folder / "sigma.png", self._along_sigma())
 
@@ -262,5 +265,5 @@ class Comparison:
                 draws=draws,
                 sigma=float(arm.removeprefix("sigma")),
             )
-            rows |= {f"{arm}, before": draw(before, pair), f"{arm}, after": draw(after, pair)}
+            rows |= {f"{arm}, before": decode_to_uint8(before, pair), f"{arm}, after": decode_to_uint8(after, pair)}
         return rows
