@@ -8,9 +8,9 @@ from typing import Any
 from attrs import validators
 
 #: From 0 to 1, both included: a share of a whole.
-unit_interval = validators.and_(validators.ge(0), validators.le(1))
+unit_interval = validators.and_(validators.ge(0.0), validators.le(1.0))
 #: From 0 up to, but not including, 1: a share that leaves something over, such as a rate of dropout.
-below_one = validators.and_(validators.ge(0), validators.lt(1))
+below_one = validators.and_(validators.ge(0.0), validators.lt(1.0))
 
 
 def finite(_: Any, attribute: Any, value: float) -> None:
