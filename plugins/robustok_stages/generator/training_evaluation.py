@@ -16,7 +16,7 @@ from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.spec import components
 from robustok_stages.fitting import read_sampling
-from robustok_stages.generator.sample_evaluation import SampleEvaluation
+from robustok_stages.generator.sample_evaluation import SampleEvaluation, limit_field, reference_field
 from robustok_stages.generator.training_step import validation_loss
 from robustok_toolkit.generating import ImagesInMemory, decode_and_gather, generate, labels_of, own_share
 
@@ -36,15 +36,8 @@ class MeasureConfig:
     metrics: dict[str, Any] = components(
         "sample_metric", doc="what to measure, by name", default={"gfd": {"use": "frechet"}}
     )
-    reference: str = field(
-        default="validation",
-        metadata={"doc": '"validation" or "train" images of [data], or a path: ADM\'s .npz, a folder of pictures'},
-    )
-    limit: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "only so many images of the reference, class-balanced; all where left out"},
-    )
+    reference: str = reference_field()
+    limit: int | None = limit_field()
     batch_size: int = field(
         default=100, validator=validators.ge(1), metadata={"doc": "samples at once on each process"}
     )
