@@ -25,7 +25,7 @@ from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Latents
 from robustok_core.values.result import Result
-from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
+from robustok_toolkit.generating import decode_and_gather, generate, labels_of
 from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
 from robustok_toolkit.latent_arrays import from_array, to_array
 
@@ -66,10 +66,8 @@ def judge(run: Path) -> Mapping[str, Mapping[str, Result]]:
     results: dict[str, dict[str, Result]] = {}
     for arm, folder in decoders.items():
         tokenizer: Any = load_component(registry, folder).eval()
-        pixels = torch.cat([draw(tokenizer, latents[at : at + BATCH]) for at in range(0, count, BATCH)])
-        drawn = ExtractedFeatures(
-            ImagesInMemory(pixels, labels), name=arm, networks=networks, device=device, batch_size=BATCH
-        )
+        images = decode_and_gather(tokenizer, (latents[at : at + BATCH] for at in range(0, count, BATCH)), labels)
+        drawn = ExtractedFeatures(images, name=arm, networks=networks, device=device, batch_size=BATCH)
         results[arm] = {name: result for metric in metrics for name, result in metric.compute(drawn, reference).items()}
     return results
 

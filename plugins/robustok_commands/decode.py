@@ -35,7 +35,7 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     """
     from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_endings
     from robustok_core.recipe.registry import load_registry
-    from robustok_toolkit.generating import draw
+    from robustok_toolkit.generating import decode_to_uint8
 
     refuse_existing(out)
     refuse_other_endings(out, ".png")
@@ -44,7 +44,7 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     latents, names = _read(codes, tokenizer)
     pictures: list[Any] = []
     for start in range(0, len(latents), batch_size):
-        batch = draw(tokenizer, latents[start : start + batch_size].to(place))
+        batch = decode_to_uint8(tokenizer, latents[start : start + batch_size].to(place))
         pictures.extend(batch.permute(0, 2, 3, 1).contiguous().cpu().numpy())
     _write(out, pictures, names)
     click.echo(f"{len(pictures)} images written to {out}")

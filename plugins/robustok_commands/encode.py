@@ -30,7 +30,7 @@ def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | N
     from robustok_commands.trained import artifact_of, device_called, load, refuse_existing
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
-    from robustok_core.runs.files import writing
+    from robustok_core.runs.files import new_file
     from robustok_core.runs.fingerprints import latent_fingerprint
     from robustok_toolkit.latent_arrays import array_name, to_array
 
@@ -45,11 +45,8 @@ def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | N
         for batch in _batches(list(files.values()), tokenizer.image_size, batch_size):
             found.append(to_array(tokenizer.encode(batch.to(place)), tokenizer.space, maker="encoder", where=str(run)))
     arrays: dict[str, Any] = {array_name(tokenizer.space): np.concatenate(found), "names": np.array(list(files))}
-    aside = out.with_name(f".writing-{out.name}")
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(out) as aside:
         np.savez(aside, latents_of=np.array(latent_fingerprint(tokenizer)), **arrays)
-        aside.replace(out)
     click.echo(f"{len(files)} images written to {out}")
 
 

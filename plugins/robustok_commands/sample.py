@@ -61,7 +61,7 @@ def sample(
     from robustok_core.runs.files import read_json
     from robustok_core.values.draws import Draws, derive_seed
     from robustok_core.values.guidance import Guidance
-    from robustok_toolkit.generating import check_fits, class_numbers, draw, generate, labels_of
+    from robustok_toolkit.generating import check_fits, class_numbers, decode_to_uint8, generate, labels_of
 
     refuse_existing(out)
     refuse_other_endings(out, ".png", ".npz")
@@ -81,7 +81,7 @@ def sample(
         sampling=_options(type(generator), changes),
         batch_size=batch_size,
     )
-    _write(out, (draw(tokenizer, some) for some in latents), labels, names, tokenizer.image_size)
+    _write(out, (decode_to_uint8(tokenizer, some) for some in latents), labels, names, tokenizer.image_size)
     click.echo(f"written to {out}")
 
 

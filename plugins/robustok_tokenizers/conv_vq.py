@@ -21,9 +21,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_core.kinds.quantizer import Quantizer
-from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import component
+from robustok_tokenizers.conv_autoencoder import ConvAutoencoder
 from robustok_tokenizers.conv_networks import ConvDecoder, ConvEncoder, ConvNetworkConfig
 
 #: Options to start from on small images: forward and backward of 64 images take 0.2 s on one core.
@@ -51,7 +51,7 @@ class ConvVQConfig(ConvNetworkConfig):
     )
 
 
-class ConvVQ(Tokenizer):
+class ConvVQ(ConvAutoencoder):
     """Convolutional encoder and decoder around a quantizer; tokens lie on the grid of the coarsest level."""
 
     Config = ConvVQConfig
@@ -79,18 +79,3 @@ class ConvVQ(Tokenizer):
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` is the quant_conv's output."""
         hidden = self.quant_conv(self.encoder(images))  # (B, D, h, w)
         return self.quantizer.quantize(rearrange(hidden, "b d h w -> b (h w) d"))
-
-    def decode_vectors(self, vectors: Tensor) -> Tensor:
-        """Images (B, 3, H, W), not clamped, from vectors (B, N, D)."""
-        hidden = rearrange(vectors, "b (h w) d -> b d h w", h=self.side)
-        return self.pixel_decoder(self.post_quant_conv(hidden))
-
-    @property
-    def decoder(self) -> nn.ModuleList:
-        """The 1x1 convolution behind the quantizer and the decoder."""
-        return nn.ModuleList([self.post_quant_conv, self.pixel_decoder])
-
-    @property
-    def last_layer(self) -> nn.Parameter:
-        """Weight of the convolution that draws the pixels."""
-        return self.pixel_decoder.get_parameter("conv_out.weight")

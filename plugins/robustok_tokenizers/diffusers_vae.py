@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.quantizer import Quantizer
-from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.latents import Latents, LatentSpace
+from robustok_tokenizers.conv_autoencoder import ConvAutoencoder
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_toolkit.hub import require_hub
 
@@ -48,7 +48,7 @@ class DiffusersVAEConfig:
     kl_weight: float = kl_weight_field()
 
 
-class DiffusersVAE(Tokenizer):
+class DiffusersVAE(ConvAutoencoder):
     """The parts of a diffusers autoencoder behind our interface; its tokens are the places of its latent map."""
 
     Config = DiffusersVAEConfig
@@ -97,18 +97,7 @@ class DiffusersVAE(Tokenizer):
 
     def decode_vectors(self, vectors: Tensor) -> Tensor:
         """Images (B, 3, H, W), not clamped, from vectors (B, N, D)."""
-        hidden = rearrange(vectors / self.scale + self.shift, "b (h w) d -> b d h w", h=self.side)
-        return self.pixel_decoder(self.post_quant_conv(hidden))
-
-    @property
-    def decoder(self) -> nn.ModuleList:
-        """The 1x1 convolution behind the latents, where there is one, and the decoder."""
-        return nn.ModuleList([self.post_quant_conv, self.pixel_decoder])
-
-    @property
-    def last_layer(self) -> nn.Parameter:
-        """Weight of the convolution that draws the pixels."""
-        return self.pixel_decoder.get_parameter("conv_out.weight")
+        return super().decode_vectors(vectors / self.scale + self.shift)
 
 
 class OwnCodebook(Quantizer):

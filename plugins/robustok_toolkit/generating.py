@@ -6,7 +6,7 @@ sample in every batch, part and process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_core.values.latents import Keep, Latents, LatentSpace
+from robustok_toolkit.image_features import gather_shares
+from robustok_training.distributed import rank, world_size
 
 
 def generate(
@@ -65,8 +67,8 @@ def generate(
 
 
 @torch.no_grad()
-def draw(tokenizer: Tokenizer, latents: Latents) -> Tensor:
-    """uint8 (B, 3, H, W) pictures of latents, decoded in float32."""
+def decode_to_uint8(tokenizer: Tokenizer, latents: Latents) -> Tensor:
+    """uint8 (B, 3, H, W) pictures of B latents, decoded in float32."""
     if latents.vectors is not None:
         latents = latents.evolve(vectors=latents.vectors.float())
     return to_uint8(tokenizer.decode(latents))
@@ -95,6 +97,29 @@ class ImagesInMemory(Images):
     def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
         rows = torch.as_tensor(indices, dtype=torch.int64)
         return ImageBatch(images=from_uint8(self.pixels[rows]), labels=self._labels[rows], indices=rows)
+
+
+def own_share(count: int) -> Tensor:
+    """(m,) int64: which of `count` samples this process makes; some processes have one more than others."""
+    return _shares(count)[rank()]
+
+
+def _shares(count: int) -> tuple[Tensor, ...]:
+    return torch.arange(count).tensor_split(world_size())
+
+
+def decode_and_gather(tokenizer: Tokenizer, own: Iterable[Latents], labels: Tensor) -> ImagesInMemory:
+    """The pictures of n samples, whose latents lie on several processes. All processes must call it, and hold the same.
+
+    Args:
+        tokenizer: decodes in float32.
+        own: the latents of `own_share(n)`, in order, in batches on the tokenizer's device; `generate` gives them so.
+        labels: (n,) int64, of the samples of all processes.
+    """
+    size = tokenizer.image_size
+    none = torch.empty(0, 3, size, size, dtype=torch.uint8)  # for a process that has no sample
+    pixels = torch.cat([none, *(decode_to_uint8(tokenizer, some).cpu() for some in own)])
+    return ImagesInMemory(gather_shares(pixels, [len(share) for share in _shares(len(labels))]), labels)
 
 
 def labels_of(classes: Sequence[int], indices: Tensor) -> Tensor:

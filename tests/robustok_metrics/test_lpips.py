@@ -54,13 +54,6 @@ def test_metric_is_the_mean_over_images_of_lpips(evaluation: Any, weights: Path)
     assert results["lpips_alex"].higher_is_better is False
 
 
-def test_file_of_another_network_is_named(evaluation: Any, tmp_path: Path) -> None:
-    file = tmp_path / "other.pth"
-    torch.save(nn.Linear(2, 2).state_dict(), file)
-    with pytest.raises(RobustokError, match="does not hold the weights of alex"):
-        evaluation.start(LPIPS(LPIPSConfig(network="alex", weights=str(file))))
-
-
 def test_no_network_is_one_line_that_says_what_to_do(evaluation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
         raise urllib.error.URLError("no route to host")

@@ -28,7 +28,7 @@ from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.spec import plain, sampler_options
 from robustok_stages.checks import check_generator
-from robustok_toolkit.generating import check_fits, class_numbers, draw, generate, labels_of
+from robustok_toolkit.generating import check_fits, class_numbers, decode_to_uint8, generate, labels_of
 from robustok_toolkit.image_files import write_samples
 from robustok_toolkit.latent_arrays import array_name, to_array
 from robustok_toolkit.pictures import rows_by_class, save_png, save_rows
@@ -159,7 +159,7 @@ class Sample(Stage):
             latents, pixels, where = [], [], f"stage {context.stage}"
             for some in drawn:
                 latents.append(to_array(some, work.tokenizer.space, maker="generator", where=where))
-                pictures = draw(work.tokenizer, some).cpu()
+                pictures = decode_to_uint8(work.tokenizer, some).cpu()
                 pixels.append(rearrange(pictures, "b c h w -> b h w c").contiguous().numpy())
                 done(len(pictures))
             yield {"latents": np.concatenate(latents), "pixels": np.concatenate(pixels)}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from attrs import field, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
@@ -17,6 +20,23 @@ from robustok_toolkit.image_features import ExtractedFeatures, Networks, SharedF
 from robustok_toolkit.image_files import array_names, open_images, reference_moments
 
 DATA_SPLITS = ("validation", "train")
+
+
+def reference_field() -> Any:
+    """The option that says what samples are compared with."""
+    return field(
+        default="validation",
+        metadata={"doc": '"validation" or "train" images of [data], or a path: ADM\'s .npz, a folder of pictures'},
+    )
+
+
+def limit_field() -> Any:
+    """The option that says how many images of the reference count."""
+    return field(
+        default=None,
+        validator=validators.optional(validators.ge(2)),
+        metadata={"doc": "only so many images of the reference, class-balanced; all where left out"},
+    )
 
 
 def check_reference(context: StageContext, reference: str, *keys: str) -> None:

@@ -14,6 +14,7 @@ from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws, derive_seed
+from robustok_toolkit.eval_mode import evaluating
 from robustok_training import OptimizerConfig, Task, TrainedModule
 from robustok_training.distributed import all_sum, rank, world_size
 
@@ -66,13 +67,8 @@ class GeneratorTask(Task):
         """What the judge finds."""
         if self._judge is None or not isinstance(kept, Generator):
             return {}
-        modes = {module: module.training for module in kept.modules()}
-        try:
-            with torch.no_grad():
-                return self._judge(kept.eval())
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with torch.no_grad(), evaluating(kept):
+            return self._judge(kept)
 
 
 @torch.no_grad()

@@ -29,12 +29,18 @@ from robustok_core.values.spec import components, sampler_options
 from robustok_stages.generator.sample_evaluation import say_singular
 from robustok_stages.tokenizer.tokenizer_evaluation import measure_tokenizer
 from robustok_toolkit.decoder_files import CONTROL, label_of
-from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
-from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures, gather_shares
+from robustok_toolkit.generating import (
+    ImagesInMemory,
+    decode_and_gather,
+    decode_to_uint8,
+    generate,
+    labels_of,
+    own_share,
+)
+from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
 from robustok_toolkit.latent_arrays import from_array, no_latents, to_array
 from robustok_toolkit.pictures import save_rows
 from robustok_training.batches import class_balanced_order
-from robustok_training.distributed import rank, world_size
 
 BEFORE = "before"
 
@@ -188,12 +194,8 @@ class Comparison:
             found["guided_"] = self._sampled(self._options.guidance)
         return found
 
-    @property
-    def _shares(self) -> tuple[Tensor, ...]:
-        return torch.arange(self._options.num_samples).tensor_split(world_size())
-
     def _sampled(self, guidance: Guidance) -> Latents:
-        own = self._shares[rank()]
+        own = own_share(self._options.num_samples)
         parts = generate(
             self._generator,
             labels_of(range(self._generator.num_classes), own),
@@ -207,12 +209,10 @@ class Comparison:
         return from_array(np.concatenate([no_latents(space), *arrays]), space, "samples")
 
     def _decoded(self, tokenizer: Tokenizer, latents: Latents) -> ImagesInMemory:
-        some, size = self._options.batch_size, tokenizer.image_size
+        some = self._options.batch_size
         batches = (latents[start : start + some].to(self._context.device) for start in range(0, len(latents), some))
-        none = torch.empty(0, 3, size, size, dtype=torch.uint8)  # with fewer samples than processes
-        pixels = [none, *(draw(tokenizer, batch).cpu() for batch in batches)]
         labels = labels_of(range(self._generator.num_classes), torch.arange(self._options.num_samples))
-        return ImagesInMemory(gather_shares(torch.cat(pixels), [len(share) for share in self._shares]), labels)
+        return decode_and_gather(tokenizer, batches, labels)
 
     def _features(self, images: Images, name: str) -> ExtractedFeatures:
         device, batch_size = self._context.device, self._options.batch_size
@@ -223,7 +223,7 @@ class Comparison:
         """Writes samples.png, the same latents by every decoder, and sigma.png, the same images along sigma."""
         some = self._latents["guided_" if "guided_" in self._latents else ""][: self._options.pictures]
         some = some.to(self._context.device)
-        rows = {label: draw(tokenizer, some) for label, tokenizer in self._tokenizers.items()}
+        rows = {label: decode_to_uint8(tokenizer, some) for label, tokenizer in self._tokenizers.items()}
         save_rows(folder / "samples.png", rows)
         save_rows(folder / "sigma.png", self._along_sigma())
 
@@ -241,6 +241,6 @@ class Comparison:
             draws = Draws(seed=derive_seed(self._seed, "picture"), indices=batch.indices, total=len(images))
             latents = LatentBatch(latents=real, labels=batch.labels, indices=batch.indices)
             pair = post_trainer.pair(before, self._generator, latents, draws=draws, sigma=sigma)
-            rows[f"{label_of(sigma)}, before"] = draw(before, pair)
-            rows[f"{label_of(sigma)}, after"] = draw(after, pair)
+            rows[f"{label_of(sigma)}, before"] = decode_to_uint8(before, pair)
+            rows[f"{label_of(sigma)}, after"] = decode_to_uint8(after, pair)
         return rows

@@ -10,6 +10,7 @@ import pytest
 import tomli
 from attrs import frozen
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from robustok_core import ProblemsError, Recipe, RobustokError, Stage, hookimpl, load_registry, run
 from robustok_core.cli import cli

@@ -27,7 +27,7 @@ from robustok_core.runs.components import load_component
 from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.results import read_results
 from robustok_core.values.spec import component
-from robustok_toolkit.generating import draw
+from robustok_toolkit.generating import decode_to_uint8
 from robustok_toolkit.latent_files import LatentRows
 
 LOADED = ("tokenizer", "generator")
@@ -98,7 +98,7 @@ def test_a_continuous_space_goes_the_same_way(generation_recipe, continuous, reg
     assert torch.equal(generator.latent_std, rows.std)
     vectors = torch.from_numpy(np.load(find_artifact(folder, "samples") / "vectors.npy"))
     assert vectors.shape == (24, 16, 4)
-    pictures = draw(tokenizer, Latents(vectors=vectors)).permute(0, 2, 3, 1).numpy().astype(int)
+    pictures = decode_to_uint8(tokenizer, Latents(vectors=vectors)).permute(0, 2, 3, 1).numpy().astype(int)
     with np.load(find_artifact(folder, "samples") / "samples.npz") as file:
         assert (abs(file["arr_0"] - pictures) <= 1).all()
 

@@ -130,7 +130,7 @@ def test_another_measurement_trains_no_generator_again(part_of, tmp_path):
 def test_what_is_measured_is_what_the_files_of_that_moment_give(part_of, tmp_path, registry):
     """The distance and the loss logged after 2 of 3 epochs are those of a training of 2 epochs that is sampled then."""
     from robustok_core import Guidance
-    from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
+    from robustok_toolkit.generating import ImagesInMemory, decode_to_uint8, generate, labels_of
     from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
 
     constant = {"optimizer": {"schedule": "constant", "learning_rate": 1e-2}}
@@ -158,7 +158,7 @@ def test_what_is_measured_is_what_the_files_of_that_moment_give(part_of, tmp_pat
             images, name="images", networks=SharedFeatures(torch.device("cpu")), device=torch.device("cpu")
         )
         for images in (
-            ImagesInMemory(draw(tokenizer, drawn[0]), labels),
+            ImagesInMemory(decode_to_uint8(tokenizer, drawn[0]), labels),
             registry.build("dataset", table["data"]).validation,
         )
     ]

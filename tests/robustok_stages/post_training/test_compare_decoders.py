@@ -12,8 +12,8 @@ from robustok_core.runs.accelerator import make_accelerator
 from robustok_core.runs.components import load_component
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.folder import RunFolder, find_artifact
-from robustok_stages.post_training import comparison
 from robustok_stages.post_training.comparison import Comparison, ComparisonConfig, balanced_halves
+from robustok_toolkit import generating
 from robustok_training.batches import epoch_order
 
 
@@ -96,13 +96,13 @@ def test_a_process_without_a_sample_takes_part_in_the_comparison(generated, regi
         folder=RunFolder(tmp_path),
         inputs={"generator": find_artifact(folder, "generator")},
     )
-    monkeypatch.setattr(comparison, "world_size", lambda: 3)
+    monkeypatch.setattr(generating, "world_size", lambda: 3)
     tokenizer = load_component(registry, find_artifact(folder, "tokenizer"))
     options = ComparisonConfig(num_samples=2, sampling=None, metrics={}, tokenizer_metrics={})
     compared = Comparison(context, options, tokenizer, {}, seed=0)
     shares = []
     for process in range(3):
-        monkeypatch.setattr(comparison, "rank", lambda process=process: process)
+        monkeypatch.setattr(generating, "rank", lambda process=process: process)
         latents = compared._sampled(Guidance())
         shares.append(compared._decoded(tokenizer, latents).pixels)
         assert latents.codes.dtype == torch.int64
