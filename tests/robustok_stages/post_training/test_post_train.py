@@ -129,9 +129,9 @@ def test_arms_see_the_same_images_in_the_same_order(trained, tmp_path, monkeypat
     seen: list[int] = []
     real = DecoderStep.forward
 
-    def forward(step, batch, draws, progress):
+    def forward(step, batch, draws, progress, earlier):
         seen.extend(batch.indices.tolist())
-        return real(step, batch, draws, progress)
+        return real(step, batch, draws, progress, earlier)
 
     monkeypatch.setattr(DecoderStep, "forward", forward)
     run(Recipe.from_table(table), out=tmp_path)
