@@ -28,7 +28,7 @@ def test_only_a_scaler_may_meet_a_gradient_that_is_not_finite():
         check_values(values, step=1, stage="fit", scaled=False)
 
 
-def test_a_weight_and_a_buffer_are_checked_and_whole_numbers_are_not_asked():
+def test_a_buffer_that_is_not_finite_is_named_with_its_module():
     module = nn.BatchNorm1d(2)
     check_weights({"norm": module}, step=3, stage="fit")
     module.running_var[1] = float("inf")
