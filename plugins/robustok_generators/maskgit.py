@@ -187,7 +187,6 @@ class MaskGIT(Generator):
         With `keep`, each token of the real latents is kept with probability sigma: it is known from the beginning
         and never drawn, and the schedule runs over the tokens that are left.
         """
-        self.check_guidance(guidance)
         sampling = sampling or MaskGITSampling()
         tokens = self._start(draws.child("keep"), keep)  # (B, N)
         to_draw = (tokens == self.mask_code).sum(dim=1)  # (B,)
