@@ -168,30 +168,42 @@ def check_fits(generator: Generator, folder: Path, tokenizer: Tokenizer) -> None
     Raises:
         RobustokError: the latent spaces differ, or it was trained on the latents of another tokenizer.
     """
-    check_space(generator.space, folder, tokenizer.space)
-    check_origin(folder, latent_fingerprint(tokenizer))
+    check_recorded(generator, read_json(folder / COMPONENT_FILE), str(folder), tokenizer)
+
+
+def check_recorded(generator: Generator, about: Mapping[str, Any], where: str, tokenizer: Tokenizer) -> None:
+    """As `check_fits`, of a generator of which `about` is recorded; `where` it came from, for the message."""
+    _check_space(generator.space, about, where, tokenizer.space)
+    _check_origin(about, where, latent_fingerprint(tokenizer))
 
 
 def check_space(drawn: LatentSpace, folder: Path, decoded: LatentSpace) -> None:
     """Raises RobustokError where a generator's artifact in `folder` draws latents of another space than is decoded."""
+    _check_space(drawn, read_json(folder / COMPONENT_FILE), str(folder), decoded)
+
+
+def check_origin(folder: Path, found: str) -> None:
+    """Raises RobustokError where a generator's artifact in `folder` records another latent fingerprint than `found`."""
+    _check_origin(read_json(folder / COMPONENT_FILE), str(folder), found)
+
+
+def _check_space(drawn: LatentSpace, about: Mapping[str, Any], where: str, decoded: LatentSpace) -> None:
     if drawn != decoded:
-        name = read_json(folder / COMPONENT_FILE)["table"]["use"]
         spaces = [drawn.describe(), decoded.describe()]
         if spaces[0] == spaces[1]:
             spaces = [
                 "no grid" if grid is None else "a grid of {} x {}".format(*grid) for grid in (drawn.grid, decoded.grid)
             ]
+        name = about["table"]["use"]
         what = f"the generator {name!r} draws latents of another space ({spaces[0]}) than the tokenizer decodes"
-        raise RobustokError(f"{what} ({spaces[1]})", where=str(folder))
+        raise RobustokError(f"{what} ({spaces[1]})", where=where)
 
 
-def check_origin(folder: Path, found: str) -> None:
-    """Raises RobustokError where a generator's artifact in `folder` records another latent fingerprint than `found`."""
-    about = read_json(folder / COMPONENT_FILE)
+def _check_origin(about: Mapping[str, Any], where: str, found: str) -> None:
     name, recorded = about["table"]["use"], about.get("tokenizer")
     if recorded not in (None, found):
         raise RobustokError(
             f"the generator {name!r} was trained on the latents of another tokenizer ({recorded}, not {found})",
-            where=str(folder),
+            where=where,
             hint="use the tokenizer of its run, or one that was post-trained from it",
         )
