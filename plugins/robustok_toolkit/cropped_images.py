@@ -80,10 +80,8 @@ def _as_tensor(picture: Picture, size: int, where: str) -> Tensor:
 
 def _checked(image: Tensor, size: int, where: str) -> Tensor:
     if image.shape != (3, size, size) or not image.is_floating_point():
-        what = f"expected floating point numbers (3, {size}, {size}) of each image, found {image.dtype} of shape"
-        raise RobustokError(
-            f"{what} {tuple(image.shape)}", where=where, hint="PIL images and files are cropped to size"
-        )
+        what = f"expected a tensor (3, {size}, {size}) of floats, found {tuple(image.shape)} of {image.dtype}"
+        raise RobustokError(what, where=where, hint="PIL images and files are cropped to the size")
     if not bool((image.abs() <= 1.0).all()):
         raise RobustokError("a tensor of an image holds numbers in [-1, 1]", where=where, hint="0 is the middle grey")
     return image.detach().float().cpu()
