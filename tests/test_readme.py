@@ -117,7 +117,8 @@ def test_a_program_does_what_it_shows(program, generated, monkeypatch, tmp_path,
     monkeypatch.chdir(tmp_path)
     exec(compile(program, "README.md", "exec"), {"__name__": "__main__"})
     for picture in re.findall(r'save\("(.+)"\)', program):
-        assert Image.open(picture).size == (32, 32)
+        with Image.open(picture) as opened:
+            assert opened.size == (32, 32)
     if "print(results[" in program:
         assert float(capsys.readouterr().out) > 0
 

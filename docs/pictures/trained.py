@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import robustok
+from robustok_core.values.images import to_uint8
 from robustok_toolkit.pictures import save_rows
 
 run, out = map(Path, sys.argv[1:])
@@ -23,7 +24,7 @@ images = held_out.load(first_of_each).images
 latents = tokenizer.encode_images(images)
 wrong = tokenizer.perturbed(latents, "top_delta", alpha=0.5, delta=12)
 rows = {
-    "held-out images": [picture for picture in ((images + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()],
+    "held-out images": list(to_uint8(images).permute(0, 2, 3, 1).numpy()),
     "reconstructed": tokenizer.decode_to_images(latents),
     "reconstructed, half of the tokens replaced by one of the 12 nearest codewords": tokenizer.decode_to_images(wrong),
     "generated, guidance 1.5": generator.sample_images(n=10, guidance=1.5),

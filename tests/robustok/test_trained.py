@@ -216,7 +216,7 @@ def test_mistakes_in_sampling_are_told(generator):
 
 def test_a_tokenizer_that_does_not_draw_its_latents_is_refused(generated, published):
     other = robustok.load_tokenizer(published[1], importer="robustok")
-    told(lambda: robustok.load_generator(generated[1], tokenizer=other), "latents of another space")
+    told(lambda: robustok.load_generator(generated[1], tokenizer=other), "on the latents of another tokenizer")
 
 
 def test_a_loaded_tokenizer_or_the_folder_of_one_is_taken(generated, tokenizer, generator):
