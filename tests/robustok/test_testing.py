@@ -85,6 +85,7 @@ def test_a_component_of_ours_keeps_what_its_kind_promises(kind, name, registry):
 
 TRAINING = {"epochs": 1, "batch_size": 16}
 REQUIRED = dict.fromkeys(("train_tokenizer", "train_generator", "post_train"), TRAINING)
+REQUIRED["sample"] = {"num_samples": 8}
 
 
 def test_every_stage_of_ours_names_its_tables_and_artifacts(registry):
