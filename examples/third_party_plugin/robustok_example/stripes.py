@@ -40,7 +40,7 @@ class StripedImages(Images):
 
 
 class Stripes(Dataset):
-    """Stripes of 2 to 5 waves, upright or lying."""
+    """Two to five waves across the image, or down."""
 
     Config = StripesConfig
     num_classes, class_names = 2, ("upright", "lying")
