@@ -232,7 +232,13 @@ def _recipe_table(name: str, kinds: set[str]) -> dict[str, Any]:
         return {"use": name} if kind in kinds else otherwise
 
     quantizer = ours("quantizer", {"use": "vq", "codebook_size": 32, "width": 8})
-    conv = {"image_size": 32, "channels": 8, "channel_multipliers": [1], "num_res_blocks": 1, "attention": False}
+    conv: dict[str, Any] = {
+        "image_size": 32,
+        "channels": 8,
+        "channel_multipliers": [1],
+        "num_res_blocks": 1,
+        "attention": False,
+    }
     conv |= {"norm_groups": 4, "stem_patch": 4, "z_channels": 8}
     features = ours("features", {"use": "fashion_classifier"})
     losses = {"pixels": {"use": "reconstruction"}} | ({"ours": {"use": name}} if "loss" in kinds else {})

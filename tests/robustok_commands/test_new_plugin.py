@@ -123,8 +123,9 @@ def test_an_unknown_kind_is_refused(write, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_written_is_formatted(write):
-    folder = write("fog", *sorted(KINDS))
+@pytest.mark.parametrize("kinds", [("tokenizer", "sample_metric"), tuple(sorted(KINDS))], ids=["some", "all"])
+def test_what_is_written_is_formatted(kinds, write):
+    folder = write("fog", *kinds)
     ruff = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "120", "--check", str(folder)]
     if importlib.util.find_spec("ruff") is None:
         pytest.skip("ruff is not installed")
