@@ -86,7 +86,7 @@ class Autoregressive(Generator):
         uniform = draws.child("tokens").uniform(num_tokens)
         kept = None
         if keep is not None:
-            kept = Kept(codes=codes_of(keep.latents), mask=draws.child("keep").uniform(num_tokens) < keep.sigma)
+            kept = Kept(codes=codes_of(keep.latents), mask=keep.mask(draws))
         return Latents(
             codes=self.draw(labels, uniform, guidance=guidance, kept=kept, sampling=sampling or TokenSampling())
         )

@@ -70,7 +70,7 @@ class PFIDConfig(GridConfig):
 
     perturbation: Spec = component(
         "perturbation",
-        doc="with the options beta, alpha and delta, which the cells set",
+        doc="with the options beta, alpha and delta, which the cells set, or a way of its own to be of a strength",
         default={"use": "top_delta"},
     )
     deltas: tuple[int, ...] | None = field(
