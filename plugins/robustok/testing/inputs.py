@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import math
+import pickle
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,6 @@ from robustok_core.runs.files import write_tensors
 from robustok_core.runs.runner import run
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
-from robustok_core.values.result import Result
 
 
 def dataset_checks(subject: Subject) -> None:

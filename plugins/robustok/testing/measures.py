@@ -121,8 +121,7 @@ def _results_checks(subject: Subject, results: Any) -> None:
 
 def _close(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return first.keys() == second.keys() and all(
-        math.isclose(value.value, second[name].value, rel_tol=1e-3, abs_tol=1e-4)
-        for name, value in first.items()
+        math.isclose(value.value, second[name].value, rel_tol=1e-3, abs_tol=1e-4) for name, value in first.items()
     )
 
 
