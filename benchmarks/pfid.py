@@ -22,7 +22,17 @@ from typing import Any
 
 import torch
 
-from robustok_core import Draws, Evaluation, EvaluationContext, Features, ImageBatch, Metric, Registry, load_registry
+from robustok_core import (
+    Draws,
+    Evaluation,
+    EvaluationContext,
+    Features,
+    ImageBatch,
+    Metric,
+    Registry,
+    Result,
+    load_registry,
+)
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_tokenizers.conv_vq import SMALL
 
@@ -102,9 +112,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def cell_values(results: Mapping[str, float]) -> dict[str, float]:
-    """The distances of the cells alone."""
-    return {name: value for name, value in results.items() if "/" in name}
+def cell_values(results: Mapping[str, Result]) -> Mapping[str, float]:
+    """The distances of the cells alone, of a metric's one result."""
+    (result,) = results.values()
+    return result.details["cells"]
 
 
 def parts(tokenizer: Any, network: Features, batch: ImageBatch) -> dict[str, float]:

@@ -65,6 +65,7 @@ _WHERE = {
         "LatentSpace",
         "Latents",
     ),
+    "values.result": ("Result",),
     "values.spec": (
         "Spec",
         "component",
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
     from robustok_core.values.draws import Draws, derive_seed
     from robustok_core.values.guidance import Guidance
     from robustok_core.values.latents import Keep, Latents, LatentSpace
+    from robustok_core.values.result import Result
     from robustok_core.values.spec import Spec, component, components
 
 

@@ -23,6 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
+from robustok_core.runs.results import RESULTS_FILE, read_results
+from robustok_core.values.result import Result
+
 MAE_TOK = {
     "image_size": 32,
     "patch_size": 8,
@@ -64,9 +67,7 @@ GENERATORS = {
         *(f"generator.{name}=0.0" for name in ("token_dropout", "residual_dropout", "mlp_dropout")),
     ],
 }
-COUNTS = ("_num_images", "_num_reference_images", "_num_cells", "_deltas_scaled_from", "_std")
-
-Results = dict[str, float]
+Results = dict[str, Result]
 
 
 def run(recipe: str, arm: str, seed: int, generator: str, out: Path, extra: list[str]) -> Results:
@@ -78,9 +79,9 @@ def run(recipe: str, arm: str, seed: int, generator: str, out: Path, extra: list
     label = name if generator == "of the recipe" else f"{name}_{generator}"
     with (out / f"{label}.log").open("a") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    results = (out / name / "results.json").read_text()
-    (out / f"{label}.json").write_text(results)
-    return json.loads(results)
+    kept = out / f"{label}.json"
+    kept.write_text((out / name / RESULTS_FILE).read_text())
+    return read_results(kept)
 
 
 def summary(values: list[float]) -> dict[str, object]:
@@ -89,39 +90,46 @@ def summary(values: list[float]) -> dict[str, object]:
     return {"mean": round(mean(values), 4), "standard_error": round(error, 4), "values": [round(v, 4) for v in values]}
 
 
+def difference(before: list[float], after: list[float]) -> dict[str, object]:
+    """The summary of what changed, seed by seed."""
+    return summary([b - a for a, b in zip(before, after, strict=True)])
+
+
 def by_arm(results: dict[str, list[Results]]) -> dict[str, object]:
     """Each result of each arm, and how far it is from the first arm's, seed by seed."""
     table: dict[str, object] = {}
     first, *others = results
     for name in results[first][0]:
-        if name.count("/") == 1 and not name.endswith(COUNTS):
-            values = {arm: [one[name] for one in found if name in one] for arm, found in results.items()}
-            row: dict[str, object] = {arm: summary(found) for arm, found in values.items() if found}
-            for arm in others:
-                if values[arm]:
-                    row[f"{arm} - {first}"] = summary([b - a for a, b in zip(values[first], values[arm], strict=True)])
-            table[name] = row
+        values = {arm: [one[name].value for one in found if name in one] for arm, found in results.items()}
+        row: dict[str, object] = {arm: summary(found) for arm, found in values.items() if found}
+        for arm in others:
+            if values[arm]:
+                row[f"{arm} - {first}"] = difference(values[first], values[arm])
+        table[name] = row
     return table
+
+
+def by_decoder(results: Results) -> dict[str, dict[str, float]]:
+    """What the comparison of post-training measured of "before", "sigma1", "sigma0.9", ...: values by name."""
+    found: dict[str, dict[str, float]] = {}
+    for name, result in results.items():
+        if decoder := result.details.get("decoder"):
+            found.setdefault(decoder, {})[name.rpartition("/")[2].removeprefix(f"{decoder}_")] = result.value
+    return found
 
 
 def by_sigma(results: list[Results]) -> dict[str, object]:
     """What each post-trained decoder changed against before, and against the control (sigma = 1), seed by seed."""
-    stage = "post_train/"
-    measured = [name.removeprefix(f"{stage}before_") for name in results[0] if name.startswith(f"{stage}before_")]
-    measured = [name for name in measured if "/" not in name and not name.endswith(COUNTS)]
-    arms = sorted(
-        {n.removeprefix(stage).partition("_")[0] for n in results[0] if n.startswith(f"{stage}sigma")}, reverse=True
-    )
+    seeds = [by_decoder(one) for one in results]
+    arms = sorted(seeds[0].keys() - {"before"}, reverse=True)
     table: dict[str, object] = {}
-    for name in measured:
-        before = [one[f"{stage}before_{name}"] for one in results]
-        row: dict[str, object] = {"before": summary(before)}
+    for name in seeds[0]["before"]:
+        values = {arm: [seed[arm][name] for seed in seeds] for arm in ("before", *arms)}
+        row: dict[str, object] = {"before": summary(values["before"])}
         for arm in arms:
-            after = [one[f"{stage}{arm}_{name}"] for one in results]
-            row[f"{arm} - before"] = summary([b - a for a, b in zip(before, after, strict=True)])
+            row[f"{arm} - before"] = difference(values["before"], values[arm])
             if arm != "sigma1" and "sigma1" in arms:
-                control = [one[f"{stage}sigma1_{name}"] for one in results]
-                row[f"{arm} - control"] = summary([b - a for a, b in zip(control, after, strict=True)])
+                row[f"{arm} - control"] = difference(values["sigma1"], values[arm])
         table[name] = row
     return table
 
@@ -150,7 +158,7 @@ def main() -> None:
             arm: [one for (name, _), one in zip(plan, found, strict=True) if name == arm] for arm in options.arms
         }
         report[generator] = {"arms": by_arm(results)}
-        if any(name.startswith("post_train/") for name in found[0]):
+        if by_decoder(found[0]):
             report[generator]["post_training"] = {arm: by_sigma(results[arm]) for arm in options.arms}  # type: ignore[index]
     print(json.dumps(report, indent=2))
 

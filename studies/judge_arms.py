@@ -20,10 +20,12 @@ import torch
 from robustok_core import Recipe, load_registry
 from robustok_core.kinds.generator import Generator
 from robustok_core.runs.components import load_component
+from robustok_core.runs.results import tables_of
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Latents
-from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
+from robustok_core.values.result import Result
+from robustok_toolkit.generating import decode_and_gather, generate, labels_of
 from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
 from robustok_toolkit.latent_arrays import from_array, to_array
 
@@ -45,7 +47,7 @@ def sample(generator: Generator, seed: int, count: int) -> tuple[Latents, torch.
 
 
 @torch.inference_mode()
-def judge(run: Path) -> Mapping[str, Mapping[str, float]]:
+def judge(run: Path) -> Mapping[str, Mapping[str, Result]]:
     """The results by decoder: before, and one a sigma."""
     registry = load_registry()
     recipe = Recipe.load(run / "recipe.toml").resolve(registry)
@@ -61,14 +63,12 @@ def judge(run: Path) -> Mapping[str, Mapping[str, float]]:
     held_out = recipe.tables["data"].build().validation
     reference = ExtractedFeatures(held_out, name="held-out", networks=networks, device=device, batch_size=BATCH)
     metrics = [registry.build("sample_metric", {"use": name, "features": FEATURES}) for name in METRICS]
-    results: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, Result]] = {}
     for arm, folder in decoders.items():
         tokenizer: Any = load_component(registry, folder).eval()
-        pixels = torch.cat([draw(tokenizer, latents[at : at + BATCH]) for at in range(0, count, BATCH)])
-        drawn = ExtractedFeatures(
-            ImagesInMemory(pixels, labels), name=arm, networks=networks, device=device, batch_size=BATCH
-        )
-        results[arm] = {key: value for metric in metrics for key, value in metric.compute(drawn, reference).items()}
+        images = decode_and_gather(tokenizer, (latents[at : at + BATCH] for at in range(0, count, BATCH)), labels)
+        drawn = ExtractedFeatures(images, name=arm, networks=networks, device=device, batch_size=BATCH)
+        results[arm] = {name: result for metric in metrics for name, result in metric.compute(drawn, reference).items()}
     return results
 
 
@@ -76,7 +76,8 @@ def main() -> None:
     """Reads the run's folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run whose last stage is post_train")
-    print(json.dumps(judge(parser.parse_args().run), indent=2))
+    found = judge(parser.parse_args().run)
+    print(json.dumps({arm: tables_of(results) for arm, results in found.items()}, indent=2))
 
 
 if __name__ == "__main__":

@@ -127,6 +127,7 @@ def test_the_public_names_of_the_core_are_these_and_no_others():
         "Recipe",
         "Reconstruction",
         "Registry",
+        "Result",
         "RobustokError",
         "Rows",
         "RunError",

@@ -92,10 +92,13 @@ def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_its_recipe_runs_and_results_hold_its_metrics(trained: Path):
     results = json.loads((trained / "results.json").read_text(encoding="utf-8"))
-    (error,) = (value for name, value in results.items() if name == "evaluate_tokenizer/mae")
-    assert 0 < error < 128, "a mean error in 8-bit levels of a tokenizer that learnt anything"
-    assert results["evaluate_tokenizer/pfd_average_pool"] > results["evaluate_tokenizer/rfd_average_pool"]
-    assert {"count_codes/codes_in_use", "evaluate_generator/mean_distance", "post_train/kept_sigma"} <= results.keys()
+    error = results["evaluate_tokenizer/mae"]
+    assert error["higher_is_better"] is False
+    assert 0 < error["value"] < 128, "a mean error in 8-bit levels of a tokenizer that learnt anything"
+    pfd, rfd = (results[f"evaluate_tokenizer/{name}_average_pool"]["value"] for name in ("pfd", "rfd"))
+    assert pfd > rfd
+    assert {"count_codes/codes_in_use", "evaluate_generator/mean_distance"} <= results.keys()
+    assert "compare_decoders/kept_sigma" in results
 
 
 def test_its_command_uses_what_was_trained(python: Path, trained: Path, tmp_path: Path):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustok_blocks.full_precision import full_precision
-from robustok_blocks.rotary import grid_rotations
+from robustok_blocks.rotary import check_head_width, grid_rotations
 
 
 def random_frequencies(depth: int, num_heads: int, head_width: int, base: float) -> Tensor:
@@ -23,8 +23,7 @@ def random_frequencies(depth: int, num_heads: int, head_width: int, base: float)
     Raises:
         ValueError: where the width of a head is no multiple of 4.
     """
-    if head_width % 4:
-        raise ValueError(f"positions on a grid need heads whose width is a multiple of 4, not {head_width}")
+    check_head_width(head_width)
     magnitudes = base ** -(torch.arange(0, head_width, 4) / head_width)  # (head_width / 4,)
     along = 2.0 * math.pi * torch.rand(depth, num_heads, 1)
     directions = [along, along + math.pi / 2.0]

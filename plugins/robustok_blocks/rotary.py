@@ -6,6 +6,16 @@ import torch
 from torch import Tensor
 
 
+def check_head_width(head_width: int) -> None:
+    """Half of a head's channels turn with the row, half with the column, and they turn in pairs.
+
+    Raises:
+        ValueError: where the width of a head is no multiple of 4.
+    """
+    if head_width % 4:
+        raise ValueError(f"rotary positions on a grid need heads whose width is a multiple of 4, not {head_width}")
+
+
 def grid_rotations(grid: tuple[int, int], head_width: int, base: float = 10_000.0) -> Tensor:
     """(h w, head_width / 2, 2) cosines and sines, in raster order.
 
@@ -14,8 +24,7 @@ def grid_rotations(grid: tuple[int, int], head_width: int, base: float = 10_000.
     Raises:
         ValueError: where the width of a head is no multiple of 4.
     """
-    if head_width % 4:
-        raise ValueError(f"positions on a grid need heads whose width is a multiple of 4, not {head_width}")
+    check_head_width(head_width)
     frequencies = base ** -(torch.arange(0, head_width // 2, 2) / (head_width // 2))
     rows, columns = (torch.arange(side)[:, None] * frequencies for side in grid)
     angles = torch.cat(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from robustok_core.runs.plan import Plan
 
 
 @click.command()
 @click.argument("recipes", nargs=-1, required=True)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
-@click.option("--show", is_flag=True, help="Print the recipe with every default written out.")
+@click.option("--show", is_flag=True, help="Print what each stage will make, and the recipe with every default.")
 def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...], show: bool) -> None:
     """Check RECIPES as `run` would, data included, without running them."""
     from robustok_core.errors import ProblemsError, RobustokError
@@ -21,12 +26,18 @@ def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
     problems: list[RobustokError] = []
     for name in recipes:
         try:
-            resolved = check_recipe(Recipe.load(name, overrides=changes, presets=presets), registry=registry)
+            plan = check_recipe(Recipe.load(name, overrides=changes, presets=presets), registry=registry)
         except ProblemsError as error:
             problems.extend(error.problems)
         except RobustokError as error:
             problems.append(error)
         else:
-            click.echo(resolved.toml() if show else f"{name}: good")
+            click.echo(_shown(plan) if show else f"{name}: good")
     if problems:
         raise ProblemsError(problems)
+
+
+def _shown(plan: Plan) -> str:
+    """The plan as comments, above the recipe: together they are a valid recipe."""
+    comments = "\n".join(f"# {line}" for line in plan.describe().splitlines())
+    return f"{comments}\n\n{plan.recipe.toml()}"

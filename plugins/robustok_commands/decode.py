@@ -57,8 +57,8 @@ def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath
     import numpy as np
 
     from robustok_core.errors import RobustokError
+    from robustok_core.runs.fingerprints import latent_fingerprint
     from robustok_toolkit.latent_arrays import array_name, from_array
-    from robustok_toolkit.latent_fingerprint import latent_fingerprint
 
     array = array_name(tokenizer.space)
     arrays = _arrays(file, array)

@@ -24,10 +24,10 @@ def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | N
 
     from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
-    from robustok_core.runs.files import writing
+    from robustok_core.runs.files import new_file
+    from robustok_core.runs.fingerprints import latent_fingerprint
     from robustok_toolkit.cropped_images import images_in
     from robustok_toolkit.latent_arrays import array_name, to_array
-    from robustok_toolkit.latent_fingerprint import latent_fingerprint
     from robustok_toolkit.trained import device_called
     from robustok_toolkit.trained_tokenizer import load_tokenizer
 
@@ -40,9 +40,6 @@ def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | N
     encoded = trained.encoded(list(files.values()), batch_size=batch_size)
     codes = np.concatenate([to_array(latents, space, maker="encoder", where=str(run)) for latents in encoded])
     arrays: dict[str, Any] = {array_name(space): codes, "names": np.array(list(files))}
-    aside = out.with_name(f".writing-{out.name}")
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(out) as aside:
         np.savez(aside, latents_of=np.array(latent_fingerprint(trained.tokenizer)), **arrays)
-        aside.replace(out)
     click.echo(f"{len(files)} images written to {out}")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustok_core.kinds.features import Features
     from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
     from robustok_core.recipe.registry import Registry
+    from robustok_core.values.result import Result
     from robustok_core.values.spec import Spec
 
 _STANDARD = ("frechet", "inception_score", "precision_recall")
@@ -55,6 +56,7 @@ def evaluate(
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.files import write_json
+    from robustok_core.runs.results import tables_of
     from robustok_toolkit.image_features import SharedFeatures, open_features
     from robustok_toolkit.trained import device_called
 
@@ -76,13 +78,13 @@ def evaluate(
         chosen = dict(_possible(chosen, net, real, console))
     for note in _notes(drawn, real, net.width):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    results: dict[str, float] = {}
+    results: dict[str, Result] = {}
     for metric in chosen.values():
         results |= metric.compute(drawn, real)
     print_results(console, results)
     if out is not None:
         about = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
-        write_json(out, {**about, "results": results})
+        write_json(out, {**about, "results": tables_of(results)})
 
 
 def _options(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
     from robustok_core.recipe.recipe import LoadConfig
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
-    from robustok_core.runs.loading import import_component
+    from robustok_core.runs.loading import read_published, save_imported
 
     if out.exists():
         raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new folder")
@@ -32,8 +32,9 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
     options = dict(parse_override(change) for change in changes)
     spec = registry.spec("importer", {"use": importer, **options})
     load = LoadConfig(path=str(checkpoint), importer=spec)
-    report = import_component(registry, load, spec.factory.makes, out)
-    for key, value in report.items():
+    imported = read_published(registry, load)
+    save_imported(imported, load, spec.factory.makes, out)
+    for key, value in imported.report.items():
         click.echo(f"{key}: {value}")
     click.echo(f"written to {out}")
 

@@ -242,7 +242,7 @@ def _recipe_table(name: str, kinds: set[str]) -> dict[str, Any]:
     conv |= {"norm_groups": 4, "stem_patch": 4, "z_channels": 8}
     features = ours("features", {"use": "fashion_classifier"})
     losses = {"pixels": {"use": "reconstruction"}} | ({"ours": {"use": name}} if "loss" in kinds else {})
-    metrics = {"psnr": {"use": "psnr"}} | ({"ours": {"use": name}} if "metric" in kinds else {})
+    metrics: dict[str, Any] = {"psnr": {"use": "psnr"}} | ({"ours": {"use": name}} if "metric" in kinds else {})
     metrics |= {"rfd": {"use": "frechet", "features": features}} if "features" in kinds else {}
     optimizer = {"learning_rate": 2e-3}
     table: dict[str, Any] = {
@@ -259,19 +259,21 @@ def _recipe_table(name: str, kinds: set[str]) -> dict[str, Any]:
     if not kinds & {"generator", "sample_metric", "post_trainer"}:
         return table
     table["generator"] = ours("generator", {"use": "maskgit", "width": 16, "depth": 1, "num_heads": 2})
-    judges = {"ours": {"use": name, "features": features}} if "sample_metric" in kinds else {}
+    judge = {"use": name if "sample_metric" in kinds else "frechet", "features": features}
+    judged = {"distance": judge}
     table["stage"] += [
         {"use": "tokenize"},
         {"use": "train_generator", "epochs": 2, "batch_size": 16, "optimizer": optimizer},
         {"use": "sample", "num_samples": 40},
-        {"use": "evaluate_generator", "metrics": judges or {"fd": {"use": "frechet", "features": features}}},
+        {"use": "evaluate_generator", "metrics": judged},
     ]
     if "post_trainer" in kinds:
         table["post_trainer"] = {"use": name}
-        compare: dict[str, Any] = {"num_samples": 40, "guidance": {"scale": 1.0}, "metrics": judges or {}}
-        compare["metrics"] = compare["metrics"] or {"fd": {"use": "frechet", "features": features}}
-        compare["tokenizer_metrics"] = {"psnr": {"use": "psnr"}}
-        post_train: dict[str, Any] = {"use": "post_train", "epochs": 1, "batch_size": 16, "optimizer": optimizer}
-        post_train |= {"losses": {"pixels": {"use": "reconstruction"}}, "compare": compare}
-        table["stage"] += [{"use": "make_pairs", "sigma": [0.9], "num_pairs": 32}, post_train]
+        pixels = {"pixels": {"use": "reconstruction"}}
+        table["stage"] += [
+            {"use": "make_pairs", "sigma": [0.9], "num_pairs": 32},
+            {"use": "post_train", "epochs": 1, "batch_size": 16, "optimizer": optimizer, "losses": pixels},
+            {"use": "compare_decoders", "num_samples": 40, "guidance": {"scale": 1.0}, "metrics": judged}
+            | {"tokenizer_metrics": {"psnr": {"use": "psnr"}}},
+        ]
     return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,16 +69,17 @@ def sample(
 
 
 def _options(factory: type[Generator], changes: Sequence[str]) -> Any:
-    from robustok_core.errors import RobustokError
+    from robustok_core.errors import ProblemsError, RobustokError
+    from robustok_core.recipe.sampler_options import read_sampler_options
     from robustok_core.recipe.source import parse_override
-    from robustok_toolkit.generating import sampling_options
 
-    table: Mapping[str, Any] = dict(parse_override(change) for change in changes)
-
-    def say(path: Sequence[str | int], what: str, hint: str | None) -> RobustokError:
-        return RobustokError(what, where=f"--set {'.'.join(map(str, path))}", hint=hint)
-
-    return sampling_options(factory, table, say)
+    options, problems = read_sampler_options(factory, dict(parse_override(change) for change in changes))
+    if problems:
+        where = [f"--set {'.'.join(map(str, problem.path))}" for problem in problems]
+        raise ProblemsError(
+            [RobustokError(p.what, where=place, hint=p.hint) for p, place in zip(problems, where, strict=True)]
+        )
+    return options
 
 
 def _write(out: Path, batches: Iterator[Tensor], labels: Tensor, names: Sequence[str], size: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from numpy.typing import NDArray
 
 from robustok_core.errors import RobustokError, did_you_mean
@@ -16,7 +16,7 @@ from robustok_core.kinds.dataset import Dataset
 from robustok_data.arrays import as_labels
 from robustok_data.bad_files import FilesConfig, without_broken
 from robustok_data.pictures import Pictures
-from robustok_data.splits import Labelled, two_splits
+from robustok_data.splits import Labelled, two_splits, validation_share_field
 
 
 @frozen(kw_only=True)
@@ -38,11 +38,7 @@ class HuggingFaceConfig(FilesConfig):
     validation_split: str | None = field(
         default=None, metadata={"doc": "split that measures; none: a share of the training split"}
     )
-    validation_share: float = field(
-        default=0.1,
-        validator=[validators.gt(0.0), validators.lt(1.0)],
-        metadata={"doc": "share of each class kept for validation where no split is named"},
-    )
+    validation_share: float = validation_share_field("where no split is named")
     image_column: str = field(default="image", metadata={"doc": "column with the pictures"})
     label_column: str = field(default="label", metadata={"doc": "column with the classes: numbers from 0, or names"})
 

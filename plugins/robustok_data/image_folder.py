@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
 from robustok_data.bad_files import FilesConfig, judge, without_broken
 from robustok_data.file_ranges import Piece, PiecePictures
-from robustok_data.splits import Labelled, two_splits
+from robustok_data.splits import Labelled, two_splits, validation_share_field
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 
@@ -24,13 +24,7 @@ class ImageFolderConfig(FilesConfig):
     """Where the folder is, and how its pictures are prepared."""
 
     path: str = field(metadata={"doc": "folder with train/CLASS/* and val/CLASS/*, or with CLASS/* alone"})
-    validation_share: float = field(
-        default=0.1,
-        validator=[validators.gt(0.0), validators.lt(1.0)],
-        metadata={
-            "doc": "share of each class kept for validation where there is no train/ and val/ (fixed by file names)"
-        },
-    )
+    validation_share: float = validation_share_field("where there is no train/ and val/ (fixed by file names)")
 
 
 class ImageFolder(Dataset):

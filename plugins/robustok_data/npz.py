@@ -16,7 +16,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset, Images
 from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_npz
 from robustok_data.pictures import PictureConfig, PictureImages, Pictures
-from robustok_data.splits import check_classes, check_labels, keys_of_places, validation_rows
+from robustok_data.splits import check_classes, check_labels, keys_of_places, validation_rows, validation_share_field
 
 _TWO_SPLITS = ("train_images", "train_labels", "val_images", "val_labels")
 _ONE_SPLIT = ("arr_0", "arr_1")
@@ -33,11 +33,7 @@ class NpzConfig(PictureConfig):
         validator=validators.ge(8),
         metadata={"doc": "height and width in pixels; arrays of another size get ADM's crop"},
     )
-    validation_share: float = field(
-        default=0.1,
-        validator=[validators.gt(0.0), validators.lt(1.0)],
-        metadata={"doc": "share of each class kept for validation where the file holds arr_0 and arr_1"},
-    )
+    validation_share: float = validation_share_field("where the file holds arr_0 and arr_1")
 
 
 class Npz(Dataset):

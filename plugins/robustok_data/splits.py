@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
@@ -13,6 +14,15 @@ from robustok_core.values.draws import Draws, derive_seed
 from robustok_data.pictures import PictureConfig, PictureImages, Pictures, SomePictures
 
 MIN_IMAGES = 2
+
+
+def validation_share_field(where: str) -> Any:
+    """The option validation_share; `where` says of which data sets it is asked."""
+    return field(
+        default=0.1,
+        validator=[validators.gt(0.0), validators.lt(1.0)],
+        metadata={"doc": f"share of each class kept for validation {where}"},
+    )
 
 
 @frozen(kw_only=True, eq=False)

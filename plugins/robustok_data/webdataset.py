@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
 from robustok_data.bad_files import FilesConfig, judge, without_broken
 from robustok_data.cache import remembered
 from robustok_data.file_ranges import Piece, PiecePictures
-from robustok_data.splits import Labelled, two_splits
+from robustok_data.splits import Labelled, two_splits, validation_share_field
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 _INDEX_VERSION = 1
@@ -38,11 +38,7 @@ class WebDatasetConfig(FilesConfig):
     validation: str | None = field(
         default=None, metadata={"doc": "local validation shards; none: a share of the training images"}
     )
-    validation_share: float = field(
-        default=0.1,
-        validator=[validators.gt(0.0), validators.lt(1.0)],
-        metadata={"doc": "share of each class kept for validation where there are no validation shards"},
-    )
+    validation_share: float = validation_share_field("where there are no validation shards")
 
 
 class WebDataset(Dataset):

@@ -82,7 +82,6 @@ class Autoregressive(Generator):
         self, labels: Tensor, draws: Draws, *, guidance: Guidance, keep: Keep | None = None, sampling: Any = None
     ) -> Latents:
         """Draws codes; with `keep` each token of the real image is kept with probability sigma (paper section 4)."""
-        self.check_guidance(guidance)
         num_tokens = self.space.num_tokens
         uniform = draws.child("tokens").uniform(num_tokens)
         kept = None

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_blocks.attention import attend
+from robustok_blocks.modulation import modulate
 from robustok_blocks.rotary import rotate
 from robustok_blocks.transformer import Mlp
 from robustok_generators.sizes import Size
@@ -31,11 +32,6 @@ class Style:
     norm: NormKind
     mlp: MlpKind
     qk_norm: bool
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Scales x (B, N, D) by 1 + scale and shifts it, both (B, 1, D)."""
-    return torch.addcmul(shift, x, 1.0 + scale)
 
 
 def make_norm(kind: NormKind, width: int) -> nn.Module:
@@ -103,8 +99,8 @@ class FlowBlock(nn.Module):
     def forward(self, x: Tensor, modulation: Tensor, rotations: Tensor | None) -> Tensor:
         """(B, N, D) to the same shape, modulated by (B, 1, 6 D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
-        x = torch.addcmul(x, gate1, self.attn(modulate(self.norm1(x), shift1, scale1), rotations))
-        return torch.addcmul(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2)))
+        x = torch.addcmul(x, gate1, self.attn(modulate(self.norm1(x), shift=shift1, scale=scale1), rotations))
+        return torch.addcmul(x, gate2, self.mlp(modulate(self.norm2(x), shift=shift2, scale=scale2)))
 
 
 class FlowHead(nn.Module):
@@ -119,7 +115,7 @@ class FlowHead(nn.Module):
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """(B, N, D) to (B, N, channels), modulated by (B, 1, 2 D)."""
         shift, scale = modulation.chunk(2, dim=-1)
-        return self.to_velocity(modulate(self.norm(x), shift, scale))
+        return self.to_velocity(modulate(self.norm(x), shift=shift, scale=scale))
 
 
 class TimeEmbedding(nn.Module):

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.rotary import grid_rotations
+from robustok_blocks.rotary import check_head_width, grid_rotations
 from robustok_blocks.sinusoids import grid_positions, sequence_positions
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.recipe.validators import finite
+from robustok_core.recipe.validators import below_one, finite
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
@@ -35,7 +35,6 @@ PRESETS = {
     "L": Size(width=1024, depth=24, num_heads=16, mlp_width=4096),
     "XL": Size(width=1152, depth=28, num_heads=16, mlp_width=4608),
 }
-_rate = [validators.ge(0.0), validators.lt(1.0)]
 
 
 @frozen(kw_only=True)
@@ -61,7 +60,9 @@ class FlowTransformerConfig:
     )
     qk_norm: bool = field(default=False, metadata={"doc": "normalise queries and keys per head"})
     label_dropout: float = field(
-        default=0.1, validator=_rate, metadata={"doc": "share of training images without their label; 0: no guidance"}
+        default=0.1,
+        validator=below_one,
+        metadata={"doc": "share of training images without their label; 0: no guidance"},
     )
     times: Times = field(
         default="uniform", metadata={"doc": "how training times are drawn; logit_normal is seldom near 0 and 1"}
@@ -85,8 +86,8 @@ class FlowTransformerConfig:
         size = self.size
         if size.width % 4:
             raise ValueError(f"fixed positions need a width that is a multiple of 4, not {size.width}")
-        if self.rope and size.width // size.num_heads % 4:
-            raise ValueError(f"rope needs heads whose width is a multiple of 4, not {size.width // size.num_heads}")
+        if self.rope:
+            check_head_width(size.head_width)
 
     @property
     def size(self) -> Size:
@@ -130,7 +131,7 @@ class FlowTransformer(Generator):
         grid, width = self.space.grid, size.width
         positions = grid_positions(grid, width) if grid else sequence_positions(self.space.num_tokens, width)
         self.register_buffer("positions", positions[None])
-        rope = grid_rotations(grid, width // size.num_heads) if self.config.rope and grid else None
+        rope = grid_rotations(grid, size.head_width) if self.config.rope and grid else None
         self.register_buffer("rotations", rope)
         self.register_buffer("latent_mean", torch.zeros(self.space.width))
         self.register_buffer("latent_std", torch.ones(self.space.width))
@@ -230,10 +231,8 @@ class FlowTransformer(Generator):
         it is in free sampling. sigma = 1 gives the latents back, sigma = 0 is free sampling.
 
         Raises:
-            RobustokError: guidance of a generator that never saw the null class.
             RunError: where dopri5 meets a velocity that is not finite, or finds no step that is short enough.
         """
-        self.check_guidance(guidance)
         sampling = sampling or FlowSampling()
         start = 1.0 if keep is None else 1.0 - keep.sigma
         if keep is not None and start == 0.0:

@@ -16,9 +16,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_blocks.attention import attend
-from robustok_blocks.rotary import grid_rotations, rotate
+from robustok_blocks.rotary import check_head_width, grid_rotations, rotate
 from robustok_blocks.swiglu import SwiGLU, swiglu_width
 from robustok_core.errors import RobustokError
+from robustok_core.recipe.validators import below_one
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.autoregressive import Autoregressive, Decoding
@@ -39,7 +40,6 @@ PRESETS = {
     "3B": _preset(3200, 24, 32),
 }
 _EPS = 1e-5
-_rate = [validators.ge(0.0), validators.lt(1.0)]
 
 
 @frozen(kw_only=True)
@@ -63,17 +63,19 @@ class LlamaGenGPTConfig:
         default="zero",
         metadata={"doc": "the class token's query and key: zero, as in all released weights, or left as they are"},
     )
-    token_dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "dropout of the embedded tokens"})
-    residual_dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "dropout behind the attention"})
-    mlp_dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "dropout behind the feed-forward layer"})
+    token_dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout of the embedded tokens"})
+    residual_dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout behind the attention"})
+    mlp_dropout: float = field(
+        default=0.1, validator=below_one, metadata={"doc": "dropout behind the feed-forward layer"}
+    )
     label_dropout: float = field(
-        default=0.1, validator=_rate, metadata={"doc": "share of images trained without their label, for guidance"}
+        default=0.1, validator=below_one, metadata={"doc": "share of images trained without their label, for guidance"}
     )
 
     def __attrs_post_init__(self) -> None:
         size = self.size
-        if self.positions == "rope" and size.width // size.num_heads % 4:
-            raise ValueError(f"rope needs heads whose width is a multiple of 4, not {size.width // size.num_heads}")
+        if self.positions == "rope":
+            check_head_width(size.head_width)
 
     @property
     def size(self) -> Size:
@@ -179,7 +181,7 @@ class LlamaGenGPT(Autoregressive):
         grid, size = self.space.grid, self.config.size
         if self.config.positions == "learned" or grid is None:
             return None
-        of_codes = grid_rotations(grid, size.width // size.num_heads).to(self.output.weight.device)
+        of_codes = grid_rotations(grid, size.head_width).to(self.output.weight.device)
         of_class = torch.zeros_like(of_codes[:1])
         if self.config.class_rope == "identity":
             of_class[..., 0] = 1.0

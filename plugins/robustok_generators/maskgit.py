@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from robustok_blocks.transformer import Attention, Mlp
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.recipe.validators import finite
+from robustok_core.recipe.validators import below_one, finite
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
@@ -39,7 +39,6 @@ PRESETS = {
     "B": Size(width=768, depth=24, num_heads=8, mlp_width=3072),
     "L": Size(width=1024, depth=24, num_heads=16, mlp_width=4096),
 }
-_rate = [validators.ge(0.0), validators.lt(1.0)]
 
 
 @frozen(kw_only=True)
@@ -55,12 +54,16 @@ class MaskGITConfig:
         validator=validators.optional(validators.ge(1)),
         metadata={"doc": "hidden width of the MLPs; left out: the preset's, or 4 width"},
     )
-    dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "share of hidden values dropped in training"})
+    dropout: float = field(
+        default=0.1, validator=below_one, metadata={"doc": "share of hidden values dropped in training"}
+    )
     label_dropout: float = field(
-        default=0.1, validator=_rate, metadata={"doc": "share of training images without their label; 0: no guidance"}
+        default=0.1,
+        validator=below_one,
+        metadata={"doc": "share of training images without their label; 0: no guidance"},
     )
     label_smoothing: float = field(
-        default=0.1, validator=_rate, metadata={"doc": "share of the target that is spread over all codes"}
+        default=0.1, validator=below_one, metadata={"doc": "share of the target that is spread over all codes"}
     )
 
     def __attrs_post_init__(self) -> None:
@@ -184,7 +187,6 @@ class MaskGIT(Generator):
         With `keep`, each token of the real latents is kept with probability sigma: it is known from the beginning
         and never drawn, and the schedule runs over the tokens that are left.
         """
-        self.check_guidance(guidance)
         sampling = sampling or MaskGITSampling()
         tokens = self._start(draws, keep)  # (B, N)
         to_draw = (tokens == self.mask_code).sum(dim=1)  # (B,)

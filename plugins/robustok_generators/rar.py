@@ -15,6 +15,7 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
+from robustok_core.recipe.validators import below_one, unit_interval
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.autoregressive import Autoregressive
@@ -29,8 +30,6 @@ PRESETS = {
     "XL": Size(width=1280, depth=32, num_heads=16, mlp_width=5120),
     "XXL": Size(width=1408, depth=40, num_heads=16, mlp_width=6144),
 }
-_share = [validators.ge(0.0), validators.le(1.0)]
-_rate = [validators.ge(0.0), validators.lt(1.0)]
 _rows = validators.optional(validators.ge(1))
 
 
@@ -39,10 +38,14 @@ class RandomOrder:
     """When images are trained in random order: all of them until `start`, none from `end` on, ever fewer between."""
 
     start: float = field(
-        default=0.5, validator=_share, metadata={"doc": "share of the training up to which every order is random"}
+        default=0.5,
+        validator=unit_interval,
+        metadata={"doc": "share of the training up to which every order is random"},
     )
     end: float = field(
-        default=0.75, validator=_share, metadata={"doc": "share of the training from which every order is raster"}
+        default=0.75,
+        validator=unit_interval,
+        metadata={"doc": "share of the training from which every order is raster"},
     )
 
     def __attrs_post_init__(self) -> None:
@@ -67,10 +70,10 @@ class RARConfig:
     mlp_width: int | None = field(
         default=None, validator=_rows, metadata={"doc": "hidden width of the MLPs; left out: the preset's, or 4 width"}
     )
-    dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "dropout behind linear layers"})
-    attention_dropout: float = field(default=0.1, validator=_rate, metadata={"doc": "dropout of attention weights"})
+    dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout behind linear layers"})
+    attention_dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout of attention weights"})
     label_dropout: float = field(
-        default=0.1, validator=_rate, metadata={"doc": "share of images trained without their label, for guidance"}
+        default=0.1, validator=below_one, metadata={"doc": "share of images trained without their label, for guidance"}
     )
     random_order: RandomOrder = field(
         factory=RandomOrder, metadata={"doc": "shares of the training between which random orders give way to raster"}

@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_blocks.attention import attend
+from robustok_blocks.modulation import modulate
 from robustok_generators.key_value_cache import KeyValueCache
 
 _EPS = 1e-6
@@ -23,11 +24,6 @@ class Dropouts:
 
     hidden: float
     attention: float
-
-
-def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Scales x by 1 + scale and shifts it, all (B, N, D)."""
-    return torch.addcmul(shift, x, 1.0 + scale)
 
 
 class CausalAttention(nn.Module):
@@ -84,8 +80,8 @@ class RARBlock(nn.Module):
     def forward(self, x: Tensor, modulation: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """(B, N, D) to the same shape, modulated by (B, N, 6 D); the cache is as for the attention."""
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
-        x = torch.addcmul(x, gate1, self.attn(modulate(self.norm1(x), scale1, shift1), cache))
-        return torch.addcmul(x, gate2, self.mlp(modulate(self.norm2(x), scale2, shift2)))
+        x = torch.addcmul(x, gate1, self.attn(modulate(self.norm1(x), shift=shift1, scale=scale1), cache))
+        return torch.addcmul(x, gate2, self.mlp(modulate(self.norm2(x), shift=shift2, scale=scale2)))
 
 
 class RARHead(nn.Module):
@@ -100,4 +96,4 @@ class RARHead(nn.Module):
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """(B, N, D) to (B, N, K), modulated by (B, N, 2 D)."""
         scale, shift = modulation.chunk(2, dim=-1)
-        return self.to_logits(modulate(self.norm(x), scale, shift))
+        return self.to_logits(modulate(self.norm(x), shift=shift, scale=scale))

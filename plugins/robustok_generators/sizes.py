@@ -7,6 +7,8 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
+from robustok_core.recipe.validators import require_multiple
+
 _at_least_one = validators.optional(validators.ge(1))
 
 
@@ -18,6 +20,11 @@ class Size:
     depth: int
     num_heads: int
     mlp_width: int
+
+    @property
+    def head_width(self) -> int:
+        """Numbers of a token that each head sees."""
+        return self.width // self.num_heads
 
 
 def size_field(doc: str) -> Any:
@@ -46,6 +53,5 @@ def size_of(config: Any, presets: Mapping[str, Size], mlp_width: int | None) -> 
             raise ValueError(f"give {name}, or a preset: {', '.join(presets)}")
         numbers[name] = getattr(preset, name) if given is None else given
     size = Size(**numbers)
-    if size.width % size.num_heads:
-        raise ValueError(f"width {size.width} is no multiple of num_heads {size.num_heads}")
+    require_multiple(size, "width", "num_heads")
     return size

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
-from robustok_hub.published_names import build_with, count_numbered, read_published, require, to_ours, to_published
+from robustok_hub.published_names import (
+    build_with,
+    count_numbered,
+    l2_normalise_field,
+    read_published,
+    require,
+    to_ours,
+    to_published,
+    vq_table,
+)
 
 NAMES = [("quantize.embedding.weight", "quantizer.embedding"), ("decoder.", "pixel_decoder.")]
 _TELLING = (
@@ -32,9 +41,7 @@ class LlamaGenVQConfig:
         default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
     )
     norm_groups: int = field(default=32, validator=validators.ge(1), metadata={"doc": "groups of its GroupNorms"})
-    l2_normalise: bool = field(
-        default=True, metadata={"doc": "whether its codebook lies on the unit sphere, as in all released files"}
-    )
+    l2_normalise: bool = l2_normalise_field()
 
 
 class LlamaGenVQ(Importer):
@@ -63,7 +70,6 @@ class LlamaGenVQ(Importer):
             weights.get(f"encoder.conv_blocks.{level}.res.0.conv1.weight", torch.empty(channels))
             for level in range(count_numbered(weights, "encoder.conv_blocks."))
         ]
-        codebook_size, code_width = weights["quantizer.embedding"].shape
         return {
             "use": "conv_vq",
             "image_size": self.config.image_size,
@@ -72,12 +78,7 @@ class LlamaGenVQ(Importer):
             "num_res_blocks": count_numbered(weights, "encoder.conv_blocks.0.res."),
             "norm_groups": self.config.norm_groups,
             "z_channels": len(weights["encoder.conv_out.weight"]),
-            "quantizer": {
-                "use": "vq",
-                "codebook_size": codebook_size,
-                "width": code_width,
-                "l2_normalise": self.config.l2_normalise,
-            },
+            "quantizer": vq_table(weights, l2_normalise=self.config.l2_normalise),
         }
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
+from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
 from robustok_hub.published_names import (
     build_with,
-    count_numbered,
     heads_field,
     read_published,
     require,
@@ -25,12 +24,11 @@ from robustok_hub.published_names import (
     to_published,
 )
 
-_TRUNK = ("blocks.", "norm.", "cls_token", "pos_embed")
 NAMES = [
     ("encoder.model.patch_embed.proj.", "encoder.patch_embed."),
-    *((f"encoder.model.{part}", f"encoder.{part}") for part in _TRUNK),
+    *((f"encoder.model.{part}", f"encoder.{part}") for part in TRUNK),
     ("decoder.to_pixel.model.", "pixel_decoder.to_patch."),
-    *((f"decoder.model.{part}", f"pixel_decoder.{part}") for part in _TRUNK),
+    *((f"decoder.model.{part}", f"pixel_decoder.{part}") for part in TRUNK),
     ("decoder.", "pixel_decoder."),
 ]
 _TELLING = (
@@ -60,7 +58,7 @@ _ROTARY_BASE = 10.0
 class MAETokImporterConfig:
     """What the shapes of the weights do not tell; config.json beside the published weights does."""
 
-    num_heads: int | None = heads_field("one for every 64 of the ViTs' width")
+    num_heads: int | None = heads_field(HEADS_LEFT_OUT)
     axial_rotary: bool = field(
         default=False, metadata={"doc": "use_rope without rope_mixed: its rotary positions are along the axes"}
     )
@@ -117,22 +115,13 @@ class MAETokImporter(Importer):
                 raise RobustokError(what, where=where, hint=f"leave out {option}")
 
     def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-        _, num_latents, width = weights["encoder.latent_tokens"].shape
-        patch_size = weights["encoder.patch_embed.weight"].shape[-1]
         latent_width = weights["post_quant_conv.weight"].shape[1]
         rotary = "mixed" if "encoder.freqs" in weights else "axial" if self.config.axial_rotary else "none"
         absolute = self.config.decoder_absolute_positions
-        hidden = weights.get("encoder.blocks.0.mlp.fc1.bias", torch.empty(4 * width))
         smallest, largest = (self.config.mask or (0.4, 0.6)) if "encoder.mask_token" in weights else (0.0, 0.0)
         table = {
             "use": "mae_tok",
-            "image_size": math.isqrt(weights["encoder.pos_embed"].shape[1] - 1) * patch_size,
-            "patch_size": patch_size,
-            "width": width,
-            "depth": max(1, count_numbered(weights, "encoder.blocks.")),
-            "num_heads": self.config.num_heads or max(1, width // 64),
-            "mlp_ratio": len(hidden) / width,
-            "num_latent_tokens": num_latents,
+            **size_table(weights, self.config.num_heads),
             "latent_width": latent_width,
             "rotary": rotary,
             "rotary_base": self.config.rotary_base or _ROTARY_BASE,

@@ -61,6 +61,19 @@ def heads_field(otherwise: str) -> Any:
     )
 
 
+def l2_normalise_field() -> Any:
+    """The importer's option l2_normalise, which weights do not tell."""
+    return field(
+        default=True, metadata={"doc": "whether its codebook lies on the unit sphere, as in all released files"}
+    )
+
+
+def vq_table(weights: Mapping[str, Tensor], *, l2_normalise: bool) -> dict[str, Any]:
+    """The recipe table of the `vq` whose codebook (K, D) is among the weights, which have our names."""
+    codebook_size, width = weights["quantizer.embedding"].shape
+    return {"use": "vq", "codebook_size": codebook_size, "width": width, "l2_normalise": l2_normalise}
+
+
 def count_numbered(weights: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbered entries follow a prefix: 12 for "blocks." with blocks.0 to blocks.11."""
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.")

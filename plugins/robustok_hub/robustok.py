@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
+from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
 from robustok_hub.published_names import (
     build_with,
-    count_numbered,
     heads_field,
+    l2_normalise_field,
     read_published,
     require,
     to_ours,
     to_published,
+    vq_table,
 )
 
-_TRUNK = ("blocks.", "norm.", "cls_token", "pos_embed")
 NAMES = [
     ("quantize.embedding.weight", "quantizer.embedding"),
     ("quantize.ema_vocab_hit_SV", "quantizer.usage"),
     ("encoder.model.patch_embed.proj.", "encoder.patch_embed."),
     ("encoder.lvl_embed.", "encoder.level_embed."),
-    *((f"encoder.model.{part}", f"encoder.{part}") for part in _TRUNK),
+    *((f"encoder.model.{part}", f"encoder.{part}") for part in TRUNK),
     ("decoder.to_pixel.model.", "pixel_decoder.to_pixel."),
     ("decoder.lvl_embed.", "pixel_decoder.level_embed."),
-    *((f"decoder.model.{part}", f"pixel_decoder.{part}") for part in _TRUNK),
+    *((f"decoder.model.{part}", f"pixel_decoder.{part}") for part in TRUNK),
     ("decoder.", "pixel_decoder."),
 ]
 #: Published as 1x1 convolutions, ours are linear layers.
@@ -47,10 +47,8 @@ _STEPS_KNOWN = 101
 class RobusTokConfig:
     """What the shapes of the weights do not tell."""
 
-    num_heads: int | None = heads_field("one for every 64 of the ViTs' width")
-    l2_normalise: bool = field(
-        default=True, metadata={"doc": "whether its codebook lies on the unit sphere, as in all released files"}
-    )
+    num_heads: int | None = heads_field(HEADS_LEFT_OUT)
+    l2_normalise: bool = l2_normalise_field()
 
 
 class RobusTok(Importer):
@@ -97,26 +95,11 @@ class RobusTok(Importer):
             report[to_published(name, NAMES)] = "dropped: follows from the number of tokens"
 
     def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-        codebook_size, code_width = weights["quantizer.embedding"].shape
-        _, num_latents, width = weights["encoder.latent_tokens"].shape
-        patch_size = weights["encoder.patch_embed.weight"].shape[-1]
-        hidden = weights.get("encoder.blocks.0.mlp.fc1.bias", torch.empty(4 * width))
         return {
             "use": "vit_vq",
-            "image_size": math.isqrt(weights["encoder.pos_embed"].shape[1] - 1) * patch_size,
-            "patch_size": patch_size,
-            "width": width,
-            "depth": max(1, count_numbered(weights, "encoder.blocks.")),
-            "num_heads": self.config.num_heads or max(1, width // 64),
-            "mlp_ratio": len(hidden) / width,
-            "num_latent_tokens": num_latents,
+            **size_table(weights, self.config.num_heads),
             "absolute_positions": "encoder.level_embed.weight" in weights,
-            "quantizer": {
-                "use": "vq",
-                "codebook_size": codebook_size,
-                "width": code_width,
-                "l2_normalise": self.config.l2_normalise,
-            },
+            "quantizer": vq_table(weights, l2_normalise=self.config.l2_normalise),
         }
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:

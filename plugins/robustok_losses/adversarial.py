@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.loss import Loss, Reconstruction
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.validators import below_one, unit_interval
 from robustok_losses.diffaug import DiffAugConfig
 from robustok_losses.discriminator import Discriminator, DiscriminatorOptimizer
 from robustok_losses.feature_heads import FeatureHeads, HeadsConfig
@@ -31,12 +32,12 @@ class AdversarialConfig:
     )
     start: float = field(
         default=0.28,
-        validator=[validators.ge(0), validators.le(1)],
+        validator=unit_interval,
         metadata={"doc": "share of the training after which the decoder feels the term"},
     )
     discriminator_start: float | None = field(
         default=None,
-        validator=validators.optional([validators.ge(0), validators.le(1)]),
+        validator=validators.optional(unit_interval),
         metadata={"doc": "share of the training after which the discriminator is trained; as `start` if not given"},
     )
     adaptive: bool = field(
@@ -47,7 +48,7 @@ class AdversarialConfig:
     )
     lecam_decay: float = field(
         default=0.999,
-        validator=[validators.ge(0), validators.lt(1)],
+        validator=below_one,
         metadata={"doc": "decay per micro-batch of LeCAM's running means"},
     )
     augmentation: DiffAugConfig = field(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_core.recipe.validators import unit_interval
 from robustok_core.values.draws import Draws
 
 #: Share of the images of which a window is cut where `crop_size` is set; the others are made smaller.
@@ -19,18 +20,18 @@ class DiffAugConfig:
 
     probability: float = field(
         default=1.0,
-        validator=[validators.ge(0), validators.le(1)],
+        validator=unit_interval,
         metadata={"doc": "share of the images that each operation changes, drawn apart for each"},
     )
     translation: float = field(
         default=0.125,
-        validator=[validators.ge(0), validators.le(1)],
+        validator=unit_interval,
         metadata={"doc": "largest shift as a share of the side; grey moves in"},
     )
     colour: bool = field(default=True, metadata={"doc": "random brightness, saturation and contrast"})
     cutout: float = field(
         default=0.2,
-        validator=[validators.ge(0), validators.le(1)],
+        validator=unit_interval,
         metadata={"doc": "side of the square that turns grey, as a share of the side"},
     )
     crop_size: int | None = field(

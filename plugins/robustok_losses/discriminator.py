@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from robustok_core.kinds.loss import Opponent, Reconstruction
+from robustok_core.recipe.validators import unit_interval
 from robustok_core.values.draws import Draws
 from robustok_losses.diffaug import DiffAugConfig, augment
 from robustok_losses.lecam import LeCam, Logits, mean_over_heads
@@ -24,7 +25,7 @@ class DiscriminatorOptimizer(OptimizerConfig):
     )
     warmup: float = field(
         default=0.02,
-        validator=validators.and_(validators.ge(0.0), validators.le(1.0)),
+        validator=unit_interval,
         metadata={"doc": "share of its own training that warms up"},
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
+from robustok_toolkit.eval_mode import evaluating
 
 #: Side of the picture that is sent once through a feature network to learn how wide its maps are.
 _PROBE_SIZE = 64
@@ -85,14 +86,12 @@ def held_still(network: nn.Module) -> Iterator[None]:
     A graph that is made inside stays that way when its gradient is computed afterwards. Safe for a
     module that DistributedDataParallel wraps elsewhere: neither parameters nor hooks are replaced.
     """
-    training = network.training
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    network.eval()
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
-        yield
+        with evaluating(network):
+            yield
     finally:
-        network.train(training)
         for parameter in trained:
             parameter.requires_grad_(True)

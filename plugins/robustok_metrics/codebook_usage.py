@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from attrs import frozen
@@ -12,6 +11,7 @@ from torch import Tensor
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.values.latents import LatentSpace
+from robustok_core.values.result import Result
 
 
 @frozen(kw_only=True)
@@ -26,7 +26,6 @@ class CodebookUsage(Metric):
     """
 
     Config = CodebookUsageConfig
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"codebook_usage": True, "codebook_perplexity": True}
 
     def __init__(self, config: CodebookUsageConfig) -> None:
         self.config = config
@@ -57,8 +56,11 @@ class CodebookUsage(Metric):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.counts = state["counts"]
 
-    def compute(self) -> Mapping[str, float]:
-        return {"codebook_usage": usage(self.counts), "codebook_perplexity": perplexity(self.counts)}
+    def compute(self) -> Mapping[str, Result]:
+        return {
+            "codebook_usage": Result(usage(self.counts), higher_is_better=True),
+            "codebook_perplexity": Result(perplexity(self.counts), higher_is_better=True),
+        }
 
 
 def usage(counts: Tensor) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 from attrs import frozen
 from torch import Tensor
@@ -12,6 +11,7 @@ from robustok_blocks.full_precision import full_precision, sums_device
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.runs.weights import part, prefixed
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
 from robustok_metrics.reference_statistics import ReferenceStatistics
@@ -29,7 +29,7 @@ class FrechetConfig:
 
 
 class Frechet(Metric):
-    """Results: `rfid` where the features are the published Inception's, else `rfd_FEATURES`; `..._num_images`.
+    """The result is `rfid` where the features are the published Inception's, else `rfd_FEATURES`.
 
     A distance depends on the number of images, so compare equal numbers only. With fewer images than
     features the covariances are singular: the distance is still exact for what was seen, but says
@@ -37,7 +37,7 @@ class Frechet(Metric):
     """
 
     Config = FrechetConfig
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"rfid": False, "rfd": False}
+    needs_full_rank = True
 
     def __init__(self, config: FrechetConfig) -> None:
         self.config = config
@@ -59,10 +59,10 @@ class Frechet(Metric):
         self.reference.load_state(part(state, "real/"))
         self.sums.load_state(part(state, "images/"))
 
-    def compute(self) -> Mapping[str, float]:
+    def compute(self) -> Mapping[str, Result]:
         distance = frechet_distance(self.reference.moments(), self.sums.moments())
-        name = frechet_name("r", self.features)
-        return {name: distance, f"{name}_num_images": float(self.reference.num_images)}
+        result = Result(distance, higher_is_better=False, num_images=self.reference.num_images)
+        return {frechet_name("r", self.features): result}
 
 
 def frechet_name(prefix: str, features: Features) -> str:

@@ -6,12 +6,12 @@ exp(E KL(p(y|x) || p(y))) over parts of the samples, their mean (Salimans et al.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_toolkit.image_features import network_of
 
@@ -33,15 +33,14 @@ class InceptionScoreConfig:
 
 
 class InceptionScore(SampleMetric):
-    """Results: `inception_score` where the scores are the published Inception's, else `classifier_score_FEATURES`.
+    """The result is `inception_score` where the scores are the published Inception's, else `classifier_score_FEATURES`.
 
-    Beside it stand `..._std`, over the parts, and `..._num_images`. Parts of consecutive samples see few
-    classes where samples are sorted by class, and the score is low for that alone: with 10 parts of 1,000
-    sorted classes it is 100 at most. Interleave the classes, or shuffle.
+    Its detail `std` is over the parts. Parts of consecutive samples see few classes where samples are sorted by class,
+    and the score is low for that alone: with 10 parts of 1,000 sorted classes it is 100 at most. Interleave the
+    classes, or shuffle.
     """
 
     Config = InceptionScoreConfig
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"inception_score": True, "classifier_score": True}
 
     def __init__(self, config: InceptionScoreConfig) -> None:
         self.config = config
@@ -55,7 +54,7 @@ class InceptionScore(SampleMetric):
             what = f"{count} samples cannot be parted into {self.config.splits}"
             raise RobustokError(what, where=where, hint="set splits of inception_score lower")
 
-    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, float]:
+    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The score; the reference is not looked at.
 
         Raises:
@@ -68,8 +67,10 @@ class InceptionScore(SampleMetric):
         found = isc_features_to_metric(logits, splits=self.config.splits, shuffle=self.config.shuffle)
         seen_by = network_of(self.config.features, samples).name
         name = "inception_score" if seen_by == "inception" else f"classifier_score_{seen_by}"
-        return {
-            name: found[KEY_METRIC_ISC_MEAN],
-            f"{name}_std": found[KEY_METRIC_ISC_STD],
-            f"{name}_num_images": float(len(samples)),
-        }
+        result = Result(
+            found[KEY_METRIC_ISC_MEAN],
+            higher_is_better=True,
+            num_images=len(samples),
+            details={"std": float(found[KEY_METRIC_ISC_STD])},
+        )
+        return {name: result}

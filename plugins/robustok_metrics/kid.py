@@ -7,12 +7,12 @@ through torch-fidelity.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_toolkit.image_features import network_of
 
@@ -31,14 +31,13 @@ class KIDConfig:
 
 
 class KID(SampleMetric):
-    """Results: `kid` where the features are the published Inception's, else `kd_FEATURES`.
+    """The result is `kid` where the features are the published Inception's, else `kd_FEATURES`.
 
-    Beside it stand `..._std`, over the subsets, and `..._num_images`. It has no bias, so it may be a little below 0,
-    and sets of few images are compared fairly, if not precisely.
+    Its detail `std` is over the subsets. It has no bias, so it may be a little below 0, and sets of few images are
+    compared fairly, if not precisely.
     """
 
     Config = KIDConfig
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"kid": False, "kd": False}
 
     def __init__(self, config: KIDConfig) -> None:
         self.config = config
@@ -53,7 +52,7 @@ class KID(SampleMetric):
             hint = "set subset_size of kid lower" if count else "statistics do not do: take a reference with images"
             raise RobustokError(f"{count} images hold no subset of {self.config.subset_size}", where=where, hint=hint)
 
-    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, float]:
+    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The distance.
 
         Raises:
@@ -70,8 +69,10 @@ class KID(SampleMetric):
         distances = kid_features_to_metric(drawn.double(), real.double(), **options)
         seen_by = network_of(network, samples).name
         name = "kid" if seen_by == "inception" else f"kd_{seen_by}"
-        return {
-            name: distances[KEY_METRIC_KID_MEAN],
-            f"{name}_std": distances[KEY_METRIC_KID_STD],
-            f"{name}_num_images": float(len(samples)),
-        }
+        result = Result(
+            distances[KEY_METRIC_KID_MEAN],
+            higher_is_better=False,
+            num_images=len(samples),
+            details={"std": float(distances[KEY_METRIC_KID_STD])},
+        )
+        return {name: result}

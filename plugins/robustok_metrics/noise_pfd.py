@@ -8,9 +8,6 @@ and an image's noise depends on nothing but the image. docs/pfid.md defines it t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
@@ -32,7 +29,7 @@ class NoiseCell:
 
     @property
     def name(self) -> str:
-        """As it stands in result names: "alpha0.5_noise0.25"."""
+        """As it is called among the details of a result: "alpha0.5_noise0.25"."""
         return f"alpha{self.alpha:g}_noise{self.level:g}"
 
     @property
@@ -86,14 +83,12 @@ class NoisePFDConfig(GridConfig):
 
 
 class NoisePFD(PerturbedDistance[NoiseCell]):
-    """The mean over the cells, and each cell's distance.
+    """The mean over the cells: `noise_pfd_FEATURES`.
 
-    Results, where NAME is `noise_pfd_FEATURES`, or `noise_pfd_PERTURBATION_FEATURES` of another grid or noise than the
-    defined one: NAME; NAME_num_images; NAME_num_cells; NAME/alphaA_noiseL for each cell.
+    Of another grid or noise than the defined one it is `noise_pfd_PERTURBATION_FEATURES`.
     """
 
     Config = NoisePFDConfig
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"noise_pfd": False}
 
     def __init__(self, config: NoisePFDConfig) -> None:
         self.config = config

@@ -21,6 +21,7 @@ from robustok_core.kinds.perturbation import Perturbation
 from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_core.values.latents import Latents
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
 from robustok_metrics.reference_statistics import ReferenceStatistics
@@ -33,7 +34,7 @@ class Strength(Protocol):
 
     @property
     def name(self) -> str:
-        """As it stands in result names: "alpha0.5_delta70"."""
+        """As it is called among the details of a result: "alpha0.5_delta70"."""
 
     @property
     def stream(self) -> tuple[object, ...]:
@@ -76,7 +77,13 @@ CellT = TypeVar("CellT", bound=Strength)
 
 
 class PerturbedDistance(Metric, Generic[CellT]):
-    """A pass over the cells of a grid; what the cells are and what the mean is called is left to the metric."""
+    """A pass over the cells of a grid; what the cells are and what the mean is called is left to the metric.
+
+    The one result is the mean of the cells' distances. Its details are `cells`, the distance of each by name, and
+    `num_cells`.
+    """
+
+    needs_full_rank = True
 
     def begin(self, context: EvaluationContext, features: Spec, perturbations: Mapping[CellT, Perturbation]) -> None:
         """Clears the sums of a pass whose perturbations fit the latent space."""
@@ -117,15 +124,24 @@ class PerturbedDistance(Metric, Generic[CellT]):
         for cell, sums in self.sums.items():
             sums.load_state(part(state, f"{cell.name}/"))
 
-    def compute(self) -> Mapping[str, float]:
-        name, real = self.result_name(), self.reference.moments()
+    def compute(self) -> Mapping[str, Result]:
+        real = self.reference.moments()
         distances = {cell: frechet_distance(real, sums.moments()) for cell, sums in self.sums.items()}
-        results = {
-            name: sum(distances.values()) / len(distances),
-            f"{name}_num_images": float(self.num_images),
-            f"{name}_num_cells": float(len(distances)),
-        }
-        return results | {f"{name}/{cell.name}": distance for cell, distance in distances.items()}
+        result = Result(
+            sum(distances.values()) / len(distances),
+            higher_is_better=False,
+            num_images=self.num_images,
+            details={
+                "num_cells": len(distances),
+                "cells": {cell.name: distance for cell, distance in distances.items()},
+                **self.more_details(),
+            },
+        )
+        return {self.result_name(): result}
+
+    def more_details(self) -> Mapping[str, Any]:
+        """What else is to be known of the mean, beside the cells."""
+        return {}
 
     @abstractmethod
     def result_name(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any
 
 from attrs import field, frozen, validators
 
@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As it stands in result names: "alpha0.5_delta70"."""
+        """As it is called among the details of a result: "alpha0.5_delta70"."""
         return f"alpha{self.alpha:g}_delta{self.delta}"
 
     @property
@@ -102,15 +102,13 @@ class PFIDConfig(GridConfig):
 
 
 class PFID(PerturbedDistance[Cell]):
-    """The mean over the cells, and each cell's distance.
+    """The mean over the cells: `pfid` for the published Inception and the paper's grid, else `pfd_FEATURES`.
 
-    Results, where NAME is `pfid` for the published Inception and the paper's grid, else `pfd_FEATURES`:
-    NAME; NAME_num_images; NAME_num_cells; NAME/alphaA_deltaD for each cell; and, only where the deltas
-    were scaled, NAME_deltas_scaled_from: the tabulated codebook size they come from.
+    Where the deltas were scaled, and only there, the detail `deltas_scaled_from` is the tabulated codebook size that
+    they come from.
     """
 
     Config = PFIDConfig
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"pfid": False, "pfd": False}
 
     def __init__(self, config: PFIDConfig) -> None:
         self.config = config
@@ -138,8 +136,7 @@ class PFID(PerturbedDistance[Cell]):
     def result_name(self) -> str:
         return frechet_name("p", self.features) if self.config.is_paper_grid else f"pfd_{self.features.name}"
 
-    def compute(self) -> Mapping[str, float]:
-        results = dict(super().compute())
-        if self.config.deltas is None and self.codebook_size not in DELTAS:
-            results[f"{self.result_name()}_deltas_scaled_from"] = float(nearest_tabulated(self.codebook_size))
-        return results
+    def more_details(self) -> Mapping[str, Any]:
+        if self.config.deltas is not None or self.codebook_size in DELTAS:
+            return {}
+        return {"deltas_scaled_from": nearest_tabulated(self.codebook_size)}

@@ -7,7 +7,7 @@ others (Kynkäänniemi et al. 2019, equations 1 and 2).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from functools import partial
 
 import torch
 from attrs import field, frozen, validators
@@ -17,6 +17,7 @@ from robustok_blocks.full_precision import sums_device
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_toolkit.image_features import network_of
 
@@ -38,14 +39,13 @@ class PrecisionRecallConfig:
 
 
 class PrecisionRecall(SampleMetric):
-    """Results: `precision_FEATURES` and `recall_FEATURES`, with `..._num_images` and `..._num_reference_images`.
+    """The results are `precision_FEATURES` and `recall_FEATURES`.
 
-    Both change with both numbers: more reference images make smaller balls. ADM's numbers are of 50,000 samples and
-    10,000 reference images.
+    Both change with both numbers of images: more reference images make smaller balls. ADM's numbers are of 50,000
+    samples and 10,000 reference images.
     """
 
     Config = PrecisionRecallConfig
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"precision": True, "recall": True}
 
     def __init__(self, config: PrecisionRecallConfig) -> None:
         self.config = config
@@ -61,7 +61,7 @@ class PrecisionRecall(SampleMetric):
             what = f"{count} images have no {self.config.neighbours} neighbours each"
             raise RobustokError(what, where=where, hint=hint)
 
-    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, float]:
+    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The two shares.
 
         Raises:
@@ -73,9 +73,8 @@ class PrecisionRecall(SampleMetric):
             self._have_neighbours(len(found), population.name)
         net = network_of(network, samples)
         precision, recall = precision_and_recall(drawn, real, self.config.neighbours, device=_device_of(net))
-        numbers = {"num_images": float(len(drawn)), "num_reference_images": float(len(real))}
-        results = {f"precision_{net.name}": precision, f"recall_{net.name}": recall}
-        return results | {f"{name}_{what}": number for name in results for what, number in numbers.items()}
+        result = partial(Result, higher_is_better=True, num_images=len(drawn), num_reference=len(real))
+        return {f"precision_{net.name}": result(precision), f"recall_{net.name}": result(recall)}
 
 
 def precision_and_recall(

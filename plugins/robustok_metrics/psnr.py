@@ -23,7 +23,7 @@ class PSNR(MeanOfImages):
 
     Config = PSNRConfig
     name: ClassVar[str] = "psnr"
-    higher_is_better: ClassVar[dict[str, bool]] = {"psnr": True}
+    higher_is_better = True
 
     def per_image(self, step: Evaluation) -> Tensor:
         return psnr(to_uint8(step.images), to_uint8(step.batch.images))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor
 
@@ -12,10 +10,8 @@ from robustok_blocks.full_precision import full_precision, sums_device
 from robustok_core.errors import RunError
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext
-from robustok_core.runs.files import read_tensors
 from robustok_metrics.frechet_distance import FeatureSums, Moments
-from robustok_toolkit.shared_cache import found_by_all, write_whole
-from robustok_training.distributed import rank
+from robustok_toolkit.shared_cache import CacheEntry
 
 
 class ReferenceStatistics:
@@ -35,11 +31,15 @@ class ReferenceStatistics:
         self.features = features
         self.num_images = num_images
         self.sums = FeatureSums(features.width, sums_device(context.device))
-        self._file = _cache_file(context, features, num_images)
-        self.cached = found_by_all(self._file)
-        if self.cached:
-            assert self._file is not None
-            self.sums.load_state(read_tensors(self._file))
+        self._entry = CacheEntry(
+            context.cache,
+            f"reference_{features.name}_{num_images}",
+            lambda: ("float32", context.source, context.num_images, num_images, features.fingerprint),
+        )
+        held = self._entry.read()
+        self.cached = held is not None
+        if held is not None:
+            self.sums.load_state(held)
 
     def add(self, step: Evaluation) -> None:
         """Takes in the real images of a batch."""
@@ -65,14 +65,5 @@ class ReferenceStatistics:
         moments = self.sums.moments()
         if moments.count != self.num_images:
             raise RunError(f"the pass should have seen {self.num_images} images and saw {moments.count}")
-        if self._file is not None and rank() == 0 and not self._file.is_file():
-            write_whole(self._file, self.sums.state())
+        self._entry.keep(self.sums.state())
         return moments
-
-
-def _cache_file(context: EvaluationContext, features: Features, num_images: int) -> Path | None:
-    if context.cache is None:
-        return None
-    content = ("float32", context.source, context.num_images, num_images, features.fingerprint)
-    key = hashlib.sha256(repr(content).encode()).hexdigest()[:24]
-    return context.cache / f"reference_{features.name}_{num_images}_{key}.safetensors"

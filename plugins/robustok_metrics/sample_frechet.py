@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet import frechet_name
 from robustok_metrics.frechet_distance import Moments, distance_between
@@ -27,20 +27,20 @@ class SampleFrechetConfig:
 
 
 class SampleFrechet(SampleMetric):
-    """Results: `gfid` where the features are the published Inception's, else `gfd_FEATURES`.
+    """The result is `gfid` where the features are the published Inception's, else `gfd_FEATURES`.
 
-    Beside it stands `..._num_images`, the number of samples. The distance is biased by an amount that depends on it,
-    and on the reference: only distances of equal numbers from one reference are comparable. With fewer images than
-    features the covariance is singular, and the bias is most of the distance.
+    The distance is biased by an amount that depends on the number of samples, and on the reference: only distances of
+    equal numbers from one reference are comparable. With fewer images than features the covariance is singular, and
+    the bias is most of the distance.
     """
 
     Config = SampleFrechetConfig
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"gfid": False, "gfd": False}
+    needs_full_rank = True
 
     def __init__(self, config: SampleFrechetConfig) -> None:
         self.config = config
 
-    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, float]:
+    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The distance.
 
         Raises:
@@ -52,8 +52,8 @@ class SampleFrechet(SampleMetric):
         network = self.config.features
         name = frechet_name("g", network_of(network, samples))
         distance = distance_between(_moments(reference, network), _moments(samples, network))
-        counts = {f"{name}_num_images": len(samples), f"{name}_num_reference_images": len(reference)}
-        return {name: distance, **{count: float(value) for count, value in counts.items()}}
+        result = Result(distance, higher_is_better=False, num_images=len(samples), num_reference=len(reference))
+        return {name: result}
 
 
 def _moments(population: ImageFeatures, network: Spec) -> Moments:

@@ -27,7 +27,7 @@ class SSIM(MeanOfImages):
 
     Config = SSIMConfig
     name: ClassVar[str] = "ssim"
-    higher_is_better: ClassVar[dict[str, bool]] = {"ssim": True}
+    higher_is_better = True
 
     def start(self, context: EvaluationContext) -> None:
         if context.tokenizer.image_size < _WINDOW:

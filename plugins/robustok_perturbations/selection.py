@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
+from robustok_core.recipe.validators import unit_interval
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import LatentSpace
 
@@ -18,7 +19,7 @@ WhichTokens = Literal["exact", "bernoulli"]
 
 def share_field(default: float, doc: str) -> float:
     """An option that is a share, in [0, 1]."""
-    return field(default=default, validator=[validators.ge(0), validators.le(1)], metadata={"doc": doc})
+    return field(default=default, validator=unit_interval, metadata={"doc": doc})
 
 
 @frozen(kw_only=True)

@@ -14,18 +14,17 @@ import torch
 from attrs import field, frozen
 from torch import nn
 
-from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.structurer import Path as KeyPath
-from robustok_core.runs.precision import Precision, autocast
+from robustok_core.runs.precision import Precision
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_core.values.latents import Keep, Latents
-from robustok_toolkit.generating import sampling_options
+from robustok_core.values.spec import sampler_options
+from robustok_toolkit.generating import generate
 from robustok_toolkit.latent_arrays import check_finite
 
 
@@ -44,9 +43,7 @@ class DecoderConfig:
     precision: Precision = field(
         default="no", metadata={"doc": 'of the generator: "no" (float32), "bf16" or "auto"; the tokenizer has float32'}
     )
-    sampling: dict[str, Any] = field(
-        factory=dict, metadata={"doc": "table: options of the generator's sampler while the pairs are made"}
-    )
+    sampling: Any = sampler_options(doc="table: options of the generator's sampler while the pairs are made")
 
 
 class Decoder(PostTrainer):
@@ -61,15 +58,16 @@ class Decoder(PostTrainer):
     def pair(
         self, tokenizer: Tokenizer, generator: Generator, real: LatentBatch, *, draws: Draws, sigma: float
     ) -> Latents:
-        generator.check_guidance(self.config.guidance)
-        with autocast(self.config.precision, real.labels.device):
-            generated = generator.sample(
-                real.labels,
-                draws,
-                guidance=self.config.guidance,
-                keep=Keep(latents=real.latents, sigma=sigma),
-                sampling=sampling_options(type(generator), self.config.sampling, _said),
-            )
+        (generated,) = generate(
+            generator,
+            real.labels,
+            draws,
+            guidance=self.config.guidance,
+            sampling=self.config.sampling,
+            batch_size=len(real),
+            precision=self.config.precision,
+            keep=Keep(latents=real.latents, sigma=sigma),
+        )
         if self.config.pairs == "latents":
             return generated
         if generated.vectors is not None:
@@ -82,7 +80,3 @@ class Decoder(PostTrainer):
 
     def trained(self, tokenizer: Tokenizer) -> Sequence[nn.Module]:
         return list(tokenizer.decoder)
-
-
-def _said(path: KeyPath, what: str, hint: str | None) -> RobustokError:
-    return RobustokError(what, where=".".join(("post_trainer", "sampling", *map(str, path))), hint=hint)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.nearest import distance_scores
 from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.recipe.validators import below_one
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents
 from robustok_quantizers.step_statistics import StepStatistics
@@ -46,12 +47,12 @@ class VQConfig:
     )
     ema_decay: float = field(
         default=0.99,
-        validator=[validators.ge(0), validators.lt(1)],
+        validator=below_one,
         metadata={"doc": "decay per step of the moving averages (codebook_update = ema)"},
     )
     restart_threshold: float = field(
         default=0.0,
-        validator=[validators.ge(0), validators.lt(1)],
+        validator=below_one,
         metadata={"doc": "share of uniform usage below which a code is dead and restarts at a recent vector; 0: never"},
     )
     restart_after: int = field(

@@ -7,6 +7,7 @@ from robustok_stages.generator.evaluate_generator import EvaluateGenerator
 from robustok_stages.generator.sample import Sample
 from robustok_stages.generator.train_generator import TrainGenerator
 from robustok_stages.latents.tokenize import Tokenize
+from robustok_stages.post_training.compare_decoders import CompareDecoders
 from robustok_stages.post_training.make_pairs import MakePairs
 from robustok_stages.post_training.post_train import PostTrain
 from robustok_stages.tokenizer.evaluate_tokenizer import EvaluateTokenizer
@@ -24,3 +25,4 @@ def robustok_register(register: Register) -> None:
     register("stage", "evaluate_generator", EvaluateGenerator)
     register("stage", "make_pairs", MakePairs)
     register("stage", "post_train", PostTrain)
+    register("stage", "compare_decoders", CompareDecoders)

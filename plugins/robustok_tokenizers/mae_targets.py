@@ -14,7 +14,7 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_core.recipe.validators import finite
+from robustok_core.recipe.validators import finite, require_multiple
 from robustok_core.values.draws import seeded
 from robustok_core.values.spec import component
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeShape
@@ -31,8 +31,7 @@ class TargetConfig:
     num_heads: int = field(default=6, validator=validators.ge(1), metadata={"doc": "attention heads of its decoder"})
 
     def __attrs_post_init__(self) -> None:
-        if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+        require_multiple(self, "width", "num_heads")
 
 
 @frozen(kw_only=True)

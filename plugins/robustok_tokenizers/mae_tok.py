@@ -19,8 +19,9 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
+from robustok_blocks.rotary import check_head_width
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import finite
+from robustok_core.recipe.validators import below_one, finite
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import posterior_latents
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeEncoder, MaeShape, Rotary
@@ -33,7 +34,7 @@ _RATIO_STD = 0.25
 
 
 def _share(default: float, doc: str) -> float:
-    return field(default=default, validator=[validators.ge(0), validators.lt(1)], metadata={"doc": doc})
+    return field(default=default, validator=below_one, metadata={"doc": doc})
 
 
 @frozen(kw_only=True)
@@ -87,8 +88,8 @@ class MAETokConfig(ViTPairConfig):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        if self.rotary != "none" and self.width // self.num_heads % 4:
-            raise ValueError(f"rotary positions need heads of 4, 8, ... numbers, not {self.width // self.num_heads}")
+        if self.rotary != "none":
+            check_head_width(self.width // self.num_heads)
         if self.rotary == "none" and self.rotary_base != 10.0:
             raise ValueError("rotary_base is of rotary positions, and rotary is none")
         if self.mask_smallest > self.mask_largest:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from robustok_blocks.transformer import Block
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.validators import require_multiple
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.latent_statistics import LatentStatistics
 from robustok_tokenizers.vit_init import initialise_linear_layers
@@ -61,10 +62,7 @@ class RAEConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.decoder_width % self.decoder_num_heads:
-            raise ValueError(
-                f"decoder_width {self.decoder_width} is no multiple of decoder_num_heads {self.decoder_num_heads}"
-            )
+        require_multiple(self, "decoder_width", "decoder_num_heads")
         if self.statistics != "measured" and self.statistics_images != 50_000:
             raise ValueError("statistics_images is for measuring, and statistics names a file")
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from robustok_blocks.rotary import grid_rotations
 from robustok_blocks.rotary_transformer import GatedRotaryBlock
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.validators import below_one
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_tokenizers.vit_init import initialise_linear_layers
@@ -82,7 +83,7 @@ class ViTKLConfig(PatchConfig):
     )
     mask_high: float = field(
         default=0.7,
-        validator=[validators.ge(0.0), validators.lt(1.0)],
+        validator=below_one,
         metadata={"doc": "the share is uniform up to here; 0 hides none"},
     )
     kl_weight: float = kl_weight_field()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import field, frozen, validators
 
+from robustok_core.recipe.validators import require_multiple
+
 
 @frozen(kw_only=True)
 class PatchConfig:
@@ -15,8 +17,7 @@ class PatchConfig:
     patch_size: int = field(default=16, validator=validators.ge(1), metadata={"doc": "side of a patch, in pixels"})
 
     def __attrs_post_init__(self) -> None:
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        require_multiple(self, "image_size", "patch_size")
 
     @property
     def side(self) -> int:
@@ -42,5 +43,4 @@ class ViTPairConfig(PatchConfig):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+        require_multiple(self, "width", "num_heads")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from robustok_blocks.transformer import Block
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.validators import below_one
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import component
 from robustok_tokenizers.pretrained_vit import load_pretrained
@@ -45,7 +46,7 @@ class ViTVQConfig(ViTPairConfig):
     )
     drop_path: float = field(
         default=0.1,
-        validator=[validators.ge(0), validators.lt(1)],
+        validator=below_one,
         metadata={"doc": "share of images whose residual branch is dropped in the last block, rising linearly from 0"},
     )
     init: str = field(

@@ -6,7 +6,7 @@ sample in every batch, part and process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,20 @@ import attrs
 import torch
 from torch import Tensor
 
-from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
+from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.structurer import Path as KeyPath
-from robustok_core.recipe.structurer import Problem, Structurer
-from robustok_core.runs.components import COMPONENT_FILE
-from robustok_core.runs.files import read_json
+from robustok_core.runs.components import read_component
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_core.values.latents import Keep, Latents, LatentSpace
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
+from robustok_toolkit.image_features import gather_shares
+from robustok_training.distributed import rank, world_size
 
 
 def generate(
@@ -68,8 +67,8 @@ def generate(
 
 
 @torch.no_grad()
-def draw(tokenizer: Tokenizer, latents: Latents) -> Tensor:
-    """uint8 (B, 3, H, W) pictures of latents, decoded in float32."""
+def decode_to_uint8(tokenizer: Tokenizer, latents: Latents) -> Tensor:
+    """uint8 (B, 3, H, W) pictures of B latents, decoded in float32."""
     if latents.vectors is not None:
         latents = latents.evolve(vectors=latents.vectors.float())
     return to_uint8(tokenizer.decode(latents))
@@ -98,6 +97,29 @@ class ImagesInMemory(Images):
     def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
         rows = torch.as_tensor(indices, dtype=torch.int64)
         return ImageBatch(images=from_uint8(self.pixels[rows]), labels=self._labels[rows], indices=rows)
+
+
+def own_share(count: int) -> Tensor:
+    """(m,) int64: which of `count` samples this process makes; some processes have one more than others."""
+    return _shares(count)[rank()]
+
+
+def _shares(count: int) -> tuple[Tensor, ...]:
+    return torch.arange(count).tensor_split(world_size())
+
+
+def decode_and_gather(tokenizer: Tokenizer, own: Iterable[Latents], labels: Tensor) -> ImagesInMemory:
+    """The pictures of n samples, whose latents lie on several processes. All processes must call it, and hold the same.
+
+    Args:
+        tokenizer: decodes in float32.
+        own: the latents of `own_share(n)`, in order, in batches on the tokenizer's device; `generate` gives them so.
+        labels: (n,) int64, of the samples of all processes.
+    """
+    size = tokenizer.image_size
+    none = torch.empty(0, 3, size, size, dtype=torch.uint8)  # for a process that has no sample
+    pixels = torch.cat([none, *(decode_to_uint8(tokenizer, some).cpu() for some in own)])
+    return ImagesInMemory(gather_shares(pixels, [len(share) for share in _shares(len(labels))]), labels)
 
 
 def labels_of(classes: Sequence[int], indices: Tensor) -> Tensor:
@@ -133,32 +155,8 @@ def _class_number(wanted: int | str, class_names: Sequence[str], num_classes: in
     return int(text)
 
 
-def sampling_options(
-    factory: type[Generator], table: Mapping[str, Any], say: Callable[[KeyPath, str, str | None], RobustokError]
-) -> Any:
-    """An instance of `factory.Sampling` from a raw table.
-
-    Args:
-        factory: the generator's class.
-        table: keys and values as a recipe has them.
-        say: makes the error of a problem: its path of keys in the table, what is wrong, a hint.
-
-    Raises:
-        ProblemsError: naming every mistake.
-    """
-
-    def no_components(kind: str, name: str, path: KeyPath) -> Problem:
-        return Problem(path, f"options of a sampler hold no {kind}, found {name!r}")
-
-    structurer = Structurer(no_components)
-    options = structurer.config(factory.Sampling, table, ())
-    if structurer.problems:
-        raise ProblemsError([say(problem.path, problem.what, problem.hint) for problem in structurer.problems])
-    return options
-
-
 def check_fits(generator: Generator, folder: Path, tokenizer: Tokenizer) -> None:
-    """Whether the tokenizer decodes what the generator draws.
+    """Whether a tokenizer decodes what a generator samples.
 
     Args:
         generator: as it was loaded from `folder`.
@@ -168,42 +166,27 @@ def check_fits(generator: Generator, folder: Path, tokenizer: Tokenizer) -> None
     Raises:
         RobustokError: the latent spaces differ, or it was trained on the latents of another tokenizer.
     """
-    check_recorded(generator, read_json(folder / COMPONENT_FILE), str(folder), tokenizer)
+    about = read_component(folder)
+    check_space(about["table"]["use"], generator.space, tokenizer.space, str(folder))
+    if (recorded := about.get("tokenizer")) is not None:
+        check_origin(about["table"]["use"], recorded, latent_fingerprint(tokenizer), str(folder))
 
 
-def check_recorded(generator: Generator, about: Mapping[str, Any], where: str, tokenizer: Tokenizer) -> None:
-    """As `check_fits`, of a generator of which `about` is recorded; `where` it came from, for the message."""
-    _check_space(generator.space, about, where, tokenizer.space)
-    _check_origin(about, where, latent_fingerprint(tokenizer))
-
-
-def check_space(drawn: LatentSpace, folder: Path, decoded: LatentSpace) -> None:
-    """Raises RobustokError where a generator's artifact in `folder` draws latents of another space than is decoded."""
-    _check_space(drawn, read_json(folder / COMPONENT_FILE), str(folder), decoded)
-
-
-def check_origin(folder: Path, found: str) -> None:
-    """Raises RobustokError where a generator's artifact in `folder` records another latent fingerprint than `found`."""
-    _check_origin(read_json(folder / COMPONENT_FILE), str(folder), found)
-
-
-def _check_space(drawn: LatentSpace, about: Mapping[str, Any], where: str, decoded: LatentSpace) -> None:
-    if drawn != decoded:
-        spaces = [drawn.describe(), decoded.describe()]
+def check_space(generator: str, sampled: LatentSpace, decoded: LatentSpace, where: str | None) -> None:
+    """Raises RobustokError where a generator, of this name, samples latents of another space than is decoded."""
+    if sampled != decoded:
+        spaces = [sampled.describe(), decoded.describe()]
         if spaces[0] == spaces[1]:
-            spaces = [
-                "no grid" if grid is None else "a grid of {} x {}".format(*grid) for grid in (drawn.grid, decoded.grid)
-            ]
-        name = about["table"]["use"]
-        what = f"the generator {name!r} draws latents of another space ({spaces[0]}) than the tokenizer decodes"
+            spaces = ["no grid" if s.grid is None else "a grid of {} x {}".format(*s.grid) for s in (sampled, decoded)]
+        what = f"the generator {generator!r} draws latents of another space ({spaces[0]}) than the tokenizer decodes"
         raise RobustokError(f"{what} ({spaces[1]})", where=where)
 
 
-def _check_origin(about: Mapping[str, Any], where: str, found: str) -> None:
-    name, recorded = about["table"]["use"], about.get("tokenizer")
-    if recorded not in (None, found):
+def check_origin(generator: str, recorded: str, found: str, where: str | None) -> None:
+    """Raises RobustokError where a generator was trained on latents with another fingerprint than the tokenizer's."""
+    if recorded != found:
         raise RobustokError(
-            f"the generator {name!r} was trained on the latents of another tokenizer ({recorded}, not {found})",
+            f"the generator {generator!r} was trained on the latents of another tokenizer ({recorded}, not {found})",
             where=where,
             hint="use the tokenizer of its run, or one that was post-trained from it",
         )

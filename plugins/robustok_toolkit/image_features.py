@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,10 +16,9 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures
-from robustok_core.runs.files import read_tensors
 from robustok_core.values.spec import Spec
 from robustok_toolkit.image_files import array_names, open_images, reference_moments
-from robustok_toolkit.shared_cache import communication_device, found_by_all, write_whole
+from robustok_toolkit.shared_cache import CacheEntry, communication_device
 from robustok_training.batches import evaluation_batches
 from robustok_training.distributed import rank, world_size
 from robustok_training.progress import StepProgress
@@ -148,22 +146,20 @@ class ExtractedFeatures(KnownNetworkFeatures):
         """What was computed before in this process, or by any run that left it in the cache; else computes it."""
         key = (what, repr(network.table()))
         if key not in self._held:
-            file = self._cache_file(what, self.networks(network))
-            if found_by_all(file):
-                assert file is not None
-                self._held[key] = read_tensors(file)
-            else:
-                self._held[key] = compute()
-                if file is not None and rank() == 0 and not file.is_file():
-                    write_whole(file, self._held[key])
+            entry = self._cache_entry(what, self.networks(network))
+            held: Mapping[str, Tensor] | None = entry.read()
+            if held is None:
+                held = compute()
+                entry.keep(held)
+            self._held[key] = held
         return self._held[key]
 
-    def _cache_file(self, what: str, net: Features) -> Path | None:
-        if self._cache is None:
-            return None
-        content = ("float32", self.images.fingerprint, len(self), net.fingerprint)
-        key = hashlib.sha256(repr(content).encode()).hexdigest()[:24]
-        return self._cache / f"{what}_{net.name}_{len(self)}_{key}.safetensors"
+    def _cache_entry(self, what: str, net: Features) -> CacheEntry:
+        return CacheEntry(
+            self._cache,
+            f"{what}_{net.name}_{len(self)}",
+            lambda: ("float32", self.images.fingerprint, len(self), net.fingerprint),
+        )
 
     @torch.no_grad()
     def _extracted(self, network: Spec) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.dataset import Images
-from robustok_core.runs.files import writing
+from robustok_core.runs.files import new_file
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8
@@ -58,7 +58,7 @@ def write_samples(file: Path, pictures: Iterable[NDArray[np.uint8]], labels: Ten
         ValueError: a picture has another shape or type, or there are more or fewer than labels.
     """
     shape = (image_size, image_size, 3)
-    with writing(file), _aside(file) as aside, zipfile.ZipFile(aside, "w") as archive:
+    with new_file(file, writer=str(os.getpid())) as aside, zipfile.ZipFile(aside, "w") as archive:
         with _member(archive, "arr_0", (len(labels), *shape), np.dtype(np.uint8)) as opened:
             for picture in _counted(pictures, len(labels)):
                 if picture.shape != shape or picture.dtype != np.uint8:
@@ -88,20 +88,6 @@ def _member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: 
         descr = np.lib.format.dtype_to_descr(dtype)
         np.lib.format.write_array_header_1_0(opened, {"descr": descr, "fortran_order": False, "shape": shape})
         yield opened
-
-
-@contextmanager
-def _aside(target: Path) -> Iterator[Path]:
-    """A file of this process to write; it takes the name `target` only when the block is done without an error."""
-    aside = target.with_name(f".writing-{target.name}.{os.getpid()}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield aside
-        with aside.open("rb+") as opened:
-            os.fsync(opened.fileno())
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 # --- reading --------------------------------------------------------------------------------------

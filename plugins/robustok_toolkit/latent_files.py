@@ -20,9 +20,12 @@ import torch
 from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Self
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.component import Builder
 from robustok_core.kinds.dataset import Rows
+from robustok_core.kinds.promise import Promise
 from robustok_core.runs.components import COMPONENT_FILE
 from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
@@ -131,11 +134,41 @@ def read_index(folder: Path) -> dict[str, Any]:
     return dict(index)
 
 
-def check_latents_of(folder: Path, tokenizer: str) -> None:
-    """Raises RobustokError where the latents in `folder` are not of the tokenizer with this latent fingerprint."""
-    found = read_index(folder)["tokenizer"]
-    if found != tokenizer:
-        what = f"these are latents of another tokenizer ({found}, not {tokenizer})"
+@frozen(kw_only=True)
+class LatentsPromise(Promise):
+    """Latents of a data set.
+
+    Attributes:
+        space: of the latents. class_names: of the data. num_rows: images of the training split.
+        tokenizer: the latent fingerprint of the tokenizer that made them; None where they are not there yet.
+        folder: where they lie; None where they are not there yet.
+    """
+
+    space: LatentSpace
+    class_names: Sequence[str]
+    num_rows: int
+    tokenizer: str | None = None
+    folder: Path | None = None
+
+    def describe(self) -> str:
+        return f"{self.space.describe()}; {self.num_rows:,} training images of {len(self.class_names)} classes"
+
+    @classmethod
+    def of_artifact(cls, folder: Path, registry: Builder) -> Self:
+        index = read_index(folder)
+        return cls(
+            space=LatentSpace(**index["space"]),
+            class_names=index["class_names"],
+            num_rows=sum(part["rows"] for part in index["splits"]["train"]["parts"]),
+            tokenizer=index["tokenizer"],
+            folder=folder,
+        )
+
+
+def check_latents_of(folder: Path | None, recorded: str, tokenizer: str) -> None:
+    """Raises RobustokError where latents that record this latent fingerprint are not of that tokenizer."""
+    if recorded != tokenizer:
+        what = f"these are latents of another tokenizer ({recorded}, not {tokenizer})"
         raise RobustokError(what, where=str(folder), hint="make them again with the stage `tokenize`")
 
 
@@ -162,7 +195,7 @@ class LatentRows(Rows):
         self.space = LatentSpace(**self._index["space"])
         self.num_classes, self.class_names = self._index["num_classes"], tuple(self._index["class_names"])
         if tokenizer is not None:
-            check_latents_of(folder, tokenizer)
+            check_latents_of(folder, self._index["tokenizer"], tokenizer)
         self._split = self._index["splits"][split]
         self.views: int = self._split["views"]
         statistics = self._index.get("statistics") or {"mean": None, "std": None}

@@ -12,12 +12,18 @@ from torch import Tensor
 from robustok_blocks.full_precision import sums_device
 from robustok_core.errors import RunError
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
+from robustok_core.values.result import Result
 
 
 class MeanOfImages(Metric):
-    """Sums `per_image` in float64; the result is called `name`."""
+    """Sums `per_image` in float64.
+
+    Attributes:
+        name: of the one result. higher_is_better: None where neither is better.
+    """
 
     name: ClassVar[str]
+    higher_is_better: ClassVar[bool | None]
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -42,7 +48,7 @@ class MeanOfImages(Metric):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.total, self.count = state["total"], state["count"]
 
-    def compute(self) -> Mapping[str, float]:
+    def compute(self) -> Mapping[str, Result]:
         if self.count.item() == 0:
             raise RunError(f"{self.name} is a mean over images, and there were none")
-        return {self.name: (self.total / self.count).item()}
+        return {self.name: Result((self.total / self.count).item(), higher_is_better=self.higher_is_better)}

@@ -8,15 +8,19 @@ instead of a PNG's hundred thousand bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from attrs import frozen
+from typing_extensions import Self
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.component import Builder
 from robustok_core.kinds.dataset import Images, Rows
+from robustok_core.kinds.promise import Promise
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
@@ -24,6 +28,33 @@ from robustok_core.values.latents import Latents
 from robustok_toolkit.latent_files import LatentRows, read_index
 
 ROWS = "rows.npy"
+
+
+@frozen(kw_only=True)
+class PairsPromise(Promise):
+    """Pairs.
+
+    Attributes:
+        sigmas: of which there are pairs. num_rows: pairs of each sigma.
+        post_trainer: the recipe table of what made them.
+    """
+
+    sigmas: Sequence[float]
+    num_rows: int
+    post_trainer: Mapping[str, Any]
+
+    def describe(self) -> str:
+        return f"{self.num_rows:,} for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"
+
+    @classmethod
+    def of_artifact(cls, folder: Path, registry: Builder) -> Self:
+        index = read_index(folder)
+        split = index["splits"][split_of(sigmas_of(folder)[0])]
+        return cls(
+            sigmas=sigmas_of(folder),
+            num_rows=sum(part["rows"] for part in split["parts"]),
+            post_trainer=index["post_trainer"],
+        )
 
 
 @frozen(kw_only=True, eq=False)
@@ -44,10 +75,10 @@ def sigmas_of(folder: Path) -> list[float]:
     Raises:
         RobustokError: it holds no pairs.
     """
-    splits = read_index(folder)["splits"]
-    if not all(name.startswith("sigma") for name in splits):
-        raise RobustokError("these are no pairs", where=str(folder), hint="the stage `make_pairs` makes them")
-    return [float(name.removeprefix("sigma")) for name in splits]
+    sigmas = read_index(folder).get("sigma")
+    if sigmas is None:
+        raise RobustokError("these are not pairs", where=str(folder), hint="the stage `make_pairs` makes them")
+    return [float(sigma) for sigma in sigmas]
 
 
 class PairRows(Rows):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from robustok_core.errors import Interrupted
-from robustok_core.runs.context import StageContext
-from robustok_core.runs.files import writing
+from robustok_core.kinds.stage import StageContext
+from robustok_core.runs.files import new_file
 from robustok_training.distributed import barrier, rank, world_size
 from robustok_training.interrupt import StopRequest, stop_requests
 from robustok_training.progress import StepProgress
@@ -109,11 +108,5 @@ def shard_file(folder: Path, part: Shard, name: str) -> Path:
 
 def write_array(file: Path, array: NDArray[Any]) -> None:
     """Writes a .npy file in one piece."""
-    aside = file.with_name(f".writing-{file.name}")
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as opened:
-            np.save(opened, array, allow_pickle=False)
-            opened.flush()
-            os.fsync(opened.fileno())
-        aside.replace(file)
+    with new_file(file) as aside, aside.open("wb") as opened:
+        np.save(opened, array, allow_pickle=False)

@@ -1,36 +1,59 @@
-"""Files of tensors, named by content, that several processes and runs share."""
+"""Tensors in files named by content, which several processes and runs share."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from robustok_core.runs.files import write_tensors, writing
-from robustok_training.distributed import all_sum
+from robustok_core.runs.files import read_tensors, write_tensors
+from robustok_training.distributed import all_sum, rank
 
 
-def found_by_all(file: Path | None) -> bool:
-    """Whether every process sees the file: they must decide alike, or wait for each other for ever."""
-    found = file is not None and file.is_file()
-    missing = torch.tensor([0 if found else 1], device=communication_device())
-    return all_sum(missing).item() == 0
+class CacheEntry:
+    """Tensors that take long to compute, as a file in a cache folder.
 
+    Args:
+        folder: of the cache; without one nothing is found and nothing is kept.
+        name: how the file's name begins, for people who look into the folder.
+        content: returns everything that the tensors depend on, as plain values; the file's name ends with a hash of
+            it. Called only where there is a folder: fingerprints take time.
+    """
 
-def write_whole(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes aside under a name of this process, then renames: other runs may share the cache."""
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        write_tensors(aside, tensors)
-        with writing(file):
-            aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
+    def __init__(self, folder: Path | None, name: str, content: Callable[[], tuple[Any, ...]]) -> None:
+        self._file = None
+        if folder is not None:
+            key = hashlib.sha256(repr(content()).encode()).hexdigest()[:24]
+            self._file = folder / f"{name}_{key}.safetensors"
+
+    def read(self) -> dict[str, Tensor] | None:
+        """The tensors where every process sees the file, else None on all of them. All processes must call it.
+
+        The processes must decide alike: one that computes with the others would wait for ever for one that has read.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        found = self._file is not None and self._file.is_file()
+        missing = torch.tensor([0 if found else 1], device=communication_device())
+        if all_sum(missing).item() > 0:
+            return None
+        assert self._file is not None
+        return read_tensors(self._file)
+
+    def keep(self, tensors: Mapping[str, Tensor]) -> None:
+        """Writes the file where it does not exist yet; the main process does so, the others do nothing.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        if self._file is not None and rank() == 0 and not self._file.is_file():
+            write_tensors(self._file, tensors, writer=str(os.getpid()))  # another run may write the same
 
 
 def communication_device() -> torch.device:

@@ -11,13 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.generator import Generator
 from robustok_core.recipe.registry import Registry, load_registry
+from robustok_core.recipe.sampler_options import read_sampler_options
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Latents
-from robustok_toolkit.generating import check_recorded, class_numbers, generate, labels_of, sampling_options
+from robustok_toolkit.generating import check_origin, check_space, class_numbers, generate, labels_of
 from robustok_toolkit.trained import Trained, artifact_of, device_called, load_trained
 from robustok_toolkit.trained_tokenizer import TrainedTokenizer, joined, load_tokenizer
 
@@ -71,7 +73,7 @@ class TrainedGenerator:
     """
 
     def __init__(self, found: Trained, tokenizer: TrainedTokenizer) -> None:
-        check_recorded(found.module, found.about, str(found.where), tokenizer.tokenizer)
+        _check_fits(found, tokenizer)
         self.generator: Generator = found.module
         self.tokenizer = tokenizer
         self.where = found.where
@@ -122,7 +124,11 @@ class TrainedGenerator:
     ) -> Latents:
         """The latents of samples, codes (n, N) or vectors (n, N, D); arguments as of `sample_images`."""
         labels = self.labels(class_, n)
-        options = sampling_options(type(self.generator), sampling, _said)
+        options, problems = read_sampler_options(type(self.generator), sampling, ("sampling",))
+        if problems:
+            raise ProblemsError(
+                [RobustokError(p.what, where=".".join(map(str, p.path)), hint=p.hint) for p in problems]
+            )
         parts = self.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
         return joined(list(parts))
 
@@ -161,5 +167,9 @@ def _guidance(scale: float | Guidance) -> Guidance:
         raise RobustokError(what, where="guidance", hint="a finite number from 0 on; 1 is none") from error
 
 
-def _said(path: Sequence[str | int], what: str, hint: str | None) -> RobustokError:
-    return RobustokError(what, where=".".join(["sampling", *map(str, path)]), hint=hint)
+def _check_fits(found: Trained, tokenizer: TrainedTokenizer) -> None:
+    """As `check_fits`, where the generator may have come from a published file."""
+    name, where = found.about["table"]["use"], str(found.where)
+    check_space(name, found.module.space, tokenizer.tokenizer.space, where)
+    if (recorded := found.about.get("tokenizer")) is not None:
+        check_origin(name, recorded, latent_fingerprint(tokenizer.tokenizer), where)

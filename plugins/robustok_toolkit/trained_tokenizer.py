@@ -17,7 +17,7 @@ from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.latents import Latents
 from robustok_toolkit.cropped_images import Picture, as_pil, batches_of
-from robustok_toolkit.generating import draw
+from robustok_toolkit.generating import decode_to_uint8
 from robustok_toolkit.trained import Trained, device_called, load_trained
 
 
@@ -83,7 +83,7 @@ class TrainedTokenizer:
     def drawn(self, latents: Latents, *, batch_size: int = 50) -> Iterator[Tensor]:
         """The pictures of `decode_to_images`, uint8 (b, 3, H, W) batch by batch."""
         for start in range(0, len(latents), batch_size):
-            yield draw(self.tokenizer, latents[start : start + batch_size].to(self.device))
+            yield decode_to_uint8(self.tokenizer, latents[start : start + batch_size].to(self.device))
 
     def decode_to_images(self, latents: Latents, *, batch_size: int = 50) -> list[Image.Image]:
         """The pictures that the decoder draws of latents with vectors or codes."""
@@ -92,7 +92,7 @@ class TrainedTokenizer:
     def reconstruct(self, images: Sequence[Picture] | Tensor, *, batch_size: int = 50) -> list[Image.Image]:
         """What the decoder draws of the latents of pictures; arguments as of `encode_images`."""
         encoded = self.encoded(images, batch_size=batch_size)
-        return [picture for latents in encoded for picture in as_pil(draw(self.tokenizer, latents))]
+        return [picture for latents in encoded for picture in as_pil(decode_to_uint8(self.tokenizer, latents))]
 
     @torch.no_grad()
     def perturbed(self, latents: Latents, use: str, *, seed: int = 0, **options: Any) -> Latents:

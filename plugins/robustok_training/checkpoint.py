@@ -1,7 +1,7 @@
 """What training needs to go on bit for bit: weights, buffers, optimiser states, counters.
 
 A checkpoint is a folder with one safetensors file and one JSON file. There is no random state in it:
-every draw is a function of the step (see draws.py).
+every draw is a function of the step (`robustok_core.values.draws`).
 """
 
 from __future__ import annotations
@@ -62,6 +62,6 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str], t
     for key, value in tensors.items():
         part, _, name = key.partition("/")
         if name not in index_of:
-            raise RunError(f"the checkpoint holds optimiser state of an unknown parameter {name!r}")
-        state.setdefault(index_of[name], {})[part] = value
+            raise RunError(f"the checkpoint holds optimiser state for an unknown parameter {name!r}")
+        state.setdefault(index_of[name], {})[part] = value.clone()  # torch would share the memory
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from robustok_core.values.numbers import number_text
 
+if TYPE_CHECKING:
+    from robustok_core.values.result import Result
 
-def print_results(console: Console, results: Mapping[str, float]) -> None:
-    """The results of a run; the cells behind a mean stay in results.json."""
-    table = Table("result", "value", box=None)
-    for name, value in results.items():
-        if name.count("/") < 2:
-            table.add_row(name, number_text(value, 6))
+
+def print_results(console: Console, results: Mapping[str, Result]) -> None:
+    """Each result, its value, and the number of images where it depends on that; details stay in results.json."""
+    table = Table("result", "value", "images", box=None)
+    for name, result in results.items():
+        table.add_row(name, number_text(result.value, 6), _images(result))
     console.print(table)
+
+
+def _images(result: Result) -> str:
+    """ "200", or "200 against 2,000" real ones."""
+    if result.num_images is None:
+        return ""
+    return f"{result.num_images:,}" + (f" against {result.num_reference:,}" if result.num_reference else "")

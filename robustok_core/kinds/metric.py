@@ -17,6 +17,7 @@ from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
+from robustok_core.values.result import Result
 
 
 @frozen(kw_only=True, eq=False)
@@ -73,9 +74,13 @@ class Metric(Component, ABC):
     """A number, or a few, measured over a pass. Built as `Metric(config)`.
 
     A metric's `state` holds sums: adding the states of all processes gives the state of the whole.
+
+    Attributes:
+        needs_full_rank: whether its option `features` is a network whose features' covariance it estimates, which is
+            singular with fewer images than features. Users are told so before the pass.
     """
 
-    higher_is_better: ClassVar[Mapping[str, bool]] = {}
+    needs_full_rank: ClassVar[bool] = False
 
     def check(self, space: LatentSpace) -> None:
         """Raises RobustokError where it does not fit tokenizers of this latent space; called before anything runs."""
@@ -97,5 +102,5 @@ class Metric(Component, ABC):
         """Replaces the state."""
 
     @abstractmethod
-    def compute(self) -> Mapping[str, float]:
-        """The results by name."""
+    def compute(self) -> Mapping[str, Result]:
+        """The results by name; the first one is the main result."""

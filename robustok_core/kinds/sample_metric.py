@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from robustok_core.kinds.component import Component
+from robustok_core.values.result import Result
 
 if TYPE_CHECKING:
     from robustok_core.values.spec import Spec
@@ -45,9 +46,14 @@ class ImageFeatures(ABC):
 
 
 class SampleMetric(Component, ABC):
-    """A number, or a few, that compare a generator's samples with real images. Built as `SampleMetric(config)`."""
+    """A number, or a few, that compare a generator's samples with real images. Built as `SampleMetric(config)`.
 
-    higher_is_better: ClassVar[Mapping[str, bool]] = {}
+    Attributes:
+        needs_full_rank: whether its option `features` is a network whose features' covariance it estimates, which is
+            singular with fewer images than features. Users are told so before the work.
+    """
+
+    needs_full_rank: ClassVar[bool] = False
 
     def check(self, num_samples: int | None, num_reference: int | None) -> None:
         """Raises RobustokError where it cannot be computed of so many images; called before anything runs.
@@ -56,8 +62,8 @@ class SampleMetric(Component, ABC):
         """
 
     @abstractmethod
-    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, float]:
-        """The results by name; `NAME_num_images` stands beside what depends on the number of samples.
+    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
+        """The results by name; the first one is the main result.
 
         Raises:
             RobustokError: where it cannot be computed for these populations.

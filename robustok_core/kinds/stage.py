@@ -90,6 +90,10 @@ class StageContext(ABC):
         """The context of one of several trainings in this stage, with checkpoints and log lines of its own."""
 
     @abstractmethod
+    def location(self, *keys: str, table: str | None = None) -> str:
+        """The file and line of an option of this stage, or of the top-level `table` (without keys: of the table)."""
+
+    @abstractmethod
     def located(self, error: RobustokError, *keys: str, table: str | None = None) -> RobustokError:
         """The same error with the file and line of an option.
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pluggy
 
+from robustok_core.values.result import Result
+
 #: A plugin built for another version says so in its module attribute ROBUSTOK_HOOKS and is refused.
 HOOK_VERSION = 1
 
@@ -29,8 +31,8 @@ def robustok_run_started(folder: Path, recipe: Mapping[str, Any]) -> None:
 
 
 @hookspec
-def robustok_run_finished(folder: Path, results: Mapping[str, float]) -> None:
-    """A run is complete; `results` is what results.json holds."""
+def robustok_run_finished(folder: Path, results: Mapping[str, Result]) -> None:
+    """A run is complete; `results` are those of all its stages by "stage/metric", as in results.json."""
 
 
 @hookspec
@@ -39,8 +41,8 @@ def robustok_stage_started(folder: Path, stage: str) -> None:
 
 
 @hookspec
-def robustok_stage_finished(folder: Path, stage: str, results: Mapping[str, float]) -> None:
-    """A stage is complete, with its results."""
+def robustok_stage_finished(folder: Path, stage: str, results: Mapping[str, Result]) -> None:
+    """A stage is complete, with its results by name; `result.value` is the number."""
 
 
 @hookspec

@@ -141,21 +141,24 @@ class Recipe:
         reader = _Reader(self, registry)
         resolved = reader.read()
         if reader.problems:
-            raise ProblemsError([self._located(problem) for problem in reader.problems])
+            raise ProblemsError([located(self.source, problem) for problem in reader.problems])
         assert resolved is not None
         return resolved
 
-    def _located(self, problem: Problem) -> RobustokError:
-        keys = ".".join(str(key) for key in self._named(problem.path))
-        what = f"{keys}: {problem.what}" if keys else problem.what
-        return RobustokError(what, where=self.source.place(problem.path), hint=problem.hint)
 
-    def _named(self, path: KeyPath) -> KeyPath:
-        """stage.0.epochs is stage.train_tokenizer.epochs to a reader, unless the stage's name is the mistake."""
-        if len(path) > 1 and path[0] == "stage" and isinstance(path[1], int):
-            name = stage_name(self.source.table["stage"][path[1]])
-            return path if wrong_name(name) else ("stage", name, *path[2:])
-        return path
+def located(source: Source, problem: Problem) -> RobustokError:
+    """A problem as users see it: with the file and line of the key."""
+    keys = ".".join(str(key) for key in _named(source, problem.path))
+    what = f"{keys}: {problem.what}" if keys else problem.what
+    return RobustokError(what, where=source.place(problem.path), hint=problem.hint)
+
+
+def _named(source: Source, path: KeyPath) -> KeyPath:
+    """stage.0.epochs is stage.train_tokenizer.epochs to a reader, unless the stage's name is the mistake."""
+    if len(path) > 1 and path[0] == "stage" and isinstance(path[1], int):
+        name = stage_name(source.table["stage"][path[1]])
+        return path if wrong_name(name) else ("stage", name, *path[2:])
+    return path
 
 
 class _Reader:

@@ -10,7 +10,7 @@ import cattrs
 from attrs import NOTHING, frozen
 
 from robustok_core.errors import did_you_mean
-from robustok_core.values.spec import Spec
+from robustok_core.values.spec import Spec, is_sampler_options
 
 Path = tuple[str | int, ...]
 
@@ -74,7 +74,9 @@ class Structurer:
         known = {a.name: a for a in attrs.fields(attrs.resolve_types(cls))}
         for key in table:
             if key not in known:
-                self._problem((*path, key), f"unknown key {key!r}", did_you_mean(key, list(known)))
+                moved = getattr(cls, "MOVED", {}).get(key)
+                what, hint = f"unknown key {key!r}", moved or did_you_mean(key, list(known))
+                self._problem((*path, key), what, hint)
         values = {}
         for name, attribute in known.items():
             raw = table.get(name, attribute.metadata.get("table", NOTHING))
@@ -96,6 +98,11 @@ class Structurer:
             return self._named(kind, raw or {}, path)
         if kind is not None:
             return self.spec(kind, raw, path)
+        if is_sampler_options(attribute):
+            if isinstance(raw, Mapping) or attrs.has(type(raw)):
+                return raw
+            self._problem(path, f"expected a table, found {type(raw).__name__} {raw!r}")
+            return NOTHING
         value = self._value(raw, attribute.type, path)
         if value is not NOTHING and attribute.validator is not None:
             try:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate import DistributedDataParallelKwargs
-from typing import Literal
-from accelerate import PartialState
 from pathlib import Path
-from robustok_core.recipe.recipe import ResolvedRecipe
-from robustok_core.errors import RobustokError
-from robustok_core.runs.precision import computes_bf16
-from accelerate.utils import is_tensorboard_available
-from accelerate.utils import is_wandb_available
-from accelerate.utils import parse_flag_from_env
+from typing import Literal
+
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import is_tensorboard_available, is_wandb_available, parse_flag_from_env
+
+from robustok_core.errors import RobustokError
+from robustok_core.recipe.recipe import ResolvedRecipe
+from robustok_core.runs.precision import computes_bf16
 
 
 def own_device() -> torch.device:

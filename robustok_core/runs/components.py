@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-from robustok_core.kinds.generator import Generator
-from robustok_core.values.latents import LatentSpace
 from collections.abc import Mapping
 from pathlib import Path
-from robustok_core.recipe.registry import Registry
-from robustok_core.errors import RobustokError
-import attrs
-from robustok_core.runs.weights import load_module
-from torch import nn
-from robustok_core.runs.files import read_json
-from robustok_core.runs.files import read_tensors
-import torch
-from robustok_core.runs.files import write_json
-from robustok_core.runs.files import write_tensors
+from typing import Any
 
+import attrs
+import torch
+from torch import nn
+
+from robustok_core.errors import RobustokError
+from robustok_core.kinds.component import Builder
+from robustok_core.kinds.generator import Generator
+from robustok_core.runs.files import read_json, read_tensors, write_json, write_tensors
+from robustok_core.runs.weights import load_module
+from robustok_core.values.latents import LatentSpace
 
 COMPONENT_FILE = "component.json"
 
@@ -33,18 +31,36 @@ def save_component(folder: Path, kind: str, table: Mapping[str, Any], module: nn
     write_tensors(folder / WEIGHTS_FILE, module.state_dict())
 
 
-def load_component(registry: Registry, folder: Path) -> nn.Module:
+def read_component(folder: Path) -> dict[str, Any]:
+    """What `save_component` wrote of a component: "kind", "table" and more.
+
+    Raises:
+        RobustokError: where the folder holds none.
+    """
+    if not (folder / COMPONENT_FILE).is_file():
+        raise RobustokError("there is no component here", where=str(folder), hint="name an artifact's folder")
+    return read_json(folder / COMPONENT_FILE)
+
+
+def sketch_component(registry: Builder, folder: Path) -> Any:
+    """A component that `save_component` wrote, on the meta device: shapes without weights."""
+    about = read_component(folder)
+    with torch.device("meta"):
+        return registry.build(about["kind"], about["table"], *_arguments(about))
+
+
+def _arguments(about: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a component is built with besides its configuration."""
+    return (LatentSpace(**about["space"]), about["num_classes"]) if about["kind"] == "generator" else ()
+
+
+def load_component(registry: Builder, folder: Path) -> nn.Module:
     """Builds a component that `save_component` wrote, in eval mode.
 
     Raises:
         RobustokError: where the folder holds none, or its weights do not fit.
     """
-    if not (folder / COMPONENT_FILE).is_file():
-        raise RobustokError("there is no component here", where=str(folder), hint="name an artifact's folder")
-    about = read_json(folder / COMPONENT_FILE)
-    args = (LatentSpace(**about["space"]), about["num_classes"]) if about["kind"] == "generator" else ()
-    with torch.device("meta"):
-        module = registry.build(about["kind"], about["table"], *args)
+    module = sketch_component(registry, folder)
     weights = read_tensors(folder / WEIGHTS_FILE)
     module = module.to_empty(device="cpu")
     load_module(module, weights, str(folder))

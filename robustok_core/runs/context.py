@@ -14,22 +14,22 @@ from attrs import define, field
 from rich.console import Console
 
 from robustok_core.errors import RobustokError
-from robustok_core.kinds import stage as kinds_stage
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.kinds.promise import Promise
-from robustok_core.kinds.stage import PromiseT
+from robustok_core.kinds.stage import PromiseT, StageContext
 from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import new_folder
 from robustok_core.runs.folder import RunFolder
+from robustok_core.runs.promises import Loaded
 from robustok_core.runs.step_log import append_line, drop_lines
 from robustok_core.values.draws import derive_seed, seeded
 from robustok_core.values.spec import Spec
 
 
 @define(kw_only=True, eq=False)
-class StageContext(kinds_stage.StageContext):
+class RunContext(StageContext):
     """The context of one stage of a recipe. See `robustok_core.kinds.stage.StageContext`.
 
     Attributes:
@@ -80,8 +80,12 @@ class StageContext(kinds_stage.StageContext):
 
     def promise(self, artifact: str, kind: type[PromiseT]) -> PromiseT:
         promise = self.promises[artifact]
+        if isinstance(promise, Loaded):
+            return promise.read(kind)
         if not isinstance(promise, kind):
-            raise RobustokError(f"stage {self.stage!r} must know more of the {artifact}: a {kind.__name__}")
+            what = f"stage {self.stage!r} must know of the {artifact} what a {kind.__name__} says"
+            hint = f"the stage that makes it must return one from its `plan`, which says {type(promise).__name__}"
+            raise RobustokError(what, hint=hint)
         return promise
 
     def load(self, artifact: str) -> Any:
@@ -96,16 +100,16 @@ class StageContext(kinds_stage.StageContext):
             yield None
         self.accelerator.wait_for_everyone()
 
-    def part(self, name: str) -> StageContext:
+    def part(self, name: str) -> RunContext:
         return attrs.evolve(self, fingerprint=f"{self.fingerprint}-{name}")
 
+    def location(self, *keys: str, table: str | None = None) -> str:
+        index = [stage.name for stage in self.recipe.stages].index(self.stage)
+        return self.recipe.source.place((*(("stage", index) if table is None else (table,)), *keys))
+
     def located(self, error: RobustokError, *keys: str, table: str | None = None) -> RobustokError:
-        if table is None:
-            index = [stage.name for stage in self.recipe.stages].index(self.stage)
-            named, path = ("stage", self.stage, *keys), ("stage", index, *keys)
-        else:
-            named = path = (table, *keys)
-        return RobustokError(f"{'.'.join(named)}: {error.what}", where=self.recipe.source.place(path), hint=error.hint)
+        named = ".".join([*(("stage", self.stage) if table is None else (table,)), *keys])
+        return RobustokError(f"{named}: {error.what}", where=self.location(*keys, table=table), hint=error.hint)
 
     def say(self, text: str) -> None:
         if self.console is not None:

@@ -38,9 +38,9 @@ def writing(target: Path) -> Iterator[None]:
         raise RunError(f"cannot write: {reason}", where=str(target), hint=hint.get(error.errno or 0)) from error
 
 
-def aside(target: Path) -> Path:
-    """Where something is written before it takes its name."""
-    return target.with_name(f"{_ASIDE}{target.name}")
+def aside(target: Path, writer: str = "") -> Path:
+    """Where something is written before it takes the name `target`: beside it, under a name of its writer's own."""
+    return target.with_name(f"{_ASIDE}{target.name}{writer and '.'}{writer}")
 
 
 @contextmanager
@@ -68,21 +68,33 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _new_file(target: Path) -> Iterator[Path]:
-    """A file to write; it takes the name `target` only when the block is done without an error."""
-    unfinished = aside(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield unfinished
-        _flush(unfinished)
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def new_file(target: Path, *, writer: str = "") -> Iterator[Path]:
+    """A file to write; it takes the name `target` only when the block is done without an error.
+
+    A file that already stands there is replaced, and stays whole until then. The folder is made where it is missing.
+
+    Args:
+        target: the file's name in the end.
+        writer: tells apart those that may write the same target at the same time, such as a process's number: each
+            fills a file of its own, and the last to finish leaves the target.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    unfinished = aside(target, writer)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            _flush(unfinished)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
     """Writes a text file in one piece."""
-    with writing(target), _new_file(target) as unfinished:
+    with new_file(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
@@ -103,12 +115,15 @@ def read_json(file: Path) -> Any:
         raise RunError(f"cannot be read: {error}", where=str(file)) from error
 
 
-def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors as safetensors in one piece; two names of one tensor are written twice."""
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], *, writer: str = "") -> None:
+    """Writes tensors as safetensors in one piece; two names of one tensor are written twice.
+
+    `writer` is as for `new_file`.
+    """
     held = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    with writing(file), _new_file(file) as unfinished:
+    with new_file(file, writer=writer) as unfinished:
         save_file(held, unfinished)
 
 

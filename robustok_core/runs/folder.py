@@ -3,29 +3,23 @@
 runs/NAME/
 recipe.toml      resolved, every default written out
 run.json         each stage's state, time, and what it was made with; the fingerprints of the recipe's stages
-results.json     "stage/metric": value, of the current recipe
+results.json     "stage/metric": what results.py writes, of the current recipe
 metrics.jsonl    a line for each logged step
 artifacts/NAME-FINGERPRINT/     checkpoints/STAGE-FINGERPRINT/     history/
 """
 
 from __future__ import annotations
 
-from typing import Any
-from filelock import FileLock
-from collections.abc import Mapping
-from pathlib import Path
-from robustok_core.errors import RobustokError
-from collections.abc import Sequence
-from filelock import Timeout
-from robustok_core.runs.files import aside
 import itertools
-import json
 import os
-from robustok_core.runs.files import read_json
-from robustok_core.runs.files import write_json
-from robustok_core.runs.files import write_text
-from robustok_core.runs.files import writing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from filelock import FileLock, Timeout
+
+from robustok_core.errors import RobustokError
+from robustok_core.runs.files import aside, read_json, write_json, write_text, writing
 
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
 

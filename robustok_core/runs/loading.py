@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-from robustok_core.recipe.recipe import LoadConfig
-from collections.abc import Mapping
 from pathlib import Path
-from robustok_core.recipe.registry import Registry
+
 from robustok_core.errors import RobustokError
-from robustok_core.runs.folder import find_artifact
-from robustok_core.runs.files import new_folder
+from robustok_core.kinds.component import Builder
+from robustok_core.recipe.recipe import LoadConfig, ResolvedRecipe
 from robustok_core.runs.components import save_component
+from robustok_core.runs.files import new_folder
+from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
+from robustok_core.runs.folder import RunFolder, find_artifact
+from robustok_core.runs.promises import Imported, Loaded
 
 
 def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
@@ -32,10 +33,49 @@ def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
         raise RobustokError(f"[load] {name}: {error.where}: {error.what}", where=place, hint=error.hint) from error
 
 
-def import_component(registry: Registry, load: LoadConfig, kind: str, folder: Path) -> Mapping[str, Any]:
-    """Reads a published checkpoint and writes it as an artifact; returns the importer's report."""
+def locate_loaded(name: str, load: LoadConfig, run: RunFolder) -> tuple[Path, str]:
+    """The folder of an artifact that [load] gives, and its fingerprint; that of a checkpoint is inside the run's.
+
+    Raises:
+        RobustokError: there is no such artifact.
+    """
+    path = Path(load.path)
+    if load.importer is None:
+        folder = find_artifact(path, name)
+        return folder, content_fingerprint(folder)
+    fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
+    return run.artifact(name, fingerprint), fingerprint
+
+
+def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFolder, registry: Builder) -> Loaded:
+    """An entry of [load], of which the stages' checks can read what it is. A published checkpoint is read into memory.
+
+    Raises:
+        RobustokError: there is no such artifact, it lies in this run's own folder, or the checkpoint cannot be read.
+    """
+    place, own = recipe.source.place(("load", name)), run.path.resolve()
+    found = find_loaded(name, load, place).resolve()
+    if load.importer is None and own in (Path(load.path).resolve(), *found.parents):
+        what = f"[load] {name}: {load.path}: this is the folder of this very run, which would load what it makes"
+        raise RobustokError(what, where=place, hint="give this run another name: --set run.name=NAME")
+    folder, _ = locate_loaded(name, load, run)
+    if folder.is_dir():
+        return Loaded(registry, folder)
+    return Loaded(registry, imported=read_published(registry, load))
+
+
+def read_published(registry: Builder, load: LoadConfig) -> Imported:
+    """Reads a published checkpoint with its importer.
+
+    Raises:
+        RobustokError: the file is not such a checkpoint.
+    """
     assert load.importer is not None
-    table, module, report = load.importer.build().load(Path(load.path), registry)
+    return Imported(*load.importer.build().load(Path(load.path), registry))
+
+
+def save_imported(imported: Imported, load: LoadConfig, kind: str, folder: Path) -> None:
+    """Writes what was read from a published checkpoint as an artifact."""
+    about = {"imported_from": Path(load.path).name, "report": dict(imported.report)}
     with new_folder(folder) as aside:
-        save_component(aside, kind, table, module, imported_from=Path(load.path).name, report=dict(report))
-    return report
+        save_component(aside, kind, imported.table, imported.component, **about)

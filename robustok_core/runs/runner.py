@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-from rich.console import Console
-from robustok_core.errors import Interrupted
-from robustok_core.recipe.recipe import LoadConfig
-from collections.abc import Mapping
-from robustok_core.recipe.recipe import NamedStage
-from pathlib import Path
-from robustok_core.errors import ProblemsError
-from robustok_core.runs.folder import RUN_FILE
-from robustok_core.recipe.recipe import Recipe
-from robustok_core.recipe.registry import Registry
-from robustok_core.recipe.recipe import ResolvedRecipe
-from robustok_core.errors import RobustokError
-from robustok_core.runs.folder import RunFolder
-from robustok_core.values.spec import Spec
-from robustok_core.runs.context import StageContext
-import attrs
-from robustok_core.runs.accelerator import auto_precision
-from functools import cached_property
-from robustok_core.runs.fingerprints import content_fingerprint
-from robustok_core.runs.folder import find_artifact
-from robustok_core.runs.loading import find_loaded
-from robustok_core.runs.fingerprints import fingerprint_of
-from robustok_core.runs.loading import import_component
 import json
-from robustok_core.recipe.registry import load_registry
-from robustok_core.runs.accelerator import make_accelerator
-from robustok_core.runs.folder import next_free
-from robustok_core.runs.provenance import now
-from robustok_core.runs.provenance import peak_memory
-from robustok_core.runs.files import read_json
-from robustok_core.runs.precision import settled
-from robustok_core.runs.provenance import surroundings
 import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+from rich.console import Console
+
+from robustok_core.errors import Interrupted, ProblemsError, RobustokError
+from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.stage import StageContext
+from robustok_core.recipe.recipe import LoadConfig, NamedStage, Recipe, ResolvedRecipe
+from robustok_core.recipe.registry import Registry, load_registry
+from robustok_core.runs.accelerator import auto_precision, make_accelerator
+from robustok_core.runs.context import RunContext
+from robustok_core.runs.files import read_json
+from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.runs.folder import RUN_FILE, RunFolder, next_free
+from robustok_core.runs.loading import locate_loaded, open_loaded, save_imported
+from robustok_core.runs.plan import Plan, make_plan, raise_all
+from robustok_core.runs.precision import settled
+from robustok_core.runs.promises import Loaded
+from robustok_core.runs.provenance import now, peak_memory, surroundings
+from robustok_core.runs.results import RESULTS_FILE, results_of, tables_of
+from robustok_core.values.result import Result
+from robustok_core.values.spec import Spec
 
 
 def run(
@@ -45,7 +39,7 @@ def run(
     out: str | Path | None = None,
     fresh: bool = False,
     console: Console | None = None,
-) -> dict[str, float]:
+) -> dict[str, Result]:
     """Runs a recipe to its end, skipping what was done and going on with what was interrupted.
 
     Args:
@@ -66,12 +60,15 @@ def run(
     return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console).go()
 
 
-def check(recipe: Recipe | ResolvedRecipe, *, registry: Registry | None = None) -> ResolvedRecipe:
-    """Checks a recipe as `run` would, data and fitting parts included, without running it."""
+def check(recipe: Recipe | ResolvedRecipe, *, registry: Registry | None = None) -> Plan:
+    """Checks a recipe as `run` would, data and fitting parts included, without running it; returns what it will do.
+
+    Raises:
+        RobustokError: as `run`.
+    """
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
-    _Run(resolved, registry, Path(resolved.run.out), False, None).check()
-    return resolved
+    return _Run(resolved, registry, Path(resolved.run.out), False, None).plan()
 
 
 class _Run:
@@ -90,6 +87,7 @@ class _Run:
         self.console = console if self.accelerator.is_main_process else None
         self.built: dict[str, Any] = {}
         self.artifacts: dict[str, tuple[Path, str]] = {}
+        self.loaded: dict[str, Loaded] = {}
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
@@ -99,10 +97,17 @@ class _Run:
     def main(self) -> bool:
         return self.accelerator.is_main_process
 
-    def context(self, stage: NamedStage, fingerprint: str = "") -> StageContext:
+    def context(
+        self,
+        stage: NamedStage,
+        fingerprint: str = "",
+        *,
+        recipe: ResolvedRecipe | None = None,
+        promises: Mapping[str, Promise] | None = None,
+    ) -> RunContext:
         needs = stage.spec.factory.needs
-        return StageContext(
-            recipe=self.recipe,
+        return RunContext(
+            recipe=recipe or self.recipe,
             registry=self.registry,
             accelerator=self.accelerator,
             stage=stage.name,
@@ -110,39 +115,35 @@ class _Run:
             folder=self.folder,
             inputs={name: self.artifacts[name][0] for name in needs if name in self.artifacts},
             console=self.console,
+            promises=promises or {},
             built=self.built,
         )
 
-    def check(self) -> None:
+    def plan(self) -> Plan:
         """Asks every stage whether its parts fit, before the first one runs."""
         problems: list[RobustokError] = []
         for name, load in self.recipe.load.items():
             try:
-                self._check_loaded(name, load)
+                self.loaded[name] = open_loaded(name, load, self.recipe, self.folder, self.registry)
             except RobustokError as error:
                 problems.append(error)
-        for stage in self.recipe.stages:
-            try:
-                stage.spec.build().check(self.context(stage))
-            except ProblemsError as error:
-                problems.extend(error.problems)
-            except RobustokError as error:
-                problems.append(error)
-        unique = list({str(problem): problem for problem in problems}.values())
-        if len(unique) == 1:
-            raise unique[0]
-        if unique:
-            raise ProblemsError(unique)
+        try:
+            plan = make_plan(self.recipe, self.loaded, self._context_of)
+        except ProblemsError as error:
+            raise_all([*problems, *error.problems])
+            raise
+        except RobustokError as error:
+            raise_all([*problems, error])
+            raise
+        raise_all(problems)
+        self.recipe = plan.recipe
+        return plan
 
-    def _check_loaded(self, name: str, load: LoadConfig) -> None:
-        place, own = self.recipe.source.place(("load", name)), self.folder.path.resolve()
-        found = find_loaded(name, load, place).resolve()
-        if load.importer is None and own in (Path(load.path).resolve(), *found.parents):
-            what = f"[load] {name}: {load.path}: this is the folder of this very run, which would load what it makes"
-            raise RobustokError(what, where=place, hint="give this run another name: --set run.name=NAME")
+    def _context_of(self, recipe: ResolvedRecipe, stage: NamedStage, promises: Mapping[str, Promise]) -> StageContext:
+        return self.context(stage, recipe=recipe, promises=promises)
 
-    def go(self) -> dict[str, float]:
-        self.check()
+    def go(self) -> dict[str, Result]:
+        self.plan()
         try:
             self._open()
             return self._go()
@@ -160,7 +161,7 @@ class _Run:
             self.folder.record = read_json(self.folder.path / RUN_FILE)
         self.accelerator.wait_for_everyone()
 
-    def _go(self) -> dict[str, float]:
+    def _go(self) -> dict[str, Result]:
         table = self.recipe.table()
         if self.recipe.run.trackers:  # they write into the folder, which must be ours by now
             run = self.recipe.run
@@ -174,12 +175,12 @@ class _Run:
             makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
             self.folder.make_current(self.recipe.toml(), planned, makes, inputs)
             self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
-        results: dict[str, float] = {}
+        results: dict[str, Result] = {}
         for stage in self.recipe.stages:
             found = self._stage(stage, planned[stage.name])
-            results |= {f"{stage.name}/{name}": value for name, value in found.items()}
+            results |= {f"{stage.name}/{name}": result for name, result in found.items()}
         if self.main:
-            self.folder.write_current("results.json", _json(results))
+            self.folder.write_current(RESULTS_FILE, json.dumps(tables_of(results), indent=2) + "\n")
             self.registry.hook.robustok_run_finished(folder=self.folder.path, results=results)
         self.accelerator.end_training()
         return results
@@ -193,16 +194,12 @@ class _Run:
 
     def _load(self, name: str, load: LoadConfig) -> str:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
-        path = Path(load.path)
-        if load.importer is None:
-            folder = find_artifact(path, name)
-            fingerprint = content_fingerprint(folder)
-        else:
-            fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
-            folder = self.folder.artifact(name, fingerprint)
-            if self.main and not folder.exists():
-                import_component(self.registry, load, name, folder)
-            self.accelerator.wait_for_everyone()
+        folder, fingerprint = locate_loaded(name, load, self.folder)
+        if self.main and not folder.exists():
+            imported = self.loaded[name].imported
+            assert imported is not None
+            save_imported(imported, load, name, folder)
+        self.accelerator.wait_for_everyone()
         self.artifacts[name] = (folder, fingerprint)
         return str(folder.resolve())
 
@@ -234,7 +231,7 @@ class _Run:
         dataset = self.context(self.recipe.stages[0]).dataset()
         return [dataset.train.fingerprint, dataset.validation.fingerprint]
 
-    def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, float]:
+    def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, Result]:
         entry = self.folder.stage(stage.name, fingerprint)
         context = self.context(stage, fingerprint)
         made = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
@@ -243,9 +240,9 @@ class _Run:
         else:
             self._run_stage(stage, context, entry)
         self.artifacts |= {name: (path, fingerprint) for name, path in made.items()}
-        return entry["results"]
+        return results_of(entry["results"])
 
-    def _run_stage(self, stage: NamedStage, context: StageContext, entry: dict[str, Any]) -> None:
+    def _run_stage(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
         began, before = time.monotonic(), entry["seconds"]
         entry |= {"state": "running", "started": now()}
         if self.main and (made_with := self.surroundings) not in entry.setdefault("made_with", []):
@@ -254,7 +251,9 @@ class _Run:
         if self.main:
             self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
         try:
-            entry["results"] = dict(stage.spec.build().run(context))
+            found = stage.spec.build().run(context)
+            results = {name: Result.of(value) for name, value in found.items()}
+            entry["results"] = tables_of(results)
             entry["state"] = "done"
         except KeyboardInterrupt as error:
             entry["state"] = "interrupted"
@@ -271,11 +270,9 @@ class _Run:
             self._save()
         self.accelerator.wait_for_everyone()
         if self.main:
-            self.registry.hook.robustok_stage_finished(
-                folder=self.folder.path, stage=stage.name, results=entry["results"]
-            )
+            self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=results)
 
-    def _go_on(self, context: StageContext) -> str:
+    def _go_on(self, context: RunContext) -> str:
         kept = any(context.checkpoints.glob("[!.]*"))  # a checkpoint, or parts of what the stage makes
         saved = "goes on from the last checkpoint" if kept else "begins this stage again"
         name = self.folder.path.name
@@ -291,7 +288,3 @@ def shaping(spec: Spec) -> dict[str, Any]:
     """A component's table without the options that change no result (`metadata={"result": False}`)."""
     neutral = {a.name for a in attrs.fields(type(spec.config)) if not a.metadata.get("result", True)}
     return {name: value for name, value in spec.table().items() if name not in neutral}
-
-
-def _json(results: Mapping[str, float]) -> str:
-    return json.dumps(results, indent=2) + "\n"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
 from collections.abc import Mapping
 from pathlib import Path
-import json
-from robustok_core.runs.files import write_text
-from robustok_core.runs.files import writing
+from typing import Any
+
+from robustok_core.runs.files import write_text, writing
 
 
 def append_line(file: Path, values: Mapping[str, Any]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
 from robustok_core.errors import RunError
-from torch import Tensor
-from torch import nn
 
 
 def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: Callable[[str], str] = str) -> str:

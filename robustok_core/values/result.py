@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
+
+_COUNT = validators.optional([validators.instance_of(int), validators.ge(0)])
+
+
+def _fits_json(_: object, __: object, details: Mapping[str, Any]) -> None:
+    json.dumps(dict(details))  # raises TypeError where it does not: here and not when the run is written
 
 
 @frozen
@@ -15,17 +22,20 @@ class Result:
     Attributes:
         value: the number.
         higher_is_better: True or False; None where neither is better (a count, a cost).
-        num_images: how many images it was measured with; None where it depends on none.
-        num_reference: how many real images these were compared with; None where there is no such set, 0 where only
-            its statistics are known.
+        num_images: how many images the number depends on: measured with more, the same thing comes to another number.
+            None where their number does not matter.
+        num_reference: how many real images these were compared with; None where there is no such set or its size does
+            not matter, 0 where only its statistics are known.
         details: more about it, as JSON can hold it: {"std": 0.3}, {"cells": {"alpha0.5_delta6": 41.2}}.
     """
 
     value: float = field(converter=float)
-    higher_is_better: bool | None = field(default=None, kw_only=True)
-    num_images: int | None = field(default=None, kw_only=True)
-    num_reference: int | None = field(default=None, kw_only=True)
-    details: Mapping[str, Any] = field(factory=dict, kw_only=True)
+    higher_is_better: bool | None = field(
+        default=None, kw_only=True, validator=validators.optional(validators.instance_of(bool))
+    )
+    num_images: int | None = field(default=None, kw_only=True, validator=_COUNT)
+    num_reference: int | None = field(default=None, kw_only=True, validator=_COUNT)
+    details: Mapping[str, Any] = field(factory=dict, kw_only=True, validator=_fits_json)
 
     @classmethod
     def of(cls, value: float | Result) -> Result:

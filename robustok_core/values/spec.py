@@ -53,6 +53,19 @@ def components(kind: str, *, doc: str, default: Mapping[str, Mapping[str, Any]] 
     return field(metadata={"doc": doc, "kind": kind, "table": default, "named": True})
 
 
+def sampler_options(*, doc: str) -> Any:
+    """A configuration field that holds options of a generator's sampler.
+
+    In a recipe it is a table. When the recipe is planned it becomes an instance of the generator's `Sampling`.
+    """
+    return field(factory=dict, metadata={"doc": doc, "sampler": True})
+
+
+def is_sampler_options(option: Any) -> bool:
+    """Whether `sampler_options` made this attrs field."""
+    return bool(option.metadata.get("sampler"))
+
+
 def plain(value: Any) -> Any:
     """A configuration as TOML can hold it; None is left out."""
     if isinstance(value, Spec):

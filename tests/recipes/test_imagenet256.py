@@ -184,12 +184,12 @@ def test_generators_are_judged_as_adm_does(name, registry):
 )
 def test_post_training_has_the_papers_sigma_pairs_and_epochs(registry, name, sigma, discriminator):
     recipe = Recipe.load(f"imagenet256/post_train_{name}").resolve(registry)
-    pairs, training = (stage.spec.config for stage in recipe.stages)
+    pairs, training, comparison = (stage.spec.config for stage in recipe.stages)
     assert (pairs.sigma, pairs.num_pairs, pairs.control) == ([sigma], 200_000, True)
     assert (training.epochs, training.batch_size, training.discriminator) == (40, 1024, discriminator)
     assert training.optimizer.weight_decay == 0.0
     assert recipe.tables["post_trainer"].config.pairs == "images"
-    assert recipe.tables["post_trainer"].config.guidance == training.compare.guidance
+    assert recipe.tables["post_trainer"].config.guidance == comparison.guidance
 
 
 def test_the_diffusion_model_of_maetok_has_its_published_size_training_and_guidance(registry):
@@ -221,15 +221,14 @@ def test_the_published_pair_of_maetok_is_loaded_as_its_recipe_says(registry):
 def test_pairs_of_maetok_are_made_by_the_sampler_that_draws_the_samples(registry):
     recipe = resolved("post_train_maetok", registry)
     factory = resolved("maetok_diffusion_xl", registry).tables["generator"].factory
-    training = recipe.stages[-1].spec.config
+    comparison = recipe.stages[-1].spec.config
     pairs, samples = (
-        factory.Sampling(**options)
-        for options in (recipe.tables["post_trainer"].config.sampling, training.compare.sampling)
+        factory.Sampling(**options) for options in (recipe.tables["post_trainer"].config.sampling, comparison.sampling)
     )
     assert (pairs.method, samples.method, samples.steps) == ("euler_maruyama", "euler_maruyama", 250)
     # A tenth of the way takes a tenth of the steps.
     assert pairs.steps == samples.steps // 10
-    assert "noise_pfd" in training.compare.tokenizer_metrics
+    assert "noise_pfd" in comparison.tokenizer_metrics
 
 
 @pytest.mark.parametrize(

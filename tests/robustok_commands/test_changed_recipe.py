@@ -96,7 +96,7 @@ def use(photos, tmp_path, generation_recipe) -> dict[str, Callable[[Path], Writt
         table["load"] = {"tokenizer": str(folder)}
         table["stage"] = [{"use": "evaluate_tokenizer", "limit": 20, "metrics": {"psnr": {"use": "psnr"}}}]
         results = run(Recipe.from_table(table), out=tmp_path / "loaded", fresh=True)
-        return {name: np.array(value) for name, value in results.items()}
+        return {name: np.array(result.value) for name, result in results.items()}
 
     return {"encode": encode, "decode": decode, "sample": sample, "export": export, "load": load}
 
@@ -247,15 +247,17 @@ def test_a_folder_whose_recipe_makes_a_tokenizer_twice_has_the_last_one_or_says_
     table = generation_recipe(train_generator={"epochs": 1}, sample={"num_samples": 10})
     table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
     compare = {"num_samples": 10, "limit": 20, "metrics": {}, "tokenizer_metrics": {}, "sampling": {"steps": 2}}
+    compare |= {"use": "compare_decoders", "keep": 0.5}
     table["stage"] += [
         {"use": "make_pairs", "sigma": [0.5], "num_pairs": 32},
-        {"use": "post_train", "epochs": 1, "batch_size": 16, "log_every": 1, "keep": 0.5, "compare": compare},
+        {"use": "post_train", "epochs": 1, "batch_size": 16, "log_every": 1},
+        compare,
     ]
     folder = go(table, tmp_path)
     done = find_artifact(folder, "tokenizer")
     assert "post_trained" in read_json(done / "component.json")
     changed = copy.deepcopy(table)
-    changed["stage"][-1]["optimizer"] = {"learning_rate": 1e-5}
+    changed["stage"][-2]["optimizer"] = {"learning_rate": 1e-5}
     go(changed, tmp_path, stop_at="post_train")
     with pytest.raises(RobustokError, match="this run has no finished tokenizer") as caught:
         find_artifact(folder, "tokenizer")

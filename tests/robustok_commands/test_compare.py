@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from robustok_core import Result
 from robustok_core.cli import main
+from robustok_core.runs.results import tables_of
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -29,11 +31,26 @@ def command(capsys: Any, monkeypatch: Any, tmp_path: Path) -> Command:
     return run
 
 
-def leave(folder: str, **results: float) -> None:
+def leave(folder: str, **results: float | Result) -> None:
     """A run's results, with "__" for the slash."""
     Path(folder).mkdir()
-    named = {name.replace("__", "/"): value for name, value in results.items()}
-    (Path(folder) / "results.json").write_text(json.dumps(named))
+    named = {name.replace("__", "/"): Result.of(value) for name, value in results.items()}
+    (Path(folder) / "results.json").write_text(json.dumps(tables_of(named)))
+
+
+def leave_file(name: str, **results: Result) -> None:
+    """What `robustok evaluate --out` writes."""
+    Path(name).write_text(json.dumps({"samples": "s", "reference": "r", "results": tables_of(results)}))
+
+
+def low(value: float, num_images: int | None = None, num_reference: int | None = None) -> Result:
+    """A result that is the better the lower it is."""
+    return Result(value, higher_is_better=False, num_images=num_images, num_reference=num_reference)
+
+
+def high(value: float, num_images: int | None = None, num_reference: int | None = None) -> Result:
+    """A result that is the better the higher it is."""
+    return Result(value, higher_is_better=True, num_images=num_images, num_reference=num_reference)
 
 
 def rows(said: str) -> dict[str, list[str]]:
@@ -42,8 +59,15 @@ def rows(said: str) -> dict[str, list[str]]:
 
 
 def test_better_values_have_a_star_in_the_direction_that_the_metric_says(command: Command) -> None:
-    leave("one", eval__gfid=3.25, eval__inception_score=200.0, eval__psnr=21.5, eval__precision_dino=0.7)
-    leave("two", eval__gfid=2.75, eval__inception_score=150.0, eval__psnr=21.5, eval__precision_dino=0.8)
+    for name, values in (("one", (3.25, 200.0, 21.5, 0.7)), ("two", (2.75, 150.0, 21.5, 0.8))):
+        gfid, score, psnr, precision = values
+        leave(
+            name,
+            eval__gfid=low(gfid),
+            eval__inception_score=high(score),
+            eval__psnr=high(psnr),
+            eval__precision_dino=high(precision),
+        )
     code, said, _ = command("one", "two")
     assert code == 0
     assert rows(said) == {
@@ -56,15 +80,15 @@ def test_better_values_have_a_star_in_the_direction_that_the_metric_says(command
 
 
 def test_numbers_that_nobody_judges_have_no_star(command: Command) -> None:
-    leave("one", train__seconds=10.0, eval__gfid_num_images=50.0, eval__kid_std=0.1)
-    leave("two", train__seconds=12.0, eval__gfid_num_images=50.0, eval__kid_std=0.2)
+    leave("one", train__seconds=10.0, eval__changed=50.0, eval__mine=Result(0.1, num_images=5))
+    leave("two", train__seconds=12.0, eval__changed=60.0, eval__mine=Result(0.2, num_images=5))
     assert "*" not in command("one", "two")[1]
 
 
 def test_three_runs_may_differ_in_what_they_measured_and_cells_of_a_mean_are_left_out(command: Command) -> None:
-    leave("one", eval__ssim=0.5, eval__pfid=3.0, eval__pfid__alpha1=4.0)
-    leave("two", eval__ssim=0.75)
-    leave("three", eval__gfd_efficientnet_lite0=7.0)
+    leave("one", eval__ssim=high(0.5), eval__pfid=Result(3.0, details={"cells": {"alpha1": 4.0}}))
+    leave("two", eval__ssim=high(0.75))
+    leave("three", eval__gfd_efficientnet_lite0=low(7.0))
     _, said, _ = command("one", "two", "three")
     assert rows(said) == {
         "result": ["one", "two", "three"],
@@ -75,14 +99,14 @@ def test_three_runs_may_differ_in_what_they_measured_and_cells_of_a_mean_are_lef
 
 
 def test_file_of_evaluate_is_compared_too(command: Command) -> None:
-    Path("one.json").write_text(json.dumps({"samples": "s", "reference": "r", "results": {"gfid": 2.0}}))
-    Path("two.json").write_text(json.dumps({"samples": "t", "reference": "r", "results": {"gfid": 1.0}}))
+    leave_file("one.json", gfid=low(2.0))
+    leave_file("two.json", gfid=low(1.0))
     assert rows(command("one.json", "two.json")[1])["gfid"] == ["2", "1*"]
 
 
 def test_file_of_evaluate_stands_in_the_row_of_the_stage_that_measured_the_same(command: Command) -> None:
-    leave("run", train__loss=1.0, judge__gfid=3.0, judge__gfid_num_images=50.0)
-    Path("file.json").write_text(json.dumps({"results": {"gfid": 2.0, "gfid_num_images": 50, "kid": 0.5}}))
+    leave("run", train__loss=1.0, judge__gfid=low(3.0, 50))
+    leave_file("file.json", gfid=low(2.0, 50), kid=low(0.5))
     for order in (["run", "file.json"], ["file.json", "run"]):
         found = rows(command(*order)[1])
         cells = {"run": "3", "file.json": "2*"}
@@ -92,16 +116,16 @@ def test_file_of_evaluate_stands_in_the_row_of_the_stage_that_measured_the_same(
 
 
 def test_distances_of_a_run_and_of_evaluate_from_unequal_numbers_are_refused(command: Command) -> None:
-    leave("run", judge__gfid=3.0, judge__gfid_num_images=50.0)
-    Path("file.json").write_text(json.dumps({"results": {"gfid": 2.0, "gfid_num_images": 60}}))
+    leave("run", judge__gfid=low(3.0, 50))
+    leave_file("file.json", gfid=low(2.0, 60))
     code, _, errors = command("run", "file.json")
     assert code == 2
     assert "judge/gfid was measured with 50 images and with 60" in errors
 
 
 def test_result_of_evaluate_that_two_stages_measured_keeps_a_row_of_its_own(command: Command) -> None:
-    leave("run", judge__gfid=3.0, again__gfid=4.0)
-    Path("file.json").write_text(json.dumps({"results": {"gfid": 2.0}}))
+    leave("run", judge__gfid=low(3.0), again__gfid=low(4.0))
+    leave_file("file.json", gfid=low(2.0))
     found = rows(command("run", "file.json")[1])
     assert (found["judge/gfid"], found["again/gfid"], found["gfid"]) == (["3", "-"], ["4", "-"], ["-", "2"])
 
@@ -109,7 +133,8 @@ def test_result_of_evaluate_that_two_stages_measured_keeps_a_row_of_its_own(comm
 def test_better_values_of_each_decoder_of_post_training_have_a_star(command: Command) -> None:
     names = ("before_gfd_dino", "before_rfd_dino", "sigma0.7_guided_gfd_dino", "sigma1_precision_dino", "kept_sigma")
     for folder, value in (("one", 1.0), ("two", 2.0)):
-        leave(folder, **{f"post__{name}": value for name in names})
+        judged = {name: high(value) if "precision" in name else low(value) for name in names[:4]}
+        leave(folder, **{f"post__{name}": judged.get(name, value) for name in names})
     found = rows(command("one", "two")[1])
     for name in names[:3]:
         assert found[f"post/{name}"] == ["1*", "2"], name
@@ -118,8 +143,8 @@ def test_better_values_of_each_decoder_of_post_training_have_a_star(command: Com
 
 
 def test_distances_of_unequal_numbers_are_refused_with_both_numbers(command: Command) -> None:
-    leave("one", eval__gfid=3.0, eval__gfid_num_images=50000.0)
-    leave("two", eval__gfid=4.0, eval__gfid_num_images=10000.0)
+    leave("one", eval__gfid=low(3.0, 50000))
+    leave("two", eval__gfid=low(4.0, 10000))
     code, said, errors = command("one", "two")
     assert code == 2
     assert said == ""
@@ -128,8 +153,8 @@ def test_distances_of_unequal_numbers_are_refused_with_both_numbers(command: Com
 
 
 def test_unequal_rows_are_left_out_on_request_and_named(command: Command) -> None:
-    leave("one", eval__gfid=3.0, eval__gfid_num_images=50000.0, eval__psnr=20.0)
-    leave("two", eval__gfid=4.0, eval__gfid_num_images=10000.0, eval__psnr=21.0)
+    leave("one", eval__gfid=low(3.0, 50000), eval__psnr=high(20.0))
+    leave("two", eval__gfid=low(4.0, 10000), eval__psnr=high(21.0))
     code, said, _ = command("one", "two", "--skip-unequal")
     assert code == 0
     table = said.partition("left out")[0]
@@ -159,10 +184,51 @@ def test_mistakes_are_one_message(command: Command, arguments: tuple[str, ...], 
 
 
 def test_unequal_numbers_of_real_images_are_refused_too(command: Command) -> None:
-    counts = {"eval__precision_dino_num_images": 50.0, "eval__precision_dino_num_reference_images": 100.0}
-    leave("one", eval__precision_dino=0.7, **counts)
-    leave("two", eval__precision_dino=0.8, **{**counts, "eval__precision_dino_num_reference_images": 200.0})
+    leave("one", eval__precision_dino=high(0.7, 50, 100))
+    leave("two", eval__precision_dino=high(0.8, 50, 200))
     code, _, said = command("one", "two")
     assert code == 2
     assert "eval/precision_dino was measured with 100 images and with 200" in said
     assert "eval/precision_dino " not in command("one", "two", "--skip-unequal")[1]
+
+
+def test_json_holds_all_that_is_known_of_each_result_of_each_run(command: Command) -> None:
+    cells = Result(3.5, higher_is_better=False, num_images=50, details={"cells": {"alpha1": 4.0}})
+    leave("one", eval__pfid=cells, eval__psnr=high(20.0))
+    leave("two", eval__pfid=low(3.0, 50), train__steps=7.0)
+    code, said, _ = command("one", "two", "--json")
+    assert code == 0
+    assert json.loads(said) == {
+        "eval/pfid": {"one": cells.table(), "two": {"value": 3.0, "higher_is_better": False, "num_images": 50}},
+        "eval/psnr": {"one": {"value": 20.0, "higher_is_better": True}},
+        "train/steps": {"two": {"value": 7.0}},
+    }
+
+
+def test_json_refuses_and_leaves_out_unequal_rows_as_the_table_does(command: Command) -> None:
+    leave("one", eval__gfid=low(3.0, 50), eval__psnr=high(20.0))
+    leave("two", eval__gfid=low(4.0, 60), eval__psnr=high(21.0))
+    assert command("one", "two", "--json")[0] == 2
+    code, said, errors = command("one", "two", "--json", "--skip-unequal")
+    assert code == 0
+    assert list(json.loads(said)) == ["eval/psnr"]
+    assert "left out, measured with unequal numbers of images: eval/gfid\n" in errors
+
+
+def test_a_run_of_an_earlier_version_stands_beside_one_of_this(command: Command) -> None:
+    """Its file does not say what is better, but the other one's does."""
+    Path("old").mkdir()
+    numbers = {"eval/pfid": 2.0, "eval/pfid_num_images": 50.0, "eval/pfid/alpha1": 4.0, "eval/kid_std": 0.5}
+    Path("old/results.json").write_text(json.dumps(numbers))
+    leave("new", eval__pfid=low(3.0, 50))
+    assert rows(command("old", "new")[1])["eval/pfid"] == ["2*", "3"]
+    leave("more", eval__pfid=low(3.0, 60))
+    code, _, errors = command("old", "more")
+    assert code == 2
+    assert "eval/pfid was measured with 50 images and with 60" in errors
+
+
+def test_runs_that_disagree_on_what_is_better_have_no_star(command: Command) -> None:
+    leave("one", eval__mine=low(3.0))
+    leave("two", eval__mine=high(4.0))
+    assert "*" not in command("one", "two")[1]

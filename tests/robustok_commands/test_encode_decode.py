@@ -17,7 +17,7 @@ from robustok_core.cli import main
 from robustok_core.runs.components import load_component
 from robustok_core.runs.folder import find_artifact
 from robustok_core.values.images import from_uint8, to_uint8
-from robustok_toolkit.generating import draw
+from robustok_toolkit.generating import decode_to_uint8
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -85,7 +85,7 @@ def test_decode_draws_what_encode_read_under_the_same_names(command, tokenizer, 
     code, said, _ = command("decode", "codes.npz", "--out", "drawn")
     assert (code, said) == (0, "5 images written to drawn\n")
     with np.load("codes.npz") as file:
-        expected = draw(tokenizer, Latents(codes=torch.from_numpy(file["codes"].astype(np.int64))))
+        expected = decode_to_uint8(tokenizer, Latents(codes=torch.from_numpy(file["codes"].astype(np.int64))))
     for number, picture in enumerate(expected.permute(0, 2, 3, 1).numpy()):
         drawn = np.asarray(Image.open(f"drawn/{'more/' if number > 2 else ''}{number}.png"))
         np.testing.assert_array_equal(drawn, picture)

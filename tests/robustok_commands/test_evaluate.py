@@ -14,6 +14,7 @@ from PIL import Image
 
 from robustok_core import ImageBatch, Registry
 from robustok_core.cli import main
+from robustok_core.runs.results import read_results
 from robustok_core.values.images import to_uint8
 from robustok_toolkit.image_files import write_samples
 
@@ -66,18 +67,25 @@ def test_results_are_printed_and_written_with_where_they_come_from(command: Comm
     written = json.loads(Path("found.json").read_text())
     assert (written["samples"], written["reference"]) == ("samples.npz", "real.npz")
     assert written["features"].startswith("fashion_classifier-")
-    results = written["results"]
-    assert results["gfd_fashion_classifier_num_images"] == 60
+    results = read_results(Path("found.json"))
+    distance = written["results"]["gfd_fashion_classifier"]
+    assert distance == {
+        "value": results["gfd_fashion_classifier"].value,
+        "higher_is_better": False,
+        "num_images": 60,
+        "num_reference": 50,
+    }
     assert {"gfd_fashion_classifier", "precision_fashion_classifier", "recall_fashion_classifier"} < set(results)
-    for name, value in results.items():
-        assert f"{value:.6g}" in next(line for line in said.splitlines() if line.split()[:1] == [name])
+    for name, result in results.items():
+        line = next(line for line in said.splitlines() if line.split()[:1] == [name])
+        assert line.split()[1:3] == [f"{result.value:.6g}", "60"]
 
 
 def test_distance_of_a_set_from_itself_is_nothing_beside_its_distance_from_another(command: Command) -> None:
     for reference in ("samples.npz", "real.npz"):
         command("samples.npz", reference, *SMALL, "--metric", "frechet", "--out", f"{reference}.json")
     own, other = (
-        json.loads(Path(f"{name}.npz.json").read_text())["results"]["gfd_fashion_classifier"]
+        json.loads(Path(f"{name}.npz.json").read_text())["results"]["gfd_fashion_classifier"]["value"]
         for name in ("samples", "real")
     )
     assert own < 1e-4 * other
@@ -105,7 +113,7 @@ def test_samples_sorted_by_class_are_noted_and_shuffling_changes_the_score(comma
     assert "sorted by class" in said
     command("sorted.npz", "real.npz", *SMALL, "--set", "inception_score.shuffle=true", *score, "shuffled.json")
     in_order, shuffled = (
-        json.loads(Path(name).read_text())["results"]["classifier_score_fashion_classifier"]
+        json.loads(Path(name).read_text())["results"]["classifier_score_fashion_classifier"]["value"]
         for name in ("in_order.json", "shuffled.json")
     )
     assert shuffled > 2 * in_order

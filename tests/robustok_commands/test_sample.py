@@ -16,7 +16,7 @@ from robustok_core.cli import main
 from robustok_core.runs.components import load_component
 from robustok_core.runs.folder import find_artifact
 from robustok_core.values.draws import derive_seed
-from robustok_toolkit.generating import draw
+from robustok_toolkit.generating import decode_to_uint8
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -54,7 +54,7 @@ def test_the_sample_file_holds_what_the_trained_generator_draws(sample, generate
             guidance=Guidance(),
             sampling=generator.Sampling(steps=3),
         )
-    expected = draw(tokenizer, latents).permute(0, 2, 3, 1).numpy()
+    expected = decode_to_uint8(tokenizer, latents).permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(pictures("made.npz"), expected)
     with np.load("made.npz") as file:
         assert file["arr_1"].tolist() == [*range(10), 0, 1]

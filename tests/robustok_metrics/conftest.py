@@ -20,6 +20,7 @@ from robustok_core import (
     ImageFeatures,
     Metric,
     Registry,
+    Result,
     Spec,
     Tokenizer,
 )
@@ -166,7 +167,7 @@ class Pass:
             for metric in metrics:
                 metric.update(step)
 
-    def measure_in_halves(self, metric: Metric) -> Mapping[str, float]:
+    def measure_in_halves(self, metric: Metric) -> Mapping[str, Result]:
         """As two processes would: each its own images, then the states added."""
         states = []
         for rows in torch.arange(len(self.images)).split([len(self.images) // 3, 2 * len(self.images) // 3]):
@@ -176,11 +177,22 @@ class Pass:
         metric.load_state({name: states[0][name] + states[1][name] for name in states[0]})
         return metric.compute()
 
-    def measure(self, *metrics: Metric, batch_size: int = 20, **start: Any) -> Mapping[str, float]:
+    def measure(self, *metrics: Metric, batch_size: int = 20, **start: Any) -> Mapping[str, Result]:
         for metric in metrics:
             self.start(metric, **start)
         self.update(*metrics, batch_size=batch_size)
-        return {name: value for metric in metrics for name, value in metric.compute().items()}
+        return {name: result for metric in metrics for name, result in metric.compute().items()}
+
+    @staticmethod
+    def numbers(results: Mapping[str, Result]) -> dict[str, float]:
+        """All numbers, those of cells too, for comparisons that leave room for rounding."""
+        found = {name: result.value for name, result in results.items()}
+        found |= {f"{name}, images": result.num_images for name, result in results.items() if result.num_images}
+        return found | {
+            f"{name}/{cell}": distance
+            for name, result in results.items()
+            for cell, distance in result.details.get("cells", {}).items()
+        }
 
 
 @pytest.fixture

@@ -22,11 +22,12 @@ def test_result_is_the_distance_of_originals_and_8_bit_reconstructions(evaluatio
     network = colours().build()
     real.add(network(step.batch.images))
     drawn.add(network(step.images))
-    assert results["rfd_colours"] == pytest.approx(frechet_distance(real.moments(), drawn.moments()), rel=1e-5)
+    assert results["rfd_colours"].value == pytest.approx(frechet_distance(real.moments(), drawn.moments()), rel=1e-5)
 
 
-def test_number_of_images_stands_beside_the_distance(evaluation: Any, colours: Colours) -> None:
-    assert evaluation.measure(Frechet(FrechetConfig(features=colours())))["rfd_colours_num_images"] == 60
+def test_result_holds_the_number_of_images_and_that_lower_is_better(evaluation: Any, colours: Colours) -> None:
+    result = evaluation.measure(Frechet(FrechetConfig(features=colours())))["rfd_colours"]
+    assert (result.num_images, result.higher_is_better) == (60, False)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_only_distances_in_the_published_inception_are_called_fid(
     evaluation: Any, colours: Colours, network: str, name: str
 ) -> None:
     results = evaluation.measure(Frechet(FrechetConfig(features=colours(network))))
-    assert set(results) == {name, f"{name}_num_images"}
+    assert set(results) == {name}
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 says it elsewhere")
@@ -72,7 +73,8 @@ def test_all_images_are_seen_in_float32_without_tf32(evaluation: Any, colours: C
 def test_summed_states_of_two_halves_give_the_whole(evaluation: Any, colours: Colours) -> None:
     metric = Frechet(FrechetConfig(features=colours()))
     whole = evaluation.measure(metric)
-    assert evaluation.measure_in_halves(metric) == pytest.approx(whole, rel=1e-9)
+    halves = evaluation.numbers(evaluation.measure_in_halves(metric))
+    assert halves == pytest.approx(evaluation.numbers(whole), rel=1e-9)
 
 
 def test_pass_that_lost_images_is_refused(evaluation: Any, colours: Colours) -> None:

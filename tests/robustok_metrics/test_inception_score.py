@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 
-from robustok_core import RobustokError, Spec
+from robustok_core import Result, RobustokError, Spec
 from robustok_metrics.inception_score import InceptionScore, InceptionScoreConfig
 
 Colours = Callable[..., Spec]
 
 
-def score(samples: Any, network: Spec, **options: Any) -> dict[str, float]:
+def score(samples: Any, network: Spec, **options: Any) -> dict[str, Result]:
     return dict(InceptionScore(InceptionScoreConfig(features=network, **options)).compute(samples, samples))
 
 
@@ -26,12 +26,14 @@ def sure_of(labels: Tensor, num_classes: int) -> Tensor:
 
 def test_sure_and_even_samples_score_the_number_of_classes(given: Any, colours: Colours) -> None:
     labels = torch.arange(200) % 20
-    assert score(given(sure_of(labels, 20)), colours())["classifier_score_colours"] == pytest.approx(20.0, rel=1e-9)
+    assert score(given(sure_of(labels, 20)), colours())["classifier_score_colours"].value == pytest.approx(
+        20.0, rel=1e-9
+    )
 
 
 def test_samples_that_all_look_alike_score_one(given: Any, colours: Colours) -> None:
     logits = torch.randn(7, generator=torch.Generator().manual_seed(0)).expand(50, 7)
-    assert score(given(logits), colours())["classifier_score_colours"] == pytest.approx(1.0, rel=1e-9)
+    assert score(given(logits), colours())["classifier_score_colours"].value == pytest.approx(1.0, rel=1e-9)
 
 
 def test_score_of_a_known_softmax_is_the_exponent_of_its_information(given: Any, colours: Colours) -> None:
@@ -39,7 +41,7 @@ def test_score_of_a_known_softmax_is_the_exponent_of_its_information(given: Any,
     p = 0.8
     logits = torch.tensor([[p, 1 - p], [1 - p, p]]).log().repeat(10, 1)
     entropy = -(p * math.log(p) + (1 - p) * math.log(1 - p))
-    assert score(given(logits), colours())["classifier_score_colours"] == pytest.approx(
+    assert score(given(logits), colours())["classifier_score_colours"].value == pytest.approx(
         math.exp(math.log(2) - entropy), rel=1e-6
     )
 
@@ -49,12 +51,12 @@ def test_samples_sorted_by_class_score_what_each_part_holds_in_file_order_and_al
 ) -> None:
     interleaved = torch.arange(2000) % 20
     in_order = {
-        name: score(given(sure_of(labels, 20)), colours())["classifier_score_colours"]
+        name: score(given(sure_of(labels, 20)), colours())["classifier_score_colours"].value
         for name, labels in (("interleaved", interleaved), ("sorted", interleaved.sort().values))
     }
     assert in_order == pytest.approx({"interleaved": 20.0, "sorted": 2.0}, rel=1e-6)  # 10 parts of 2 classes
     shuffled = score(given(sure_of(interleaved.sort().values, 20)), colours(), shuffle=True)
-    assert 19.0 < shuffled["classifier_score_colours"] < 20.0
+    assert 19.0 < shuffled["classifier_score_colours"].value < 20.0
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -63,9 +65,12 @@ def test_score_is_torch_fidelitys(given: Any, colours: Colours, shuffle: bool) -
     theirs = isc_features_to_metric(logits, splits=5, shuffle=shuffle)
     found = score(given(logits), colours(), splits=5, shuffle=shuffle)
     assert found == {
-        "classifier_score_colours": theirs[KEY_METRIC_ISC_MEAN],
-        "classifier_score_colours_std": theirs[KEY_METRIC_ISC_STD],
-        "classifier_score_colours_num_images": 103,
+        "classifier_score_colours": Result(
+            theirs[KEY_METRIC_ISC_MEAN],
+            higher_is_better=True,
+            num_images=103,
+            details={"std": theirs[KEY_METRIC_ISC_STD]},
+        )
     }
 
 

@@ -26,9 +26,9 @@ def test_distance_is_torch_fidelitys(given: Any, colours: Colours) -> None:
     drawn, real = cloud(1, 90, 0.5), cloud(2, 70)
     theirs = kid_features_to_metric(drawn, real, kid_subsets=5, kid_subset_size=30, verbose=False)
     found = kid(colours(), subsets=5, subset_size=30).compute(given(drawn), given(real))
-    assert found["kd_colours"] == pytest.approx(theirs[KEY_METRIC_KID_MEAN], rel=1e-5)
-    assert found["kd_colours_std"] == pytest.approx(theirs[KEY_METRIC_KID_STD], rel=1e-5)
-    assert found["kd_colours_num_images"] == 90
+    assert found["kd_colours"].value == pytest.approx(theirs[KEY_METRIC_KID_MEAN], rel=1e-5)
+    assert found["kd_colours"].details["std"] == pytest.approx(theirs[KEY_METRIC_KID_STD], rel=1e-5)
+    assert (found["kd_colours"].num_images, found["kd_colours"].higher_is_better) == (90, False)
 
 
 def test_distance_is_the_unbiased_discrepancy_of_the_cubic_kernel(given: Any, colours: Colours) -> None:
@@ -43,12 +43,12 @@ def test_distance_is_the_unbiased_discrepancy_of_the_cubic_kernel(given: Any, co
 
     expected = within(drawn) + within(real) - 2 * kernel(drawn, real).mean()
     found = kid(colours(), subsets=1, subset_size=40).compute(given(drawn), given(real))
-    assert found["kd_colours"] == pytest.approx(float(expected), rel=1e-5)
+    assert found["kd_colours"].value == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_only_distances_in_the_published_inception_are_called_kid(given: Any, colours: Colours) -> None:
     rows = given(cloud(1, 10))
-    assert set(kid(colours("inception"), subset_size=5).compute(rows, rows)) == {"kid", "kid_std", "kid_num_images"}
+    assert set(kid(colours("inception"), subset_size=5).compute(rows, rows)) == {"kid"}
 
 
 @pytest.mark.parametrize(("num_drawn", "num_real", "place"), [(9, 20, "drawn"), (20, 9, "real")])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustok_core import Latents, ProblemsError, Registry, RobustokError, Spec, Tokenizer
+from robustok_core import Latents, ProblemsError, Registry, Result, RobustokError, Spec, Tokenizer
 from robustok_metrics.frechet import Frechet, FrechetConfig
 from robustok_metrics.noise_pfd import LEVELS, NoiseCell, NoisePFD, NoisePFDConfig
 from robustok_metrics.perturbed_distance import ALPHAS
@@ -73,23 +73,24 @@ class Enlarged:
         return self.tokenizer.decode_vectors(latents.vectors / self.scale)
 
 
-def cells_of(results: Mapping[str, float]) -> dict[str, float]:
-    return {key.partition("/")[2]: value for key, value in results.items() if "/" in key}
+def cells_of(results: Mapping[str, Result], name: str = NAME) -> dict[str, float]:
+    return results[name].details["cells"]
 
 
 def test_the_result_is_the_mean_over_five_alphas_by_three_levels(noise_evaluation: Any, noise_pfd: Make) -> None:
     results = noise_evaluation.measure(noise_pfd())
     cells = cells_of(results)
     assert list(cells) == [f"alpha{alpha}_noise{level}" for alpha in ALPHAS for level in LEVELS]
-    assert results[NAME] == pytest.approx(sum(cells.values()) / 15, rel=1e-12)
-    assert (results[f"{NAME}_num_cells"], results[f"{NAME}_num_images"]) == (15, 60)
+    assert results[NAME].value == pytest.approx(sum(cells.values()) / 15, rel=1e-12)
+    assert (results[NAME].details["num_cells"], results[NAME].num_images) == (15, 60)
+    assert results[NAME].higher_is_better is False
 
 
 def test_without_noise_every_cell_is_the_rfd(
     noise_evaluation: Any, noise_pfd: Make, colours: Callable[..., Spec]
 ) -> None:
     results = noise_evaluation.measure(Frechet(FrechetConfig(features=colours())), noise_pfd(levels=(0.0,)))
-    assert set(cells_of(results).values()) == {results["rfd_colours"]}
+    assert set(cells_of(results, OWN).values()) == {results["rfd_colours"].value}
 
 
 def test_a_cell_noises_alpha_of_the_tokens_by_its_level_times_the_spread_of_the_image(
@@ -124,9 +125,9 @@ def test_every_cell_is_independent_of_the_batch_size_and_of_the_other_cells(
     noise_evaluation: Any, noise_pfd: Make
 ) -> None:
     small, large = (noise_evaluation.measure(noise_pfd(), batch_size=size) for size in (7, 60))
-    assert small == pytest.approx(large, rel=1e-3)
+    assert noise_evaluation.numbers(small) == pytest.approx(noise_evaluation.numbers(large), rel=1e-3)
     alone = noise_evaluation.measure(noise_pfd(alphas=(0.7,), levels=(0.5,)), batch_size=60)
-    assert alone[f"{OWN}/alpha0.7_noise0.5"] == large[f"{NAME}/alpha0.7_noise0.5"]
+    assert cells_of(alone, OWN)["alpha0.7_noise0.5"] == cells_of(large)["alpha0.7_noise0.5"]
 
 
 def test_cells_draw_independently(noise_evaluation: Any, noise_pfd: Make) -> None:
@@ -141,7 +142,8 @@ def test_cells_draw_independently(noise_evaluation: Any, noise_pfd: Make) -> Non
 def test_summed_states_of_two_halves_give_the_whole(noise_evaluation: Any, noise_pfd: Make) -> None:
     metric = noise_pfd(alphas=(0.5, 0.9), levels=(0.5,))
     whole = noise_evaluation.measure(metric)
-    assert noise_evaluation.measure_in_halves(metric) == pytest.approx(whole, rel=1e-9)
+    halves = noise_evaluation.numbers(noise_evaluation.measure_in_halves(metric))
+    assert halves == pytest.approx(noise_evaluation.numbers(whole), rel=1e-9)
 
 
 def test_real_images_are_seen_once(noise_evaluation: Any, noise_pfd: Make) -> None:
@@ -155,7 +157,8 @@ def test_another_noise_can_be_measured_with(noise_evaluation: Any, registry: Reg
     metric = NoisePFD(NoisePFDConfig(features=colours(), perturbation=spec, alphas=(1.0,), levels=(0.0, 1.0)))
     results = noise_evaluation.measure(metric)
     name = "noise_pfd_interpolate_colours"  # not the defined noise, so it must not look like it
-    assert results[f"{name}/alpha1_noise1"] != results[f"{name}/alpha1_noise0"]
+    cells = cells_of(results, name)
+    assert cells["alpha1_noise1"] != cells["alpha1_noise0"]
 
 
 def test_a_discrete_tokenizer_is_refused_as_pfid_refuses_a_continuous_one(evaluation: Any, noise_pfd: Make) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from attrs import evolve, field, frozen
 
-from robustok_core import LatentSpace, Perturbation, ProblemsError, Registry, RobustokError, Spec, Tokenizer
+from robustok_core import LatentSpace, Perturbation, ProblemsError, Registry, Result, RobustokError, Spec, Tokenizer
 from robustok_metrics.frechet import Frechet, FrechetConfig
 from robustok_metrics.pfid import ALPHAS, PFID, Cell, PFIDConfig, deltas_for
 
@@ -25,8 +25,8 @@ def pfid(registry: Registry, colours: Colours) -> Callable[..., PFID]:
     return make
 
 
-def cells_of(results: Mapping[str, float], name: str = "pfd_colours") -> dict[str, float]:
-    return {key.removeprefix(f"{name}/"): value for key, value in results.items() if "/" in key}
+def cells_of(results: Mapping[str, Result]) -> dict[str, float]:
+    return results["pfd_colours"].details["cells"]
 
 
 @pytest.mark.parametrize(
@@ -52,22 +52,22 @@ def test_deltas_are_the_papers_or_in_proportion_to_the_nearest_codebook(
 def test_grid_is_five_alphas_by_three_deltas(evaluation: Any, pfid: Callable[..., PFID]) -> None:
     results = evaluation.measure(pfid(deltas=(2, 3, 4)))
     assert list(cells_of(results)) == [f"alpha{alpha}_delta{delta}" for alpha in ALPHAS for delta in (2, 3, 4)]
-    assert results["pfd_colours_num_cells"] == 15
+    assert results["pfd_colours"].details["num_cells"] == 15
 
 
 def test_result_is_the_mean_over_the_cells(evaluation: Any, pfid: Callable[..., PFID]) -> None:
     results = evaluation.measure(pfid(deltas=(2, 8)))
     cells = cells_of(results)
-    assert results["pfd_colours"] == pytest.approx(sum(cells.values()) / 10, rel=1e-12)
-    assert results["pfd_colours_num_images"] == 60
+    assert results["pfd_colours"].value == pytest.approx(sum(cells.values()) / 10, rel=1e-12)
+    assert (results["pfd_colours"].num_images, results["pfd_colours"].higher_is_better) == (60, False)
 
 
 def test_with_the_own_code_as_only_neighbour_every_cell_is_the_rfd(
     evaluation: Any, pfid: Callable[..., PFID], colours: Colours
 ) -> None:
     results = evaluation.measure(Frechet(FrechetConfig(features=colours())), pfid(deltas=(1,)))
-    assert set(cells_of(results).values()) == {results["rfd_colours"]}
-    assert results["pfd_colours"] == pytest.approx(results["rfd_colours"], rel=1e-14)
+    assert set(cells_of(results).values()) == {results["rfd_colours"].value}
+    assert results["pfd_colours"].value == pytest.approx(results["rfd_colours"].value, rel=1e-14)
 
 
 def test_a_cell_replaces_alpha_of_the_tokens_of_every_image_by_one_of_the_delta_nearest(
@@ -96,7 +96,7 @@ def test_codes_drawn_follow_from_image_and_cell_not_from_the_batch(evaluation: A
 
 def test_every_cell_is_independent_of_the_batch_size(evaluation: Any, pfid: Callable[..., PFID]) -> None:
     small, large = (evaluation.measure(pfid(deltas=(2, 6)), batch_size=size) for size in (7, 60))
-    assert small == pytest.approx(large, rel=1e-3)
+    assert evaluation.numbers(small) == pytest.approx(evaluation.numbers(large), rel=1e-3)
 
 
 def test_cells_draw_independently(evaluation: Any, pfid: Callable[..., PFID]) -> None:
@@ -111,7 +111,8 @@ def test_cells_draw_independently(evaluation: Any, pfid: Callable[..., PFID]) ->
 def test_summed_states_of_two_halves_give_the_whole(evaluation: Any, pfid: Callable[..., PFID]) -> None:
     metric = pfid(alphas=(0.5, 0.9), deltas=(3,))
     whole = evaluation.measure(metric)
-    assert evaluation.measure_in_halves(metric) == pytest.approx(whole, rel=1e-9)
+    halves = evaluation.numbers(evaluation.measure_in_halves(metric))
+    assert halves == pytest.approx(evaluation.numbers(whole), rel=1e-9)
 
 
 def test_real_images_are_seen_once_by_all_metrics_and_not_at_all_with_a_cache(
@@ -127,9 +128,9 @@ def test_real_images_are_seen_once_by_all_metrics_and_not_at_all_with_a_cache(
 
 def test_results_say_where_scaled_deltas_come_from(evaluation: Any, pfid: Callable[..., PFID]) -> None:
     scaled = evaluation.measure(pfid())  # K = 32
-    assert scaled["pfd_colours_deltas_scaled_from"] == 1024
+    assert scaled["pfd_colours"].details["deltas_scaled_from"] == 1024
     assert list(cells_of(scaled)) == [f"alpha{alpha}_delta1" for alpha in ALPHAS]  # .3, .5 and .6 of a codeword
-    assert "pfd_colours_deltas_scaled_from" not in evaluation.measure(pfid(deltas=(1,)))
+    assert "deltas_scaled_from" not in evaluation.measure(pfid(deltas=(1,)))["pfd_colours"].details
 
 
 @pytest.mark.parametrize(
@@ -146,8 +147,7 @@ def test_only_the_papers_grid_in_the_published_inception_is_called_pfid(
     evaluation: Any, pfid: Callable[..., PFID], colours: Colours, network: str, options: dict[str, Any], name: str
 ) -> None:
     results = evaluation.measure(pfid(colours(network), **options))
-    assert name in results
-    assert all(key.startswith(name) for key in results)
+    assert set(results) == {name}
 
 
 def test_a_delta_beyond_the_codebook_is_refused_before_the_pass(evaluation: Any, pfid: Callable[..., PFID]) -> None:

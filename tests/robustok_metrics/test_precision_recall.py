@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 import robustok_metrics.precision_recall
-from robustok_core import RobustokError, Spec
+from robustok_core import Result, RobustokError, Spec
 from robustok_metrics.precision_recall import PrecisionRecall, PrecisionRecallConfig, precision_and_recall
 
 Colours = Callable[..., Spec]
@@ -113,12 +113,8 @@ def test_images_are_at_no_distance_from_themselves_whatever_the_rounding() -> No
 def test_results_carry_the_network_and_both_numbers(given: Any, colours: Colours) -> None:
     metric = PrecisionRecall(PrecisionRecallConfig(features=colours()))
     assert metric.compute(given(on_a_line(-4, -3, 19, 20)), given(REAL)) == {
-        "precision_colours": 0.5,
-        "recall_colours": 1.0,
-        "precision_colours_num_images": 4,
-        "precision_colours_num_reference_images": 5,
-        "recall_colours_num_images": 4,
-        "recall_colours_num_reference_images": 5,
+        "precision_colours": Result(0.5, higher_is_better=True, num_images=4, num_reference=5),
+        "recall_colours": Result(1.0, higher_is_better=True, num_images=4, num_reference=5),
     }
 
 

@@ -36,7 +36,7 @@ def measure(rank: int, world: int, caches: list[Path]) -> list[dict[str, float]]
         results: dict[str, float] = {"seen": metrics[0].features.seen}
         for metric in metrics:
             metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
-            results |= metric.compute()
+            results |= run.numbers(metric.compute())
         found.append(results)
         barrier()
     return found

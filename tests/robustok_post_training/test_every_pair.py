@@ -10,9 +10,9 @@ from robustok_core import Draws, LatentBatch, Latents, load_registry
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_stages.post_training.training_step import DecoderTask
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
 from robustok_toolkit.pair_files import PairBatch
 from robustok_training.optimizer import OptimizerConfig
 
@@ -138,7 +138,7 @@ def test_a_step_changes_the_decoder_and_nothing_in_front_of_it(tokenizer_name, g
     batch = PairBatch(images=images(), labels=LABELS, indices=torch.arange(4), latents=latents)
     optimizer = torch.optim.SGD([p for p in step.parameters() if p.requires_grad], lr=0.1)
     for _ in range(2):
-        loss, _ = step(batch, Draws.for_rows(6, 4), 0.0)
+        loss, _, _ = step(batch, Draws.for_rows(6, 4), 0.0, {})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.registry import load_registry
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
 
 REGISTRY = load_registry()
 TOKENIZERS = {

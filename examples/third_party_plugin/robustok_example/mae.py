@@ -14,7 +14,7 @@ class MAE(MeanOfImages):
 
     Config = MAEConfig
     name = "mae"
-    higher_is_better = {"mae": False}
+    higher_is_better = False
 
     def per_image(self, step):
         return 127.5 * (step.images - step.batch.images).abs().mean(dim=(1, 2, 3))  # [-1, 1] holds 255 levels

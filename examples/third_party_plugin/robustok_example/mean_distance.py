@@ -3,7 +3,7 @@
 from typing import Any
 
 from attrs import frozen
-from robustok_core import SampleMetric, component
+from robustok_core import Result, SampleMetric, component
 
 
 @frozen(kw_only=True)
@@ -15,11 +15,11 @@ class MeanDistance(SampleMetric):
     """Euclidean distance between the means of two sets."""
 
     Config = MeanDistanceConfig
-    higher_is_better = {"mean_distance": False}
 
     def __init__(self, config):
         self.config = config
 
     def compute(self, samples, reference):
         (ours, _), (theirs, _) = (images.moments(self.config.features) for images in (samples, reference))
-        return {"mean_distance": (ours - theirs).norm().item()}
+        distance = (ours - theirs).norm().item()
+        return {"mean_distance": Result(distance, higher_is_better=False, num_images=len(samples))}

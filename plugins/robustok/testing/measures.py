@@ -63,7 +63,7 @@ def metric_checks(subject: Subject, *, tokenizer: Mapping[str, Any] = TINY_TOKEN
     metric = subject.build()
     metric.check(net.space)
     whole = _measured(metric, context, [slice(0, num_images)])
-    _results_checks(subject, whole, metric.higher_is_better)
+    _results_checks(subject, whole)
     again = _measured(metric, context, [slice(0, num_images)])
     subject.require(_close(whole, again), "a second pass gives other results; `start` must clear the state")
     few = num_images // 4  # unequal parts: a mean of two means is then another number
@@ -105,26 +105,23 @@ def _pass(metric: Metric, context: EvaluationContext, parts: Sequence[slice]) ->
         metric.update(step)
 
 
-def _measured(metric: Metric, context: EvaluationContext, parts: Sequence[slice]) -> Mapping[str, Any]:
+def _measured(metric: Metric, context: EvaluationContext, parts: Sequence[slice]) -> Mapping[str, Result]:
     _pass(metric, context, parts)
     return metric.compute()
 
 
-def _results_checks(subject: Subject, results: Any, higher_is_better: Mapping[str, bool]) -> None:
+def _results_checks(subject: Subject, results: Any) -> None:
     is_table = isinstance(results, Mapping) and bool(results)
     subject.require(is_table, f"`compute` must return results by name, found {type(results).__name__}")
-    for name, value in results.items():
-        is_number = isinstance(value, (int, float, Result)) and not isinstance(value, bool)
-        subject.require(isinstance(name, str) and is_number, f"the result {name!r} must be a number or a Result")
-        subject.require(math.isfinite(Result.of(value).value), f"the result {name!r} is not finite")
-    known = all(isinstance(better, bool) for better in higher_is_better.values())
-    subject.require(known, "`higher_is_better` must say True or False of each result that it names")
+    for name, result in results.items():
+        is_result = isinstance(name, str) and isinstance(result, Result)
+        subject.require(is_result, f"the result {name!r} must be a Result, found {type(result).__name__}")
+        subject.require(math.isfinite(result.value), f"the result {name!r} is not finite")
 
 
-def _close(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+def _close(first: Mapping[str, Result], second: Mapping[str, Result]) -> bool:
     return first.keys() == second.keys() and all(
-        math.isclose(Result.of(value).value, Result.of(second[name]).value, rel_tol=1e-3, abs_tol=1e-4)
-        for name, value in first.items()
+        math.isclose(result.value, second[name].value, rel_tol=1e-3, abs_tol=1e-4) for name, result in first.items()
     )
 
 
@@ -157,5 +154,5 @@ def sample_metric_checks(subject: Subject, *, num_images: int = 64) -> None:
     samples = _RandomFeatures(name="samples", count=num_images, seed=0)
     reference = _RandomFeatures(name="reference", count=num_images, seed=1)
     results = metric.compute(samples, reference)
-    _results_checks(subject, results, metric.higher_is_better)
+    _results_checks(subject, results)
     subject.require(_close(results, metric.compute(samples, reference)), "the same images give other results each time")

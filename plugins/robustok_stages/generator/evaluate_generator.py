@@ -7,12 +7,19 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
-from robustok_core.kinds.stage import Stage
-from robustok_core.runs.context import StageContext
+from robustok_core.kinds.stage import Stage, StageContext
+from robustok_core.values.result import Result
 from robustok_core.values.spec import components
-from robustok_stages.generator.sample import known_samples
-from robustok_stages.generator.sample_evaluation import SampleEvaluation, check_metrics, check_reference, reference_size
+from robustok_stages.generator.sample_evaluation import (
+    SampleEvaluation,
+    check_metrics,
+    check_reference,
+    limit_field,
+    reference_field,
+    reference_size,
+)
 from robustok_toolkit.image_files import open_images
+from robustok_toolkit.sample_files import SamplesPromise
 
 
 @frozen(kw_only=True)
@@ -29,15 +36,8 @@ class EvaluateGeneratorConfig:
             "kid": {"use": "kid"},
         },
     )
-    reference: str = field(
-        default="validation",
-        metadata={"doc": '"validation" or "train" images of [data], or a path: ADM\'s .npz, a folder of pictures'},
-    )
-    limit: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "only so many images of the reference, class-balanced; all where left out"},
-    )
+    reference: str = reference_field()
+    limit: int | None = limit_field()
     batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     workers: int = field(
         default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
@@ -59,9 +59,10 @@ class EvaluateGenerator(Stage):
         config = self.config
         check_reference(context, config.reference, "reference")
         there = reference_size(context, config.reference, config.limit)
-        check_metrics(context, config.metrics, known_samples(context), there, "metrics")
+        samples = context.promise("samples", SamplesPromise)
+        check_metrics(context, config.metrics, samples.num_samples, there, "metrics")
 
-    def run(self, context: StageContext) -> Mapping[str, float]:
+    def run(self, context: StageContext) -> Mapping[str, Result]:
         """Every image is seen once by each network."""
         images = open_images(context.inputs["samples"] / "samples.npz")
         judge = SampleEvaluation(

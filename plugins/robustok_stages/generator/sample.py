@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 import torch
 from attrs import field, frozen, validators
@@ -17,33 +16,24 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.kinds.stage import Stage
+from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import COMPONENT_FILE, WEIGHTS_FILE
-from robustok_core.runs.context import StageContext
 from robustok_core.runs.files import read_json, write_json, writing
-from robustok_core.runs.fingerprints import content_fingerprint
+from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerprint
 from robustok_core.runs.precision import Precision
+from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
-from robustok_core.values.spec import plain
-from robustok_stages.fitting import (
-    check_generator,
-    check_sampling,
-    known_classes,
-    loaded_file,
-    located,
-    maker,
-    read_sampling,
-)
-from robustok_toolkit.generating import check_fits, class_numbers, draw, generate, labels_of
+from robustok_core.values.spec import plain, sampler_options
+from robustok_stages.checks import check_generator
+from robustok_toolkit.generating import check_fits, class_numbers, decode_to_uint8, generate, labels_of
 from robustok_toolkit.image_files import write_samples
 from robustok_toolkit.latent_arrays import array_name, to_array
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
 from robustok_toolkit.pictures import rows_by_class, save_png, save_rows
 from robustok_toolkit.resumable_shards import Shard, cut, make_missing, shard_file
-
-INDEX = "samples.json"
+from robustok_toolkit.sample_files import INDEX, SamplesPromise
 
 
 @frozen(kw_only=True)
@@ -57,7 +47,7 @@ class SampleConfig:
         metadata={"doc": "numbers or names of classes, which take turns; all where left out"},
     )
     guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: classifier-free guidance"})
-    sampling: dict[str, Any] = field(factory=dict, metadata={"doc": "table: options of the generator's sampler"})
+    sampling: Any = sampler_options(doc="table: options of the generator's sampler")
     precision: Precision = field(
         default="no", metadata={"doc": 'of the generator: "no" (float32), "bf16" or "auto"; the decoder has float32'}
     )
@@ -85,7 +75,6 @@ class _Work:
     tokenizer: Tokenizer
     class_names: Sequence[str]
     labels: Tensor
-    sampling: Any
     parts: Sequence[Shard]
 
 
@@ -104,12 +93,15 @@ class Sample(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The generator fits the tokenizer, options fit the sampler, classes are there: as far as they are known."""
-        check_generator(context)
-        check_sampling(context, self.config.guidance, self.config.sampling)
-        names = known_classes(context)
-        if names is not None:
-            self._classes(context, names, len(names))
+        """The tokenizer decodes what the generator samples, and the classes are there."""
+        generator = context.promise("generator", GeneratorPromise)
+        check_generator(generator, context.promise("tokenizer", TokenizerPromise))
+        self._classes(context, generator.class_names, len(generator.class_names))
+
+    def plan(self, context: StageContext) -> Mapping[str, Promise]:
+        """How many samples there will be."""
+        size = context.promise("tokenizer", TokenizerPromise).image_size
+        return {"samples": SamplesPromise(num_samples=self.config.num_samples, image_size=size)}
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Makes the parts that are missing and puts the whole together."""
@@ -141,7 +133,6 @@ class Sample(Stage):
             tokenizer=tokenizer,
             class_names=names,
             labels=labels_of(classes, torch.arange(count)),
-            sampling=read_sampling(context, type(generator), self.config.sampling, "sampling"),
             parts=cut("samples", count, self.config.part_size),
         )
 
@@ -149,7 +140,7 @@ class Sample(Stage):
         try:
             return class_numbers(self.config.classes, names, num_classes)
         except RobustokError as error:
-            raise located(context, error, "classes") from error
+            raise context.located(error, "classes") from error
 
     def _make(
         self, context: StageContext, work: _Work, mine: Sequence[Shard], done: Callable[[int], None]
@@ -161,14 +152,14 @@ class Sample(Stage):
                 work.labels[rows],
                 Draws(seed=derive_seed(context.seed, "samples"), indices=rows, total=self.config.num_samples),
                 guidance=self.config.guidance,
-                sampling=work.sampling,
+                sampling=self.config.sampling,
                 batch_size=self.config.batch_size,
                 precision=self.config.precision,
             )
             latents, pixels, where = [], [], f"stage {context.stage}"
             for some in drawn:
                 latents.append(to_array(some, work.tokenizer.space, maker="generator", where=where))
-                pictures = draw(work.tokenizer, some).cpu()
+                pictures = decode_to_uint8(work.tokenizer, some).cpu()
                 pixels.append(rearrange(pictures, "b c h w -> b h w c").contiguous().numpy())
                 done(len(pictures))
             yield {"latents": np.concatenate(latents), "pixels": np.concatenate(pixels)}
@@ -197,7 +188,7 @@ class Sample(Stage):
 
     def _about(self, context: StageContext, work: _Work) -> dict[str, Any]:
         return {
-            **plain(attrs.evolve(self.config, sampling=plain(work.sampling))),
+            **plain(self.config),
             "seed": context.seed,
             "generator": content_fingerprint(context.inputs["generator"] / WEIGHTS_FILE),
             "tokenizer": content_fingerprint(context.inputs["tokenizer"] / WEIGHTS_FILE),
@@ -205,14 +196,6 @@ class Sample(Stage):
             "class_names": list(work.class_names),
             "image_size": work.tokenizer.image_size,
         }
-
-
-def known_samples(context: StageContext) -> int | None:
-    """How many images the artifact "samples" of this stage holds, as far as it is known before anything runs."""
-    made = maker(context, "samples")
-    if made is None:
-        return loaded_file(context, "samples", INDEX).get("num_samples")
-    return made.spec.config.num_samples if isinstance(made.spec.config, SampleConfig) else None
 
 
 class Pictures(Sequence[NDArray[np.uint8]]):

@@ -5,19 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from attrs import field, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.sample_metric import ImageFeatures
-from robustok_core.runs.context import StageContext
+from robustok_core.kinds.stage import StageContext
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
-from robustok_stages.fitting import check_each, located
+from robustok_stages.checks import check_each
 from robustok_toolkit.image_features import ExtractedFeatures, Networks, SharedFeatures, open_features, singular_note
 from robustok_toolkit.image_files import array_names, open_images, reference_moments
 
-#: Metrics and sample metrics that compare means and covariances.
-FRECHET_DISTANCES = ("frechet", "pfid", "noise_pfd")
 DATA_SPLITS = ("validation", "train")
+
+
+def reference_field() -> Any:
+    """The option that says what samples are compared with."""
+    return field(
+        default="validation",
+        metadata={"doc": '"validation" or "train" images of [data], or a path: ADM\'s .npz, a folder of pictures'},
+    )
+
+
+def limit_field() -> Any:
+    """The option that says how many images of the reference count."""
+    return field(
+        default=None,
+        validator=validators.optional(validators.ge(2)),
+        metadata={"doc": "only so many images of the reference, class-balanced; all where left out"},
+    )
 
 
 def check_reference(context: StageContext, reference: str, *keys: str) -> None:
@@ -28,16 +47,16 @@ def check_reference(context: StageContext, reference: str, *keys: str) -> None:
     """
     if reference in DATA_SPLITS and context.spec("data") is None:
         what = f"the reference {reference!r} is images of [data], which this recipe does not have"
-        raise located(context, RobustokError(what), *keys)
+        raise context.located(RobustokError(what), *keys)
     if reference not in DATA_SPLITS and not Path(reference).expanduser().exists():
         what = f"{reference!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
-        raise located(context, RobustokError(what), *keys)
+        raise context.located(RobustokError(what), *keys)
     if reference not in DATA_SPLITS and (file := Path(reference).expanduser()).is_file():
         try:
             if reference_moments(file) is None:
                 open_images(file)
         except RobustokError as error:
-            raise located(context, RobustokError(str(error)), *keys) from error
+            raise context.located(RobustokError(str(error)), *keys) from error
 
 
 def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
@@ -64,9 +83,9 @@ def check_metrics(
 
 
 def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: Networks, count: int) -> None:
-    """Says before the work where `count` images are too few for the Fréchet distances among the metrics."""
-    distances = [spec for spec in metrics.values() if spec.name in FRECHET_DISTANCES]
-    for width in sorted({networks(spec.config.features).width for spec in distances}):
+    """Says before the work where `count` images are too few for the covariances that some of the metrics estimate."""
+    estimating = [spec for spec in metrics.values() if spec.factory.needs_full_rank]
+    for width in sorted({networks(spec.config.features).width for spec in estimating}):
         note = singular_note(count, width)
         if note is not None:
             context.say(f"{context.stage}: {note}")
@@ -128,13 +147,13 @@ class SampleEvaluation:
                 console=context.console,
             )
         except RobustokError as error:
-            raise located(context, RobustokError(str(error)), *keys) from error
+            raise context.located(RobustokError(str(error)), *keys) from error
 
     def note(self, count: int) -> None:
         """Says before the work where `count` samples are too few."""
         say_singular(self._context, self._metrics, self._networks, count)
 
-    def compare(self, images: Images, name: str) -> dict[str, float]:
+    def compare(self, images: Images, name: str) -> dict[str, Result]:
         """What all metrics find of samples."""
         samples = ExtractedFeatures(
             images,
@@ -145,7 +164,7 @@ class SampleEvaluation:
             workers=self._workers,
             console=self._context.console,
         )
-        results: dict[str, float] = {}
+        results: dict[str, Result] = {}
         for metric in self._built.values():
             results |= metric.compute(samples, self._reference)
         return results

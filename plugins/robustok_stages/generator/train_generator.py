@@ -8,18 +8,18 @@ from typing import Any
 from attrs import field, frozen
 
 from robustok_core.kinds.generator import Generator
-from robustok_core.kinds.stage import Stage
+from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.runs.components import save_component
-from robustok_core.runs.context import StageContext
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision
-from robustok_stages.fitting import check_latents, check_sampling, check_training, rows_of, sketch_generator
+from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
+from robustok_stages.checks import check_training
 from robustok_stages.generator.sample_evaluation import check_metrics, check_reference, reference_size
 from robustok_stages.generator.training_evaluation import MeasureConfig, TrainingEvaluation
 from robustok_stages.generator.training_step import GeneratorTask, validation_loss
-from robustok_toolkit.latent_files import LatentRows
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import Trainer, TrainingConfig
+from robustok_toolkit.latent_files import LatentRows, LatentsPromise, check_latents_of
+from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 
 @frozen(kw_only=True)
@@ -55,17 +55,29 @@ class TrainGenerator(Stage):
 
     def check(self, context: StageContext) -> None:
         """The generator fits the latent space, the batch the data and the processes, the sampler its options."""
-        check_latents(context)
-        sketch_generator(context)
-        rows = context.dataset().train if context.spec("data") is not None else rows_of(context, "latents")
-        if rows is not None:
-            check_training(context, self.config, self.config.optimizer, rows)
+        tokenizer, latents = context.promise("tokenizer", TokenizerPromise), context.promise("latents", LatentsPromise)
+        if latents.tokenizer is not None and tokenizer.fingerprint is not None:
+            check_latents_of(latents.folder, latents.tokenizer, tokenizer.fingerprint())
+        check_training(context, self.config, self.config.optimizer, latents.num_rows)
         measure = self.config.measure
         if measure is not None:
-            check_sampling(context, measure.guidance, measure.sampling, "measure")
             check_reference(context, measure.reference, "measure", "reference")
             there = reference_size(context, measure.reference, measure.limit)
             check_metrics(context, measure.metrics, measure.num_samples, there, "measure", "metrics")
+
+    def plan(self, context: StageContext) -> Mapping[str, Promise]:
+        """The generator's class, and what it samples."""
+        latents, spec = context.promise("latents", LatentsPromise), context.spec("generator")
+        assert spec is not None
+        sketch: Generator = context.sketch("generator", latents.space, len(latents.class_names))
+        promise = GeneratorPromise(
+            name=spec.name,
+            factory=spec.factory,
+            sketch=lambda: sketch,
+            space=latents.space,
+            class_names=latents.class_names,
+        )
+        return {"generator": promise}
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains, writes the artifact, returns what came out."""
@@ -84,15 +96,17 @@ class TrainGenerator(Stage):
         trainer = Trainer(context, task, rows, self.config, measure_every=every)
         trainer.run()
         kept: Any = trainer.kept().eval()
+        spec = context.spec("generator")
+        assert spec is not None
         with context.making("generator") as folder:
             if folder is not None:
                 save_component(
                     folder,
                     "generator",
-                    context.recipe.tables["generator"].table(),
+                    spec.table(),
                     kept,
                     fingerprint=context.fingerprint,
-                    run=context.recipe.run.name,
+                    run=context.run_name,
                     tokenizer=fingerprint,
                     class_names=list(rows.class_names),
                 )

@@ -10,17 +10,14 @@ from attrs import field, frozen, validators
 
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.stage import StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.context import StageContext
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
-from robustok_core.values.spec import components
-from robustok_stages.fitting import read_sampling
-from robustok_stages.generator.sample_evaluation import SampleEvaluation
+from robustok_core.values.spec import components, sampler_options
+from robustok_stages.generator.sample_evaluation import SampleEvaluation, limit_field, reference_field
 from robustok_stages.generator.training_step import validation_loss
-from robustok_toolkit.generating import ImagesInMemory, draw, generate, labels_of
-from robustok_toolkit.image_features import gather_shares
-from robustok_training.distributed import rank, world_size
+from robustok_toolkit.generating import ImagesInMemory, decode_and_gather, generate, labels_of, own_share
 
 
 @frozen(kw_only=True)
@@ -34,19 +31,12 @@ class MeasureConfig:
         default=1000, validator=validators.ge(2), metadata={"doc": "samples, of all classes in turn"}
     )
     guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: guidance of the samples"})
-    sampling: dict[str, Any] = field(factory=dict, metadata={"doc": "table: options of the generator's sampler"})
+    sampling: Any = sampler_options(doc="table: options of the generator's sampler")
     metrics: dict[str, Any] = components(
         "sample_metric", doc="what to measure, by name", default={"gfd": {"use": "frechet"}}
     )
-    reference: str = field(
-        default="validation",
-        metadata={"doc": '"validation" or "train" images of [data], or a path: ADM\'s .npz, a folder of pictures'},
-    )
-    limit: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "only so many images of the reference, class-balanced; all where left out"},
-    )
+    reference: str = reference_field()
+    limit: int | None = limit_field()
     batch_size: int = field(
         default=100, validator=validators.ge(1), metadata={"doc": "samples at once on each process"}
     )
@@ -79,13 +69,13 @@ class TrainingEvaluation:
     def __call__(self, generator: Generator) -> Mapping[str, float]:
         """The validation loss and what the sample metrics find."""
         loss = validation_loss(self._context, generator, self._held_out, self._batch_size)
-        return {"validation_loss": loss, **self._judge.compare(self._samples(generator), "samples")}
+        found = self._judge.compare(self._samples(generator), "samples")
+        return {"validation_loss": loss, **{name: result.value for name, result in found.items()}}
 
     def _samples(self, generator: Generator) -> ImagesInMemory:
-        """All samples, of which each process draws its share."""
+        """All samples, of which each process generates its share."""
         count, config = self._config.num_samples, self._config
-        shares = torch.arange(count).tensor_split(world_size())
-        own = shares[rank()]
+        own = own_share(count)
         labels = labels_of(range(generator.num_classes), torch.arange(count))
         precision: Literal["no", "bf16"] = "bf16" if self._context.accelerator.mixed_precision == "bf16" else "no"
         latents = generate(
@@ -93,11 +83,8 @@ class TrainingEvaluation:
             labels[own],
             Draws(seed=derive_seed(self._context.seed, "measure"), indices=own, total=count),
             guidance=config.guidance,
-            sampling=read_sampling(self._context, type(generator), config.sampling, "measure", "sampling"),
+            sampling=config.sampling,
             batch_size=config.batch_size,
             precision=precision,
         )
-        size = self._tokenizer.image_size
-        pixels = [draw(self._tokenizer, some).cpu() for some in latents]
-        held = torch.cat(pixels) if pixels else torch.empty(0, 3, size, size, dtype=torch.uint8)
-        return ImagesInMemory(gather_shares(held, [len(share) for share in shares]), labels)
+        return decode_and_gather(self._tokenizer, latents, labels)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.generator import Generator
-from robustok_core.runs.context import StageContext
+from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws, derive_seed
+from robustok_toolkit.eval_mode import evaluating
+from robustok_training import OptimizerConfig, Task, TrainedModule
 from robustok_training.distributed import all_sum, rank, world_size
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import Task, TrainedModule
 
 
 class GeneratorStep(nn.Module):
@@ -31,15 +32,17 @@ class GeneratorStep(nn.Module):
         self.generator = generator
         self._precision = precision
 
-    def forward(self, batch: LatentBatch, draws: Draws, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, batch: LatentBatch, draws: Draws, progress: float, earlier: Mapping[str, Any]
+    ) -> tuple[Tensor, dict[str, Tensor], None]:
         """The sum of the generator's losses, and each of them."""
         with autocast(self._precision, batch.labels.device):
             losses = self.generator.loss(batch.latents, batch.labels, draws=draws, progress=progress)
-        return torch.stack(list(losses.values())).sum(), {f"loss/{name}": value for name, value in losses.items()}
+        return torch.stack(list(losses.values())).sum(), {f"loss/{name}": value for name, value in losses.items()}, None
 
 
 class GeneratorTask(Task):
-    """A generator's training as the engine sees it.
+    """A generator's training as the trainer sees it.
 
     Args:
         generator: what is trained. optimizer: how.
@@ -54,29 +57,18 @@ class GeneratorTask(Task):
         judge: Callable[[Generator], Mapping[str, float]] | None = None,
         precision: Precision | None = None,
     ) -> None:
-        self.averaged = generator
-        self.modules = {"generator": generator}
         not_decayed = [f"generator.{name}" for name in generator.not_decayed]
         step = GeneratorStep(generator, precision)
-        self.trained_modules = [
-            TrainedModule(name="generator", module=step, optimizer=optimizer, not_decayed=not_decayed)
-        ]
+        turn = TrainedModule(name="generator", module=step, optimizer=optimizer, not_decayed=not_decayed)
+        super().__init__([turn], modules={"generator": generator}, averaged=generator)
         self._judge = judge
-
-    def after_step(self, draws: Draws) -> None:
-        """Nothing: a generator changes by its gradients alone."""
 
     def measure(self, kept: nn.Module) -> Mapping[str, float]:
         """What the judge finds."""
         if self._judge is None or not isinstance(kept, Generator):
             return {}
-        modes = {module: module.training for module in kept.modules()}
-        try:
-            with torch.no_grad():
-                return self._judge(kept.eval())
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with torch.no_grad(), evaluating(kept):
+            return self._judge(kept)
 
 
 @torch.no_grad()

@@ -15,15 +15,17 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
-from robustok_core.kinds.stage import Stage
+from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.context import StageContext
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
-from robustok_stages.fitting import check_size, check_tokenizer
+from robustok_core.runs.promises import TokenizerPromise
+from robustok_core.values.spec import Spec
+from robustok_stages.checks import check_image_size
 from robustok_stages.latents.crops_for_training import MIDDLE_OF_TEN, all_ten_crops, with_mirrored
 from robustok_toolkit.latent_arrays import VectorType, array_name, to_array
-from robustok_toolkit.latent_files import SplitShards, write_latents
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
+from robustok_toolkit.latent_files import LatentsPromise, SplitShards, write_latents
 from robustok_toolkit.resumable_shards import Shard, cut, make_missing, whole_batches
 from robustok_training.batches import batches_of
 
@@ -97,16 +99,20 @@ class Tokenize(Stage):
 
     def check(self, context: StageContext) -> None:
         """Sizes fit, and ten crops can be cut from this data set."""
-        if "tokenizer" not in context.recipe.load and context.spec("tokenizer") is not None:
-            check_tokenizer(context)
+        check_image_size(context, context.promise("tokenizer", TokenizerPromise))
         if self.config.views == "ten_crop":
             _config_of_size(context, context.dataset().image_size)
+
+    def plan(self, context: StageContext) -> Mapping[str, Promise]:
+        """The latents of the training images, in the tokenizer's space."""
+        tokenizer, dataset = context.promise("tokenizer", TokenizerPromise), context.dataset()
+        promise = LatentsPromise(space=tokenizer.space, class_names=dataset.class_names, num_rows=len(dataset.train))
+        return {"latents": promise}
 
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Makes what is missing and puts the whole together."""
         tokenizer: Tokenizer = context.load("tokenizer")
-        check_size(tokenizer, context)
         splits = [self._training_split(context), _as_they_are("validation", context.dataset().validation)]
         kept = [self._keep(context, tokenizer, split) for split in splits]
         dataset, options = context.dataset(), attrs.asdict(self.config)
@@ -191,12 +197,12 @@ def _config_of_size(context: StageContext, size: int) -> Any:
     Raises:
         RobustokError: it has no `image_size`.
     """
-    config = context.recipe.tables["data"].config
+    spec = _data(context)
+    config = spec.config
     if "image_size" not in {option.name for option in attrs.fields(type(config))}:
         raise RobustokError(
-            f'views = "ten_crop" cuts larger images, and the data set {context.recipe.tables["data"].name!r} '
-            "has no option image_size",
-            where=context.recipe.source.place(("data",)),
+            f'views = "ten_crop" cuts larger images, and the data set {spec.name!r} has no option image_size',
+            where=context.location(table="data"),
             hint='use views = "flip"',
         )
     return attrs.evolve(config, image_size=size)
@@ -204,4 +210,10 @@ def _config_of_size(context: StageContext, size: int) -> Any:
 
 def _enlarged(context: StageContext, size: int) -> Images:
     """The training images with another size."""
-    return context.recipe.tables["data"].factory(_config_of_size(context, size)).train
+    return _data(context).factory(_config_of_size(context, size)).train
+
+
+def _data(context: StageContext) -> Spec:
+    spec = context.spec("data")
+    assert spec is not None
+    return spec

@@ -16,28 +16,20 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.post_trainer import PostTrainer
-from robustok_core.kinds.stage import Stage
+from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import WEIGHTS_FILE
-from robustok_core.runs.context import StageContext
-from robustok_core.runs.fingerprints import content_fingerprint
+from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerprint
+from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.latents import Latents
-from robustok_stages.fitting import (
-    check_generator,
-    check_not_post_trained,
-    check_post_trainer,
-    check_size,
-    loaded_file,
-    loaded_folder,
-    located,
-)
+from robustok_stages.checks import check_generator, check_image_size, check_main_trained
 from robustok_toolkit.generating import check_fits
 from robustok_toolkit.latent_arrays import array_name, to_array
 from robustok_toolkit.latent_files import SplitShards, write_latents
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
-from robustok_toolkit.pair_files import ROWS, split_of
+from robustok_toolkit.pair_files import ROWS, PairsPromise, split_of
 from robustok_toolkit.resumable_shards import Shard, cut, make_missing, whole_batches, write_array
 from robustok_training.batches import batches_of, class_balanced_order
 
@@ -97,26 +89,35 @@ class MakePairs(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """So many images are there, and the generator fits the tokenizer and can do what [post_trainer] asks of it."""
-        check_not_post_trained(loaded_file(context, "tokenizer"), str(loaded_folder(context, "tokenizer")))
-        check_generator(context)
-        check_post_trainer(context)
+        """So many images are there, and the generator fits the tokenizer."""
+        tokenizer = context.promise("tokenizer", TokenizerPromise)
+        check_main_trained(tokenizer)
+        check_image_size(context, tokenizer)
+        check_generator(context.promise("generator", GeneratorPromise), tokenizer)
         images = context.dataset().train
         if self.config.num_pairs is not None and self.config.num_pairs > len(images):
             what = f"{self.config.num_pairs} pairs of {len(images)} training images: each gives one pair a sigma"
-            raise located(context, RobustokError(what, hint=f"at most {len(images)}"), "num_pairs")
+            raise context.located(RobustokError(what, hint=f"at most {len(images)}"), "num_pairs")
+
+    def plan(self, context: StageContext) -> Mapping[str, Promise]:
+        """How many pairs there will be of each sigma."""
+        spec = context.spec("post_trainer")
+        assert spec is not None
+        num_rows = self.config.num_pairs or len(context.dataset().train)
+        return {"pairs": PairsPromise(sigmas=self.config.sigmas, num_rows=num_rows, post_trainer=spec.table())}
 
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Makes the parts that are missing and puts the whole together."""
         tokenizer, generator = context.load("tokenizer"), context.load("generator")
-        check_size(tokenizer, context)
         check_fits(generator, context.inputs["generator"], tokenizer)
         images = context.dataset().train
         rows = class_balanced_order(images.labels)[: self.config.num_pairs].sort().values
         splits = []
         for sigma in self.config.sigmas:
             splits.append(_Maker(context, self.config, tokenizer, generator, images, rows, sigma).keep())
+        spec = context.spec("post_trainer")
+        assert spec is not None
         with context.making("pairs") as folder:
             if folder is not None:
                 write_latents(
@@ -130,8 +131,8 @@ class MakePairs(Stage):
                     data={"train": images.fingerprint},
                     options={
                         "sigma": self.config.sigmas,
-                        "seed": context.recipe.run.seed,
-                        "post_trainer": context.recipe.tables["post_trainer"].table(),
+                        "seed": context.run_seed,
+                        "post_trainer": spec.table(),
                         "tokenizer_weights": content_fingerprint(context.inputs["tokenizer"] / WEIGHTS_FILE),
                         "generator_weights": content_fingerprint(context.inputs["generator"] / WEIGHTS_FILE),
                     },
@@ -178,7 +179,7 @@ class _Maker:
         )
 
     def _make(self, mine: Sequence[Shard], done: Callable[[int], None]) -> Iterator[dict[str, NDArray[Any]]]:
-        post_trainer: PostTrainer = self.context.recipe.tables["post_trainer"].build()
+        post_trainer: PostTrainer = self.context.build("post_trainer")
         for part in mine:
             arrays: dict[str, list[NDArray[Any]]] = {"changed": [], array_name(self.tokenizer.space): []}
             rows = self.rows[part.first : part.stop]

@@ -1,65 +1,46 @@
 """Stage `post_train`: adapts the decoder to a generator's latents (paper section 4), beside a control.
 
-Each sigma of the pairs is an arm: the same tokenizer is trained on its pairs, with the same images in the
-same order and the same noise. Sigma = 1 is the control: fine-tuning on clean latents alone is known to help
-(Yang et al. 2025, l-DeTok), so only the difference from it belongs to what the generator made.
+The tokenizer is trained once for each sigma of the pairs, with the same images in the same order and the same noise.
+Sigma = 1 is the control: fine-tuning on clean latents alone is known to help (Yang et al. 2025, l-DeTok), so only the
+difference from it belongs to what the generator made.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import attrs
-import torch
-from attrs import field, frozen, validators
-from torch import nn
+from attrs import field, frozen
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.loss import Loss
 from robustok_core.kinds.post_trainer import PostTrainer
-from robustok_core.kinds.stage import Stage
-from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.components import COMPONENT_FILE, WEIGHTS_FILE, load_component, save_component
-from robustok_core.runs.context import StageContext
-from robustok_core.runs.files import new_folder, read_json, read_tensors, write_json
-from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
-from robustok_core.runs.folder import find_artifact
-from robustok_core.runs.weights import part
+from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.stage import Stage, StageContext
+from robustok_core.runs.components import COMPONENT_FILE, WEIGHTS_FILE, load_component, read_component, save_component
+from robustok_core.runs.files import new_folder
+from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerprint
+from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.draws import seeded
-from robustok_core.values.spec import Spec, components, plain
-from robustok_stages.fitting import (
-    check_generator,
-    check_not_post_trained,
-    check_sampling,
-    check_size,
-    check_training,
-    loaded_file,
-    loaded_folder,
-    located,
-    maker,
-    rows_of,
-)
-from robustok_stages.post_training.compare_decoders import CompareConfig, Comparison, check_comparison, check_counts
-from robustok_stages.post_training.make_pairs import MakePairsConfig
+from robustok_core.values.spec import components
+from robustok_stages.checks import check_image_size, check_main_trained, check_training
 from robustok_stages.post_training.training_step import DecoderTask
-from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics
-from robustok_stages.tokenizer.train_tokenizer import TrainTokenizerConfig
-from robustok_toolkit.generating import check_fits
-from robustok_toolkit.latent_files import INDEX, read_index
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
-from robustok_toolkit.pair_files import PairRows, sigmas_of, split_of
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import Trainer, TrainingConfig, load_learned
-
-OPPONENTS = "opponents.safetensors"
+from robustok_stages.tokenizer.opponents import adopt_opponents, has_opponents, losses_with_opponent, saved_opponents
+from robustok_toolkit.decoder_files import CONTROL, DecodersPromise, label_of, write_decoders
+from robustok_toolkit.latent_files import read_index
+from robustok_toolkit.pair_files import PairRows, PairsPromise, sigmas_of
+from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 
 @frozen(kw_only=True)
 class PostTrainConfig(TrainingConfig):
     """Options of `post_train`; an epoch is a pass over the pairs."""
+
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "compare": "its options are now those of a stage of its own: put `compare_decoders` behind this stage",
+        "keep": "it is now an option of the stage `compare_decoders`, which belongs behind this stage",
+    }
 
     optimizer: OptimizerConfig = field(
         factory=OptimizerConfig,
@@ -71,174 +52,111 @@ class PostTrainConfig(TrainingConfig):
     discriminator: Literal["reuse", "fresh"] = field(
         default="reuse",
         metadata={
-            "doc": '"reuse" main training\'s, with its optimiser state; "fresh" where there is none: it learns first '
-            "from the term's `discriminator_start`, which set to 0, and the decoder feels it from its `start`"
+            "doc": '"reuse" main training\'s, with its optimiser state; "fresh" where there is none: set the term\'s '
+            "`discriminator_start` to 0 and a later `start`, so that it learns before the decoder hears of it"
         },
     )
-    keep: float | None = field(
-        default=None,
-        validator=validators.optional(validators.and_(validators.ge(0.0), validators.le(1.0))),
-        metadata={
-            "doc": "the sigma whose decoder becomes the artifact; left out: the best below 1 on the selection images"
-        },
-    )
-    compare: CompareConfig = field(metadata={"doc": "table: how before and after are compared", "table": {}})
 
     def __attrs_post_init__(self) -> None:
         if not self.losses:
             raise ValueError("losses: there is no term, so there is nothing to train for (left out: l2)")
-        if not self.compare.metrics and self.keep is None:
-            raise ValueError("compare.metrics: the first one chooses the sigma to keep, and there is none; or set keep")
+
+    @property
+    def reused(self) -> list[str]:
+        """The losses whose discriminators go on from main training."""
+        return losses_with_opponent(self.losses) if self.discriminator == "reuse" else []
 
 
 class PostTrain(Stage):
     """Trains what [post_trainer] names of the artifact "tokenizer" on the artifact "pairs".
 
-    Leaves the artifact "tokenizer", post-trained, and "post_training": the tokenizers of all arms and the pictures.
+    Leaves the artifact "decoders": the tokenizer once for each sigma of the pairs, all with their own decoder.
     """
 
     Config = PostTrainConfig
     uses = ("data", "post_trainer")
-    needs = ("tokenizer", "generator", "pairs")
-    makes = ("tokenizer", "post_training")
+    needs = ("tokenizer", "pairs")
+    makes = ("decoders",)
 
     def __init__(self, config: PostTrainConfig) -> None:
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The batch fits the processes, the sampler its options, and a discriminator is there to be reused."""
-        check_not_post_trained(loaded_file(context, "tokenizer"), str(loaded_folder(context, "tokenizer")))
-        self._check_pairs(context)
-        check_training(context, self.config, self.config.optimizer, self._pairs(context))
-        check_generator(context)
-        check_sampling(context, self.config.compare.guidance, self.config.compare.sampling, "compare")
-        check_counts(context, self.config.compare)
-        check_tokenizer_metrics(context, self.config.compare.tokenizer_metrics, "compare", "tokenizer_metrics")
-        load = context.recipe.load.get("tokenizer")
-        if load is not None and load.importer is None:
-            self._check_opponents(context, find_artifact(Path(load.path), "tokenizer"))
-        elif load is not None and self._reused():
-            raise located(context, _no_opponents(load.path), "discriminator")
-        elif load is None:
-            self._check_losses(context)
+        """The pairs are what [post_trainer] says, the batch fits, and a discriminator is there to be reused."""
+        tokenizer, pairs = context.promise("tokenizer", TokenizerPromise), context.promise("pairs", PairsPromise)
+        check_main_trained(tokenizer)
+        check_image_size(context, tokenizer)
+        self._check_made_by(context, pairs)
+        check_training(context, self.config, self.config.optimizer, pairs.num_rows)
+        self._check_opponents(context, tokenizer)
 
-    def _pairs(self, context: StageContext) -> Sized:
-        """As many as there will be of each sigma; the training images where that is not known."""
-        made = maker(context, "pairs")
-        images = context.dataset().train
-        if made is not None and isinstance(made.spec.config, MakePairsConfig):
-            return range(made.spec.config.num_pairs or len(images))
-        return rows_of(context, "pairs") or images
-
-    def _check_pairs(self, context: StageContext) -> None:
-        """Pairs of the sigma to keep will be there, and those of [load] are what [post_trainer] says."""
-        made = maker(context, "pairs")
-        if made is not None and isinstance(made.spec.config, MakePairsConfig):
-            self._check_keep(context, made.spec.config.sigmas)
-        loaded = loaded_file(context, "pairs", INDEX).get("post_trainer", {})
-        table = context.recipe.tables["post_trainer"].table()
-        for name, value in loaded.items():
-            if value != table.get(name):
+    def _check_made_by(self, context: StageContext, pairs: PairsPromise) -> None:
+        """The pairs were made as [post_trainer] says."""
+        spec = context.spec("post_trainer")
+        assert spec is not None
+        table = spec.table()
+        for name, value in pairs.post_trainer.items():
+            if not _agrees(value, table.get(name)):
                 what = f"the pairs of [load] were made with {name} = {value!r}, not {table.get(name)!r}"
-                where = context.recipe.source.place(("post_trainer", name))
+                where = context.location(name, table="post_trainer")
                 raise RobustokError(what, where=where, hint="set the same in [post_trainer], or make other pairs")
 
-    def _check_keep(self, context: StageContext, sigmas: Sequence[float]) -> None:
-        if self.config.keep is not None and split_of(self.config.keep) not in map(split_of, sigmas):
-            what = f"there are no pairs of sigma {self.config.keep:g}"
-            raise located(context, RobustokError(what, hint=f"sigmas: {', '.join(map(str, sigmas))}"), "keep")
-
-    def _check_losses(self, context: StageContext) -> None:
-        """Main training, where it is a stage of this recipe, will leave every discriminator that is to be reused."""
-        made = maker(context, "tokenizer")
-        if made is None or not isinstance(made.spec.config, TrainTokenizerConfig):
-            return
-        left, reused = _with_opponents(made.spec.config.losses), self._reused()
+    def _check_opponents(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
+        """Main training leaves, or left, every discriminator that is to be reused."""
+        reused, left = self.config.reused, tokenizer.opponents
+        if left is None and tokenizer.folder is not None:  # an artifact that does not say which
+            left = saved_opponents(tokenizer.folder) if has_opponents(tokenizer.folder) else ()
         if reused and not left:
-            raise located(context, _no_opponents(f"the tokenizer of stage {made.name!r}"), "discriminator")
+            said = "the tokenizer" if tokenizer.folder is None else str(tokenizer.folder)
+            hint = 'set discriminator = "fresh", discriminator_start = 0 and a later start, so that it learns first'
+            error = RobustokError(f"{said} comes without a discriminator that could be reused", hint=hint)
+            raise context.located(error, "discriminator")
         for name in reused:
-            if name not in left:
-                raise _other_name(context, name, left)
+            if name not in (left or ()):
+                what = f"main training has no opponent of a loss {name!r}; it has of {', '.join(left or ())}"
+                raise context.located(RobustokError(what, hint="give the loss the same name"), "losses", name)
 
-    def _reused(self) -> list[str]:
-        """The losses whose discriminators go on."""
-        return _with_opponents(self.config.losses) if self.config.discriminator == "reuse" else []
-
-    def _check_opponents(self, context: StageContext, tokenizer: Path) -> None:
-        if self._reused() and not (tokenizer / OPPONENTS).is_file():
-            raise located(context, _no_opponents(str(tokenizer)), "discriminator")
+    def plan(self, context: StageContext) -> Mapping[str, Promise]:
+        """A decoder for each sigma of the pairs."""
+        return {"decoders": DecodersPromise(sigmas=context.promise("pairs", PairsPromise).sigmas)}
 
     def run(self, context: StageContext) -> Mapping[str, float]:
-        """Trains every arm, compares them with what was before, keeps one."""
-        before: Tokenizer = context.load("tokenizer")
-        check_size(before, context)
-        self._check_origin(context)
-        self._check_generator(context, before)
-        self._check_opponents(context, context.inputs["tokenizer"])
-        sigmas = sigmas_of(context.inputs["pairs"])
-        self._check_keep(context, sigmas)
-        arms = self._arms(context)
-        folders = {sigma: self._arm(context, arms, sigma) for sigma in sigmas}
-        comparison = Comparison(context, self.config.compare)
-        results = comparison.results(before, {s: self._tokenizer(context, folder) for s, folder in folders.items()})
-        kept = comparison.best(sigmas) if self.config.keep is None else float(f"{self.config.keep:g}")
-        for other in comparison.better_than(kept):
-            context.say(
-                f"{context.stage}: on the selection images {other} is better than sigma = {kept:g}, which is kept"
-            )
-        self._leave(context, folders, kept, comparison)
-        return {**results, "kept_sigma": kept}
+        """Trains what is not trained yet, and puts the whole together."""
+        made_of = self._made_of(context)
+        trained = {sigma: self._trained(context, sigma) for sigma in sigmas_of(context.inputs["pairs"])}
+        with context.making("decoders") as folder:
+            if folder is not None:
+                write_decoders(folder, trained, seed=context.seed, made_of=made_of)
+        return {"decoders": float(len(trained))}
 
-    def _check_origin(self, context: StageContext) -> None:
-        """The tokenizer is of main training, and the pairs were made with it and this generator."""
-        tokenizer = context.inputs["tokenizer"]
-        check_not_post_trained(read_json(tokenizer / COMPONENT_FILE), str(tokenizer))
-        made_with = read_index(context.inputs["pairs"])
-        for name in ("tokenizer", "generator"):
-            if made_with[f"{name}_weights"] != content_fingerprint(context.inputs[name] / WEIGHTS_FILE):
-                what = f"these pairs were made with another {name} than {context.inputs[name]}"
-                raise RobustokError(what, where=str(context.inputs["pairs"]), hint=f"load the {name} that made them")
+    def _made_of(self, context: StageContext) -> Mapping[str, str]:
+        """Hashes of the weights that made the pairs, of which the tokenizer's must be this tokenizer's.
 
-    def _check_generator(self, context: StageContext, tokenizer: Tokenizer) -> None:
-        generator = context.load("generator")
-        check_fits(generator, context.inputs["generator"], tokenizer)
-        check_comparison(context, self.config.compare, generator, tokenizer)
+        Raises:
+            RobustokError: the pairs were made with another tokenizer.
+        """
+        index, tokenizer = read_index(context.inputs["pairs"]), context.inputs["tokenizer"]
+        made_of = {name: str(index[f"{name}_weights"]) for name in ("tokenizer", "generator")}
+        if made_of["tokenizer"] != content_fingerprint(tokenizer / WEIGHTS_FILE):
+            what = f"these pairs were made with another tokenizer than {tokenizer}"
+            raise RobustokError(what, where=str(context.inputs["pairs"]), hint="load the tokenizer that made them")
+        return made_of
 
-    def _arms(self, context: StageContext) -> str:
-        """The fingerprint of what the arms learn: another way to compare them trains none of them again."""
-        changes_nothing = ("compare", "keep", "log_every", "checkpoint_every", "workers")
-        inputs = context.inputs
-        arms = fingerprint_of(
-            {
-                "stage": [context.stage, {k: v for k, v in plain(self.config).items() if k not in changes_nothing}],
-                "post_trainer": context.recipe.tables["post_trainer"].table(),
-                "run": [context.recipe.run.seed, context.recipe.run.precision],
-                "tokenizer": content_fingerprint(inputs["tokenizer"]),
-                "pairs": content_fingerprint(inputs["pairs"]),  # latents.json has the hash of every part
-            }
-        )
-        if context.accelerator.is_main_process:
-            write_json(
-                context.checkpoints / "arms.json", {"arms": str(context.folder.checkpoints(context.stage, arms))}
-            )
-        return arms
-
-    def _arm(self, context: StageContext, arms: str, sigma: float) -> Path:
+    def _trained(self, context: StageContext, sigma: float) -> Path:
         """The folder of the tokenizer that was trained on the pairs of a sigma; trains it where it is not there."""
-        arm = attrs.evolve(context, fingerprint=f"{arms}-{split_of(sigma)}")
-        done = context.folder.checkpoints(context.stage, arms) / split_of(sigma)
+        done = context.checkpoints / label_of(sigma)
         if (done / COMPONENT_FILE).is_file():
             return done
-        context.say(f"{context.stage}: sigma = {sigma:g}{' (control)' if sigma == 1 else ''}")
-        tokenizer = self._tokenizer(context, context.inputs["tokenizer"])
+        context.say(f"{context.stage}: sigma = {sigma:g}{' (control)' if sigma == CONTROL else ''}")
+        tokenizer: Any = load_component(context.registry, context.inputs["tokenizer"]).to(context.device)
         frozen_part = latent_fingerprint(tokenizer)
         rows = PairRows(context.inputs["pairs"], sigma, context.dataset().train, tokenizer=frozen_part)
         losses = self._losses(context, tokenizer)
         post_trainer: PostTrainer = context.build("post_trainer")
         task = DecoderTask(tokenizer, post_trainer.trained(tokenizer), losses, self.config.optimizer)
-        trainer = Trainer(arm, task, rows, self.config)
+        trainer = Trainer(context.part(label_of(sigma)), task, rows, self.config)
         if self.config.discriminator == "reuse" and task.opponents:
-            self._adopt(context, task, trainer)
+            adopt_opponents(context.inputs["tokenizer"], task.opponents, trainer)
         trainer.run()
         kept: Any = trainer.kept()
         if latent_fingerprint(kept) != frozen_part:
@@ -246,7 +164,7 @@ class PostTrain(Stage):
         self._save(context, done, kept, sigma)
         return done
 
-    def _losses(self, context: StageContext, tokenizer: Tokenizer) -> dict[str, Loss]:
+    def _losses(self, context: StageContext, tokenizer: Any) -> dict[str, Loss]:
         losses = {}
         for name, spec in self.config.losses.items():
             with seeded(context.seed, "init", name):
@@ -254,60 +172,18 @@ class PostTrain(Stage):
                 losses[name].prepare(tokenizer)
         return losses
 
-    def _adopt(self, context: StageContext, task: DecoderTask, trainer: Trainer) -> None:
-        """Puts main training's discriminators, and the state of their optimisers, in place of new ones."""
-        file = context.inputs["tokenizer"] / OPPONENTS
-        held = read_tensors(file)
-        for name, opponent in task.opponents.items():
-            module = part(held, f"module/{name}/")
-            if not module:
-                raise _other_name(context, name, sorted({key.split("/")[1] for key in held}))
-            load_learned(opponent, module, str(file))
-            trainer.adopt_optimizer_state(f"{name}_opponent", part(held, f"optimizer/{name}/"))
-
-    def _tokenizer(self, context: StageContext, folder: Path) -> Any:
-        return load_component(context.registry, folder).to(context.device)
-
-    def _save(self, context: StageContext, folder: Path, tokenizer: nn.Module, sigma: float) -> None:
+    def _save(self, context: StageContext, folder: Path, tokenizer: Any, sigma: float) -> None:
         if context.accelerator.is_main_process:
-            table = read_json(context.inputs["tokenizer"] / COMPONENT_FILE)["table"]
-            about = {"fingerprint": context.fingerprint, "run": context.recipe.run.name, "post_trained": sigma}
+            table = read_component(context.inputs["tokenizer"])["table"]
+            about: dict[str, Any] = {"fingerprint": context.fingerprint, "run": context.run_name}
+            about |= {"post_trained": sigma, "opponents": []}
             with new_folder(folder) as aside:
                 save_component(aside, "tokenizer", table, tokenizer, **about)
         context.accelerator.wait_for_everyone()
 
-    def _leave(self, context: StageContext, folders: Mapping[float, Path], kept: float, comparison: Comparison) -> None:
-        with context.making("post_training") as folder:
-            if folder is not None:
-                for sigma, source in folders.items():
-                    _copy(source, folder / split_of(sigma))
-                comparison.draw(folder)
-        with context.making("tokenizer") as folder:
-            if folder is not None:
-                _copy(folders[kept], folder)
 
-
-def _copy(source: Path, target: Path) -> None:
-    """The files of a component; no byte is written twice where links work."""
-    target.mkdir(exist_ok=True)
-    for file in source.iterdir():
-        try:
-            (target / file.name).hardlink_to(file)
-        except OSError:
-            shutil.copyfile(file, target / file.name)
-
-
-def _with_opponents(losses: Mapping[str, Spec]) -> list[str]:
-    """The names of the losses that have a discriminator."""
-    with torch.device("meta"):
-        return [name for name, spec in losses.items() if spec.build().opponent is not None]
-
-
-def _other_name(context: StageContext, name: str, known: Sequence[str]) -> RobustokError:
-    what = f"main training has no opponent of a loss {name!r}; it has of {', '.join(known)}"
-    return located(context, RobustokError(what, hint="give the loss the same name"), "losses", name)
-
-
-def _no_opponents(tokenizer: str) -> RobustokError:
-    hint = 'set discriminator = "fresh", discriminator_start = 0 and a later start of the term: it then learns first'
-    return RobustokError(f"{tokenizer} comes without a discriminator that could be reused", hint=hint)
+def _agrees(recorded: Any, asked: Any) -> bool:
+    """Whether pairs were made as asked; a sampler's options that the recipe leaves out are not asked for."""
+    if isinstance(recorded, Mapping) and isinstance(asked, Mapping):
+        return all(recorded.get(name) == value for name, value in asked.items())
+    return recorded == asked

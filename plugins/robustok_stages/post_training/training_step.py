@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from robustok_core.kinds.loss import Loss, Reconstruction
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.draws import Draws
-from robustok_stages.tokenizer.training_step import TokenizerLossStep, TokenizerLossTask
+from robustok_stages.tokenizer.loss_terms import LossTerms
+from robustok_stages.tokenizer.training_step import TokenizerLossStep, TokenizerLossTask, Turn
 from robustok_toolkit.pair_files import PairBatch
-from robustok_training.optimizer import OptimizerConfig
+from robustok_training import OptimizerConfig
 
 
 class DecoderStep(TokenizerLossStep):
@@ -21,24 +22,25 @@ class DecoderStep(TokenizerLossStep):
     make, without any gradient; so they stay in eval mode.
     """
 
-    def __init__(self, tokenizer: Tokenizer, trained: Sequence[nn.Module], losses: Mapping[str, Loss]) -> None:
+    def __init__(self, tokenizer: Tokenizer, trained: Sequence[nn.Module], terms: LossTerms) -> None:
         tokenizer.requires_grad_(False).eval()
         for part in trained:
             part.requires_grad_(True)
-        super().__init__(tokenizer, losses)
-        self._trained = (trained,)
+        super().__init__(tokenizer, terms)
+        self._trained = tuple(trained)
 
     def train(self, mode: bool = True) -> DecoderStep:
         """As torch's, with the frozen parts in eval mode."""
         super().train(mode)
-        (trained,) = self._trained
         self.tokenizer.eval()
-        for part in trained:
+        for part in self._trained:
             part.train(mode)
         return self
 
-    def forward(self, batch: PairBatch, draws: Draws, progress: float) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The loss and its terms."""
+    def forward(
+        self, batch: PairBatch, draws: Draws, progress: float, earlier: Mapping[str, Reconstruction | None]
+    ) -> Turn:
+        """The loss, its terms, and the pass for the opponents."""
         return self.judge(
             Reconstruction(
                 batch=batch,
@@ -53,7 +55,7 @@ class DecoderStep(TokenizerLossStep):
 
 
 class DecoderTask(TokenizerLossTask):
-    """Post-training as the engine sees it."""
+    """Post-training as the trainer sees it."""
 
     def __init__(
         self,
@@ -62,4 +64,4 @@ class DecoderTask(TokenizerLossTask):
         losses: Mapping[str, Loss],
         optimizer: OptimizerConfig,
     ) -> None:
-        super().__init__(DecoderStep(tokenizer, trained, losses), losses, optimizer)
+        super().__init__(DecoderStep(tokenizer, trained, LossTerms(losses)), optimizer)

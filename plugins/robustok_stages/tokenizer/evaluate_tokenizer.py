@@ -9,13 +9,14 @@ import torch
 from attrs import field, frozen, validators
 
 from robustok_core.kinds.dataset import Images
-from robustok_core.kinds.stage import Stage
+from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.context import StageContext
+from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import to_uint8
+from robustok_core.values.result import Result
 from robustok_core.values.spec import components
-from robustok_stages.fitting import check_size, check_tokenizer
+from robustok_stages.checks import check_image_size
 from robustok_stages.generator.sample_evaluation import say_singular
 from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics, measure_tokenizer
 from robustok_toolkit.image_features import SharedFeatures
@@ -65,16 +66,15 @@ class EvaluateTokenizer(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """Sizes fit, where the tokenizer is of this recipe, and the metrics its latent space, where it is known."""
-        if "tokenizer" not in context.recipe.load and context.spec("tokenizer") is not None:
-            check_tokenizer(context)
-        check_tokenizer_metrics(context, self.config.metrics, "metrics")
+        """The tokenizer fits the images, and the metrics its latent space."""
+        tokenizer = context.promise("tokenizer", TokenizerPromise)
+        check_image_size(context, tokenizer)
+        check_tokenizer_metrics(context, tokenizer, self.config.metrics, "metrics")
 
     @torch.no_grad()
-    def run(self, context: StageContext) -> Mapping[str, float]:
+    def run(self, context: StageContext) -> Mapping[str, Result]:
         """One pass over the validation images for all metrics."""
         tokenizer: Any = context.load("tokenizer")
-        check_size(tokenizer, context)
         networks, images = SharedFeatures(context.device), context.dataset().validation
         say_singular(context, self.config.metrics, networks, min(len(images), self.config.limit or len(images)))
         results = measure_tokenizer(
@@ -83,6 +83,7 @@ class EvaluateTokenizer(Stage):
             self.config.metrics,
             networks=networks,
             limit=self.config.limit,
+            seed=context.seed,
             batch_size=self.config.batch_size,
             workers=self.config.workers,
         )

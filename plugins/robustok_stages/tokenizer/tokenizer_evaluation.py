@@ -8,27 +8,26 @@ from functools import partial
 import torch
 
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
+from robustok_core.kinds.stage import StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.context import StageContext
+from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8, to_uint8
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
-from robustok_stages.fitting import check_each, known_space
+from robustok_stages.checks import check_each
 from robustok_toolkit.image_features import SharedFeatures
 from robustok_training.batches import evaluation_batches
 from robustok_training.distributed import all_sum, rank, world_size
 from robustok_training.progress import StepProgress
 
 
-def check_tokenizer_metrics(context: StageContext, metrics: Mapping[str, Spec], *keys: str) -> None:
-    """Refuses metrics, the value of this stage's option `keys`, that do not fit the tokenizer's latent space.
-
-    What is not known before anything runs is left to the pass.
-    """
-    space = known_space(context)
-    if space is not None:
-        built: dict[str, Metric] = {name: spec.build() for name, spec in metrics.items()}
-        check_each(context, {name: partial(metric.check, space) for name, metric in built.items()}, *keys)
+def check_tokenizer_metrics(
+    context: StageContext, tokenizer: TokenizerPromise, metrics: Mapping[str, Spec], *keys: str
+) -> None:
+    """Refuses metrics, the value of this stage's option `keys`, that do not fit the tokenizer's latent space."""
+    built: dict[str, Metric] = {name: spec.build() for name, spec in metrics.items()}
+    check_each(context, {name: partial(metric.check, tokenizer.space) for name, metric in built.items()}, *keys)
 
 
 def started_metrics(
@@ -63,15 +62,17 @@ def measure_tokenizer(
     *,
     networks: SharedFeatures,
     limit: int | None,
+    seed: int,
     batch_size: int,
     workers: int,
-) -> dict[str, float]:
+) -> dict[str, Result]:
     """The results of all metrics by name.
 
     Args:
-        context: of the stage; its seed draws the perturbations, the same for every tokenizer.
+        context: of the stage.
         tokenizer: in eval mode. metrics: by name. networks: shared with whatever else the stage measures.
-        limit: only the first images of `class_balanced_order`. batch_size: images at once on each process.
+        limit: only the first images of `class_balanced_order`.
+        seed: of the perturbations, the same for every tokenizer. batch_size: images at once on each process.
         workers: processes that load images.
 
     Raises:
@@ -93,13 +94,13 @@ def measure_tokenizer(
                 latents=latents,
                 images=from_uint8(to_uint8(tokenizer.decode(latents))),
                 tokenizer=tokenizer,
-                draws=Draws(seed=context.seed, indices=batch.indices, total=len(images)),
+                draws=Draws(seed=seed, indices=batch.indices, total=len(images)),
             )
             for metric in built:
                 metric.update(step)
             done += len(batch) * world_size()
             progress.update(min(done, count), {"images": min(done, count)})
-    results: dict[str, float] = {}
+    results: dict[str, Result] = {}
     for metric in built:
         metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
         results |= metric.compute()

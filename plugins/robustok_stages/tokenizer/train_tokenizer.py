@@ -7,20 +7,19 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from torch import Tensor
 
 from robustok_core.errors import RobustokError
-from robustok_core.kinds.stage import Stage
+from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.stage import Stage, StageContext
+from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import save_component
-from robustok_core.runs.context import StageContext
-from robustok_core.runs.files import write_tensors
-from robustok_core.runs.weights import prefixed
+from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.draws import seeded
 from robustok_core.values.spec import components
-from robustok_stages.fitting import check_tokenizer, check_training
+from robustok_stages.checks import check_image_size, check_training
+from robustok_stages.tokenizer.opponents import losses_with_opponent, save_opponents
 from robustok_stages.tokenizer.training_step import TokenizerTask
-from robustok_training.optimizer import OptimizerConfig
-from robustok_training.trainer import Trainer, TrainingConfig, learned_state
+from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 
 @frozen(kw_only=True)
@@ -54,18 +53,27 @@ class TrainTokenizer(Stage):
 
     def check(self, context: StageContext) -> None:
         """Sizes, latent space against perturbation, batch size against data and processes."""
-        tokenizer = check_tokenizer(context)
+        tokenizer = context.sketch("tokenizer")
+        check_image_size(context, self._promise(tokenizer))
         perturbation = context.spec("perturbation")
         if perturbation is not None:
             try:
                 perturbation.build().check(tokenizer.space, self.config.batch_size)
             except RobustokError as error:
-                place = context.recipe.source.place(("perturbation",))
-                raise RobustokError(error.what, where=f"{place}: [perturbation]", hint=error.hint) from error
+                where = f"{context.location(table='perturbation')}: [perturbation]"
+                raise RobustokError(error.what, where=where, hint=error.hint) from error
         with torch.device("meta"):
             for spec in self.config.losses.values():
                 spec.build().prepare(tokenizer)
-        check_training(context, self.config, self.config.optimizer, context.dataset().train)
+        check_training(context, self.config, self.config.optimizer, len(context.dataset().train))
+
+    def plan(self, context: StageContext) -> Mapping[str, Promise]:
+        """The tokenizer's space, and which discriminators will lie beside it."""
+        return {"tokenizer": self._promise(context.sketch("tokenizer"))}
+
+    def _promise(self, tokenizer: Tokenizer) -> TokenizerPromise:
+        opponents = losses_with_opponent(self.config.losses)
+        return TokenizerPromise(space=tokenizer.space, image_size=tokenizer.image_size, opponents=opponents)
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains, writes the artifact, returns the cost."""
@@ -86,11 +94,8 @@ class TrainTokenizer(Stage):
         return {"parameters": float(parameters), "steps": float(trainer.total)}
 
     def _keep(self, context: StageContext, task: TokenizerTask, trainer: Trainer) -> None:
-        spec = context.recipe.tables["tokenizer"]
-        opponents: dict[str, Tensor] = {}
-        for name, opponent in task.opponents.items():
-            opponents |= prefixed(learned_state(opponent), f"module/{name}/")
-            opponents |= prefixed(trainer.optimizer_state(f"{name}_opponent"), f"optimizer/{name}/")
+        spec = context.spec("tokenizer")
+        assert spec is not None
         with context.making("tokenizer") as folder:
             if folder is None:
                 return
@@ -100,7 +105,7 @@ class TrainTokenizer(Stage):
                 spec.table(),
                 trainer.kept(),
                 fingerprint=context.fingerprint,
-                run=context.recipe.run.name,
+                run=context.run_name,
+                opponents=list(task.opponents),
             )
-            if opponents:
-                write_tensors(folder / "opponents.safetensors", opponents)
+            save_opponents(folder, task.opponents, trainer)

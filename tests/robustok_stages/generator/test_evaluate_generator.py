@@ -9,13 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attrs import frozen
 from rich.console import Console
 
-from robustok_core import Latents, Recipe, RobustokError, run
+from robustok_core import (
+    Latents,
+    Recipe,
+    Result,
+    RobustokError,
+    SampleMetric,
+    Spec,
+    hookimpl,
+    load_registry,
+    run,
+)
 from robustok_core.runs.components import load_component
-from robustok_core.runs.files import read_json
 from robustok_core.runs.folder import find_artifact
-from robustok_toolkit.generating import draw
+from robustok_core.runs.results import read_results
+from robustok_core.values.spec import component
+from robustok_toolkit.generating import decode_to_uint8
 from robustok_toolkit.latent_files import LatentRows
 
 LOADED = ("tokenizer", "generator")
@@ -27,7 +39,7 @@ METRICS = {
 EVALUATION = {"use": "evaluate_generator", "metrics": METRICS, "batch_size": 16}
 
 
-def evaluated(table: dict, out: Path, **kwargs) -> dict[str, float]:
+def evaluated(table: dict, out: Path, **kwargs) -> dict[str, Result]:
     found = run(Recipe.from_table(table), out=out, **kwargs)
     return {name.removeprefix("evaluate_generator/"): value for name, value in found.items() if "evaluate_" in name}
 
@@ -51,10 +63,13 @@ def test_from_images_to_numbers_and_a_second_call_repeats_nothing(generation_rec
     table["stage"].append(copy.deepcopy(EVALUATION) | {"name": "against_training", "reference": "train"})
     said = io.StringIO()
     results = run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=250))
-    assert results["evaluate_generator/gfd_fashion_classifier_num_images"] == 24
-    assert results["evaluate_generator/gfd_fashion_classifier"] > 0
-    assert results["against_training/gfd_fashion_classifier"] != results["evaluate_generator/gfd_fashion_classifier"]
-    assert 0 <= results["evaluate_generator/precision_fashion_classifier"] <= 1
+    assert results["evaluate_generator/gfd_fashion_classifier"].num_images == 24
+    assert results["evaluate_generator/gfd_fashion_classifier"].value > 0
+    judged = ("evaluate_generator", "against_training")
+    held_out, training = (results[f"{name}/gfd_fashion_classifier"] for name in judged)
+    assert held_out.value != training.value
+    assert (held_out.num_reference, training.num_reference) == (40, 80)
+    assert 0 <= results["evaluate_generator/precision_fashion_classifier"].value <= 1
     assert "evaluate_generator: 24 images are fewer than it takes for 96 features" in said.getvalue()
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "tiny" / "artifacts").rglob("*") if file.is_file()}
     said = io.StringIO()
@@ -75,7 +90,7 @@ def test_a_continuous_space_goes_the_same_way(generation_recipe, continuous, reg
     table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
     table["stage"].append(copy.deepcopy(EVALUATION))
     results = run(Recipe.from_table(table), out=tmp_path)
-    assert results["evaluate_generator/gfd_fashion_classifier_num_images"] == 24
+    assert results["evaluate_generator/gfd_fashion_classifier"].num_images == 24
     folder = tmp_path / "tiny"
     tokenizer, generator = (load_component(registry, find_artifact(folder, n)) for n in ("tokenizer", "generator"))
     rows = LatentRows(find_artifact(folder, "latents"), "train")
@@ -83,7 +98,7 @@ def test_a_continuous_space_goes_the_same_way(generation_recipe, continuous, reg
     assert torch.equal(generator.latent_std, rows.std)
     vectors = torch.from_numpy(np.load(find_artifact(folder, "samples") / "vectors.npy"))
     assert vectors.shape == (24, 16, 4)
-    pictures = draw(tokenizer, Latents(vectors=vectors)).permute(0, 2, 3, 1).numpy().astype(int)
+    pictures = decode_to_uint8(tokenizer, Latents(vectors=vectors)).permute(0, 2, 3, 1).numpy().astype(int)
     with np.load(find_artifact(folder, "samples") / "samples.npz") as file:
         assert (abs(file["arr_0"] - pictures) <= 1).all()
 
@@ -99,11 +114,13 @@ def test_two_processes_make_the_files_and_the_numbers_of_one(part_of, generated,
     one, two = find_artifact(generated[1], "samples"), find_artifact(folder, "samples")
     for name in ("codes.npy", "samples.npz", "grid.png"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
-    found = {name: value for name, value in read_json(folder / "results.json").items() if "evaluate_" in name}
+    found = {name: result for name, result in read_results(folder).items() if "evaluate_" in name}
     expected = evaluated(evaluation(), tmp_path / "one")
-    assert {name.removeprefix("evaluate_generator/"): value for name, value in found.items()} == pytest.approx(
-        expected, rel=1e-4
-    )
+    assert {name.removeprefix("evaluate_generator/") for name in found} == set(expected)
+    for name, result in found.items():
+        one = expected[name.removeprefix("evaluate_generator/")]
+        assert result.value == pytest.approx(one.value, rel=1e-4)
+        assert (result.num_images, result.num_reference) == (one.num_images, one.num_reference)
 
 
 def test_the_distance_is_that_of_the_features_of_the_two_sets(evaluation, generated, registry, tmp_path):
@@ -119,20 +136,24 @@ def test_the_distance_is_that_of_the_features_of_the_two_sets(evaluation, genera
     a, b = np.cov(one.T), np.cov(two.T)
     root = scipy.linalg.sqrtm(a @ b + 1e-12 * np.eye(len(a))).real
     expected = ((one.mean(0) - two.mean(0)) ** 2).sum() + np.trace(a + b - 2 * root)
-    found = evaluated(evaluation(), tmp_path)["gfd_fashion_classifier"]
+    found = evaluated(evaluation(), tmp_path)["gfd_fashion_classifier"].value
     assert found == pytest.approx(expected, rel=2e-3)
 
 
 def test_the_samples_themselves_as_a_reference_are_no_distance_away(evaluation, generated, tmp_path):
     file = find_artifact(generated[1], "samples") / "samples.npz"
     results = evaluated(evaluation(reference=str(file)), tmp_path)
-    assert results["gfd_fashion_classifier"] == pytest.approx(0.0, abs=1e-6)
-    assert results["precision_fashion_classifier"] == results["recall_fashion_classifier"] == 1.0
+    assert results["gfd_fashion_classifier"].value == pytest.approx(0.0, abs=1e-6)
+    assert results["precision_fashion_classifier"].value == results["recall_fashion_classifier"].value == 1.0
 
 
 def test_a_limit_takes_images_of_every_class(evaluation, tmp_path):
-    ten = evaluated(evaluation(limit=10), tmp_path / "ten")
-    assert ten["gfd_fashion_classifier"] != evaluated(evaluation(), tmp_path / "all")["gfd_fashion_classifier"]
+    ten, all_images = (
+        evaluated(evaluation(**limit), tmp_path / name)["gfd_fashion_classifier"]
+        for name, limit in (("ten", {"limit": 10}), ("all", {}))
+    )
+    assert ten.value != all_images.value
+    assert (ten.num_reference, all_images.num_reference) == (10, 40)
 
 
 def test_a_reference_that_is_not_there_is_refused_before_anything_is_written(evaluation, tmp_path):
@@ -180,3 +201,44 @@ def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(eval
         evaluated(evaluation(metrics=metrics, reference=str(file)), tmp_path / "runs")
     assert ("statistics do not do" in caught.value.hint) == (not arrays)
     assert not (tmp_path / "runs").exists()
+
+
+@frozen(kw_only=True)
+class SpreadConfig:
+    """Whose features."""
+
+    features: Spec = component("features", doc="the network that sees")
+
+
+class Spread(SampleMetric):
+    """The determinant of the features' covariance: nothing with fewer images than features."""
+
+    Config = SpreadConfig
+    needs_full_rank = True
+
+    def __init__(self, config):
+        self.config = config
+
+    def compute(self, samples, reference):
+        return {"spread": Result(samples.moments(self.config.features)[1].det())}
+
+
+class Mean(Spread):
+    """Of features; any number of images does."""
+
+    needs_full_rank = False
+
+
+@pytest.mark.parametrize(("metric", "noted"), [(Spread, True), (Mean, False)])
+def test_a_metric_that_needs_more_images_than_features_says_so_itself(evaluation, tmp_path, metric, noted):
+    class Plugin:
+        @hookimpl
+        def robustok_register(self, register):
+            register("sample_metric", "theirs", metric)
+
+    registry, said = load_registry(), io.StringIO()
+    assert registry.add_plugin(Plugin(), "theirs").error is None
+    table = evaluation(metrics={"theirs": {"use": "theirs", "features": FEATURES}})
+    found = evaluated(table, tmp_path, registry=registry, console=Console(file=said, width=250))
+    assert found["spread"].value == pytest.approx(0.0, abs=1e-6)
+    assert ("24 images are fewer than it takes for 96 features" in said.getvalue()) == noted

@@ -16,7 +16,7 @@ from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json
 from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.runner import check
-from robustok_toolkit.generating import draw
+from robustok_toolkit.generating import decode_to_uint8
 
 LOADED = ("tokenizer", "generator")
 
@@ -53,7 +53,7 @@ def test_all_classes_take_turns_and_the_pictures_are_those_of_the_codes(known, g
     np.testing.assert_array_equal(np.load(folder / "codes.npy"), codes.numpy())
     assert np.load(folder / "codes.npy").dtype == np.uint16
     tokenizer = load_component(registry, find_artifact(generated[1], "tokenizer"))
-    pictures = draw(tokenizer, Latents(codes=codes)).permute(0, 2, 3, 1).numpy()
+    pictures = decode_to_uint8(tokenizer, Latents(codes=codes)).permute(0, 2, 3, 1).numpy()
     with np.load(folder / "samples.npz") as file:
         assert file["arr_0"].dtype == np.uint8
         # another batch size may round a pixel that lies between two of the 256 values the other way

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import pytest
 import torch
 from attrs import frozen
 
-from robustok_core import Guidance, Recipe, RobustokError, hookimpl, load_registry, run
+from robustok_core import Guidance, Recipe, Result, RobustokError, hookimpl, load_registry, run
 from robustok_core.kinds.sample_metric import SampleMetric
 from robustok_core.runs.accelerator import make_accelerator
 from robustok_core.runs.components import load_component
-from robustok_core.runs.context import StageContext
+from robustok_core.runs.context import RunContext
 from robustok_core.runs.folder import RunFolder, find_artifact
-from robustok_stages.post_training import compare_decoders
-from robustok_stages.post_training.compare_decoders import CompareConfig, Comparison, balanced_halves
+from robustok_stages.post_training.comparison import Comparison, ComparisonConfig, balanced_halves
+from robustok_toolkit import generating
 from robustok_training.batches import epoch_order
 
 
@@ -38,13 +36,12 @@ class Brightness(SampleMetric):
     """How bright the samples are, more is better; no network looks at them."""
 
     Config = BrightnessConfig
-    higher_is_better: ClassVar = {"brightness": True}
 
     def __init__(self, config):
         pass
 
     def compute(self, samples, reference):
-        return {"brightness": float(samples.images.pixels.float().mean())}
+        return {"brightness": Result(samples.images.pixels.float().mean(), higher_is_better=True)}
 
 
 def later(generated, tmp_path, **post_train):
@@ -59,7 +56,8 @@ def later(generated, tmp_path, **post_train):
     compare |= {"tokenizer_metrics": {"psnr": {"use": "psnr"}}} | post_train.pop("compare", {})
     table["stage"] = [
         {"use": "make_pairs", "sigma": [0.9, 0.5], "num_pairs": 16, "control": False},
-        {"use": "post_train", "epochs": 2, "batch_size": 16, "compare": compare, **post_train},
+        {"use": "post_train", "epochs": 2, "batch_size": 16, **post_train},
+        {"use": "compare_decoders", **compare},
     ]
     registry = load_registry()
 
@@ -74,14 +72,14 @@ def later(generated, tmp_path, **post_train):
 
 def test_the_sigma_to_keep_is_the_highest_where_a_metric_says_that_higher_is_better(generated, tmp_path):
     results = later(generated, tmp_path, optimizer={"learning_rate": 1e-2})()
-    values = {sigma: results[f"post_train/sigma{sigma}_brightness"] for sigma in (0.9, 0.5)}
+    values = {sigma: results[f"compare_decoders/sigma{sigma}_brightness"].value for sigma in (0.9, 0.5)}
     assert values[0.9] != values[0.5]
-    assert results["post_train/kept_sigma"] == max(values, key=values.get)
+    assert results["compare_decoders/kept_sigma"].value == max(values, key=values.get)
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_is_written(generated, tmp_path):
     metrics = {"pfd": {"use": "pfid", "deltas": [10**6]}}
-    with pytest.raises(RobustokError, match=r"stage.post_train.compare.tokenizer_metrics.pfd: "):
+    with pytest.raises(RobustokError, match=r"stage.compare_decoders.tokenizer_metrics.pfd: "):
         later(generated, tmp_path, compare={"tokenizer_metrics": metrics})()
     assert not (tmp_path / "later").exists()
 
@@ -90,22 +88,23 @@ def test_a_process_without_a_sample_takes_part_in_the_comparison(generated, regi
     """Two samples on three processes: the third draws none."""
     table, folder = generated
     recipe = Recipe.from_table(table).resolve(registry)
-    context = StageContext(
+    context = RunContext(
         recipe=recipe,
         registry=registry,
         accelerator=make_accelerator(recipe, tmp_path),
-        stage="post_train",
+        stage="compare_decoders",
         folder=RunFolder(tmp_path),
         inputs={"generator": find_artifact(folder, "generator")},
     )
-    monkeypatch.setattr(compare_decoders, "world_size", lambda: 3)
-    comparison = Comparison(context, CompareConfig(num_samples=2, metrics={}, tokenizer_metrics={}))
+    monkeypatch.setattr(generating, "world_size", lambda: 3)
     tokenizer = load_component(registry, find_artifact(folder, "tokenizer"))
+    options = ComparisonConfig(num_samples=2, sampling=None, metrics={}, tokenizer_metrics={})
+    compared = Comparison(context, options, tokenizer, {}, seed=0)
     shares = []
     for process in range(3):
-        monkeypatch.setattr(compare_decoders, "rank", lambda process=process: process)
-        latents = comparison._sampled(Guidance())
-        shares.append(comparison._drawn(tokenizer, latents).pixels)
+        monkeypatch.setattr(generating, "rank", lambda process=process: process)
+        latents = compared._sampled(Guidance())
+        shares.append(compared._decoded(tokenizer, latents).pixels)
         assert latents.codes.dtype == torch.int64
     assert [len(share) for share in shares] == [1, 1, 0]
     assert shares[2].shape[1:] == shares[0].shape[1:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from pathlib import Path
@@ -16,9 +15,10 @@ from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
 from robustok_core.errors import Interrupted
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, read_tensors
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.results import read_results
 from robustok_stages.post_training.training_step import DecoderStep
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
 from robustok_toolkit.pair_files import PairRows
 
 LOSSES = {
@@ -32,21 +32,31 @@ def with_post_training(table: dict[str, Any], **stages: dict[str, Any]) -> dict[
     """A generation recipe, its tokenizer with a discriminator, that goes on to post-training."""
     table["stage"][0]["losses"] = LOSSES
     table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
-    compare = {"num_samples": 20, "metrics": {"gfd": COLOURS}, "tokenizer_metrics": {"psnr": {"use": "psnr"}}}
     table["stage"] += [
         {"use": "make_pairs", "sigma": [0.5], "num_pairs": 48, "batch_size": 16, "part_size": 16},
+        {"use": "post_train", "epochs": 2, "batch_size": 16, "log_every": 1, "losses": LOSSES},
         {
-            "use": "post_train",
-            "epochs": 2,
-            "batch_size": 16,
-            "log_every": 1,
-            "losses": LOSSES,
-            "compare": {**compare, "sampling": {"steps": 2}, "pictures": 4},
+            "use": "compare_decoders",
+            "num_samples": 20,
+            "metrics": {"gfd": COLOURS},
+            "tokenizer_metrics": {"psnr": {"use": "psnr"}},
+            "sampling": {"steps": 2},
+            "pictures": 4,
         },
     ]
     for stage in table["stage"]:
         stage |= stages.get(stage["use"], {})
     return table
+
+
+def only(table: dict[str, Any], stage: str) -> list[dict[str, Any]]:
+    """The stage of this name, alone."""
+    return [one for one in table["stage"] if one["use"] == stage]
+
+
+def with_options(table: dict[str, Any], stage: str, **options: Any) -> list[dict[str, Any]]:
+    """All stages, with other options of one."""
+    return [one | options if one["use"] == stage else one for one in table["stage"]]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +85,7 @@ def test_only_the_decoder_changes(trained):
 def test_the_newest_tokenizer_of_the_run_is_the_post_trained_one_and_has_the_same_latents(trained):
     _, folder = trained
     newest = find_artifact(folder, "tokenizer")
-    assert newest == artifact(folder, "tokenizer", "post_train")
+    assert newest == artifact(folder, "tokenizer", "compare_decoders")
     registry = load_registry()
     first = load_component(registry, artifact(folder, "tokenizer", "train_tokenizer"))
     assert latent_fingerprint(load_component(registry, newest)) == latent_fingerprint(first)
@@ -105,13 +115,18 @@ def test_every_pair_knows_its_image_and_the_control_holds_the_images_own_codes(t
 
 def test_before_and_after_stand_side_by_side(trained):
     _, folder = trained
-    results = read_json(folder / "results.json")
-    names = {name.removeprefix("post_train/") for name in results if name.startswith("post_train/")}
+    results = read_results(folder)
+    stage = "compare_decoders/"
+    names = {name.removeprefix(stage) for name in results if name.startswith(stage)}
     for arm in ("before", "sigma1", "sigma0.5"):
         wanted = ("gfd_fashion_classifier", "guided_gfd_fashion_classifier", "psnr")
         assert {f"{arm}_{name}" for name in wanted} <= names
-    assert results["post_train/kept_sigma"] == 0.5
-    pictures = artifact(folder, "post_training", "post_train")
+        for name in wanted:
+            details = results[f"compare_decoders/{arm}_{name}"].details
+            assert (details["decoder"], details["guided"]) == (arm, "guided" in name)
+            assert details["sigma"] == {"before": None, "sigma1": 1.0, "sigma0.5": 0.5}[arm]
+    assert results["compare_decoders/kept_sigma"].value == 0.5
+    pictures = artifact(folder, "comparison", "compare_decoders")
     assert (pictures / "samples.png").is_file()
     assert (pictures / "sigma.png").is_file()
 
@@ -129,9 +144,9 @@ def test_arms_see_the_same_images_in_the_same_order(trained, tmp_path, monkeypat
     seen: list[int] = []
     real = DecoderStep.forward
 
-    def forward(step, batch, draws, progress):
+    def forward(step, batch, draws, progress, earlier):
         seen.extend(batch.indices.tolist())
-        return real(step, batch, draws, progress)
+        return real(step, batch, draws, progress, earlier)
 
     monkeypatch.setattr(DecoderStep, "forward", forward)
     run(Recipe.from_table(table), out=tmp_path)
@@ -159,7 +174,7 @@ class StopAt:
 @pytest.mark.parametrize("times", [2, 9])
 def test_an_interrupted_post_training_ends_with_the_same_weights(trained, tmp_path, times):
     table, folder = trained
-    table = {**table, "stage": [*table["stage"][:-1], {**table["stage"][-1], "checkpoint_every": 1}]}
+    table = {**table, "stage": with_options(table, "post_train", checkpoint_every=1)}
     registry = load_registry()
     registry.add_plugin(StopAt("post_train", times), "stop")
     with pytest.raises(Interrupted):
@@ -182,12 +197,12 @@ def test_two_processes_make_the_same_pairs_and_decoders(trained, run_on_two, tmp
             codes.append(np.concatenate([np.load(pairs / "parts" / part["file"]) for part in parts]))
         assert (codes[0] == codes[1]).mean() > 0.9  # the tokenizers differ by the order of sums
     assert steps_of_arms(other) == steps_of_arms(folder)
-    results = [read_json(one / "results.json") for one in (folder, other)]
+    results = [read_results(one) for one in (folder, other)]
     assert results[0].keys() == results[1].keys()
     for arm in ("sigma1", "sigma0.5"):
-        psnr, psnr_on_two = (result[f"post_train/{arm}_psnr"] for result in results)
+        psnr, psnr_on_two = (result[f"compare_decoders/{arm}_psnr"].value for result in results)
         assert psnr_on_two == pytest.approx(psnr, abs=0.1)
-        assert psnr_on_two != results[1]["post_train/before_psnr"]
+        assert psnr_on_two != results[1]["compare_decoders/before_psnr"].value
 
 
 def discriminator_steps(tensors: dict[str, torch.Tensor], prefix: str) -> set[float]:
@@ -216,7 +231,7 @@ def test_a_missing_discriminator_is_said_before_anything_is_trained(generated, t
     table, folder = generated
     table = with_post_training({**table, "stage": [dict(stage) for stage in table["stage"]]})
     table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
-    table["stage"] = table["stage"][-2:]
+    table["stage"] = table["stage"][-3:]
     table["run"] = {**table["run"], "name": "later"}
     assert "without a discriminator that could be reused" in refused(table, tmp_path)
     assert not (tmp_path / "later").exists()
@@ -245,7 +260,7 @@ def test_pairs_that_the_generator_cannot_make_are_refused_before_it_is_trained(
 ):
     table = with_post_training(generation_recipe())
     table["generator"]["label_dropout"] = 0.0
-    table["stage"][-1]["compare"]["guidance"] = {"scale": 1.0}
+    table["stage"][-1]["guidance"] = {"scale": 1.0}
     table["post_trainer"] |= options
     assert said in refused(table, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -257,9 +272,9 @@ def test_a_fresh_discriminator_needs_none(generated, tmp_path):
         {**table, "stage": [dict(stage) for stage in table["stage"]]}, post_train={"discriminator": "fresh"}
     )
     table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
-    table["stage"] = table["stage"][-2:]
+    table["stage"] = table["stage"][-3:]
     results = run(Recipe.from_table(table), out=tmp_path)
-    assert "post_train/sigma0.5_gfd_fashion_classifier" in results
+    assert "compare_decoders/sigma0.5_gfd_fashion_classifier" in results
 
 
 @pytest.mark.parametrize("loaded", [False, True])
@@ -274,9 +289,9 @@ def test_a_training_that_the_48_pairs_do_not_allow_is_refused_before_anything_ru
     trained, tmp_path, options, said, loaded
 ):
     table, folder = trained
-    table = {**table, "stage": [*table["stage"][:-1], table["stage"][-1] | options]}
+    table = {**table, "stage": with_options(table, "post_train", **options)}
     if loaded:
-        table = {**table, "stage": table["stage"][-1:], "load": {"generator": str(folder), "pairs": str(folder)}}
+        table = {**table, "stage": only(table, "post_train"), "load": {"pairs": str(folder)}}
         table["load"]["tokenizer"] = str(artifact(folder, "tokenizer", "train_tokenizer"))
     assert said in refused(table, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -285,20 +300,30 @@ def test_a_training_that_the_48_pairs_do_not_allow_is_refused_before_anything_ru
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"losses": {}}, "stage.post_train: losses: there is no term"),
+        ({"post_train": {"losses": {}}}, "stage.post_train: losses: there is no term"),
         (
-            {"compare": {"metrics": {"kid": {"use": "kid", "subset_size": 21}}}},
-            "stage.post_train.compare.metrics.kid: the reference: 20 images hold no subset of 21",
+            {"compare_decoders": {"num_samples": 21, "metrics": {"kid": {"use": "kid", "subset_size": 21}}}},
+            "stage.compare_decoders.metrics.kid: the reference: 20 images hold no subset of 21",
         ),
-        ({"compare": {"metrics": {}}}, "stage.post_train: compare.metrics: the first one chooses the sigma to keep"),
+        (
+            {"compare_decoders": {"metrics": {}}},
+            "stage.compare_decoders: metrics: the first one chooses the sigma to keep",
+        ),
     ],
 )
 def test_what_cannot_be_trained_for_or_chosen_by_is_refused(generation_recipe, tmp_path, options, said):
-    assert said in refused(with_post_training(generation_recipe(), post_train=options), tmp_path)
+    assert said in refused(with_post_training(generation_recipe(), **options), tmp_path)
+
+
+@pytest.mark.parametrize("key", ["compare", "keep"])
+def test_an_option_that_went_to_the_stage_of_its_own_names_it(generation_recipe, tmp_path, key):
+    said = refused(with_post_training(generation_recipe(), post_train={key: {}}), tmp_path)
+    assert f"stage.post_train.{key}: unknown key '{key}'" in said
+    assert "`compare_decoders`" in said
 
 
 def test_a_sigma_that_is_named_needs_no_metric(generation_recipe, registry):
-    table = with_post_training(generation_recipe(), post_train={"keep": 0.5, "compare": {"metrics": {}}})
+    table = with_post_training(generation_recipe(), compare_decoders={"keep": 0.5, "metrics": {}})
     assert Recipe.from_table(table).resolve(registry).stages[-1].spec.config.keep == 0.5
 
 
@@ -332,24 +357,25 @@ def test_pairs_whose_images_cannot_be_told_are_refused(trained, tmp_path, damage
 
 def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, generation_recipe, tmp_path):
     table, folder = trained
-    later = {**table, "stage": [{**table["stage"][-1], "keep": 0.25}], "run": {**table["run"], "name": "later"}}
-    later["load"] = {
-        "tokenizer": str(artifact(folder, "tokenizer", "train_tokenizer")),
-        "generator": str(folder),
-        "pairs": str(folder),
+    later = {**table, "run": {**table["run"], "name": "later"}}
+    later["load"] = {"tokenizer": str(artifact(folder, "tokenizer", "train_tokenizer"))}
+    comparing = {
+        **later,
+        "stage": only({"stage": with_options(table, "compare_decoders", keep=0.25)}, "compare_decoders"),
     }
-    assert "there are no pairs of sigma 0.25" in refused(later, tmp_path)
+    comparing["load"] = later["load"] | {"generator": str(folder), "decoders": str(folder)}
+    assert "stage.compare_decoders.keep: there is no decoder of sigma 0.25" in refused(comparing, tmp_path)
     other = with_post_training(generation_recipe(train_tokenizer={"epochs": 2}))
-    run(Recipe.from_table({**other, "stage": other["stage"][:-2]}), out=tmp_path / "other")
-    later["stage"] = [{key: value for key, value in later["stage"][0].items() if key != "keep"}]
-    later["load"] |= dict.fromkeys(("tokenizer", "generator"), str(tmp_path / "other" / other["run"]["name"]))
+    run(Recipe.from_table({**other, "stage": other["stage"][:-3]}), out=tmp_path / "other")
+    later["stage"] = only(table, "post_train")
+    later["load"] = {"pairs": str(folder), "tokenizer": str(tmp_path / "other" / other["run"]["name"])}
     assert "these pairs were made with another tokenizer" in refused(later, tmp_path)
 
 
-def test_without_a_table_compare_its_defaults_are_used(generation_recipe, registry):
+def test_what_is_compared_by_default(generation_recipe, registry):
     table = with_post_training(generation_recipe())
-    del table["stage"][-1]["compare"]
-    compare = Recipe.from_table(table).resolve(registry).stages[-1].spec.config.compare
+    table["stage"][-1] = {"use": "compare_decoders"}
+    compare = Recipe.from_table(table).resolve(registry).stages[-1].spec.config
     assert compare.num_samples == 5000
     assert set(compare.metrics) == {"gfd"}
     assert set(compare.tokenizer_metrics) == {"rfd", "pfd"}
@@ -358,23 +384,20 @@ def test_without_a_table_compare_its_defaults_are_used(generation_recipe, regist
 def test_another_comparison_trains_no_arm_again(trained, tmp_path):
     table, folder = trained
     shutil.copytree(folder, tmp_path / folder.name)
-    changed = {**table, "stage": [*table["stage"][:-1], copy.deepcopy(table["stage"][-1])]}
-    changed["stage"][-1]["compare"]["num_samples"] = 30
+    changed = {**table, "stage": with_options(table, "compare_decoders", num_samples=30)}
     before = (folder / "metrics.jsonl").read_text()
     results = run(Recipe.from_table(changed), out=tmp_path)
-    assert results["post_train/before_gfd_fashion_classifier_num_images"] == 30
+    assert results["compare_decoders/before_gfd_fashion_classifier"].num_images == 30
     assert (tmp_path / folder.name / "metrics.jsonl").read_text() == before
 
 
 def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(trained, generation_recipe, tmp_path):
     table, folder = trained
-    later = {**table, "stage": [table["stage"][-1]], "run": {**table["run"], "name": "later"}}
-    later["load"] = {"tokenizer": str(folder), "generator": str(folder), "pairs": str(folder)}
-    losses = {"reconstruction": {"use": "reconstruction"}}
-    again = {**later, "stage": [table["stage"][-1] | {"losses": losses}]}
-    assert "this tokenizer is post-trained already" in refused(again, tmp_path)
-    making = {**later, "stage": [table["stage"][-2]], "load": {k: str(folder) for k in ("tokenizer", "generator")}}
-    assert "this tokenizer is post-trained already" in refused(making, tmp_path)
+    later = {**table, "run": {**table["run"], "name": "later"}}
+    inputs = {"make_pairs": ["generator"], "post_train": ["pairs"], "compare_decoders": ["generator", "decoders"]}
+    for stage, loaded in inputs.items():
+        again = {**later, "stage": only(table, stage), "load": dict.fromkeys(["tokenizer", *loaded], str(folder))}
+        assert "this tokenizer is post-trained already" in refused(again, tmp_path)
     first = artifact(folder, "tokenizer", "train_tokenizer")
     other = with_post_training(generation_recipe(train_generator={"epochs": 2}))
     other["load"], other["stage"] = {"tokenizer": str(first)}, other["stage"][2:4]
@@ -382,24 +405,21 @@ def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(tra
     other["load"]["latents"] = str(folder)
     other["run"] = {**other["run"], "name": "other"}
     run(Recipe.from_table(other), out=tmp_path)
-    later["load"] |= {"tokenizer": str(first), "generator": str(tmp_path / "other")}
-    assert "these pairs were made with another generator" in refused(later, tmp_path)
+    later["stage"] = only(table, "compare_decoders")
+    later["load"] = {"tokenizer": str(first), "generator": str(tmp_path / "other"), "decoders": str(folder)}
+    assert "these decoders were trained with another generator" in refused(later, tmp_path)
 
 
 def test_a_sigma_to_keep_of_which_no_pairs_will_be_is_refused_before_anything_runs(generation_recipe, tmp_path):
-    table = with_post_training(generation_recipe(), post_train={"keep": 0.33})
-    assert "stage.post_train.keep: there are no pairs of sigma 0.33" in refused(table, tmp_path)
+    table = with_post_training(generation_recipe(), compare_decoders={"keep": 0.33})
+    assert "stage.compare_decoders.keep: there is no decoder of sigma 0.33" in refused(table, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_loaded_pairs_that_were_made_in_another_way_are_refused_by_option(trained, tmp_path):
     table, folder = trained
-    later = {**table, "stage": [table["stage"][-1]], "run": {**table["run"], "name": "later"}}
-    later["load"] = {
-        "tokenizer": str(artifact(folder, "tokenizer", "train_tokenizer")),
-        "generator": str(folder),
-        "pairs": str(folder),
-    }
+    later = {**table, "stage": only(table, "post_train"), "run": {**table["run"], "name": "later"}}
+    later["load"] = {"tokenizer": str(artifact(folder, "tokenizer", "train_tokenizer")), "pairs": str(folder)}
     later["post_trainer"] = table["post_trainer"] | {"pairs": "latents"}
     assert "the pairs of [load] were made with pairs = 'images', not 'latents'" in refused(later, tmp_path)
     assert not (tmp_path / "later").exists()

@@ -16,9 +16,10 @@ from robustok_core import Recipe, Registry, Tokenizer, run
 from robustok_core.errors import RunError
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, read_tensors
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.results import read_results
 from robustok_toolkit.latent_files import LatentRows
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
 from robustok_toolkit.pair_files import PairRows
 
 SAMPLING = {"method": "heun", "steps": 2}
@@ -40,7 +41,8 @@ def trained(generation_recipe, continuous, tmp_path_factory) -> tuple[dict[str, 
     table["post_trainer"] = {"use": "decoder", "pairs": "latents", "sampling": SAMPLING}
     table["stage"][-1:] = [  # in place of `sample`
         {"use": "make_pairs", "sigma": [0.5], "num_pairs": 48, "batch_size": 16, "part_size": 16},
-        {"use": "post_train", "epochs": 2, "batch_size": 16, "log_every": 1, "compare": COMPARE},
+        {"use": "post_train", "epochs": 2, "batch_size": 16, "log_every": 1},
+        {"use": "compare_decoders", **COMPARE},
     ]
     out = tmp_path_factory.mktemp("vectors")
     run(Recipe.from_table(table), out=out)
@@ -110,18 +112,18 @@ def test_a_pair_is_its_vectors_and_the_image_whose_place_is_written_beside_it(tr
 
 def test_what_changed_is_the_distance_from_the_real_vectors_over_their_norm(trained):
     _, folder = trained
-    results = read_json(folder / "results.json")
+    results = read_results(folder)
     real, made = (pairs_of(folder, sigma).reshape(48, -1).astype(np.float64) for sigma in (1.0, 0.5))
     ratios = np.sqrt(((made - real) ** 2).sum(1)) / np.sqrt((real**2).sum(1))
-    assert results["make_pairs/changed_sigma1"] == 0.0
-    assert results["make_pairs/changed_sigma0.5"] == pytest.approx(ratios.mean(), rel=1e-5)
+    assert results["make_pairs/changed_sigma1"].value == 0.0
+    assert results["make_pairs/changed_sigma0.5"].value == pytest.approx(ratios.mean(), rel=1e-5)
     assert ratios.min() > 0.05
 
 
 def test_only_the_decoder_changes_and_all_of_it(trained, registry):
     _, folder = trained
     newest = find_artifact(folder, "tokenizer")
-    assert newest == artifact(folder, "tokenizer", "post_train")
+    assert newest == artifact(folder, "tokenizer", "compare_decoders")
     tokenizer = first_tokenizer(folder, registry)
     assert latent_fingerprint(load_component(registry, newest)) == latent_fingerprint(tokenizer)
     behind = {id(parameter) for module in tokenizer.decoder for parameter in module.parameters()}
@@ -133,15 +135,15 @@ def test_only_the_decoder_changes_and_all_of_it(trained, registry):
 
 def test_before_and_after_stand_side_by_side(trained):
     _, folder = trained
-    results = read_json(folder / "results.json")
+    results = read_results(folder)
     arms = ("before", "sigma1", "sigma0.5")
     for name in ("gfd_fashion_classifier", "psnr"):
-        values = [results[f"post_train/{arm}_{name}"] for arm in arms]
+        values = [results[f"compare_decoders/{arm}_{name}"].value for arm in arms]
         assert np.isfinite(values).all()
         assert len(set(values)) == 3, "each arm is another decoder"
-    assert results["post_train/kept_sigma"] == 0.5
+    assert results["compare_decoders/kept_sigma"].value == 0.5
     assert not [name for name in results if "guided" in name], "of scale 1"
-    assert {file.name for file in artifact(folder, "post_training", "post_train").glob("*.png")} == {
+    assert {file.name for file in artifact(folder, "comparison", "compare_decoders").glob("*.png")} == {
         "samples.png",
         "sigma.png",
     }
@@ -149,7 +151,7 @@ def test_before_and_after_stand_side_by_side(trained):
 
 def test_pairs_that_a_kill_cut_short_end_bit_for_bit_alike(trained, part_of_trained, tmp_path, dying):
     """Two files a part, three parts a sigma: the control's and one of sigma 0.5 are whole when the tenth is cut."""
-    table, folder = part_of_trained(trained[0]["stage"][-2]), tmp_path / "tiny"
+    table, folder = part_of_trained(trained[0]["stage"][-3]), tmp_path / "tiny"
     dying(lambda: run(Recipe.from_table(table), out=tmp_path), 10)
     kept = {file.name: file.stat().st_ino for file in (folder / "checkpoints").rglob("sigma*.vectors.npy")}
     assert len(kept) == 4

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from robustok_core import ProblemsError, Recipe, RobustokError, run
+from robustok_core import ProblemsError, Recipe, Result, RobustokError, run
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.results import read_results
 from robustok_core.runs.runner import check
 
 FEATURES = {"use": "fashion_classifier"}
@@ -58,7 +59,7 @@ def evaluation(trained):
     return make
 
 
-def evaluated(table: dict[str, Any], out: Path) -> dict[str, float]:
+def evaluated(table: dict[str, Any], out: Path) -> dict[str, Result]:
     found = run(Recipe.from_table(table), out=out)
     return {name.removeprefix("evaluate_tokenizer/"): value for name, value in found.items()}
 
@@ -86,23 +87,26 @@ def test_the_results_are_those_of_the_metrics_and_stand_in_results_json(trained)
     _, folder, results = trained
     distances = ["rfd_fashion_classifier", "pfd_fashion_classifier"]
     names = ["psnr", "ssim", "codebook_usage", "codebook_perplexity", *distances]
-    names += [f"{name}_num_images" for name in distances]
-    names += ["pfd_fashion_classifier_num_cells", *(f"pfd_fashion_classifier/{cell}" for cell in CELLS)]
     training = {"train_tokenizer/parameters", "train_tokenizer/steps"}
     assert results.keys() - training == set(names)
     written = read_json(folder / "results.json")
-    assert written["evaluate_tokenizer/psnr"] == results["psnr"]
+    assert written["evaluate_tokenizer/psnr"] == {"value": results["psnr"].value, "higher_is_better": True}
+    assert read_results(folder) == {
+        name if name in training else f"evaluate_tokenizer/{name}": result for name, result in results.items()
+    }
     assert len(written) == len(results)
-    assert results["rfd_fashion_classifier_num_images"] == results["pfd_fashion_classifier_num_images"] == 40
-    cells = [results[f"pfd_fashion_classifier/{cell}"] for cell in CELLS]
-    assert results["pfd_fashion_classifier"] == pytest.approx(np.mean(cells))
+    assert [results[name].num_images for name in distances] == [40, 40]
+    details = results["pfd_fashion_classifier"].details
+    assert list(details["cells"]) == list(CELLS)
+    assert details["num_cells"] == len(CELLS)
+    assert results["pfd_fashion_classifier"].value == pytest.approx(np.mean(list(details["cells"].values())))
 
 
 def test_psnr_and_usage_are_those_of_the_saved_tokenizer(trained, registry):
     table, folder, results = trained
     decibels, codes = measured(folder, validation_images(table, registry), registry)
-    assert results["psnr"] == pytest.approx(decibels.mean(), rel=1e-6)
-    assert results["codebook_usage"] == len(np.unique(codes)) / 32
+    assert results["psnr"].value == pytest.approx(decibels.mean(), rel=1e-6)
+    assert results["codebook_usage"].value == len(np.unique(codes)) / 32
 
 
 def test_perturbing_each_token_to_its_own_code_gives_the_distance_of_reconstructions(evaluation, tmp_path, trained):
@@ -112,11 +116,12 @@ def test_perturbing_each_token_to_its_own_code_gives_the_distance_of_reconstruct
         "pfd": {"use": "pfid", "features": FEATURES, "alphas": [0.07, 1.0], "deltas": [1]},
     }
     results = evaluated(evaluation(metrics=metrics), tmp_path)
-    rfd = results["rfd_fashion_classifier"]
-    assert results["pfd_fashion_classifier/alpha0.07_delta1"] == pytest.approx(rfd, rel=1e-6)
-    assert results["pfd_fashion_classifier/alpha1_delta1"] == pytest.approx(rfd, rel=1e-6)
+    rfd = results["rfd_fashion_classifier"].value
+    cells = results["pfd_fashion_classifier"].details["cells"]
+    assert cells["alpha0.07_delta1"] == pytest.approx(rfd, rel=1e-6)
+    assert cells["alpha1_delta1"] == pytest.approx(rfd, rel=1e-6)
     for cell in CELLS:
-        assert abs(trained[2][f"pfd_fashion_classifier/{cell}"] / rfd - 1) > 1e-3
+        assert abs(trained[2]["pfd_fashion_classifier"].details["cells"][cell] / rfd - 1) > 1e-3
 
 
 def test_the_picture_has_three_captioned_rows_of_enlarged_images(trained, registry):
@@ -149,16 +154,19 @@ def test_a_limit_takes_images_of_every_class_from_sorted_data(trained, evaluatio
     decibels, _ = measured(trained[1], validation_images(table, registry), registry)
     _, first_of_each_class = np.unique(arrays["val_labels"], return_index=True)
     assert len(first_of_each_class) == 10
-    assert evaluated(table, tmp_path)["psnr"] == pytest.approx(decibels[first_of_each_class].mean(), rel=1e-6)
+    assert evaluated(table, tmp_path)["psnr"].value == pytest.approx(decibels[first_of_each_class].mean(), rel=1e-6)
 
 
 def test_two_processes_measure_what_one_measures(trained, evaluation, run_on_two, tmp_path):
     folder = run_on_two(evaluation(), tmp_path)
-    one, two = trained[2], read_json(folder / "results.json")
+    one, two = trained[2], read_results(folder)
     assert len(two) == len(one) - 2
-    for name, value in two.items():
+    for name, result in two.items():
         name = name.removeprefix("evaluate_tokenizer/")
-        assert value == pytest.approx(one[name], rel=1e-3 if "fd_" in name else 1e-6), name
+        rounding = 1e-3 if "fd_" in name else 1e-6
+        assert result.value == pytest.approx(one[name].value, rel=rounding), name
+        assert result.num_images == one[name].num_images, name
+        assert result.details.get("cells", {}) == pytest.approx(one[name].details.get("cells", {}), rel=rounding), name
 
 
 def test_a_loaded_tokenizer_is_evaluated_as_in_its_own_run(trained, evaluation, tmp_path, monkeypatch):

@@ -216,7 +216,7 @@ def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(tiny_recipe, tm
         plugin.weight = tokenizer.last_layer
 
     monkeypatch.setattr(TokenizerStep, "__init__", remember)
-    with pytest.raises(RunError, match="is no finite number after step 8"):
+    with pytest.raises(RunError, match="is not finite after step 8"):
         train(tiny_recipe(checkpoint_every=4), tmp_path, registry=registry_with(plugin))
     kept = list((tmp_path / "tiny" / "checkpoints").rglob("step-*"))
     assert [path.name for path in kept] == ["step-000000004"]
@@ -248,7 +248,7 @@ def test_a_new_folder_is_chosen_before_another_process_can_have_made_it(tiny_rec
 
 def test_a_loss_that_is_no_number_ends_the_run_with_one_message(tiny_recipe, tmp_path):
     table = tiny_recipe(epochs=5, optimizer={"learning_rate": 1e30})
-    with pytest.raises(RunError, match="became no finite number before step"):
+    with pytest.raises(RunError, match=r"tokenizer/loss are not finite at step \d"):
         train(table, tmp_path)
     assert not (tmp_path / "tiny" / "artifacts").exists()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustok_toolkit.latent_fingerprint import latent_fingerprint
+from robustok_core.runs.fingerprints import latent_fingerprint
 
 
 @pytest.fixture

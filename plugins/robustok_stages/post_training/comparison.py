@@ -1,0 +1,246 @@
+"""The decoders before and after post-training, measured on the same latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.post_trainer import PostTrainer
+from robustok_core.kinds.stage import StageContext
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.values.batches import ImageBatch, LatentBatch
+from robustok_core.values.draws import Draws, derive_seed
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.images import to_uint8
+from robustok_core.values.latents import Latents
+from robustok_core.values.result import Result
+from robustok_core.values.spec import components, sampler_options
+from robustok_stages.generator.sample_evaluation import say_singular
+from robustok_stages.tokenizer.tokenizer_evaluation import measure_tokenizer
+from robustok_toolkit.decoder_files import CONTROL, label_of
+from robustok_toolkit.generating import (
+    ImagesInMemory,
+    decode_and_gather,
+    decode_to_uint8,
+    generate,
+    labels_of,
+    own_share,
+)
+from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
+from robustok_toolkit.latent_arrays import from_array, no_latents, to_array
+from robustok_toolkit.pictures import save_rows
+from robustok_training.batches import class_balanced_order
+
+BEFORE = "before"
+
+
+@frozen(kw_only=True)
+class ComparisonConfig:
+    """What is measured of the decoders."""
+
+    num_samples: int = field(
+        default=5000, validator=validators.ge(2), metadata={"doc": "samples that every decoder decodes, of all classes"}
+    )
+    guidance: Guidance = field(
+        factory=lambda: Guidance(scale=2.0),
+        metadata={"doc": "table: guidance of a second set of samples beside the unguided one; scale 1 for none"},
+    )
+    sampling: Any = sampler_options(doc="table: options of the generator's sampler")
+    metrics: dict[str, Any] = components(
+        "sample_metric",
+        doc="what to measure of samples; the first result chooses sigma",
+        default={"gfd": {"use": "frechet"}},
+    )
+    tokenizer_metrics: dict[str, Any] = components(
+        "metric",
+        doc="what to measure of reconstructions: what post-training cost",
+        default={"rfd": {"use": "frechet"}, "pfd": {"use": "pfid"}},
+    )
+    limit: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(2)),
+        metadata={"doc": "only the first validation images for tokenizer_metrics; all where left out"},
+    )
+    batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
+    pictures: int = field(
+        default=10, validator=validators.ge(1), metadata={"doc": "columns of the pictures of samples and of sigma"}
+    )
+
+
+class SomeImages(Images):
+    """Those of other images that stand at `rows` (m,) int64."""
+
+    def __init__(self, images: Images, rows: Tensor) -> None:
+        self._images, self._rows = images, rows
+
+    @property
+    def labels(self) -> Tensor:
+        return self._images.labels[self._rows]
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of([self._images.fingerprint, self._rows.tolist()])
+
+    def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
+        return self._images.load(self._rows[torch.as_tensor(indices, dtype=torch.int64)].tolist(), draws)
+
+
+def balanced_halves(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The places (m,) int64 of labels (n,), in two halves that hold each class equally often, to within one."""
+    by_class = labels.argsort(stable=True)
+    return by_class[0::2].sort().values, by_class[1::2].sort().values
+
+
+class Comparison:
+    """Measures tokenizers that share their latents. Use `results` first, then `best` and `save_pictures`.
+
+    Args:
+        context: of the stage; its artifact "generator" makes the samples.
+        options: what is measured.
+        before: the tokenizer of main training. after: the post-trained ones, by sigma.
+        seed: of samples and perturbations.
+    """
+
+    def __init__(
+        self,
+        context: StageContext,
+        options: ComparisonConfig,
+        before: Tokenizer,
+        after: Mapping[float, Tokenizer],
+        *,
+        seed: int,
+    ) -> None:
+        self._context, self._options, self._before, self._after, self._seed = context, options, before, after, seed
+        self._networks = SharedFeatures(context.device)
+        self._generator: Generator = context.load("generator")
+        self._selection: dict[str, float] = {}
+        held_out = context.dataset().validation
+        halves = [SomeImages(held_out, rows) for rows in balanced_halves(held_out.labels)]
+        self._chosen_on, self._reported_on = (self._features(half, "held-out images") for half in halves)
+        say_singular(context, options.metrics, self._networks, min(options.num_samples, *map(len, halves)))
+
+    @property
+    def _tokenizers(self) -> dict[str, Tokenizer]:
+        return {BEFORE: self._before, **{label_of(sigma): tokenizer for sigma, tokenizer in self._after.items()}}
+
+    def results(self) -> dict[str, Result]:
+        """All results: `DECODER_NAME`, and `DECODER_guided_NAME` of guided samples; DECODER: "before" or "sigma0.9".
+
+        The details of each hold "decoder", "sigma" (None of the tokenizer before) and "guided".
+        """
+        results: dict[str, Result] = {}
+        for label, tokenizer in self._tokenizers.items():
+            self._context.say(f"{self._context.stage}: measuring {label}")
+            results |= self._of_samples(label, tokenizer)
+            of_tokenizer = measure_tokenizer(
+                self._context,
+                tokenizer,
+                self._options.tokenizer_metrics,
+                networks=self._networks,
+                limit=self._options.limit,
+                seed=self._seed,
+                batch_size=self._options.batch_size,
+                workers=0,
+            )
+            results |= {f"{label}_{name}": self._of(result, label) for name, result in of_tokenizer.items()}
+        return results
+
+    def best(self) -> float:
+        """The sigma below 1 whose first sample metric is the best on the selection half, unguided; 1 if alone."""
+        below = [sigma for sigma in self._after if sigma < CONTROL] or list(self._after)
+        return min(below, key=lambda sigma: self._selection[label_of(sigma)])
+
+    def better_than(self, kept: float) -> list[str]:
+        """Of before and the control, what had a better first metric on the selection half than the sigma kept."""
+        others = {BEFORE: "the tokenizer before", label_of(CONTROL): "the control"}
+        known, limit = self._selection, self._selection.get(label_of(kept))
+        return [said for label, said in others.items() if limit is not None and label in known and known[label] < limit]
+
+    def _of_samples(self, label: str, tokenizer: Tokenizer) -> dict[str, Result]:
+        results: dict[str, Result] = {}
+        metrics = {name: spec.build() for name, spec in self._options.metrics.items()}
+        for prefix, latents in self._latents.items():
+            samples = self._features(self._decoded(tokenizer, latents), f"samples, {label}")
+            for number, metric in enumerate(metrics.values()):
+                for name, result in metric.compute(samples, self._reported_on).items():
+                    results[f"{label}_{prefix}{name}"] = self._of(result, label, guided=bool(prefix))
+                if number == 0 and not prefix:
+                    first = next(iter(metric.compute(samples, self._chosen_on).values()))
+                    self._selection[label] = -first.value if first.higher_is_better else first.value
+        return results
+
+    def _of(self, result: Result, label: str, *, guided: bool = False) -> Result:
+        """A result that says which decoder it is of, and whether of guided samples."""
+        sigma = next((sigma for sigma in self._after if label_of(sigma) == label), None)
+        about = {"decoder": label, "sigma": sigma, "guided": guided}
+        return attrs.evolve(result, details={**result.details, **about})
+
+    @cached_property
+    def _latents(self) -> dict[str, Latents]:
+        """This process's share of the samples: unguided, and guided where the options ask for it."""
+        found = {"": self._sampled(Guidance())}
+        if self._options.guidance.active:
+            found["guided_"] = self._sampled(self._options.guidance)
+        return found
+
+    def _sampled(self, guidance: Guidance) -> Latents:
+        own = own_share(self._options.num_samples)
+        parts = generate(
+            self._generator,
+            labels_of(range(self._generator.num_classes), own),
+            Draws(seed=derive_seed(self._seed, "compare"), indices=own, total=self._options.num_samples),
+            guidance=guidance,
+            sampling=self._options.sampling,
+            batch_size=self._options.batch_size,
+        )
+        space, where = self._generator.space, f"stage {self._context.stage}"
+        arrays = (to_array(part, space, maker="generator", where=where) for part in parts)
+        return from_array(np.concatenate([no_latents(space), *arrays]), space, "samples")
+
+    def _decoded(self, tokenizer: Tokenizer, latents: Latents) -> ImagesInMemory:
+        some = self._options.batch_size
+        batches = (latents[start : start + some].to(self._context.device) for start in range(0, len(latents), some))
+        labels = labels_of(range(self._generator.num_classes), torch.arange(self._options.num_samples))
+        return decode_and_gather(tokenizer, batches, labels)
+
+    def _features(self, images: Images, name: str) -> ExtractedFeatures:
+        device, batch_size = self._context.device, self._options.batch_size
+        return ExtractedFeatures(images, name=name, networks=self._networks, device=device, batch_size=batch_size)
+
+    @torch.no_grad()
+    def save_pictures(self, folder: Path) -> None:
+        """Writes samples.png, the same latents by every decoder, and sigma.png, the same images along sigma."""
+        some = self._latents["guided_" if "guided_" in self._latents else ""][: self._options.pictures]
+        some = some.to(self._context.device)
+        rows = {label: decode_to_uint8(tokenizer, some) for label, tokenizer in self._tokenizers.items()}
+        save_rows(folder / "samples.png", rows)
+        save_rows(folder / "sigma.png", self._along_sigma())
+
+    def _along_sigma(self) -> dict[str, Tensor]:
+        """What the generator makes of held-out images at each sigma, before and after."""
+        context, before = self._context, self._before
+        post_trainer: PostTrainer = context.build("post_trainer")
+        images = context.dataset().validation
+        chosen = class_balanced_order(images.labels)[: self._options.pictures]
+        batch = images.load(chosen.tolist()).to(context.device)
+        encoded = before.encode(batch.images)
+        real = Latents(codes=encoded.codes) if encoded.codes is not None else Latents(vectors=encoded.vectors)
+        rows = {"real": to_uint8(batch.images)}
+        for sigma, after in self._after.items():
+            draws = Draws(seed=derive_seed(self._seed, "picture"), indices=batch.indices, total=len(images))
+            latents = LatentBatch(latents=real, labels=batch.labels, indices=batch.indices)
+            pair = post_trainer.pair(before, self._generator, latents, draws=draws, sigma=sigma)
+            rows[f"{label_of(sigma)}, before"] = decode_to_uint8(before, pair)
+            rows[f"{label_of(sigma)}, after"] = decode_to_uint8(after, pair)
+        return rows

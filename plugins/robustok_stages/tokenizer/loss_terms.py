@@ -1,0 +1,54 @@
+"""The terms of a tokenizer's loss and their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from robustok_core.kinds.loss import Loss, Opponent, Reconstruction
+
+
+class LossTerms:
+    """The terms of a loss, by name.
+
+    It is not a module, so a module that holds it does not own the discriminators and frozen networks of the terms.
+
+    Attributes:
+        opponents: what is trained against a term, by the term's name.
+    """
+
+    def __init__(self, losses: Mapping[str, Loss]) -> None:
+        self._losses = dict(losses)
+        self.opponents: dict[str, Opponent] = {
+            name: loss.opponent for name, loss in losses.items() if loss.opponent is not None
+        }
+        # Image terms come first: adaptive weights compare the others with their sum.
+        self._in_order = sorted(losses.items(), key=lambda item: not item[1].compares_images)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The terms as modules of a checkpoint, by name."""
+        return {f"loss_{name}": loss for name, loss in self._losses.items()}
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """What is trained along with the tokenizer."""
+        return [parameter for loss in self._losses.values() for parameter in loss.own_parameters()]
+
+    def has_active_opponent(self, progress: float) -> bool:
+        """Whether an opponent is trained at this share of the training."""
+        return any(opponent.active(progress) for opponent in self.opponents.values())
+
+    def weighted_sum(self, step: Reconstruction) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The weighted sum of all terms and of the quantizer's, a scalar; and each term, unweighted, for the log."""
+        logs: dict[str, Tensor | float] = {f"quantizer/{name}": value for name, value in step.latents.losses.items()}
+        images = torch.zeros((), device=step.images.device)
+        others = sum(step.latents.losses.values(), start=images)
+        for name, loss in self._in_order:
+            term = loss(step if loss.compares_images else attrs.evolve(step, image_loss=images))
+            weighted = term * loss.config.weight
+            images, others = (images + weighted, others) if loss.compares_images else (images, others + weighted)
+            logs[f"loss/{name}"] = term
+            logs |= {f"loss/{name}/{key}": value for key, value in loss.logs().items()}
+        return images + others, logs

@@ -1,0 +1,34 @@
+"""The artifact "samples": what lies in its folder, and what is known of it before anything runs.
+
+samples.json     how the samples were made
+samples.npz      ADM's sample file; grid.png shows some; codes.npy or vectors.npy holds their latents
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+from typing_extensions import Self
+
+from robustok_core.kinds.component import Builder
+from robustok_core.kinds.promise import Promise
+from robustok_core.runs.files import read_json
+
+INDEX = "samples.json"
+
+
+@frozen(kw_only=True)
+class SamplesPromise(Promise):
+    """Decoded samples: `num_samples` of them, of image_size x image_size pixels."""
+
+    num_samples: int
+    image_size: int
+
+    def describe(self) -> str:
+        return f"{self.num_samples:,} images of {self.image_size} x {self.image_size}"
+
+    @classmethod
+    def of_artifact(cls, folder: Path, registry: Builder) -> Self:
+        index = read_json(folder / INDEX)
+        return cls(num_samples=index["num_samples"], image_size=index["image_size"])

@@ -1,0 +1,42 @@
+"""Means of what the steps between two lines of the log report, gathered without waiting for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustok_training.distributed import all_mean
+
+
+class IntervalMeans:
+    """Sums values by name until `take` is called.
+
+    Args:
+        device: where the sums are held.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}  # (2,) the weighted sum and the weight
+
+    def __bool__(self) -> bool:
+        return bool(self._sums)
+
+    def add(self, values: Mapping[str, Any], weight: float) -> None:
+        """Adds numbers or scalar tensors; reading a number from the device would wait for it."""
+        for name, value in values.items():
+            number = torch.as_tensor(value, dtype=torch.float32, device=self._device).detach()
+            total = self._sums.setdefault(name, torch.zeros(2, device=number.device))
+            total += torch.stack([number * weight, torch.full_like(number, weight)])
+
+    def take(self) -> dict[str, float]:
+        """The means over everything that all processes added, by name in order; starts anew."""
+        names = sorted(self._sums)
+        if not names:
+            return {}
+        sums = all_mean(torch.stack([self._sums[name] for name in names]))
+        self._sums.clear()
+        return dict(zip(names, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))

@@ -1,0 +1,84 @@
+"""A trained module on its device, with its optimiser, in accelerate's wrapping."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from robustok_core.errors import RunError
+from robustok_training.checkpoint import load_optimizer_tensors, optimizer_tensors
+from robustok_training.optimizer import set_rate
+from robustok_training.task import TrainedModule
+
+
+class PreparedModule:
+    """What the trainer needs of a trained module.
+
+    Args:
+        trained_module: which one. accelerator: wraps it, for several processes and for the precision.
+
+    Attributes:
+        forward: the wrapped module. optimizer: the wrapped optimiser.
+        parameters: what is trained, by name, in the order in which the optimiser numbers them.
+
+    Raises:
+        RunError: where none of its parameters takes a gradient.
+    """
+
+    def __init__(self, trained_module: TrainedModule, accelerator: Accelerator) -> None:
+        self.trained_module = trained_module
+        self._accelerator = accelerator
+        named = {name: p for name, p in trained_module.module.named_parameters() if p.requires_grad}
+        if not named:
+            raise RunError(f"{trained_module.name!r} has no parameter to train")
+        optimizer = trained_module.optimizer.build(named, trained_module.not_decayed)
+        name_of = {id(p): name for name, p in named.items()}
+        # The optimiser numbers parameters group by group; states are stored by name in that order.
+        self.parameters: dict[str, nn.Parameter] = {
+            name_of[id(p)]: p for group in optimizer.param_groups for p in group["params"]
+        }
+        self.forward: Any
+        self.optimizer: Any
+        self.forward, self.optimizer = accelerator.prepare(trained_module.module, optimizer)
+
+    @property
+    def name(self) -> str:
+        """Its name in logs and checkpoints."""
+        return self.trained_module.name
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of its last step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def averaging_gradients(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Gradients are averaged over the processes after the last micro-batch of a step only."""
+        return contextlib.nullcontext() if last else self._accelerator.no_sync(self.forward)
+
+    def clip(self) -> Tensor | None:
+        """The norm of the gradient before it is clipped; None where it is not clipped."""
+        largest = self.trained_module.optimizer.clip
+        if largest <= 0.0:
+            return None
+        return self._accelerator.clip_grad_norm_(self.parameters.values(), largest)
+
+    def step(self, progress: float) -> None:
+        """Changes the weights, with the learning rate of a share of the training, and forgets the gradients."""
+        start = self.trained_module.start
+        since = (progress - start) / (1.0 - start) if start < 1.0 else 1.0
+        set_rate(self.optimizer, self.trained_module.optimizer.rate_at(max(since, 0.0)))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """The optimiser's state by parameter name."""
+        return optimizer_tensors(self.optimizer, list(self.parameters))
+
+    def load_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts back what `optimizer_state` gave."""
+        load_optimizer_tensors(self.optimizer, list(self.parameters), tensors)

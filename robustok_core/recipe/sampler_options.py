@@ -1,0 +1,74 @@
+"""Options of a generator's sampler and guidance, wherever a configuration holds them.
+
+Which options a sampler has is known once the generator is: so a recipe is read first, and its raw `sampling` tables
+are resolved when it is planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from robustok_core.errors import RobustokError
+from robustok_core.kinds.generator import Generator
+from robustok_core.recipe.structurer import Path, Problem, Structurer
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.spec import Spec, is_sampler_options
+
+
+def read_sampler_options(generator: type[Generator], table: Mapping[str, Any], path: Path = ()) -> tuple[Any, list]:
+    """An instance of `generator.Sampling` from a raw table, or None and what is wrong with the table.
+
+    Args:
+        generator: the class whose sampler it is. path: leads to the table, for the problems.
+    """
+
+    def no_components(kind: str, name: str, where: Path) -> Problem:
+        return Problem(where, f"a sampler's options hold no {kind}, found {name!r}")
+
+    structurer = Structurer(no_components)
+    return structurer.config(generator.Sampling, table, path), structurer.problems
+
+
+def with_sampler_options(config: Any, generator: type[Generator], path: Path) -> tuple[Any, list[Problem]]:
+    """A configuration whose raw sampler options are instances of `generator.Sampling`, and what is wrong with them.
+
+    Args:
+        config: an attrs instance; those that it holds are changed too. path: leads to it.
+    """
+    changes: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for option, value in _options(config):
+        found: list[Problem] = []
+        if is_sampler_options(option) and isinstance(value, Mapping):
+            changes[option.name], found = read_sampler_options(generator, value, (*path, option.name))
+        elif _is_nested(value):
+            changed, found = with_sampler_options(value, generator, (*path, option.name))
+            if changed is not value:
+                changes[option.name] = changed
+        problems += found
+    return (attrs.evolve(config, **changes) if changes and not problems else config), problems
+
+
+def check_guidance(config: Any, generator: Generator, path: Path) -> list[Problem]:
+    """What is wrong with any guidance in a configuration, for a generator that may be on the meta device."""
+    problems = []
+    for option, value in _options(config):
+        if isinstance(value, Guidance):
+            try:
+                generator.check_guidance(value)
+            except RobustokError as error:
+                problems.append(Problem((*path, option.name, "scale"), error.what, error.hint))
+        elif _is_nested(value):
+            problems += check_guidance(value, generator, (*path, option.name))
+    return problems
+
+
+def _options(config: Any) -> list[tuple[Any, Any]]:
+    return [(option, getattr(config, option.name)) for option in attrs.fields(type(config))]
+
+
+def _is_nested(value: Any) -> bool:
+    return attrs.has(type(value)) and not isinstance(value, Spec)

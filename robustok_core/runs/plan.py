@@ -1,0 +1,146 @@
+"""What a recipe will do, worked out before anything runs: each stage reads what those before it promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+from attrs import define, field, frozen
+
+from robustok_core.errors import ProblemsError, RobustokError
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.stage import StageContext
+from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe, located
+from robustok_core.recipe.sampler_options import check_guidance, with_sampler_options
+from robustok_core.recipe.structurer import Path as KeyPath
+from robustok_core.runs.promises import GeneratorPromise, Loaded
+from robustok_core.values.spec import Spec
+
+#: Gives the context of a stage of a recipe, with the promises of what is there before it.
+ContextOf = Callable[[ResolvedRecipe, NamedStage, Mapping[str, Promise]], StageContext]
+
+
+@frozen(kw_only=True)
+class PlannedStage:
+    """A stage as it is planned.
+
+    Attributes:
+        name: its name. needs: the artifacts that it reads. makes: what it promises of those that it leaves.
+    """
+
+    name: str
+    needs: Sequence[str]
+    makes: Mapping[str, Promise]
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What a recipe will do.
+
+    Attributes:
+        recipe: with the options of samplers resolved against the generators that will be sampled.
+        stages: in their order.
+    """
+
+    recipe: ResolvedRecipe
+    stages: Sequence[PlannedStage]
+
+    def describe(self) -> str:
+        """A line for each stage, and one for each artifact that it leaves."""
+        lines = []
+        for stage in self.stages:
+            lines.append(f"{stage.name}{' reads ' if stage.needs else ''}{', '.join(stage.needs)}")
+            for artifact, promise in stage.makes.items():
+                said = promise.describe()
+                lines.append(f"  -> {artifact}{': ' if said else ''}{said}")
+        return "\n".join(lines)
+
+
+def make_plan(recipe: ResolvedRecipe, loaded: Mapping[str, Loaded], context_of: ContextOf) -> Plan:
+    """Checks and plans all stages.
+
+    Args:
+        recipe: whose tables and keys are checked already. loaded: what [load] gives, by artifact.
+
+    Raises:
+        ProblemsError: everything that does not fit, or a RobustokError where it is one thing alone.
+    """
+    planner = _Planner(recipe, context_of, dict(loaded))
+    for index in range(len(recipe.stages)):
+        planner.add(index)
+    raise_all(planner.problems)
+    return Plan(recipe=planner.recipe, stages=planner.planned)
+
+
+def raise_all(problems: Sequence[RobustokError]) -> None:
+    """Raises what was found: nothing, the one problem, or all of them, each once."""
+    unique = list({str(problem): problem for problem in problems}.values())
+    if len(unique) == 1:
+        raise unique[0]
+    if unique:
+        raise ProblemsError(unique)
+
+
+@define
+class _Planner:
+    """Goes through the stages and collects problems."""
+
+    recipe: ResolvedRecipe
+    context_of: ContextOf
+    promises: dict[str, Promise]
+    planned: list[PlannedStage] = field(factory=list)
+    problems: list[RobustokError] = field(factory=list)
+
+    def add(self, index: int) -> None:
+        """Plans a stage; one whose inputs could not be planned is left out, as its problem is theirs."""
+        kind = self.recipe.stages[index].spec.factory
+        if not all(name in self.promises for name in kind.needs):
+            self.promises = {name: held for name, held in self.promises.items() if name not in kind.makes}
+            return
+        if "generator" in kind.needs:
+            self._try(lambda: self._resolve_samplers(index, self.promises["generator"]))
+        stage = self.recipe.stages[index]
+        context, built = self.context_of(self.recipe, stage, self.promises), stage.spec.build()
+        self._try(lambda: built.check(context))
+        promised = self._try(lambda: built.plan(context))
+        if promised is None:
+            self.promises = {name: held for name, held in self.promises.items() if name not in kind.makes}
+            return
+        makes = {name: promised.get(name, Promise()) for name in kind.makes}
+        self.promises = self.promises | makes
+        self.planned.append(PlannedStage(name=stage.name, needs=kind.needs, makes=makes))
+        if "generator" in kind.makes:
+            self._try(lambda: self._resolve_samplers(index, makes["generator"]))
+
+    def _try(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except ProblemsError as error:
+            self.problems.extend(error.problems)
+        except RobustokError as error:
+            self.problems.append(error)
+        return None
+
+    def _resolve_samplers(self, index: int, promise: Promise) -> None:
+        """Resolves the options of samplers, and checks guidance, in a stage and the [post_trainer] that it uses."""
+        if isinstance(promise, Loaded):
+            promise = promise.read(GeneratorPromise)
+        if not isinstance(promise, GeneratorPromise):
+            return
+        stage, tables = self.recipe.stages[index], dict(self.recipe.tables)
+        stages = list(self.recipe.stages)
+        stages[index] = attrs.evolve(stage, spec=self._resolved(stage.spec, promise, ("stage", index)))
+        for name in {*stage.spec.factory.uses, *stage.spec.factory.may_use} & {"post_trainer"} & tables.keys():
+            tables[name] = self._resolved(tables[name], promise, (name,))
+        self.recipe = attrs.evolve(self.recipe, stages=stages, tables=tables)
+
+    def _resolved(self, spec: Spec, promise: GeneratorPromise, path: KeyPath) -> Spec:
+        config, problems = with_sampler_options(spec.config, promise.factory, path)
+        if not problems:
+            generator: Generator = promise.sketch()
+            problems = check_guidance(config, generator, path)
+        if problems:
+            raise ProblemsError([located(self.recipe.source, problem) for problem in problems])
+        return attrs.evolve(spec, config=config)

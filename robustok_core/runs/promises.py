@@ -1,0 +1,173 @@
+"""What is known of tokenizers and generators before anything runs: of a recipe's own, and of those that are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+from torch import nn
+from typing_extensions import Self
+
+from robustok_core.kinds.component import Builder
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.stage import PromiseT
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.runs.components import load_component, read_component, sketch_component
+from robustok_core.runs.fingerprints import latent_fingerprint
+from robustok_core.values.latents import LatentSpace
+
+
+@frozen(kw_only=True)
+class TokenizerPromise(Promise):
+    """A tokenizer.
+
+    Attributes:
+        space: its latent space. image_size: H = W of its images.
+        opponents: losses of its main training whose discriminators lie beside it; None where that is not recorded.
+        post_trained: whether its decoder is post-trained already.
+        fingerprint: gives its `latent_fingerprint`; None where its weights are not there yet.
+        folder: where it lies; None where it is not there yet.
+    """
+
+    space: LatentSpace
+    image_size: int
+    opponents: Sequence[str] | None = ()
+    post_trained: bool = False
+    fingerprint: Callable[[], str] | None = None
+    folder: Path | None = None
+
+    def describe(self) -> str:
+        images = f"images of {self.image_size} x {self.image_size}"
+        return f"{self.space.describe()}; {images}{'; post-trained' if self.post_trained else ''}"
+
+    @classmethod
+    def of_artifact(cls, folder: Path, registry: Builder) -> Self:
+        about, tokenizer = read_component(folder), sketch_component(registry, folder)
+        return cls(
+            space=tokenizer.space,
+            image_size=tokenizer.image_size,
+            opponents=about.get("opponents"),
+            post_trained="post_trained" in about,
+            fingerprint=_once(lambda: latent_fingerprint(_tokenizer(registry, folder))),
+            folder=folder,
+        )
+
+    @classmethod
+    def of_component(cls, tokenizer: Any, table: Mapping[str, Any]) -> Self:
+        """The promise of a tokenizer in memory, which a published checkpoint gave."""
+        return cls(
+            space=tokenizer.space,
+            image_size=tokenizer.image_size,
+            fingerprint=_once(lambda: latent_fingerprint(tokenizer)),
+        )
+
+
+@frozen(kw_only=True)
+class GeneratorPromise(Promise):
+    """A generator.
+
+    Attributes:
+        name: in the registry. factory: its class. sketch: gives it on the meta device.
+        space: the latent space that it draws. class_names: of its classes.
+        tokenizer: the latent fingerprint of the tokenizer on whose latents it was trained; None where it is not
+            recorded, or not there yet.
+        folder: where it lies; None where it is not there yet.
+    """
+
+    name: str
+    factory: type[Generator]
+    sketch: Callable[[], Generator] = field(eq=False)
+    space: LatentSpace
+    class_names: Sequence[str]
+    tokenizer: str | None = None
+    folder: Path | None = None
+
+    def describe(self) -> str:
+        return f"{self.space.describe()}; {len(self.class_names)} classes"
+
+    @classmethod
+    def of_artifact(cls, folder: Path, registry: Builder) -> Self:
+        about = read_component(folder)
+
+        return cls(
+            name=about["table"]["use"],
+            factory=registry.spec("generator", about["table"]).factory,
+            sketch=_once(lambda: sketch_component(registry, folder)),
+            space=LatentSpace(**about["space"]),
+            class_names=about.get("class_names") or list(map(str, range(about["num_classes"]))),
+            tokenizer=about.get("tokenizer"),
+            folder=folder,
+        )
+
+    @classmethod
+    def of_component(cls, generator: Any, table: Mapping[str, Any]) -> Self:
+        """The promise of a generator in memory, which a published checkpoint gave."""
+        return cls(
+            name=table["use"],
+            factory=type(generator),
+            sketch=lambda: generator,
+            space=generator.space,
+            class_names=list(map(str, range(generator.num_classes))),
+        )
+
+
+@frozen(eq=False)
+class Imported:
+    """What an importer reads from a published checkpoint.
+
+    Attributes:
+        table: the component's recipe table. component: with its weights. report: the keys that were dropped, and why.
+    """
+
+    table: Mapping[str, Any]
+    component: nn.Module
+    report: Mapping[str, str]
+
+
+@define(eq=False)
+class Loaded(Promise):
+    """What [load] gives: read from its files, or from a published checkpoint, as the sort of promise that is asked for.
+
+    Attributes:
+        registry: builds components. folder: of the artifact; None of a published checkpoint that is not imported yet.
+        imported: what such a checkpoint holds.
+    """
+
+    registry: Builder
+    folder: Path | None = None
+    imported: Imported | None = None
+    _read: dict[type, Promise] = field(factory=dict, init=False)
+
+    def read(self, kind: type[PromiseT]) -> PromiseT:
+        """The promise of a sort.
+
+        Raises:
+            RobustokError: the files are not such an artifact.
+        """
+        if kind not in self._read:
+            if self.folder is not None:
+                self._read[kind] = kind.of_artifact(self.folder, self.registry)
+            else:
+                assert self.imported is not None
+                assert issubclass(kind, (TokenizerPromise, GeneratorPromise))
+                self._read[kind] = kind.of_component(self.imported.component, self.imported.table)
+        return self._read[kind]  # type: ignore[return-value]
+
+
+def _tokenizer(registry: Builder, folder: Path) -> Tokenizer:
+    return load_component(registry, folder)  # type: ignore[return-value]
+
+
+def _once(compute: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that computes at its first call and remembers."""
+    held: list[Any] = []
+
+    def give() -> Any:
+        if not held:
+            held.append(compute())
+        return held[0]
+
+    return give

@@ -1,0 +1,41 @@
+"""What components ask of their options, and what is said where they do not get it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from attrs import field, frozen
+
+from robustok_core.recipe.validators import below_one, finite, require_multiple, unit_interval
+
+
+@frozen(kw_only=True)
+class Options:
+    number: float = field(default=0.0, validator=finite)
+    share: float = field(default=0.0, validator=unit_interval)
+    rate: float = field(default=0.0, validator=below_one)
+    width: int = 12
+    num_heads: int = 3
+
+    def __attrs_post_init__(self) -> None:
+        require_multiple(self, "width", "num_heads")
+
+
+def test_the_ends_of_the_ranges_are_in_them() -> None:
+    Options(share=0.0, rate=0.0)
+    Options(share=1.0, rate=math.nextafter(1.0, 0.0), number=-1e300)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"share": -0.1}, {"share": 1.1}, {"share": math.nan}, {"rate": 1.0}, {"rate": -0.1}, {"number": math.inf}],
+)
+def test_what_lies_outside_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Options(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_width_that_the_heads_do_not_divide_is_named_with_both_values() -> None:
+    with pytest.raises(ValueError, match="^width 12 is no multiple of num_heads 5$"):
+        Options(num_heads=5)

@@ -1,0 +1,98 @@
+"""Files and folders are either whole or not there, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import robustok_core.runs.files
+from robustok_core.errors import RunError
+from robustok_core.runs.files import new_file, new_folder, read_tensors, write_tensors, write_text
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "made" / "file.txt"
+    with new_file(target) as unfinished:
+        unfinished.write_text("first ")
+        assert not target.exists()
+        with unfinished.open("a") as opened:
+            opened.write("second")
+        assert not target.exists()
+    assert target.read_text() == "first second"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_old_file_stays_whole_until_the_new_one_is(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+    with new_file(target) as unfinished:
+        unfinished.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+    with pytest.raises(ValueError, match="broken"), new_file(target) as unfinished:  # noqa: PT012 (the writer fails)
+        unfinished.write_text("half")
+        raise ValueError("broken")
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_text() == "old"
+
+
+def test_two_writers_fill_files_of_their_own_and_the_last_leaves_the_target(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    with new_file(target, writer="1") as first, new_file(target, writer="2") as second:
+        first.write_text("one")
+        second.write_text("two")
+        assert first.read_text() == "one"
+    assert target.read_text() == "one"  # whose block ended last
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_writer_that_fails_takes_nothing_from_another(tmp_path: Path) -> None:
+    target = tmp_path / "tensors.safetensors"
+    with new_file(target, writer="1") as half:
+        half.write_bytes(b"half")
+        with pytest.raises(ValueError, match="broken"), new_file(target, writer="2") as other:  # noqa: PT012 (the writer fails)
+            other.write_bytes(b"half")
+            raise ValueError("broken")
+        assert half.exists()
+        write_tensors(target, {"held": torch.ones(2)}, writer="3")
+        assert torch.equal(read_tensors(target)["held"], torch.ones(2))
+        half.write_bytes(target.read_bytes())
+    assert torch.equal(read_tensors(target)["held"], torch.ones(2))
+
+
+def test_what_the_system_refuses_is_one_message_that_names_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(robustok_core.runs.files, "_flush", full)
+    with pytest.raises(RunError, match="cannot write: No space left on device") as caught:
+        write_text(tmp_path / "file.txt", "text")
+    assert caught.value.where == str(tmp_path / "file.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_appears_when_all_in_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with new_folder(target) as unfinished:
+        write_text(unfinished / "inside" / "file.txt", "text")
+        assert not target.exists()
+    assert (target / "inside" / "file.txt").read_text() == "text"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_could_not_be_filled_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="broken"), new_folder(tmp_path / "folder") as unfinished:  # noqa: PT012 (the writer fails)
+        write_text(unfinished / "file.txt", "text")
+        raise ValueError("broken")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,217 @@
+"""What a recipe will do is known, and checked, before anything runs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+from attrs import frozen
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from robustok_core import ProblemsError, Recipe, RobustokError, Stage, hookimpl, load_registry, run
+from robustok_core.cli import cli
+from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
+from robustok_core.runs.runner import check
+from robustok_toolkit.decoder_files import DecodersPromise
+from robustok_toolkit.latent_files import LatentsPromise
+from robustok_toolkit.pair_files import PairsPromise
+from robustok_toolkit.sample_files import SamplesPromise
+
+PARITY = Path(__file__).parents[2] / "parity" / "robustok_tokenizer_a.safetensors"
+
+
+@pytest.fixture
+def whole(generation_recipe) -> dict[str, Any]:
+    """A recipe with every stage that makes something."""
+    table = generation_recipe()
+    table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
+    table["stage"] += [
+        {"use": "make_pairs", "sigma": [0.5], "num_pairs": 32},
+        {"use": "post_train", "epochs": 1, "batch_size": 16},
+        {"use": "compare_decoders", "num_samples": 20, "keep": 0.5, "metrics": {}, "tokenizer_metrics": {}},
+    ]
+    return table
+
+
+def without_folder(promise: Any) -> dict[str, Any]:
+    """What a promise says of the artifact, less where it lies and what is known of it only then."""
+    later = ("folder", "fingerprint", "sketch", "tokenizer")
+    names = [name for name in type(promise).__slots__ if name not in (*later, "__weakref__")]
+    return {name: _plain(getattr(promise, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def test_what_was_promised_is_what_the_files_promise(whole, tmp_path, registry):
+    plan = check(Recipe.from_table(whole), registry=registry)
+    promised = {artifact: promise for stage in plan.stages for artifact, promise in stage.makes.items()}
+    run(Recipe.from_table(whole), out=tmp_path)
+    kinds = [TokenizerPromise, LatentsPromise, GeneratorPromise, SamplesPromise, PairsPromise, DecodersPromise]
+    for name, kind in zip(["tokenizer", "latents", "generator", "samples", "pairs", "decoders"], kinds, strict=True):
+        made = kind.of_artifact(find_artifact(tmp_path / "tiny", name), registry)
+        assert without_folder(made) == without_folder(promised[name]), name
+        assert made.describe() == promised[name].describe()
+
+
+def test_check_show_prints_what_each_stage_makes_above_a_recipe_that_is_the_same(whole, tmp_path, registry):
+    recipe = tmp_path / "whole.toml"
+    recipe.write_text(Recipe.from_table(whole).resolve(registry).toml())
+    shown = CliRunner().invoke(cli, ["check", "--show", str(recipe)]).output
+    assert "# tokenize reads tokenizer" in shown
+    assert "#   -> latents: discrete, 16 tokens of width 4, K=32; 80 training images of 10 classes" in shown
+    assert "#   -> pairs: 32 for each sigma of 1, 0.5" in shown
+    again = Recipe.from_table(tomli.loads(shown), name="tiny")
+    assert (
+        check(again, registry=registry).recipe.table() == check(Recipe.load(recipe), registry=registry).recipe.table()
+    )
+
+
+# --- options of samplers --------------------------------------------------------------------------
+
+
+def test_a_sampler_that_is_asked_for_nothing_has_its_defaults_in_recipe_toml(whole, tmp_path):
+    whole["stage"] = whole["stage"][:4]
+    run(Recipe.from_table(whole), out=tmp_path)
+    written = tomli.loads((tmp_path / "tiny" / "recipe.toml").read_text())
+    sampling = written["stage"][3]["sampling"]
+    assert sampling["steps"] == 2  # the recipe's
+    assert sampling["temperature"] == 1.0  # the generator's
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_every_option_that_no_sampler_has_is_said_with_its_place_in_one_pass(whole, generated, tmp_path, loaded):
+    whole["post_trainer"]["sampling"] = {"stops": 2}
+    whole["stage"][3]["sampling"] = {"steps": "many"}
+    whole["stage"][-1]["sampling"] = {"step": 2}
+    if loaded:
+        whole["load"] = {"generator": str(generated[1]), "tokenizer": str(generated[1])}
+        whole["stage"] = whole["stage"][3:]
+    with pytest.raises(ProblemsError) as caught:
+        run(Recipe.from_table(whole), out=tmp_path)
+    said = str(caught.value)
+    assert "stage.sample.sampling.steps: expected int, found str 'many'" in said
+    assert "post_trainer.sampling.stops: unknown key 'stops' (did you mean 'steps'?)" in said
+    assert "stage.compare_decoders.sampling.step: unknown key 'step'" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stage", [3, -1])
+def test_guidance_that_the_generator_was_not_trained_for_is_said_with_its_place(whole, tmp_path, stage):
+    whole["generator"]["label_dropout"] = 0.0
+    whole["stage"][-1]["guidance"] = {"scale": 1.0}
+    whole["stage"][stage]["guidance"] = {"scale": 3.0}
+    with pytest.raises(RobustokError) as caught:
+        run(Recipe.from_table(whole), out=tmp_path)
+    name = whole["stage"][stage]["use"]
+    assert f"stage.{name}.guidance.scale: guidance of scale 3 needs a generator" in str(caught.value)
+
+
+def test_the_measurement_along_a_training_is_checked_against_the_generator_that_is_trained(whole, tmp_path):
+    whole["stage"][2]["measure"] = {"sampling": {"steps": 0}, "metrics": {}}
+    with pytest.raises(RobustokError, match=r"stage.train_generator.measure.sampling.steps: 0 is out of range"):
+        run(Recipe.from_table(whole), out=tmp_path)
+
+
+# --- stages of others -----------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class NoOptions:
+    """No options."""
+
+
+def with_stage(stage: type[Stage]) -> Any:
+    """All installed plugins, and a stage called "theirs"."""
+
+    class Plugin:
+        @hookimpl
+        def robustok_register(self, register):
+            register("stage", "theirs", stage)
+
+    registry = load_registry()
+    assert registry.add_plugin(Plugin(), "theirs").error is None
+    return registry
+
+
+class TheirPairs(Stage):
+    """Makes pairs in a way of its own."""
+
+    Config = NoOptions
+    needs = ("tokenizer", "generator")
+    makes = ("pairs",)
+
+    def __init__(self, config):
+        pass
+
+    def run(self, context):
+        raise AssertionError("nothing may run")
+
+
+class TheirPromisedPairs(TheirPairs):
+    def plan(self, context):
+        return {"pairs": PairsPromise(sigmas=[0.25], num_rows=8, post_trainer={})}
+
+
+def with_their_pairs(table: dict[str, Any]) -> dict[str, Any]:
+    table["stage"][4] = {"use": "theirs"}
+    return table
+
+
+def test_a_stage_that_promises_nothing_is_named_where_another_must_know_more(whole, tmp_path):
+    with pytest.raises(RobustokError) as caught:
+        run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPairs), out=tmp_path)
+    assert "stage 'post_train' must know of the pairs what a PairsPromise says" in str(caught.value)
+    assert "return one from its `plan`" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_checks_of_later_stages_read_what_a_stage_of_others_promises(whole, tmp_path):
+    with pytest.raises(RobustokError) as caught:
+        run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPromisedPairs), out=tmp_path)
+    said = str(caught.value)
+    assert "stage.post_train.batch_size: a batch of 16 images is larger than the training split, which holds 8" in said
+    assert "stage.compare_decoders.keep: there is no decoder of sigma 0.5 (sigmas: 0.25)" in said
+
+
+def test_an_input_that_cannot_be_planned_is_one_mistake_and_not_one_in_every_later_stage(whole, tmp_path):
+    whole["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
+    for stage in whole["stage"]:
+        stage.pop("sampling", None)
+    whole["post_trainer"].pop("sampling")
+    with pytest.raises(RobustokError) as caught:
+        run(Recipe.from_table(whole), out=tmp_path)
+    assert not isinstance(caught.value, ProblemsError)
+
+
+# --- what [load] gives ----------------------------------------------------------------------------
+
+
+def test_a_published_checkpoint_is_read_before_anything_runs(whole, tmp_path):
+    table = copy.deepcopy(whole)
+    del table["tokenizer"], table["perturbation"]
+    published = tmp_path / "published.safetensors"
+    save_file({name[2:]: held for name, held in load_file(PARITY).items() if name.startswith("w.")}, published)
+    table["load"] = {"tokenizer": {"path": str(published), "importer": {"use": "robustok"}}}
+    table["stage"] = [table["stage"][1]]
+    with pytest.raises(RobustokError, match=r"image_size is \d+, but the images of \[data\] are 32 pixels wide"):
+        run(Recipe.from_table(table), out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_generator_of_another_tokenizer_is_refused_before_anything_runs(whole, generated, tmp_path):
+    table = copy.deepcopy(whole)
+    table["load"] = {"generator": str(generated[1])}
+    table["tokenizer"]["quantizer"]["codebook_size"] = 16
+    table["stage"] = [table["stage"][0], table["stage"][3]]
+    with pytest.raises(
+        RobustokError, match="draws latents of another space .*K=32.* than the tokenizer decodes .*K=16"
+    ):
+        run(Recipe.from_table(table), out=tmp_path)
+    assert not list(tmp_path.iterdir())

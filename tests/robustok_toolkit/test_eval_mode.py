@@ -1,0 +1,35 @@
+"""Eval mode lasts as long as the block, and leaves no trace."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from robustok_toolkit.eval_mode import evaluating
+
+
+def mixed() -> nn.Module:
+    """A network in training mode, of which one part is in eval mode."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.Linear(2, 2)))
+    network[1][0].eval()
+    return network
+
+
+def modes(network: nn.Module) -> list[bool]:
+    return [part.training for part in network.modules()]
+
+
+def test_every_part_is_in_eval_mode_inside_and_as_it_was_afterwards() -> None:
+    network = mixed()
+    before = modes(network)
+    with evaluating(network):
+        assert not any(modes(network))
+    assert modes(network) == before == [True, True, True, False, True]
+
+
+def test_an_error_inside_leaves_the_modes_as_they_were() -> None:
+    network = mixed()
+    before = modes(network)
+    with pytest.raises(ValueError, match="broken"), evaluating(network):
+        raise ValueError("broken")
+    assert modes(network) == before

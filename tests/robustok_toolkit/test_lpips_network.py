@@ -1,0 +1,72 @@
+"""The network of LPIPS holds the weights of the file that was named, or says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from robustok_core.errors import RobustokError
+from robustok_toolkit.lpips_network import lpips_network
+
+ASKED: Any = {"where": "the test", "otherwise": "do without"}
+
+
+@pytest.fixture(scope="module")
+def alexnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    """AlexNet's convolutions with random weights, and the file that torchvision would have written."""
+    import torchvision
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trunk = torchvision.models.alexnet().features
+    file = tmp_path_factory.mktemp("weights") / "alexnet.pth"
+    torch.save({f"features.{name}": value for name, value in trunk.state_dict().items()}, file)
+    return trunk, file
+
+
+def test_the_trunk_has_the_weights_of_the_file_and_is_frozen(alexnet: tuple[nn.Module, Path]) -> None:
+    trunk, file = alexnet
+    network: Any = lpips_network("alex", str(file), **ASKED)
+    held = [weight for name, weight in network.net.state_dict().items()]
+    for ours, theirs in zip(held, trunk.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not any(part.training for part in network.modules())
+    assert not any(weight.requires_grad for weight in network.parameters())
+
+
+def test_a_file_of_another_network_is_refused(alexnet: tuple[nn.Module, Path]) -> None:
+    with pytest.raises(RobustokError, match=r"alexnet.pth: this file does not hold the weights of vgg") as caught:
+        lpips_network("vgg", str(alexnet[1]), **ASKED)
+    assert caught.value.hint == "it should be vgg16-397923af.pth"
+
+
+def test_a_file_that_is_missing_or_no_weights_at_all_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "vgg.pth"
+    with pytest.raises(RobustokError, match=r"vgg.pth: there is no such file"):
+        lpips_network("vgg", str(file), **ASKED)
+    file.write_text("no weights at all")
+    with pytest.raises(RobustokError, match=r"vgg.pth: .*refused"):
+        lpips_network("vgg", str(file), **ASKED)
+
+
+def test_weights_that_cannot_be_downloaded_are_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # nothing was downloaded before
+    with pytest.raises(RobustokError, match="LPIPS cannot be downloaded: no route to host") as caught:
+        lpips_network("alex", None, **ASKED)
+    assert caught.value.where == "the test"
+    assert caught.value.hint == 'set weights = "FILE" to a local alexnet-owt-7be5be79.pth, or do without'
+
+
+def test_on_the_meta_device_there_are_shapes_and_no_file_is_read() -> None:
+    with torch.device("meta"):
+        network = lpips_network("vgg", "a file that is not read", **ASKED)
+        images = torch.zeros(2, 3, 32, 32)
+    assert network(images, images).shape == (2, 1, 1, 1)

@@ -1,0 +1,68 @@
+"""What several processes and runs share is found by content, and used only where all see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import robustok_toolkit.shared_cache
+from robustok_core.errors import RunError
+from robustok_toolkit.shared_cache import CacheEntry
+
+HELD = {"mean": torch.arange(3.0)}
+
+
+def entry(folder: Path | None, *content: Any) -> CacheEntry:
+    return CacheEntry(folder, "name", lambda: content)
+
+
+def test_what_is_kept_is_found_by_the_same_content_and_by_no_other(tmp_path: Path) -> None:
+    assert entry(tmp_path, "images", 3).read() is None
+    entry(tmp_path, "images", 3).keep(HELD)
+    found = entry(tmp_path, "images", 3).read()
+    assert found is not None
+    assert torch.equal(found["mean"], HELD["mean"])
+    assert entry(tmp_path, "images", 4).read() is None
+    (file,) = tmp_path.iterdir()
+    assert file.name.startswith("name_")
+
+
+def test_without_a_folder_nothing_is_asked_found_or_kept() -> None:
+    def fail() -> tuple[Any, ...]:
+        raise AssertionError("fingerprints take time")
+
+    without = CacheEntry(None, "name", fail)
+    without.keep(HELD)
+    assert without.read() is None
+
+
+def test_a_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    entry(tmp_path, 1).keep(HELD)
+    (file,) = tmp_path.iterdir()
+    before = file.stat().st_mtime_ns
+    entry(tmp_path, 1).keep({"mean": torch.zeros(3)})
+    assert file.stat().st_mtime_ns == before
+
+
+def test_a_file_that_another_process_does_not_see_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry(tmp_path, 1).keep(HELD)
+    monkeypatch.setattr(robustok_toolkit.shared_cache, "all_sum", lambda missing: missing + 1)
+    assert entry(tmp_path, 1).read() is None
+
+
+def test_the_main_process_alone_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robustok_toolkit.shared_cache, "rank", lambda: 1)
+    entry(tmp_path, 1).keep(HELD)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    entry(tmp_path, 1).keep(HELD)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"half")
+    with pytest.raises(RunError, match="cannot be read") as caught:
+        entry(tmp_path, 1).read()
+    assert caught.value.where == str(file)

@@ -1,0 +1,90 @@
+"""Checkpoints on disk: whole or not there, and optimiser states by parameter name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from robustok_core.errors import RunError
+from robustok_training.checkpoint import (
+    checkpoints,
+    load_checkpoint,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    save_checkpoint,
+)
+from robustok_training.optimizer import OptimizerConfig
+
+NAMES = ["weight", "bias"]
+
+
+def test_a_checkpoint_gives_back_what_was_saved(tmp_path):
+    tensors = {"a": torch.tensor([0.1, -0.0]), "b/c": torch.arange(3)}
+    save_checkpoint(tmp_path, 7, tensors, {"scaler": None})
+    found, values = load_checkpoint(tmp_path)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    assert values == {"step": 7, "scaler": None}
+
+
+def test_the_newest_checkpoint_stays_alone(tmp_path):
+    for step in (9, 10, 100):
+        save_checkpoint(tmp_path, step, {"step": torch.tensor(step)}, {})
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000100"]
+    found, values = load_checkpoint(tmp_path)
+    assert found["step"] == values["step"] == 100
+
+
+def test_what_a_killed_process_left_half_written_is_no_checkpoint(tmp_path):
+    save_checkpoint(tmp_path, 4, {"step": torch.tensor(4)}, {})
+    (tmp_path / ".writing-step-000000008").mkdir()
+    (tmp_path / ".writing-step-000000008" / "state.safetensors").write_bytes(b"half")
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000004"]
+
+
+def test_where_no_checkpoint_was_written_there_is_none(tmp_path):
+    assert load_checkpoint(tmp_path / "nowhere") is None
+    assert load_checkpoint(tmp_path) is None
+
+
+def stepped(steps: int) -> tuple[nn.Linear, torch.optim.Optimizer]:
+    """A line and its optimiser after some steps, with gradients of their own."""
+    line = nn.Linear(2, 1)
+    nn.init.ones_(line.weight)
+    nn.init.zeros_(line.bias)
+    optimizer = OptimizerConfig(learning_rate=0.1).build(dict(line.named_parameters()))
+    for step in range(steps):
+        step_once(line, optimizer, step)
+    return line, optimizer
+
+
+def step_once(line: nn.Linear, optimizer: torch.optim.Optimizer, step: int) -> None:
+    line(torch.tensor([[1.0 + step, -0.3]])).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def test_an_optimiser_with_a_loaded_state_takes_the_same_next_step():
+    line, optimizer = stepped(3)
+    other, fresh = stepped(0)
+    other.load_state_dict(line.state_dict())
+    load_optimizer_tensors(fresh, NAMES, optimizer_tensors(optimizer, NAMES))
+    for both in ((line, optimizer), (other, fresh)):
+        step_once(*both, step=3)
+    assert torch.equal(line.weight, other.weight)
+    assert torch.equal(line.bias, other.bias)
+
+
+def test_optimiser_states_are_named_after_their_parameters():
+    _, optimizer = stepped(1)
+    found = optimizer_tensors(optimizer, NAMES)
+    assert found.keys() == {f"{key}/{name}" for key in ("exp_avg", "exp_avg_sq", "step") for name in NAMES}
+    assert found["exp_avg/weight"].shape == (1, 2)
+
+
+def test_a_state_for_a_parameter_that_is_not_there_is_refused():
+    _, optimizer = stepped(1)
+    held = optimizer_tensors(optimizer, ["weight", "other"])
+    with pytest.raises(RunError, match="unknown parameter 'other'"):
+        load_optimizer_tensors(optimizer, NAMES, held)
