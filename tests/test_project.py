@@ -54,11 +54,13 @@ SLOW_TO_IMPORT = {
 
 def modules_after(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter holds once `code` has run."""
-    report = "import sys; print('\\nMODULES', *{name.partition('.')[0] for name in sys.modules})"
-    script = f"import atexit\natexit.register(exec, {report!r})\n{code}"
+    report = "lambda: print('\\nMODULES', *{name.partition('.')[0] for name in sys.modules})"
+    script = f"import atexit, sys\natexit.register({report})\n{code}"
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.rpartition("MODULES")[2].split())
+    modules = set(done.stdout.rpartition("MODULES")[2].split())
+    assert "sys" in modules, done.stderr
+    return modules
 
 
 def long_functions(file: Path, limit: int) -> Iterator[str]:
