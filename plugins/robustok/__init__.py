@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Recipe,
         Reconstruction,
         Registry,
+        Result,
         RobustokError,
         Rows,
         RunError,

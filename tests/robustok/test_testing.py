@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from robustok.testing import check_component
-from robustok_core import Images, Latents, LatentSpace, Perturbation
+from robustok_core import Images, Latents, LatentSpace, Perturbation, Result
 from robustok_core.kinds import KINDS
 from robustok_core.runs.files import write_tensors
 from robustok_data.fashion_mnist import FashionMNIST
@@ -85,6 +85,7 @@ def test_a_component_of_ours_keeps_what_its_kind_promises(kind, name, registry):
 
 TRAINING = {"epochs": 1, "batch_size": 16}
 REQUIRED = dict.fromkeys(("train_tokenizer", "train_generator", "post_train"), TRAINING)
+REQUIRED["compare_decoders"] = {"num_samples": 8}
 REQUIRED["sample"] = {"num_samples": 8}
 
 
@@ -214,9 +215,8 @@ class NoSketch(ConvVQ):
 class Together(ConvVQ):
     """Subtracts the mean over the batch."""
 
-    def tokens(self, images):
-        found = super().tokens(images)
-        return found - found.mean(dim=0)
+    def encode(self, images):
+        return super().encode(images - images.mean(dim=0))
 
 
 class NotStraightThrough(ConvVQ):
@@ -361,7 +361,7 @@ class NeverCleared(PSNR):
         self.started = True
 
     def compute(self):
-        return {"psnr": self.total.item()}
+        return {"psnr": Result(self.total.item())}
 
 
 class MeanOfMeans(PSNR):
@@ -371,19 +371,27 @@ class MeanOfMeans(PSNR):
         return {"total": self.total / self.count, "count": torch.ones((), dtype=torch.float64)}
 
     def compute(self):
-        return {"psnr": (self.total / self.count).item()}
+        return {"psnr": Result((self.total / self.count).item())}
 
 
 class NotFinite(PSNR):
     """Gives no number."""
 
     def compute(self):
-        return {"psnr": float("nan")}
+        return {"psnr": Result(float("nan"))}
+
+
+class Bare(PSNR):
+    """Gives a number without anything about it."""
+
+    def compute(self):
+        return {"psnr": self.total.item()}
 
 
 @pytest.mark.parametrize(
     ("metric", "words"),
     [
+        (Bare, "the result 'psnr' must be a Result, found float"),
         (NeverCleared, "`start` must clear the state"),
         (MeanOfMeans, "the states of two processes, added, give other results than one"),
         (NotFinite, "the result 'psnr' is not finite"),
@@ -459,7 +467,7 @@ class Infinite(InceptionScore):
     """Gives no finite score."""
 
     def compute(self, samples, reference):
-        return {"inception_score": float("inf")}
+        return {"inception_score": Result(float("inf"))}
 
 
 @pytest.mark.parametrize(

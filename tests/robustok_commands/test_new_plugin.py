@@ -86,7 +86,7 @@ def test_its_recipe_runs_and_measures_with_its_components(kinds, write, register
     folder = write("fog", *kinds)
     recipe = Recipe.load(str(folder / "recipe.toml"))
     results = run(recipe, registry=registered(folder), out=tmp_path / "runs")
-    assert results["evaluate_tokenizer/psnr"] > 0
+    assert results["evaluate_tokenizer/psnr"].value > 0
     resolved = tomli.loads((tmp_path / "runs" / "fog_toy" / "recipe.toml").read_text(encoding="utf-8"))
     used = {table: resolved[table]["use"] for table in ("data", "tokenizer", "perturbation") if table in resolved}
     assert used["perturbation"] == "fog"

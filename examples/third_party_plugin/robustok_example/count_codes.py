@@ -2,7 +2,7 @@
 
 import torch
 from attrs import field, frozen, validators
-from robustok_core import Stage
+from robustok_core import Result, Stage
 
 
 @frozen(kw_only=True)
@@ -23,4 +23,4 @@ class CountCodes(Stage):
     def run(self, context):
         images = context.dataset().validation.load(range(self.config.num_images)).images
         codes = context.load("tokenizer").encode(images.to(context.device)).codes
-        return {"codes_in_use": float(len(codes.unique()))}
+        return {"codes_in_use": Result(len(codes.unique()), num_images=len(images))}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustok.testing.subject import CONTINUOUS, DISCRETE, TINY_TOKENIZER, Subject, module_checks, pictures, same
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
+from robustok_core.recipe.sampler_options import with_sampler_options
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws, seeded
 from robustok_core.values.guidance import Guidance
@@ -129,9 +130,10 @@ def post_trainer_checks(
     subject: Subject, *, tokenizer: Mapping[str, Any] = TINY_TOKENIZER, generator: Mapping[str, Any] = _GENERATOR
 ) -> None:
     """Pairs in the tokenizer's space, the same for the same draws; and parts of the tokenizer to train."""
-    post_trainer = subject.build()
     net = subject.other("tokenizer", tokenizer).eval()
     maker = subject.other("generator", generator, net.space, _CLASSES).eval()
+    config, _ = with_sampler_options(subject.spec.config, type(maker), ())
+    post_trainer = subject.spec.factory(config)
     images = pictures(_ROWS, net.image_size)
     with torch.no_grad():
         encoded = net.encode(images)
