@@ -115,7 +115,7 @@ def _results_checks(subject: Subject, results: Any) -> None:
     subject.require(is_table, f"`compute` must return results by name, found {type(results).__name__}")
     for name, value in results.items():
         is_result = isinstance(name, str) and isinstance(value, Result)
-        subject.require(is_result, f"the result {name!r} must be a `Result`, found {type(value).__name__}")
+        subject.require(is_result, f"the result {name!r} must be a Result, found {type(value).__name__}")
         subject.require(math.isfinite(value.value), f"the result {name!r} is not finite")
 
 
