@@ -15,7 +15,7 @@ class RotaryAttention(Attention):
     """Self-attention over all tokens; queries and keys are rotated by their positions if rotations are given."""
 
     def forward(self, x: Tensor, rotations: Tensor | None = None) -> Tensor:
-        """(B, N, D) to the same shape; rotations (N, head width / 2, 2), optionally with (heads,) or (B, 1) in front."""
+        """(B, N, D) to the same shape; rotations ([heads or B, 1,] N, head width / 2, 2)."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         if rotations is not None:
             q, k = rotate(q, rotations), rotate(k, rotations)

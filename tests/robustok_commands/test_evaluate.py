@@ -100,7 +100,7 @@ def test_folder_gives_what_the_file_of_the_same_images_gives(command: Command) -
 
 def test_few_images_are_noted_before_the_numbers(command: Command) -> None:
     _, said, _ = command("samples.npz", "real.npz", *SMALL, "--metric", "frechet")
-    assert "note: samples.npz: 60 images are fewer than it takes for 96 features" in said
+    assert "note: samples.npz: 60 images are too few for 96 features" in said
     assert said.index("covariance is singular") < said.index("gfd_fashion_classifier")
 
 

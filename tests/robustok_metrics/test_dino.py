@@ -89,7 +89,7 @@ def test_file_of_another_network_is_refused_in_one_line(registry: Registry, tmp_
 @pytest.mark.parametrize("name", ["dino", "dinov2"])
 @pytest.mark.usefixtures("no_network")
 def test_no_network_is_one_line_that_says_what_to_do(registry: Registry, name: str) -> None:
-    with pytest.raises(RobustokError, match="their hub is out of reach: .*no route to host") as caught:
+    with pytest.raises(RobustokError, match="the hub cannot be reached: .*no route to host") as caught:
         registry.build("features", {"use": name})
     assert "\n" not in str(caught.value)
     assert 'weights = "FILE"' in str(caught.value)

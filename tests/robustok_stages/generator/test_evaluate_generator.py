@@ -70,7 +70,7 @@ def test_from_images_to_numbers_and_a_second_call_repeats_nothing(generation_rec
     assert held_out.value != training.value
     assert (held_out.num_reference, training.num_reference) == (40, 80)
     assert 0 <= results["evaluate_generator/precision_fashion_classifier"].value <= 1
-    assert "evaluate_generator: 24 images are fewer than it takes for 96 features" in said.getvalue()
+    assert "evaluate_generator: 24 images are too few for 96 features" in said.getvalue()
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "tiny" / "artifacts").rglob("*") if file.is_file()}
     said = io.StringIO()
     assert run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=200)) == results
@@ -241,4 +241,4 @@ def test_a_metric_that_needs_more_images_than_features_says_so_itself(evaluation
     table = evaluation(metrics={"theirs": {"use": "theirs", "features": FEATURES}})
     found = evaluated(table, tmp_path, registry=registry, console=Console(file=said, width=250))
     assert found["spread"].value == pytest.approx(0.0, abs=1e-6)
-    assert ("24 images are fewer than it takes for 96 features" in said.getvalue()) == noted
+    assert ("24 images are too few for 96 features" in said.getvalue()) == noted

@@ -236,5 +236,5 @@ def test_fewer_images_than_features_are_said_once_before_the_pass(evaluation, tm
     said = io.StringIO()
     table = evaluation(metrics={metric: EVALUATION["metrics"][metric]}, limit=20)
     run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=250))
-    note = "evaluate_tokenizer: 20 images are fewer than it takes for 96 features: the covariance is singular"
+    note = "evaluate_tokenizer: 20 images are too few for 96 features: the covariance is singular"
     assert said.getvalue().count(note) == noted
