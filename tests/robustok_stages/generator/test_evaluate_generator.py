@@ -171,10 +171,18 @@ def test_a_reference_file_of_something_else_is_refused_before_anything_is_writte
 
 
 TOO_MANY = [
-    ({"kid": {"use": "kid", "subset_size": 30}}, {}, "metrics.kid: the samples: 24 images hold no subset of 30"),
-    ({"kid": {"use": "kid", "subset_size": 20}}, {"limit": 15}, "metrics.kid: the reference: 15 images hold no subset"),
+    (
+        {"kid": {"use": "kid", "subset_size": 30}},
+        {},
+        "metrics.kid: the samples: 24 images are too few for subsets of 30",
+    ),
+    (
+        {"kid": {"use": "kid", "subset_size": 20}},
+        {"limit": 15},
+        "metrics.kid: the reference: 15 images are too few for",
+    ),
     ({"pr": {"use": "precision_recall", "neighbours": 24}}, {}, "metrics.pr: the samples: 24 images have no 24 neigh"),
-    ({"is": {"use": "inception_score", "splits": 25}}, {}, "metrics.is: the samples: 24 samples cannot be parted"),
+    ({"is": {"use": "inception_score", "splits": 25}}, {}, "metrics.is: the samples: 24 samples are too few for 25"),
 ]
 
 
@@ -196,10 +204,10 @@ def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(eval
     file = tmp_path / "reference.npz"
     np.savez(file, mu=np.zeros(3), sigma=np.eye(3), **arrays)
     metrics = {"pr": {"use": "precision_recall", "neighbours": 9}}
-    said = f"the reference: {len(arrays.get('arr_0', ()))} images have no 9 neighbours each"
+    said = f"the reference: {len(arrays.get('arr_0', ()))} images are too few for 9 neighbours each"
     with pytest.raises(RobustokError, match=said) as caught:
         evaluated(evaluation(metrics=metrics, reference=str(file)), tmp_path / "runs")
-    assert ("statistics do not do" in caught.value.hint) == (not arrays)
+    assert ("statistics are not enough" in caught.value.hint) == (not arrays)
     assert not (tmp_path / "runs").exists()
 
 

@@ -198,7 +198,7 @@ def test_a_missing_or_unfinished_run_is_refused_before_anything_is_written(evalu
 
 
 CONTINUOUS = {
-    "pfd": "pFID perturbs codes, and this latent space has none (continuous, 16 tokens of width 4) (take the metric "
+    "pfd": "pFID perturbs codes, but this latent space has none (continuous, 16 tokens of width 4) (use the metric "
     "noise_pfd for a continuous tokenizer)",
     "usage": "this latent space has no codes to count",
 }
