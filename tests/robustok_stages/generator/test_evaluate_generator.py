@@ -181,7 +181,11 @@ TOO_MANY = [
         {"limit": 15},
         "metrics.kid: the reference: 15 images are too few for",
     ),
-    ({"pr": {"use": "precision_recall", "neighbours": 24}}, {}, "metrics.pr: the samples: 24 images have no 24 neigh"),
+    (
+        {"pr": {"use": "precision_recall", "neighbours": 24}},
+        {},
+        "metrics.pr: the samples: 24 images are too few for 24 neigh",
+    ),
     ({"is": {"use": "inception_score", "splits": 25}}, {}, "metrics.is: the samples: 24 samples are too few for 25"),
 ]
 

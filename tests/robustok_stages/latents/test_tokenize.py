@@ -188,7 +188,7 @@ def test_vectors_are_kept_with_their_mean_and_spread_over_the_unmirrored_trainin
 @pytest.mark.parametrize(
     ("number", "dtype", "words"),
     [
-        (-7e4, "float16", r'with numbers up to 70000, and float16 ends at 65504 \(set dtype = "float32"\)'),
+        (-7e4, "float16", r'with values up to 70000, but float16 ends at 65504 \(set dtype = "float32"\)'),
         (float("inf"), "float16", r'that are not finite \(if precision = "bf16", set it to "no"'),
         (float("nan"), "float32", r'that are not finite \(if precision = "bf16", set it to "no"'),
     ],
