@@ -67,6 +67,15 @@ class ProblemsError(RobustokError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+def raise_all(problems: Sequence[RobustokError]) -> None:
+    """Raises what was found: nothing, the one problem, or all of them, each once."""
+    unique = list({str(problem): problem for problem in problems}.values())
+    if len(unique) == 1:
+        raise unique[0]
+    if unique:
+        raise ProblemsError(unique)
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """A hint that names the closest known spelling, or all of them where none is close."""
     close = get_close_matches(name, known, n=1)

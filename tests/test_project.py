@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
+from types import ModuleType
 
 import attrs
 import pytest
@@ -17,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import robustok
 import robustok_core
 from robustok_core.kinds import KINDS
 from robustok_core.recipe import hookspecs
@@ -52,11 +54,13 @@ SLOW_TO_IMPORT = {
 
 def modules_after(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter holds once `code` has run."""
-    report = "import sys; print('\\nMODULES', *{name.partition('.')[0] for name in sys.modules})"
-    script = f"import atexit\natexit.register(exec, {report!r})\n{code}"
+    report = "lambda: print('\\nMODULES', *{name.partition('.')[0] for name in sys.modules})"
+    script = f"import atexit, sys\natexit.register({report})\n{code}"
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.rpartition("MODULES")[2].split())
+    modules = set(done.stdout.rpartition("MODULES")[2].split())
+    assert "sys" in modules, done.stderr
+    return modules
 
 
 def long_functions(file: Path, limit: int) -> Iterator[str]:
@@ -96,7 +100,8 @@ def pinned(file: str) -> dict[str, set[str]]:
 # --- the public surface ---------------------------------------------------------------------------
 
 
-def test_the_public_names_are_these_and_no_others():
+def test_the_public_names_of_the_core_are_these_and_no_others():
+    assert dir(robustok_core) == sorted(robustok_core.__all__)
     assert robustok_core.__all__ == [
         "__version__",
         "Dataset",
@@ -141,16 +146,29 @@ def test_the_public_names_are_these_and_no_others():
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in robustok_core.__all__ if name not in ("__version__", "hookimpl")])
+def test_the_face_has_those_of_the_core_and_two_more():
+    assert dir(robustok) == sorted([*robustok_core.__all__, "load_generator", "load_tokenizer"])
+    assert {
+        name for name in robustok_core.__all__ if getattr(robustok, name) is not getattr(robustok_core, name)
+    } == set()
+
+
+@pytest.mark.parametrize("name", [name for name in robustok.__all__ if name not in ("__version__", "hookimpl")])
 def test_every_public_name_is_there_and_documented(name: str):
-    assert getattr(robustok_core, name).__doc__
+    assert getattr(robustok, name).__doc__
+
+
+def names_for_type_checkers(package: ModuleType) -> dict[str, str | None]:
+    """The module of each name that an `if TYPE_CHECKING` imports."""
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
+    (block,) = (n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
+    return {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
 def test_a_type_checker_sees_the_names_that_are_loaded_at_first_use():
-    tree = ast.parse((ROOT / "robustok_core" / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = (n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
-    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert seen == {name: f"robustok_core.{module}" for name, module in robustok_core._MODULE_OF.items()}
+    modules = {name: f"robustok_core.{module}" for name, module in robustok_core._MODULE_OF.items()}
+    assert names_for_type_checkers(robustok_core) == modules
+    assert names_for_type_checkers(robustok) == dict.fromkeys(modules, "robustok_core") | robustok._WHERE
 
 
 def test_every_kind_and_every_hook_is_these():
@@ -200,8 +218,8 @@ def test_every_option_of_every_component_has_a_line_of_documentation():
 # --- what costs nothing ---------------------------------------------------------------------------
 
 
-def test_importing_the_package_loads_no_library():
-    assert not modules_after("import robustok_core") & {"torch", "numpy", "attrs", "click", *SLOW_TO_IMPORT}
+def test_importing_the_packages_loads_no_library():
+    assert not modules_after("import robustok, robustok_core") & {"torch", "numpy", "attrs", "click", *SLOW_TO_IMPORT}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["plugins", "--help"]])
@@ -223,11 +241,12 @@ def test_every_plugin_of_the_project_loads_without_an_error():
     assert states == dict.fromkeys(PLUGINS)
 
 
-def test_every_plugin_folder_is_an_entry_point_and_three_are_libraries():
+def test_every_plugin_folder_is_an_entry_point_but_for_the_libraries_the_commands_and_the_face():
     points = metadata.entry_points(group=ENTRY_POINT_GROUP)
     installed = {point.name: point.value for point in points if point.dist and point.dist.name == "robustok"}
     assert installed == PLUGINS
     assert {f"{name}.plugin" for name in PACKAGES} - set(PLUGINS.values()) == {
+        "robustok.plugin",
         "robustok_blocks.plugin",
         "robustok_commands.plugin",
         "robustok_core.plugin",
@@ -246,14 +265,18 @@ def test_every_command_has_a_file_of_its_package_and_loads():
 
 def test_the_import_contracts_name_every_plugin():
     linter = PROJECT["tool"]["importlinter"]
-    layers, circles, core_knows_none, _, independent, libraries = linter["contracts"]
+    layers, circles, core_knows_none, _, independent, libraries, face = linter["contracts"]
     assert layers["exhaustive"], "a module of the core without a layer would go unnoticed"
     assert circles["type"] == "acyclic_siblings"
     assert sorted(linter["root_packages"]) == sorted(PACKAGES)
     packages = sorted([*PLUGINS, "robustok_commands"])
     assert sorted(independent["modules"]) == packages
     assert sorted(core_knows_none["forbidden_modules"]) == sorted(set(PACKAGES) - {"robustok_core"})
-    plugins, *below = libraries["layers"]
+    above, plugins, *below = libraries["layers"]
+    assert above == "robustok"
+    assert sorted(face["forbidden_modules"]) == sorted(
+        set(PACKAGES) - {"robustok", "robustok_core", "robustok_toolkit"}
+    )
     assert sorted(plugins.split(" | ")) == packages
     assert below == ["robustok_toolkit", "robustok_training", "robustok_blocks"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ import click
 import pytest
 import tomli
 import torch
+from PIL import Image
 
 from robustok_core import Draws, Guidance, Keep, Latents, LatentSpace, Recipe, load_registry, run
 from robustok_core.cli import cli, main
@@ -103,8 +105,9 @@ def test_a_fragment_of_a_recipe_makes_a_whole_recipe_with_data(fragment, registr
 
 
 @pytest.mark.parametrize("program", blocks("python"))
-def test_a_program_does_what_it_shows(program, monkeypatch, tmp_path, capsys):
-    """As it stands, but with a bundled recipe cut to a few images."""
+def test_a_program_does_what_it_shows(program, generated, monkeypatch, tmp_path, capsys):
+    """As it stands, but with a bundled recipe cut to a few images, and a tiny run for runs/main_train."""
+    shutil.copytree(generated[1], tmp_path / "runs" / "main_train")
     load = Recipe.load
 
     def load_tiny(name: str, *, overrides: Mapping[str, Any] | None = None, presets: tuple[str, ...] = ()) -> Recipe:
@@ -113,6 +116,9 @@ def test_a_program_does_what_it_shows(program, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(Recipe, "load", load_tiny)
     monkeypatch.chdir(tmp_path)
     exec(compile(program, "README.md", "exec"), {"__name__": "__main__"})
+    for picture in re.findall(r'save\("(.+)"\)', program):
+        with Image.open(picture) as opened:
+            assert opened.size == (32, 32)
     if "print(results[" in program:
         assert float(capsys.readouterr().out) > 0
 

@@ -12,6 +12,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "third_party_plugin"
 
@@ -63,18 +64,53 @@ def assert_listed(listing: str) -> list[str]:
     """Fails where the example's components or its distribution are missing; gives the lines, spaces made single."""
     lines = [" ".join(line.split()) for line in listing.splitlines()]
     assert "example robustok-example" in lines
-    assert {"drop", "mae"} <= {line.partition(" ")[0] for line in lines if line.endswith("[example]")}
+    assert {line.partition(" ")[0] for line in lines if line.endswith("[example]")} == {
+        "average_pool",
+        "by_place",
+        "count_codes",
+        "drop",
+        "edges",
+        "last_part",
+        "mae",
+        "mean_distance",
+        "nearest",
+        "patches",
+        "patches_file",
+        "stripes",
+    }
     return lines
 
 
-def test_its_recipe_runs_and_results_hold_its_metric(python: Path, tmp_path: Path):
+@pytest.fixture(scope="module")
+def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of its recipe."""
+    folder = tmp_path_factory.mktemp("trained")
     recipe = EXAMPLE / "example_recipe.toml"
-    call(python, "-m", "robustok_core", "run", recipe, "--out", tmp_path / "runs", cwd=tmp_path)
-    (file,) = tmp_path.glob("runs/*/results.json")
-    results = json.loads(file.read_text(encoding="utf-8"))
-    (error,) = (result for name, result in results.items() if name.rpartition("/")[2] == "mae")
+    call(python, "-m", "robustok_core", "run", recipe, "--out", folder / "runs", cwd=folder)
+    return folder / "runs" / "third_party_plugin"
+
+
+def test_its_recipe_runs_and_results_hold_its_metrics(trained: Path):
+    results = json.loads((trained / "results.json").read_text(encoding="utf-8"))
+    error = results["evaluate_tokenizer/mae"]
     assert error["higher_is_better"] is False
     assert 0 < error["value"] < 128, "a mean error in 8-bit levels of a tokenizer that learnt anything"
+    perturbed, clean = (results[f"evaluate_tokenizer/{name}_average_pool"]["value"] for name in ("pfd", "rfd"))
+    assert perturbed > clean
+    measured = {"count_codes/codes_in_use", "evaluate_generator/mean_distance", "compare_decoders/kept_sigma"}
+    assert measured <= results.keys()
+
+
+def test_its_command_uses_what_was_trained(python: Path, trained: Path, tmp_path: Path):
+    Image.new("RGB", (50, 40), "grey").save(tmp_path / "grey.png")
+    call(python, "-m", "robustok_core", "redraw", trained, "grey.png", "drawn.png", cwd=tmp_path)
+    with Image.open(tmp_path / "drawn.png") as drawn:
+        assert drawn.size == (32, 32)
+
+
+def test_every_component_keeps_what_its_kind_promises(python: Path, tmp_path: Path):
+    said = call(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLE / "tests", cwd=tmp_path)
+    assert "12 passed" in said
 
 
 def test_a_plugin_that_raises_on_import_is_named_and_stops_no_other(python: Path, tmp_path: Path):

@@ -33,18 +33,16 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     CODES may also be an array alone: the codes.npy beside a run's samples. OUT is a folder, in which the pictures
     are called as the encoded images were, or one picture of all.
     """
-    from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_endings
-    from robustok_core.recipe.registry import load_registry
-    from robustok_toolkit.generating import decode_to_uint8
+    from robustok_commands.new_files import refuse_existing, refuse_other_endings
+    from robustok_toolkit.trained import device_called
+    from robustok_toolkit.trained_tokenizer import load_tokenizer
 
     refuse_existing(out)
     refuse_other_endings(out, ".png")
-    place = device_called(device)
-    tokenizer = load(load_registry(), artifact_of(run, "tokenizer"), place)
-    latents, names = _read(codes, tokenizer)
+    trained = load_tokenizer(run, device=device_called(device, where="--device"))
+    latents, names = _read(codes, trained.tokenizer)
     pictures: list[Any] = []
-    for start in range(0, len(latents), batch_size):
-        batch = decode_to_uint8(tokenizer, latents[start : start + batch_size].to(place))
+    for batch in trained.decoded(latents, batch_size=batch_size):
         pictures.extend(batch.permute(0, 2, 3, 1).contiguous().cpu().numpy())
     _write(out, pictures, names)
     click.echo(f"{len(pictures)} images written to {out}")

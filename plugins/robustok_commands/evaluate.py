@@ -44,20 +44,21 @@ def evaluate(
     cache: Path | None,
     out: Path | None,
 ) -> None:
-    """SampleEvaluation SAMPLES by a REFERENCE: each a .npz file with arr_0 (ADM's sample file) or a folder of pictures.
+    """Evaluate SAMPLES by a REFERENCE: each a .npz file with arr_0 (ADM's sample file) or a folder of pictures.
 
     The reference may also hold statistics (mu, sigma) of the published Inception's features, as ADM's do.
     `features.KEY` sets options of the network: --set features.weights=FILE.
     """
     from rich.console import Console
 
-    from robustok_commands.trained import device_called, refuse_existing
+    from robustok_commands.new_files import refuse_existing
     from robustok_core.cli.tables import print_results
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.files import write_json
     from robustok_core.runs.results import tables_of
     from robustok_toolkit.image_features import SharedFeatures, open_features
+    from robustok_toolkit.trained import device_called
 
     if out is not None:
         refuse_existing(out)
@@ -66,7 +67,7 @@ def evaluate(
     options = _options(dict(parse_override(change) for change in changes))
     network = registry.spec("features", {"use": features, **options.pop("features", {})})
     chosen = _build(registry, metrics or _STANDARD, network, options)
-    place = device_called(device)
+    place = device_called(device, where="--device")
     networks = SharedFeatures(place)
     populate = partial(
         open_features, networks=networks, device=place, batch_size=batch_size, workers=workers, console=console

@@ -19,7 +19,6 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
     `[load] tokenizer = "tokenizers/robustok"`.
     """
     from robustok_core.errors import RobustokError
-    from robustok_core.recipe.recipe import LoadConfig
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.loading import read_published, save_imported
@@ -31,9 +30,8 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
     spec = registry.spec("importer", {"use": importer, **options})
-    load = LoadConfig(path=str(checkpoint), importer=spec)
-    imported = read_published(registry, load)
-    save_imported(imported, load, spec.factory.makes, out)
+    imported = read_published(spec, checkpoint, registry)
+    save_imported(imported, spec.factory.makes, out)
     for key, value in imported.report.items():
         click.echo(f"{key}: {value}")
     click.echo(f"written to {out}")

@@ -52,6 +52,8 @@ def _list_kind(registry: Any, kind: str, indent: str = "") -> None:
 
 
 def _show(registry: Any, kind: str, name: str) -> None:
+    import attrs
+
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.structurer import Problem
 
@@ -61,7 +63,7 @@ def _show(registry: Any, kind: str, name: str) -> None:
     entry = next(entry for entry in registry.entries(kind) if entry.name == name)
     click.echo(f"{kind} {name}, from {entry.plugin}\n\n{inspect.getdoc(found)}\n\noptions:")
     _options(found.Config, "  ")
-    if hasattr(found, "Sampling"):
+    if hasattr(found, "Sampling") and attrs.fields(found.Sampling):
         click.echo("\noptions of its sampler (`sampling` in stages):")
         _options(found.Sampling, "  ")
 

@@ -53,50 +53,26 @@ def sample(
     Sample i is the same for any count and batch size. OUT is a picture with one row a class, ADM's sample file,
     or a folder of pictures, by how it is called. Example: `robustok sample runs/rar --class 3 --out boots.png`.
     """
-    import torch
-
-    from robustok_commands.trained import artifact_of, device_called, load, refuse_existing, refuse_other_endings
-    from robustok_core.recipe.registry import load_registry
-    from robustok_core.runs.components import COMPONENT_FILE
-    from robustok_core.runs.files import read_json
-    from robustok_core.values.draws import Draws, derive_seed
-    from robustok_core.values.guidance import Guidance
-    from robustok_toolkit.generating import check_fits, class_numbers, decode_to_uint8, generate, labels_of
+    from robustok_commands.new_files import refuse_existing, refuse_other_endings
+    from robustok_toolkit.trained import device_called
+    from robustok_toolkit.trained_generator import load_generator
 
     refuse_existing(out)
     refuse_other_endings(out, ".png", ".npz")
-    registry, place = load_registry(), device_called(device)
-    folder = artifact_of(run, "generator")
-    generator = load(registry, folder, place)
-    tokenizer = load(registry, artifact_of(run, "tokenizer"), place)
-    check_fits(generator, folder, tokenizer)
-    names = read_json(folder / COMPONENT_FILE).get("class_names") or [str(n) for n in range(generator.num_classes)]
-    rows = torch.arange(count)
-    labels = labels_of(class_numbers(classes, names, generator.num_classes), rows)
-    latents = generate(
-        generator,
-        labels,
-        Draws(seed=derive_seed(seed, "sample"), indices=rows, total=count),
-        guidance=Guidance(scale=guidance),
-        sampling=_options(type(generator), changes),
-        batch_size=batch_size,
-    )
-    _write(out, (decode_to_uint8(tokenizer, some) for some in latents), labels, names, tokenizer.image_size)
+    trained = load_generator(run, device=device_called(device, where="--device"))
+    labels = trained.labels(classes, count)
+    options = _options(type(trained.generator), changes)
+    latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
+    decoded = (batch for some in latents for batch in trained.tokenizer.decoded(some, batch_size=batch_size))
+    _write(out, decoded, labels, trained.class_names, trained.tokenizer.tokenizer.image_size)
     click.echo(f"written to {out}")
 
 
 def _options(factory: type[Generator], changes: Sequence[str]) -> Any:
-    from robustok_core.errors import ProblemsError, RobustokError
-    from robustok_core.recipe.sampler_options import read_sampler_options
     from robustok_core.recipe.source import parse_override
+    from robustok_toolkit.generating import named_sampler_options
 
-    options, problems = read_sampler_options(factory, dict(parse_override(change) for change in changes))
-    if problems:
-        where = [f"--set {'.'.join(map(str, problem.path))}" for problem in problems]
-        raise ProblemsError(
-            [RobustokError(p.what, where=place, hint=p.hint) for p, place in zip(problems, where, strict=True)]
-        )
-    return options
+    return named_sampler_options(factory, dict(parse_override(change) for change in changes), "--set ")
 
 
 def _write(out: Path, batches: Iterator[Tensor], labels: Tensor, names: Sequence[str], size: int) -> None:

@@ -82,12 +82,11 @@ class Autoregressive(Generator):
         self, labels: Tensor, draws: Draws, *, guidance: Guidance, keep: Keep | None = None, sampling: Any = None
     ) -> Latents:
         """Draws codes; with `keep` each token of the real image is kept with probability sigma (paper section 4)."""
-        self.check_guidance(guidance)
         num_tokens = self.space.num_tokens
         uniform = draws.child("tokens").uniform(num_tokens)
         kept = None
         if keep is not None:
-            kept = Kept(codes=codes_of(keep.latents), mask=draws.child("keep").uniform(num_tokens) < keep.sigma)
+            kept = Kept(codes=codes_of(keep.latents), mask=keep.mask(draws))
         return Latents(
             codes=self.draw(labels, uniform, guidance=guidance, kept=kept, sampling=sampling or TokenSampling())
         )

@@ -231,10 +231,8 @@ class FlowTransformer(Generator):
         it is in free sampling. sigma = 1 gives the latents back, sigma = 0 is free sampling.
 
         Raises:
-            RobustokError: guidance of a generator that never saw the null class.
             RunError: where dopri5 meets a velocity that is not finite, or finds no step that is short enough.
         """
-        self.check_guidance(guidance)
         sampling = sampling or FlowSampling()
         start = 1.0 if keep is None else 1.0 - keep.sigma
         if keep is not None and start == 0.0:

@@ -187,9 +187,8 @@ class MaskGIT(Generator):
         With `keep`, each token of the real latents is kept with probability sigma: it is known from the beginning
         and never drawn, and the schedule runs over the tokens that are left.
         """
-        self.check_guidance(guidance)
         sampling = sampling or MaskGITSampling()
-        tokens = self._start(draws.child("keep"), keep)  # (B, N)
+        tokens = self._start(draws, keep)  # (B, N)
         to_draw = (tokens == self.mask_code).sum(dim=1)  # (B,)
         with evaluating(self):
             for step in range(sampling.steps):
@@ -204,7 +203,7 @@ class MaskGIT(Generator):
         masks = torch.full(shape, self.mask_code, dtype=torch.int64, device=draws.indices.device)
         if keep is None:
             return masks
-        return torch.where(draws.uniform(self.space.num_tokens) < keep.sigma, codes_of(keep.latents), masks)
+        return keep.over(masks, draws)
 
     def _guided(self, tokens: Tensor, labels: Tensor, weight: float) -> Tensor:
         """(B, N, K) float32 logits; guided ones need a second row for each sample."""

@@ -61,22 +61,16 @@ class GridConfig:
 
 
 def of_strength(perturbation: Spec, **options: Any) -> Spec:
-    """The spec of a perturbation with these options, applied to all images (beta = 1).
+    """The spec of a perturbation with this strength, applied to all images.
 
     Raises:
-        ValueError: the perturbation has no such option, already sets one, or is annealed.
+        ValueError: see `Perturbation.of_strength`.
     """
-    config: Any = perturbation.config
-    known = attrs.fields_dict(type(config))
-    missing = {"beta", *options} - known.keys()
-    if missing:
-        raise ValueError(f"perturbation {perturbation.name!r} has no option {', '.join(sorted(missing))}")
-    for name in ("beta", *options):
-        if known[name].default not in (attrs.NOTHING, getattr(config, name)):
-            raise ValueError(f"perturbation.{name} is set by the cells of the metric: remove it")
-    if getattr(config, "anneal", None) is not None:
-        raise ValueError("perturbation.anneal is for training: a cell has one strength")
-    return attrs.evolve(perturbation, config=attrs.evolve(config, beta=1.0, **options))
+    try:
+        config = perturbation.factory.of_strength(perturbation.config, **options)
+    except ValueError as error:
+        raise ValueError(f"perturbation {perturbation.name!r} {error}") from error
+    return attrs.evolve(perturbation, config=config)
 
 
 CellT = TypeVar("CellT", bound=Strength)

@@ -70,7 +70,7 @@ class PFIDConfig(GridConfig):
 
     perturbation: Spec = component(
         "perturbation",
-        doc="a perturbation with the options beta, alpha and delta, which the cells set",
+        doc="a perturbation whose beta, alpha and delta the cells set, or that implements `of_strength`",
         default={"use": "top_delta"},
     )
     deltas: tuple[int, ...] | None = field(

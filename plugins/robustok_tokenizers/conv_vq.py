@@ -17,14 +17,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
-from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import component
-from robustok_tokenizers.conv_autoencoder import ConvAutoencoder
 from robustok_tokenizers.conv_networks import ConvDecoder, ConvEncoder, ConvNetworkConfig
+from robustok_tokenizers.grid_tokenizer import GridTokenizer
 
 #: Options to start from on small images: forward and backward of 64 images take 0.2 s on one core.
 SMALL: Mapping[str, Any] = {
@@ -51,7 +50,7 @@ class ConvVQConfig(ConvNetworkConfig):
     )
 
 
-class ConvVQ(ConvAutoencoder):
+class ConvVQ(GridTokenizer):
     """Convolutional encoder and decoder around a quantizer; tokens lie on the grid of the coarsest level."""
 
     Config = ConvVQConfig
@@ -66,7 +65,7 @@ class ConvVQ(ConvAutoencoder):
         self.quant_conv = nn.Conv2d(config.z_channels, self.quantizer.width, 1)
         self.post_quant_conv = nn.Conv2d(self.quantizer.width, config.z_channels, 1)
         self.pixel_decoder = ConvDecoder(config)
-        self.side = side = config.side
+        side = config.side
         self.space = LatentSpace(
             kind="discrete",
             num_tokens=side * side,
@@ -77,5 +76,4 @@ class ConvVQ(ConvAutoencoder):
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` is the quant_conv's output."""
-        hidden = self.quant_conv(self.encoder(images))  # (B, D, h, w)
-        return self.quantizer.quantize(rearrange(hidden, "b d h w -> b (h w) d"))
+        return self.quantizer.quantize(self.tokens(images))

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from attrs import field, frozen, validators
-from einops import rearrange
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -21,8 +20,8 @@ from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.latents import Latents, LatentSpace
-from robustok_tokenizers.conv_autoencoder import ConvAutoencoder
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
+from robustok_tokenizers.grid_tokenizer import GridTokenizer
 from robustok_toolkit.hub import require_hub
 
 _WHERE = "tokenizer.source"
@@ -48,7 +47,7 @@ class DiffusersVAEConfig:
     kl_weight: float = kl_weight_field()
 
 
-class DiffusersVAE(ConvAutoencoder):
+class DiffusersVAE(GridTokenizer):
     """The parts of a diffusers autoencoder behind our interface; its tokens are the places of its latent map."""
 
     Config = DiffusersVAEConfig
@@ -64,7 +63,7 @@ class DiffusersVAE(ConvAutoencoder):
                 f"image_size {config.image_size} is no multiple of {factor}, the side of a token of {config.source}",
                 where="tokenizer.image_size",
             )
-        self.side = side = config.image_size // factor
+        side = config.image_size // factor
         self.encoder, self.pixel_decoder = model.encoder, model.decoder
         self.quant_conv = model.quant_conv or nn.Identity()
         self.post_quant_conv = model.post_quant_conv or nn.Identity()
@@ -84,7 +83,7 @@ class DiffusersVAE(ConvAutoencoder):
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior's means, or what is quantized."""
-        hidden = rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b (h w) d")
+        hidden = self.tokens(images)
         if self.quantizer is not None:
             return self.quantizer.quantize(hidden)
         found = posterior_latents(hidden, training=self.encoder.training, kl_weight=self.config.kl_weight)

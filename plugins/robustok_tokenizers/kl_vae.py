@@ -9,13 +9,12 @@
 from __future__ import annotations
 
 from attrs import field, frozen, validators
-from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_core.values.latents import Latents, LatentSpace
-from robustok_tokenizers.conv_autoencoder import ConvAutoencoder
 from robustok_tokenizers.conv_networks import ConvDecoder, ConvEncoder, ConvNetworkConfig
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
+from robustok_tokenizers.grid_tokenizer import GridTokenizer
 
 
 @frozen(kw_only=True)
@@ -26,25 +25,22 @@ class KLVAEConfig(ConvNetworkConfig):
     kl_weight: float = kl_weight_field()
 
 
-class KLVAE(ConvAutoencoder):
+class KLVAE(GridTokenizer):
     """Convolutional encoder and decoder around a Gaussian posterior: sampled in training, its mean otherwise."""
 
     Config = KLVAEConfig
-    quantizer: None
 
     def __init__(self, config: KLVAEConfig) -> None:
         super().__init__()
         self.config = config
         self.image_size = config.image_size
-        self.quantizer = None
         self.encoder = ConvEncoder(config)
         self.quant_conv = nn.Conv2d(config.z_channels, 2 * config.width, 1)
         self.post_quant_conv = nn.Conv2d(config.width, config.z_channels, 1)
         self.pixel_decoder = ConvDecoder(config)
-        self.side = side = config.side
+        side = config.side
         self.space = LatentSpace(kind="continuous", num_tokens=side * side, width=config.width, grid=(side, side))
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior's means."""
-        moments = rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b (h w) d")
-        return posterior_latents(moments, training=self.encoder.training, kl_weight=self.config.kl_weight)
+        return posterior_latents(self.tokens(images), training=self.encoder.training, kl_weight=self.config.kl_weight)

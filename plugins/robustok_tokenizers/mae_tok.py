@@ -120,13 +120,11 @@ class MAETok(Tokenizer):
 
     Config = MAETokConfig
     training_only = ("targets",)
-    quantizer: None
 
     def __init__(self, config: MAETokConfig) -> None:
         super().__init__()
         self.config = config
         self.image_size = config.image_size
-        self.quantizer = None
         encoder = config.shape(drop_path=config.drop_path, cls_token=True, absolute=True)
         decoder = config.shape(
             drop_path=config.decoder_drop_path,

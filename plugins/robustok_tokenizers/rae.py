@@ -71,13 +71,11 @@ class RAE(Tokenizer):
     """Latents of a network that was trained for something else; only the decoder is trained."""
 
     Config = RAEConfig
-    quantizer: None
 
     def __init__(self, config: RAEConfig) -> None:
         super().__init__()
         self.config = config
         self.image_size = config.image_size
-        self.quantizer = None
         self.encoder = FrozenViT(config)
         side, width = self.encoder.side, self.encoder.width
         if config.image_size % side:

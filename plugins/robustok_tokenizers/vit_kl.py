@@ -98,13 +98,11 @@ class ViTKL(Tokenizer):
     """Two plain ViTs around a Gaussian posterior of each patch: sampled in training, its mean otherwise."""
 
     Config = ViTKLConfig
-    quantizer: None
 
     def __init__(self, config: ViTKLConfig) -> None:
         super().__init__()
         self.config = config
         self.image_size = config.image_size
-        self.quantizer = None
         self.encoder = PatchEncoder(config)
         self.mask_latent = nn.Parameter(torch.zeros(1, 1, config.latent_width))
         nn.init.normal_(self.mask_latent, std=0.02)

@@ -6,7 +6,7 @@ on the batch, shard or process that makes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from robustok_core.errors import RobustokError, did_you_mean
+from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.sampler_options import read_sampler_options
 from robustok_core.runs.components import read_component
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
@@ -155,6 +156,23 @@ def _class_number(wanted: int | str, class_names: Sequence[str], num_classes: in
     return int(text)
 
 
+def named_sampler_options(generator: type[Generator], table: Mapping[str, Any], prefix: str) -> Any:
+    """Options of a generator's sampler by name, as a user gave them.
+
+    Args:
+        generator: its class. table: the options. prefix: stands before an option's name in messages.
+
+    Raises:
+        ProblemsError: naming every mistake.
+    """
+    options, problems = read_sampler_options(generator, table)
+    if problems:
+        raise ProblemsError(
+            [RobustokError(p.what, where=prefix + ".".join(map(str, p.path)), hint=p.hint) for p in problems]
+        )
+    return options
+
+
 def check_fits(generator: Generator, folder: Path, tokenizer: Tokenizer) -> None:
     """Checks that a tokenizer can decode what a generator samples.
 
@@ -166,10 +184,14 @@ def check_fits(generator: Generator, folder: Path, tokenizer: Tokenizer) -> None
     Raises:
         RobustokError: the latent spaces differ, or the generator was trained on the latents of another tokenizer.
     """
-    about = read_component(folder)
-    check_space(about["table"]["use"], generator.space, tokenizer.space, str(folder))
+    check_recorded(generator, read_component(folder), str(folder), tokenizer)
+
+
+def check_recorded(generator: Generator, about: Mapping[str, Any], where: str, tokenizer: Tokenizer) -> None:
+    """Like `check_fits`, for a generator of which `about` is recorded; `where` it came from, for messages."""
+    check_space(about["table"]["use"], generator.space, tokenizer.space, where)
     if (recorded := about.get("tokenizer")) is not None:
-        check_origin(about["table"]["use"], recorded, latent_fingerprint(tokenizer), str(folder))
+        check_origin(about["table"]["use"], recorded, latent_fingerprint(tokenizer), where)
 
 
 def check_space(generator: str, sampled: LatentSpace, decoded: LatentSpace, where: str | None) -> None:

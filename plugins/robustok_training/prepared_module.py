@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from robustok_core.errors import RunError
 from robustok_training.checkpoint import load_optimizer_tensors, optimizer_tensors
 from robustok_training.optimizer import set_rate
 from robustok_training.task import TrainedModule
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class PreparedModule:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
+from attrs import frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
@@ -15,20 +16,25 @@ from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
 
 
+@frozen(kw_only=True)
+class NoSampling:
+    """A sampler without options."""
+
+
 class Generator(Component, nn.Module, ABC):
     """A class-conditional model of latents. Built as `Generator(config, space, num_classes)`.
 
     Attributes:
-        Sampling: an attrs class, the options of its sampler with their defaults (temperature, steps).
+        Sampling: an attrs class, the options of its sampler with their defaults (temperature, steps); none if left out.
         space: the latent space that it was built for. num_classes: labels lie in [0, num_classes).
-        knows_null_class: whether labels were dropped in training, which guidance needs.
+        knows_null_class: whether labels were dropped in training, which guidance needs; so none is known if left out.
         not_decayed: names of parameters that weight decay leaves alone, besides vectors and scalars.
     """
 
-    Sampling: ClassVar[type]
+    Sampling: ClassVar[type] = NoSampling
     space: LatentSpace
     num_classes: int
-    knows_null_class: bool
+    knows_null_class: bool = False
     not_decayed: Collection[str] = ()
 
     def observe(self, mean: Tensor, std: Tensor) -> None:
@@ -48,7 +54,7 @@ class Generator(Component, nn.Module, ABC):
             labels: (B,) int64.
             draws: one row a sample.
             guidance: `check_guidance` has accepted it.
-            keep: preserve a share sigma of these real latents.
+            keep: preserve a share sigma of these real latents; `keep.over(codes, draws)` does so with codes.
             sampling: an instance of `Sampling`; its defaults where None.
         """
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
+import attrs
 from torch import Tensor
 
 from robustok_core.kinds.component import Component
@@ -33,3 +35,30 @@ class Perturbation(Component, ABC):
 
     def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
         """Raises RobustokError where this perturbation does not fit the latent space or the global batch."""
+
+    @classmethod
+    def of_strength(cls, config: Any, **strength: Any) -> Any:
+        """The configuration with which all images are perturbed at one strength: what pFID measures.
+
+        As it stands, the configuration needs the option `beta`, the share of the images, and one for each part of the
+        strength. A perturbation that calls them otherwise says here what they come to:
+        `return attrs.evolve(config, rate=strength["alpha"])`.
+
+        Args:
+            config: an instance of `Config`.
+            strength: `alpha` and `delta` of the metric pfid, `alpha` and `tau` of noise_pfd.
+
+        Raises:
+            ValueError: it has no such option, a value of its own for one, or weakens in the course of a training; the
+                message goes on behind the perturbation's name.
+        """
+        known = attrs.fields_dict(type(config))
+        wanted = {"beta": 1.0, **strength}
+        if missing := wanted.keys() - known.keys():
+            raise ValueError(f"has no option {', '.join(sorted(missing))}")
+        for name in wanted:
+            if known[name].default not in (attrs.NOTHING, getattr(config, name)):
+                raise ValueError(f"has a value for {name}, and {name} is set by the cells of the metric: leave it out")
+        if getattr(config, "anneal", None) is not None:
+            raise ValueError("weakens, and anneal is for training: a cell is of one strength")
+        return attrs.evolve(config, **wanted)

@@ -6,10 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
-from accelerate import Accelerator
 from rich.console import Console
 
 from robustok_core.errors import RobustokError
@@ -18,6 +17,9 @@ from robustok_core.kinds.dataset import Dataset
 from robustok_core.kinds.promise import Promise
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 PromiseT = TypeVar("PromiseT", bound=Promise)
 

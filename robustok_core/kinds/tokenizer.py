@@ -18,14 +18,18 @@ class Tokenizer(Component, nn.Module, ABC):
     Attributes:
         space: its latent space.
         image_size: H = W of the images it reads and draws.
-        quantizer: the quantizer of a discrete tokenizer, or None.
+        quantizer: the `Quantizer` of a discrete tokenizer; None unless it is set.
         training_only: attributes that change neither latents nor images: what hangs on latents in training alone.
     """
 
     training_only: ClassVar[tuple[str, ...]] = ()
     space: LatentSpace
     image_size: int
-    quantizer: Quantizer | None  # set by every tokenizer: a default here would hide the submodule of that name
+    quantizer: Quantizer | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quantizer = None  # on the instance: a class attribute would hide the submodule of that name
 
     @abstractmethod
     def encode(self, images: Tensor) -> Latents:

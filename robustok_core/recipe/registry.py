@@ -156,6 +156,8 @@ def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
         raise RobustokError(f"{kind} {name!r} must be a subclass of {KINDS[kind].__name__}")
     if not attrs.has(getattr(factory, "Config", type(None))):
         raise RobustokError(f"{kind} {name!r} needs a `Config`, an attrs class")
+    if missing := getattr(factory, "__abstractmethods__", None):
+        raise RobustokError(f"{kind} {name!r} does not implement {', '.join(sorted(missing))}")
     made = getattr(factory, "makes", ())  # artifacts, whose folders have their names
     for artifact in (made,) if isinstance(made, str) else made:
         if wrong := wrong_name(artifact):

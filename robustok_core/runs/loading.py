@@ -12,6 +12,7 @@ from robustok_core.runs.files import new_folder
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
 from robustok_core.runs.folder import RunFolder, find_artifact
 from robustok_core.runs.promises import Imported, Loaded
+from robustok_core.values.spec import Spec
 
 
 def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
@@ -33,49 +34,37 @@ def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
         raise RobustokError(f"[load] {name}: {error.where}: {error.what}", where=place, hint=error.hint) from error
 
 
-def locate_loaded(name: str, load: LoadConfig, run: RunFolder) -> tuple[Path, str]:
-    """The folder of an artifact that [load] gives, and its fingerprint; that of a checkpoint is inside the run's.
-
-    Raises:
-        RobustokError: there is no such artifact.
-    """
-    path = Path(load.path)
-    if load.importer is None:
-        folder = find_artifact(path, name)
-        return folder, content_fingerprint(folder)
-    fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
-    return run.artifact(name, fingerprint), fingerprint
-
-
 def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFolder, registry: Builder) -> Loaded:
     """An entry of [load], of which the stages' checks can read what it is. A published checkpoint is read into memory.
 
     Raises:
         RobustokError: there is no such artifact, it lies in this run's own folder, or the checkpoint cannot be read.
     """
-    place, own = recipe.source.place(("load", name)), run.path.resolve()
-    found = find_loaded(name, load, place).resolve()
-    if load.importer is None and own in (Path(load.path).resolve(), *found.parents):
-        what = f"[load] {name}: {load.path}: this is the folder of this very run, which would load what it makes"
-        raise RobustokError(what, where=place, hint="give this run another name: --set run.name=NAME")
-    folder, _ = locate_loaded(name, load, run)
-    if folder.is_dir():
-        return Loaded(registry, folder)
-    return Loaded(registry, imported=read_published(registry, load))
+    location, own = recipe.source.place(("load", name)), run.path.resolve()
+    found = find_loaded(name, load, location)
+    if load.importer is None:
+        if own in (Path(load.path).resolve(), *found.resolve().parents):
+            what = f"[load] {name}: {load.path}: this is the folder of this very run, which would load what it makes"
+            raise RobustokError(what, where=location, hint="give this run another name: --set run.name=NAME")
+        return Loaded(registry, found, content_fingerprint(found))
+    fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(found)])
+    folder = run.artifact(name, fingerprint)
+    return Loaded(
+        registry, folder, fingerprint, None if folder.is_dir() else read_published(load.importer, found, registry)
+    )
 
 
-def read_published(registry: Builder, load: LoadConfig) -> Imported:
+def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
     """Reads a published checkpoint with its importer.
 
     Raises:
         RobustokError: the file is not such a checkpoint.
     """
-    assert load.importer is not None
-    return Imported(*load.importer.build().load(Path(load.path), registry))
+    return Imported(file, *importer.build().load(file, registry))
 
 
-def save_imported(imported: Imported, load: LoadConfig, kind: str, folder: Path) -> None:
+def save_imported(imported: Imported, kind: str, folder: Path) -> None:
     """Writes what was read from a published checkpoint as an artifact."""
-    about = {"imported_from": Path(load.path).name, "report": dict(imported.report)}
+    about = {"imported_from": imported.file.name, "report": dict(imported.report)}
     with new_folder(folder) as aside:
         save_component(aside, kind, imported.table, imported.component, **about)

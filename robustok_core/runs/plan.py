@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.promise import Promise
-from robustok_core.kinds.stage import StageContext
+from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe, located
 from robustok_core.recipe.sampler_options import check_guidance, with_sampler_options
 from robustok_core.recipe.structurer import Path as KeyPath
@@ -58,29 +58,22 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(recipe: ResolvedRecipe, loaded: Mapping[str, Loaded], context_of: ContextOf) -> Plan:
+def make_plan(
+    recipe: ResolvedRecipe, loaded: Mapping[str, Loaded], context_of: ContextOf
+) -> tuple[Plan, list[RobustokError]]:
     """Checks and plans all stages.
 
     Args:
-        recipe: whose tables and keys are checked already. loaded: what [load] gives, by artifact.
+        recipe: whose tables and keys are checked already.
+        loaded: what [load] gives, by artifact; a stage that needs another is left out.
 
-    Raises:
-        ProblemsError: everything that does not fit, or a RobustokError where it is one thing alone.
+    Returns:
+        The plan, and everything that does not fit.
     """
     planner = _Planner(recipe, context_of, dict(loaded))
     for index in range(len(recipe.stages)):
         planner.add(index)
-    raise_all(planner.problems)
-    return Plan(recipe=planner.recipe, stages=planner.planned)
-
-
-def raise_all(problems: Sequence[RobustokError]) -> None:
-    """Raises what was found: nothing, the one problem, or all of them, each once."""
-    unique = list({str(problem): problem for problem in problems}.values())
-    if len(unique) == 1:
-        raise unique[0]
-    if unique:
-        raise ProblemsError(unique)
+    return Plan(recipe=planner.recipe, stages=planner.planned), planner.problems
 
 
 @define
@@ -97,31 +90,37 @@ class _Planner:
         """Plans a stage; one whose inputs could not be planned is left out, as its problem is theirs."""
         kind = self.recipe.stages[index].spec.factory
         if not all(name in self.promises for name in kind.needs):
-            self.promises = {name: held for name, held in self.promises.items() if name not in kind.makes}
+            self._forget(kind.makes)
             return
         if "generator" in kind.needs:
             self._try(lambda: self._resolve_samplers(index, self.promises["generator"]))
         stage = self.recipe.stages[index]
         context, built = self.context_of(self.recipe, stage, self.promises), stage.spec.build()
         self._try(lambda: built.check(context))
-        promised = self._try(lambda: built.plan(context))
-        if promised is None:
-            self.promises = {name: held for name, held in self.promises.items() if name not in kind.makes}
+        makes: dict[str, Promise] = {}
+        if not self._try(lambda: makes.update(_promised(built, context))):
+            self._forget(kind.makes)
             return
-        makes = {name: promised.get(name, Promise()) for name in kind.makes}
         self.promises = self.promises | makes
         self.planned.append(PlannedStage(name=stage.name, needs=kind.needs, makes=makes))
         if "generator" in kind.makes:
             self._try(lambda: self._resolve_samplers(index, makes["generator"]))
 
-    def _try(self, action: Callable[[], Any]) -> Any:
+    def _forget(self, artifacts: Sequence[str]) -> None:
+        """What was promised of these artifacts before is not what later stages will find."""
+        self.promises = {name: promise for name, promise in self.promises.items() if name not in artifacts}
+
+    def _try(self, action: Callable[[], Any]) -> bool:
+        """Whether it raised no problem; those that it raised are kept."""
         try:
-            return action()
+            action()
         except ProblemsError as error:
             self.problems.extend(error.problems)
+            return False
         except RobustokError as error:
             self.problems.append(error)
-        return None
+            return False
+        return True
 
     def _resolve_samplers(self, index: int, promise: Promise) -> None:
         """Resolves the options of samplers, and checks guidance, in a stage and the [post_trainer] that it uses."""
@@ -144,3 +143,9 @@ class _Planner:
         if problems:
             raise ProblemsError([located(self.recipe.source, problem) for problem in problems])
         return attrs.evolve(spec, config=config)
+
+
+def _promised(stage: Stage, context: StageContext) -> dict[str, Promise]:
+    """A promise of every artifact that a stage makes; an empty one where it says nothing."""
+    promised = stage.plan(context)
+    return {name: promised.get(name, Promise()) for name in stage.makes}

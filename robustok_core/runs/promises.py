@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 from torch import nn
 from typing_extensions import Self
 
@@ -119,26 +119,29 @@ class Imported:
     """What an importer reads from a published checkpoint.
 
     Attributes:
-        table: the component's recipe table. component: with its weights. report: the keys that were dropped, and why.
+        file: the checkpoint. table: the component's recipe table. component: with its weights.
+        report: the keys that were dropped, and why.
     """
 
+    file: Path
     table: Mapping[str, Any]
     component: nn.Module
     report: Mapping[str, str]
 
 
-@define(eq=False)
+@frozen(eq=False)
 class Loaded(Promise):
     """What [load] gives: read from its files, or from a published checkpoint, as the sort of promise that is asked for.
 
     Attributes:
-        registry: builds components. folder: of the artifact; None of a published checkpoint that is not imported yet.
-        imported: what such a checkpoint holds.
+        registry: builds components. folder: of the artifact. fingerprint: of its content.
+        imported: what a published checkpoint holds that is not written to `folder` yet.
     """
 
-    registry: Builder
-    folder: Path | None = None
-    imported: Imported | None = None
+    registry: Builder = field(kw_only=False)
+    folder: Path = field(kw_only=False)
+    fingerprint: str = field(kw_only=False)
+    imported: Imported | None = field(default=None, kw_only=False)
     _read: dict[type, Promise] = field(factory=dict, init=False)
 
     def read(self, kind: type[PromiseT]) -> PromiseT:
@@ -148,10 +151,9 @@ class Loaded(Promise):
             RobustokError: the files are not such an artifact.
         """
         if kind not in self._read:
-            if self.folder is not None:
+            if self.imported is None:
                 self._read[kind] = kind.of_artifact(self.folder, self.registry)
             else:
-                assert self.imported is not None
                 assert issubclass(kind, (TokenizerPromise, GeneratorPromise))
                 self._read[kind] = kind.of_component(self.imported.component, self.imported.table)
         return self._read[kind]  # type: ignore[return-value]

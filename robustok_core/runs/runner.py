@@ -12,18 +12,18 @@ from typing import Any
 import attrs
 from rich.console import Console
 
-from robustok_core.errors import Interrupted, ProblemsError, RobustokError
+from robustok_core.errors import Interrupted, RobustokError, raise_all
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import StageContext
-from robustok_core.recipe.recipe import LoadConfig, NamedStage, Recipe, ResolvedRecipe
+from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.files import read_json
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.folder import RUN_FILE, RunFolder, next_free
-from robustok_core.runs.loading import locate_loaded, open_loaded, save_imported
-from robustok_core.runs.plan import Plan, make_plan, raise_all
+from robustok_core.runs.loading import open_loaded, save_imported
+from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import now, peak_memory, surroundings
@@ -127,15 +127,8 @@ class _Run:
                 self.loaded[name] = open_loaded(name, load, self.recipe, self.folder, self.registry)
             except RobustokError as error:
                 problems.append(error)
-        try:
-            plan = make_plan(self.recipe, self.loaded, self._context_of)
-        except ProblemsError as error:
-            raise_all([*problems, *error.problems])
-            raise
-        except RobustokError as error:
-            raise_all([*problems, error])
-            raise
-        raise_all(problems)
+        plan, misfits = make_plan(self.recipe, self.loaded, self._context_of)
+        raise_all([*problems, *misfits])
         self.recipe = plan.recipe
         return plan
 
@@ -168,7 +161,7 @@ class _Run:
             self.accelerator.init_trackers("robustok", config={"run": run.name, "seed": run.seed})
         if self.precision is not None:
             self._say_precision(self.precision)
-        inputs = {name: self._load(name, load) for name, load in self.recipe.load.items()}
+        inputs = {name: self._load(name) for name in self.recipe.load}
         planned = self._fingerprints()
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
@@ -192,16 +185,14 @@ class _Run:
         }
         self.context(self.recipe.stages[0]).say(f"precision auto: {said[auto]}")
 
-    def _load(self, name: str, load: LoadConfig) -> str:
+    def _load(self, name: str) -> str:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
-        folder, fingerprint = locate_loaded(name, load, self.folder)
-        if self.main and not folder.exists():
-            imported = self.loaded[name].imported
-            assert imported is not None
-            save_imported(imported, load, name, folder)
+        loaded = self.loaded[name]
+        if self.main and loaded.imported is not None and not loaded.folder.exists():
+            save_imported(loaded.imported, name, loaded.folder)
         self.accelerator.wait_for_everyone()
-        self.artifacts[name] = (folder, fingerprint)
-        return str(folder.resolve())
+        self.artifacts[name] = (loaded.folder, loaded.fingerprint)
+        return str(loaded.folder.resolve())
 
     def _fingerprints(self) -> dict[str, str]:
         """The fingerprint of each stage by name; they are known before any stage runs, as those of their inputs are."""

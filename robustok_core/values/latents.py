@@ -10,6 +10,8 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_core.values.draws import Draws
+
 
 def _pair(grid: Sequence[int] | None) -> tuple[int, int] | None:
     return None if grid is None else (grid[0], grid[1])
@@ -106,3 +108,22 @@ class Keep:
 
     latents: Latents
     sigma: float = field(validator=[validators.ge(0.0), validators.le(1.0)])
+
+    def mask(self, draws: Draws) -> Tensor:
+        """(B, N) bool: which tokens are kept, each with probability sigma, by the row's own draws."""
+        held = self.latents.vectors if self.latents.codes is None else self.latents.codes
+        if held is None:
+            raise ValueError("latents hold neither vectors nor codes")
+        return draws.child("keep").uniform(held.shape[1]) < self.sigma
+
+    def over(self, codes: Tensor, draws: Draws) -> Tensor:
+        """(B, N) int64 codes of a generator, with the real images' codes in place of those that are kept.
+
+        Args:
+            codes: (B, N) int64, drawn without regard to each other; a generator that conditions a token on those
+                before it puts in the kept ones of `mask` while it draws.
+            draws: those of `Generator.sample`.
+        """
+        if self.latents.codes is None:
+            raise ValueError("codes cannot be kept of latents that hold vectors only")
+        return torch.where(self.mask(draws), self.latents.codes, codes)

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from robustok_commands.trained import artifact_of
 from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
 from robustok_core.cli import main
 from robustok_core.errors import Interrupted
 from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.folder import RunFolder, find_artifact
 from robustok_core.values.images import to_uint8
+from robustok_toolkit.trained import artifact_of
 
 Table = dict[str, Any]
 #: What a command wrote: arrays by name.

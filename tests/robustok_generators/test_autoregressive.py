@@ -13,6 +13,7 @@ from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_generators.token_sampling import TokenSampling, choose
+from robustok_toolkit.generating import generate
 
 NAMES = ["rar", "llamagen_gpt", "gigatok_gpt"]
 NUM_TOKENS, CODEBOOK_SIZE, NUM_CLASSES = 12, 20, 5
@@ -177,8 +178,8 @@ def test_guidance_is_finite(option, value):
 def test_guidance_needs_label_dropout(make, name):
     generator = make(name, label_dropout=0.0)
     with pytest.raises(RobustokError, match="label dropout"):
-        generator.sample(LABELS, draws_of(7), guidance=GUIDED)
-    generator.sample(LABELS, draws_of(7), guidance=NONE)
+        [*generate(generator, LABELS, draws_of(7), guidance=GUIDED, batch_size=2)]
+    assert [*generate(generator, LABELS, draws_of(7), guidance=NONE, batch_size=2)]
 
 
 # --- keeping --------------------------------------------------------------------------------------

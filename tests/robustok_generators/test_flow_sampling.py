@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from robustok_core.errors import RobustokError, RunError
+from robustok_core.errors import RunError
 from robustok_core.values.draws import Draws
 from robustok_generators.flow_path import between, expected_noise, velocity_between
 from robustok_generators.flow_sampling import FlowSampling, integrate
@@ -170,8 +170,9 @@ def test_fixed_steps_have_no_tolerance():
 
 
 def test_options_that_the_sampler_does_not_have_are_named():
+    from robustok_core.recipe.sampler_options import read_sampler_options
     from robustok_generators.flow_transformer import FlowTransformer
-    from robustok_toolkit.generating import sampling_options
 
-    with pytest.raises(RobustokError, match="rk4"):
-        sampling_options(FlowTransformer, {"method": "rk4"}, lambda path, what, hint: RobustokError(what, hint=hint))
+    _, (problem,) = read_sampler_options(FlowTransformer, {"method": "rk4"}, ("sampling",))
+    assert problem.path == ("sampling", "method")
+    assert "rk4" in problem.what

@@ -399,7 +399,7 @@ def test_the_options_of_the_generator_reach_its_sampler():
 def test_guidance_is_refused_without_label_dropout():
     model = make(label_dropout=0.0)
     with pytest.raises(RobustokError, match="label dropout"):
-        sampled(model, torch.arange(2), Draws.for_rows(0, 2), guidance=Guidance(scale=2.0))
+        [*generate(model, torch.arange(2), Draws.for_rows(0, 2), guidance=Guidance(scale=2.0), batch_size=2)]
 
 
 # --- statistics of the latents --------------------------------------------------------------------

@@ -14,6 +14,7 @@ from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_generators.maskgit import MaskGITSampling, gumbel, mask_tokens, masked_count, scheduled
+from robustok_toolkit.generating import generate
 
 SPACE = LatentSpace(kind="discrete", num_tokens=16, width=4, codebook_size=32, grid=(4, 4))
 MASK = 32
@@ -289,7 +290,15 @@ def test_guidance_reads_both_classes_in_one_pass_and_only_where_it_acts(model):
 
 def test_guidance_is_refused_where_no_label_was_dropped():
     with pytest.raises(RobustokError, match="trained with label dropout"):
-        make(label_dropout=0.0).sample(torch.arange(2), Draws.for_rows(0, 2), guidance=Guidance(scale=2.0))
+        [
+            *generate(
+                make(label_dropout=0.0),
+                torch.arange(2),
+                Draws.for_rows(0, 2),
+                guidance=Guidance(scale=2.0),
+                batch_size=2,
+            )
+        ]
 
 
 # --- keeping tokens of a real image ---------------------------------------------------------------

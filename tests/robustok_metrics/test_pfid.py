@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from attrs import evolve, field, frozen
 
-from robustok_core import LatentSpace, ProblemsError, Registry, Result, RobustokError, Spec, Tokenizer
+from robustok_core import LatentSpace, Perturbation, ProblemsError, Registry, Result, RobustokError, Spec, Tokenizer
 from robustok_metrics.frechet import Frechet, FrechetConfig
 from robustok_metrics.pfid import ALPHAS, PFID, Cell, PFIDConfig, deltas_for
 
@@ -167,3 +168,34 @@ class ContinuousTokenizer:
 def test_a_perturbation_without_alpha_and_delta_is_refused(registry: Registry) -> None:
     with pytest.raises(ProblemsError, match="perturbation 'none' has no option alpha, beta, delta"):
         registry.spec("metric", {"use": "pfid", "perturbation": {"use": "none"}})
+
+
+@frozen(kw_only=True)
+class FadeConfig:
+    rate: float = field(default=0.1, metadata={"doc": "share of the tokens that fade"})
+
+
+class Fade(Perturbation):
+    """Knows its strength under another name, and perturbs all images."""
+
+    Config = FadeConfig
+
+    def __init__(self, config: FadeConfig) -> None:
+        self.config = config
+
+    def perturb(self, latents: Any, quantizer: Any, *, draws: Any, progress: float) -> Any:
+        mask = draws.uniform(latents.vectors.shape[1]) < self.config.rate
+        return latents.evolve(vectors=latents.vectors.masked_fill(mask[..., None], 0.0)), mask
+
+    @classmethod
+    def of_strength(cls, config: FadeConfig, *, alpha: float, **others: float) -> FadeConfig:
+        return evolve(config, rate=alpha)
+
+
+def test_a_perturbation_may_say_itself_what_a_cell_is_in_its_options(evaluation: Any, colours: Colours) -> None:
+    fade = Spec(kind="perturbation", name="fade", factory=Fade, config=FadeConfig())
+    config = PFIDConfig(features=colours(), perturbation=fade, alphas=(0.3, 0.9), deltas=(2,))
+    assert [config.spec_of(cell).config for cell in config.cells(16)] == [FadeConfig(rate=0.3), FadeConfig(rate=0.9)]
+    cells = cells_of(evaluation.measure(PFID(config)))
+    assert list(cells) == ["alpha0.3_delta2", "alpha0.9_delta2"]
+    assert len(set(cells.values())) == 2, "each cell has its own strength"

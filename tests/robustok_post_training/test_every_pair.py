@@ -138,7 +138,7 @@ def test_a_step_changes_the_decoder_and_nothing_in_front_of_it(tokenizer_name, g
     batch = PairBatch(images=images(), labels=LABELS, indices=torch.arange(4), latents=latents)
     optimizer = torch.optim.SGD([p for p in step.parameters() if p.requires_grad], lr=0.1)
     for _ in range(2):
-        loss, _ = step(batch, Draws.for_rows(6, 4), 0.0)
+        loss, _, _ = step(batch, Draws.for_rows(6, 4), 0.0, {})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -94,7 +94,7 @@ def test_the_stage_of_the_docstring_is_a_whole_plugin_of_at_most_50_lines_and_tr
     table = {name: tiny_recipe()[name] for name in ("run", "data")} | {"stage": [stage]}
     run(Recipe.from_table(table), out=tmp_path, registry=registry)
     folder = tmp_path / "tiny"
-    assert read_json(folder / "results.json") == {"train_probe/steps": 20}
+    assert read_json(folder / "results.json") == {"train_probe/steps": {"value": 20.0}}
     weights = read_tensors(find_artifact(folder, "probe") / "probe.safetensors")
     assert {name: tuple(value.shape) for name, value in weights.items()} == {"1.weight": (10, 3072), "1.bias": (10,)}
     logged = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if "model/loss" in line]

@@ -5,9 +5,20 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 from attrs import frozen
 
-from robustok_core import Perturbation, ProblemsError, Registry, RobustokError, Stage, hookimpl, load_registry
+from robustok_core import (
+    Latents,
+    Perturbation,
+    ProblemsError,
+    Registry,
+    RobustokError,
+    Stage,
+    Tokenizer,
+    hookimpl,
+    load_registry,
+)
 from robustok_core.kinds import KINDS
 
 
@@ -45,6 +56,19 @@ class Escaping(Stage):
 
     def run(self, context):
         return {}
+
+
+class HalfATokenizer(Tokenizer):
+    """Encodes, and cannot draw."""
+
+    Config = NothingConfig
+
+    def encode(self, images):
+        return Latents(vectors=images.flatten(2))
+
+    @property
+    def decoder(self):
+        return torch.nn.ModuleList()
 
 
 class Point:
@@ -111,6 +135,7 @@ def test_a_misspelt_hook_is_an_error():
     [
         (Plugin(kind="pertubation"), "did you mean 'perturbation'"),
         (Plugin(factory=int), "subclass of Perturbation"),
+        (Plugin("tokenizer", "half", HalfATokenizer), "tokenizer 'half' does not implement decode_vectors, last_layer"),
         (Plugin(factory=type("Bare", (Nothing,), {"Config": None})), "needs a `Config`"),
     ],
 )

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from robustok_core import Latents, LatentSpace
-from robustok_tokenizers.conv_autoencoder import ConvAutoencoder
+from robustok_tokenizers.grid_tokenizer import GridTokenizer
 
 
 class Drawing(nn.Module):
@@ -21,7 +21,7 @@ class Drawing(nn.Module):
         return self.conv_out(x)
 
 
-class Tiny(ConvAutoencoder):
+class Tiny(GridTokenizer):
     quantizer = None
 
     def __init__(self) -> None:

@@ -1,0 +1,1 @@
+"""One small component of each kind, from outside robustok's tree."""

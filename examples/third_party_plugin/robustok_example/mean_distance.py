@@ -1,0 +1,24 @@
+"""A metric of a generator's samples: how far the mean of their features is from that of real images."""
+
+from typing import Any
+
+from attrs import frozen
+from robustok_core import Result, SampleMetric, component
+
+
+@frozen(kw_only=True)
+class MeanDistanceConfig:
+    features: Any = component("features", doc="the network that sees", default={"use": "average_pool"})
+
+
+class MeanDistance(SampleMetric):
+    """Euclidean distance between the means of two sets."""
+
+    Config = MeanDistanceConfig
+
+    def __init__(self, config):
+        self.config = config
+
+    def compute(self, samples, reference):
+        (ours, _), (theirs, _) = (images.moments(self.config.features) for images in (samples, reference))
+        return {"mean_distance": Result((ours - theirs).norm(), higher_is_better=False)}

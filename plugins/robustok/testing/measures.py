@@ -1,0 +1,158 @@
+"""What frozen networks, metrics of tokenizers and metrics of samples promise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from robustok.testing.subject import TINY_TOKENIZER, Subject, close, pictures
+from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
+from robustok_core.kinds.sample_metric import ImageFeatures
+from robustok_core.values.batches import ImageBatch
+from robustok_core.values.draws import Draws
+from robustok_core.values.images import from_uint8, to_uint8
+from robustok_core.values.result import Result
+from robustok_core.values.spec import Spec
+
+
+def features_checks(subject: Subject) -> None:
+    """Pooled features and maps of images of any size, differentiable in them, of a network that stays frozen."""
+    network, again = subject.build(), subject.build(seed=1)
+    subject.require(isinstance(getattr(network, "name", None), str), "`name` must be a string, for result names")
+    images = pictures(3, 32).requires_grad_()
+    pooled = network(images)
+    subject.tensor(pooled, (3, network.width), None, "`forward`")
+    pooled.sum().backward()
+    subject.require(bool(images.grad is not None and images.grad.any()), "no gradient reaches the images")
+    with torch.no_grad():
+        wide = torch.nn.functional.interpolate(images, size=(40, 48), mode="bilinear")
+        subject.tensor(network(wide), (3, network.width), None, "`forward` of images of another size")
+        alone = close(network(images[:1]), network(images)[:1])
+        subject.require(alone, "the features of an image depend on the other images of its batch")
+        subject.require(close(again(images), network(images)), "two builds see differently")
+        maps = network.maps(images)
+        subject.require(isinstance(maps, list) and bool(maps), "`maps` must be a list of feature maps")
+        for number, held in enumerate(maps):
+            subject.require(held.ndim == 4 and len(held) == 3, f"map {number} must be (B, C, h, w)")
+        if network.num_logits:
+            subject.tensor(network.logits(network(images)), (3, network.num_logits), None, "`logits`")
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    subject.require(not trained, f"a frozen network has no parameters with gradients, and this has {trained[:3]}")
+    subject.require(not network.train().training, "`train` must leave it in eval mode")
+    prints = (network.fingerprint, again.fingerprint)
+    same = isinstance(prints[0], str) and bool(prints[0]) and prints[0] == prints[1]
+    subject.require(same, "`fingerprint` must be a string, the same for equal networks")
+
+
+def metric_checks(subject: Subject, *, tokenizer: Mapping[str, Any] = TINY_TOKENIZER, num_images: int = 16) -> None:
+    """Finite results, the same whether a pass is measured by one process or by two that add their sums."""
+    net = subject.other("tokenizer", tokenizer).eval()
+    context = EvaluationContext(
+        tokenizer=net,
+        source="robustok.testing",
+        num_images=num_images,
+        cache=None,
+        share_features=_SharedNetworks(),
+        device=torch.device("cpu"),
+    )
+    metric = subject.build()
+    metric.check(net.space)
+    whole = _measured(metric, context, [slice(0, num_images)])
+    _results_checks(subject, whole)
+    again = _measured(metric, context, [slice(0, num_images)])
+    subject.require(_close(whole, again), "a second pass gives other results; `start` must clear the state")
+    few = num_images // 4  # unequal parts: a mean of two means is then another number
+    first, second = subject.build(), subject.build()
+    _pass(first, context, [slice(0, few)])
+    _pass(second, context, [slice(few, num_images)])
+    sums = {name: first.state()[name] + value for name, value in second.state().items()}
+    first.load_state(sums)
+    subject.require(_close(whole, first.compute()), "the states of two processes, added, give other results than one")
+
+
+class _SharedNetworks:
+    """One network for equal configurations."""
+
+    def __init__(self) -> None:
+        self.built: dict[str, Any] = {}
+
+    def __call__(self, spec: Spec) -> Any:
+        if repr(spec) not in self.built:
+            self.built[repr(spec)] = spec.build()
+        return self.built[repr(spec)]
+
+
+@torch.no_grad()
+def _pass(metric: Metric, context: EvaluationContext, parts: Sequence[slice]) -> None:
+    images = from_uint8(to_uint8(pictures(context.num_images, context.tokenizer.image_size)))
+    draws = Draws.for_rows(0, context.num_images)
+    metric.start(context)
+    for part in parts:
+        rows = torch.arange(context.num_images)[part]
+        latents = context.tokenizer.encode(images[part])
+        step = Evaluation(
+            batch=ImageBatch(images=images[part], labels=rows % 2, indices=rows),
+            latents=latents,
+            images=from_uint8(to_uint8(context.tokenizer.decode(latents))),
+            tokenizer=context.tokenizer,
+            draws=draws[part],
+        )
+        metric.update(step)
+
+
+def _measured(metric: Metric, context: EvaluationContext, parts: Sequence[slice]) -> Mapping[str, Any]:
+    _pass(metric, context, parts)
+    return metric.compute()
+
+
+def _results_checks(subject: Subject, results: Any) -> None:
+    is_table = isinstance(results, Mapping) and bool(results)
+    subject.require(is_table, f"`compute` must return results by name, found {type(results).__name__}")
+    for name, value in results.items():
+        is_result = isinstance(name, str) and isinstance(value, Result)
+        subject.require(is_result, f"the result {name!r} must be a `Result`, found {type(value).__name__}")
+        subject.require(math.isfinite(value.value), f"the result {name!r} is not finite")
+
+
+def _close(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    return first.keys() == second.keys() and all(
+        math.isclose(value.value, second[name].value, rel_tol=1e-3, abs_tol=1e-4) for name, value in first.items()
+    )
+
+
+@frozen(kw_only=True, eq=False)
+class _RandomFeatures(ImageFeatures):
+    """Features without images, as many as are asked for."""
+
+    name: str
+    count: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def features(self, network: Spec) -> Tensor:
+        return Draws.for_rows(self.seed, self.count).normal(8) + self.seed
+
+    def logits(self, network: Spec) -> Tensor:
+        return Draws.for_rows(self.seed, self.count).child("logits").normal(10)
+
+    def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
+        held = self.features(network).double()
+        return held.mean(dim=0), held.T.cov()
+
+
+def sample_metric_checks(subject: Subject, *, num_images: int = 64) -> None:
+    """Finite results of two sets of images, the same each time."""
+    metric = subject.build()
+    metric.check(num_images, num_images)
+    samples = _RandomFeatures(name="samples", count=num_images, seed=0)
+    reference = _RandomFeatures(name="reference", count=num_images, seed=1)
+    results = metric.compute(samples, reference)
+    _results_checks(subject, results)
+    subject.require(_close(results, metric.compute(samples, reference)), "the same images give other results each time")

@@ -1,0 +1,36 @@
+"""`robustok new`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def new() -> None:
+    """Begin something of your own."""
+
+
+@new.command()
+@click.argument("name")
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="What it brings; perturbation if left out.")
+@click.option("--out", type=click.Path(path_type=Path), help="New folder; ./NAME if left out.")
+def plugin(name: str, kinds: tuple[str, ...], out: Path | None) -> None:
+    """Write a package NAME that adds a component of each KIND (dataset, tokenizer, metric, ...) and runs as it is.
+
+    It holds small components to change, tests that they keep what their kinds promise, and a recipe that uses them.
+    Example: `robustok new plugin fog --kind perturbation --kind metric`.
+    """
+    from robustok_commands.new_files import refuse_existing
+    from robustok_commands.plugin_package import check_kinds, check_name, write_package
+    from robustok_core.runs.files import new_folder
+
+    check_name(name)
+    chosen = check_kinds(kinds or ("perturbation",))
+    folder = out or Path(name)
+    refuse_existing(folder)
+    with new_folder(folder) as aside:
+        write_package(aside, name, chosen)
+    click.echo(f"written to {folder}: {', '.join(chosen)}")
+    click.echo(f"next: pip install -e {folder} && pytest {folder}")

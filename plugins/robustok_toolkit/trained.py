@@ -1,0 +1,110 @@
+"""Finds and loads what was trained: the tokenizer or generator of a run, an artifact, or a published file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import nn
+
+from robustok_core.errors import RobustokError
+from robustok_core.recipe.registry import Registry
+from robustok_core.runs.components import COMPONENT_FILE, load_component
+from robustok_core.runs.files import read_json
+from robustok_core.runs.folder import RUN_FILE, find_artifact
+
+
+@frozen(kw_only=True, eq=False)
+class Trained:
+    """A component with its weights, in eval mode on its device.
+
+    Attributes:
+        module: the component. where: the folder or file that it came from, for messages.
+        about: what is recorded of it (`class_names`, and the `tokenizer` of a generator); its recipe table is `table`.
+    """
+
+    module: Any
+    where: Path
+    about: Mapping[str, Any]
+
+
+def load_trained(
+    registry: Registry, where: Path, kind: str, *, device: torch.device, importer: str | Mapping[str, Any] | None
+) -> Trained:
+    """The tokenizer or generator of a run, of an artifact, or of a published file.
+
+    Args:
+        registry: builds it.
+        where: a run's folder, an artifact's, or a published file where there is an importer.
+        kind: "tokenizer" or "generator".
+        device: where it computes.
+        importer: the importer of a published file by name, or as a recipe's table with `use`.
+
+    Raises:
+        RobustokError: it is not there, or is something else.
+    """
+    if importer is not None:
+        return _imported(registry, where, kind, device, importer)
+    if where.is_file():
+        hint = "name the importer of a published file; `robustok plugins importer` lists them"
+        raise RobustokError("this is a file, and neither a run's folder nor an artifact's", where=str(where), hint=hint)
+    folder = artifact_of(where, kind)
+    module = load_component(registry, folder).to(device)
+    return Trained(module=module, where=folder, about=read_json(folder / COMPONENT_FILE))
+
+
+def _imported(
+    registry: Registry, file: Path, kind: str, device: torch.device, importer: str | Mapping[str, Any]
+) -> Trained:
+    spec = registry.spec("importer", {"use": importer} if isinstance(importer, str) else importer)
+    if spec.factory.makes != kind:
+        what = f"the importer {spec.name!r} makes a {spec.factory.makes}, not a {kind}"
+        raise RobustokError(what, where=str(file), hint="`robustok plugins importer` lists them")
+    if not file.is_file():
+        raise RobustokError("there is no such file", where=str(file), hint="an importer reads a published file")
+    table, module, _ = spec.build().load(file, registry)
+    module = nn.Module.to(module, device)
+    return Trained(module=module.eval(), where=file, about={"kind": kind, "table": dict(table)})
+
+
+def artifact_of(run: Path, name: str) -> Path:
+    """The folder of an artifact of a run; `run` may also be the folder of another artifact of the same recipe.
+
+    Raises:
+        RobustokError: where there is none.
+    """
+    if not run.exists():
+        raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
+    component = run / COMPONENT_FILE
+    if not component.is_file() or (kind := read_json(component).get("kind")) == name:
+        return find_artifact(run, name)
+    whole = run.resolve().parent.parent  # runs/NAME/artifacts/...
+    if not (whole / RUN_FILE).is_file():
+        what = f"this holds a {kind} alone, and a {name} is needed too"
+        raise RobustokError(what, where=str(run), hint=f"name the folder of a run that made or loaded a {name}")
+    record, folder = read_json(whole / RUN_FILE), run.resolve()
+    made = folder.name.rpartition("-")[2] in record.get("current", {}).values()
+    if not made and str(folder) not in record.get("inputs", {}).values():
+        what = f"this {kind} is not of the recipe that {whole} holds now, and neither would its {name} be"
+        raise RobustokError(what, where=str(run), hint="run the recipe that made it again, under its name or another")
+    return find_artifact(whole, name)
+
+
+def device_called(name: str | torch.device | None, *, where: str = "device") -> torch.device:
+    """The device of a name; the GPU where none is named and there is one.
+
+    Args:
+        name: as torch has it ("cuda:1"). where: it was named, for the message.
+
+    Raises:
+        RobustokError: there is no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RobustokError(f"there is no device {str(name)!r} here", where=where, hint="cpu always is") from error
+    return device

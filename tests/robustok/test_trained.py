@@ -1,0 +1,243 @@
+"""What a program does with what was trained: `robustok.load_tokenizer` and `robustok.load_generator`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import robustok
+from robustok_core.cli import main
+from robustok_core.runs.folder import find_artifact
+from robustok_core.values.images import from_uint8, to_uint8
+
+
+@pytest.fixture(scope="module")
+def tokenizer(generated):
+    return robustok.load_tokenizer(generated[1])
+
+
+@pytest.fixture(scope="module")
+def generator(generated):
+    return robustok.load_generator(generated[1])
+
+
+@pytest.fixture(scope="module")
+def images(registry) -> torch.Tensor:
+    """(5, 3, 32, 32) in [-1, 1]."""
+    return registry.build("dataset", {"use": "fashion_mnist"}).validation.load(range(5)).images
+
+
+def pil(image: torch.Tensor) -> Image.Image:
+    return Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy())
+
+
+def pixels(pictures: list[Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def told(action, *words: str) -> None:
+    with pytest.raises(robustok.RobustokError) as caught:
+        action()
+    for word in words:
+        assert word in str(caught.value)
+
+
+def command(*arguments: str | Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert not ended.value.code
+
+
+# --- the tokenizer --------------------------------------------------------------------------------
+
+
+def test_files_pil_images_and_tensors_are_encoded_alike_and_may_be_mixed(tokenizer, images, tmp_path):
+    pil(images[0]).save(tmp_path / "0.png")
+    pil(images[1]).save(tmp_path / "1.png")
+    mixed = [tmp_path / "0.png", str(tmp_path / "1.png"), pil(images[2]), images[3], images[4].double()]
+    with torch.no_grad():
+        expected = tokenizer.tokenizer.encode(images).codes
+    assert torch.equal(tokenizer.encode_images(mixed).codes, expected)
+    assert torch.equal(tokenizer.encode_images(images, batch_size=2).codes, expected)
+    assert torch.equal(tokenizer.encode_images(pil(images[0])).codes, expected[:1]), "one image needs no list"
+
+
+def test_a_large_picture_is_cropped_as_robustok_encode_crops_it(tokenizer, generated, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 150, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "wide.png")
+    command("encode", generated[1], tmp_path / "wide.png", "--out", tmp_path / "codes.npz")
+    with np.load(tmp_path / "codes.npz") as file:
+        np.testing.assert_array_equal(tokenizer.encode_images([tmp_path / "wide.png"]).codes.numpy(), file["codes"])
+    assert tokenizer.reconstruct([tmp_path / "wide.png"])[0].size == (32, 32)
+
+
+def test_what_is_drawn_of_latents_is_the_decoders_picture(tokenizer, images):
+    with torch.no_grad():
+        drawn = to_uint8(tokenizer.tokenizer.decode(tokenizer.tokenizer.encode(images)))
+    expected = drawn.permute(0, 2, 3, 1).numpy()
+    latents = tokenizer.encode_images(images)
+    np.testing.assert_array_equal(pixels(tokenizer.decode_to_images(latents)), expected)
+    np.testing.assert_array_equal(pixels(tokenizer.decode_to_images(robustok.Latents(codes=latents.codes))), expected)
+    np.testing.assert_array_equal(pixels(tokenizer.reconstruct(images)), expected)
+
+
+def test_a_perturbation_by_name_meets_all_images_and_hangs_on_the_seed(tokenizer, images):
+    clean = tokenizer.encode_images(images)
+    wrong = tokenizer.perturbed(clean, "top_delta", delta=8)
+    assert ((wrong.codes != clean.codes).any(dim=1)).all(), "beta is 1 unless it is given"
+    near = tokenizer.tokenizer.quantizer.nearest(tokenizer.tokenizer.quantizer.lookup(clean.codes).flatten(0, 1), 8)
+    assert (near == wrong.codes.flatten()[:, None]).any(dim=1).all()
+    assert torch.equal(tokenizer.perturbed(clean, "top_delta", delta=8).codes, wrong.codes)
+    assert not torch.equal(tokenizer.perturbed(clean, "top_delta", seed=1, delta=8).codes, wrong.codes)
+    codes = robustok.Latents(codes=clean.codes)
+    assert torch.equal(tokenizer.perturbed(codes, "top_delta", delta=8).codes, wrong.codes), "codes alone will do"
+    some = tokenizer.perturbed(clean, "top_delta", delta=8, beta=0.4)
+    assert (some.codes != clean.codes).any(dim=1).sum() == 2
+    assert len(tokenizer.decode_to_images(wrong)) == 5
+
+
+def test_it_computes_without_gradients_and_stays_out_of_training(tokenizer, images):
+    assert not tokenizer.tokenizer.training
+    assert not tokenizer.encode_images(images).vectors.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "there are no images"),
+        ([torch.zeros(3, 16, 16)], "image 0: expected a tensor (3, 32, 32) of floats, found (3, 16, 16)"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "found (3, 32, 32) of torch.uint8"),
+        ([torch.zeros(3, 32, 32), torch.full((3, 32, 32), 255.0)], "image 1: a tensor of an image holds numbers in"),
+        (["no such file.png"], "no such file.png: this image cannot be read"),
+    ],
+)
+def test_what_is_no_image_is_named(tokenizer, given, words):
+    told(lambda: tokenizer.encode_images(given), words)
+
+
+def test_a_wrong_perturbation_or_option_is_told_as_in_a_recipe(tokenizer, images):
+    clean = tokenizer.encode_images(images)
+    told(lambda: tokenizer.perturbed(clean, "top_dleta"), "did you mean 'top_delta'?")
+    told(lambda: tokenizer.perturbed(clean, "top_delta", detla=3), "perturbation.detla", "did you mean 'delta'?")
+    told(lambda: tokenizer.perturbed(clean, "top_delta", delta=300), "more than the codebook holds")
+
+
+def test_a_folder_without_a_tokenizer_is_told_as_commands_tell_it(tmp_path):
+    told(lambda: robustok.load_tokenizer(tmp_path / "gone"), "there is no such run or artifact", "runs/NAME")
+    told(lambda: robustok.load_tokenizer(tmp_path), "this is no run folder")
+    (tmp_path / "file.pt").touch()
+    told(lambda: robustok.load_tokenizer(tmp_path / "file.pt"), "this is a file", "name the importer")
+    told(lambda: robustok.load_tokenizer(tmp_path, device="cuda:99"), "there is no device 'cuda:99' here")
+
+
+# --- published files ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published(registry, tmp_path_factory) -> tuple[torch.nn.Module, Path]:
+    """A tiny tokenizer, and a file that holds it under the published names."""
+    quantizer = {"use": "vq", "codebook_size": 32, "width": 4}
+    table = {"use": "vit_vq", "image_size": 32, "patch_size": 8, "width": 64, "depth": 1, "num_heads": 1}
+    tokenizer = registry.build("tokenizer", {**table, "num_latent_tokens": 16, "quantizer": quantizer}).eval()
+    file = tmp_path_factory.mktemp("published") / "main-train.safetensors"
+    weights = registry.build("importer", {"use": "robustok"}).export(tokenizer)
+    save_file({name: value.contiguous().clone() for name, value in weights.items()}, file)
+    return tokenizer, file
+
+
+def test_a_published_tokenizer_is_read_with_its_importer(published, images):
+    module, file = published
+    with torch.no_grad():
+        expected = module.encode(images).codes
+    loaded = robustok.load_tokenizer(file, importer="robustok")
+    assert torch.equal(loaded.encode_images(images).codes, expected)
+    told(lambda: robustok.load_tokenizer(file, importer="robustik"), "did you mean 'robustok'?")
+    told(lambda: robustok.load_tokenizer(file, importer="rar"), "the importer 'rar' makes a generator, not a tokenizer")
+    told(lambda: robustok.load_tokenizer(file.parent, importer="robustok"), "there is no such file")
+
+
+def test_a_published_generator_is_drawn_by_a_tokenizer_that_is_given(published, registry, tmp_path):
+    module, file = published
+    table = {"use": "rar", "width": 64, "depth": 1, "num_heads": 4}
+    generator = registry.build("generator", table, module.space, 10).eval()
+    weights = registry.build("importer", {"use": "rar"}).export(generator)
+    save_file({name: value.contiguous().clone() for name, value in weights.items()}, tmp_path / "rar.safetensors")
+    importer = {"use": "rar", "code_width": 4}
+    told(
+        lambda: robustok.load_generator(tmp_path / "rar.safetensors", importer=importer),
+        "a published generator comes without a tokenizer",
+        "tokenizer=load_tokenizer",
+    )
+    tokenizer = robustok.load_tokenizer(file, importer="robustok")
+    loaded = robustok.load_generator(tmp_path / "rar.safetensors", importer=importer, tokenizer=tokenizer)
+    draws = robustok.Draws.for_rows(robustok.derive_seed(4, "sample"), 3)
+    with torch.no_grad():
+        expected = generator.sample(torch.tensor([2, 2, 2]), draws, guidance=robustok.Guidance()).codes
+    assert torch.equal(loaded.sample_latents(2, n=3, seed=4).codes, expected)
+    assert loaded.class_names == [str(number) for number in range(10)]
+
+
+# --- the generator --------------------------------------------------------------------------------
+
+
+def test_samples_are_those_of_the_command_for_any_number_and_batch(generator, generated, tmp_path):
+    asked = ("--class", "bag", "--guidance", "2", "--seed", "3", "--set", "steps=3", "--out", tmp_path / "made.npz")
+    command("sample", generated[1], *asked, "--count", "6")
+    with np.load(tmp_path / "made.npz") as file:
+        expected = file["arr_0"]
+    made = generator.sample_images("bag", n=6, guidance=2.0, seed=3, steps=3)
+    np.testing.assert_array_equal(pixels(made), expected)
+    codes = generator.sample_latents("bag", n=6, guidance=2.0, seed=3, steps=3).codes
+    few = generator.sample_latents(8, n=3, guidance=robustok.Guidance(scale=2.0), seed=3, batch_size=2, steps=3).codes
+    assert torch.equal(few, codes[:3]), "class 8 is the bag"
+    drawn = generator.tokenizer.decode_to_images(robustok.Latents(codes=codes))
+    np.testing.assert_array_equal(pixels(drawn), expected)
+
+
+def test_without_a_class_all_take_turns(generator):
+    assert generator.class_names[8] == "bag"
+    assert generator.labels(None, 12).tolist() == [*range(10), 0, 1]
+    assert generator.labels(["bag", 3], 3).tolist() == [8, 3, 8]
+    assert generator.sample_latents(n=12).codes.shape == (12, 16)
+
+
+def test_mistakes_in_sampling_are_told(generator):
+    told(lambda: generator.sample_images("bga"), "no class is called 'bga'", "did you mean 'bag'?")
+    told(lambda: generator.sample_images(10), "there is no class 10")
+    told(lambda: generator.sample_images(n=0), "at least 1")
+    told(lambda: generator.sample_images(stepz=3), "sampling.stepz", "did you mean 'steps'?")
+    told(lambda: generator.sample_images(guidance=-1), "guidance: -1 is no scale")
+
+
+def test_a_tokenizer_that_does_not_draw_its_latents_is_refused(generated, published):
+    other = robustok.load_tokenizer(published[1], importer="robustok")
+    told(lambda: robustok.load_generator(generated[1], tokenizer=other), "on the latents of another tokenizer")
+
+
+def test_a_loaded_tokenizer_or_the_folder_of_one_is_taken(generated, tokenizer, generator):
+    codes = generator.sample_latents("bag", n=2).codes
+    assert robustok.load_generator(generated[1], tokenizer=tokenizer).tokenizer is tokenizer
+    folder = find_artifact(generated[1], "tokenizer")
+    other = robustok.load_generator(find_artifact(generated[1], "generator"), tokenizer=folder, device="cpu")
+    assert torch.equal(other.sample_latents("bag", n=2).codes, codes)
+
+
+def test_continuous_latents_go_the_same_way(generation_recipe, continuous, images, tmp_path):
+    table = continuous(generation_recipe(sample={"sampling": {}}))
+    table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
+    robustok.run(robustok.Recipe.from_table(table), out=tmp_path)
+    generator = robustok.load_generator(tmp_path / "tiny")
+    tokenizer = generator.tokenizer
+    clean = tokenizer.encode_images(images)
+    assert (clean.codes, clean.vectors.shape) == (None, (5, 16, 4))
+    noisy = tokenizer.perturbed(clean, "gaussian", tau=0.5)
+    assert (noisy.vectors != clean.vectors).any(dim=-1).any(dim=-1).all()
+    vectors = generator.sample_latents("bag", n=3, steps=2).vectors
+    assert vectors.shape == (3, 16, 4)
+    torch.testing.assert_close(generator.sample_latents("bag", n=2, batch_size=1, steps=2).vectors, vectors[:2])
+    assert from_uint8(torch.from_numpy(pixels(generator.sample_images("bag", n=3, steps=2)))).isfinite().all()
