@@ -1,6 +1,6 @@
-"""Training attention in bfloat16 on a CPU: torch's kernel against ours, side by side: `python benchmarks/attention.py`.
+"""Compares torch's attention and ours when training in bfloat16 on a CPU: `python benchmarks/attention.py`.
 
-Prints JSON: seconds of a forward and backward pass (medians), by turns in one process, and their ratio.
+Both run alternately in one process. Prints JSON: the median time of a forward and backward pass, and the ratio.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from robustok_blocks.attention import attend
 
 
 def seconds(attention: object, shape: tuple[int, ...]) -> float:
-    """One forward and backward pass, causal."""
+    """The duration of one causal forward and backward pass."""
     q, k, v = (torch.randn(shape, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
     began = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16):
@@ -29,9 +29,7 @@ def seconds(attention: object, shape: tuple[int, ...]) -> float:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--shape", type=int, nargs=4, default=[64, 4, 66, 32], help="batch, heads, tokens, width a head"
-    )
+    parser.add_argument("--shape", type=int, nargs=4, default=[64, 4, 66, 32], help="batch, heads, tokens, head width")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -43,10 +41,10 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(arguments.rounds + 2):
         for name, way in ways.items():
-            found = seconds(way, tuple(arguments.shape))
-            if number >= 2:  # warm-up
-                times[name].append(found)
-    medians = {name: statistics.median(found) for name, found in times.items()}
+            duration = seconds(way, tuple(arguments.shape))
+            if number >= 2:  # the first two warm up
+                times[name].append(duration)
+    medians = {name: statistics.median(values) for name, values in times.items()}
     print(
         json.dumps(
             {

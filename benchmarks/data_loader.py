@@ -1,9 +1,8 @@
-"""How fast images are loaded, next to a plain torch Dataset: `python benchmarks/data_loader.py`.
+"""Measures the speed of loading images against a plain torch Dataset: `python benchmarks/data_loader.py`.
 
-Both read the embedded Fashion-MNIST in one process and give the same tensors; repetitions alternate,
-so that a change of the machine's load meets both. Prints JSON: images a second (median and range of
-the repetitions), how often the loader delivers what a training step needs, and the share of a step
-that loading takes.
+Both read the embedded Fashion-MNIST in one process and return the same tensors; repetitions alternate, so
+that other load affects both equally. Prints JSON: images per second (median and range of the repetitions),
+the loading rate relative to what training consumes, and the share of a training step that loading takes.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from robustok_training.batches import training_batches
 
 
 class PlainImages(Dataset[tuple[Tensor, int]]):
-    """What one would write at first: one image an item, put together by torch's default collate."""
+    """The simplest implementation: one image per item, batched by torch's default collate."""
 
     def __init__(self) -> None:
         arrays = read_npz(EMBEDDED, ["train_images", "train_labels"])
@@ -54,7 +53,7 @@ def plain(batch_size: int, workers: int) -> Iterator[Tensor]:
 
 
 def ours(batch_size: int, workers: int) -> Iterator[Tensor]:
-    """The same from robustok's loader."""
+    """The same batches from robustok's loader."""
     steps = training_batches(
         FashionMNIST(FashionMNISTConfig()).train,
         seed=0,
@@ -70,14 +69,14 @@ def ours(batch_size: int, workers: int) -> Iterator[Tensor]:
 
 
 def check_equal() -> None:
-    """Both give the same image for the same index."""
+    """Checks that both return the same image for an index."""
     batch = FashionMNIST(FashionMNISTConfig()).train.load(range(64))
     expected = torch.stack([PlainImages()[index][0] for index in range(64)])
     torch.testing.assert_close(batch.images, expected, atol=1e-6, rtol=0)
 
 
 def rate(batches: Iterator[Tensor], seconds: float) -> float:
-    """Images a second."""
+    """Images per second."""
     start, count = time.perf_counter(), 0
     while (passed := time.perf_counter() - start) < seconds:
         count += len(next(batches))
@@ -87,10 +86,10 @@ def rate(batches: Iterator[Tensor], seconds: float) -> float:
 def measured(
     loaders: dict[str, Callable[[int, int], Iterator[Tensor]]], options: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Images a second of each repetition, by loader."""
+    """Images per second in each repetition, by loader."""
     running = {name: loader(options.batch_size, options.workers) for name, loader in loaders.items()}
     for batches in running.values():
-        rate(batches, options.seconds / 2)  # starts workers, warms caches
+        rate(batches, options.seconds / 2)  # starts the workers and fills caches
     rates: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(options.repeats):
         for name, batches in running.items():
@@ -99,16 +98,16 @@ def measured(
 
 
 def report(rates: dict[str, list[float]], options: argparse.Namespace) -> dict[str, object]:
-    """What is printed."""
-    middle = {name: median(values) for name, values in rates.items()}
+    """The report to print."""
+    medians = {name: median(values) for name, values in rates.items()}
     needed = options.step_images_per_second
     return {
-        "images_per_second": {name: round(value) for name, value in middle.items()},
+        "images_per_second": {name: round(value) for name, value in medians.items()},
         "range": {name: [round(min(values)), round(max(values))] for name, values in rates.items()},
-        "times_as_fast_as_plain": round(middle["robustok"] / middle["plain"], 2),
+        "times_as_fast_as_plain": round(medians["robustok"] / medians["plain"], 2),
         "needed_images_per_second": needed,
-        "times_what_a_step_needs": {name: round(value / needed, 2) for name, value in middle.items()},
-        "loading_share_of_a_step": {name: round(needed / value, 5) for name, value in middle.items()},
+        "times_what_a_step_needs": {name: round(value / needed, 2) for name, value in medians.items()},
+        "loading_share_of_a_step": {name: round(needed / value, 5) for name, value in medians.items()},
         "settings": {**vars(options), "threads": torch.get_num_threads(), "cores": os.cpu_count()},
         "versions": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
     }
@@ -117,12 +116,12 @@ def report(rates: dict[str, list[float]], options: argparse.Namespace) -> dict[s
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=64, help="images a batch")
-    parser.add_argument("--workers", type=int, default=0, help="loader processes, for both")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a repetition")
-    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each")
+    parser.add_argument("--batch-size", type=int, default=64, help="images per batch")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes of either loader")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of a repetition")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each measurement")
     parser.add_argument(
-        "--step-images-per-second", type=float, default=400.0, help="images that training consumes a second"
+        "--step-images-per-second", type=float, default=400.0, help="images per second that training consumes"
     )
     options = parser.parse_args()
     check_equal()

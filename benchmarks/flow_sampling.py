@@ -1,14 +1,14 @@
-"""What sampling from a flow transformer costs, against the plain way. Prints one JSON object.
+"""Measures the cost of sampling a flow transformer against a plain implementation. Prints one JSON object.
 
     python benchmarks/flow_sampling.py
     python benchmarks/flow_sampling.py --preset XL --depth 4 --start 0.3
     python benchmarks/flow_sampling.py --device cuda --precision bf16 --preset XL --batch 50 --steps 50
 
-Both ways take the same Euler steps from the same noise, with the same weights, in turn in one process, so that what
-else the machine does meets both. The plain way makes two passes a step, one with the classes and one without, whether
-guidance is on at that time or not, and computes what modulates each block for each row. Latents of either way are
-compared at the end. Beside it: one pass of the transformer, with times and classes of their own for each row as in
-training, against timm's ViT of the same width, depth, heads and tokens, which knows neither.
+Both take the same Euler steps from the same noise, with the same weights, alternately in one process, so that other
+load affects both equally. The plain implementation makes two passes per step, with and without classes, even when
+guidance is off, and computes the modulations of each block for each row. The latents are compared at the end. Also
+measured: one pass of the transformer with a separate time and class for each row, as in training, against timm's ViT
+with the same width, depth, heads and tokens, which takes neither.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ CHANNELS, CLASSES = 32, 1000
 
 
 class Work:
-    """A model with random weights, none of which is zero; a ViT of its size; labels and draws."""
+    """A model with random non-zero weights, a ViT of its size, labels and draws."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         torch.manual_seed(0)
         self.space = LatentSpace(kind="continuous", num_tokens=options.tokens, width=CHANNELS)
         config = FlowTransformerConfig(preset=options.preset, depth=options.depth)
         self.model = FlowTransformer(config, self.space, CLASSES).to(options.device).eval()
-        for part in [*self.model.blocks, self.model.head]:
-            nn.init.normal_(part.get_parameter("modulation.weight"), std=0.02)
+        for module in [*self.model.blocks, self.model.head]:
+            nn.init.normal_(module.get_parameter("modulation.weight"), std=0.02)
         nn.init.normal_(self.model.head.to_velocity.weight, std=0.02)
         self.vit = vit(config, options.tokens).to(options.device).eval()
         self.labels = torch.arange(options.batch, device=options.device) * 7 % options.classes
@@ -55,7 +55,7 @@ class Work:
 
 
 def vit(config: FlowTransformerConfig, num_tokens: int) -> nn.Module:
-    """It reads a picture of one row, each of whose pixels is a token."""
+    """A ViT for images of one row, in which each pixel is a token."""
     size = config.size
     return VisionTransformer(
         img_size=(1, num_tokens),
@@ -72,7 +72,7 @@ def vit(config: FlowTransformerConfig, num_tokens: int) -> nn.Module:
 
 
 def plain(work: Work) -> Tensor:
-    """(B, N, D) latents by the plain loop."""
+    """(B, N, D) latents from the plain loop."""
     x, steps = work.noise, work.sampling.steps
     null = torch.full_like(work.labels, CLASSES)
     for step in range(steps):
@@ -112,7 +112,7 @@ WAYS: dict[str, Callable[[Work], Tensor]] = {
 
 @torch.no_grad()
 def seconds(way: Callable[[Work], Tensor], work: Work, precision: str) -> tuple[float, float, Tensor]:
-    """By the clock, of all CPUs, and what came out."""
+    """Wall seconds, CPU seconds and the result."""
     context: AbstractContextManager[object] = nullcontext()
     if precision == "bf16":
         context = torch.autocast(work.noise.device.type, torch.bfloat16)
@@ -120,19 +120,19 @@ def seconds(way: Callable[[Work], Tensor], work: Work, precision: str) -> tuple[
     wait()
     start, cpu = time.perf_counter(), time.process_time()
     with context:
-        found = way(work)
+        result = way(work)
     wait()
-    return time.perf_counter() - start, time.process_time() - cpu, found
+    return time.perf_counter() - start, time.process_time() - cpu, result
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     torch.set_num_threads(options.threads)
     work = Work(options)
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
-    found: dict[str, Tensor] = {}
+    results: dict[str, Tensor] = {}
     for repeat in range(options.repeats + 1):
         for name, way in WAYS.items():
-            clock, cpu, found[name] = seconds(way, work, options.precision)
+            clock, cpu, results[name] = seconds(way, work, options.precision)
             if repeat:  # the first warms up
                 spent[name].append((clock, cpu))
     medians = [{name: statistics.median(pair[i] for pair in spent[name]) for name in WAYS} for i in (0, 1)]
@@ -150,7 +150,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         "forward_to_timm_vit": round(clock_of["forward"] / clock_of["forward_of_timm_vit"], 3),
         "forward_to_timm_vit_cpu": round(cpu_of["forward"] / cpu_of["forward_of_timm_vit"], 3),
         "forward_target": TARGET,
-        "largest_difference": round((found["plain"] - found["ours"]).abs().max().item(), 6),
+        "largest_difference": round((results["plain"] - results["ours"]).abs().max().item(), 6),
     }
 
 
@@ -160,8 +160,10 @@ def main() -> None:
     sizes = {"batch": 8, "classes": 4, "tokens": 128, "depth": 12, "steps": 10, "repeats": 3, "threads": 1}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
-    parser.add_argument("--scale", type=float, default=1.75, help="of guidance; default 1.75")
-    parser.add_argument("--start", type=float, default=0.3, help="of guidance; default 0.3, MAETok's: t in [0, 0.7]")
+    parser.add_argument("--scale", type=float, default=1.75, help="guidance scale; default 1.75")
+    parser.add_argument(
+        "--start", type=float, default=0.3, help="start of guidance; default 0.3 as in MAETok: t in [0, 0.7]"
+    )
     parser.add_argument("--precision", choices=["no", "bf16"], default="no", help="bf16: under autocast; default no")
     parser.add_argument("--device", default="cpu", help="cpu or cuda; default cpu")
     print(json.dumps(measure(parser.parse_args()), indent=2))

@@ -1,9 +1,9 @@
-"""How fast cached latents are read, next to JSON lines: `python benchmarks/latent_cache.py`.
+"""Measures the speed of reading cached latents against JSON lines: `python benchmarks/latent_cache.py`.
 
-Both read the same codes of the same random rows in one process, in batches, as int64 tensors. The JSON lines are
-read as published training code reads them: the file's lines held by `linecache`, one parsed for each row. Rows are
-read once before they are timed, so both are in memory, and repetitions alternate. Prints JSON: seconds (median and
-range of the repetitions), microseconds a row, how many times as fast, and what either takes to open.
+Both read the same codes of the same random rows in one process, in batches, as int64 tensors. JSON lines are read as
+in published training code: `linecache` holds the file's lines, and one is parsed for each row. All rows are read once
+before timing, so both are in memory, and repetitions alternate. Prints JSON: seconds (median and range of the
+repetitions), microseconds per row, the speedup, and the time to open either.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ CODEBOOK = 4096
 
 
 def write(folder: Path, options: argparse.Namespace) -> tuple[Path, Path]:
-    """The same codes as a cache and as JSON lines."""
+    """Writes the same codes as a cache and as JSON lines."""
     shape = (options.images, options.views, options.tokens)
     codes = np.random.default_rng(0).integers(0, CODEBOOK, shape).astype(np.uint16)
     labels = torch.arange(options.images) % 1000
-    parts = cut("train", options.images, options.part_size)
-    for part in parts:
-        write_array(shard_file(folder / "kept", part, "codes"), codes[part.first : part.stop])
-    split = SplitShards(name="train", array="codes", parts=parts, views=options.views, middle=0, labels=labels)
+    shards = cut("train", options.images, options.part_size)
+    for shard in shards:
+        write_array(shard_file(folder / "kept", shard, "codes"), codes[shard.first : shard.stop])
+    split = SplitShards(name="train", array="codes", parts=shards, views=options.views, middle=0, labels=labels)
     space = LatentSpace(kind="discrete", num_tokens=options.tokens, width=8, codebook_size=CODEBOOK)
     (cache := folder / "latents").mkdir()
     names = [str(number) for number in range(1000)]
@@ -53,13 +53,15 @@ def write(folder: Path, options: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def from_json_lines(file: Path, rows: list[int]) -> tuple[Tensor, Tensor]:
-    """Codes (b, N) and labels (b,) of rows, parsed one by one."""
-    found = [json.loads(linecache.getline(str(file), row + 1)) for row in rows]
-    return torch.tensor([one["tokens"] for one in found]), torch.tensor([one["class_id"] for one in found])
+    """Codes (B, N) and labels (B,) of rows, parsed one by one."""
+    records = [json.loads(linecache.getline(str(file), row + 1)) for row in rows]
+    return torch.tensor([record["tokens"] for record in records]), torch.tensor(
+        [record["class_id"] for record in records]
+    )
 
 
 def seconds(read: Callable[[list[int]], object], batches: list[list[int]]) -> float:
-    """To read all batches."""
+    """The time to read all batches."""
     began = time.perf_counter()
     for batch in batches:
         read(batch)
@@ -67,15 +69,15 @@ def seconds(read: Callable[[list[int]], object], batches: list[list[int]]) -> fl
 
 
 def measured(cache: Path, lines: Path, options: argparse.Namespace) -> dict[str, object]:
-    """What is printed."""
+    """The report to print."""
     began = time.perf_counter()
     rows = LatentRows(cache, "train")
     opened = {"latent cache": time.perf_counter() - began}
     began = time.perf_counter()
     linecache.getline(str(lines), 1)
     opened["json lines"] = time.perf_counter() - began
-    chosen = torch.randint(options.images, (options.rows,), generator=torch.Generator().manual_seed(0)).tolist()
-    batches = [chosen[start : start + options.batch_size] for start in range(0, len(chosen), options.batch_size)]
+    indices = torch.randint(options.images, (options.rows,), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = [indices[start : start + options.batch_size] for start in range(0, len(indices), options.batch_size)]
     first, (codes, labels) = rows.load(batches[0]), from_json_lines(lines, batches[0])
     assert torch.equal(first.latents.codes, codes)
     assert torch.equal(first.labels, labels)
@@ -88,17 +90,17 @@ def measured(cache: Path, lines: Path, options: argparse.Namespace) -> dict[str,
         "latent cache, views drawn": with_views,
         "json lines": lambda batch: from_json_lines(lines, batch),
     }
-    taken: dict[str, list[float]] = {name: [] for name in readers}
+    durations: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(options.repeats + 1):
         for name, read in readers.items():
-            taken[name].append(seconds(read, batches))
-    middle = {name: median(values[1:]) for name, values in taken.items()}
+            durations[name].append(seconds(read, batches))
+    medians = {name: median(values[1:]) for name, values in durations.items()}
     return {
-        "seconds": {name: round(value, 4) for name, value in middle.items()},
-        "range": {name: [round(min(values[1:]), 4), round(max(values[1:]), 4)] for name, values in taken.items()},
-        "microseconds_a_row": {name: round(value / options.rows * 1e6, 2) for name, value in middle.items()},
+        "seconds": {name: round(value, 4) for name, value in medians.items()},
+        "range": {name: [round(min(values[1:]), 4), round(max(values[1:]), 4)] for name, values in durations.items()},
+        "microseconds_a_row": {name: round(value / options.rows * 1e6, 2) for name, value in medians.items()},
         "times_as_fast_as_json_lines": {
-            name: round(middle["json lines"] / value, 1) for name, value in middle.items() if name != "json lines"
+            name: round(medians["json lines"] / value, 1) for name, value in medians.items() if name != "json lines"
         },
         "seconds_to_open": {name: round(value, 3) for name, value in opened.items()},
         "settings": {**vars(options), "threads": torch.get_num_threads(), "cores": os.cpu_count()},
@@ -111,11 +113,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--images", type=int, default=50_000, help="images in the cache")
     parser.add_argument("--rows", type=int, default=20_000, help="random rows to read")
-    parser.add_argument("--tokens", type=int, default=256, help="codes an image")
-    parser.add_argument("--views", type=int, default=2, help="views an image; the JSON lines hold the first")
-    parser.add_argument("--part-size", type=int, default=4096, help="images a part")
-    parser.add_argument("--batch-size", type=int, default=256, help="rows a batch")
-    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each")
+    parser.add_argument("--tokens", type=int, default=256, help="codes per image")
+    parser.add_argument("--views", type=int, default=2, help="views per image; the JSON lines hold only the first")
+    parser.add_argument("--part-size", type=int, default=4096, help="images per shard")
+    parser.add_argument("--batch-size", type=int, default=256, help="rows per batch")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each measurement")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

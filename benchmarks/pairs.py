@@ -1,11 +1,12 @@
-"""What a post-training pair costs, against the plain way. Prints one JSON object.
+"""Measures the cost of a post-training pair against a plain implementation. Prints one JSON object.
 
     python benchmarks/pairs.py
     python benchmarks/pairs.py --depth 6 --tokens 64
 
-A RAR goes along the codes of real images and keeps each with probability sigma. Ours draws with preallocated keys and
-values; the plain way is teacher forcing one token at a time without a cache: at each step the whole model runs over
-all codes so far. Both in turn in one process, with the same weights and random numbers; codes are compared.
+A RAR regenerates the codes of real images and preserves each code with probability sigma. Ours uses preallocated keys
+and values; the plain implementation feeds one token at a time without a cache: at each step, the whole model runs
+over all codes so far. Both run alternately in one process, with the same weights and random numbers, and their codes
+are compared.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def ours(model: RAR, labels: Tensor, uniform: Tensor, kept: Kept) -> Tensor:
 
 
 def prefix_logits(model: RAR, codes: Tensor, labels: Tensor) -> Tensor:
-    """(B, K) logits of the code that follows codes (B, n), all positions so far computed."""
+    """(B, K) logits of the code after codes (B, n), computing all positions."""
     condition = model.class_embedding(labels)[:, None]
     x = torch.cat([model.cls_token.expand(len(codes), -1, -1), condition, model.embeddings(codes)], dim=1)
     x = x + model.places()[:, : x.shape[1]]
@@ -46,10 +47,10 @@ def prefix_logits(model: RAR, codes: Tensor, labels: Tensor) -> Tensor:
 @torch.no_grad()
 def plain(model: RAR, labels: Tensor, uniform: Tensor, kept: Kept) -> Tensor:
     codes = torch.zeros(len(labels), model.space.num_tokens, dtype=torch.int64, device=labels.device)
-    for place in range(model.space.num_tokens):
-        logits = prefix_logits(model, codes[:, :place], labels)
-        drawn = choose(logits.float(), uniform[:, place], SAMPLING)
-        codes[:, place] = torch.where(kept.mask[:, place], kept.codes[:, place], drawn)
+    for position in range(model.space.num_tokens):
+        logits = prefix_logits(model, codes[:, :position], labels)
+        sampled = choose(logits.float(), uniform[:, position], SAMPLING)
+        codes[:, position] = torch.where(kept.mask[:, position], kept.codes[:, position], sampled)
     return codes
 
 

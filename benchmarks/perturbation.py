@@ -1,12 +1,12 @@
-"""What a latent perturbation costs, against the plain way. Prints one JSON object.
+"""Measures the cost of a latent perturbation against a plain implementation. Prints one JSON object.
 
     python benchmarks/perturbation.py
     python benchmarks/perturbation.py --batch 32 --tokens 256 --codebook-size 4096 --width 64 --delta 100 --threads 2
 
-The plain way measures the distances of every token of the batch to every codeword, sorts out the delta nearest
-of each, and uses those of the first images. Ours looks at the distinct codes of the chosen images. Both run in
-turn in one process, so that what else the machine does meets both; each turn ends with vectors for the decoder.
-Codes are uniform over the codebook: fewer of them coincide than in a trained tokenizer, which is the worst case.
+The plain implementation computes the distances from every token of the batch to every codeword, finds the delta
+nearest of each, and uses those of the first images. Ours considers only the distinct codes of the selected images.
+Both run alternately in one process, so that other load affects both equally; each turn ends with vectors for the
+decoder. Codes are uniform over the codebook, which is the worst case: fewer coincide than in a trained tokenizer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from robustok_quantizers.vq import VQ, VQConfig
 
 
 def plain(latents: Latents, codebook: Tensor, *, beta: float, delta: int) -> Tensor:
-    """(B, N, D): distances of all tokens, the delta nearest of each, a draw for the first images."""
+    """(B, N, D): all distances, the delta nearest codewords of each token, a random one for the first images."""
     assert latents.vectors is not None
     images, tokens, _ = latents.vectors.shape
     z = latents.vectors.flatten(0, 1)  # (B N, D)
@@ -36,8 +36,8 @@ def plain(latents: Latents, codebook: Tensor, *, beta: float, delta: int) -> Ten
     nearest = distances.topk(delta, dim=1, largest=False).indices  # (B N, delta)
     ranks = torch.randint(delta, (images * tokens, 1))
     ranks[int(beta * images) * tokens :] = 0
-    drawn = codebook[nearest.gather(1, ranks)[:, 0]].unflatten(0, (images, tokens))
-    return latents.vectors + (drawn - latents.vectors).detach()
+    replaced = codebook[nearest.gather(1, ranks)[:, 0]].unflatten(0, (images, tokens))
+    return latents.vectors + (replaced - latents.vectors).detach()
 
 
 def synchronise(device: torch.device) -> None:
@@ -70,7 +70,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
     ways = {"plain": lambda turn: plain(latents, codebook, beta=options.beta, delta=options.delta), "ours": ours}
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(-2, options.repeats):  # two turns to warm up
+    for turn in range(-2, options.repeats):  # the first two warm up
         for name, way in ways.items():
             spent = seconds(way, turn, device)
             if turn >= 0:

@@ -1,12 +1,12 @@
-"""What the 15 cells of pFID cost together, against 15 separate reconstruction distances. Prints one JSON object.
+"""Measures the cost of pFID's 15 cells together against 15 separate distances. Prints one JSON object.
 
     python benchmarks/pfid.py
     python benchmarks/pfid.py --images 1000 --features fashion_classifier
 
-A separate distance encodes the images, perturbs and decodes them in its cell, and looks at both sides. Together
-they are encoded once and the real side is looked at once; a cell repeats only decoding and looking at the result.
-Both run in turn on each batch in one process, so that what else the machine does meets both. The tokenizer is
-conv_vq's small one with random weights: what it draws costs the same as what a trained one draws.
+A separate distance encodes the images, perturbs and decodes them in its cell, and extracts features of both sides.
+Together, images are encoded once and real features are extracted once; a cell repeats only decoding and extracting
+features of the result. Both run alternately on each batch in one process, so that other load affects both equally.
+The tokenizer is conv_vq's small one with random weights, whose images cost the same as a trained one's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from robustok_tokenizers.conv_vq import SMALL
 
 
 class Clock:
-    """Wall and processor seconds of what it ran."""
+    """Accumulates wall and processor time of the functions it runs."""
 
     def __init__(self) -> None:
         self.wall = self.processor = 0.0
@@ -52,14 +52,14 @@ class Clock:
 
 
 def evaluation(tokenizer: Any, batch: ImageBatch, count: int) -> Evaluation:
-    """A batch as the evaluation stage makes it, but for the plain reconstructions, which pFID does not read."""
+    """A batch like the evaluation stage's, but without reconstructions of clean latents, which pFID does not read."""
     latents = tokenizer.encode(batch.images)
     draws = Draws(seed=0, indices=batch.indices, total=count)
     return Evaluation(batch=batch, latents=latents, images=batch.images, tokenizer=tokenizer, draws=draws)
 
 
 def started(registry: Registry, table: Mapping[str, Any], context: EvaluationContext) -> Any:
-    """A pFID metric at the beginning of a pass."""
+    """Builds a pFID metric and starts a pass."""
     metric: Metric = registry.build("metric", table)
     metric.start(context)
     return metric
@@ -67,7 +67,7 @@ def started(registry: Registry, table: Mapping[str, Any], context: EvaluationCon
 
 @torch.no_grad()
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Both ways over the same images."""
+    """Measures both on the same images."""
     registry = load_registry()
     quantizer = {"use": "vq", "codebook_size": options.codebook_size, "width": 16}
     tokenizer = registry.build("tokenizer", {"use": "conv_vq", **SMALL, "quantizer": quantizer}).eval()
@@ -85,7 +85,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     together = started(registry, table, context)
     cells = list(together.sums)
     single = [{**table, "alphas": [cell.alpha], "deltas": [cell.delta]} for cell in cells]
-    separate = [started(registry, one, context) for one in single]
+    separate = [started(registry, table, context) for table in single]
     network(images.load(range(2)).images)  # warms up
 
     ours, theirs = Clock(), Clock()
@@ -95,9 +95,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for metric in separate:
             theirs.run(lambda batch=batch, metric=metric: metric.update(evaluation(tokenizer, batch, options.images)))
     pass_ratio = ours.processor / theirs.processor
-    found = cell_values(ours.run(together.compute))
+    values = cell_values(ours.run(together.compute))
     expected = [cell_values(theirs.run(metric.compute)) for metric in separate]
-    differences = [abs(found[name] - value) / value for one in expected for name, value in one.items()]
+    differences = [abs(values[name] - value) / value for cell in expected for name, value in cell.items()]
     return {
         "cells": len(cells),
         "images": options.images,
@@ -105,7 +105,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "separate_seconds": round(theirs.wall, 2),
         "ratio": round(ours.wall / theirs.wall, 3),
         "ratio_of_processor_time": round(ours.processor / theirs.processor, 3),
-        "ratio_of_processor_time_before_the_distances": round(pass_ratio, 3),  # what many images come to
+        "ratio_of_processor_time_before_the_distances": round(pass_ratio, 3),  # the limit for many images
         "target": 0.55,
         "parts_ms_per_image": parts(tokenizer, network, images.load(range(options.batch))),
         "largest_relative_difference": max(differences),
@@ -113,13 +113,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def cell_values(results: Mapping[str, Result]) -> Mapping[str, float]:
-    """The distances of the cells alone, of a metric's one result."""
+    """The distance of each cell, from a metric's only result."""
     (result,) = results.values()
     return result.details["cells"]
 
 
 def parts(tokenizer: Any, network: Features, batch: ImageBatch) -> dict[str, float]:
-    """What the ratio is made of."""
+    """Processor milliseconds per image of each operation."""
     latents = tokenizer.encode(batch.images)
     work: dict[str, Callable[[], Any]] = {
         "encode": lambda: tokenizer.encode(batch.images),
@@ -136,9 +136,9 @@ def parts(tokenizer: Any, network: Features, batch: ImageBatch) -> dict[str, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=192, help="images of the pass (192)")
-    parser.add_argument("--batch", type=int, default=64, help="images at once (64)")
-    parser.add_argument("--features", default="efficientnet_lite0", help="the judge (efficientnet_lite0)")
+    parser.add_argument("--images", type=int, default=192, help="number of images (192)")
+    parser.add_argument("--batch", type=int, default=64, help="images per batch (64)")
+    parser.add_argument("--features", default="efficientnet_lite0", help="feature network (efficientnet_lite0)")
     parser.add_argument("--codebook-size", type=int, default=512, help="K (512)")
     parser.add_argument("--threads", type=int, default=1, help="threads (1)")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""How fast main_train's models are in float32 and in bfloat16 on this device: `python benchmarks/precision.py`.
+"""Measures the speed of main_train's models in float32 and bfloat16 on the CPU: `python benchmarks/precision.py`.
 
-Both ways take turns in one process, a round each. Prints JSON: whether the device computes bfloat16 natively, as the
-precision "auto" asks; and for each model the median images a second of training steps and the ratio of bf16 to float32.
-A CPU without bfloat16 is tried on one that has it with ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2.
+Both run alternately in one process. Prints JSON: whether the device computes bfloat16 natively, which the precision
+"auto" depends on; and for each model the median number of images per second in training steps and the ratio of bf16
+to float32. To emulate a CPU without bfloat16, set ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each model, way and round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per model, precision and round")
     options = parser.parse_args()
     device = torch.device("cpu")
     report: dict[str, object] = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
@@ -44,7 +44,7 @@ def main() -> None:
                 rates[way].append(count * BATCH / passed)
         measured = {way: rates[way][1:] for way in WAYS}  # the first round warms up
         ratios = [bf16 / full for full, bf16 in zip(*measured.values(), strict=True)]
-        medians = {way: round(statistics.median(found), 1) for way, found in measured.items()}
+        medians = {way: round(statistics.median(values), 1) for way, values in measured.items()}
         report[name] = {"images_per_second": medians, "ratio": round(statistics.median(ratios), 3)}
     print(json.dumps(report, indent=2))
 

@@ -1,14 +1,14 @@
-"""What sampling from a RAR costs, against the plain way. Prints one JSON object.
+"""Measures the cost of sampling a RAR against a plain implementation. Prints one JSON object.
 
     python benchmarks/sampling.py
     python benchmarks/sampling.py --tokens 64 --depth 6
     python benchmarks/sampling.py --precision bf16
 
-Both ways draw the same codes for the same classes and random numbers, guided, conditional and unconditional rows
-in one pass, with the same weights, in turn in one process, so that what else the machine does meets both.
-The plain way is that of the released sampler: it appends to its keys and values by concatenation, and at each step
-looks up the positions of all codes so far and computes what modulates each block for each row. Codes of either way
-are compared at the end. CPU seconds, with --threads 1, tell the ways apart where others use the machine too.
+Both sample the same codes from the same classes, random numbers and weights, with guidance (conditional and
+unconditional rows in one pass), alternately in one process, so that other load affects both equally. The plain
+implementation follows the released sampler: it extends keys and values by concatenation, and at each step looks up
+the positions of all codes so far and computes the modulations of each block for each row. The codes are compared at
+the end. On a busy machine, compare CPU seconds with --threads 1.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ GUIDANCE = Guidance(scale=6.0, schedule="cosine", power=1.15)
 
 
 class GrowingCache:
-    """Keys and values by concatenation."""
+    """Keys and values that grow by concatenation."""
 
     def __init__(self) -> None:
-        self.held: tuple[Tensor, Tensor] | None = None
+        self.cached: tuple[Tensor, Tensor] | None = None
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        if self.held is not None:
-            keys, values = torch.cat([self.held[0], keys], dim=2), torch.cat([self.held[1], values], dim=2)
-        self.held = keys, values
-        return self.held
+        if self.cached is not None:
+            keys, values = torch.cat([self.cached[0], keys], dim=2), torch.cat([self.cached[1], values], dim=2)
+        self.cached = keys, values
+        return self.cached
 
 
 class PlainDecoding(Decoding):
-    """Computes all that a step needs when it needs it."""
+    """Computes everything anew at each step, except for keys and values."""
 
     def __init__(self, model: RAR, labels: Tensor) -> None:
         self.model, self.labels = model, labels
@@ -94,7 +94,7 @@ def ours(model: RAR, labels: Tensor, uniform: Tensor) -> Tensor:
 
 
 def linear_layers(model: RAR, labels: Tensor, _: Tensor) -> None:
-    """Not a sampler: the linear layers of the blocks on random rows, a bound on what a step can take."""
+    """Not a sampler: runs only the linear layers of the blocks on random rows, as a lower bound on the time."""
     widths = {layer.in_features for layer in _linear(model)}
     inputs = {width: torch.randn(2 * len(labels), width, device=labels.device) for width in widths}
     with torch.no_grad():
@@ -104,13 +104,13 @@ def linear_layers(model: RAR, labels: Tensor, _: Tensor) -> None:
 
 
 def _linear(model: RAR) -> list[torch.nn.Linear]:
-    """Of the blocks, without what makes the modulations."""
+    """The linear layers of the blocks, except for those of the modulations."""
     named = model.blocks.named_modules()
     return [m for name, m in named if isinstance(m, torch.nn.Linear) and not name.endswith("modulation")]
 
 
 def build(options: argparse.Namespace) -> RAR:
-    """A model with random weights, none of which is zero."""
+    """A model with random non-zero weights."""
     space = LatentSpace(kind="discrete", num_tokens=options.tokens, width=64, codebook_size=options.codebook_size)
     config = RARConfig(preset="B", depth=options.depth)
     torch.manual_seed(0)
@@ -126,7 +126,7 @@ Way = Callable[[RAR, Tensor, Tensor], "Tensor | None"]
 def seconds(
     way: Way, model: RAR, labels: Tensor, uniform: Tensor, precision: str
 ) -> tuple[float, float, Tensor | None]:
-    """By the clock, of all CPUs, and the codes."""
+    """Wall seconds, CPU seconds and the codes."""
     context: AbstractContextManager[object] = nullcontext()
     if precision == "bf16":
         context = torch.autocast(labels.device.type, torch.bfloat16)

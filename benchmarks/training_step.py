@@ -1,11 +1,10 @@
-"""What share of training is spent outside the model: `python benchmarks/training_step.py`.
+"""Measures the share of training time that is spent outside the model: `python benchmarks/training_step.py`.
 
-Runs the training stage of a recipe with the engine's own loop for a number of steps in a temporary
-folder, its whole schedule squeezed into them (discriminators join where the recipe says), and prints
-JSON: seconds by phase, the share that is neither forward, backward nor optimiser (loading, logging,
-checkpoints), which should stay below 10 %, and images a second. The steps up to the first logged line
-are warm-up and not counted. On a GPU set CUDA_LAUNCH_BLOCKING=1: the phases are told apart by the
-clock of the host.
+Runs the training stage of a recipe for a number of steps in a temporary folder, with the whole schedule
+compressed into them (so discriminators start as in the recipe). Prints JSON: the time of each phase, the
+share outside forward, backward and optimiser (loading, logging, checkpoints), which should stay below
+10 %, and images per second. The steps before the first logged line are warm-up and not counted. On a GPU,
+set CUDA_LAUNCH_BLOCKING=1, because phases are timed with the host's clock.
 """
 
 from __future__ import annotations
@@ -36,26 +35,26 @@ MODEL = ("forward", "backward", "optimizer")
 
 
 class Stopwatch:
-    """A plugin that notes the trainer's clocks whenever a line is logged."""
+    """A plugin that records the trainer's phase times whenever a line is logged."""
 
     def __init__(self) -> None:
         self.trainer: Trainer | None = None
         self.notes: list[tuple[int, dict[str, float]]] = []
 
     def watch(self, *arguments: Any) -> Trainer:
-        """Makes the trainer in the stage's place."""
+        """Creates the trainer for the stage, and holds on to it."""
         self.trainer = Trainer(*arguments)
         return self.trainer
 
     @hookimpl
     def robustok_step_logged(self, step: int) -> None:
-        """Steps so far, and the seconds of each phase."""
+        """Records the number of steps so far and the seconds of each phase."""
         assert self.trainer is not None
         self.notes.append((step, dict(self.trainer.seconds)))
 
 
 def resolve(options: argparse.Namespace, registry: Registry) -> tuple[ResolvedRecipe, Any]:
-    """The recipe with its training stage alone, cut to the wanted steps; and that stage's configuration."""
+    """The recipe with only its training stage, shortened to the given steps, and that stage's configuration."""
     changes = dict(parse_override(change) for change in options.changes)
     whole = Recipe.load(options.recipe, overrides=changes).resolve(registry)
     training = [stage for stage in whole.stages if stage.spec.name == "train_tokenizer"]
@@ -71,7 +70,7 @@ def resolve(options: argparse.Namespace, registry: Registry) -> tuple[ResolvedRe
 
 
 def measure(recipe: ResolvedRecipe, registry: Registry) -> Stopwatch:
-    """Trains, silently."""
+    """Runs the training."""
     stopwatch = Stopwatch()
     registry.add_plugin(stopwatch, "stopwatch")
     with (
@@ -83,7 +82,7 @@ def measure(recipe: ResolvedRecipe, registry: Registry) -> Stopwatch:
 
 
 def report(stopwatch: Stopwatch, batch_size: int, options: argparse.Namespace) -> dict[str, object]:
-    """What is printed."""
+    """The report to print."""
     (first, before), (last, after) = stopwatch.notes[0], stopwatch.notes[-1]
     seconds = {phase: after[phase] - before[phase] for phase in after}
     total = sum(seconds.values())
@@ -108,8 +107,8 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("recipe", nargs="?", default="main_train", help="a recipe file or a bundled recipe")
-    parser.add_argument("--steps", type=int, default=200, help="steps that are measured")
-    parser.add_argument("--warm-up", type=int, default=20, help="steps before them, and steps between logged lines")
+    parser.add_argument("--steps", type=int, default=200, help="steps to measure")
+    parser.add_argument("--warm-up", type=int, default=20, help="warm-up steps, and steps between logged lines")
     parser.add_argument(
         "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="set a key of the recipe"
     )
@@ -119,10 +118,10 @@ def main() -> None:
     registry = load_registry()
     try:
         recipe, config = resolve(options, registry)
-        found = report(measure(recipe, registry), config.batch_size, options)
+        results = report(measure(recipe, registry), config.batch_size, options)
     except RobustokError as error:
         sys.exit(f"error: {error}")
-    json.dump(found, sys.stdout, indent=2)
+    json.dump(results, sys.stdout, indent=2)
     sys.stdout.write("\n")
 
 

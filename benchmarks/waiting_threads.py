@@ -1,12 +1,13 @@
-"""How fast a small training is by what OpenMP's threads do while they wait, on an idle machine and beside a program.
+"""Measures how OpenMP's wait policy affects the speed of a small training, on an idle and on a busy machine.
 
     python benchmarks/waiting_threads.py
     python benchmarks/waiting_threads.py --rounds 5 --seconds 6 GOMP_SPINCOUNT=1000 OMP_WAIT_POLICY=PASSIVE
 
-Each way is a process of its own, as OpenMP reads these settings once. In every round all ways take turns, first alone,
-then beside an endless loop of one thread, then two of them at once, each with all cores: so each is compared with the
-plain way in the same minutes. Prints JSON: for each way and load the median images a second of training steps of
-main_train's tokenizer and generator, and the ratio to the plain way (of two at once: of their sums).
+Each setting runs in a separate process, because OpenMP reads it only once. In every round, all settings run in turn:
+alone, then beside an endless single-threaded loop, then as two processes at once, each using all cores. So each is
+compared with the default ("plain") within minutes. Prints JSON: for each setting and load, the median number of images
+per second in training steps of main_train's tokenizer and generator, and the ratio to the default (for two processes,
+of their sums).
 """
 
 from __future__ import annotations
@@ -52,20 +53,20 @@ def steps() -> dict[str, Callable[[], None]]:
 
 
 def measure(seconds: float) -> dict[str, float]:
-    """Images a second of each step, in this process."""
-    found = {}
+    """Images per second of each step, in this process."""
+    rates = {}
     for name, step in steps().items():
         step()
         count, start = 0, time.perf_counter()
         while (passed := time.perf_counter() - start) < seconds:
             step()
             count += 1
-        found[name] = count * BATCH / passed
-    return found
+        rates[name] = count * BATCH / passed
+    return rates
 
 
 def started(way: str, seconds: float) -> subprocess.Popen[str]:
-    """A process that measures one way."""
+    """Starts a process that measures one setting."""
     environment = {name: value for name, value in os.environ.items() if name not in {w.split("=")[0] for w in WAYS}}
     environment |= [way.split("=")] if "=" in way else []
     command = [sys.executable, __file__, "--measure", "--seconds", str(seconds)]
@@ -73,44 +74,46 @@ def started(way: str, seconds: float) -> subprocess.Popen[str]:
 
 
 def images_per_second(way: str, load: str, seconds: float) -> dict[str, float]:
-    """Of one way under a load; of two at once the sum."""
+    """The rates with one setting under a load; for two processes, their sum."""
     other = subprocess.Popen(LOOP) if load == "beside_a_loop" else None
     try:
-        working = [started(way, seconds) for _ in range(2 if load == "two_at_once" else 1)]
-        found = [json.loads(process.communicate()[0]) for process in working]
+        processes = [started(way, seconds) for _ in range(2 if load == "two_at_once" else 1)]
+        rates = [json.loads(process.communicate()[0]) for process in processes]
     finally:
         if other is not None:
             other.kill()
-    return {name: sum(one[name] for one in found) for name in found[0]}
+    return {name: sum(rate[name] for rate in rates) for name in rates[0]}
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ways", nargs="*", default=WAYS, metavar="NAME=VALUE", help="settings, each a way of its own")
+    parser.add_argument(
+        "ways", nargs="*", default=WAYS, metavar="NAME=VALUE", help="settings to measure, one at a time"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each model")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per model")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(measure(options.seconds)))
         return
     ways = ["plain", *options.ways]
-    found: dict[str, dict[str, list[dict[str, float]]]] = {load: {way: [] for way in ways} for load in LOADS}
+    rates: dict[str, dict[str, list[dict[str, float]]]] = {load: {way: [] for way in ways} for load in LOADS}
     for _ in range(options.rounds):
         for load in LOADS:
             for way in ways:
-                found[load][way].append(images_per_second(way, load, options.seconds))
+                rates[load][way].append(images_per_second(way, load, options.seconds))
     report: dict[str, object] = {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
     report |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": options.rounds}
-    for load, by_way in found.items():
+    for load, by_way in rates.items():
         report[load] = {
             way: {
                 name: {
-                    "images_per_second": round(statistics.median(one[name] for one in runs), 1),
+                    "images_per_second": round(statistics.median(run[name] for run in runs), 1),
                     "ratio": round(
                         statistics.median(
-                            one[name] / plain[name] for one, plain in zip(runs, by_way["plain"], strict=True)
+                            run[name] / plain[name] for run, plain in zip(runs, by_way["plain"], strict=True)
                         ),
                         3,
                     ),

@@ -1,9 +1,9 @@
-"""Judges the decoders of a post-trained run once more, by all held-out images and by measures without a bias in n.
+"""Evaluates the decoders of a post-trained run again, against all held-out images and with metrics unbiased in n.
 
     python studies/judge_arms.py runs/study/none_seed0
 
-The unguided samples of the stage `post_train` are drawn again, by the tokenizer before and by that of every sigma.
-Prints JSON: gFD, KD, precision and recall of each. docs/results.md shows them.
+Decodes the unguided samples of the stage `post_train` again, with the original tokenizer and with that of every sigma.
+Prints JSON: gFD, KD, precision and recall of each decoder. docs/results.md shows them.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ BATCH = 100
 
 
 def sample(generator: Generator, seed: int, count: int) -> tuple[Latents, torch.Tensor]:
-    """The latents that the comparison of `post_train` drew without guidance, and their labels (count,)."""
+    """The latents that the comparison of `post_train` sampled without guidance, and their labels (count,)."""
     rows = torch.arange(count)
     labels = labels_of(range(generator.num_classes), rows)
     draws = Draws(seed=derive_seed(seed, "compare"), indices=rows, total=count)
-    parts = generate(
+    batches = generate(
         generator, labels, draws, guidance=Guidance(), sampling=type(generator).Sampling(), batch_size=BATCH
     )
     space = generator.space
-    return from_array(np.concatenate([to_array(part, space) for part in parts]), space, "samples"), labels
+    return from_array(np.concatenate([to_array(batch, space) for batch in batches]), space, "samples"), labels
 
 
 @torch.inference_mode()
-def judge(run: Path) -> Mapping[str, Mapping[str, Result]]:
-    """The results by decoder: before, and one a sigma."""
+def evaluate(run: Path) -> Mapping[str, Mapping[str, Result]]:
+    """The results of each decoder: the original one ("before") and that of each sigma."""
     registry = load_registry()
     recipe = Recipe.load(run / "recipe.toml").resolve(registry)
-    made = json.loads((run / "run.json").read_text())["current"]
+    fingerprints = json.loads((run / "run.json").read_text())["current"]
     artifacts = run / "artifacts"
-    generator: Any = load_component(registry, artifacts / f"generator-{made['train_generator']}").eval()
-    arms = artifacts / f"post_training-{made['post_train']}"
-    decoders = {"before": artifacts / f"tokenizer-{made['train_tokenizer']}"}
-    decoders |= {folder.name: folder for folder in sorted(arms.glob("sigma*")) if folder.is_dir()}
+    generator: Any = load_component(registry, artifacts / f"generator-{fingerprints['train_generator']}").eval()
+    post_trained = artifacts / f"post_training-{fingerprints['post_train']}"
+    decoders = {"before": artifacts / f"tokenizer-{fingerprints['train_tokenizer']}"}
+    decoders |= {folder.name: folder for folder in sorted(post_trained.glob("sigma*")) if folder.is_dir()}
     count = recipe.stages[-1].spec.config.compare.num_samples
     latents, labels = sample(generator, recipe.run.seed, count)
     networks, device = SharedFeatures(torch.device("cpu")), torch.device("cpu")
@@ -64,20 +64,24 @@ def judge(run: Path) -> Mapping[str, Mapping[str, Result]]:
     reference = ExtractedFeatures(held_out, name="held-out", networks=networks, device=device, batch_size=BATCH)
     metrics = [registry.build("sample_metric", {"use": name, "features": FEATURES}) for name in METRICS]
     results: dict[str, dict[str, Result]] = {}
-    for arm, folder in decoders.items():
+    for decoder, folder in decoders.items():
         tokenizer: Any = load_component(registry, folder).eval()
-        images = decode_and_gather(tokenizer, (latents[at : at + BATCH] for at in range(0, count, BATCH)), labels)
-        drawn = ExtractedFeatures(images, name=arm, networks=networks, device=device, batch_size=BATCH)
-        results[arm] = {name: result for metric in metrics for name, result in metric.compute(drawn, reference).items()}
+        images = decode_and_gather(
+            tokenizer, (latents[start : start + BATCH] for start in range(0, count, BATCH)), labels
+        )
+        samples = ExtractedFeatures(images, name=decoder, networks=networks, device=device, batch_size=BATCH)
+        results[decoder] = {
+            name: result for metric in metrics for name, result in metric.compute(samples, reference).items()
+        }
     return results
 
 
 def main() -> None:
-    """Reads the run's folder."""
+    """Parses the arguments and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run whose last stage is post_train")
-    found = judge(parser.parse_args().run)
-    print(json.dumps({arm: tables_of(results) for arm, results in found.items()}, indent=2))
+    by_decoder = evaluate(parser.parse_args().run)
+    print(json.dumps({decoder: tables_of(results) for decoder, results in by_decoder.items()}, indent=2))
 
 
 if __name__ == "__main__":

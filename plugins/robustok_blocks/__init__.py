@@ -1,4 +1,4 @@
 """Building blocks that plugins share: straight-through gradients, convolution and transformer blocks.
 
-A library, no plugin: it registers nothing.
+This is a library, not a plugin: it registers nothing.
 """

@@ -1,4 +1,4 @@
-"""Attention as torch computes it, but for one case in which it is slow."""
+"""Torch's attention, with a workaround for bfloat16 training on CPUs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, dropout: float = 0.0) -> Tensor:
     """`scaled_dot_product_attention` of q, k, v (B, heads, N, D / heads).
 
-    Where a CPU trains in bfloat16 it is computed in float32: the backward pass of torch's kernel takes about
+    When training in bfloat16 on a CPU, it is computed in float32: the backward pass of torch's kernel takes about
     three times as long in bfloat16 (`python benchmarks/attention.py`).
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():

@@ -1,6 +1,6 @@
-"""Convolutional blocks of the VQGAN family (Esser et al. 2021, arXiv 2012.09841), as LlamaGen has them.
+"""Convolutional blocks of the VQGAN family (Esser et al. 2021, arXiv 2012.09841), as in LlamaGen.
 
-Attribute names are the published checkpoints' names.
+Attribute names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    """GroupNorm with the epsilon that the family uses."""
+    """GroupNorm with the epsilon of the VQGAN family."""
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
-    """Norm, swish and 3x3 convolution, twice, beside a shortcut."""
+    """Norm, swish and 3x3 convolution, twice, plus a shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int, groups: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Single-head attention over all places of a map, with a residual connection."""
+    """Single-head attention over all positions of a map, with a residual connection."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class SpatialAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves a map with a strided convolution, padded on the right and below only."""
+    """Halves the size of a map with a strided convolution, padded on the right and bottom only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles a map: nearest neighbour, then a 3x3 convolution."""
+    """Doubles the size of a map: nearest neighbour, then a 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

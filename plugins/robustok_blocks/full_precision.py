@@ -1,4 +1,4 @@
-"""Computation in float32 whatever the autocast around it, and without TF32."""
+"""Computation in float32 regardless of autocast, and without TF32."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import torch
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Switches autocast and TF32 off inside the block; afterwards both are as they were.
+    """Disables autocast and TF32 inside the block and restores both afterwards.
 
-    On GPUs since Ampere, convolutions round their inputs to TF32's 10 bits unless they are told not to. The meta
-    device, which plans costs, has no autocast to switch off.
+    On GPUs since Ampere, convolutions round their inputs to TF32's 10 bits by default. The meta device, which is
+    used to plan costs, has no autocast to disable.
     """
-    held = [(switch, name, getattr(switch, name)) for switch, name, _ in _switches()]
+    saved = [(switch, name, getattr(switch, name)) for switch, name, _ in _switches()]
     try:
         for switch, name, off in _switches():
             setattr(switch, name, off)
         with torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False):
             yield
     finally:
-        for switch, name, before in held:
-            setattr(switch, name, before)
+        for switch, name, value in saved:
+            setattr(switch, name, value)
 
 
 def sums_device(device: torch.device) -> torch.device:
-    """Where float64 sums are held: on the device, but for Apple's, which has no float64."""
+    """The device that holds float64 sums: the CPU for Apple's MPS, which has no float64, else `device`."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def _switches() -> list[tuple[Any, str, Any]]:
-    """Where torch holds whether TF32 is allowed: the object, its attribute, and what means no."""
+    """Torch's TF32 switches: the object, its attribute, and the value that disables TF32."""
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
     if not hasattr(matmul, "fp32_precision"):  # before torch 2.9

@@ -1,4 +1,4 @@
-"""How a condition acts on tokens in DiT's adaLN (Peebles & Xie 2022, arXiv 2212.09748)."""
+"""Modulation of tokens by a condition, as in DiT's adaLN (Peebles & Xie 2022, arXiv 2212.09748)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ def modulate(x: Tensor, *, shift: Tensor, scale: Tensor) -> Tensor:
 
     Args:
         x: normalised tokens.
-        shift, scale: (B, N, D), or (B, 1, D) where all tokens have one condition; zeros change nothing.
+        shift, scale: (B, N, D), or (B, 1, D) if all tokens share one condition; zeros change nothing.
     """
     return torch.addcmul(shift, x, 1.0 + scale)

@@ -1,4 +1,4 @@
-"""Rotary positions of tokens on a grid (Su et al. 2021, arXiv 2104.09864)."""
+"""Rotary position embedding of tokens on a grid (Su et al. 2021, arXiv 2104.09864)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def check_head_width(head_width: int) -> None:
-    """Half of a head's channels turn with the row, half with the column, and they turn in pairs.
+    """Checks a head's width: half of its channels rotate with the row, half with the column, in pairs.
 
     Raises:
-        ValueError: where the width of a head is no multiple of 4.
+        ValueError: the width of a head is not a multiple of 4.
     """
     if head_width % 4:
         raise ValueError(f"rotary positions on a grid need heads whose width is a multiple of 4, not {head_width}")
@@ -19,10 +19,10 @@ def check_head_width(head_width: int) -> None:
 def grid_rotations(grid: tuple[int, int], head_width: int, base: float = 10_000.0) -> Tensor:
     """(h w, head_width / 2, 2) cosines and sines, in raster order.
 
-    The first half of the pairs turns with the row, the second with the column.
+    The first half of the pairs rotates with the row, the second with the column.
 
     Raises:
-        ValueError: where the width of a head is no multiple of 4.
+        ValueError: the width of a head is not a multiple of 4.
     """
     check_head_width(head_width)
     frequencies = base ** -(torch.arange(0, head_width // 2, 2) / (head_width // 2))
@@ -34,8 +34,11 @@ def grid_rotations(grid: tuple[int, int], head_width: int, base: float = 10_000.
 
 
 def rotate(x: Tensor, rotations: Tensor) -> Tensor:
-    """Turns neighbouring pairs of channels of x (..., N, d) by rotations (N, d / 2, 2), in float32; x's dtype stays."""
+    """Rotates neighbouring pairs of channels of x (..., N, d) by rotations (N, d / 2, 2).
+
+    Computes in float32 and returns x's dtype.
+    """
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     cosine, sine = rotations.unbind(-1)
-    turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    rotated = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
+    return rotated.flatten(-2).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Transformer blocks whose attention knows places by rotations of queries and keys."""
+"""Transformer blocks with rotary position embedding."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from robustok_blocks.transformer import Attention, Block
 
 
 class RotaryAttention(Attention):
-    """Self-attention over all tokens; with rotations, queries and keys are turned by their places."""
+    """Self-attention over all tokens; queries and keys are rotated by their positions if rotations are given."""
 
     def forward(self, x: Tensor, rotations: Tensor | None = None) -> Tensor:
-        """(B, N, D) to the same shape; rotations (N, head width / 2, 2), or with (heads,) or (B, 1) before them."""
+        """(B, N, D) to the same shape; rotations ([heads or B, 1,] N, head width / 2, 2)."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         if rotations is not None:
             q, k = rotate(q, rotations), rotate(k, rotations)
@@ -24,7 +24,7 @@ class RotaryAttention(Attention):
 
 
 class RotaryBlock(Block):
-    """A ViT's block that passes rotations on to its attention."""
+    """A ViT block whose attention takes rotations."""
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: float, layer_scale: float, drop_path: float) -> None:
         super().__init__(width, num_heads, mlp_ratio, layer_scale, drop_path)
@@ -37,7 +37,7 @@ class RotaryBlock(Block):
 
 
 class GatedRotaryBlock(nn.Module):
-    """RMS norms, attention with rotations, and SwiGLU: a block of the Llama kind for images."""
+    """A Llama block for images: RMS norms, rotary attention and SwiGLU."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()

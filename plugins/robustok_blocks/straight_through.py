@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 def straight_through(z: Tensor, vectors: Tensor) -> Tensor:
-    """Exactly the values of `vectors`, with the gradient going to `z` (same shape).
+    """The exact values of `vectors`, with the gradient going to `z` (same shape).
 
-    `z - z.detach()` is zero, so no bit of `vectors` changes, as it would in `z + (vectors - z)`.
+    `z - z.detach()` is zero, so `vectors` is unchanged to the bit; `z + (vectors - z)` would round.
     """
     return vectors.detach() + (z - z.detach())

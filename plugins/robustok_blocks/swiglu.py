@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class SwiGLU(nn.Module):
-    """SiLU(w1 x) times w3 x, then w2; no biases. The names are Llama's, so that such weights fit."""
+    """w2(SiLU(w1 x) * w3 x), without biases. Attribute names are Llama's, so its weights load."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()

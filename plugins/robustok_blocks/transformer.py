@@ -1,6 +1,6 @@
-"""Pre-norm transformer blocks as ViTs have them (Dosovitskiy et al. 2020, arXiv 2010.11929).
+"""Pre-norm transformer blocks of a ViT (Dosovitskiy et al. 2020, arXiv 2010.11929).
 
-Attribute names are timm's, so that its weights fit.
+Attribute names are timm's, so its weights load.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) to the same shape, the surviving images scaled up."""
+        """(B, ...) to the same shape; the remaining branches are scaled up."""
         if not self.training or self.rate == 0.0:
             return x
         kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.rate
@@ -70,7 +70,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each normalised before, scaled and possibly dropped after."""
+    """Attention and MLP, each with a norm before it, and layer scale and drop path after it."""
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: float, layer_scale: float, drop_path: float) -> None:
         super().__init__()

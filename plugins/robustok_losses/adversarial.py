@@ -1,4 +1,4 @@
-"""The adversarial term: decoded images shall look real to a discriminator (paper section 3)."""
+"""The adversarial term: decoded images should look real to a discriminator (paper section 3)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from robustok_training.distributed import all_mean
 
 @frozen(kw_only=True)
 class AdversarialConfig:
-    """Options of the adversarial term; exactly one of `patch` and `heads` says what discriminates."""
+    """Options of the adversarial term; exactly one of `patch` and `heads` configures the discriminator."""
 
     weight: float = field(default=0.5, validator=validators.ge(0), metadata={"doc": "factor of the term"})
     patch: PatchConfig | None = field(default=None, metadata={"doc": "table: a PatchGAN discriminator"})
@@ -33,12 +33,12 @@ class AdversarialConfig:
     start: float = field(
         default=0.28,
         validator=unit_interval,
-        metadata={"doc": "share of the training after which the decoder feels the term"},
+        metadata={"doc": "share of the training after which the term is added to the tokenizer's loss"},
     )
     discriminator_start: float | None = field(
         default=None,
         validator=validators.optional(unit_interval),
-        metadata={"doc": "share of the training after which the discriminator is trained; as `start` if not given"},
+        metadata={"doc": "share of the training after which the discriminator trains; `start` if not given"},
     )
     adaptive: bool = field(
         default=True, metadata={"doc": "scale the term so that its gradient is as large as that of the image terms"}
@@ -49,27 +49,27 @@ class AdversarialConfig:
     lecam_decay: float = field(
         default=0.999,
         validator=below_one,
-        metadata={"doc": "decay per micro-batch of LeCAM's running means"},
+        metadata={"doc": "decay of LeCAM's running means, per micro-batch"},
     )
     augmentation: DiffAugConfig = field(
-        factory=DiffAugConfig, metadata={"doc": "table: what is done to images before they are judged"}
+        factory=DiffAugConfig, metadata={"doc": "table: augmentation of the discriminator's input"}
     )
     optimizer: DiscriminatorOptimizer = field(
         factory=DiscriminatorOptimizer,
-        metadata={"doc": "table: the discriminator's optimiser (the paper's code ends up at 8e-4 for a batch of 1024)"},
+        metadata={"doc": "table: the discriminator's optimiser (the paper's code uses 8e-4 for a batch of 1024)"},
     )
 
     def __attrs_post_init__(self) -> None:
         if (self.patch is None) == (self.heads is None):
             raise ValueError("name exactly one discriminator: `patch = {...}` or `heads = {...}`")
         if self.discriminator_start is not None and self.discriminator_start > self.start:
-            raise ValueError("discriminator_start must not be later than start: it would be felt before it is trained")
+            raise ValueError("discriminator_start must not be later than start: train the discriminator before its use")
 
 
 class Adversarial(Loss):
-    """Minus the discriminator's mean logit of the decoded images, times the adaptive weight.
+    """The negated mean logit of the decoded images, times the adaptive weight.
 
-    Before `start` the term is 0 and nothing is computed.
+    Before `start`, the term is 0 and nothing is computed.
     """
 
     Config = AdversarialConfig
@@ -90,10 +90,10 @@ class Adversarial(Loss):
         self._last: dict[str, float | Tensor] = {}
 
     def prepare(self, tokenizer: Tokenizer) -> None:
-        """Compares the size of the images with what the discriminator can read.
+        """Checks that the images are large enough for the discriminator.
 
         Raises:
-            RobustokError: they are too small for a patch discriminator of so many layers.
+            RobustokError: they are too small for a patch discriminator with this number of layers.
         """
         size = min(tokenizer.image_size, self.config.augmentation.crop_size or tokenizer.image_size)
         if self.config.patch is not None and size < self.config.patch.smallest_image:
@@ -105,10 +105,10 @@ class Adversarial(Loss):
             )
 
     def forward(self, step: Reconstruction) -> Tensor:
-        """The unweighted term, a scalar; no gradient to the discriminator, whose buffers stay as they are.
+        """The unweighted term, a scalar; the discriminator gets no gradient and its buffers do not change.
 
         Raises:
-            RobustokError: an adaptive weight without an image term, or with a frozen last layer.
+            RobustokError: the weight is adaptive, but there is no image term or the last layer is frozen.
         """
         if step.progress < self.config.start:
             return step.images.new_zeros((), dtype=torch.float32)
@@ -133,10 +133,10 @@ def _network(config: AdversarialConfig) -> nn.Module:
 
 
 def adaptive_weight(image_loss: Tensor | None, term: Tensor, last_layer: nn.Parameter) -> Tensor:
-    """|gradient of the image terms| / (|gradient of the term| + 1e-4) at the last layer, 1e4 at most (VQGAN).
+    """|gradient of the image terms| / (|gradient of the term| + 1e-4) at the last layer, at most 1e4 (VQGAN).
 
-    The two gradients are averaged over processes first, so that every process has the weight that one
-    process would compute for the whole batch. With gradient accumulation it is that of the micro-batch.
+    Both gradients are first averaged over processes, so every process gets the weight that a single
+    process would compute for the whole batch. With gradient accumulation, the batch is the micro-batch.
     """
     if image_loss is None or not image_loss.requires_grad or not last_layer.requires_grad:
         raise RobustokError(
@@ -146,5 +146,5 @@ def adaptive_weight(image_loss: Tensor | None, term: Tensor, last_layer: nn.Para
         )
     losses = (image_loss, term)
     gradients = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in losses]
-    of_image, of_term = all_mean(torch.stack(gradients)).float().flatten(1).norm(dim=1)
-    return (of_image / (of_term + 1e-4)).clamp(max=1e4).detach()
+    image_norm, term_norm = all_mean(torch.stack(gradients)).float().flatten(1).norm(dim=1)
+    return (image_norm / (term_norm + 1e-4)).clamp(max=1e4).detach()

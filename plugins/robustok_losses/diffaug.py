@@ -1,4 +1,4 @@
-"""Differentiable augmentation of what a discriminator sees (DiffAugment, Zhao et al. 2020)."""
+"""Differentiable augmentation of a discriminator's input (DiffAugment, Zhao et al. 2020)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from robustok_core.recipe.validators import unit_interval
 from robustok_core.values.draws import Draws
 
-#: Share of the images of which a window is cut where `crop_size` is set; the others are made smaller.
+#: Share of the images that are cropped if `crop_size` is set; the others are resized.
 CROPPED_SHARE = 0.5
 
 
@@ -21,30 +21,30 @@ class DiffAugConfig:
     probability: float = field(
         default=1.0,
         validator=unit_interval,
-        metadata={"doc": "share of the images that each operation changes, drawn apart for each"},
+        metadata={"doc": "probability that an operation changes an image, drawn separately for each operation"},
     )
     translation: float = field(
         default=0.125,
         validator=unit_interval,
-        metadata={"doc": "largest shift as a share of the side; grey moves in"},
+        metadata={"doc": "largest shift, as a share of the image side; exposed pixels are grey"},
     )
     colour: bool = field(default=True, metadata={"doc": "random brightness, saturation and contrast"})
     cutout: float = field(
         default=0.2,
         validator=unit_interval,
-        metadata={"doc": "side of the square that turns grey, as a share of the side"},
+        metadata={"doc": "side of the square that is set to grey, as a share of the image side"},
     )
     crop_size: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(8)),
-        metadata={"doc": "afterwards half of the larger images are cropped to this side, half reduced to it (224)"},
+        metadata={"doc": "then crop half of the images to this side in pixels and resize the others to it, e.g. 224"},
     )
 
 
 def augment(images: Tensor, config: DiffAugConfig, draws: Draws) -> Tensor:
-    """Changes each of images (B, 3, H, W) in [-1, 1] by its own row of `draws`; differentiable, float32.
+    """Augments images (B, 3, H, W) in [-1, 1]; differentiable, float32.
 
-    Row i of the result depends on image i and row i of the draws only.
+    Row i of the result depends only on image i and row i of `draws`.
     """
     images = images.float()
     draws = draws.to(images.device)
@@ -62,14 +62,14 @@ def augment(images: Tensor, config: DiffAugConfig, draws: Draws) -> Tensor:
 
 
 def translate(images: Tensor, down: Tensor, right: Tensor, share: float) -> Tensor:
-    """Shifts by whole pixels, up to `share` of the side each way; `down`, `right` (B,) uniform in [0, 1)."""
+    """Shifts by whole pixels, at most `share` of the side in each direction; `down`, `right` (B,) uniform in [0, 1)."""
     rows, columns = (_shifted(u, side, share) for u, side in zip((down, right), images.shape[-2:], strict=True))
     inside = _inside(rows, images.shape[-2])[:, None, :, None] & _inside(columns, images.shape[-1])[:, None, None, :]
     return pick(images, rows.clamp(0, images.shape[-2] - 1), columns.clamp(0, images.shape[-1] - 1)) * inside
 
 
 def recolour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
-    """Adds -0.5 to 0.5, scales the distance from grey by 0 to 2, then from the mean by 0.5 to 1.5.
+    """Adds -0.5 to 0.5, scales the difference from grey by 0 to 2, then the difference from the mean by 0.5 to 1.5.
 
     Each of the last three arguments is (B,), uniform in [0, 1).
     """
@@ -88,7 +88,7 @@ def cut_out(images: Tensor, down: Tensor, right: Tensor, share: float) -> Tensor
 
 
 def crop_or_shrink(images: Tensor, size: int, numbers: Tensor) -> Tensor:
-    """(B, 3, size, size): a random window of the image, or the whole reduced by area; `numbers` (3, B) uniform."""
+    """(B, 3, size, size): a random crop, or the whole image area-resized; `numbers` (3, B) uniform in [0, 1)."""
     height, width = images.shape[-2:]
     window = torch.arange(size, device=images.device)
     rows, columns = (
@@ -99,7 +99,7 @@ def crop_or_shrink(images: Tensor, size: int, numbers: Tensor) -> Tensor:
 
 
 def pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(B, C, h, w): of each image (B, C, H, W) its own rows (B, h) and columns (B, w), int64."""
+    """(B, C, h, w): gathers rows (B, h) and columns (B, w), int64, from each of images (B, C, H, W)."""
     _, channels, _, width = images.shape
     strip = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
     return strip.gather(3, columns[:, None, None, :].expand(-1, channels, rows.shape[1], -1))
@@ -112,15 +112,15 @@ def _whole(uniform: Tensor, count: int) -> Tensor:
 def _shifted(uniform: Tensor, side: int, share: float) -> Tensor:
     limit = int(side * share + 0.5)
     shift = _whole(uniform, 2 * limit + 1) - limit
-    return torch.arange(side, device=uniform.device) - shift[:, None]  # (B, side): where each place comes from
+    return torch.arange(side, device=uniform.device) - shift[:, None]  # (B, side): source index of each pixel
 
 
-def _inside(places: Tensor, side: int) -> Tensor:
-    return (places >= 0) & (places < side)
+def _inside(positions: Tensor, side: int) -> Tensor:
+    return (positions >= 0) & (positions < side)
 
 
 def _covered(uniform: Tensor, side: int, share: float) -> Tensor:
     size = int(side * share + 0.5)
     first = _whole(uniform, side + 1 - size % 2) - size // 2
-    places = torch.arange(side, device=uniform.device) - first[:, None]
-    return _inside(places, size)  # (B, side)
+    positions = torch.arange(side, device=uniform.device) - first[:, None]
+    return _inside(positions, size)  # (B, side)

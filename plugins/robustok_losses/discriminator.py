@@ -18,7 +18,7 @@ from robustok_training.optimizer import OptimizerConfig
 
 @frozen(kw_only=True)
 class DiscriminatorOptimizer(OptimizerConfig):
-    """AdamW of the discriminator. Its schedule runs from its own start to the end of the training."""
+    """The discriminator's AdamW. Its schedule runs from the discriminator's start to the end of the training."""
 
     weight_decay: float = field(
         default=5e-4, validator=validators.ge(0.0), metadata={"doc": "decay of weights with two or more dimensions"}
@@ -26,23 +26,23 @@ class DiscriminatorOptimizer(OptimizerConfig):
     warmup: float = field(
         default=0.02,
         validator=unit_interval,
-        metadata={"doc": "share of its own training that warms up"},
+        metadata={"doc": "share of the discriminator's training in which the learning rate warms up"},
     )
 
 
 class Discriminator(Opponent):
-    """Hinge loss (Lim & Ye 2017), LeCAM, and the same augmentation of real and decoded images.
+    """Hinge loss (Lim & Ye 2017) and LeCAM, with the same augmentation of real and decoded images.
 
-    The hinge is the only loss offered: the published tokenizers were trained with it (the other one in
-    the code they share has its arguments swapped), and its limits of +-1 give the logits the scale
-    that LeCAM and the adaptive weight count on.
+    The hinge is the only loss offered: the published tokenizers were trained with it (the other loss in
+    their shared code has its arguments swapped), and its margins of +-1 give the logits the scale that
+    LeCAM and the adaptive weight rely on.
 
     Args:
-        network: images (B, 3, H, W) to a list of (B, places) logits, high for real.
-        optimizer: how it is trained.
-        augmentation: what is done to all images before they are judged.
+        network: maps images (B, 3, H, W) to a list of (B, positions) logits, high for real.
+        optimizer: options of its optimiser.
+        augmentation: applied to all images before the network.
         lecam: weight of the LeCAM penalty within this loss.
-        lecam_decay: of its running means.
+        lecam_decay: decay of LeCAM's running means.
         start: share of the training after which it is trained.
     """
 
@@ -66,13 +66,13 @@ class Discriminator(Opponent):
         self._last: dict[str, float | Tensor] = {}
 
     def logits(self, images: Tensor, draws: Draws) -> Logits:
-        """What it thinks of images (B, 3, H, W) in [-1, 1] after augmentation; high means real."""
+        """Logits of augmented images (B, 3, H, W) in [-1, 1]; high means real."""
         return self.network(augment(images, self.augmentation, draws))
 
     def forward(self, step: Reconstruction) -> Tensor:
-        """Its own loss, a scalar. In training mode the running means and spectral norms take one step."""
+        """The discriminator's loss, a scalar. In training mode, updates the running means and spectral norms."""
         draws = step.draws.child("discriminator")
-        with parametrize.cached():  # both passes see one set of normalised weights
+        with parametrize.cached():  # both passes share one set of normalised weights
             real = self.logits(step.batch.images, draws.child("real"))
             fake = self.logits(step.images.detach(), draws.child("fake"))
         loss = hinge(real, fake)
@@ -82,12 +82,12 @@ class Discriminator(Opponent):
         return loss
 
     def logs(self) -> Mapping[str, float | Tensor]:
-        """The mean logits of the last forward, on this process."""
+        """The mean logits of the last forward pass, on this process."""
         return self._last
 
 
 def hinge(real: Logits, fake: Logits) -> Tensor:
-    """(mean relu(1 - real) + mean relu(1 + fake)) / 2, each head counting the same."""
-    unsure_real = mean_over_heads([(1 - logits).relu() for logits in real])
-    unsure_fake = mean_over_heads([(1 + logits).relu() for logits in fake])
-    return (unsure_real + unsure_fake) / 2
+    """(mean relu(1 - real) + mean relu(1 + fake)) / 2; all heads have the same weight."""
+    real_loss = mean_over_heads([(1 - logits).relu() for logits in real])
+    fake_loss = mean_over_heads([(1 + logits).relu() for logits in fake])
+    return (real_loss + fake_loss) / 2

@@ -1,4 +1,4 @@
-"""A discriminator of small heads on the maps of a frozen network (StyleGAN-T, Sauer et al. 2023; the paper's)."""
+"""The paper's discriminator: small heads on the feature maps of a frozen network (StyleGAN-T, Sauer et al. 2023)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from robustok_losses.frozen import FrozenMaps
 
 def _odd(_: object, __: object, value: int) -> None:
     if value % 2 == 0:
-        raise ValueError("must be odd, so that it has a middle")
+        raise ValueError("must be odd, so that the kernel has a centre")
 
 
 @frozen(kw_only=True)
@@ -31,19 +31,19 @@ class HeadsConfig:
         default=None, metadata={"doc": "which of its maps get a head, 0 the shallowest; all if not given"}
     )
     kernel: int = field(
-        default=9, validator=[validators.ge(1), _odd], metadata={"doc": "places that the residual convolution spans"}
+        default=9, validator=[validators.ge(1), _odd], metadata={"doc": "kernel size of the residual convolution; odd"}
     )
     virtual_batch: int = field(
-        default=8, validator=validators.ge(1), metadata={"doc": "images that are normalised together, at most"}
+        default=8, validator=validators.ge(1), metadata={"doc": "largest number of images normalised together"}
     )
 
 
 class FeatureHeads(nn.Module):
-    """One head on each map; a map's places are read row by row as a circular sequence.
+    """One head on each map; a map is read row by row as a circular sequence.
 
-    With DINO ViT-S/16 (width 384) and 5 maps these are the paper's 7,386,245 parameters. Real and
-    generated images should come in multiples of `virtual_batch`: then the images that are normalised
-    together stay together, however a batch is cut.
+    With DINO ViT-S/16 (width 384) and 5 maps, the heads have the paper's 7,386,245 parameters. Use
+    batches of a multiple of `virtual_batch` images: then the groups that are normalised together do
+    not depend on the micro-batch size.
     """
 
     def __init__(self, config: HeadsConfig) -> None:
@@ -52,15 +52,15 @@ class FeatureHeads(nn.Module):
         self.heads = nn.ModuleList(_head(channels, config) for channels in self.maps.channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """One (B, places) tensor of logits from each head for images (B, 3, H, W) in [-1, 1]."""
+        """One (B, positions) tensor of logits from each head for images (B, 3, H, W) in [-1, 1]."""
         maps = self.maps(images)
         with parametrize.cached():
             self._normalise_weights(images.device)
             pairs = zip(self.heads, maps, strict=True)
-            return [head(rearrange(found, "b c h w -> b c (h w)")).squeeze(1) for head, found in pairs]
+            return [head(rearrange(features, "b c h w -> b c (h w)")).squeeze(1) for head, features in pairs]
 
     def _normalise_weights(self, device: torch.device) -> None:
-        # In float32 whatever the autocast: in bfloat16 the power iteration would not settle. The values
+        # In float32, even under autocast: the power iteration does not converge in bfloat16. The values
         # stay in parametrize's cache for the rest of the block.
         with full_precision(device):
             for module in self.modules():
@@ -82,12 +82,12 @@ def _block(channels: int, kernel: int, virtual_batch: int) -> nn.Sequential:
     )
 
 
-def _convolution(wide_in: int, wide_out: int, kernel: int) -> nn.Module:
-    return spectral_norm(nn.Conv1d(wide_in, wide_out, kernel, padding=kernel // 2, padding_mode="circular"))
+def _convolution(channels_in: int, channels_out: int, kernel: int) -> nn.Module:
+    return spectral_norm(nn.Conv1d(channels_in, channels_out, kernel, padding=kernel // 2, padding_mode="circular"))
 
 
 class Residual(nn.Module):
-    """(x + f(x)) / sqrt(2): keeps the variance where f(x) has that of x."""
+    """(x + f(x)) / sqrt(2): preserves the variance if f(x) has the variance of x."""
 
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
@@ -99,9 +99,9 @@ class Residual(nn.Module):
 
 
 class LocalBatchNorm(nn.Module):
-    """Batch normalisation over groups of neighbouring images; no running averages, the same in eval mode.
+    """Batch normalisation over groups of neighbouring images, without running averages: eval mode changes nothing.
 
-    B images form ceil(B / virtual_batch) groups whose sizes differ by one at most.
+    B images form ceil(B / virtual_batch) groups whose sizes differ by at most one.
     """
 
     def __init__(self, channels: int, virtual_batch: int, eps: float = 1e-6) -> None:
@@ -114,13 +114,13 @@ class LocalBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, L) to (B, C, L), float32."""
         groups = math.ceil(len(x) / self.virtual_batch)
-        size, longer = divmod(len(x), groups)  # the first `longer` groups hold one image more
-        parts = x.float().split([longer * (size + 1), (groups - longer) * size])
-        counts = (longer, groups - longer)
+        size, larger = divmod(len(x), groups)  # the first `larger` groups hold one more image
+        parts = x.float().split([larger * (size + 1), (groups - larger) * size])
+        counts = (larger, groups - larger)
         normal = torch.cat([self._standardise(part, n) for part, n in zip(parts, counts, strict=True) if n])
         return normal * self.weight[:, None] + self.bias[:, None]
 
     def _standardise(self, x: Tensor, groups: int) -> Tensor:
-        together = rearrange(x, "(g n) c l -> g c (n l)", g=groups)
-        normal = F.layer_norm(together, together.shape[-1:], eps=self.eps)
+        grouped = rearrange(x, "(g n) c l -> g c (n l)", g=groups)
+        normal = F.layer_norm(grouped, grouped.shape[-1:], eps=self.eps)
         return rearrange(normal, "g c (n l) -> (g n) c l", l=x.shape[-1])

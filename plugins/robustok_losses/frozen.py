@@ -1,4 +1,4 @@
-"""Networks that a loss looks through and does not train."""
+"""Networks that a loss uses but does not train."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
 from robustok_toolkit.eval_mode import evaluating
 
-#: Side of the picture that is sent once through a feature network to learn how wide its maps are.
+#: Side, in pixels, of the grey image that probes a feature network for the widths of its maps.
 _PROBE_SIZE = 64
 
 
 class Frozen(nn.Module):
-    """Holds a network in eval mode, without gradients of its weights, and out of reach of its owner's state.
+    """Holds a network in eval mode, without weight gradients, and outside its owner's state.
 
     The network moves with its owner (`.to(...)`) but is in neither `parameters()` nor `state_dict()`:
-    no optimiser, checkpoint or gradient reduction meets it, and `train()` does not reach its dropout.
+    optimisers, checkpoints and gradient reductions do not see it, and `train()` does not enable its dropout.
     """
 
     network: nn.Module
@@ -35,34 +35,36 @@ class Frozen(nn.Module):
         return super()._apply(fn, recurse)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Whatever the network makes of the inputs."""
+        """The network's output."""
         return self.network(*inputs)
 
 
 class FrozenMaps(Frozen):
-    """Chosen feature maps of a Features component.
+    """Selected feature maps of a Features component.
 
     Args:
         features: the network.
-        layers: places of the maps to use, 0 the shallowest and -1 the deepest; None for all.
+        layers: indices of the maps to use, 0 the shallowest and -1 the deepest; None for all.
 
     Attributes:
-        channels: C of each chosen map.
+        channels: C of each selected map.
 
     Raises:
-        RobustokError: a place that the network does not have.
+        RobustokError: an index is out of range, or `layers` is empty.
     """
 
     network: Features
 
     def __init__(self, features: Features, layers: Sequence[int] | None = None) -> None:
         super().__init__(features)
-        widths = [found.shape[1] for found in self._probe()]
+        widths = [features_map.shape[1] for features_map in self._probe()]
         self.layers = list(range(len(widths))) if layers is None else list(layers)
-        wrong = [layer for layer in self.layers if not -len(widths) <= layer < len(widths)]
-        if wrong or not self.layers:
+        unknown = [layer for layer in self.layers if not -len(widths) <= layer < len(widths)]
+        if unknown or not self.layers:
             raise RobustokError(
-                f"features {features.name!r} have no map {wrong[0]}" if wrong else "layers must name at least one map",
+                f"features {features.name!r} have no map {unknown[0]}"
+                if unknown
+                else "layers must name at least one map",
                 where="layers",
                 hint=f"they have {len(widths)} maps, 0 (shallowest) to {len(widths) - 1}",
             )
@@ -70,8 +72,8 @@ class FrozenMaps(Frozen):
 
     @torch.no_grad()
     def _probe(self) -> list[Tensor]:
-        held = next(iter([*self.network.parameters(), *self.network.buffers()]), torch.empty(0))
-        return self.network.maps(torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE, device=held.device))
+        weight = next(iter([*self.network.parameters(), *self.network.buffers()]), torch.empty(0))
+        return self.network.maps(torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE, device=weight.device))
 
     def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]
         """Maps (B, C, h, w) of images (B, 3, H, W) in [-1, 1], in the order of `layers`."""
@@ -81,10 +83,10 @@ class FrozenMaps(Frozen):
 
 @contextmanager
 def held_still(network: nn.Module) -> Iterator[None]:
-    """Within the block a trained network is in eval mode and its parameters take no gradient.
+    """Within the block, puts a trained network in eval mode and computes no gradients for its parameters.
 
-    A graph that is made inside stays that way when its gradient is computed afterwards. Safe for a
-    module that DistributedDataParallel wraps elsewhere: neither parameters nor hooks are replaced.
+    A graph built inside the block may be differentiated after it. Safe for a module that
+    DistributedDataParallel wraps elsewhere: parameters and hooks are not replaced.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in trained:

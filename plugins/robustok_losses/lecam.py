@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from robustok_training.distributed import all_mean
 
 Logits = Sequence[Tensor]
-"""A discriminator's opinions: one (B, places) tensor from each of its heads."""
+"""A discriminator's output: one (B, positions) tensor from each of its heads."""
 
 
 def mean_over_heads(values: Logits) -> Tensor:
-    """A scalar: the mean of each head's mean, so that heads count the same however many places they judge."""
+    """The mean of the heads' means, a scalar: all heads have the same weight, whatever their numbers of positions."""
     return torch.stack([value.float().mean() for value in values]).mean()
 
 
 class LeCam(nn.Module):
-    """Pulls the logits of real images towards the running mean of the fakes' and the other way round.
+    """Pulls the logits of real images towards the running mean of the fake ones, and vice versa.
 
-    mean(relu(real - fake_mean)^2) + mean(relu(real_mean - fake)^2), where the two means are exponential
-    averages over the steps before this one and over all processes. They move in training mode only.
+    mean(relu(real - fake_mean)^2) + mean(relu(real_mean - fake)^2), where both means are exponential
+    averages over earlier steps and all processes. They are updated in training mode only.
     """
 
     real_mean: Tensor
@@ -40,11 +40,11 @@ class LeCam(nn.Module):
         too_fake = [(self.real_mean - logits.float()).relu().square() for logits in fake]
         penalty = mean_over_heads(too_real) + mean_over_heads(too_fake)
         if self.training:
-            self._follow(real, fake)
+            self._update_means(real, fake)
         return penalty
 
     @torch.no_grad()
-    def _follow(self, real: Logits, fake: Logits) -> None:
+    def _update_means(self, real: Logits, fake: Logits) -> None:
         means = all_mean(torch.stack([mean_over_heads(real), mean_over_heads(fake)]))
         self.real_mean.lerp_(means[0], 1 - self.decay)
         self.fake_mean.lerp_(means[1], 1 - self.decay)

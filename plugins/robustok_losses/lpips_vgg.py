@@ -9,13 +9,13 @@ from robustok_toolkit.lpips_network import lpips_network
 
 
 class LpipsVgg(nn.Module):
-    """LPIPS in eval mode for good: its dropout would make the loss noisy while training.
+    """LPIPS, always in eval mode: its dropout would add noise to the loss.
 
     Args:
         weights: a file with torchvision's VGG-16 weights (.pth or .safetensors); None downloads them once.
 
     Raises:
-        RobustokError: the weights cannot be downloaded, or the file is none of VGG-16.
+        RobustokError: the weights cannot be downloaded, or the file does not hold VGG-16.
     """
 
     def __init__(self, weights: str | None = None) -> None:
@@ -25,5 +25,5 @@ class LpipsVgg(nn.Module):
         )
 
     def forward(self, images: Tensor, real: Tensor) -> Tensor:
-        """(B,) distances of images (B, 3, H, W) from real images, both in [-1, 1]."""
-        return self.network(images, real).flatten().float()  # real images need no gradient: no graph is kept for them
+        """(B,) distances between images and real images, both (B, 3, H, W) in [-1, 1]."""
+        return self.network(images, real).flatten().float()  # real images need no gradient: no graph is stored for them

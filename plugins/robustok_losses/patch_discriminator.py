@@ -1,4 +1,4 @@
-"""A discriminator that judges overlapping patches (PatchGAN, Isola et al. 2017)."""
+"""A discriminator that scores overlapping patches (PatchGAN, Isola et al. 2017)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class PatchConfig:
     norm: Literal["group", "none"] = field(
         default="group",
         validator=validators.in_(("group", "none")),
-        metadata={"doc": "normalisation of the inner levels, within an image: none mixes images or processes"},
+        metadata={"doc": "normalisation of the inner levels; `group` is within an image, so independent of the batch"},
     )
 
     @property
     def smallest_image(self) -> int:
-        """The side of the smallest image that leaves one patch."""
+        """The smallest image side, in pixels, that yields at least one patch."""
         return 3 * 2**self.layers
 
 
 class PatchDiscriminator(nn.Module):
-    """4 x 4 convolutions: `layers` of stride 2, one of stride 1, and one that ends in a single channel."""
+    """4 x 4 convolutions: `layers` of stride 2, one of stride 1, and one with a single output channel."""
 
     def __init__(self, config: PatchConfig) -> None:
         super().__init__()
@@ -45,14 +45,14 @@ class PatchDiscriminator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """One (B, places) tensor of logits for images (B, 3, H, W) in [-1, 1]."""
+        """One (B, positions) tensor of logits for images (B, 3, H, W) in [-1, 1]."""
         return [self.levels(images).flatten(1)]
 
 
-def _level(wide_in: int, wide_out: int, stride: int, norm: str) -> list[nn.Module]:
-    convolution = nn.Conv2d(wide_in, wide_out, 4, stride=stride, padding=1, bias=norm == "none")
-    between = [nn.GroupNorm(math.gcd(32, wide_out), wide_out)] if norm == "group" else []
-    return [convolution, *between, nn.LeakyReLU(0.2)]
+def _level(channels_in: int, channels_out: int, stride: int, norm: str) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels_in, channels_out, 4, stride=stride, padding=1, bias=norm == "none")
+    norms = [nn.GroupNorm(math.gcd(32, channels_out), channels_out)] if norm == "group" else []
+    return [convolution, *norms, nn.LeakyReLU(0.2)]
 
 
 def _initialise(module: nn.Module) -> None:

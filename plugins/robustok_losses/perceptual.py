@@ -1,4 +1,4 @@
-"""Distance between images as a frozen network sees them (paper section 3, LPIPS)."""
+"""Distance between images in the feature maps of a frozen network (paper section 3, LPIPS)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class PerceptualConfig:
     network: Literal["lpips_vgg", "features"] = field(
         default="lpips_vgg",
         validator=validators.in_(("lpips_vgg", "features")),
-        metadata={"doc": "LPIPS with VGG-16 (needs its weights), or the maps of `features`"},
+        metadata={"doc": "`lpips_vgg`: LPIPS with VGG-16; `features`: distance between the maps of `features`"},
     )
     weights: str | None = field(
         default=None,
-        metadata={"doc": "file with torchvision's VGG-16 weights for lpips_vgg; without it they are downloaded once"},
+        metadata={"doc": "file with torchvision's VGG-16 weights for lpips_vgg; downloaded once if not given"},
     )
     features: Spec = component(
         "features",
-        doc='network for `network = "features"`; a metric must not judge with the same one',
+        doc='network for `network = "features"`; do not measure the tokenizer with the same one',
         default={"use": "efficientnet_lite0"},
     )
     layers: tuple[int, ...] | None = field(
@@ -46,7 +46,7 @@ class PerceptualConfig:
 
 
 class Perceptual(Loss):
-    """LPIPS, or the distance of feature maps; the mean over the images."""
+    """LPIPS or the distance between feature maps, averaged over the images."""
 
     Config = PerceptualConfig
     compares_images = True
@@ -66,11 +66,11 @@ def _feature_distance(config: PerceptualConfig) -> FeatureDistance:
 
 
 class FeatureDistance(nn.Module):
-    """As LPIPS without its learned channel weights.
+    """LPIPS without its learned channel weights.
 
-    At each position of a map the channels are scaled to a vector of length 1; the distance of two
-    images is the squared distance of those vectors, averaged over positions, then over maps. It lies
-    in [0, 4] (2: unrelated), and every map counts the same whatever its size and width.
+    At each position of a map, the channels are scaled to a unit vector. The distance between two
+    images is the squared distance between these vectors, averaged over positions, then over maps. It
+    lies in [0, 4] (2: unrelated), and every map has the same weight, whatever its size and width.
     """
 
     def __init__(self, maps: FrozenMaps) -> None:
@@ -78,15 +78,15 @@ class FeatureDistance(nn.Module):
         self.maps = maps
 
     def forward(self, images: Tensor, real: Tensor) -> Tensor:
-        """(B,) distances of images (B, 3, H, W) from real images, both in [-1, 1]; differentiable in the former."""
+        """(B,) distances between images and real images, both (B, 3, H, W) in [-1, 1]; gradients flow to the former."""
         with torch.no_grad():
-            targets = [_directions(found) for found in self.maps(real)]
+            targets = [_directions(features) for features in self.maps(real)]
         pairs = zip(self.maps(images), targets, strict=True)
-        return torch.stack([_squared_distance(_directions(found), target) for found, target in pairs]).mean(dim=0)
+        return torch.stack([_squared_distance(_directions(features), target) for features, target in pairs]).mean(dim=0)
 
 
 def _directions(features: Tensor) -> Tensor:
-    # float32, and an eps that bounds the gradient where all channels are almost zero
+    # in float32; eps bounds the gradient where all channels are almost zero
     return F.normalize(features.float(), dim=1, eps=1e-6)  # (B, C, h, w)
 
 

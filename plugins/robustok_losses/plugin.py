@@ -1,4 +1,4 @@
-"""Registers the losses."""
+"""Entry point of the loss plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distance between pixels (paper section 3, L2)."""
+"""Pixel-wise reconstruction error (paper section 3, L2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Semantic regularisation: latents that agree with a frozen teacher about the image (paper section 3)."""
+"""Semantic regularisation: aligns latents with a frozen teacher's features of the image (paper section 3)."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ class SemanticConfig:
 
     weight: float = field(default=0.1, validator=validators.ge(0), metadata={"doc": "factor of the term"})
     teacher: Spec = component(
-        "features", doc="frozen network whose pooled features the latents shall tell apart", default={"use": "dinov2"}
+        "features", doc="frozen network whose pooled features the latents are matched to", default={"use": "dinov2"}
     )
     on: Literal["clean", "perturbed"] = field(
         default="clean",
         validator=validators.in_(("clean", "perturbed")),
-        metadata={"doc": "latents before the perturbation (the paper), or those the decoder reads (its released code)"},
+        metadata={"doc": "latents before the perturbation (the paper) or those the decoder reads (its released code)"},
     )
     logit_scale: float = field(
-        default=1.0, validator=validators.gt(0), metadata={"doc": "factor of the similarities: 1 / temperature"}
+        default=1.0, validator=validators.gt(0), metadata={"doc": "factor of the similarities, i.e. 1 / temperature"}
     )
     normalize: bool = field(
-        default=False, metadata={"doc": "similarity is the cosine, as in CLIP, instead of the plain product"}
+        default=False, metadata={"doc": "use cosine similarity, as in CLIP, instead of the dot product"}
     )
 
 
 class Semantic(Loss):
-    """InfoNCE, both ways, between an image's pooled latents and the teacher's features of it.
+    """InfoNCE in both directions between an image's pooled latents and the teacher's features of it.
 
-    The latents (B, N, D) are averaged over their tokens and go through a learned linear map to the
-    teacher's width F; the teacher is not changed. (The released code instead sends the teacher's
-    features through the encoder's last layer into the latent space. Without `normalize` only the
-    product of the two sides counts, z W t, so the direction of the map makes no difference; a map of
-    its own makes the term work with any tokenizer.) All rows of all processes are each other's
-    negatives; with gradient accumulation, those of one micro-batch.
+    The latents (B, N, D) are averaged over their tokens and projected to the teacher's width F by a
+    learned linear map; the teacher is not changed. (The released code instead maps the teacher's
+    features into the latent space with the encoder's last layer. Without `normalize` only the product
+    z W t matters, so the direction of the map makes no difference; a separate map works with any
+    tokenizer.) Negatives are all other rows of all processes; with gradient accumulation, of one
+    micro-batch.
     """
 
     Config = SemanticConfig
@@ -72,7 +72,7 @@ class Semantic(Loss):
         with torch.no_grad():
             targets = self.teacher(step.batch.images)  # (B, F)
         vectors = step.tokenizer.vectors_of(latents)  # (B, N, D)
-        with full_precision(vectors.device):  # bfloat16 similarities would tie
+        with full_precision(vectors.device):  # in bfloat16, similarities would tie
             projected = F.linear(vectors.float().mean(dim=1), self.projection.weight)  # (B, F)
             logits = self._similarities(projected, targets.float())
             self._last = {"accuracy": (logits.detach().argmax(dim=1) == _diagonal(logits)).float().mean()}
@@ -84,12 +84,12 @@ class Semantic(Loss):
         return self.config.logit_scale * all_gather_rows(projected) @ all_gather_rows(targets).T  # (P*B, P*B)
 
     def logs(self) -> Mapping[str, float | Tensor]:
-        """`accuracy`: share of the images whose own teacher features are the most similar ones of the batch."""
+        """`accuracy`: share of the images that are most similar to their own teacher features."""
         return self._last
 
 
 def info_nce(logits: Tensor) -> Tensor:
-    """The mean of the cross-entropies over rows and over columns of logits (n, n); pairs lie on the diagonal."""
+    """The mean of the row-wise and the column-wise cross-entropy of logits (n, n); pairs lie on the diagonal."""
     return (F.cross_entropy(logits, _diagonal(logits)) + F.cross_entropy(logits.T, _diagonal(logits))) / 2
 
 

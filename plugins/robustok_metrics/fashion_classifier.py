@@ -1,6 +1,6 @@
-"""A small classifier of clothes as a feature network: 32 x 32 pictures cost it about a millisecond.
+"""A small Fashion-MNIST classifier as a feature network; a 32 x 32 image takes about a millisecond.
 
-Its weights come with the package; `python -m robustok_metrics.train_fashion_classifier` made them.
+The package includes its weights, which `python -m robustok_metrics.train_fashion_classifier` trains.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ WIDTHS = (24, 48, 96)
 
 
 class FashionNet(nn.Module):
-    """Three stages of convolutions at 32, 16 and 8 pixels, average pooling between them, a linear head.
+    """Three stages of convolutions at 32, 16 and 8 pixels with average pooling between them, and a linear head.
 
-    SiLU and average pooling keep the maps smooth in the image, which a feature loss needs.
+    SiLU and average pooling make the maps smooth functions of the image, which a feature loss needs.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class FashionNet(nn.Module):
         return maps
 
     def pooled(self, images: Tensor) -> Tensor:
-        """(B, 96) the deepest map's average."""
+        """(B, 96) average of the deepest map."""
         return self.maps(images)[-1].mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -72,18 +72,18 @@ class Residual(nn.Module):
         return x + self.convolution(x)
 
 
-def _convolution(wide_in: int, wide_out: int, kernel: int = 3) -> tuple[nn.Module, ...]:
-    convolution = nn.Conv2d(wide_in, wide_out, kernel, padding=kernel // 2, bias=False)
-    return convolution, nn.BatchNorm2d(wide_out), nn.SiLU()
+def _convolution(channels_in: int, channels_out: int, kernel: int = 3) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
+    return convolution, nn.BatchNorm2d(channels_out), nn.SiLU()
 
 
 @frozen(kw_only=True)
 class FashionClassifierConfig:
-    """The network has no options: its weights are part of the package."""
+    """The network has no options; its weights are part of the package."""
 
 
 class FashionClassifier(FrozenFeatures):
-    """The classifier's average-pooled last map; grey in, so colours count only by their mean."""
+    """The classifier's average-pooled last map; colour images are averaged to grey first."""
 
     Config = FashionClassifierConfig
     name = "fashion_classifier"

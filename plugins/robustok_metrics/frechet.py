@@ -1,4 +1,4 @@
-"""Metric `frechet`: the Fréchet distance of reconstructions from their originals (rFID, paper section 2)."""
+"""Metric `frechet`: the Fréchet distance between reconstructions and originals (rFID, paper section 2)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from robustok_metrics.reference_statistics import ReferenceStatistics
 
 @frozen(kw_only=True)
 class FrechetConfig:
-    """Whose features."""
+    """Options of the Fréchet distance."""
 
     features: Spec = component(
         "features",
-        doc="the network that sees; must not be the one that a loss trained against",
+        doc="feature network; must not be one that a loss was trained with",
         default={"use": "efficientnet_lite0"},
     )
 
 
 class Frechet(Metric):
-    """The result is `rfid` where the features are the published Inception's, else `rfd_FEATURES`.
+    """The result is `rfid` with the features of the published Inception, else `rfd_FEATURES`.
 
-    A distance depends on the number of images, so compare equal numbers only. With fewer images than
-    features the covariances are singular: the distance is still exact for what was seen, but says
+    A distance depends on the number of images, so compare only equal numbers. With fewer images than
+    features the covariances are singular: the distance is still exact for these images, but says
     little about the distributions.
     """
 
@@ -66,5 +66,5 @@ class Frechet(Metric):
 
 
 def frechet_name(prefix: str, features: Features) -> str:
-    """`rfid` for the published Inception; a distance in any other network's features is no FID: `rfd_NAME`."""
+    """PREFIX + `fid` for the published Inception, else PREFIX + `fd_NAME`, because only the former is an FID."""
     return f"{prefix}fid" if features.name == "inception" else f"{prefix}fd_{features.name}"

@@ -13,7 +13,7 @@ from robustok_core.errors import RunError
 
 
 class FeatureSums:
-    """Count, sum and sum of outer products of features: what adds up over batches and processes.
+    """Count, sum and sum of outer products of features, which add up over batches and processes.
 
     Attributes:
         count: () float64. total: (F,) float64. outer: (F, F) float64.
@@ -25,7 +25,7 @@ class FeatureSums:
         self.outer = torch.zeros(width, width, dtype=torch.float64, device=device)
 
     def add(self, features: Tensor) -> None:
-        """Takes in features (B, F)."""
+        """Adds features (B, F)."""
         rows = features.to(self.outer.device, torch.float64)
         self.count += len(rows)
         self.total += rows.sum(0)
@@ -43,11 +43,11 @@ class FeatureSums:
         """Mean and covariance (divided by n - 1, as FID does).
 
         Raises:
-            RunError: where fewer than two images were seen, or the features hold NaN or infinity.
+            RunError: fewer than two images were seen, or the features hold NaN or infinity.
         """
         count = round(self.count.item())
         if count < 2:
-            raise RunError(f"a Fréchet distance needs two images or more, found {count}")
+            raise RunError(f"a Fréchet distance needs at least two images, found {count}")
         mean = self.total / count
         covariance = (self.outer - count * torch.outer(mean, mean)) / (count - 1)
         if not bool(covariance.isfinite().all()):
@@ -57,7 +57,7 @@ class FeatureSums:
 
 @frozen(kw_only=True, eq=False)
 class Moments:
-    """A normal distribution: count images (0: unknown) gave this mean (F,) and covariance (F, F)."""
+    """A normal distribution with mean (F,) and covariance (F, F), fitted to `count` images (0: unknown)."""
 
     count: int
     mean: Tensor
@@ -71,31 +71,30 @@ class Moments:
 
 
 def frechet_distance(reference: Moments, other: Moments) -> float:
-    """The distance between two sets of equally many images, such as reconstructions and their originals.
+    """The distance between two sets with the same number of images, such as reconstructions and their originals.
 
-    It is biased upwards by an amount that falls with the number of images, so distances of different
-    numbers of images are not comparable: pass moments of equal counts.
+    Its upward bias falls with the number of images, so distances with different numbers are not comparable.
 
     Raises:
-        ValueError: where the counts differ.
+        ValueError: the counts differ.
     """
     if reference.count != other.count:
-        raise ValueError(f"moments of {reference.count} and of {other.count} images are not compared")
+        raise ValueError(f"moments of {reference.count} and of {other.count} images cannot be compared")
     return distance_between(reference, other)
 
 
 def distance_between(reference: Moments, other: Moments) -> float:
-    """|m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)), whatever number of images gave the moments.
+    """|m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)), for any numbers of images.
 
-    A generator's samples may be more or fewer than the images they are judged by. The bias then depends on both
-    numbers, and two such distances are comparable where both are the same.
+    A generator's samples may be more or fewer than the reference images. The bias then depends on both numbers, so
+    compare only distances for which both are the same.
 
-    The last trace is the sum of the square roots of the eigenvalues of R C2 R with R = C1^(1/2): a
-    symmetric problem, exact for singular covariances too. `reference.root` is computed once.
+    The last trace is the sum of the square roots of the eigenvalues of R C2 R with R = C1^(1/2): a symmetric
+    problem, which is exact for singular covariances too. `reference.root` is computed once.
     """
     root = reference.root
     inner = root @ other.covariance @ root
     overlap = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp(min=0).sqrt().sum()
-    apart = (reference.mean - other.mean).square().sum()
+    mean_distance = (reference.mean - other.mean).square().sum()
     traces = reference.covariance.trace() + other.covariance.trace()
-    return max(0.0, float(apart + traces - 2 * overlap))  # rounding may leave -1e-7
+    return max(0.0, float(mean_distance + traces - 2 * overlap))  # rounding may give -1e-7

@@ -1,4 +1,4 @@
-"""What all frozen feature networks share: freezing, hashing, resizing."""
+"""Freezing, hashing and resizing for all frozen feature networks."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class FrozenFeatures(Features):
 
     @property
     def preparation(self) -> str:
-        """How images become the network's input, in words; part of the fingerprint."""
+        """A description of how images become the network's input; part of the fingerprint."""
         raise NotImplementedError
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights and of the preparation of the images."""
+        """The name and a hash of the weights and `preparation`."""
         return f"{self.name}-{hash_of_weights(self, self.preparation)}"
 
     def freeze(self) -> None:
-        """To be called at the end of a constructor: no gradient to the weights, eval mode for good."""
+        """Disables weight gradients and sets eval mode; call it at the end of a constructor."""
         self.requires_grad_(False)
         self.eval()
 
 
 def hash_of_weights(module: nn.Module, *parts: str) -> str:
-    """16 hexadecimal digits over a module's state (names, types, shapes, values) and further words."""
+    """16 hexadecimal digits: a hash of a module's state (names, types, shapes, values) and the strings `parts`."""
     digest = hashlib.sha256(repr(parts).encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -41,18 +41,18 @@ def hash_of_weights(module: nn.Module, *parts: str) -> str:
 
 
 def resize_between(images: Tensor, at_least: int, at_most: int) -> Tensor:
-    """Images (B, C, H, W) whose shorter side was brought into [at_least, at_most], others as they are.
+    """Resizes images (B, C, H, W) so that the shorter side lies in [at_least, at_most]; others are not changed.
 
-    Bilinear; antialiased where it shrinks.
+    Bilinear, with antialiasing when it shrinks.
     """
     shorter = min(images.shape[-2:])
-    wanted = min(max(shorter, at_least), at_most)
-    if wanted == shorter:
+    target = min(max(shorter, at_least), at_most)
+    if target == shorter:
         return images
-    size = [round(side * wanted / shorter) for side in images.shape[-2:]]
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=wanted < shorter)
+    size = [round(side * target / shorter) for side in images.shape[-2:]]
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=target < shorter)
 
 
 def is_meta(module: nn.Module) -> bool:
-    """Whether a module was built on the meta device, where there are shapes but no weights to load."""
+    """Whether a module is on the meta device, where it has shapes but no weights."""
     return any(tensor.is_meta for tensor in module.state_dict().values())

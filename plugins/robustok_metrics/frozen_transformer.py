@@ -1,4 +1,4 @@
-"""Self-supervised vision transformers of timm as feature networks."""
+"""timm's self-supervised vision transformers as feature networks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class FrozenTransformer(FrozenFeatures):
-    """A ViT of timm; pooled features are its class token after the last norm.
+    """A timm ViT; pooled features are its class token after the last norm.
 
     Args:
-        name: for metric keys; "_random" or "_other" is added where the weights are not the published ones.
+        name: for metric keys; "_random" or "_other" is appended if the weights are not the published ones.
         architecture: timm's name of the network.
         weights: "pretrained", "random", or a file.
-        image_size: side in pixels to which images are brought.
+        image_size: side, in pixels, that images are resized to.
     """
 
     def __init__(self, name: str, architecture: str, weights: str, image_size: int) -> None:
@@ -40,14 +40,14 @@ class FrozenTransformer(FrozenFeatures):
         return self.net.norm(self._tokens(images)[-1])[:, 0]
 
     def _tokens(self, images: Tensor) -> list[Tensor]:
-        """(B, 1 + h*w, F): what the first block reads, and what each block writes."""
+        """(B, 1 + h*w, F) tensors: the input of the first block and the output of each block."""
         tokens = [self.net._pos_embed(self.net.patch_embed(self._prepare(images)))]
         for block in self.net.blocks:
             tokens.append(block(tokens[-1]))
         return tokens
 
     def _maps(self, tokens: Tensor) -> Tensor:
-        """(B, F, h, w) of the patches' tokens (B, h*w, F)."""
+        """(B, F, h, w) maps from patch tokens (B, h*w, F)."""
         rows, _ = self.net.patch_embed.grid_size
         return rearrange(tokens, "b (h w) f -> b f h w", h=rows)
 

@@ -1,4 +1,4 @@
-"""InceptionV3 of 2015-12-05 as every published FID uses it, through torch-fidelity."""
+"""The InceptionV3 of 2015-12-05 that published FIDs use, from torch-fidelity."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from robustok_core.values.draws import seeded
 from robustok_metrics.frozen import FrozenFeatures
 from robustok_toolkit.weight_files import read_weights
 
-#: How the SHA-256 of the one true file begins; torch-fidelity and pytorch-fid publish the same bytes.
+#: Prefix of the published file's SHA-256; torch-fidelity and pytorch-fid publish the same bytes.
 SHA256_BEGINS = "6726825d"
 INPUT_SIZE = 299
 
-#: The layers in order; a map is kept after those in _MAPS.
+#: The layers in order; those in _MAPS are returned as maps.
 _LAYERS = (
     *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2"),
     *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
@@ -30,20 +30,20 @@ _MAPS = ("MaxPool_1", "MaxPool_2", "Mixed_5d", "Mixed_6e", "Mixed_7c")
 
 @frozen(kw_only=True)
 class InceptionConfig:
-    """Where the weights are."""
+    """The weights."""
 
     weights: str | None = field(
         default=None,
-        metadata={"doc": "a local weights-inception-2015-12-05-6726825d.pth; left out: downloaded once"},
+        metadata={"doc": "local weights-inception-2015-12-05-6726825d.pth; downloaded once if not given"},
     )
 
 
 class Inception(FrozenFeatures):
-    """The 2048 averages of the last layer ("pool_3"), and the scores that an Inception Score takes.
+    """The 2048 averages of the last layer ("pool_3"), and the class scores for the Inception Score.
 
-    Images are rounded to 8 bits (straight-through for the gradient) and resized as TensorFlow 1 did.
-    `name` is "inception" only if the weights are the published file, to the byte: only then does a
-    Fréchet distance deserve to be called FID. With other weights it is "inception_other".
+    Images are rounded to 8 bits (straight-through for the gradient) and resized as in TensorFlow 1.
+    `name` is "inception" only if the weight file is identical to the published one: only then may a
+    Fréchet distance be called FID. With other weights it is "inception_other".
     """
 
     Config = InceptionConfig
@@ -76,7 +76,7 @@ class Inception(FrozenFeatures):
         return maps
 
     def logits(self, pooled: Tensor) -> Tensor:
-        """(B, 1008) class scores of pooled features (B, 2048), without the bias, as the Inception Score takes them."""
+        """(B, 1008) class scores of pooled features (B, 2048), without the bias, as in the Inception Score."""
         return pooled @ self.net.fc.weight.T
 
 
@@ -91,27 +91,27 @@ def prepare(images: Tensor) -> Tensor:
 
 
 def is_published(file: Path) -> bool:
-    """Whether a file is the published one."""
+    """Whether a file has the published one's hash."""
     return hashlib.sha256(file.read_bytes()).hexdigest().startswith(SHA256_BEGINS)
 
 
 def _network(file: Path) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    read_weights(file)  # refuses a file that would run code: torch-fidelity reads it without that check
+    read_weights(file)  # refuses files that contain code; torch-fidelity does not check
     try:
         with seeded("inception"):
             return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file))
     except RuntimeError as error:
         raise RobustokError(
-            "this file holds other weights than torch-fidelity's InceptionV3",
+            "this file does not hold the weights of torch-fidelity's InceptionV3",
             where=str(file),
             hint="the published file is weights-inception-2015-12-05-6726825d.pth of its release v0.2.0",
         ) from error
 
 
 def _downloaded() -> Path:
-    """The published file in torch's hub folder, fetched if it is not there."""
+    """The published file in torch's hub folder, downloaded if missing."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     file = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]

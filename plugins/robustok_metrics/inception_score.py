@@ -1,6 +1,6 @@
-"""Sample metric `inception_score`: how sure a classifier is of each sample, and how various it finds them.
+"""Sample metric `inception_score`: a classifier's confidence in each sample and the diversity of its predictions.
 
-exp(E KL(p(y|x) || p(y))) over parts of the samples, their mean (Salimans et al. 2016), through torch-fidelity.
+The mean of exp(E KL(p(y|x) || p(y))) over splits of the samples (Salimans et al. 2016), computed by torch-fidelity.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from robustok_toolkit.image_features import network_of
 
 @frozen(kw_only=True)
 class InceptionScoreConfig:
-    """Whose class scores, and how the samples are parted."""
+    """Options of the Inception Score."""
 
     features: Spec = component(
-        "features", doc="a network with a classifier's head", default={"use": "efficientnet_lite0"}
+        "features", doc="feature network with a classifier", default={"use": "efficientnet_lite0"}
     )
     splits: int = field(
-        default=10, validator=validators.ge(1), metadata={"doc": "equal parts, each of which has a score"}
+        default=10, validator=validators.ge(1), metadata={"doc": "equal splits of the samples, with one score each"}
     )
     shuffle: bool = field(
         default=False,
-        metadata={"doc": "part the samples in torch-fidelity's shuffled order, not in theirs as ADM does"},
+        metadata={"doc": "shuffle the samples before splitting, as torch-fidelity does; ADM keeps their order"},
     )
 
 
 class InceptionScore(SampleMetric):
-    """The result is `inception_score` where the scores are the published Inception's, else `classifier_score_FEATURES`.
+    """The result is `inception_score` with the published Inception, else `classifier_score_FEATURES`.
 
-    Its detail `std` is over the parts. Parts of consecutive samples see few classes where samples are sorted by class,
-    and the score is low for that alone: with 10 parts of 1,000 sorted classes it is 100 at most. Interleave the
-    classes, or shuffle.
+    Its detail `std` is the standard deviation over the splits. If samples are sorted by class, each split has few
+    classes, which lowers the score: with 10 splits of 1,000 sorted classes it is at most 100. Interleave the classes,
+    or shuffle.
     """
 
     Config = InceptionScoreConfig
@@ -47,30 +47,30 @@ class InceptionScore(SampleMetric):
 
     def check(self, num_samples: int | None, num_reference: int | None) -> None:
         if num_samples is not None:
-            self._can_be_parted(num_samples, "the samples")
+            self._require_splits(num_samples, "the samples")
 
-    def _can_be_parted(self, count: int, where: str) -> None:
+    def _require_splits(self, count: int, where: str) -> None:
         if count < self.config.splits:
-            what = f"{count} samples cannot be parted into {self.config.splits}"
-            raise RobustokError(what, where=where, hint="set splits of inception_score lower")
+            message = f"{count} samples are too few for {self.config.splits} splits"
+            raise RobustokError(message, where=where, hint="lower splits of inception_score")
 
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
-        """The score; the reference is not looked at.
+        """The score; the reference is not used.
 
         Raises:
-            RobustokError: the network has no classifier, or there are fewer samples than parts.
+            RobustokError: the network has no classifier, or there are fewer samples than splits.
         """
         from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 
-        self._can_be_parted(len(samples), samples.name)
+        self._require_splits(len(samples), samples.name)
         logits = samples.logits(self.config.features)
-        found = isc_features_to_metric(logits, splits=self.config.splits, shuffle=self.config.shuffle)
-        seen_by = network_of(self.config.features, samples).name
-        name = "inception_score" if seen_by == "inception" else f"classifier_score_{seen_by}"
+        scores = isc_features_to_metric(logits, splits=self.config.splits, shuffle=self.config.shuffle)
+        network_name = network_of(self.config.features, samples).name
+        name = "inception_score" if network_name == "inception" else f"classifier_score_{network_name}"
         result = Result(
-            found[KEY_METRIC_ISC_MEAN],
+            scores[KEY_METRIC_ISC_MEAN],
             higher_is_better=True,
             num_images=len(samples),
-            details={"std": float(found[KEY_METRIC_ISC_STD])},
+            details={"std": float(scores[KEY_METRIC_ISC_STD])},
         )
         return {name: result}

@@ -1,7 +1,7 @@
-"""Sample metric `kid`: the kernel distance of generated images from real ones (Bińkowski et al. 2018).
+"""Sample metric `kid`: the kernel distance between generated and real images (Bińkowski et al. 2018).
 
-The unbiased squared maximum mean discrepancy with the kernel (x y / F + 1)^3, over random subsets of both sets,
-through torch-fidelity.
+The unbiased squared maximum mean discrepancy with the kernel (x y / F + 1)^3 over random subsets of both sets,
+computed by torch-fidelity.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from robustok_toolkit.image_features import network_of
 
 @frozen(kw_only=True)
 class KIDConfig:
-    """Whose features, and how many of them at once."""
+    """Options of the kernel distance."""
 
-    features: Spec = component("features", doc="the network that sees", default={"use": "efficientnet_lite0"})
+    features: Spec = component("features", doc="feature network", default={"use": "efficientnet_lite0"})
     subsets: int = field(
         default=100, validator=validators.ge(1), metadata={"doc": "random subsets whose distances are averaged"}
     )
     subset_size: int = field(
-        default=1000, validator=validators.ge(2), metadata={"doc": "images of each set in a subset"}
+        default=1000, validator=validators.ge(2), metadata={"doc": "images from each set in a subset"}
     )
 
 
 class KID(SampleMetric):
-    """The result is `kid` where the features are the published Inception's, else `kd_FEATURES`.
+    """The result is `kid` with the features of the published Inception, else `kd_FEATURES`.
 
-    Its detail `std` is over the subsets. It has no bias, so it may be a little below 0, and sets of few images are
-    compared fairly, if not precisely.
+    Its detail `std` is the standard deviation over the subsets. It is unbiased, so it may be slightly below 0, and
+    small sets are compared fairly, if not precisely.
     """
 
     Config = KIDConfig
@@ -45,12 +45,13 @@ class KID(SampleMetric):
     def check(self, num_samples: int | None, num_reference: int | None) -> None:
         for where, count in (("the samples", num_samples), ("the reference", num_reference)):
             if count is not None:
-                self._holds_subset(count, where)
+                self._require_subset(count, where)
 
-    def _holds_subset(self, count: int, where: str) -> None:
+    def _require_subset(self, count: int, where: str) -> None:
         if count < self.config.subset_size:
-            hint = "set subset_size of kid lower" if count else "statistics do not do: take a reference with images"
-            raise RobustokError(f"{count} images hold no subset of {self.config.subset_size}", where=where, hint=hint)
+            hint = "lower subset_size of kid" if count else "statistics are not enough: use a reference with images"
+            message = f"{count} images are too few for subsets of {self.config.subset_size}"
+            raise RobustokError(message, where=where, hint=hint)
 
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The distance.
@@ -61,14 +62,14 @@ class KID(SampleMetric):
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
         network = self.config.features
-        drawn, real = samples.features(network), reference.features(network)
-        for population, found in ((samples, drawn), (reference, real)):
-            self._holds_subset(len(found), population.name)
+        generated, real = samples.features(network), reference.features(network)
+        for population, features in ((samples, generated), (reference, real)):
+            self._require_subset(len(features), population.name)
         options = {"kid_subsets": self.config.subsets, "kid_subset_size": self.config.subset_size, "verbose": False}
         # in float64: the distance is a small difference of sums of cubes
-        distances = kid_features_to_metric(drawn.double(), real.double(), **options)
-        seen_by = network_of(network, samples).name
-        name = "kid" if seen_by == "inception" else f"kd_{seen_by}"
+        distances = kid_features_to_metric(generated.double(), real.double(), **options)
+        network_name = network_of(network, samples).name
+        name = "kid" if network_name == "inception" else f"kd_{network_name}"
         result = Result(
             distances[KEY_METRIC_KID_MEAN],
             higher_is_better=False,

@@ -1,4 +1,4 @@
-"""Metric `lpips`: learned perceptual distance (Zhang et al. 2018) through the `lpips` package."""
+"""Metric `lpips`: learned perceptual distance (Zhang et al. 2018), with the `lpips` package."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from robustok_toolkit.mean_of_images import MeanOfImages
 
 @frozen(kw_only=True)
 class LPIPSConfig:
-    """Which network, and where its weights are."""
+    """The network and its weights."""
 
     network: Trunk = field(
         default="vgg",
         validator=validators.in_(("vgg", "alex")),
-        metadata={"doc": "the network under the learned weights; losses use vgg, many papers report alex"},
+        metadata={"doc": "network under the learned weights; losses use vgg, many papers report alex"},
     )
     weights: str | None = field(
-        default=None, metadata={"doc": "a file of torchvision's weights of that network; left out: downloaded once"}
+        default=None, metadata={"doc": "file with torchvision's weights of that network; downloaded once if not given"}
     )
 
 
@@ -39,8 +39,8 @@ class LPIPS(MeanOfImages):
     def start(self, context: EvaluationContext) -> None:
         super().start(context)
         trunk, weights = self.config.network, self.config.weights
-        with seeded("lpips", trunk):  # so that the metric leaves torch's own generator as it was
-            network = lpips_network(trunk, weights, where="metric lpips", otherwise="leave the metric out")
+        with seeded("lpips", trunk):  # restores torch's global generator
+            network = lpips_network(trunk, weights, where="metric lpips", otherwise="remove the metric")
         self.network = network.to(context.device)
 
     def per_image(self, step: Evaluation) -> Tensor:

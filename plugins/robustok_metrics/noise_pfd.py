@@ -1,9 +1,9 @@
-"""Metric `noise_pfd`: how far reconstructions from noised vectors are from the originals; pFID for continuous spaces.
+"""Metric `noise_pfd`: the distance between originals and reconstructions from noisy vectors; a continuous pFID.
 
-The definition is ours: the paper has none. As pFID replaces a share alpha of the tokens by near codewords, this
-adds noise to a share alpha of the tokens, of a level in place of delta. Its unit is the standard deviation of
-each channel over the tokens of the same image, so that a tokenizer gains nothing by the scale of its latents
-and an image's noise depends on nothing but the image. docs/pfid.md defines it to the last digit.
+The definition is ours; the paper has none. Where pFID replaces a share alpha of the tokens by near codewords, this
+adds noise to a share alpha of the tokens, with a level in place of delta. The unit of the level is the standard
+deviation of each channel over the tokens of the same image, so the scale of the latents has no effect and an
+image's noise depends only on the image. docs/pfid.md has the exact definition.
 """
 
 from __future__ import annotations
@@ -22,55 +22,55 @@ LEVELS = (0.25, 0.5, 0.75)
 
 @frozen(kw_only=True)
 class NoiseCell:
-    """One strength of perturbation: noise of a level on a share alpha of an image's tokens."""
+    """One perturbation strength: noise of a level on a share alpha of an image's tokens."""
 
     alpha: float
     level: float
 
     @property
     def name(self) -> str:
-        """As it is called among the details of a result: "alpha0.5_noise0.25"."""
+        """Its name in the details of a result, e.g. "alpha0.5_noise0.25"."""
         return f"alpha{self.alpha:g}_noise{self.level:g}"
 
     @property
     def stream(self) -> tuple[object, ...]:
-        """Names its random numbers."""
+        """The key of its random numbers."""
         return ("noise_pfd", self.alpha, self.level)
 
 
 @frozen(kw_only=True)
 class NoisePFDConfig(GridConfig):
-    """The judge, the noise, and other grids."""
+    """The feature network, the noise, and changes to the grid."""
 
     perturbation: Spec = component(
         "perturbation",
-        doc="with the options beta, alpha and tau, which the cells set; of a fixed strength",
+        doc="a perturbation of fixed strength with the options beta, alpha and tau, which the cells set",
         default={"use": "gaussian", "scale": "relative", "strength": "fixed"},
     )
     levels: tuple[float, ...] = field(
         default=LEVELS,
         validator=[validators.min_len(1), validators.deep_iterable(validators.and_(validators.ge(0.0), finite))],
-        metadata={"doc": "levels of the noise, in the perturbation's unit of tau: standard deviations of the latents"},
+        metadata={"doc": "noise levels, in the perturbation's unit of tau: standard deviations of the latents"},
     )
 
     def __attrs_post_init__(self) -> None:
         strength = getattr(self.perturbation.config, "strength", "fixed")
         if strength != "fixed":
-            raise ValueError(f'perturbation.strength is {strength!r}: a cell is of one strength, so set "fixed"')
+            raise ValueError(f'perturbation.strength is {strength!r}: a cell has one strength, so set "fixed"')
         for cell in self.cells():
             self.spec_of(cell)
 
     def cells(self) -> list[NoiseCell]:
-        """The cells, each once."""
+        """The distinct cells."""
         return [
             NoiseCell(alpha=a, level=level) for a in dict.fromkeys(self.alphas) for level in dict.fromkeys(self.levels)
         ]
 
     def spec_of(self, cell: NoiseCell) -> Spec:
-        """The perturbation of a cell, not built yet.
+        """The spec of a cell's perturbation.
 
         Raises:
-            ValueError: it has not the options that cells set.
+            ValueError: the perturbation lacks the options that cells set.
         """
         return of_strength(self.perturbation, alpha=cell.alpha, tau=cell.level)
 
@@ -85,7 +85,7 @@ class NoisePFDConfig(GridConfig):
 class NoisePFD(PerturbedDistance[NoiseCell]):
     """The mean over the cells: `noise_pfd_FEATURES`.
 
-    Of another grid or noise than the defined one it is `noise_pfd_PERTURBATION_FEATURES`.
+    With another grid or noise than the defined one, the name is `noise_pfd_PERTURBATION_FEATURES`.
     """
 
     Config = NoisePFDConfig
@@ -94,12 +94,12 @@ class NoisePFD(PerturbedDistance[NoiseCell]):
         self.config = config
 
     def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError where the latent space has codes, or does not fit the noise."""
+        """Raises RobustokError if the latent space has codes, or does not fit the noise."""
         if space.codebook_size is not None:
             raise RobustokError(
-                f"noise_pfd adds noise to vectors, and this latent space has codes ({space.describe()})",
+                f"noise_pfd adds noise to vectors, but this latent space has codes ({space.describe()})",
                 where="metric noise_pfd",
-                hint="take the metric pfid for a discrete tokenizer",
+                hint="use the metric pfid for a discrete tokenizer",
             )
         for cell in self.config.cells():
             self.config.spec_of(cell).build().check(space)
@@ -111,5 +111,5 @@ class NoisePFD(PerturbedDistance[NoiseCell]):
         self.begin(context, self.config.features, cells)
 
     def result_name(self) -> str:
-        own = "" if self.config.is_defined else f"{self.config.perturbation.name}_"
-        return f"noise_pfd_{own}{self.features.name}"
+        perturbation = "" if self.config.is_defined else f"{self.config.perturbation.name}_"
+        return f"noise_pfd_{perturbation}{self.features.name}"

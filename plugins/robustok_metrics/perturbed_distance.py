@@ -1,7 +1,7 @@
-"""The mean Fréchet distance of reconstructions from perturbed latents, over a grid of strengths: what pFIDs share.
+"""The mean Fréchet distance of reconstructions from perturbed latents over a grid of strengths, for `pfid` metrics.
 
-Real images are encoded once and seen by the network once; each cell of the grid costs one decoding and one
-look at its pictures.
+Real images are encoded once and pass through the network once; each cell of the grid costs one decoding and one
+pass of its images through the network.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class Strength(Protocol):
 
     @property
     def name(self) -> str:
-        """As it is called among the details of a result: "alpha0.5_delta70"."""
+        """Its name in the details of a result, e.g. "alpha0.5_delta70"."""
 
     @property
     def stream(self) -> tuple[object, ...]:
-        """Names its random numbers."""
+        """The key of its random numbers."""
 
 
 @frozen(kw_only=True)
 class GridConfig:
-    """The judge, and the rows of the grid."""
+    """The feature network, and the rows of the grid."""
 
     features: Spec = component(
         "features",
-        doc="the network that sees; must not be the one that a loss trained against",
+        doc="feature network; must not be one that a loss was trained with",
         default={"use": "efficientnet_lite0"},
     )
     alphas: tuple[float, ...] = field(
@@ -61,10 +61,10 @@ class GridConfig:
 
 
 def of_strength(perturbation: Spec, **options: Any) -> Spec:
-    """The perturbation, not built yet, of all images and of one strength.
+    """The spec of a perturbation with this strength, applied to all images.
 
     Raises:
-        ValueError: as of `Perturbation.of_strength`.
+        ValueError: see `Perturbation.of_strength`.
     """
     try:
         config = perturbation.factory.of_strength(perturbation.config, **options)
@@ -77,16 +77,16 @@ CellT = TypeVar("CellT", bound=Strength)
 
 
 class PerturbedDistance(Metric, Generic[CellT]):
-    """A pass over the cells of a grid; what the cells are and what the mean is called is left to the metric.
+    """A pass over the cells of a grid; subclasses define the cells and the name of the result.
 
-    The one result is the mean of the cells' distances. Its details are `cells`, the distance of each by name, and
+    The only result is the mean of the cells' distances. Its details are `cells`, the distance of each by name, and
     `num_cells`.
     """
 
     needs_full_rank = True
 
     def begin(self, context: EvaluationContext, features: Spec, perturbations: Mapping[CellT, Perturbation]) -> None:
-        """Clears the sums of a pass whose perturbations fit the latent space."""
+        """Starts a pass; the perturbations must fit the latent space."""
         self.num_images = context.num_images
         self.features: Features = context.share_features(features)
         self.reference = ReferenceStatistics(context, self.features, self.num_images)
@@ -103,13 +103,13 @@ class PerturbedDistance(Metric, Generic[CellT]):
                 sums.add(self.features(pictures))
 
     def perturbed(self, step: Evaluation, cell: CellT) -> tuple[Latents, Tensor]:
-        """A cell's latents of the images, and the mask (B, N) of the tokens that were drawn anew."""
+        """The latents perturbed as in a cell, and the mask (B, N) of the perturbed tokens."""
         draws = step.draws.child(*cell.stream)
         perturbation = self.perturbations[cell]
         return perturbation.perturb(step.latents, step.tokenizer.quantizer, draws=draws, progress=0.0)
 
     def reconstruct(self, step: Evaluation, cell: CellT) -> Tensor:
-        """(B, 3, H, W) what the tokenizer draws in a cell, rounded to 8 bits."""
+        """(B, 3, H, W) images decoded from a cell's latents, rounded to 8 bits."""
         latents, _ = self.perturbed(step, cell)
         return from_uint8(to_uint8(step.tokenizer.decode(latents)))
 
@@ -140,9 +140,9 @@ class PerturbedDistance(Metric, Generic[CellT]):
         return {self.result_name(): result}
 
     def more_details(self) -> Mapping[str, Any]:
-        """What else is to be known of the mean, beside the cells."""
+        """Details of the result in addition to the cells."""
         return {}
 
     @abstractmethod
     def result_name(self) -> str:
-        """What the mean is called in this pass."""
+        """The name of the result."""

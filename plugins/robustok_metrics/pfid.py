@@ -1,8 +1,8 @@
-"""Metric `pfid`: how far reconstructions from perturbed codes are from the originals (paper section 2).
+"""Metric `pfid`: the distance between originals and reconstructions from perturbed codes (paper section 2).
 
-pFID is the mean of 15 Fréchet distances, one for each cell (alpha, delta) of a grid. In a cell every
-image is perturbed (beta = 1): a share alpha of its tokens is replaced by draws from the delta nearest
-codewords. docs/pfid.md defines it to the last digit.
+pFID is the mean of 15 Fréchet distances, one for each cell (alpha, delta) of a grid. In a cell, every
+image is perturbed (beta = 1): a share alpha of its tokens is replaced by random ones of the delta nearest
+codewords. docs/pfid.md has the exact definition.
 """
 
 from __future__ import annotations
@@ -31,67 +31,67 @@ DELTAS: Mapping[int, tuple[int, int, int]] = {
 
 @frozen(kw_only=True)
 class Cell:
-    """One strength of perturbation: the share alpha of an image's tokens, among delta nearest codewords."""
+    """One perturbation strength: alpha is the share of tokens to replace, delta the number of nearest codewords."""
 
     alpha: float
     delta: int
 
     @property
     def name(self) -> str:
-        """As it is called among the details of a result: "alpha0.5_delta70"."""
+        """Its name in the details of a result, e.g. "alpha0.5_delta70"."""
         return f"alpha{self.alpha:g}_delta{self.delta}"
 
     @property
     def stream(self) -> tuple[object, ...]:
-        """Names its random numbers."""
+        """The key of its random numbers."""
         return ("pfid", self.alpha, self.delta)
 
 
 def nearest_tabulated(codebook_size: int) -> int:
-    """The codebook size of the paper's table whose ratio to this one is closest to 1."""
+    """The codebook size in the paper's table whose ratio to this one is closest to 1."""
     return min(DELTAS, key=lambda tabulated: abs(math.log(tabulated / codebook_size)))
 
 
 def deltas_for(codebook_size: int) -> tuple[int, ...]:
-    """The paper's three deltas; for a codebook of another size scaled in proportion, halves up, at least 1."""
+    """The paper's three deltas; for other codebook sizes, scaled proportionally, rounded half up, at least 1."""
     tabulated = nearest_tabulated(codebook_size)
-    # In whole numbers: floor(delta K / K' + 1/2)
+    # floor(delta K / K' + 1/2), in integer arithmetic
     return tuple(max(1, (2 * d * codebook_size + tabulated) // (2 * tabulated)) for d in DELTAS[tabulated])
 
 
-def _some_at_least_one(_: object, __: object, deltas: tuple[int, ...]) -> None:
+def _positive_and_not_empty(_: object, __: object, deltas: tuple[int, ...]) -> None:
     if not deltas or min(deltas) < 1:
-        raise ValueError("must be one number or more, each at least 1")
+        raise ValueError("must hold at least one number, and each must be at least 1")
 
 
 @frozen(kw_only=True)
 class PFIDConfig(GridConfig):
-    """The judge, the perturbation, and departures from the paper's grid."""
+    """The feature network, the perturbation, and changes to the paper's grid."""
 
     perturbation: Spec = component(
         "perturbation",
-        doc="with the options beta, alpha and delta, which the cells set, or a way of its own to be of a strength",
+        doc="a perturbation whose beta, alpha and delta the cells set, or that implements `of_strength`",
         default={"use": "top_delta"},
     )
     deltas: tuple[int, ...] | None = field(
         default=None,
-        validator=validators.optional(_some_at_least_one),
-        metadata={"doc": "numbers of nearest codewords; left out: the paper's for this codebook size, or scaled"},
+        validator=validators.optional(_positive_and_not_empty),
+        metadata={"doc": "numbers of nearest codewords; if not given, the paper's, scaled to the codebook size"},
     )
 
     def __attrs_post_init__(self) -> None:
         self.spec_of(Cell(alpha=1.0, delta=1))
 
     def cells(self, codebook_size: int) -> list[Cell]:
-        """The cells for a codebook of K, each once; in a tiny codebook several deltas may coincide."""
+        """The distinct cells for a codebook size; with a tiny codebook, several deltas may coincide."""
         deltas = dict.fromkeys(self.deltas or deltas_for(codebook_size))
         return [Cell(alpha=alpha, delta=delta) for alpha in dict.fromkeys(self.alphas) for delta in deltas]
 
     def spec_of(self, cell: Cell) -> Spec:
-        """The perturbation of a cell, not built yet.
+        """The spec of a cell's perturbation.
 
         Raises:
-            ValueError: it has not the options that cells set.
+            ValueError: the perturbation lacks the options that cells set.
         """
         return of_strength(self.perturbation, alpha=cell.alpha, delta=cell.delta)
 
@@ -104,8 +104,7 @@ class PFIDConfig(GridConfig):
 class PFID(PerturbedDistance[Cell]):
     """The mean over the cells: `pfid` for the published Inception and the paper's grid, else `pfd_FEATURES`.
 
-    Where the deltas were scaled, and only there, the detail `deltas_scaled_from` is the tabulated codebook size that
-    they come from.
+    Only if the deltas were scaled, the detail `deltas_scaled_from` is the tabulated codebook size they come from.
     """
 
     Config = PFIDConfig
@@ -114,12 +113,12 @@ class PFID(PerturbedDistance[Cell]):
         self.config = config
 
     def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError where the latent space has no codes, or too few for a delta."""
+        """Raises RobustokError if the latent space has no codes, or fewer codes than a delta."""
         if space.codebook_size is None:
             raise RobustokError(
-                f"pFID perturbs codes, and this latent space has none ({space.describe()})",
+                f"pFID perturbs codes, but this latent space has none ({space.describe()})",
                 where="metric pfid",
-                hint="take the metric noise_pfd for a continuous tokenizer",
+                hint="use the metric noise_pfd for a continuous tokenizer",
             )
         for cell in self.config.cells(space.codebook_size):
             self.config.spec_of(cell).build().check(space)

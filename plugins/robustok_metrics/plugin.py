@@ -1,4 +1,4 @@
-"""Registers the feature networks and the metrics."""
+"""Entry point of the metrics plugin."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Sample metric `precision_recall`: shares of samples among the real images, and of real ones among the samples.
+"""Sample metric `precision_recall`: the share of samples in the manifold of real images, and vice versa.
 
-A set's manifold is the union of balls around its points, each as wide as the distance to the k-th nearest of the
-others (Kynkäänniemi et al. 2019, equations 1 and 2).
+The manifold of a set is the union of balls around its points; the radius of each is the distance to the k-th nearest
+other point (Kynkäänniemi et al. 2019, equations 1 and 2).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_toolkit.image_features import network_of
 
-#: Distances held at once: 128 MiB in float64.
+#: Number of distances in memory: 128 MiB in float64.
 _DISTANCES_AT_ONCE = 2**24
-#: Squared distances that differ by less than this share of the points' squared lengths are equal: the difference is
-#: rounding, which depends on the processor.
+#: Squared distances that differ by less than this share of the points' squared norms count as equal: the difference
+#: is rounding error, which depends on the processor.
 _ROUNDING = 1e-12
 
 
 @frozen(kw_only=True)
 class PrecisionRecallConfig:
-    """Whose features, and how wide a ball is."""
+    """Options of precision and recall."""
 
-    features: Spec = component("features", doc="the network that sees", default={"use": "efficientnet_lite0"})
+    features: Spec = component("features", doc="feature network", default={"use": "efficientnet_lite0"})
     neighbours: int = field(
         default=3, validator=validators.ge(1), metadata={"doc": "k: a ball reaches to the k-th nearest other image"}
     )
@@ -41,8 +41,8 @@ class PrecisionRecallConfig:
 class PrecisionRecall(SampleMetric):
     """The results are `precision_FEATURES` and `recall_FEATURES`.
 
-    Both change with both numbers of images: more reference images make smaller balls. ADM's numbers are of 50,000
-    samples and 10,000 reference images.
+    Both depend on both numbers of images: more reference images make smaller balls. ADM uses 50,000 samples and 10,000
+    reference images.
     """
 
     Config = PrecisionRecallConfig
@@ -53,13 +53,13 @@ class PrecisionRecall(SampleMetric):
     def check(self, num_samples: int | None, num_reference: int | None) -> None:
         for where, count in (("the samples", num_samples), ("the reference", num_reference)):
             if count is not None:
-                self._have_neighbours(count, where)
+                self._require_neighbours(count, where)
 
-    def _have_neighbours(self, count: int, where: str) -> None:
+    def _require_neighbours(self, count: int, where: str) -> None:
         if count <= self.config.neighbours:
-            hint = "take more images" if count else "statistics do not do: take a reference with images"
-            what = f"{count} images have no {self.config.neighbours} neighbours each"
-            raise RobustokError(what, where=where, hint=hint)
+            hint = "use more images" if count else "statistics are not enough: use a reference with images"
+            message = f"{count} images are too few for {self.config.neighbours} neighbours each"
+            raise RobustokError(message, where=where, hint=hint)
 
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The two shares.
@@ -68,27 +68,27 @@ class PrecisionRecall(SampleMetric):
             RobustokError: there are too few images, or the reference has none.
         """
         network = self.config.features
-        drawn, real = samples.features(network), reference.features(network)
-        for population, found in ((samples, drawn), (reference, real)):
-            self._have_neighbours(len(found), population.name)
+        generated, real = samples.features(network), reference.features(network)
+        for population, features in ((samples, generated), (reference, real)):
+            self._require_neighbours(len(features), population.name)
         net = network_of(network, samples)
-        precision, recall = precision_and_recall(drawn, real, self.config.neighbours, device=_device_of(net))
-        result = partial(Result, higher_is_better=True, num_images=len(drawn), num_reference=len(real))
+        precision, recall = precision_and_recall(generated, real, self.config.neighbours, device=_device_of(net))
+        result = partial(Result, higher_is_better=True, num_images=len(generated), num_reference=len(real))
         return {f"precision_{net.name}": result(precision), f"recall_{net.name}": result(recall)}
 
 
 def precision_and_recall(
     drawn: Tensor, real: Tensor, neighbours: int = 3, *, device: torch.device | str = "cpu"
 ) -> tuple[float, float]:
-    """Precision and recall of features drawn (n, F) against real (m, F), both of more rows than `neighbours`.
+    """Precision and recall of features drawn (n, F) against real (m, F), both with more rows than `neighbours`.
 
-    A point on the border of a ball lies in it, within float64's rounding: neither the CPU nor the order of summation
-    decides.
+    A point on the border of a ball, up to float64 rounding error, counts as inside, so the result does not depend on
+    the CPU or the order of summation.
 
-    Distances are in float64, of features less the mean of the real ones: torch's in float32 have errors as large as
-    the distances between near neighbours. They are never all held at once.
+    Distances are computed in float64, in chunks, after subtracting the mean of the real features: in float32, their
+    errors are as large as the distances between near neighbours.
     """
-    # A centre that float32 holds: float64 subtracts it from float32 features exactly, or errs by less than _ROUNDING.
+    # The centre is rounded to float32, so float64 subtracts it from float32 features with an error below _ROUNDING.
     centre = real.to(device, torch.float64).mean(0).float().double()
     ours, theirs = (rows.to(device, torch.float64) - centre for rows in (drawn, real))
     precision = _share_inside(ours, theirs, _radii(theirs, neighbours))
@@ -97,28 +97,28 @@ def precision_and_recall(
 
 
 def _radii(points: Tensor, neighbours: int) -> Tensor:
-    """(n,) squared distance of each point to the k-th nearest of the others; the nearest of all is itself."""
+    """(n,) squared distance from each point to the k-th nearest other point; the nearest point is itself."""
     return torch.cat([part.kthvalue(neighbours + 1).values for part, _ in _squared_distances(points, points)])
 
 
 def _share_inside(points: Tensor, centres: Tensor, radii: Tensor) -> float:
-    """The share of points (n, F) that lie in any ball."""
+    """The share of points (n, F) that lie in at least one ball."""
     parts = _squared_distances(points, centres)
     inside = torch.cat([(part <= radii + rounding).any(dim=1) for part, rounding in parts])
     return float(inside.double().mean())
 
 
 def _squared_distances(points: Tensor, centres: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Squared distances (rows, m) of points (n, F) from centres (m, F), and what rounding may add to each; in parts.
+    """Yields, in chunks, squared distances (rows, m) of points (n, F) from centres (m, F), and their rounding errors.
 
-    The distance is 0 where the two are the same.
+    The distance between equal points is 0.
     """
     lengths = centres.square().sum(1)
     for part in points.split(max(1, _DISTANCES_AT_ONCE // len(centres))):
-        together = part.square().sum(1, keepdim=True) + lengths
-        found = torch.addmm(together, part, centres.T, alpha=-2.0)
-        rounding = together.mul_(_ROUNDING)
-        yield found.masked_fill_(found < rounding, 0.0), rounding
+        sums = part.square().sum(1, keepdim=True) + lengths
+        distances = torch.addmm(sums, part, centres.T, alpha=-2.0)
+        rounding = sums.mul_(_ROUNDING)
+        yield distances.masked_fill_(distances < rounding, 0.0), rounding
 
 
 def _device_of(net: Features) -> torch.device:

@@ -1,4 +1,4 @@
-"""Metric `psnr`: peak signal-to-noise ratio in decibels, the mean over images."""
+"""Metric `psnr`: peak signal-to-noise ratio in decibels, averaged over images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PSNRConfig:
 
 
 class PSNR(MeanOfImages):
-    """Of 8-bit pictures, peak 255, over all pixels and channels of an image."""
+    """PSNR of 8-bit images, with peak 255, over all pixels and channels of an image."""
 
     Config = PSNRConfig
     name: ClassVar[str] = "psnr"
@@ -32,8 +32,8 @@ class PSNR(MeanOfImages):
 def psnr(images: Tensor, real: Tensor) -> Tensor:
     """(B,) decibels of uint8 images (B, C, H, W) against real ones.
 
-    An image without any error counts as if one value were off by one, 10 log10(255^2 C H W): infinity
-    would swallow the mean.
+    An image without error gets the PSNR of a single value off by one, 10 log10(255^2 C H W), because
+    infinity would dominate the mean.
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 

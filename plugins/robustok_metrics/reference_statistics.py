@@ -1,4 +1,4 @@
-"""The real images' side of a Fréchet distance: gathered in a pass, or read from the cache by content."""
+"""Statistics of the real images for a Fréchet distance, accumulated in a pass or read from the cache."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from robustok_toolkit.shared_cache import CacheEntry
 
 
 class ReferenceStatistics:
-    """Sums over the real images of a pass, or over the first of them.
+    """Sums over all or the first real images of a pass.
 
-    Where the cache holds the sums of the same images (their fingerprint and number) seen by the same
-    network (its fingerprint), no real image is sent through the network. All processes decide alike:
-    on a hit only if all of them can read the file.
+    If the cache holds the sums for the same images (fingerprint and number) and network (fingerprint), no
+    real image is sent through the network. The cache is used only if all processes can read the file.
 
     Args:
         context: the pass.
         features: the network.
-        num_images: how many images of the pass count.
+        num_images: how many images of the pass to use.
     """
 
     def __init__(self, context: EvaluationContext, features: Features, num_images: int) -> None:
@@ -36,34 +35,34 @@ class ReferenceStatistics:
             f"reference_{features.name}_{num_images}",
             lambda: ("float32", context.source, context.num_images, num_images, features.fingerprint),
         )
-        held = self._entry.read()
-        self.cached = held is not None
-        if held is not None:
-            self.sums.load_state(held)
+        cached_sums = self._entry.read()
+        self.cached = cached_sums is not None
+        if cached_sums is not None:
+            self.sums.load_state(cached_sums)
 
     def add(self, step: Evaluation) -> None:
-        """Takes in the real images of a batch."""
+        """Adds the real images of a batch."""
         if not self.cached:
             with full_precision(step.images.device):
                 self.sums.add(step.real_features(self.features))
 
     def state(self) -> dict[str, Tensor]:
-        """The additive state; empty where it came from the cache, which every process has already read."""
+        """The additive state; empty if the sums came from the cache, which every process has read."""
         return {} if self.cached else self.sums.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Replaces what `state` gave."""
+        """Replaces the state."""
         if not self.cached:
             self.sums.load_state(state)
 
     def moments(self) -> Moments:
-        """The images' moments; the main process leaves the sums in the cache.
+        """The images' moments; the main process writes the sums to the cache.
 
         Raises:
-            RunError: where the pass did not see `num_images` images.
+            RunError: the pass did not see `num_images` images.
         """
         moments = self.sums.moments()
         if moments.count != self.num_images:
-            raise RunError(f"the pass should have seen {self.num_images} images and saw {moments.count}")
+            raise RunError(f"the pass should have seen {self.num_images} images, but saw {moments.count}")
         self._entry.keep(self.sums.state())
         return moments

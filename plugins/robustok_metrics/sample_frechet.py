@@ -1,4 +1,4 @@
-"""Sample metric `frechet`: the Fréchet distance of generated images from real ones (gFID; Heusel et al. 2017)."""
+"""Sample metric `frechet`: the Fréchet distance between generated and real images (gFID; Heusel et al. 2017)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from robustok_toolkit.image_features import network_of
 
 @frozen(kw_only=True)
 class SampleFrechetConfig:
-    """Whose features."""
+    """Options of the Fréchet distance."""
 
     features: Spec = component(
         "features",
-        doc="the network that sees; must not be the one that a loss trained against",
+        doc="feature network; must not be one that a loss was trained with",
         default={"use": "efficientnet_lite0"},
     )
 
 
 class SampleFrechet(SampleMetric):
-    """The result is `gfid` where the features are the published Inception's, else `gfd_FEATURES`.
+    """The result is `gfid` with the features of the published Inception, else `gfd_FEATURES`.
 
-    The distance is biased by an amount that depends on the number of samples, and on the reference: only distances of
-    equal numbers from one reference are comparable. With fewer images than features the covariance is singular, and
+    The distance has a bias that depends on the number of samples and on the reference, so compare only distances with
+    the same number of samples and the same reference. With fewer images than features the covariance is singular, and
     the bias is most of the distance.
     """
 
@@ -44,11 +44,11 @@ class SampleFrechet(SampleMetric):
         """The distance.
 
         Raises:
-            RobustokError: the samples are statistics, or the reference's are not of this network.
+            RobustokError: the samples are only statistics, or the reference's statistics are of another network.
         """
         if len(samples) == 0:
-            what = "samples must be images: how many there are is part of the result"
-            raise RobustokError(what, where=samples.name)
+            message = "samples must be images, because the result includes their number"
+            raise RobustokError(message, where=samples.name)
         network = self.config.features
         name = frechet_name("g", network_of(network, samples))
         distance = distance_between(_moments(reference, network), _moments(samples, network))

@@ -1,4 +1,4 @@
-"""Metric `ssim`: structural similarity (Wang et al. 2004), the mean over images."""
+"""Metric `ssim`: structural similarity (Wang et al. 2004), averaged over images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SSIMConfig:
 
 
 class SSIM(MeanOfImages):
-    """Of 8-bit pictures: Gaussian window of 11 pixels and deviation 1.5, each channel for itself."""
+    """SSIM of 8-bit images: Gaussian window of 11 pixels with deviation 1.5, computed per channel."""
 
     Config = SSIMConfig
     name: ClassVar[str] = "ssim"
@@ -32,9 +32,9 @@ class SSIM(MeanOfImages):
     def start(self, context: EvaluationContext) -> None:
         if context.tokenizer.image_size < _WINDOW:
             raise RobustokError(
-                f"SSIM looks through windows of {_WINDOW} pixels, and the images have {context.tokenizer.image_size}",
+                f"SSIM uses windows of {_WINDOW} pixels, but the images have {context.tokenizer.image_size}",
                 where="metric ssim",
-                hint="leave the metric out",
+                hint="remove the metric",
             )
         super().start(context)
 
@@ -45,14 +45,14 @@ class SSIM(MeanOfImages):
 def ssim(images: Tensor, real: Tensor) -> Tensor:
     """(B,) float64 similarities in [-1, 1] of uint8 images (B, C, H, W) to real ones.
 
-    In float64: a variance is a difference of two squares, and float32's rounding exceeds the variance of a flat region.
-    An image compared with itself then scored as low as 0.9999.
+    Computed in float64: a variance is a difference of two squares, and float32's rounding error exceeds the variance of
+    a flat region. In float32, an image compared with itself scored as low as 0.9999.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     ours, theirs = (pixels.to(sums_device(pixels.device), torch.float64) for pixels in (images, real))
-    found = structural_similarity_index_measure(
+    similarities = structural_similarity_index_measure(
         ours, theirs, kernel_size=_WINDOW, sigma=1.5, data_range=255.0, reduction="none"
     )
-    assert isinstance(found, Tensor)
-    return found
+    assert isinstance(similarities, Tensor)
+    return similarities

@@ -1,6 +1,6 @@
 """Trains the classifier whose weights this package ships: `python -m robustok_metrics.train_fashion_classifier`.
 
-One core, about three minutes. The weights and a JSON file that says what they are go to --out.
+Takes about three minutes on one core. Writes the weights and a JSON file that describes them to --out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_SHIFT = 2
 
 
 def initialise(net: nn.Module, generator: torch.Generator) -> None:
-    """He-normal convolutions and linear weights from `generator`, so that the seed alone decides."""
+    """Initialises weights He-normal and biases to zero, from `generator` only."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
@@ -36,7 +36,7 @@ def initialise(net: nn.Module, generator: torch.Generator) -> None:
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:
-    """Each image (B, C, H, W) flipped with probability 1/2 and shifted by up to 2 pixels, black coming in."""
+    """Flips each of images (B, C, H, W) with probability 1/2 and shifts it by up to 2 pixels, filling with black."""
     height, width = images.shape[-2:]
     flipped = torch.where(draws.child("flip").uniform()[:, None, None, None] < 0.5, images.flip(-1), images)
     padded = F.pad(flipped, (MAX_SHIFT,) * 4, value=-1.0)
@@ -49,14 +49,14 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
 
 @torch.no_grad()
 def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images whose highest score is their label's."""
+    """Share of images whose label has the highest score."""
     net.eval()
     predicted = torch.cat([net(part).argmax(1) for part in images.split(500)])
     return float((predicted == labels).double().mean())
 
 
 def train(images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> FashionNet:
-    """A trained net; images (n, 3, 32, 32) in [-1, 1], labels (n,)."""
+    """Trains a net on images (n, 3, 32, 32) in [-1, 1] with labels (n,)."""
     draws = Draws.for_rows(derive_seed(seed, "fashion_classifier"), len(images))
     net = FashionNet().to(memory_format=torch.channels_last)  # a quarter faster on a CPU
     initialise(net, draws.generator("initial weights"))
@@ -91,13 +91,13 @@ def whole(split: Images) -> tuple[Tensor, Tensor]:
 
 @click.command()
 @click.option("--epochs", default=10, show_default=True, help="passes over the training images")
-@click.option("--seed", default=0, show_default=True, help="decides initial weights, order and augmentation")
+@click.option("--seed", default=0, show_default=True, help="of initial weights, data order and augmentation")
 @click.option("--out", type=click.Path(path_type=Path), default=Path(__file__).parent, help="folder of the weights")
 def main(epochs: int, seed: int, out: Path) -> None:
     """Trains on the training images of the data set `fashion_mnist` and measures on its validation images."""
     from robustok_core.recipe.registry import load_registry
 
-    torch.set_num_threads(1)  # sums in one order: the same weights from the same seed
+    torch.set_num_threads(1)  # fixes the order of sums, so that a seed always gives the same weights
     dataset = load_registry().build("dataset", {"use": "fashion_mnist"})
     images, labels = whole(dataset.train)
     began = time.process_time()

@@ -1,1 +1,1 @@
-"""What stages, metrics and commands share; a library, no plugin."""
+"""A library that stages, metrics and commands share; not a plugin."""

@@ -1,7 +1,7 @@
-"""Pictures as RGB, and the crops of ADM (Dhariwal & Nichol 2021), with which ImageNet generation is trained and judged.
+"""Conversion to RGB, and ADM's crops (Dhariwal & Nichol 2021), the standard for training and evaluating on ImageNet.
 
-A picture is first brought to a shorter side: halved with a box filter while it is at least twice as
-large, then resized (bicubic); and then cropped to a square.
+An image is first resized to a given shorter side (halved with a box filter while at least twice as large, then
+bicubic), then cropped to a square.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-_SMALLEST_SHARE = 0.8  # of the shorter side, that a random crop keeps
+_SMALLEST_SHARE = 0.8  # smallest side of a random crop, as a share of the image's shorter side
 
 
 def as_rgb(picture: Image.Image) -> Image.Image:
-    """Decodes to 8-bit RGB: 16-bit grey keeps its upper 8 bits, transparency is dropped, as ADM drops it.
+    """Converts to 8-bit RGB: takes the upper 8 bits of 16-bit grey, and drops transparency, as ADM does.
 
     Raises:
-        ValueError: pixels without a fixed range (32-bit).
+        ValueError: the pixels have no fixed range (32-bit).
     """
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise ValueError(f"32-bit pixels (mode {picture.mode}) have no known range")
     if picture.mode == "P":
-        picture = picture.convert("RGBA")  # resolves a transparent palette, about which Pillow warns otherwise
+        picture = picture.convert("RGBA")  # resolves a transparent palette; Pillow warns otherwise
     return picture.convert("RGB")
 
 
 def center_crop(picture: Image.Image, size: int) -> Image.Image:
-    """The square of `size` pixels in the middle, with the picture's shorter side brought to `size`."""
+    """Resizes the shorter side to `size` pixels and takes the central square."""
     resized = _with_shorter_side(picture, size)
     return _cropped(resized, (resized.width - size) // 2, (resized.height - size) // 2, size)
 
 
 def random_crop(picture: Image.Image, size: int, numbers: Tensor) -> Image.Image:
-    """A square of `size` pixels out of the picture with its shorter side in [size, ceil(size / 0.8)].
+    """Resizes the shorter side to a size in [size, ceil(size / 0.8)] and takes a square of `size` pixels.
 
     Args:
-        numbers: (3,) int64 not negative; they choose the shorter side, the left and the upper edge.
+        numbers: (3,) non-negative int64; they select the shorter side, the left edge and the upper edge.
     """
     side, left, upper = numbers.tolist()
-    most = math.ceil(size / _SMALLEST_SHARE)
-    resized = _with_shorter_side(picture, size + side % (most - size + 1))
+    largest = math.ceil(size / _SMALLEST_SHARE)
+    resized = _with_shorter_side(picture, size + side % (largest - size + 1))
     return _cropped(resized, left % (resized.width - size + 1), upper % (resized.height - size + 1), size)
 
 

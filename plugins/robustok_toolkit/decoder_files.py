@@ -1,7 +1,7 @@
-"""The artifact "decoders": a tokenizer's decoder as post-training left it, once for each share sigma.
+"""The artifact "decoders": one post-trained decoder for each sigma.
 
-decoders.json    which tokenizer they are of, and for each its sigma, its folder and a hash of it
-sigma0.9/        the whole tokenizer with this decoder; a folder for each
+decoders.json    the tokenizer they come from, and the sigma, folder and hash of each decoder
+sigma0.9/        the whole tokenizer with this decoder; one folder per sigma
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.fingerprints import content_fingerprint
 
 INDEX = "decoders.json"
-#: The share at which nothing generated is left in the latents: the control.
+#: The sigma of the control: its latents contain nothing generated.
 CONTROL = 1.0
 
 
 @frozen(kw_only=True)
 class DecodersPromise(Promise):
-    """Post-trained decoders; `sigmas` of which there is one each."""
+    """Post-trained decoders, one for each of `sigmas`."""
 
     sigmas: Sequence[float]
 
@@ -42,18 +42,18 @@ class DecodersPromise(Promise):
 
 
 def label_of(sigma: float) -> str:
-    """How a decoder is called in pictures and results: "sigma0.9"."""
+    """The name of a decoder in pictures and results, e.g. "sigma0.9"."""
     return f"sigma{sigma:g}"
 
 
 @frozen(kw_only=True)
 class Decoders:
-    """What the artifact holds.
+    """The content of the artifact.
 
     Attributes:
-        folders: of each decoder's tokenizer, by sigma, in the order in which they were trained.
-        seed: of their training; comparisons of them draw their random numbers from it.
-        made_of: content hashes of the weights that they come from: "tokenizer" and "generator".
+        folders: the folder of each decoder's tokenizer, by sigma, in training order.
+        seed: of their training; comparisons of them use it too.
+        made_of: content hashes of the weights they come from: "tokenizer" and "generator".
     """
 
     folders: Mapping[float, Path]
@@ -65,7 +65,7 @@ class Decoders:
         """Reads the index.
 
         Raises:
-            RobustokError: there is none.
+            RobustokError: the index is missing.
         """
         if not (folder / INDEX).is_file():
             raise RobustokError("there are no decoders here", where=str(folder), hint="`post_train` makes them")
@@ -75,17 +75,17 @@ class Decoders:
 
 
 def write_decoders(folder: Path, trained: Mapping[float, Path], *, seed: int, made_of: Mapping[str, str]) -> None:
-    """Fills an artifact's folder with tokenizers that lie in the folders `trained`, by sigma."""
+    """Fills an artifact's folder with the tokenizers in the folders `trained`, by sigma."""
     entries: list[dict[str, Any]] = []
     for sigma, source in trained.items():
         copy_component(source, folder / label_of(sigma))
         entries.append({"sigma": sigma, "folder": label_of(sigma), "hash": content_fingerprint(source)})
     write_json(folder / INDEX, {"seed": seed, "made_of": dict(made_of), "decoders": entries})
-    write_json(folder / COMPONENT_FILE, {"kind": "decoders"})  # so that [load] takes the folder itself
+    write_json(folder / COMPONENT_FILE, {"kind": "decoders"})  # so that [load] accepts the folder itself
 
 
 def copy_component(source: Path, target: Path) -> None:
-    """The files of a component in another folder; no byte is written twice where links work."""
+    """Copies the files of a component to another folder, as hard links if possible."""
     target.mkdir(exist_ok=True)
     for file in source.iterdir():
         try:

@@ -1,4 +1,4 @@
-"""Eval mode for a while."""
+"""A context manager for eval mode."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards each part is in the mode that it was in."""
-    modes = [(part, part.training) for part in module.modules()]
+    """Puts a module in eval mode inside the block, then restores the mode of each submodule."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        for part, mode in modes:
-            part.training = mode
+        for submodule, mode in modes:
+            submodule.training = mode

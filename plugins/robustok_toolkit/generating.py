@@ -1,7 +1,7 @@
-"""From labels to pictures: what the stages and the command that sample a generator share.
+"""From labels to images: sampling a generator and decoding its latents, for stages and commands.
 
-Sample i of a set has label classes[i mod the number of classes] and row i of the draws, so it is the same
-sample in every batch, part and process.
+Sample i of a set has label classes[i mod the number of classes] and row i of the draws, so it does not depend
+on the batch, shard or process that makes it.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def generate(
     precision: Precision = "no",
     keep: Keep | None = None,
 ) -> Iterator[Latents]:
-    """Draws latents batch by batch, in order; a generator in eval mode, without gradients.
+    """Samples latents batch by batch, in order, without gradients.
 
     Args:
-        generator: on the device where it computes.
-        labels: (n,) int64. draws: one row a sample.
-        guidance, sampling: as of `Generator.sample`.
-        batch_size: samples at once; changes no sample.
+        generator: in eval mode, on the device where it computes.
+        labels: (n,) int64. draws: one row per sample.
+        guidance, sampling: see `Generator.sample`.
+        batch_size: samples per batch; does not affect the samples.
         precision: of the generator.
         keep: what to preserve of n real latents.
 
@@ -69,14 +69,14 @@ def generate(
 
 @torch.no_grad()
 def decode_to_uint8(tokenizer: Tokenizer, latents: Latents) -> Tensor:
-    """uint8 (B, 3, H, W) pictures of B latents, decoded in float32."""
+    """Decodes B latents in float32 to uint8 images (B, 3, H, W)."""
     if latents.vectors is not None:
         latents = latents.evolve(vectors=latents.vectors.float())
     return to_uint8(tokenizer.decode(latents))
 
 
 class ImagesInMemory(Images):
-    """Pictures in memory.
+    """Images in memory.
 
     Args:
         pixels: uint8 (n, 3, H, W). labels: (n,) int64.
@@ -101,7 +101,7 @@ class ImagesInMemory(Images):
 
 
 def own_share(count: int) -> Tensor:
-    """(m,) int64: which of `count` samples this process makes; some processes have one more than others."""
+    """(m,) int64: the indices, among `count` samples, that this process makes; shares differ by at most one."""
     return _shares(count)[rank()]
 
 
@@ -110,31 +110,31 @@ def _shares(count: int) -> tuple[Tensor, ...]:
 
 
 def decode_and_gather(tokenizer: Tokenizer, own: Iterable[Latents], labels: Tensor) -> ImagesInMemory:
-    """The pictures of n samples, whose latents lie on several processes. All processes must call it, and hold the same.
+    """Decodes n samples whose latents are spread over processes. All must call it; all get all images.
 
     Args:
         tokenizer: decodes in float32.
-        own: the latents of `own_share(n)`, in order, in batches on the tokenizer's device; `generate` gives them so.
+        own: the latents of `own_share(n)`, in order, in batches on the tokenizer's device, as `generate` yields them.
         labels: (n,) int64, of the samples of all processes.
     """
     size = tokenizer.image_size
-    none = torch.empty(0, 3, size, size, dtype=torch.uint8)  # for a process that has no sample
+    none = torch.empty(0, 3, size, size, dtype=torch.uint8)  # for a process without samples
     pixels = torch.cat([none, *(decode_to_uint8(tokenizer, some).cpu() for some in own)])
     return ImagesInMemory(gather_shares(pixels, [len(share) for share in _shares(len(labels))]), labels)
 
 
 def labels_of(classes: Sequence[int], indices: Tensor) -> Tensor:
-    """(n,) int64: classes[i mod their number] for each index i (n,) int64."""
+    """(n,) int64: classes[i mod their number] for each index i of `indices` (n,) int64."""
     return torch.tensor(classes, dtype=torch.int64)[indices % len(classes)]
 
 
 def class_numbers(wanted: Sequence[int | str], class_names: Sequence[str], num_classes: int) -> list[int]:
-    """The numbers of classes that were given by number or by name; all of them where none was given.
+    """The numbers of classes given by number or name; all classes if none is given.
 
-    A name wins where the classes are called by numbers.
+    If class names are numbers, the name takes precedence.
 
     Raises:
-        RobustokError: a class that does not exist, or one that is named twice.
+        RobustokError: a class does not exist or is named twice.
     """
     if not wanted:
         return list(range(num_classes))
@@ -174,15 +174,15 @@ def named_sampler_options(generator: type[Generator], table: Mapping[str, Any], 
 
 
 def check_fits(generator: Generator, folder: Path, tokenizer: Tokenizer) -> None:
-    """Whether a tokenizer decodes what a generator samples.
+    """Checks that a tokenizer can decode what a generator samples.
 
     Args:
-        generator: as it was loaded from `folder`.
+        generator: as loaded from `folder`.
         folder: its artifact, which may record the tokenizer whose latents it was trained on.
-        tokenizer: may be post-trained: that changes no latents.
+        tokenizer: may be post-trained, which does not change latents.
 
     Raises:
-        RobustokError: the latent spaces differ, or it was trained on the latents of another tokenizer.
+        RobustokError: the latent spaces differ, or the generator was trained on the latents of another tokenizer.
     """
     check_recorded(generator, read_component(folder), str(folder), tokenizer)
 
@@ -195,17 +195,17 @@ def check_recorded(generator: Generator, about: Mapping[str, Any], where: str, t
 
 
 def check_space(generator: str, sampled: LatentSpace, decoded: LatentSpace, where: str | None) -> None:
-    """Raises RobustokError where a generator, of this name, samples latents of another space than is decoded."""
+    """Raises RobustokError if the space that the named generator samples is not the one that is decoded."""
     if sampled != decoded:
         spaces = [sampled.describe(), decoded.describe()]
         if spaces[0] == spaces[1]:
             spaces = ["no grid" if s.grid is None else "a grid of {} x {}".format(*s.grid) for s in (sampled, decoded)]
-        what = f"the generator {generator!r} draws latents of another space ({spaces[0]}) than the tokenizer decodes"
+        what = f"the generator {generator!r} samples latents of another space ({spaces[0]}) than the tokenizer decodes"
         raise RobustokError(f"{what} ({spaces[1]})", where=where)
 
 
 def check_origin(generator: str, recorded: str, found: str, where: str | None) -> None:
-    """Raises RobustokError where a generator was trained on latents with another fingerprint than the tokenizer's."""
+    """Raises RobustokError if the latent fingerprint that the generator was trained with is not the tokenizer's."""
     if recorded != found:
         raise RobustokError(
             f"the generator {generator!r} was trained on the latents of another tokenizer ({recorded}, not {found})",

@@ -1,4 +1,4 @@
-"""Whether weights of a hub can be had, found out at once."""
+"""A quick check that weights can be loaded from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from robustok_core.errors import RobustokError
 
 
 def require_hub(repository: str, *, where: str, hint: str) -> None:
-    """Refuses a hub repository that is neither on this machine nor in reach: the hub's client tries for a minute.
+    """Fails fast if a hub repository is neither cached nor reachable; the hub's client would retry for a minute.
 
     Raises:
-        RobustokError: with this place and hint.
+        RobustokError: with this location and hint.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
@@ -22,7 +22,7 @@ def require_hub(repository: str, *, where: str, hint: str) -> None:
     try:
         urllib.request.urlopen(constants.ENDPOINT, timeout=10).close()
     except urllib.error.HTTPError:
-        return  # it answers
+        return  # the hub answers
     except OSError as error:
-        what = f"the weights of {repository} are not here and their hub is out of reach: {error}"
-        raise RobustokError(what, where=where, hint=hint) from error
+        message = f"the weights of {repository} are not cached, and the hub cannot be reached: {error}"
+        raise RobustokError(message, where=where, hint=hint) from error

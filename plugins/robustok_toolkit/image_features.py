@@ -1,4 +1,4 @@
-"""Sets of images as feature networks see them: what sample metrics compare."""
+"""Features of sets of images, which sample metrics compare."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from robustok_training.batches import evaluation_batches
 from robustok_training.distributed import rank, world_size
 from robustok_training.progress import StepProgress
 
-#: Returns one network for equal configurations.
+#: Returns the same network for equal configurations.
 Networks = Callable[[Spec], Features]
 
 _ROWS_AT_ONCE = 4096
 
 
 class SharedFeatures:
-    """Gives one network to all metrics that ask for the same one."""
+    """Builds each network once, however many metrics use it."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._built: dict[str, Features] = {}
 
     def __call__(self, spec: Spec) -> Features:
-        """The network of a configuration, built at the first call."""
+        """The network of a configuration, built on the first call."""
         key = repr(spec.table())
         if key not in self._built:
             self._built[key] = spec.build().to(self._device)
@@ -45,35 +45,35 @@ class SharedFeatures:
 
 
 class KnownNetworkFeatures(ImageFeatures):
-    """A population that can say which network saw it.
+    """A population that knows the networks its features come from.
 
     Attributes:
-        networks: gives the network of a configuration.
+        networks: returns the network of a configuration.
     """
 
     networks: Networks
 
 
 def network_of(network: Spec, population: ImageFeatures) -> Features:
-    """The network that a population was seen by: its name, width and device.
+    """The network of a population's features, for its name, width and device.
 
-    It is built anew for a population that cannot say.
+    It is built anew if the population does not know it.
     """
     return population.networks(network) if isinstance(population, KnownNetworkFeatures) else network.build()
 
 
 def singular_note(count: int, width: int) -> str | None:
-    """What to tell the user where `count` images are too few for `width` features, None where they are not."""
+    """A note for the user if `count` images are too few for `width` features, else None."""
     if count > width:
         return None
     return (
-        f"{count} images are fewer than it takes for {width} features: the covariance is singular, and the Fréchet "
-        "distance is dominated by its bias; it compares sets of this many images only"
+        f"{count} images are too few for {width} features: the covariance is singular, and the Fréchet distance is "
+        "dominated by its bias; compare it only with distances of the same number of images"
     )
 
 
 def sorted_note(population: ImageFeatures) -> str | None:
-    """What to tell the user where samples are known to be sorted by class, None elsewhere."""
+    """A note for the user if the samples are known to be sorted by class, else None."""
     if not isinstance(population, ExtractedFeatures):
         return None
     labels = population.images.labels
@@ -81,26 +81,26 @@ def sorted_note(population: ImageFeatures) -> str | None:
     if num_classes in (1, len(labels)) or bool((labels.diff() < 0).any()):
         return None
     return (
-        "these samples are sorted by class: an Inception Score in file order sees few classes at a time and is low "
-        "for that alone (shuffle = true of inception_score mends it)"
+        "these samples are sorted by class: an Inception Score in file order sees few classes per split, which lowers "
+        "it (set shuffle = true of inception_score)"
     )
 
 
 class ExtractedFeatures(KnownNetworkFeatures):
-    """Images, of which each network sees each once, whatever is asked how often.
+    """Features of images; each network sees each image once, however often its features are requested.
 
-    In a run of several processes each extracts its share, and all hold the features of all; so all of
-    them must ask for the same things in the same order.
+    With several processes, each extracts its share and all hold all features, so all of them must make the
+    same requests in the same order.
 
     Args:
-        images: seen in their order, without augmentation.
+        images: read in order, without augmentation.
         name: for messages.
-        networks: gives the network of a configuration, on `device`: a `SharedFeatures`.
-        cache: folder where features and moments are kept by content, for a reference that other runs meet again.
+        networks: returns the network of a configuration, on `device`: a `SharedFeatures`.
+        cache: folder that stores features and moments by content, for references that other runs use again.
         device: where the networks compute.
-        batch_size: images at once on each process.
+        batch_size: images per batch, on each process.
         workers: processes that load images.
-        limit: only the first images of `class_balanced_order`.
+        limit: use only this many images, the first of `class_balanced_order`.
         console: where progress is shown.
     """
 
@@ -120,7 +120,7 @@ class ExtractedFeatures(KnownNetworkFeatures):
         self.images, self.name, self.networks = images, name, networks
         self._cache, self._device, self._console = cache, device, console
         self._batch_size, self._workers, self._limit = batch_size, workers, limit
-        self._held: dict[tuple[str, str], Mapping[str, Tensor]] = {}
+        self._results: dict[tuple[str, str], Mapping[str, Tensor]] = {}
 
     def __len__(self) -> int:
         return min(len(self.images), self._limit or len(self.images))
@@ -131,28 +131,28 @@ class ExtractedFeatures(KnownNetworkFeatures):
     def logits(self, network: Spec) -> Tensor:
         net = self.networks(network)
         if net.num_logits == 0:
-            raise RobustokError(f"the features {net.name!r} have no classifier, and class scores are asked for")
+            raise RobustokError(f"the features {net.name!r} have no classifier, so they give no class scores")
         with torch.no_grad(), full_precision(self._device):
             parts = self.features(network).split(_ROWS_AT_ONCE)
             return torch.cat([net.logits(part.to(self._device)).float().cpu() for part in parts])
 
     def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
         if len(self) < 2:
-            raise RobustokError(f"moments need two images or more, found {len(self)}", where=self.name)
-        held = self._once("moments", network, lambda: _moments(self.features(network)))
-        return held["mean"], held["covariance"]
+            raise RobustokError(f"moments need at least two images, found {len(self)}", where=self.name)
+        moments = self._once("moments", network, lambda: _moments(self.features(network)))
+        return moments["mean"], moments["covariance"]
 
     def _once(self, what: str, network: Spec, compute: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-        """What was computed before in this process, or by any run that left it in the cache; else computes it."""
+        """The result from this process or the cache, computed if neither has it."""
         key = (what, repr(network.table()))
-        if key not in self._held:
+        if key not in self._results:
             entry = self._cache_entry(what, self.networks(network))
-            held: Mapping[str, Tensor] | None = entry.read()
-            if held is None:
-                held = compute()
-                entry.keep(held)
-            self._held[key] = held
-        return self._held[key]
+            result: Mapping[str, Tensor] | None = entry.read()
+            if result is None:
+                result = compute()
+                entry.keep(result)
+            self._results[key] = result
+        return self._results[key]
 
     def _cache_entry(self, what: str, net: Features) -> CacheEntry:
         return CacheEntry(
@@ -178,8 +178,8 @@ class ExtractedFeatures(KnownNetworkFeatures):
         with StepProgress(self._console, f"{self.name} in {net.name}", len(own)) as progress:
             for batch in batches:
                 with full_precision(self._device):
-                    seen = net(batch.images.to(self._device))
-                own[done : done + len(batch)] = seen.float().cpu()
+                    features = net(batch.images.to(self._device))
+                own[done : done + len(batch)] = features.float().cpu()
                 done += len(batch)
                 progress.update(done)
         whole = gather_shares(own, [after - before for before, after in pairwise(ends)])
@@ -189,16 +189,16 @@ class ExtractedFeatures(KnownNetworkFeatures):
 
 
 class PublishedFeatures(KnownNetworkFeatures):
-    """A published reference: mu and sigma of Inception features of many images, and some images or none.
+    """A published reference: mu and sigma of the Inception features of many images, and optionally some images.
 
-    `moments` are mu and sigma, and exist for the published Inception alone; `features` are of the images. The two
-    differ on purpose: ADM's reference has the statistics of all of ImageNet and 10,000 of its images.
+    `moments` are mu and sigma, and exist only for the published Inception; `features` are of the images. The two
+    are meant to differ: ADM's reference has the statistics of all of ImageNet, but only 10,000 of its images.
 
     Args:
         mean: mu (F,) float64. covariance: sigma (F, F) float64.
-        images: or None, where there are only statistics.
+        images: None if there are only statistics.
         name: for messages.
-        networks: gives the network of a configuration.
+        networks: returns the network of a configuration.
     """
 
     def __init__(
@@ -211,27 +211,27 @@ class PublishedFeatures(KnownNetworkFeatures):
         return 0 if self._images is None else len(self._images)
 
     def features(self, network: Spec) -> Tensor:
-        return self._some_images().features(network)
+        return self._require_images().features(network)
 
     def logits(self, network: Spec) -> Tensor:
-        return self._some_images().logits(network)
+        return self._require_images().logits(network)
 
     def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
         net = self.networks(network)
         if net.name != "inception":
-            hint = "use the features inception, or a reference of images alone"
-            what = f"mu and sigma are of the published Inception's features, not of {net.name!r}"
-            raise RobustokError(what, where=self.name, hint=hint)
+            hint = "use the features inception, or a reference that has only images"
+            message = f"mu and sigma are of the published Inception's features, not of {net.name!r}"
+            raise RobustokError(message, where=self.name, hint=hint)
         if len(self._mean) != net.width:
             raise RobustokError(
-                f"mu has {len(self._mean)} numbers, where {net.name} has {net.width} features", where=self.name
+                f"mu has {len(self._mean)} numbers, but {net.name} has {net.width} features", where=self.name
             )
         return self._mean, self._covariance
 
-    def _some_images(self) -> ExtractedFeatures:
+    def _require_images(self) -> ExtractedFeatures:
         if self._images is None:
             hint = "precision, recall and the kernel distance need a reference with images"
-            raise RobustokError("this reference holds statistics and no images", where=self.name, hint=hint)
+            raise RobustokError("this reference holds statistics but no images", where=self.name, hint=hint)
         return self._images
 
 
@@ -246,13 +246,13 @@ def open_features(
     limit: int | None = None,
     console: Console | None = None,
 ) -> ExtractedFeatures | PublishedFeatures:
-    """The population of a folder of pictures, a sample file, or a reference file with mu and sigma.
+    """The features of a folder of images, a sample file, or a reference file with mu and sigma.
 
     Args:
-        path: named in messages. The others: as of `ExtractedFeatures`.
+        path: the folder or file, named in messages. For the others, see `ExtractedFeatures`.
 
     Raises:
-        RobustokError: it is missing or damaged, or holds neither images nor statistics.
+        RobustokError: the path is missing or damaged, or holds neither images nor statistics.
     """
     moments = None if path.is_dir() else reference_moments(path)
     images = None
@@ -275,7 +275,7 @@ def open_features(
 
 
 def gather_shares(own: Tensor, sizes: Sequence[int]) -> Tensor:
-    """(sum of sizes, ...) on the CPU: the rows of all processes in order, of which each has sizes[rank]."""
+    """(sum of sizes, ...) on the CPU: the rows of all processes, in rank order; each process has sizes[rank] rows."""
     if world_size() == 1:
         return own.cpu()
     device, parts = communication_device(), []
@@ -293,6 +293,6 @@ def _moments(features: Tensor) -> dict[str, Tensor]:
         mean += part.double().sum(0) / len(features)
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
     for part in features.split(_ROWS_AT_ONCE):
-        apart = part.double() - mean
-        covariance.addmm_(apart.T, apart)
+        centred = part.double() - mean
+        covariance.addmm_(centred.T, centred)
     return {"mean": mean, "covariance": covariance / (len(features) - 1)}

@@ -1,8 +1,8 @@
-"""Sets of generated or real images as files hold them: ADM's sample file, a folder of pictures, reference statistics.
+"""Files with sets of images: ADM's sample file, a folder of image files, reference statistics.
 
 ADM's sample file (Dhariwal & Nichol 2021, guided-diffusion) is what published evaluators read: an uncompressed
-.npz with arr_0, uint8 (n, H, W, 3). Its reference files may also hold mu and sigma, which then stand for more
-images than arr_0 has.
+.npz with arr_0, uint8 (n, H, W, 3). ADM's reference files may also hold mu and sigma, computed over more images
+than arr_0 has.
 """
 
 from __future__ import annotations
@@ -43,48 +43,48 @@ _DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, struc
 
 
 def write_samples(file: Path, pictures: Iterable[NDArray[np.uint8]], labels: Tensor, *, image_size: int) -> None:
-    """Writes ADM's sample file, picture by picture: never more than one is held in memory.
+    """Writes ADM's sample file image by image; only one image is in memory at a time.
 
-    The arrays are what `numpy.savez(file, arr_0=..., arr_1=labels)` would write, and the file's bytes depend on
-    nothing but them. The file appears when it is whole.
+    The arrays are those of `numpy.savez(file, arr_0=..., arr_1=labels)`, and the file's bytes depend only on them.
+    The file appears once it is complete.
 
     Args:
         file: its name ends in .npz.
-        pictures: uint8 (image_size, image_size, 3), as many as there are labels.
+        pictures: one uint8 (image_size, image_size, 3) image for each label.
         labels: (n,) int64.
 
     Raises:
-        RunError: the disk refuses.
-        ValueError: a picture has another shape or type, or there are more or fewer than labels.
+        RunError: the file cannot be written.
+        ValueError: an image has another shape or type, or the numbers of images and labels differ.
     """
     shape = (image_size, image_size, 3)
     with new_file(file, writer=str(os.getpid())) as aside, zipfile.ZipFile(aside, "w") as archive:
         with _member(archive, "arr_0", (len(labels), *shape), np.dtype(np.uint8)) as opened:
-            for picture in _counted(pictures, len(labels)):
-                if picture.shape != shape or picture.dtype != np.uint8:
-                    raise ValueError(f"a picture must be uint8 {shape}, found {picture.dtype} {picture.shape}")
-                opened.write(picture.tobytes())
+            for image in _counted(pictures, len(labels)):
+                if image.shape != shape or image.dtype != np.uint8:
+                    raise ValueError(f"an image must be uint8 {shape}, found {image.dtype} {image.shape}")
+                opened.write(image.tobytes())
         numbers = labels.cpu().numpy().astype("<i8")
         with _member(archive, "arr_1", numbers.shape, numbers.dtype) as opened:
             opened.write(numbers.tobytes())
 
 
-def _counted(pictures: Iterable[NDArray[np.uint8]], count: int) -> Iterator[NDArray[np.uint8]]:
+def _counted(images: Iterable[NDArray[np.uint8]], count: int) -> Iterator[NDArray[np.uint8]]:
     found = 0
-    for picture in pictures:
+    for image in images:
         found += 1
         if found > count:
             break
-        yield picture
+        yield image
     if found != count:
-        raise ValueError(f"{count} labels, and {'more' if found > count else found} pictures")
+        raise ValueError(f"{count} labels, but {'more' if found > count else found} images")
 
 
 @contextmanager
 def _member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[IO[bytes]]:
-    """An array of a .npz file with its header written: the numbers are to follow in C order."""
-    about = zipfile.ZipInfo(f"{name}.npy")  # with a fixed date
-    with archive.open(about, "w", force_zip64=True) as opened:
+    """Opens an array of a .npz file and writes its header; the caller writes the values in C order."""
+    info = zipfile.ZipInfo(f"{name}.npy")  # with a fixed date
+    with archive.open(info, "w", force_zip64=True) as opened:
         descr = np.lib.format.dtype_to_descr(dtype)
         np.lib.format.write_array_header_1_0(opened, {"descr": descr, "fortran_order": False, "shape": shape})
         yield opened
@@ -97,7 +97,7 @@ def open_images(path: Path) -> Images:
     """The images of a .npz file or of a folder.
 
     Raises:
-        RobustokError: there is no such thing, or it holds no images.
+        RobustokError: the path does not exist or holds no images.
     """
     if path.is_dir():
         return FolderImages(path)
@@ -108,37 +108,36 @@ def array_names(path: Path) -> list[str]:
     """The names of the arrays in a .npz file.
 
     Raises:
-        RobustokError: there is no such file, or it is damaged.
+        RobustokError: the file is missing or damaged.
     """
     with _opened(path) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 def reference_moments(path: Path) -> tuple[Tensor, Tensor] | None:
-    """What a reference file holds as mu (F,) and sigma (F, F), float64; None where it has no mu.
+    """Mu (F,) and sigma (F, F) of a reference file, float64; None if it has no mu.
 
     Raises:
-        RobustokError: there is no such file, it is damaged, or the two do not fit.
+        RobustokError: the file is missing or damaged, or the shapes do not match.
     """
     if "mu" not in array_names(path):
         return None
     mu, sigma = (_whole_array(path, name).astype(np.float64) for name in ("mu", "sigma"))
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        what = f"mu and sigma must be (F,) and (F, F), found {mu.shape} and {sigma.shape}"
-        raise RobustokError(what, where=str(path))
+        message = f"mu and sigma must be (F,) and (F, F), found {mu.shape} and {sigma.shape}"
+        raise RobustokError(message, where=str(path))
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise RobustokError("mu or sigma holds NaN or infinity", where=str(path))
     return torch.from_numpy(mu), torch.from_numpy(sigma)
 
 
 class NpzImages(Images):
-    """The images of ADM's sample file: arr_0, uint8 (n, H, W, 3); labels from arr_1, zeros without it.
+    """The images of ADM's sample file: arr_0, uint8 (n, H, W, 3); labels from arr_1, or zeros without it.
 
-    An uncompressed file is not read before its images are asked for, and then by index; a compressed
-    one is decompressed into memory at the first of them.
+    An uncompressed file is memory-mapped; a compressed one is decompressed into memory at the first access.
 
     Raises:
-        RobustokError: at once, where the file is missing or damaged or holds no such array.
+        RobustokError: on construction, if the file is missing or damaged or holds no such array.
     """
 
     def __init__(self, path: Path) -> None:
@@ -148,8 +147,8 @@ class NpzImages(Images):
             statistics = "; it holds statistics of images (mu, sigma)" if "mu" in names else ""
             hint = f"a sample file has arr_0, uint8 (n, H, W, 3); arrays found: {', '.join(names) or 'none'}"
             raise RobustokError(f"this file holds no images{statistics}", where=str(path), hint=hint)
-        self._place = _find_array(path, "arr_0")
-        shape, dtype = self._place.shape, self._place.dtype
+        self._array = _find_array(path, "arr_0")
+        shape, dtype = self._array.shape, self._array.dtype
         if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
             raise RobustokError(f"images must be uint8 (n, H, W, 3), found {dtype} {shape}", where=f"{path}, arr_0")
         if 0 in shape:
@@ -162,8 +161,8 @@ class NpzImages(Images):
 
     @cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.blake2b(repr(self._place.shape).encode(), digest_size=16)
-        step = max(1, _HASHED_AT_ONCE // int(np.prod(self._place.shape[1:])))
+        digest = hashlib.blake2b(repr(self._array.shape).encode(), digest_size=16)
+        step = max(1, _HASHED_AT_ONCE // int(np.prod(self._array.shape[1:])))
         for start in range(0, len(self), step):
             digest.update(np.ascontiguousarray(self._pixels[start : start + step]).data)
         digest.update(self._labels.numpy().data)
@@ -171,12 +170,12 @@ class NpzImages(Images):
 
     @cached_property
     def _pixels(self) -> NDArray[np.uint8]:
-        """(n, H, W, 3), on the disk where that is possible."""
-        place = self._place
-        if place.offset is None:
+        """(n, H, W, 3), memory-mapped if possible."""
+        array = self._array
+        if array.offset is None:
             return _whole_array(self.path, "arr_0")
         try:
-            return np.memmap(self.path, np.uint8, "r", place.offset, place.shape)
+            return np.memmap(self.path, np.uint8, "r", array.offset, array.shape)
         except _DAMAGED as error:
             raise RunError(f"cannot be read: {error}", where=str(self.path)) from error
 
@@ -186,18 +185,18 @@ class NpzImages(Images):
         return ImageBatch(images=from_uint8(pixels).contiguous(), labels=self._labels[rows], indices=rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        # a data loader worker opens the file itself: a pickled memory map would carry its content
+        # a data loader worker opens the file itself: pickling a memory map would copy its content
         return {name: value for name, value in vars(self).items() if name != "_pixels"}
 
 
 class FolderImages(Images):
-    """All pictures in a folder and the folders in it, in the order of their paths; labels are zeros.
+    """All images in a folder and its subfolders, sorted by path; labels are zeros.
 
-    Pictures are 8 bits a channel and of one size; grey ones are repeated to 3 channels, transparency is
-    dropped. Hidden files and files of other kinds are passed over.
+    Images must have 8 bits per channel and the same size; grey ones are repeated to 3 channels, transparency is
+    dropped. Hidden files and other files are ignored.
 
     Raises:
-        RobustokError: at once, where there is no picture, or sizes or kinds of pixels differ.
+        RobustokError: on construction, if there are no images, their sizes differ, or one does not have 8 bits.
     """
 
     def __init__(self, path: Path) -> None:
@@ -209,20 +208,20 @@ class FolderImages(Images):
             file for file in inside if not any(p.startswith(".") for p in file.relative_to(path).parts)
         )
         if not self._files:
-            hint = f"pictures end in {', '.join(sorted(EXTENSIONS))}"
-            raise RobustokError("there are no pictures in this folder", where=str(path), hint=hint)
+            hint = f"image files end in {', '.join(sorted(EXTENSIONS))}"
+            raise RobustokError("there are no images in this folder", where=str(path), hint=hint)
         self._check_sizes()
 
     def _check_sizes(self) -> None:
         first = None
         for file in self._files:
-            with _opened_picture(file) as picture:
-                first = first or picture.size
-                if picture.size != first:
-                    other = f"where {self._files[0].name} has {first[0]}x{first[1]}"
-                    what = f"this picture has {picture.width}x{picture.height} pixels, {other}"
-                    hint = "judged pictures must be of one size: how they were resized is part of the result"
-                    raise RobustokError(what, where=str(file), hint=hint)
+            with _opened_image(file) as image:
+                first = first or image.size
+                if image.size != first:
+                    other = f"but {self._files[0].name} has {first[0]}x{first[1]}"
+                    message = f"this image has {image.width}x{image.height} pixels, {other}"
+                    hint = "resize the images to one size first: the resizing method affects the metrics"
+                    raise RobustokError(message, where=str(file), hint=hint)
 
     @property
     def labels(self) -> Tensor:
@@ -245,28 +244,28 @@ class FolderImages(Images):
 
 
 @contextmanager
-def _opened_picture(file: Path) -> Iterator[Image.Image]:
+def _opened_image(file: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(file) as picture:
-            if picture.mode not in _EIGHT_BIT_MODES:
-                raise RobustokError(f"pictures must have 8 bits a channel, found mode {picture.mode}", where=str(file))
-            yield picture
+        with Image.open(file) as image:
+            if image.mode not in _EIGHT_BIT_MODES:
+                raise RobustokError(f"images must have 8 bits per channel, found mode {image.mode}", where=str(file))
+            yield image
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken files
-        raise RobustokError(f"this picture cannot be read: {error}", where=str(file)) from error
+        raise RobustokError(f"this image cannot be read: {error}", where=str(file)) from error
 
 
 def _pixels_of(file: Path) -> NDArray[np.uint8]:
-    with _opened_picture(file) as picture:
+    with _opened_image(file) as image:
         # a transparent palette is resolved first: Pillow warns otherwise
-        resolved = picture.convert("RGBA") if picture.mode in ("P", "PA") else picture
+        resolved = image.convert("RGBA") if image.mode in ("P", "PA") else image
         return np.asarray(resolved.convert("RGB"))
 
 
 # --- arrays in a .npz file ------------------------------------------------------------------------
 
 
-class _Place:
-    """An array in a .npz file: its header, and at which byte its numbers begin, None where they are compressed."""
+class _ArrayInfo:
+    """An array in a .npz file: its header, and the byte offset of its values, or None if they cannot be mapped."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int | None) -> None:
         self.shape, self.dtype, self.offset = shape, dtype, offset
@@ -280,31 +279,31 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except _DAMAGED as error:
-        hint = "is it whole? The table of a .npz file's arrays stands at its end"
-        raise RobustokError(f"this is no readable .npz file ({error})", where=str(path), hint=hint) from error
+        hint = "is it complete? The index of a .npz file is at its end"
+        raise RobustokError(f"this is not a readable .npz file ({error})", where=str(path), hint=hint) from error
 
 
-def _find_array(path: Path, name: str) -> _Place:
+def _find_array(path: Path, name: str) -> _ArrayInfo:
     with _opened(path) as archive:
         member = archive.getinfo(f"{name}.npy")
         with archive.open(member) as opened:
-            shape, by_columns, dtype = _read_header(opened)
+            shape, column_major, dtype = _read_header(opened)
             header = opened.tell()
-        if member.compress_type != zipfile.ZIP_STORED or by_columns:
-            return _Place(shape, dtype, None)
+        if member.compress_type != zipfile.ZIP_STORED or column_major:
+            return _ArrayInfo(shape, dtype, None)
         if header + int(np.prod(shape)) * dtype.itemsize != member.file_size:
-            raise ValueError(f"{name} has another length than its header says")
+            raise ValueError(f"the length of {name} does not match its header")
         with path.open("rb") as raw:
             raw.seek(member.header_offset)
             name_length, extra_length = struct.unpack("<26x2H", raw.read(30))
-        return _Place(shape, dtype, member.header_offset + 30 + name_length + extra_length + header)
+        return _ArrayInfo(shape, dtype, member.header_offset + 30 + name_length + extra_length + header)
 
 
 def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(opened)
     if version not in readers:
-        raise ValueError(f"unknown version {version} of an array's header")
+        raise ValueError(f"unknown version {version} of an array header")
     return readers[version](opened)
 
 
@@ -317,10 +316,10 @@ def _whole_array(path: Path, name: str) -> NDArray[Any]:
 
 
 def _labels(path: Path, count: int) -> Tensor:
-    found = _whole_array(path, "arr_1")
-    if found.shape != (count,) or not np.issubdtype(found.dtype, np.integer):
-        what = f"arr_1 must be {count} whole numbers, the images' labels; found {found.dtype} {found.shape}"
-        raise RobustokError(what, where=str(path))
-    if found.min() < 0:
-        raise RobustokError(f"labels must count from 0, found {found.min()}", where=str(path))
-    return torch.from_numpy(found.astype(np.int64))
+    labels = _whole_array(path, "arr_1")
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        message = f"arr_1 must hold {count} integer labels, one per image; found {labels.dtype} {labels.shape}"
+        raise RobustokError(message, where=str(path))
+    if labels.min() < 0:
+        raise RobustokError(f"labels must not be negative, found {labels.min()}", where=str(path))
+    return torch.from_numpy(labels.astype(np.int64))

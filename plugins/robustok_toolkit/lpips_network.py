@@ -1,4 +1,4 @@
-"""The network of LPIPS (Zhang et al. 2018), through the `lpips` package: what the loss and the metric share."""
+"""The LPIPS network (Zhang et al. 2018) from the `lpips` package, for the loss and the metric."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from robustok_core.errors import RobustokError
 from robustok_toolkit.weight_files import read_weights
 
 Trunk = Literal["vgg", "alex"]
-#: torchvision's files of the trunks' weights.
+#: torchvision's weight file of each trunk.
 _FILES: Mapping[Trunk, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 
 
 def lpips_network(trunk: Trunk, weights: str | None, *, where: str, otherwise: str) -> nn.Module:
-    """LPIPS in eval mode and without gradients of its weights.
+    """LPIPS in eval mode, without weight gradients.
 
-    It returns distances (B, 1, 1, 1) of images from images, both (B, 3, H, W) in [-1, 1]. Building it takes numbers
-    from torch's own generator. On the meta device no weights are read.
+    It maps two sets of images, both (B, 3, H, W) in [-1, 1], to distances (B, 1, 1, 1). Building it draws from torch's
+    global generator. On the meta device, no weights are read.
 
     Args:
         trunk: the network under the learned weights.
-        weights: a file of torchvision's weights of the trunk; None downloads them once.
-        where: who asks, for messages. otherwise: what a user without the weights can do instead, for messages.
+        weights: a file with torchvision's weights of the trunk; None downloads them once.
+        where: location for error messages. otherwise: the alternative to suggest if the weights cannot be downloaded.
 
     Raises:
-        RobustokError: the weights cannot be downloaded, or the file holds others.
+        RobustokError: the weights cannot be downloaded, or the file holds other weights.
     """
     on_meta = torch.empty(0).is_meta
     state = None if weights is None or on_meta else read_weights(Path(weights).expanduser()).weights
@@ -45,7 +45,7 @@ def lpips_network(trunk: Trunk, weights: str | None, *, where: str, otherwise: s
     if state is not None:
         _load_trunk(network.net, state, trunk, str(weights))
     if on_meta:
-        network.to("meta")  # lpips makes its scaling constants on the CPU wherever it is built
+        network.to("meta")  # lpips always creates its scaling constants on the CPU
     return network.eval().requires_grad_(False)
 
 
@@ -53,7 +53,7 @@ def _built(trunk: Trunk, *, pretrained: bool, pnet_rand: bool) -> Any:
     import lpips
 
     with warnings.catch_warnings():
-        # lpips calls torchvision in its older way
+        # lpips uses torchvision's deprecated API
         warnings.filterwarnings("ignore", message=".*deprecated since 0.13", category=UserWarning)
         return lpips.LPIPS(net=trunk, pretrained=pretrained, pnet_rand=pnet_rand, verbose=False)
 

@@ -1,4 +1,4 @@
-"""Metrics that are a mean over images of a number that each image has for itself."""
+"""Metrics that average one number per image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from robustok_core.values.result import Result
 
 
 class MeanOfImages(Metric):
-    """Sums `per_image` in float64.
+    """The mean of `per_image`, summed in float64.
 
     Attributes:
-        name: of the one result. higher_is_better: None where neither is better.
+        name: name of the only result. higher_is_better: None if neither direction is better.
     """
 
     name: ClassVar[str]
@@ -30,7 +30,7 @@ class MeanOfImages(Metric):
 
     @abstractmethod
     def per_image(self, step: Evaluation) -> Tensor:
-        """(B,) one number an image."""
+        """(B,) one number per image."""
 
     def start(self, context: EvaluationContext) -> None:
         device = sums_device(context.device)
@@ -50,5 +50,5 @@ class MeanOfImages(Metric):
 
     def compute(self) -> Mapping[str, Result]:
         if self.count.item() == 0:
-            raise RunError(f"{self.name} is a mean over images, and there were none")
+            raise RunError(f"{self.name} is a mean over images, but there were no images")
         return {self.name: Result((self.total / self.count).item(), higher_is_better=self.higher_is_better)}

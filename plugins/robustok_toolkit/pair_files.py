@@ -1,9 +1,9 @@
-"""The artifact "pairs": latents that a generator made of real images, beside the places of these images.
+"""The artifact "pairs": latents that a generator made from real images, and the indices of these images.
 
-It is laid out as the artifact "latents" is, with a split for each sigma, and `rows.npy`: the place of each
-image in the training split. Latents, not pictures: a frozen encoder makes the same ones of a picture every time,
-so what the decoder reads takes 512 bytes for 256 codes, or 16 KiB for MAETok's 128 vectors of 32 numbers,
-instead of a PNG's hundred thousand bytes.
+It has the layout of the artifact "latents", with a split for each sigma, plus `rows.npy`: the index of each
+image in the training split. It stores latents rather than images, because a frozen encoder always gives the
+same latents for an image: 256 codes take 512 bytes and MAETok's 128 vectors of 32 numbers take 16 KiB, against
+about 100 kB for a PNG.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ ROWS = "rows.npy"
 
 @frozen(kw_only=True)
 class PairsPromise(Promise):
-    """Pairs.
+    """Pairs of real images and latents.
 
     Attributes:
-        sigmas: of which there are pairs. num_rows: pairs of each sigma.
-        post_trainer: the recipe table of what made them.
+        sigmas: each has pairs. num_rows: number of pairs per sigma.
+        post_trainer: the recipe table of the post-trainer that made them.
     """
 
     sigmas: Sequence[float]
@@ -52,28 +52,28 @@ class PairsPromise(Promise):
         split = index["splits"][split_of(sigmas_of(folder)[0])]
         return cls(
             sigmas=sigmas_of(folder),
-            num_rows=sum(part["rows"] for part in split["parts"]),
+            num_rows=sum(shard["rows"] for shard in split["parts"]),
             post_trainer=index["post_trainer"],
         )
 
 
 @frozen(kw_only=True, eq=False)
 class PairBatch(ImageBatch):
-    """Real images, and the `latents` from which they are to be drawn."""
+    """Real images, and the `latents` that should be decoded to them."""
 
     latents: Latents
 
 
 def split_of(sigma: float) -> str:
-    """What the split of a sigma is called."""
+    """The name of the split for a sigma."""
     return f"sigma{sigma:g}"
 
 
 def sigmas_of(folder: Path) -> list[float]:
-    """The sigmas of an artifact, in the order in which they were made.
+    """The sigmas of an artifact, in the order in which their pairs were made.
 
     Raises:
-        RobustokError: it holds no pairs.
+        RobustokError: the artifact does not hold pairs.
     """
     sigmas = read_index(folder).get("sigma")
     if sigmas is None:
@@ -85,23 +85,23 @@ class PairRows(Rows):
     """The pairs of one sigma.
 
     Args:
-        folder: of the artifact.
+        folder: the artifact.
         sigma: one of `sigmas_of`.
-        images: the training split that the pairs were made of.
+        images: the training split that the pairs were made from.
         tokenizer: the latent fingerprint of the tokenizer.
 
     Raises:
-        RobustokError: the pairs are of other images, another tokenizer or other sigmas, or damaged.
+        RobustokError: the pairs are damaged, have no such sigma, or were made from other images or another tokenizer.
     """
 
     def __init__(self, folder: Path, sigma: float, images: Images, *, tokenizer: str) -> None:
-        made = sigmas_of(folder)
-        if sigma not in made:
-            what = f"there are no pairs of sigma {sigma:g}; there are of {', '.join(f'{one:g}' for one in made)}"
-            raise RobustokError(what, where=str(folder), hint="make them with the stage `make_pairs`")
+        sigmas = sigmas_of(folder)
+        if sigma not in sigmas:
+            message = f"there are no pairs for sigma {sigma:g}, only for {', '.join(f'{known:g}' for known in sigmas)}"
+            raise RobustokError(message, where=str(folder), hint="make them with the stage `make_pairs`")
         if read_index(folder)["data"]["train"] != images.fingerprint:
-            what = "these pairs were made of other images than the training images of [data]"
-            raise RobustokError(what, where=str(folder), hint="use the [data] of the run that made them")
+            message = "these pairs were not made from the training images of [data]"
+            raise RobustokError(message, where=str(folder), hint="use the [data] of the run that made them")
         self._latents = LatentRows(folder, split_of(sigma), tokenizer=tokenizer)
         self._rows = _read_rows(folder / ROWS, len(self._latents), len(images))
         self._images = images
@@ -115,7 +115,7 @@ class PairRows(Rows):
         return fingerprint_of([self._latents.fingerprint, self._images.fingerprint])
 
     def load(self, indices: Sequence[int], draws: Draws | None = None) -> PairBatch:
-        """The pairs at `indices`; the images are not augmented, for the latents would not know of it."""
+        """The pairs at `indices`; images are not augmented, because their latents would not match."""
         pairs = self._latents.load(indices)
         images = self._images.load(self._rows[pairs.indices].tolist())
         return PairBatch(images=images.images, labels=pairs.labels, indices=pairs.indices, latents=pairs.latents)
@@ -126,8 +126,8 @@ def _read_rows(file: Path, count: int, images: int) -> torch.Tensor:
     try:
         rows = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise RobustokError(f"the images of the pairs cannot be read: {error}", where=str(file)) from error
+        raise RobustokError(f"the image indices of the pairs cannot be read: {error}", where=str(file)) from error
     if rows.shape != (count,) or rows.dtype != np.int64 or rows.min() < 0 or rows.max() >= images:
-        what = f"expected the places of {count} images among {images}, found {rows.dtype} {rows.shape}"
-        raise RobustokError(what, where=str(file), hint="make the pairs again with the stage `make_pairs`")
+        message = f"expected {count} image indices below {images} as int64, found {rows.dtype} {rows.shape}"
+        raise RobustokError(message, where=str(file), hint="make the pairs again with the stage `make_pairs`")
     return torch.from_numpy(rows)

@@ -1,4 +1,4 @@
-"""Images as PNG files: one file each, or a picture of several rows, each with its caption."""
+"""Saves images as PNG files: one file each, a grid, or rows with captions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from robustok_core.runs.files import writing
 
 _CAPTION_HEIGHT = 16
-_SMALL = 64  # pixels: smaller images are enlarged by a whole factor, so that one can see them
+_SMALL = 64  # pixels; smaller images are enlarged by a whole factor to be visible
 
 
 def save_rows(file: Path, rows: Mapping[str, Tensor]) -> None:
@@ -23,7 +23,7 @@ def save_rows(file: Path, rows: Mapping[str, Tensor]) -> None:
 
     Args:
         file: the PNG to write.
-        rows: by caption, images (B, 3, H, W) uint8; all of one size.
+        rows: images (B, 3, H, W) uint8 by caption, all of the same size.
     """
     strips = {caption: _strip(images) for caption, images in rows.items()}
     width = max(strip.width for strip in strips.values())
@@ -46,24 +46,24 @@ def rows_by_class(
     *,
     most_classes: int = 20,
 ) -> dict[str, Tensor]:
-    """Rows for `save_rows`: of each of the first classes the first pictures, under the class's number and name.
+    """Rows for `save_rows`: the first images of each of the first classes, captioned with class number and name.
 
     Args:
         pictures: uint8 (H, W, 3), by index. labels: (n,) int64.
         class_names: by label.
-        columns: at most so many pictures of a class. most_classes: at most so many classes.
+        columns: largest number of images per class. most_classes: largest number of classes.
     """
     rows = {}
     for label in list(dict.fromkeys(labels.tolist()))[:most_classes]:
-        chosen = (labels == label).nonzero().flatten()[:columns].tolist()
-        stack = torch.from_numpy(np.stack([pictures[index] for index in chosen]))
+        indices = (labels == label).nonzero().flatten()[:columns].tolist()
+        stack = torch.from_numpy(np.stack([pictures[index] for index in indices]))
         name = class_names[label]
         rows[name if name == str(label) else f"{label} {name}"] = rearrange(stack, "b h w c -> b c h w")
     return rows
 
 
 def save_grid(file: Path, pictures: Sequence[NDArray[np.uint8]], columns: int) -> None:
-    """Writes a PNG with pictures (H, W, 3) uint8 side by side, `columns` a row, on white."""
+    """Writes a PNG with images (H, W, 3) uint8 side by side, `columns` per row, on white."""
     height, width = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
     grid = Image.new("RGB", (width * min(columns, len(pictures)), height * rows), "white")
@@ -73,7 +73,7 @@ def save_grid(file: Path, pictures: Sequence[NDArray[np.uint8]], columns: int) -
 
 
 def save_png(file: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes one picture (H, W, 3) uint8; folders above it are made."""
+    """Writes one image (H, W, 3) uint8, creating missing parent folders."""
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(file, format="PNG")
@@ -85,6 +85,6 @@ def _strip(images: Tensor) -> Image.Image:
 
 
 def _enlarged(picture: Image.Image, size: int) -> Image.Image:
-    """A picture of pictures of `size` pixels."""
+    """Enlarges a picture whose images have sides of `size` pixels."""
     factor = max(1, _SMALL // size)
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

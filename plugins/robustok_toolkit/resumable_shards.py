@@ -1,4 +1,4 @@
-"""Work over many images, cut into parts that stay when a run is killed and that processes share."""
+"""Work over many images, cut into shards that processes share and that survive a killed run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from robustok_training.progress import StepProgress
 
 @frozen
 class Shard:
-    """The rows `first` ... `stop` - 1 of something; its files are called `stem` and a suffix."""
+    """The rows `first` ... `stop` - 1 of a set named `of`; its file names are `stem` plus a suffix."""
 
     of: str
     first: int
@@ -32,49 +32,49 @@ class Shard:
 
     @property
     def stem(self) -> str:
-        """A name that holds the rows: parts of another size are other files."""
+        """A name that includes the rows, so shards of different sizes have different files."""
         return f"{self.of}-{self.first:09d}-{self.stop:09d}"
 
 
 def cut(of: str, count: int, size: int) -> list[Shard]:
-    """Parts of `size` rows, the last one shorter, that make up `count` rows."""
+    """Cuts `count` rows into shards of `size` rows; the last may be smaller."""
     return [Shard(of, first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def whole_batches(part_size: int, batch_size: int) -> int:
-    """`part_size`, rounded up to a multiple of `batch_size`: no batch lies across two parts."""
+    """`part_size`, rounded up to a multiple of `batch_size`, so that no batch spans two shards."""
     return math.ceil(part_size / batch_size) * batch_size
 
 
-#: What makes parts: yields for each part, in order, its arrays by name, and tells how many images it has done.
+#: Yields the arrays of each shard by name, in order, and reports how many images it has processed.
 Make = Callable[[Sequence[Shard], Callable[[int], None]], Iterator[Mapping[str, NDArray[Any]]]]
 
 
 def make_missing(context: StageContext, parts: Sequence[Shard], names: Sequence[str], make: Make) -> None:
-    """Makes the parts that are not in `context.checkpoints` yet, each process every n-th of them.
+    """Makes the shards that are missing from `context.checkpoints`; of n processes, each makes every n-th one.
 
-    Array `name` of a part is the file `STEM.NAME.npy`; those of one part are written in the order of
-    `names`, and the part is there when the last of them is.
+    Array `name` of a shard is the file `STEM.NAME.npy`. The arrays of a shard are written in the order of
+    `names`; the shard is complete once the last one exists.
 
     Raises:
-        Interrupted: after a part, where the user asked to stop.
+        Interrupted: the user asked to stop; raised between shards.
     """
     folder = context.checkpoints
-    missing = [part for part in parts if not shard_file(folder, part, names[-1]).exists()]
-    barrier()  # every process must have looked before one of them writes
+    missing = [shard for shard in parts if not shard_file(folder, shard, names[-1]).exists()]
+    barrier()  # all processes must list the missing shards before one of them writes
     if len(missing) < len(parts):
         context.say(
-            f"{context.stage} ({context.fingerprint}): {len(parts) - len(missing)} of {len(parts)} parts are there"
+            f"{context.stage} ({context.fingerprint}): {len(parts) - len(missing)} of {len(parts)} shards exist already"
         )
     mine = missing[rank() :: world_size()]
     rounds = math.ceil(len(missing) / world_size())
     total = sum(map(len, parts))
     done = _Done(StepProgress(context.console, context.stage, total, total - sum(map(len, missing))), missing, total)
-    made = make(mine, done)
+    results = make(mine, done)
     with stop_requests() as stop, done.progress:
         for number in range(rounds):
             if number < len(mine):
-                arrays = next(made)
+                arrays = next(results)
                 for name in names:
                     write_array(shard_file(folder, mine[number], name), arrays[name])
             _maybe_stop(context, stop, number + 1, rounds)
@@ -82,7 +82,7 @@ def make_missing(context: StageContext, parts: Sequence[Shard], names: Sequence[
 
 
 class _Done:
-    """Counts the images that all processes have done, as far as this one knows."""
+    """Estimates how many images all processes have done, from what this one has done."""
 
     def __init__(self, progress: StepProgress, missing: Sequence[Shard], total: int) -> None:
         self.progress = progress
@@ -97,16 +97,16 @@ def _maybe_stop(context: StageContext, stop: StopRequest, done: int, rounds: int
     if stop.anywhere(context.device) and done < rounds:
         barrier()
         raise Interrupted(
-            f"stopped after {done} of {rounds} rounds of parts, which are kept", hint="run the same command to go on"
+            f"stopped after {done} of {rounds} rounds of shards, which are saved", hint="run the same command to go on"
         )
 
 
 def shard_file(folder: Path, part: Shard, name: str) -> Path:
-    """The file of a part's array."""
+    """The file of an array of a shard."""
     return folder / f"{part.stem}.{name}.npy"
 
 
 def write_array(file: Path, array: NDArray[Any]) -> None:
-    """Writes a .npy file in one piece."""
+    """Writes a .npy file atomically."""
     with new_file(file) as aside, aside.open("wb") as opened:
         np.save(opened, array, allow_pickle=False)

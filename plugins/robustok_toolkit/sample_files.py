@@ -1,4 +1,4 @@
-"""The artifact "samples": what lies in its folder, and what is known of it before anything runs.
+"""The artifact "samples": its folder layout, and what is known before it is made.
 
 samples.json     how the samples were made
 samples.npz      ADM's sample file; grid.png shows some; codes.npy or vectors.npy holds their latents
@@ -20,7 +20,7 @@ INDEX = "samples.json"
 
 @frozen(kw_only=True)
 class SamplesPromise(Promise):
-    """Decoded samples: `num_samples` of them, of image_size x image_size pixels."""
+    """`num_samples` decoded samples of image_size x image_size pixels."""
 
     num_samples: int
     image_size: int

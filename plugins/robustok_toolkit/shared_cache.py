@@ -1,4 +1,4 @@
-"""Tensors in files named by content, which several processes and runs share."""
+"""A content-addressed cache of tensors that processes and runs share."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from robustok_training.distributed import all_sum, rank
 
 
 class CacheEntry:
-    """Tensors that take long to compute, as a file in a cache folder.
+    """Tensors that are slow to compute, stored as a file in a cache folder.
 
     Args:
-        folder: of the cache; without one nothing is found and nothing is kept.
-        name: how the file's name begins, for people who look into the folder.
-        content: returns everything that the tensors depend on, as plain values; the file's name ends with a hash of
-            it. Called only where there is a folder: fingerprints take time.
+        folder: the cache; with None, nothing is read or written.
+        name: prefix of the file name, for people who browse the folder.
+        content: returns everything that the tensors depend on, as plain values; its hash ends the file name.
+            Called only if there is a folder, because fingerprints take time.
     """
 
     def __init__(self, folder: Path | None, name: str, content: Callable[[], tuple[Any, ...]]) -> None:
@@ -32,31 +32,31 @@ class CacheEntry:
             self._file = folder / f"{name}_{key}.safetensors"
 
     def read(self) -> dict[str, Tensor] | None:
-        """The tensors where every process sees the file, else None on all of them. All processes must call it.
+        """The tensors if every process sees the file, else None on all of them. All processes must call it.
 
-        The processes must decide alike: one that computes with the others would wait for ever for one that has read.
+        The decision must be the same everywhere: a process that computes would wait forever for one that has read.
 
         Raises:
             RunError: the file is damaged.
         """
-        found = self._file is not None and self._file.is_file()
-        missing = torch.tensor([0 if found else 1], device=communication_device())
+        exists = self._file is not None and self._file.is_file()
+        missing = torch.tensor([0 if exists else 1], device=communication_device())
         if all_sum(missing).item() > 0:
             return None
         assert self._file is not None
         return read_tensors(self._file)
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
-        """Writes the file where it does not exist yet; the main process does so, the others do nothing.
+        """Writes the file if it does not exist yet; does nothing except on the main process.
 
         Raises:
-            RunError: the disk refuses.
+            RunError: the file cannot be written.
         """
         if self._file is not None and rank() == 0 and not self._file.is_file():
-            write_tensors(self._file, tensors, writer=str(os.getpid()))  # another run may write the same
+            write_tensors(self._file, tensors, writer=str(os.getpid()))  # another run may write the same file
 
 
 def communication_device() -> torch.device:
-    """Where tensors must be for processes to exchange them."""
+    """The device on which tensors must be for processes to exchange them."""
     nccl = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.device("cuda" if nccl and torch.distributed.get_backend() == "nccl" else "cpu")

@@ -1,4 +1,4 @@
-"""Vision transformers of timm with their published weights, a file's, or random ones."""
+"""timm's vision transformers with published weights, weights from a file, or random weights."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from robustok_core.errors import RobustokError
 from robustok_core.values.draws import seeded
 from robustok_toolkit.hub import require_hub
 
-WEIGHTS_DOC = '"pretrained" (downloaded once), a local file of these weights, or "random" (for tests)'
+WEIGHTS_DOC = '"pretrained" (downloaded once), a local file with these weights, or "random" (for tests)'
 _HINT = 'set weights = "FILE" to a local copy of the weights'
 
 
 def timm_network(architecture: str, weights: str, image_size: int, where: str) -> Any:
-    """A network of timm without its classifier; on the meta device always without weights.
+    """A timm network without its classifier; on the meta device, weights are never loaded.
 
     Args:
-        architecture: timm's name of it.
+        architecture: timm's name of the network.
         weights: "pretrained", "random", or a file.
-        image_size: side in pixels that its positions are resampled to.
-        where: for messages.
+        image_size: side, in pixels, that its position embeddings are resampled to.
+        where: location for error messages.
 
     Raises:
-        RobustokError: there is no such network, or its weights cannot be had.
+        RobustokError: the network does not exist, or its weights cannot be loaded.
     """
     import timm
 
@@ -38,10 +38,10 @@ def timm_network(architecture: str, weights: str, image_size: int, where: str) -
     try:
         with seeded(architecture):
             return timm.create_model(architecture, **options)
-    except Exception as error:  # the hub's client and torch raise many types; all mean that there are no weights
+    except Exception as error:  # the hub client and torch raise many types; all mean that the weights are unavailable
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        what = f"the weights of {architecture} cannot be loaded: {reason}"
-        raise RobustokError(what, where=where, hint=_HINT) from error
+        message = f"the weights of {architecture} cannot be loaded: {reason}"
+        raise RobustokError(message, where=where, hint=_HINT) from error
 
 
 def _existing(weights: str, where: str) -> str:

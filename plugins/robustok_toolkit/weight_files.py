@@ -1,4 +1,4 @@
-"""Reads published weight files without running what is in them."""
+"""Reads published weight files without executing code in them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 
-#: Where training scripts keep the weights, best first; a file with none of these is the weights itself.
-_PLACES = ("ema", "model", "state_dict", "module")
+#: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
+_KEYS = ("ema", "model", "state_dict", "module")
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
 @frozen(kw_only=True, eq=False)
 class WeightFile:
-    """What a file of weights held.
+    """The content of a weight file.
 
     Attributes:
-        weights: tensors by name, without the prefixes of wrappers.
-        place: the key they were under, "" where the file is nothing but weights.
-        others: the file's other keys, which were not read.
+        weights: tensors by name, without wrapper prefixes.
+        place: the key that held them; "" if the file itself is the weights.
+        others: the file's other keys, which were ignored.
     """
 
     weights: dict[str, Tensor]
@@ -39,21 +39,20 @@ class WeightFile:
 def read_weights(file: Path) -> WeightFile:
     """Reads a .safetensors, .pt, .pth or .bin file; of several sets of weights it takes ema, then model.
 
-    Pickled files are read with torch's restricted unpickler, which builds tensors, containers and
-    argparse.Namespace (training options) and runs nothing else. Prefixes of wrappers (`module.`,
-    `_orig_mod.`) are taken off.
+    Pickled files are read with torch's restricted unpickler, which builds only tensors, containers and
+    argparse.Namespace (training options). Wrapper prefixes (`module.`, `_orig_mod.`) are removed.
 
     Raises:
-        RobustokError: the file is missing, damaged, holds anything but data, or holds no weights.
+        RobustokError: the file is missing or damaged, contains code, or holds no weights.
     """
     if not file.is_file():
         raise RobustokError("there is no such file", where=str(file))
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
     if not isinstance(content, Mapping):
-        raise RobustokError(f"this file holds a {type(content).__name__}, not weights by name", where=str(file))
-    place = next((name for name in _PLACES if isinstance(content.get(name), Mapping)), "")
-    held = content[place] if place else content
-    weights = {_unwrapped(str(name)): value for name, value in held.items() if isinstance(value, Tensor)}
+        raise RobustokError(f"this file holds a {type(content).__name__}, not named weights", where=str(file))
+    place = next((name for name in _KEYS if isinstance(content.get(name), Mapping)), "")
+    state = content[place] if place else content
+    weights = {_unwrapped(str(name)): value for name, value in state.items() if isinstance(value, Tensor)}
     if not weights:
         raise RobustokError("this file holds no weights", where=str(file))
     others = [str(name) for name, value in content.items() if name != place and not isinstance(value, Tensor)]
@@ -73,7 +72,7 @@ def _read_pickled(file: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RobustokError(
-            "this file holds more than weights, and may run code when it is read: refused",
+            "refused: this file holds more than weights, and reading it may run code",
             where=str(file),
             hint="ask its author for a safetensors file",
         ) from error

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from robustok_blocks.conv import Downsample, ResidualBlock, SpatialAttention, Upsample
 
 
-def test_attention_mixes_all_places_by_the_softmax_of_scaled_products():
+def test_attention_mixes_all_positions_by_the_softmax_of_scaled_products():
     torch.manual_seed(0)
     attention = SpatialAttention(8, groups=2)
     x = torch.randn(2, 8, 3, 5)
@@ -30,7 +30,7 @@ def test_a_residual_block_without_weights_is_its_shortcut():
         assert torch.equal(block(x), x if channels_out == 8 else block.nin_shortcut(x))
 
 
-def test_downsampling_reads_each_pair_of_pixels_and_the_one_behind():
+def test_downsampling_reads_each_pair_of_pixels_and_the_next_one():
     block = Downsample(1)
     torch.nn.init.ones_(block.conv.weight)
     torch.nn.init.zeros_(block.conv.bias)

@@ -1,4 +1,4 @@
-"""Rotary positions on a grid."""
+"""Rotary position embedding on a grid."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from robustok_blocks.rotary import grid_rotations, rotate
 from robustok_blocks.swiglu import SwiGLU, swiglu_width
 
 
-def test_each_pair_turns_by_row_or_column_times_its_frequency():
+def test_each_pair_rotates_by_row_or_column_times_its_frequency():
     rotations = grid_rotations((3, 5), 8, base=100.0)
-    for place in range(15):
-        row, column = divmod(place, 5)
+    for position in range(15):
+        row, column = divmod(position, 5)
         angles = [row, row / 10, column, column / 10]  # frequencies 100^0 and 100^-(1/2)
         expected = [[math.cos(angle), math.sin(angle)] for angle in angles]
-        torch.testing.assert_close(rotations[place], torch.tensor(expected))
+        torch.testing.assert_close(rotations[position], torch.tensor(expected))
 
 
-def test_turning_multiplies_pairs_as_complex_numbers():
+def test_rotation_multiplies_pairs_as_complex_numbers():
     x, rotations = torch.randn(2, 3, 15, 8), grid_rotations((3, 5), 8)
-    turned = torch.view_as_complex(x.unflatten(-1, (4, 2)).contiguous()) * torch.view_as_complex(rotations)
-    torch.testing.assert_close(rotate(x, rotations), torch.view_as_real(turned).flatten(-2))
+    rotated = torch.view_as_complex(x.unflatten(-1, (4, 2)).contiguous()) * torch.view_as_complex(rotations)
+    torch.testing.assert_close(rotate(x, rotations), torch.view_as_real(rotated).flatten(-2))
 
 
-def test_the_product_of_two_tokens_depends_on_the_step_between_them_alone():
+def test_the_product_of_two_tokens_depends_only_on_the_offset_between_them():
     rotations = grid_rotations((4, 4), 8)
     q, k = torch.randn(8), torch.randn(8)
-    at = [rotate(x.expand(16, 8), rotations) for x in (q, k)]
-    products = (at[0] @ at[1].T).reshape(4, 4, 4, 4)
+    queries, keys = (rotate(x.expand(16, 8), rotations) for x in (q, k))
+    products = (queries @ keys.T).reshape(4, 4, 4, 4)
     torch.testing.assert_close(products[0, 1, 2, 2], products[1, 2, 3, 3])
     assert not torch.isclose(products[0, 1, 2, 2], products[0, 1, 2, 3])
 
 
-def test_the_dtype_stays():
+def test_rotation_preserves_the_dtype():
     assert rotate(torch.randn(4, 8, dtype=torch.bfloat16), grid_rotations((2, 2), 8)).dtype == torch.bfloat16
 
 
-def test_a_head_that_does_not_divide_is_refused():
+def test_a_head_width_that_is_not_a_multiple_of_4_is_refused():
     with pytest.raises(ValueError, match="multiple of 4, not 6"):
         grid_rotations((2, 2), 6)
 

@@ -1,4 +1,4 @@
-"""The straight-through estimator changes no bit of the values and passes the gradient on."""
+"""The straight-through estimator returns exact values and passes the gradient on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from robustok_blocks.straight_through import straight_through
 
 
-def test_values_are_the_vectors_to_the_bit_and_the_gradient_goes_to_z():
+def test_values_equal_the_vectors_exactly_and_the_gradient_goes_to_z():
     torch.manual_seed(0)
     z, vectors = (100 * torch.randn(64, 8)).requires_grad_(), torch.randn(64, 8).requires_grad_()
     through = straight_through(z, vectors)

@@ -1,4 +1,4 @@
-"""Transformer blocks compute what timm's compute."""
+"""Transformer blocks match timm's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block as TimmBlock
 from robustok_blocks.transformer import Block, DropPath
 
 
-def test_a_block_computes_what_timms_block_computes():
+def test_a_block_matches_timms_block():
     torch.manual_seed(0)
     ours = Block(width=24, num_heads=3, mlp_ratio=3.0, layer_scale=0.5, drop_path=0.0)
     norm = partial(torch.nn.LayerNorm, eps=1e-6)

@@ -116,10 +116,10 @@ def test_the_codes_beside_samples_are_drawn_as_those_samples(command, generated)
 @pytest.mark.parametrize(
     ("codes", "words"),
     [
-        (np.full((2, 16), 32), "32 is no code: this tokenizer's codebook has 32, counted from 0"),
-        (np.full((2, 16), -1), "-1 is no code"),
+        (np.full((2, 16), 32), "32 is not a code: this tokenizer's codes are 0 to 31"),
+        (np.full((2, 16), -1), "-1 is not a code"),
         (np.zeros((2, 15), np.int64), "expected codes (n, 16), found (2, 15)"),
-        (np.zeros((2, 16)), "codes must be whole numbers, found float64"),
+        (np.zeros((2, 16)), "codes must be integers, found float64"),
         (np.zeros((0, 16), np.int64), "there are no images in this file"),
     ],
 )

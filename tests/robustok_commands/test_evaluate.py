@@ -100,7 +100,7 @@ def test_folder_gives_what_the_file_of_the_same_images_gives(command: Command) -
 
 def test_few_images_are_noted_before_the_numbers(command: Command) -> None:
     _, said, _ = command("samples.npz", "real.npz", *SMALL, "--metric", "frechet")
-    assert "note: samples.npz: 60 images are fewer than it takes for 96 features" in said
+    assert "note: samples.npz: 60 images are too few for 96 features" in said
     assert said.index("covariance is singular") < said.index("gfd_fashion_classifier")
 
 
@@ -151,7 +151,7 @@ def test_statistics_alone_give_no_precision_and_are_refused_for_other_features(c
         (("nothing.npz", "real.npz"), "nothing.npz: there is no such file"),
         (("samples.npz", "real.npz", "--metric", "fretchet"), "no sample_metric is called 'fretchet'"),
         (("samples.npz", "real.npz", "--features", "inceptoin"), "no features is called 'inceptoin'"),
-        (("samples.npz", "real.npz", *SMALL, "--metric", "kid"), "60 images hold no subset of 1000"),
+        (("samples.npz", "real.npz", *SMALL, "--metric", "kid"), "60 images are too few for subsets of 1000"),
         (("samples.npz", "real.npz", *SMALL, "--set", "shuffle=true"), "--set needs METRIC.OPTION=VALUE"),
         (("samples.npz", "real.npz", *SMALL, "--set", "kid.subsets=3"), "the metric 'kid', which is not asked for"),
         (("samples.npz", "real.npz", *SMALL, "--set", "frechet.k=3"), "unknown key 'k'"),

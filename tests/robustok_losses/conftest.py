@@ -1,4 +1,4 @@
-"""Parts small enough for a test: a tokenizer of two linear layers, and features with two maps."""
+"""Components small enough for a test: a tokenizer of two linear layers, and features with two maps."""
 
 from __future__ import annotations
 
@@ -106,19 +106,19 @@ class TinyPlugin:
 
 
 def features(**options: Any) -> Spec:
-    """The tiny features, not built yet."""
+    """The spec of the tiny features."""
     return Spec(kind="features", name="tiny", factory=TinyFeatures, config=TinyFeaturesConfig(**options))
 
 
 def make_tokenizer(seed: int = 0) -> TinyTokenizer:
-    """A tokenizer whose weights follow from the seed."""
+    """A tokenizer with weights from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TinyTokenizer()
 
 
 def seeded(seed: int, make: Callable[[], Any]) -> Any:
-    """What `make` builds, with initial weights that follow from the seed."""
+    """Calls `make` with torch's generator seeded, for its initial weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
@@ -127,7 +127,7 @@ def seeded(seed: int, make: Callable[[], Any]) -> Any:
 def make_step(
     *, rows: slice = slice(0, 8), tokenizer: TinyTokenizer | None = None, progress: float = 0.5, seed: int = 3
 ) -> Reconstruction:
-    """Rows of a global batch of 8 images on their way through a tokenizer; the image term is their L2 distance."""
+    """A training step of a tokenizer on rows of a global batch of 8 images; the image term is the L2 distance."""
     tokenizer = make_tokenizer() if tokenizer is None else tokenizer
     draws = Draws.for_rows(seed, 8)
     images = draws.child("images").uniform(3, SIZE, SIZE)[rows] * 2 - 1
@@ -135,21 +135,21 @@ def make_step(
     latents = tokenizer.encode(images)
     noise = draws.child("noise").normal(4, WIDTH)[rows]
     decoded = latents.evolve(vectors=latents.vectors + noise)
-    made = tokenizer.decode(decoded)
+    decoded_images = tokenizer.decode(decoded)
     return Reconstruction(
         batch=ImageBatch(images=images, labels=labels, indices=draws.indices[rows]),
         latents=latents,
         decoded=decoded,
-        images=made,
+        images=decoded_images,
         tokenizer=tokenizer,
         draws=draws[rows].child("losses"),
         progress=progress,
-        image_loss=(made - images).square().mean(),
+        image_loss=(decoded_images - images).square().mean(),
     )
 
 
 def opponents_view(step: Reconstruction) -> Reconstruction:
-    """The same pass without the graph behind its pictures."""
+    """The same step without the graph of its images."""
     return attrs.evolve(step, images=step.images.detach(), image_loss=None)
 
 
@@ -161,10 +161,10 @@ def tiny() -> ModuleType:
 
 @pytest.fixture
 def registry() -> Registry:
-    """The losses, and the tiny features under the names that the losses ask for."""
+    """The losses, and the tiny features under the names that the losses use."""
     from robustok_losses import plugin
 
-    found = Registry()
+    registry = Registry()
     for candidate, name in ((plugin, "robustok_losses"), (TinyPlugin(), "tiny")):
-        assert found.add_plugin(candidate, name).error is None
-    return found
+        assert registry.add_plugin(candidate, name).error is None
+    return registry

@@ -1,4 +1,4 @@
-"""The adversarial term and its opponent: values by hand, and who gets a gradient when."""
+"""The adversarial term and its opponent: values computed by hand, and which parameters get gradients."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_the_hinge_is_linear_within_its_margin_and_flat_outside():
     assert hinge(real, fake).item() == pytest.approx((2.5 / 4 + 4.0 / 4) / 2)
 
 
-def test_heads_count_the_same_however_many_places_they_judge():
+def test_heads_have_the_same_weight_whatever_their_number_of_positions():
     real = [torch.full((2, 16), 1.0), torch.full((2, 1), -1.0)]
 
     assert hinge(real, [torch.full((2, 1), -1.0)]).item() == pytest.approx((0 + 2) / 2 / 2)
 
 
-def test_lecam_follows_its_formula_and_its_means():
+def test_lecam_matches_its_formula_and_updates_its_means():
     lecam = LeCam(decay=0.9).train()
     real, fake = [torch.tensor([[1.0, 3.0]])], [torch.tensor([[-2.0, 1.0]])]
 
@@ -59,7 +59,7 @@ def test_lecam_follows_its_formula_and_its_means():
 
 def test_before_its_start_the_term_is_zero_and_nothing_is_computed(tiny, make):
     loss = make(start=0.28)
-    loss.opponent.network = None  # would fail if it were called
+    loss.opponent.network = None  # fails if called
 
     early = loss(tiny.make_step(progress=55 / 200))
 
@@ -79,7 +79,7 @@ def test_the_discriminator_is_trained_from_its_own_start(make):
 
 
 @both_kinds
-def test_the_generators_pass_leaves_the_discriminator_as_it_was(tiny, make, kind):
+def test_the_term_does_not_change_the_discriminator(tiny, make, kind):
     loss = make(kind)
     state = copy.deepcopy(loss.state_dict())
     step = tiny.make_step()
@@ -94,12 +94,12 @@ def test_the_generators_pass_leaves_the_discriminator_as_it_was(tiny, make, kind
 
 
 @both_kinds
-def test_the_opponents_pass_trains_all_of_it_and_moves_its_buffers(tiny, make, kind):
+def test_the_opponents_loss_gives_gradients_to_all_its_parameters_and_updates_its_buffers(tiny, make, kind):
     opponent = make(kind).opponent
     buffers = {name: value.clone() for name, value in opponent.named_buffers()}
     with torch.no_grad():
         for parameter in opponent.parameters():
-            parameter[0] += 0.1  # as an optimiser would: the power iteration has something to follow
+            parameter[0] += 0.1  # like an optimiser step, so that the power iteration changes its vectors
 
     opponent(tiny.opponents_view(tiny.make_step())).backward()
 
@@ -110,7 +110,7 @@ def test_the_opponents_pass_trains_all_of_it_and_moves_its_buffers(tiny, make, k
     assert set(buffers) <= set(opponent.state_dict())
 
 
-def test_the_power_iteration_takes_one_step_in_a_pass_over_real_and_decoded_images(tiny, make):
+def test_the_power_iteration_takes_one_step_per_pass_over_real_and_decoded_images(tiny, make):
     opponent = make(HEADS).opponent
     layer = opponent.network.heads[1][0][0].parametrizations.weight
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_the_power_iteration_takes_one_step_in_a_pass_over_real_and_decoded_imag
     torch.testing.assert_close(layer[0]._u, nn.functional.normalize(weight @ v, dim=0))
 
 
-def test_no_gradient_leaves_the_opponents_pass(tiny, make):
+def test_the_opponents_loss_gives_no_gradient_to_the_tokenizer(tiny, make):
     step = tiny.make_step()
 
     make().opponent(step).backward()
@@ -130,7 +130,7 @@ def test_no_gradient_leaves_the_opponents_pass(tiny, make):
     assert all(parameter.grad is None for parameter in step.tokenizer.parameters())
 
 
-def test_the_term_is_minus_the_mean_logit_of_the_augmented_pictures(tiny, make):
+def test_the_term_is_the_negated_mean_logit_of_the_augmented_images(tiny, make):
     loss = make(adaptive=False, augmentation={"probability": 0.0})
     step = tiny.make_step()
 
@@ -150,7 +150,7 @@ def test_the_adaptive_weight_is_the_ratio_of_two_gradients(tiny, make, kind):
     expected = image_gradient.square().sum().sqrt() / (gradient.square().sum().sqrt() + 1e-4)
 
     torch.testing.assert_close(weighted, expected * plain)
-    # it is a number, not a function: the weighted term's gradient is the plain one times the weight
+    # the weight is a constant: the gradient of the weighted term is that of the plain term times the weight
     torch.testing.assert_close(torch.autograd.grad(weighted, last)[0], expected * gradient)
 
 
@@ -163,7 +163,7 @@ def test_the_adaptive_weight_has_a_ceiling_and_is_logged(tiny, make):
     assert adaptive_weight(step.image_loss, step.image_loss * 0, step.tokenizer.last_layer).item() < 1e4
 
 
-def test_an_adaptive_weight_without_an_image_term_is_a_mistake(tiny, make):
+def test_an_adaptive_weight_without_an_image_term_is_refused(tiny, make):
     step = tiny.make_step()
 
     for image_loss in (None, torch.zeros(())):
@@ -184,7 +184,7 @@ def test_lecam_is_part_of_the_discriminators_loss(tiny, make):
 
 
 @both_kinds
-def test_a_discriminator_learns_to_tell_two_kinds_of_pictures_apart(tiny, make, kind):
+def test_a_discriminator_learns_to_tell_two_sets_of_images_apart(tiny, make, kind):
     loss = make(kind)
     optimizer = torch.optim.Adam(loss.opponent.parameters(), lr=3e-2)
     step = tiny.opponents_view(tiny.make_step())
@@ -200,7 +200,7 @@ def test_a_discriminator_learns_to_tell_two_kinds_of_pictures_apart(tiny, make, 
 
 
 @both_kinds
-def test_training_goes_on_bit_for_bit_from_a_state_dict(tiny, make, kind):
+def test_training_resumes_bit_for_bit_from_a_state_dict(tiny, make, kind):
     def train(opponent, optimizer, seeds):
         for seed in seeds:
             optimizer.zero_grad()
@@ -231,7 +231,7 @@ def test_the_opponents_parameters_are_not_trained_with_the_tokenizer(make):
     assert not any("features" in name or "maps" in name for name in loss.state_dict())
 
 
-def test_the_discriminators_optimizer_keeps_its_defaults_where_one_key_is_set(make):
+def test_the_discriminators_optimizer_keeps_its_other_defaults_if_one_key_is_set(make):
     optimizer = make(optimizer={"learning_rate": 3e-4}).opponent.optimizer
 
     assert (optimizer.learning_rate, optimizer.weight_decay, optimizer.betas) == (3e-4, 5e-4, (0.9, 0.95))
@@ -248,7 +248,7 @@ def test_the_discriminators_optimizer_keeps_its_defaults_where_one_key_is_set(ma
         ({**PATCH, "start": 56}, "out of range"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(registry, options, message):
+def test_invalid_options_are_refused(registry, options, message):
     with pytest.raises(ProblemsError, match=message):
         registry.spec("loss", {"use": "adversarial", **options})
 
@@ -267,7 +267,7 @@ def test_a_resolved_table_builds_the_same_term_again(registry, kind):
 
 
 @both_kinds
-def test_the_opponents_pass_can_be_planned_on_the_meta_device(tiny, registry, kind):
+def test_the_opponents_loss_runs_on_the_meta_device(tiny, registry, kind):
     with torch.device("meta"):
         opponent = registry.build("loss", {"use": "adversarial", **kind}).opponent
         images = torch.zeros(8, 3, 16, 16)

@@ -1,4 +1,4 @@
-"""The augmentation of what a discriminator sees: each operation by its definition, each image by itself."""
+"""The augmentation of a discriminator's input: each operation matches its definition, each image is independent."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from robustok_core.values.draws import Draws
 from robustok_losses.diffaug import DiffAugConfig, augment, crop_or_shrink, cut_out, recolour, translate
 
 
-def pictures(count: int, size: int = 16) -> torch.Tensor:
+def random_images(count: int, size: int = 16) -> torch.Tensor:
     return Draws.for_rows(5, count).uniform(3, size, size) * 2 - 1
 
 
 @pytest.mark.parametrize("config", [DiffAugConfig(), DiffAugConfig(probability=0.5, crop_size=8)])
-def test_what_happens_to_an_image_does_not_depend_on_its_batch(config):
-    images, draws = pictures(12), Draws.for_rows(1, 12)
+def test_the_augmentation_of_an_image_does_not_depend_on_its_batch(config):
+    images, draws = random_images(12), Draws.for_rows(1, 12)
 
     whole = augment(images, config, draws)
     parts = [augment(images[rows], config, draws[rows]) for rows in (slice(0, 1), slice(1, 6), slice(6, 12))]
@@ -24,15 +24,15 @@ def test_what_happens_to_an_image_does_not_depend_on_its_batch(config):
 
 
 def test_images_differ_in_their_augmentation():
-    images = pictures(1).expand(6, -1, -1, -1)
+    images = random_images(1).expand(6, -1, -1, -1)
 
     augmented = augment(images, DiffAugConfig(), Draws.for_rows(1, 6))
 
-    assert len({picture.numpy().tobytes() for picture in augmented}) == 6
+    assert len({image.numpy().tobytes() for image in augmented}) == 6
 
 
-def test_probability_0_changes_nothing_and_a_half_changes_half():
-    images, draws = pictures(400, size=8), Draws.for_rows(2, 400)
+def test_probability_0_changes_no_image_and_one_half_changes_half_of_them():
+    images, draws = random_images(400, size=8), Draws.for_rows(2, 400)
     only_colour = {"translation": 0.0, "cutout": 0.0}
 
     untouched = augment(images, DiffAugConfig(probability=0.0), draws)
@@ -43,8 +43,8 @@ def test_probability_0_changes_nothing_and_a_half_changes_half():
     assert same == pytest.approx(200, abs=50)  # five standard deviations
 
 
-def test_a_shift_moves_whole_pixels_and_grey_comes_in():
-    images = pictures(2)
+def test_a_shift_moves_whole_pixels_and_fills_with_grey():
+    images = random_images(2)
     down, right = torch.tensor([0.0, 0.999]), torch.tensor([0.5, 0.0])  # -2 to 2 pixels of 16
 
     shifted = translate(images, down, right, 0.125)
@@ -80,8 +80,8 @@ def test_a_cutout_is_a_square_whose_centre_lies_in_the_image():
     assert gone.tolist() == [16, 4, 8, 4]  # whole; a corner; an edge; the square may end at the far side
 
 
-def test_an_enlarged_picture_is_cut_or_shrunk():
-    images = pictures(2, size=12)
+def test_a_larger_image_is_cropped_or_shrunk():
+    images = random_images(2, size=12)
     numbers = torch.tensor([[0.0, 0.9], [0.999, 0.0], [0.0, 0.0]])  # which, down, right
 
     small = crop_or_shrink(images, 6, numbers)
@@ -91,7 +91,7 @@ def test_an_enlarged_picture_is_cut_or_shrunk():
 
 
 def test_the_gradient_passes_through_all_operations():
-    images = pictures(3).double().requires_grad_()
+    images = random_images(3).double().requires_grad_()
     draws = Draws.for_rows(9, 3)
     config = DiffAugConfig(cutout=0.0, translation=0.0)
 
@@ -100,5 +100,5 @@ def test_the_gradient_passes_through_all_operations():
 
     assert (gradient != 0).all()
     (shifted,) = torch.autograd.grad(augment(images, DiffAugConfig(), draws).square().sum(), images)
-    assert (shifted == 0).any()  # pixels that left the picture or were cut out
+    assert (shifted == 0).any()  # pixels that were shifted out or cut out
     assert (shifted != 0).any()

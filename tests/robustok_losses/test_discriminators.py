@@ -46,7 +46,7 @@ def test_a_patch_sees_70_pixels():
 
 
 @pytest.mark.parametrize("norm", ["group", "none"])
-def test_a_patch_discriminator_judges_each_image_by_itself(tiny, norm):
+def test_a_patch_discriminator_scores_each_image_independently(tiny, norm):
     network = PatchDiscriminator(PatchConfig(layers=2, width=8, norm=norm))
     images = tiny.make_step().batch.images
 
@@ -74,7 +74,7 @@ def test_local_batch_norm_standardises_groups_of_neighbours(batch, groups):
     torch.testing.assert_close(norm(x), torch.cat(expected) * norm.weight[:, None] + norm.bias[:, None])
 
 
-def test_heads_give_the_same_logits_however_whole_virtual_batches_are_cut(tiny):
+def test_heads_give_the_same_logits_however_a_batch_is_split_between_virtual_batches(tiny):
     network = heads(tiny, virtual_batch=2).eval()
     images = tiny.make_step().batch.images
 
@@ -100,7 +100,7 @@ def test_every_convolution_of_a_head_has_spectral_norm_1(tiny):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="autocast leaves matrix-vector products alone on a CPU")
-def test_autocast_does_not_coarsen_the_spectral_norm(tiny):
+def test_autocast_does_not_change_the_spectral_norm(tiny):
     exact = heads(tiny).train().cuda()
     images = tiny.make_step().batch.images.cuda()
     half = copy.deepcopy(exact)

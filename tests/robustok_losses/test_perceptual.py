@@ -47,7 +47,7 @@ def test_unrelated_features_are_2_apart_and_opposite_ones_4(tiny):
     assert distance(made, real).tolist() == pytest.approx([0.0, 2.0, 4.0])
 
 
-def test_the_gradient_reaches_the_latents_and_no_weight_of_the_network(tiny, registry):
+def test_the_gradient_reaches_the_latents_but_not_the_networks_weights(tiny, registry):
     loss = on_features(registry)
     step = tiny.make_step()
 
@@ -69,7 +69,7 @@ def test_features_that_are_all_zero_give_a_finite_gradient(tiny, registry):
     assert gradient.isfinite().all()
 
 
-def test_a_frozen_network_moves_with_the_loss_but_is_no_part_of_it(tiny, registry):
+def test_a_frozen_network_moves_with_the_loss_but_is_not_in_its_state(tiny, registry):
     loss = on_features(registry)
     before = loss(tiny.make_step())
     loss.train()
@@ -96,14 +96,14 @@ def test_a_layer_that_the_network_lacks_is_named(registry):
         ({"weight": -1.0}, "out of range"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(registry, options, message):
+def test_invalid_options_are_refused(registry, options, message):
     with pytest.raises(ProblemsError, match=message):
         registry.spec("loss", {"use": "perceptual", **options})
 
 
 @pytest.fixture(scope="module")
 def vgg(tmp_path_factory):
-    """VGG-16's convolutions with random weights, and the file that torchvision would have written."""
+    """VGG-16's convolutions with random weights, and a file with them in torchvision's format."""
     from torchvision.models.vgg import cfgs, make_layers
 
     with torch.random.fork_rng(devices=[]):
@@ -128,12 +128,12 @@ def test_lpips_is_the_published_formula_with_the_weights_of_the_file(vgg, lpips_
 
     def maps(images):
         x = (images - shift[:, None, None]) / scale[:, None, None]
-        found = []
+        maps = []
         for number, layer in enumerate(vgg[0][:30]):
             x = layer(x)
             if number in (3, 8, 15, 22, 29):  # the last ReLU before each pooling
-                found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
-        return found
+                maps.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
+        return maps
 
     pairs = zip(maps(step.images), maps(step.batch.images), strict=True)
     expected = [
@@ -144,7 +144,7 @@ def test_lpips_is_the_published_formula_with_the_weights_of_the_file(vgg, lpips_
     torch.testing.assert_close(lpips_vgg(step.images, step.batch.images), sum(expected), rtol=1e-4, atol=0)
 
 
-def test_lpips_stays_free_of_dropout_in_training(lpips_vgg, tiny):
+def test_lpips_applies_no_dropout_in_training_mode(lpips_vgg, tiny):
     step = tiny.make_step(rows=slice(0, 2))
     before = lpips_vgg(step.images, step.batch.images)
 
@@ -155,9 +155,9 @@ def test_lpips_stays_free_of_dropout_in_training(lpips_vgg, tiny):
     assert after.requires_grad
 
 
-def test_without_the_network_lpips_says_what_to_do_instead(monkeypatch, tmp_path, registry):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # nothing was downloaded before
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # and nothing can be
+def test_a_failed_download_of_lpips_names_the_alternative(monkeypatch, tmp_path, registry):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # an empty cache
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # and no internet access
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
 
     with pytest.raises(RobustokError, match='use network = "features"') as caught:
@@ -166,7 +166,7 @@ def test_without_the_network_lpips_says_what_to_do_instead(monkeypatch, tmp_path
     assert "\n" not in str(caught.value)
 
 
-def test_lpips_can_be_planned_on_the_meta_device(registry):
+def test_lpips_runs_on_the_meta_device(registry):
     with torch.device("meta"):
         loss = registry.build("loss", {"use": "perceptual", "weights": "a file that is not read"})
 

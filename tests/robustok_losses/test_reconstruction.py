@@ -1,4 +1,4 @@
-"""The pixel loss against numbers worked out by hand."""
+"""The pixel loss against values computed by hand."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def test_the_error_is_the_mean_over_all_pixels(tiny, registry, norm, expected):
     assert loss(step).item() == pytest.approx(expected)
 
 
-def test_half_precision_pictures_are_compared_in_float32(tiny, registry):
+def test_half_precision_images_are_compared_in_float32(tiny, registry):
     loss = registry.build("loss", {"use": "reconstruction"})
     step = tiny.make_step()
 
     assert loss(attrs.evolve(step, images=step.images.bfloat16())).dtype == torch.float32
 
 
-def test_it_is_one_of_the_image_terms(registry):
+def test_reconstruction_and_perceptual_are_the_image_terms(registry):
     assert registry.find("loss", "reconstruction").compares_images
     assert registry.find("loss", "perceptual").compares_images
     assert not registry.find("loss", "adversarial").compares_images

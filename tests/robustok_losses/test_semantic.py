@@ -24,7 +24,7 @@ def make(tiny, registry):
 
 
 def plain(logits: torch.Tensor) -> float:
-    """InfoNCE as it is written: each row's and each column's own entry against all of its entries."""
+    """InfoNCE as in the formula: the diagonal entry of each row and column against all of its entries."""
     terms = []
     for i in range(len(logits)):
         terms.append(-math.log(math.exp(logits[i, i]) / sum(math.exp(value) for value in logits[i])))
@@ -45,17 +45,17 @@ def test_the_term_is_infonce_of_projected_mean_latents_and_the_teachers_features
     assert loss(step).item() == pytest.approx(plain((scale * latents @ teacher.T).double()), rel=1e-5)
 
 
-def test_both_sides_count_the_same():
+def test_infonce_is_symmetric():
     logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
 
     torch.testing.assert_close(info_nce(logits), info_nce(logits.T))
 
 
-def test_equal_similarities_give_the_logarithm_of_the_batch():
+def test_equal_similarities_give_the_logarithm_of_the_batch_size():
     assert info_nce(torch.zeros(8, 8)).item() == pytest.approx(math.log(8))
 
 
-def test_clean_latents_by_default_and_the_decoders_on_request(tiny, make):
+def test_the_term_uses_clean_latents_by_default_and_perturbed_ones_on_request(tiny, make):
     step = tiny.make_step()
 
     clean = torch.autograd.grad(make()(step), (step.latents.vectors, step.decoded.vectors), allow_unused=True)
@@ -66,7 +66,7 @@ def test_clean_latents_by_default_and_the_decoders_on_request(tiny, make):
     assert perturbed[0].abs().min() > 0
 
 
-def test_it_needs_no_pictures_and_trains_its_projection_alone(tiny, make):
+def test_the_term_needs_no_decoded_images_and_trains_only_its_projection(tiny, make):
     import attrs
 
     loss = make()
@@ -80,7 +80,7 @@ def test_it_needs_no_pictures_and_trains_its_projection_alone(tiny, make):
     assert list(loss.state_dict()) == ["projection.weight"]
 
 
-def test_training_on_it_lets_the_latents_tell_images_apart(tiny, make):
+def test_training_makes_each_images_latents_match_its_teacher_features(tiny, make):
     loss = make()
     tokenizer = tiny.make_tokenizer()
     parameters = [*tokenizer.encoder.parameters(), *loss.own_parameters()]

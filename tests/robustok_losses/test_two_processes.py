@@ -1,4 +1,4 @@
-"""Two processes with half a batch each see what one sees with the whole."""
+"""Two processes with half a batch each compute what one computes with the whole batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def results(one_and_two, tmp_path_factory):
 
 @pytest.mark.parametrize("process", ["0-of-2", "1-of-2"])
 @pytest.mark.parametrize("what", ["adaptive weight", "adversarial gradient", "opponent", "afterwards", "semantic"])
-def test_each_of_two_processes_has_what_one_has(results, process, what):
+def test_each_of_two_processes_computes_what_one_computes(results, process, what):
     expected = {name: value for name, value in results["0-of-1"].items() if name.startswith(what)}
 
     for name, value in expected.items():

@@ -1,7 +1,7 @@
 """One of `world` processes that share a batch of 8 images: `two_processes.py RANK WORLD FOLDER`.
 
-Leaves what the losses gave on this process in FOLDER/RANK-of-WORLD.pt. Gradients are averaged over processes as
-data parallelism does: the opponent's by DistributedDataParallel, those of the other terms here.
+Writes the losses and gradients of this process to FOLDER/RANK-of-WORLD.pt. Gradients are averaged over processes as
+in data parallelism: the opponent's by DistributedDataParallel, those of the other terms here.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ def averaged(value: Tensor, *parameters: nn.Parameter) -> list[Tensor]:
 
 def measure(rows: slice) -> dict[str, Tensor]:
     step = tiny.make_step(rows=rows)
-    found = {}
+    results = {}
 
     adversarial = build(HEADS)
     term = adversarial(step)
-    found["adaptive weight"] = adversarial.logs()["adaptive_weight"]
-    (found["adversarial gradient"],) = averaged(term, step.tokenizer.last_layer)
+    results["adaptive weight"] = adversarial.logs()["adaptive_weight"]
+    (results["adversarial gradient"],) = averaged(term, step.tokenizer.last_layer)
 
     opponent = adversarial.opponent
     wrapped = DistributedDataParallel(opponent) if world_size() > 1 else opponent
     for _ in range(2):
         wrapped(tiny.opponents_view(step)).backward()
-    found |= {f"opponent {name}": parameter.grad for name, parameter in opponent.named_parameters()}
-    found |= {f"opponent {name}": buffer for name, buffer in opponent.named_buffers()}
-    adversarial(tiny.make_step(rows=rows)).backward()  # the term goes on beside the wrapper, which takes no part in it
-    found |= {f"afterwards {name}": parameter.grad for name, parameter in opponent.named_parameters()}
+    results |= {f"opponent {name}": parameter.grad for name, parameter in opponent.named_parameters()}
+    results |= {f"opponent {name}": buffer for name, buffer in opponent.named_buffers()}
+    adversarial(tiny.make_step(rows=rows)).backward()  # the term still works outside the wrapper
+    results |= {f"afterwards {name}": parameter.grad for name, parameter in opponent.named_parameters()}
 
     semantic = build({"use": "semantic"})
     step = tiny.make_step(rows=rows)
-    found["semantic"] = value = semantic(step)
+    results["semantic"] = value = semantic(step)
     gradients = averaged(value, step.tokenizer.encoder.weight, semantic.projection.weight)
-    found |= {f"semantic gradient {number}": gradient for number, gradient in enumerate(gradients)}
-    return {name: value.detach() for name, value in found.items()}
+    results |= {f"semantic gradient {number}": gradient for number, gradient in enumerate(gradients)}
+    return {name: value.detach() for name, value in results.items()}
 
 
 def main() -> None:

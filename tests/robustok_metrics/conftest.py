@@ -1,4 +1,4 @@
-"""A tiny tokenizer, real images, and a pass over them as the evaluation stage makes it."""
+"""A tiny tokenizer, real images, and a pass over them like the evaluation stage's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ColoursConfig:
 
 
 class Colours(Features):
-    """Mean of each channel and of its square: 6 numbers; counts the images it was shown."""
+    """Mean of each channel and of its square: 6 numbers; counts the images it has seen."""
 
     Config = ColoursConfig
     width = 6
@@ -66,12 +66,12 @@ def colours(name: str = "colours", version: int = 1) -> Spec:
 
 @pytest.fixture(scope="session", name="colours")
 def colours_fixture() -> Callable[..., Spec]:
-    """A feature network of six numbers, under any name."""
+    """A feature network of width 6, under any name."""
     return colours
 
 
 class Given(ImageFeatures):
-    """A population whose features, or class scores, are given."""
+    """A population with given features or class scores."""
 
     def __init__(self, rows: Tensor, name: str = "given") -> None:
         self.rows, self.name = rows.float(), name
@@ -91,7 +91,7 @@ class Given(ImageFeatures):
 
 @pytest.fixture(scope="session")
 def given() -> Callable[..., ImageFeatures]:
-    """A population of given features (n, F), or class scores (n, C)."""
+    """A population with given features (n, F) or class scores (n, C)."""
     return Given
 
 
@@ -102,7 +102,7 @@ def images(registry: Registry) -> ImageBatch:
 
 
 def tiny_tokenizer(registry: Registry) -> Tokenizer:
-    """Random weights; 16 tokens of 32 codes."""
+    """A tokenizer with random weights, 16 tokens and 32 codes."""
     table = {
         "use": "conv_vq",
         "image_size": 32,
@@ -155,20 +155,20 @@ class Pass:
             images=self.images.images[rows], labels=self.images.labels[rows], indices=self.images.indices[rows]
         )
         latents = self.tokenizer.encode(batch.images)
-        drawn = from_uint8(to_uint8(self.tokenizer.decode(latents)))
+        decoded = from_uint8(to_uint8(self.tokenizer.decode(latents)))
         draws = Draws(seed=7, indices=rows, total=len(self.images))
-        return Evaluation(batch=batch, latents=latents, images=drawn, tokenizer=self.tokenizer, draws=draws)
+        return Evaluation(batch=batch, latents=latents, images=decoded, tokenizer=self.tokenizer, draws=draws)
 
     @torch.no_grad()
     def update(self, *metrics: Metric, rows: Tensor | None = None, batch_size: int = 20) -> None:
         rows = torch.arange(len(self.images)) if rows is None else rows
-        for part in rows.split(batch_size):
-            step = self.step(part)
+        for batch in rows.split(batch_size):
+            step = self.step(batch)
             for metric in metrics:
                 metric.update(step)
 
     def measure_in_halves(self, metric: Metric) -> Mapping[str, Result]:
-        """As two processes would: each its own images, then the states added."""
+        """Measures like two processes: each sees its own images, then the states are added."""
         states = []
         for rows in torch.arange(len(self.images)).split([len(self.images) // 3, 2 * len(self.images) // 3]):
             self.start(metric)
@@ -185,10 +185,10 @@ class Pass:
 
     @staticmethod
     def numbers(results: Mapping[str, Result]) -> dict[str, float]:
-        """All numbers, those of cells too, for comparisons that leave room for rounding."""
-        found = {name: result.value for name, result in results.items()}
-        found |= {f"{name}, images": result.num_images for name, result in results.items() if result.num_images}
-        return found | {
+        """All numbers, including those of cells, for approximate comparisons."""
+        numbers = {name: result.value for name, result in results.items()}
+        numbers |= {f"{name}, images": result.num_images for name, result in results.items() if result.num_images}
+        return numbers | {
             f"{name}/{cell}": distance
             for name, result in results.items()
             for cell, distance in result.details.get("cells", {}).items()

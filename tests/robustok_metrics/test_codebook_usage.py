@@ -31,7 +31,7 @@ def test_nothing_counted_is_an_error() -> None:
         perplexity(torch.zeros(4, dtype=torch.int64))
 
 
-def test_counts_are_those_of_the_codes_of_the_pass_and_add_up(evaluation: Any) -> None:
+def test_counts_cover_all_codes_of_the_pass(evaluation: Any) -> None:
     metric = CodebookUsage(CodebookUsageConfig())
     results = evaluation.measure(metric, batch_size=7)
     codes = evaluation.step(torch.arange(60)).latents.codes.flatten()

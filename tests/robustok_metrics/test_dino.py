@@ -27,7 +27,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_pooled_features_are_timms_class_token_of_normalised_images(dino: Any, images: ImageBatch) -> None:
+def test_pooled_features_are_timms_class_token_for_normalised_images(dino: Any, images: ImageBatch) -> None:
     large = torch.nn.functional.interpolate(images.images[:2], size=(224, 224))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     normalised = ((large + 1) / 2 - mean[:, None, None]) / std[:, None, None]
@@ -36,10 +36,10 @@ def test_pooled_features_are_timms_class_token_of_normalised_images(dino: Any, i
 
 
 @torch.no_grad()
-def test_maps_are_tokens_before_and_within_the_blocks_with_the_class_token_added(dino: Any, images: ImageBatch) -> None:
+def test_maps_are_block_inputs_and_outputs_plus_the_class_token(dino: Any, images: ImageBatch) -> None:
     large = torch.nn.functional.interpolate(images.images[:1], size=(224, 224))
     maps = dino.maps(large)
-    assert [tuple(found.shape) for found in maps] == [(1, 384, 14, 14)] * 5
+    assert [tuple(layer.shape) for layer in maps] == [(1, 384, 14, 14)] * 5
     seen: list[torch.Tensor] = []
     hooks = [dino.net.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))]
     hooks += [
@@ -48,8 +48,8 @@ def test_maps_are_tokens_before_and_within_the_blocks_with_the_class_token_added
     dino.net.forward_features(dino._prepare(large))
     for hook in hooks:
         hook.remove()
-    for found, tokens in zip(maps, seen, strict=True):
-        assert torch.equal(found[0, :, 3, 5], tokens[0, 1 + 3 * 14 + 5] + tokens[0, 0])
+    for layer, tokens in zip(maps, seen, strict=True):
+        assert torch.equal(layer[0, :, 3, 5], tokens[0, 1 + 3 * 14 + 5] + tokens[0, 0])
 
 
 def test_features_are_frozen_and_differentiable_in_the_images(dino: Features, images: ImageBatch) -> None:
@@ -60,7 +60,7 @@ def test_features_are_frozen_and_differentiable_in_the_images(dino: Features, im
     assert not any(parameter.requires_grad for parameter in dino.parameters())
 
 
-def test_random_weights_are_always_the_same_and_say_so(dino: Features, registry: Registry) -> None:
+def test_random_weights_are_always_the_same_and_have_their_own_name(dino: Features, registry: Registry) -> None:
     assert dino.name == "dino_random"
     assert registry.build("features", {"use": "dino", "weights": "random"}).fingerprint == dino.fingerprint
 
@@ -68,9 +68,9 @@ def test_random_weights_are_always_the_same_and_say_so(dino: Features, registry:
 def test_local_file_is_read(dino: Any, registry: Registry, tmp_path: Path, images: ImageBatch) -> None:
     file = tmp_path / "weights.pth"
     torch.save({name: value + 0.01 for name, value in dino.net.state_dict().items()}, file)
-    found = registry.build("features", {"use": "dino", "weights": str(file)})
-    assert found.name == "dino_other"
-    assert torch.equal(found.net.norm.bias, dino.net.norm.bias + 0.01)
+    loaded = registry.build("features", {"use": "dino", "weights": str(file)})
+    assert loaded.name == "dino_other"
+    assert torch.equal(loaded.net.norm.bias, dino.net.norm.bias + 0.01)
 
 
 def test_missing_file_is_named(registry: Registry) -> None:
@@ -88,13 +88,13 @@ def test_file_of_another_network_is_refused_in_one_line(registry: Registry, tmp_
 
 @pytest.mark.parametrize("name", ["dino", "dinov2"])
 @pytest.mark.usefixtures("no_network")
-def test_no_network_is_one_line_that_says_what_to_do(registry: Registry, name: str) -> None:
-    with pytest.raises(RobustokError, match="their hub is out of reach: .*no route to host") as caught:
+def test_an_unreachable_hub_gives_one_line_with_a_hint(registry: Registry, name: str) -> None:
+    with pytest.raises(RobustokError, match="the hub cannot be reached: .*no route to host") as caught:
         registry.build("features", {"use": name})
     assert "\n" not in str(caught.value)
     assert 'weights = "FILE"' in str(caught.value)
 
 
-def test_dinov2_takes_whole_patches_only(registry: Registry) -> None:
+def test_dinov2_requires_whole_patches(registry: Registry) -> None:
     with pytest.raises(ProblemsError, match="must be a multiple of 14"):
         registry.spec("features", {"use": "dinov2", "image_size": 256})

@@ -1,4 +1,4 @@
-"""What all feature networks must keep to, and what each claims."""
+"""The contract of all feature networks, and the documented properties of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def features(request: pytest.FixtureRequest, registry: Registry) -> Features:
     return registry.build("features", {"use": request.param})
 
 
-def test_no_weight_takes_a_gradient_and_train_mode_is_refused(features: Features, images: ImageBatch) -> None:
+def test_weights_take_no_gradient_and_train_mode_has_no_effect(features: Features, images: ImageBatch) -> None:
     before = features(images.images[:4])
     features.train()
     assert not any(module.training for module in features.modules())
@@ -37,10 +37,10 @@ def test_pooled_features_are_differentiable_in_the_images(features: Features, im
 
 def test_maps_go_from_large_and_shallow_to_small_and_deep(features: Features, images: ImageBatch) -> None:
     maps = features.maps(images.images[:2])
-    sides, channels = [found.shape[-1] for found in maps], [found.shape[1] for found in maps]
+    sides, channels = [layer.shape[-1] for layer in maps], [layer.shape[1] for layer in maps]
     assert sides == sorted(sides, reverse=True)
     assert channels == sorted(channels)
-    assert all(found.shape[0] == 2 for found in maps)
+    assert all(layer.shape[0] == 2 for layer in maps)
 
 
 @pytest.mark.parametrize("size", [28, 32, 96])
@@ -48,7 +48,7 @@ def test_images_of_any_size_give_the_same_number_of_features(features: Features,
     assert features(torch.zeros(1, 3, size, size)).shape == (1, features.width)
 
 
-def test_scores_have_one_column_a_class(features: Features, images: ImageBatch) -> None:
+def test_scores_have_one_column_per_class(features: Features, images: ImageBatch) -> None:
     assert features.logits(features(images.images[:2])).shape == (2, features.num_logits)
 
 
@@ -56,14 +56,14 @@ def test_same_network_has_the_same_fingerprint(features: Features, registry: Reg
     assert registry.build("features", {"use": features.name}).fingerprint == features.fingerprint
 
 
-def test_another_weight_gives_another_fingerprint(registry: Registry) -> None:
+def test_a_changed_weight_changes_the_fingerprint(registry: Registry) -> None:
     one, two = (registry.build("features", {"use": "fashion_classifier"}) for _ in range(2))
     next(two.parameters()).data.flatten()[0] += 1e-6
     assert one.fingerprint != two.fingerprint
 
 
 @pytest.mark.parametrize("name", OFFLINE)
-def test_building_leaves_the_global_random_numbers_alone(registry: Registry, name: str) -> None:
+def test_building_does_not_change_the_global_generator(registry: Registry, name: str) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def test_building_leaves_the_global_random_numbers_alone(registry: Registry, nam
 
 
 @pytest.mark.parametrize("name", [*OFFLINE, "dino", "dinov2"])
-def test_everything_but_weights_is_there_on_the_meta_device(registry: Registry, name: str) -> None:
+def test_networks_run_on_the_meta_device(registry: Registry, name: str) -> None:
     with torch.device("meta"):
         built = registry.build("features", {"use": name})
         assert built(torch.empty(2, 3, 32, 32)).shape == (2, built.width)
@@ -86,7 +86,7 @@ def total_variance(features: Features, images: Tensor) -> float:
         return features(images).double().var(dim=0).sum().item()
 
 
-def test_small_images_are_enlarged_because_at_32_pixels_the_features_are_nearly_dead(
+def test_small_images_are_enlarged_because_features_hardly_vary_at_32_pixels(
     registry: Registry, images: ImageBatch
 ) -> None:
     at_64, at_32 = (
@@ -102,7 +102,7 @@ def test_enlargement_is_the_networks_first_step(registry: Registry, images: Imag
     assert torch.equal(network(enlarged), network(images.images[:2]))
 
 
-def test_black_and_white_reach_the_network_as_the_weights_were_trained(registry: Registry) -> None:
+def test_black_and_white_are_normalised_as_in_the_networks_training(registry: Registry) -> None:
     network = registry.build("features", {"use": "efficientnet_lite0"})
     seen: list[Tensor] = []
     network.net.conv_stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -116,15 +116,15 @@ def test_images_above_224_pixels_are_shrunk(registry: Registry) -> None:
     assert shapes == [32, 112, 112]
 
 
-def test_another_enlargement_has_another_name_and_fingerprint(registry: Registry) -> None:
-    usual = registry.build("features", {"use": "efficientnet_lite0"})
+def test_another_min_size_has_another_name_and_fingerprint(registry: Registry) -> None:
+    default = registry.build("features", {"use": "efficientnet_lite0"})
     other = registry.build("features", {"use": "efficientnet_lite0", "min_size": 96})
-    assert (usual.name, other.name) == ("efficientnet_lite0", "efficientnet_lite0_at_96")
-    assert usual.fingerprint.partition("-")[2] != other.fingerprint.partition("-")[2]
+    assert (default.name, other.name) == ("efficientnet_lite0", "efficientnet_lite0_at_96")
+    assert default.fingerprint.partition("-")[2] != other.fingerprint.partition("-")[2]
 
 
-def test_imagenet_classes_of_clothes_are_found_among_the_likeliest(registry: Registry) -> None:
-    """Weights in the wrong places would give classes at random: 5 of 1000 hit a shoe in one image of 50."""
+def test_sneakers_get_high_scores_for_imagenets_shoe_classes(registry: Registry) -> None:
+    """With wrongly assigned weights, classes would be random, and the top 20 would rarely include a shoe."""
     network = registry.build("features", {"use": "efficientnet_lite0", "min_size": 128})
     dataset = registry.build("dataset", {"use": "fashion_mnist"})
     labels = dataset.validation.labels
@@ -135,7 +135,7 @@ def test_imagenet_classes_of_clothes_are_found_among_the_likeliest(registry: Reg
     assert torch.isin(likely, shoes).any(dim=1).double().mean() > 0.5
 
 
-def test_sizes_that_contradict_each_other_are_refused(registry: Registry) -> None:
+def test_contradictory_sizes_are_refused(registry: Registry) -> None:
     with pytest.raises(ProblemsError, match="min_size 128 is above max_size 96"):
         registry.spec("features", {"use": "efficientnet_lite0", "min_size": 128, "max_size": 96})
 
@@ -143,7 +143,7 @@ def test_sizes_that_contradict_each_other_are_refused(registry: Registry) -> Non
 # --- fashion_classifier ---------------------------------------------------------------------------
 
 
-def test_shipped_weights_are_as_accurate_as_their_report_says(registry: Registry) -> None:
+def test_shipped_weights_are_as_accurate_as_their_report_states(registry: Registry) -> None:
     report = json.loads((Path(fashion.__file__).parent / fashion.WEIGHTS).with_suffix(".json").read_text())
     network = registry.build("features", {"use": "fashion_classifier"})
     dataset = registry.build("dataset", {"use": "fashion_mnist"})
@@ -170,7 +170,7 @@ def test_augmentation_flips_and_shifts_by_at_most_two_pixels() -> None:
 
     dot = torch.full((400, 1, 9, 9), -1.0)
     dot[:, :, 4, 3] = 1.0  # its mirror image is in column 5
-    place = augment(dot, Draws.for_rows(5, 400))[:, 0].flatten(1).argmax(dim=1)
-    rows, columns = place // 9, place % 9
+    positions = augment(dot, Draws.for_rows(5, 400))[:, 0].flatten(1).argmax(dim=1)
+    rows, columns = positions // 9, positions % 9
     assert set(rows.tolist()) == {2, 3, 4, 5, 6}
     assert set(columns.tolist()) == {1, 2, 3, 4, 5, 6, 7}

@@ -15,17 +15,17 @@ from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
 Colours = Callable[..., Spec]
 
 
-def test_result_is_the_distance_of_originals_and_8_bit_reconstructions(evaluation: Any, colours: Colours) -> None:
+def test_result_is_the_distance_between_originals_and_8_bit_reconstructions(evaluation: Any, colours: Colours) -> None:
     results = evaluation.measure(Frechet(FrechetConfig(features=colours())))
     step = evaluation.step(torch.arange(60))
-    real, drawn = FeatureSums(6), FeatureSums(6)
+    real, decoded = FeatureSums(6), FeatureSums(6)
     network = colours().build()
     real.add(network(step.batch.images))
-    drawn.add(network(step.images))
-    assert results["rfd_colours"].value == pytest.approx(frechet_distance(real.moments(), drawn.moments()), rel=1e-5)
+    decoded.add(network(step.images))
+    assert results["rfd_colours"].value == pytest.approx(frechet_distance(real.moments(), decoded.moments()), rel=1e-5)
 
 
-def test_result_holds_the_number_of_images_and_that_lower_is_better(evaluation: Any, colours: Colours) -> None:
+def test_result_states_the_number_of_images_and_that_lower_is_better(evaluation: Any, colours: Colours) -> None:
     result = evaluation.measure(Frechet(FrechetConfig(features=colours())))["rfd_colours"]
     assert (result.num_images, result.higher_is_better) == (60, False)
 
@@ -45,8 +45,8 @@ def test_only_distances_in_the_published_inception_are_called_fid(
     assert set(results) == {name}
 
 
-@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 says it elsewhere")
-def test_all_images_are_seen_in_float32_without_tf32(evaluation: Any, colours: Colours, registry: Registry) -> None:
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has another switch")
+def test_networks_run_in_float32_without_tf32(evaluation: Any, colours: Colours, registry: Registry) -> None:
     cells = {"use": "pfid", "alphas": [0.5], "deltas": [2]}
     spec = registry.spec("metric", cells)
     perturbed = spec.factory(attrs.evolve(spec.config, features=colours()))
@@ -66,7 +66,7 @@ def test_all_images_are_seen_in_float32_without_tf32(evaluation: Any, colours: C
     before = torch.backends.cudnn.conv.fp32_precision
     with torch.autocast("cpu", torch.bfloat16):
         evaluation.update(perturbed, frechet)
-    assert seen == [(False, "ieee", "ieee")] * 12, "three batches: real and drawn, by each of two networks"
+    assert seen == [(False, "ieee", "ieee")] * 12, "three batches of real and of decoded images, by two networks"
     assert torch.backends.cudnn.conv.fp32_precision == before != "ieee"
 
 
@@ -77,15 +77,15 @@ def test_summed_states_of_two_halves_give_the_whole(evaluation: Any, colours: Co
     assert halves == pytest.approx(evaluation.numbers(whole), rel=1e-9)
 
 
-def test_pass_that_lost_images_is_refused(evaluation: Any, colours: Colours) -> None:
+def test_pass_with_missing_images_is_refused(evaluation: Any, colours: Colours) -> None:
     metric = Frechet(FrechetConfig(features=colours()))
     evaluation.start(metric)
     evaluation.update(metric, rows=torch.arange(40))
-    with pytest.raises(RunError, match="should have seen 60 images and saw 40"):
+    with pytest.raises(RunError, match="should have seen 60 images, but saw 40"):
         metric.compute()
 
 
-def test_cached_reference_gives_the_same_number_without_looking_at_a_real_image(
+def test_cached_reference_gives_the_same_result_without_extracting_real_features(
     evaluation: Any, colours: Colours, tmp_path: Path
 ) -> None:
     metric = Frechet(FrechetConfig(features=colours()))

@@ -25,22 +25,22 @@ def moments(*parts: Tensor) -> Moments:
     return sums.moments()
 
 
-def test_moments_are_numpys_mean_and_unbiased_covariance() -> None:
+def test_moments_match_numpys_mean_and_unbiased_covariance() -> None:
     rows = features(1, 50, 8)
-    found = moments(rows[:13], rows[13:])
-    np.testing.assert_allclose(found.mean.numpy(), rows.double().mean(0).numpy(), rtol=1e-12)
-    np.testing.assert_allclose(found.covariance.numpy(), np.cov(rows.double().numpy(), rowvar=False), rtol=1e-9)
+    fitted = moments(rows[:13], rows[13:])
+    np.testing.assert_allclose(fitted.mean.numpy(), rows.double().mean(0).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(fitted.covariance.numpy(), np.cov(rows.double().numpy(), rowvar=False), rtol=1e-9)
 
 
 @pytest.mark.parametrize("count", [300, 20], ids=["more images than features", "fewer images than features"])
-def test_distance_is_what_scipys_matrix_square_root_gives(count: int) -> None:
+def test_distance_matches_scipys_matrix_square_root(count: int) -> None:
     one, two = moments(features(1, count, 40)), moments(features(2, count, 40, scale=1.2))
     root = scipy.linalg.sqrtm((one.covariance @ two.covariance).numpy()).real
     expected = (one.mean - two.mean).square().sum() + (one.covariance + two.covariance).trace() - 2 * np.trace(root)
     assert frechet_distance(one, two) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_distance_is_torch_fidelitys_fid() -> None:
+def test_distance_matches_torch_fidelitys_fid() -> None:
     one, two = features(1, 200, 64).double(), features(3, 200, 64, scale=0.7).double()
     theirs = fid_statistics_to_metric(fid_features_to_statistics(one), fid_features_to_statistics(two), False)
     assert frechet_distance(moments(one), moments(two)) == pytest.approx(theirs[KEY_METRIC_FID], rel=1e-9)
@@ -58,7 +58,7 @@ def test_distance_of_scaled_features_is_the_sum_of_squared_differences_of_deviat
     assert frechet_distance(moments(rows), moments(2 * rows)) == pytest.approx(expected, rel=1e-9)
 
 
-def test_distance_to_itself_is_nothing_beside_the_variance() -> None:
+def test_distance_to_itself_is_negligible_compared_to_the_variance() -> None:
     one = moments(features(1, 30, 40))
     assert frechet_distance(one, one) < 1e-6 * one.covariance.trace()
 
@@ -68,22 +68,22 @@ def test_distance_is_symmetric() -> None:
     assert frechet_distance(one, two) == pytest.approx(frechet_distance(two, one), rel=1e-9)
 
 
-def test_distances_of_unequal_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="moments of 30 and of 31 images are not compared"):
+def test_distances_between_unequal_numbers_of_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="moments of 30 and of 31 images cannot be compared"):
         frechet_distance(moments(features(1, 30, 4)), moments(features(1, 31, 4)))
 
 
 def test_one_image_has_no_covariance() -> None:
-    with pytest.raises(RunError, match="two images or more, found 1"):
+    with pytest.raises(RunError, match="at least two images, found 1"):
         moments(features(1, 1, 4))
 
 
-def test_features_that_are_no_numbers_are_named() -> None:
+def test_features_that_are_not_finite_are_refused() -> None:
     with pytest.raises(RunError, match="NaN or infinity"):
         moments(torch.full((3, 2), torch.nan))
 
 
-def test_distance_between_unequal_numbers_is_that_of_their_moments() -> None:
+def test_distance_between_depends_on_moments_only_and_not_on_counts() -> None:
     one, two = moments(features(1, 30, 4)), moments(features(2, 90, 4))
     as_equal = Moments(count=30, mean=two.mean, covariance=two.covariance)
     assert distance_between(one, two) == frechet_distance(one, as_equal)

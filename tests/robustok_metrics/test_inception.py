@@ -22,7 +22,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
         network = fidelity.FeatureExtractorInceptionV3("random", ["2048"])
         for layer in network.modules():
-            if isinstance(layer, nn.Conv2d):  # torch's own initial values would die out on the way
+            if isinstance(layer, nn.Conv2d):  # with torch's default initialisation, activations would vanish
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     file = tmp_path_factory.mktemp("inception") / "random.pth"
     torch.save(network.state_dict(), file)
@@ -35,7 +35,7 @@ def inception(registry: Registry, weights: Path) -> Features:
 
 
 @torch.no_grad()
-def test_features_and_scores_are_torch_fidelitys(inception: Features, weights: Path, images: ImageBatch) -> None:
+def test_features_and_scores_match_torch_fidelity(inception: Features, weights: Path, images: ImageBatch) -> None:
     theirs = fidelity.FeatureExtractorInceptionV3(
         "theirs", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
     )
@@ -46,7 +46,7 @@ def test_features_and_scores_are_torch_fidelitys(inception: Features, weights: P
     torch.testing.assert_close(inception.logits(ours), scores, rtol=1e-4, atol=1e-5)
 
 
-def test_images_are_judged_as_8_bit_pictures_but_pass_on_a_gradient(inception: Features, images: ImageBatch) -> None:
+def test_images_are_rounded_to_8_bits_but_get_a_gradient(inception: Features, images: ImageBatch) -> None:
     real = images.images[:1]
     nudged = (real + 0.4 / 255).requires_grad_()  # less than half a level
     assert torch.equal(inception(nudged), inception(real.clamp(-1, 1)))
@@ -55,31 +55,31 @@ def test_images_are_judged_as_8_bit_pictures_but_pass_on_a_gradient(inception: F
     assert nudged.grad.abs().max() > 0
 
 
-def test_other_weights_than_the_published_are_not_called_inception(inception: Features) -> None:
+def test_weights_other_than_the_published_ones_are_not_called_inception(inception: Features) -> None:
     assert inception.name == "inception_other"
 
 
-def test_maps_are_those_before_each_halving(inception: Features, images: ImageBatch) -> None:
+def test_maps_have_the_documented_shapes(inception: Features, images: ImageBatch) -> None:
     with torch.no_grad():
-        shapes = [tuple(found.shape[1:]) for found in inception.maps(images.images[:1])]
+        shapes = [tuple(layer.shape[1:]) for layer in inception.maps(images.images[:1])]
     assert shapes == [(64, 73, 73), (192, 35, 35), (288, 35, 35), (768, 17, 17), (2048, 8, 8)]
 
 
 def test_file_with_other_weights_is_named(registry: Registry, tmp_path: Path) -> None:
     file = tmp_path / "other.pth"
     torch.save(nn.Linear(2, 2).state_dict(), file)
-    with pytest.raises(RobustokError, match="other weights than torch-fidelity's InceptionV3"):
+    with pytest.raises(RobustokError, match="does not hold the weights of torch-fidelity's InceptionV3"):
         registry.build("features", {"use": "inception", "weights": str(file)})
 
 
-def test_file_that_would_run_code_is_refused(registry: Registry, tmp_path: Path) -> None:
+def test_file_that_contains_code_is_refused(registry: Registry, tmp_path: Path) -> None:
     file = tmp_path / "code.pth"
     torch.save({"weight": torch.zeros(1), "hook": print}, file)
     with pytest.raises(RobustokError, match="refused"):
         registry.build("features", {"use": "inception", "weights": str(file)})
 
 
-def test_no_network_is_one_line_that_says_what_to_do(
+def test_a_failed_download_gives_one_line_with_a_hint(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: Any, **__: Any) -> None:

@@ -16,7 +16,7 @@ from robustok_metrics.lpips import LPIPS, LPIPSConfig
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of AlexNet's convolutions, as torchvision saves them."""
+    """A file with random weights of AlexNet's convolutions, in torchvision's format."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         state = torchvision.models.alexnet().state_dict()
@@ -26,7 +26,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reference(weights: Path, one: Tensor, two: Tensor) -> Tensor:
-    """LPIPS from its paper: unit-length activations after each ReLU, squared differences, learned channel weights."""
+    """LPIPS as in the paper: unit-length activations after each ReLU, squared differences, learned channel weights."""
     trunk = torchvision.models.alexnet().features
     trunk.load_state_dict({name.removeprefix("features."): value for name, value in torch.load(weights).items()})
     learned = torch.load(Path(lpips.__file__).parent / "weights" / "v0.1" / "alex.pth", map_location="cpu")
@@ -34,7 +34,7 @@ def reference(weights: Path, one: Tensor, two: Tensor) -> Tensor:
     x = (torch.cat([one, two]) - mean[:, None, None]) / std[:, None, None]
     distance = torch.zeros(len(one))
     relu = 0
-    for layer in trunk[:-1]:  # the last pooling is not used, and 32 pixels leave it nothing
+    for layer in trunk[:-1]:  # the last pooling is not used, and 32 pixels are too few for it
         x = layer(x)
         if isinstance(layer, nn.ReLU):
             left, right = (x / x.square().sum(1, keepdim=True).sqrt().add(1e-10)).split(len(one))
@@ -45,7 +45,7 @@ def reference(weights: Path, one: Tensor, two: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_metric_is_the_mean_over_images_of_lpips(evaluation: Any, weights: Path) -> None:
+def test_metric_is_the_mean_lpips_over_images(evaluation: Any, weights: Path) -> None:
     results = evaluation.measure(LPIPS(LPIPSConfig(network="alex", weights=str(weights))))
     step = evaluation.step(torch.arange(60))
     expected = reference(weights, step.images, step.batch.images).mean().item()
@@ -54,7 +54,7 @@ def test_metric_is_the_mean_over_images_of_lpips(evaluation: Any, weights: Path)
     assert results["lpips_alex"].higher_is_better is False
 
 
-def test_no_network_is_one_line_that_says_what_to_do(evaluation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_missing_file(evaluation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
         raise urllib.error.URLError("no route to host")
 

@@ -1,4 +1,4 @@
-"""pFID's counterpart for continuous spaces: the grid, its unit, and what it costs."""
+"""pFID's counterpart for continuous spaces: the grid, the unit of the noise, and the cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustok_metrics.noise_pfd import LEVELS, NoiseCell, NoisePFD, NoisePFDConf
 from robustok_metrics.perturbed_distance import ALPHAS
 
 NAME = "noise_pfd_colours"
-OWN = "noise_pfd_gaussian_colours"  # of another grid
+OTHER_GRID = "noise_pfd_gaussian_colours"
 Make = Callable[..., NoisePFD]
 
 
@@ -33,7 +33,7 @@ def noise_pfd(registry: Registry, colours: Callable[..., Spec]) -> Make:
 
 @pytest.fixture(scope="module")
 def continuous(registry: Registry) -> Tokenizer:
-    """Random weights; 16 tokens of 4 numbers."""
+    """A tokenizer with random weights and 16 tokens of width 4."""
     table = {
         "use": "kl_vae",
         "image_size": 32,
@@ -59,15 +59,15 @@ def noise_evaluation(evaluation: Any, continuous: Tokenizer) -> Any:
 
 
 class Enlarged:
-    """The same tokenizer with latents on another scale."""
+    """The same tokenizer with scaled latents."""
 
     def __init__(self, tokenizer: Tokenizer, scale: float) -> None:
         self.tokenizer, self.scale = tokenizer, scale
         self.space, self.quantizer = tokenizer.space, None
 
     def encode(self, images: Tensor) -> Latents:
-        found = self.tokenizer.encode(images).vectors
-        return Latents(vectors=found * self.scale)
+        vectors = self.tokenizer.encode(images).vectors
+        return Latents(vectors=vectors * self.scale)
 
     def decode(self, latents: Latents) -> Tensor:
         return self.tokenizer.decode_vectors(latents.vectors / self.scale)
@@ -90,25 +90,25 @@ def test_without_noise_every_cell_is_the_rfd(
     noise_evaluation: Any, noise_pfd: Make, colours: Callable[..., Spec]
 ) -> None:
     results = noise_evaluation.measure(Frechet(FrechetConfig(features=colours())), noise_pfd(levels=(0.0,)))
-    assert set(cells_of(results, OWN).values()) == {results["rfd_colours"].value}
+    assert set(cells_of(results, OTHER_GRID).values()) == {results["rfd_colours"].value}
 
 
-def test_a_cell_noises_alpha_of_the_tokens_by_its_level_times_the_spread_of_the_image(
+def test_a_cell_adds_noise_of_level_times_the_images_deviation_to_alpha_of_the_tokens(
     noise_evaluation: Any, noise_pfd: Make
 ) -> None:
     metric, cell = noise_pfd(alphas=(0.5,), levels=(0.5,)), NoiseCell(alpha=0.5, level=0.5)
     noise_evaluation.start(metric)
     step = noise_evaluation.step(torch.arange(60))
-    found, mask = metric.perturbed(step, cell)
+    perturbed, mask = metric.perturbed(step, cell)
     assert mask.sum(dim=1).tolist() == [8] * 60
-    assert torch.equal(found.vectors[~mask], step.latents.vectors[~mask])
-    spread = step.latents.vectors.std(dim=1, correction=0, keepdim=True)
-    units = ((found.vectors - step.latents.vectors) / spread)[mask]  # (480, 4)
+    assert torch.equal(perturbed.vectors[~mask], step.latents.vectors[~mask])
+    deviation = step.latents.vectors.std(dim=1, correction=0, keepdim=True)
+    units = ((perturbed.vectors - step.latents.vectors) / deviation)[mask]  # (480, 4)
     assert units.std().item() == pytest.approx(0.5, rel=4 / (2 * units.numel()) ** 0.5)
     assert units.mean().item() == pytest.approx(0.0, abs=4 * 0.5 / units.numel() ** 0.5)
 
 
-def test_the_scale_of_the_latents_does_not_count(noise_evaluation: Any, noise_pfd: Make, continuous: Tokenizer) -> None:
+def test_the_scale_of_the_latents_has_no_effect(noise_evaluation: Any, noise_pfd: Make, continuous: Tokenizer) -> None:
     def noised(factor: float, unit: str = "relative") -> Tensor:
         cell = NoiseCell(alpha=0.9, level=0.5)
         metric = noise_pfd({"scale": unit}, alphas=(cell.alpha,), levels=(cell.level,))
@@ -117,8 +117,8 @@ def test_the_scale_of_the_latents_does_not_count(noise_evaluation: Any, noise_pf
         return metric.perturbed(noise_evaluation.step(torch.arange(60)), cell)[0].vectors / factor
 
     torch.testing.assert_close(noised(8.0), noised(1.0))
-    apart = (noised(8.0, "absolute") - noised(1.0, "absolute")).std()
-    assert apart.item() == pytest.approx(0.9**0.5 * 0.5 * 7 / 8, rel=0.1)
+    difference = (noised(8.0, "absolute") - noised(1.0, "absolute")).std()
+    assert difference.item() == pytest.approx(0.9**0.5 * 0.5 * 7 / 8, rel=0.1)
 
 
 def test_every_cell_is_independent_of_the_batch_size_and_of_the_other_cells(
@@ -127,7 +127,7 @@ def test_every_cell_is_independent_of_the_batch_size_and_of_the_other_cells(
     small, large = (noise_evaluation.measure(noise_pfd(), batch_size=size) for size in (7, 60))
     assert noise_evaluation.numbers(small) == pytest.approx(noise_evaluation.numbers(large), rel=1e-3)
     alone = noise_evaluation.measure(noise_pfd(alphas=(0.7,), levels=(0.5,)), batch_size=60)
-    assert cells_of(alone, OWN)["alpha0.7_noise0.5"] == cells_of(large)["alpha0.7_noise0.5"]
+    assert cells_of(alone, OTHER_GRID)["alpha0.7_noise0.5"] == cells_of(large)["alpha0.7_noise0.5"]
 
 
 def test_cells_draw_independently(noise_evaluation: Any, noise_pfd: Make) -> None:
@@ -135,7 +135,7 @@ def test_cells_draw_independently(noise_evaluation: Any, noise_pfd: Make) -> Non
     noise_evaluation.start(metric)
     step = noise_evaluation.step(torch.arange(60))
     masks = [metric.perturbed(step, cell)[1] for cell in metric.perturbations]
-    for one, two in itertools.combinations(masks, 2):  # from one stream the smaller would lie within the larger
+    for one, two in itertools.combinations(masks, 2):  # from one stream, the smaller would be a subset of the larger
         assert (one & ~two).any(dim=1).double().mean() > 0.5
 
 
@@ -146,27 +146,27 @@ def test_summed_states_of_two_halves_give_the_whole(noise_evaluation: Any, noise
     assert halves == pytest.approx(noise_evaluation.numbers(whole), rel=1e-9)
 
 
-def test_real_images_are_seen_once(noise_evaluation: Any, noise_pfd: Make) -> None:
+def test_the_network_sees_real_images_once(noise_evaluation: Any, noise_pfd: Make) -> None:
     metric = noise_pfd(alphas=(0.5,), levels=(0.25, 0.5))
     noise_evaluation.measure(metric)
     assert metric.features.seen == 60 * (1 + 2)  # originals, two cells
 
 
-def test_another_noise_can_be_measured_with(noise_evaluation: Any, registry: Registry, colours: Any) -> None:
+def test_another_perturbation_can_be_used(noise_evaluation: Any, registry: Registry, colours: Any) -> None:
     spec = registry.spec("perturbation", {"use": "interpolate", "strength": "fixed"})
     metric = NoisePFD(NoisePFDConfig(features=colours(), perturbation=spec, alphas=(1.0,), levels=(0.0, 1.0)))
     results = noise_evaluation.measure(metric)
-    name = "noise_pfd_interpolate_colours"  # not the defined noise, so it must not look like it
+    name = "noise_pfd_interpolate_colours"  # not the defined noise, so it has another name
     cells = cells_of(results, name)
     assert cells["alpha1_noise1"] != cells["alpha1_noise0"]
 
 
-def test_a_discrete_tokenizer_is_refused_as_pfid_refuses_a_continuous_one(evaluation: Any, noise_pfd: Make) -> None:
+def test_a_discrete_tokenizer_is_refused(evaluation: Any, noise_pfd: Make) -> None:
     with pytest.raises(RobustokError, match="has codes"):
         evaluation.start(noise_pfd())
 
 
-def test_a_level_that_the_perturbation_does_not_know_is_refused_before_the_pass(registry: Registry) -> None:
+def test_levels_that_the_perturbation_does_not_accept_are_refused_before_the_pass(registry: Registry) -> None:
     with pytest.raises(ProblemsError, match="perturbation 'top_delta' has no option tau"):
         registry.spec("metric", {"use": "noise_pfd", "perturbation": {"use": "top_delta"}})
     for level in (-0.5, math.inf):
@@ -180,14 +180,14 @@ def test_a_level_that_the_perturbation_does_not_know_is_refused_before_the_pass(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"strength": "uniform"}, "a cell is of one strength"),
+        ({"strength": "uniform"}, "a cell has one strength"),
         ({"anneal": {}}, "anneal is for training"),
         ({"beta": 0.5}, "beta is set by the cells"),
         ({"alpha": 0.5}, "alpha is set by the cells"),
         ({"tau": 0.5}, "tau is set by the cells"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(registry: Registry, options: dict[str, Any], words: str) -> None:
+def test_options_that_the_cells_override_are_refused(registry: Registry, options: dict[str, Any], words: str) -> None:
     noise = {"use": "gaussian", "scale": "relative", "strength": "fixed", **options}
     with pytest.raises(ProblemsError, match=words):
         registry.spec("metric", {"use": "noise_pfd", "perturbation": noise})

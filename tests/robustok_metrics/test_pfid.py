@@ -38,12 +38,12 @@ def cells_of(results: Mapping[str, Result]) -> dict[str, float]:
         (1024, (10, 15, 20)),
         (512, (5, 8, 10)),  # 7.5 is rounded up
         (32768, (400, 560, 720)),
-        (2048, (20, 30, 40)),  # as far from 4096: the smaller one counts
+        (2048, (20, 30, 40)),  # 4096 is equally near: the smaller one is used
         (2049, (25, 35, 45)),
         (16, (1, 1, 1)),
     ],
 )
-def test_deltas_are_the_papers_or_in_proportion_to_the_nearest_codebook(
+def test_deltas_are_the_papers_or_scaled_from_the_nearest_codebook_size(
     codebook_size: int, deltas: tuple[int, ...]
 ) -> None:
     assert deltas_for(codebook_size) == deltas
@@ -62,9 +62,7 @@ def test_result_is_the_mean_over_the_cells(evaluation: Any, pfid: Callable[..., 
     assert (results["pfd_colours"].num_images, results["pfd_colours"].higher_is_better) == (60, False)
 
 
-def test_with_the_own_code_as_only_neighbour_every_cell_is_the_rfd(
-    evaluation: Any, pfid: Callable[..., PFID], colours: Colours
-) -> None:
+def test_with_delta_1_every_cell_is_the_rfd(evaluation: Any, pfid: Callable[..., PFID], colours: Colours) -> None:
     results = evaluation.measure(Frechet(FrechetConfig(features=colours())), pfid(deltas=(1,)))
     assert set(cells_of(results).values()) == {results["rfd_colours"].value}
     assert results["pfd_colours"].value == pytest.approx(results["rfd_colours"].value, rel=1e-14)
@@ -76,22 +74,24 @@ def test_a_cell_replaces_alpha_of_the_tokens_of_every_image_by_one_of_the_delta_
     metric = pfid(alphas=(0.5,), deltas=(3,))
     evaluation.start(metric)
     step = evaluation.step(torch.arange(60))
-    found, mask = metric.perturbed(step, Cell(alpha=0.5, delta=3))
+    perturbed, mask = metric.perturbed(step, Cell(alpha=0.5, delta=3))
     assert mask.sum(dim=1).tolist() == [tokenizer.space.num_tokens // 2] * 60
     assert tokenizer.quantizer is not None
-    near = tokenizer.quantizer.nearest(tokenizer.quantizer.lookup(step.latents.codes).flatten(0, 1), 3)
-    among = (near == found.codes.flatten()[:, None]).any(dim=1).view_as(mask)
-    assert bool(among[mask].all())
-    assert torch.equal(found.codes[~mask], step.latents.codes[~mask])
+    nearest = tokenizer.quantizer.nearest(tokenizer.quantizer.lookup(step.latents.codes).flatten(0, 1), 3)
+    is_near = (nearest == perturbed.codes.flatten()[:, None]).any(dim=1).view_as(mask)
+    assert bool(is_near[mask].all())
+    assert torch.equal(perturbed.codes[~mask], step.latents.codes[~mask])
 
 
-def test_codes_drawn_follow_from_image_and_cell_not_from_the_batch(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+def test_perturbed_codes_depend_on_the_image_and_the_cell_and_not_on_the_batch(
+    evaluation: Any, pfid: Callable[..., PFID]
+) -> None:
     metric, cell = pfid(deltas=(4,)), Cell(alpha=0.7, delta=4)
     evaluation.start(metric)
     whole = metric.reconstruct(evaluation.step(torch.arange(60)), cell)
-    parts = [metric.reconstruct(evaluation.step(rows), cell) for rows in torch.arange(60).split(7)]
-    assert (torch.cat(parts) - whole).abs().max() <= 2 / 255 + 1e-6  # a last bit may tip the rounding
-    assert (torch.cat(parts) != whole).double().mean() < 1e-3
+    batches = [metric.reconstruct(evaluation.step(rows), cell) for rows in torch.arange(60).split(7)]
+    assert (torch.cat(batches) - whole).abs().max() <= 2 / 255 + 1e-6  # float error may change the rounding
+    assert (torch.cat(batches) != whole).double().mean() < 1e-3
 
 
 def test_every_cell_is_independent_of_the_batch_size(evaluation: Any, pfid: Callable[..., PFID]) -> None:
@@ -104,7 +104,7 @@ def test_cells_draw_independently(evaluation: Any, pfid: Callable[..., PFID]) ->
     evaluation.start(metric)
     step = evaluation.step(torch.arange(60))
     masks = [metric.perturbed(step, cell)[1] for cell in metric.perturbations]
-    for one, two in itertools.combinations(masks, 2):  # from one stream the smaller would lie within the larger
+    for one, two in itertools.combinations(masks, 2):  # from one stream, the smaller would be a subset of the larger
         assert (one & ~two).any(dim=1).double().mean() > 0.5
 
 
@@ -115,7 +115,7 @@ def test_summed_states_of_two_halves_give_the_whole(evaluation: Any, pfid: Calla
     assert halves == pytest.approx(evaluation.numbers(whole), rel=1e-9)
 
 
-def test_real_images_are_seen_once_by_all_metrics_and_not_at_all_with_a_cache(
+def test_metrics_share_features_of_real_images_and_a_cache_makes_them_unnecessary(
     evaluation: Any, pfid: Callable[..., PFID], colours: Colours, tmp_path: Path
 ) -> None:
     metric, rfd = pfid(alphas=(0.5,), deltas=(2, 3)), Frechet(FrechetConfig(features=colours()))
@@ -126,7 +126,7 @@ def test_real_images_are_seen_once_by_all_metrics_and_not_at_all_with_a_cache(
     assert metric.features.seen == 60 * (4 + 3)
 
 
-def test_results_say_where_scaled_deltas_come_from(evaluation: Any, pfid: Callable[..., PFID]) -> None:
+def test_results_state_where_scaled_deltas_come_from(evaluation: Any, pfid: Callable[..., PFID]) -> None:
     scaled = evaluation.measure(pfid())  # K = 32
     assert scaled["pfd_colours"].details["deltas_scaled_from"] == 1024
     assert list(cells_of(scaled)) == [f"alpha{alpha}_delta1" for alpha in ALPHAS]  # .3, .5 and .6 of a codeword
@@ -165,7 +165,7 @@ class ContinuousTokenizer:
     space = LatentSpace(kind="continuous", num_tokens=4, width=2)
 
 
-def test_a_perturbation_without_alpha_and_delta_is_refused_where_it_stands(registry: Registry) -> None:
+def test_a_perturbation_without_alpha_and_delta_is_refused(registry: Registry) -> None:
     with pytest.raises(ProblemsError, match="perturbation 'none' has no option alpha, beta, delta"):
         registry.spec("metric", {"use": "pfid", "perturbation": {"use": "none"}})
 

@@ -13,7 +13,7 @@ from robustok_metrics.ssim import SSIM, SSIMConfig, ssim
 
 
 def grey(*levels: int) -> Tensor:
-    """One flat image a level, uint8 (B, 3, 16, 16)."""
+    """One flat image per level, uint8 (B, 3, 16, 16)."""
     return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 16, 16)
 
 
@@ -33,8 +33,8 @@ def test_psnr_of_an_exact_image_is_that_of_a_single_value_off_by_one() -> None:
 
 def test_ssim_of_flat_images_is_the_luminance_term() -> None:
     a, b, c1 = 50.0, 200.0, (0.01 * 255) ** 2
-    found = ssim(grey(50, 77), grey(200, 77)).tolist()
-    assert found == pytest.approx([(2 * a * b + c1) / (a * a + b * b + c1), 1.0], abs=1e-6)
+    similarities = ssim(grey(50, 77), grey(200, 77)).tolist()
+    assert similarities == pytest.approx([(2 * a * b + c1) / (a * a + b * b + c1), 1.0], abs=1e-6)
 
 
 def test_the_ssim_of_an_image_with_itself_is_1() -> None:
@@ -50,7 +50,7 @@ def test_ssim_of_unrelated_noise_is_near_zero() -> None:
     assert ssim(one, two).abs().max() < 0.1
 
 
-def test_results_are_means_over_images_whatever_the_batches(evaluation: Any) -> None:
+def test_results_are_means_over_images_for_any_batch_size(evaluation: Any) -> None:
     small, large = (evaluation.measure(PSNR(PSNRConfig()), SSIM(SSIMConfig()), batch_size=size) for size in (7, 60))
     assert evaluation.numbers(small) == pytest.approx(evaluation.numbers(large), rel=1e-4)
     assert all(result.higher_is_better for result in small.values())
@@ -64,5 +64,5 @@ def test_ssim_refuses_images_smaller_than_its_window(evaluation: Any) -> None:
         image_size = 8
 
     evaluation.tokenizer = Small()
-    with pytest.raises(RobustokError, match="windows of 11 pixels, and the images have 8"):
+    with pytest.raises(RobustokError, match="windows of 11 pixels, but the images have 8"):
         evaluation.start(SSIM(SSIMConfig()))

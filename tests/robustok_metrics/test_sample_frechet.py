@@ -22,20 +22,20 @@ def normal(seed: int, count: int, width: int = 12) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("num_samples", "num_real"), [(300, 200), (8, 200), (9, 7)], ids=str)
-def test_distance_is_torch_fidelitys_fid_for_unequal_numbers_too(
+def test_distance_matches_torch_fidelitys_fid_for_unequal_numbers_too(
     given: Any, colours: Colours, num_samples: int, num_real: int
 ) -> None:
-    drawn, real = 1.3 * normal(1, num_samples) + 0.5, normal(2, num_real)
-    statistics = [fid_features_to_statistics(rows.double()) for rows in (drawn, real)]
+    generated, real = 1.3 * normal(1, num_samples) + 0.5, normal(2, num_real)
+    statistics = [fid_features_to_statistics(rows.double()) for rows in (generated, real)]
     theirs = fid_statistics_to_metric(*statistics, False)[KEY_METRIC_FID]
-    found = frechet(colours()).compute(given(drawn), given(real))
-    assert found["gfd_colours"].value == pytest.approx(theirs, rel=1e-6)
-    assert (found["gfd_colours"].num_images, found["gfd_colours"].num_reference) == (num_samples, num_real)
-    assert found["gfd_colours"].higher_is_better is False
+    results = frechet(colours()).compute(given(generated), given(real))
+    assert results["gfd_colours"].value == pytest.approx(theirs, rel=1e-6)
+    assert (results["gfd_colours"].num_images, results["gfd_colours"].num_reference) == (num_samples, num_real)
+    assert results["gfd_colours"].higher_is_better is False
 
 
-def test_distance_of_gaussians_is_the_closed_form(colours: Colours) -> None:
-    """|m1 - m2|^2 + sum (s1 - s2)^2 where both covariances are diagonal."""
+def test_distance_between_gaussians_is_the_closed_form(colours: Colours) -> None:
+    """|m1 - m2|^2 + sum (s1 - s2)^2 if both covariances are diagonal."""
 
     class Normal(ImageFeatures):
         name = "normal"
@@ -49,11 +49,11 @@ def test_distance_of_gaussians_is_the_closed_form(colours: Colours) -> None:
         def moments(self, network: Spec) -> tuple[torch.Tensor, torch.Tensor]:
             return self.mean, self.deviations.square().diag()
 
-        features = logits = None  # type: ignore[assignment]  # only the moments are looked at
+        features = logits = None  # type: ignore[assignment]  # only the moments are used
 
     samples, reference = Normal([1.0, 2.0, 3.0], [1.0, 0.0, 5.0]), Normal([1.0, 0.0, 4.0], [2.0, 3.0, 5.0])
-    found = frechet(colours()).compute(samples, reference)
-    assert found["gfd_colours"].value == pytest.approx((4 + 1) + (1 + 9 + 0), rel=1e-12)
+    results = frechet(colours()).compute(samples, reference)
+    assert results["gfd_colours"].value == pytest.approx((4 + 1) + (1 + 9 + 0), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,13 @@ def test_distance_of_gaussians_is_the_closed_form(colours: Colours) -> None:
 def test_only_distances_in_the_published_inception_are_called_fid(
     given: Any, colours: Colours, network: str, name: str
 ) -> None:
-    found = frechet(colours(network)).compute(given(normal(1, 20)), given(normal(2, 20)))
-    assert set(found) == {name}
+    results = frechet(colours(network)).compute(given(normal(1, 20)), given(normal(2, 20)))
+    assert set(results) == {name}
 
 
 def test_samples_must_be_images(given: Any, colours: Colours) -> None:
-    with pytest.raises(RobustokError, match="how many there are is part of the result") as caught:
+    with pytest.raises(
+        RobustokError, match="samples must be images, because the result includes their number"
+    ) as caught:
         frechet(colours()).compute(given(torch.zeros(0, 3), "statistics.npz"), given(normal(1, 20, 3)))
     assert caught.value.where == "statistics.npz"

@@ -1,4 +1,4 @@
-"""Two processes with half of the images each measure what one measures with all."""
+"""Two processes with half of the images each measure the same as one with all images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def passes(one_and_two: Any, tmp_path_factory: pytest.TempPathFactory) -> Mappin
 
 
 @pytest.mark.parametrize("process", ["0-of-2", "1-of-2"])
-def test_every_pass_of_two_processes_gives_what_one_gives(passes: Any, process: str) -> None:
-    for found in passes[process]:
+def test_every_pass_of_two_processes_gives_the_same_as_one(passes: Any, process: str) -> None:
+    for results in passes[process]:
         expected = passes["0-of-1"][0]
-        assert {**found, "seen": 0} == pytest.approx({**expected, "seen": 0}, rel=1e-5)
+        assert {**results, "seen": 0} == pytest.approx({**expected, "seen": 0}, rel=1e-5)
 
 
-def test_cached_reference_is_used_only_where_every_process_can_read_it(passes: Any) -> None:
+def test_cached_reference_is_used_only_if_every_process_can_read_it(passes: Any) -> None:
     # originals, reconstructions, one cell
-    assert [found["seen"] for found in passes["0-of-1"]] == [180, 120, 180, 120]
-    assert [found["seen"] for found in passes["0-of-2"]] == [90, 90, 90, 60]
-    assert [found["seen"] for found in passes["1-of-2"]] == [90, 90, 90, 60]
+    assert [results["seen"] for results in passes["0-of-1"]] == [180, 120, 180, 120]
+    assert [results["seen"] for results in passes["0-of-2"]] == [90, 90, 90, 60]
+    assert [results["seen"] for results in passes["1-of-2"]] == [90, 90, 90, 60]

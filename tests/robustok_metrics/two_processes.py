@@ -1,7 +1,7 @@
 """One of `world` processes that measure 60 images together: `two_processes.py RANK WORLD FOLDER`.
 
-Leaves in FOLDER/RANK-of-WORLD.json what pFID and rFD are on this process in three passes: without a cache file; with
-one that only process 0 can see; with one that all see. And how many images the network was shown in each.
+Writes pFID and rFD of this process to FOLDER/RANK-of-WORLD.json for four passes: two with a cache of its own (only
+process 0 writes), two with a shared one; and how many images the network saw in each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def measure(rank: int, world: int, caches: list[Path]) -> list[dict[str, float]]
     perturbation = registry.spec("perturbation", {"use": "top_delta"})
     config = PFIDConfig(features=tiny.colours(), perturbation=perturbation, alphas=(0.5,), deltas=(3,))
     metrics = [Frechet(FrechetConfig(features=tiny.colours())), PFID(config)]
-    found = []
+    passes = []
     for cache in caches:
         run.networks.clear()
         for metric in metrics:
@@ -37,9 +37,9 @@ def measure(rank: int, world: int, caches: list[Path]) -> list[dict[str, float]]
         for metric in metrics:
             metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
             results |= run.numbers(metric.compute())
-        found.append(results)
+        passes.append(results)
         barrier()
-    return found
+    return passes
 
 
 def main() -> None:
@@ -48,8 +48,8 @@ def main() -> None:
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
     own, shared = folder / f"cache-{rank}-of-{world}", folder / f"cache-of-{world}"
-    found = measure(rank, world, [own, own, shared, shared])
-    (folder / f"{rank}-of-{world}.json").write_text(json.dumps(found))
+    passes = measure(rank, world, [own, own, shared, shared])
+    (folder / f"{rank}-of-{world}.json").write_text(json.dumps(passes))
     if world > 1:
         dist.destroy_process_group()
 

@@ -1,6 +1,6 @@
-"""One of `world` processes that look at 101 images: `features_two_processes.py RANK WORLD FOLDER`.
+"""One of `world` processes that extract features of 101 images: `features_two_processes.py RANK WORLD FOLDER`.
 
-Leaves in FOLDER/RANK-of-WORLD.safetensors the features, class scores and moments that this process holds.
+Writes the features, class scores and moments of this process to FOLDER/RANK-of-WORLD.safetensors.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def main() -> None:
         name="validation images",
         networks=SharedFeatures(torch.device("cpu")),
         device=torch.device("cpu"),
-        cache=folder / f"cache-{rank}-of-{world}",  # process 1 finds none: it is process 0 that writes
+        cache=folder / f"cache-{rank}-of-{world}",  # process 1's stays empty: only process 0 writes
         batch_size=7,
         limit=101,
     )
     network = registry.spec("features", {"use": "fashion_classifier"})
     mean, covariance = population.moments(network)
-    held = {"features": population.features(network), "logits": population.logits(network)}
+    tensors = {"features": population.features(network), "logits": population.logits(network)}
     again = ExtractedFeatures(
         population.images,
         name="again",
@@ -43,9 +43,10 @@ def main() -> None:
         batch_size=7,
         limit=101,
     )
-    held |= {"mean": mean, "covariance": covariance, "again": again.features(network)}
+    tensors |= {"mean": mean, "covariance": covariance, "again": again.features(network)}
     save_file(
-        {name: tensor.contiguous().clone() for name, tensor in held.items()}, folder / f"{rank}-of-{world}.safetensors"
+        {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
+        folder / f"{rank}-of-{world}.safetensors",
     )
     if world > 1:
         dist.destroy_process_group()

@@ -15,7 +15,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 def adm_center_crop(image: Image.Image, size: int) -> np.ndarray:
-    """From its definition: halve with BOX while min >= 2 size, BICUBIC to the shorter side, slice the middle."""
+    """By definition: halve with BOX while min >= 2 size, BICUBIC to the shorter side, slice the middle."""
     while min(image.size) >= 2 * size:
         image = image.resize(tuple(side // 2 for side in image.size), resample=Image.BOX)
     factor = size / min(image.size)
@@ -33,19 +33,19 @@ def test_the_center_crop_is_adms(width: int, height: int, size: int) -> None:
     assert np.array_equal(cropped, adm_center_crop(image, size))
 
 
-def test_a_picture_four_times_as_large_is_averaged_over_blocks() -> None:
+def test_an_image_four_times_as_large_is_averaged_over_blocks() -> None:
     image = noise(64, 64)
     means = np.asarray(image, dtype=float).reshape(16, 4, 16, 4, 3).mean((1, 3))
     assert np.abs(np.asarray(center_crop(image, 16)) - means).max() < 2.5  # rounded to 8 bits four times
 
 
-def test_a_picture_of_the_right_height_is_only_cut() -> None:
+def test_an_image_of_the_right_height_is_only_cropped() -> None:
     image = noise(41, 16)
     assert np.array_equal(np.asarray(center_crop(image, 16)), np.asarray(image)[:, 12:28])
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 0), (8, 3, 5), (2**62, 2**62 + 1, 2**61 + 7)])
-def test_a_random_crop_is_a_window_of_the_picture_at_a_scale_of_at_most_five_quarters(numbers: tuple[int, ...]) -> None:
+def test_a_random_crop_is_a_window_of_the_image_at_a_scale_of_at_most_five_quarters(numbers: tuple[int, ...]) -> None:
     image = noise(80, 60)
     cropped = np.asarray(random_crop(image, 32, torch.tensor(numbers)))
     side = 32 + numbers[0] % 9  # shorter side in 32..40

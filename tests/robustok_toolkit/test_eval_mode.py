@@ -1,4 +1,4 @@
-"""Eval mode lasts as long as the block, and leaves no trace."""
+"""Eval mode lasts as long as the block; afterwards all modes are restored."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from robustok_toolkit.eval_mode import evaluating
 
 
 def mixed() -> nn.Module:
-    """A network in training mode, of which one part is in eval mode."""
+    """A network in training mode with one submodule in eval mode."""
     network = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.Linear(2, 2)))
     network[1][0].eval()
     return network
 
 
 def modes(network: nn.Module) -> list[bool]:
-    return [part.training for part in network.modules()]
+    return [module.training for module in network.modules()]
 
 
-def test_every_part_is_in_eval_mode_inside_and_as_it_was_afterwards() -> None:
+def test_every_submodule_is_in_eval_mode_inside_and_restored_afterwards() -> None:
     network = mixed()
     before = modes(network)
     with evaluating(network):
@@ -27,7 +27,7 @@ def test_every_part_is_in_eval_mode_inside_and_as_it_was_afterwards() -> None:
     assert modes(network) == before == [True, True, True, False, True]
 
 
-def test_an_error_inside_leaves_the_modes_as_they_were() -> None:
+def test_modes_are_restored_after_an_error() -> None:
     network = mixed()
     before = modes(network)
     with pytest.raises(ValueError, match="broken"), evaluating(network):

@@ -1,4 +1,4 @@
-"""Pictures of samples on one process and on two; and what is said of latents that a tokenizer does not decode."""
+"""Decoding samples on one or more processes, and refusal of latents that a tokenizer cannot decode."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def tokenizer(registry):
     return registry.build("tokenizer", table).eval()
 
 
-def some_codes(tokenizer, count):
+def random_codes(tokenizer, count):
     shape = (count, tokenizer.space.num_tokens)
     return torch.randint(tokenizer.space.codebook_size, shape, generator=torch.Generator().manual_seed(count))
 
 
 @pytest.mark.parametrize("batch_size", [2, 7])
-def test_the_pictures_of_batches_are_those_of_all_latents_in_order(tokenizer, batch_size):
-    codes, labels = some_codes(tokenizer, 7), labels_of([4, 1], torch.arange(7))
+def test_decoded_batches_are_gathered_in_order(tokenizer, batch_size):
+    codes, labels = random_codes(tokenizer, 7), labels_of([4, 1], torch.arange(7))
     assert torch.equal(own_share(7), torch.arange(7))
-    images = decode_and_gather(tokenizer, (Latents(codes=some) for some in codes.split(batch_size)), labels)
-    expected = [decode_to_uint8(tokenizer, Latents(codes=some)) for some in codes.split(batch_size)]
+    images = decode_and_gather(tokenizer, (Latents(codes=batch) for batch in codes.split(batch_size)), labels)
+    expected = [decode_to_uint8(tokenizer, Latents(codes=batch)) for batch in codes.split(batch_size)]
     assert torch.equal(images.pixels, torch.cat(expected))
     assert images.pixels.dtype == torch.uint8
     assert images.labels.tolist() == [4, 1, 4, 1, 4, 1, 4]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_shares_of_processes_follow_one_another_and_leave_no_sample_out(monkeypatch, count):
+def test_the_shares_of_all_processes_cover_all_samples_in_order(monkeypatch, count):
     monkeypatch.setattr(robustok_toolkit.generating, "world_size", lambda: 3)
     shares = []
     for process in range(3):
@@ -45,7 +45,7 @@ def test_shares_of_processes_follow_one_another_and_leave_no_sample_out(monkeypa
     assert torch.cat(shares).tolist() == list(range(count))
 
 
-def test_a_process_without_a_sample_gives_pictures_of_the_right_shape(tokenizer, monkeypatch):
+def test_a_process_without_samples_has_images_of_the_right_shape(tokenizer, monkeypatch):
     def gather(own, sizes):
         assert own.shape == (0, 3, 8, 8)
         assert sizes == [1, 0]
@@ -56,7 +56,7 @@ def test_a_process_without_a_sample_gives_pictures_of_the_right_shape(tokenizer,
     assert decode_and_gather(tokenizer, [], labels_of([0], torch.arange(1))).pixels.dtype == torch.uint8
 
 
-def test_spaces_that_differ_in_their_grid_alone_are_told_apart():
+def test_spaces_that_differ_only_in_their_grid_are_distinguished():
     row, grid = (LatentSpace(kind="continuous", num_tokens=16, width=4, grid=grid) for grid in (None, (4, 4)))
     with pytest.raises(RobustokError, match=r"another space \(no grid\) than the .* decodes \(a grid of 4 x 4\)"):
         check_space("flow_transformer", row, grid, "here")

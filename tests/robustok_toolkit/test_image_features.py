@@ -1,4 +1,4 @@
-"""Populations: every image seen once, in order, by however many processes; references kept and statistics read."""
+"""Image features: each image is seen once, with any number of processes; caching and reference statistics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MeansConfig:
 
 
 class Means(Features):
-    """The mean of each channel; its class scores are these times 1, 2, 3. Counts the images it was shown."""
+    """The mean of each channel; class scores are the means times 1, 2, 3. Counts the images it has seen."""
 
     Config = MeansConfig
     width = 3
@@ -83,7 +83,7 @@ def samples(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reference(tmp_path: Path) -> Callable[..., Path]:
-    """A reference file with mu and sigma of three features."""
+    """Saves a reference file with mu and sigma of three features."""
 
     def save(**arrays: Any) -> Path:
         np.savez(tmp_path / "reference.npz", mu=np.arange(3.0), sigma=np.diag([1.0, 2.0, 3.0]), **arrays)
@@ -101,23 +101,23 @@ def expected_features() -> Tensor:
 
 def test_features_are_those_of_each_image_in_order(samples: Path, networks: SharedFeatures) -> None:
     population = open_features(samples, networks=networks, device=CPU, batch_size=4)
-    found = population.features(means())
+    features = population.features(means())
     assert len(population) == 23
-    assert (found.dtype, found.device) == (torch.float32, CPU)
-    torch.testing.assert_close(found, expected_features())
+    assert (features.dtype, features.device) == (torch.float32, CPU)
+    torch.testing.assert_close(features, expected_features())
     torch.testing.assert_close(population.logits(means()), expected_features() * torch.tensor([1.0, 2.0, 3.0]))
 
 
-@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 says it elsewhere")
-def test_networks_see_in_float32_without_tf32(samples: Path, networks: SharedFeatures) -> None:
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has another switch")
+def test_networks_run_in_float32_without_tf32(samples: Path, networks: SharedFeatures) -> None:
     seen = []
     networks(means()).register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
     open_features(samples, networks=networks, device=CPU).features(means())
     assert seen == ["ieee"]
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32", "as torch begins"
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32", "torch's default"
 
 
-def test_moments_are_numpys(samples: Path, networks: SharedFeatures) -> None:
+def test_moments_match_numpy(samples: Path, networks: SharedFeatures) -> None:
     mean, covariance = open_features(samples, networks=networks, device=CPU).moments(means())
     assert mean.dtype == covariance.dtype == torch.float64
     rows = expected_features().double().numpy()
@@ -136,10 +136,10 @@ def test_each_network_sees_each_image_once(samples: Path, networks: SharedFeatur
     assert networks(means(version=2)).seen == 23
 
 
-def test_limit_takes_every_class_equally_often(samples: Path, networks: SharedFeatures) -> None:
+def test_limit_takes_equally_many_images_of_each_class(samples: Path, networks: SharedFeatures) -> None:
     population = open_features(samples, networks=networks, device=CPU, limit=10)
     assert len(population) == 10
-    torch.testing.assert_close(population.features(means()), expected_features()[:10])  # labels 0..4 take turns
+    torch.testing.assert_close(population.features(means()), expected_features()[:10])  # labels cycle through 0..4
 
 
 def test_workers_change_nothing(samples: Path, networks: SharedFeatures) -> None:
@@ -162,11 +162,11 @@ def test_network_without_a_classifier_has_no_class_scores(samples: Path, network
 def test_one_image_has_no_moments(tmp_path: Path, networks: SharedFeatures) -> None:
     write_samples(tmp_path / "one.npz", iter(PIXELS[:1]), torch.zeros(1, dtype=torch.int64), image_size=8)
     population = open_features(tmp_path / "one.npz", networks=networks, device=CPU)
-    with pytest.raises(RobustokError, match="two images or more, found 1"):
+    with pytest.raises(RobustokError, match="at least two images, found 1"):
         population.moments(means())
 
 
-def test_features_that_are_no_numbers_are_named(samples: Path, networks: SharedFeatures) -> None:
+def test_features_that_are_not_finite_are_named(samples: Path, networks: SharedFeatures) -> None:
     class Broken(Means):
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images).log()  # of negative means
@@ -179,14 +179,14 @@ def test_features_that_are_no_numbers_are_named(samples: Path, networks: SharedF
 # --- the cache ------------------------------------------------------------------------------------
 
 
-def test_cached_features_and_moments_are_the_same_and_cost_no_look(samples: Path, tmp_path: Path) -> None:
-    found = []
+def test_cached_features_and_moments_are_the_same_and_run_no_network(samples: Path, tmp_path: Path) -> None:
+    results = []
     for _ in range(2):
         networks = SharedFeatures(CPU)
         population = open_features(samples, networks=networks, device=CPU, cache=tmp_path / "cache")
-        found.append((*population.moments(means()), population.features(means())))
+        results.append((*population.moments(means()), population.features(means())))
     assert networks(means()).seen == 0
-    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+    assert all(torch.equal(computed, cached) for computed, cached in zip(*results, strict=True))
 
 
 def test_cache_is_keyed_by_images_their_number_and_network(samples: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_damaged_cache_is_named_and_not_used(samples: Path, tmp_path: Path) -> N
 # --- two processes --------------------------------------------------------------------------------
 
 
-def test_two_processes_hold_what_one_holds(one_and_two: Any, tmp_path: Path) -> None:
+def test_two_processes_have_the_same_features_as_one(one_and_two: Any, tmp_path: Path) -> None:
     one_and_two(Path(__file__).with_name("features_two_processes.py"), tmp_path)
     one, *both = (load_file(tmp_path / f"{name}.safetensors") for name in ("0-of-1", "0-of-2", "1-of-2"))
     assert one["features"].shape == (101, 96)
@@ -240,7 +240,7 @@ def test_moments_of_a_reference_are_its_mu_and_sigma(reference: Callable[..., Pa
     assert covariance.diagonal().tolist() == [1.0, 2.0, 3.0]
 
 
-def test_features_of_a_reference_are_of_its_images_and_its_moments_are_not(
+def test_a_reference_has_features_of_its_images_and_moments_of_its_statistics(
     reference: Callable[..., Path], networks: SharedFeatures
 ) -> None:
     population = open_features(reference(arr_0=PIXELS), networks=networks, device=CPU)
@@ -261,27 +261,27 @@ def test_statistics_are_of_the_published_inception_only(
 def test_statistics_of_another_width_are_refused(networks: SharedFeatures) -> None:
     mean, covariance = torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
     population = PublishedFeatures(mean, covariance, None, name="four", networks=networks)
-    with pytest.raises(RobustokError, match="mu has 4 numbers, where inception has 3 features"):
+    with pytest.raises(RobustokError, match="mu has 4 numbers, but inception has 3 features"):
         population.moments(means("inception"))
 
 
 @pytest.mark.parametrize("what", ["features", "logits"])
 def test_statistics_alone_have_no_features(reference: Callable[..., Path], networks: SharedFeatures, what: str) -> None:
     population = open_features(reference(), networks=networks, device=CPU)
-    with pytest.raises(RobustokError, match="statistics and no images"):
+    with pytest.raises(RobustokError, match="statistics but no images"):
         getattr(population, what)(means("inception"))
 
 
 # --- notes ----------------------------------------------------------------------------------------
 
 
-def test_networks_come_from_the_population(samples: Path, networks: SharedFeatures) -> None:
+def test_the_network_comes_from_the_population(samples: Path, networks: SharedFeatures) -> None:
     population = open_features(samples, networks=networks, device=CPU)
     assert network_of(means(), population) is networks(means())
 
 
 @pytest.mark.parametrize(("count", "noted"), [(2047, True), (2048, True), (2049, False), (50000, False)])
-def test_covariance_of_no_more_images_than_features_is_noted_as_singular(count: int, noted: bool) -> None:
+def test_a_singular_covariance_is_noted_if_images_do_not_outnumber_features(count: int, noted: bool) -> None:
     assert torch.linalg.matrix_rank(torch.eye(4).cov()) == 3  # as many images as features: one rank short
     assert (singular_note(count, 2048) is not None) == noted
 

@@ -1,4 +1,4 @@
-"""Sample files, folders and reference statistics: what is written is what numpy reads, and bad input is named."""
+"""Sample files, folders and reference statistics: numpy reads what is written, and invalid input is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def written(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[..., Path]:
-    """Saves arrays with numpy; gives the file."""
+    """Saves arrays with numpy and returns the file."""
 
     def save(**arrays: Any) -> Path:
         np.savez(tmp_path / "saved.npz", **arrays)
@@ -48,48 +48,48 @@ def saved(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_streamed_arrays_are_byte_for_byte_what_savez_writes(written: Path, saved: Callable[..., Path]) -> None:
-    whole = saved(arr_0=PIXELS, arr_1=LABELS.numpy())
-    with zipfile.ZipFile(written) as ours, zipfile.ZipFile(whole) as numpys:
+    expected = saved(arr_0=PIXELS, arr_1=LABELS.numpy())
+    with zipfile.ZipFile(written) as ours, zipfile.ZipFile(expected) as numpys:
         assert ours.namelist() == numpys.namelist() == ["arr_0.npy", "arr_1.npy"]
-        for ours_held, numpys_held in zip(ours.infolist(), numpys.infolist(), strict=True):
-            assert ours_held.compress_type == zipfile.ZIP_STORED
-            assert ours.read(ours_held) == numpys.read(numpys_held)
+        for our_member, numpy_member in zip(ours.infolist(), numpys.infolist(), strict=True):
+            assert our_member.compress_type == zipfile.ZIP_STORED
+            assert ours.read(our_member) == numpys.read(numpy_member)
 
 
-def test_same_samples_are_the_same_file(written: Path, tmp_path: Path) -> None:
+def test_same_samples_give_the_same_file(written: Path, tmp_path: Path) -> None:
     write_samples(tmp_path / "again.npz", iter(PIXELS), LABELS, image_size=8)
     assert (tmp_path / "again.npz").read_bytes() == written.read_bytes()
 
 
-def test_pictures_are_written_as_they_come(tmp_path: Path) -> None:
+def test_images_are_streamed_to_the_file(tmp_path: Path) -> None:
     aside = tmp_path / f".writing-samples.npz.{os.getpid()}"
     sizes = []
 
-    def pictures() -> Iterator[np.ndarray]:
-        for picture in np.zeros((400, 32, 32, 3), np.uint8):
+    def images() -> Iterator[np.ndarray]:
+        for image in np.zeros((400, 32, 32, 3), np.uint8):
             sizes.append(aside.stat().st_size)
-            yield picture
+            yield image
 
-    write_samples(tmp_path / "samples.npz", pictures(), torch.zeros(400, dtype=torch.int64), image_size=32)
+    write_samples(tmp_path / "samples.npz", images(), torch.zeros(400, dtype=torch.int64), image_size=32)
     assert sizes[200] > 150 * 32 * 32 * 3
 
 
 @pytest.mark.parametrize(
-    ("pictures", "reason"),
+    ("images", "reason"),
     [
-        (PIXELS[:5], "7 labels, and 5 pictures"),
-        (np.concatenate([PIXELS, PIXELS]), "7 labels, and more pictures"),
+        (PIXELS[:5], "7 labels, but 5 images"),
+        (np.concatenate([PIXELS, PIXELS]), "7 labels, but more images"),
         (PIXELS[:, :4], "must be uint8"),
         (PIXELS.astype(np.float32), "must be uint8"),
     ],
 )
-def test_pictures_that_do_not_fit_leave_no_file(tmp_path: Path, pictures: np.ndarray, reason: str) -> None:
+def test_invalid_images_leave_no_file(tmp_path: Path, images: np.ndarray, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        write_samples(tmp_path / "samples.npz", iter(pictures), LABELS, image_size=8)
+        write_samples(tmp_path / "samples.npz", iter(images), LABELS, image_size=8)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(RunError, match="cannot write"):
         write_samples(tmp_path / "taken" / "samples.npz", iter(PIXELS), LABELS, image_size=8)
@@ -124,7 +124,7 @@ def test_compressed_and_column_ordered_files_give_the_same_images_and_fingerprin
         assert NpzImages(file).fingerprint == NpzImages(written).fingerprint
 
 
-def test_fingerprint_tells_one_changed_pixel_and_one_changed_label(written: Path, saved: Callable[..., Path]) -> None:
+def test_one_changed_pixel_or_label_changes_the_fingerprint(written: Path, saved: Callable[..., Path]) -> None:
     known = NpzImages(written).fingerprint
     pixels = PIXELS.copy()
     pixels[3, 2, 1, 0] ^= 1
@@ -132,9 +132,7 @@ def test_fingerprint_tells_one_changed_pixel_and_one_changed_label(written: Path
     assert NpzImages(saved(arr_0=PIXELS, arr_1=LABELS.numpy()[::-1])).fingerprint != known
 
 
-def test_images_without_labels_are_all_of_class_0_and_other_arrays_are_passed_over(
-    saved: Callable[..., Path],
-) -> None:
+def test_images_without_labels_have_class_0_and_other_arrays_are_ignored(saved: Callable[..., Path]) -> None:
     assert NpzImages(saved(arr_0=PIXELS, notes=np.ones(2))).labels.tolist() == [0] * 7
 
 
@@ -147,12 +145,12 @@ def test_images_without_labels_are_all_of_class_0_and_other_arrays_are_passed_ov
         ({"arr_0": PIXELS.transpose(0, 3, 1, 2).copy()}, r"must be uint8 \(n, H, W, 3\), found uint8 \(7, 3, 8, 8\)"),
         ({"arr_0": PIXELS[0]}, "must be uint8"),
         ({"arr_0": PIXELS[:0]}, "there are no images"),
-        ({"arr_0": PIXELS, "arr_1": np.zeros(6, np.int64)}, "arr_1 must be 7 whole numbers"),
-        ({"arr_0": PIXELS, "arr_1": np.zeros(7)}, "arr_1 must be 7 whole numbers"),
-        ({"arr_0": PIXELS, "arr_1": np.full(7, -1)}, "labels must count from 0, found -1"),
+        ({"arr_0": PIXELS, "arr_1": np.zeros(6, np.int64)}, "arr_1 must hold 7 integer labels"),
+        ({"arr_0": PIXELS, "arr_1": np.zeros(7)}, "arr_1 must hold 7 integer labels"),
+        ({"arr_0": PIXELS, "arr_1": np.full(7, -1)}, "labels must not be negative, found -1"),
     ],
 )
-def test_files_that_hold_no_such_images_are_refused(
+def test_files_without_valid_images_are_refused(
     saved: Callable[..., Path], arrays: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(RobustokError, match=reason):
@@ -162,17 +160,17 @@ def test_files_that_hold_no_such_images_are_refused(
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_truncated_file_is_named(written: Path, share: float) -> None:
     written.write_bytes(written.read_bytes()[: int(share * written.stat().st_size)])
-    with pytest.raises(RobustokError, match=r"no readable \.npz file") as caught:
+    with pytest.raises(RobustokError, match=r"not a readable \.npz file") as caught:
         NpzImages(written)
     assert caught.value.where == str(written)
     assert caught.value.hint is not None
-    assert "is it whole" in caught.value.hint
+    assert "is it complete" in caught.value.hint
 
 
-def test_array_that_is_shorter_than_its_header_says_is_named(tmp_path: Path, written: Path) -> None:
+def test_array_shorter_than_its_header_says_is_refused(tmp_path: Path, written: Path) -> None:
     with zipfile.ZipFile(written) as whole, zipfile.ZipFile(tmp_path / "short.npz", "w") as short:
         short.writestr("arr_0.npy", whole.read("arr_0.npy")[:-10])
-    with pytest.raises(RobustokError, match="another length than its header says"):
+    with pytest.raises(RobustokError, match="the length of arr_0 does not match its header"):
         NpzImages(tmp_path / "short.npz")
 
 
@@ -182,7 +180,7 @@ def test_damaged_compressed_file_is_named(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     file.write_bytes(content)
-    with pytest.raises(RobustokError, match=r"no readable \.npz file"):
+    with pytest.raises(RobustokError, match=r"not a readable \.npz file"):
         NpzImages(file).load([0])
 
 
@@ -196,62 +194,62 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Seven pictures in two folders, whose paths are in the order of PIXELS."""
-    for number, picture in enumerate(PIXELS):
-        file = tmp_path / "pictures" / ("a" if number < 4 else "b") / f"{number:06d}.png"
+    """Seven images in two folders; sorted by path, they are in the order of PIXELS."""
+    for number, pixels in enumerate(PIXELS):
+        file = tmp_path / "images" / ("a" if number < 4 else "b") / f"{number:06d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(file)
-    return tmp_path / "pictures"
+        Image.fromarray(pixels).save(file)
+    return tmp_path / "images"
 
 
 def test_folder_is_read_in_the_order_of_its_paths(folder: Path) -> None:
-    (folder / "notes.txt").write_text("no picture")
-    (folder / ".hidden.png").write_text("no picture")
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".hidden.png").write_text("not an image")
     images = open_images(folder)
     assert isinstance(images, FolderImages)
     assert images.labels.tolist() == [0] * 7
     np.testing.assert_array_equal(pixels_of(images, list(range(7))), PIXELS)
 
 
-def test_grey_and_palette_pictures_have_three_channels(tmp_path: Path) -> None:
+def test_grey_and_palette_images_have_three_channels(tmp_path: Path) -> None:
     Image.fromarray(PIXELS[0]).convert("L").save(tmp_path / "grey.png")
     palette = Image.fromarray(PIXELS[1]).quantize(4)
     palette.info["transparency"] = b"\x00\x80\xff\xff"
     palette.save(tmp_path / "palette.png")
-    found = pixels_of(FolderImages(tmp_path), [0, 1])
-    assert found.shape == (2, 8, 8, 3)
-    assert (found[0] == found[0][..., :1]).all()
+    pixels = pixels_of(FolderImages(tmp_path), [0, 1])
+    assert pixels.shape == (2, 8, 8, 3)
+    assert (pixels[0] == pixels[0][..., :1]).all()
 
 
-def test_fingerprint_of_a_folder_follows_its_content(folder: Path) -> None:
+def test_fingerprint_of_a_folder_depends_on_its_content(folder: Path) -> None:
     known = FolderImages(folder).fingerprint
     assert FolderImages(folder).fingerprint == known
     Image.fromarray(PIXELS[0]).save(folder / "b" / "000006.png")
     assert FolderImages(folder).fingerprint != known
 
 
-def test_pictures_of_two_sizes_are_refused(folder: Path) -> None:
+def test_images_of_two_sizes_are_refused(folder: Path) -> None:
     Image.new("RGB", (8, 9)).save(folder / "b" / "tall.png")
-    with pytest.raises(RobustokError, match="has 8x9 pixels, where 000000.png has 8x8"):
+    with pytest.raises(RobustokError, match="has 8x9 pixels, but 000000.png has 8x8"):
         FolderImages(folder)
 
 
-def test_pictures_of_16_bits_are_refused(folder: Path) -> None:
+def test_images_of_16_bits_are_refused(folder: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(folder / "b" / "deep.png")
-    with pytest.raises(RobustokError, match="must have 8 bits a channel"):
+    with pytest.raises(RobustokError, match="must have 8 bits per channel"):
         FolderImages(folder)
 
 
-def test_broken_picture_is_named(folder: Path) -> None:
+def test_broken_image_is_named(folder: Path) -> None:
     file = folder / "b" / "000005.png"
-    file.write_bytes(b"no picture")
-    with pytest.raises(RobustokError, match="this picture cannot be read") as caught:
+    file.write_bytes(b"not an image")
+    with pytest.raises(RobustokError, match="this image cannot be read") as caught:
         FolderImages(folder)
     assert caught.value.where == str(file)
 
 
-def test_folder_without_a_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RobustokError, match="no pictures in this folder"):
+def test_folder_without_an_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RobustokError, match="no images in this folder"):
         open_images(tmp_path)
 
 
@@ -260,11 +258,11 @@ def test_folder_without_a_picture_is_named(tmp_path: Path) -> None:
 
 def test_reference_statistics_are_read_in_float64(saved: Callable[..., Path]) -> None:
     mu, sigma = np.arange(3, dtype=np.float32), np.eye(3)
-    found = reference_moments(saved(mu=mu, sigma=sigma, mu_s=np.zeros(2), arr_0=PIXELS))
-    assert found is not None
-    assert [moment.dtype for moment in found] == [torch.float64] * 2
-    np.testing.assert_array_equal(found[0].numpy(), mu)
-    np.testing.assert_array_equal(found[1].numpy(), sigma)
+    moments = reference_moments(saved(mu=mu, sigma=sigma, mu_s=np.zeros(2), arr_0=PIXELS))
+    assert moments is not None
+    assert [moment.dtype for moment in moments] == [torch.float64] * 2
+    np.testing.assert_array_equal(moments[0].numpy(), mu)
+    np.testing.assert_array_equal(moments[1].numpy(), sigma)
 
 
 def test_file_without_mu_has_no_statistics(saved: Callable[..., Path]) -> None:
@@ -279,8 +277,6 @@ def test_file_without_mu_has_no_statistics(saved: Callable[..., Path]) -> None:
         ({"mu": np.zeros(3), "sigma": np.full((3, 3), np.nan)}, "holds NaN or infinity"),
     ],
 )
-def test_statistics_that_do_not_fit_are_refused(
-    saved: Callable[..., Path], arrays: dict[str, Any], reason: str
-) -> None:
+def test_invalid_statistics_are_refused(saved: Callable[..., Path], arrays: dict[str, Any], reason: str) -> None:
     with pytest.raises(RobustokError, match=re.escape(reason)):
         reference_moments(saved(**arrays))

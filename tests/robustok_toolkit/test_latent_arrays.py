@@ -1,4 +1,4 @@
-"""Latents as arrays: what is refused, by whom it was made and what to do; files are tested with the latent cache."""
+"""Latents as arrays: invalid values are refused with their origin and a hint. See test_latent_files.py for files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTINUOUS = LatentSpace(kind="continuous", num_tokens=4, width=3)
 
 
 def vectors_with(number: float) -> Latents:
-    """(2, 4, 3), all of them 1 but one."""
+    """(2, 4, 3), all 1 except for one."""
     vectors = torch.ones(2, 4, 3)
     vectors[1, 3, 0] = number
     return Latents(vectors=vectors)
@@ -23,20 +23,20 @@ def vectors_with(number: float) -> Latents:
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(("maker", "hint"), [("generator", "lower guidance.scale"), ("encoder", "weights")])
-def test_one_number_that_is_not_finite_is_refused_and_its_maker_named(number, maker, hint):
-    with pytest.raises(RunError, match=f"^here: the {maker} made vectors that are not finite .*{hint}"):
+def test_a_single_value_that_is_not_finite_is_refused_and_its_origin_is_named(number, maker, hint):
+    with pytest.raises(RunError, match=f"^here: the {maker} returned vectors that are not finite .*{hint}"):
         to_array(vectors_with(number), CONTINUOUS, maker=maker, where="here")
 
 
-def test_a_number_beyond_float16_is_refused_only_in_float16():
+def test_a_value_out_of_float16_range_is_refused_only_in_float16():
     assert to_array(vectors_with(-7e4), CONTINUOUS).min() == -7e4
     assert to_array(vectors_with(-65504.0), CONTINUOUS, dtype="float16").min() == -65504.0
-    with pytest.raises(RunError, match=r'up to 70000, and float16 ends at 65504 \(set dtype = "float32"\)'):
+    with pytest.raises(RunError, match=r'up to 70000, but float16 ends at 65504 \(set dtype = "float32"\)'):
         to_array(vectors_with(-7e4), CONTINUOUS, dtype="float16")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_vectors_take_the_type_and_codes_stay_integers(dtype):
+def test_vectors_have_the_given_dtype_and_codes_are_integers(dtype):
     assert to_array(vectors_with(0.5), CONTINUOUS, dtype=dtype).dtype == np.dtype(dtype)
     assert to_array(Latents(vectors=torch.empty(0, 4, 3)), CONTINUOUS, dtype=dtype).shape == (0, 4, 3)
     assert to_array(Latents(codes=torch.tensor([[0, 49, 1, 2]])), DISCRETE, dtype=dtype).dtype == np.uint16

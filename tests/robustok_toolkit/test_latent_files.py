@@ -1,4 +1,4 @@
-"""Latents that are read from the disk: what a row is, which view it is, and what is refused."""
+"""Latents in files: rows, views, and refusal of damaged files."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ CONTINUOUS = LatentSpace(kind="continuous", num_tokens=4, width=3)
 
 
 def cache_of(folder: Path, array: np.ndarray, space: LatentSpace, size: int = 4, middle: int = 0) -> Path:
-    """A cache of an array (rows, views, ...) as both splits, in parts of `size` rows."""
+    """Latents of an array (rows, views, ...) as both splits, in shards of `size` rows."""
     name = "codes" if space.codebook_size is not None else "vectors"
     splits = []
     for split in ("train", "validation"):
-        parts = cut(split, len(array), size)
-        for part in parts:
-            write_array(shard_file(folder / "kept", part, name), array[part.first : part.stop])
+        shards = cut(split, len(array), size)
+        for shard in shards:
+            write_array(shard_file(folder / "kept", shard, name), array[shard.first : shard.stop])
         labels = torch.arange(len(array)) % 3
         splits.append(
-            SplitShards(name=split, array=name, parts=parts, views=array.shape[1], middle=middle, labels=labels)
+            SplitShards(name=split, array=name, parts=shards, views=array.shape[1], middle=middle, labels=labels)
         )
     target = folder / "latents"
     target.mkdir()
@@ -47,7 +47,7 @@ def codes() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 50, (10, 3, 4)).astype(np.uint16)
 
 
-def test_a_row_without_draws_is_the_first_view_as_exact_integers(codes, tmp_path):
+def test_without_draws_a_row_is_the_first_view_as_exact_integers(codes, tmp_path):
     rows = LatentRows(cache_of(tmp_path, codes, DISCRETE), "train", tokenizer="abc")
     batch = rows.load([9, 0, 5, 5])
     assert batch.latents.codes.dtype == torch.int64
@@ -58,15 +58,15 @@ def test_a_row_without_draws_is_the_first_view_as_exact_integers(codes, tmp_path
     assert rows.space == DISCRETE
 
 
-def test_draws_choose_each_rows_view_uniformly_and_by_its_own_index_alone(codes, tmp_path):
+def test_draws_choose_the_view_of_each_row_uniformly_and_by_its_index_only(codes, tmp_path):
     rows = LatentRows(cache_of(tmp_path, codes, DISCRETE), "train")
     seen = np.zeros(3)
     for epoch in range(300):
-        found = rows.load(range(10), Draws.for_rows(epoch, 10)).latents.codes.numpy()
-        matches = (found[:, None] == codes).all(2)  # (10, 3): rows differ in all views
+        loaded = rows.load(range(10), Draws.for_rows(epoch, 10)).latents.codes.numpy()
+        matches = (loaded[:, None] == codes).all(2)  # (10, 3): rows differ in all views
         assert (matches.sum(1) == 1).all()
         seen += matches.sum(0)
-    # 3,000 draws of one in three: a standard deviation is 25.8
+    # 3,000 draws with probability 1/3: the standard deviation is 25.8
     assert (abs(seen - 1000) < 4 * 25.8).all(), seen
     whole = rows.load(range(10), Draws.for_rows(7, 10)).latents.codes
     some = rows.load([6, 2], Draws(seed=7, indices=torch.tensor([6, 2]), total=10)).latents.codes
@@ -74,7 +74,7 @@ def test_draws_choose_each_rows_view_uniformly_and_by_its_own_index_alone(codes,
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 0.0), (np.float16, 2e-3)])
-def test_vectors_come_back_as_float32_and_their_statistics_are_of_the_middle_view(tmp_path, dtype, tolerance):
+def test_vectors_are_loaded_as_float32_and_statistics_are_of_the_middle_view(tmp_path, dtype, tolerance):
     vectors = np.random.default_rng(1).normal(3.0, [0.1, 1.0, 10.0], (11, 2, 4, 3)).astype(np.float32)
     rows = LatentRows(cache_of(tmp_path, vectors.astype(dtype), CONTINUOUS, middle=1), "train")
     batch = rows.load([10, 3])
@@ -87,7 +87,7 @@ def test_vectors_come_back_as_float32_and_their_statistics_are_of_the_middle_vie
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(2**16, "uint16"), (2**16 + 1, "int32")])
-def test_codes_take_16_bits_as_long_as_they_fit(size, dtype, tmp_path):
+def test_codes_are_stored_in_16_bits_if_they_fit(size, dtype, tmp_path):
     from robustok_core.values.latents import Latents
     from robustok_toolkit.latent_arrays import code_type, to_array
 
@@ -98,7 +98,7 @@ def test_codes_take_16_bits_as_long_as_they_fit(size, dtype, tmp_path):
     assert rows.load([0]).latents.codes.tolist() == [[0, 1, size - 1, 7]]
 
 
-def test_the_rows_of_a_run_are_what_its_tokenizer_makes_of_the_images_and_of_their_mirror_images(generated, registry):
+def test_the_rows_of_a_run_are_the_encoded_images_and_their_mirror_images(generated, registry):
     table, folder = generated
     tokenizer = load_component(registry, find_artifact(folder, "tokenizer"))
     data = registry.build("dataset", table["data"])
@@ -113,23 +113,23 @@ def test_the_rows_of_a_run_are_what_its_tokenizer_makes_of_the_images_and_of_the
         indices = torch.arange(80)
         draws = Draws(seed=5, indices=indices, total=80)
         views = torch.stack([tokenizer.encode(data.train.load(range(80)).images.flip(f)).codes for f in ([], [3])])
-    found = rows.load(indices.tolist(), draws).latents.codes
-    first, second = (found == views).all(2)
+    codes = rows.load(indices.tolist(), draws).latents.codes
+    first, second = (codes == views).all(2)
     assert (first | second).all()
     assert 20 < int((first & ~second).sum()) < 60
 
 
-def test_a_pickled_copy_for_a_worker_is_small_and_reads_the_same(tmp_path):
+def test_a_pickled_copy_is_small_and_loads_the_same_rows(tmp_path):
     codes = np.random.default_rng(0).integers(0, 50, (5000, 3, 4)).astype(np.uint16)
     rows = LatentRows(cache_of(tmp_path, codes, DISCRETE, size=4096), "train")
     packed = pickle.dumps(rows)
-    assert len(packed) < 8 * 5000 + 5000  # the labels and little more
+    assert len(packed) < 8 * 5000 + 5000  # little more than the labels
     copied = pickle.loads(packed)
     assert torch.equal(copied.load([4999, 1]).latents.codes, rows.load([4999, 1]).latents.codes)
     assert copied.fingerprint == rows.fingerprint
 
 
-def test_the_fingerprint_follows_from_the_content(codes, tmp_path):
+def test_the_fingerprint_depends_on_the_content_only(codes, tmp_path):
     one = LatentRows(cache_of(tmp_path / "a", codes, DISCRETE), "train").fingerprint
     assert LatentRows(cache_of(tmp_path / "b", codes, DISCRETE), "train").fingerprint == one
     changed = codes.copy()
@@ -137,12 +137,12 @@ def test_the_fingerprint_follows_from_the_content(codes, tmp_path):
     assert LatentRows(cache_of(tmp_path / "c", changed, DISCRETE), "train").fingerprint != one
 
 
-def cut_short(folder: Path) -> None:
+def truncate(folder: Path) -> None:
     file = sorted((folder / "parts").iterdir())[1]
     file.write_bytes(file.read_bytes()[:-3])
 
 
-def lose(folder: Path) -> None:
+def delete(folder: Path) -> None:
     sorted((folder / "parts").iterdir())[1].unlink()
 
 
@@ -172,18 +172,18 @@ def unlabel(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (cut_short, r"train-000000004-000000008.codes.npy: this part of the latents cannot be read"),
-        (lose, r"train-000000004-000000008.codes.npy: this part of the latents cannot be read: .*No such file"),
-        (replace, r"no part of these latents: expected uint16 \(4, 3, 4\), found uint16 \(4, 3, 5\)"),
-        (make_foreign, r"train-000000004-000000008.codes.npy: this part of the latents cannot be read"),
-        (exceed, r"train-000000004-000000008.codes.npy: .* holds 50, which is no code: the codebook has 50"),
-        (age, r"latents.json: these latents have version 0, this robustok reads version 1"),
+        (truncate, r"train-000000004-000000008.codes.npy: this shard of the latents cannot be read"),
+        (delete, r"train-000000004-000000008.codes.npy: this shard of the latents cannot be read: .*No such file"),
+        (replace, r"not a shard of these latents: expected uint16 \(4, 3, 4\), found uint16 \(4, 3, 5\)"),
+        (make_foreign, r"train-000000004-000000008.codes.npy: this shard of the latents cannot be read"),
+        (exceed, r"train-000000004-000000008.codes.npy: .* holds 50, but codes are 0 to 49"),
+        (age, r"latents.json: these latents have version 0, but this robustok reads version 1"),
         (unlabel, r"train-labels.npy: expected 10 labels, found int64 \(9,\)"),
-        (lambda folder: (folder / "latents.json").write_text('{"a": 1}'), "not of robustok's latents"),
+        (lambda folder: (folder / "latents.json").write_text('{"a": 1}'), "not an index of robustok latents"),
         (lambda folder: (folder / "latents.json").unlink(), "there are no latents here"),
     ],
 )
-def test_damage_is_refused_when_the_cache_is_opened(codes, tmp_path, damage, words):
+def test_damaged_latents_are_refused_when_opened(codes, tmp_path, damage, words):
     folder = cache_of(tmp_path, codes, DISCRETE)
     damage(folder)
     with pytest.raises(RobustokError, match=words):
@@ -196,7 +196,7 @@ def test_latents_of_another_tokenizer_are_refused(codes, tmp_path):
         LatentRows(folder, "train", tokenizer="xyz")
 
 
-def test_vectors_that_are_no_numbers_are_refused(tmp_path):
+def test_vectors_that_are_not_finite_are_refused(tmp_path):
     vectors = np.zeros((5, 1, 4, 3), np.float32)
     vectors[4, 0, 1, 1] = np.nan
     folder = cache_of(tmp_path, vectors, CONTINUOUS)
@@ -206,8 +206,8 @@ def test_vectors_that_are_no_numbers_are_refused(tmp_path):
         LatentRows(folder, "train")
 
 
-def test_a_part_of_other_latents_of_the_same_shape_is_refused(codes, tmp_path):
+def test_a_shard_of_other_latents_with_the_same_shape_is_refused(codes, tmp_path):
     cache = cache_of(tmp_path, codes, DISCRETE)
     np.save(min((cache / "parts").glob("train-*.npy")), codes[4:8])
-    with pytest.raises(RobustokError, match=r"not the one that latents\.json names"):
+    with pytest.raises(RobustokError, match=r"does not have the hash in latents\.json"):
         LatentRows(cache, "train", tokenizer="abc")

@@ -1,4 +1,4 @@
-"""The network of LPIPS holds the weights of the file that was named, or says why not."""
+"""The LPIPS network loads weights from a given file, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ASKED: Any = {"where": "the test", "otherwise": "do without"}
 
 @pytest.fixture(scope="module")
 def alexnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
-    """AlexNet's convolutions with random weights, and the file that torchvision would have written."""
+    """AlexNet's convolutions with random weights, and a file with them in torchvision's format."""
     import torchvision
 
     with torch.random.fork_rng(devices=[]):
@@ -31,10 +31,10 @@ def alexnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
 def test_the_trunk_has_the_weights_of_the_file_and_is_frozen(alexnet: tuple[nn.Module, Path]) -> None:
     trunk, file = alexnet
     network: Any = lpips_network("alex", str(file), **ASKED)
-    held = [weight for name, weight in network.net.state_dict().items()]
-    for ours, theirs in zip(held, trunk.state_dict().values(), strict=True):
+    weights = [weight for name, weight in network.net.state_dict().items()]
+    for ours, theirs in zip(weights, trunk.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
-    assert not any(part.training for part in network.modules())
+    assert not any(module.training for module in network.modules())
     assert not any(weight.requires_grad for weight in network.parameters())
 
 
@@ -44,7 +44,7 @@ def test_a_file_of_another_network_is_refused(alexnet: tuple[nn.Module, Path]) -
     assert caught.value.hint == "it should be vgg16-397923af.pth"
 
 
-def test_a_file_that_is_missing_or_no_weights_at_all_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_does_not_hold_weights_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "vgg.pth"
     with pytest.raises(RobustokError, match=r"vgg.pth: there is no such file"):
         lpips_network("vgg", str(file), **ASKED)
@@ -53,7 +53,7 @@ def test_a_file_that_is_missing_or_no_weights_at_all_is_refused(tmp_path: Path) 
         lpips_network("vgg", str(file), **ASKED)
 
 
-def test_weights_that_cannot_be_downloaded_are_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failed_download_gives_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
         raise OSError("no route to host")
 
@@ -65,7 +65,7 @@ def test_weights_that_cannot_be_downloaded_are_one_message(monkeypatch: pytest.M
     assert caught.value.hint == 'set weights = "FILE" to a local alexnet-owt-7be5be79.pth, or do without'
 
 
-def test_on_the_meta_device_there_are_shapes_and_no_file_is_read() -> None:
+def test_no_file_is_read_on_the_meta_device() -> None:
     with torch.device("meta"):
         network = lpips_network("vgg", "a file that is not read", **ASKED)
         images = torch.zeros(2, 3, 32, 32)

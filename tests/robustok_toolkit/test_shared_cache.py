@@ -1,4 +1,4 @@
-"""What several processes and runs share is found by content, and used only where all see it."""
+"""The shared cache is addressed by content, and read only if all processes see the file."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import robustok_toolkit.shared_cache
 from robustok_core.errors import RunError
 from robustok_toolkit.shared_cache import CacheEntry
 
-HELD = {"mean": torch.arange(3.0)}
+TENSORS = {"mean": torch.arange(3.0)}
 
 
 def entry(folder: Path | None, *content: Any) -> CacheEntry:
     return CacheEntry(folder, "name", lambda: content)
 
 
-def test_what_is_kept_is_found_by_the_same_content_and_by_no_other(tmp_path: Path) -> None:
+def test_tensors_are_found_by_the_same_content_only(tmp_path: Path) -> None:
     assert entry(tmp_path, "images", 3).read() is None
-    entry(tmp_path, "images", 3).keep(HELD)
-    found = entry(tmp_path, "images", 3).read()
-    assert found is not None
-    assert torch.equal(found["mean"], HELD["mean"])
+    entry(tmp_path, "images", 3).keep(TENSORS)
+    tensors = entry(tmp_path, "images", 3).read()
+    assert tensors is not None
+    assert torch.equal(tensors["mean"], TENSORS["mean"])
     assert entry(tmp_path, "images", 4).read() is None
     (file,) = tmp_path.iterdir()
     assert file.name.startswith("name_")
 
 
-def test_without_a_folder_nothing_is_asked_found_or_kept() -> None:
+def test_without_a_folder_nothing_is_computed_read_or_written() -> None:
     def fail() -> tuple[Any, ...]:
         raise AssertionError("fingerprints take time")
 
     without = CacheEntry(None, "name", fail)
-    without.keep(HELD)
+    without.keep(TENSORS)
     assert without.read() is None
 
 
-def test_a_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
-    entry(tmp_path, 1).keep(HELD)
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    entry(tmp_path, 1).keep(TENSORS)
     (file,) = tmp_path.iterdir()
     before = file.stat().st_mtime_ns
     entry(tmp_path, 1).keep({"mean": torch.zeros(3)})
@@ -48,19 +48,19 @@ def test_a_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_file_that_another_process_does_not_see_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry(tmp_path, 1).keep(HELD)
+    entry(tmp_path, 1).keep(TENSORS)
     monkeypatch.setattr(robustok_toolkit.shared_cache, "all_sum", lambda missing: missing + 1)
     assert entry(tmp_path, 1).read() is None
 
 
-def test_the_main_process_alone_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(robustok_toolkit.shared_cache, "rank", lambda: 1)
-    entry(tmp_path, 1).keep(HELD)
+    entry(tmp_path, 1).keep(TENSORS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    entry(tmp_path, 1).keep(HELD)
+    entry(tmp_path, 1).keep(TENSORS)
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"half")
     with pytest.raises(RunError, match="cannot be read") as caught:

@@ -211,7 +211,7 @@ def test_a_generator_of_another_tokenizer_is_refused_before_anything_runs(whole,
     table["tokenizer"]["quantizer"]["codebook_size"] = 16
     table["stage"] = [table["stage"][0], table["stage"][3]]
     with pytest.raises(
-        RobustokError, match="draws latents of another space .*K=32.* than the tokenizer decodes .*K=16"
+        RobustokError, match="samples latents of another space .*K=32.* than the tokenizer decodes .*K=16"
     ):
         run(Recipe.from_table(table), out=tmp_path)
     assert not list(tmp_path.iterdir())

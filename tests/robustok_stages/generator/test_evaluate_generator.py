@@ -70,7 +70,7 @@ def test_from_images_to_numbers_and_a_second_call_repeats_nothing(generation_rec
     assert held_out.value != training.value
     assert (held_out.num_reference, training.num_reference) == (40, 80)
     assert 0 <= results["evaluate_generator/precision_fashion_classifier"].value <= 1
-    assert "evaluate_generator: 24 images are fewer than it takes for 96 features" in said.getvalue()
+    assert "evaluate_generator: 24 images are too few for 96 features" in said.getvalue()
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "tiny" / "artifacts").rglob("*") if file.is_file()}
     said = io.StringIO()
     assert run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=200)) == results
@@ -171,10 +171,22 @@ def test_a_reference_file_of_something_else_is_refused_before_anything_is_writte
 
 
 TOO_MANY = [
-    ({"kid": {"use": "kid", "subset_size": 30}}, {}, "metrics.kid: the samples: 24 images hold no subset of 30"),
-    ({"kid": {"use": "kid", "subset_size": 20}}, {"limit": 15}, "metrics.kid: the reference: 15 images hold no subset"),
-    ({"pr": {"use": "precision_recall", "neighbours": 24}}, {}, "metrics.pr: the samples: 24 images have no 24 neigh"),
-    ({"is": {"use": "inception_score", "splits": 25}}, {}, "metrics.is: the samples: 24 samples cannot be parted"),
+    (
+        {"kid": {"use": "kid", "subset_size": 30}},
+        {},
+        "metrics.kid: the samples: 24 images are too few for subsets of 30",
+    ),
+    (
+        {"kid": {"use": "kid", "subset_size": 20}},
+        {"limit": 15},
+        "metrics.kid: the reference: 15 images are too few for",
+    ),
+    (
+        {"pr": {"use": "precision_recall", "neighbours": 24}},
+        {},
+        "metrics.pr: the samples: 24 images are too few for 24 neigh",
+    ),
+    ({"is": {"use": "inception_score", "splits": 25}}, {}, "metrics.is: the samples: 24 samples are too few for 25"),
 ]
 
 
@@ -196,10 +208,10 @@ def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(eval
     file = tmp_path / "reference.npz"
     np.savez(file, mu=np.zeros(3), sigma=np.eye(3), **arrays)
     metrics = {"pr": {"use": "precision_recall", "neighbours": 9}}
-    said = f"the reference: {len(arrays.get('arr_0', ()))} images have no 9 neighbours each"
+    said = f"the reference: {len(arrays.get('arr_0', ()))} images are too few for 9 neighbours each"
     with pytest.raises(RobustokError, match=said) as caught:
         evaluated(evaluation(metrics=metrics, reference=str(file)), tmp_path / "runs")
-    assert ("statistics do not do" in caught.value.hint) == (not arrays)
+    assert ("statistics are not enough" in caught.value.hint) == (not arrays)
     assert not (tmp_path / "runs").exists()
 
 
@@ -241,4 +253,4 @@ def test_a_metric_that_needs_more_images_than_features_says_so_itself(evaluation
     table = evaluation(metrics={"theirs": {"use": "theirs", "features": FEATURES}})
     found = evaluated(table, tmp_path, registry=registry, console=Console(file=said, width=250))
     assert found["spread"].value == pytest.approx(0.0, abs=1e-6)
-    assert ("24 images are fewer than it takes for 96 features" in said.getvalue()) == noted
+    assert ("24 images are too few for 96 features" in said.getvalue()) == noted

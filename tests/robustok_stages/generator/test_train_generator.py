@@ -219,7 +219,7 @@ def test_two_processes_give_the_losses_of_one(part_of, generated, run_on_two, tm
         ),
         (
             {"measure": {"num_samples": 20, "metrics": {"kid": {"use": "kid", "subset_size": 21}}}},
-            "stage.train_generator.measure.metrics.kid: the samples: 20 images hold no subset of 21",
+            "stage.train_generator.measure.metrics.kid: the samples: 20 images are too few for subsets of 21",
         ),
         ({"measure": {"reference": "nowhere"}}, "'nowhere' is neither 'validation' nor 'train' nor a file or folder"),
     ],

@@ -85,7 +85,7 @@ def test_a_stop_keeps_the_parts_that_are_done(generated, tmp_path, monkeypatch):
 
     table, calls = recipe_of(generated), []
     monkeypatch.setattr(StopRequest, "anywhere", lambda self, device: calls.append(1) or len(calls) == 2)
-    with pytest.raises(Interrupted, match="stopped after 2 of 3 rounds of parts, which are kept") as caught:
+    with pytest.raises(Interrupted, match="stopped after 2 of 3 rounds of shards, which are saved") as caught:
         tokenized(table, tmp_path)
     assert "goes on" in caught.value.hint
     assert len(list((tmp_path / "tiny" / "checkpoints").rglob("*.npy"))) == 2
@@ -188,9 +188,9 @@ def test_vectors_are_kept_with_their_mean_and_spread_over_the_unmirrored_trainin
 @pytest.mark.parametrize(
     ("number", "dtype", "words"),
     [
-        (-7e4, "float16", r'with numbers up to 70000, and float16 ends at 65504 \(set dtype = "float32"\)'),
-        (float("inf"), "float16", r'that are not finite \(with precision = "bf16" set "no"'),
-        (float("nan"), "float32", r'that are not finite \(with precision = "bf16" set "no"'),
+        (-7e4, "float16", r'with values up to 70000, but float16 ends at 65504 \(set dtype = "float32"\)'),
+        (float("inf"), "float16", r'that are not finite \(if precision = "bf16", set it to "no"'),
+        (float("nan"), "float32", r'that are not finite \(if precision = "bf16", set it to "no"'),
     ],
 )
 def test_vectors_that_are_not_finite_in_their_type_are_refused_before_a_part_is_written(
@@ -202,7 +202,7 @@ def test_vectors_that_are_not_finite_in_their_type_are_refused_before_a_part_is_
     table = {"run": table["run"], "data": table["data"], "stage": [table["stage"][1]]}
     table["load"] = {"tokenizer": str(tmp_path / "means")}
     monkeypatch.setattr(Means, "encode", lambda self, images: Latents(vectors=torch.full((len(images), 4, 3), number)))
-    with pytest.raises(RunError, match=f"^stage tokenize: the encoder made vectors {words}"):
+    with pytest.raises(RunError, match=f"^stage tokenize: the encoder returned vectors {words}"):
         tokenized(table, tmp_path / "out", registry=with_doubles)
     assert not list((tmp_path / "out").rglob("*.npy"))
 

@@ -303,7 +303,7 @@ def test_a_training_that_the_48_pairs_do_not_allow_is_refused_before_anything_ru
         ({"post_train": {"losses": {}}}, "stage.post_train: losses: there is no term"),
         (
             {"compare_decoders": {"num_samples": 21, "metrics": {"kid": {"use": "kid", "subset_size": 21}}}},
-            "stage.compare_decoders.metrics.kid: the reference: 20 images hold no subset of 21",
+            "stage.compare_decoders.metrics.kid: the reference: 20 images are too few for subsets of 21",
         ),
         (
             {"compare_decoders": {"metrics": {}}},

@@ -181,6 +181,6 @@ def test_vectors_that_guidance_makes_overflow_are_refused_before_a_part_is_writt
     }
     table = part_of_trained(stages[stage])
     table["post_trainer"] |= {"guidance": guidance, "pairs": pairs}
-    with pytest.raises(RunError, match=f"^{where}: the generator made vectors .* not finite .*guidance.scale"):
+    with pytest.raises(RunError, match=f"^{where}: the generator returned vectors .* not finite .*guidance.scale"):
         run(Recipe.from_table(table), out=tmp_path)
     assert not [file for file in tmp_path.rglob("*") if file.suffix in (".npy", ".npz", ".png")]

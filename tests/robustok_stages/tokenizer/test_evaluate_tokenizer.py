@@ -198,7 +198,7 @@ def test_a_missing_or_unfinished_run_is_refused_before_anything_is_written(evalu
 
 
 CONTINUOUS = {
-    "pfd": "pFID perturbs codes, and this latent space has none (continuous, 16 tokens of width 4) (take the metric "
+    "pfd": "pFID perturbs codes, but this latent space has none (continuous, 16 tokens of width 4) (use the metric "
     "noise_pfd for a continuous tokenizer)",
     "usage": "this latent space has no codes to count",
 }
@@ -236,5 +236,5 @@ def test_fewer_images_than_features_are_said_once_before_the_pass(evaluation, tm
     said = io.StringIO()
     table = evaluation(metrics={metric: EVALUATION["metrics"][metric]}, limit=20)
     run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=250))
-    note = "evaluate_tokenizer: 20 images are fewer than it takes for 96 features: the covariance is singular"
+    note = "evaluate_tokenizer: 20 images are too few for 96 features: the covariance is singular"
     assert said.getvalue().count(note) == noted
