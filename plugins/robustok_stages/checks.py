@@ -16,7 +16,7 @@ def check_image_size(context: StageContext, tokenizer: TokenizerPromise) -> None
     """Compares a tokenizer's image size with that of [data].
 
     Raises:
-        RobustokError: where they differ.
+        RobustokError: if they differ.
     """
     size = context.dataset().image_size
     if tokenizer.image_size != size:

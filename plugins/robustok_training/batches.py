@@ -33,7 +33,7 @@ def steps_per_epoch(rows: Sized, global_batch: int) -> int:
 
 
 def check_parts(global_batch: int, world: int, accumulation: int) -> None:
-    """Raises RobustokError where a batch does not divide into equal micro-batches on all processes."""
+    """Raises RobustokError if a batch does not divide into equal micro-batches on all processes."""
     parts = world * accumulation
     if global_batch % parts:
         raise RobustokError(

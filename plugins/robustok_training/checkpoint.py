@@ -33,7 +33,7 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], valu
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint in `folder`: its tensors and its values with "step"; None where there is none."""
+    """The newest checkpoint in `folder`: its tensors and its values with "step"; None if there is none."""
     found = checkpoints(folder)
     if not found:
         return None

@@ -14,7 +14,7 @@ _HINT = 'lower the learning rate, or use precision = "no"; earlier checkpoints a
 
 
 def check_values(values: Mapping[str, float], *, step: int, stage: str, scaled: bool) -> None:
-    """Raises RunError where a logged value is infinite or not a number.
+    """Raises RunError if a logged value is infinite or not a number.
 
     Args:
         values: by name. step: how many steps are done. stage: whose training it is.
@@ -28,7 +28,7 @@ def check_values(values: Mapping[str, float], *, step: int, stage: str, scaled: 
 
 
 def check_weights(modules: Mapping[str, nn.Module], *, step: int, stage: str) -> None:
-    """Raises RunError where a weight or buffer is infinite or not a number.
+    """Raises RunError if a weight or buffer is infinite or not a number.
 
     A gradient that is not a number shows in the weights even where the loss before it was finite.
     """

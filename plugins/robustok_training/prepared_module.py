@@ -27,7 +27,7 @@ class PreparedModule:
         parameters: what is trained, by name, in the order in which the optimiser numbers them.
 
     Raises:
-        RunError: where none of its parameters takes a gradient.
+        RunError: if none of its parameters takes a gradient.
     """
 
     def __init__(self, trained_module: TrainedModule, accelerator: Accelerator) -> None:
@@ -61,7 +61,7 @@ class PreparedModule:
         return contextlib.nullcontext() if last else self._accelerator.no_sync(self.forward)
 
     def clip(self) -> Tensor | None:
-        """The norm of the gradient before it is clipped; None where it is not clipped."""
+        """The norm of the gradient before it is clipped; None if it is not clipped."""
         largest = self.trained_module.optimizer.clip
         if largest <= 0.0:
             return None

@@ -95,7 +95,7 @@ class Trainer:
         """Trains to the end.
 
         Raises:
-            RunError: where a loss or a weight is not finite; nothing of that step is kept.
+            RunError: if a loss or a weight is not finite; nothing of that step is kept.
             Interrupted: after a checkpoint, where the user asked to stop.
         """
         start = self._resume()

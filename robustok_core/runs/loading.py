@@ -15,10 +15,10 @@ from robustok_core.runs.promises import Imported, Loaded
 
 
 def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
-    """The artifact's folder or the published file that an entry of [load] names.
+    """The artifact folder or published file that an entry of [load] names.
 
     Raises:
-        RobustokError: where there is none.
+        RobustokError: if it does not exist, or is not what the entry says.
     """
     path = Path(load.path)
     if not path.exists():
@@ -34,10 +34,10 @@ def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
 
 
 def locate_loaded(name: str, load: LoadConfig, run: RunFolder) -> tuple[Path, str]:
-    """The folder of an artifact that [load] gives, and its fingerprint; that of a checkpoint is inside the run's.
+    """The folder and fingerprint of an artifact from [load]; an imported checkpoint's folder is inside the run's.
 
     Raises:
-        RobustokError: there is no such artifact.
+        RobustokError: if there is no such artifact.
     """
     path = Path(load.path)
     if load.importer is None:
@@ -48,15 +48,15 @@ def locate_loaded(name: str, load: LoadConfig, run: RunFolder) -> tuple[Path, st
 
 
 def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFolder, registry: Builder) -> Loaded:
-    """An entry of [load], of which the stages' checks can read what it is. A published checkpoint is read into memory.
+    """Opens an entry of [load] as a promise for the stages' checks. A published checkpoint is read into memory.
 
     Raises:
-        RobustokError: there is no such artifact, it lies in this run's own folder, or the checkpoint cannot be read.
+        RobustokError: if there is no such artifact, it is in this run's own folder, or the checkpoint cannot be read.
     """
-    place, own = recipe.source.place(("load", name)), run.path.resolve()
-    found = find_loaded(name, load, place).resolve()
-    if load.importer is None and own in (Path(load.path).resolve(), *found.parents):
-        what = f"[load] {name}: {load.path}: this is the folder of this very run, which would load what it makes"
+    place, run_folder = recipe.source.place(("load", name)), run.path.resolve()
+    source = find_loaded(name, load, place).resolve()
+    if load.importer is None and run_folder in (Path(load.path).resolve(), *source.parents):
+        what = f"[load] {name}: {load.path}: this is the folder of the run itself, which would load its own artifact"
         raise RobustokError(what, where=place, hint="give this run another name: --set run.name=NAME")
     folder, _ = locate_loaded(name, load, run)
     if folder.is_dir():
@@ -68,14 +68,14 @@ def read_published(registry: Builder, load: LoadConfig) -> Imported:
     """Reads a published checkpoint with its importer.
 
     Raises:
-        RobustokError: the file is not such a checkpoint.
+        RobustokError: if the file is not such a checkpoint.
     """
     assert load.importer is not None
     return Imported(*load.importer.build().load(Path(load.path), registry))
 
 
 def save_imported(imported: Imported, load: LoadConfig, kind: str, folder: Path) -> None:
-    """Writes what was read from a published checkpoint as an artifact."""
+    """Writes an imported checkpoint as an artifact."""
     about = {"imported_from": Path(load.path).name, "report": dict(imported.report)}
     with new_folder(folder) as aside:
         save_component(aside, kind, imported.table, imported.component, **about)

@@ -44,7 +44,7 @@ class SampleConfig:
     classes: list[Any] = field(
         factory=list,
         validator=validators.deep_iterable(validators.instance_of((int, str))),
-        metadata={"doc": "numbers or names of classes, which take turns; all where left out"},
+        metadata={"doc": "numbers or names of classes, which take turns; default: all"},
     )
     guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: classifier-free guidance"})
     sampling: Any = sampler_options(doc="table: options of the generator's sampler")

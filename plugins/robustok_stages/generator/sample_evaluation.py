@@ -35,7 +35,7 @@ def limit_field() -> Any:
     return field(
         default=None,
         validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "only so many images of the reference, class-balanced; all where left out"},
+        metadata={"doc": "only so many images of the reference, class-balanced; default: all"},
     )
 
 

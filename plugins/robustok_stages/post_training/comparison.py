@@ -70,7 +70,7 @@ class ComparisonConfig:
     limit: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "only the first validation images for tokenizer_metrics; all where left out"},
+        metadata={"doc": "only the first validation images for tokenizer_metrics; default: all"},
     )
     batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     pictures: int = field(

@@ -41,7 +41,7 @@ class EvaluateTokenizerConfig:
     limit: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "only the first images of the validation split; all where left out"},
+        metadata={"doc": "only the first images of the validation split; default: all"},
     )
     batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     workers: int = field(

@@ -127,7 +127,7 @@ def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(refused, recipe,
     monkeypatch.setattr("robustok_training.trainer.Trainer._step", stop)
     said = refused("run", recipe(), "--out", "out", code=130)
     assert "stopped in stage 'train_tokenizer'" in said
-    assert "hint: the same command begins this stage again: out/tiny" in said
+    assert "hint: the same command starts this stage again: out/tiny" in said
 
 
 def test_ctrl_c_before_the_first_stage_ends_with_130(command, recipe, monkeypatch):
@@ -330,7 +330,7 @@ def test_a_foreign_folder_is_left_alone(refused, recipe, tmp_path):
     (tmp_path / "out" / "tiny").mkdir(parents=True)
     (tmp_path / "out" / "tiny" / "thesis.tex").write_text("mine")
     said = refused("run", recipe(), "--out", "out")
-    assert "error: out/tiny: this exists and is no run folder\n  hint: choose another --out\n" in said
+    assert "error: out/tiny: this exists and is not a run folder\n  hint: choose another --out\n" in said
     assert [path.name for path in (tmp_path / "out" / "tiny").iterdir()] == ["thesis.tex"]
 
 
@@ -338,7 +338,7 @@ def test_two_commands_do_not_work_in_one_run_folder(refused, command, recipe):
     assert command("run", recipe(), "--out", "out")[0] == 0
     with FileLock("out/tiny/.lock"):
         said = refused("run", recipe(), "--out", "out")
-    assert "error: out/tiny: another command works in this folder\n  hint: wait for it" in said
+    assert "error: out/tiny: another command is using this folder\n  hint: wait for it" in said
     assert command("run", recipe(), "--out", "out")[0] == 0
 
 
@@ -579,7 +579,7 @@ def test_a_full_disk_leaves_no_half_exported_file(refused, command, published, m
         (["import", "robustokk", "published.safetensors", "out"], "hint: did you mean 'robustok'?"),
         (["import", "robustok", "published.safetensors", "out", "--set", "heads=2"], "unknown key 'heads'"),
         (["export", "robustok", "nowhere", "out"], "error: nowhere: there is no such run or artifact"),
-        (["export", "robustok", ".", "out"], "error: .: this is no run folder"),
+        (["export", "robustok", ".", "out"], "error: .: this is not a run folder"),
     ],
 )
 def test_mistakes_of_import_and_export_are_one_message(refused, published, arguments, words):

@@ -124,8 +124,8 @@ def test_each_mistake_has_one_message(write, registry, change, words):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("run", "run.name: a run cannot be called {!r}: a name begins"),
-        ("stage", "stage.0.name: a stage cannot be called {!r}: a name begins"),
+        ("run", "run.name: a run cannot be called {!r}: a name starts"),
+        ("stage", "stage.0.name: a stage cannot be called {!r}: a name starts"),
     ],
 )
 def test_a_name_that_is_no_plain_name_of_a_folder_is_refused(registry, table, words, name):
@@ -247,8 +247,10 @@ def test_an_artifact_that_a_stage_makes_before_one_reads_it_is_loaded_in_vain(re
     with pytest.raises(ProblemsError) as caught:
         loading("train_tokenizer", "evaluate_tokenizer", tokenizer="runs/r").resolve(registry)
     (said,) = caught.value.problems
-    assert said.what.startswith("load.tokenizer: no stage reads it: stage 'train_tokenizer' makes the tokenizer anew")
-    assert said.hint == "take out that stage, or this entry of [load]"
+    assert said.what.startswith(
+        "load.tokenizer: no stage reads it: stage 'train_tokenizer' makes a new tokenizer first"
+    )
+    assert said.hint == "remove that stage, or this entry of [load]"
 
 
 @pytest.mark.parametrize("stages", [["post_train"], ["evaluate_tokenizer", "train_tokenizer"], ["evaluate_tokenizer"]])

@@ -65,7 +65,7 @@ def test_all_first_party_plugins_load():
 
 def test_a_stage_whose_artifact_would_lie_outside_of_the_run_folder_is_not_taken():
     state = Registry().add_plugin(Plugin("stage", "escaping", Escaping), "theirs")
-    assert "stage 'escaping' makes an artifact called '../tokenizer': a name begins with" in state.error
+    assert "stage 'escaping' makes an artifact called '../tokenizer': a name starts with" in state.error
 
 
 def test_a_plugin_that_raises_on_import_hides_no_other_and_is_named_where_its_component_is_missed():

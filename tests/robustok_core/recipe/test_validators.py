@@ -37,5 +37,5 @@ def test_what_lies_outside_is_refused(wrong: dict[str, float]) -> None:
 
 
 def test_a_width_that_the_heads_do_not_divide_is_named_with_both_values() -> None:
-    with pytest.raises(ValueError, match="^width 12 is no multiple of num_heads 5$"):
+    with pytest.raises(ValueError, match="^width 12 is not a multiple of num_heads 5$"):
         Options(num_heads=5)

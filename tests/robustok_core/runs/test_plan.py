@@ -167,8 +167,8 @@ def with_their_pairs(table: dict[str, Any]) -> dict[str, Any]:
 def test_a_stage_that_promises_nothing_is_named_where_another_must_know_more(whole, tmp_path):
     with pytest.raises(RobustokError) as caught:
         run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPairs), out=tmp_path)
-    assert "stage 'post_train' must know of the pairs what a PairsPromise says" in str(caught.value)
-    assert "return one from its `plan`" in str(caught.value)
+    assert "stage 'post_train' needs a PairsPromise of the pairs, found a Promise" in str(caught.value)
+    assert "the `plan` of the stage that makes the pairs must return a PairsPromise" in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 

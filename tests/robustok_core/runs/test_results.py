@@ -85,7 +85,7 @@ def test_an_ending_without_its_result_is_a_result() -> None:
 @pytest.mark.parametrize("content", [[1, 2], {"a": "b"}, {"a": {"number": 3}}, {"a": None}, {"results": [1]}], ids=str)
 def test_a_file_of_something_else_is_refused(content: Any, tmp_path: Path) -> None:
     write_json(tmp_path / "file.json", content)
-    with pytest.raises(RobustokError, match="this holds no results by name"):
+    with pytest.raises(RobustokError, match="this file does not hold results by name"):
         read_results(tmp_path / "file.json")
 
 

@@ -133,7 +133,7 @@ def test_an_interrupt_writes_a_checkpoint_and_the_same_command_goes_on(whole, tm
     with pytest.raises(Interrupted, match="stopped at step 6 of 15") as caught:
         train(table, tmp_path, registry=registry_with(ask))
     assert caught.value.exit_code == 130
-    assert "goes on from the last checkpoint" in caught.value.hint
+    assert "resumes from the last checkpoint" in caught.value.hint
     state = read_json(tmp_path / "tiny" / "run.json")["stages"]
     assert [entry["state"] for entry in state.values()] == ["interrupted"]
     assert_same(weights(uninterrupted), weights(train(table, tmp_path)))
