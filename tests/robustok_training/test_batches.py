@@ -141,7 +141,10 @@ def test_every_user_error_survives_the_way_between_processes(error: RobustokErro
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"global_batch": 6, "world": 2, "accumulation": 2}, "2 processes x 2 micro-batches .choose a multiple of 4"),
+        (
+            {"global_batch": 6, "world": 2, "accumulation": 2},
+            r"\(2 processes x 2 micro-batches\) \(choose a multiple of 4\)",
+        ),
         ({"global_batch": 30}, "30 images is larger than the training split, which holds 29 .*at most 29"),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_task_may_hold_more_than_it_trains_and_average_a_part():
 
 @pytest.mark.parametrize("names", [[], ["same", "same"]])
 def test_trained_modules_without_names_of_their_own_are_a_mistake(names):
-    with pytest.raises(AssertionError, match="names of their own"):
+    with pytest.raises(AssertionError, match="names of trained modules must differ"):
         Task([module(name) for name in names])
 
 

@@ -177,7 +177,7 @@ def test_the_checks_of_later_stages_read_what_a_stage_of_others_promises(whole, 
         run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPromisedPairs), out=tmp_path)
     said = str(caught.value)
     assert "stage.post_train.batch_size: a batch of 16 images is larger than the training split, which holds 8" in said
-    assert "stage.compare_decoders.keep: there is no decoder of sigma 0.5 (sigmas: 0.25)" in said
+    assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.5 (sigmas: 0.25)" in said
 
 
 def test_an_input_that_cannot_be_planned_is_one_mistake_and_not_one_in_every_later_stage(whole, tmp_path):

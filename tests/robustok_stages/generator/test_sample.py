@@ -60,7 +60,7 @@ def test_all_classes_take_turns_and_the_pictures_are_those_of_the_codes(known, g
         assert (abs(file["arr_0"].astype(int) - pictures) <= 1).all()
         assert (file["arr_0"] == pictures).mean() > 0.999
         np.testing.assert_array_equal(file["arr_1"], labels.numpy())
-    assert "sample: 23 samples are no multiple of 10 classes: the first 3 have one more" in said
+    assert "sample: 23 is not a multiple of the number of classes (10): the first 3 classes get one more sample" in said
 
 
 def test_classes_may_be_named_or_numbered(known):

@@ -241,7 +241,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 def test_measuring_against_images_needs_them(part_of, tmp_path):
     table = part_of("train_generator", load=LOADED, train_generator={"measure": {}})
     del table["data"]
-    with pytest.raises(RobustokError, match="measure.reference: the reference 'validation' is images of"):
+    with pytest.raises(RobustokError, match="measure.reference: the reference 'validation' needs the table"):
         train(table, tmp_path)
 
 

@@ -87,7 +87,7 @@ def test_a_stop_keeps_the_parts_that_are_done(generated, tmp_path, monkeypatch):
     monkeypatch.setattr(StopRequest, "anywhere", lambda self, device: calls.append(1) or len(calls) == 2)
     with pytest.raises(Interrupted, match="stopped after 2 of 3 rounds of parts, which are kept") as caught:
         tokenized(table, tmp_path)
-    assert "goes on" in caught.value.hint
+    assert "resumes from the last checkpoint" in caught.value.hint
     assert len(list((tmp_path / "tiny" / "checkpoints").rglob("*.npy"))) == 2
     monkeypatch.undo()
     assert contents(tokenized(table, tmp_path)) == contents(find_artifact(generated[1], "latents"))

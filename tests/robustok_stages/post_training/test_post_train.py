@@ -233,17 +233,17 @@ def test_a_missing_discriminator_is_said_before_anything_is_trained(generated, t
     table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
     table["stage"] = table["stage"][-3:]
     table["run"] = {**table["run"], "name": "later"}
-    assert "without a discriminator that could be reused" in refused(table, tmp_path)
+    assert "has no discriminator to reuse" in refused(table, tmp_path)
     assert not (tmp_path / "later").exists()
 
 
 def test_a_discriminator_that_main_training_will_not_leave_is_said_before_main_training(generation_recipe, tmp_path):
     table = with_post_training(generation_recipe())
     table["stage"][0]["losses"] = {"reconstruction": {"use": "reconstruction"}}
-    assert "without a discriminator that could be reused" in refused(table, tmp_path)
+    assert "has no discriminator to reuse" in refused(table, tmp_path)
     table["stage"][0]["losses"] = {"reconstruction": {"use": "reconstruction"}, "gan": LOSSES["adversarial"]}
     said = refused(table, tmp_path)
-    assert "main training has no opponent of a loss 'adversarial'; it has of gan" in said
+    assert "main training has no opponent for a loss 'adversarial', only for gan" in said
     assert "stage.post_train.losses.adversarial" in said
     assert not list(tmp_path.iterdir())
 
@@ -307,7 +307,7 @@ def test_a_training_that_the_48_pairs_do_not_allow_is_refused_before_anything_ru
         ),
         (
             {"compare_decoders": {"metrics": {}}},
-            "stage.compare_decoders: metrics: the first one chooses the sigma to keep",
+            "stage.compare_decoders: metrics: the first metric chooses the sigma to keep",
         ),
     ],
 )
@@ -334,7 +334,7 @@ def test_sigma_outside_of_0_to_1_is_refused(generation_recipe, tmp_path):
 
 def test_sigmas_that_would_share_their_files_are_refused(generation_recipe, tmp_path):
     table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 0.50000001]})
-    assert "two values of sigma differ by less than the 6 digits" in refused(table, tmp_path)
+    assert "two values of sigma agree to 6 digits" in refused(table, tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "fewer", "beyond", "missing"])
@@ -364,12 +364,12 @@ def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, genera
         "stage": only({"stage": with_options(table, "compare_decoders", keep=0.25)}, "compare_decoders"),
     }
     comparing["load"] = later["load"] | {"generator": str(folder), "decoders": str(folder)}
-    assert "stage.compare_decoders.keep: there is no decoder of sigma 0.25" in refused(comparing, tmp_path)
+    assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.25" in refused(comparing, tmp_path)
     other = with_post_training(generation_recipe(train_tokenizer={"epochs": 2}))
     run(Recipe.from_table({**other, "stage": other["stage"][:-3]}), out=tmp_path / "other")
     later["stage"] = only(table, "post_train")
     later["load"] = {"pairs": str(folder), "tokenizer": str(tmp_path / "other" / other["run"]["name"])}
-    assert "these pairs were made with another tokenizer" in refused(later, tmp_path)
+    assert "these pairs were not made with the tokenizer in " in refused(later, tmp_path)
 
 
 def test_what_is_compared_by_default(generation_recipe, registry):
@@ -397,7 +397,7 @@ def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(tra
     inputs = {"make_pairs": ["generator"], "post_train": ["pairs"], "compare_decoders": ["generator", "decoders"]}
     for stage, loaded in inputs.items():
         again = {**later, "stage": only(table, stage), "load": dict.fromkeys(["tokenizer", *loaded], str(folder))}
-        assert "this tokenizer is post-trained already" in refused(again, tmp_path)
+        assert "this tokenizer is already post-trained" in refused(again, tmp_path)
     first = artifact(folder, "tokenizer", "train_tokenizer")
     other = with_post_training(generation_recipe(train_generator={"epochs": 2}))
     other["load"], other["stage"] = {"tokenizer": str(first)}, other["stage"][2:4]
@@ -407,12 +407,12 @@ def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(tra
     run(Recipe.from_table(other), out=tmp_path)
     later["stage"] = only(table, "compare_decoders")
     later["load"] = {"tokenizer": str(first), "generator": str(tmp_path / "other"), "decoders": str(folder)}
-    assert "these decoders were trained with another generator" in refused(later, tmp_path)
+    assert "these decoders were not trained with the generator in " in refused(later, tmp_path)
 
 
 def test_a_sigma_to_keep_of_which_no_pairs_will_be_is_refused_before_anything_runs(generation_recipe, tmp_path):
     table = with_post_training(generation_recipe(), compare_decoders={"keep": 0.33})
-    assert "stage.compare_decoders.keep: there is no decoder of sigma 0.33" in refused(table, tmp_path)
+    assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.33" in refused(table, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
