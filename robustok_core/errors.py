@@ -32,9 +32,9 @@ class RobustokError(Exception):
         self.exit_code = exit_code
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
+        location = f"{self.where}: " if self.where else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{place}{self.what}{hint}"
+        return f"{location}{self.what}{hint}"
 
     def __reduce__(self) -> Any:
         # errors cross process boundaries (data loader workers), and subclasses differ in their arguments

@@ -1,8 +1,8 @@
-"""The training loop: every trained thing in robustok goes through it.
+"""The training loop of all models in robustok.
 
-A step is a function of its number: data order, augmentation, perturbation and dropout are drawn from
-(seed, stage, step). So a checkpoint holds no random state, a run that was killed goes on bit for
-bit, and several processes see what one would.
+A step is a function of its number: data order, augmentation, perturbation and dropout are derived from
+(seed, stage, step). So a checkpoint needs no random state, a killed run resumes bit for bit, and several processes
+train as one would.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _show(error: RobustokError) -> None:
     prefix = "error" if rank == "0" else f"error on process {rank}"
     problems = error.problems if isinstance(error, ProblemsError) else (error,)
     for problem in problems:
-        place = f"{problem.where}: " if problem.where else ""
-        click.echo(f"{prefix}: {place}{problem.what}", err=True)
+        location = f"{problem.where}: " if problem.where else ""
+        click.echo(f"{prefix}: {location}{problem.what}", err=True)
         if problem.hint:
             click.echo(f"  hint: {problem.hint}", err=True)

@@ -189,13 +189,13 @@ def _stage_places(base: Any, over: Any) -> dict[int, int]:
     if not (isinstance(base, list) and isinstance(over, list)):
         return {}
     names = [stage_name(stage) for stage in base]
-    places = {}
+    positions = {}
     for index, stage in enumerate(over):
         name = stage_name(stage)
         if name not in names:
             names.append(name)
-        places[index] = names.index(name)
-    return places
+        positions[index] = names.index(name)
+    return positions
 
 
 def _merge_tables(base: dict[str, Any], over: Mapping[str, Any]) -> None:

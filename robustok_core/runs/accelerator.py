@@ -49,8 +49,8 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
     for tracker in recipe.run.trackers:
         if not available[tracker]:
             hint = f"pip install 'robustok[{tracker}]'"
-            place = recipe.source.place(("run", "trackers"))
-            raise RobustokError(f"run.trackers: {tracker} is not installed", where=place, hint=hint)
+            location = recipe.source.place(("run", "trackers"))
+            raise RobustokError(f"run.trackers: {tracker} is not installed", where=location, hint=hint)
     # Codebook statistics are reduced over all processes explicitly; DDP's buffer broadcast would overwrite what a
     # process accumulated within a step.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)

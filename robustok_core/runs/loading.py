@@ -53,11 +53,11 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
     Raises:
         RobustokError: if there is no such artifact, it is in this run's own folder, or the checkpoint cannot be read.
     """
-    place, run_folder = recipe.source.place(("load", name)), run.path.resolve()
-    source = find_loaded(name, load, place).resolve()
+    location, run_folder = recipe.source.place(("load", name)), run.path.resolve()
+    source = find_loaded(name, load, location).resolve()
     if load.importer is None and run_folder in (Path(load.path).resolve(), *source.parents):
         what = f"[load] {name}: {load.path}: this is the folder of the run itself, which would load its own artifact"
-        raise RobustokError(what, where=place, hint="give this run another name: --set run.name=NAME")
+        raise RobustokError(what, where=location, hint="give this run another name: --set run.name=NAME")
     folder, _ = locate_loaded(name, load, run)
     if folder.is_dir():
         return Loaded(registry, folder)
