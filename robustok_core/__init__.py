@@ -1,7 +1,6 @@
-"""robustok's core: interfaces, registry, recipes and the training engine. It knows no model.
+"""robustok's core: interfaces, registry, recipes and runs. It knows no model.
 
-The names below are the public API; everything is loaded at first use, so that importing the
-package costs nothing.
+The names below are the public API. Each is loaded on first use, so that importing the package is cheap.
 """
 
 from __future__ import annotations

@@ -13,13 +13,13 @@ EXIT_INTERRUPTED = 130
 
 
 class RobustokError(Exception):
-    """A mistake that the user can mend; shown as one message, never as a traceback.
+    """An error that the user can fix; shown as one message, never as a traceback.
 
     Args:
         what: what is wrong, in one sentence.
         where: the file, line, key or component it concerns.
         hint: what to do about it.
-        exit_code: 2 where the user's input is wrong, 1 where something failed while running.
+        exit_code: 2 if the user's input is wrong, 1 if something failed while running.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class RobustokError(Exception):
         self.exit_code = exit_code
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
+        location = f"{self.where}: " if self.where else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{place}{self.what}{hint}"
+        return f"{location}{self.what}{hint}"
 
     def __reduce__(self) -> Any:
-        # a data loader worker or another process raises it; subclasses differ in their arguments
+        # errors cross process boundaries (data loader workers), and subclasses differ in their arguments
         return _restore, (type(self), self.what), self.__dict__
 
 
@@ -46,21 +46,21 @@ def _restore(kind: type[RobustokError], what: str) -> RobustokError:
 
 
 class RunError(RobustokError):
-    """Something failed while running: a full disk, a loss that is no number, a lost file (exit code 1)."""
+    """Something failed while running: a full disk, a loss that is not finite, a lost file (exit code 1)."""
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(what, where=where, hint=hint, exit_code=EXIT_FAILED)
 
 
 class Interrupted(RobustokError):
-    """The user stopped the run; it can go on from its last checkpoint (exit code 130)."""
+    """The user stopped the run; it can resume from its last checkpoint (exit code 130)."""
 
     def __init__(self, what: str, *, hint: str) -> None:
         super().__init__(what, hint=hint, exit_code=EXIT_INTERRUPTED)
 
 
 class ProblemsError(RobustokError):
-    """Several mistakes found in one pass over a recipe, each with its own place and hint."""
+    """Several mistakes found in one pass over a recipe, each with its own location and hint."""
 
     def __init__(self, problems: Sequence[RobustokError]) -> None:
         self.problems = tuple(problems)
@@ -77,7 +77,7 @@ def raise_all(problems: Sequence[RobustokError]) -> None:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A hint that names the closest known spelling, or all of them where none is close."""
+    """A hint that names the closest known spelling, or all known names if none is close."""
     close = get_close_matches(name, known, n=1)
     if close:
         return f"did you mean {close[0]!r}?"

@@ -1,1 +1,1 @@
-"""Post-training: what adapts a tokenizer to the latents that a generator makes."""
+"""Post-trainers, which adapt a tokenizer to a generator's latents."""

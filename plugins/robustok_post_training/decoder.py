@@ -1,8 +1,8 @@
 """Sigma-preserving post-training of the decoder (paper section 4).
 
-A generator goes along a real image's latents and preserves a share sigma of them: an autoregressive one
-keeps each token with probability sigma, a diffusion model starts at time 1 - sigma. The decoder learns to
-draw the real image from what comes out; encoder, projection and codebook stay as they are.
+A generator samples latents while preserving a share sigma of a real image's: an autoregressive generator preserves
+each token with probability sigma, a diffusion model starts at time 1 - sigma. The decoder learns to decode the result
+to the real image; encoder, projection and codebook do not change.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ from robustok_toolkit.latent_arrays import check_finite
 
 @frozen(kw_only=True)
 class DecoderConfig:
-    """What a pair is made of."""
+    """How pairs are made."""
 
     pairs: Literal["images", "latents"] = field(
         default="images",
         metadata={
-            "doc": 'what the decoder reads: "images", the re-encoded 8-bit picture of the generated latents (the '
-            'paper\'s); "latents", the generated latents themselves'
+            "doc": 'what the decoder reads: "images", the generated latents decoded to an 8-bit image and encoded '
+            'again (as in the paper); "latents", the generated latents themselves'
         },
     )
-    guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: guidance while the pairs are made"})
+    guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: guidance when the pairs are made"})
     precision: Precision = field(
-        default="no", metadata={"doc": 'of the generator: "no" (float32), "bf16" or "auto"; the tokenizer has float32'}
+        default="no",
+        metadata={"doc": 'the generator\'s precision: "no" (float32), "bf16" or "auto"; the tokenizer uses float32'},
     )
-    sampling: Any = sampler_options(doc="table: options of the generator's sampler while the pairs are made")
+    sampling: Any = sampler_options(doc="table: options of the generator's sampler when the pairs are made")
 
 
 class Decoder(PostTrainer):
-    """Trains everything behind the quantizer on pairs of sigma-preserving latents and their real images."""
+    """Trains everything after the quantizer on pairs of sigma-preserving latents and their real images."""
 
     Config = DecoderConfig
 
@@ -72,10 +73,10 @@ class Decoder(PostTrainer):
             return generated
         if generated.vectors is not None:
             check_finite(generated.vectors, "generator", "post_trainer")
-        # The picture is not augmented and the encoder is frozen: encoded once here, it is what training would
-        # encode from a stored PNG each time.
-        picture = from_uint8(to_uint8(tokenizer.decode(generated)))
-        encoded = tokenizer.encode(picture)
+        # Without augmentation and with a frozen encoder, encoding the image once here gives the same latents as
+        # encoding a stored PNG at every training step.
+        image = from_uint8(to_uint8(tokenizer.decode(generated)))
+        encoded = tokenizer.encode(image)
         return Latents(codes=encoded.codes) if encoded.codes is not None else Latents(vectors=encoded.vectors)
 
     def trained(self, tokenizer: Tokenizer) -> Sequence[nn.Module]:

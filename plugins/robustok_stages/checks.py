@@ -1,4 +1,4 @@
-"""Checks that several stages make before anything runs. They read promises and the recipe, nothing else."""
+"""Checks that several stages make before anything runs. They read only promises and the recipe."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from robustok_training.batches import check_parts, steps_per_epoch
 
 
 def check_image_size(context: StageContext, tokenizer: TokenizerPromise) -> None:
-    """Compares a tokenizer's image size with that of [data].
+    """Checks that a tokenizer's image size is that of [data].
 
     Raises:
-        RobustokError: where they differ.
+        RobustokError: if they differ.
     """
     size = context.dataset().image_size
     if tokenizer.image_size != size:
@@ -28,10 +28,10 @@ def check_image_size(context: StageContext, tokenizer: TokenizerPromise) -> None
 
 
 def check_training(context: StageContext, config: TrainingConfig, optimizer: OptimizerConfig, num_rows: int) -> None:
-    """Whether a batch of this stage divides into its parts, the rows hold one, and a step of the training learns.
+    """Checks that a batch divides into micro-batches, that the rows fill a batch, and that some step learns.
 
     Raises:
-        RobustokError: naming the option.
+        RobustokError: if not, located at the option.
     """
     try:
         check_parts(config.batch_size, context.accelerator.num_processes, config.accumulation)
@@ -39,16 +39,16 @@ def check_training(context: StageContext, config: TrainingConfig, optimizer: Opt
     except RobustokError as error:
         raise context.located(error, "batch_size") from error
     if not optimizer.learns(steps):
-        what = f"the learning rate is 0 at every step of a training of {steps}: its warm-up begins there"
+        what = f"the learning rate is 0 at every step (steps: {steps}), because the warm-up starts at 0"
         hint = "train for more epochs, or set optimizer.warmup = 0"
         raise context.located(RobustokError(what, hint=hint), "optimizer", "warmup")
 
 
 def check_each(context: StageContext, checks: Mapping[str, Callable[[], None]], *keys: str) -> None:
-    """Does the check of each entry of this stage's option `keys`.
+    """Runs a check for each entry of this stage's option `keys`.
 
     Raises:
-        ProblemsError: what they found, all of it.
+        ProblemsError: all problems that the checks report, located at the entries.
     """
     problems = []
     for name, check in checks.items():
@@ -62,22 +62,25 @@ def check_each(context: StageContext, checks: Mapping[str, Callable[[], None]], 
 
 
 def check_main_trained(tokenizer: TokenizerPromise) -> None:
-    """Whether a tokenizer still has the decoder of its main training.
+    """Checks that a tokenizer still has the decoder of its main training.
 
     Raises:
-        RobustokError: it was post-trained.
+        RobustokError: if it is post-trained.
     """
     if tokenizer.post_trained:
-        hint = "name main training's artifact: the folder artifacts/tokenizer-... of that run, without post_trained"
+        hint = (
+            "load the tokenizer of main training: the folder artifacts/tokenizer-... whose component.json has no "
+            "post_trained"
+        )
         where = None if tokenizer.folder is None else str(tokenizer.folder)
-        raise RobustokError("this tokenizer is post-trained already", where=where, hint=hint)
+        raise RobustokError("this tokenizer is already post-trained", where=where, hint=hint)
 
 
 def check_generator(generator: GeneratorPromise, tokenizer: TokenizerPromise) -> None:
-    """Whether a tokenizer decodes what a generator samples, and is the one on whose latents it was trained.
+    """Checks that a tokenizer has a generator's latent space and, if both are known, made its training latents.
 
     Raises:
-        RobustokError: it is another one, as far as both are known.
+        RobustokError: if it does not.
     """
     name = generator.name
     where = None if generator.folder is None else str(generator.folder)

@@ -1,8 +1,8 @@
-'''The training loop as a library: checkpoints that go on bit for bit, data order, optimisers, logs, progress.
+'''The training loop as a library: bit-exact checkpoints, data order, optimisers, logs, progress.
 
-A plugin whose stage trains something is a file like this one. It gets from the library: epochs, batch size,
-accumulation, a running average and the optimiser as options of the recipe; data order; a log and a progress bar;
-checkpoints from which a killed run goes on; several processes and mixed precision.
+The plugin below has a stage that trains a model. The library provides: epochs, batch size, accumulation, a running
+average and the optimiser as recipe options; data order; a log and a progress bar; checkpoints from which a killed run
+resumes; several processes and mixed precision.
 
     import torch.nn.functional as F
     from attrs import field, frozen
@@ -46,9 +46,9 @@ checkpoints from which a killed run goes on; several processes and mixed precisi
     def robustok_register(register):
         register("stage", "train_probe", TrainProbe)
 
-Several modules that are trained against each other are a `Task` of several `TrainedModule`s, whose docstring says how
-they are called and how one hands a value on to the next. The names below are the public ones; each is loaded at its
-first use, so that importing a part of the package loads no other.
+To train several modules against each other, make a `Task` of several `TrainedModule`s; their docstring says how they
+are called and how one passes a value to the next. The names below are the public API. Each is loaded on first use, so
+that importing one module of the package does not load the others.
 '''
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The order in which images are read: a function of (seed, epoch), whatever the processes and workers do."""
+"""The order in which images are read: a function of (seed, epoch), independent of processes and workers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _Key = tuple["int | None", list[int]]  # the epoch (None: no augmentation), the 
 
 
 def steps_per_epoch(rows: Sized, global_batch: int) -> int:
-    """Optimiser steps of one epoch; the images that do not fill a last batch wait for the next epoch's order.
+    """Optimiser steps per epoch; images that do not fill a last batch are skipped in that epoch.
 
     Raises:
-        RobustokError: the split holds less than one batch.
+        RobustokError: if the split holds less than one batch.
     """
     steps = len(rows) // global_batch
     if steps == 0:
@@ -33,12 +33,12 @@ def steps_per_epoch(rows: Sized, global_batch: int) -> int:
 
 
 def check_parts(global_batch: int, world: int, accumulation: int) -> None:
-    """Raises RobustokError where a batch does not divide into equal micro-batches on all processes."""
+    """Raises RobustokError if a batch does not divide into equal micro-batches on all processes."""
     parts = world * accumulation
     if global_batch % parts:
         raise RobustokError(
-            f"a batch of {global_batch} images does not divide into {parts} equal parts: "
-            f"it cannot be cut into {world} processes x {accumulation} micro-batches",
+            f"a batch of {global_batch} images does not divide into {parts} equal parts "
+            f"({world} processes x {accumulation} micro-batches)",
             hint=f"choose a multiple of {parts}",
         )
 
@@ -51,15 +51,15 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
 def class_balanced_order(labels: Tensor) -> Tensor:
     """(n,) int64, a permutation for labels (n,): one image of each class, then a second of each, and so on.
 
-    The first m rows hold every class equally often (to within one, while the smallest class lasts).
-    Classes take turns in one fixed shuffled order, so that m below the number of classes is fair too.
+    The first m images contain every class equally often, to within one, until the smallest class is exhausted.
+    The order of the classes is shuffled once, so that m below the number of classes is not biased either.
     """
     counts = torch.bincount(labels)
     by_class = torch.argsort(labels, stable=True)
     turn = torch.empty_like(by_class)
     turn[by_class] = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    place = torch.argsort(epoch_order(len(counts), seed=0, epoch=0))
-    return torch.argsort(turn * len(counts) + place[labels])
+    rank_of_class = torch.argsort(epoch_order(len(counts), seed=0, epoch=0))
+    return torch.argsort(turn * len(counts) + rank_of_class[labels])
 
 
 def training_batches(
@@ -74,17 +74,17 @@ def training_batches(
     total_steps: int,
     workers: int,
 ) -> Iterator[list[Batch]]:
-    """For each step in [start_step, total_steps) the `accumulation` micro-batches of this process.
+    """Yields this process's `accumulation` micro-batches of each step in [start_step, total_steps).
 
-    Micro-batch m of process p takes rows [(m * world + p) * b, + b) of the step's global batch, b =
-    global_batch / (world * accumulation). Augmentation depends on (seed, epoch, image) only.
+    Micro-batch m of process p holds the b rows of the step's global batch from (m * world + p) * b on, where
+    b = global_batch / (world * accumulation). Augmentation depends only on (seed, epoch, image).
 
     Args:
         rows: the training split.
         workers: loader processes; 0 reads in this process.
 
     Raises:
-        RobustokError: the batch does not divide, or exceeds the split; later, whatever a worker met.
+        RobustokError: if the batch does not divide or exceeds the split; while iterating, the error of a worker.
     """
     check_parts(global_batch, world, accumulation)
     plan = _TrainingPlan(
@@ -103,10 +103,10 @@ def training_batches(
 def evaluation_batches(
     images: Images, *, batch_size: int, rank: int, world: int, limit: int | None = None, workers: int = 0
 ) -> Iterator[ImageBatch]:
-    """This process's batches, without augmentation; all processes together see each image exactly once.
+    """Yields this process's batches, without augmentation; all processes together read each image exactly once.
 
     Args:
-        limit: take only this many images, the first of `class_balanced_order`.
+        limit: read only the first `limit` images of `class_balanced_order`.
     """
     chosen = torch.arange(len(images))
     if limit is not None and limit < len(images):
@@ -116,14 +116,14 @@ def evaluation_batches(
 
 
 def batches_of(images: Images, chosen: Tensor, *, batch_size: int, workers: int = 0) -> Iterator[ImageBatch]:
-    """The images at `chosen` (m,) int64 in this order, without augmentation."""
+    """Yields the images at indices `chosen` (m,) int64, in this order, without augmentation."""
     plan: list[_Key] = [(None, rows.tolist()) for rows in chosen.split(batch_size) if len(rows)]
     return _read(images, 0, plan, workers)
 
 
 @frozen(kw_only=True)
 class _TrainingPlan:
-    """The keys of all micro-batches of one process, worked out epoch by epoch."""
+    """Iterates over the keys of one process's micro-batches, computed epoch by epoch."""
 
     count: int
     steps_per_epoch: int
@@ -149,7 +149,7 @@ class _TrainingPlan:
 
 @frozen
 class _Reader:
-    """Reads one micro-batch; hands a user's error on as a value, which torch would turn into a traceback."""
+    """Reads one micro-batch. Returns a RobustokError as a value: raised in a worker, torch would wrap it."""
 
     rows: Rows
     seed: int
@@ -158,8 +158,8 @@ class _Reader:
         epoch, indices = key
         draws = None
         if epoch is not None:
-            places = torch.tensor(indices, dtype=torch.int64)
-            draws = Draws(seed=derive_seed(self.seed, epoch), indices=places, total=len(self.rows))
+            rows = torch.tensor(indices, dtype=torch.int64)
+            draws = Draws(seed=derive_seed(self.seed, epoch), indices=rows, total=len(self.rows))
         try:
             return self.rows.load(indices, draws)
         except RobustokError as error:
@@ -171,7 +171,7 @@ def _read(rows: Rows, seed: int, plan: Iterable[_Key], workers: int) -> Iterator
     loader: DataLoader[Any] = DataLoader(
         reader,
         sampler=plan,
-        batch_size=None,  # a key is a whole micro-batch already
+        batch_size=None,  # a key is already a whole micro-batch
         collate_fn=_unchanged,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
@@ -179,10 +179,10 @@ def _read(rows: Rows, seed: int, plan: Iterable[_Key], workers: int) -> Iterator
         generator=torch.Generator(),  # the default would draw from the global random state
     )
     try:
-        for found in loader:
-            if isinstance(found, RobustokError):
-                raise found
-            yield found
+        for batch in loader:
+            if isinstance(batch, RobustokError):
+                raise batch
+            yield batch
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
@@ -196,7 +196,7 @@ def _unchanged(loaded: Any) -> Any:
 
 
 def _ignore_interrupts(_: int) -> None:
-    # Ctrl-C reaches all processes of the terminal; the main one decides when the loaders stop
+    # Ctrl-C reaches all processes of the terminal; the main process decides when the loaders stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

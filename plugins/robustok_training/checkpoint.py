@@ -1,6 +1,6 @@
-"""What training needs to go on bit for bit: weights, buffers, optimiser states, counters.
+"""Checkpoints, from which training resumes bit for bit: weights, buffers, optimiser states, counters.
 
-A checkpoint is a folder with one safetensors file and one JSON file. There is no random state in it:
+A checkpoint is a folder with one safetensors file and one JSON file. It needs no random state, because
 every draw is a function of the step (`robustok_core.values.draws`).
 """
 
@@ -33,15 +33,15 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], valu
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint in `folder`: its tensors and its values with "step"; None where there is none."""
-    found = checkpoints(folder)
-    if not found:
+    """The tensors and the values (with "step") of the newest checkpoint in `folder`; None if there is none."""
+    paths = checkpoints(folder)
+    if not paths:
         return None
-    return read_tensors(found[-1] / "state.safetensors"), read_json(found[-1] / "state.json")
+    return read_tensors(paths[-1] / "state.safetensors"), read_json(paths[-1] / "state.json")
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints in a folder, oldest first."""
+    """The complete checkpoints in a folder, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
@@ -51,17 +51,23 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
     """An optimiser's state by parameter name: "exp_avg/decoder.weight"."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{key}/{names[index]}": torch.as_tensor(value) for index, held in state.items() for key, value in held.items()
+        f"{key}/{names[index]}": torch.as_tensor(value)
+        for index, entries in state.items()
+        for key, value in entries.items()
     }
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
-    """Puts back what `optimizer_tensors` took, for the same parameters in the same order."""
+    """Loads what `optimizer_tensors` returned, for the same parameters in the same order.
+
+    Raises:
+        RunError: if the state is for an unknown parameter.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     index_of = {name: index for index, name in enumerate(names)}
     for key, value in tensors.items():
-        part, _, name = key.partition("/")
+        state_key, _, name = key.partition("/")
         if name not in index_of:
             raise RunError(f"the checkpoint holds optimiser state for an unknown parameter {name!r}")
-        state.setdefault(index_of[name], {})[part] = value.clone()  # torch would share the memory
+        state.setdefault(index_of[name], {})[state_key] = value.clone()  # torch would share the memory
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

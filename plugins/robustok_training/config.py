@@ -1,4 +1,4 @@
-"""How long a training runs, in what portions, and what is kept of it."""
+"""Options of every training: its length, its batches, and how often it logs and saves."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _at_least_one = validators.ge(1)
 
 @frozen(kw_only=True)
 class TrainingConfig:
-    """How long, in what portions, and what is kept."""
+    """Options that every training has."""
 
     epochs: float = field(validator=validators.gt(0), metadata={"doc": "passes over the training images"})
-    batch_size: int = field(validator=_at_least_one, metadata={"doc": "images a step, over all processes"})
+    batch_size: int = field(validator=_at_least_one, metadata={"doc": "images per step, over all processes"})
     accumulation: int = field(
-        default=1, validator=_at_least_one, metadata={"doc": "micro-batches that a process takes one after another"}
+        default=1, validator=_at_least_one, metadata={"doc": "micro-batches per step on each process"}
     )
     ema_decay: float = field(
         default=0.0,
         validator=[validators.ge(0.0), validators.lt(1.0)],
-        metadata={"doc": "decay of the running average of the weights, which is what is kept; 0 keeps the last ones"},
+        metadata={"doc": "decay of the running average of the weights, which is saved; 0 saves the last weights"},
     )
     log_every: int = field(
         default=20, validator=_at_least_one, metadata={"doc": "steps between lines of metrics.jsonl", "result": False}
@@ -27,12 +27,12 @@ class TrainingConfig:
     checkpoint_every: int = field(
         default=0,
         validator=validators.ge(0),
-        metadata={"doc": "steps between checkpoints, 0 for one each epoch", "result": False},
+        metadata={"doc": "steps between checkpoints; 0 for one per epoch", "result": False},
     )
     workers: int = field(
         default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
     )
 
     def steps(self, epoch_steps: int) -> int:
-        """Optimiser steps of the whole training, at least 1, where an epoch has `epoch_steps`."""
+        """Optimiser steps of the whole training, at least 1, for `epoch_steps` steps per epoch."""
         return max(1, round(self.epochs * epoch_steps))

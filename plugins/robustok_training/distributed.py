@@ -1,4 +1,4 @@
-"""Sums over all processes; on a single process each is the identity."""
+"""Sums over all processes; the identity on a single process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """How many processes take part."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -18,7 +18,7 @@ def rank() -> int:
 
 
 def all_sum(values: Tensor) -> Tensor:
-    """The sum over all processes (no gradient); the argument is left as it was."""
+    """The sum over all processes (no gradient); the argument is not changed."""
     if world_size() == 1:
         return values
     total = values.detach().clone()
@@ -32,10 +32,10 @@ def all_mean(values: Tensor) -> Tensor:
 
 
 def all_gather_rows(rows: Tensor) -> Tensor:
-    """(P*B, ...) the rows of all processes, in order.
+    """(P*B, ...) the rows (B, ...) of all P processes, in order.
 
-    The gradient reaches this process's own rows, times P: data parallelism averages gradients over
-    processes, where the gradient of a loss over all rows is their sum.
+    Only this process's rows get a gradient, multiplied by P: data parallelism averages gradients over processes,
+    whereas the gradient of a loss over all rows is their sum.
     """
     if world_size() == 1:
         return rows
@@ -47,6 +47,6 @@ def all_gather_rows(rows: Tensor) -> Tensor:
 
 
 def barrier() -> None:
-    """Waits until every process is here."""
+    """Waits until every process reaches this call."""
     if world_size() > 1:
         dist.barrier()

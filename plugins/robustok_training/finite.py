@@ -1,4 +1,4 @@
-"""Training stops where a loss or a weight is not finite, before such a weight reaches a checkpoint."""
+"""Stops training when a loss or weight is not finite, before such a weight is saved in a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _HINT = 'lower the learning rate, or use precision = "no"; earlier checkpoints a
 
 
 def check_values(values: Mapping[str, float], *, step: int, stage: str, scaled: bool) -> None:
-    """Raises RunError where a logged value is infinite or not a number.
+    """Raises RunError if a logged value is infinite or not a number.
 
     Args:
-        values: by name. step: how many steps are done. stage: whose training it is.
-        scaled: whether a gradient scaler is in use, which skips the steps whose gradients overflow.
+        values: by name. step: the number of completed steps. stage: the stage that trains.
+        scaled: whether a gradient scaler is in use, which skips steps whose gradients overflow.
     """
-    found = [name for name, value in values.items() if not math.isfinite(value)]
-    broken = [name for name in found if not (scaled and name.endswith("gradient_norm"))]
+    not_finite = [name for name, value in values.items() if not math.isfinite(value)]
+    broken = [name for name in not_finite if not (scaled and name.endswith("gradient_norm"))]
     if broken:
         what = f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not finite at step {step}"
         raise RunError(what, where=f"stage {stage}", hint=_HINT)
 
 
 def check_weights(modules: Mapping[str, nn.Module], *, step: int, stage: str) -> None:
-    """Raises RunError where a weight or buffer is infinite or not a number.
+    """Raises RunError if a weight or buffer is infinite or not a number.
 
-    A gradient that is not a number shows in the weights even where the loss before it was finite.
+    A NaN gradient shows in the weights even if the loss before it was finite.
     """
     for name, module in modules.items():
         for key, value in learned_state(module).items():

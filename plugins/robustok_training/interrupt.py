@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's SIGTERM ask for a stop at the next step; a second Ctrl-C stops at once."""
+"""Ctrl-C or a scheduler's SIGTERM stops training after the current step; a second Ctrl-C stops it at once."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from robustok_training.distributed import all_sum, world_size
 
 
 class StopRequest:
-    """Whether somebody asked to stop."""
+    """Whether a stop was requested."""
 
     def __init__(self) -> None:
         self.asked = False
 
     def anywhere(self, device: torch.device) -> bool:
-        """Whether any process was asked: all of them must stop at the same step."""
+        """Whether any process was asked to stop: all must stop at the same step."""
         if world_size() == 1:
             return self.asked
         return bool(all_sum(torch.tensor(float(self.asked), device=device)) > 0)
@@ -28,7 +28,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catches SIGINT and SIGTERM inside the block (in the main thread; elsewhere nothing is caught)."""
+    """Catches SIGINT and SIGTERM inside the block; only in the main thread."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,4 +1,4 @@
-"""Means of what the steps between two lines of the log report, gathered without waiting for the device."""
+"""Means of the values logged between two lines of the log, computed without waiting for the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class IntervalMeans:
     """Sums values by name until `take` is called.
 
     Args:
-        device: where the sums are held.
+        device: the device of the sums.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -33,7 +33,7 @@ class IntervalMeans:
             total += torch.stack([number * weight, torch.full_like(number, weight)])
 
     def take(self) -> dict[str, float]:
-        """The means over everything that all processes added, by name in order; starts anew."""
+        """Returns the means of everything that all processes added, sorted by name, and resets the sums."""
         names = sorted(self._sums)
         if not names:
             return {}

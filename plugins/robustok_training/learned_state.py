@@ -1,4 +1,4 @@
-"""The weights that training changes: a module's state without the frozen networks in it."""
+"""The state that training changes: a module's state dict without its frozen networks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from robustok_core.runs.weights import load_module
 
 
 def learned_state(module: nn.Module) -> dict[str, Tensor]:
-    """A module's state dict without the frozen feature networks in it, which come with their own weights."""
+    """A module's state dict without its frozen feature networks, which load their own weights."""
     frozen_parts = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, Features))
     return {name: value for name, value in module.state_dict().items() if not name.startswith(frozen_parts or ("\0",))}
 
 
 def load_learned(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Loads what `learned_state` gave.
+    """Loads what `learned_state` returned.
 
     Raises:
-        RunError: naming `where` and a few keys that are missing, unexpected or of another shape.
+        RunError: located at `where`, naming a few keys that are missing, unexpected or have a wrong shape.
     """
     learned = learned_state(module)
     rest = {name: value for name, value in module.state_dict().items() if name not in learned}

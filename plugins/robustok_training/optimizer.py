@@ -17,26 +17,26 @@ _share = validators.and_(validators.ge(0.0), validators.le(1.0))
 
 @frozen(kw_only=True)
 class OptimizerConfig:
-    """AdamW and its schedule. Learning rates are effective ones: no batch size multiplies them."""
+    """AdamW and its schedule. Learning rates are used as given; they are not scaled by the batch size."""
 
     learning_rate: float = field(
-        default=1e-4, validator=_positive, metadata={"doc": "peak learning rate, as it is used"}
+        default=1e-4, validator=_positive, metadata={"doc": "peak learning rate; not scaled by the batch size"}
     )
     final_learning_rate: float = field(
         default=0.0, validator=_not_negative, metadata={"doc": "learning rate at the end of the cosine"}
     )
-    schedule: Literal["cosine", "constant"] = field(default="cosine", metadata={"doc": "after the warm-up"})
-    warmup: float = field(default=0.0, validator=_share, metadata={"doc": "share of the training that warms up"})
+    schedule: Literal["cosine", "constant"] = field(default="cosine", metadata={"doc": "schedule after the warm-up"})
+    warmup: float = field(default=0.0, validator=_share, metadata={"doc": "share of the training used for warm-up"})
     warmup_learning_rate: float = field(
         default=0.0, validator=_not_negative, metadata={"doc": "learning rate at the first step of the warm-up"}
     )
-    betas: tuple[float, float] = field(default=(0.9, 0.95), metadata={"doc": "AdamW's averages"})
+    betas: tuple[float, float] = field(default=(0.9, 0.95), metadata={"doc": "AdamW's betas"})
     eps: float = field(default=1e-8, validator=_positive, metadata={"doc": "AdamW's epsilon"})
     weight_decay: float = field(
-        default=0.0, validator=_not_negative, metadata={"doc": "decay of weights with two or more dimensions"}
+        default=0.0, validator=_not_negative, metadata={"doc": "weight decay of parameters with two or more dimensions"}
     )
     clip: float = field(
-        default=0.0, validator=_not_negative, metadata={"doc": "largest gradient norm, 0 for no clipping"}
+        default=0.0, validator=_not_negative, metadata={"doc": "maximum gradient norm; 0 for no clipping"}
     )
 
     def __attrs_post_init__(self) -> None:
@@ -44,10 +44,10 @@ class OptimizerConfig:
             raise ValueError(f"betas must lie in [0, 1), found {self.betas}")
 
     def rate_at(self, progress: float) -> float:
-        """The learning rate when a share `progress` in [0, 1] of the training is done.
+        """The learning rate after a share `progress` in [0, 1] of the training.
 
-        Step k of n, counted from 0, has the rate at k / n: the first step has `warmup_learning_rate` where there is
-        a warm-up, and no step has the rate at 1.
+        Step k of n, counted from 0, uses the rate at k / n: with a warm-up, the first step uses
+        `warmup_learning_rate`, and no step uses the rate at 1.
         """
         if progress < self.warmup:
             return self.warmup_learning_rate + (self.learning_rate - self.warmup_learning_rate) * progress / self.warmup
@@ -58,11 +58,11 @@ class OptimizerConfig:
         return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * left
 
     def learns(self, steps: int) -> bool:
-        """Whether any step of a training of `steps` has a learning rate above 0: a warm-up may begin at 0."""
+        """Whether any of `steps` steps has a learning rate above 0; a warm-up may start at 0."""
         return any(self.rate_at(step / steps) > 0.0 for step in range(steps))
 
     def build(self, parameters: Mapping[str, nn.Parameter], not_decayed: Collection[str] = ()) -> torch.optim.AdamW:
-        """AdamW over named parameters; vectors and scalars (biases, norms) and those of `not_decayed` do not decay."""
+        """AdamW over named parameters; vectors, scalars (biases, norms) and those in `not_decayed` are not decayed."""
         decayed = {name for name, p in parameters.items() if p.ndim >= 2 and name not in not_decayed}
         groups = [
             {"params": [p for name, p in parameters.items() if name in decayed], "weight_decay": self.weight_decay},

@@ -1,4 +1,4 @@
-"""Where the time of a training goes."""
+"""The time that a training spends in each phase."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ PHASES = ("data", "forward", "backward", "optimizer", "other")
 
 
 class PhaseClock:
-    """Adds up the seconds of each phase.
+    """Adds up the seconds spent in each phase.
 
     Attributes:
-        seconds: spent so far, by phase.
+        seconds: the seconds so far, by phase.
     """
 
     def __init__(self) -> None:
@@ -19,11 +19,11 @@ class PhaseClock:
         self._last = time.perf_counter()
 
     def start(self) -> None:
-        """Leaves out the time until now."""
+        """Starts counting; the time until now is ignored."""
         self._last = time.perf_counter()
 
     def tick(self, phase: str) -> None:
-        """Counts the time since the last tick for a phase that ends now."""
+        """Adds the time since the last tick to a phase."""
         now = time.perf_counter()
         self.seconds[phase] += now - self._last
         self._last = now

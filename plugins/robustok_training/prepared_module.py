@@ -1,4 +1,4 @@
-"""A trained module on its device, with its optimiser, in accelerate's wrapping."""
+"""A trained module and its optimiser, prepared by accelerate."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class PreparedModule:
-    """What the trainer needs of a trained module.
+    """A trained module as the trainer uses it.
 
     Args:
-        trained_module: which one. accelerator: wraps it, for several processes and for the precision.
+        trained_module: the module. accelerator: wraps it for several processes and mixed precision.
 
     Attributes:
         forward: the wrapped module. optimizer: the wrapped optimiser.
-        parameters: what is trained, by name, in the order in which the optimiser numbers them.
+        parameters: the trained parameters by name, in the optimiser's order.
 
     Raises:
-        RunError: where none of its parameters takes a gradient.
+        RunError: if none of its parameters takes a gradient.
     """
 
     def __init__(self, trained_module: TrainedModule, accelerator: Accelerator) -> None:
@@ -40,7 +40,7 @@ class PreparedModule:
             raise RunError(f"{trained_module.name!r} has no parameter to train")
         optimizer = trained_module.optimizer.build(named, trained_module.not_decayed)
         name_of = {id(p): name for name, p in named.items()}
-        # The optimiser numbers parameters group by group; states are stored by name in that order.
+        # The optimiser numbers parameters group by group; states are stored by name, in that order.
         self.parameters: dict[str, nn.Parameter] = {
             name_of[id(p)]: p for group in optimizer.param_groups for p in group["params"]
         }
@@ -55,22 +55,22 @@ class PreparedModule:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of its last step."""
+        """The learning rate of its last step."""
         return self.optimizer.param_groups[0]["lr"]
 
     def averaging_gradients(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Gradients are averaged over the processes after the last micro-batch of a step only."""
+        """Averages gradients over the processes only after the last micro-batch of a step."""
         return contextlib.nullcontext() if last else self._accelerator.no_sync(self.forward)
 
     def clip(self) -> Tensor | None:
-        """The norm of the gradient before it is clipped; None where it is not clipped."""
+        """Clips the gradient and returns its norm before clipping; None if clipping is off."""
         largest = self.trained_module.optimizer.clip
         if largest <= 0.0:
             return None
         return self._accelerator.clip_grad_norm_(self.parameters.values(), largest)
 
     def step(self, progress: float) -> None:
-        """Changes the weights, with the learning rate of a share of the training, and forgets the gradients."""
+        """Updates the weights with the learning rate at `progress`, then clears the gradients."""
         start = self.trained_module.start
         since = (progress - start) / (1.0 - start) if start < 1.0 else 1.0
         set_rate(self.optimizer, self.trained_module.optimizer.rate_at(max(since, 0.0)))
@@ -82,5 +82,5 @@ class PreparedModule:
         return optimizer_tensors(self.optimizer, list(self.parameters))
 
     def load_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Puts back what `optimizer_state` gave."""
+        """Loads what `optimizer_state` returned."""
         load_optimizer_tensors(self.optimizer, list(self.parameters), tensors)

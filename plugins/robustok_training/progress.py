@@ -15,13 +15,13 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class StepProgress:
-    """Shows how far a stage is. Use as a context manager; silent where `console` is None.
+    """Shows the progress of a stage. Use as a context manager.
 
     Args:
-        console: where to write, or None on processes that stay silent.
+        console: where to print, or None to stay silent.
         title: the stage.
         total: number of steps.
-        start: steps that were done before.
+        start: number of steps done before.
     """
 
     def __init__(self, console: Console | None, title: str, total: int, start: int = 0) -> None:
@@ -30,7 +30,7 @@ class StepProgress:
         self._total = total
         self._began = self._last_line = time.monotonic()
         self._start = start
-        self._said = ""
+        self._text = ""
         self._bar: Progress | None = None
         if console is not None and console.is_terminal:
             self._bar = Progress(
@@ -38,10 +38,10 @@ class StepProgress:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[said]}"),
+                TextColumn("{task.fields[values]}"),
                 console=console,
             )
-            self._task = self._bar.add_task(title, total=total, completed=start, said="")
+            self._task = self._bar.add_task(title, total=total, completed=start, values="")
 
     def __enter__(self) -> StepProgress:
         if self._bar is not None:
@@ -55,16 +55,16 @@ class StepProgress:
             self._bar.stop()
 
     def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
-        """Shows that `done` steps are done, and some values beside the bar."""
+        """Shows that `done` steps are done, with values beside the bar."""
         if self._console is None:
             return
-        said = "  ".join(f"{name} {number_text(value, 4)}" for name, value in (values or {}).items())
+        text = "  ".join(f"{name} {number_text(value, 4)}" for name, value in (values or {}).items())
         if self._bar is not None:
-            self._said = said or self._said
-            self._bar.update(self._task, completed=done, said=self._said)
+            self._text = text or self._text
+            self._bar.update(self._task, completed=done, values=self._text)
         elif values and (time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES or done == self._total):
             self._last_line = time.monotonic()
             left = (self._last_line - self._began) / max(done - self._start, 1) * (self._total - done)
             self._console.print(
-                f"{self._title} {done}/{self._total}  {left:.0f} s left  {said}", highlight=False, soft_wrap=True
+                f"{self._title} {done}/{self._total}  {left:.0f} s left  {text}", highlight=False, soft_wrap=True
             )

@@ -1,4 +1,4 @@
-"""What is trained: modules that take turns within a step, each with an optimiser of its own."""
+"""What is trained: modules that take turns within a step, each with its own optimiser."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from robustok_training.optimizer import OptimizerConfig
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: The loss of a model on a batch, a scalar: `loss(model, batch, draws)`.
+#: A model's loss on a batch, a scalar: `loss(model, batch, draws)`.
 ModelLoss = Callable[[Any, Any, Draws], Tensor]
 
 
 @frozen(kw_only=True, eq=False)
 class TrainedModule:
-    """A module with an optimiser of its own, which takes its turn on every micro-batch of a step.
+    """A module with its own optimiser, which takes its turn on every micro-batch of a step.
 
     It is called as `module(batch, draws, progress, earlier)` and returns `(loss, logs, left)`:
 
-    - `batch`: the micro-batch, a `Batch` of the rows that are trained on.
-    - `draws`: random numbers, one row for each of the batch's rows.
-    - `progress`: the share of the training that is done, in [0, 1).
-    - `earlier`: what the modules that took their turn before left of this micro-batch, by their names.
-    - `loss`: a scalar. `logs`: scalars by name, of which the means are logged.
-    - `left`: any value for the modules that come after, dropped at the end of the step; None for nothing.
+    - `batch`: the micro-batch, a `Batch` of training rows.
+    - `draws`: random numbers, one row per row of the batch.
+    - `progress`: completed share of the training, in [0, 1).
+    - `earlier`: what the modules before it left for this micro-batch, by module name.
+    - `loss`: a scalar. `logs`: scalars by name; their means are logged.
+    - `left`: any value for the modules after it, or None; dropped at the end of the step.
 
     Attributes:
-        name: for logs and checkpoints.
+        name: used in logs and checkpoints.
         module: its parameters that take a gradient are trained.
-        optimizer: how.
-        not_decayed: names of parameters in `module` that weight decay leaves alone, besides vectors and scalars.
-        active: whether it takes its turn at a share of the training.
-        start: share of the training at which it begins; its schedule runs from there.
+        optimizer: options of its optimiser.
+        not_decayed: names of parameters in `module` without weight decay, besides vectors and scalars.
+        active: given the completed share of the training, whether the module takes its turn.
+        start: share of the training at which it starts; its schedule runs from there.
     """
 
     name: str
@@ -50,13 +50,13 @@ class TrainedModule:
 
 
 class Task:
-    """What is trained. A subclass says what happens besides, in `after_step` and `measure`.
+    """What is trained. Subclasses may override `after_step` and `measure`.
 
     Args:
-        trained_modules: take turns within a step, in this order; their names differ.
-        modules: everything with a state that training changes, by name, which is what a checkpoint holds; the trained
-            modules where left out.
-        averaged: what is kept in the end, and what `ema_decay` averages; the first trained module where left out.
+        trained_modules: take turns within a step, in this order; their names must differ.
+        modules: everything whose state training changes, by name; a checkpoint holds these. Default: the trained
+            modules.
+        averaged: the module to keep in the end, which `ema_decay` averages. Default: the first trained module.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Task:
         averaged: nn.Module | None = None,
     ) -> None:
         by_name = {trained_module.name: trained_module.module for trained_module in trained_modules}
-        assert len(by_name) == len(trained_modules) > 0, "trained modules have names of their own"
+        assert len(by_name) == len(trained_modules) > 0, "the names of trained modules must differ"
         self.trained_modules = tuple(trained_modules)
         self.modules = by_name if modules is None else dict(modules)
         self.averaged = trained_modules[0].module if averaged is None else averaged
@@ -77,22 +77,22 @@ class Task:
         """A task that trains one model with one optimiser.
 
         Args:
-            model: what is trained, averaged and kept. loss: called as `loss(model, batch, draws)`, gives a scalar.
-            optimizer: how. name: of the model in logs and checkpoints.
+            model: the module to train, average and keep. loss: called as `loss(model, batch, draws)`; a scalar.
+            optimizer: options of its optimiser. name: the model's name in logs and checkpoints.
         """
         trained_module = TrainedModule(name=name, module=_ModelStep(model, loss), optimizer=optimizer)
         return cls([trained_module], averaged=model)
 
     def after_step(self, draws: Draws) -> None:
-        """Called once after the last turn of each step (codebook updates)."""
+        """Called once at the end of each step, for example for codebook updates."""
 
     def measure(self, kept: nn.Module) -> Mapping[str, float]:
-        """What is logged every `measure_every` epochs of the module to be kept, which it leaves as it was."""
+        """Measures the module to keep, without changing it; the values are logged every `measure_every` epochs."""
         return {}
 
 
 class _ModelStep(nn.Module):
-    """The turn of a model that is trained alone."""
+    """The turn of a single trained model."""
 
     def __init__(self, model: nn.Module, loss: ModelLoss) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The training loop: every trained thing in robustok goes through it.
+"""The training loop of all models in robustok.
 
-A step is a function of its number: data order, augmentation, perturbation and dropout are drawn from
-(seed, stage, step). So a checkpoint holds no random state, a run that was killed goes on bit for
-bit, and several processes see what one would.
+A step is a function of its number: data order, augmentation, perturbation and dropout are derived from
+(seed, stage, step). So a checkpoint needs no random state, a killed run resumes bit for bit, and several processes
+train as one would.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from robustok_training.task import Task
 
 @frozen(eq=False)
 class _MicroBatch:
-    """A part of a step's batch; `left` is what the trained modules left of it, by name, for those that come after."""
+    """A micro-batch of a step; `left` holds what each trained module left for those after it, by name."""
 
     batch: Batch
     draws: Draws
@@ -49,8 +49,8 @@ class Trainer:
     """Runs a task over a split's rows from the newest checkpoint to the end.
 
     Args:
-        context: of the stage. task: what is trained. rows: what it is trained on. config: for how long.
-        measure_every: epochs between calls of `task.measure`; 0 for none.
+        context: the stage's context. task: what is trained. rows: the training data. config: options of the training.
+        measure_every: epochs between calls of `task.measure`; 0 for no calls.
     """
 
     def __init__(
@@ -76,27 +76,27 @@ class Trainer:
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """Time spent by phase since the start: "data", "forward", "backward", "optimizer", "other"."""
+        """Seconds since the start by phase: "data", "forward", "backward", "optimizer", "other"."""
         return self._clock.seconds
 
     def kept(self) -> nn.Module:
-        """The module to keep: the running average of the weights where there is one."""
+        """The module to keep: the running average of the weights if there is one, otherwise the last weights."""
         return self.task.averaged if self._average is None else self._average.module
 
     def optimizer_state(self, name: str) -> dict[str, Tensor]:
-        """The optimiser state of the trained module of this name, by parameter name."""
+        """The optimiser state of the trained module `name`, by parameter name."""
         return self._prepared[name].optimizer_state()
 
     def adopt_optimizer_state(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Begins with the optimiser state that a trained module had in another training (`optimizer_state`)."""
+        """Starts a trained module with its optimiser state from another training, see `optimizer_state`."""
         self._prepared[name].load_optimizer_state(tensors)
 
     def run(self) -> None:
         """Trains to the end.
 
         Raises:
-            RunError: where a loss or a weight is not finite; nothing of that step is kept.
-            Interrupted: after a checkpoint, where the user asked to stop.
+            RunError: if a loss or a weight is not finite; that step is not saved.
+            Interrupted: if the user asked to stop; a checkpoint is saved first.
         """
         start = self._resume()
         if start:
@@ -115,7 +115,7 @@ class Trainer:
         self._check_weights(self.total)
 
     def _batches(self, start: int) -> Iterator[tuple[int, list[Batch]]]:
-        """The number of each step and its micro-batches on this process."""
+        """Yields the number of each step and its micro-batches on this process."""
         steps = training_batches(
             self.rows,
             seed=derive_seed(self.context.seed, "data"),
@@ -142,7 +142,7 @@ class Trainer:
         return Draws(seed=derive_seed(self.context.seed, "step", step), indices=indices, total=self.config.batch_size)
 
     def _step(self, step: int, batches: list[Batch]) -> None:
-        # Dropout and drop-path draw from torch's own generator; processes must differ there.
+        # Dropout and drop-path draw from torch's global generator, and must differ between processes.
         torch.manual_seed(derive_seed(self.context.seed, "torch", step, rank()))
         draws = [self._draws(step, number, len(batch)) for number, batch in enumerate(batches)]
         self._take_turns([_MicroBatch(*both) for both in zip(batches, draws, strict=True)], step / self.total)
@@ -175,7 +175,7 @@ class Trainer:
         self._clock.tick("optimizer")
 
     def _log(self, done: int) -> dict[str, float]:
-        """Logs the means since the last line; returns what the progress bar shows."""
+        """Logs the means since the last line; returns the values for the progress bar."""
         values = self._means.take()
         for prepared in self._prepared.values():
             values[f"{prepared.name}/learning_rate"] = prepared.learning_rate
@@ -188,7 +188,7 @@ class Trainer:
         return {"images/s": values["images_per_second"]} | {n: v for n, v in values.items() if n.endswith("/loss")}
 
     def _maybe_measure(self, done: int) -> None:
-        """The last step is left to the stage that evaluates what was kept."""
+        """Measures at regular intervals, except after the last step, which the stage's own evaluation covers."""
         if self.measure_steps and done % self.measure_steps == 0 and done < self.total:
             values = self.task.measure(self.kept())
             self.context.log(done, {"epoch": done / self.epoch_steps, **values})
@@ -200,11 +200,11 @@ class Trainer:
         if stopping or (done % every == 0 and done < self.total):
             self._save(done)
         if stopping:
-            what = f"stopped at step {done} of {self.total}; a checkpoint is written"
-            raise Interrupted(what, hint="run the same command to go on")
+            what = f"stopped at step {done} of {self.total}; a checkpoint is saved"
+            raise Interrupted(what, hint="run the same command to resume")
 
     def _modules(self) -> dict[str, nn.Module]:
-        """What a checkpoint holds."""
+        """The modules that a checkpoint holds."""
         return self.task.modules if self._average is None else {**self.task.modules, "average": self._average}
 
     def _check_weights(self, done: int) -> None:
@@ -216,7 +216,7 @@ class Trainer:
         self._check_weights(done)
         if self.accelerator.is_main_process:
             self._write(done)
-        barrier()  # a launcher ends the others once one process stops: not before the checkpoint is whole
+        barrier()  # a launcher kills the others when one process exits: wait until the checkpoint is complete
 
     def _write(self, done: int) -> None:
         tensors: dict[str, Tensor] = {}
@@ -229,12 +229,12 @@ class Trainer:
         save_checkpoint(self.context.checkpoints, done, tensors, values)
 
     def _resume(self) -> int:
-        """Goes on from the newest checkpoint; the number of steps that are done."""
-        found = load_checkpoint(self.context.checkpoints)
-        if found is None:
+        """Loads the newest checkpoint; returns the number of completed steps."""
+        checkpoint = load_checkpoint(self.context.checkpoints)
+        if checkpoint is None:
             self.context.forget_log_after(0)
             return 0
-        tensors, values = found
+        tensors, values = checkpoint
         where = str(self.context.checkpoints)
         for name, module in self._modules().items():
             load_learned(module, part(tensors, f"module/{name}/"), where)

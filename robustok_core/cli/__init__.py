@@ -15,27 +15,27 @@ _RUN = EntryPoint("run", "robustok_core.cli.run:run", "robustok.commands")
 
 
 class Commands(click.Group):
-    """`run`, and the commands that packages bring: entry points in the group "robustok.commands"."""
+    """`run`, and the commands that installed packages register in the entry point group "robustok.commands"."""
 
     def list_commands(self, _: click.Context) -> list[str]:
-        """Names, without loading anything."""
+        """Lists the command names without loading any command."""
         return [_RUN.name, *sorted(entry_points(group="robustok.commands").names)]
 
     def get_command(self, _: click.Context, name: str) -> click.Command | None:
-        """The command of a name; one that refuses where its package does not load."""
+        """Loads a command; if its package fails to load, returns a command that reports why."""
         for point in [_RUN] if name == _RUN.name else entry_points(group="robustok.commands", name=name):
             try:
                 return point.load()
-            except Exception as error:  # a package that does not load must not take the other commands along
+            except Exception as error:  # one broken package must not disable the other commands
                 return _broken(name, f"{type(error).__name__}: {error}")
         return None
 
 
 def _broken(name: str, reason: str) -> click.Command:
     def refuse() -> None:
-        raise RobustokError(f"the command {name!r} is not in use: {reason}")
+        raise RobustokError(f"the command {name!r} failed to load: {reason}")
 
-    return click.Command(name, callback=refuse, short_help=f"Not in use: {reason}")
+    return click.Command(name, callback=refuse, short_help=f"Failed to load: {reason}")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,16 +45,16 @@ def cli() -> None:
 
 
 def _wait_briefly() -> None:
-    """Makes OpenMP's idle threads yield their core soon. Must run before torch is loaded, when OpenMP reads it.
+    """Makes idle OpenMP threads yield their core early. Must run before torch is imported, when OpenMP reads it.
 
-    By default they spin for milliseconds, and starve the thread that they wait for where another program needs a core.
+    By default they spin for milliseconds, which starves the thread they wait for when other programs use the cores.
     """
     if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "1000"  # benchmarks/waiting_threads.py
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: a user's mistake is one message and an exit code, anything else a traceback."""
+    """Entry point: user errors become one message and an exit code, anything else a traceback."""
     _wait_briefly()
     try:
         code = cli.main(args=arguments, prog_name="robustok", standalone_mode=False)
@@ -77,7 +77,7 @@ def _show(error: RobustokError) -> None:
     prefix = "error" if rank == "0" else f"error on process {rank}"
     problems = error.problems if isinstance(error, ProblemsError) else (error,)
     for problem in problems:
-        place = f"{problem.where}: " if problem.where else ""
-        click.echo(f"{prefix}: {place}{problem.what}", err=True)
+        location = f"{problem.where}: " if problem.where else ""
+        click.echo(f"{prefix}: {location}{problem.what}", err=True)
         if problem.hint:
             click.echo(f"  hint: {problem.hint}", err=True)

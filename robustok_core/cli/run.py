@@ -13,15 +13,15 @@ import click
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder that holds the runs' folders.")
 @click.option("--fresh", is_flag=True, help="Start over, in a new folder.")
-@click.option("--until", metavar="STAGE", help="Leave out the stages behind this one.")
+@click.option("--until", metavar="STAGE", help="Stop after this stage.")
 def run(
     recipe: str, changes: tuple[str, ...], presets: tuple[str, ...], out: Path | None, fresh: bool, until: str | None
 ) -> None:
-    """Run a RECIPE: a file, the name of a bundled recipe, or a run's folder, whose own recipe goes on.
+    """Run a RECIPE: a file, the name of a bundled recipe, or a run folder, to continue that run.
 
     Example: `robustok run main_train --set perturbation.beta=0.5 --set run.name=more_beta`
 
-    Finished stages whose configuration and inputs are unchanged are skipped; an interrupted one goes on.
+    Finished stages whose configuration and inputs are unchanged are skipped; an interrupted stage resumes.
     """
     from rich.console import Console
 

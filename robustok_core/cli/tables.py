@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_results(console: Console, results: Mapping[str, Result]) -> None:
-    """Each result, its value, and the number of images where it depends on that; details stay in results.json."""
+    """Prints each result's value and, if it depends on that, its number of images; details are in results.json."""
     table = Table("result", "value", "images", box=None)
     for name, result in results.items():
         table.add_row(name, number_text(result.value, 6), _images(result))

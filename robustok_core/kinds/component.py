@@ -9,16 +9,16 @@ from robustok_core.values.spec import Spec
 
 
 class Component:
-    """Anything that a recipe's table with `use` can build."""
+    """Anything that a recipe table with `use` can build."""
 
     Config: ClassVar[type]
 
 
 class Builder(Protocol):
-    """What a component sees of the registry: it can have other components built."""
+    """The view of the registry that components get: it builds other components."""
 
     def spec(self, kind: str, table: Mapping[str, Any]) -> Spec:
-        """The component that a recipe table describes, checked but not built."""
+        """Checks the component that a recipe table describes, without building it."""
 
     def build(self, kind: str, table: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The component that a recipe table describes."""
+        """Builds the component that a recipe table describes."""

@@ -1,4 +1,4 @@
-"""Images with labels, and whatever else training reads by index."""
+"""Images with labels, and other data that training reads by index."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robustok_core.values.draws import Draws
 
 
 class Rows(ABC):
-    """What training reads by index. Must be picklable: data loader workers hold a copy."""
+    """Data that training reads by index. Must be picklable: data loader workers hold a copy."""
 
     @property
     @abstractmethod
@@ -23,11 +23,11 @@ class Rows(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash of the content and of the preparation (crop, size): the same rows, the same hash."""
+        """A hash of the content and of its preparation (crop, size): equal rows have equal hashes."""
 
     @abstractmethod
     def load(self, indices: Sequence[int], draws: Draws | None = None) -> Batch:
-        """The rows at `indices`; `draws` (one row each) drives augmentation, None means none."""
+        """The rows at `indices`. `draws` (one row each) drives augmentation; None disables it."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,8 +44,8 @@ class Images(Rows):
 class Dataset(Component, ABC):
     """Images with labels, in a training and a validation split.
 
-    The constructor `Dataset(config)` opens and checks the source, and raises RobustokError where a
-    file is missing, a folder is empty or a class holds fewer than 2 images.
+    The constructor `Dataset(config)` opens and checks the source. It raises RobustokError if a file is missing,
+    a folder is empty or a class has fewer than 2 images.
     """
 
     image_size: int

@@ -1,4 +1,4 @@
-"""Frozen networks that see images."""
+"""Frozen networks that extract image features."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from robustok_core.kinds.component import Component
 
 
 class Features(Component, nn.Module, ABC):
-    """A frozen network that sees. Built as `Features(config)`; always in eval mode, without gradients
-    of its own weights but differentiable in the images.
+    """A frozen feature network. Built as `Features(config)`.
+
+    It is always in eval mode. Its weights take no gradient, but it is differentiable with respect to the images.
 
     Attributes:
-        name: short and exact, for metric keys ("inception", "efficientnet_lite0").
+        name: short and unique, used in metric names ("inception", "efficientnet_lite0").
         width: F, length of the pooled feature vector.
-        num_logits: classes of its head, or 0 where it has none.
+        num_logits: number of classes of its head, or 0 without a head.
     """
 
     name: str
@@ -26,7 +27,7 @@ class Features(Component, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """(B, F) pooled features of images (B, 3, H, W) in [-1, 1], any H and W: resizing is done inside."""
+        """(B, F) pooled features of images (B, 3, H, W) in [-1, 1] of any size: the network resizes them."""
 
     @abstractmethod
     def maps(self, images: Tensor) -> list[Tensor]:
@@ -35,12 +36,12 @@ class Features(Component, nn.Module, ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash of the weights and of the preparation of the images."""
+        """A hash of the weights and of the image preprocessing."""
 
     def logits(self, pooled: Tensor) -> Tensor:
         """(B, num_logits) class scores of pooled features (B, F)."""
         raise RobustokError(f"features {self.name!r} have no classifier head")
 
     def train(self, mode: bool = True) -> Features:
-        """Stays in eval mode: a frozen judge must not drift."""
+        """Stays in eval mode whatever the argument: a frozen network must not change."""
         return super().train(False)

@@ -25,10 +25,10 @@ class Generator(Component, nn.Module, ABC):
     """A class-conditional model of latents. Built as `Generator(config, space, num_classes)`.
 
     Attributes:
-        Sampling: an attrs class, the options of its sampler with their defaults (temperature, steps); none if left out.
-        space: the latent space that it was built for. num_classes: labels lie in [0, num_classes).
-        knows_null_class: whether labels were dropped in training, which guidance needs; so none is known if left out.
-        not_decayed: names of parameters that weight decay leaves alone, besides vectors and scalars.
+        Sampling: an attrs class with the sampler's options and their defaults; no options if left out.
+        space: the latent space that it was built for. num_classes: labels are in [0, num_classes).
+        knows_null_class: whether labels were dropped in training, which guidance requires; False if left out.
+        not_decayed: names of parameters without weight decay, besides vectors and scalars.
     """
 
     Sampling: ClassVar[type] = NoSampling
@@ -38,28 +38,28 @@ class Generator(Component, nn.Module, ABC):
     not_decayed: Collection[str] = ()
 
     def observe(self, mean: Tensor, std: Tensor) -> None:
-        """Called once before training in a continuous space, with the statistics (D,) of the training latents."""
+        """Receives the mean and std (D,) of the training latents; called once before training in a continuous space."""
 
     @abstractmethod
     def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
-        """Named training losses, scalars, to be summed."""
+        """Named training losses, scalars; their sum is minimised."""
 
     @abstractmethod
     def sample(
         self, labels: Tensor, draws: Draws, *, guidance: Guidance, keep: Keep | None = None, sampling: Any = None
     ) -> Latents:
-        """Draws latents; sample i depends on its label and row i of the draws only.
+        """Samples latents; sample i depends only on its label and on row i of the draws.
 
         Args:
             labels: (B,) int64.
-            draws: one row a sample.
-            guidance: `check_guidance` has accepted it.
+            draws: one row per sample.
+            guidance: already accepted by `check_guidance`.
             keep: preserve a share sigma of these real latents; `keep.over(codes, draws)` does so with codes.
-            sampling: an instance of `Sampling`; its defaults where None.
+            sampling: an instance of `Sampling`; None for its defaults.
         """
 
     def check_guidance(self, guidance: Guidance) -> None:
-        """Raises RobustokError where guidance is asked of a generator that never saw the null class."""
+        """Raises RobustokError if guidance is active but the generator was trained without a null class."""
         if guidance.active and not self.knows_null_class:
             raise RobustokError(
                 f"guidance of scale {guidance.scale:g} needs a generator that was trained with label dropout",

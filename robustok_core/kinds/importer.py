@@ -1,4 +1,4 @@
-"""Published checkpoints in and out."""
+"""Import and export of published checkpoints."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from robustok_core.kinds.component import Builder, Component
 
 
 class Importer(Component, ABC):
-    """Turns a published checkpoint into one of our components. Built as `Importer(config)`."""
+    """Turns a published checkpoint into a component. Built as `Importer(config)`."""
 
     makes: ClassVar[Literal["tokenizer", "generator"]]
 
     @abstractmethod
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        """Reads a file; the component is built through the registry.
+        """Reads a file and builds the component through the registry.
 
         Returns:
-            The component's recipe table (with `use`), the component with its weights, and a report:
-            which keys were dropped and why.
+            The component's recipe table (with `use`), the component with its weights, and a report that maps each
+            dropped key to the reason.
         """
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The component's weights under the published names.
 
         Raises:
-            RobustokError: where the published format has no place for this component.
+            RobustokError: if the published format cannot hold this component.
         """
         raise RobustokError(f"the importer {type(self).__name__} cannot export")

@@ -1,4 +1,4 @@
-"""Terms of a tokenizer's training loss, and the networks that are trained against them."""
+"""Terms of a tokenizer's training loss, and the networks trained against them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from robustok_core.values.latents import Latents
 
 @frozen(kw_only=True, eq=False)
 class Reconstruction:
-    """One micro-batch on its way through a tokenizer's training, what a loss may look at.
+    """One micro-batch in a tokenizer's training: what a loss may use.
 
     Attributes:
         batch: the real images and labels.
         latents: the clean latents, before the perturbation.
-        decoded: the latents that the decoder read (perturbed ones where a perturbation is on).
-        images: (B, 3, H, W) the decoder's pictures, or None while a loss that needs only latents runs.
-        tokenizer: the tokenizer that made them.
-        draws: random numbers of this micro-batch, one row an image.
-        progress: share of the training that is done, in [0, 1].
+        decoded: the latents that the decoder read (perturbed if a perturbation is active).
+        images: (B, 3, H, W) the decoded images, or None while a loss that needs only latents runs.
+        tokenizer: the tokenizer that decoded them.
+        draws: random numbers of this micro-batch, one row per image.
+        progress: completed share of the training, in [0, 1].
         image_loss: weighted sum of the image terms that came before this one (for adaptive weights).
     """
 
@@ -45,9 +45,9 @@ class Loss(Component, nn.Module, ABC):
     """One term of a tokenizer's training loss. Built as `Loss(config)`; `config.weight` scales it.
 
     Attributes:
-        compares_images: True where the term measures reconstruction against image; such terms are
+        compares_images: True if the term compares the reconstruction with the image. Such terms are
             computed first, and their weighted sum is `Reconstruction.image_loss` for the others.
-        opponent: None, or what is trained against this term.
+        opponent: the network trained against this term, or None.
     """
 
     compares_images: ClassVar[bool] = False
@@ -59,10 +59,10 @@ class Loss(Component, nn.Module, ABC):
         self.opponent = None  # on the instance: a class attribute would hide the submodule of that name
 
     def prepare(self, tokenizer: Tokenizer) -> None:
-        """Called once, before training and before a checkpoint is loaded: may create parameters that fit."""
+        """Called once, before training and before a checkpoint is loaded; may create parameters for this tokenizer."""
 
     def own_parameters(self) -> list[nn.Parameter]:
-        """What the tokenizer's optimiser trains along: all that takes a gradient, less the opponent's.
+        """The parameters that the tokenizer's optimiser also trains: all that take a gradient, except the opponent's.
 
         Their gradients must be averaged over processes, as the tokenizer's are.
         """
@@ -74,9 +74,9 @@ class Loss(Component, nn.Module, ABC):
         """The unweighted term, a scalar."""
 
     def logs(self) -> Mapping[str, float | Tensor]:
-        """Further numbers of the last forward worth a line in the metrics file.
+        """Further values of the last forward pass, for the metrics file.
 
-        Scalar tensors where they are computed on a device: reading a number would wait for it.
+        Values computed on a device stay scalar tensors: reading a number would wait for the device.
         """
         return {}
 
@@ -86,7 +86,7 @@ class Opponent(nn.Module, ABC):
 
     Attributes:
         optimizer: how it is trained, a `robustok_training.optimizer.OptimizerConfig`.
-        start: share of the training at which its own training begins.
+        start: share of the training after which it is trained.
     """
 
     optimizer: Any
@@ -94,12 +94,12 @@ class Opponent(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, step: Reconstruction) -> Tensor:
-        """Its own loss, a scalar; `step.images` is detached."""
+        """The opponent's loss, a scalar; `step.images` is detached."""
 
     def active(self, progress: float) -> bool:
-        """Whether it is trained at this share of the training."""
+        """Whether it is trained at `progress`, the completed share of the training."""
         return progress >= self.start
 
     def logs(self) -> Mapping[str, float | Tensor]:
-        """Further numbers of the last forward, as `Loss.logs`."""
+        """Further values of the last forward pass, see `Loss.logs`."""
         return {}

@@ -1,4 +1,4 @@
-"""What is measured of a tokenizer."""
+"""Metrics of a tokenizer."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Evaluation:
     Attributes:
         batch: real images, without augmentation.
         latents: the tokenizer's latents of them.
-        images: (B, 3, H, W) reconstructions as a picture file would hold them: clamped to [-1, 1]
+        images: (B, 3, H, W) reconstructions as an image file would hold them: clamped to [-1, 1]
             and rounded to 8 bits.
         tokenizer: the tokenizer.
-        draws: one row an image of the split: an image's draws are the same whatever the batch or the limit.
-        real: pooled features of the real images by Features object, filled on demand.
+        draws: one row per image; an image's row is the same whatever the batch or the limit.
+        real: pooled features of the real images by Features object, computed on demand.
     """
 
     batch: ImageBatch
@@ -42,7 +42,7 @@ class Evaluation:
     _real: dict[int, Tensor] = field(factory=dict, alias="real")
 
     def real_features(self, features: Features) -> Tensor:
-        """(B, F) pooled features of the real images, computed once however many metrics ask."""
+        """(B, F) pooled features of the real images, computed once and shared by all metrics."""
         key = id(features)
         if key not in self._real:
             self._real[key] = features(self.batch.images)
@@ -51,15 +51,15 @@ class Evaluation:
 
 @frozen(kw_only=True)
 class EvaluationContext:
-    """What a metric may ask before a pass begins.
+    """What a metric may use before a pass begins.
 
     Attributes:
-        tokenizer: the tokenizer under test.
+        tokenizer: the tokenizer to measure.
         source: fingerprint of the real images of the pass.
-        num_images: how many images the pass holds, over all processes.
+        num_images: number of images in the pass, over all processes.
         cache: folder for reference statistics, or None.
         share_features: returns one Features object for equal configurations, so that metrics share it.
-        device: where the pass runs.
+        device: the device that the pass runs on.
     """
 
     tokenizer: Tokenizer
@@ -71,31 +71,31 @@ class EvaluationContext:
 
 
 class Metric(Component, ABC):
-    """A number, or a few, measured over a pass. Built as `Metric(config)`.
+    """One or a few numbers measured in one pass over the images. Built as `Metric(config)`.
 
     A metric's `state` holds sums: adding the states of all processes gives the state of the whole.
 
     Attributes:
-        needs_full_rank: whether its option `features` is a network whose features' covariance it estimates, which is
-            singular with fewer images than features. Users are told so before the pass.
+        needs_full_rank: whether it estimates the covariance of the features of its option `features`, which is
+            singular with fewer images than features. Users are warned before the pass.
     """
 
     needs_full_rank: ClassVar[bool] = False
 
     def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError where it does not fit tokenizers of this latent space; called before anything runs."""
+        """Raises RobustokError if the metric does not fit this latent space; called before anything runs."""
 
     @abstractmethod
     def start(self, context: EvaluationContext) -> None:
-        """Begins a pass: builds what it needs and clears the state."""
+        """Starts a pass: builds what the metric needs and resets the state."""
 
     @abstractmethod
     def update(self, step: Evaluation) -> None:
-        """Takes in one batch."""
+        """Adds one batch to the state."""
 
     @abstractmethod
     def state(self) -> Mapping[str, Tensor]:
-        """The additive state, by name; `load_state` takes it back after it was summed."""
+        """The additive state, by name; it is summed over processes and passed to `load_state`."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:

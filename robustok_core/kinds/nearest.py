@@ -16,8 +16,8 @@ _SCORES_AT_ONCE = 2**24
 def distance_scores(z: Tensor, codebook: Tensor) -> Iterator[Tensor]:
     """(rows, K) float32 |e|^2 - 2 z e, which orders codewords e (K, D) by their L2 distance to z.
 
-    The rows of z (M, D) come in parts, so that M x K scores never exist at once, and in float32
-    whatever the autocast: in bfloat16 many codewords tie.
+    The rows of z (M, D) are processed in chunks, so that M x K scores never exist at once, and in float32
+    even under autocast: in bfloat16 many codewords tie.
     """
     codebook = codebook.float()
     squares = codebook.square().sum(1)
@@ -28,21 +28,21 @@ def distance_scores(z: Tensor, codebook: Tensor) -> Iterator[Tensor]:
 
 
 def smallest(scores: Tensor, count: int) -> Tensor:
-    """Columns of the `count` smallest entries of each row, smallest first, equal ones by column.
+    """Columns of the `count` smallest entries of each row, smallest first; equal entries are ordered by column.
 
-    Gives what a stable sort of each row gives, in about half the time of `topk`, which costs several
-    times the matrix product that made the scores: a bound that little more than `count` entries pass is
-    cheap to find, and only those that pass are sorted.
+    The result is that of a stable sort of each row, in about half the time of `topk`, which costs several times
+    the matrix product that computed the scores. It finds a cheap bound that only slightly more than `count` entries
+    do not exceed, and sorts only those.
 
     Args:
-        scores: (M, K) float32. Where a row holds NaN, its columns are valid but in no promised order.
+        scores: (M, K) float32. If a row contains NaN, its columns are valid but their order is unspecified.
         count: in [1, K].
 
     Returns:
         (M, count) int64 in [0, K).
     """
     bound = _upper_bound(scores, count)
-    passing = (scores > bound).logical_not_()  # where a row holds NaN, no fewer pass
+    passing = (scores > bound).logical_not_()  # NaN entries pass too
     row, column = passing.nonzero(as_tuple=True)  # by row, then by column
     order = torch.argsort((row << 32) + _as_integers(scores[row, column]), stable=True)
     first = torch.searchsorted(row, torch.arange(len(scores), device=row.device))  # where each row begins
@@ -52,8 +52,8 @@ def smallest(scores: Tensor, count: int) -> Tensor:
 def _upper_bound(scores: Tensor, count: int) -> Tensor:
     """(M, 1) values that at least `count` entries of each row do not exceed.
 
-    Deals the entries to about 2 `count` groups: the `count`-th smallest of the groups' least entries is such
-    a value, as each of `count` groups holds an entry at or below it.
+    Splits the entries into about 2 `count` groups and returns the `count`-th smallest of the groups' minima: each of
+    `count` groups has an entry at or below it.
     """
     entries = scores.shape[1]
     groups = min(entries, 64 * math.ceil(count / 32))  # whole vectors of any processor
@@ -63,6 +63,6 @@ def _upper_bound(scores: Tensor, count: int) -> Tensor:
 
 
 def _as_integers(values: Tensor) -> Tensor:
-    """int64 in [-2**31, 2**31) in the order of the float32 values, whose bits are a sign and a magnitude."""
+    """int64 in [-2**31, 2**31), ordered as the float32 values are, whose bits are a sign and a magnitude."""
     bits = (values + 0.0).view(torch.int32)  # -0.0 becomes 0.0
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()

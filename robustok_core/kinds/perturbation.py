@@ -1,4 +1,4 @@
-"""Changes of latents in training."""
+"""Perturbations of latents in training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robustok_core.values.latents import Latents, LatentSpace
 
 
 class Perturbation(Component, ABC):
-    """Changes latents in training, so that the decoder learns to read wrong ones. `Perturbation(config)`."""
+    """Perturbs latents in training, so that the decoder learns to handle errors. Built as `Perturbation(config)`."""
 
     @abstractmethod
     def perturb(
@@ -24,17 +24,17 @@ class Perturbation(Component, ABC):
         """Perturbs a batch.
 
         Args:
-            latents: clean latents; the gradient must go on to `latents.vectors`.
-            quantizer: the tokenizer's, None in a continuous space.
+            latents: clean latents; the gradient must reach `latents.vectors`.
+            quantizer: the tokenizer's quantizer, None in a continuous space.
             draws: the batch's random numbers; a choice among images is made over `draws.total`.
-            progress: share of the training that is done, in [0, 1]; drives the annealing.
+            progress: completed share of the training, in [0, 1]; drives the annealing.
 
         Returns:
-            The perturbed latents, and a mask (B, N) bool of the tokens that were drawn anew.
+            The perturbed latents, and a mask (B, N) bool of the tokens that were replaced.
         """
 
     def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
-        """Raises RobustokError where this perturbation does not fit the latent space or the global batch."""
+        """Raises RobustokError if this perturbation does not fit the latent space or the global batch size."""
 
     @classmethod
     def of_strength(cls, config: Any, **strength: Any) -> Any:

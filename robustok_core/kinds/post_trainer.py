@@ -1,4 +1,4 @@
-"""What adapts a trained tokenizer to a generator."""
+"""Post-trainers adapt a trained tokenizer to a generator."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from robustok_core.values.latents import Latents
 
 
 class PostTrainer(Component, ABC):
-    """Adapts a trained tokenizer to what a generator makes (paper section 4). Built as `PostTrainer(config)`.
+    """Adapts a trained tokenizer to a generator's latents (paper section 4). Built as `PostTrainer(config)`.
 
-    It says what a pair is and what is trained; the stage `post_train` keeps the pairs, trains and measures.
+    It defines what a pair is and which modules are trained. The stages `make_pairs`, `post_train` and
+    `compare_decoders` store the pairs, train and measure.
     """
 
     @abstractmethod
     def pair(
         self, tokenizer: Tokenizer, generator: Generator, real: LatentBatch, *, draws: Draws, sigma: float
     ) -> Latents:
-        """The latents from which the tokenizer is to draw the real images again: codes, or vectors.
+        """The latents (codes or vectors) from which the tokenizer learns to decode the real images.
 
         Args:
-            tokenizer: as it came from main training.
-            generator: trained on its latents.
-            real: latents of the real images, which the generator preserves to a share sigma.
-            draws: one row an image.
+            tokenizer: the result of main training.
+            generator: trained on that tokenizer's latents.
+            real: latents of the real images, of which the generator preserves a share sigma.
+            draws: one row per image.
             sigma: in [0, 1].
         """
 
     @abstractmethod
     def trained(self, tokenizer: Tokenizer) -> Sequence[nn.Module]:
-        """The parts of the tokenizer that are trained; the stage freezes the rest, buffers included."""
+        """The modules of the tokenizer that are trained; the stage freezes the rest, buffers included."""

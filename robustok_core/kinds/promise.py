@@ -1,4 +1,4 @@
-"""What is known of an artifact before anything runs."""
+"""What is known about an artifact before anything runs."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Promise:
-    """What a stage says, before anything runs, that its artifact will be. A subclass for each sort of artifact.
+    """What a stage declares about its artifact before anything runs. One subclass per kind of artifact.
 
-    The checks of later stages read promises and nothing else. An artifact that [load] names gives the same promise,
-    read from its files.
+    The checks of later stages read only promises. An artifact from [load] gives the same promise, read from its files.
     """
 
     def describe(self) -> str:
-        """A few words for `robustok check --show`: the space, how many images; "" where there is nothing to say."""
+        """A short description for `robustok check --show` (the space, the number of images), or ""."""
         return ""
 
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:
-        """The promise of an artifact that is there.
+        """The promise of an existing artifact.
 
         Args:
-            folder: of the artifact. registry: builds components on the meta device.
+            folder: the artifact's folder. registry: builds components on the meta device.
 
         Raises:
-            RobustokError: the folder does not hold such an artifact.
+            RobustokError: if the folder does not hold such an artifact.
         """
-        raise RobustokError(f"nothing reads a {cls.__name__} from files", where=str(folder))
+        raise RobustokError(f"a {cls.__name__} cannot be read from files", where=str(folder))

@@ -1,4 +1,4 @@
-"""What is measured of a generator's samples."""
+"""Metrics of a generator's samples."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ if TYPE_CHECKING:
 
 
 class ImageFeatures(ABC):
-    """A set of images as a feature network sees it: a generator's samples, or the real images they are judged by.
+    """The features of a set of images: a generator's samples, or the real images they are compared with.
 
     Attributes:
-        name: for messages: a file, a folder, "validation images".
+        name: used in messages: a file, a folder, "validation images".
     """
 
     name: str
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many images it holds; 0 where only statistics of them are known."""
+        """The number of images; 0 if only their statistics are known."""
 
     @abstractmethod
     def features(self, network: Spec) -> Tensor:
-        """(n, F) float32 pooled features on the CPU, in the order of the images, computed once.
+        """(n, F) float32 pooled features on the CPU, in image order, computed once.
 
         Raises:
-            RobustokError: where only statistics are known.
+            RobustokError: if only statistics are known.
         """
 
     @abstractmethod
     def logits(self, network: Spec) -> Tensor:
-        """(n, num_logits) float32 class scores on the CPU; errors as `features`."""
+        """(n, num_logits) float32 class scores on the CPU; raises as `features` does."""
 
     @abstractmethod
     def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
-        """Mean (F,) and covariance (F, F, divided by n - 1) of the features, float64."""
+        """Mean (F,) and covariance (F, F), normalised by n - 1, of the features, float64."""
 
 
 class SampleMetric(Component, ABC):
-    """A number, or a few, that compare a generator's samples with real images. Built as `SampleMetric(config)`.
+    """One or a few numbers that compare a generator's samples with real images. Built as `SampleMetric(config)`.
 
     Attributes:
-        needs_full_rank: whether its option `features` is a network whose features' covariance it estimates, which is
-            singular with fewer images than features. Users are told so before the work.
+        needs_full_rank: whether it estimates the covariance of the features of its option `features`, which is
+            singular with fewer images than features. Users are warned before the work.
     """
 
     needs_full_rank: ClassVar[bool] = False
 
     def check(self, num_samples: int | None, num_reference: int | None) -> None:
-        """Raises RobustokError where it cannot be computed of so many images; called before anything runs.
+        """Raises RobustokError if the metric cannot be computed from this many images; called before anything runs.
 
-        A number is None where it is not known, and 0 where only statistics of the reference are.
+        A number is None if it is unknown; `num_reference` is 0 if only statistics of the reference are known.
         """
 
     @abstractmethod
@@ -66,5 +66,5 @@ class SampleMetric(Component, ABC):
         """The results by name; the first one is the main result.
 
         Raises:
-            RobustokError: where it cannot be computed for these populations.
+            RobustokError: if it cannot be computed for these images.
         """

@@ -1,4 +1,4 @@
-"""The steps of a run, and what a step may touch."""
+"""The stages of a run, and the context that a stage works in."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ PromiseT = TypeVar("PromiseT", bound=Promise)
 
 
 class StageContext(ABC):
-    """All that a stage may touch.
+    """Everything that a stage may use.
 
     Attributes:
-        stage: the stage's name in the recipe. run_name: the run's.
-        run_seed: the seed of the recipe. seed: of this stage's random numbers, from that and the stage's name.
+        stage: the stage's name in the recipe. run_name: the run's name.
+        run_seed: the recipe's seed. seed: the seed of this stage, derived from `run_seed` and the stage's name.
         fingerprint: of the stage's configuration and inputs; "" while the recipe is checked.
-        inputs: folders of the artifacts that it reads, by name; empty while the recipe is checked.
-        checkpoints: a folder of its own for what an interrupted stage goes on from.
-        cache: a folder beside the runs for what several runs can use; files in it are named by content.
+        inputs: folders of the artifacts that the stage reads, by name; empty while the recipe is checked.
+        checkpoints: a folder for what an interrupted stage needs to resume.
+        cache: a folder beside the runs, shared by them; its files are named by content.
         registry: builds components. accelerator: the processes.
-        device: where this process computes.
-        console: where progress is shown, None on processes that stay silent.
+        device: the device of this process.
+        console: shows progress; None on silent processes.
     """
 
     stage: str
@@ -54,75 +54,76 @@ class StageContext(ABC):
 
     @abstractmethod
     def spec(self, table: str) -> Spec | None:
-        """The component that a top-level table describes, None where the recipe has no such table."""
+        """The component that a top-level table describes, None if the recipe has no such table."""
 
     @abstractmethod
     def dataset(self) -> Dataset:
-        """The data set of [data], opened once for all stages."""
+        """The data set described by [data], opened once and shared by all stages."""
 
     @abstractmethod
     def build(self, table: str, *args: Any) -> Any:
-        """Builds the component of a top-level table; its initial weights are the same on every process."""
+        """Builds the component that a top-level table describes, with the same initial weights on every process."""
 
     @abstractmethod
     def sketch(self, table: str, *args: Any) -> Any:
-        """The component of a top-level table on the meta device: shapes without memory."""
+        """Builds the component that a top-level table describes on the meta device: shapes without memory."""
 
     @abstractmethod
     def promise(self, artifact: str, kind: type[PromiseT]) -> PromiseT:
-        """What is known of an artifact that this stage needs.
+        """The promise of an artifact that this stage needs.
 
         Args:
-            artifact: its name, one of the stage's `needs`. kind: the sort of promise that the stage reads.
+            artifact: its name, one of the stage's `needs`. kind: the class of promise that the stage reads.
 
         Raises:
-            RobustokError: who makes the artifact promises something else, or its files are not such an artifact.
+            RobustokError: if the stage that makes the artifact promises something else, or the artifact's files do
+                not hold such an artifact.
         """
 
     @abstractmethod
     def load(self, artifact: str) -> Any:
-        """A component that a stage made before, with its weights, in eval mode on this process's device."""
+        """Loads a component that an earlier stage made, with its weights, in eval mode on this process's device."""
 
     @abstractmethod
     def making(self, artifact: str) -> AbstractContextManager[Path | None]:
-        """A folder for an artifact, which appears when the block is done; None on all but the main process."""
+        """Gives a folder for an artifact, which appears when the block ends; None except on the main process."""
 
     @abstractmethod
     def part(self, name: str) -> StageContext:
-        """The context of one of several trainings in this stage, with checkpoints and log lines of its own."""
+        """A context for one of several trainings in this stage, with separate checkpoints and log lines."""
 
     @abstractmethod
     def location(self, *keys: str, table: str | None = None) -> str:
-        """The file and line of an option of this stage, or of the top-level `table` (without keys: of the table)."""
+        """The file and line of an option of this stage or of the top-level `table`; without keys, of the table."""
 
     @abstractmethod
     def located(self, error: RobustokError, *keys: str, table: str | None = None) -> RobustokError:
-        """The same error with the file and line of an option.
+        """The same error, located at the file and line of an option.
 
         Args:
-            error: what is wrong. keys: lead to the option, of this stage or of the top-level `table`.
+            error: what is wrong. keys: the path of the option in this stage, or in the top-level `table`.
         """
 
     @abstractmethod
     def say(self, text: str) -> None:
-        """Writes a line for the user, once."""
+        """Prints a line for the user, on the main process only."""
 
     @abstractmethod
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds a line to metrics.jsonl and tells trackers and plugins (main process only)."""
+        """Adds a line to metrics.jsonl and notifies trackers and plugins (main process only)."""
 
     @abstractmethod
     def forget_log_after(self, step: int) -> None:
-        """Drops lines that an interrupted run logged behind its last checkpoint: they come again."""
+        """Drops the lines that an interrupted run logged after its last checkpoint; they are logged again."""
 
 
 class Stage(Component, ABC):
-    """One step of a run. Built as `Stage(config)`.
+    """One stage of a run. Built as `Stage(config)`.
 
     Attributes:
-        uses: top-level tables that it cannot do without ("data", "tokenizer", ...).
-        may_use: tables that shape the result where the recipe has them ("perturbation").
-        needs: artifacts it reads. makes: artifacts it leaves.
+        uses: top-level tables that it requires ("data", "tokenizer", ...).
+        may_use: optional tables that affect the result ("perturbation").
+        needs: artifacts it reads. makes: artifacts it writes.
     """
 
     uses: ClassVar[tuple[str, ...]] = ()
@@ -131,12 +132,12 @@ class Stage(Component, ABC):
     makes: ClassVar[tuple[str, ...]] = ()
 
     def check(self, context: StageContext) -> None:
-        """Raises RobustokError where the parts do not fit; called for all stages before any runs."""
+        """Raises RobustokError if the components do not fit together; called for all stages before any runs."""
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
-        """What each artifact of `makes` will be, by name; called after `check`, for all stages before any runs.
+        """A promise for each artifact of `makes`, by name; called after `check`, for all stages before any runs.
 
-        An artifact that is left out is promised without anything being said of it.
+        An artifact left out gets an empty `Promise`.
         """
         return {}
 

@@ -1,4 +1,4 @@
-"""Images to latents and back."""
+"""Tokenizers encode images to latents and decode them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from robustok_core.values.latents import Latents, LatentSpace
 
 
 class Tokenizer(Component, nn.Module, ABC):
-    """Images to latents and back. Built as `Tokenizer(config)`. It never sees a perturbation.
+    """Encodes images to latents and decodes them. Built as `Tokenizer(config)`. It never sees a perturbation.
 
     Attributes:
         space: its latent space.
-        image_size: H = W of the images it reads and draws.
+        image_size: H = W of the images it encodes and decodes.
         quantizer: the `Quantizer` of a discrete tokenizer; None unless it is set.
-        training_only: attributes that change neither latents nor images: what hangs on latents in training alone.
+        training_only: names of submodules used in training only, which affect neither latents nor images.
     """
 
     training_only: ClassVar[tuple[str, ...]] = ()
@@ -33,28 +33,28 @@ class Tokenizer(Component, nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Latents:
-        """The latents of images (B, 3, H, W) in [-1, 1], differentiable (straight-through)."""
+        """Encodes images (B, 3, H, W) in [-1, 1]; differentiable (straight-through)."""
 
     @abstractmethod
     def decode_vectors(self, vectors: Tensor) -> Tensor:
-        """Images (B, 3, H, W), about [-1, 1] but not clamped, from vectors (B, N, D)."""
+        """Decodes vectors (B, N, D) to images (B, 3, H, W), roughly in [-1, 1] but not clamped."""
 
     @property
     @abstractmethod
     def decoder(self) -> nn.ModuleList:
-        """All modules behind the quantizer: what post-training trains; the rest it freezes."""
+        """All modules after the quantizer. Post-training trains these and freezes the rest."""
 
     @property
     @abstractmethod
     def last_layer(self) -> nn.Parameter:
-        """The decoder's last weight, at which adaptive loss weights compare gradients."""
+        """The decoder's last weight, with respect to which adaptive loss weights compare gradients."""
 
     def decode(self, latents: Latents) -> Tensor:
-        """Images (B, 3, H, W), about [-1, 1] but not clamped, from latents with vectors or codes."""
+        """Decodes latents with vectors or codes to images (B, 3, H, W), roughly in [-1, 1] but not clamped."""
         return self.decode_vectors(self.vectors_of(latents))
 
     def vectors_of(self, latents: Latents) -> Tensor:
-        """(B, N, D): the latents' vectors, looked up where only codes are known."""
+        """(B, N, D) the latents' vectors, looked up in the codebook if there are only codes."""
         if latents.vectors is not None:
             return latents.vectors
         if self.quantizer is None or latents.codes is None:

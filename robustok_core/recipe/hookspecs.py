@@ -1,4 +1,4 @@
-"""The hooks of robustok: what a plugin implements with `@hookimpl`."""
+"""The hooks of robustok, which plugins implement with `@hookimpl`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pluggy
 
 from robustok_core.values.result import Result
 
-#: A plugin built for another version says so in its module attribute ROBUSTOK_HOOKS and is refused.
+#: A plugin for another version declares it in its module attribute ROBUSTOK_HOOKS and is refused.
 HOOK_VERSION = 1
 
 hookspec = pluggy.HookspecMarker("robustok")
@@ -27,17 +27,17 @@ def robustok_register(register: Register) -> None:
 
 @hookspec
 def robustok_run_started(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """A run begins or goes on in `folder`; `recipe` is resolved, every default written out."""
+    """A run starts or resumes in `folder`; `recipe` is resolved, with every default written out."""
 
 
 @hookspec
 def robustok_run_finished(folder: Path, results: Mapping[str, Result]) -> None:
-    """A run is complete; `results` are those of all its stages by "stage/metric", as in results.json."""
+    """A run is complete; `results` holds the results of all stages by "stage/metric", as in results.json."""
 
 
 @hookspec
 def robustok_stage_started(folder: Path, stage: str) -> None:
-    """A stage begins or goes on (main process only, like all hooks but the registration)."""
+    """A stage starts or resumes (main process only, like all hooks except registration)."""
 
 
 @hookspec

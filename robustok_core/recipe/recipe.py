@@ -1,4 +1,4 @@
-"""A recipe: which ideas make a run. Checked as a whole; every mistake is reported in one pass."""
+"""A recipe describes a run. It is checked as a whole; every mistake is reported in one pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
 from robustok_core.values.spec import Spec, component, plain, wrong_name
 
-#: Top-level tables that hold a component, and its kind.
+#: Top-level tables that hold a component, and the component's kind.
 TABLES: Mapping[str, str] = {
     "data": "dataset",
     "tokenizer": "tokenizer",
@@ -37,7 +37,7 @@ class RunConfig:
     precision: Literal["auto", "no", "bf16", "fp16"] = field(
         default="auto",
         metadata={
-            "doc": 'mixed precision: "no" (float32), "bf16", "fp16" (CUDA only); "auto" is bf16 where the device '
+            "doc": 'mixed precision: "no" (float32), "bf16", "fp16" (CUDA only); "auto" is bf16 if the device '
             "computes it natively, else float32"
         },
     )
@@ -58,7 +58,7 @@ class LoadConfig:
 
 @frozen(kw_only=True)
 class NamedStage:
-    """A stage and the name it has in this recipe."""
+    """A stage and its name in this recipe."""
 
     name: str
     spec: Spec
@@ -66,7 +66,7 @@ class NamedStage:
 
 @frozen(kw_only=True)
 class ResolvedRecipe:
-    """A recipe whose every key was checked and every default filled in."""
+    """A recipe with every key checked and every default filled in."""
 
     run: RunConfig
     tables: Mapping[str, Spec]
@@ -75,18 +75,18 @@ class ResolvedRecipe:
     source: Source = field(eq=False)
 
     def until(self, stage: str) -> ResolvedRecipe:
-        """The recipe without the stages behind this one.
+        """The recipe without the stages after this one.
 
         Raises:
-            RobustokError: it has no such stage.
+            RobustokError: if there is no such stage.
         """
-        names = [one.name for one in self.stages]
+        names = [named.name for named in self.stages]
         if stage not in names:
             raise RobustokError(f"no stage is called {stage!r}", where="--until", hint=did_you_mean(stage, names))
         return attrs.evolve(self, stages=self.stages[: names.index(stage) + 1])
 
     def table(self) -> dict[str, Any]:
-        """The recipe as a table, every default written out."""
+        """The recipe as a table, with every default written out."""
         table: dict[str, Any] = {"run": plain(self.run)}
         if self.load:
             table["load"] = {name: plain(load) for name, load in self.load.items()}
@@ -95,13 +95,13 @@ class ResolvedRecipe:
         return table
 
     def toml(self) -> str:
-        """The recipe as TOML, every default written out."""
+        """The recipe as TOML, with every default written out."""
         return tomli_w.dumps(self.table())
 
 
 @frozen(kw_only=True)
 class Recipe:
-    """A recipe as it was written, before its names were looked up."""
+    """A recipe as written, before its names are looked up."""
 
     source: Source
     default_name: str
@@ -114,12 +114,12 @@ class Recipe:
 
         Args:
             name: a path, or the name of a bundled recipe ("main_train").
-            overrides: values by dotted path, `{"run.seed": 1, "stage.train_tokenizer.epochs": 2}`, or as the
-                command line has them, `["run.seed=1"]`.
-            presets: recipe fragments laid over it, by file name or bundled name ("presets/released").
+            overrides: values by dotted path, `{"run.seed": 1, "stage.train_tokenizer.epochs": 2}`, or as on the
+                command line, `["run.seed=1"]`.
+            presets: recipe fragments merged over it, by file name or bundled name ("presets/released").
 
         Raises:
-            RobustokError: where a file is missing or not valid TOML.
+            RobustokError: if a file is missing or is not valid TOML.
         """
         file = find_recipe(str(name))
         source = read_source(file)
@@ -136,7 +136,7 @@ class Recipe:
         """Checks every key and looks up every name.
 
         Raises:
-            ProblemsError: all mistakes of the recipe, each with its place.
+            ProblemsError: all mistakes in the recipe, each with its location.
         """
         reader = _Reader(self, registry)
         resolved = reader.read()
@@ -147,14 +147,14 @@ class Recipe:
 
 
 def located(source: Source, problem: Problem) -> RobustokError:
-    """A problem as users see it: with the file and line of the key."""
+    """A problem as a user-facing error, located at the file and line of its key."""
     keys = ".".join(str(key) for key in _named(source, problem.path))
     what = f"{keys}: {problem.what}" if keys else problem.what
     return RobustokError(what, where=source.place(problem.path), hint=problem.hint)
 
 
 def _named(source: Source, path: KeyPath) -> KeyPath:
-    """stage.0.epochs is stage.train_tokenizer.epochs to a reader, unless the stage's name is the mistake."""
+    """Replaces a stage's index by its name, as in stage.train_tokenizer.epochs, unless that name is the mistake."""
     if len(path) > 1 and path[0] == "stage" and isinstance(path[1], int):
         name = stage_name(source.table["stage"][path[1]])
         return path if wrong_name(name) else ("stage", name, *path[2:])
@@ -162,7 +162,7 @@ def _named(source: Source, path: KeyPath) -> KeyPath:
 
 
 class _Reader:
-    """Walks a recipe's table once and collects what is wrong."""
+    """Reads a recipe's table in one pass and collects all problems."""
 
     def __init__(self, recipe: Recipe, registry: Registry) -> None:
         self._recipe = recipe
@@ -203,7 +203,7 @@ class _Reader:
         return run
 
     def _check_name(self, what: str, name: Any, path: KeyPath) -> None:
-        """Folders are called after runs and stages."""
+        """Checks a run's or stage's name, which becomes a folder name."""
         wrong = wrong_name(name) if isinstance(name, str) else f"expected str, found {type(name).__name__}"
         if wrong is not None:
             self.problems.append(Problem(path, f"a {what} cannot be called {name!r}: {wrong}"))
@@ -227,7 +227,7 @@ class _Reader:
             spec = self._structurer.spec("stage", rest, ("stage", index))
             if isinstance(table, Mapping) and "name" in table:
                 self._check_name("stage", table["name"], ("stage", index, "name"))
-            elif spec is not None:  # a plugin's stage, whose own name is none for a folder
+            elif spec is not None:  # the stage's registered name may not be a folder name
                 self._check_name("stage", name, ("stage", index, "use"))
             if name in [stage.name for stage in stages]:
                 hint = "give one of them a `name` of its own"
@@ -238,8 +238,8 @@ class _Reader:
 
 
 def flow_problems(recipe: ResolvedRecipe, registry: Registry) -> list[Problem]:
-    """Stages that lack a table they use or an artifact that nothing before them makes; [load] that no stage reads."""
-    made, unread = set(recipe.load), set(recipe.load)
+    """Reports stages without a table or artifact that they need, and entries of [load] that no stage reads."""
+    available, unread = set(recipe.load), set(recipe.load)
     problems = []
     makers = {artifact: entry.name for entry in registry.entries("stage") for artifact in entry.factory.makes}
     for index, stage in enumerate(recipe.stages):
@@ -248,14 +248,14 @@ def flow_problems(recipe: ResolvedRecipe, registry: Registry) -> list[Problem]:
             if table not in recipe.tables:
                 problems.append(Problem(("stage", index), f"stage {stage.name!r} needs a table [{table}]"))
         for artifact in kind.needs:
-            if artifact not in made:
+            if artifact not in available:
                 hint = f"put stage {makers[artifact]!r} before it" if artifact in makers else "no known stage makes it"
                 hint += f', or [load] {artifact} = "runs/NAME"'
                 what = f"stage {stage.name!r} needs the artifact {artifact!r}, which no stage before it makes"
                 problems.append(Problem(("stage", index), what, hint))
         unread -= set(kind.needs)
         for artifact in sorted(unread & set(kind.makes)):
-            what = f"no stage reads it: stage {stage.name!r} makes the {artifact} anew before one could"
-            problems.append(Problem(("load", artifact), what, "take out that stage, or this entry of [load]"))
-        made |= set(kind.makes)
+            what = f"no stage reads it: stage {stage.name!r} makes a new {artifact} first"
+            problems.append(Problem(("load", artifact), what, "remove that stage, or this entry of [load]"))
+        available |= set(kind.makes)
     return problems

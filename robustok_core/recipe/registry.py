@@ -1,4 +1,4 @@
-"""Finds plugins, keeps broken ones apart, and builds components from recipe tables."""
+"""Finds plugins, isolates broken ones, and builds components from recipe tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Entry:
 
 @define
 class PluginState:
-    """A plugin as it was found: `error` tells why it is not in use."""
+    """A plugin and its state; `error` says why it is not in use."""
 
     name: str
     distribution: str
@@ -56,7 +56,7 @@ class Registry:
         return self._manager.hook
 
     def add_plugin(self, plugin: object, name: str, distribution: str = "?") -> PluginState:
-        """Takes in a plugin module or object; one that is broken is recorded and kept apart."""
+        """Registers a plugin module or object; a broken one is recorded with its error and not used."""
         state = PluginState(name, distribution)
         self.plugins.append(state)
         state.error = self._try_plugin(plugin, state)
@@ -68,10 +68,10 @@ class Registry:
             return f"it was built for hook version {version}, this robustok has version {hookspecs.HOOK_VERSION}"
         if self._manager.has_plugin(state.name):
             return f"another plugin is already called {state.name!r}; rename one of the entry points"
-        found: list[Entry] = []
+        entries: list[Entry] = []
 
         def register(kind: str, name: str, component_class: type) -> None:
-            found.append(_entry(kind, name, component_class, state.name))
+            entries.append(_entry(kind, name, component_class, state.name))
 
         try:
             self._manager.register(plugin, name=state.name)
@@ -80,11 +80,11 @@ class Registry:
                 "robustok_register", [p for p in self._manager.get_plugins() if p is not plugin]
             )
             caller(register=register)
-        except Exception as error:  # a plugin may raise anything; the others must go on
+        except Exception as error:  # a plugin may raise anything; the others must still load
             if self._manager.has_plugin(state.name):
                 self._manager.unregister(name=state.name)
             return f"{type(error).__name__}: {error}"
-        for entry in found:
+        for entry in entries:
             self._take(entry)
             state.components.append(f"{entry.kind} {entry.name}")
         return None
@@ -98,7 +98,7 @@ class Registry:
             self._entries[key] = entry
 
     def record_failure(self, name: str, distribution: str, error: str) -> None:
-        """Notes a plugin that could not even be imported."""
+        """Records a plugin that could not be imported."""
         self.plugins.append(PluginState(name, distribution, error))
 
     def entries(self, kind: str | None = None) -> list[Entry]:
@@ -125,10 +125,10 @@ class Registry:
         return Problem(path, f"no {kind} is called {name!r}", hint)
 
     def spec(self, kind: str, table: Mapping[str, Any]) -> Spec:
-        """Checks a recipe table and returns the component it describes, not built yet.
+        """Checks a recipe table and returns the component it describes, unbuilt.
 
         Raises:
-            ProblemsError: naming every mistake in the table.
+            ProblemsError: all mistakes in the table.
         """
         if kind not in KINDS:
             raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))

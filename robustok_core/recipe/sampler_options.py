@@ -1,7 +1,6 @@
-"""Options of a generator's sampler and guidance, wherever a configuration holds them.
+"""Resolves and checks sampler options and guidance anywhere in a configuration.
 
-Which options a sampler has is known once the generator is: so a recipe is read first, and its raw `sampling` tables
-are resolved when it is planned.
+The valid options depend on the generator, so the raw `sampling` tables of a recipe are resolved when it is planned.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from robustok_core.values.spec import Spec, is_sampler_options
 
 
 def read_sampler_options(generator: type[Generator], table: Mapping[str, Any], path: Path = ()) -> tuple[Any, list]:
-    """An instance of `generator.Sampling` from a raw table, or None and what is wrong with the table.
+    """An instance of `generator.Sampling` from a raw table, or None and the table's problems.
 
     Args:
-        generator: the class whose sampler it is. path: leads to the table, for the problems.
+        generator: the class of the generator. path: the table's path of keys, for the problems.
     """
 
     def no_components(kind: str, name: str, where: Path) -> Problem:
@@ -33,27 +32,27 @@ def read_sampler_options(generator: type[Generator], table: Mapping[str, Any], p
 
 
 def with_sampler_options(config: Any, generator: type[Generator], path: Path) -> tuple[Any, list[Problem]]:
-    """A configuration whose raw sampler options are instances of `generator.Sampling`, and what is wrong with them.
+    """The configuration with its raw sampler options replaced by instances of `generator.Sampling`, and the problems.
 
     Args:
-        config: an attrs instance; those that it holds are changed too. path: leads to it.
+        config: an attrs instance; nested ones are changed too. path: its path of keys, for the problems.
     """
     changes: dict[str, Any] = {}
     problems: list[Problem] = []
     for option, value in _options(config):
-        found: list[Problem] = []
+        option_problems: list[Problem] = []
         if is_sampler_options(option) and isinstance(value, Mapping):
-            changes[option.name], found = read_sampler_options(generator, value, (*path, option.name))
+            changes[option.name], option_problems = read_sampler_options(generator, value, (*path, option.name))
         elif _is_nested(value):
-            changed, found = with_sampler_options(value, generator, (*path, option.name))
+            changed, option_problems = with_sampler_options(value, generator, (*path, option.name))
             if changed is not value:
                 changes[option.name] = changed
-        problems += found
+        problems += option_problems
     return (attrs.evolve(config, **changes) if changes and not problems else config), problems
 
 
 def check_guidance(config: Any, generator: Generator, path: Path) -> list[Problem]:
-    """What is wrong with any guidance in a configuration, for a generator that may be on the meta device."""
+    """The problems with any guidance in a configuration; the generator may be on the meta device."""
     problems = []
     for option, value in _options(config):
         if isinstance(value, Guidance):

@@ -1,4 +1,4 @@
-"""Recipe files as they are written: TOML with places (file:line), `extends`, presets and overrides."""
+"""Recipe files as written: TOML with locations (file:line), `extends`, presets and overrides."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"']+)\s*=")
 
 @define
 class Source:
-    """A table of keys, and for each path of keys the place where it was written."""
+    """A table, and the location (file:line) of each path of keys in it."""
 
     table: dict[str, Any] = field(factory=dict)
     places: dict[KeyPath, str] = field(factory=dict)
@@ -35,10 +35,10 @@ class Source:
 
 
 def read_source(file: Path) -> Source:
-    """Reads a recipe file with all that it extends.
+    """Reads a recipe file and the recipes that it extends.
 
     Raises:
-        RobustokError: where a file is missing, is no TOML, or extends itself.
+        RobustokError: if a file is missing, is not valid TOML, or extends itself.
     """
     return _read(file, ())
 
@@ -74,7 +74,7 @@ def _parse(file: Path) -> Source:
 
 
 def _key_lines(text: str) -> dict[KeyPath, int]:
-    """The line of each header and key. Keys of inline tables share the line of the key that holds them."""
+    """The line of each header and key. Keys of an inline table have the line of the key that holds it."""
     lines: dict[KeyPath, int] = {}
     counts: dict[KeyPath, int] = {}
     table: KeyPath = ()
@@ -97,7 +97,7 @@ def _names(dotted: str) -> list[str]:
 
 
 def _through_arrays(path: KeyPath, counts: Mapping[KeyPath, int]) -> KeyPath:
-    """[stage.losses] after [[stage]] means the last stage: puts the index in."""
+    """Inserts array indices: [stage.losses] after [[stage]] refers to the last stage."""
     walked: KeyPath = ()
     for position, name in enumerate(path):
         walked = (*walked, name)
@@ -110,7 +110,7 @@ def find_recipe(name: str, near: Path = Path()) -> Path:
     """The file of a recipe: a path (also relative to `near`), or the name of a bundled recipe.
 
     Raises:
-        RobustokError: naming the closest bundled recipe.
+        RobustokError: if there is none; the hint names the closest bundled recipe.
     """
     for candidate in (Path(name), near / name):
         if candidate.is_file():
@@ -125,7 +125,7 @@ def find_recipe(name: str, near: Path = Path()) -> Path:
 def bundled_recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name ("main_train", "imagenet256/robustok_tokenizer")."""
     package = Path(str(importlib.resources.files("robustok_core")))
-    # An editable install has no copy inside the package: the recipes lie beside it in the checkout.
+    # An editable install has no copy inside the package; the checkout has the recipes beside it.
     roots = [root for root in (package / "recipes", package.parent / "recipes") if root.is_dir()]
     return {
         file.relative_to(root).with_suffix("").as_posix(): file for root in roots[:1] for file in root.rglob("*.toml")
@@ -133,10 +133,10 @@ def bundled_recipes() -> dict[str, Path]:
 
 
 def merge(base: Source, over: Source) -> Source:
-    """Lays `over` on `base`: tables are merged key by key, stages by their name, other values replaced.
+    """Merges `over` into `base`: tables key by key, stages by name; other values are replaced.
 
-    A table that names another component (`use`) replaces the one below: the keys of one component
-    mean nothing to another.
+    A table that names another component (`use`) replaces the table in `base`, because one component's keys mean
+    nothing to another.
     """
     merged = Source(copy.deepcopy(base.table), dict(base.places))
     moved = _stage_places(base.table.get("stage", []), over.table.get("stage", []))
@@ -147,10 +147,10 @@ def merge(base: Source, over: Source) -> Source:
 
 
 def lay_preset(base: Source, preset: Source) -> Source:
-    """Merges a preset, which changes what a recipe has and adds no component.
+    """Merges a preset, which changes the components that a recipe has and adds none.
 
-    A table of the preset that names no component (`use`) and meets none in the recipe is left out: the
-    key of a loss means nothing to a recipe without that loss.
+    A table of the preset without `use` is ignored if the recipe has no such table: options of a loss mean nothing
+    to a recipe without that loss.
     """
     fitting = Source(copy.deepcopy(preset.table), dict(preset.places))
     stages = {stage_name(stage): stage for stage in base.table.get("stage", [])}
@@ -160,10 +160,10 @@ def lay_preset(base: Source, preset: Source) -> Source:
         del fitting.table[name]
     fitting.table["stage"] = [stage for stage in fitting.table.get("stage", []) if stage_name(stage) in stages]
     for stage in fitting.table["stage"]:
-        held = stages[stage_name(stage)]
+        stage_table = stages[stage_name(stage)]
         for key, group in stage.items():
             parts = group if isinstance(group, dict) else {}
-            for name in [name for name, value in parts.items() if _homeless(value, held.get(key, {}), name)]:
+            for name in [name for name, value in parts.items() if _homeless(value, stage_table.get(key, {}), name)]:
                 del parts[name]
         for key in [key for key, value in stage.items() if value == {}]:
             del stage[key]
@@ -181,7 +181,7 @@ def _moved(path: KeyPath, moved: Mapping[int, int]) -> KeyPath:
 
 
 def stage_name(table: Any) -> str:
-    """A stage's name: its `name`, or else the component it uses."""
+    """A stage's name: its `name`, or by default the component it uses."""
     return str(table.get("name", table.get("use", "?"))) if isinstance(table, Mapping) else "?"
 
 
@@ -189,33 +189,33 @@ def _stage_places(base: Any, over: Any) -> dict[int, int]:
     if not (isinstance(base, list) and isinstance(over, list)):
         return {}
     names = [stage_name(stage) for stage in base]
-    places = {}
+    positions = {}
     for index, stage in enumerate(over):
         name = stage_name(stage)
         if name not in names:
             names.append(name)
-        places[index] = names.index(name)
-    return places
+        positions[index] = names.index(name)
+    return positions
 
 
 def _merge_tables(base: dict[str, Any], over: Mapping[str, Any]) -> None:
     for key, value in over.items():
-        held = base.get(key)
-        if key == "stage" and isinstance(held, list) and isinstance(value, list):
-            _merge_stages(held, value)
+        current = base.get(key)
+        if key == "stage" and isinstance(current, list) and isinstance(value, list):
+            _merge_stages(current, value)
         elif (
-            isinstance(held, dict)
+            isinstance(current, dict)
             and isinstance(value, Mapping)
-            and value.get("use", held.get("use")) == held.get("use")
+            and value.get("use", current.get("use")) == current.get("use")
         ):
-            _merge_tables(held, value)
+            _merge_tables(current, value)
         else:
             base[key] = copy.deepcopy(value)
 
 
 def _merge_stages(base: list[Any], over: Iterable[Any]) -> None:
     for stage in over:
-        named = next((held for held in base if stage_name(held) == stage_name(stage)), None)
+        named = next((base_stage for base_stage in base if stage_name(base_stage) == stage_name(stage)), None)
         if named is None or not isinstance(stage, Mapping):
             base.append(copy.deepcopy(stage))
         else:
@@ -223,10 +223,10 @@ def _merge_stages(base: list[Any], over: Iterable[Any]) -> None:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`key.path=value` of the command line; the value is read as TOML, a bare word as a string.
+    """Parses `key.path=value` from the command line; the value is read as TOML, a bare word as a string.
 
     Raises:
-        RobustokError: where there is no `=`, or what begins as a table or a list is none.
+        RobustokError: if there is no `=`, or if the value begins like a table or list and is not valid TOML.
     """
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
@@ -241,7 +241,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Source:
-    """Sets keys by their dotted path; a stage is addressed by its name ("stage.train_tokenizer.epochs")."""
+    """Sets keys by dotted path; a stage is addressed by name ("stage.train_tokenizer.epochs")."""
     changes = changes if isinstance(changes, Mapping) else dict(map(parse_override, changes))
     changed = Source(copy.deepcopy(source.table), dict(source.places))
     # A change of `use` clears the table, so it must come before the keys that are set in it.
@@ -266,11 +266,11 @@ def _set(source: Source, key: str, value: Any) -> None:
             path = (*path, name)
             where = where.setdefault(name, {})
         if not isinstance(where, (dict, list)):
-            raise RobustokError(f"{name!r} is no table", where=f"--set {key}")
+            raise RobustokError(f"{name!r} is not a table", where=f"--set {key}")
     if not isinstance(where, dict):
-        raise RobustokError("name a stage and a key of it", where=f"--set {key}", hint="stage.NAME.KEY=VALUE")
+        raise RobustokError("name a stage and one of its keys", where=f"--set {key}", hint="stage.NAME.KEY=VALUE")
     if names[-1] == "use" and where.get("use") != value:
-        for held in [held for held in where if held != "name"]:  # a stage keeps its name
-            del where[held]
+        for option in [option for option in where if option != "name"]:  # a stage keeps its name
+            del where[option]
     where[names[-1]] = value
     source.places[(*path, names[-1])] = f"--set {key}"

@@ -1,4 +1,4 @@
-"""From a recipe's tables to checked configuration objects; every mistake is collected, none raised midway."""
+"""Turns a recipe's tables into checked configuration objects; all mistakes are collected in one pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Path = tuple[str | int, ...]
 
 @frozen
 class Problem:
-    """A mistake at a place in a recipe: the path of keys, what is wrong, what to do."""
+    """A mistake in a recipe: the path of keys, what is wrong, and a hint what to do."""
 
     path: Path
     what: str
@@ -43,33 +43,33 @@ def _strict(kind: type, accepted: Any) -> Callable[[Any, Any], Any]:
 _CONVERTER = _strict_converter()
 
 
-#: Finds the class of (kind, name), or explains as a Problem why there is none.
+#: Finds the class of (kind, name), or returns a Problem that says why there is none.
 Lookup = Callable[[str, str, Path], "type | Problem"]
 
 
 class Structurer:
-    """Builds configurations from tables and collects all problems on the way."""
+    """Builds configurations from tables and collects all problems."""
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self.problems: list[Problem] = []
 
     def spec(self, kind: str, table: Any, path: Path) -> Spec | None:
-        """The component that a table with `use` names, or None where it has problems."""
+        """The component that a table with `use` names, or None if the table has problems."""
         if not isinstance(table, Mapping):
             return self._problem(path, f"expected a table with `use`, found {type(table).__name__}")
         if not isinstance(table.get("use"), str):
             return self._problem(path, f'this {kind} needs `use = "NAME"`', f"`robustok plugins {kind}` lists names")
-        found = self._lookup(kind, table["use"], (*path, "use"))
-        if isinstance(found, Problem):
-            self.problems.append(found)
+        factory = self._lookup(kind, table["use"], (*path, "use"))
+        if isinstance(factory, Problem):
+            self.problems.append(factory)
             return None
         rest = {key: value for key, value in table.items() if key != "use"}
-        config = self.config(found.Config, rest, path)  # type: ignore[attr-defined]
-        return None if config is None else Spec(kind=kind, name=table["use"], factory=found, config=config)
+        config = self.config(factory.Config, rest, path)  # type: ignore[attr-defined]
+        return None if config is None else Spec(kind=kind, name=table["use"], factory=factory, config=config)
 
     def config(self, cls: type, table: Mapping[str, Any], path: Path) -> Any:
-        """An instance of an attrs class, or None where the table has problems."""
+        """An instance of an attrs class, or None if the table has problems."""
         before = len(self.problems)
         known = {a.name: a for a in attrs.fields(attrs.resolve_types(cls))}
         for key in table:
@@ -133,7 +133,7 @@ class Structurer:
             return NOTHING
 
     def _problem(self, path: Path, what: str, hint: str | None = None) -> Any:
-        """Notes a problem; the None that it returns stands for what could not be made."""
+        """Records a problem and returns None, in place of the value that could not be made."""
         self.problems.append(Problem(path, what, hint))
         return None
 
@@ -143,7 +143,7 @@ def _type_message(raw: Any, wanted: Any, error: Exception) -> str:
         return str(error)
     named = next((part for part in (wanted, *get_args(wanted)) if get_origin(part) is Literal), None)
     if named is not None:
-        return f"{raw!r} is none of {', '.join(repr(choice) for choice in get_args(named))}"
+        return f"{raw!r} is not one of {', '.join(repr(choice) for choice in get_args(named))}"
     return f"expected {type_name(wanted)}, found {type(raw).__name__} {raw!r}"
 
 
@@ -152,14 +152,14 @@ def _validator_message(error: Exception) -> str:
 
 
 def nested_config(wanted: Any) -> type | None:
-    """The configuration class that a field of type `Config` or `Config | None` holds as a table, or None."""
+    """The configuration class of a field of type `Config` or `Config | None`, otherwise None."""
     if get_origin(wanted) in (list, tuple, dict):
         return None
     return next((c for c in (wanted, *get_args(wanted)) if isinstance(c, type) and attrs.has(c)), None)
 
 
 def type_name(wanted: Any) -> str:
-    """How a type is written in messages and listings."""
+    """A type's name in messages and listings."""
     if isinstance(wanted, type) and not get_args(wanted):
         return "table" if attrs.has(wanted) else wanted.__name__
     if get_origin(wanted) is Literal:

@@ -17,12 +17,12 @@ from robustok_core.runs.precision import computes_bf16
 
 
 def own_device() -> torch.device:
-    """Where this process computes; the processes meet here the first time."""
+    """The device of this process; on the first call, the processes connect to each other."""
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
 
 
 def auto_precision() -> Literal["no", "bf16"]:
-    """What the precision "auto" is: bf16 where the device of every process computes it natively."""
+    """The value of precision "auto": bf16 if every process's device computes it natively, otherwise "no"."""
     device = own_device()
     native = torch.tensor(int(computes_bf16(device)), device=device)
     if dist.is_initialized():
@@ -31,28 +31,30 @@ def auto_precision() -> Literal["no", "bf16"]:
 
 
 def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
-    """The processes and devices of this run.
+    """Creates the Accelerator of this run.
 
     Raises:
-        RobustokError: where the precision does not fit the device, or a tracker is not installed.
+        RobustokError: if the device does not support the precision, or a tracker is not installed.
     """
     precision, device = recipe.run.precision, own_device()
     where = recipe.source.place(("run", "precision"))
     if precision == "fp16" and device.type != "cuda":
         hint = 'set precision = "no", or "bf16", which CPUs can do'
-        raise RobustokError('run.precision: "fp16" needs a CUDA device and there is none', where=where, hint=hint)
+        raise RobustokError('run.precision: "fp16" needs a CUDA device, and there is none', where=where, hint=hint)
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise RobustokError('run.precision: this CUDA device has no "bf16"', where=where, hint='use "fp16" or "no"')
+        raise RobustokError(
+            'run.precision: this CUDA device does not support "bf16"', where=where, hint='use "fp16" or "no"'
+        )
     available = {"tensorboard": is_tensorboard_available(), "wandb": is_wandb_available()}
     for tracker in recipe.run.trackers:
         if not available[tracker]:
             hint = f"pip install 'robustok[{tracker}]'"
-            place = recipe.source.place(("run", "trackers"))
-            raise RobustokError(f"run.trackers: {tracker} is not installed", where=place, hint=hint)
-    # Buffers are counted over all processes where they must be (codebook statistics); DDP's broadcast
-    # would overwrite what a process gathered within a step.
+            location = recipe.source.place(("run", "trackers"))
+            raise RobustokError(f"run.trackers: {tracker} is not installed", where=location, hint=hint)
+    # Codebook statistics are reduced over all processes explicitly; DDP's buffer broadcast would overwrite what a
+    # process accumulated within a step.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-    # accelerate keeps the precision of the first recipe that a process runs, and refuses another.
+    # accelerate fixes the precision of the first recipe that a process runs, and refuses a different one.
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()
     try:
@@ -63,9 +65,9 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
             kwargs_handlers=[ddp],
         )
     except ValueError as error:
-        raise RobustokError(f"run.precision: {precision!r} cannot be had here: {error}", where=where) from error
+        raise RobustokError(f"run.precision: {precision!r} is not available here: {error}", where=where) from error
     started = dist.get_world_size() if dist.is_initialized() else 1
     if accelerator.num_processes != started:
-        what = f"{started} processes were started, but accelerate works with {accelerator.num_processes}"
+        what = f"{started} processes were started, but accelerate uses {accelerator.num_processes}"
         raise RobustokError(what, hint="on machines without a GPU set ACCELERATE_USE_CPU=true before the command")
     return accelerator

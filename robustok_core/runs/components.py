@@ -1,4 +1,4 @@
-"""Components on disk: a recipe table and weights, from which they are built again anywhere."""
+"""Components on disk: a recipe table and weights, from which a component can be rebuilt anywhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def save_component(folder: Path, kind: str, table: Mapping[str, Any], module: nn.Module, **about: Any) -> None:
-    """Writes a component as its recipe table and its weights, so that it can be built again anywhere."""
+    """Writes a component's recipe table and weights, and `about`, further entries of component.json."""
     if isinstance(module, Generator):
         about |= {"space": attrs.asdict(module.space), "num_classes": module.num_classes}
     write_json(folder / COMPONENT_FILE, {"kind": kind, "table": dict(table), **about})
@@ -32,10 +32,10 @@ def save_component(folder: Path, kind: str, table: Mapping[str, Any], module: nn
 
 
 def read_component(folder: Path) -> dict[str, Any]:
-    """What `save_component` wrote of a component: "kind", "table" and more.
+    """Reads component.json as `save_component` wrote it: "kind", "table" and more.
 
     Raises:
-        RobustokError: where the folder holds none.
+        RobustokError: if the folder holds no component.
     """
     if not (folder / COMPONENT_FILE).is_file():
         raise RobustokError("there is no component here", where=str(folder), hint="name an artifact's folder")
@@ -43,14 +43,14 @@ def read_component(folder: Path) -> dict[str, Any]:
 
 
 def sketch_component(registry: Builder, folder: Path) -> Any:
-    """A component that `save_component` wrote, on the meta device: shapes without weights."""
+    """Builds a component that `save_component` wrote on the meta device: shapes without weights."""
     about = read_component(folder)
     with torch.device("meta"):
         return registry.build(about["kind"], about["table"], *_arguments(about))
 
 
 def _arguments(about: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a component is built with besides its configuration."""
+    """The constructor arguments of a component besides its configuration."""
     return (LatentSpace(**about["space"]), about["num_classes"]) if about["kind"] == "generator" else ()
 
 
@@ -58,7 +58,7 @@ def load_component(registry: Builder, folder: Path) -> nn.Module:
     """Builds a component that `save_component` wrote, in eval mode.
 
     Raises:
-        RobustokError: where the folder holds none, or its weights do not fit.
+        RobustokError: if the folder holds no component, or its weights do not fit.
     """
     module = sketch_component(registry, folder)
     weights = read_tensors(folder / WEIGHTS_FILE)

@@ -1,4 +1,4 @@
-"""What a stage gets to work with: the recipe, its inputs, a place for what it makes, and the log."""
+"""The context of a stage: the recipe, the inputs, the folders for artifacts, and the log."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class RunContext(StageContext):
     """The context of one stage of a recipe. See `robustok_core.kinds.stage.StageContext`.
 
     Attributes:
-        recipe: the resolved recipe. folder: of the run.
-        promises: what the stages before will have made, and [load] gives; by artifact.
+        recipe: the resolved recipe. folder: the run's folder.
+        promises: promises of the artifacts of earlier stages and of [load], by artifact.
         built: the data set, once it is opened; shared by all stages of the run.
     """
 
@@ -83,8 +83,8 @@ class RunContext(StageContext):
         if isinstance(promise, Loaded):
             return promise.read(kind)
         if not isinstance(promise, kind):
-            what = f"stage {self.stage!r} must know of the {artifact} what a {kind.__name__} says"
-            hint = f"the stage that makes it must return one from its `plan`, which says {type(promise).__name__}"
+            what = f"stage {self.stage!r} needs a {kind.__name__} of the {artifact}, found a {type(promise).__name__}"
+            hint = f"the `plan` of the stage that makes the {artifact} must return a {kind.__name__}"
             raise RobustokError(what, hint=hint)
         return promise
 

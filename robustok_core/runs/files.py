@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written aside, flushed to the disk, then renamed."""
+"""Atomic writes: files are written under a temporary name, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _ASIDE = ".writing-"
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turns what the system says of a failed write into one message.
+    """Turns a failed write into one message.
 
     Raises:
-        RunError: where the disk is full, a folder is not writable, or the system refuses otherwise.
+        RunError: if the disk is full, a folder is not writable, or the write fails otherwise.
     """
     try:
         yield
@@ -39,15 +39,15 @@ def writing(target: Path) -> Iterator[None]:
 
 
 def aside(target: Path, writer: str = "") -> Path:
-    """Where something is written before it takes the name `target`: beside it, under a name of its writer's own."""
+    """The temporary path, beside `target` and unique to the writer, that is renamed to `target` once complete."""
     return target.with_name(f"{_ASIDE}{target.name}{writer and '.'}{writer}")
 
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill; it takes the name `target` only when the block is done without an error.
+    """Gives a folder to fill; it is renamed to `target` only if the block ends without an error.
 
-    A folder that already stands there is replaced: callers name folders by what is in them.
+    An existing folder is replaced: callers name folders by their content.
     """
     unfinished = aside(target)
     with writing(target):
@@ -69,17 +69,17 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(target: Path, *, writer: str = "") -> Iterator[Path]:
-    """A file to write; it takes the name `target` only when the block is done without an error.
+    """Gives a file to write; it is renamed to `target` only if the block ends without an error.
 
-    A file that already stands there is replaced, and stays whole until then. The folder is made where it is missing.
+    An existing file stays intact until it is replaced. Missing folders are created.
 
     Args:
-        target: the file's name in the end.
-        writer: tells apart those that may write the same target at the same time, such as a process's number: each
-            fills a file of its own, and the last to finish leaves the target.
+        target: the final path.
+        writer: distinguishes writers that may write the same target at the same time, for example by process number:
+            each writes its own temporary file, and the last to finish determines the target.
 
     Raises:
-        RunError: the disk refuses.
+        RunError: if the write fails.
     """
     unfinished = aside(target, writer)
     with writing(target):
@@ -93,13 +93,13 @@ def new_file(target: Path, *, writer: str = "") -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Writes a text file in one piece."""
+    """Writes a text file atomically."""
     with new_file(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Writes a JSON file in one piece."""
+    """Writes a JSON file atomically."""
     write_text(target, json.dumps(value, indent=2, sort_keys=False) + "\n")
 
 
@@ -107,7 +107,7 @@ def read_json(file: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        RunError: where it is missing or damaged.
+        RunError: if the file is missing or damaged.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -116,22 +116,22 @@ def read_json(file: Path) -> Any:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], *, writer: str = "") -> None:
-    """Writes tensors as safetensors in one piece; two names of one tensor are written twice.
+    """Writes a safetensors file atomically; a tensor with two names is written twice.
 
-    `writer` is as for `new_file`.
+    `writer`: see `new_file`.
     """
-    held = {
+    copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     with new_file(file, writer=writer) as unfinished:
-        save_file(held, unfinished)
+        save_file(copies, unfinished)
 
 
 def read_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     """Reads a safetensors file.
 
     Raises:
-        RunError: where it is missing or damaged.
+        RunError: if the file is missing or damaged.
     """
     try:
         with safe_open(file, framework="pt", device=device) as opened:

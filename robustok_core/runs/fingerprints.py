@@ -1,4 +1,4 @@
-"""Hashes of configurations and of files: what is the same has the same one."""
+"""Hashes of configurations, files and weights: equal content has an equal hash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fingerprint_of(value: Any) -> str:
 
 
 def content_fingerprint(path: Path) -> str:
-    """A hash of a file, or of the files in a folder, for what comes from elsewhere."""
+    """A hash of a file, or of the files in a folder, used for content from outside the run."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
     for file in files:
@@ -31,18 +31,18 @@ def content_fingerprint(path: Path) -> str:
 
 
 def latent_fingerprint(tokenizer: Tokenizer) -> str:
-    """16 hexadecimal digits over all weights and buffers that make latents (encoder, projection, codebook).
+    """A hash (16 hexadecimal digits) of all weights and buffers that determine latents: encoder, projection, codebook.
 
-    A post-trained tokenizer has the fingerprint of the one it came from: its codes mean the same.
+    Post-training does not change it: the codes of a post-trained tokenizer mean the same.
     """
     others = [tokenizer.decoder, *(getattr(tokenizer, name) for name in tokenizer.training_only)]
     left_out = {id(tensor) for module in others for tensor in [*module.parameters(), *module.buffers()]}
     digest = hashlib.sha256()
     for name, tensor in sorted(tokenizer.state_dict(keep_vars=True).items()):
         if id(tensor) not in left_out:
-            held = tensor.detach().cpu().contiguous()
-            if held.is_floating_point():
-                held = held + 0.0  # averaging weights makes 0.0 of -0.0, which is the same number
-            digest.update(f"{name} {held.dtype} {tuple(held.shape)}".encode())
-            digest.update(held.flatten().view(torch.uint8).numpy().tobytes())
+            value = tensor.detach().cpu().contiguous()
+            if value.is_floating_point():
+                value = value + 0.0  # averaging weights turns -0.0 into 0.0, an equal number
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

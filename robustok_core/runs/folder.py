@@ -1,10 +1,10 @@
-"""The run folder: what each stage made, its fingerprint, and the lock. Nothing in it is overwritten.
+"""The run folder: artifacts, fingerprints and the lock. Nothing in it is overwritten.
 
 runs/NAME/
-recipe.toml      resolved, every default written out
-run.json         each stage's state, time, and what it was made with; the fingerprints of the recipe's stages
-results.json     "stage/metric": what results.py writes, of the current recipe
-metrics.jsonl    a line for each logged step
+recipe.toml      resolved, with every default written out
+run.json         each stage's state, time and environment; the fingerprints of the recipe's stages
+results.json     the current recipe's results by "stage/metric", see results.py
+metrics.jsonl    one line per logged step
 artifacts/NAME-FINGERPRINT/     checkpoints/STAGE-FINGERPRINT/     history/
 """
 
@@ -24,7 +24,7 @@ from robustok_core.runs.files import aside, read_json, write_json, write_text, w
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
 
 
-#: What run.json said of the last command alone, before it said so of every stage.
+#: Keys of the last command in run.json of earlier versions; they are now recorded for each stage.
 _OF_THE_LAST_COMMAND = (
     "robustok",
     "python",
@@ -51,11 +51,13 @@ class RunFolder:
         """Takes the folder for this command.
 
         Raises:
-            RobustokError: where another command works in it, or it is no run folder.
+            RobustokError: if another command uses it, or it is not a run folder.
         """
         foreign = self.path.exists() and not (self.path / RUN_FILE).exists()
         if foreign and not (self.path.is_dir() and all(_left_by_a_kill(p) for p in self.path.iterdir())):
-            raise RobustokError("this exists and is no run folder", where=str(self.path), hint="choose another --out")
+            raise RobustokError(
+                "this exists and is not a run folder", where=str(self.path), hint="choose another --out"
+            )
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK):
@@ -64,12 +66,12 @@ class RunFolder:
             self._lock.acquire(blocking=False)
         except Timeout as error:
             hint = "wait for it, or give this run another name: --set run.name=NAME"
-            raise RobustokError("another command works in this folder", where=str(self.path), hint=hint) from error
+            raise RobustokError("another command is using this folder", where=str(self.path), hint=hint) from error
         if (self.path / RUN_FILE).exists():
             self.record = read_json(self.path / RUN_FILE)
 
     def close(self) -> None:
-        """Gives the folder back."""
+        """Releases the folder."""
         self._lock.release()
 
     def save(self) -> None:
@@ -83,27 +85,27 @@ class RunFolder:
         makes: Mapping[str, Sequence[str]],
         inputs: Mapping[str, str],
     ) -> None:
-        """Records which recipe this folder belongs to: from here on it names that recipe's artifacts and no others.
+        """Records the folder's current recipe; from then on run.json names that recipe's artifacts and no others.
 
-        A kill in between leaves a folder that names no artifact, so readers refuse it until the recipe runs again.
+        A kill during this call leaves a folder that names no artifacts; readers refuse it until the recipe runs again.
 
         Args:
             recipe: the text of recipe.toml.
-            stages: the fingerprint of each stage by name, in their order, run or not.
-            makes: the artifacts of each stage, by its name.
-            inputs: the paths of the artifacts that [load] gives, by name.
+            stages: the fingerprint of each stage by name, in order, whether finished or not.
+            makes: the artifacts of each stage, by stage name.
+            inputs: the paths of the artifacts from [load], by artifact name.
         """
         for name, fingerprint in stages.items():
             self.stage(name, fingerprint)["makes"] = list(makes[name])
         names: dict[str, Any] = {"current": dict(stages), "inputs": dict(inputs)}
         named_before = [list(self.record.get(key, {}).items()) for key in names]
-        if self._holds(RECIPE_FILE, recipe) and named_before == [list(found.items()) for found in names.values()]:
+        if self._holds(RECIPE_FILE, recipe) and named_before == [list(table.items()) for table in names.values()]:
             return
         for old in _OF_THE_LAST_COMMAND:
             self.record.pop(old, None)
         self.record |= {"current": {}, "inputs": {}}
         self.save()
-        self.set_aside("results.json")  # it belongs to what was there
+        self.set_aside("results.json")  # it belongs to the previous recipe
         self.write_current(RECIPE_FILE, recipe)
         self.record |= names
         self.save()
@@ -113,19 +115,19 @@ class RunFolder:
         return file.exists() and file.read_text(encoding="utf-8") == text
 
     def write_current(self, name: str, text: str) -> None:
-        """Writes a file of the current recipe; one that differs is first moved to history/."""
+        """Writes a file of the current recipe; if an existing one differs, moves that to history/ first."""
         if not self._holds(name, text):
             self.set_aside(name)
             write_text(self.path / name, text)
 
     def set_aside(self, name: str) -> None:
-        """Moves a file of an earlier recipe to history/, where there is one."""
+        """Moves a file of an earlier recipe to history/, if there is one."""
         target, history = self.path / name, self.path / "history"
         if target.exists():
             with writing(history):
                 history.mkdir(exist_ok=True)
-                places = (history / f"{target.stem}-{number}{target.suffix}" for number in itertools.count(1))
-                target.rename(next(place for place in places if not place.exists()))
+                candidates = (history / f"{target.stem}-{number}{target.suffix}" for number in itertools.count(1))
+                target.rename(next(candidate for candidate in candidates if not candidate.exists()))
 
     def artifact(self, name: str, fingerprint: str) -> Path:
         """The folder of an artifact."""
@@ -136,20 +138,20 @@ class RunFolder:
         return self.path / "checkpoints" / f"{stage}-{fingerprint}"
 
     def stage(self, name: str, fingerprint: str) -> dict[str, Any]:
-        """A stage's entry in run.json, made where there is none."""
+        """A stage's entry in run.json; created if missing."""
         return self.record["stages"].setdefault(f"{name}-{fingerprint}", {"state": "new", "seconds": 0.0})
 
 
 def _left_by_a_kill(path: Path) -> bool:
-    """Whether a command that was killed before it wrote run.json may have left this."""
+    """Whether this may be a leftover of a command killed before it wrote run.json."""
     return path.name in (".lock", aside(path.with_name(RUN_FILE)).name)
 
 
 def find_artifact(path: Path, name: str) -> Path:
-    """The folder of an artifact: `path` itself, or the last one that a run's recipe makes, or that [load] gave it.
+    """The folder of an artifact: `path` itself, or the last one that the run's recipe makes, or the run's [load] entry.
 
     Raises:
-        RobustokError: where there is none, or it is not made yet.
+        RobustokError: if there is no such artifact, or it is not finished.
     """
     if (path / "component.json").is_file():
         kind = read_json(path / "component.json").get("kind")
@@ -158,20 +160,20 @@ def find_artifact(path: Path, name: str) -> Path:
         return path
     if not (path / RUN_FILE).is_file():
         hint = "name the folder of a run, or of an artifact in it"
-        raise RobustokError("this is no run folder", where=str(path), hint=hint)
+        raise RobustokError("this is not a run folder", where=str(path), hint=hint)
     record = read_json(path / RUN_FILE)
-    made = [
+    candidates = [
         (record["stages"][f"{stage}-{fingerprint}"]["state"] == "done", path / "artifacts" / f"{name}-{fingerprint}")
         for stage, fingerprint in record.get("current", {}).items()
         if name in record["stages"].get(f"{stage}-{fingerprint}", {}).get("makes", [])
     ]
-    if not made and name in record.get("inputs", {}):
+    if not candidates and name in record.get("inputs", {}):
         return Path(record["inputs"][name])
-    if made and made[-1][0]:
-        return made[-1][1]
+    if candidates and candidates[-1][0]:
+        return candidates[-1][1]
     hint = "let the run finish first"
-    if earlier := [folder for done, folder in made if done]:
-        hint += f", or name the one that it begins with: {earlier[-1]}"
+    if earlier := [folder for done, folder in candidates if done]:
+        hint += f", or name the {name} of an earlier stage: {earlier[-1]}"
     raise RobustokError(f"this run has no finished {name}", where=str(path), hint=hint)
 
 

@@ -16,10 +16,10 @@ from robustok_core.values.spec import Spec
 
 
 def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
-    """The artifact's folder or the published file that an entry of [load] names.
+    """The artifact folder or published file that an entry of [load] names.
 
     Raises:
-        RobustokError: where there is none.
+        RobustokError: if it does not exist, or is not what the entry says.
     """
     path = Path(load.path)
     if not path.exists():
@@ -35,10 +35,10 @@ def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
 
 
 def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFolder, registry: Builder) -> Loaded:
-    """An entry of [load], of which the stages' checks can read what it is. A published checkpoint is read into memory.
+    """Opens an entry of [load] as a promise for the stages' checks. A published checkpoint is read into memory.
 
     Raises:
-        RobustokError: there is no such artifact, it lies in this run's own folder, or the checkpoint cannot be read.
+        RobustokError: if there is no such artifact, it is in this run's own folder, or the checkpoint cannot be read.
     """
     location, own = recipe.source.place(("load", name)), run.path.resolve()
     found = find_loaded(name, load, location)
@@ -58,7 +58,7 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
     """Reads a published checkpoint with its importer.
 
     Raises:
-        RobustokError: the file is not such a checkpoint.
+        RobustokError: if the file is not such a checkpoint.
     """
     return Imported(file, *importer.build().load(file, registry))
 

@@ -1,4 +1,4 @@
-"""What a recipe will do, worked out before anything runs: each stage reads what those before it promise."""
+"""Plans a recipe before anything runs: each stage reads the promises of the stages before it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.runs.promises import GeneratorPromise, Loaded
 from robustok_core.values.spec import Spec
 
-#: Gives the context of a stage of a recipe, with the promises of what is there before it.
+#: Gives the context of a stage of a recipe, with the promises of the artifacts made before it.
 ContextOf = Callable[[ResolvedRecipe, NamedStage, Mapping[str, Promise]], StageContext]
 
 
 @frozen(kw_only=True)
 class PlannedStage:
-    """A stage as it is planned.
+    """A planned stage.
 
     Attributes:
-        name: its name. needs: the artifacts that it reads. makes: what it promises of those that it leaves.
+        name: its name. needs: the artifacts that it reads. makes: the promise of each artifact that it writes.
     """
 
     name: str
@@ -40,21 +40,21 @@ class Plan:
     """What a recipe will do.
 
     Attributes:
-        recipe: with the options of samplers resolved against the generators that will be sampled.
-        stages: in their order.
+        recipe: with sampler options resolved for the generators that will be sampled.
+        stages: in order.
     """
 
     recipe: ResolvedRecipe
     stages: Sequence[PlannedStage]
 
     def describe(self) -> str:
-        """A line for each stage, and one for each artifact that it leaves."""
+        """One line per stage, and one per artifact that it writes."""
         lines = []
         for stage in self.stages:
             lines.append(f"{stage.name}{' reads ' if stage.needs else ''}{', '.join(stage.needs)}")
             for artifact, promise in stage.makes.items():
-                said = promise.describe()
-                lines.append(f"  -> {artifact}{': ' if said else ''}{said}")
+                description = promise.describe()
+                lines.append(f"  -> {artifact}{': ' if description else ''}{description}")
         return "\n".join(lines)
 
 
@@ -78,7 +78,7 @@ def make_plan(
 
 @define
 class _Planner:
-    """Goes through the stages and collects problems."""
+    """Plans the stages in order and collects problems."""
 
     recipe: ResolvedRecipe
     context_of: ContextOf
@@ -87,7 +87,7 @@ class _Planner:
     problems: list[RobustokError] = field(factory=list)
 
     def add(self, index: int) -> None:
-        """Plans a stage; one whose inputs could not be planned is left out, as its problem is theirs."""
+        """Plans a stage; skips it if an input could not be planned, because that problem is already recorded."""
         kind = self.recipe.stages[index].spec.factory
         if not all(name in self.promises for name in kind.needs):
             self._forget(kind.makes)
@@ -123,7 +123,7 @@ class _Planner:
         return True
 
     def _resolve_samplers(self, index: int, promise: Promise) -> None:
-        """Resolves the options of samplers, and checks guidance, in a stage and the [post_trainer] that it uses."""
+        """Resolves sampler options and checks guidance in a stage and in the [post_trainer] that it uses."""
         if isinstance(promise, Loaded):
             promise = promise.read(GeneratorPromise)
         if not isinstance(promise, GeneratorPromise):

@@ -1,4 +1,4 @@
-"""What is known of tokenizers and generators before anything runs: of a recipe's own, and of those that are loaded."""
+"""Promises of tokenizers and generators, whether the recipe makes them or [load] names them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class TokenizerPromise(Promise):
 
     Attributes:
         space: its latent space. image_size: H = W of its images.
-        opponents: losses of its main training whose discriminators lie beside it; None where that is not recorded.
-        post_trained: whether its decoder is post-trained already.
-        fingerprint: gives its `latent_fingerprint`; None where its weights are not there yet.
-        folder: where it lies; None where it is not there yet.
+        opponents: losses of main training whose discriminators are stored with it; None if that is not recorded.
+        post_trained: whether its decoder is already post-trained.
+        fingerprint: computes its `latent_fingerprint`; None if its weights do not exist yet.
+        folder: its folder; None if it does not exist yet.
     """
 
     space: LatentSpace
@@ -57,7 +57,7 @@ class TokenizerPromise(Promise):
 
     @classmethod
     def of_component(cls, tokenizer: Any, table: Mapping[str, Any]) -> Self:
-        """The promise of a tokenizer in memory, which a published checkpoint gave."""
+        """The promise of a tokenizer in memory, imported from a published checkpoint."""
         return cls(
             space=tokenizer.space,
             image_size=tokenizer.image_size,
@@ -70,11 +70,11 @@ class GeneratorPromise(Promise):
     """A generator.
 
     Attributes:
-        name: in the registry. factory: its class. sketch: gives it on the meta device.
-        space: the latent space that it draws. class_names: of its classes.
-        tokenizer: the latent fingerprint of the tokenizer on whose latents it was trained; None where it is not
-            recorded, or not there yet.
-        folder: where it lies; None where it is not there yet.
+        name: its name in the registry. factory: its class. sketch: builds it on the meta device.
+        space: the latent space that it samples. class_names: the names of its classes.
+        tokenizer: the latent fingerprint of the tokenizer on whose latents it was trained; None if that is not
+            recorded or does not exist yet.
+        folder: its folder; None if it does not exist yet.
     """
 
     name: str
@@ -104,7 +104,7 @@ class GeneratorPromise(Promise):
 
     @classmethod
     def of_component(cls, generator: Any, table: Mapping[str, Any]) -> Self:
-        """The promise of a generator in memory, which a published checkpoint gave."""
+        """The promise of a generator in memory, imported from a published checkpoint."""
         return cls(
             name=table["use"],
             factory=type(generator),
@@ -116,7 +116,7 @@ class GeneratorPromise(Promise):
 
 @frozen(eq=False)
 class Imported:
-    """What an importer reads from a published checkpoint.
+    """The result of an importer.
 
     Attributes:
         file: the checkpoint. table: the component's recipe table. component: with its weights.
@@ -131,7 +131,7 @@ class Imported:
 
 @frozen(eq=False)
 class Loaded(Promise):
-    """What [load] gives: read from its files, or from a published checkpoint, as the sort of promise that is asked for.
+    """An artifact from [load]; its files, or its published checkpoint, give the class of promise that is asked for.
 
     Attributes:
         registry: builds components. folder: of the artifact. fingerprint: of its content.
@@ -145,10 +145,10 @@ class Loaded(Promise):
     _read: dict[type, Promise] = field(factory=dict, init=False)
 
     def read(self, kind: type[PromiseT]) -> PromiseT:
-        """The promise of a sort.
+        """The artifact's promise, of class `kind`.
 
         Raises:
-            RobustokError: the files are not such an artifact.
+            RobustokError: if the files are not such an artifact.
         """
         if kind not in self._read:
             if self.imported is None:
@@ -164,12 +164,12 @@ def _tokenizer(registry: Builder, folder: Path) -> Tokenizer:
 
 
 def _once(compute: Callable[[], Any]) -> Callable[[], Any]:
-    """A function that computes at its first call and remembers."""
-    held: list[Any] = []
+    """A function that computes its value on the first call and caches it."""
+    cached: list[Any] = []
 
-    def give() -> Any:
-        if not held:
-            held.append(compute())
-        return held[0]
+    def get() -> Any:
+        if not cached:
+            cached.append(compute())
+        return cached[0]
 
-    return give
+    return get

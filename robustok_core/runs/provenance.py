@@ -1,4 +1,4 @@
-"""Where and with what something is made: what somebody needs to repeat its numbers."""
+"""The versions, machine and command that produced a result, needed to reproduce it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def surroundings() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout this code lies in, with "+" where it was changed; None outside one."""
+    """The commit of the checkout that contains this code, with "+" if it has changes; None outside a checkout."""
     here = Path(__file__).parent
     try:
-        found = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*"],
             check=False,
             capture_output=True,
@@ -44,7 +44,7 @@ def git_commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return completed.stdout.strip() or None
 
 
 def peak_memory() -> float:

@@ -40,20 +40,20 @@ def run(
     fresh: bool = False,
     console: Console | None = None,
 ) -> dict[str, Result]:
-    """Runs a recipe to its end, skipping what was done and going on with what was interrupted.
+    """Runs a recipe to its end, skipping finished stages and resuming an interrupted one.
 
     Args:
         recipe: what to run.
-        registry: the components; all installed plugins by default.
+        registry: the components; by default those of all installed plugins.
         out: the folder that holds the runs' folders; the recipe's `run.out` by default.
         fresh: start over in a new folder.
-        console: where to write; silent by default.
+        console: where to print; silent by default.
 
     Returns:
         The results by "stage/metric", as in results.json.
 
     Raises:
-        RobustokError: see errors.py; ProblemsError holds all mistakes of a recipe.
+        RobustokError: see errors.py; a ProblemsError holds all mistakes in a recipe.
     """
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
@@ -61,7 +61,7 @@ def run(
 
 
 def check(recipe: Recipe | ResolvedRecipe, *, registry: Registry | None = None) -> Plan:
-    """Checks a recipe as `run` would, data and fitting parts included, without running it; returns what it will do.
+    """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
 
     Raises:
         RobustokError: as `run`.
@@ -78,7 +78,7 @@ class _Run:
         self, recipe: ResolvedRecipe, registry: Registry, out: Path, fresh: bool, console: Console | None
     ) -> None:
         path = out / recipe.run.name
-        # Before the processes meet: none of them can have made the folder yet.
+        # Before the processes connect, so that none of them can have created the folder yet.
         self.folder = RunFolder(next_free(path) if fresh else path)
         auto = auto_precision()
         self.recipe, self.registry = settled(recipe, auto), registry
@@ -120,7 +120,7 @@ class _Run:
         )
 
     def plan(self) -> Plan:
-        """Asks every stage whether its parts fit, before the first one runs."""
+        """Opens [load] and checks every stage before the first one runs."""
         problems: list[RobustokError] = []
         for name, load in self.recipe.load.items():
             try:
@@ -145,7 +145,7 @@ class _Run:
                 self.folder.close()
 
     def _open(self) -> None:
-        """The main process takes the folder; the others learn from it what was done before."""
+        """The main process opens the folder; the others then read its record."""
         if self.main:
             self.folder.open()
             self.folder.save()
@@ -156,7 +156,7 @@ class _Run:
 
     def _go(self) -> dict[str, Result]:
         table = self.recipe.table()
-        if self.recipe.run.trackers:  # they write into the folder, which must be ours by now
+        if self.recipe.run.trackers:  # they write into the folder, which must be open by now
             run = self.recipe.run
             self.accelerator.init_trackers("robustok", config={"run": run.name, "seed": run.seed})
         if self.precision is not None:
@@ -170,8 +170,8 @@ class _Run:
             self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
-            found = self._stage(stage, planned[stage.name])
-            results |= {f"{stage.name}/{name}": result for name, result in found.items()}
+            stage_results = self._stage(stage, planned[stage.name])
+            results |= {f"{stage.name}/{name}": result for name, result in stage_results.items()}
         if self.main:
             self.folder.write_current(RESULTS_FILE, json.dumps(tables_of(results), indent=2) + "\n")
             self.registry.hook.robustok_run_finished(folder=self.folder.path, results=results)
@@ -179,11 +179,11 @@ class _Run:
         return results
 
     def _say_precision(self, auto: str) -> None:
-        said = {
+        meaning = {
             "bf16": "bf16, which is computed natively here",
-            "no": "float32: not every device here is known to compute bf16 natively",
+            "no": "float32, as not every device here is known to compute bf16 natively",
         }
-        self.context(self.recipe.stages[0]).say(f"precision auto: {said[auto]}")
+        self.context(self.recipe.stages[0]).say(f"precision auto: {meaning[auto]}")
 
     def _load(self, name: str) -> str:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
@@ -195,13 +195,13 @@ class _Run:
         return str(loaded.folder.resolve())
 
     def _fingerprints(self) -> dict[str, str]:
-        """The fingerprint of each stage by name; they are known before any stage runs, as those of their inputs are."""
+        """The fingerprint of each stage by name, computed from those of its inputs before any stage runs."""
         inputs = {name: fingerprint for name, (_, fingerprint) in self.artifacts.items()}
-        found = {}
+        fingerprints = {}
         for stage in self.recipe.stages:
-            found[stage.name] = self._fingerprint(stage, inputs)
-            inputs |= dict.fromkeys(stage.spec.factory.makes, found[stage.name])
-        return found
+            fingerprints[stage.name] = self._fingerprint(stage, inputs)
+            inputs |= dict.fromkeys(stage.spec.factory.makes, fingerprints[stage.name])
+        return fingerprints
 
     def _fingerprint(self, stage: NamedStage, inputs: Mapping[str, str]) -> str:
         kind = stage.spec.factory
@@ -225,25 +225,25 @@ class _Run:
     def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, Result]:
         entry = self.folder.stage(stage.name, fingerprint)
         context = self.context(stage, fingerprint)
-        made = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
-        if entry["state"] == "done" and all(path.exists() for path in made.values()):
+        artifacts = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
+        if entry["state"] == "done" and all(path.exists() for path in artifacts.values()):
             context.say(f"{stage.name}: done before, unchanged")
         else:
             self._run_stage(stage, context, entry)
-        self.artifacts |= {name: (path, fingerprint) for name, path in made.items()}
+        self.artifacts |= {name: (path, fingerprint) for name, path in artifacts.items()}
         return results_of(entry["results"])
 
     def _run_stage(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
         began, before = time.monotonic(), entry["seconds"]
         entry |= {"state": "running", "started": now()}
         if self.main and (made_with := self.surroundings) not in entry.setdefault("made_with", []):
-            entry["made_with"].append(made_with)  # more than one where it went on elsewhere
+            entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
         self._save()
         if self.main:
             self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
         try:
-            found = stage.spec.build().run(context)
-            results = {name: Result.of(value) for name, value in found.items()}
+            values = stage.spec.build().run(context)
+            results = {name: Result.of(value) for name, value in values.items()}
             entry["results"] = tables_of(results)
             entry["state"] = "done"
         except KeyboardInterrupt as error:
@@ -264,11 +264,11 @@ class _Run:
             self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=results)
 
     def _go_on(self, context: RunContext) -> str:
-        kept = any(context.checkpoints.glob("[!.]*"))  # a checkpoint, or parts of what the stage makes
-        saved = "goes on from the last checkpoint" if kept else "begins this stage again"
+        saved = any(context.checkpoints.glob("[!.]*"))  # a checkpoint, or shards of what the stage makes
+        effect = "resumes from the last checkpoint" if saved else "starts this stage again"
         name = self.folder.path.name
         other = "" if name == self.recipe.run.name else f", with --set run.name={name} instead of --fresh,"
-        return f"the same command{other} {saved}: {self.folder.path}"
+        return f"the same command{other} {effect}: {self.folder.path}"
 
     def _save(self) -> None:
         if self.main:
@@ -276,6 +276,6 @@ class _Run:
 
 
 def shaping(spec: Spec) -> dict[str, Any]:
-    """A component's table without the options that change no result (`metadata={"result": False}`)."""
+    """A component's table without the options that do not affect the result (`metadata={"result": False}`)."""
     neutral = {a.name for a in attrs.fields(type(spec.config)) if not a.metadata.get("result", True)}
     return {name: value for name, value in spec.table().items() if name not in neutral}

@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line for each logged step."""
+"""metrics.jsonl: one line per logged step."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def append_line(file: Path, values: Mapping[str, Any]) -> None:
 
 
 def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
-    """Drops the lines of a stage behind a step: what an interrupted run had logged and will log again.
+    """Drops a stage's lines after a step, which an interrupted run logged and will log again.
 
-    Lines of the same stage with another configuration have another fingerprint, and stay.
+    Lines of the same stage with another configuration have another fingerprint and stay.
     """
     if not file.exists():
         return
@@ -27,7 +27,7 @@ def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
             values = json.loads(line)
-        except ValueError:  # the last line of a killed run may be cut
+        except ValueError:  # the last line of a killed run may be truncated
             continue
         if values.get("fingerprint") != fingerprint or values.get("step", 0) <= after_step:
             kept.append(line)

@@ -1,4 +1,4 @@
-"""Rows of a split, as training reads them."""
+"""Batches: rows of a split, as training reads them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True, eq=False)
 class Batch:
-    """Some rows of a split.
+    """Rows of a split.
 
     Attributes:
         labels: (B,) int64 in [0, num_classes).
-        indices: (B,) int64, their places in the split.
+        indices: (B,) int64, the rows' indices in the split.
     """
 
     labels: Tensor
@@ -40,8 +40,8 @@ class Batch:
         return self._map(lambda value: value.pin_memory())
 
     def _map(self, change: Callable[[Any], Any]) -> Self:
-        held = attrs.asdict(self, recurse=False)
-        return attrs.evolve(self, **{name: change(value) for name, value in held.items()})
+        attributes = attrs.asdict(self, recurse=False)
+        return attrs.evolve(self, **{name: change(value) for name, value in attributes.items()})
 
 
 @frozen(kw_only=True, eq=False)
@@ -53,6 +53,6 @@ class ImageBatch(Batch):
 
 @frozen(kw_only=True, eq=False)
 class LatentBatch(Batch):
-    """What a generator is trained on: `latents` with codes (B, N), or vectors (B, N, D) in a continuous space."""
+    """Training data of a generator: `latents` with codes (B, N), or vectors (B, N, D) in a continuous space."""
 
     latents: Latents

@@ -1,9 +1,8 @@
 """Random numbers that are functions of (seed, names, index), never of what ran before.
 
-Row i of a draw depends on the seed and on index i alone, so a batch may be cut, spread over
-processes or resumed anywhere and every sample still meets the same numbers. The generator is
-counter-based (SplitMix64's output function over seed, index and counter; Steele et al. 2014), in
-integer arithmetic that is the same on every device.
+Row i of a draw depends only on the seed and on index i, so a sample gets the same numbers however a batch is split,
+distributed over processes or resumed. The generator is counter-based (SplitMix64's output function over seed, index
+and counter; Steele et al. 2014), in integer arithmetic that is the same on every device.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from any printable parts: the same parts give the same seed on every machine."""
+    """A 63-bit seed from any printable values: equal values give equal seeds on every machine."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 @contextmanager
 def seeded(*parts: object) -> Iterator[None]:
-    """Seeds torch's own generator inside the block (initial weights are drawn from it)."""
+    """Seeds torch's global generator inside the block (initial weights are drawn from it)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(*parts))
         yield
@@ -52,9 +51,9 @@ class Draws:
 
     Attributes:
         seed: from `derive_seed`; `child` makes an independent stream.
-        indices: (B,) int64, the place of each row in the whole, on the device of the draws.
-        total: how many rows the whole has (the global batch of a step, or the data set of a pass);
-            `chosen` picks among all of them, so that every process knows the same choice.
+        indices: (B,) int64, the index of each row among all rows, on the device of the draws.
+        total: the number of all rows (a step's global batch, or a pass's data set). `chosen` picks among
+            all of them, so that every process makes the same choice.
     """
 
     seed: int
@@ -63,11 +62,11 @@ class Draws:
 
     @classmethod
     def for_rows(cls, seed: int, count: int, device: torch.device | str = "cpu") -> Draws:
-        """Draws of a whole of `count` rows, all of them here."""
+        """Draws for `count` rows, all of them on this process."""
         return cls(seed=seed, indices=torch.arange(count, device=device), total=count)
 
     def child(self, *names: object) -> Draws:
-        """An independent stream for the same rows, named."""
+        """An independent stream for the same rows, identified by `names`."""
         return evolve(self, seed=derive_seed(self.seed, *names))
 
     def __getitem__(self, rows: slice | Tensor) -> Draws:
@@ -75,11 +74,11 @@ class Draws:
         return evolve(self, indices=self.indices[rows])
 
     def to(self, device: torch.device | str) -> Draws:
-        """The same stream, drawn on another device."""
+        """The same stream, computed on another device."""
         return evolve(self, indices=self.indices.to(device))
 
     def bits(self, *shape: int) -> Tensor:
-        """(B, *shape) int64 of 63 random bits."""
+        """(B, *shape) int64, each of 63 random bits."""
         return self._bits(self.indices, shape)
 
     def uniform(self, *shape: int) -> Tensor:
@@ -105,7 +104,7 @@ class Draws:
         return mask[self.indices]
 
     def generator(self, *names: object) -> torch.Generator:
-        """A CPU generator for draws that concern the whole batch, the same on every process."""
+        """A CPU generator for draws that concern the global batch, the same on every process."""
         return torch.Generator().manual_seed(derive_seed(self.seed, *names))
 
     @staticmethod

@@ -14,19 +14,19 @@ _finite = validators.lt(math.inf)
 class Guidance:
     """Classifier-free guidance (Ho & Salimans 2022): unconditional + w (conditional - unconditional).
 
-    The weight w changes along the sampling, from s = 0 at its beginning to 1 at its end (tokens drawn, or
-    time integrated): "constant" g; "linear" 1 + (g - 1) s^p; "cosine" 1 + (g - 1) (1 - cos(pi s^p)) / 2, which
-    with a power p other than 1 is RAR's. Outside of [start, stop) there is no guidance (w = 1).
+    The weight w depends on s, the completed share of the sampling (of the tokens, or of the integration time),
+    from 0 to 1: "constant" g; "linear" 1 + (g - 1) s^p; "cosine" 1 + (g - 1) (1 - cos(pi s^p)) / 2, which is
+    RAR's for a power p other than 1. Outside [start, stop) there is no guidance (w = 1).
     """
 
     scale: float = field(
-        default=1.0, validator=[validators.ge(0.0), _finite], metadata={"doc": "g, the weight reached; 1 is none"}
+        default=1.0, validator=[validators.ge(0.0), _finite], metadata={"doc": "g, the final weight; 1 for no guidance"}
     )
     schedule: Literal["constant", "linear", "cosine"] = field(
-        default="constant", metadata={"doc": "how the weight grows along the sampling"}
+        default="constant", metadata={"doc": "how the weight grows during sampling"}
     )
     power: float = field(
-        default=1.0, validator=[validators.gt(0.0), _finite], metadata={"doc": "exponent of s: above 1 guides later"}
+        default=1.0, validator=[validators.gt(0.0), _finite], metadata={"doc": "exponent of s; above 1 guides later"}
     )
     start: float = field(
         default=0.0,
@@ -41,11 +41,11 @@ class Guidance:
 
     @property
     def active(self) -> bool:
-        """Whether there is any guidance."""
+        """Whether guidance has any effect."""
         return self.scale != 1.0 and self.start < self.stop
 
     def weight(self, done: float) -> float:
-        """The weight when a share `done` in [0, 1) of the sampling is done."""
+        """The weight after a share `done` in [0, 1) of the sampling."""
         if not self.start <= done < self.stop:
             return 1.0
         grown = done**self.power

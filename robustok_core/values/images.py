@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """uint8 of images in [-1, 1]: clamped, then (x + 1) * 127.5 rounded half up.
+    """Converts images in [-1, 1] to uint8: clamped, then (x + 1) * 127.5 rounded half up.
 
-    A bijection on images that came from 8 bits: `to_uint8(from_uint8(pixels))` is `pixels`.
+    It inverts `from_uint8`: `to_uint8(from_uint8(pixels))` is `pixels`.
     """
     return ((images.float().clamp(-1.0, 1.0) + 1.0) * 127.5 + 0.5).floor().to(torch.uint8)
 
 
 def from_uint8(pixels: Tensor) -> Tensor:
-    """float32 in [-1, 1] of uint8 pixels: x / 127.5 - 1."""
+    """Converts uint8 pixels to float32 in [-1, 1]: x / 127.5 - 1."""
     return pixels.float() / 127.5 - 1.0

@@ -19,14 +19,14 @@ def _pair(grid: Sequence[int] | None) -> tuple[int, int] | None:
 
 @frozen(kw_only=True)
 class LatentSpace:
-    """What a generator must know of a tokenizer: two components of equal spaces fit each other.
+    """What a generator must know about a tokenizer; components with equal spaces fit each other.
 
     Attributes:
         kind: "discrete" (codes of a codebook) or "continuous" (vectors only).
         num_tokens: N, tokens per image.
-        width: D, numbers per token.
-        codebook_size: K, or None where the space is continuous.
-        grid: (rows, columns) of the tokens, or None where they have no place in the image.
+        width: D, the dimension of a token.
+        codebook_size: K, or None if the space is continuous.
+        grid: (rows, columns) of the tokens, or None if tokens have no position in the image.
     """
 
     kind: Literal["discrete", "continuous"] = field(validator=validators.in_(("discrete", "continuous")))
@@ -52,7 +52,7 @@ class Latents:
     """The latents of a batch of images.
 
     Attributes:
-        vectors: (B, N, D) float, what the decoder reads; None where only codes are known
+        vectors: (B, N, D) float, what the decoder reads; None if only codes are known
             (a generator's output), in which case the tokenizer looks them up.
         codes: (B, N) int64 in [0, K), or None in a continuous space.
         features: (B, N, D) float, the encoder's output before the quantizer, or None.
@@ -65,17 +65,17 @@ class Latents:
     losses: Mapping[str, Tensor] = field(factory=dict)
 
     def __len__(self) -> int:
-        held = self.codes if self.vectors is None else self.vectors
-        if held is None:
+        values = self.codes if self.vectors is None else self.vectors
+        if values is None:
             raise ValueError("latents hold neither vectors nor codes")
-        return held.shape[0]
+        return values.shape[0]
 
     def __getitem__(self, rows: Any) -> Latents:
-        """The latents of some images: a slice, a mask or indices over the batch."""
+        """The latents of the selected images: a slice, a mask or indices over the batch."""
         return self._map(lambda tensor: tensor[rows])
 
     def detach(self) -> Latents:
-        """The same values, cut off from the gradient."""
+        """The same values, detached from the graph."""
         return self._map(lambda tensor: tensor.detach())
 
     def to(self, device: torch.device | str) -> Latents:
@@ -83,7 +83,7 @@ class Latents:
         return self._map(lambda tensor: tensor.to(device))
 
     def pin_memory(self) -> Latents:
-        """The same values in page-locked memory, from where they reach a device sooner."""
+        """The same values in page-locked memory, for faster copies to a device."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def evolve(self, **changes: Any) -> Latents:
@@ -101,9 +101,9 @@ class Latents:
 class Keep:
     """What a generator must preserve of real images (paper section 4, symbol sigma).
 
-    An autoregressive generator keeps each token with probability sigma (partial teacher forcing); a
+    An autoregressive generator preserves each token with probability sigma (partial teacher forcing); a
     diffusion generator starts from the latents noised to time 1 - sigma (SDEdit). sigma = 1 is
-    reconstruction, sigma = 0 free generation.
+    reconstruction, sigma = 0 unconstrained generation.
     """
 
     latents: Latents

@@ -1,4 +1,4 @@
-"""What was measured: a number, and what one must know to compare it with another."""
+"""A measured number, with what is needed to compare it with another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COUNT = validators.optional([validators.instance_of(int), validators.ge(0)])
 
 
 def _fits_json(_: object, __: object, details: Mapping[str, Any]) -> None:
-    json.dumps(dict(details))  # raises TypeError where it does not: here and not when the run is written
+    json.dumps(dict(details))  # raises TypeError here rather than when the run is written
 
 
 @frozen
@@ -21,12 +21,11 @@ class Result:
 
     Attributes:
         value: the number.
-        higher_is_better: True or False; None where neither is better (a count, a cost).
-        num_images: how many images the number depends on: measured with more, the same thing comes to another number.
-            None where their number does not matter.
-        num_reference: how many real images these were compared with; None where there is no such set or its size does
-            not matter, 0 where only its statistics are known.
-        details: more about it, as JSON can hold it: {"std": 0.3}, {"cells": {"alpha0.5_delta6": 41.2}}.
+        higher_is_better: True or False; None if neither is better (a count, a cost).
+        num_images: the number of images measured, if the value depends on it; otherwise None.
+        num_reference: the number of real images they were compared with; None if there is no such set or its size
+            does not matter, 0 if only its statistics are known.
+        details: further JSON values: {"std": 0.3}, {"cells": {"alpha0.5_delta6": 41.2}}.
     """
 
     value: float = field(converter=float)
@@ -39,11 +38,11 @@ class Result:
 
     @classmethod
     def of(cls, value: float | Result) -> Result:
-        """The result itself, or that of a bare number."""
+        """Wraps a bare number in a Result; returns a Result unchanged."""
         return value if isinstance(value, Result) else cls(value)
 
     def table(self) -> dict[str, Any]:
-        """As results.json holds it; what is not known is left out."""
+        """The entry of results.json; unknown attributes are omitted."""
         table: dict[str, Any] = {"value": self.value}
         for name in ("higher_is_better", "num_images", "num_reference"):
             if getattr(self, name) is not None:
@@ -52,10 +51,10 @@ class Result:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Result:
-        """What `table` gave.
+        """Rebuilds a result from its `table`.
 
         Raises:
-            TypeError, ValueError, KeyError: it is no such table.
+            TypeError, ValueError, KeyError: if it is not such a table.
         """
         known = {name: table[name] for name in ("higher_is_better", "num_images", "num_reference") if name in table}
         return cls(table["value"], **known, details=table.get("details", {}))

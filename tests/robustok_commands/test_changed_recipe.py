@@ -279,7 +279,7 @@ def test_a_recipe_that_loads_from_its_own_folder_is_refused(recipes, alone, tmp_
     table = copy.deepcopy(recipes[0])
     table["load"] = {"tokenizer": path.format(find_artifact(Path("tiny"), "tokenizer").name)}
     table["stage"] = table["stage"][1:]
-    with pytest.raises(RobustokError, match=r"\[load\] tokenizer: .* the folder of this very run") as caught:
+    with pytest.raises(RobustokError, match=r"\[load\] tokenizer: .* the folder of the run itself") as caught:
         run(Recipe.from_table(table), out=tmp_path)
     assert caught.value.hint == "give this run another name: --set run.name=NAME"
     assert (tmp_path / "tiny" / "run.json").read_text() == before
@@ -336,7 +336,7 @@ def test_a_fresh_run_that_was_interrupted_says_how_it_goes_on(recipes, tmp_path)
     registry.add_plugin(StopAt("train_tokenizer"), "stop")
     with pytest.raises(Interrupted) as caught:
         run(Recipe.from_table(table), out=tmp_path, registry=registry, fresh=True)
-    assert "with --set run.name=tiny-2 instead of --fresh, goes on from the last checkpoint" in caught.value.hint
+    assert "with --set run.name=tiny-2 instead of --fresh, resumes from the last checkpoint" in caught.value.hint
     table = {**table, "run": {**table["run"], "name": "tiny-2"}}
     logged = tmp_path / "tiny-2" / "metrics.jsonl"
     before = logged.read_text()

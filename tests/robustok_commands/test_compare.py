@@ -168,8 +168,8 @@ def test_unequal_rows_are_left_out_on_request_and_named(command: Command) -> Non
         (("good",), "there is nothing to compare with"),
         (("good", "nothing"), "nothing: there are no results"),
         (("good", "empty"), "empty: there are no results"),
-        (("good", "list.json"), "list.json: this holds no results by name"),
-        (("good", "text.json"), "text.json: this is no JSON file"),
+        (("good", "list.json"), "list.json: this file does not hold results by name"),
+        (("good", "text.json"), "text.json: this is not a JSON file"),
     ],
 )
 def test_mistakes_are_one_message(command: Command, arguments: tuple[str, ...], reason: str) -> None:

@@ -195,4 +195,4 @@ def test_a_run_that_does_not_exist_is_refused(sample):
 def test_a_folder_that_is_no_run_is_refused(sample, tmp_path):
     code, _, errors = sample("--out", "made.npz", run=tmp_path)
     assert code == 2
-    assert "this is no run folder" in errors
+    assert "this is not a run folder" in errors

@@ -378,7 +378,7 @@ def test_numbers_replace_those_of_the_preset():
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(ProblemsError, match="width 32 is no multiple of num_heads 5"):
+    with pytest.raises(ProblemsError, match="width 32 is not a multiple of num_heads 5"):
         make(num_heads=5)
 
 

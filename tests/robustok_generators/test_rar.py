@@ -121,7 +121,7 @@ def test_dropout_acts_in_training_only(make):
     [
         ({}, "give width, or a preset: B, L, XL, XXL"),
         ({"width": 16, "depth": 1}, "give num_heads"),
-        ({"width": 16, "depth": 1, "num_heads": 3}, "width 16 is no multiple of num_heads 3"),
+        ({"width": 16, "depth": 1, "num_heads": 3}, "width 16 is not a multiple of num_heads 3"),
         ({"preset": "M"}, r"preset: .*'B', 'L', 'XL', 'XXL'"),
         ({"preset": "B", "random_order": {"start": 0.6, "end": 0.5}}, "before it starts"),
     ],

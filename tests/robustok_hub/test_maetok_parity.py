@@ -104,7 +104,7 @@ def test_anything_else_is_refused_by_its_published_name(tmp_path):
         load("maetok_a", tmp_path, {"mystery.weight": torch.ones(1)})
     with pytest.raises(RobustokError, match="patches are in an order"):
         load("maetok_a", tmp_path, {"encoder.freqs_t_x": torch.arange(16.0).flip(0)})
-    with pytest.raises(RobustokError, match=r"of another shape decoder\.to_pixel\.model\.bias"):
+    with pytest.raises(RobustokError, match=r"wrong shape decoder\.to_pixel\.model\.bias"):
         load("maetok_a", tmp_path, {"decoder.to_pixel.model.bias": torch.ones(3)})
 
 

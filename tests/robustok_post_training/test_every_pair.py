@@ -62,7 +62,7 @@ def tokenizer(name: str) -> Tokenizer:
 def generator(name: str, space) -> Generator:
     torch.manual_seed(1)
     made = REGISTRY.build("generator", {"use": name, **GENERATORS[name]}, space, 3).eval()
-    for parameter in made.parameters():  # none at zero, where published initialisations put the last layers
+    for parameter in made.parameters():  # published initialisations set the last layers to zero; avoid that
         torch.nn.init.normal_(parameter, std=0.2)
     return made
 

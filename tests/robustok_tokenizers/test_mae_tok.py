@@ -167,12 +167,12 @@ def test_the_published_size_has_the_published_parameters_less_those_it_does_not_
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"image_size": 18}, "image_size 18 is no multiple of patch_size 4"),
-        ({"num_heads": 3}, "width 16 is no multiple of num_heads 3"),
+        ({"image_size": 18}, "image_size 18 is not a multiple of patch_size 4"),
+        ({"num_heads": 3}, "width 16 is not a multiple of num_heads 3"),
         ({"num_heads": 8}, "rotary positions on a grid need heads whose width is a multiple of 4, not 2"),
         ({"mask_smallest": 0.7}, "mask_smallest 0.7 is above mask_largest 0.6"),
         ({"patch_size": 1, "hog": SMALL_TARGET}, "hog halves patches"),
-        ({"hog": {"width": 10, "num_heads": 4}}, "width 10 is no multiple of num_heads 4"),
+        ({"hog": {"width": 10, "num_heads": 4}}, "width 10 is not a multiple of num_heads 4"),
         ({"hog": {"weight": float("inf")}}, "weight must be finite"),
         ({"kl_weight": float("inf")}, "kl_weight must be finite"),
         ({"rotary": "none", "rotary_base": 5.0}, "rotary_base is of rotary positions"),

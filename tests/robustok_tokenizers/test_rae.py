@@ -162,7 +162,7 @@ def test_the_published_encoder_gives_256_tokens_of_768_and_nothing_is_fetched_to
     [
         ({"image_size": 15}, "image_size 15 is no multiple of 2, the side of the token grid"),
         ({"encoder_image_size": 40}, "encoder_image_size 40 is no multiple of 16"),
-        ({"decoder_num_heads": 3}, "decoder_width 16 is no multiple of decoder_num_heads 3"),
+        ({"decoder_num_heads": 3}, "decoder_width 16 is not a multiple of decoder_num_heads 3"),
         ({"encoder": "vit_of_nobody"}, "vit_of_nobody cannot be loaded"),
         ({"encoder": "test_vit2"}, "test_vit2 has no last norm"),
         ({"statistics": "a file", "statistics_images": 10}, "statistics_images is for measuring"),

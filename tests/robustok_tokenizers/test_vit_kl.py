@@ -105,7 +105,7 @@ def test_presets_grow_and_are_counted_apart():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"image_size": 18}, "image_size 18 is no multiple of patch_size 4"),
+        ({"image_size": 18}, "image_size 18 is not a multiple of patch_size 4"),
         ({"encoder": {"width": 18, "depth": 1, "num_heads": 3}}, "width 18 over num_heads 3 must be a multiple of 4"),
         ({"mask_low": 0.5, "mask_high": 0.2}, "mask_low 0.5 is above mask_high 0.2"),
         ({"decoder": {"preset": "M"}}, "decoder.preset"),

@@ -49,8 +49,8 @@ def test_the_papers_size_has_172_3_million_parameters():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"image_size": 30}, "image_size 30 is no multiple of patch_size 8"),
-        ({"num_heads": 5}, "width 24 is no multiple of num_heads 5"),
+        ({"image_size": 30}, "image_size 30 is not a multiple of patch_size 8"),
+        ({"num_heads": 5}, "width 24 is not a multiple of num_heads 5"),
         ({"num_latent_tokens": 9}, "num_latent_tokens must be 16, not 9"),
     ],
 )

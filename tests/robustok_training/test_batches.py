@@ -131,7 +131,7 @@ def test_an_interrupt_from_the_keyboard_is_left_to_the_main_process() -> None:
         ProblemsError([RobustokError("one", where="a"), RobustokError("two", hint="b")]),
     ],
 )
-def test_every_user_error_survives_the_way_between_processes(error: RobustokError) -> None:
+def test_every_user_error_can_be_sent_between_processes(error: RobustokError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert (str(copy), copy.args, copy.exit_code) == (str(error), error.args, error.exit_code)
@@ -141,7 +141,10 @@ def test_every_user_error_survives_the_way_between_processes(error: RobustokErro
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"global_batch": 6, "world": 2, "accumulation": 2}, "2 processes x 2 micro-batches .choose a multiple of 4"),
+        (
+            {"global_batch": 6, "world": 2, "accumulation": 2},
+            r"\(2 processes x 2 micro-batches\) \(choose a multiple of 4\)",
+        ),
         ({"global_batch": 30}, "30 images is larger than the training split, which holds 29 .*at most 29"),
     ],
 )
@@ -185,7 +188,7 @@ def test_a_class_balanced_order_takes_turns() -> None:
     assert [i for i in order.tolist() if labels[i] == 0] == [0, 1, 2, 3, 4]
 
 
-def test_a_limit_below_the_number_of_classes_does_not_take_the_first_classes() -> None:
+def test_a_limit_below_the_number_of_classes_does_not_select_the_first_classes() -> None:
     labels = torch.arange(100).repeat_interleave(3)
     chosen = labels[class_balanced_order(labels)[:20]]
     assert len(chosen.unique()) == 20

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole or not there, and optimiser states by parameter name."""
+"""Checkpoints on disk: complete or absent, and optimiser states by parameter name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path):
     assert values == {"step": 7, "scaler": None}
 
 
-def test_the_newest_checkpoint_stays_alone(tmp_path):
+def test_only_the_newest_checkpoint_is_retained(tmp_path):
     for step in (9, 10, 100):
         save_checkpoint(tmp_path, step, {"step": torch.tensor(step)}, {})
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000000100"]
@@ -36,20 +36,20 @@ def test_the_newest_checkpoint_stays_alone(tmp_path):
     assert found["step"] == values["step"] == 100
 
 
-def test_what_a_killed_process_left_half_written_is_no_checkpoint(tmp_path):
+def test_a_partial_checkpoint_of_a_killed_process_is_ignored(tmp_path):
     save_checkpoint(tmp_path, 4, {"step": torch.tensor(4)}, {})
     (tmp_path / ".writing-step-000000008").mkdir()
     (tmp_path / ".writing-step-000000008" / "state.safetensors").write_bytes(b"half")
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000000004"]
 
 
-def test_where_no_checkpoint_was_written_there_is_none(tmp_path):
+def test_there_is_no_checkpoint_before_one_is_written(tmp_path):
     assert load_checkpoint(tmp_path / "nowhere") is None
     assert load_checkpoint(tmp_path) is None
 
 
 def stepped(steps: int) -> tuple[nn.Linear, torch.optim.Optimizer]:
-    """A line and its optimiser after some steps, with gradients of their own."""
+    """A line and its optimiser after some steps with given gradients."""
     line = nn.Linear(2, 1)
     nn.init.ones_(line.weight)
     nn.init.zeros_(line.bias)
@@ -83,7 +83,7 @@ def test_optimiser_states_are_named_after_their_parameters():
     assert found["exp_avg/weight"].shape == (1, 2)
 
 
-def test_a_state_for_a_parameter_that_is_not_there_is_refused():
+def test_a_state_for_an_unknown_parameter_is_refused():
     _, optimizer = stepped(1)
     held = optimizer_tensors(optimizer, ["weight", "other"])
     with pytest.raises(RunError, match="unknown parameter 'other'"):

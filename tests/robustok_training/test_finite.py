@@ -1,4 +1,4 @@
-"""What is not finite stops a training, but for gradients that a scaler skips."""
+"""Values that are not finite stop a training, except gradients that a scaler skips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_several_values_are_named_together():
         check_values({"a": float("nan"), "b": float("nan")}, step=2, stage="fit", scaled=False)
 
 
-def test_only_a_scaler_may_meet_a_gradient_that_is_not_finite():
+def test_a_gradient_that_is_not_finite_is_accepted_only_with_a_scaler():
     values = {"line/gradient_norm": float("inf")}
     check_values(values, step=1, stage="fit", scaled=True)
     with pytest.raises(RunError, match="line/gradient_norm is not finite"):

@@ -8,7 +8,7 @@ import torch
 from robustok_training.interval_means import IntervalMeans
 
 
-def test_values_count_by_their_weight_and_only_where_they_were_added():
+def test_values_are_weighted_and_count_only_in_steps_that_added_them():
     means = IntervalMeans(torch.device("cpu"))
     means.add({"both": 1.0, "first": torch.tensor(7)}, 0.25)
     means.add({"both": torch.tensor(3.0)}, 0.75)
@@ -27,7 +27,7 @@ def test_taking_the_means_begins_a_new_interval():
     assert means.take() == {"loss": 1.0}
 
 
-def test_a_value_with_a_gradient_is_cut_off_its_graph():
+def test_a_value_with_a_gradient_is_detached():
     means = IntervalMeans(torch.device("cpu"))
     means.add({"loss": torch.ones((), requires_grad=True) * 2}, 1.0)
     assert means.take() == {"loss": 2.0}

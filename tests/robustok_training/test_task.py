@@ -24,7 +24,7 @@ def module(name: str) -> TrainedModule:
     return TrainedModule(name=name, module=nn.Linear(2, 1), optimizer=OptimizerConfig())
 
 
-def test_a_task_holds_its_trained_modules_and_averages_the_first_where_nothing_else_is_said():
+def test_a_task_by_default_holds_its_trained_modules_and_averages_the_first():
     first, second = module("first"), module("second")
     task = Task([first, second])
     assert task.modules == {"first": first.module, "second": second.module}
@@ -39,8 +39,8 @@ def test_a_task_may_hold_more_than_it_trains_and_average_a_part():
 
 
 @pytest.mark.parametrize("names", [[], ["same", "same"]])
-def test_trained_modules_without_names_of_their_own_are_a_mistake(names):
-    with pytest.raises(AssertionError, match="names of their own"):
+def test_trained_modules_with_equal_names_are_an_error(names):
+    with pytest.raises(AssertionError, match="names of trained modules must differ"):
         Task([module(name) for name in names])
 
 
@@ -65,7 +65,7 @@ def test_a_models_turn_is_its_loss_and_the_model_is_what_is_kept():
     assert task.averaged is model
 
 
-def test_parameters_of_the_loss_are_trained_along_and_kept_in_checkpoints():
+def test_parameters_of_the_loss_are_trained_and_saved_in_checkpoints():
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()

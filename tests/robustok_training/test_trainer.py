@@ -63,7 +63,7 @@ class LineStep(nn.Module):
 
 
 class CriticStep(nn.Module):
-    """Learns to foresee the line's squared errors."""
+    """Learns to predict the line's squared errors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def trained(name: str, module: nn.Module, **options: Any) -> TrainedModule:
 
 
 def lines(context: RunContext) -> list[dict[str, Any]]:
-    """What was logged, but for the time it took."""
+    """The logged lines, without timings."""
     found = [json.loads(line) for line in (context.folder.path / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != "images_per_second"} for line in found]
 
@@ -132,7 +132,7 @@ def seeded_modules(seed: int) -> list[TrainedModule]:
 
 
 class KilledError(Exception):
-    """Stands for a kill: the trainer writes nothing more."""
+    """Simulates a kill: the trainer writes nothing more."""
 
 
 def kill_at(step: int) -> Callable[[int], None]:
@@ -144,7 +144,7 @@ def kill_at(step: int) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("step", [2, 5, 6, 8])
-def test_a_training_that_was_killed_goes_on_bit_for_bit(context, step):
+def test_a_killed_training_resumes_bit_for_bit(context, step):
     config = TrainingConfig(**CONFIG, accumulation=2, ema_decay=0.8, checkpoint_every=3)
     whole, resumed = context.part("whole"), context.part("resumed")
     uninterrupted = Trainer(whole, Task(seeded_modules(1)), Points(), config)
@@ -152,7 +152,7 @@ def test_a_training_that_was_killed_goes_on_bit_for_bit(context, step):
     expected = [{**line, "fingerprint": ""} for line in lines(context)]
     with pytest.raises(KilledError):
         Trainer(resumed, StepsTask(seeded_modules(1), kill_at(step)), Points(), config).run()
-    # Where there is a checkpoint, what the modules were before counts for nothing.
+    # A checkpoint replaces whatever state the modules had.
     goes_on = Trainer(resumed, Task(seeded_modules(1 if step <= 3 else 2)), Points(), config)
     goes_on.run()
     assert states(goes_on).keys() == states(uninterrupted).keys()
@@ -170,7 +170,7 @@ def states(trainer: Trainer) -> dict[str, Tensor]:
     return held
 
 
-def test_the_micro_batches_of_a_step_have_the_gradient_of_the_whole_batch(context):
+def test_the_micro_batches_of_a_step_give_the_gradient_of_the_whole_batch(context):
     found = []
     for accumulation in (1, 3):
         torch.manual_seed(0)
@@ -202,7 +202,7 @@ def test_without_an_average_the_last_weights_are_kept(context):
     assert Trainer(context, task, Points(), TrainingConfig(**CONFIG)).kept() is task.averaged
 
 
-def test_every_step_has_the_rate_of_the_share_before_it(context):
+def test_every_step_uses_the_rate_at_its_start(context):
     optimizer = OptimizerConfig(learning_rate=0.1, warmup=0.25, final_learning_rate=0.01)
     Trainer(context, Task([trained("line", LineStep(), optimizer=optimizer)]), Points(), TrainingConfig(**CONFIG)).run()
     found = [line["line/learning_rate"] for line in lines(context)]
@@ -210,7 +210,7 @@ def test_every_step_has_the_rate_of_the_share_before_it(context):
     assert found[:3] == [0.0, 0.05, 0.1]
 
 
-def test_a_later_start_leaves_the_weights_until_then_and_gives_the_schedule_the_rest(context):
+def test_a_later_start_delays_training_and_its_schedule_covers_the_rest(context):
     critic, seen = CriticStep(), []
     optimizer = OptimizerConfig(learning_rate=0.1, warmup=0.5)
     late = trained("critic", critic, optimizer=optimizer, start=0.5, active=lambda progress: progress >= 0.5)
@@ -247,7 +247,7 @@ def test_what_a_module_leaves_reaches_those_after_it_on_its_own_micro_batch_only
 
 
 class Left:
-    """Something that can be watched while it is dropped."""
+    """An object whose deletion can be observed."""
 
 
 def test_what_was_left_is_dropped_when_the_step_is_done(context):
@@ -268,7 +268,7 @@ def test_what_was_left_is_dropped_when_the_step_is_done(context):
 
 
 def test_the_gradient_of_a_module_does_not_reach_the_one_before_it(context):
-    """Least squares alone and beside a critic end at the same weights, bit for bit."""
+    """Least squares gives bit-identical weights with and without a critic."""
     found = []
     for count in (1, 2):
         torch.manual_seed(0)
@@ -298,7 +298,7 @@ class SpoiltStep(LineStep):
     ("what", "said"),
     [("loss", "line/loss is not finite at step 5"), ("gradient", "line.weight of 'line' is not finite after step 6")],
 )
-def test_what_is_not_finite_ends_the_training_and_reaches_no_checkpoint(context, what, said):
+def test_a_value_that_is_not_finite_stops_the_training_and_is_not_saved(context, what, said):
     config = TrainingConfig(**CONFIG, checkpoint_every=2)
     modules = [trained("line", SpoiltStep(what), optimizer=OptimizerConfig(learning_rate=0.1))]
     with pytest.raises(RunError, match=said) as caught:
@@ -307,7 +307,7 @@ def test_what_is_not_finite_ends_the_training_and_reaches_no_checkpoint(context,
     assert [path.name for path in context.checkpoints.iterdir()] == ["step-000000004"]
 
 
-def test_a_gradient_is_cut_to_the_largest_norm_and_logged_as_it_was(context):
+def test_a_gradient_is_clipped_and_its_norm_before_clipping_is_logged(context):
     torch.manual_seed(0)
     task = Task([trained("line", LineStep(), optimizer=OptimizerConfig(learning_rate=1e-9, clip=1e-3))])
     config = TrainingConfig(**{**CONFIG, "epochs": 0.25})

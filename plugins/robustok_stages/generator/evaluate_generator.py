@@ -1,4 +1,4 @@
-"""Stage `evaluate_generator`: how near the samples come to real images."""
+"""Stage `evaluate_generator`: compares samples with real images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class EvaluateGeneratorConfig:
 
 
 class EvaluateGenerator(Stage):
-    """Measures the artifact "samples" against real images; float32, whatever the training's precision."""
+    """Measures the artifact "samples" against real images, always in float32."""
 
     Config = EvaluateGeneratorConfig
     may_use = ("data",)
@@ -55,17 +55,17 @@ class EvaluateGenerator(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """A reference by path is there, and it and the samples hold as many images as the metrics want."""
+        """The reference exists, and it and the samples have enough images for the metrics."""
         config = self.config
         check_reference(context, config.reference, "reference")
-        there = reference_size(context, config.reference, config.limit)
+        num_reference = reference_size(context, config.reference, config.limit)
         samples = context.promise("samples", SamplesPromise)
-        check_metrics(context, config.metrics, samples.num_samples, there, "metrics")
+        check_metrics(context, config.metrics, samples.num_samples, num_reference, "metrics")
 
     def run(self, context: StageContext) -> Mapping[str, Result]:
-        """Every image is seen once by each network."""
+        """Each network processes every image once."""
         images = open_images(context.inputs["samples"] / "samples.npz")
-        judge = SampleEvaluation(
+        evaluation = SampleEvaluation(
             context,
             self.config.metrics,
             reference=self.config.reference,
@@ -73,5 +73,5 @@ class EvaluateGenerator(Stage):
             batch_size=self.config.batch_size,
             workers=self.config.workers,
         )
-        judge.note(len(images))
-        return judge.compare(images, "samples")
+        evaluation.note(len(images))
+        return evaluation.compare(images, "samples")

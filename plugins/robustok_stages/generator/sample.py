@@ -1,4 +1,4 @@
-"""Stage `sample`: a set of samples, decoded, as files that evaluators and people read."""
+"""Stage `sample`: generates and decodes samples, and saves them as files for evaluators and people."""
 
 from __future__ import annotations
 
@@ -40,16 +40,17 @@ from robustok_toolkit.sample_files import INDEX, SamplesPromise
 class SampleConfig:
     """Options of `sample`."""
 
-    num_samples: int = field(validator=validators.ge(1), metadata={"doc": "how many; 50000 is what papers report"})
+    num_samples: int = field(validator=validators.ge(1), metadata={"doc": "number of samples; papers report 50000"})
     classes: list[Any] = field(
         factory=list,
         validator=validators.deep_iterable(validators.instance_of((int, str))),
-        metadata={"doc": "numbers or names of classes, which take turns; all where left out"},
+        metadata={"doc": "numbers or names of classes, sampled in turn; default: all"},
     )
     guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: classifier-free guidance"})
     sampling: Any = sampler_options(doc="table: options of the generator's sampler")
     precision: Precision = field(
-        default="no", metadata={"doc": 'of the generator: "no" (float32), "bf16" or "auto"; the decoder has float32'}
+        default="no",
+        metadata={"doc": 'the generator\'s precision: "no" (float32), "bf16" or "auto"; the decoder uses float32'},
     )
     batch_size: int = field(
         default=50, validator=validators.ge(1), metadata={"doc": "samples at once on each process", "result": False}
@@ -57,32 +58,32 @@ class SampleConfig:
     part_size: int = field(
         default=500,
         validator=validators.ge(1),
-        metadata={"doc": "samples a part: what a killed run makes again at most", "result": False},
+        metadata={"doc": "samples per shard; a killed run repeats at most this many per process", "result": False},
     )
     grid: int = field(
         default=8,
         validator=validators.ge(0),
-        metadata={"doc": "columns of grid.png, whose rows are classes; 0 for none"},
+        metadata={"doc": "columns of grid.png, which has one row per class; 0 for no grid"},
     )
     png: bool = field(default=False, metadata={"doc": "also write every sample as png/NUMBER.png"})
 
 
 @frozen(kw_only=True)
 class _Work:
-    """What a set of samples is made of and with."""
+    """What is needed to make a set of samples."""
 
     generator: Generator
     tokenizer: Tokenizer
     class_names: Sequence[str]
     labels: Tensor
-    parts: Sequence[Shard]
+    shards: Sequence[Shard]
 
 
 class Sample(Stage):
-    """Samples the artifact "generator", decodes with the artifact "tokenizer" and leaves the artifact "samples".
+    """Samples the artifact "generator", decodes with the artifact "tokenizer" and writes the artifact "samples".
 
-    samples.npz is ADM's sample file; codes.npy (or vectors.npy) holds the latents, which another decoder can
-    draw; grid.png shows some; samples.json says how they were made.
+    samples.npz is a sample file in ADM's format; codes.npy (or vectors.npy) holds the latents, which another decoder
+    can decode; grid.png shows some samples; samples.json records how they were made.
     """
 
     Config = SampleConfig
@@ -93,21 +94,21 @@ class Sample(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The tokenizer decodes what the generator samples, and the classes are there."""
+        """The tokenizer fits the generator, and the classes exist."""
         generator = context.promise("generator", GeneratorPromise)
         check_generator(generator, context.promise("tokenizer", TokenizerPromise))
         self._classes(context, generator.class_names, len(generator.class_names))
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
-        """How many samples there will be."""
+        """The number and size of the samples."""
         size = context.promise("tokenizer", TokenizerPromise).image_size
         return {"samples": SamplesPromise(num_samples=self.config.num_samples, image_size=size)}
 
     def run(self, context: StageContext) -> Mapping[str, float]:
-        """Makes the parts that are missing and puts the whole together."""
+        """Makes the missing shards and merges all shards."""
         work = self._work(context)
         make_missing(
-            context, work.parts, ["latents", "pixels"], lambda mine, done: self._make(context, work, mine, done)
+            context, work.shards, ["latents", "pixels"], lambda shards, done: self._make(context, work, shards, done)
         )
         with context.making("samples") as folder:
             if folder is not None:
@@ -125,15 +126,15 @@ class Sample(Stage):
         count = self.config.num_samples
         if count % len(classes):
             context.say(
-                f"{context.stage}: {count} samples are no multiple of {len(classes)} classes: "
-                f"the first {count % len(classes)} have one more"
+                f"{context.stage}: {count} is not a multiple of the number of classes ({len(classes)}): "
+                f"the first {count % len(classes)} classes get one more sample"
             )
         return _Work(
             generator=generator,
             tokenizer=tokenizer,
             class_names=names,
             labels=labels_of(classes, torch.arange(count)),
-            parts=cut("samples", count, self.config.part_size),
+            shards=cut("samples", count, self.config.part_size),
         )
 
     def _classes(self, context: StageContext, names: Sequence[str], num_classes: int) -> list[int]:
@@ -143,11 +144,11 @@ class Sample(Stage):
             raise context.located(error, "classes") from error
 
     def _make(
-        self, context: StageContext, work: _Work, mine: Sequence[Shard], done: Callable[[int], None]
+        self, context: StageContext, work: _Work, shards: Sequence[Shard], done: Callable[[int], None]
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        for part in mine:
-            rows = torch.arange(part.first, part.stop)
-            drawn = generate(
+        for shard in shards:
+            rows = torch.arange(shard.first, shard.stop)
+            batches = generate(
                 work.generator,
                 work.labels[rows],
                 Draws(seed=derive_seed(context.seed, "samples"), indices=rows, total=self.config.num_samples),
@@ -157,33 +158,33 @@ class Sample(Stage):
                 precision=self.config.precision,
             )
             latents, pixels, where = [], [], f"stage {context.stage}"
-            for some in drawn:
-                latents.append(to_array(some, work.tokenizer.space, maker="generator", where=where))
-                pictures = decode_to_uint8(work.tokenizer, some).cpu()
-                pixels.append(rearrange(pictures, "b c h w -> b h w c").contiguous().numpy())
-                done(len(pictures))
+            for batch in batches:
+                latents.append(to_array(batch, work.tokenizer.space, maker="generator", where=where))
+                images = decode_to_uint8(work.tokenizer, batch).cpu()
+                pixels.append(rearrange(images, "b c h w -> b h w c").contiguous().numpy())
+                done(len(images))
             yield {"latents": np.concatenate(latents), "pixels": np.concatenate(pixels)}
 
     def _put_together(self, context: StageContext, work: _Work, folder: Path) -> None:
-        kept, config = context.checkpoints, self.config
-        pictures = Pictures([np.load(shard_file(kept, part, "pixels"), mmap_mode="r") for part in work.parts])
+        checkpoints, config = context.checkpoints, self.config
+        images = Pictures([np.load(shard_file(checkpoints, shard, "pixels"), mmap_mode="r") for shard in work.shards])
         size = work.tokenizer.image_size
-        write_samples(folder / "samples.npz", iter(pictures), work.labels, image_size=size)
-        self._write_latents(folder / f"{array_name(work.tokenizer.space)}.npy", kept, work.parts)
-        for number, picture in enumerate(pictures) if config.png else ():
-            save_png(folder / "png" / f"{number:06d}.png", picture)
+        write_samples(folder / "samples.npz", iter(images), work.labels, image_size=size)
+        self._write_latents(folder / f"{array_name(work.tokenizer.space)}.npy", checkpoints, work.shards)
+        for number, image in enumerate(images) if config.png else ():
+            save_png(folder / "png" / f"{number:06d}.png", image)
         if config.grid:
-            save_rows(folder / "grid.png", rows_by_class(pictures, work.labels, work.class_names, config.grid))
+            save_rows(folder / "grid.png", rows_by_class(images, work.labels, work.class_names, config.grid))
         write_json(folder / INDEX, self._about(context, work))
-        write_json(folder / COMPONENT_FILE, {"kind": "samples"})  # so that [load] takes the folder itself
+        write_json(folder / COMPONENT_FILE, {"kind": "samples"})  # so that [load] accepts this folder
 
-    def _write_latents(self, file: Path, kept: Path, parts: Sequence[Shard]) -> None:
-        arrays = [np.load(shard_file(kept, part, "latents"), mmap_mode="r") for part in parts]
+    def _write_latents(self, file: Path, checkpoints: Path, shards: Sequence[Shard]) -> None:
+        arrays = [np.load(shard_file(checkpoints, shard, "latents"), mmap_mode="r") for shard in shards]
         shape = (self.config.num_samples, *arrays[0].shape[1:])
         with writing(file):
             whole = np.lib.format.open_memmap(file, mode="w+", dtype=arrays[0].dtype, shape=shape)
-            for part, array in zip(parts, arrays, strict=True):
-                whole[part.first : part.stop] = array
+            for shard, array in zip(shards, arrays, strict=True):
+                whole[shard.first : shard.stop] = array
             whole.flush()
 
     def _about(self, context: StageContext, work: _Work) -> dict[str, Any]:
@@ -199,7 +200,7 @@ class Sample(Stage):
 
 
 class Pictures(Sequence[NDArray[np.uint8]]):
-    """Pictures (H, W, 3) uint8 that lie in several arrays, all but the last of one length."""
+    """Images (H, W, 3) uint8 stored in several arrays, all but the last of equal length."""
 
     def __init__(self, arrays: Sequence[NDArray[np.uint8]]) -> None:
         self._arrays = arrays
@@ -211,4 +212,4 @@ class Pictures(Sequence[NDArray[np.uint8]]):
         return self._arrays[index // len(self._arrays[0])][index % len(self._arrays[0])]
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return (picture for array in self._arrays for picture in array)
+        return (image for array in self._arrays for image in array)

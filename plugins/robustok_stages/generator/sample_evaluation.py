@@ -1,4 +1,4 @@
-"""Samples judged against real images, once or again and again along a training."""
+"""Compares samples with real images, once or repeatedly during training."""
 
 from __future__ import annotations
 
@@ -23,30 +23,33 @@ DATA_SPLITS = ("validation", "train")
 
 
 def reference_field() -> Any:
-    """The option that says what samples are compared with."""
+    """The option for the real images that samples are compared with."""
     return field(
         default="validation",
-        metadata={"doc": '"validation" or "train" images of [data], or a path: ADM\'s .npz, a folder of pictures'},
+        metadata={"doc": '"validation" or "train" images of [data], or a path: an .npz file (ADM), a folder of images'},
     )
 
 
 def limit_field() -> Any:
-    """The option that says how many images of the reference count."""
+    """The option for the number of reference images."""
     return field(
         default=None,
         validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "only so many images of the reference, class-balanced; all where left out"},
+        metadata={"doc": "number of reference images to use, class-balanced; default: all"},
     )
 
 
 def check_reference(context: StageContext, reference: str, *keys: str) -> None:
-    """Refuses a reference that is not there, or a file that holds neither images nor statistics, before anything runs.
+    """Checks, before anything runs, that a reference exists and that a file holds images or statistics.
 
     Args:
         reference: the value of this stage's option `keys`.
+
+    Raises:
+        RobustokError: if not, located at the option.
     """
     if reference in DATA_SPLITS and context.spec("data") is None:
-        what = f"the reference {reference!r} is images of [data], which this recipe does not have"
+        what = f"the reference {reference!r} needs the table [data], which this recipe does not have"
         raise context.located(RobustokError(what), *keys)
     if reference not in DATA_SPLITS and not Path(reference).expanduser().exists():
         what = f"{reference!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
@@ -60,9 +63,9 @@ def check_reference(context: StageContext, reference: str, *keys: str) -> None:
 
 
 def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
-    """How many images a reference holds that `check_reference` has let pass; 0 of statistics, None of a folder.
+    """The number of images in a reference that passed `check_reference`; 0 for statistics, None for a folder.
 
-    A folder is not counted: its pictures are looked at one by one, when they are needed.
+    The images of a folder are not counted, because each would have to be opened.
     """
     if reference in DATA_SPLITS:
         count = len(getattr(context.dataset(), reference))
@@ -76,14 +79,18 @@ def reference_size(context: StageContext, reference: str, limit: int | None) -> 
 def check_metrics(
     context: StageContext, metrics: Mapping[str, Spec], num_samples: int | None, num_reference: int | None, *keys: str
 ) -> None:
-    """Refuses sample metrics, the value of this stage's option `keys`, that want more images than there will be."""
+    """Checks that there are enough images for the sample metrics in this stage's option `keys`.
+
+    Raises:
+        ProblemsError: if there are not.
+    """
     built = {name: spec.build() for name, spec in metrics.items()}
     checks = {name: partial(metric.check, num_samples, num_reference) for name, metric in built.items()}
     check_each(context, checks, *keys)
 
 
 def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: Networks, count: int) -> None:
-    """Says before the work where `count` images are too few for the covariances that some of the metrics estimate."""
+    """Warns if `count` images are too few for the feature covariances that some metrics estimate."""
     estimating = [spec for spec in metrics.values() if spec.factory.needs_full_rank]
     for width in sorted({networks(spec.config.features).width for spec in estimating}):
         note = singular_note(count, width)
@@ -92,15 +99,15 @@ def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: N
 
 
 class SampleEvaluation:
-    """Sample metrics and a reference, whose images the networks see once however often samples are compared.
+    """Sample metrics and a reference. The features of the reference are computed once for all comparisons.
 
     Args:
-        context: of the stage.
+        context: the stage's context.
         metrics: by name.
         reference: a split of [data], or the path of a sample file, a folder or a file of statistics.
-        limit: only so many images of the reference.
-        batch_size, workers: for the images.
-        keys: of the stage's option that names the reference, for messages.
+        limit: the number of reference images to use; None for all.
+        batch_size, workers: for loading images and computing features.
+        keys: the path of the stage's option for the reference, for messages.
     """
 
     def __init__(
@@ -150,11 +157,11 @@ class SampleEvaluation:
             raise context.located(RobustokError(str(error)), *keys) from error
 
     def note(self, count: int) -> None:
-        """Says before the work where `count` samples are too few."""
+        """Warns if `count` samples are too few for some metrics."""
         say_singular(self._context, self._metrics, self._networks, count)
 
     def compare(self, images: Images, name: str) -> dict[str, Result]:
-        """What all metrics find of samples."""
+        """The results of all metrics for a set of samples."""
         samples = ExtractedFeatures(
             images,
             name=name,

@@ -24,25 +24,25 @@ from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 @frozen(kw_only=True)
 class TrainGeneratorConfig(TrainingConfig):
-    """Options of `train_generator`; an epoch is a pass over the images, whatever the number of their views."""
+    """Options of `train_generator`; an epoch is a pass over the images, whatever their number of views."""
 
     optimizer: OptimizerConfig = field(factory=OptimizerConfig, metadata={"doc": "the generator's optimiser"})
     precision: Precision | None = field(
         default=None,
-        metadata={"doc": '"no" (float32), "bf16" or "auto" for this stage alone; the run\'s where left out'},
+        metadata={"doc": '"no" (float32), "bf16" or "auto", for this stage only; default: the run\'s precision'},
     )
     measure: MeasureConfig | None = field(
         default=None,
         metadata={
-            "doc": "table: sample metrics and validation loss along the training; none: neither. It changes no weight, "
-            "so a generator that is trained already is not trained again for it",
+            "doc": "table: sample metrics and validation loss to log during training; default: none. It does not "
+            "affect the weights, so changing it does not train a finished generator again",
             "result": False,
         },
     )
 
 
 class TrainGenerator(Stage):
-    """Trains [generator] on the artifact "latents" and leaves the artifact "generator"."""
+    """Trains [generator] on the artifact "latents" and writes the artifact "generator"."""
 
     Config = TrainGeneratorConfig
     uses = ("generator",)
@@ -54,7 +54,7 @@ class TrainGenerator(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The generator fits the latent space, the batch the data and the processes, the sampler its options."""
+        """The latents are the tokenizer's, the batch fits the data and the processes, and the metrics their images."""
         tokenizer, latents = context.promise("tokenizer", TokenizerPromise), context.promise("latents", LatentsPromise)
         if latents.tokenizer is not None and tokenizer.fingerprint is not None:
             check_latents_of(latents.folder, latents.tokenizer, tokenizer.fingerprint())
@@ -62,11 +62,11 @@ class TrainGenerator(Stage):
         measure = self.config.measure
         if measure is not None:
             check_reference(context, measure.reference, "measure", "reference")
-            there = reference_size(context, measure.reference, measure.limit)
-            check_metrics(context, measure.metrics, measure.num_samples, there, "measure", "metrics")
+            num_reference = reference_size(context, measure.reference, measure.limit)
+            check_metrics(context, measure.metrics, measure.num_samples, num_reference, "measure", "metrics")
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
-        """The generator's class, and what it samples."""
+        """The generator's class, latent space and class names."""
         latents, spec = context.promise("latents", LatentsPromise), context.spec("generator")
         assert spec is not None
         sketch: Generator = context.sketch("generator", latents.space, len(latents.class_names))
@@ -80,7 +80,7 @@ class TrainGenerator(Stage):
         return {"generator": promise}
 
     def run(self, context: StageContext) -> Mapping[str, float]:
-        """Trains, writes the artifact, returns what came out."""
+        """Trains, writes the artifact, and returns size, steps and validation loss."""
         tokenizer = context.load("tokenizer")
         fingerprint = latent_fingerprint(tokenizer)
         rows = LatentRows(context.inputs["latents"], "train", tokenizer=fingerprint)
@@ -88,10 +88,10 @@ class TrainGenerator(Stage):
         generator: Generator = context.build("generator", rows.space, rows.num_classes)
         if rows.mean is not None and rows.std is not None:
             generator.observe(rows.mean, rows.std)
-        measure, judge = self.config.measure, None
+        measure, evaluation = self.config.measure, None
         if measure is not None:
-            judge = TrainingEvaluation(context, measure, tokenizer, held_out, self.config.batch_size)
-        task = GeneratorTask(generator, self.config.optimizer, judge, self.config.precision)
+            evaluation = TrainingEvaluation(context, measure, tokenizer, held_out, self.config.batch_size)
+        task = GeneratorTask(generator, self.config.optimizer, evaluation, self.config.precision)
         every = 0.0 if measure is None else measure.every
         trainer = Trainer(context, task, rows, self.config, measure_every=every)
         trainer.run()

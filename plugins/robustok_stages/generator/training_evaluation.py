@@ -1,4 +1,4 @@
-"""What is measured while a generator trains: curves of two runs that can be compared."""
+"""Measurements while a generator trains, comparable between runs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ from robustok_toolkit.generating import ImagesInMemory, decode_and_gather, gener
 
 @frozen(kw_only=True)
 class MeasureConfig:
-    """What is measured while a generator trains, so that the curves of two runs can be compared."""
+    """What is measured while a generator trains."""
 
     every: float = field(
-        default=1.0, validator=validators.gt(0.0), metadata={"doc": "epochs between measurements, the last excepted"}
+        default=1.0,
+        validator=validators.gt(0.0),
+        metadata={"doc": "epochs between measurements; none at the end"},
     )
     num_samples: int = field(
-        default=1000, validator=validators.ge(2), metadata={"doc": "samples, of all classes in turn"}
+        default=1000, validator=validators.ge(2), metadata={"doc": "number of samples, of all classes in turn"}
     )
-    guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: guidance of the samples"})
+    guidance: Guidance = field(factory=Guidance, metadata={"doc": "table: guidance for the samples"})
     sampling: Any = sampler_options(doc="table: options of the generator's sampler")
     metrics: dict[str, Any] = components(
         "sample_metric", doc="what to measure, by name", default={"gfd": {"use": "frechet"}}
@@ -43,10 +45,10 @@ class MeasureConfig:
 
 
 class TrainingEvaluation:
-    """Samples with the generator that would be kept, decodes, compares; the noise is the same every time.
+    """Samples the generator that would be kept, decodes and compares, with the same random numbers every time.
 
     Args:
-        context: of the stage. config: what is measured.
+        context: the stage's context. config: what is measured.
         tokenizer: decodes the samples. held_out: latents of the validation split.
         batch_size: for the validation loss.
     """
@@ -56,7 +58,7 @@ class TrainingEvaluation:
     ) -> None:
         self._context, self._config, self._tokenizer = context, config, tokenizer
         self._held_out, self._batch_size = held_out, batch_size
-        self._judge = SampleEvaluation(
+        self._evaluation = SampleEvaluation(
             context,
             config.metrics,
             reference=config.reference,
@@ -64,24 +66,24 @@ class TrainingEvaluation:
             batch_size=config.batch_size,
             keys=("measure", "reference"),
         )
-        self._judge.note(config.num_samples)
+        self._evaluation.note(config.num_samples)
 
     def __call__(self, generator: Generator) -> Mapping[str, float]:
-        """The validation loss and what the sample metrics find."""
+        """The validation loss and the results of the sample metrics, by name."""
         loss = validation_loss(self._context, generator, self._held_out, self._batch_size)
-        found = self._judge.compare(self._samples(generator), "samples")
-        return {"validation_loss": loss, **{name: result.value for name, result in found.items()}}
+        results = self._evaluation.compare(self._samples(generator), "samples")
+        return {"validation_loss": loss, **{name: result.value for name, result in results.items()}}
 
     def _samples(self, generator: Generator) -> ImagesInMemory:
-        """All samples, of which each process generates its share."""
+        """Makes all samples; each process generates its share."""
         count, config = self._config.num_samples, self._config
-        own = own_share(count)
+        rows = own_share(count)
         labels = labels_of(range(generator.num_classes), torch.arange(count))
         precision: Literal["no", "bf16"] = "bf16" if self._context.accelerator.mixed_precision == "bf16" else "no"
         latents = generate(
             generator,
-            labels[own],
-            Draws(seed=derive_seed(self._context.seed, "measure"), indices=own, total=count),
+            labels[rows],
+            Draws(seed=derive_seed(self._context.seed, "measure"), indices=rows, total=count),
             guidance=config.guidance,
             sampling=config.sampling,
             batch_size=config.batch_size,

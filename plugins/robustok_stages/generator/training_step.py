@@ -1,4 +1,4 @@
-"""A step of a generator's training, and what is measured along it."""
+"""A training step of a generator, and its validation loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GeneratorStep(nn.Module):
 
     Args:
         generator: what is trained.
-        precision: of this turn; the run's where None.
+        precision: of this turn; None for the run's.
     """
 
     def __init__(self, generator: Generator, precision: Precision | None = None) -> None:
@@ -42,12 +42,12 @@ class GeneratorStep(nn.Module):
 
 
 class GeneratorTask(Task):
-    """A generator's training as the trainer sees it.
+    """The training task of a generator.
 
     Args:
-        generator: what is trained. optimizer: how.
-        judge: what is logged of the generator to be kept, in eval mode and without gradients.
-        precision: of the training steps; the run's where None.
+        generator: the module to train. optimizer: options of its optimiser.
+        judge: measures the generator that would be kept, in eval mode and without gradients; its values are logged.
+        precision: of the training steps; None for the run's.
     """
 
     def __init__(
@@ -61,31 +61,31 @@ class GeneratorTask(Task):
         step = GeneratorStep(generator, precision)
         turn = TrainedModule(name="generator", module=step, optimizer=optimizer, not_decayed=not_decayed)
         super().__init__([turn], modules={"generator": generator}, averaged=generator)
-        self._judge = judge
+        self._measurement = judge
 
     def measure(self, kept: nn.Module) -> Mapping[str, float]:
-        """What the judge finds."""
-        if self._judge is None or not isinstance(kept, Generator):
+        """The values to log for the generator that would be kept."""
+        if self._measurement is None or not isinstance(kept, Generator):
             return {}
         with torch.no_grad(), evaluating(kept):
-            return self._judge(kept)
+            return self._measurement(kept)
 
 
 @torch.no_grad()
 def validation_loss(context: StageContext, generator: Generator, rows: Rows, batch_size: int) -> float:
-    """The mean loss over a split, with the same draws every time; the generator is in eval mode.
+    """The mean loss over a split, with the same random numbers every time; the generator must be in eval mode.
 
-    It is the loss at the end of the training (progress 1), so that those of a curve are of one objective.
+    It uses the loss at the end of training (progress 1), so that all values of a curve have the same objective.
     """
-    own = torch.arange(len(rows) * rank() // world_size(), len(rows) * (rank() + 1) // world_size())
+    own_rows = torch.arange(len(rows) * rank() // world_size(), len(rows) * (rank() + 1) // world_size())
     total = torch.zeros(2, device=context.device)
-    for some in own.split(batch_size) if len(own) else ():
-        batch = rows.load(some.tolist()).to(context.device)
-        draws = Draws(seed=derive_seed(context.seed, "validation"), indices=some.to(context.device), total=len(rows))
+    for indices in own_rows.split(batch_size) if len(own_rows) else ():
+        batch = rows.load(indices.tolist()).to(context.device)
+        draws = Draws(seed=derive_seed(context.seed, "validation"), indices=indices.to(context.device), total=len(rows))
         with context.accelerator.autocast():
             losses = generator.loss(batch.latents, batch.labels, draws=draws, progress=1.0)  # type: ignore[attr-defined]
         total += torch.stack(
-            [torch.stack(list(losses.values())).sum().float() * len(some), total.new_tensor(len(some))]
+            [torch.stack(list(losses.values())).sum().float() * len(indices), total.new_tensor(len(indices))]
         )
     summed, count = all_sum(total).tolist()
     return summed / count

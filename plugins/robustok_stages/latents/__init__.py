@@ -1,1 +1,1 @@
-"""Stages that make latents of images."""
+"""Stages that encode images to latents."""

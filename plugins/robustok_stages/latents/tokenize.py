@@ -1,4 +1,4 @@
-"""Stage `tokenize`: the latents of a data set, made once, that generators are trained on."""
+"""Stage `tokenize`: encodes a data set once, to the latents that generators are trained on."""
 
 from __future__ import annotations
 
@@ -37,24 +37,29 @@ class TokenizeConfig:
     views: Literal["center", "flip", "ten_crop"] = field(
         default="center",
         metadata={
-            "doc": "of each training image: itself; with its mirror image; or the corners and the middle of a "
-            "larger one, and mirrored, for each of crop_ranges. Validation images have one view"
+            "doc": "views of each training image: the image; with its mirror image; or five crops of an enlarged image "
+            "and their mirror images, for each of crop_ranges. Validation images have one view"
         },
     )
     crop_ranges: list[float] = field(
         factory=lambda: [1.1],
         validator=[validators.min_len(1), validators.deep_iterable(validators.ge(1.0))],
-        metadata={"doc": "sizes of the image that the ten crops are cut from, in units of the image size"},
+        metadata={"doc": "sizes of the enlarged images for ten_crop, in units of the image size"},
     )
     dtype: VectorType = field(
-        default="float32", metadata={"doc": "how vectors of a continuous space are stored; codes are exact integers"}
+        default="float32", metadata={"doc": "type in which vectors of a continuous space are stored"}
     )
-    precision: Precision = field(default="no", metadata={"doc": 'of the encoder: "no" (float32), "bf16" or "auto"'})
+    precision: Precision = field(
+        default="no", metadata={"doc": 'the encoder\'s precision: "no" (float32), "bf16" or "auto"'}
+    )
     batch_size: int = field(default=64, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     part_size: int = field(
         default=4096,
         validator=validators.ge(1),
-        metadata={"doc": "images a file, rounded up to whole batches; what a killed run makes again", "result": False},
+        metadata={
+            "doc": "images per shard, rounded up to whole batches; a killed run repeats at most this many per process",
+            "result": False,
+        },
     )
     workers: int = field(
         default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
@@ -63,13 +68,13 @@ class TokenizeConfig:
 
 @frozen(kw_only=True)
 class _Split:
-    """A split to be tokenized: where its images come from, and how a batch of them is cut into views.
+    """A split to tokenize: its images, and how a batch of them is cut into views.
 
     Attributes:
         name: "train" or "validation".
         sources: the same images in one or several sizes.
-        views: of each image. middle: which of them shows the middle of the image.
-        cut: the views (b, 3, S, S) of a batch of every source.
+        views: number of views per image. middle: index of the centre view.
+        cut: maps a batch of every source to the views (b, 3, S, S).
     """
 
     name: str
@@ -87,7 +92,7 @@ class _Split:
 
 
 class Tokenize(Stage):
-    """Encodes both splits of [data] with the artifact "tokenizer" and leaves the artifact "latents"."""
+    """Encodes both splits of [data] with the artifact "tokenizer" and writes the artifact "latents"."""
 
     Config = TokenizeConfig
     uses = ("data",)
@@ -98,30 +103,30 @@ class Tokenize(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """Sizes fit, and ten crops can be cut from this data set."""
+        """The image sizes agree, and the data set supports ten crops if asked for."""
         check_image_size(context, context.promise("tokenizer", TokenizerPromise))
         if self.config.views == "ten_crop":
             _config_of_size(context, context.dataset().image_size)
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
-        """The latents of the training images, in the tokenizer's space."""
+        """The latent space, the classes and the number of training images."""
         tokenizer, dataset = context.promise("tokenizer", TokenizerPromise), context.dataset()
         promise = LatentsPromise(space=tokenizer.space, class_names=dataset.class_names, num_rows=len(dataset.train))
         return {"latents": promise}
 
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, float]:
-        """Makes what is missing and puts the whole together."""
+        """Makes the missing shards and merges all shards."""
         tokenizer: Tokenizer = context.load("tokenizer")
-        splits = [self._training_split(context), _as_they_are("validation", context.dataset().validation)]
-        kept = [self._keep(context, tokenizer, split) for split in splits]
+        splits = [self._training_split(context), _one_view("validation", context.dataset().validation)]
+        shards = [self._make_shards(context, tokenizer, split) for split in splits]
         dataset, options = context.dataset(), attrs.asdict(self.config)
         with context.making("latents") as folder:
             if folder is not None:
                 write_latents(
                     folder,
                     context.checkpoints,
-                    kept,
+                    shards,
                     space=tokenizer.space,
                     tokenizer=latent_fingerprint(tokenizer),
                     class_names=dataset.class_names,
@@ -135,73 +140,75 @@ class Tokenize(Stage):
     def _training_split(self, context: StageContext) -> _Split:
         train, size = context.dataset().train, context.dataset().image_size
         if self.config.views == "center":
-            return _as_they_are("train", train)
+            return _one_view("train", train)
         if self.config.views == "flip":
-            return _Split(name="train", sources=[train], views=2, middle=0, cut=lambda found: with_mirrored(found[0]))
+            return _Split(
+                name="train", sources=[train], views=2, middle=0, cut=lambda batches: with_mirrored(batches[0])
+            )
         sources = [_enlarged(context, int(scale * size)) for scale in self.config.crop_ranges]
         return _Split(
             name="train",
             sources=sources,
             views=10 * len(sources),
             middle=MIDDLE_OF_TEN,
-            cut=lambda found: all_ten_crops(found, size),
+            cut=lambda batches: all_ten_crops(batches, size),
         )
 
-    def _keep(self, context: StageContext, tokenizer: Tokenizer, split: _Split) -> SplitShards:
-        """Makes the parts of a split that are missing and says what they are."""
+    def _make_shards(self, context: StageContext, tokenizer: Tokenizer, split: _Split) -> SplitShards:
+        """Makes the missing shards of a split; returns a description of all of them."""
         size = whole_batches(self.config.part_size, self.config.batch_size)
-        parts = cut(split.name, len(split), size)
+        all_shards = cut(split.name, len(split), size)
         name = array_name(tokenizer.space)
 
-        def make(mine: Sequence[Shard], done: Callable[[int], None]) -> Iterator[dict[str, NDArray[Any]]]:
-            batches = self._batches(context, split, mine)
-            for part in mine:
-                found: list[NDArray[Any]] = []
-                while sum(map(len, found)) < len(part):
-                    found.append(self._encode(context, tokenizer, split.cut(next(batches))))
-                    done(len(found[-1]))
-                yield {name: np.concatenate(found)}
+        def make(shards: Sequence[Shard], done: Callable[[int], None]) -> Iterator[dict[str, NDArray[Any]]]:
+            batches = self._batches(context, split, shards)
+            for shard in shards:
+                arrays: list[NDArray[Any]] = []
+                while sum(map(len, arrays)) < len(shard):
+                    arrays.append(self._encode(context, tokenizer, split.cut(next(batches))))
+                    done(len(arrays[-1]))
+                yield {name: np.concatenate(arrays)}
 
-        make_missing(context, parts, [name], make)
+        make_missing(context, all_shards, [name], make)
         return SplitShards(
-            name=split.name, array=name, parts=parts, views=split.views, middle=split.middle, labels=split.labels
+            name=split.name, array=name, parts=all_shards, views=split.views, middle=split.middle, labels=split.labels
         )
 
-    def _batches(self, context: StageContext, split: _Split, mine: Sequence[Shard]) -> Iterator[list[Tensor]]:
-        """For each batch of the parts, the images of every source (b, 3, h, w)."""
-        if not mine:
+    def _batches(self, context: StageContext, split: _Split, shards: Sequence[Shard]) -> Iterator[list[Tensor]]:
+        """For each batch of the shards, the images (b, 3, h, w) of every source."""
+        if not shards:
             return
-        rows = torch.cat([torch.arange(part.first, part.stop) for part in mine])
+        rows = torch.cat([torch.arange(shard.first, shard.stop) for shard in shards])
         size, workers = self.config.batch_size, self.config.workers
         sources = [batches_of(source, rows, batch_size=size, workers=workers) for source in split.sources]
         for batches in zip(*sources, strict=True):
             yield [batch.images.to(context.device) for batch in batches]
 
     def _encode(self, context: StageContext, tokenizer: Tokenizer, views: Sequence[Tensor]) -> NDArray[Any]:
-        """(b, views, N) codes, or (b, views, N, D) vectors, in the type in which they are kept."""
-        found, where = [], f"stage {context.stage}"
+        """(b, views, N) codes or (b, views, N, D) vectors, in the type in which they are stored."""
+        arrays, where = [], f"stage {context.stage}"
         for images in views:
             with autocast(self.config.precision, context.device):
                 latents = tokenizer.encode(images)
-            found.append(to_array(latents, tokenizer.space, maker="encoder", where=where, dtype=self.config.dtype))
-        return np.stack(found, 1)
+            arrays.append(to_array(latents, tokenizer.space, maker="encoder", where=where, dtype=self.config.dtype))
+        return np.stack(arrays, 1)
 
 
-def _as_they_are(name: str, images: Images) -> _Split:
+def _one_view(name: str, images: Images) -> _Split:
     return _Split(name=name, sources=[images], views=1, middle=0, cut=list)
 
 
 def _config_of_size(context: StageContext, size: int) -> Any:
-    """The configuration of [data] for images of another size.
+    """The configuration of [data] with `image_size` changed.
 
     Raises:
-        RobustokError: it has no `image_size`.
+        RobustokError: if it has no option `image_size`.
     """
     spec = _data(context)
     config = spec.config
     if "image_size" not in {option.name for option in attrs.fields(type(config))}:
         raise RobustokError(
-            f'views = "ten_crop" cuts larger images, and the data set {spec.name!r} has no option image_size',
+            f'views = "ten_crop" needs enlarged images, but the data set {spec.name!r} has no option image_size',
             where=context.location(table="data"),
             hint='use views = "flip"',
         )
@@ -209,7 +216,7 @@ def _config_of_size(context: StageContext, size: int) -> Any:
 
 
 def _enlarged(context: StageContext, size: int) -> Images:
-    """The training images with another size."""
+    """The training images in another size."""
     return _data(context).factory(_config_of_size(context, size)).train
 
 

@@ -1,8 +1,8 @@
-"""Stage `compare_decoders`: what post-training changed, and which decoder is kept.
+"""Stage `compare_decoders`: measures the effect of post-training and chooses a decoder.
 
-The same latents are decoded by the tokenizer before and by each decoder after, so the difference is paired: its error
-is much smaller than that of either distance. The sigma to keep is chosen on one half of the held-out images, and the
-results are those of the other half.
+The tokenizer before post-training and every decoder after it decode the same latents, so the differences are paired:
+their error is much smaller than that of either distance. The decoder is chosen on one half of the held-out images;
+the results are measured on the other half.
 """
 
 from __future__ import annotations
@@ -37,20 +37,18 @@ class CompareDecodersConfig(ComparisonConfig):
     keep: float | None = field(
         default=None,
         validator=validators.optional(_share),
-        metadata={
-            "doc": "the sigma whose decoder becomes the tokenizer's; left out: the best below 1 on the selection images"
-        },
+        metadata={"doc": "sigma of the decoder to keep; default: the best below 1, measured on the selection images"},
     )
 
     def __attrs_post_init__(self) -> None:
         if not self.metrics and self.keep is None:
-            raise ValueError("metrics: the first one chooses the sigma to keep, and there is none; or set keep")
+            raise ValueError("metrics: the first metric chooses the sigma to keep, but there is none; or set keep")
 
 
 class CompareDecoders(Stage):
-    """Measures the artifact "tokenizer" beside the artifact "decoders", and keeps the best of them.
+    """Compares the artifact "tokenizer" with the artifact "decoders", and keeps the best decoder.
 
-    Leaves the artifact "tokenizer", post-trained, and "comparison": samples.png and sigma.png.
+    Writes the artifacts "tokenizer" (post-trained) and "comparison" (samples.png and sigma.png).
     """
 
     Config = CompareDecodersConfig
@@ -62,7 +60,7 @@ class CompareDecoders(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The generator fits the tokenizer, metrics their images, and the sigma to keep is there."""
+        """The generator fits the tokenizer, the metrics fit the images, and the sigma to keep exists."""
         config, tokenizer = self.config, context.promise("tokenizer", TokenizerPromise)
         check_main_trained(tokenizer)
         check_image_size(context, tokenizer)
@@ -73,10 +71,10 @@ class CompareDecoders(Stage):
         sigmas = context.promise("decoders", DecodersPromise).sigmas
         if config.keep is not None and config.keep not in sigmas:
             hint = f"sigmas: {', '.join(map(str, sigmas))}"
-            raise context.located(RobustokError(f"there is no decoder of sigma {config.keep:g}", hint=hint), "keep")
+            raise context.located(RobustokError(f"there is no decoder for sigma = {config.keep:g}", hint=hint), "keep")
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
-        """The tokenizer with another decoder."""
+        """The tokenizer, post-trained."""
         tokenizer = context.promise("tokenizer", TokenizerPromise)
         promise = TokenizerPromise(space=tokenizer.space, image_size=tokenizer.image_size, post_trained=True)
         return {"tokenizer": promise}
@@ -95,8 +93,8 @@ class CompareDecoders(Stage):
         results = comparison.results()
         kept = comparison.best() if self.config.keep is None else self.config.keep
         for other in comparison.better_than(kept):
-            what = f"on the selection images {other} is better than sigma = {kept:g}, which is kept"
-            context.say(f"{context.stage}: {what}")
+            message = f"on the selection images {other} is better than sigma = {kept:g}, which is kept"
+            context.say(f"{context.stage}: {message}")
         with context.making("comparison") as folder:
             if folder is not None:
                 comparison.save_pictures(folder)
@@ -107,8 +105,12 @@ class CompareDecoders(Stage):
 
 
 def _check_made_of(context: StageContext, decoders: Decoders) -> None:
-    """The decoders come from this tokenizer, and were trained for this generator."""
+    """Checks that the decoders were trained from this tokenizer, for this generator.
+
+    Raises:
+        RobustokError: if they were not.
+    """
     for name, made_of in decoders.made_of.items():
         if made_of != content_fingerprint(context.inputs[name] / WEIGHTS_FILE):
-            what = f"these decoders were trained with another {name} than {context.inputs[name]}"
+            what = f"these decoders were not trained with the {name} in {context.inputs[name]}"
             raise RobustokError(what, where=str(context.inputs["decoders"]), hint=f"load the {name} of their run")

@@ -1,4 +1,4 @@
-"""The decoders before and after post-training, measured on the same latents."""
+"""Compares the decoders before and after post-training on the same latents."""
 
 from __future__ import annotations
 
@@ -47,39 +47,39 @@ BEFORE = "before"
 
 @frozen(kw_only=True)
 class ComparisonConfig:
-    """What is measured of the decoders."""
+    """What is measured for each decoder."""
 
     num_samples: int = field(
-        default=5000, validator=validators.ge(2), metadata={"doc": "samples that every decoder decodes, of all classes"}
+        default=5000, validator=validators.ge(2), metadata={"doc": "number of samples to decode, of all classes"}
     )
     guidance: Guidance = field(
         factory=lambda: Guidance(scale=2.0),
-        metadata={"doc": "table: guidance of a second set of samples beside the unguided one; scale 1 for none"},
+        metadata={"doc": "table: guidance for a second set of samples, besides the unguided one; scale 1 for none"},
     )
     sampling: Any = sampler_options(doc="table: options of the generator's sampler")
     metrics: dict[str, Any] = components(
         "sample_metric",
-        doc="what to measure of samples; the first result chooses sigma",
+        doc="what to measure on samples; the first result chooses sigma",
         default={"gfd": {"use": "frechet"}},
     )
     tokenizer_metrics: dict[str, Any] = components(
         "metric",
-        doc="what to measure of reconstructions: what post-training cost",
+        doc="what to measure on reconstructions, to see what post-training costs",
         default={"rfd": {"use": "frechet"}, "pfd": {"use": "pfid"}},
     )
     limit: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "only the first validation images for tokenizer_metrics; all where left out"},
+        metadata={"doc": "number of validation images for tokenizer_metrics, class-balanced; default: all"},
     )
     batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     pictures: int = field(
-        default=10, validator=validators.ge(1), metadata={"doc": "columns of the pictures of samples and of sigma"}
+        default=10, validator=validators.ge(1), metadata={"doc": "columns of samples.png and sigma.png"}
     )
 
 
 class SomeImages(Images):
-    """Those of other images that stand at `rows` (m,) int64."""
+    """The subset of images at indices `rows` (m,) int64."""
 
     def __init__(self, images: Images, rows: Tensor) -> None:
         self._images, self._rows = images, rows
@@ -97,19 +97,19 @@ class SomeImages(Images):
 
 
 def balanced_halves(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The places (m,) int64 of labels (n,), in two halves that hold each class equally often, to within one."""
+    """Splits the indices of labels (n,) into two halves (m,) int64 that hold each class equally often, to within 1."""
     by_class = labels.argsort(stable=True)
     return by_class[0::2].sort().values, by_class[1::2].sort().values
 
 
 class Comparison:
-    """Measures tokenizers that share their latents. Use `results` first, then `best` and `save_pictures`.
+    """Measures tokenizers that share a latent space. Call `results` first, then `best` and `save_pictures`.
 
     Args:
-        context: of the stage; its artifact "generator" makes the samples.
+        context: the stage's context; its artifact "generator" makes the samples.
         options: what is measured.
-        before: the tokenizer of main training. after: the post-trained ones, by sigma.
-        seed: of samples and perturbations.
+        before: the tokenizer after main training. after: the post-trained tokenizers, by sigma.
+        seed: for samples and perturbations.
     """
 
     def __init__(
@@ -135,14 +135,14 @@ class Comparison:
         return {BEFORE: self._before, **{label_of(sigma): tokenizer for sigma, tokenizer in self._after.items()}}
 
     def results(self) -> dict[str, Result]:
-        """All results: `DECODER_NAME`, and `DECODER_guided_NAME` of guided samples; DECODER: "before" or "sigma0.9".
+        """All results: `DECODER_NAME`, or `DECODER_guided_NAME` for guided samples; DECODER is "before" or "sigma0.9".
 
-        The details of each hold "decoder", "sigma" (None of the tokenizer before) and "guided".
+        The details of each result hold "decoder", "sigma" (None for "before") and "guided".
         """
         results: dict[str, Result] = {}
         for label, tokenizer in self._tokenizers.items():
             self._context.say(f"{self._context.stage}: measuring {label}")
-            results |= self._of_samples(label, tokenizer)
+            results |= self._sample_results(label, tokenizer)
             of_tokenizer = measure_tokenizer(
                 self._context,
                 tokenizer,
@@ -153,64 +153,64 @@ class Comparison:
                 batch_size=self._options.batch_size,
                 workers=0,
             )
-            results |= {f"{label}_{name}": self._of(result, label) for name, result in of_tokenizer.items()}
+            results |= {f"{label}_{name}": self._labelled(result, label) for name, result in of_tokenizer.items()}
         return results
 
     def best(self) -> float:
-        """The sigma below 1 whose first sample metric is the best on the selection half, unguided; 1 if alone."""
+        """The sigma below 1 with the best first sample metric, unguided, on the selection half; 1 if there is none."""
         below = [sigma for sigma in self._after if sigma < CONTROL] or list(self._after)
         return min(below, key=lambda sigma: self._selection[label_of(sigma)])
 
     def better_than(self, kept: float) -> list[str]:
-        """Of before and the control, what had a better first metric on the selection half than the sigma kept."""
+        """Which of "before" and the control have a better first metric on the selection half than the kept sigma."""
         others = {BEFORE: "the tokenizer before", label_of(CONTROL): "the control"}
         known, limit = self._selection, self._selection.get(label_of(kept))
-        return [said for label, said in others.items() if limit is not None and label in known and known[label] < limit]
+        return [name for label, name in others.items() if limit is not None and label in known and known[label] < limit]
 
-    def _of_samples(self, label: str, tokenizer: Tokenizer) -> dict[str, Result]:
+    def _sample_results(self, label: str, tokenizer: Tokenizer) -> dict[str, Result]:
         results: dict[str, Result] = {}
         metrics = {name: spec.build() for name, spec in self._options.metrics.items()}
         for prefix, latents in self._latents.items():
             samples = self._features(self._decoded(tokenizer, latents), f"samples, {label}")
             for number, metric in enumerate(metrics.values()):
                 for name, result in metric.compute(samples, self._reported_on).items():
-                    results[f"{label}_{prefix}{name}"] = self._of(result, label, guided=bool(prefix))
+                    results[f"{label}_{prefix}{name}"] = self._labelled(result, label, guided=bool(prefix))
                 if number == 0 and not prefix:
                     first = next(iter(metric.compute(samples, self._chosen_on).values()))
                     self._selection[label] = -first.value if first.higher_is_better else first.value
         return results
 
-    def _of(self, result: Result, label: str, *, guided: bool = False) -> Result:
-        """A result that says which decoder it is of, and whether of guided samples."""
+    def _labelled(self, result: Result, label: str, *, guided: bool = False) -> Result:
+        """A result with its decoder, and whether the samples are guided, in its details."""
         sigma = next((sigma for sigma in self._after if label_of(sigma) == label), None)
         about = {"decoder": label, "sigma": sigma, "guided": guided}
         return attrs.evolve(result, details={**result.details, **about})
 
     @cached_property
     def _latents(self) -> dict[str, Latents]:
-        """This process's share of the samples: unguided, and guided where the options ask for it."""
-        found = {"": self._sampled(Guidance())}
+        """This process's share of the samples: unguided, and guided if the options ask for it."""
+        latents = {"": self._sampled(Guidance())}
         if self._options.guidance.active:
-            found["guided_"] = self._sampled(self._options.guidance)
-        return found
+            latents["guided_"] = self._sampled(self._options.guidance)
+        return latents
 
     def _sampled(self, guidance: Guidance) -> Latents:
-        own = own_share(self._options.num_samples)
-        parts = generate(
+        rows = own_share(self._options.num_samples)
+        batches = generate(
             self._generator,
-            labels_of(range(self._generator.num_classes), own),
-            Draws(seed=derive_seed(self._seed, "compare"), indices=own, total=self._options.num_samples),
+            labels_of(range(self._generator.num_classes), rows),
+            Draws(seed=derive_seed(self._seed, "compare"), indices=rows, total=self._options.num_samples),
             guidance=guidance,
             sampling=self._options.sampling,
             batch_size=self._options.batch_size,
         )
         space, where = self._generator.space, f"stage {self._context.stage}"
-        arrays = (to_array(part, space, maker="generator", where=where) for part in parts)
+        arrays = (to_array(batch, space, maker="generator", where=where) for batch in batches)
         return from_array(np.concatenate([no_latents(space), *arrays]), space, "samples")
 
     def _decoded(self, tokenizer: Tokenizer, latents: Latents) -> ImagesInMemory:
-        some = self._options.batch_size
-        batches = (latents[start : start + some].to(self._context.device) for start in range(0, len(latents), some))
+        size = self._options.batch_size
+        batches = (latents[start : start + size].to(self._context.device) for start in range(0, len(latents), size))
         labels = labels_of(range(self._generator.num_classes), torch.arange(self._options.num_samples))
         return decode_and_gather(tokenizer, batches, labels)
 
@@ -220,15 +220,15 @@ class Comparison:
 
     @torch.no_grad()
     def save_pictures(self, folder: Path) -> None:
-        """Writes samples.png, the same latents by every decoder, and sigma.png, the same images along sigma."""
-        some = self._latents["guided_" if "guided_" in self._latents else ""][: self._options.pictures]
-        some = some.to(self._context.device)
-        rows = {label: decode_to_uint8(tokenizer, some) for label, tokenizer in self._tokenizers.items()}
+        """Saves samples.png (the same latents from every decoder) and sigma.png (the same images at every sigma)."""
+        latents = self._latents["guided_" if "guided_" in self._latents else ""][: self._options.pictures]
+        latents = latents.to(self._context.device)
+        rows = {label: decode_to_uint8(tokenizer, latents) for label, tokenizer in self._tokenizers.items()}
         save_rows(folder / "samples.png", rows)
         save_rows(folder / "sigma.png", self._along_sigma())
 
     def _along_sigma(self) -> dict[str, Tensor]:
-        """What the generator makes of held-out images at each sigma, before and after."""
+        """Rows for sigma.png: pairs of held-out images at each sigma, decoded before and after post-training."""
         context, before = self._context, self._before
         post_trainer: PostTrainer = context.build("post_trainer")
         images = context.dataset().validation

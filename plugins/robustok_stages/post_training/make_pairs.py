@@ -1,4 +1,4 @@
-"""Stage `make_pairs`: what a generator makes of real images while it preserves a share sigma of them."""
+"""Stage `make_pairs`: latents from a generator that preserves a share sigma of real images."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class MakePairsConfig:
     sigma: list[float] = field(
         factory=lambda: [0.9],
         validator=[validators.min_len(1), validators.deep_iterable(_share)],
-        metadata={"doc": "shares of the real image that are preserved; several make a sweep"},
+        metadata={"doc": "shares of the real image to preserve; several values make a sweep"},
     )
     control: bool = field(
         default=True,
-        metadata={"doc": "also pairs of sigma = 1: the decoder's fine-tuning without anything generated in it"},
+        metadata={"doc": "also make pairs for sigma = 1, to fine-tune the decoder without generated latents"},
     )
     num_pairs: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(1)),
-        metadata={"doc": "of so many training images, class-balanced (the paper: 200,000); of all where left out"},
+        metadata={"doc": "number of training images, class-balanced (the paper: 200,000); default: all"},
     )
     batch_size: int = field(
         default=64, validator=validators.ge(1), metadata={"doc": "images at once on each process", "result": False}
@@ -60,7 +60,10 @@ class MakePairsConfig:
     part_size: int = field(
         default=2048,
         validator=validators.ge(1),
-        metadata={"doc": "pairs a file, rounded up to whole batches; what a killed run makes again", "result": False},
+        metadata={
+            "doc": "pairs per shard, rounded up to whole batches; a killed run repeats at most this many per process",
+            "result": False,
+        },
     )
     workers: int = field(
         default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
@@ -69,16 +72,16 @@ class MakePairsConfig:
     def __attrs_post_init__(self) -> None:
         names = [split_of(sigma) for sigma in self.sigmas]
         if len(set(names)) < len(names):
-            raise ValueError("two values of sigma differ by less than the 6 digits that tell their pairs apart")
+            raise ValueError("two values of sigma agree to 6 digits, so their files would have the same name")
 
     @property
     def sigmas(self) -> list[float]:
-        """All sigmas, each once, the control's among them."""
+        """All distinct sigmas, including the control's."""
         return list(dict.fromkeys([*([1.0] if self.control else []), *self.sigma]))
 
 
 class MakePairs(Stage):
-    """Pairs of the training images of [data], made by [post_trainer] with the artifacts "tokenizer" and "generator"."""
+    """Makes the artifact "pairs" from training images of [data], with [post_trainer], "tokenizer" and "generator"."""
 
     Config = MakePairsConfig
     uses = ("data", "post_trainer")
@@ -89,18 +92,18 @@ class MakePairs(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """So many images are there, and the generator fits the tokenizer."""
+        """There are enough images, and the generator fits the tokenizer."""
         tokenizer = context.promise("tokenizer", TokenizerPromise)
         check_main_trained(tokenizer)
         check_image_size(context, tokenizer)
         check_generator(context.promise("generator", GeneratorPromise), tokenizer)
         images = context.dataset().train
         if self.config.num_pairs is not None and self.config.num_pairs > len(images):
-            what = f"{self.config.num_pairs} pairs of {len(images)} training images: each gives one pair a sigma"
+            what = f"{self.config.num_pairs} pairs need as many training images, but there are only {len(images)}"
             raise context.located(RobustokError(what, hint=f"at most {len(images)}"), "num_pairs")
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
-        """How many pairs there will be of each sigma."""
+        """The sigmas, and the number of pairs for each."""
         spec = context.spec("post_trainer")
         assert spec is not None
         num_rows = self.config.num_pairs or len(context.dataset().train)
@@ -108,14 +111,14 @@ class MakePairs(Stage):
 
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, float]:
-        """Makes the parts that are missing and puts the whole together."""
+        """Makes the missing shards and merges all shards."""
         tokenizer, generator = context.load("tokenizer"), context.load("generator")
         check_fits(generator, context.inputs["generator"], tokenizer)
         images = context.dataset().train
         rows = class_balanced_order(images.labels)[: self.config.num_pairs].sort().values
         splits = []
         for sigma in self.config.sigmas:
-            splits.append(_Maker(context, self.config, tokenizer, generator, images, rows, sigma).keep())
+            splits.append(_Maker(context, self.config, tokenizer, generator, images, rows, sigma).make())
         spec = context.spec("post_trainer")
         assert spec is not None
         with context.making("pairs") as folder:
@@ -145,7 +148,7 @@ class MakePairs(Stage):
 
 @frozen(kw_only=True)
 class _Pairs(SplitShards):
-    """The parts of a sigma, and `changed`: the share of tokens that differ from the real image's."""
+    """The shards of a sigma, and `changed`, the mean of `_changed` over its pairs."""
 
     changed: float
 
@@ -162,37 +165,37 @@ class _Maker:
     rows: Tensor
     sigma: float
 
-    def keep(self) -> _Pairs:
-        """Makes the parts that are missing and says what they are."""
+    def make(self) -> _Pairs:
+        """Makes the missing shards; returns a description of all of them."""
         name, array = split_of(self.sigma), array_name(self.tokenizer.space)
-        parts = cut(name, len(self.rows), whole_batches(self.config.part_size, self.config.batch_size))
-        make_missing(self.context, parts, ["changed", array], self._make)
-        changed = [np.load(self.context.checkpoints / f"{part.stem}.changed.npy") for part in parts]
+        shards = cut(name, len(self.rows), whole_batches(self.config.part_size, self.config.batch_size))
+        make_missing(self.context, shards, ["changed", array], self._make)
+        changed = [np.load(self.context.checkpoints / f"{shard.stem}.changed.npy") for shard in shards]
         return _Pairs(
             name=name,
             array=array,
-            parts=parts,
+            parts=shards,
             views=1,
             middle=0,
             labels=self.images.labels[self.rows],
             changed=float(np.concatenate(changed).mean()),
         )
 
-    def _make(self, mine: Sequence[Shard], done: Callable[[int], None]) -> Iterator[dict[str, NDArray[Any]]]:
+    def _make(self, shards: Sequence[Shard], done: Callable[[int], None]) -> Iterator[dict[str, NDArray[Any]]]:
         post_trainer: PostTrainer = self.context.build("post_trainer")
-        for part in mine:
+        for shard in shards:
             arrays: dict[str, list[NDArray[Any]]] = {"changed": [], array_name(self.tokenizer.space): []}
-            rows = self.rows[part.first : part.stop]
+            rows = self.rows[shard.first : shard.stop]
             batches = batches_of(self.images, rows, batch_size=self.config.batch_size, workers=self.config.workers)
             for loaded in batches:
                 real, made = self._pair(post_trainer, loaded.to(self.context.device))
                 arrays["changed"].append(_changed(real, made))
                 arrays[array_name(self.tokenizer.space)].append(made[:, None])
                 done(len(loaded))
-            yield {name: np.concatenate(found) for name, found in arrays.items()}
+            yield {name: np.concatenate(batches_of_array) for name, batches_of_array in arrays.items()}
 
     def _pair(self, post_trainer: PostTrainer, batch: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The latents of real images, and those that the decoder will read, as arrays."""
+        """The latents of real images, and the latents that the decoder will read, as arrays."""
         encoded = self.tokenizer.encode(batch.images)
         real = Latents(codes=encoded.codes) if encoded.codes is not None else Latents(vectors=encoded.vectors)
         draws = Draws(seed=derive_seed(self.context.seed, "pairs"), indices=batch.indices, total=len(self.images))
@@ -209,8 +212,8 @@ class _Maker:
 
 
 def _changed(real: NDArray[Any], made: NDArray[Any]) -> NDArray[np.float32]:
-    """(B,) the share of an image's codes (B, N) that differ; of vectors (B, N, D), the distance over the real norm."""
+    """(B,) the share of codes (B, N) that differ, or the distance of vectors (B, N, D) over the real vectors' norm."""
     if real.ndim == 2:
         return (real != made).mean(1, dtype=np.float32)
-    apart, length = (np.linalg.norm(one.reshape(len(one), -1), axis=1) for one in (made - real, real))
-    return apart / np.maximum(length, np.float32(1e-12))
+    distance, norm = (np.linalg.norm(array.reshape(len(array), -1), axis=1) for array in (made - real, real))
+    return distance / np.maximum(norm, np.float32(1e-12))

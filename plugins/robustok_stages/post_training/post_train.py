@@ -1,8 +1,8 @@
-"""Stage `post_train`: adapts the decoder to a generator's latents (paper section 4), beside a control.
+"""Stage `post_train`: adapts the decoder to a generator's latents (paper section 4), with a control.
 
 The tokenizer is trained once for each sigma of the pairs, with the same images in the same order and the same noise.
 Sigma = 1 is the control: fine-tuning on clean latents alone is known to help (Yang et al. 2025, l-DeTok), so only the
-difference from it belongs to what the generator made.
+difference from the control is the effect of generated latents.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class PostTrainConfig(TrainingConfig):
     """Options of `post_train`; an epoch is a pass over the pairs."""
 
     MOVED: ClassVar[Mapping[str, str]] = {
-        "compare": "its options are now those of a stage of its own: put `compare_decoders` behind this stage",
-        "keep": "it is now an option of the stage `compare_decoders`, which belongs behind this stage",
+        "compare": "its options are now those of the stage `compare_decoders`: add it after this stage",
+        "keep": "it is now an option of the stage `compare_decoders`: add it after this stage",
     }
 
     optimizer: OptimizerConfig = field(
@@ -52,25 +52,25 @@ class PostTrainConfig(TrainingConfig):
     discriminator: Literal["reuse", "fresh"] = field(
         default="reuse",
         metadata={
-            "doc": '"reuse" main training\'s, with its optimiser state; "fresh" where there is none: set the term\'s '
-            "`discriminator_start` to 0 and a later `start`, so that it learns before the decoder hears of it"
+            "doc": '"reuse" main training\'s with its optimiser state, or "fresh" if there is none; then set the loss '
+            "term's discriminator_start = 0 and a later start, so that it learns before it affects the decoder"
         },
     )
 
     def __attrs_post_init__(self) -> None:
         if not self.losses:
-            raise ValueError("losses: there is no term, so there is nothing to train for (left out: l2)")
+            raise ValueError("losses: there is no term, so there is nothing to train (default: l2)")
 
     @property
     def reused(self) -> list[str]:
-        """The losses whose discriminators go on from main training."""
+        """The losses whose discriminators are reused from main training."""
         return losses_with_opponent(self.losses) if self.discriminator == "reuse" else []
 
 
 class PostTrain(Stage):
-    """Trains what [post_trainer] names of the artifact "tokenizer" on the artifact "pairs".
+    """Trains the modules of the artifact "tokenizer" that [post_trainer] selects, on the artifact "pairs".
 
-    Leaves the artifact "decoders": the tokenizer once for each sigma of the pairs, all with their own decoder.
+    Writes the artifact "decoders": one tokenizer per sigma of the pairs, each with its own decoder.
     """
 
     Config = PostTrainConfig
@@ -82,7 +82,7 @@ class PostTrain(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The pairs are what [post_trainer] says, the batch fits, and a discriminator is there to be reused."""
+        """The pairs were made as [post_trainer] says, the batch fits, and discriminators to reuse exist."""
         tokenizer, pairs = context.promise("tokenizer", TokenizerPromise), context.promise("pairs", PairsPromise)
         check_main_trained(tokenizer)
         check_image_size(context, tokenizer)
@@ -91,7 +91,7 @@ class PostTrain(Stage):
         self._check_opponents(context, tokenizer)
 
     def _check_made_by(self, context: StageContext, pairs: PairsPromise) -> None:
-        """The pairs were made as [post_trainer] says."""
+        """Checks that the pairs were made as [post_trainer] says."""
         spec = context.spec("post_trainer")
         assert spec is not None
         table = spec.table()
@@ -102,26 +102,26 @@ class PostTrain(Stage):
                 raise RobustokError(what, where=where, hint="set the same in [post_trainer], or make other pairs")
 
     def _check_opponents(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
-        """Main training leaves, or left, every discriminator that is to be reused."""
-        reused, left = self.config.reused, tokenizer.opponents
-        if left is None and tokenizer.folder is not None:  # an artifact that does not say which
-            left = saved_opponents(tokenizer.folder) if has_opponents(tokenizer.folder) else ()
-        if reused and not left:
-            said = "the tokenizer" if tokenizer.folder is None else str(tokenizer.folder)
+        """Checks that main training provides every discriminator to reuse."""
+        reused, available = self.config.reused, tokenizer.opponents
+        if available is None and tokenizer.folder is not None:  # an artifact that does not record them
+            available = saved_opponents(tokenizer.folder) if has_opponents(tokenizer.folder) else ()
+        if reused and not available:
+            source = "the tokenizer" if tokenizer.folder is None else str(tokenizer.folder)
             hint = 'set discriminator = "fresh", discriminator_start = 0 and a later start, so that it learns first'
-            error = RobustokError(f"{said} comes without a discriminator that could be reused", hint=hint)
+            error = RobustokError(f"{source} has no discriminator to reuse", hint=hint)
             raise context.located(error, "discriminator")
         for name in reused:
-            if name not in (left or ()):
-                what = f"main training has no opponent of a loss {name!r}; it has of {', '.join(left or ())}"
+            if name not in (available or ()):
+                what = f"main training has no opponent for a loss {name!r}, only for {', '.join(available or ())}"
                 raise context.located(RobustokError(what, hint="give the loss the same name"), "losses", name)
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
-        """A decoder for each sigma of the pairs."""
+        """One decoder per sigma of the pairs."""
         return {"decoders": DecodersPromise(sigmas=context.promise("pairs", PairsPromise).sigmas)}
 
     def run(self, context: StageContext) -> Mapping[str, float]:
-        """Trains what is not trained yet, and puts the whole together."""
+        """Trains the decoders that are not trained yet, and writes all of them."""
         made_of = self._made_of(context)
         trained = {sigma: self._trained(context, sigma) for sigma in sigmas_of(context.inputs["pairs"])}
         with context.making("decoders") as folder:
@@ -130,20 +130,20 @@ class PostTrain(Stage):
         return {"decoders": float(len(trained))}
 
     def _made_of(self, context: StageContext) -> Mapping[str, str]:
-        """Hashes of the weights that made the pairs, of which the tokenizer's must be this tokenizer's.
+        """Hashes of the weights of the tokenizer and the generator that made the pairs.
 
         Raises:
-            RobustokError: the pairs were made with another tokenizer.
+            RobustokError: if the pairs were made with another tokenizer.
         """
         index, tokenizer = read_index(context.inputs["pairs"]), context.inputs["tokenizer"]
         made_of = {name: str(index[f"{name}_weights"]) for name in ("tokenizer", "generator")}
         if made_of["tokenizer"] != content_fingerprint(tokenizer / WEIGHTS_FILE):
-            what = f"these pairs were made with another tokenizer than {tokenizer}"
+            what = f"these pairs were not made with the tokenizer in {tokenizer}"
             raise RobustokError(what, where=str(context.inputs["pairs"]), hint="load the tokenizer that made them")
         return made_of
 
     def _trained(self, context: StageContext, sigma: float) -> Path:
-        """The folder of the tokenizer that was trained on the pairs of a sigma; trains it where it is not there."""
+        """The folder of the tokenizer trained on the pairs of a sigma; trains it if needed."""
         done = context.checkpoints / label_of(sigma)
         if (done / COMPONENT_FILE).is_file():
             return done
@@ -160,7 +160,7 @@ class PostTrain(Stage):
         trainer.run()
         kept: Any = trainer.kept()
         if latent_fingerprint(kept) != frozen_part:
-            raise RunError("post-training changed what stands in front of the decoder", where=f"stage {context.stage}")
+            raise RunError("post-training changed weights outside the decoder", where=f"stage {context.stage}")
         self._save(context, done, kept, sigma)
         return done
 
@@ -183,7 +183,7 @@ class PostTrain(Stage):
 
 
 def _agrees(recorded: Any, asked: Any) -> bool:
-    """Whether pairs were made as asked; a sampler's options that the recipe leaves out are not asked for."""
+    """Whether a recorded value is the one asked for; sampler options missing from the recipe are not compared."""
     if isinstance(recorded, Mapping) and isinstance(asked, Mapping):
         return all(recorded.get(name) == value for name, value in asked.items())
     return recorded == asked

@@ -1,4 +1,4 @@
-"""One step of post-training (paper section 4): the real image from what a generator made of its latents."""
+"""A training step of post-training (paper section 4): decodes latents from a generator to the real image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from robustok_training import OptimizerConfig
 
 
 class DecoderStep(TokenizerLossStep):
-    """Post-training's turn: only the trained parts take a gradient or are in training mode.
+    """Post-training's turn: only the trained modules take gradients and are in training mode.
 
-    Dropout, batch statistics and codebook averages of the frozen parts would change them, or what they
-    make, without any gradient; so they stay in eval mode.
+    The frozen modules stay in eval mode: dropout, batch statistics and codebook averages would change them or their
+    output even without gradients.
     """
 
     def __init__(self, tokenizer: Tokenizer, trained: Sequence[nn.Module], terms: LossTerms) -> None:
@@ -30,7 +30,7 @@ class DecoderStep(TokenizerLossStep):
         self._trained = tuple(trained)
 
     def train(self, mode: bool = True) -> DecoderStep:
-        """As torch's, with the frozen parts in eval mode."""
+        """As `nn.Module.train`, except that frozen modules stay in eval mode."""
         super().train(mode)
         self.tokenizer.eval()
         for part in self._trained:
@@ -55,7 +55,7 @@ class DecoderStep(TokenizerLossStep):
 
 
 class DecoderTask(TokenizerLossTask):
-    """Post-training as the trainer sees it."""
+    """The training task of post-training."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Stage `evaluate_tokenizer`: reconstruction, robustness and use of the codebook, and a picture."""
+"""Stage `evaluate_tokenizer`: measures reconstruction, robustness and codebook usage, and saves a picture."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class EvaluateTokenizerConfig:
     limit: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "only the first images of the validation split; all where left out"},
+        metadata={"doc": "number of validation images, class-balanced; default: all"},
     )
     batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     workers: int = field(
@@ -50,12 +50,12 @@ class EvaluateTokenizerConfig:
     pictures: int = field(
         default=16,
         validator=validators.ge(0),
-        metadata={"doc": "columns of the picture of reconstructions, 0 for none"},
+        metadata={"doc": "columns of reconstructions.png; 0 for no picture"},
     )
 
 
 class EvaluateTokenizer(Stage):
-    """Measures the artifact "tokenizer" on the validation images; float32, whatever the training's precision."""
+    """Measures the artifact "tokenizer" on the validation images, always in float32."""
 
     Config = EvaluateTokenizerConfig
     uses = ("data",)
@@ -66,7 +66,7 @@ class EvaluateTokenizer(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The tokenizer fits the images, and the metrics its latent space."""
+        """The tokenizer fits the images, and the metrics fit its latent space."""
         tokenizer = context.promise("tokenizer", TokenizerPromise)
         check_image_size(context, tokenizer)
         check_tokenizer_metrics(context, tokenizer, self.config.metrics, "metrics")
@@ -89,11 +89,11 @@ class EvaluateTokenizer(Stage):
         )
         with context.making("tokenizer_pictures") as folder:
             if folder is not None and self.config.pictures:
-                self._draw(context, tokenizer, images, folder / "reconstructions.png")
+                self._save_picture(context, tokenizer, images, folder / "reconstructions.png")
         return results
 
-    def _draw(self, context: StageContext, tokenizer: Tokenizer, images: Images, file: Any) -> None:
-        """Rows: inputs, reconstructions, reconstructions from perturbed codes."""
+    def _save_picture(self, context: StageContext, tokenizer: Tokenizer, images: Images, file: Any) -> None:
+        """Saves a picture with rows of inputs, reconstructions, and reconstructions from perturbed codes."""
         batch = images.load(list(range(min(self.config.pictures, len(images))))).to(context.device)
         latents = tokenizer.encode(batch.images)
         rows = {"input": batch.images, "reconstruction": tokenizer.decode(latents)}

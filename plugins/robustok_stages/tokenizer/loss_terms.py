@@ -14,10 +14,10 @@ from robustok_core.kinds.loss import Loss, Opponent, Reconstruction
 class LossTerms:
     """The terms of a loss, by name.
 
-    It is not a module, so a module that holds it does not own the discriminators and frozen networks of the terms.
+    It is not an nn.Module, so a module that holds it does not own the discriminators and frozen networks of the terms.
 
     Attributes:
-        opponents: what is trained against a term, by the term's name.
+        opponents: the opponents of the terms, by the term's name.
     """
 
     def __init__(self, losses: Mapping[str, Loss]) -> None:
@@ -29,19 +29,19 @@ class LossTerms:
         self._in_order = sorted(losses.items(), key=lambda item: not item[1].compares_images)
 
     def modules(self) -> dict[str, nn.Module]:
-        """The terms as modules of a checkpoint, by name."""
+        """The terms as modules for a checkpoint, by name."""
         return {f"loss_{name}": loss for name, loss in self._losses.items()}
 
     def own_parameters(self) -> list[nn.Parameter]:
-        """What is trained along with the tokenizer."""
+        """The parameters of the terms that are trained with the tokenizer."""
         return [parameter for loss in self._losses.values() for parameter in loss.own_parameters()]
 
     def has_active_opponent(self, progress: float) -> bool:
-        """Whether an opponent is trained at this share of the training."""
+        """Whether any opponent is trained at `progress`, the completed share of the training."""
         return any(opponent.active(progress) for opponent in self.opponents.values())
 
     def weighted_sum(self, step: Reconstruction) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The weighted sum of all terms and of the quantizer's, a scalar; and each term, unweighted, for the log."""
+        """The weighted sum of all terms and the quantizer's losses, a scalar; and the unweighted terms, for the log."""
         logs: dict[str, Tensor | float] = {f"quantizer/{name}": value for name, value in step.latents.losses.items()}
         images = torch.zeros((), device=step.images.device)
         others = sum(step.latents.losses.values(), start=images)

@@ -1,7 +1,7 @@
-"""The discriminators that main training leaves beside the tokenizer, for post-training to go on with.
+"""The discriminators that main training saves with the tokenizer, for reuse in post-training.
 
-`opponents.safetensors` holds of the loss NAME `module/NAME/...`, the weights of its opponent, and
-`optimizer/NAME/...`, the state of the opponent's optimiser. An artifact without opponents has no such file.
+For each loss NAME, `opponents.safetensors` holds the weights of its opponent (`module/NAME/...`) and the state of the
+opponent's optimiser (`optimizer/NAME/...`). An artifact without opponents has no such file.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ OPPONENTS_FILE = "opponents.safetensors"
 
 
 def losses_with_opponent(losses: Mapping[str, Spec]) -> list[str]:
-    """The names of the losses that something is trained against."""
+    """The names of the losses that have an opponent."""
     with torch.device("meta"):
         return [name for name, spec in losses.items() if spec.build().opponent is not None]
 
 
 def opponent_name(loss: str) -> str:
-    """What the opponent of a loss is called among the trained modules: in logs and checkpoints."""
+    """The name of a loss's opponent as a trained module, in logs and checkpoints."""
     return f"{loss}_opponent"
 
 
 def has_opponents(folder: Path) -> bool:
-    """Whether a tokenizer's artifact comes with opponents."""
+    """Whether a tokenizer's artifact has opponents."""
     return (folder / OPPONENTS_FILE).is_file()
 
 
 def save_opponents(folder: Path, opponents: Mapping[str, Opponent], trainer: Trainer) -> None:
-    """Writes opponents, by the name of their loss, and their optimiser states; no file where there are none."""
+    """Writes opponents, by the name of their loss, and their optimiser states; no file if there are none."""
     tensors: dict[str, Tensor] = {}
     for loss, opponent in opponents.items():
         tensors |= prefixed(learned_state(opponent), f"module/{loss}/")
@@ -54,17 +54,17 @@ def saved_opponents(folder: Path) -> list[str]:
 
 
 def adopt_opponents(folder: Path, opponents: Mapping[str, Opponent], trainer: Trainer) -> None:
-    """Puts what `save_opponents` wrote, of the same losses, in place of new weights and optimiser states.
+    """Loads the weights and optimiser states that `save_opponents` wrote into the opponents of the same losses.
 
     Args:
-        folder: of the tokenizer's artifact, which holds them all (`saved_opponents`).
+        folder: the tokenizer's artifact; it must hold all these opponents (see `saved_opponents`).
         opponents: by the name of their loss. trainer: has their optimisers.
 
     Raises:
-        RunError: the weights of an opponent do not fit.
+        RunError: if the weights of an opponent do not fit.
     """
     file = folder / OPPONENTS_FILE
-    held = read_tensors(file)
+    tensors = read_tensors(file)
     for loss, opponent in opponents.items():
-        load_learned(opponent, part(held, f"module/{loss}/"), str(file))
-        trainer.adopt_optimizer_state(opponent_name(loss), part(held, f"optimizer/{loss}/"))
+        load_learned(opponent, part(tensors, f"module/{loss}/"), str(file))
+        trainer.adopt_optimizer_state(opponent_name(loss), part(tensors, f"optimizer/{loss}/"))

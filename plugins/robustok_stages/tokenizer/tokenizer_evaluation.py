@@ -1,4 +1,4 @@
-"""One pass of a tokenizer over the validation images, for all metrics at once."""
+"""Measures a tokenizer with all metrics in one pass over the validation images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ from robustok_training.progress import StepProgress
 def check_tokenizer_metrics(
     context: StageContext, tokenizer: TokenizerPromise, metrics: Mapping[str, Spec], *keys: str
 ) -> None:
-    """Refuses metrics, the value of this stage's option `keys`, that do not fit the tokenizer's latent space."""
+    """Checks that the metrics in this stage's option `keys` fit the tokenizer's latent space.
+
+    Raises:
+        ProblemsError: if any does not.
+    """
     built: dict[str, Metric] = {name: spec.build() for name, spec in metrics.items()}
     check_each(context, {name: partial(metric.check, tokenizer.space) for name, metric in built.items()}, *keys)
 
@@ -38,7 +42,7 @@ def started_metrics(
     networks: SharedFeatures,
     limit: int | None,
 ) -> list[Metric]:
-    """Metrics at the beginning of a pass; arguments and what they raise: as of `measure_tokenizer`."""
+    """Builds metrics and starts a pass; for arguments and errors see `measure_tokenizer`."""
     images = context.dataset().validation
     shared = EvaluationContext(
         tokenizer=tokenizer,
@@ -69,14 +73,14 @@ def measure_tokenizer(
     """The results of all metrics by name.
 
     Args:
-        context: of the stage.
-        tokenizer: in eval mode. metrics: by name. networks: shared with whatever else the stage measures.
-        limit: only the first images of `class_balanced_order`.
+        context: the stage's context.
+        tokenizer: in eval mode. metrics: by name. networks: shared with the stage's other measurements.
+        limit: measure only the first `limit` images of `class_balanced_order`.
         seed: of the perturbations, the same for every tokenizer. batch_size: images at once on each process.
         workers: processes that load images.
 
     Raises:
-        RobustokError: a metric does not fit the tokenizer, or its network cannot be had.
+        RobustokError: if a metric does not fit the tokenizer, or its network is not available.
     """
     images = context.dataset().validation
     count = min(len(images), limit or len(images))

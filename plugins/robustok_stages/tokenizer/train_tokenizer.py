@@ -33,14 +33,14 @@ class TrainTokenizerConfig(TrainingConfig):
 
     def __attrs_post_init__(self) -> None:
         if not self.losses:
-            raise ValueError("losses: there is no term, so there is nothing to train for (left out: reconstruction)")
+            raise ValueError("losses: there is no term, so there is nothing to train (default: reconstruction)")
 
 
 class TrainTokenizer(Stage):
-    """Trains [tokenizer] on [data] with [perturbation] and leaves the artifact "tokenizer".
+    """Trains [tokenizer] on [data] with [perturbation] and writes the artifact "tokenizer".
 
     The artifact's folder also holds the discriminators and their optimiser states
-    (opponents.safetensors), which post-training goes on with.
+    (opponents.safetensors), which post-training can reuse.
     """
 
     Config = TrainTokenizerConfig
@@ -52,7 +52,7 @@ class TrainTokenizer(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """Sizes, latent space against perturbation, batch size against data and processes."""
+        """The image sizes agree, the perturbation fits the latent space, and the batch the data and the processes."""
         tokenizer = context.sketch("tokenizer")
         check_image_size(context, self._promise(tokenizer))
         perturbation = context.spec("perturbation")
@@ -68,7 +68,7 @@ class TrainTokenizer(Stage):
         check_training(context, self.config, self.config.optimizer, len(context.dataset().train))
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
-        """The tokenizer's space, and which discriminators will lie beside it."""
+        """The tokenizer's space, and the losses whose discriminators are saved with it."""
         return {"tokenizer": self._promise(context.sketch("tokenizer"))}
 
     def _promise(self, tokenizer: Tokenizer) -> TokenizerPromise:
@@ -76,7 +76,7 @@ class TrainTokenizer(Stage):
         return TokenizerPromise(space=tokenizer.space, image_size=tokenizer.image_size, opponents=opponents)
 
     def run(self, context: StageContext) -> Mapping[str, float]:
-        """Trains, writes the artifact, returns the cost."""
+        """Trains, writes the artifact, and returns the number of parameters and steps."""
         tokenizer = context.build("tokenizer")
         losses = {}
         for name, spec in self.config.losses.items():
@@ -89,11 +89,11 @@ class TrainTokenizer(Stage):
         )
         trainer = Trainer(context, task, context.dataset().train, self.config)
         trainer.run()
-        self._keep(context, task, trainer)
+        self._save(context, task, trainer)
         parameters = sum(p.numel() for p in tokenizer.parameters() if p.requires_grad)
         return {"parameters": float(parameters), "steps": float(trainer.total)}
 
-    def _keep(self, context: StageContext, task: TokenizerTask, trainer: Trainer) -> None:
+    def _save(self, context: StageContext, task: TokenizerTask, trainer: Trainer) -> None:
         spec = context.spec("tokenizer")
         assert spec is not None
         with context.making("tokenizer") as folder:

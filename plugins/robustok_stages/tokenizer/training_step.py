@@ -1,6 +1,6 @@
-"""One step of main training (paper section 3): encode, losses on the clean latents, perturb, decode.
+"""A training step of main training (paper section 3): encode, losses on the clean latents, perturb, decode.
 
-The perturbation is composed here and nowhere else, so that every tokenizer gets the method for nothing.
+The perturbation is applied only here, so it works with every tokenizer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from robustok_stages.tokenizer.loss_terms import LossTerms
 from robustok_stages.tokenizer.opponents import opponent_name
 from robustok_training import OptimizerConfig, Task, TrainedModule
 
-#: The trained module whose pictures the opponents see.
+#: The trained module whose images the opponents see.
 TOKENIZER = "tokenizer"
 
 #: The loss, what is logged, and the pass for the opponents.
@@ -27,9 +27,9 @@ Turn = tuple[Tensor, dict[str, "Tensor | float"], "Reconstruction | None"]
 
 
 class TokenizerLossStep(nn.Module):
-    """A tokenizer's turn, up to what it reads: sums the terms of the loss and leaves the pictures to the opponents.
+    """The loss part of a tokenizer's turn: sums the loss terms and leaves the decoded images for the opponents.
 
-    What the terms train along is registered as `loss_parameters`.
+    Parameters of the terms that are trained with the tokenizer are registered as `loss_parameters`.
     """
 
     def __init__(self, tokenizer: Tokenizer, terms: LossTerms) -> None:
@@ -39,7 +39,7 @@ class TokenizerLossStep(nn.Module):
         self.loss_parameters = nn.ParameterList(terms.own_parameters())
 
     def judge(self, step: Reconstruction) -> Turn:
-        """The loss and its terms; leaves the pass, cut off the graph behind it, where an opponent is trained on it."""
+        """The loss, its terms, and the pass, detached from the graph, or None if no opponent is active."""
         total, logs = self.terms.weighted_sum(step)
         if not self.terms.has_active_opponent(step.progress):
             return total, logs, None
@@ -50,7 +50,7 @@ class TokenizerLossStep(nn.Module):
 
 
 class TokenizerStep(TokenizerLossStep):
-    """Main training's turn: its forward pass is the method's order of operations."""
+    """Main training's turn; its forward pass is the method, step by step."""
 
     def __init__(self, tokenizer: Tokenizer, perturbation: Perturbation | None, terms: LossTerms) -> None:
         super().__init__(tokenizer, terms)
@@ -83,7 +83,7 @@ class TokenizerStep(TokenizerLossStep):
 
 
 class OpponentStep(nn.Module):
-    """A discriminator's turn, on the pictures of the tokenizer's turn."""
+    """An opponent's turn, on the images that the tokenizer decoded in its turn."""
 
     def __init__(self, name: str, opponent: Opponent) -> None:
         super().__init__()
@@ -93,16 +93,16 @@ class OpponentStep(nn.Module):
     def forward(
         self, batch: Batch, draws: Draws, progress: float, earlier: Mapping[str, Reconstruction | None]
     ) -> tuple[Tensor, dict[str, Tensor | float], None]:
-        """Its loss on what the tokenizer made of this micro-batch."""
+        """The opponent's loss on this micro-batch's reconstructions."""
         loss = self.opponent(earlier[TOKENIZER])
         return loss, {f"{self.name}/{key}": value for key, value in self.opponent.logs().items()}, None
 
 
 class TokenizerLossTask(Task):
-    """What the trainer runs: a tokenizer's turn, then each loss's opponent.
+    """A training task: the tokenizer's turn, then the turn of each loss's opponent.
 
     Attributes:
-        tokenizer: what is trained. opponents: by the name of their loss.
+        tokenizer: the tokenizer that is trained. opponents: by the name of their loss.
     """
 
     def __init__(self, step: TokenizerLossStep, optimizer: OptimizerConfig) -> None:
@@ -123,7 +123,7 @@ def _opponents_turn(name: str, opponent: Opponent) -> TrainedModule:
 
 
 class TokenizerTask(TokenizerLossTask):
-    """Main training as the trainer sees it."""
+    """The training task of main training."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ def by_sorting(scores: torch.Tensor, count: int) -> torch.Tensor:
     levels=st.integers(1, 300),
     seed=st.integers(0, 999),
 )
-def test_it_is_what_a_stable_sort_gives_ties_included(rows, columns, share, levels, seed):
+def test_it_equals_a_stable_sort_including_ties(rows, columns, share, levels, seed):
     count = max(1, round(share * columns))
     scores = torch.randint(levels, (rows, columns), generator=torch.Generator().manual_seed(seed)) - levels / 2
     assert torch.equal(smallest(scores, count), by_sorting(scores, count))
@@ -34,7 +34,7 @@ def test_signs_zeros_and_infinities_are_in_order():
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("numbers", [0, 3])
-def test_a_row_of_hardly_any_numbers_spoils_no_other_row(sign, numbers):
+def test_a_row_of_nan_does_not_affect_other_rows(sign, numbers):
     scores = torch.randn(4, 200, generator=torch.Generator().manual_seed(0))
     scores[1::2, numbers:] = sign * float("nan")
     found = smallest(scores, 5)

@@ -1,4 +1,4 @@
-"""Recipes: what is read, and what is said about mistakes."""
+"""Recipes: reading them, and messages about mistakes."""
 
 from __future__ import annotations
 
@@ -124,11 +124,11 @@ def test_each_mistake_has_one_message(write, registry, change, words):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("run", "run.name: a run cannot be called {!r}: a name begins"),
-        ("stage", "stage.0.name: a stage cannot be called {!r}: a name begins"),
+        ("run", "run.name: a run cannot be called {!r}: a name starts"),
+        ("stage", "stage.0.name: a stage cannot be called {!r}: a name starts"),
     ],
 )
-def test_a_name_that_is_no_plain_name_of_a_folder_is_refused(registry, table, words, name):
+def test_a_name_that_is_not_a_valid_folder_name_is_refused(registry, table, words, name):
     recipe = tomli.loads(GOOD)
     (recipe["run"] if table == "run" else recipe["stage"][0])["name"] = name
     with pytest.raises(ProblemsError) as caught:
@@ -139,7 +139,7 @@ def test_a_name_that_is_no_plain_name_of_a_folder_is_refused(registry, table, wo
 
 
 @pytest.mark.parametrize("name", [3, True, ["a"], {"a": 1}])
-def test_a_name_is_text(registry, name):
+def test_a_name_must_be_a_string(registry, name):
     recipe = tomli.loads(GOOD)
     recipe["stage"][0]["name"] = recipe["run"]["name"] = name
     with pytest.raises(ProblemsError) as caught:
@@ -149,7 +149,7 @@ def test_a_name_is_text(registry, name):
     assert of_stage.endswith(f".name: a stage cannot be called {name!r}: expected str, found {kind}")
 
 
-def test_a_long_plain_name_is_good(registry):
+def test_a_long_valid_name_is_accepted(registry):
     recipe = tomli.loads(GOOD)
     recipe["run"]["name"] = recipe["stage"][0]["name"] = "Stage-1_of.2" + "x" * 88
     Recipe.from_table(recipe).resolve(registry)
@@ -163,7 +163,7 @@ def test_a_stage_without_its_input_names_the_stage_that_makes_it(write, registry
     assert "put stage 'train_tokenizer' before it" in said[0]
 
 
-def test_changing_use_drops_the_keys_of_the_component_that_was_there(write, registry):
+def test_changing_use_drops_the_keys_of_the_previous_component(write, registry):
     resolved = Recipe.load(write(GOOD), overrides={"perturbation.use": "none"}).resolve(registry)
     assert resolved.table()["perturbation"] == {"use": "none"}
 
@@ -177,7 +177,7 @@ def test_overrides_reach_stages_by_name_and_are_named_in_messages(write, registr
         Recipe.load(write(GOOD), overrides={"stage.train.epochs": 1})
 
 
-def test_extends_merges_tables_and_stages_by_name_and_keeps_places(write, registry):
+def test_extends_merges_tables_and_stages_by_name_and_preserves_locations(write, registry):
     write(GOOD, "base.toml")
     child = write(
         'extends = "base.toml"\n[perturbation]\nbeta = 2.0\n[[stage]]\nuse = "train_tokenizer"\nbatch_size = 4\n',
@@ -232,7 +232,7 @@ def test_an_importer_of_another_kind_is_refused_before_anything_runs(registry, t
 
 
 def loading(*stages: str, **load: str) -> Recipe:
-    """A recipe of some stages that loads artifacts."""
+    """A recipe of the given stages that loads artifacts."""
     table = {
         "load": load,
         "data": {"use": "fashion_mnist"},
@@ -243,15 +243,17 @@ def loading(*stages: str, **load: str) -> Recipe:
     return Recipe.from_table(table)
 
 
-def test_an_artifact_that_a_stage_makes_before_one_reads_it_is_loaded_in_vain(registry):
+def test_loading_an_artifact_that_a_stage_makes_before_it_is_read_is_refused(registry):
     with pytest.raises(ProblemsError) as caught:
         loading("train_tokenizer", "evaluate_tokenizer", tokenizer="runs/r").resolve(registry)
     (said,) = caught.value.problems
-    assert said.what.startswith("load.tokenizer: no stage reads it: stage 'train_tokenizer' makes the tokenizer anew")
-    assert said.hint == "take out that stage, or this entry of [load]"
+    assert said.what.startswith(
+        "load.tokenizer: no stage reads it: stage 'train_tokenizer' makes a new tokenizer first"
+    )
+    assert said.hint == "remove that stage, or this entry of [load]"
 
 
 @pytest.mark.parametrize("stages", [["post_train"], ["evaluate_tokenizer", "train_tokenizer"], ["evaluate_tokenizer"]])
-def test_an_artifact_that_a_stage_reads_may_be_made_anew_by_it_or_later(registry, stages):
+def test_a_loaded_artifact_that_a_stage_reads_may_be_made_again_by_that_stage_or_later(registry, stages):
     loads = {"tokenizer": "runs/r"} | ({"generator": "runs/r", "pairs": "runs/r"} if "post_train" in stages else {})
     assert set(loading(*stages, **loads).resolve(registry).load) == set(loads)

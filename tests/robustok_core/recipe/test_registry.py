@@ -1,4 +1,4 @@
-"""The registry: broken plugins are kept apart and named."""
+"""The registry: broken plugins are isolated and named."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Plugin:
 
 
 class Escaping(Stage):
-    """Leaves an artifact outside of the run's folder."""
+    """Would write an artifact outside the run's folder."""
 
     Config = NothingConfig
     makes = ("../tokenizer",)
@@ -72,7 +72,7 @@ class HalfATokenizer(Tokenizer):
 
 
 class Point:
-    """An entry point as importlib.metadata gives it."""
+    """An entry point as importlib.metadata returns it."""
 
     def __init__(self, name, loaded):
         self.name, self.loaded, self.dist = name, loaded, SimpleNamespace(name="somebody")
@@ -87,12 +87,12 @@ def test_all_first_party_plugins_load():
     assert {state.error for state in load_registry().plugins} == {None}
 
 
-def test_a_stage_whose_artifact_would_lie_outside_of_the_run_folder_is_not_taken():
+def test_a_stage_whose_artifact_name_leaves_the_run_folder_is_refused():
     state = Registry().add_plugin(Plugin("stage", "escaping", Escaping), "theirs")
-    assert "stage 'escaping' makes an artifact called '../tokenizer': a name begins with" in state.error
+    assert "stage 'escaping' makes an artifact called '../tokenizer': a name starts with" in state.error
 
 
-def test_a_plugin_that_raises_on_import_hides_no_other_and_is_named_where_its_component_is_missed():
+def test_a_plugin_that_fails_to_import_does_not_hide_others_and_is_named_when_its_component_is_missing():
     registry = load_registry([Point("broken", ImportError("no module named x")), Point("good", Plugin())])
     assert registry.names("perturbation") == ["nothing"]
     with pytest.raises(ProblemsError, match="broken: ImportError: no module named x"):

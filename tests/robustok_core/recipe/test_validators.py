@@ -1,4 +1,4 @@
-"""What components ask of their options, and what is said where they do not get it."""
+"""Validators of options and their messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Options:
         require_multiple(self, "width", "num_heads")
 
 
-def test_the_ends_of_the_ranges_are_in_them() -> None:
+def test_the_ends_of_the_ranges_are_accepted() -> None:
     Options(share=0.0, rate=0.0)
     Options(share=1.0, rate=math.nextafter(1.0, 0.0), number=-1e300)
 
@@ -31,11 +31,11 @@ def test_the_ends_of_the_ranges_are_in_them() -> None:
     "wrong",
     [{"share": -0.1}, {"share": 1.1}, {"share": math.nan}, {"rate": 1.0}, {"rate": -0.1}, {"number": math.inf}],
 )
-def test_what_lies_outside_is_refused(wrong: dict[str, float]) -> None:
+def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Options(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_width_that_the_heads_do_not_divide_is_named_with_both_values() -> None:
-    with pytest.raises(ValueError, match="^width 12 is no multiple of num_heads 5$"):
+def test_the_error_of_require_multiple_names_both_options_and_values() -> None:
+    with pytest.raises(ValueError, match="^width 12 is not a multiple of num_heads 5$"):
         Options(num_heads=5)

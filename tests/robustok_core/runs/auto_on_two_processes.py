@@ -1,4 +1,4 @@
-"""What "auto" is on one of `world` processes of which only the first computes bfloat16: `... RANK WORLD FOLDER`."""
+"""Prints what "auto" means on one of `world` processes, if only the first computes bfloat16: `RANK WORLD FOLDER`."""
 
 from __future__ import annotations
 

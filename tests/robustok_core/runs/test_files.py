@@ -1,4 +1,4 @@
-"""Files and folders are either whole or not there, whatever happens while they are written."""
+"""Atomic writes: files and folders are complete or absent, whatever happens during a write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustok_core.errors import RunError
 from robustok_core.runs.files import new_file, new_folder, read_tensors, write_tensors, write_text
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "made" / "file.txt"
     with new_file(target) as unfinished:
         unfinished.write_text("first ")
@@ -26,7 +26,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_an_old_file_stays_whole_until_the_new_one_is(tmp_path: Path) -> None:
+def test_an_old_file_stays_intact_until_the_new_one_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     write_text(target, "old")
     with new_file(target) as unfinished:
@@ -45,7 +45,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path
     assert target.read_text() == "old"
 
 
-def test_two_writers_fill_files_of_their_own_and_the_last_leaves_the_target(tmp_path: Path) -> None:
+def test_two_writers_use_separate_files_and_the_last_determines_the_target(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     with new_file(target, writer="1") as first, new_file(target, writer="2") as second:
         first.write_text("one")
@@ -55,7 +55,7 @@ def test_two_writers_fill_files_of_their_own_and_the_last_leaves_the_target(tmp_
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_writer_that_fails_takes_nothing_from_another(tmp_path: Path) -> None:
+def test_a_writer_that_fails_does_not_affect_another(tmp_path: Path) -> None:
     target = tmp_path / "tensors.safetensors"
     with new_file(target, writer="1") as half:
         half.write_bytes(b"half")
@@ -69,9 +69,7 @@ def test_a_writer_that_fails_takes_nothing_from_another(tmp_path: Path) -> None:
     assert torch.equal(read_tensors(target)["held"], torch.ones(2))
 
 
-def test_what_the_system_refuses_is_one_message_that_names_the_target(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_is_one_message_that_names_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -82,7 +80,7 @@ def test_what_the_system_refuses_is_one_message_that_names_the_target(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_appears_when_all_in_it_is_whole(tmp_path: Path) -> None:
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "folder"
     with new_folder(target) as unfinished:
         write_text(unfinished / "inside" / "file.txt", "text")

@@ -1,4 +1,4 @@
-"""The hash of what stands in front of a decoder."""
+"""The hash of the weights before the decoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def tokenizer(registry):
     return registry.build("tokenizer", {**small, "quantizer": quantizer})
 
 
-def test_it_changes_with_each_weight_in_front_of_the_decoder_and_with_none_behind(tokenizer):
+def test_it_changes_with_every_weight_before_the_decoder_and_with_none_of_the_decoder(tokenizer):
     whole = latent_fingerprint(tokenizer)
     behind = {id(weight) for weight in tokenizer.decoder.parameters()}
     with torch.no_grad():
@@ -27,7 +27,7 @@ def test_it_changes_with_each_weight_in_front_of_the_decoder_and_with_none_behin
     assert latent_fingerprint(tokenizer) == whole
 
 
-def test_what_only_hangs_on_the_latents_in_training_does_not_count(registry):
+def test_training_only_modules_do_not_count(registry):
     table = {"use": "mae_tok", "image_size": 16, "patch_size": 8, "width": 16, "depth": 1, "num_heads": 2}
     tokenizer = registry.build("tokenizer", {**table, "hog": {"width": 16, "depth": 1, "num_heads": 2}})
     whole = latent_fingerprint(tokenizer)
@@ -39,7 +39,7 @@ def test_what_only_hangs_on_the_latents_in_training_does_not_count(registry):
     assert latent_fingerprint(tokenizer) != whole
 
 
-def test_averaged_weights_that_did_not_move_have_the_fingerprint_of_their_source_even_a_negative_zero(tokenizer):
+def test_averaging_unchanged_weights_preserves_the_fingerprint_even_of_negative_zero(tokenizer):
     with torch.no_grad():
         next(tokenizer.encoder.parameters()).view(-1)[0] = -0.0
     average = torch.optim.swa_utils.AveragedModel(

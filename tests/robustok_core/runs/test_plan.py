@@ -1,4 +1,4 @@
-"""What a recipe will do is known, and checked, before anything runs."""
+"""Plans: what a recipe will do is known and checked before anything runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def whole(generation_recipe) -> dict[str, Any]:
 
 
 def without_folder(promise: Any) -> dict[str, Any]:
-    """What a promise says of the artifact, less where it lies and what is known of it only then."""
+    """What a promise says about an artifact, without its folder and what is known only once it exists."""
     later = ("folder", "fingerprint", "sketch", "tokenizer")
     names = [name for name in type(promise).__slots__ if name not in (*later, "__weakref__")]
     return {name: _plain(getattr(promise, name)) for name in names}
@@ -49,7 +49,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-def test_what_was_promised_is_what_the_files_promise(whole, tmp_path, registry):
+def test_promises_equal_those_read_from_the_files(whole, tmp_path, registry):
     plan = check(Recipe.from_table(whole), registry=registry)
     promised = {artifact: promise for stage in plan.stages for artifact, promise in stage.makes.items()}
     run(Recipe.from_table(whole), out=tmp_path)
@@ -60,7 +60,7 @@ def test_what_was_promised_is_what_the_files_promise(whole, tmp_path, registry):
         assert made.describe() == promised[name].describe()
 
 
-def test_check_show_prints_what_each_stage_makes_above_a_recipe_that_is_the_same(whole, tmp_path, registry):
+def test_check_show_prints_the_plan_above_an_equal_recipe(whole, tmp_path, registry):
     recipe = tmp_path / "whole.toml"
     recipe.write_text(Recipe.from_table(whole).resolve(registry).toml())
     shown = CliRunner().invoke(cli, ["check", "--show", str(recipe)]).output
@@ -76,7 +76,7 @@ def test_check_show_prints_what_each_stage_makes_above_a_recipe_that_is_the_same
 # --- options of samplers --------------------------------------------------------------------------
 
 
-def test_a_sampler_that_is_asked_for_nothing_has_its_defaults_in_recipe_toml(whole, tmp_path):
+def test_recipe_toml_holds_the_defaults_of_sampler_options_left_out(whole, tmp_path):
     whole["stage"] = whole["stage"][:4]
     run(Recipe.from_table(whole), out=tmp_path)
     written = tomli.loads((tmp_path / "tiny" / "recipe.toml").read_text())
@@ -86,7 +86,7 @@ def test_a_sampler_that_is_asked_for_nothing_has_its_defaults_in_recipe_toml(who
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_every_option_that_no_sampler_has_is_said_with_its_place_in_one_pass(whole, generated, tmp_path, loaded):
+def test_all_unknown_sampler_options_are_reported_with_their_locations(whole, generated, tmp_path, loaded):
     whole["post_trainer"]["sampling"] = {"stops": 2}
     whole["stage"][3]["sampling"] = {"steps": "many"}
     whole["stage"][-1]["sampling"] = {"step": 2}
@@ -103,7 +103,7 @@ def test_every_option_that_no_sampler_has_is_said_with_its_place_in_one_pass(who
 
 
 @pytest.mark.parametrize("stage", [3, -1])
-def test_guidance_that_the_generator_was_not_trained_for_is_said_with_its_place(whole, tmp_path, stage):
+def test_guidance_that_the_generator_was_not_trained_for_is_reported_with_its_location(whole, tmp_path, stage):
     whole["generator"]["label_dropout"] = 0.0
     whole["stage"][-1]["guidance"] = {"scale": 1.0}
     whole["stage"][stage]["guidance"] = {"scale": 3.0}
@@ -113,13 +113,13 @@ def test_guidance_that_the_generator_was_not_trained_for_is_said_with_its_place(
     assert f"stage.{name}.guidance.scale: guidance of scale 3 needs a generator" in str(caught.value)
 
 
-def test_the_measurement_along_a_training_is_checked_against_the_generator_that_is_trained(whole, tmp_path):
+def test_sampler_options_of_measure_are_checked_against_the_trained_generator(whole, tmp_path):
     whole["stage"][2]["measure"] = {"sampling": {"steps": 0}, "metrics": {}}
     with pytest.raises(RobustokError, match=r"stage.train_generator.measure.sampling.steps: 0 is out of range"):
         run(Recipe.from_table(whole), out=tmp_path)
 
 
-# --- stages of others -----------------------------------------------------------------------------
+# --- third-party stages -----------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -128,7 +128,7 @@ class NoOptions:
 
 
 def with_stage(stage: type[Stage]) -> Any:
-    """All installed plugins, and a stage called "theirs"."""
+    """All installed plugins and a stage called "theirs"."""
 
     class Plugin:
         @hookimpl
@@ -141,7 +141,7 @@ def with_stage(stage: type[Stage]) -> Any:
 
 
 class TheirPairs(Stage):
-    """Makes pairs in a way of its own."""
+    """Makes pairs in its own way."""
 
     Config = NoOptions
     needs = ("tokenizer", "generator")
@@ -164,23 +164,23 @@ def with_their_pairs(table: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def test_a_stage_that_promises_nothing_is_named_where_another_must_know_more(whole, tmp_path):
+def test_a_stage_that_promises_too_little_for_a_later_stage_is_reported(whole, tmp_path):
     with pytest.raises(RobustokError) as caught:
         run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPairs), out=tmp_path)
-    assert "stage 'post_train' must know of the pairs what a PairsPromise says" in str(caught.value)
-    assert "return one from its `plan`" in str(caught.value)
+    assert "stage 'post_train' needs a PairsPromise of the pairs, found a Promise" in str(caught.value)
+    assert "the `plan` of the stage that makes the pairs must return a PairsPromise" in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_checks_of_later_stages_read_what_a_stage_of_others_promises(whole, tmp_path):
+def test_later_stages_check_the_promises_of_a_third_party_stage(whole, tmp_path):
     with pytest.raises(RobustokError) as caught:
         run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPromisedPairs), out=tmp_path)
     said = str(caught.value)
     assert "stage.post_train.batch_size: a batch of 16 images is larger than the training split, which holds 8" in said
-    assert "stage.compare_decoders.keep: there is no decoder of sigma 0.5 (sigmas: 0.25)" in said
+    assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.5 (sigmas: 0.25)" in said
 
 
-def test_an_input_that_cannot_be_planned_is_one_mistake_and_not_one_in_every_later_stage(whole, tmp_path):
+def test_an_input_that_cannot_be_planned_is_reported_once_and_not_by_every_later_stage(whole, tmp_path):
     whole["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
     for stage in whole["stage"]:
         stage.pop("sampling", None)
@@ -190,7 +190,7 @@ def test_an_input_that_cannot_be_planned_is_one_mistake_and_not_one_in_every_lat
     assert not isinstance(caught.value, ProblemsError)
 
 
-# --- what [load] gives ----------------------------------------------------------------------------
+# --- loaded artifacts ----------------------------------------------------------------------------
 
 
 def test_a_published_checkpoint_is_read_before_anything_runs(whole, tmp_path):

@@ -1,4 +1,4 @@
-"""Precision: what "auto" is on which device, and that a run says, records and repeats what it was."""
+"""Precision: what "auto" means on each device, and that a run prints, records and reproduces it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 @pytest.fixture
 def this_device(monkeypatch):
-    """Makes this machine's device one that computes bfloat16 natively, or one that does not."""
+    """Makes this machine's device compute bfloat16 natively, or not."""
 
     def this_device(native: bool) -> None:
         monkeypatch.setattr(robustok_core.runs.accelerator, "computes_bf16", lambda device: native)
@@ -56,13 +56,13 @@ def auto(tiny_recipe):
     ("avx512_bf16", "amx", "native"),
     [(True, False, True), (False, True, True), (True, True, True), (False, False, False)],
 )
-def test_a_cpu_computes_bfloat16_where_it_has_instructions_for_it(monkeypatch, avx512_bf16, amx, native):
+def test_a_cpu_computes_bfloat16_if_it_has_instructions_for_it(monkeypatch, avx512_bf16, amx, native):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
     assert computes_bf16(CPU) is native
 
 
-def test_a_torch_that_cannot_tell_and_devices_that_nobody_measured_compute_float32(monkeypatch):
+def test_an_old_torch_and_unmeasured_devices_compute_float32(monkeypatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert not computes_bf16(CPU)
@@ -107,7 +107,7 @@ def test_every_auto_of_a_laptop_recipe_is_settled_and_nothing_else(registry, nam
 
 @frozen(kw_only=True)
 class Theirs:
-    """A configuration of somebody else's."""
+    """A third-party configuration."""
 
     encoder: Precision = "auto"
     decoder: Precision | None = None
@@ -117,18 +117,18 @@ class Theirs:
     more: tuple[Theirs, ...] = ()
 
 
-def test_auto_is_settled_where_an_option_is_a_precision_whatever_its_name_and_nowhere_else():
+def test_auto_is_settled_exactly_in_options_of_type_precision():
     found = settled(Theirs(more=(Theirs(decoder="auto"), Theirs(encoder="no"))), "bf16")
     assert found == Theirs(encoder="bf16", more=(Theirs(encoder="bf16", decoder="bf16"), Theirs(encoder="no")))
 
 
-def test_what_has_no_auto_is_left_as_it_is(registry, tiny_recipe):
+def test_a_configuration_without_auto_is_unchanged(registry, tiny_recipe):
     recipe = Recipe.from_table(tiny_recipe()).resolve(registry)
     assert settled(recipe, "bf16") is recipe
 
 
 @pytest.mark.parametrize(("native", "precision", "words"), [(True, "bf16", "bf16"), (False, "no", "float32")])
-def test_auto_is_printed_and_recorded_and_is_the_run_that_names_what_it_came_to(
+def test_auto_is_printed_and_recorded_and_equals_a_run_with_the_resulting_precision(
     auto, this_device, tmp_path, native, precision, words
 ):
     this_device(native)
@@ -145,7 +145,7 @@ def test_auto_is_printed_and_recorded_and_is_the_run_that_names_what_it_came_to(
     assert same(weights(folder), weights(tmp_path / "named" / "tiny"))
 
 
-def test_a_run_on_a_device_of_another_precision_is_another_run(auto, this_device, tmp_path):
+def test_a_device_with_another_auto_precision_runs_the_stages_again(auto, this_device, tmp_path):
     this_device(True)
     run(auto(), out=tmp_path)
     first = find_artifact(tmp_path / "tiny", "tokenizer")
@@ -160,7 +160,7 @@ def test_a_run_on_a_device_of_another_precision_is_another_run(auto, this_device
     assert find_artifact(tmp_path / "tiny", "tokenizer") == first
 
 
-def test_fp16_is_refused_where_a_machine_with_a_gpu_computes_on_its_cpu(auto, monkeypatch, tmp_path):
+def test_fp16_is_refused_on_the_cpu_of_a_machine_with_a_gpu(auto, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(RobustokError, match='"fp16" needs a CUDA device'):
         run(auto("fp16"), out=tmp_path)
@@ -174,7 +174,7 @@ def test_recipes_of_different_precision_run_one_after_another_in_one_program(aut
     assert not same(first, second)
 
 
-def test_auto_is_float32_on_all_processes_where_one_has_no_bfloat16(one_and_two, tmp_path):
+def test_auto_is_float32_on_all_processes_if_one_has_no_bfloat16(one_and_two, tmp_path):
     one_and_two(Path(__file__).with_name("auto_on_two_processes.py"), tmp_path)
     found = {file.name: file.read_text() for file in tmp_path.glob("?-of-?")}
     assert found == {"0-of-1": "bf16", "0-of-2": "no", "1-of-2": "no"}

@@ -1,4 +1,4 @@
-"""Results in files, those of earlier versions too."""
+"""Results in files, including those of earlier versions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flat(results: dict[str, Result]) -> dict[str, float]:
     return found
 
 
-def test_what_is_written_is_read_again() -> None:
+def test_written_results_are_read_back() -> None:
     results = {
         "a/count": Result(3),
         "a/distance": Result(0.1 + 0.2, higher_is_better=False, num_images=50, num_reference=0),
@@ -38,17 +38,17 @@ def test_what_is_written_is_read_again() -> None:
     assert results_of(json.loads(json.dumps(tables_of(results)))) == results
 
 
-def test_what_is_not_known_is_not_written() -> None:
+def test_unknown_attributes_are_not_written() -> None:
     assert tables_of({"a/count": Result(3)}) == {"a/count": {"value": 3.0}}
 
 
 @pytest.mark.parametrize("wrong", [{"num_images": -1}, {"num_images": 2.5}, {"higher_is_better": 1}], ids=str)
-def test_a_result_with_anything_else_than_a_count_or_a_direction_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_result_with_an_invalid_count_or_direction_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)):
         Result(1.0, **wrong)
 
 
-def test_details_that_json_cannot_hold_are_refused_where_they_are_made() -> None:
+def test_details_that_json_cannot_hold_are_refused_at_construction() -> None:
     with pytest.raises(TypeError, match="JSON"):
         Result(1.0, details={"images": {1, 2}})
 
@@ -57,7 +57,7 @@ def test_no_number_of_a_file_of_an_earlier_version_is_lost() -> None:
     assert flat(read_results(EARLIER)) == read_json(EARLIER)
 
 
-def test_numbers_that_stood_beside_a_result_of_an_earlier_version_belong_to_it() -> None:
+def test_numbers_beside_a_result_of_an_earlier_version_become_its_attributes() -> None:
     numbers, results = read_json(EARLIER), read_results(EARLIER)
     name = "evaluate_tokenizer/pfd_efficientnet_lite0"
     pfd = results[name]
@@ -75,7 +75,7 @@ def test_numbers_that_stood_beside_a_result_of_an_earlier_version_belong_to_it()
     assert beside == []
 
 
-def test_an_ending_without_its_result_is_a_result() -> None:
+def test_a_suffixed_name_without_its_result_is_a_result() -> None:
     assert results_of({"gfid_num_images": 50, "kid": 0.5, "kid_std": 0.1}) == {
         "gfid_num_images": Result(50),
         "kid": Result(0.5, details={"std": 0.1}),
@@ -83,13 +83,13 @@ def test_an_ending_without_its_result_is_a_result() -> None:
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"a": "b"}, {"a": {"number": 3}}, {"a": None}, {"results": [1]}], ids=str)
-def test_a_file_of_something_else_is_refused(content: Any, tmp_path: Path) -> None:
+def test_a_file_without_results_is_refused(content: Any, tmp_path: Path) -> None:
     write_json(tmp_path / "file.json", content)
-    with pytest.raises(RobustokError, match="this holds no results by name"):
+    with pytest.raises(RobustokError, match="this file does not hold results by name"):
         read_results(tmp_path / "file.json")
 
 
-def test_a_run_gives_what_its_file_holds_and_tells_plugins_so(tiny_recipe: Any, tmp_path: Path) -> None:
+def test_run_returns_the_results_of_its_file_and_passes_them_to_plugins(tiny_recipe: Any, tmp_path: Path) -> None:
     table = tiny_recipe()
     table["stage"].append(WITH_EVALUATION)
     told: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def test_a_run_gives_what_its_file_holds_and_tells_plugins_so(tiny_recipe: Any, 
     assert read_results(tmp_path / "tiny") == told.pop("run") == told == results
 
 
-def test_a_finished_stage_of_an_earlier_version_is_done_before(tiny_recipe: Any, tmp_path: Path) -> None:
+def test_a_finished_stage_of_an_earlier_version_is_skipped(tiny_recipe: Any, tmp_path: Path) -> None:
     table = tiny_recipe()
     table["stage"].append(WITH_EVALUATION)
     results = run(Recipe.from_table(table), out=tmp_path)

@@ -1,4 +1,4 @@
-"""Samples judged against real images, and the whole way from images to a number."""
+"""Samples compared with real images, and the whole pipeline from images to a number."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_from_images_to_numbers_and_a_second_call_repeats_nothing(generation_rec
     assert files == {file: file.stat().st_mtime_ns for file in files}
 
 
-def test_a_continuous_space_goes_the_same_way(generation_recipe, continuous, registry, tmp_path):
-    """The generator knows the statistics of the latents; the vectors that it draws are kept and can be decoded."""
+def test_a_continuous_space_works_the_same(generation_recipe, continuous, registry, tmp_path):
+    """The generator gets the statistics of the latents; the vectors that it samples are stored and can be decoded."""
     table = generation_recipe(
         train_generator={
             "ema_decay": 0.5,
@@ -124,7 +124,7 @@ def test_two_processes_make_the_files_and_the_numbers_of_one(part_of, generated,
 
 
 def test_the_distance_is_that_of_the_features_of_the_two_sets(evaluation, generated, registry, tmp_path):
-    """numpy and scipy alone, but for the network."""
+    """Computed with numpy and scipy, except for the network."""
     import scipy.linalg
 
     with np.load(find_artifact(generated[1], "samples") / "samples.npz") as file:
@@ -140,7 +140,7 @@ def test_the_distance_is_that_of_the_features_of_the_two_sets(evaluation, genera
     assert found == pytest.approx(expected, rel=2e-3)
 
 
-def test_the_samples_themselves_as_a_reference_are_no_distance_away(evaluation, generated, tmp_path):
+def test_the_distance_of_samples_to_themselves_is_0(evaluation, generated, tmp_path):
     file = find_artifact(generated[1], "samples") / "samples.npz"
     results = evaluated(evaluation(reference=str(file)), tmp_path)
     assert results["gfd_fashion_classifier"].value == pytest.approx(0.0, abs=1e-6)
@@ -156,7 +156,7 @@ def test_a_limit_takes_images_of_every_class(evaluation, tmp_path):
     assert (ten.num_reference, all_images.num_reference) == (10, 40)
 
 
-def test_a_reference_that_is_not_there_is_refused_before_anything_is_written(evaluation, tmp_path):
+def test_a_missing_reference_is_refused_before_anything_is_written(evaluation, tmp_path):
     with pytest.raises(RobustokError, match=r"stage.evaluate_generator.reference: 'valid' is neither 'validation' nor"):
         evaluated(evaluation(reference="valid"), tmp_path)
     assert not list(tmp_path.iterdir())
@@ -192,7 +192,7 @@ TOO_MANY = [
 
 @pytest.mark.parametrize("loaded", [False, True])
 @pytest.mark.parametrize(("metrics", "options", "said"), TOO_MANY)
-def test_metrics_that_want_more_images_than_there_will_be_are_refused_before_anything_is_written(
+def test_metrics_that_need_more_images_than_planned_are_refused_before_anything_is_written(
     generation_recipe, evaluation, tmp_path, metrics, options, said, loaded
 ):
     table = evaluation() if loaded else generation_recipe()
@@ -217,13 +217,13 @@ def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(eval
 
 @frozen(kw_only=True)
 class SpreadConfig:
-    """Whose features."""
+    """The feature network."""
 
     features: Spec = component("features", doc="the network that sees")
 
 
 class Spread(SampleMetric):
-    """The determinant of the features' covariance: nothing with fewer images than features."""
+    """The determinant of the features' covariance, 0 with fewer images than features."""
 
     Config = SpreadConfig
     needs_full_rank = True
@@ -236,7 +236,7 @@ class Spread(SampleMetric):
 
 
 class Mean(Spread):
-    """Of features; any number of images does."""
+    """Uses features, but works with any number of images."""
 
     needs_full_rank = False
 

@@ -1,4 +1,4 @@
-"""Sets of samples: the same whatever the batches, parts and kills; what the files hold; what is refused."""
+"""Sets of samples: independent of batches, shards and kills; what the files hold; what is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sampled(table: dict, out: Path, **kwargs) -> Path:
 
 @pytest.fixture
 def known(part_of, with_known_codes, tmp_path):
-    """Samples with a generator whose codes a test can foresee; returns the folder and what was said."""
+    """Samples a generator whose codes a test can predict; returns the folder and the printed text."""
 
     def known(**options) -> tuple[Path, str]:
         table = part_of("train_generator", "sample", load=("tokenizer", "latents"), sample=options)
@@ -46,7 +46,7 @@ def expected_codes(labels: torch.Tensor, shift: int = 0) -> torch.Tensor:
     return (first[:, None] + torch.arange(16)) % 32
 
 
-def test_all_classes_take_turns_and_the_pictures_are_those_of_the_codes(known, generated, registry):
+def test_all_classes_are_sampled_in_turn_and_the_images_are_decoded_from_the_codes(known, generated, registry):
     folder, said = known(num_samples=23, sampling={"shift": 2}, part_size=10, batch_size=4)
     labels = torch.arange(23) % 10
     codes = expected_codes(labels, shift=2)
@@ -60,7 +60,7 @@ def test_all_classes_take_turns_and_the_pictures_are_those_of_the_codes(known, g
         assert (abs(file["arr_0"].astype(int) - pictures) <= 1).all()
         assert (file["arr_0"] == pictures).mean() > 0.999
         np.testing.assert_array_equal(file["arr_1"], labels.numpy())
-    assert "sample: 23 samples are no multiple of 10 classes: the first 3 have one more" in said
+    assert "sample: 23 is not a multiple of the number of classes (10): the first 3 classes get one more sample" in said
 
 
 def test_classes_may_be_named_or_numbered(known):
@@ -92,8 +92,8 @@ def test_samples_say_how_they_were_made(known, generated):
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 7}, {"part_size": 24}, {"batch_size": 1, "part_size": 5}])
-def test_batches_and_parts_change_no_sample(part_of, generated, tmp_path, options):
-    """A trained model, whose float sums may differ in the last bit, but not the codes that are drawn with them."""
+def test_batch_and_shard_sizes_do_not_change_samples(part_of, generated, tmp_path, options):
+    """With a trained model, float sums may differ in the last bit, but not the sampled codes."""
     table = part_of("sample", load=LOADED, sample=options)
     one, other = find_artifact(generated[1], "samples"), sampled(table, tmp_path)
     assert one.name.split("-")[0] == "samples"
@@ -118,8 +118,8 @@ def test_another_seed_gives_other_samples(part_of, generated, tmp_path):
 
 
 @pytest.mark.parametrize("part", [1, 4, 6])
-def test_a_killed_stage_goes_on_and_ends_with_the_same_files(part_of, generated, tmp_path, dying, part):
-    """Two files a part, three parts."""
+def test_a_killed_stage_resumes_and_gives_the_same_files(part_of, generated, tmp_path, dying, part):
+    """Two files per shard, three shards."""
     table = part_of("sample", load=LOADED)
     dying(lambda: sampled(table, tmp_path), part)
     kept = {f.name: f.stat().st_ino for f in (tmp_path / "tiny" / "checkpoints").rglob("[!.]*.npy")}
@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(generation_reci
     assert not list(tmp_path.iterdir())
 
 
-def test_a_loaded_generators_options_are_checked_with_their_place_in_the_recipe(part_of, tmp_path):
+def test_options_for_a_loaded_generator_are_checked_and_located_in_the_recipe(part_of, tmp_path):
     table = part_of("sample", load=LOADED, sample={"sampling": {"steps": 2, "step": 2}, "classes": ["bog"]})
     del table["data"], table["generator"]
     file = tmp_path / "recipe.toml"
@@ -194,7 +194,7 @@ def test_a_generator_of_another_tokenizer_is_refused_by_name(part_of, tiny_recip
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "larger"])
 
 
-def test_a_tokenizer_whose_decoder_alone_changed_draws_the_same_codes(part_of, generated, registry, tmp_path):
+def test_a_tokenizer_with_only_its_decoder_changed_decodes_the_same_codes(part_of, generated, registry, tmp_path):
     from robustok_core.runs.components import save_component
 
     folder = find_artifact(generated[1], "tokenizer")

@@ -47,7 +47,7 @@ def lines(folder: Path) -> list[dict]:
 
 
 class KillAt:
-    """A plugin that kills this process when a step was logged."""
+    """A plugin that kills this process after a logged step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -78,7 +78,7 @@ def test_a_training_killed_at_a_step_ends_with_the_same_weights_bit_for_bit(part
 
 
 def test_loaded_latents_train_as_those_of_the_same_run(part_of, generated, tmp_path):
-    """[load] takes the run's folder and the artifact's own."""
+    """[load] accepts the run's folder and the artifact's folder."""
     table = part_of("train_generator", load=LOADED)
     table["load"]["latents"] = str(find_artifact(generated[1], "latents"))
     del table["data"]
@@ -117,7 +117,7 @@ def test_measuring_changes_no_weight_and_logs_each_epoch_but_the_last(part_of, g
     assert measured[0]["gfd_fashion_classifier"] != measured[1]["gfd_fashion_classifier"]
 
 
-def test_another_measurement_trains_no_generator_again(part_of, tmp_path):
+def test_another_measurement_does_not_train_the_generator_again(part_of, tmp_path):
     table = part_of("train_generator", load=LOADED)
     folder = train(table, tmp_path)
     artifact, logged = find_artifact(folder, "generator"), lines(folder)
@@ -128,7 +128,7 @@ def test_another_measurement_trains_no_generator_again(part_of, tmp_path):
 
 
 def test_what_is_measured_is_what_the_files_of_that_moment_give(part_of, tmp_path, registry):
-    """The distance and the loss logged after 2 of 3 epochs are those of a training of 2 epochs that is sampled then."""
+    """The distance and loss logged after 2 of 3 epochs equal those of a 2-epoch training that is then sampled."""
     from robustok_core import Guidance
     from robustok_toolkit.generating import ImagesInMemory, decode_to_uint8, generate, labels_of
     from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
@@ -177,7 +177,7 @@ def test_the_validation_loss_is_the_mean_over_the_validation_rows(part_of, with_
     assert found == pytest.approx(float((codes - level).square().mean()), rel=1e-5)
 
 
-def test_what_a_generator_excepts_from_decay_does_not_decay(with_known_codes):
+def test_parameters_that_a_generator_exempts_are_not_decayed(with_known_codes):
     from robustok_core.values.latents import LatentSpace
     from robustok_training.optimizer import OptimizerConfig
 
@@ -241,7 +241,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 def test_measuring_against_images_needs_them(part_of, tmp_path):
     table = part_of("train_generator", load=LOADED, train_generator={"measure": {}})
     del table["data"]
-    with pytest.raises(RobustokError, match="measure.reference: the reference 'validation' is images of"):
+    with pytest.raises(RobustokError, match="measure.reference: the reference 'validation' needs the table"):
         train(table, tmp_path)
 
 
@@ -256,7 +256,7 @@ def test_latents_of_another_tokenizer_are_refused(part_of, tiny_recipe, tmp_path
     assert not (tmp_path / "tiny").exists()
 
 
-def test_the_stages_own_precision_changes_its_steps_alone(generated, tmp_path):
+def test_the_precision_of_a_stage_affects_only_its_training_steps(generated, tmp_path):
     table, folder = generated
     stage = next(stage for stage in table["stage"] if stage["use"] == "train_generator")
     load = {"tokenizer": str(folder), "latents": str(folder)}

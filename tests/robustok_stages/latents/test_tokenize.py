@@ -1,4 +1,4 @@
-"""Latents of a data set: the views, the parts, what a kill and several processes change (nothing)."""
+"""Latents of a data set: views and shards; a kill or several processes change nothing."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_ten_crop_latents_are_those_of_torchvisions_crops_of_the_larger_images(g
 
 
 @pytest.mark.parametrize("part", [1, 3, 5])
-def test_a_killed_stage_goes_on_and_ends_with_the_same_files(generated, tmp_path, dying, part):
-    """Parts 1 to 3 are of the training split, 4 and 5 of the validation split."""
+def test_a_killed_stage_resumes_and_gives_the_same_files(generated, tmp_path, dying, part):
+    """Shards 1 to 3 are of the training split, 4 and 5 of the validation split."""
     table = recipe_of(generated)
     dying(lambda: tokenized(table, tmp_path), part)
     kept = sorted((tmp_path / "tiny" / "checkpoints").rglob("[!.]*.npy"))
@@ -80,14 +80,14 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_files(generated, tmp_path
     assert not list((tmp_path / "tiny" / "checkpoints").rglob("*.npy"))
 
 
-def test_a_stop_keeps_the_parts_that_are_done(generated, tmp_path, monkeypatch):
+def test_a_stop_retains_finished_shards(generated, tmp_path, monkeypatch):
     from robustok_training.interrupt import StopRequest
 
     table, calls = recipe_of(generated), []
     monkeypatch.setattr(StopRequest, "anywhere", lambda self, device: calls.append(1) or len(calls) == 2)
     with pytest.raises(Interrupted, match="stopped after 2 of 3 rounds of shards, which are saved") as caught:
         tokenized(table, tmp_path)
-    assert "goes on" in caught.value.hint
+    assert "resumes from the last checkpoint" in caught.value.hint
     assert len(list((tmp_path / "tiny" / "checkpoints").rglob("*.npy"))) == 2
     monkeypatch.undo()
     assert contents(tokenized(table, tmp_path)) == contents(find_artifact(generated[1], "latents"))
@@ -135,7 +135,7 @@ class Means(Tokenizer):
 
 
 class Fixed(Dataset):
-    """The tiny data set, in one size only."""
+    """The tiny data set in one fixed size."""
 
     Config = NoConfig
 
@@ -146,7 +146,7 @@ class Fixed(Dataset):
 
 
 class Doubles:
-    """A plugin with the two."""
+    """A plugin that registers both."""
 
     @staticmethod
     def components() -> Sequence[tuple[str, str, type]]:
@@ -169,7 +169,7 @@ def with_doubles():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_vectors_are_kept_with_their_mean_and_spread_over_the_unmirrored_training_images(
+def test_vectors_are_stored_with_their_mean_and_std_over_the_unmirrored_training_images(
     generated, with_doubles, tmp_path, dtype
 ):
     table = recipe_of(generated, dtype=dtype)
@@ -193,7 +193,7 @@ def test_vectors_are_kept_with_their_mean_and_spread_over_the_unmirrored_trainin
         (float("nan"), "float32", r'that are not finite \(if precision = "bf16", set it to "no"'),
     ],
 )
-def test_vectors_that_are_not_finite_in_their_type_are_refused_before_a_part_is_written(
+def test_vectors_that_are_not_finite_in_their_type_are_refused_before_a_shard_is_written(
     generation_recipe, with_doubles, tmp_path, monkeypatch, number, dtype, words
 ):
     (tmp_path / "means").mkdir()

@@ -1,4 +1,4 @@
-"""How the decoders before and after post-training are compared."""
+"""The comparison of decoders before and after post-training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BrightnessConfig:
 
 
 class Brightness(SampleMetric):
-    """How bright the samples are, more is better; no network looks at them."""
+    """The mean brightness of samples, higher is better, without a feature network."""
 
     Config = BrightnessConfig
 
@@ -45,7 +45,7 @@ class Brightness(SampleMetric):
 
 
 def later(generated, tmp_path, **post_train):
-    """The recipe of a post-training on the tokenizer and the generator of a run before."""
+    """A post-training recipe with the tokenizer and the generator of an earlier run."""
     table, folder = generated
     table = {key: table[key] for key in ("run", "data")} | {
         "post_trainer": {"use": "decoder", "sampling": {"steps": 1}}
@@ -70,7 +70,7 @@ def later(generated, tmp_path, **post_train):
     return lambda: run(Recipe.from_table(table), registry=registry, out=tmp_path)
 
 
-def test_the_sigma_to_keep_is_the_highest_where_a_metric_says_that_higher_is_better(generated, tmp_path):
+def test_the_sigma_with_the_highest_value_is_kept_if_higher_is_better(generated, tmp_path):
     results = later(generated, tmp_path, optimizer={"learning_rate": 1e-2})()
     values = {sigma: results[f"compare_decoders/sigma{sigma}_brightness"].value for sigma in (0.9, 0.5)}
     assert values[0.9] != values[0.5]
@@ -85,7 +85,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(generated
 
 
 def test_a_process_without_a_sample_takes_part_in_the_comparison(generated, registry, tmp_path, monkeypatch):
-    """Two samples on three processes: the third draws none."""
+    """Two samples on three processes: the third has none."""
     table, folder = generated
     recipe = Recipe.from_table(table).resolve(registry)
     context = RunContext(

@@ -1,4 +1,4 @@
-"""Post-training as a user meets it: pairs, arms, what changes and what must not."""
+"""Post-training as a user runs it: pairs, decoders, what changes and what must not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLOURS = {"use": "frechet", "features": {"use": "fashion_classifier"}}
 
 
 def with_post_training(table: dict[str, Any], **stages: dict[str, Any]) -> dict[str, Any]:
-    """A generation recipe, its tokenizer with a discriminator, that goes on to post-training."""
+    """A generation recipe with a discriminator, extended by post-training."""
     table["stage"][0]["losses"] = LOSSES
     table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
     table["stage"] += [
@@ -50,7 +50,7 @@ def with_post_training(table: dict[str, Any], **stages: dict[str, Any]) -> dict[
 
 
 def only(table: dict[str, Any], stage: str) -> list[dict[str, Any]]:
-    """The stage of this name, alone."""
+    """Only the stage of this name."""
     return [one for one in table["stage"] if one["use"] == stage]
 
 
@@ -102,7 +102,7 @@ def test_every_pair_knows_its_image_and_the_control_holds_the_images_own_codes(t
     tokenizer = load_component(registry, artifact(folder, "tokenizer", "train_tokenizer"))
     images = registry.build("dataset", table["data"]).train
     with torch.no_grad():
-        # the control's pictures are the reconstructions, encoded once more
+        # the control's images are the reconstructions, encoded again
         from robustok_core.values.images import from_uint8, to_uint8
 
         real = images.load(rows.tolist())
@@ -113,7 +113,7 @@ def test_every_pair_knows_its_image_and_the_control_holds_the_images_own_codes(t
     assert np.array_equal(np.load(pairs / index["splits"]["sigma1"]["labels"]), real.labels.numpy())
 
 
-def test_before_and_after_stand_side_by_side(trained):
+def test_results_of_before_and_after_are_comparable(trained):
     _, folder = trained
     results = read_results(folder)
     stage = "compare_decoders/"
@@ -139,7 +139,7 @@ def steps_of_arms(folder: Path) -> dict[str, list[int]]:
     return steps
 
 
-def test_arms_see_the_same_images_in_the_same_order(trained, tmp_path, monkeypatch):
+def test_decoders_see_the_same_images_in_the_same_order(trained, tmp_path, monkeypatch):
     table, _ = trained
     seen: list[int] = []
     real = DecoderStep.forward
@@ -159,7 +159,7 @@ def test_arms_see_the_same_images_in_the_same_order(trained, tmp_path, monkeypat
 
 
 class StopAt:
-    """Interrupts a stage when it has logged a step for the n-th time."""
+    """Interrupts a stage after its n-th logged step."""
 
     def __init__(self, stage: str, times: int) -> None:
         self.stage, self.times = stage, times
@@ -209,7 +209,7 @@ def discriminator_steps(tensors: dict[str, torch.Tensor], prefix: str) -> set[fl
     return {float(value) for name, value in tensors.items() if name.startswith(f"{prefix}/step/")}
 
 
-def test_the_discriminator_of_main_training_goes_on_where_it_stopped(trained):
+def test_the_discriminator_of_main_training_continues_where_it_stopped(trained):
     _, folder = trained
     held = read_tensors(artifact(folder, "tokenizer", "train_tokenizer") / "opponents.safetensors")
     (main_steps,) = discriminator_steps(held, "optimizer/adversarial")
@@ -227,23 +227,23 @@ def refused(table: dict[str, Any], out: Path, **kwargs: Any) -> str:
     return str(caught.value)
 
 
-def test_a_missing_discriminator_is_said_before_anything_is_trained(generated, tmp_path):
+def test_a_missing_discriminator_is_reported_before_anything_is_trained(generated, tmp_path):
     table, folder = generated
     table = with_post_training({**table, "stage": [dict(stage) for stage in table["stage"]]})
     table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
     table["stage"] = table["stage"][-3:]
     table["run"] = {**table["run"], "name": "later"}
-    assert "without a discriminator that could be reused" in refused(table, tmp_path)
+    assert "has no discriminator to reuse" in refused(table, tmp_path)
     assert not (tmp_path / "later").exists()
 
 
-def test_a_discriminator_that_main_training_will_not_leave_is_said_before_main_training(generation_recipe, tmp_path):
+def test_a_discriminator_that_main_training_will_not_save_is_reported_before_main_training(generation_recipe, tmp_path):
     table = with_post_training(generation_recipe())
     table["stage"][0]["losses"] = {"reconstruction": {"use": "reconstruction"}}
-    assert "without a discriminator that could be reused" in refused(table, tmp_path)
+    assert "has no discriminator to reuse" in refused(table, tmp_path)
     table["stage"][0]["losses"] = {"reconstruction": {"use": "reconstruction"}, "gan": LOSSES["adversarial"]}
     said = refused(table, tmp_path)
-    assert "main training has no opponent of a loss 'adversarial'; it has of gan" in said
+    assert "main training has no opponent for a loss 'adversarial', only for gan" in said
     assert "stage.post_train.losses.adversarial" in said
     assert not list(tmp_path.iterdir())
 
@@ -285,7 +285,7 @@ def test_a_fresh_discriminator_needs_none(generated, tmp_path):
         ({"batch_size": 64}, "stage.post_train.batch_size: a batch of 64 images is larger than"),
     ],
 )
-def test_a_training_that_the_48_pairs_do_not_allow_is_refused_before_anything_runs(
+def test_a_batch_that_does_not_fit_the_48_pairs_is_refused_before_anything_runs(
     trained, tmp_path, options, said, loaded
 ):
     table, folder = trained
@@ -307,22 +307,22 @@ def test_a_training_that_the_48_pairs_do_not_allow_is_refused_before_anything_ru
         ),
         (
             {"compare_decoders": {"metrics": {}}},
-            "stage.compare_decoders: metrics: the first one chooses the sigma to keep",
+            "stage.compare_decoders: metrics: the first metric chooses the sigma to keep",
         ),
     ],
 )
-def test_what_cannot_be_trained_for_or_chosen_by_is_refused(generation_recipe, tmp_path, options, said):
+def test_missing_losses_or_metrics_are_refused(generation_recipe, tmp_path, options, said):
     assert said in refused(with_post_training(generation_recipe(), **options), tmp_path)
 
 
 @pytest.mark.parametrize("key", ["compare", "keep"])
-def test_an_option_that_went_to_the_stage_of_its_own_names_it(generation_recipe, tmp_path, key):
+def test_an_option_that_moved_to_compare_decoders_says_so(generation_recipe, tmp_path, key):
     said = refused(with_post_training(generation_recipe(), post_train={key: {}}), tmp_path)
     assert f"stage.post_train.{key}: unknown key '{key}'" in said
     assert "`compare_decoders`" in said
 
 
-def test_a_sigma_that_is_named_needs_no_metric(generation_recipe, registry):
+def test_an_explicit_sigma_to_keep_needs_no_metric(generation_recipe, registry):
     table = with_post_training(generation_recipe(), compare_decoders={"keep": 0.5, "metrics": {}})
     assert Recipe.from_table(table).resolve(registry).stages[-1].spec.config.keep == 0.5
 
@@ -334,11 +334,11 @@ def test_sigma_outside_of_0_to_1_is_refused(generation_recipe, tmp_path):
 
 def test_sigmas_that_would_share_their_files_are_refused(generation_recipe, tmp_path):
     table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 0.50000001]})
-    assert "two values of sigma differ by less than the 6 digits" in refused(table, tmp_path)
+    assert "two values of sigma agree to 6 digits" in refused(table, tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "fewer", "beyond", "missing"])
-def test_pairs_whose_images_cannot_be_told_are_refused(trained, tmp_path, damage):
+def test_pairs_with_damaged_image_indices_are_refused(trained, tmp_path, damage):
     table, folder = trained
     registry = load_registry()
     pairs = shutil.copytree(artifact(folder, "pairs", "make_pairs"), tmp_path / "pairs")
@@ -364,12 +364,12 @@ def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, genera
         "stage": only({"stage": with_options(table, "compare_decoders", keep=0.25)}, "compare_decoders"),
     }
     comparing["load"] = later["load"] | {"generator": str(folder), "decoders": str(folder)}
-    assert "stage.compare_decoders.keep: there is no decoder of sigma 0.25" in refused(comparing, tmp_path)
+    assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.25" in refused(comparing, tmp_path)
     other = with_post_training(generation_recipe(train_tokenizer={"epochs": 2}))
     run(Recipe.from_table({**other, "stage": other["stage"][:-3]}), out=tmp_path / "other")
     later["stage"] = only(table, "post_train")
     later["load"] = {"pairs": str(folder), "tokenizer": str(tmp_path / "other" / other["run"]["name"])}
-    assert "these pairs were made with another tokenizer" in refused(later, tmp_path)
+    assert "these pairs were not made with the tokenizer in " in refused(later, tmp_path)
 
 
 def test_what_is_compared_by_default(generation_recipe, registry):
@@ -381,7 +381,7 @@ def test_what_is_compared_by_default(generation_recipe, registry):
     assert set(compare.tokenizer_metrics) == {"rfd", "pfd"}
 
 
-def test_another_comparison_trains_no_arm_again(trained, tmp_path):
+def test_another_comparison_does_not_train_decoders_again(trained, tmp_path):
     table, folder = trained
     shutil.copytree(folder, tmp_path / folder.name)
     changed = {**table, "stage": with_options(table, "compare_decoders", num_samples=30)}
@@ -397,7 +397,7 @@ def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(tra
     inputs = {"make_pairs": ["generator"], "post_train": ["pairs"], "compare_decoders": ["generator", "decoders"]}
     for stage, loaded in inputs.items():
         again = {**later, "stage": only(table, stage), "load": dict.fromkeys(["tokenizer", *loaded], str(folder))}
-        assert "this tokenizer is post-trained already" in refused(again, tmp_path)
+        assert "this tokenizer is already post-trained" in refused(again, tmp_path)
     first = artifact(folder, "tokenizer", "train_tokenizer")
     other = with_post_training(generation_recipe(train_generator={"epochs": 2}))
     other["load"], other["stage"] = {"tokenizer": str(first)}, other["stage"][2:4]
@@ -407,12 +407,12 @@ def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(tra
     run(Recipe.from_table(other), out=tmp_path)
     later["stage"] = only(table, "compare_decoders")
     later["load"] = {"tokenizer": str(first), "generator": str(tmp_path / "other"), "decoders": str(folder)}
-    assert "these decoders were trained with another generator" in refused(later, tmp_path)
+    assert "these decoders were not trained with the generator in " in refused(later, tmp_path)
 
 
-def test_a_sigma_to_keep_of_which_no_pairs_will_be_is_refused_before_anything_runs(generation_recipe, tmp_path):
+def test_a_sigma_to_keep_without_pairs_is_refused_before_anything_runs(generation_recipe, tmp_path):
     table = with_post_training(generation_recipe(), compare_decoders={"keep": 0.33})
-    assert "stage.compare_decoders.keep: there is no decoder of sigma 0.33" in refused(table, tmp_path)
+    assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.33" in refused(table, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

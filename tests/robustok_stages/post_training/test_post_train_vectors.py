@@ -1,4 +1,4 @@
-"""Post-training where latents are vectors: pairs, arms, what changes and what must not; numbers that overflow."""
+"""Post-training with continuous latents: pairs, decoders, what changes and what must not, overflow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMPARE = {
 
 @pytest.fixture(scope="module")
 def trained(generation_recipe, continuous, tmp_path_factory) -> tuple[dict[str, Any], Path]:
-    """The recipe from a tokenizer of vectors to a post-trained one, and the folder of its run; not to be changed."""
+    """The recipe from a continuous tokenizer to a post-trained one, and its run folder; must not be changed."""
     table = continuous(generation_recipe())
     table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
     table["post_trainer"] = {"use": "decoder", "pairs": "latents", "sampling": SAMPLING}
@@ -93,12 +93,12 @@ def test_the_controls_pairs_are_the_latents_of_their_images(trained, registry):
         batches = [images.load(rows[start : start + 16].tolist()).images for start in (0, 16, 32)]
         own = torch.cat([tokenizer.encode(batch).vectors for batch in batches])
     assert np.array_equal(found, own.numpy())
-    # encoded in other batches, which may change the order of sums
+    # encoded in different batches, which may change the order of sums
     cached = LatentRows(find_artifact(folder, "latents"), "train").load(rows.tolist()).latents.vectors
     torch.testing.assert_close(torch.from_numpy(found), cached)
 
 
-def test_a_pair_is_its_vectors_and_the_image_whose_place_is_written_beside_it(trained, registry, tmp_path):
+def test_a_pair_is_its_vectors_and_the_image_at_its_stored_index(trained, registry, tmp_path):
     table, folder = trained
     pairs = shutil.copytree(find_artifact(folder, "pairs"), tmp_path / "pairs")
     places = np.arange(79, 31, -1)  # the run's own are 0 ... 47: each would be its own place
@@ -133,7 +133,7 @@ def test_only_the_decoder_changes_and_all_of_it(trained, registry):
     assert 0 < len(names) < len(before)
 
 
-def test_before_and_after_stand_side_by_side(trained):
+def test_results_of_before_and_after_are_comparable(trained):
     _, folder = trained
     results = read_results(folder)
     arms = ("before", "sigma1", "sigma0.5")
@@ -149,8 +149,8 @@ def test_before_and_after_stand_side_by_side(trained):
     }
 
 
-def test_pairs_that_a_kill_cut_short_end_bit_for_bit_alike(trained, part_of_trained, tmp_path, dying):
-    """Two files a part, three parts a sigma: the control's and one of sigma 0.5 are whole when the tenth is cut."""
+def test_pairs_are_bit_identical_after_a_kill(trained, part_of_trained, tmp_path, dying):
+    """Two files per shard, three shards per sigma: the control and one shard of 0.5 are complete at the tenth file."""
     table, folder = part_of_trained(trained[0]["stage"][-3]), tmp_path / "tiny"
     dying(lambda: run(Recipe.from_table(table), out=tmp_path), 10)
     kept = {file.name: file.stat().st_ino for file in (folder / "checkpoints").rglob("sigma*.vectors.npy")}
@@ -171,7 +171,7 @@ def test_pairs_that_a_kill_cut_short_end_bit_for_bit_alike(trained, part_of_trai
         ("make_pairs", "images", "post_trainer"),
     ],
 )
-def test_vectors_that_guidance_makes_overflow_are_refused_before_a_part_is_written(
+def test_vectors_that_guidance_makes_overflow_are_refused_before_a_shard_is_written(
     part_of_trained, tmp_path, stage, pairs, where
 ):
     guidance = {"scale": 1e30}

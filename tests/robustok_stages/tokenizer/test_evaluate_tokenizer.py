@@ -1,4 +1,4 @@
-"""Evaluation of a trained tokenizer: its numbers, its picture, and which images and tokenizer they are of."""
+"""Evaluation of a trained tokenizer: its results and picture, and the images and tokenizer they belong to."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def trained(tiny_recipe, tmp_path_factory):
 
 @pytest.fixture
 def evaluation(trained):
-    """Makes a recipe that evaluates the trained tokenizer alone, with keys of the stage changed."""
+    """Makes a recipe that only evaluates the trained tokenizer, with keys of the stage changed."""
 
     def make(**stage: Any) -> dict[str, Any]:
         table = copy.deepcopy(trained[0])
@@ -71,7 +71,7 @@ def eight_bits(images: torch.Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def measured(run_folder: Path, images: torch.Tensor, registry) -> tuple[np.ndarray, np.ndarray]:
-    """Decibels of each image, and all its codes, from the saved tokenizer and numpy alone."""
+    """The PSNR of each image in dB, and all codes, computed with the saved tokenizer and numpy."""
     tokenizer = load_component(registry, find_artifact(run_folder, "tokenizer"))
     latents = tokenizer.encode(images)
     errors = (eight_bits(tokenizer.decode(latents)) - eight_bits(images)) ** 2
@@ -83,7 +83,7 @@ def validation_images(table: dict[str, Any], registry) -> torch.Tensor:
     return images.load(range(len(images))).images
 
 
-def test_the_results_are_those_of_the_metrics_and_stand_in_results_json(trained):
+def test_the_results_are_those_of_the_metrics_and_are_in_results_json(trained):
     _, folder, results = trained
     distances = ["rfd_fashion_classifier", "pfd_fashion_classifier"]
     names = ["psnr", "ssim", "codebook_usage", "codebook_perplexity", *distances]
@@ -110,7 +110,7 @@ def test_psnr_and_usage_are_those_of_the_saved_tokenizer(trained, registry):
 
 
 def test_perturbing_each_token_to_its_own_code_gives_the_distance_of_reconstructions(evaluation, tmp_path, trained):
-    """Of one nearest code, the nearest is the token's own; of 8 or 32 it is not."""
+    """With delta 1 the nearest code is the token's own; with 8 or 32 it may not be."""
     metrics = {
         "rfd": EVALUATION["metrics"]["rfd"],
         "pfd": {"use": "pfid", "features": FEATURES, "alphas": [0.07, 1.0], "deltas": [1]},

@@ -1,4 +1,4 @@
-"""What main training leaves of its discriminators, and how another training goes on with it."""
+"""The discriminators that main training saves, and their reuse in another training."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def artifact(table: dict[str, Any], out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def left(tiny_recipe, tmp_path_factory) -> Path:
-    """A tokenizer's artifact, of a training against a discriminator."""
+    """A tokenizer's artifact from a training with a discriminator."""
     return artifact(tiny_recipe(losses=LOSSES, epochs=1), tmp_path_factory.mktemp("left"))
 
 
 @pytest.fixture
 def another(registry, tiny_recipe, tmp_path) -> tuple[TokenizerTask, Trainer]:
-    """Another training against such a discriminator, with other weights."""
+    """Another training with such a discriminator, with other weights."""
     table = tiny_recipe(losses=LOSSES)
     table["run"]["seed"] = 4
     recipe = Recipe.from_table(table).resolve(registry)
@@ -92,7 +92,7 @@ def test_the_losses_with_an_opponent_are_known_from_the_recipe(tiny_recipe, regi
     assert opponent_name("gan") == "gan_opponent"
 
 
-def test_the_losses_networks_are_no_parameters_of_the_tokenizers_turn(tiny_recipe, registry):
+def test_the_networks_of_losses_are_not_parameters_of_the_tokenizers_turn(tiny_recipe, registry):
     recipe = tiny_recipe()
     tokenizer = registry.build("tokenizer", recipe["tokenizer"])
     perturbation = registry.build("perturbation", recipe["perturbation"])

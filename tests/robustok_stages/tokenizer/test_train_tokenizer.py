@@ -1,4 +1,4 @@
-"""Main training as a user meets it: killed, interrupted, repeated, spread over processes."""
+"""Main training as a user runs it: killed, interrupted, repeated, on several processes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def train(table: dict, out: Path, **kwargs) -> Path:
 
 
 class AtStep:
-    """A plugin that does something when a step was logged."""
+    """A plugin that acts after each logged step."""
 
     def __init__(self, step: int, act) -> None:
         self.step, self.act = step, act
@@ -127,13 +127,13 @@ def test_a_run_killed_while_it_writes_a_file_ends_with_the_same_weights(whole, t
     assert_same(weights(uninterrupted), weights(train(table, tmp_path)))
 
 
-def test_an_interrupt_writes_a_checkpoint_and_the_same_command_goes_on(whole, tmp_path):
+def test_an_interrupt_saves_a_checkpoint_and_the_same_command_resumes(whole, tmp_path):
     table, uninterrupted = whole
     ask = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Interrupted, match="stopped at step 6 of 15") as caught:
         train(table, tmp_path, registry=registry_with(ask))
     assert caught.value.exit_code == 130
-    assert "goes on from the last checkpoint" in caught.value.hint
+    assert "resumes from the last checkpoint" in caught.value.hint
     state = read_json(tmp_path / "tiny" / "run.json")["stages"]
     assert [entry["state"] for entry in state.values()] == ["interrupted"]
     assert_same(weights(uninterrupted), weights(train(table, tmp_path)))
@@ -179,7 +179,7 @@ def test_an_unchanged_stage_is_skipped_and_a_changed_one_runs_again_beside_the_o
     assert "beta = 0.5" in (folder / "recipe.toml").read_text()
 
 
-def test_an_option_that_changes_no_result_repeats_nothing_and_logs_of_earlier_recipes_stay(tiny_recipe, tmp_path):
+def test_an_option_that_does_not_affect_results_repeats_nothing_and_earlier_logs_stay(tiny_recipe, tmp_path):
     folder = train(tiny_recipe(epochs=1), tmp_path)
     first = find_artifact(folder, "tokenizer")
     train(tiny_recipe(epochs=1, log_every=3, checkpoint_every=2), tmp_path)
@@ -188,7 +188,7 @@ def test_an_option_that_changes_no_result_repeats_nothing_and_logs_of_earlier_re
     assert [line["step"] for line in lines(folder)] == [*range(1, 6), *range(1, 11)]
 
 
-def test_a_recipe_that_fails_does_not_stand_beside_the_results_of_another(tiny_recipe, tmp_path):
+def test_a_recipe_that_fails_is_not_stored_with_the_results_of_another(tiny_recipe, tmp_path):
     folder = train(tiny_recipe(epochs=1), tmp_path)
     with pytest.raises(RunError):
         train(tiny_recipe(epochs=5, optimizer={"learning_rate": 1e30}), tmp_path)
@@ -205,7 +205,7 @@ class NotANumber:
             self.weight.register_hook(lambda gradient: gradient * float("nan"))
 
 
-def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(tiny_recipe, tmp_path, monkeypatch):
+def test_a_nan_gradient_never_reaches_a_checkpoint(tiny_recipe, tmp_path, monkeypatch):
     plugin = NotANumber()
     from robustok_stages.tokenizer.training_step import TokenizerStep
 
@@ -230,7 +230,7 @@ def test_fresh_starts_over_in_a_new_folder(tiny_recipe, tmp_path):
 
 
 def test_a_new_folder_is_chosen_before_another_process_can_have_made_it(tiny_recipe, tmp_path, monkeypatch):
-    """The processes of a run meet first where the precision is settled; from there on the main one may be ahead."""
+    """The processes of a run first connect when the precision is settled; then the main process may run ahead."""
     import robustok_core.runs.runner
 
     table, meet = tiny_recipe(epochs=1), robustok_core.runs.runner.auto_precision
@@ -246,7 +246,7 @@ def test_a_new_folder_is_chosen_before_another_process_can_have_made_it(tiny_rec
     assert not (tmp_path / "tiny-3").exists()
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_one_message(tiny_recipe, tmp_path):
+def test_a_nan_loss_stops_the_run_with_one_message(tiny_recipe, tmp_path):
     table = tiny_recipe(epochs=5, optimizer={"learning_rate": 1e30})
     with pytest.raises(RunError, match=r"tokenizer/loss are not finite at step \d"):
         train(table, tmp_path)
@@ -277,7 +277,9 @@ def test_training_learns(tiny_recipe, tmp_path):
         ("run", "precision", "fp16", "needs a CUDA device"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused_before_anything_is_written(tiny_recipe, tmp_path, table, key, value, words):
+def test_components_that_do_not_fit_are_refused_before_anything_is_written(
+    tiny_recipe, tmp_path, table, key, value, words
+):
     if key == "precision" and torch.cuda.is_available():
         pytest.skip("fp16 fits a CUDA device")
     recipe = tiny_recipe()
@@ -290,8 +292,8 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_written(tiny_recip
 
 
 @pytest.mark.parametrize("stage", ["train_tokenizer", "train_generator"])
-def test_a_training_whose_only_step_would_have_no_learning_rate_is_refused(generation_recipe, tmp_path, stage):
-    """Of 5 steps an epoch one is left, the first of the warm-up."""
+def test_a_training_whose_only_step_has_learning_rate_0_is_refused(generation_recipe, tmp_path, stage):
+    """Of 5 steps per epoch only one is left, the first of the warm-up."""
     table = generation_recipe(**{stage: {"epochs": 0.2, "optimizer": {"warmup": 0.05}}})
     with pytest.raises(RobustokError, match=f"stage.{stage}.optimizer.warmup: the learning rate is 0 at every step"):
         train(table, tmp_path / "out")
@@ -309,6 +311,6 @@ def test_a_warm_up_that_begins_above_0_may_be_a_single_step(tiny_recipe, tmp_pat
     assert line["tokenizer/learning_rate"] == 1e-4
 
 
-def test_no_loss_is_nothing_to_train_for(tiny_recipe, registry):
+def test_a_training_without_a_loss_is_refused(tiny_recipe, registry):
     with pytest.raises(RobustokError, match=r"stage\.train_tokenizer: losses: there is no term"):
         Recipe.from_table(tiny_recipe(losses={})).resolve(registry)
