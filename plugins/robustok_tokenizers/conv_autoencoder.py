@@ -1,4 +1,4 @@
-"""What the convolutional autoencoders have in common behind their latents."""
+"""The latent-to-image half that the convolutional autoencoders share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from robustok_core.kinds.tokenizer import Tokenizer
 
 
 class ConvAutoencoder(Tokenizer):
-    """A tokenizer whose tokens are the places of a square latent map, in raster order.
+    """A tokenizer whose tokens are the positions of a square latent map, in raster order.
 
     Attributes:
         side: h = w of the latent map.
-        post_quant_conv: from the channels of the latents to those that the decoder takes.
-        pixel_decoder: from a latent map to an image; its last layer is `conv_out`.
+        post_quant_conv: maps the latents' channels to the decoder's.
+        pixel_decoder: maps a latent map to an image; its last layer is `conv_out`.
     """
 
     side: int
@@ -28,10 +28,10 @@ class ConvAutoencoder(Tokenizer):
 
     @property
     def decoder(self) -> nn.ModuleList:
-        """The convolution behind the latents, where there is one, and the decoder."""
+        """The convolution after the latents, if any, and the decoder."""
         return nn.ModuleList([self.post_quant_conv, self.pixel_decoder])
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """Weight of the convolution that draws the pixels."""
+        """Weight of the convolution that outputs the pixels."""
         return self.pixel_decoder.get_parameter("conv_out.weight")

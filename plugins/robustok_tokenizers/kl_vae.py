@@ -2,8 +2,8 @@
 
 | size | options | parameters |
 |---|---|---|
-| 16 pixels a token, 16 numbers | the defaults | 71.8 M |
-| 32 x 32 images, 8 x 8 tokens | those of `conv_vq.SMALL`, width 4 | 0.75 M |
+| 16 pixels a token, width 16 | the defaults | 71.8 M |
+| 32 x 32 images, 8 x 8 tokens | `conv_vq.SMALL`, width 4 | 0.75 M |
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class KLVAEConfig(ConvNetworkConfig):
 
 
 class KLVAE(ConvAutoencoder):
-    """Convolutional encoder and decoder around a Gaussian posterior: sampled in training, its mean otherwise."""
+    """A convolutional encoder and decoder around a Gaussian posterior: sampled in training, its mean otherwise."""
 
     Config = KLVAEConfig
     quantizer: None
@@ -45,6 +45,6 @@ class KLVAE(ConvAutoencoder):
         self.space = LatentSpace(kind="continuous", num_tokens=side * side, width=config.width, grid=(side, side))
 
     def encode(self, images: Tensor) -> Latents:
-        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior's means."""
+        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior means."""
         moments = rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b (h w) d")
         return posterior_latents(moments, training=self.encoder.training, kl_weight=self.config.kl_weight)
