@@ -1,4 +1,4 @@
-"""Residual quantization (Zeghidour et al. 2021, arXiv 2107.03312): each level quantizes the rest of those before.
+"""Residual quantization (Zeghidour et al. 2021, arXiv 2107.03312): each level quantizes the residual so far.
 
 A token's codes c_0, c_1, ... of Q levels with k codewords each are the digits of one code, c_0 + c_1 k + c_2 k^2 ...
 """
