@@ -298,7 +298,7 @@ def test_a_corrupt_image_ends_the_run_with_its_name(refused, recipe, tmp_path):
     broken.write_bytes(broken.read_bytes()[:200])
     said = refused("run", recipe(of_images(images)), "--out", "out", code=1)
     assert "cat/3.png: this image cannot be read: " in said
-    assert "hint: mend or remove it" in said
+    assert "hint: repair or remove it" in said
     assert not Path("out/tiny/artifacts").exists()
 
 
