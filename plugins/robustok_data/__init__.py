@@ -1,1 +1,1 @@
-"""Data sets: an embedded one for trials, and readers for arrays, folders, shards and the Hugging Face hub."""
+"""Data sets: a small embedded one, and readers for arrays, folders, shards and the Hugging Face hub."""

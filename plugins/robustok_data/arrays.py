@@ -1,4 +1,4 @@
-"""Images held in memory as bytes, a whole batch converted at once."""
+"""Images held in memory as bytes and converted a batch at a time."""
 
 from __future__ import annotations
 
@@ -76,26 +76,26 @@ class ArrayImages(Images):
 
 
 def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[np.generic]]:
-    """The named arrays of a file (all, without names).
+    """Reads the named arrays of a file; all of them without names.
 
     Raises:
-        RobustokError: there is no such file, it is no .npz file, or an array is missing or unreadable.
+        RobustokError: the file does not exist or is not an .npz file, or an array is missing or unreadable.
     """
-    place = str(path)
+    where = str(path)
     if not path.is_file():
-        raise RobustokError("there is no such file", where=place, hint="check the key `path`")
+        raise RobustokError("there is no such file", where=where, hint="check the key `path`")
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            raise RobustokError("this is a single array", where=place, hint="save with numpy.savez_compressed")
-        with found as file:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise RobustokError("this file holds a single array", where=where, hint="save with numpy.savez_compressed")
+        with content as file:
             missing = sorted(set(names or ()) - set(file.files))
             if missing:
                 hint = f"arrays found: {', '.join(file.files) or 'none'}"
-                raise RobustokError(f"no array {', '.join(missing)}", where=place, hint=hint)
+                raise RobustokError(f"no array {', '.join(missing)}", where=where, hint=hint)
             return {name: file[name] for name in names or file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RobustokError(f"this is no readable .npz file ({error})", where=place) from error
+        raise RobustokError(f"this is not a readable .npz file ({error})", where=where) from error
 
 
 def as_pixels(images: NDArray[np.generic], where: str) -> Tensor:
@@ -105,14 +105,14 @@ def as_pixels(images: NDArray[np.generic], where: str) -> Tensor:
         RobustokError: the array has another shape or type.
     """
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
-        found = f"{images.dtype} {tuple(images.shape)}"
-        raise RobustokError(f"images must be uint8 (n, h, w) or (n, h, w, 1 or 3), found {found}", where=where)
+        actual = f"{images.dtype} {tuple(images.shape)}"
+        raise RobustokError(f"images must be uint8 (n, h, w) or (n, h, w, 1 or 3), found {actual}", where=where)
     tensor = torch.from_numpy(images if images.ndim == 4 else images[..., None])
     return tensor.movedim(3, 1)
 
 
 def as_labels(labels: NDArray[np.generic], count: int, where: str) -> Tensor:
-    """(count,) int64 from an array of whole numbers from 0.
+    """(count,) int64 from an array of integers that count from 0.
 
     Raises:
         RobustokError: another shape, type or length, or a negative label.

@@ -1,4 +1,4 @@
-"""What happens to files that are no readable pictures: refused, or found beforehand and left out."""
+"""Files that are not readable images: refused, or found beforehand and left out."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ Policy = Literal["refuse", "skip"]
 
 _log = logging.getLogger(__name__)
 _NAMED = 3
-_AT_ONCE = 4096  # pictures queued for the threads
+_AT_ONCE = 4096  # images queued for the threads
 
 
 @frozen(kw_only=True)
 class FilesConfig(PictureConfig):
-    """Pictures in files, some of which may be broken."""
+    """Options of data sets that read image files, some of which may be broken."""
 
     on_bad_file: Policy = field(
         default="refuse",
         metadata={
-            "doc": "refuse: foreign and empty files stop at opening, a broken picture when it is read; "
-            "skip: all pictures are decoded once beforehand (remembered), bad ones left out"
+            "doc": "refuse: foreign and empty files are an error on opening, a broken image when it is read; "
+            "skip: decode all images once beforehand (cached) and leave bad files out"
         },
     )
 
 
-def judge(bad: Sequence[str], policy: Policy, where: str, what: str) -> None:
-    """Refuses bad files, or logs that they are left out; names the first few.
+def refuse_or_log(bad: Sequence[str], policy: Policy, where: str, what: str) -> None:
+    """Refuses bad files or logs that they are left out, naming the first few.
 
     Raises:
-        RobustokError: there are some and the policy is to refuse.
+        RobustokError: there are bad files and the policy is "refuse".
     """
     if not bad:
         return
@@ -52,17 +52,17 @@ def judge(bad: Sequence[str], policy: Policy, where: str, what: str) -> None:
 
 
 def without_broken(split: Labelled, policy: Policy) -> Labelled:
-    """The pictures to keep: all, or under "skip" those that decode.
+    """The images that are used: all, or under "skip" those that can be decoded.
 
-    Decoding everything takes about as long as an epoch of loading; the result is remembered for as
-    long as `content_hash` stays the same.
+    Decoding all images takes about as long as an epoch of loading; the result is cached while `content_hash` is
+    unchanged.
     """
     if policy == "refuse":
         return split
     pictures = split.pictures
     broken = remembered(f"broken-{content_hash(pictures).hex()}", lambda: _broken(pictures))
     names = [f"{pictures.place(index)} ({reason})" for index, reason in broken]
-    judge(names, policy, split.where, "files that are no readable pictures")
+    refuse_or_log(names, policy, split.where, "files that are not readable images")
     left_out = {index for index, _ in broken}
     rows = [index for index in range(len(pictures)) if index not in left_out]
     return split[torch.tensor(rows, dtype=torch.int64)] if left_out else split
@@ -70,12 +70,12 @@ def without_broken(split: Labelled, policy: Policy) -> Labelled:
 
 def _broken(pictures: Pictures) -> list[tuple[int, str]]:
     def reason(index: int) -> str | None:
-        found = try_decode(pictures, index)
-        return found if isinstance(found, str) else None
+        result = try_decode(pictures, index)
+        return result if isinstance(result, str) else None
 
-    found = []
-    with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter lock
+    broken = []
+    with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:  # Pillow releases the GIL while it decodes
         for start in range(0, len(pictures), _AT_ONCE):
-            part = range(start, min(start + _AT_ONCE, len(pictures)))
-            found += [(index, text) for index, text in zip(part, pool.map(reason, part), strict=True) if text]
-    return found
+            indices = range(start, min(start + _AT_ONCE, len(pictures)))
+            broken += [(index, text) for index, text in zip(indices, pool.map(reason, indices), strict=True) if text]
+    return broken

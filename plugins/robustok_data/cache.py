@@ -1,4 +1,4 @@
-"""What a data set finds out once about its files is kept in the user's cache folder."""
+"""A cache, in the user's cache folder, of facts that data sets find out about their files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def cache_folder() -> Path:
 
 
 def remembered(name: str, find_out: Callable[[], Any]) -> Any:
-    """What `find_out` returned (plain data, as JSON holds it), now or the last time under this name.
+    """The result of `find_out` (JSON data), cached under this name.
 
-    Several processes may ask at once: one finds out, the others wait. Where the folder cannot be
-    written, nothing is kept and the next run looks again.
+    If several processes ask at once, one calls `find_out` and the others wait. If the folder is not writable,
+    nothing is cached.
     """
     path = cache_folder() / "data" / f"{name}.json"
     with ExitStack() as stack:
@@ -36,16 +36,16 @@ def remembered(name: str, find_out: Callable[[], Any]) -> Any:
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(f"{path}.lock"))
         except OSError as error:
-            _log.warning("%s: cannot keep what was found out about the data (%s)", path, error)
+            _log.warning("%s: cannot cache facts about the data (%s)", path, error)
             return find_out()
-        kept = _read(path)
-        return _written(path, find_out()) if kept is None else kept
+        cached = _read(path)
+        return _written(path, find_out()) if cached is None else cached
 
 
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):  # not kept yet, or no longer readable: found out again
+    except (OSError, ValueError):  # not cached yet, or damaged
         return None
 
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017): 12,000 training and 2,000 validation images come with the package."""
+"""Fashion-MNIST (Xiao et al. 2017): the package contains 12,000 training and 2,000 validation images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLASS_NAMES = (
     "bag",
     "ankle boot",
 )
-#: The file that comes with the package.
+#: The file in the package.
 EMBEDDED = Path(__file__).with_name("fashion_mnist.npz")
 _NATIVE_SIZE = 28
 _PADDED_SIZE = 32
@@ -36,18 +36,18 @@ _PADDED_SIZE = 32
 
 @frozen(kw_only=True)
 class FashionMNISTConfig:
-    """Which images, and how large."""
+    """Options of `fashion_mnist`."""
 
     path: str | None = field(
         default=None,
         metadata={
-            "doc": "an .npz file with train_images, train_labels, val_images, val_labels; none: the embedded one"
+            "doc": "an .npz file with train_images, train_labels, val_images, val_labels; left out: the embedded one"
         },
     )
     image_size: int = field(
         default=_PADDED_SIZE,
         validator=validators.ge(8),
-        metadata={"doc": "height and width in pixels: 28 as is, 32 padded with background, others resized (bilinear)"},
+        metadata={"doc": "height and width in pixels: 28 is native, 32 pads with background, others resize (bilinear)"},
     )
     flip: bool = field(default=False, metadata={"doc": "mirror half of the training images (shoes all point left)"})
     train_limit: int | None = field(
@@ -63,9 +63,9 @@ class FashionMNISTConfig:
 
 
 class FashionMNIST(Dataset):
-    """10 classes of clothes, grey on black, 28x28.
+    """10 classes of clothes in grey on black, 28x28 pixels.
 
-    Both splits stand in `class_balanced_order`, so that a limit takes every class equally often.
+    Both splits are in `class_balanced_order`, so that a limit takes the same number of images of every class.
     """
 
     Config = FashionMNISTConfig
@@ -89,7 +89,7 @@ def _split(
     labels = as_labels(arrays[f"{name}_labels"], len(pixels), f"{path}, {name}_labels")
     if pixels.shape[1:] != (1, _NATIVE_SIZE, _NATIVE_SIZE):
         raise RobustokError(
-            f"expected grey images of 28x28 pixels, found {tuple(arrays[f'{name}_images'].shape[1:])}",
+            f"expected greyscale images of 28x28 pixels, found {tuple(arrays[f'{name}_images'].shape[1:])}",
             where=where,
             hint='`use = "npz"` reads other images',
         )

@@ -1,4 +1,4 @@
-"""Pictures that are files, or stretches of larger files (tar shards)."""
+"""Images stored as files or as byte ranges of larger files (tar shards)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robustok_data.pictures import Pictures
 
 @frozen
 class Piece:
-    """One picture: `size` bytes from `offset` of `file`; `name` is what it is called in the data set."""
+    """One image: `size` bytes of `file` from `offset`; `name` is its name in the data set."""
 
     file: str
     offset: int
@@ -24,9 +24,9 @@ class Piece:
 
 
 class PiecePictures(Pictures):
-    """Pictures at known places of local files.
+    """Images at known byte ranges of local files.
 
-    The lists are kept as arrays: loader processes would copy millions of Python objects one by one.
+    The lists are stored as arrays: loader processes would copy millions of Python objects one by one.
     """
 
     def __init__(self, pieces: Sequence[Piece]) -> None:

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, or local folders in its formats."""
+"""Data sets on the Hugging Face hub, or local folders in its formats."""
 
 from __future__ import annotations
 
@@ -21,30 +21,26 @@ from robustok_data.splits import Labelled, two_splits, validation_share_field
 
 @frozen(kw_only=True)
 class HuggingFaceConfig(FilesConfig):
-    """Which data set, which columns."""
+    """Options of `huggingface`."""
 
     path: str = field(
         metadata={
-            "doc": "a name on the hub (OWNER/NAME), a folder of save_to_disk, or a folder of parquet or image files"
+            "doc": "a name on the hub (OWNER/NAME), a folder written by save_to_disk, or one of parquet or image files"
         }
     )
-    name: str | None = field(
-        default=None, metadata={"doc": "which configuration of the data set, where it has several"}
-    )
-    revision: str | None = field(
-        default=None, metadata={"doc": "commit or tag on the hub; name one to stay reproducible"}
-    )
-    train_split: str = field(default="train", metadata={"doc": "split that trains"})
+    name: str | None = field(default=None, metadata={"doc": "configuration of the data set, if it has several"})
+    revision: str | None = field(default=None, metadata={"doc": "commit or tag on the hub; set it for reproducibility"})
+    train_split: str = field(default="train", metadata={"doc": "training split"})
     validation_split: str | None = field(
-        default=None, metadata={"doc": "split that measures; none: a share of the training split"}
+        default=None, metadata={"doc": "validation split; left out: a share of the training split"}
     )
-    validation_share: float = validation_share_field("where no split is named")
-    image_column: str = field(default="image", metadata={"doc": "column with the pictures"})
-    label_column: str = field(default="label", metadata={"doc": "column with the classes: numbers from 0, or names"})
+    validation_share: float = validation_share_field("if validation_split is left out")
+    image_column: str = field(default="image", metadata={"doc": "column with the images"})
+    label_column: str = field(default="label", metadata={"doc": "column with the classes: integers from 0, or names"})
 
 
 class HuggingFace(Dataset):
-    """Pictures and labels of a data set in the format of the `datasets` library."""
+    """Images and labels of a data set in the format of the `datasets` library."""
 
     Config = HuggingFaceConfig
 
@@ -61,7 +57,7 @@ class HuggingFace(Dataset):
 
 
 class _HubPictures(Pictures):
-    """One column of a `datasets.Dataset`, undecoded."""
+    """One column of a `datasets.Dataset`, not decoded."""
 
     def __init__(self, column: Any, where: str) -> None:
         self._column = column
@@ -73,7 +69,7 @@ class _HubPictures(Pictures):
     def read(self, index: int) -> bytes:
         (stored,) = self._column[index].values()
         if stored is None:
-            raise ValueError("there is no picture in this row")
+            raise ValueError("this row has no image")
         return Path(stored["path"]).read_bytes() if stored["bytes"] is None else bytes(stored["bytes"])
 
     def place(self, index: int) -> str:
@@ -91,13 +87,13 @@ def _open(config: HuggingFaceConfig) -> Any:
     on_disk = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
     try:
         if on_disk:
-            found = datasets.load_from_disk(str(folder))
+            opened = datasets.load_from_disk(str(folder))
         else:
             path = str(folder) if folder.exists() else config.path
-            found = datasets.load_dataset(path, config.name, revision=config.revision)
+            opened = datasets.load_dataset(path, config.name, revision=config.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise RobustokError(_first_line(error), where=config.path, hint=_hint(error)) from error
-    return found if isinstance(found, dict) else {str(found.split or "train"): found}
+    return opened if isinstance(opened, dict) else {str(opened.split or "train"): opened}
 
 
 def _library() -> Any:
@@ -115,13 +111,13 @@ def _first_line(error: Exception) -> str:
 
 def _hint(error: Exception) -> str:
     if isinstance(error, ConnectionError):
-        return "the hub cannot be reached: go online once, so that a copy is kept, or give a local folder"
+        return "the hub cannot be reached: go online once to cache a copy, or give a local folder"
     return "give a name on the hub or a local folder"
 
 
 def _rows(splits: Any, name: str, config: HuggingFaceConfig) -> Any:
     if name not in splits:
-        raise RobustokError(f"there is no split {name!r}", where=config.path, hint=did_you_mean(name, list(splits)))
+        raise RobustokError(f"no split {name!r}", where=config.path, hint=did_you_mean(name, list(splits)))
     rows = splits[name]
     for column in (config.image_column, config.label_column):
         if column not in rows.column_names:
@@ -134,13 +130,13 @@ def _labels(rows: Any, config: HuggingFaceConfig) -> NDArray[Any]:
     """(n,) integers or names."""
     labels = np.asarray(rows.with_format("numpy")[config.label_column][:])
     if labels.ndim != 1 or labels.dtype.kind not in "iuUO":
-        what = f"column {config.label_column!r} holds {rows.features[config.label_column]}, neither numbers nor names"
+        what = f"column {config.label_column!r} holds {rows.features[config.label_column]}, not integers or names"
         raise RobustokError(what, where=config.path)
     return labels
 
 
 def _class_names(rows: Any, config: HuggingFaceConfig) -> tuple[str, ...]:
-    """The names that the labels declare, or those that occur in the training split."""
+    """The declared class names, or those that occur in the training split."""
     declared = getattr(rows.features[config.label_column], "names", None)
     if declared:
         return tuple(declared)
@@ -164,7 +160,7 @@ def _labelled(splits: Any, split: str, class_names: Sequence[str], config: Huggi
         undecoded = pictures.cast_column(config.image_column, _library().Image(decode=False))
     except (TypeError, ValueError, NotImplementedError) as error:
         hint = f"the column is {rows.features[config.image_column]}"
-        raise RobustokError(f"column {config.image_column!r} holds no images", where=where, hint=hint) from error
+        raise RobustokError(f"column {config.image_column!r} does not hold images", where=where, hint=hint) from error
     split_pictures = Labelled(
         pictures=_HubPictures(undecoded, where), labels=as_labels(labels, len(rows), where), where=where
     )

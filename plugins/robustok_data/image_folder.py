@@ -1,4 +1,4 @@
-"""A folder of class folders, as ImageNet comes."""
+"""A folder with one folder per class, as for ImageNet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
-from robustok_data.bad_files import FilesConfig, judge, without_broken
+from robustok_data.bad_files import FilesConfig, refuse_or_log, without_broken
 from robustok_data.file_ranges import Piece, PiecePictures
 from robustok_data.splits import Labelled, two_splits, validation_share_field
 
@@ -21,14 +21,14 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm"
 
 @frozen(kw_only=True)
 class ImageFolderConfig(FilesConfig):
-    """Where the folder is, and how its pictures are prepared."""
+    """Options of `image_folder`."""
 
-    path: str = field(metadata={"doc": "folder with train/CLASS/* and val/CLASS/*, or with CLASS/* alone"})
-    validation_share: float = validation_share_field("where there is no train/ and val/ (fixed by file names)")
+    path: str = field(metadata={"doc": "folder with train/CLASS/* and val/CLASS/*, or with only CLASS/*"})
+    validation_share: float = validation_share_field("if there is no train/ and val/ (fixed by file names)")
 
 
 class ImageFolder(Dataset):
-    """Classes are the names of folders, in alphabetical order; folders within a class folder are read too.
+    """Classes are the folders' names in alphabetical order; folders inside a class folder are read too.
 
     Hidden files (.DS_Store) are ignored. EXIF rotation is not applied, as in ADM.
     """
@@ -38,7 +38,7 @@ class ImageFolder(Dataset):
     def __init__(self, config: ImageFolderConfig) -> None:
         root = Path(config.path).expanduser()
         if not root.is_dir():
-            raise RobustokError("there is no such folder", where=str(root), hint="check the key `path`")
+            raise RobustokError("no such folder", where=str(root), hint="check the key `path`")
         train, validation = _split_folders(root)
         self.image_size = config.image_size
         self.class_names = tuple(folder.name for folder in _class_folders(train))
@@ -53,21 +53,23 @@ class ImageFolder(Dataset):
 
 
 def _split_folders(root: Path) -> tuple[Path, Path | None]:
-    """The folders of the training and the validation split; one alone where there is no such pair.
+    """The folders of the training and the validation split; only the first without train/ and val/.
 
-    A folder train/ that holds images and no folders is a class (a railway's).
+    A folder train/ that holds images but no folders is a class (railway trains).
     """
     split = [root / "train", root / "val"]
-    found = [folder for folder in split if folder.is_dir() and _class_folders(folder)]
-    if len(found) == 1:
-        missing = "val" if found[0].name == "train" else "train"
-        hint = f'add {missing}/CLASS/*, or set path = "{found[0]}" to keep a share of that for validation'
-        raise RobustokError(f"{found[0].name}/ has class folders, {missing}/ has none", where=str(root), hint=hint)
-    if found:
+    with_classes = [folder for folder in split if folder.is_dir() and _class_folders(folder)]
+    if len(with_classes) == 1:
+        missing = "val" if with_classes[0].name == "train" else "train"
+        hint = f'add {missing}/CLASS/*, or set path = "{with_classes[0]}" to use a share of it for validation'
+        raise RobustokError(
+            f"{with_classes[0].name}/ has class folders, {missing}/ has none", where=str(root), hint=hint
+        )
+    if with_classes:
         return split[0], split[1]
     if not _class_folders(root):
-        hint = "an image's class is the name of its folder: PATH/CLASS/image.png"
-        raise RobustokError("there are no class folders", where=str(root), hint=hint)
+        hint = "an image's class is its folder's name: PATH/CLASS/image.png"
+        raise RobustokError("no class folders found", where=str(root), hint=hint)
     return root, None
 
 
@@ -76,7 +78,7 @@ def _class_folders(folder: Path) -> list[Path]:
 
 
 def _split(folder: Path, class_names: Sequence[str], config: ImageFolderConfig) -> Labelled:
-    """The pictures of a split, by class and name, without the bad ones."""
+    """The images of a split, by class and name, without bad files."""
     unknown = [other.name for other in _class_folders(folder) if other.name not in class_names]
     if unknown:
         raise RobustokError(f"the training split has no class {unknown[0]!r}", where=str(folder))
@@ -92,7 +94,7 @@ def _split(folder: Path, class_names: Sequence[str], config: ImageFolderConfig) 
                 continue
             pieces.append(Piece(file, 0, size, name))
             labels.append(label)
-    judge(foreign, config.on_bad_file, str(folder), "files that are empty, missing or no images")
+    refuse_or_log(foreign, config.on_bad_file, str(folder), "files that are empty, missing or not images")
     split = Labelled(
         pictures=PiecePictures(pieces),
         labels=torch.tensor(labels, dtype=torch.int64),
@@ -103,17 +105,17 @@ def _split(folder: Path, class_names: Sequence[str], config: ImageFolderConfig) 
 
 
 def _files(folder: Path) -> list[str]:
-    found = []
+    files = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(parent, name) for name in names if not name.startswith(".")]  # noqa: PTH118 (millions)
-    return sorted(found)
+        files += [os.path.join(parent, name) for name in names if not name.startswith(".")]  # noqa: PTH118 (millions)
+    return sorted(files)
 
 
 def _size(file: str) -> int:
     try:
         return os.stat(file).st_size  # noqa: PTH116 (millions)
-    except OSError:  # a link to nowhere
+    except OSError:  # a broken link
         return 0
 
 

@@ -24,7 +24,7 @@ _ONE_SPLIT = ("arr_0", "arr_1")
 
 @frozen(kw_only=True)
 class NpzConfig(PictureConfig):
-    """Which file, and how its images are prepared."""
+    """Options of `npz`."""
 
     path: str = field(
         metadata={"doc": "file with train_images, train_labels, val_images, val_labels; or arr_0 and arr_1 (labels)"}
@@ -33,7 +33,7 @@ class NpzConfig(PictureConfig):
         validator=validators.ge(8),
         metadata={"doc": "height and width in pixels; arrays of another size get ADM's crop"},
     )
-    validation_share: float = validation_share_field("where the file holds arr_0 and arr_1")
+    validation_share: float = validation_share_field("if the file holds arr_0 and arr_1")
 
 
 class Npz(Dataset):
@@ -62,7 +62,7 @@ class Npz(Dataset):
 
 
 class _ArrayPictures(Pictures):
-    """Pixels in memory (n, 1 or 3, h, w) as pictures to be cropped."""
+    """Pixels in memory (n, 1 or 3, h, w), to be cropped like image files."""
 
     def __init__(self, pixels: Tensor, where: str) -> None:
         self._pixels = pixels.movedim(1, 3).contiguous()  # (n, h, w, 1 or 3)
@@ -88,14 +88,14 @@ class _ArrayPictures(Pictures):
 def _checked(arrays: Mapping[str, NDArray[np.generic]], images: str, labels: str, path: Path) -> tuple[Tensor, Tensor]:
     pixels = as_pixels(arrays[images], f"{path}, {images}")
     where = f"{path}, {labels}"
-    found = as_labels(arrays[labels], len(pixels), where)
-    if len(found) == 0:
+    checked_labels = as_labels(arrays[labels], len(pixels), where)
+    if len(checked_labels) == 0:
         raise RobustokError("there are no images", where=where)
-    return pixels, found
+    return pixels, checked_labels
 
 
 def _class_names(labels: Tensor, path: Path) -> tuple[str, ...]:
-    """One name a class; training labels (n,) must count the classes from 0 without a gap."""
+    """One name per class; training labels (n,) must count from 0 without gaps."""
     top = int(labels.max())
     if top >= len(labels):
         raise RobustokError(f"the label {top} is too high for {len(labels)} training images", where=str(path))
@@ -105,7 +105,7 @@ def _class_names(labels: Tensor, path: Path) -> tuple[str, ...]:
 
 
 def _shares(pixels: Tensor, labels: Tensor, share: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training and the validation split of one array; which image goes where is fixed by its place."""
+    """The training and the validation split of one array; an image's index decides its split."""
     held_out = validation_rows(labels, share, keys_of_places(len(labels)))
     for mask in (~held_out, held_out):
         yield pixels[mask], labels[mask]

@@ -1,4 +1,4 @@
-"""Pictures of any size, decoded and cropped when they are asked for."""
+"""Images of any size, decoded and cropped on demand."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from robustok_core.values.draws import Draws
 from robustok_data.arrays import mirror_some, to_unit_range
 from robustok_toolkit.crops import as_rgb, center_crop, random_crop
 
-_SAMPLED = 1024  # pictures whose bytes a fingerprint reads
+_SAMPLED = 1024  # images whose bytes enter a fingerprint
 
 
 @frozen(kw_only=True)
 class PictureConfig:
-    """How pictures are brought to a size. Evaluation always takes ADM's centre crop, unmirrored."""
+    """How images are resized and cropped. Evaluation always uses ADM's centre crop without mirroring."""
 
     image_size: int = field(
         default=256, validator=validators.ge(8), metadata={"doc": "height and width in pixels, after the crop"}
@@ -41,32 +41,32 @@ class PictureConfig:
 
 
 class Pictures(ABC):
-    """Undecoded pictures, read by index. Must be picklable."""
+    """Encoded images, read by index. Must be picklable."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """The bytes that hold a picture."""
+        """The bytes of an encoded image."""
 
     @abstractmethod
     def place(self, index: int) -> str:
-        """Where a picture stands, for messages."""
+        """Where an image is stored, for messages."""
 
     @property
     @abstractmethod
     def listing(self) -> bytes:
-        """A hash of the names and sizes of all pictures, as far as they are cheap to know."""
+        """A hash of all images' names and sizes, as far as they are cheap to get."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of images."""
 
     def decode(self, index: int) -> Image.Image:
-        """The picture with the pixels that it was stored with."""
+        """The decoded image at its stored size."""
         return Image.open(io.BytesIO(self.read(index)))
 
 
 class SomePictures(Pictures):
-    """Those of other pictures that stand at `rows` (m,) int64."""
+    """The subset of other `Pictures` at `rows` (m,) int64."""
 
     def __init__(self, pictures: Pictures, rows: Tensor) -> None:
         self._pictures = pictures
@@ -92,10 +92,10 @@ class SomePictures(Pictures):
 
 
 class PictureImages(Images):
-    """A split of pictures.
+    """A split of encoded images.
 
-    Its fingerprint covers all names, sizes and labels, the bytes of up to 1,024 pictures spread
-    evenly over the split, and the image size: an ImageNet is checked in seconds.
+    Its fingerprint covers all names, sizes and labels, the bytes of up to 1,024 images spread evenly over the split,
+    and the image size: ImageNet takes seconds.
     """
 
     def __init__(self, pictures: Pictures, labels: Tensor, config: PictureConfig) -> None:
@@ -132,29 +132,29 @@ class PictureImages(Images):
         ]
 
     def _picture(self, index: int) -> Image.Image:
-        found = try_decode(self._pictures, index)
-        if isinstance(found, str):
-            hint = 'mend or remove it; `on_bad_file = "skip"` finds and leaves out all such files beforehand'
-            raise RunError(f"this image cannot be read: {found}", where=self._pictures.place(index), hint=hint)
-        return found
+        decoded = try_decode(self._pictures, index)
+        if isinstance(decoded, str):
+            hint = 'repair or remove it; `on_bad_file = "skip"` finds all such files beforehand and leaves them out'
+            raise RunError(f"this image cannot be read: {decoded}", where=self._pictures.place(index), hint=hint)
+        return decoded
 
 
 def try_decode(pictures: Pictures, index: int) -> Image.Image | str:
-    """The picture as RGB, or the reason why it cannot be read."""
+    """The image as RGB, or the reason why it cannot be read."""
     try:
         return as_rgb(pictures.decode(index))
-    except Exception as error:  # Pillow raises many types for a broken file; all mean that it is one
+    except Exception as error:  # Pillow raises many types for broken files
         return f"{type(error).__name__}: {str(error) or 'no reason given'}"
 
 
 def content_hash(pictures: Pictures) -> bytes:
-    """A hash of names and sizes, and of the bytes of up to 1,024 pictures spread evenly."""
+    """A hash of names and sizes, and of the bytes of up to 1,024 evenly spread images."""
     digest = hashlib.blake2b(pictures.listing, digest_size=16)
     count = len(pictures)
     for number in range(min(count, _SAMPLED)):
         index = number * count // min(count, _SAMPLED)
         try:
             digest.update(pictures.read(index))
-        except OSError as error:  # whoever loads or scans the picture reports it
+        except OSError as error:  # reported when the image is loaded or scanned
             digest.update(repr(error).encode())
     return digest.digest()

@@ -1,4 +1,4 @@
-"""Training and validation: which picture is in which, and what every data set must satisfy."""
+"""Training and validation splits: which image is in which, and checks for every data set."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ MIN_IMAGES = 2
 
 
 def validation_share_field(where: str) -> Any:
-    """The option validation_share; `where` says of which data sets it is asked."""
+    """The option validation_share; `where` says when it applies."""
     return field(
         default=0.1,
         validator=[validators.gt(0.0), validators.lt(1.0)],
-        metadata={"doc": f"share of each class kept for validation {where}"},
+        metadata={"doc": f"share of each class used for validation {where}"},
     )
 
 
 @frozen(kw_only=True, eq=False)
 class Labelled:
-    """Pictures of a split that is being opened.
+    """Labelled images of a split that is being opened.
 
     Attributes:
-        pictures: n of them.
+        pictures: n images.
         labels: (n,) int64.
-        where: the place to name in messages.
-        keys: (n,) int64, which of a class go to validation: those with the smallest. A function of
-            what the picture is called, or of its place.
+        where: the location for messages.
+        keys: (n,) int64; the images of a class with the smallest keys go to validation. A function of the image's
+            name or index.
     """
 
     pictures: Pictures
@@ -47,7 +47,7 @@ class Labelled:
         return keys_of_places(len(self.labels))
 
     def __getitem__(self, rows: Tensor) -> Labelled:
-        """The pictures at rows (m,) int64."""
+        """The images at rows (m,) int64."""
         return Labelled(
             pictures=SomePictures(self.pictures, rows),
             labels=self.labels[rows],
@@ -62,17 +62,17 @@ class Labelled:
 
 
 def keys_of_places(count: int) -> Tensor:
-    """(count,) int64, the same shuffled keys for the same number."""
+    """(count,) int64 shuffled keys, a function of the count."""
     return Draws.for_rows(derive_seed("validation"), count).bits()
 
 
 def two_splits(
     train: Labelled, validation: Labelled | None, share: float, class_names: Sequence[str], config: PictureConfig
 ) -> tuple[PictureImages, PictureImages]:
-    """Both splits, checked; without a validation split, a share of the training split.
+    """Both splits, checked; without a validation split, a share of the training split is used.
 
     Raises:
-        RobustokError: a class holds fewer than 2 images, a split none, or a label is no class.
+        RobustokError: a class has fewer than 2 images, a split is empty, or a label is not a class.
     """
     check_labels(train.labels, len(class_names), train.where)
     check_classes(train.labels, class_names, train.where)
@@ -86,10 +86,10 @@ def two_splits(
 
 
 def check_classes(labels: Tensor, class_names: Sequence[str], where: str) -> None:
-    """Refuses training labels (n,) unless every class holds at least 2 images.
+    """Checks that every class has at least 2 images among training labels (n,).
 
     Raises:
-        RobustokError: naming the first few classes that fall short.
+        RobustokError: names the first few classes that have too few.
     """
     counts = torch.bincount(labels, minlength=len(class_names)).tolist()
     short = [f"{name!r} ({count})" for name, count in zip(class_names, counts, strict=True) if count < MIN_IMAGES]
@@ -100,26 +100,26 @@ def check_classes(labels: Tensor, class_names: Sequence[str], where: str) -> Non
 
 
 def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
-    """Refuses an empty split, and labels (n,) beyond the number of classes."""
+    """Raises RobustokError if a split is empty or a label of (n,) is not below the number of classes."""
     if len(labels) == 0:
         raise RobustokError("there are no images", where=where)
     if int(labels.max()) >= num_classes:
-        what = f"the label {int(labels.max())} is no class: there are {num_classes}, counted from 0"
+        what = f"the label {int(labels.max())} is not a class: there are {num_classes}, counted from 0"
         raise RobustokError(what, where=where)
 
 
 def validation_rows(labels: Tensor, share: float, keys: Tensor) -> Tensor:
-    """(n,) bool: in each class the round(share * images) rows with the smallest keys, at least one, never all.
+    """(n,) bool: in each class the round(share * images) rows with the smallest keys, at least one, but not all.
 
     Args:
         labels: (n,) int64, at least 2 rows of each class that occurs.
-        keys: (n,) int64, one for each row, fixed by what the row is and not by its neighbours.
+        keys: (n,) int64, one per row, each independent of the other rows.
     """
     order = torch.argsort(keys, stable=True)
     order = order[torch.argsort(labels[order], stable=True)]  # by class, then by key
     counts = torch.bincount(labels)
-    turn = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    wanted = torch.clamp((counts * share).round().long(), min=1).minimum(counts - 1)
+    rank_in_class = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    num_chosen = torch.clamp((counts * share).round().long(), min=1).minimum(counts - 1)
     chosen = torch.empty(len(labels), dtype=torch.bool)
-    chosen[order] = turn < wanted[labels[order]]
+    chosen[order] = rank_in_class < num_chosen[labels[order]]
     return chosen

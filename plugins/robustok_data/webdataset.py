@@ -1,8 +1,8 @@
-"""Tar shards in the layout of webdataset (KEY.jpg, KEY.cls), read at random.
+"""Tar shards in webdataset's layout (KEY.jpg, KEY.cls), with random access.
 
-Shards are made to be streamed; then the order depends on how many processes stream. Here each
-shard is listed once, and samples are read at their offsets, so that the order of the data is a
-function of (seed, epoch) as with every other data set.
+Shards are made for streaming, in an order that depends on the number of processes. Here each shard is indexed
+once, and samples are read at their offsets, so that the order of the data is a function of (seed, epoch) as with
+every other data set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
-from robustok_data.bad_files import FilesConfig, judge, without_broken
+from robustok_data.bad_files import FilesConfig, refuse_or_log, without_broken
 from robustok_data.cache import remembered
 from robustok_data.file_ranges import Piece, PiecePictures
 from robustok_data.splits import Labelled, two_splits, validation_share_field
@@ -32,17 +32,17 @@ _INDEX_VERSION = 1
 
 @frozen(kw_only=True)
 class WebDatasetConfig(FilesConfig):
-    """Where the shards are."""
+    """Options of `webdataset`."""
 
     train: str = field(metadata={"doc": "local training shards: data/train-{000..146}.tar, or data/train-*.tar"})
     validation: str | None = field(
-        default=None, metadata={"doc": "local validation shards; none: a share of the training images"}
+        default=None, metadata={"doc": "local validation shards; left out: a share of the training images"}
     )
-    validation_share: float = validation_share_field("where there are no validation shards")
+    validation_share: float = validation_share_field("if there are no validation shards")
 
 
 class WebDataset(Dataset):
-    """Samples with a picture (jpg, jpeg, png, webp) and a class number from 0 (cls)."""
+    """Samples with an image (jpg, jpeg, png, webp) and a class number from 0 (cls)."""
 
     Config = WebDatasetConfig
 
@@ -72,13 +72,15 @@ def _labelled(pattern: str, config: WebDatasetConfig) -> Labelled:
             pieces.append(Piece(shard, offset, size, key))
             labels.append(label)
         incomplete += [f"{shard}, {key}" for key in index["incomplete"]]
-    judge(incomplete, config.on_bad_file, pattern, "samples without one picture and one class number from 0")
+    refuse_or_log(
+        incomplete, config.on_bad_file, pattern, "samples without exactly one image and one class number from 0"
+    )
     split = Labelled(pictures=PiecePictures(pieces), labels=torch.tensor(labels, dtype=torch.int64), where=pattern)
     return without_broken(split, config.on_bad_file)
 
 
 def _index(shard: str) -> Any:
-    """{"samples": [key, offset, size, label] each, "incomplete": keys}, worked out once a version of the file."""
+    """The shard's index, cached per file version: {"samples": [key, offset, size, label] each, "incomplete": keys}."""
     state = Path(shard).stat()
     version = repr((_INDEX_VERSION, str(Path(shard).resolve()), state.st_size, state.st_mtime_ns))
     name = hashlib.blake2b(version.encode(), digest_size=16).hexdigest()
@@ -104,7 +106,7 @@ def _list(shard: str) -> dict[str, list[Any]]:
 
 
 def _groups(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tuple[str, tarfile.TarInfo]]]]:
-    """Neighbouring files of one key, with their extensions."""
+    """Consecutive files with the same key, with their extensions."""
     split = _library().tariterators.base_plus_ext
     named = ((*split(member.name), member) for member in tar if member.isreg())
     for key, group in itertools.groupby(named, key=operator.itemgetter(0)):
@@ -119,16 +121,16 @@ def _label(tar: tarfile.TarFile, members: Sequence[tarfile.TarInfo]) -> int | No
 
 
 def _shards(pattern: str) -> list[str]:
-    """The files that a pattern with {000..015}, {a,b} or * names, each of which must exist."""
+    """The files named by a pattern with {000..015}, {a,b} or *, all of which must exist."""
     if "://" in pattern or pattern.startswith("pipe:"):
         raise RobustokError("shards must be local files", where=pattern, hint="download them first")
-    found: list[str] = []
+    shards: list[str] = []
     for name in _library().shardlists.expand_urls(str(Path(pattern).expanduser())):
         matching = [name] if Path(name).is_file() else sorted(glob.glob(name))  # noqa: PTH207 (an absolute pattern)
         if not matching:
-            raise RobustokError("there is no such shard", where=name, hint=f"the pattern is {pattern!r}")
-        found += matching
-    return found
+            raise RobustokError("no such shard", where=name, hint=f"the pattern is {pattern!r}")
+        shards += matching
+    return shards
 
 
 def _library() -> Any:

@@ -1,1 +1,1 @@
-"""Generators of latents: autoregressive and masked transformers."""
+"""Generators of latents: autoregressive, masked and flow-matching transformers."""

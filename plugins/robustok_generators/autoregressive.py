@@ -1,7 +1,7 @@
-"""Generators that draw an image's codes one after another, and the sampler that they share.
+"""The base of generators that sample an image's codes one by one, and their sampler.
 
-Each position is computed once, for conditional and unconditional rows together where there is guidance;
-the keys and values of past positions stay where they were written.
+Each position is computed once, with conditional and unconditional rows in one batch under guidance; keys and values
+of past positions are cached.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from robustok_toolkit.eval_mode import evaluating
 
 
 class Decoding(ABC):
-    """A model on its way through the codes of some rows, in raster order."""
+    """The state of a model that decodes rows of codes in raster order."""
 
     @abstractmethod
     def start(self) -> Tensor:
-        """(rows, K) logits of the first code."""
+        """Logits (rows, K) of the first code."""
 
     @abstractmethod
     def advance(self, codes: Tensor) -> Tensor:
-        """(rows, K) logits of the code that follows the codes (rows,) int64 drawn last."""
+        """Logits (rows, K) of the next code after the last codes (rows,) int64."""
 
 
 @frozen(kw_only=True, eq=False)
 class Kept:
-    """Codes that are given: `codes` (B, N) int64 where `mask` (B, N) bool; they condition those that follow."""
+    """Given codes: `codes` (B, N) int64 where `mask` (B, N) bool; they condition the codes that follow."""
 
     codes: Tensor
     mask: Tensor
 
 
 class Autoregressive(Generator):
-    """A model of codes in a fixed order, conditioned on the class.
+    """A class-conditional model of codes in a fixed order.
 
     Args:
-        space: a discrete one.
-        num_classes: label `num_classes` itself is the null class.
-        label_dropout: share of the images that are trained with the null class in place of their own.
+        space: a discrete latent space.
+        num_classes: number of classes; label `num_classes` is the null class.
+        label_dropout: share of training images whose class is replaced by the null class.
     """
 
     Sampling = TokenSampling
@@ -60,7 +60,7 @@ class Autoregressive(Generator):
         super().__init__()
         if space.codebook_size is None:
             raise RobustokError(
-                f"it draws codes, and this latent space has none: {space.describe()}",
+                f"it samples codes, and this latent space has none: {space.describe()}",
                 where=f"generator {type(self).__name__}",
                 hint="use a tokenizer with a quantizer",
             )
@@ -71,17 +71,17 @@ class Autoregressive(Generator):
 
     @abstractmethod
     def decoding(self, labels: Tensor) -> Decoding:
-        """Begins with rows of labels (rows,) int64 in [0, num_classes]; called in eval mode without gradients."""
+        """Starts decoding for labels (rows,) int64 in [0, num_classes]; called in eval mode without gradients."""
 
     def with_dropped_labels(self, labels: Tensor, draws: Draws) -> Tensor:
-        """(B,) labels, of which in training a random share `label_dropout` is the null class."""
+        """(B,) labels; in training a random share `label_dropout` is replaced by the null class."""
         rate = self.label_dropout if self.training else 0.0
         return drop_labels(labels, draws.child("label_dropout"), rate, self.num_classes)
 
     def sample(
         self, labels: Tensor, draws: Draws, *, guidance: Guidance, keep: Keep | None = None, sampling: Any = None
     ) -> Latents:
-        """Draws codes; with `keep` each token of the real image is kept with probability sigma (paper section 4)."""
+        """Samples codes; with `keep` each token of the real image is kept with probability sigma (paper section 4)."""
         num_tokens = self.space.num_tokens
         uniform = draws.child("tokens").uniform(num_tokens)
         kept = None
@@ -95,28 +95,28 @@ class Autoregressive(Generator):
     def draw(
         self, labels: Tensor, uniform: Tensor, *, guidance: Guidance, sampling: TokenSampling, kept: Kept | None = None
     ) -> Tensor:
-        """(B, N) int64 codes for labels (B,), decided by uniform (B, N) numbers in [0, 1)."""
+        """Samples codes (B, N) int64 for labels (B,) from uniform numbers (B, N) in [0, 1)."""
         if kept is not None and bool(kept.mask.all()):
             return kept.codes.clone()
-        drawn: list[Tensor] = []
+        sampled: list[Tensor] = []
         copies = 2 if guidance.active else 1
         with evaluating(self), packed_linear(self, rows=copies * len(labels)):
             decoding = self.decoding(self._with_null_rows(labels) if guidance.active else labels)
-            for place in range(self.space.num_tokens):
-                logits = decoding.advance(drawn[-1].repeat(copies)) if drawn else decoding.start()
-                logits = guided(logits.float(), guidance, place / self.space.num_tokens)
-                codes = choose(logits, uniform[:, place], sampling)
+            for position in range(self.space.num_tokens):
+                logits = decoding.advance(sampled[-1].repeat(copies)) if sampled else decoding.start()
+                logits = guided(logits.float(), guidance, position / self.space.num_tokens)
+                codes = choose(logits, uniform[:, position], sampling)
                 if kept is not None:
-                    codes = torch.where(kept.mask[:, place], kept.codes[:, place], codes)
-                drawn.append(codes)
-        return torch.stack(drawn, dim=1)
+                    codes = torch.where(kept.mask[:, position], kept.codes[:, position], codes)
+                sampled.append(codes)
+        return torch.stack(sampled, dim=1)
 
     def _with_null_rows(self, labels: Tensor) -> Tensor:
         return torch.cat([labels, torch.full_like(labels, self.num_classes)])
 
 
 def guided(logits: Tensor, guidance: Guidance, done: float) -> Tensor:
-    """(B, K) guided logits of conditional rows followed by as many unconditional ones (2B, K)."""
+    """Guided logits (B, K) from logits (2B, K): conditional rows, then unconditional ones."""
     if not guidance.active:
         return logits
     conditional, unconditional = logits.chunk(2)

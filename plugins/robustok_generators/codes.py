@@ -1,4 +1,4 @@
-"""The codes of latents that must have some."""
+"""Access to the codes of latents."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def codes_of(latents: Latents) -> Tensor:
     """The codes (B, N) int64 of latents.
 
     Raises:
-        ValueError: where they hold vectors only.
+        ValueError: the latents have only vectors.
     """
     if latents.codes is None:
-        raise ValueError("this reads latents with codes, and these hold vectors only")
+        raise ValueError("expected latents with codes, found only vectors")
     return latents.codes

@@ -1,6 +1,6 @@
-"""DiT's transformer parts: blocks that time and class scale, shift and gate (Peebles & Xie 2022, arXiv 2212.09748).
+"""DiT's transformer blocks, scaled, shifted and gated by time and class (Peebles & Xie 2022, arXiv 2212.09748).
 
-With layer norms and a GELU they are SiT's (arXiv 2401.08740); with RMS norms, a gated MLP and rotary positions
+With layer norms and a GELU they are SiT's (arXiv 2401.08740); with RMS norms, a gated MLP and rotary positions,
 LightningDiT's (arXiv 2501.01423).
 """
 
@@ -27,7 +27,7 @@ _EPS = 1e-6
 
 @frozen(kw_only=True)
 class Style:
-    """Which parts a block is made of."""
+    """The variant of a block."""
 
     norm: NormKind
     mlp: MlpKind
@@ -35,7 +35,7 @@ class Style:
 
 
 def make_norm(kind: NormKind, width: int) -> nn.Module:
-    """A layer norm without weights of its own, or an RMS norm with a scale."""
+    """A layer norm without weights, or an RMS norm with a scale."""
     return nn.RMSNorm(width, eps=_EPS) if kind == "rms" else nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
 
 
@@ -62,7 +62,7 @@ class GatedMlp(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all tokens; queries and keys may be normalised per head, and turned by their places."""
+    """Self-attention over all tokens; optionally with queries and keys normalised per head and rotary positions."""
 
     def __init__(self, width: int, num_heads: int, style: Style) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Attention(nn.Module):
 
 
 class FlowBlock(nn.Module):
-    """Attention and MLP under adaLN-zero; `modulation` maps a condition to what the block is modulated by."""
+    """Attention and MLP with adaLN-zero; `modulation` maps a condition to shifts, scales and gates."""
 
     def __init__(self, size: Size, style: Style) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class FlowBlock(nn.Module):
 
 
 class FlowHead(nn.Module):
-    """A last modulated normalisation, then the velocity of each token."""
+    """A final modulated norm, then the velocity of each token."""
 
     def __init__(self, width: int, channels: int, norm: NormKind) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class FlowHead(nn.Module):
 class TimeEmbedding(nn.Module):
     """Cosines and sines of the time at frequencies from 1 to 1/10,000, then two linear layers.
 
-    Times lie in [0, 1] and are not scaled up, as in SiT and LightningDiT: DiT's were numbers up to 1,000.
+    Times are in [0, 1] and not scaled up, as in SiT and LightningDiT; DiT's are up to 1,000.
     """
 
     num_frequencies = 128
@@ -131,7 +131,7 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2 * self.num_frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, times: Tensor) -> Tensor:
-        """(n, D) of times (n,) float32."""
+        """Embeddings (n, D) of times (n,) float32."""
         steps = torch.arange(self.num_frequencies, device=times.device) / self.num_frequencies
         angles = times[:, None] * 10_000.0**-steps
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))

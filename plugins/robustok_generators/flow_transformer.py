@@ -1,8 +1,8 @@
 """A diffusion transformer over continuous latents, trained by flow matching: SiT (arXiv 2401.08740), LightningDiT
 (arXiv 2501.01423).
 
-The network predicts the velocity of latents on their straight way to noise (`flow_path`); sampling follows it back
-(`flow_sampling`). It works on normalised latents; what it takes and gives are raw ones.
+The network predicts the velocity on the straight path from latents to noise (`flow_path`); sampling integrates it
+back (`flow_sampling`). Internally latents are normalised; inputs and outputs are not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PRESETS = {
 
 @frozen(kw_only=True)
 class FlowTransformerConfig:
-    """Options of `flow_transformer`: a preset, or a size in numbers. The defaults are SiT's.
+    """Options of `flow_transformer`: a preset, or explicit sizes. The defaults are SiT's.
 
     LightningDiT: norm "rms", mlp "swiglu", rope, times "logit_normal", cosine_weight 1.
     """
@@ -53,33 +53,39 @@ class FlowTransformerConfig:
         validator=validators.optional(validators.ge(1)),
         metadata={"doc": "hidden width of the MLPs; left out: 4 width, or 8/3 width for swiglu"},
     )
-    norm: NormKind = field(default="layer", metadata={"doc": "layer norms without weights, or rms norms with a scale"})
-    mlp: MlpKind = field(default="gelu_tanh", metadata={"doc": "two layers with a GELU, or three with a gate"})
+    norm: NormKind = field(
+        default="layer", metadata={"doc": "layer norms without weights (layer), or RMS norms with a scale (rms)"}
+    )
+    mlp: MlpKind = field(
+        default="gelu_tanh", metadata={"doc": "two layers with a GELU (gelu_tanh), or three with a gate (swiglu)"}
+    )
     rope: bool = field(
-        default=False, metadata={"doc": "also turn queries and keys by row and column; needs tokens on a grid"}
+        default=False, metadata={"doc": "also use rotary positions by row and column; needs tokens on a grid"}
     )
     qk_norm: bool = field(default=False, metadata={"doc": "normalise queries and keys per head"})
     label_dropout: float = field(
         default=0.1,
         validator=below_one,
-        metadata={"doc": "share of training images without their label; 0: no guidance"},
+        metadata={"doc": "share of training images whose label is dropped; 0: no guidance"},
     )
     times: Times = field(
-        default="uniform", metadata={"doc": "how training times are drawn; logit_normal is seldom near 0 and 1"}
+        default="uniform", metadata={"doc": "distribution of training times; logit_normal is rarely near 0 and 1"}
     )
     cosine_weight: float = field(
         default=0.0,
         validator=[validators.ge(0.0), finite],
-        metadata={"doc": "weight of 1 - cosine between predicted and true velocity, beside their squared error"},
+        metadata={"doc": "weight of a second loss, 1 - cosine similarity of predicted and true velocity"},
     )
     direction: Literal["noise", "data"] = field(
         default="noise",
-        metadata={"doc": "where the network's own time points; data: as in LightningDiT's weights. Changes no sigma"},
+        metadata={
+            "doc": "where the network's time points to; data: as in LightningDiT's weights. Does not change sigma"
+        },
     )
     guided_channels: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(1)),
-        metadata={"doc": "guide so many channels of each token, the first; LightningDiT: 3; left out: all"},
+        metadata={"doc": "number of first channels of each token to guide; LightningDiT: 3; left out: all"},
     )
 
     def __attrs_post_init__(self) -> None:
@@ -91,17 +97,17 @@ class FlowTransformerConfig:
 
     @property
     def size(self) -> Size:
-        """The preset's size, changed by the numbers given."""
+        """The preset's size, overridden by the sizes given."""
         width = self.width or (PRESETS[self.preset].width if self.preset else None)
         hidden = None if width is None else (8 * width // 3 if self.mlp == "swiglu" else 4 * width)
         return size_of(self, PRESETS, hidden)
 
 
 class FlowTransformer(Generator):
-    """Predicts velocities of all tokens at once, from time and class.
+    """Predicts the velocities of all tokens from time and class.
 
     Raises:
-        RobustokError: where the latent space is discrete, or lacks the grid that rope needs.
+        RobustokError: the latent space is discrete, or lacks the grid that rope needs.
     """
 
     Config = FlowTransformerConfig
@@ -137,30 +143,30 @@ class FlowTransformer(Generator):
         self.register_buffer("latent_std", torch.ones(self.space.width))
 
     def _initialise(self) -> None:
-        """DiT's: what modulates and what comes out begins at zero, so that each block begins as the identity."""
+        """Initialises as DiT: modulations and outputs start at zero, so that each block starts as the identity."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.label_embedding.weight, std=0.02)
-        for part in self.time_embedding.mlp:
-            if isinstance(part, nn.Linear):
-                nn.init.normal_(part.weight, std=0.02)
-        for part in [*self.blocks, self.head]:
-            nn.init.zeros_(part.get_parameter("modulation.weight"))
+        for submodule in self.time_embedding.mlp:
+            if isinstance(submodule, nn.Linear):
+                nn.init.normal_(submodule.weight, std=0.02)
+        for submodule in [*self.blocks, self.head]:
+            nn.init.zeros_(submodule.get_parameter("modulation.weight"))
         nn.init.zeros_(self.head.to_velocity.weight)
 
     @torch.no_grad()
     def observe(self, mean: Tensor, std: Tensor) -> None:
-        """Normalises latents from now on by mean and deviation (D,); a channel that never changes is only shifted.
+        """Sets the mean and standard deviation (D,) that normalise latents; a constant channel is only shifted.
 
         Raises:
-            ValueError: where they are not (D,), or not finite and positive.
+            ValueError: they are not (D,), not finite, or a deviation is negative.
         """
         if mean.shape != (self.space.width,) or std.shape != (self.space.width,):
             raise ValueError(f"expected {self.space.width} means and deviations, found {mean.shape} and {std.shape}")
         if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0.0).all()):
-            raise ValueError("means and deviations must be finite, and deviations not negative")
+            raise ValueError("means and deviations must be finite, and deviations must not be negative")
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(torch.where(std == 0.0, 1.0, std))
 
@@ -173,25 +179,25 @@ class FlowTransformer(Generator):
         Args:
             x: (B, N, D) float32.
             times: (B,) float32 in [0, 1]; 1 is noise.
-            labels: (B,) int64 in [0, num_classes], the last of which is the null class.
+            labels: (B,) int64 in [0, num_classes]; num_classes is the null class.
         """
         return self._flow(x, self._conditions(times, labels), None)
 
     def velocity(self, x: Tensor, t: float, classes: Tensor, row: Tensor) -> Tensor:
-        """As `forward` for rows of one time; row i is of class `classes[row[i]]`, (B,) int64."""
+        """Like `forward` for rows at one common time; row i has class `classes[row[i]]`, (B,) int64."""
         conditions = self._conditions(torch.full((1,), t, device=x.device), classes)
         return self._flow(x, conditions, row).float()
 
     def _conditions(self, times: Tensor, labels: Tensor) -> Tensor:
-        """(n, width): what the modulations read."""
-        own = times if self.config.direction == "noise" else 1.0 - times
-        return F.silu(self.time_embedding(own) + self.label_embedding(labels))
+        """(n, width) inputs of the modulations."""
+        network_times = times if self.config.direction == "noise" else 1.0 - times
+        return F.silu(self.time_embedding(network_times) + self.label_embedding(labels))
 
     def _flow(self, x: Tensor, conditions: Tensor, row: Tensor | None) -> Tensor:
-        """Velocities (B, N, D); row i has the condition `row[i]`, or i where None."""
+        """Velocities (B, N, D); row i has condition `row[i]`, or i if `row` is None."""
 
-        def modulation(part: nn.Module) -> Tensor:
-            table = part.get_submodule("modulation")(conditions)
+        def modulation(block: nn.Module) -> Tensor:
+            table = block.get_submodule("modulation")(conditions)
             return (table if row is None else table.index_select(0, row))[:, None]
 
         x = self.token_embedding(x) + self.positions
@@ -201,17 +207,17 @@ class FlowTransformer(Generator):
         return velocity if self.config.direction == "noise" else -velocity
 
     def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
-        """The squared error of the velocity, averaged over tokens and channels, and the weighted cosine term if on."""
+        """The mean squared error of the velocity and, if enabled, the weighted cosine term."""
         data = self._normalised(latents)
         noise = draws.child("noise").normal(*data.shape[1:])
         times = training_times(draws.child("time"), self.config.times)
         rate = self.config.label_dropout if self.training else 0.0
         labels = drop_labels(labels, draws.child("label_dropout"), rate, self.null_label)
-        found = self(between(data, noise, times[:, None, None]), times, labels).float()
+        predicted = self(between(data, noise, times[:, None, None]), times, labels).float()
         wanted = velocity_between(data, noise)
-        losses = {"velocity": F.mse_loss(found, wanted)}
+        losses = {"velocity": F.mse_loss(predicted, wanted)}
         if self.config.cosine_weight > 0.0:
-            losses["cosine"] = self.config.cosine_weight * angle_loss(found, wanted)
+            losses["cosine"] = self.config.cosine_weight * angle_loss(predicted, wanted)
         return losses
 
     @torch.no_grad()
@@ -224,14 +230,14 @@ class FlowTransformer(Generator):
         keep: Keep | None = None,
         sampling: FlowSampling | None = None,
     ) -> Latents:
-        """Follows the velocity from noise to latents; sample i depends on its label and row i of the draws.
+        """Integrates the velocity from noise to latents; sample i depends on its label and row i of the draws.
 
         With `keep` it is SDEdit (arXiv 2108.01073; paper section 4): the real latents are noised to time 1 - sigma,
-        from where the same sampler, its steps shared out over what is left, goes to 0. At each time guidance is what
-        it is in free sampling. sigma = 1 gives the latents back, sigma = 0 is free sampling.
+        and the same sampler spreads all its steps over the rest. Guidance at a time is the same as in free sampling.
+        sigma = 1 returns the latents, sigma = 0 is free sampling.
 
         Raises:
-            RunError: where dopri5 meets a velocity that is not finite, or finds no step that is short enough.
+            RunError: with dopri5, a velocity is not finite or no step is short enough.
         """
         sampling = sampling or FlowSampling()
         start = 1.0 if keep is None else 1.0 - keep.sigma
@@ -240,10 +246,10 @@ class FlowTransformer(Generator):
         x = draws.child("noise").normal(self.space.num_tokens, self.space.width)
         if keep is not None:
             x = between(self._normalised(keep.latents), x, start)
-        # dopri5 fits its steps to all that it is given: to one sample, so that no sample depends on the others.
-        parts = [slice(i, i + 1) for i in range(len(x))] if sampling.method == "dopri5" else [slice(0, len(x))]
-        drawn = [self._integrate(x[part], labels[part], draws[part], guidance, sampling, start) for part in parts]
-        return Latents(vectors=torch.cat(drawn) * self.latent_std + self.latent_mean)
+        # dopri5 adapts its steps to its input: one sample at a time, so that samples do not depend on each other.
+        slices = [slice(i, i + 1) for i in range(len(x))] if sampling.method == "dopri5" else [slice(0, len(x))]
+        samples = [self._integrate(x[rows], labels[rows], draws[rows], guidance, sampling, start) for rows in slices]
+        return Latents(vectors=torch.cat(samples) * self.latent_std + self.latent_mean)
 
     def _integrate(
         self, x: Tensor, labels: Tensor, draws: Draws, guidance: Guidance, sampling: FlowSampling, start: float
@@ -273,13 +279,13 @@ def _check_space(config: FlowTransformerConfig, space: LatentSpace) -> None:
     where = "generator flow_transformer"
     if space.kind != "continuous":
         raise RobustokError(
-            f"it draws vectors, and this latent space has codes: {space.describe()}",
+            f"it samples vectors, and this latent space has codes: {space.describe()}",
             where=where,
-            hint="take a tokenizer without a quantizer, or a generator of codes",
+            hint="use a tokenizer without a quantizer, or a generator of codes",
         )
     if config.rope and space.grid is None:
         raise RobustokError(
-            "rope needs tokens on a grid, and those of this latent space have no place in the image",
+            "rope needs tokens on a grid, and this latent space has no grid",
             where=where,
             hint="set rope = false",
         )

@@ -1,4 +1,4 @@
-"""Keys and values of past positions, kept in memory that is reserved once."""
+"""A cache of past positions' keys and values, allocated once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 class KeyValueCache:
-    """What one attention layer remembers.
+    """The cached keys and values of one attention layer.
 
     Args:
-        length: how many positions it will hold.
+        length: number of positions to allocate.
 
     Attributes:
-        filled: how many it holds.
+        filled: number of positions cached so far.
     """
 
     def __init__(self, length: int) -> None:
@@ -22,10 +22,10 @@ class KeyValueCache:
         self._values: Tensor | None = None
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes in keys and values (B, heads, n, d) of the next n positions; returns those of all so far, as views."""
+        """Adds keys and values (B, heads, n, d) of the next n positions; returns views of all so far."""
         if self._keys is None or self._values is None:
             rows, heads, _, width = keys.shape
-            self._keys, self._values = (new.new_empty(rows, heads, self.length, width) for new in (keys, values))
+            self._keys, self._values = (like.new_empty(rows, heads, self.length, width) for like in (keys, values))
         end = self.filled + keys.shape[2]
         self._keys[:, :, self.filled : end] = keys
         self._values[:, :, self.filled : end] = values

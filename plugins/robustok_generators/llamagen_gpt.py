@@ -1,7 +1,7 @@
 """LlamaGen's GPT: a Llama over an image's codes, with the class as the first token (Sun et al. 2024, arXiv 2406.06525).
 
-With learned positions instead of rotary ones it is GigaTok's (Xiong et al. 2025, arXiv 2504.08736), whose
-tokens have no place in the image.
+With learned positions instead of rotary ones it is GigaTok's (Xiong et al. 2025, arXiv 2504.08736), whose tokens have
+no position in the image.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _EPS = 1e-5
 
 @frozen(kw_only=True)
 class LlamaGenGPTConfig:
-    """Options of `llamagen_gpt`: a preset, or a size in numbers."""
+    """Options of `llamagen_gpt`: a preset, or explicit sizes."""
 
     preset: Literal["B", "L", "XL", "XXL", "3B"] | None = field(default=None, metadata={"doc": "a published size"})
     width: int | None = size_field("numbers per token")
@@ -53,23 +53,29 @@ class LlamaGenGPTConfig:
     mlp_width: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(1)),
-        metadata={"doc": "hidden width of the feed-forward layers; left out: 8/3 width, rounded up to 256"},
+        metadata={
+            "doc": "hidden width of the feed-forward layers; left out: 8/3 width, rounded up to a multiple of 256"
+        },
     )
     positions: Literal["rope", "learned"] = field(
         default="rope",
-        metadata={"doc": "rope turns queries and keys by row and column of the token; learned adds an embedding"},
+        metadata={"doc": "rope rotates queries and keys by the token's row and column; learned adds an embedding"},
     )
     class_rope: Literal["zero", "identity"] = field(
         default="zero",
-        metadata={"doc": "the class token's query and key: zero, as in all released weights, or left as they are"},
+        metadata={
+            "doc": "with rope, the class token's query and key: zero, as in released weights, or unrotated (identity)"
+        },
     )
     token_dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout of the embedded tokens"})
-    residual_dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout behind the attention"})
+    residual_dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout after the attention"})
     mlp_dropout: float = field(
-        default=0.1, validator=below_one, metadata={"doc": "dropout behind the feed-forward layer"}
+        default=0.1, validator=below_one, metadata={"doc": "dropout after the feed-forward layer"}
     )
     label_dropout: float = field(
-        default=0.1, validator=below_one, metadata={"doc": "share of images trained without their label, for guidance"}
+        default=0.1,
+        validator=below_one,
+        metadata={"doc": "share of training images whose label is dropped; 0: no guidance"},
     )
 
     def __attrs_post_init__(self) -> None:
@@ -79,12 +85,12 @@ class LlamaGenGPTConfig:
 
     @property
     def size(self) -> Size:
-        """The preset's size, changed by the numbers given."""
+        """The preset's size, overridden by the sizes given."""
         return size_of(self, PRESETS, None if self.width is None else swiglu_width(self.width))
 
 
 class Attention(nn.Module):
-    """Causal attention without biases, with rotary positions where there are any."""
+    """Causal attention without biases, optionally with rotary positions."""
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -93,7 +99,7 @@ class Attention(nn.Module):
         self.wo = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, rotations: Tensor | None, cache: KeyValueCache | None = None) -> Tensor:
-        """(B, N, D) to the same shape; with a cache x is the one position that follows those in the cache."""
+        """(B, N, D) to the same shape; with a cache, x is the one position after the cached ones."""
         q, k, v = rearrange(self.wqkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         if rotations is not None:
             q, k = rotate(q, rotations), rotate(k, rotations)
@@ -104,7 +110,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward layer, each normalised before."""
+    """Pre-norm attention and feed-forward layer."""
 
     def __init__(self, config: LlamaGenGPTConfig) -> None:
         super().__init__()
@@ -122,7 +128,7 @@ class Layer(nn.Module):
 
 
 class LlamaGenGPT(Autoregressive):
-    """Reads [class, code, code, ...]; each place predicts the next code."""
+    """Reads [class, code, code, ...]; each position predicts the next code."""
 
     Config = LlamaGenGPTConfig
 
@@ -130,7 +136,7 @@ class LlamaGenGPT(Autoregressive):
         super().__init__(space, num_classes, config.label_dropout)
         if config.positions == "rope" and space.grid is None:
             raise RobustokError(
-                "rotary positions need tokens on a grid, and those of this latent space have no place in the image",
+                "rotary positions need tokens on a grid, and this latent space has no grid",
                 where="generator llamagen_gpt",
                 hint='set positions = "learned"',
             )
@@ -139,7 +145,7 @@ class LlamaGenGPT(Autoregressive):
         self.class_embedding = nn.Embedding(num_classes + 1, size.width)  # the last is the null class
         self.token_embedding = nn.Embedding(self.codebook_size, size.width)
         if config.positions == "learned":
-            # One row more than is read, as in GigaTok's files: the last code predicts nothing.
+            # One more row than is used, as in GigaTok's files: the last code predicts nothing.
             self.positional_embedding = nn.Parameter(torch.zeros(space.num_tokens + 1, size.width))
         self.layers = nn.ModuleList(Layer(config) for _ in range(size.depth))
         self.norm = nn.RMSNorm(size.width, eps=_EPS)
@@ -161,11 +167,11 @@ class LlamaGenGPT(Autoregressive):
         return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten())}
 
     def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
-        """(B, N, K) logits: place i predicts code i.
+        """Logits (B, N, K): position i predicts code i.
 
         Args:
             codes: (B, N) int64.
-            labels: (B,) int64 in [0, num_classes], the last of which is the null class.
+            labels: (B,) int64 in [0, num_classes]; num_classes is the null class.
         """
         x = torch.cat([self.class_embedding(labels)[:, None], self.token_embedding(codes[:, :-1])], dim=1)
         if self.config.positions == "learned":
@@ -177,7 +183,7 @@ class LlamaGenGPT(Autoregressive):
         return self.output(self.norm(x))
 
     def rotations(self) -> Tensor | None:
-        """(N, head width / 2, 2) rotary positions of the inputs: the class, then all codes but the last."""
+        """Rotary positions (N, head width / 2, 2) of the inputs: the class, then all codes but the last."""
         grid, size = self.space.grid, self.config.size
         if self.config.positions == "learned" or grid is None:
             return None
@@ -192,12 +198,12 @@ class LlamaGenGPT(Autoregressive):
 
 
 class LlamaGenDecoding(Decoding):
-    """The model one code at a time."""
+    """Decodes one code at a time."""
 
     def __init__(self, model: LlamaGenGPT, labels: Tensor) -> None:
         self.model = model
         self.labels = labels
-        self.place = 0
+        self.position = 0
         self.rotations = model.rotations()
         self.caches = [KeyValueCache(model.space.num_tokens) for _ in model.layers]
 
@@ -208,13 +214,13 @@ class LlamaGenDecoding(Decoding):
         return self._step(self.model.token_embedding(codes))
 
     def _step(self, x: Tensor) -> Tensor:
-        """(rows, K) logits from the embeddings (rows, D) at the next place."""
-        here = slice(self.place, self.place + 1)
+        """Logits (rows, K) from the embeddings (rows, D) at the next position."""
+        here = slice(self.position, self.position + 1)
         if self.model.config.positions == "learned":
-            x = x + self.model.positional_embedding[self.place]
+            x = x + self.model.positional_embedding[self.position]
         rotations = None if self.rotations is None else self.rotations[here]
         x = x[:, None]
         for layer, cache in zip(self.model.layers, self.caches, strict=True):
             x = layer(x, rotations, cache)
-        self.place += 1
+        self.position += 1
         return self.model.output(self.model.norm(x))[:, 0]

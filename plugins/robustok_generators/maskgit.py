@@ -1,11 +1,11 @@
-"""MaskGIT: a bidirectional transformer that fills in masked tokens, many at a time (arXiv 2202.04200).
+"""MaskGIT: a bidirectional transformer that fills in many masked tokens at a time (arXiv 2202.04200).
 
-Training masks a random share of an image's tokens and asks for them. Sampling begins with all tokens masked;
-each step draws every masked token, keeps the draws that the model is surest of, and masks the others again, so
-that after a share s of the steps cos(pi s / 2) of the tokens are still masked.
+Training masks a random share of an image's tokens and predicts them. Sampling starts with all tokens masked; each
+step samples all masked tokens, keeps the most confident ones and masks the others again, so that after a share s of
+the steps a share cos(pi s / 2) of the tokens is still masked.
 
-Beyond the paper: pre-norm blocks, no projection before the head, and guidance by a null class. Dropout acts on
-the embedded tokens and on what each branch adds.
+Different from the paper: pre-norm blocks, no projection before the head, and guidance by a null class. Dropout acts
+on the embedded tokens and on the output of each branch.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ PRESETS = {
 
 @frozen(kw_only=True)
 class MaskGITConfig:
-    """Options of `maskgit`: a preset, or a size in numbers."""
+    """Options of `maskgit`: a preset, or explicit sizes."""
 
-    preset: Literal["B", "L"] | None = field(default=None, metadata={"doc": "a size by name; B is the paper's"})
+    preset: Literal["B", "L"] | None = field(default=None, metadata={"doc": "a named size; B is the paper's"})
     width: int | None = size_field("numbers per token")
     depth: int | None = size_field("blocks")
     num_heads: int | None = size_field("attention heads")
@@ -54,24 +54,22 @@ class MaskGITConfig:
         validator=validators.optional(validators.ge(1)),
         metadata={"doc": "hidden width of the MLPs; left out: the preset's, or 4 width"},
     )
-    dropout: float = field(
-        default=0.1, validator=below_one, metadata={"doc": "share of hidden values dropped in training"}
-    )
+    dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout of hidden activations"})
     label_dropout: float = field(
         default=0.1,
         validator=below_one,
-        metadata={"doc": "share of training images without their label; 0: no guidance"},
+        metadata={"doc": "share of training images whose label is dropped; 0: no guidance"},
     )
     label_smoothing: float = field(
-        default=0.1, validator=below_one, metadata={"doc": "share of the target that is spread over all codes"}
+        default=0.1, validator=below_one, metadata={"doc": "share of the target spread over all codes"}
     )
 
     def __attrs_post_init__(self) -> None:
-        assert self.size  # raises where it is incomplete
+        assert self.size  # raises if it is incomplete
 
     @property
     def size(self) -> Size:
-        """The preset's size, changed by the numbers given."""
+        """The preset's size, overridden by the sizes given."""
         return size_of(self, PRESETS, None if self.width is None else 4 * self.width)
 
 
@@ -83,12 +81,12 @@ class MaskGITSampling(TokenSampling):
     choice_temperature: float = field(
         default=4.5,
         validator=[validators.ge(0.0), finite],
-        metadata={"doc": "noise in the choice of tokens to keep, falls linearly to 0 at the last step"},
+        metadata={"doc": "noise in the choice of tokens to keep; falls linearly to 0 at the last step"},
     )
 
 
 class MaskedBlock(nn.Module):
-    """Attention and MLP, each normalised before and dropped out after."""
+    """Pre-norm attention and MLP, each followed by dropout."""
 
     def __init__(self, size: Size, dropout: float) -> None:
         super().__init__()
@@ -105,10 +103,10 @@ class MaskedBlock(nn.Module):
 
 
 class MaskGIT(Generator):
-    """Predicts masked tokens from the others and the class, which stands before them as a token of its own.
+    """Predicts masked tokens from the others and the class, which is prepended as a token.
 
     Raises:
-        RobustokError: where the latent space has no codes.
+        RobustokError: the latent space has no codes.
     """
 
     Config = MaskGITConfig
@@ -121,7 +119,7 @@ class MaskGIT(Generator):
             raise RobustokError(
                 f"maskgit generates codes, and this latent space has none ({space.describe()})",
                 where="generator.use",
-                hint="take a tokenizer with a quantizer",
+                hint="use a tokenizer with a quantizer",
             )
         self.config, self.space, self.num_classes = config, space, num_classes
         self.mask_code, self.null_label = space.codebook_size, num_classes
@@ -137,7 +135,7 @@ class MaskGIT(Generator):
         self.initialise()
 
     def initialise(self) -> None:
-        """The paper's random weights: truncated normal of deviation 0.02, biases 0."""
+        """Initialises as in the paper: truncated normal of standard deviation 0.02, biases 0."""
         nn.init.trunc_normal_(self.positions, std=0.02)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
@@ -146,7 +144,7 @@ class MaskGIT(Generator):
                 nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """(B, N, K) logits from tokens (B, N) in [0, K], K being the mask, and labels (B,), num_classes being none."""
+        """Logits (B, N, K) from tokens (B, N) in [0, K], K the mask, and labels (B,), num_classes the null class."""
         x = torch.cat([self.label_embedding(labels)[:, None], self.token_embedding(tokens)], dim=1)
         x = self.dropout(x + self.positions)  # (B, 1 + N, D)
         for block in self.blocks:
@@ -154,9 +152,9 @@ class MaskGIT(Generator):
         return self.head(self.norm(x[:, 1:]))
 
     def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
-        """The cross entropy of the masked tokens, averaged over those of the global batch (equation 1).
+        """The cross-entropy of the masked tokens, averaged over all masked tokens of the global batch (equation 1).
 
-        So the mean over processes and micro-batches is what one batch would give, though they mask different
+        So the mean over processes and micro-batches equals that of a single batch, although they mask different
         numbers of tokens.
         """
         codes = codes_of(latents)
@@ -164,13 +162,13 @@ class MaskGIT(Generator):
         tokens = torch.where(masked, self.mask_code, codes)
         rate = self.config.label_dropout if self.training else 0.0
         logits = self(tokens, drop_labels(labels, draws.child("label_dropout"), rate, self.null_label))
-        each = F.cross_entropy(
+        token_losses = F.cross_entropy(
             rearrange(logits, "b n k -> b k n").float(),
             codes,
             reduction="none",
             label_smoothing=self.config.label_smoothing,
         )  # (B, N)
-        return {"cross_entropy": (each * masked).sum() / (average * len(codes))}
+        return {"cross_entropy": (token_losses * masked).sum() / (average * len(codes))}
 
     @torch.no_grad()
     def sample(
@@ -184,21 +182,21 @@ class MaskGIT(Generator):
     ) -> Latents:
         """Fills in masked tokens step by step (section 3.2); sample i depends on its label and row i of the draws.
 
-        With `keep`, each token of the real latents is kept with probability sigma: it is known from the beginning
-        and never drawn, and the schedule runs over the tokens that are left.
+        With `keep`, each token of the real latents is kept with probability sigma: it is known from the start, and the
+        schedule runs over the remaining tokens.
         """
         sampling = sampling or MaskGITSampling()
         tokens = self._start(draws, keep)  # (B, N)
-        to_draw = (tokens == self.mask_code).sum(dim=1)  # (B,)
+        num_masked = (tokens == self.mask_code).sum(dim=1)  # (B,)
         with evaluating(self):
             for step in range(sampling.steps):
                 logits = self._guided(tokens, labels, guidance.weight(step / sampling.steps))
-                left = scheduled(to_draw, (step + 1) / sampling.steps, self.space.num_tokens)
-                tokens = self._advance(tokens, logits, left, step, draws.child("step", step), sampling)
+                num_left = scheduled(num_masked, (step + 1) / sampling.steps, self.space.num_tokens)
+                tokens = self._advance(tokens, logits, num_left, step, draws.child("step", step), sampling)
         return Latents(codes=tokens)
 
     def _start(self, draws: Draws, keep: Keep | None) -> Tensor:
-        """(B, N) what is known before the first step; all else is masked."""
+        """Tokens (B, N) before the first step: the kept ones, all others masked."""
         shape = (len(draws.indices), self.space.num_tokens)
         masks = torch.full(shape, self.mask_code, dtype=torch.int64, device=draws.indices.device)
         if keep is None:
@@ -206,50 +204,50 @@ class MaskGIT(Generator):
         return keep.over(masks, draws)
 
     def _guided(self, tokens: Tensor, labels: Tensor, weight: float) -> Tensor:
-        """(B, N, K) float32 logits; guided ones need a second row for each sample."""
+        """Logits (B, N, K) float32; guidance needs a second row per sample."""
         if weight == 1.0:
             return self(tokens, labels).float()
-        nothing = torch.full_like(labels, self.null_label)
-        both = self(torch.cat([tokens, tokens]), torch.cat([labels, nothing])).float()
-        conditional, unconditional = both.chunk(2)
+        null_labels = torch.full_like(labels, self.null_label)
+        logits = self(torch.cat([tokens, tokens]), torch.cat([labels, null_labels])).float()
+        conditional, unconditional = logits.chunk(2)
         return unconditional + weight * (conditional - unconditional)
 
     def _advance(
         self, tokens: Tensor, logits: Tensor, left: Tensor, step: int, draws: Draws, sampling: MaskGITSampling
     ) -> Tensor:
-        """(B, N) the tokens after a step, `left` (B,) of them masked: those whose draws the model is least sure of."""
+        """The tokens (B, N) after a step; the `left` (B,) least confident ones are masked again."""
         unknown = tokens == self.mask_code
         uniform = draws.child("token").uniform(tokens.shape[1])
-        drawn = choose(logits.flatten(0, 1), uniform.flatten(), sampling).view_as(tokens)
-        sure = logits.log_softmax(dim=-1).gather(-1, drawn[..., None])[..., 0]  # (B, N)
+        sampled = choose(logits.flatten(0, 1), uniform.flatten(), sampling).view_as(tokens)
+        confidence = logits.log_softmax(dim=-1).gather(-1, sampled[..., None])[..., 0]  # (B, N)
         temperature = sampling.choice_temperature * (1.0 - (step + 1) / sampling.steps)
-        sure = sure + temperature * gumbel(draws.child("choice").uniform(tokens.shape[1]))
-        rank = sure.masked_fill(~unknown, math.inf).argsort(dim=1, stable=True).argsort(dim=1)
+        confidence = confidence + temperature * gumbel(draws.child("choice").uniform(tokens.shape[1]))
+        rank = confidence.masked_fill(~unknown, math.inf).argsort(dim=1, stable=True).argsort(dim=1)
         masked_again = rank < left[:, None]
-        return torch.where(masked_again, self.mask_code, torch.where(unknown, drawn, tokens))
+        return torch.where(masked_again, self.mask_code, torch.where(unknown, sampled, tokens))
 
 
 def mask_tokens(draws: Draws, num_tokens: int) -> tuple[Tensor, Tensor]:
-    """Chooses which tokens of each image to mask in training, as many as `masked_count` says of a uniform number.
+    """Chooses which tokens of each image to mask in training; `masked_count` of a uniform number says how many.
 
     Returns:
-        (B, N) bool, True where masked; and the average number of masked tokens over all `draws.total` images.
+        (B, N) bool, True where masked; and the mean number of masked tokens over all `draws.total` images.
     """
-    everyone = attrs.evolve(draws, indices=torch.arange(draws.total, device=draws.indices.device))
-    counts = masked_count(everyone.child("ratio").uniform(), num_tokens)  # (total,)
+    all_draws = attrs.evolve(draws, indices=torch.arange(draws.total, device=draws.indices.device))
+    counts = masked_count(all_draws.child("ratio").uniform(), num_tokens)  # (total,)
     shuffled = draws.child("tokens").bits(num_tokens).argsort(dim=1)  # a random permutation of [0, N) in each row
     return shuffled < counts[draws.indices, None], counts.mean()
 
 
 def masked_count(uniform: Tensor, num_tokens: int) -> Tensor:
-    """A share cos(pi u / 2) of the tokens, rounded up: from all of them to 1, for uniform numbers u in [0, 1)."""
+    """A share cos(pi u / 2) of the tokens, rounded up, for uniform numbers u in [0, 1): between 1 and all."""
     return (torch.cos(0.5 * math.pi * uniform) * num_tokens).ceil()
 
 
 def scheduled(to_draw: Tensor, done: float, num_tokens: int) -> Tensor:
-    """(B,) int64: how many of `to_draw` (B,) in [0, N] tokens are masked when a share `done` of the steps is done.
+    """(B,) int64: how many of `to_draw` (B,) in [0, N] tokens are still masked after a share `done` of the steps.
 
-    The cosine's share, rounded down; looked up, for devices without float64, where 0.5 of 4 could come to 1.
+    The cosine schedule, rounded down. A lookup table, since on devices without float64 0.5 of 4 could give 1.
     """
     ratio = math.cos(0.5 * math.pi * done)
     return torch.tensor([int(count * ratio) for count in range(num_tokens + 1)], device=to_draw.device)[to_draw]

@@ -1,8 +1,8 @@
-"""Linear layers whose weights lie in memory as a CPU's matrix product wants them.
+"""Linear layers with weights packed for fast matrix products on a CPU.
 
-A sampler multiplies a few rows with all weights of a model, hundreds of times over. torch's own product
-rearranges a weight at each call; oneDNN reads one that was packed once, in 2/3 of the time (16 rows, float32,
-AMD EPYC). torch.compile uses the same operators.
+A sampler multiplies a few rows by all weights of a model, hundreds of times. torch's own product reorders a weight at
+each call; oneDNN reads one that was packed once, in 2/3 of the time (16 rows, float32, AMD EPYC). torch.compile uses
+the same operators.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 @contextmanager
 def packed_linear(module: nn.Module, rows: int) -> Iterator[None]:
-    """Inside the block, linear layers in float32 on a CPU read packed copies of their weights; others are as ever.
+    """Inside the block, float32 linear layers on a CPU use packed copies of their weights; others are unchanged.
 
     Args:
-        module: whose layers; it cannot be trained inside, and its weights must not change.
-        rows: how many rows its inputs mostly have.
+        module: the model; it cannot be trained inside the block, and its weights must not change.
+        rows: the typical number of input rows.
     """
-    layers = [layer for layer in module.modules() if _gains(layer)] if _available() else []
+    layers = [layer for layer in module.modules() if _packable(layer)] if _available() else []
     for layer in layers:
         layer.__dict__["forward"] = _packed(layer, rows)
     try:
@@ -37,7 +37,7 @@ def _available() -> bool:
     return torch.backends.mkldnn.is_available() and operators and not torch.is_autocast_enabled("cpu")
 
 
-def _gains(layer: nn.Module) -> bool:
+def _packable(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear and layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32
 
 

@@ -1,7 +1,7 @@
-"""RAR: codes predicted in random order at first, in raster order at last (Yu et al. 2024, arXiv 2411.00776).
+"""RAR: codes predicted first in random, finally in raster order (Yu et al. 2024, arXiv 2411.00776).
 
-A position embedding of the position to predict ("target-aware") tells a permuted model what comes next.
-All positions are conditioned on the class and on how many came before.
+A "target-aware" embedding of the position to predict tells the model which code comes next in a permuted order.
+All positions are conditioned on the class and on the number of positions before them.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ PRESETS = {
     "XL": Size(width=1280, depth=32, num_heads=16, mlp_width=5120),
     "XXL": Size(width=1408, depth=40, num_heads=16, mlp_width=6144),
 }
-_rows = validators.optional(validators.ge(1))
+_at_least_one = validators.optional(validators.ge(1))
 
 
 @frozen(kw_only=True)
 class RandomOrder:
-    """When images are trained in random order: all of them until `start`, none from `end` on, ever fewer between."""
+    """Share of images trained in random order: all until `start`, then linearly fewer, none from `end` on."""
 
     start: float = field(
         default=0.5,
         validator=unit_interval,
-        metadata={"doc": "share of the training up to which every order is random"},
+        metadata={"doc": "share of training until which all orders are random"},
     )
     end: float = field(
         default=0.75,
         validator=unit_interval,
-        metadata={"doc": "share of the training from which every order is raster"},
+        metadata={"doc": "share of training from which all orders are raster"},
     )
 
     def __attrs_post_init__(self) -> None:
@@ -53,7 +53,7 @@ class RandomOrder:
             raise ValueError(f"random_order ends at {self.end:g}, before it starts to fall at {self.start:g}")
 
     def share(self, progress: float) -> float:
-        """The share of images in random order when a share `progress` of the training is done."""
+        """The share of images in random order at `progress`, a share of training."""
         if progress < self.start:
             return 1.0
         return 0.0 if progress >= self.end else (self.end - progress) / (self.end - self.start)
@@ -61,45 +61,49 @@ class RandomOrder:
 
 @frozen(kw_only=True)
 class RARConfig:
-    """Options of `rar`: a preset, or a size in numbers."""
+    """Options of `rar`: a preset, or explicit sizes."""
 
     preset: Literal["B", "L", "XL", "XXL"] | None = field(default=None, metadata={"doc": "a published size"})
     width: int | None = size_field("numbers per token")
     depth: int | None = size_field("blocks")
     num_heads: int | None = size_field("attention heads")
     mlp_width: int | None = field(
-        default=None, validator=_rows, metadata={"doc": "hidden width of the MLPs; left out: the preset's, or 4 width"}
+        default=None,
+        validator=_at_least_one,
+        metadata={"doc": "hidden width of the MLPs; left out: the preset's, or 4 width"},
     )
-    dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout behind linear layers"})
+    dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout after linear layers"})
     attention_dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout of attention weights"})
     label_dropout: float = field(
-        default=0.1, validator=below_one, metadata={"doc": "share of images trained without their label, for guidance"}
+        default=0.1,
+        validator=below_one,
+        metadata={"doc": "share of training images whose label is dropped; 0: no guidance"},
     )
     random_order: RandomOrder = field(
-        factory=RandomOrder, metadata={"doc": "shares of the training between which random orders give way to raster"}
+        factory=RandomOrder, metadata={"doc": "table: when random orders change to raster order"}
     )
     position_rows: int | None = field(
         default=None,
-        validator=_rows,
-        metadata={"doc": "rows of the position tables; left out: as many as there are. Released files have 1024 more"},
+        validator=_at_least_one,
+        metadata={"doc": "rows of the position tables; left out: as many as needed; released files: N + 1024"},
     )
     timestep_rows: int | None = field(
         default=None,
-        validator=_rows,
-        metadata={"doc": "rows of the timestep table; left out: as many as there are. Released files have 100 more"},
+        validator=_at_least_one,
+        metadata={"doc": "rows of the timestep table; left out: as many as needed; released files: N + 100"},
     )
 
     def __attrs_post_init__(self) -> None:
-        assert self.size  # raises where it is incomplete
+        assert self.size  # raises if it is incomplete
 
     @property
     def size(self) -> Size:
-        """The preset's size, changed by the numbers given."""
+        """The preset's size, overridden by the sizes given."""
         return size_of(self, PRESETS, None if self.width is None else 4 * self.width)
 
 
 class RAR(Autoregressive):
-    """Reads [cls, class, code, code, ...]; what stands at the class predicts the first code."""
+    """Reads [cls, class, code, code, ...]; the class's position predicts the first code."""
 
     Config = RARConfig
 
@@ -111,7 +115,7 @@ class RAR(Autoregressive):
         self.pos_embed = self._table(config.position_rows)
         self.target_aware_pos_embed = self._table(config.position_rows)
         self.timesteps_embeddings = self._table(config.timestep_rows)
-        # Codes, a mask that is never read, the classes, and the null class.
+        # Codes, an unused mask, the classes, and the null class.
         self.embeddings = nn.Embedding(self.codebook_size + 1 + num_classes + 1, size.width)
         dropouts = Dropouts(hidden=config.dropout, attention=config.attention_dropout)
         self.blocks = nn.ModuleList(
@@ -125,14 +129,14 @@ class RAR(Autoregressive):
         rows = self.length if rows is None else rows
         if rows < self.length:
             raise RobustokError(
-                f"a table of {rows} rows is too short for {self.space.num_tokens} tokens and 2 more",
+                f"a table of {rows} rows is too short for {self.space.num_tokens} tokens, the cls token and the class",
                 where="generator rar",
                 hint="leave out position_rows and timestep_rows",
             )
         return nn.Parameter(torch.zeros(1, rows, self.config.size.width))
 
     def _initialise(self) -> None:
-        """Truncated normals; modulations begin at zero, so that each block begins as the identity."""
+        """Initialises with truncated normals; modulations start at zero, so that each block starts as the identity."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -144,7 +148,7 @@ class RAR(Autoregressive):
             nn.init.trunc_normal_(table, std=0.02)
 
     def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
-        """The mean cross-entropy of all codes, each image in raster order or in a random one."""
+        """The mean cross-entropy of all codes, each image in raster or random order."""
         codes = codes_of(latents)
         orders = self.orders(draws, progress)
         logits = self(codes, self.with_dropped_labels(labels, draws), orders)[:, :-1]
@@ -152,7 +156,7 @@ class RAR(Autoregressive):
         return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten())}
 
     def orders(self, draws: Draws, progress: float) -> Tensor:
-        """(B, N) int64: the order in which each image's codes are predicted at this point of the training."""
+        """(B, N) int64: the order in which each image's codes are predicted, at `progress`, a share of training."""
         num_tokens = self.space.num_tokens
         raster = torch.arange(num_tokens, device=draws.indices.device).expand(len(draws.indices), -1)
         random = draws.child("order").bits(num_tokens).argsort(dim=1)
@@ -160,12 +164,12 @@ class RAR(Autoregressive):
         return torch.where(permuted[:, None], random, raster)
 
     def forward(self, codes: Tensor, labels: Tensor, orders: Tensor | None = None) -> Tensor:
-        """(B, N + 1, K) logits: place i predicts the i-th code of the order, the last place nothing.
+        """Logits (B, N + 1, K): position i predicts the i-th code in order, the last position nothing.
 
         Args:
             codes: (B, N) int64, in raster order.
-            labels: (B,) int64 in [0, num_classes], the last of which is the null class.
-            orders: (B, N) int64 permutations; raster order where None.
+            labels: (B,) int64 in [0, num_classes]; num_classes is the null class.
+            orders: (B, N) int64 permutations; None for raster order.
         """
         if orders is not None:
             codes = codes.gather(1, orders)
@@ -178,15 +182,15 @@ class RAR(Autoregressive):
         return self.head(x[:, 1:], self.head.modulation(conditions[:, 1:]))
 
     def class_embedding(self, labels: Tensor) -> Tensor:
-        """(B, D) of labels (B,) in [0, num_classes]."""
+        """Embeddings (B, D) of labels (B,) in [0, num_classes]."""
         return self.embeddings(labels + self.codebook_size + 1)
 
     def conditions(self, class_embedding: Tensor, places: slice) -> Tensor:
-        """(B, n, D): what the modulations at some places of the sequence read, from classes (B, 1, D)."""
+        """Inputs (B, n, D) of the modulations at some positions, from class embeddings (B, 1, D)."""
         return F.silu(class_embedding + self.timesteps_embeddings[:, places])
 
     def places(self, orders: Tensor | None = None) -> Tensor:
-        """(B or 1, N + 2, D): where each input comes from, plus which position it is to predict."""
+        """(B or 1, N + 2, D): the embedding of each input's position plus that of the position to predict."""
         own, target = self.pos_embed[0], self.target_aware_pos_embed[0]
         if orders is None:
             orders = torch.arange(self.space.num_tokens, device=own.device)[None]

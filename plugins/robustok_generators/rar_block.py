@@ -1,6 +1,6 @@
-"""RAR's transformer blocks: each is scaled, shifted and gated by a condition that differs from position to position.
+"""RAR's transformer blocks, scaled, shifted and gated by a condition that differs per position.
 
-The conditioning is DiT's adaLN-zero (Peebles & Xie 2022, arXiv 2212.09748), but for the affine normalisations.
+The conditioning is DiT's adaLN-zero (Peebles & Xie 2022, arXiv 2212.09748), except that norms are affine.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _EPS = 1e-6
 
 @frozen(kw_only=True)
 class Dropouts:
-    """Dropout of hidden layers and of attention weights."""
+    """Dropout rates of hidden layers and of attention weights."""
 
     hidden: float
     attention: float
 
 
 class CausalAttention(nn.Module):
-    """Each position attends to itself and those before it; queries and keys are normalised per head."""
+    """Causal self-attention; queries and keys are normalised per head."""
 
     def __init__(self, width: int, num_heads: int, dropouts: Dropouts) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class CausalAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """(B, N, D) to the same shape; with a cache x is the one position that follows those in the cache."""
+        """(B, N, D) to the same shape; with a cache, x is the one position after the cached ones."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         # Autocast normalises in float32 and multiplies in the dtype of v.
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
@@ -52,7 +52,7 @@ class CausalAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between them, and dropout behind each."""
+    """Two linear layers with an exact GELU between them, and dropout after each."""
 
     def __init__(self, width: int, hidden: int, dropouts: Dropouts) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Mlp(nn.Module):
 
 
 class RARBlock(nn.Module):
-    """Causal attention and MLP under adaLN-zero; `modulation` maps a condition to what the block is modulated by."""
+    """Causal attention and MLP with adaLN-zero; `modulation` maps a condition to shifts, scales and gates."""
 
     def __init__(self, width: int, num_heads: int, mlp_width: int, dropouts: Dropouts) -> None:
         super().__init__()
@@ -78,14 +78,14 @@ class RARBlock(nn.Module):
         self.modulation = nn.Linear(width, 6 * width)
 
     def forward(self, x: Tensor, modulation: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """(B, N, D) to the same shape, modulated by (B, N, 6 D); the cache is as for the attention."""
+        """(B, N, D) to the same shape, modulated by (B, N, 6 D); for the cache see `CausalAttention`."""
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
         x = torch.addcmul(x, gate1, self.attn(modulate(self.norm1(x), shift=shift1, scale=scale1), cache))
         return torch.addcmul(x, gate2, self.mlp(modulate(self.norm2(x), shift=shift2, scale=scale2)))
 
 
 class RARHead(nn.Module):
-    """A last modulated normalisation, then the logits."""
+    """A final modulated norm, then the logits."""
 
     def __init__(self, width: int, codebook_size: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""RAR one code at a time.
+"""Decoding of RAR one code at a time.
 
-What modulates its blocks depends on the class and on the place in the sequence, never on the codes. It is
-therefore made ahead, for many places in one product, once for each class among the rows: half of the model's
-weights are read once per block of places instead of once per code, and never for a row twice.
+Modulations depend on the class and the position, not on the codes. They are therefore computed ahead, for many
+positions in one product and once per class: the modulation weights, half of the model's, are read once per block of
+positions instead of once per code.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from robustok_generators.key_value_cache import KeyValueCache
 if TYPE_CHECKING:
     from robustok_generators.rar import RAR
 
-#: Rows of the products that make modulations: enough for a matrix product at full speed, few enough to keep.
+#: Rows of the products that compute modulations: enough for full speed, few enough to store.
 _ROWS = 256
 
 
 class Modulations:
-    """What modulates each block, by place.
+    """The modulations of each block, by position.
 
     Args:
-        model: whose blocks.
+        model: the model whose blocks are modulated.
         labels: (rows,) int64 in [0, num_classes].
     """
 
@@ -38,31 +38,31 @@ class Modulations:
         self.first, self.end = 0, 0
         self._tables: list[Tensor] = []
 
-    def at(self, place: int) -> list[Tensor]:
-        """(classes, n D) for each block, then for the head, at a place; places are asked for in order."""
-        if place >= self.end:
-            self.first, self.end = place, min(place + self.stride, self.model.length)
-            self._tables = self._make()
-        return [table[place - self.first] for table in self._tables]
+    def at(self, position: int) -> list[Tensor]:
+        """Tables (classes, n D) of each block, then of the head, at a position; call with positions in order."""
+        if position >= self.end:
+            self.first, self.end = position, min(position + self.stride, self.model.length)
+            self._tables = self._compute()
+        return [table[position - self.first] for table in self._tables]
 
     def for_rows(self, table: Tensor) -> Tensor:
-        """(rows, 1, n D) of one of them."""
+        """Expands one table to (rows, 1, n D)."""
         return table.index_select(0, self.row)[:, None]
 
-    def _make(self) -> list[Tensor]:
-        places = self.model.timesteps_embeddings[0, self.first : self.end, None]
-        conditions = F.silu(self.classes + places)  # (places, classes, D)
-        return [part.modulation(conditions) for part in [*self.model.blocks, self.model.head]]
+    def _compute(self) -> list[Tensor]:
+        positions = self.model.timesteps_embeddings[0, self.first : self.end, None]
+        conditions = F.silu(self.classes + positions)  # (positions, classes, D)
+        return [block.modulation(conditions) for block in [*self.model.blocks, self.model.head]]
 
 
 class RARDecoding(Decoding):
-    """Begins with the cls token and the class; each step then costs one position."""
+    """Starts with the cls token and the class; each step then computes one position."""
 
     def __init__(self, model: RAR, labels: Tensor) -> None:
         self.model = model
         self.labels = labels
-        self.place = 0
-        self.places = model.places()[0]
+        self.position = 0
+        self.position_embeddings = model.places()[0]
         self.modulations = Modulations(model, labels)
         self.caches = [KeyValueCache(model.length) for _ in model.blocks]
 
@@ -74,12 +74,12 @@ class RARDecoding(Decoding):
         return self._logits(self._step(self.model.embeddings(codes)))
 
     def _step(self, embedded: Tensor) -> Tensor:
-        """(rows, 1, D) behind the last block, from the embeddings (rows, D) at the next place."""
-        x = (embedded + self.places[self.place])[:, None]
-        self.tables = self.modulations.at(self.place)
+        """Output (rows, 1, D) of the last block, from the embeddings (rows, D) at the next position."""
+        x = (embedded + self.position_embeddings[self.position])[:, None]
+        self.tables = self.modulations.at(self.position)
         for block, table, cache in zip(self.model.blocks, self.tables, self.caches, strict=False):
             x = block(x, self.modulations.for_rows(table), cache)
-        self.place += 1
+        self.position += 1
         return x
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How large a transformer is: a published size by name, or in numbers."""
+"""The size of a transformer: a published preset, or explicit numbers."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ class Size:
 
     @property
     def head_width(self) -> int:
-        """Numbers of a token that each head sees."""
+        """Width of each attention head."""
         return self.width // self.num_heads
 
 
 def size_field(doc: str) -> Any:
-    """A number of a size, which may be left out."""
+    """An optional number of a size."""
     return field(default=None, validator=_at_least_one, metadata={"doc": f"{doc}; left out: the preset's"})
 
 
 def size_of(config: Any, presets: Mapping[str, Size], mlp_width: int | None) -> Size:
-    """The size that a configuration describes: its preset's, with the numbers that it gives itself.
+    """The size that a configuration describes: its preset's, overridden by the numbers given.
 
     Args:
-        config: has preset, width, depth, num_heads and mlp_width, each of which may be None.
+        config: has preset, width, depth, num_heads and mlp_width, each possibly None.
         presets: the published sizes.
-        mlp_width: hidden width that belongs to the configuration's own width, where it gives none.
+        mlp_width: default hidden width for the configuration's width.
 
     Raises:
-        ValueError: where a number is missing, or the heads do not divide the width.
+        ValueError: a number is missing, or num_heads does not divide the width.
     """
     preset = presets.get(config.preset)
     numbers = {}

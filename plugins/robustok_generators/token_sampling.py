@@ -1,4 +1,4 @@
-"""From logits to a token: temperature, top-k, top-p and the inverse of the cumulative distribution."""
+"""Samples tokens from logits: temperature, top-k, top-p and inverse transform sampling."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from robustok_core.recipe.validators import finite
 
 @frozen(kw_only=True)
 class TokenSampling:
-    """How tokens are drawn; the defaults draw from the model's own distribution."""
+    """How tokens are sampled; the defaults sample from the model's distribution unchanged."""
 
     temperature: float = field(
         default=1.0,
         validator=[validators.ge(0.0), finite],
-        metadata={"doc": "divides the logits; below 1 is bolder, 0 takes the likeliest"},
+        metadata={"doc": "divides the logits; below 1 is sharper, 0 takes the most likely code"},
     )
     top_k: int = field(
-        default=0, validator=validators.ge(0), metadata={"doc": "draw among this many likeliest codes; 0 for all"}
+        default=0, validator=validators.ge(0), metadata={"doc": "sample from this many most likely codes; 0: all"}
     )
     top_p: float = field(
         default=1.0,
         validator=[validators.gt(0.0), validators.le(1.0)],
-        metadata={"doc": "draw among the likeliest codes that together reach this probability; 1 for all"},
+        metadata={"doc": "sample from the most likely codes that together reach this probability; 1: all"},
     )
 
 
 def choose(logits: Tensor, uniform: Tensor, sampling: TokenSampling) -> Tensor:
-    """(B,) int64, one code a row.
+    """Samples one code per row: (B,) int64.
 
     Args:
         logits: (B, K) float32, guided.
-        uniform: (B,) in [0, 1), what decides.
-        sampling: temperature, then top-k, then top-p.
+        uniform: (B,) in [0, 1), the random numbers.
+        sampling: applied in the order temperature, top-k, top-p.
     """
     if sampling.temperature == 0.0:
         return logits.argmax(dim=1)
@@ -47,13 +47,13 @@ def choose(logits: Tensor, uniform: Tensor, sampling: TokenSampling) -> Tensor:
 
 
 def only_top_k(logits: Tensor, k: int) -> Tensor:
-    """The logits (B, K), minus infinity where k others are greater."""
+    """Sets logits (B, K) to minus infinity where k others are greater."""
     least = logits.topk(k, dim=1).values[:, -1:]
     return logits.masked_fill(logits < least, -torch.inf)
 
 
 def only_top_p(logits: Tensor, p: float) -> Tensor:
-    """The logits (B, K), minus infinity where the likelier codes alone have probability p (Holtzman et al. 2020)."""
+    """Sets logits (B, K) to minus infinity where more likely codes already reach p (Holtzman et al. 2020)."""
     ordered, order = logits.sort(dim=1, descending=True, stable=True)
     shares = ordered.softmax(dim=1)
     likelier = shares.cumsum(dim=1) - shares
@@ -64,7 +64,7 @@ def only_top_p(logits: Tensor, p: float) -> Tensor:
 def inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
     """(B,) int64: the first code at which the cumulative distribution of logits (B, K) exceeds uniform (B,).
 
-    In float64: in float32 the sum of many small probabilities may stop short of what a uniform number can be.
+    In float64: in float32 the sum of many small probabilities can stay below the uniform number.
     """
     cumulative = logits.double().softmax(dim=1).cumsum(dim=1)
     return torch.searchsorted(cumulative, uniform.double()[:, None], right=True)[:, 0]

@@ -1,1 +1,1 @@
-"""Published checkpoints, in and out."""
+"""Import and export of published checkpoints."""

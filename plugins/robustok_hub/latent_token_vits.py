@@ -1,4 +1,4 @@
-"""What the files of MAETok and RobusTok have in common: ViTs that read and draw an image through latent tokens."""
+"""Shared by the importers of MAETok and RobusTok: ViTs around latent tokens."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from robustok_hub.published_names import count_numbered
 
-#: Beginnings of the names that the published ViTs, timm's, share with ours.
+#: Name prefixes that the published ViTs (timm's) share with ours.
 TRUNK = ("blocks.", "norm.", "cls_token", "pos_embed")
-#: Of both ViTs, where the importer is not told the number of heads.
+#: The default number of heads of both ViTs, in words.
 HEADS_LEFT_OUT = "one for every 64 of the ViTs' width"
 
 
 def size_table(weights: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Any]:
-    """The part of a tokenizer's recipe table that says how large it is, from the shapes of its weights.
+    """The sizes in a tokenizer's recipe table, from the shapes of its weights.
 
     Args:
-        weights: by our names; both ViTs are as large as the encoder.
-        num_heads: of the importer's options.
+        weights: weights by our names; the decoder has the encoder's size.
+        num_heads: the importer's option.
     """
     _, num_latents, width = weights["encoder.latent_tokens"].shape
     patch_size = weights["encoder.patch_embed.weight"].shape[-1]

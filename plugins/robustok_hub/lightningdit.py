@@ -33,24 +33,25 @@ _STYLE = {"norm": "rms", "mlp": "swiglu", "rope": True, "times": "logit_normal",
 
 @frozen(kw_only=True)
 class LightningDiTImporterConfig(FlowImporterConfig):
-    """What the weights do not tell."""
+    """Options that do not follow from the weights."""
 
     statistics: str | None = field(
-        default=None, metadata={"doc": "file latents_stats.pt, with mean and std of each channel, in place of the two"}
+        default=None,
+        metadata={"doc": "file latents_stats.pt with mean and std per channel, instead of the options mean and std"},
     )
     guided_channels: int = field(
         default=3,
         validator=validators.ge(1),
-        metadata={"doc": "how many channels of a token, the first, are guided; the published scales are for 3"},
+        metadata={"doc": "number of first channels of a token to guide; the published scales are for 3"},
     )
 
     def __attrs_post_init__(self) -> None:
         if self.statistics is not None and (self.mean, self.std) != (None, None):
-            raise ValueError("mean and std are read from the file statistics: give either that file or these two")
+            raise ValueError("statistics already gives mean and std: set either statistics or mean and std")
 
 
 class LightningDiTImporter(Importer):
-    """Reads a LightningDiT. Its time points to the data; in ours, as everywhere here, t = 1 is noise."""
+    """Reads a LightningDiT, whose time points to the data; in ours t = 1 is noise."""
 
     Config = LightningDiTImporterConfig
     makes = "generator"
@@ -68,26 +69,26 @@ class LightningDiTImporter(Importer):
             "guided_channels": self.config.guided_channels,
         }
         statistics, grid = self._statistics(), _grid(published, path)
-        report["statistics"] = statistics.said
-        own, generator = build_flow(
+        report["statistics"] = statistics.report
+        full_table, generator = build_flow(
             registry, table, _in_our_shapes(published), grid=grid, statistics=statistics, where=str(path)
         )
-        return own, generator, report
+        return full_table, generator, report
 
     def _statistics(self) -> LatentStatistics:
         file = self.config.statistics
         if file is None:
             return given_statistics(self.config)
-        found = read_weights(Path(file)).weights
-        require(found, ("mean", "std"), "file of latent statistics", file)
-        return LatentStatistics(mean=found["mean"], std=found["std"], where=file, said=f"mean and std of {file}")
+        weights = read_weights(Path(file)).weights
+        require(weights, ("mean", "std"), "file of latent statistics", file)
+        return LatentStatistics(mean=weights["mean"], std=weights["std"], where=file, report=f"mean and std of {file}")
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `flow_transformer` in LightningDiT's style, without the statistics of its latents."""
         weights = export_flow(component, "LightningDiT", {"blocks.0.mlp.w3.weight": True, "rotations": True})
         config: Any = component.config
         if config.direction != "data":
-            raise RobustokError('the published LightningDiT format holds generators of direction "data" only')
+            raise RobustokError('the published LightningDiT format holds only generators of direction "data"')
         weights[_TOKENS] = weights.pop("x_embedder.weight")[:, :, None, None]
         weights["x_embedder.proj.bias"] = weights.pop("x_embedder.bias")
         cosines, sines = weights.pop("rotations").repeat_interleave(2, dim=1).unbind(-1)
@@ -95,7 +96,7 @@ class LightningDiTImporter(Importer):
 
 
 def _in_our_shapes(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A 1 x 1 convolution as the linear layer that it is; each turn of a pair of channels once."""
+    """Turns the 1 x 1 convolution into a linear layer and keeps each channel pair's rotation once."""
     weights = dict(published)
     weights["x_embedder.weight"] = weights.pop(_TOKENS).flatten(1)
     weights["x_embedder.bias"] = weights.pop("x_embedder.proj.bias")
@@ -107,5 +108,5 @@ def _grid(published: Mapping[str, Tensor], path: Path) -> tuple[int, int]:
     num_tokens = published["pos_embed"].shape[1]
     side = math.isqrt(num_tokens)
     if side * side != num_tokens or published[_TOKENS].shape[2:] != (1, 1):
-        raise RobustokError("only square grids with a token at each place can be read", where=str(path))
+        raise RobustokError("only square grids with one token per position can be read", where=str(path))
     return side, side

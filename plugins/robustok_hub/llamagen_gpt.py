@@ -29,27 +29,27 @@ _TELLING = (
     "layers.0.feed_forward.w1.weight",
     "output.weight",
 )
-#: Width of the 3B model, whose heads are wider than the 64 of the others.
+#: Width and heads of the 3B model, whose heads are wider than the others' 64.
 _WIDTH_3B, _HEADS_3B = 3200, 32
 
 
 @frozen(kw_only=True)
 class LlamaGenGPTImporterConfig:
-    """What the shapes of the weights do not tell."""
+    """Options that do not follow from the shapes of the weights."""
 
     num_tokens: int = field(
         default=256,
         validator=validators.ge(1),
-        metadata={"doc": "N, tokens per image: 256, or 576 of the files for 384 pixels"},
+        metadata={"doc": "N, tokens per image: 256, or 576 for the files for 384 pixels"},
     )
     code_width: int = field(
-        default=8, validator=validators.ge(1), metadata={"doc": "D of the tokenizer whose codes it draws"}
+        default=8, validator=validators.ge(1), metadata={"doc": "D of the tokenizer whose codes it samples"}
     )
-    num_heads: int | None = heads_field("32 of the 3B model, else one for every 64 of the width")
+    num_heads: int | None = heads_field("32 for the 3B model, otherwise one per 64 of the width")
 
 
 class LlamaGenGPTImporter(Importer):
-    """Reads a generator of LlamaGen, or of GigaTok where the file has a table of positions."""
+    """Reads a generator of LlamaGen, or of GigaTok if the file has a table of positions."""
 
     Config = LlamaGenGPTImporterConfig
     makes = "generator"
@@ -89,5 +89,5 @@ class LlamaGenGPTImporter(Importer):
         """The weights of a `llamagen_gpt` under the published names."""
         weights = component.state_dict()
         if "layers.0.attention.wqkv.weight" not in weights or "class_embedding.weight" not in weights:
-            raise RobustokError("the published LlamaGen format holds llamagen_gpt generators only")
+            raise RobustokError("the published LlamaGen format holds only llamagen_gpt generators")
         return {to_published(name, NAMES): value for name, value in weights.items()}

@@ -35,12 +35,12 @@ _TELLING = (
 
 @frozen(kw_only=True)
 class LlamaGenVQConfig:
-    """What the shapes of the weights do not tell."""
+    """Options that do not follow from the shapes of the weights."""
 
     image_size: int = field(
         default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
     )
-    norm_groups: int = field(default=32, validator=validators.ge(1), metadata={"doc": "groups of its GroupNorms"})
+    norm_groups: int = field(default=32, validator=validators.ge(1), metadata={"doc": "groups of the GroupNorms"})
     l2_normalise: bool = l2_normalise_field()
 
 
@@ -58,7 +58,7 @@ class LlamaGenVQ(Importer):
         require(published, _TELLING, "LlamaGen tokenizer", str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         if weights.pop("quantize.codebook_used", None) is not None:
-            report["quantize.codebook_used"] = "dropped: a window of recent codes, with the zeros it began with"
+            report["quantize.codebook_used"] = "dropped: a window of recent codes, still with initial zeros"
         weights["quantizer.usage"] = torch.zeros(len(weights["quantizer.embedding"]))
         weights["quantizer.steps"] = torch.tensor(0)
         table, tokenizer = build_with(registry, self._table(weights), weights, NAMES, str(path))
@@ -66,7 +66,7 @@ class LlamaGenVQ(Importer):
 
     def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         channels = len(weights["encoder.conv_in.weight"])
-        first = [
+        first_convolutions = [
             weights.get(f"encoder.conv_blocks.{level}.res.0.conv1.weight", torch.empty(channels))
             for level in range(count_numbered(weights, "encoder.conv_blocks."))
         ]
@@ -74,7 +74,7 @@ class LlamaGenVQ(Importer):
             "use": "conv_vq",
             "image_size": self.config.image_size,
             "channels": channels,
-            "channel_multipliers": [max(1, len(weight) // channels) for weight in first],
+            "channel_multipliers": [max(1, len(weight) // channels) for weight in first_convolutions],
             "num_res_blocks": count_numbered(weights, "encoder.conv_blocks.0.res."),
             "norm_groups": self.config.norm_groups,
             "z_channels": len(weights["encoder.conv_out.weight"]),
@@ -87,8 +87,8 @@ class LlamaGenVQ(Importer):
         conv_in, middle = weights.get("encoder.conv_in.weight"), "encoder.mid.1.q.weight"
         if conv_in is None or conv_in.shape[1] != 3 or middle not in weights or "quantizer.usage" not in weights:
             raise RobustokError(
-                "the published LlamaGen format holds conv_vq tokenizers with a vq quantizer only, "
-                "with stem_patch 1, middle and attention"
+                "the published LlamaGen format holds only conv_vq tokenizers with a vq quantizer, "
+                "stem_patch 1, middle and attention"
             )
-        held_by_us = [name for name in weights if name.startswith("quantizer.") and name != "quantizer.embedding"]
-        return {to_published(name, NAMES): value for name, value in weights.items() if name not in held_by_us}
+        not_published = [name for name in weights if name.startswith("quantizer.") and name != "quantizer.embedding"]
+        return {to_published(name, NAMES): value for name, value in weights.items() if name not in not_published}

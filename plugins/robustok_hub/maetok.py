@@ -40,7 +40,7 @@ _TELLING = (
     "quant_conv.weight",
     "post_quant_conv.weight",
 )
-#: Beginnings of published names that only training needed, and what they are.
+#: Prefixes of published names that only training needs, and what they are.
 _TARGET_PARTS = ("decoder", "post_quant_conv", "to_pixel")
 _DROPPED = {
     **{f"{part}_{name}.": f"the target {name}" for part in _TARGET_PARTS for name in ("hog", "dino", "clip")},
@@ -49,37 +49,38 @@ _DROPPED = {
     "clip_model.": "a teacher",
     "projection.": "the projection to a teacher",
 }
-_IN_VAIN = "dropped: its decoder does not use it"
-_PLACES = ("freqs_t_x", "freqs_t_y")
+_UNUSED = "dropped: its decoder does not use it"
+_POSITION_TABLES = ("freqs_t_x", "freqs_t_y")
 _ROTARY_BASE = 10.0
 
 
 @frozen(kw_only=True)
 class MAETokImporterConfig:
-    """What the shapes of the weights do not tell; config.json beside the published weights does."""
+    """Options that do not follow from the weights but from the published config.json."""
 
     num_heads: int | None = heads_field(HEADS_LEFT_OUT)
     axial_rotary: bool = field(
-        default=False, metadata={"doc": "use_rope without rope_mixed: its rotary positions are along the axes"}
+        default=False, metadata={"doc": "use_rope without rope_mixed: rotary positions along the axes"}
     )
     rotary_base: float | None = field(
         default=None,
         validator=validators.optional(validators.gt(1.0)),
-        metadata={"doc": "rope_theta, which counts for positions along the axes; left out: 10"},
+        metadata={"doc": "rope_theta, used for positions along the axes; left out: 10"},
     )
     decoder_absolute_positions: bool | None = field(
-        default=None, metadata={"doc": "use_ape; left out: yes where there are no rotary positions"}
+        default=None, metadata={"doc": "use_ape; left out: true if there are no rotary positions"}
     )
     mask: tuple[float, float] | None = field(
         default=None,
         metadata={
-            "doc": "shares of hidden patches for further training, where the file has a mask token; left out: 0.4, 0.6"
+            "doc": "range of the share of hidden patches in further training, if the file has a mask token; "
+            "left out: 0.4, 0.6"
         },
     )
 
 
 class MAETokImporter(Importer):
-    """Reads a MAETok tokenizer, deterministic or with a Gaussian posterior, without its training's decoders."""
+    """Reads a MAETok tokenizer, deterministic or with a Gaussian posterior, without its training-only decoders."""
 
     Config = MAETokImporterConfig
     makes = "tokenizer"
@@ -94,13 +95,13 @@ class MAETokImporter(Importer):
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         self._check_options(weights, str(path))
         table = self._table(weights)
-        _drop_places(weights, report, table["image_size"] // table["patch_size"], str(path))
+        _drop_position_tables(weights, report, table["image_size"] // table["patch_size"], str(path))
         _drop_unused(weights, report, table)
-        full, tokenizer = build_with(registry, table, weights, NAMES, str(path))
-        return full, tokenizer, report
+        full_table, tokenizer = build_with(registry, table, weights, NAMES, str(path))
+        return full_table, tokenizer, report
 
     def _check_options(self, weights: Mapping[str, Tensor], where: str) -> None:
-        """Refuses options that would change nothing of what this file holds."""
+        """Raises RobustokError for options that have no effect for this file."""
         options, mixed = self.config, "encoder.freqs" in weights
         axial = options.axial_rotary and not mixed
         other_base, other_mask = options.rotary_base not in (None, _ROTARY_BASE), options.mask not in (None, (0.0, 0.0))
@@ -111,7 +112,7 @@ class MAETokImporter(Importer):
         }
         for option, reason in reasons.items():
             if reason:
-                what = f"the importer's {option} does nothing for this file: {reason}"
+                what = f"the importer's {option} has no effect for this file: {reason}"
                 raise RobustokError(what, where=where, hint=f"leave out {option}")
 
     def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -135,19 +136,19 @@ class MAETokImporter(Importer):
         return table
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
-        """The weights of a `mae_tok` under the published names, without targets and what the decoder does not use."""
+        """The weights of a `mae_tok` under the published names, without the targets."""
         weights = component.state_dict()
         if not set(_TELLING) <= weights.keys():
-            raise RobustokError("the published MAETok format holds mae_tok tokenizers only")
+            raise RobustokError("the published MAETok format holds only mae_tok tokenizers")
         positions = weights.get("pixel_decoder.pos_embed")
         if positions is not None and "pixel_decoder.cls_token" not in weights:
-            # published positions have a row for the class token even where there is none
+            # published positions have a row for the class token even if there is none
             weights["pixel_decoder.pos_embed"] = F.pad(positions, (0, 0, 1, 0))
         return {to_published(n, NAMES): value for n, value in weights.items() if not n.startswith("targets.")}
 
 
 def _drop_training(weights: dict[str, Tensor], report: dict[str, str]) -> None:
-    """Takes out what only training needed and reports it by prefix."""
+    """Removes weights that only training needs and reports them by prefix."""
     for prefix, what in _DROPPED.items():
         names = [name for name in weights if name.startswith(prefix)]
         for name in names:
@@ -156,22 +157,22 @@ def _drop_training(weights: dict[str, Tensor], report: dict[str, str]) -> None:
             report[f"{prefix}*"] = f"dropped {len(names)} weights: {what}"
 
 
-def _drop_places(weights: dict[str, Tensor], report: dict[str, str], side: int, where: str) -> None:
-    """Takes out the columns and rows of the patches: they follow from the grid."""
-    places = torch.arange(side * side)
-    expected = {"freqs_t_x": places % side, "freqs_t_y": places // side}
-    for part in ("encoder.", "pixel_decoder."):
-        for name in _PLACES:
-            held = weights.pop(part + name, None)
-            if held is None:
+def _drop_position_tables(weights: dict[str, Tensor], report: dict[str, str], side: int, where: str) -> None:
+    """Removes the tables of the patches' columns and rows, which follow from the grid."""
+    positions = torch.arange(side * side)
+    expected = {"freqs_t_x": positions % side, "freqs_t_y": positions // side}
+    for network in ("encoder.", "pixel_decoder."):
+        for name in _POSITION_TABLES:
+            table = weights.pop(network + name, None)
+            if table is None:
                 continue
-            if not torch.equal(held, expected[name].to(held.dtype)):
-                raise RobustokError("its patches are in an order that mae_tok does not have", where=where)
-            report[to_published(part + name, NAMES)] = "dropped: follows from the size of the images"
+            if not torch.equal(table, expected[name].to(table.dtype)):
+                raise RobustokError("its patches are in an order that mae_tok does not support", where=where)
+            report[to_published(network + name, NAMES)] = "dropped: follows from the size of the images"
 
 
 def _drop_unused(weights: dict[str, Tensor], report: dict[str, str], table: Mapping[str, Any]) -> None:
-    """Takes out what the published decoder holds and does not use."""
+    """Removes unused weights of the published decoder."""
     unused = [f"pixel_decoder.model.patch_embed.proj.{kind}" for kind in ("weight", "bias")]
     if not table["decoder_absolute_positions"]:
         unused.append("pixel_decoder.pos_embed")
@@ -179,4 +180,4 @@ def _drop_unused(weights: dict[str, Tensor], report: dict[str, str], table: Mapp
         weights["pixel_decoder.pos_embed"] = weights["pixel_decoder.pos_embed"][:, 1:]
     for name in unused:
         if weights.pop(name, None) is not None:
-            report[to_published(name, NAMES)] = _IN_VAIN
+            report[to_published(name, NAMES)] = _UNUSED

@@ -31,9 +31,9 @@ _TELLING = (
     "blocks.0.attn.q_norm.weight",
     "blocks.0.mlp.fc1.weight",
 )
-#: Rows that released tables have beyond one for each token.
+#: Rows of released tables beyond one per token.
 _SPARE_POSITIONS, _SPARE_TIMESTEPS = 1024, 100
-#: Rows of the embedding that are neither a code nor a class: the mask and the null class.
+#: Rows of the embedding besides codes and classes: the mask and the null class.
 _MASK_AND_NULL = 2
 
 
@@ -47,17 +47,17 @@ def _names(depth: int) -> NameRules:
 
 @frozen(kw_only=True)
 class RARImporterConfig:
-    """What the shapes of the weights do not tell."""
+    """Options that do not follow from the shapes of the weights."""
 
     code_width: int = field(
         default=64,
         validator=validators.ge(1),
-        metadata={"doc": "D of the tokenizer whose codes it draws: 64 for RobusTok's, 256 for MaskGIT-VQ's"},
+        metadata={"doc": "D of the tokenizer whose codes it samples: 64 for RobusTok's, 256 for MaskGIT-VQ's"},
     )
     num_tokens: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(1)),
-        metadata={"doc": "N, tokens per image; left out: read off its tables"},
+        metadata={"doc": "N, tokens per image; left out: inferred from the tables"},
     )
 
 
@@ -88,10 +88,10 @@ class RARImporter(Importer):
             return self.config.num_tokens
         if positions - _SPARE_POSITIONS == timesteps - _SPARE_TIMESTEPS:
             return positions - _SPARE_POSITIONS
-        if positions == timesteps:  # none to spare: the tokens, the cls token and the class
+        if positions == timesteps:  # no spare rows: the tokens, the cls token and the class
             return positions - 2
         raise RobustokError(
-            f"tables of {positions} and {timesteps} rows do not tell how many tokens an image has",
+            f"the number of tokens does not follow from tables of {positions} and {timesteps} rows",
             where=where,
             hint="set the importer's num_tokens",
         )
@@ -112,6 +112,6 @@ class RARImporter(Importer):
         """The weights of a `rar` under the published names."""
         weights = component.state_dict()
         if "blocks.0.modulation.weight" not in weights or "target_aware_pos_embed" not in weights:
-            raise RobustokError("the published RAR format holds rar generators only")
+            raise RobustokError("the published RAR format holds only rar generators")
         names = _names(count_numbered(weights, "blocks."))
         return {to_published(name, names): value for name, value in weights.items()}

@@ -36,23 +36,23 @@ NAMES = [
     *((f"decoder.model.{part}", f"pixel_decoder.{part}") for part in TRUNK),
     ("decoder.", "pixel_decoder."),
 ]
-#: Published as 1x1 convolutions, ours are linear layers.
+#: Published as 1x1 convolutions; ours are linear layers.
 _AS_CONVOLUTION = ("quant_conv.weight", "post_quant_conv.weight")
 _TELLING = ("encoder.latent_tokens", "encoder.pos_embed", "encoder.patch_embed.weight", "quantizer.embedding")
-#: The usage average is past its warm-up.
+#: Steps to assume, past the warm-up of the usage average.
 _STEPS_KNOWN = 101
 
 
 @frozen(kw_only=True)
 class RobusTokConfig:
-    """What the shapes of the weights do not tell."""
+    """Options that do not follow from the shapes of the weights."""
 
     num_heads: int | None = heads_field(HEADS_LEFT_OUT)
     l2_normalise: bool = l2_normalise_field()
 
 
 class RobusTok(Importer):
-    """Reads a RobusTok tokenizer: the averaged weights where the file has them, without its DINOv2 teacher."""
+    """Reads a RobusTok tokenizer: the averaged weights if the file has them, without its DINOv2 teacher."""
 
     Config = RobusTokConfig
     makes = "tokenizer"
@@ -84,14 +84,14 @@ class RobusTok(Importer):
         return weights
 
     def _drop_levels(self, weights: dict[str, Tensor], report: dict[str, str], where: str) -> None:
-        """Takes out the tables that say which tokens are image tokens: the model knows."""
+        """Removes the tables that mark image tokens, which follow from the sizes."""
         num_latents = weights["encoder.latent_tokens"].shape[1]
         for name, extra in (("encoder.lvl1LC", 0), ("pixel_decoder.lvl1LC", 1)):
             levels = weights.pop(name, None)
             if levels is None:
                 continue
             if not torch.equal(levels, _levels(weights["encoder.pos_embed"].shape[1], num_latents + extra)):
-                raise RobustokError("its tokens are in an order that vit_vq does not have", where=where)
+                raise RobustokError("its tokens are in an order that vit_vq does not support", where=where)
             report[to_published(name, NAMES)] = "dropped: follows from the number of tokens"
 
     def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class RobusTok(Importer):
         """The weights of a `vit_vq` with a `vq` under the published names; usage as shares instead of hits."""
         weights = component.state_dict()
         if not {*_TELLING, "quantizer.usage", "pixel_decoder.mask_token"} <= weights.keys():
-            raise RobustokError("the published RobusTok format holds vit_vq tokenizers with a vq quantizer only")
+            raise RobustokError("the published RobusTok format holds only vit_vq tokenizers with a vq quantizer")
         for name in ("steps", "cluster_size", "cluster_sum"):
             weights.pop(f"quantizer.{name}", None)
         for name in _AS_CONVOLUTION:

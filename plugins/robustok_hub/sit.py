@@ -17,9 +17,10 @@ _HIDDEN = "blocks.0.mlp.fc2.weight"
 
 
 class SiTImporter(Importer):
-    """Reads a SiT that was trained on the straight path; one of another path draws nonsense, and no weight tells it.
+    """Reads a SiT trained on the linear path. With another path, which the weights do not show, it samples nonsense.
 
-    MAETok keeps mean and deviation of its latents, one number each, in the tokenizer's configuration: vq_mean, vq_std.
+    MAETok stores mean and deviation of its latents, one number each, as vq_mean and vq_std in the tokenizer's
+    configuration.
     """
 
     Config = FlowImporterConfig
@@ -32,11 +33,13 @@ class SiTImporter(Importer):
         published, report = read_published(path)
         require(published, (*TELLING, "x_embedder.weight", _HIDDEN), "one-dimensional SiT", str(path))
         table = size_table(published, self.config.num_heads, _HIDDEN, str(path))
-        report["path"] = 'taken to be "linear": the weights do not tell, the configuration beside them does'
+        report["path"] = 'assumed to be "linear": check the configuration beside the weights'
         statistics = given_statistics(self.config)
-        report["statistics"] = statistics.said
-        own, generator = build_flow(registry, table, published, grid=None, statistics=statistics, where=str(path))
-        return own, generator, report
+        report["statistics"] = statistics.report
+        full_table, generator = build_flow(
+            registry, table, published, grid=None, statistics=statistics, where=str(path)
+        )
+        return full_table, generator, report
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `flow_transformer` in SiT's style, without the statistics of its latents."""

@@ -1,1 +1,1 @@
-"""Perturbations of latents: what the decoder meets in training besides clean latents."""
+"""Perturbations: change latents before the decoder reads them in training."""

@@ -1,10 +1,10 @@
 """Noise added to latents, z + s eps, s uniform in [0, tau] for each image (RAE, Zheng et al. 2025, arXiv 2510.11690).
 
-The strength s is "absolute", as published: good for latents whose spread is known to be 1. A tokenizer that
-learns its latents along with the noise can make absolute noise small by making its latents large. Hence
-"relative": s counts standard deviations, those of each channel over the tokens of the same image. The unit
-is an image's own, instead of a batch's or a running one, so that an image meets the same noise whatever
-batch, micro-batch or process it falls on, and no state has to be kept. No gradient passes through it.
+With scale "absolute", as published, s is in the units of the latents, which suits latents of standard deviation 1.
+A tokenizer that learns its latents together with the noise can make absolute noise negligible by making its latents
+large. With "relative", s is in units of each channel's standard deviation over the tokens of the image. It is taken
+per image, not per batch or as a running average, so that an image gets the same noise in any batch, micro-batch or
+process, and there is no state. No gradient passes through it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class GaussianConfig(VectorNoiseConfig):
 
 
 class Gaussian(VectorNoise):
-    """Adds normal noise."""
+    """Adds Gaussian noise."""
 
     Config = GaussianConfig
 
@@ -50,11 +50,11 @@ class Gaussian(VectorNoise):
         return vectors + strength * noise
 
     def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
-        """As all noise; a relative scale needs two tokens to have a spread."""
+        """Checks as for all noise; a relative scale also needs at least two tokens."""
         super().check(space, batch_size)
         if self.config.scale == "relative" and space.num_tokens == 1:
             raise RobustokError(
-                "an image of one token has no spread that noise could be relative to",
+                "a relative scale needs more than one token per image",
                 where="perturbation.scale",
                 hint='use scale = "absolute"',
             )

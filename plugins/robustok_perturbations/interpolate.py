@@ -1,7 +1,7 @@
 """Latents mixed with noise, (1 - t) z + t gamma eps, t uniform in [0, tau] for each image (l-DeTok, Yang et al. 2025).
 
-With tau = 1 an image's latents are anything between themselves and noise alone: the decoder learns what a
-diffusion model's steps learn. The method's masking of the encoder's input is an option of the tokenizer `vit_kl`.
+With tau = 1 the latents range from clean to pure noise: the decoder learns to denoise as a diffusion model does.
+The method's masking of the encoder's input is an option of the tokenizer `vit_kl`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from robustok_perturbations.vector_noise import VectorNoise, VectorNoiseConfig
 class InterpolateConfig(VectorNoiseConfig):
     """Options of `interpolate`; the defaults are l-DeTok's."""
 
-    tau: float = share_field(1.0, "largest share of the noise in the mixture")
+    tau: float = share_field(1.0, "largest share of noise in the mixture")
     gamma: float = field(
         default=3.0, validator=[validators.gt(0.0), finite], metadata={"doc": "standard deviation of the noise"}
     )
 
 
 class Interpolate(VectorNoise):
-    """Goes a part of the way from the latents to noise."""
+    """Interpolates between the latents and noise."""
 
     Config = InterpolateConfig
 

@@ -1,4 +1,4 @@
-"""No perturbation: the decoder reads what the encoder wrote. The baseline of every comparison."""
+"""No perturbation, the baseline: the decoder reads the clean latents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NoPerturbationConfig:
 
 
 class NoPerturbation(Perturbation):
-    """Returns latents as they are, in any latent space."""
+    """Returns latents unchanged, in any latent space."""
 
     Config = NoPerturbationConfig
 
@@ -28,6 +28,6 @@ class NoPerturbation(Perturbation):
     def perturb(
         self, latents: Latents, quantizer: Quantizer | None, *, draws: Draws, progress: float
     ) -> tuple[Latents, Tensor]:
-        held = latents.vectors if latents.codes is None else latents.codes
-        assert held is not None
-        return latents, torch.zeros(held.shape[:2], dtype=torch.bool, device=held.device)
+        tokens = latents.vectors if latents.codes is None else latents.codes
+        assert tokens is not None
+        return latents, torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

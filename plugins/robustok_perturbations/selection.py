@@ -1,4 +1,4 @@
-"""Which images and tokens a perturbation meets, and how it weakens as training goes on (paper section 3)."""
+"""Which images and tokens are perturbed, and how the perturbation is annealed (paper section 3)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ WhichTokens = Literal["exact", "bernoulli"]
 
 
 def share_field(default: float, doc: str) -> float:
-    """An option that is a share, in [0, 1]."""
+    """An option whose value is a share in [0, 1]."""
     return field(default=default, validator=unit_interval, metadata={"doc": doc})
 
 
 @frozen(kw_only=True)
 class Anneal:
-    """How a perturbation weakens: constant, then linear, then constant. The defaults are the paper's (200 epochs)."""
+    """Annealing: constant, then linear, then constant. The defaults are the paper's (200 epochs)."""
 
-    start: float = share_field(0.2, "share of the training after which it begins to weaken (epoch 40)")
-    end: float = share_field(0.6, "share of the training after which it stays (epoch 120)")
-    ratio: float = share_field(0.5, "share of its first strength that is left in the end")
+    start: float = share_field(0.2, "share of training at which annealing starts (epoch 40)")
+    end: float = share_field(0.6, "share of training at which annealing ends (epoch 120)")
+    ratio: float = share_field(0.5, "final strength relative to the initial one")
 
     def __attrs_post_init__(self) -> None:
         if self.start > self.end:
             raise ValueError(f"annealing ends ({self.end}) before it starts ({self.start})")
 
     def factor(self, progress: float) -> float:
-        """What its strengths are multiplied by at this share of the training: 1 at first, `ratio` at last."""
+        """The factor of the strengths at `progress`, a share of training: from 1 down to `ratio`."""
         if progress <= self.start:
             return 1.0
         if progress >= self.end:
@@ -44,20 +44,20 @@ class Anneal:
 
 
 def pick_images(draws: Draws, beta: float, which: WhichImages) -> Tensor:
-    """(B,) bool: whether each of the draws' rows is among the perturbed images of all `draws.total`."""
+    """(B,) bool: which of the draws' rows are perturbed; the share counts all `draws.total` images."""
     count = int(beta * draws.total) if which == "first" else round_half_up(beta * draws.total)
     if count == 0:
-        enough = math.ceil(1e4 / draws.total) / 1e4
+        smallest_beta = math.ceil(1e4 / draws.total) / 1e4
         raise RobustokError(
-            f"beta = {beta} of a batch of {draws.total} images is not one image",
+            f"beta = {beta} of a batch of {draws.total} images is less than one image",
             where="perturbation.beta",
-            hint=f"perturb at least {enough} of them, or enlarge the batch; beta = 0 turns it off",
+            hint=f"set beta to at least {smallest_beta}, or enlarge the batch; beta = 0 turns the perturbation off",
         )
     return draws.indices < count if which == "first" else draws.chosen(count)
 
 
 def pick_tokens(draws: Draws, num_tokens: int, alpha: float, which: WhichTokens) -> Tensor:
-    """(B, N) bool: whether each token of the draws' rows is replaced."""
+    """(B, N) bool: which tokens of the draws' rows are perturbed."""
     if which == "bernoulli":
         return draws.uniform(num_tokens) < alpha
     shuffled = draws.bits(num_tokens).argsort(dim=1)  # a random permutation of [0, N) in each row
@@ -65,22 +65,22 @@ def pick_tokens(draws: Draws, num_tokens: int, alpha: float, which: WhichTokens)
 
 
 def check_tokens(space: LatentSpace, alpha: float) -> None:
-    """Raises RobustokError where an exact share alpha above 0 of the tokens is no token."""
-    replaced = alpha * space.num_tokens
-    if replaced > 0 and round_half_up(replaced) == 0:
+    """Raises RobustokError if alpha is above 0 but alpha of the tokens rounds to none."""
+    num_perturbed = alpha * space.num_tokens
+    if num_perturbed > 0 and round_half_up(num_perturbed) == 0:
         raise RobustokError(
-            f"alpha = {alpha} of {space.num_tokens} tokens is not one token",
+            f"alpha = {alpha} of {space.num_tokens} tokens is less than one token",
             where="perturbation.alpha",
-            hint=f"perturb at least {1 / space.num_tokens:.2g} of them; alpha = 0 turns it off",
+            hint=f"set alpha to at least {1 / space.num_tokens:.2g}; alpha = 0 turns the perturbation off",
         )
 
 
 def check_images(batch_size: int | None, beta: float, which: WhichImages) -> None:
-    """Raises RobustokError where a share beta above 0 of a global batch is no image; None is any batch."""
+    """Raises RobustokError if beta is above 0 but selects no image of a global batch; None skips the check."""
     if batch_size is not None and beta > 0:
         pick_images(Draws.for_rows(0, batch_size), beta, which)
 
 
 def round_half_up(count: float) -> int:
-    """The nearest whole number, halves up as they are written: 0.29 of 50 is 15, though floats give 14.499...98."""
+    """Rounds to the nearest integer, halves up in decimal: 0.29 * 50 gives 15, although the float is 14.499...98."""
     return math.floor(round(count, 6) + 0.5)

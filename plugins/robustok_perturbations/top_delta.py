@@ -1,19 +1,19 @@
-"""Latent perturbation: wrong tokens in training, so that the decoder learns to read a generator's (paper section 3).
+"""Latent perturbation: wrong tokens in training, so that the decoder tolerates a generator's errors (paper section 3).
 
 A share beta of the images of a batch is perturbed. In each of them a share alpha of the tokens is replaced,
-every one by a uniform draw from the delta codewords nearest to its own. Losses on the latents have seen the
-clean ones by then; the decoder reads the perturbed ones, and the gradient reaches the encoder straight-through.
+each by a uniform draw from the delta codewords nearest to its own. Losses on the latents use the clean ones;
+the decoder reads the perturbed ones, and the gradient reaches the encoder straight-through.
 
 `top_delta` is the method, a function of tensors and random numbers. `TopDelta` adds options and annealing.
-Where the paper and its released code differ, the paper is the default and an option reaches the other:
+Where the paper and its released code differ, the paper is the default and an option selects the released code:
 
     option      the paper                                  the released code
     neighbours  "codeword": nearest to the token's own     "latent": nearest to the encoder's vector
     images      "random": round(beta B) of the B images    "first": the first int(beta B)
     tokens      "exact": round(alpha N) of the N tokens    "bernoulli": each with probability alpha
 
-B is the global batch, over all processes and micro-batches; the released code counts, and takes the first of,
-each process's own. Halves are rounded up.
+B is the size of the global batch, over all processes and micro-batches; the released code uses each process's own
+batch. Halves are rounded up.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ def top_delta(
     images: WhichImages = "random",
     tokens: WhichTokens = "exact",
 ) -> tuple[Latents, Tensor]:
-    """Replaces tokens by codes near them; the symbols and options are those of the module.
+    """Replaces tokens by neighbouring codes; the module docstring explains the symbols and options.
 
-    What an image becomes is a function of the seed, its index and the codebook, however batches are cut.
-    (Only between codewords whose distances agree to float32's last bits can the size of a batch decide
-    which of them is the last of the delta nearest.)
+    The result for an image depends on the seed, its index and the codebook, not on how batches are split.
+    (Exception: the batch size can decide ties for the last of the delta nearest codewords, if their distances
+    agree to float32's last bits.)
 
     Args:
         latents: codes (B, N) in [0, K), vectors (B, N, D) or None, features (B, N, D) for "latent".
         quantizer: the codebook of the codes.
-        draws: one row an image; beta is a share of its `total`.
+        draws: one row per image; beta is a share of its `total`.
         beta: in [0, 1].
         alpha: in [0, 1].
         delta: in [1, K]. The token's own codeword is one of the delta, so 1 changes nothing.
 
     Returns:
-        The latents with codes and vectors replaced, all else untouched to the bit; and a mask (B, N) bool
-        of the tokens drawn anew, of which 1 in delta drew its own code again.
+        The latents with codes and vectors replaced and all else bit-identical; and a mask (B, N) bool of the
+        redrawn tokens, of which 1 in delta keeps its own code.
 
     Raises:
-        RobustokError: where beta is above 0, yet no image of the batch comes of it.
+        RobustokError: beta is above 0 but selects no image of the batch.
     """
     codes = latents.codes
     if codes is None:
@@ -88,44 +88,44 @@ def top_delta(
     replaced = pick_tokens(draws.child("tokens")[picked], codes.shape[1], alpha, tokens)  # (P, N), M of them
     ranks = draws.child("ranks")[picked].integers(delta, codes.shape[1])[replaced]  # (M,) in [0, delta)
     mask[picked] = replaced
-    place = mask.nonzero(as_tuple=True)
-    drawn = _draw_neighbours(latents[place], quantizer, delta, ranks, neighbours)  # (M,)
+    positions = mask.nonzero(as_tuple=True)
+    new_codes = _draw_neighbours(latents[positions], quantizer, delta, ranks, neighbours)  # (M,)
     vectors = latents.vectors
     if vectors is not None:
-        codewords = quantizer.lookup(drawn).to(vectors.dtype)  # (M, D)
-        vectors = vectors.index_put(place, straight_through(vectors[place], codewords))  # (B, N, D)
-    return latents.evolve(codes=codes.index_put(place, drawn), vectors=vectors), mask
+        codewords = quantizer.lookup(new_codes).to(vectors.dtype)  # (M, D)
+        vectors = vectors.index_put(positions, straight_through(vectors[positions], codewords))  # (B, N, D)
+    return latents.evolve(codes=codes.index_put(positions, new_codes), vectors=vectors), mask
 
 
 def nearest_codes(codes: Tensor, quantizer: Quantizer, delta: int) -> Tensor:
-    """(M, delta) int64: the codes whose codewords are nearest to those of codes (M,), which are among them."""
+    """(M, delta) int64: the codes nearest to codes (M,) by their codewords; each row contains the code itself."""
     near = quantizer.nearest(quantizer.lookup(codes), delta)
-    absent = (near != codes[:, None]).all(dim=1)  # where many codewords coincide
+    absent = (near != codes[:, None]).all(dim=1)  # if many codewords coincide
     near[:, -1] = torch.where(absent, codes, near[:, -1])
     return near
 
 
 def _draw_neighbours(tokens: Latents, quantizer: Quantizer, delta: int, ranks: Tensor, of: Neighbours) -> Tensor:
-    """(M,) int64: for each of M tokens the neighbour that its rank in [0, delta) points at."""
+    """(M,) int64: for each of M tokens the neighbour with its rank in [0, delta)."""
     if of == "codeword":
         assert tokens.codes is not None
-        distinct, row = tokens.codes.unique(return_inverse=True)  # tokens of one code share their neighbours
+        distinct, row = tokens.codes.unique(return_inverse=True)  # tokens with the same code share neighbours
         near = nearest_codes(distinct, quantizer, delta)
     elif tokens.features is not None:
         near, row = quantizer.nearest(tokens.features, delta), torch.arange(len(ranks), device=ranks.device)
     else:
         raise RobustokError(
-            "this tokenizer does not pass on what its encoder wrote before the quantizer",
+            "this tokenizer does not return the encoder's vectors before the quantizer",
             where="perturbation.neighbours",
             hint='use neighbours = "codeword"',
         )
-    # Ranked by code: an order by distance could hang on the last bit of a sum.
+    # Ranked by code: an order by distance could depend on the last bit of a sum.
     return near.sort(dim=1).values[row, ranks]
 
 
 @frozen(kw_only=True)
 class TopDeltaConfig:
-    """Options of `top_delta`; the defaults are the paper's for K = 4096, but for its annealing."""
+    """Options of `top_delta`; the defaults are the paper's for K = 4096, without its annealing."""
 
     beta: float = share_field(0.1, "share of the images of a batch that are perturbed")
     alpha: float = share_field(1.0, "share of the tokens of a perturbed image that are replaced")
@@ -150,12 +150,12 @@ class TopDeltaConfig:
         metadata={"doc": "an exact share of an image's tokens (paper), or each with probability alpha (released code)"},
     )
     anneal: Anneal | None = field(
-        default=None, metadata={"doc": "how alpha and delta fall in the course of the training; left out: they stay"}
+        default=None, metadata={"doc": "how alpha and delta fall during training; left out: constant"}
     )
 
 
 class TopDelta(Perturbation):
-    """Tokens are replaced by codes near them, fewer and nearer ones as training goes on."""
+    """Replaces tokens by neighbouring codes; with annealing fewer tokens, by nearer codes, as training proceeds."""
 
     Config = TopDeltaConfig
 
@@ -181,28 +181,28 @@ class TopDelta(Perturbation):
         )
 
     def strength(self, progress: float) -> tuple[float, int]:
-        """Alpha and delta at this share of the training; delta is a whole number and at least 1."""
+        """Alpha and delta at `progress`, a share of training; delta is an integer of at least 1."""
         factor = 1.0 if self.config.anneal is None else self.config.anneal.factor(progress)
         return self.config.alpha * factor, max(1, round_half_up(self.config.delta * factor))
 
     def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
-        """Raises RobustokError where there are no codes, fewer than delta, or too few tokens or images."""
+        """Raises RobustokError if there are no codes, fewer than delta, or too few tokens or images."""
         if space.codebook_size is None:
             raise RobustokError(
                 f"top_delta replaces codes, and this latent space has none ({space.describe()})",
                 where="perturbation.use",
-                hint='take a tokenizer with a quantizer, or perturbation "none"',
+                hint='use a tokenizer with a quantizer, or perturbation "none"',
             )
         if self.config.delta > space.codebook_size:
             raise RobustokError(
-                f"delta = {self.config.delta} is more than the codebook holds (K = {space.codebook_size})",
+                f"delta = {self.config.delta} exceeds the codebook size (K = {space.codebook_size})",
                 where="perturbation.delta",
-                hint=f"the paper's share, 100 of 4096, is {self._papers_delta(space.codebook_size)} here",
+                hint=f"the paper's ratio, 100 of 4096, gives {self._delta_at_paper_ratio(space.codebook_size)}",
             )
         if self.config.tokens == "exact":
             check_tokens(space, self.config.alpha)
         check_images(batch_size, self.config.beta, self.config.images)
 
     @staticmethod
-    def _papers_delta(codebook_size: int) -> int:
+    def _delta_at_paper_ratio(codebook_size: int) -> int:
         return max(1, round_half_up(codebook_size * 100 / 4096))

@@ -1,4 +1,4 @@
-"""What noise on the vectors of a continuous space has in common: whom it meets, how strong it is, how it weakens."""
+"""The base of noise on continuous latents: which images and tokens, how strong, and its annealing."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ Strength = Literal["uniform", "fixed"]
 
 @frozen(kw_only=True)
 class VectorNoiseConfig:
-    """Options of noise on vectors; every image and every token meets it, as published."""
+    """Options of noise on vectors; by default all images and tokens are perturbed, as published."""
 
     beta: float = share_field(1.0, "share of the images of a batch that are perturbed")
     alpha: float = share_field(1.0, "share of the tokens of a perturbed image that are perturbed")
     strength: Strength = field(
         default="uniform",
         validator=validators.in_(("uniform", "fixed")),
-        metadata={"doc": "of each image: uniform in [0, tau] (as published), or tau itself (to measure with)"},
+        metadata={"doc": "strength per image: uniform in [0, tau] (as published), or fixed at tau (for measuring)"},
     )
     anneal: Anneal | None = field(
-        default=None, metadata={"doc": "how alpha and tau fall in the course of the training; left out: they stay"}
+        default=None, metadata={"doc": "how alpha and tau fall during training; left out: constant"}
     )
 
 
 class VectorNoise(Perturbation):
-    """Replaces vectors by noised ones; the gradient passes on to the clean vectors.
+    """Replaces vectors by noised ones; the gradient flows to the clean vectors.
 
-    What an image becomes is a function of its latents, the seed and its index, however batches are cut.
+    The result for an image depends on its latents, the seed and its index, not on how batches are split.
     """
 
     config: Any  # a VectorNoiseConfig with `tau`
 
     @abstractmethod
     def noised(self, vectors: Tensor, strength: Tensor, noise: Tensor) -> Tensor:
-        """(P, N, D) vectors at strength (P, 1, 1), from standard normal noise (P, N, D); all float32."""
+        """Applies standard normal noise (P, N, D) to vectors (P, N, D) at strength (P, 1, 1); all float32."""
 
     def perturb(
         self, latents: Latents, quantizer: Quantizer | None, *, draws: Draws, progress: float
@@ -79,17 +79,17 @@ class VectorNoise(Perturbation):
         return drawn * tau if self.config.strength == "uniform" else torch.full_like(drawn, tau)
 
     def strengths(self, progress: float) -> tuple[float, float]:
-        """Alpha and tau at this share of the training."""
+        """Alpha and tau at `progress`, a share of training."""
         factor = 1.0 if self.config.anneal is None else self.config.anneal.factor(progress)
         return self.config.alpha * factor, self.config.tau * factor
 
     def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
-        """Raises RobustokError where the space has codes, or alpha and beta come to no token or image."""
+        """Raises RobustokError if the space has codes, or if alpha or beta selects no token or image."""
         if space.codebook_size is not None:
             raise RobustokError(
                 f"noise is for vectors, and this latent space has codes ({space.describe()})",
                 where="perturbation.use",
-                hint='take a continuous tokenizer, or perturbation "top_delta"',
+                hint='use a continuous tokenizer, or perturbation "top_delta"',
             )
         check_tokens(space, self.config.alpha)
         check_images(batch_size, self.config.beta, "random")

@@ -13,7 +13,7 @@ from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.latents import Latents
-from robustok_quantizers.library import held_whole
+from robustok_quantizers.library import with_all_buffers_saved
 
 
 @frozen(kw_only=True)
@@ -23,12 +23,12 @@ class FSQConfig:
     levels: tuple[int, ...] = field(
         default=(8, 5, 5, 5),
         validator=[validators.min_len(1), validators.deep_iterable(validators.ge(3))],
-        metadata={"doc": "levels of each number of a vector; K is their product, D how many there are"},
+        metadata={"doc": "number of levels per channel; their product is K, their count is D"},
     )
 
 
 class FSQ(Quantizer):
-    """A grid of codewords in [-1, 1]^D that nothing needs to learn; there are no losses."""
+    """A fixed grid of codewords in [-1, 1]^D; there are no losses."""
 
     Config = FSQConfig
 
@@ -38,7 +38,7 @@ class FSQ(Quantizer):
 
         self.config = config
         self.codebook_size, self.width = math.prod(config.levels), len(config.levels)
-        self.library = held_whole(lambda: LibraryFSQ(levels=list(config.levels)))
+        self.library = with_all_buffers_saved(lambda: LibraryFSQ(levels=list(config.levels)))
 
     @property
     def codebook(self) -> Tensor:
@@ -48,7 +48,7 @@ class FSQ(Quantizer):
         return F.embedding(codes, self.codebook)
 
     def quantize(self, z: Tensor) -> Latents:
-        """Latents of z (B, N, D); `features` is z as it is rounded, bounded to about [-1, 1]."""
+        """Latents of z (B, N, D); `features` is z before the rounding, bounded to about [-1, 1]."""
         with full_precision(z.device):
             rounded, codes = self.library(z.float())
             codes = codes.long()
@@ -57,7 +57,7 @@ class FSQ(Quantizer):
             )
 
     def _bounded(self, z: Tensor) -> Tensor:
-        """Z before the rounding, in the codebook's scale (the paper's function `bound`)."""
+        """Bounds z to the codebook's scale before the rounding (the paper's function `bound`)."""
         levels = self.library._levels
         half = (levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(levels % 2 == 0, 0.5, 0.0)

@@ -14,7 +14,7 @@ from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.latents import Latents
-from robustok_quantizers.library import held_whole
+from robustok_quantizers.library import with_all_buffers_saved
 from robustok_training.distributed import all_mean
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -27,17 +27,17 @@ class LFQConfig:
     width: int = field(
         default=10,
         validator=[validators.ge(1), validators.le(18)],
-        metadata={"doc": "D, bits of a code; K = 2 to the power D, and the entropy term holds K numbers a token"},
+        metadata={"doc": "D, bits per code; K = 2 to the power D, and the entropy term needs K numbers per token"},
     )
     spherical: bool = field(default=False, metadata={"doc": "compare on the unit sphere"})
     entropy_weight: float = field(
         default=0.1, validator=validators.ge(0), metadata={"doc": "weight of the entropy term"}
     )
     diversity: float = field(
-        default=1.0, validator=validators.ge(0), metadata={"doc": "weight of even usage within the entropy term"}
+        default=1.0, validator=validators.ge(0), metadata={"doc": "weight of the even-usage part of the entropy term"}
     )
     inverse_temperature: float = field(
-        default=100.0, validator=validators.gt(0), metadata={"doc": "sharpness of the soft codes whose entropy counts"}
+        default=100.0, validator=validators.gt(0), metadata={"doc": "sharpness of the soft codes in the entropy term"}
     )
     commitment: float = field(
         default=0.25, validator=validators.ge(0), metadata={"doc": "weight of the term that pulls vectors to codewords"}
@@ -45,8 +45,8 @@ class LFQConfig:
 
 
 class LFQ(Quantizer):
-    """The corners of a cube as codewords. The library finds codes; the losses are ours, so that they hold over all
-    processes: the library's own average over processes is lost (1.32).
+    """Uses the corners of a cube as codewords. The library assigns codes; the losses are ours, because the library
+    (1.32) loses its average over processes.
     """
 
     Config = LFQConfig
@@ -57,10 +57,10 @@ class LFQ(Quantizer):
 
         self.config = config
         self.codebook_size, self.width = 2**config.width, config.width
-        self.library = held_whole(lambda: LibraryLFQ(dim=config.width, spherical=config.spherical)).eval()
+        self.library = with_all_buffers_saved(lambda: LibraryLFQ(dim=config.width, spherical=config.spherical)).eval()
 
     def train(self, mode: bool = True) -> LFQ:
-        """The library stays in eval mode, in which it quantizes and nothing else."""
+        """Keeps the library in eval mode, in which it only quantizes."""
         super().train(mode)
         self.library.eval()
         return self
@@ -85,7 +85,7 @@ class LFQ(Quantizer):
         return Latents(vectors=straight_through(compared, codewords), codes=codes, features=z, losses=losses)
 
     def _entropy(self, vectors: Tensor) -> Tensor:
-        """How uncertain each code is, less how even the usage of a micro-batch is over all processes; (M, D)."""
+        """The mean entropy per code minus the weighted entropy of a micro-batch's usage, over all processes; (M, D)."""
         codebook = self.codebook
         scores = 2 * self.config.inverse_temperature * vectors @ codebook.T  # (M, K)
         usage = scores.softmax(dim=1).mean(dim=0)
@@ -101,5 +101,5 @@ class LFQ(Quantizer):
 
 
 def _bit_entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of a bit with these log odds."""
+    """Entropy in nats of bits with these log odds."""
     return F.softplus(logits) - logits * torch.sigmoid(logits)

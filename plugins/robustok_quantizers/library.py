@@ -1,4 +1,4 @@
-"""What it takes to hold a module of vector-quantize-pytorch to the contract of a quantizer."""
+"""Makes modules of vector-quantize-pytorch usable as quantizers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 
-def held_whole(build: Callable[[], Any]) -> Any:
-    """Builds a module on the default device with every buffer in its state dict.
+def with_all_buffers_saved(build: Callable[[], Any]) -> Any:
+    """Builds a module on the default device and puts all its buffers into the state dict.
 
-    The library keeps tables out of the state dict and reads them while it builds: such a module cannot be built
-    on the meta device, and one loaded from a checkpoint alone would compute with uninitialised memory.
+    The library keeps some tables out of the state dict and reads them during construction: such a module cannot be
+    built on the meta device, and after loading a checkpoint it would compute with uninitialised memory.
     """
     with torch.device("cpu"):
         module: nn.Module = build()
-    for part in module.modules():
-        for name, buffer in list(part.named_buffers(recurse=False)):
-            part.register_buffer(name, buffer)
+    for submodule in module.modules():
+        for name, buffer in list(submodule.named_buffers(recurse=False)):
+            submodule.register_buffer(name, buffer)
     # Older torch does not count a `with torch.device(...)` in torch.get_default_device().
     return module.to(torch.empty(0).device)

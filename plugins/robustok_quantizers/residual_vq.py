@@ -1,4 +1,4 @@
-"""Residual quantization (Zeghidour et al. 2021, arXiv 2107.03312): each level codes what the levels before left over.
+"""Residual quantization (Zeghidour et al. 2021, arXiv 2107.03312): each level quantizes the residual so far.
 
 A token's codes c_0, c_1, ... of Q levels with k codewords each are the digits of one code, c_0 + c_1 k + c_2 k^2 ...
 """
@@ -15,10 +15,10 @@ from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.latents import Latents
-from robustok_quantizers.library import held_whole
+from robustok_quantizers.library import with_all_buffers_saved
 
-#: The largest codebook that is listed.
-_LISTED = 65536
+#: The largest codebook that can be listed.
+_LARGEST_LISTED = 65536
 
 
 @frozen(kw_only=True)
@@ -40,7 +40,7 @@ class ResidualVQConfig:
 
     def __attrs_post_init__(self) -> None:
         if self.level_size**self.num_levels >= 2**62:
-            raise ValueError(f"{self.num_levels} levels of {self.level_size} give more codes than 62 bits hold")
+            raise ValueError(f"{self.num_levels} levels of {self.level_size} give more codes than fit in 62 bits")
 
 
 class ResidualVQ(Quantizer):
@@ -56,7 +56,7 @@ class ResidualVQ(Quantizer):
 
         self.config = config
         self.codebook_size, self.width = config.level_size**config.num_levels, config.width
-        self.library = held_whole(
+        self.library = with_all_buffers_saved(
             lambda: LibraryResidualVQ(
                 dim=config.width,
                 num_quantizers=config.num_levels,
@@ -72,11 +72,11 @@ class ResidualVQ(Quantizer):
 
     @property
     def codebook(self) -> Tensor:
-        if self.codebook_size > _LISTED:
+        if self.codebook_size > _LARGEST_LISTED:
             raise RobustokError(
-                f"residual_vq has {self.codebook_size} codewords, which is too many to list",
+                f"residual_vq has {self.codebook_size} codewords, too many to list",
                 where="quantizer",
-                hint=f"level_size to the power num_levels must be at most {_LISTED} for what needs the whole codebook",
+                hint=f"for a whole codebook, level_size to the power num_levels must be at most {_LARGEST_LISTED}",
             )
         return self.lookup(torch.arange(self.codebook_size, device=self.library.codebooks.device))
 

@@ -10,7 +10,7 @@ from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.latents import Latents
-from robustok_quantizers.library import held_whole
+from robustok_quantizers.library import with_all_buffers_saved
 
 
 @frozen(kw_only=True)
@@ -28,7 +28,7 @@ class SimVQConfig:
 
 
 class SimVQ(Quantizer):
-    """All codewords move together, so that none dies."""
+    """All codewords move together, so that no code dies."""
 
     Config = SimVQConfig
 
@@ -38,7 +38,7 @@ class SimVQ(Quantizer):
 
         self.config = config
         self.codebook_size, self.width = config.codebook_size, config.width
-        self.library = held_whole(
+        self.library = with_all_buffers_saved(
             lambda: LibrarySimVQ(
                 dim=config.width,
                 codebook_size=config.codebook_size,

@@ -38,7 +38,7 @@ class VQConfig:
     codebook_update: Literal["gradient", "ema"] = field(
         default="gradient",
         validator=validators.in_(("gradient", "ema")),
-        metadata={"doc": "how codewords learn: by a loss term, or as moving averages of the vectors they serve"},
+        metadata={"doc": "how codewords learn: by a loss term, or as moving averages of the vectors assigned to them"},
     )
     codebook_weight: float = field(
         default=1.0,
@@ -53,22 +53,24 @@ class VQConfig:
     restart_threshold: float = field(
         default=0.0,
         validator=below_one,
-        metadata={"doc": "share of uniform usage below which a code is dead and restarts at a recent vector; 0: never"},
+        metadata={
+            "doc": "usage relative to uniform below which a code is dead and restarts at a recent vector; 0: never"
+        },
     )
     restart_after: int = field(
-        default=100, validator=validators.ge(1), metadata={"doc": "steps between two searches for dead codes"}
+        default=100, validator=validators.ge(1), metadata={"doc": "steps between searches for dead codes"}
     )
 
 
 class VQ(Quantizer):
     """Replaces each vector by its nearest codeword.
 
-    Codewords are stored as they are learned and normalised where they are used. What training tells about
-    the codebook is collected over a step's micro-batches and applied in `after_step` over all processes,
-    so that accumulation and processes change nothing.
+    Codewords are stored unnormalised and normalised on use. Statistics of the codebook are collected over a
+    step's micro-batches and applied in `after_step` over all processes, so that gradient accumulation and the
+    number of processes change nothing.
 
     Buffers:
-        usage: (K,) moving average of each code's share of the tokens, sums to 1.
+        usage: (K,) moving average of each code's share of the tokens; sums to 1.
         steps: number of steps observed.
     """
 
@@ -96,7 +98,7 @@ class VQ(Quantizer):
 
     @property
     def codebook(self) -> Tensor:
-        """(K, D) float32, on the unit sphere where `l2_normalise` is on."""
+        """(K, D) float32, on the unit sphere if `l2_normalise` is on."""
         return self._normalise(self.embedding)
 
     def lookup(self, codes: Tensor) -> Tensor:
@@ -108,17 +110,17 @@ class VQ(Quantizer):
         compared = self._normalise(z.float())  # (B, N, D)
         rows = rearrange(compared, "b n d -> (b n) d")
         codebook = self.codebook
-        found = torch.cat([scores.argmin(dim=1) for scores in distance_scores(rows, codebook)])
-        codes = found.reshape(z.shape[:2])
+        flat_codes = torch.cat([scores.argmin(dim=1) for scores in distance_scores(rows, codebook)])
+        codes = flat_codes.reshape(z.shape[:2])
         codewords = F.embedding(codes, codebook)
         losses = {}
         if self.training:
-            self._observe(rows, found)
+            self._observe(rows, flat_codes)
             losses = self._losses(compared, codewords)
         return Latents(vectors=straight_through(compared, codewords), codes=codes, features=z, losses=losses)
 
     def _observe(self, rows: Tensor, codes: Tensor) -> None:
-        """Notes what `after_step` will need of a micro-batch, and no more: it may never be called."""
+        """Stores only what `after_step` needs of a micro-batch, since it may never be called."""
         self._step.count(codes, self.codebook_size)
         if self.config.codebook_update == "ema":
             self._step.add_up(rows, codes, self.codebook_size)
@@ -136,7 +138,7 @@ class VQ(Quantizer):
 
     @torch.no_grad()
     def after_step(self, draws: Draws) -> None:
-        """Applies what the step's micro-batches told: usage, moving averages, restart of dead codes."""
+        """Applies the step's statistics: updates usage and moving averages, restarts dead codes."""
         if self._step.counts is None:
             return
         step, self._step = self._step, StepStatistics()
@@ -157,7 +159,7 @@ class VQ(Quantizer):
         weight = 1.0 - self.config.ema_decay
         self.cluster_size.lerp_(counts.float(), weight)
         self.cluster_sum.lerp_(sums, weight)
-        hit = counts > 0  # a code without hits keeps its place to the bit
+        hit = counts > 0  # a code without hits stays bit-identical
         self.embedding[hit] = self.cluster_sum[hit] / self.cluster_size[hit, None]
 
     def _restart(self, step: StepStatistics, draws: Draws) -> None:
@@ -165,7 +167,7 @@ class VQ(Quantizer):
         vectors = step.pick(len(dead), draws.generator("restart"))
         dead = dead[: len(vectors)]
         self.embedding[dead] = vectors
-        self.usage[dead] = 1.0 / self.codebook_size  # a fresh start, or the next search would take it again
+        self.usage[dead] = 1.0 / self.codebook_size  # or the next search would restart it again
         if self.config.codebook_update == "ema":
             self.cluster_size[dead] = 1.0
             self.cluster_sum[dead] = vectors

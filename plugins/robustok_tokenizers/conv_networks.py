@@ -1,4 +1,4 @@
-"""The encoder and decoder of the VQGAN family, as LlamaGen published them (arXiv 2406.06525), down to small images."""
+"""The encoder and decoder of the VQGAN family, as published by LlamaGen (arXiv 2406.06525), also for small images."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class ConvNetworkConfig:
     num_res_blocks: int = field(
         default=2, validator=validators.ge(1), metadata={"doc": "residual blocks a level (the decoder has one more)"}
     )
-    attention: bool = field(default=True, metadata={"doc": "attend over all places at the coarsest level"})
+    attention: bool = field(default=True, metadata={"doc": "self-attention over all positions at the coarsest level"})
     middle: bool = field(
         default=True, metadata={"doc": "two more residual blocks at the coarsest level, on each side of the latents"}
     )
     stem_patch: int = field(
         default=1,
         validator=validators.ge(1),
-        metadata={"doc": "side of the pixel patches that the first level reads and draws; 2 quarters its cost"},
+        metadata={"doc": "side of the pixel patches that the first level reads and outputs; 2 quarters its cost"},
     )
     norm_groups: int = field(
         default=32, validator=validators.ge(1), metadata={"doc": "GroupNorm groups; must divide every level's channels"}
@@ -45,8 +45,8 @@ class ConvNetworkConfig:
     def __attrs_post_init__(self) -> None:
         if self.image_size % self.downsampling:
             raise ValueError(
-                f"image_size {self.image_size} is no multiple of {self.downsampling}, "
-                f"which stem_patch {self.stem_patch} and {len(self.channel_multipliers)} levels make a token's side"
+                f"image_size {self.image_size} is not a multiple of {self.downsampling}, "
+                f"the side of a token with stem_patch {self.stem_patch} and {len(self.channel_multipliers)} levels"
             )
         bad = [width for width in (self.channels, *self.level_channels) if width % self.norm_groups]
         if bad:
@@ -64,12 +64,12 @@ class ConvNetworkConfig:
 
     @property
     def side(self) -> int:
-        """Tokens in a row, and in a column."""
+        """Tokens per row and per column."""
         return self.image_size // self.downsampling
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention where `attend`, then resampling."""
+    """Residual blocks at one resolution, each followed by attention if `attend`, then resampling."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Level(nn.Module):
 
 
 def middle(channels: int, config: ConvNetworkConfig) -> nn.ModuleList:
-    """The blocks at the coarsest level, between encoder and latents or latents and decoder."""
+    """The blocks at the coarsest level, next to the latents."""
     groups = config.norm_groups
     if not config.middle:
         return nn.ModuleList()

@@ -1,14 +1,14 @@
-"""A convolutional tokenizer: the VQGAN that LlamaGen published (arXiv 2406.06525), down to small images.
+"""A convolutional tokenizer: the VQGAN published by LlamaGen (arXiv 2406.06525), also for small images.
 
 | size | options | parameters |
 |---|---|---|
 | LlamaGen VQ-16 | the defaults | 71.9 M |
 | LlamaGen VQ-8 | channel_multipliers = [1, 2, 2, 4] | 70.1 M |
-| 32 x 32 images, 8 x 8 tokens | those of `SMALL`, quantizer width 16 | 0.76 M |
+| 32 x 32 images, 8 x 8 tokens | `SMALL`, quantizer width 16 | 0.76 M |
 
-What makes it fast on small images: a stem of patches (the first level then works at 1/2 or 1/4 of the
-resolution), few residual blocks, no attention, no middle. The cost of a level falls with the square of
-its distance from the pixels while its parameters do not.
+It is fast on small images with a patch stem (the first level then works at 1/2 or 1/4 of the resolution),
+few residual blocks, no attention and no middle blocks. Each coarser level costs a quarter for the same number of
+parameters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from robustok_core.values.spec import component
 from robustok_tokenizers.conv_networks import ConvDecoder, ConvEncoder, ConvNetworkConfig
 from robustok_tokenizers.grid_tokenizer import GridTokenizer
 
-#: Options to start from on small images: forward and backward of 64 images take 0.2 s on one core.
+#: Starting point for small images: forward and backward of 64 images take 0.2 s on one core.
 SMALL: Mapping[str, Any] = {
     "image_size": 32,
     "channels": 96,
@@ -51,7 +51,7 @@ class ConvVQConfig(ConvNetworkConfig):
 
 
 class ConvVQ(GridTokenizer):
-    """Convolutional encoder and decoder around a quantizer; tokens lie on the grid of the coarsest level."""
+    """A convolutional encoder and decoder around a quantizer; the coarsest level's positions are the tokens."""
 
     Config = ConvVQConfig
     quantizer: Quantizer

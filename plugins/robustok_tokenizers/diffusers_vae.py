@@ -1,7 +1,7 @@
-"""Autoencoders of diffusers, off the shelf: AutoencoderKL (continuous) and VQModel (discrete).
+"""Pretrained autoencoders of the diffusers library: AutoencoderKL (continuous) and VQModel (discrete).
 
-Latents of an AutoencoderKL are in the units that its diffusion models see, (z - shift_factor) scaling_factor;
-those of a VQModel are codewords as they are. A VQModel keeps its own codebook, trained by gradient alone.
+Latents of an AutoencoderKL are scaled as its diffusion models read them, (z - shift_factor) * scaling_factor;
+those of a VQModel are its unscaled codewords. A VQModel keeps its own codebook, trained by gradient only.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class DiffusersVAEConfig:
 
     source: str = field(
         metadata={
-            "doc": "a folder that diffusers saved, or a repository of the hub; its config.json is read whenever the "
-            "tokenizer is built, its weights the first time"
+            "doc": "a folder saved by diffusers, or a repository on the hub; config.json is read whenever the "
+            "tokenizer is built, the weights only the first time"
         }
     )
-    subfolder: str = field(default="", metadata={"doc": 'the part of a pipeline that holds it: "vae"'})
+    subfolder: str = field(default="", metadata={"doc": 'subfolder of a pipeline that holds the model, such as "vae"'})
     image_size: int = field(
         default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
     )
@@ -48,7 +48,7 @@ class DiffusersVAEConfig:
 
 
 class DiffusersVAE(GridTokenizer):
-    """The parts of a diffusers autoencoder behind our interface; its tokens are the places of its latent map."""
+    """A diffusers autoencoder as a tokenizer; its tokens are the positions of the latent map."""
 
     Config = DiffusersVAEConfig
 
@@ -60,7 +60,7 @@ class DiffusersVAE(GridTokenizer):
         factor = 2 ** (len(model.config["block_out_channels"]) - 1)
         if config.image_size % factor:
             raise RobustokError(
-                f"image_size {config.image_size} is no multiple of {factor}, the side of a token of {config.source}",
+                f"image_size {config.image_size} is not a multiple of {factor}, the side of a token of {config.source}",
                 where="tokenizer.image_size",
             )
         side = config.image_size // factor
@@ -86,10 +86,10 @@ class DiffusersVAE(GridTokenizer):
         hidden = self.tokens(images)
         if self.quantizer is not None:
             return self.quantizer.quantize(hidden)
-        found = posterior_latents(hidden, training=self.encoder.training, kl_weight=self.config.kl_weight)
-        assert found.vectors is not None
-        assert found.features is not None
-        return found.evolve(vectors=self._scaled(found.vectors), features=self._scaled(found.features))
+        latents = posterior_latents(hidden, training=self.encoder.training, kl_weight=self.config.kl_weight)
+        assert latents.vectors is not None
+        assert latents.features is not None
+        return latents.evolve(vectors=self._scaled(latents.vectors), features=self._scaled(latents.features))
 
     def _scaled(self, vectors: Tensor) -> Tensor:
         return (vectors - self.shift) * self.scale
@@ -128,20 +128,20 @@ class OwnCodebook(Quantizer):
 
 
 def _quantizer(model: Any) -> OwnCodebook | None:
-    """The quantizer of a VQModel, None of an AutoencoderKL."""
+    """The quantizer of a VQModel; None for an AutoencoderKL."""
     if type(model).__name__ == "AutoencoderKL":
         return None
     return OwnCodebook(model.quantize.embedding)
 
 
 def _model(config: DiffusersVAEConfig) -> Any:
-    """The diffusers model with its weights; on the meta device without."""
+    """The diffusers model with its weights; without them on the meta device."""
     try:
         import diffusers
     except ImportError as error:
         hint = 'pip install "robustok[diffusers]"'
         raise RobustokError("diffusers_vae needs the package diffusers", where="tokenizer.use", hint=hint) from error
-    source, options = _found(diffusers, config)
+    source, options = _locate(diffusers, config)
     try:
         table: Mapping[str, Any] = diffusers.AutoencoderKL.load_config(source, **options)
         cls = getattr(diffusers, _supported(table, config.source))
@@ -152,7 +152,7 @@ def _model(config: DiffusersVAEConfig) -> Any:
         OSError,
         ValueError,
         SafetensorError,
-    ) as error:  # of missing, damaged, foreign files
+    ) as error:  # missing, damaged or foreign files
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RobustokError(f"{config.source} cannot be loaded: {reason}", where=_WHERE) from error
 
@@ -161,23 +161,23 @@ def _supported(table: Mapping[str, Any], source: str) -> str:
     """The name of the model's class, from its config.json."""
     kind = str(table.get("_class_name"))
     if kind not in _KINDS:
-        what = f'{source} holds "{kind}"; supported are {" and ".join(_KINDS)}'
+        what = f'{source} holds "{kind}"; supported: {" and ".join(_KINDS)}'
         raise RobustokError(what, where=_WHERE)
     if table.get("norm_type", "group") != "group":
         what = f'{source} has norm_type = "{table["norm_type"]}": its decoder reads codewords at every level'
-        raise RobustokError(what, where=_WHERE, hint='supported is norm_type = "group"')
+        raise RobustokError(what, where=_WHERE, hint='use a model with norm_type = "group"')
     return kind
 
 
-def _found(diffusers: Any, config: DiffusersVAEConfig) -> tuple[str, dict[str, Any]]:
-    """The folder; or the repository, where it is cached or in reach, and the part of it."""
+def _locate(diffusers: Any, config: DiffusersVAEConfig) -> tuple[str, dict[str, Any]]:
+    """The folder, or the repository with its subfolder option if it is cached or reachable."""
     folder = Path(config.source).expanduser()
     if folder.is_dir():
         if not (folder / config.subfolder).is_dir():
             raise RobustokError(f"{config.source} has no subfolder {config.subfolder!r}", where=_WHERE)
         return str(folder / config.subfolder), {}
     if not _REPOSITORY.fullmatch(config.source):
-        raise RobustokError(f"there is no folder {config.source!r}", where=_WHERE)
+        raise RobustokError(f"no such folder: {config.source!r}", where=_WHERE)
     options = {"subfolder": config.subfolder or None}
     if not _is_cached(diffusers, config.source, options):
         require_hub(config.source, where=_WHERE, hint="name the folder of a saved model")

@@ -1,4 +1,4 @@
-"""Latents as a normal distribution per number (Kingma & Welling 2013), as latent diffusion's autoencoders have them."""
+"""A diagonal Gaussian posterior over latents (Kingma & Welling 2013), as in latent diffusion's autoencoders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from robustok_core.recipe.validators import finite
 from robustok_core.values.latents import Latents
 
-#: Of log variances, as in latent diffusion's code: exp() of them is finite and above zero.
+#: Bounds of log variances, as in latent diffusion's code: their exp() is finite and above zero.
 _SMALLEST, _LARGEST = -30.0, 20.0
 
 
@@ -20,21 +20,21 @@ def kl_weight_field() -> Any:
     return field(
         default=1e-6,
         validator=[validators.ge(0.0), finite],
-        metadata={"doc": "factor of the divergence from a standard normal, a sum over an image's latents in nats"},
+        metadata={"doc": "weight of the KL divergence from a standard normal, summed over an image's latents, in nats"},
     )
 
 
 @frozen(kw_only=True, eq=False)
 class GaussianPosterior:
-    """Independent normal distributions: mean and log_variance (B, N, D) float32."""
+    """Independent normal distributions; `mean` and `log_variance` are (B, N, D) float32."""
 
     mean: Tensor
     log_variance: Tensor
 
     @classmethod
     def of_moments(cls, moments: Tensor) -> GaussianPosterior:
-        """From an encoder's output (B, N, 2 D): means, then log variances."""
-        mean, log_variance = moments.float().chunk(2, dim=-1)  # float32: a bfloat16 variance has 3 digits
+        """Splits an encoder's output (B, N, 2 D) into means and log variances."""
+        mean, log_variance = moments.float().chunk(2, dim=-1)  # float32: a bfloat16 variance has only 3 digits
         return cls(mean=mean, log_variance=log_variance.clamp(_SMALLEST, _LARGEST))
 
     @property
@@ -43,7 +43,7 @@ class GaussianPosterior:
         return (0.5 * self.log_variance).exp()
 
     def sample(self) -> Tensor:
-        """(B, N, D), a draw from torch's own generator, which the training loop seeds at each step."""
+        """(B, N, D), drawn from torch's global generator, which the training loop seeds at each step."""
         return self.mean + self.std * torch.randn_like(self.mean)
 
     def divergence(self) -> Tensor:
@@ -52,9 +52,9 @@ class GaussianPosterior:
 
 
 def posterior_latents(moments: Tensor, *, training: bool, kl_weight: float) -> Latents:
-    """What a tokenizer makes of moments (B, N, 2 D): in training a sample and the loss "kl", else the means.
+    """Latents from moments (B, N, 2 D): in training a sample with the loss "kl", otherwise the means.
 
-    `features` are the means. The loss is kl_weight times the divergence of an image, averaged over images.
+    `features` are the means. The loss is kl_weight times the divergence per image, averaged over images.
     """
     posterior = GaussianPosterior.of_moments(moments)
     if not training:

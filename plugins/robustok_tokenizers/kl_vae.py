@@ -2,8 +2,8 @@
 
 | size | options | parameters |
 |---|---|---|
-| 16 pixels a token, 16 numbers | the defaults | 71.8 M |
-| 32 x 32 images, 8 x 8 tokens | those of `conv_vq.SMALL`, width 4 | 0.75 M |
+| 16 pixels a token, width 16 | the defaults | 71.8 M |
+| 32 x 32 images, 8 x 8 tokens | `conv_vq.SMALL`, width 4 | 0.75 M |
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class KLVAEConfig(ConvNetworkConfig):
 
 
 class KLVAE(GridTokenizer):
-    """Convolutional encoder and decoder around a Gaussian posterior: sampled in training, its mean otherwise."""
+    """A convolutional encoder and decoder around a Gaussian posterior: sampled in training, its mean otherwise."""
 
     Config = KLVAEConfig
 
@@ -42,5 +42,5 @@ class KLVAE(GridTokenizer):
         self.space = LatentSpace(kind="continuous", num_tokens=side * side, width=config.width, grid=(side, side))
 
     def encode(self, images: Tensor) -> Latents:
-        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior's means."""
+        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior means."""
         return posterior_latents(self.tokens(images), training=self.encoder.training, kl_weight=self.config.kl_weight)

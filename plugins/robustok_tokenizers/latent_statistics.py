@@ -1,4 +1,4 @@
-"""Mean and variance of latents, for each token and channel, measured while a tokenizer trains."""
+"""Mean and variance of latents per token and channel, measured while a tokenizer trains."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ _EPS = 1e-5
 
 
 class LatentStatistics(nn.Module):
-    """Makes latents (B, N, D) of mean 0 and variance 1 at each token and channel, and undoes it.
+    """Normalises latents (B, N, D) to mean 0 and variance 1 at each token and channel, and back.
 
-    They are measured over the first latents that it meets in training mode, of all processes, until there
-    were `enough`; then they stay. At first, before a single image, they are those of a standard normal (which
-    counts as one image): normalising changes nothing.
+    The statistics are measured over the first `enough` images observed in training mode, over all processes,
+    and then frozen. They start as those of a standard normal, counted as one image, which normalises nothing.
 
     Args:
         num_tokens: N. width: D.
-        enough: images to measure over; 0 for none.
+        enough: number of images to measure over; 0 for none.
     """
 
     def __init__(self, num_tokens: int, width: int, enough: int) -> None:
@@ -51,36 +50,42 @@ class LatentStatistics(nn.Module):
 
     @torch.no_grad()
     def observe(self, latents: Tensor) -> None:
-        """Takes in latents (B, N, D) of this process; all processes must call it. Nothing in eval mode."""
+        """Adds latents (B, N, D) of this process; all processes must call it. Does nothing in eval mode."""
         if not self.training:
             return
-        apart = latents.float() - self.mean
-        sums = all_sum(torch.stack([apart.sum(0), apart.square().sum(0), torch.full_like(self.mean, len(latents))]))
-        first, second, new = sums
-        total = self.count + new
-        variance = (self.count * self.variance + second - first.square() / total) / total
-        going = self.count <= self.enough  # on the device: reading it would wait for it
-        self.variance.copy_(torch.where(going, variance, self.variance))
-        self.mean.copy_(torch.where(going, self.mean + first / total, self.mean))
-        self.count.copy_(torch.where(going, total[0, 0], self.count))
+        deviations = latents.float() - self.mean
+        sums = all_sum(
+            torch.stack([deviations.sum(0), deviations.square().sum(0), torch.full_like(self.mean, len(latents))])
+        )
+        sum_deviations, sum_squares, new_count = sums
+        total = self.count + new_count
+        variance = (self.count * self.variance + sum_squares - sum_deviations.square() / total) / total
+        measuring = self.count <= self.enough  # stays on the device: reading it would synchronise
+        self.variance.copy_(torch.where(measuring, variance, self.variance))
+        self.mean.copy_(torch.where(measuring, self.mean + sum_deviations / total, self.mean))
+        self.count.copy_(torch.where(measuring, total[0, 0], self.count))
 
     def load(self, file: Path) -> None:
-        """Statistics from a file with `mean` and `var`, (N, D) or (D, h, w); they stay from then on.
+        """Loads `mean` and `var`, (N, D) or (D, h, w), from a file and freezes them.
 
         Raises:
-            RobustokError: it has none, those of another latent space, or numbers that are none of latents.
+            RobustokError: one is missing, has the wrong shape, is not finite, or is a negative variance.
         """
         weights = read_weights(file).weights
         for name, buffer in (("mean", self.mean), ("var", self.variance)):
             if name not in weights:
-                raise RobustokError(f"these are no statistics of latents: {name!r} is missing", where=str(file))
+                raise RobustokError(
+                    f"this file does not hold statistics of latents: {name!r} is missing", where=str(file)
+                )
             value = weights[name].float()
             if value.ndim == 3:
                 value = rearrange(value, "d h w -> (h w) d")
             if value.shape != buffer.shape:
-                what = f"its {name} is {tuple(value.shape)}, the latents are {tuple(buffer.shape)}"
+                what = f"its {name} has shape {tuple(value.shape)}, the latents have {tuple(buffer.shape)}"
                 raise RobustokError(what, where=str(file))
             if not value.isfinite().all() or (name == "var" and (value < 0.0).any()):
-                raise RobustokError(f"its {name} holds numbers that no {name} can be", where=str(file))
+                raise RobustokError(
+                    f"its {name} holds invalid numbers (not finite, or a negative variance)", where=str(file)
+                )
             buffer.copy_(value)
         self.count.fill_(self.enough + 1)

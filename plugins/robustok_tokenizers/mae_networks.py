@@ -1,4 +1,4 @@
-"""MAETok's transformers: ViTs over image tokens beside latent tokens, with learned and rotary positions."""
+"""MAETok's transformers: ViTs over image tokens and latent tokens, with learned and rotary positions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Rotary = Literal["none", "mixed", "axial"]
 
 @frozen(kw_only=True)
 class MaeShape:
-    """How a transformer is made.
+    """Sizes and options of a transformer.
 
     Attributes:
-        side: patches in a row, and in a column. num_latents: latent tokens beside them.
-        rotary: positions by which queries and keys of image tokens are turned. base: of their frequencies.
-        cls_token: whether there is one in front. absolute: whether image tokens have learned positions too.
+        side: patches per row and per column. num_latents: number of latent tokens.
+        rotary: rotary positions of the image tokens' queries and keys. base: base of their frequencies.
+        cls_token: whether a cls token comes first. absolute: whether image tokens also have learned positions.
     """
 
     width: int
@@ -41,17 +41,17 @@ class MaeShape:
 
     @property
     def num_patches(self) -> int:
-        """P, image tokens less the cls token."""
+        """P, image tokens without the cls token."""
         return self.side**2
 
     @property
     def num_cls(self) -> int:
-        """Tokens in front of the image tokens."""
+        """Number of cls tokens before the image tokens: 0 or 1."""
         return int(self.cls_token)
 
 
 class MaeTransformer(nn.Module):
-    """What encoder and decoders share. The names are those of published weights, as far as they have some."""
+    """The base of encoder and decoders. Parameters are named as in the published weights where those have them."""
 
     def __init__(self, shape: MaeShape) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class MaeTransformer(nn.Module):
         self.norm = nn.LayerNorm(shape.width, eps=1e-6)
 
     def initialise(self) -> None:
-        """Random weights: timm's scheme for ViTs, and 0.02 for what MAETok adds."""
+        """Initialises as timm's ViTs, and what MAETok adds with standard deviation 0.02."""
         initialise_linear_layers(self, self.shape.width)
         for name in ("latent_tokens", "mask_token"):
             if hasattr(self, name):
@@ -83,7 +83,7 @@ class MaeTransformer(nn.Module):
             nn.init.normal_(self.cls_token, std=1e-6)
 
     def mix(self, image_tokens: Tensor, latents: Tensor) -> Tensor:
-        """(B, cls + P + N, D) all tokens through the blocks, from P image tokens and N latents with their positions."""
+        """Passes P image tokens and N latents, which have their positions, through the blocks: (B, cls + P + N, D)."""
         if self.shape.cls_token:
             image_tokens = torch.cat([self.cls_token.expand(len(image_tokens), -1, -1), image_tokens], dim=1)
         if self.shape.absolute:
@@ -108,7 +108,7 @@ class MaeTransformer(nn.Module):
 
 
 class MaeEncoder(MaeTransformer):
-    """Images to N latent tokens; in training some patches are hidden behind a mask token."""
+    """Images to N latent tokens; a mask token replaces the patches hidden in training."""
 
     def __init__(self, shape: MaeShape, patch_size: int, *, masks: bool) -> None:
         super().__init__(shape)
@@ -119,7 +119,7 @@ class MaeEncoder(MaeTransformer):
         self.initialise()
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, 3, H, W), and (B, P) bool of the patches that are hidden, to (B, N, width)."""
+        """Maps images (B, 3, H, W) to (B, N, width); mask (B, P) bool marks the hidden patches."""
         patches = rearrange(self.patch_embed(images), "b d h w -> b (h w) d")
         if mask is not None:
             patches = torch.where(mask[..., None], self.mask_token.to(patches.dtype), patches)
@@ -128,7 +128,7 @@ class MaeEncoder(MaeTransformer):
 
 
 class MaeDecoder(MaeTransformer):
-    """N latent tokens to one vector for each patch."""
+    """N latent tokens to one vector per patch."""
 
     def __init__(self, shape: MaeShape, outputs: int) -> None:
         super().__init__(shape)

@@ -1,7 +1,7 @@
-"""What MAETok's latents must also tell of the hidden patches: gradients, or features of a frozen network.
+"""MAETok's auxiliary targets: gradients, or a frozen network's features, of the hidden patches.
 
-A small decoder for each target reads the clean latents and is charged on hidden patches only. It shapes the
-latent space in training and is of no use afterwards.
+For each target a small decoder reads the clean latents; its loss counts hidden patches only. It shapes the
+latent space in training and is not used afterwards.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from robustok_tokenizers.oriented_gradients import NUM_BINS, patch_gradients
 
 @frozen(kw_only=True)
 class TargetConfig:
-    """A target's decoder; its size is our choice, the published one is not known."""
+    """A target's decoder; the published size is not known, so the default is our choice."""
 
-    weight: float = field(default=1.0, validator=[validators.ge(0.0), finite], metadata={"doc": "factor of the term"})
-    width: int = field(default=384, validator=validators.ge(1), metadata={"doc": "numbers per token in its decoder"})
-    depth: int = field(default=3, validator=validators.ge(1), metadata={"doc": "blocks of its decoder"})
-    num_heads: int = field(default=6, validator=validators.ge(1), metadata={"doc": "attention heads of its decoder"})
+    weight: float = field(default=1.0, validator=[validators.ge(0.0), finite], metadata={"doc": "weight of the loss"})
+    width: int = field(default=384, validator=validators.ge(1), metadata={"doc": "width of the decoder's tokens"})
+    depth: int = field(default=3, validator=validators.ge(1), metadata={"doc": "blocks of the decoder"})
+    num_heads: int = field(default=6, validator=validators.ge(1), metadata={"doc": "attention heads of the decoder"})
 
     def __attrs_post_init__(self) -> None:
         require_multiple(self, "width", "num_heads")
@@ -36,13 +36,13 @@ class TargetConfig:
 
 @frozen(kw_only=True)
 class FeatureTargetConfig(TargetConfig):
-    """A target made of the deepest feature map of a frozen network."""
+    """A target that is the deepest feature map of a frozen network."""
 
     network: Any = component("features", doc="the frozen network", default={"use": "dinov2"})
 
 
 class Target(nn.Module):
-    """A decoder from latents (B, N, D) to what is wanted of each patch, and the loss of it."""
+    """A decoder from latents (B, N, D) to a target per patch, and its loss."""
 
     def __init__(self, config: TargetConfig, latent_width: int, side: int, num_latents: int, outputs: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Target(nn.Module):
         self.decoder = MaeDecoder(shape, outputs)
 
     def forward(self, latents: Tensor, images: Tensor, mask: Tensor | None) -> Tensor:
-        """The weighted mean error over the patches of mask (B, P), over all where there is none."""
+        """The weighted mean error over the patches in mask (B, P); over all patches without a mask."""
         with torch.no_grad():
             wanted = self.wanted(images)
         errors = self.errors(self.decoder(self.post_quant_conv(latents)).float(), wanted.float())  # (B, P)
@@ -74,16 +74,16 @@ class Target(nn.Module):
         return self.weight * (errors * mask).sum() / mask.sum().clamp(min=1)
 
     def wanted(self, images: Tensor) -> Tensor:
-        """(B, P, C) of images (B, 3, H, W)."""
+        """The targets (B, P, C) of images (B, 3, H, W)."""
         raise NotImplementedError
 
-    def errors(self, found: Tensor, wanted: Tensor) -> Tensor:
-        """(B, P) of what was found and wanted, both (B, P, C)."""
+    def errors(self, predicted: Tensor, wanted: Tensor) -> Tensor:
+        """The error (B, P) of each patch, from predictions and targets (B, P, C)."""
         raise NotImplementedError
 
 
 class GradientTarget(Target):
-    """Histograms of oriented gradients of each patch, 108 numbers; mean squared error."""
+    """Histograms of oriented gradients, 108 numbers per patch; mean squared error."""
 
     def __init__(self, config: TargetConfig, latent_width: int, side: int, num_latents: int, patch_size: int) -> None:
         super().__init__(config, latent_width, side, num_latents, outputs=3 * 4 * NUM_BINS)
@@ -92,15 +92,15 @@ class GradientTarget(Target):
     def wanted(self, images: Tensor) -> Tensor:
         return patch_gradients(images, self.patch_size)
 
-    def errors(self, found: Tensor, wanted: Tensor) -> Tensor:
-        return (found - wanted).square().mean(-1)
+    def errors(self, predicted: Tensor, wanted: Tensor) -> Tensor:
+        return (predicted - wanted).square().mean(-1)
 
 
 class FeatureTarget(Target):
-    """A frozen network's features at each patch; 1 - cosine.
+    """A frozen network's features at each patch; 1 - cosine similarity.
 
-    The network is built where it is first needed, and is no part of this module: neither checkpoints nor
-    artifacts hold it.
+    The network is built when it is first needed and is not a submodule, so that neither checkpoints nor
+    artifacts contain it.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class FeatureTarget(Target):
             maps = config.network.build().maps(torch.zeros(1, 3, image_size, image_size))
         super().__init__(config, latent_width, side, num_latents, outputs=maps[-1].shape[1])
         self.side, self.spec = side, config.network
-        self._network: tuple[Any, ...] = ()  # a tuple hides it from the module tree
+        self._network: tuple[Any, ...] = ()  # a tuple keeps it out of the module tree
 
     def wanted(self, images: Tensor) -> Tensor:
         if not self._network:
@@ -121,5 +121,5 @@ class FeatureTarget(Target):
             features = F.interpolate(features.float(), size=(self.side, self.side), mode="bilinear", antialias=True)
         return rearrange(features, "b c h w -> b (h w) c")
 
-    def errors(self, found: Tensor, wanted: Tensor) -> Tensor:
-        return 1.0 - F.cosine_similarity(found, wanted, dim=-1)
+    def errors(self, predicted: Tensor, wanted: Tensor) -> Tensor:
+        return 1.0 - F.cosine_similarity(predicted, wanted, dim=-1)

@@ -1,15 +1,15 @@
-"""MAETok: a tokenizer whose encoder learns with hidden patches (Chen et al. 2025, arXiv 2502.03444).
+"""MAETok: a tokenizer whose encoder trains with hidden patches (Chen et al. 2025, arXiv 2502.03444).
 
-The encoder reads patches, of which training hides a share behind a mask token, beside N learned latent tokens,
-and keeps the latent tokens: vectors that have no place in the image. The decoder reads them beside one mask
-token a patch and draws what the mask tokens became. Small further decoders may have to tell more of the hidden
-patches (`hog`, `dino`, `clip`).
+The encoder reads the patches, of which training replaces a share by a mask token, and N learned latent tokens. It
+outputs the latent tokens, which have no position in the image. The decoder reads them with one mask token per patch
+and turns the mask tokens into pixels. Small auxiliary decoders can predict targets of the hidden patches (`hog`,
+`dino`, `clip`).
 
-The defaults are MAETok-B-128's as far as they are known: 171.9 M parameters, less what the published file
-holds in vain (a patch embedding and positions in the decoder, 0.8 M).
+The defaults are those known of MAETok-B-128: 171.9 M parameters, without the unused ones of the published file
+(a patch embedding and positions in the decoder, 0.8 M).
 
-The encoder's image tokens have learned positions besides rotary ones, the decoder's have rotary ones alone,
-as in the published code; latent and class tokens are never turned.
+As in the published code, the encoder's image tokens have learned and rotary positions, the decoder's only rotary
+ones; latent and class tokens are not rotated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from robustok_tokenizers.mae_targets import FeatureTarget, FeatureTargetConfig, 
 from robustok_tokenizers.pretrained_vit import load_pretrained
 from robustok_tokenizers.vit_sizes import ViTPairConfig
 
-#: Of the normal distribution that a ratio is drawn from before it is cut, as in MAE-type training of MAR.
+#: Standard deviation of the truncated normal that mask ratios are drawn from, as in MAR.
 _RATIO_STD = 0.25
 
 
@@ -46,23 +46,28 @@ class MAETokConfig(ViTPairConfig):
     rotary: Rotary = field(
         default="mixed",
         validator=validators.in_(("none", "mixed", "axial")),
-        metadata={"doc": "rotary positions of image tokens: none, in learned directions (mixed), or along the axes"},
+        metadata={
+            "doc": "rotary positions of image tokens: none, in learned directions (mixed), or along the axes (axial)"
+        },
     )
     rotary_base: float = field(
         default=10.0, validator=validators.gt(1.0), metadata={"doc": "base of the rotary frequencies"}
     )
     decoder_absolute_positions: bool = field(
-        default=False, metadata={"doc": "the decoder's image tokens have learned positions, as the encoder's always do"}
+        default=False,
+        metadata={"doc": "give the decoder's image tokens learned positions, which the encoder's always have"},
     )
-    decoder_cls_token: bool = field(default=False, metadata={"doc": "the decoder has a class token, as the encoder"})
+    decoder_cls_token: bool = field(
+        default=False, metadata={"doc": "give the decoder a class token, which the encoder always has"}
+    )
     mask_smallest: float = _share(0.4, "smallest share of an image's patches that training hides")
-    mask_largest: float = _share(0.6, "largest such share; most are near it, 0 hides none")
+    mask_largest: float = _share(0.6, "largest such share; most shares are near it; 0 hides none")
     kl_weight: float | None = field(
         default=None,
         validator=validators.optional([validators.ge(0.0), finite]),
         metadata={
-            "doc": "with it latents are a Gaussian posterior, and this is the factor of its divergence from a standard "
-            "normal, a sum over an image's latents in nats; left out: no posterior"
+            "doc": "weight of a Gaussian posterior's KL divergence from a standard normal, summed over an image's "
+            "latents, in nats; left out: no posterior"
         },
     )
     layer_scale: float = field(
@@ -70,20 +75,22 @@ class MAETokConfig(ViTPairConfig):
         validator=validators.gt(0),
         metadata={"doc": "initial LayerScale; larger learns faster from scratch"},
     )
-    drop_path: float = _share(0.0, "encoder: share of images whose last residual branch is dropped, the first 0")
-    decoder_drop_path: float = _share(0.05, "the same of the decoder")
+    drop_path: float = _share(
+        0.0, "encoder: share of images whose residual branch is dropped in the last block, rising from 0"
+    )
+    decoder_drop_path: float = _share(0.05, "decoder: the same share")
     init: str = field(
         default="random",
         metadata={"doc": "where the encoder starts: random, dinov2 (through timm), or a file of timm ViT weights"},
     )
     hog: TargetConfig | None = field(
-        default=None, metadata={"doc": "table: latents must tell the oriented gradients of hidden patches"}
+        default=None, metadata={"doc": "table: predict the oriented gradients of hidden patches from the latents"}
     )
     dino: FeatureTargetConfig | None = field(
-        default=None, metadata={"doc": "table: latents must tell a network's features of hidden patches"}
+        default=None, metadata={"doc": "table: predict a network's features of hidden patches from the latents"}
     )
     clip: FeatureTargetConfig | None = field(
-        default=None, metadata={"doc": "table: latents must tell a second network's features of hidden patches"}
+        default=None, metadata={"doc": "table: predict a second network's features of hidden patches from the latents"}
     )
 
     def __attrs_post_init__(self) -> None:
@@ -91,14 +98,14 @@ class MAETokConfig(ViTPairConfig):
         if self.rotary != "none":
             check_head_width(self.width // self.num_heads)
         if self.rotary == "none" and self.rotary_base != 10.0:
-            raise ValueError("rotary_base is of rotary positions, and rotary is none")
+            raise ValueError("rotary_base needs rotary positions, and rotary is none")
         if self.mask_smallest > self.mask_largest:
             raise ValueError(f"mask_smallest {self.mask_smallest} is above mask_largest {self.mask_largest}")
         if self.hog is not None and self.patch_size % 2:
-            raise ValueError(f"hog halves patches, and patch_size is {self.patch_size}")
+            raise ValueError(f"hog needs an even patch_size, not {self.patch_size}")
 
     def shape(self, *, drop_path: float, cls_token: bool, absolute: bool) -> MaeShape:
-        """How the encoder or the decoder is made."""
+        """The shape of the encoder or the decoder."""
         return MaeShape(
             width=self.width,
             depth=self.depth,
@@ -116,7 +123,7 @@ class MAETokConfig(ViTPairConfig):
 
 
 class MAETok(Tokenizer):
-    """Two ViTs around latent tokens in a continuous space; in training the encoder sees some of the patches only."""
+    """Two ViTs around continuous latent tokens; in training the encoder sees only some of the patches."""
 
     Config = MAETokConfig
     training_only = ("targets",)
@@ -142,9 +149,9 @@ class MAETok(Tokenizer):
             load_pretrained(config.init, [self.encoder], width=config.width, patch_size=config.patch_size)
 
     def encode(self, images: Tensor) -> Latents:
-        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the vectors, or the posterior's means.
+        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the vectors, or the posterior means.
 
-        In training some patches are hidden, and `losses` are those of the posterior and the targets.
+        In training some patches are hidden, and `losses` holds those of the posterior and the targets.
         """
         training = self.encoder.training
         mask = self._mask(images) if training and self.config.mask_largest > 0 else None
@@ -155,15 +162,15 @@ class MAETok(Tokenizer):
         losses = {name: target(latents.vectors, images, mask) for name, target in self.targets.items()}
         return latents.evolve(losses={**latents.losses, **losses})
 
-    def _latents(self, found: Tensor, training: bool) -> Latents:
+    def _latents(self, encoded: Tensor, training: bool) -> Latents:
         if self.config.kl_weight is None:
-            return Latents(vectors=found, features=found)
-        return posterior_latents(found, training=training, kl_weight=self.config.kl_weight)
+            return Latents(vectors=encoded, features=encoded)
+        return posterior_latents(encoded, training=training, kl_weight=self.config.kl_weight)
 
     def _mask(self, images: Tensor) -> Tensor:
-        """(B, P) bool of the patches to hide, from torch's own generator, which the training loop seeds at each step.
+        """(B, P) bool, the patches to hide, from torch's global generator, which the training loop seeds at each step.
 
-        The share of each image comes from a normal distribution around `mask_largest`, cut to what is allowed.
+        Each image's share is drawn from a normal around `mask_largest`, truncated to the allowed range.
         """
         smallest, largest, patches = self.config.mask_smallest, self.config.mask_largest, self.config.side**2
         ratios = torch.empty(len(images), 1, device=images.device)
@@ -179,17 +186,17 @@ class MAETok(Tokenizer):
 
     @property
     def decoder(self) -> nn.ModuleList:
-        """The projection behind the latents and the decoder; those of the targets are no part of it."""
+        """The projection after the latents and the pixel decoder, without the targets' decoders."""
         return nn.ModuleList([self.post_quant_conv, self.pixel_decoder])
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """Weight of the layer that draws the pixels."""
+        """Weight of the layer that outputs the pixels."""
         return self.pixel_decoder.get_parameter("to_patch.weight")
 
 
 def _targets(config: MAETokConfig) -> nn.ModuleDict:
-    """The targets that a configuration asks for, by name."""
+    """The configured targets, by name."""
     common = {"latent_width": config.latent_width, "side": config.side, "num_latents": config.num_latent_tokens}
     targets: dict[str, Target] = {}
     if config.hog is not None:

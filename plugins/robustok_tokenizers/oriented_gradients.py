@@ -13,22 +13,22 @@ NUM_BINS = 9
 
 
 def oriented_gradients(images: Tensor, cell: int) -> Tensor:
-    """(B, C, 9, h, w) histograms of images (B, C, H, W), h = H / cell, each of length 1 (or 0 where nothing varies).
+    """Histograms (B, C, 9, h, w) of images (B, C, H, W), h = H / cell, of L2 norm 1 (0 where nothing varies).
 
-    Each pixel adds the size of its gradient (differences to both neighbours, channel by channel) to one of
-    nine bins of unsigned directions of its cell.
+    Each pixel adds the magnitude of its gradient (central differences, per channel) to one of the nine bins
+    of unsigned directions of its cell.
     """
     padded = F.pad(images.float(), (1, 1, 1, 1), mode="replicate")
     across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
     down = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
     bins = (torch.atan2(down, across) / math.pi * NUM_BINS).floor().long() % NUM_BINS
-    sizes = torch.hypot(across, down)
-    votes = F.one_hot(bins, NUM_BINS) * sizes[..., None]  # (B, C, H, W, 9)
+    magnitudes = torch.hypot(across, down)
+    votes = F.one_hot(bins, NUM_BINS) * magnitudes[..., None]  # (B, C, H, W, 9)
     histograms = rearrange(votes, "b c (h p) (w q) n -> b c n h w (p q)", p=cell, q=cell).sum(-1)
     return F.normalize(histograms, dim=2)
 
 
 def patch_gradients(images: Tensor, patch_size: int) -> Tensor:
-    """(B, P, 108) for images of 3 channels: the histograms of the 2 x 2 cells of each patch, in raster order."""
+    """The histograms of each patch's 2 x 2 cells: (B, P, 108) for images of 3 channels, in raster order."""
     histograms = oriented_gradients(images, patch_size // 2)
     return rearrange(histograms, "b c n (h y) (w x) -> b (h w) (c n y x)", y=2, x=2)

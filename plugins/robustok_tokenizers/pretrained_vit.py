@@ -1,4 +1,4 @@
-"""Starts ViTs from pretrained weights: DINOv2 through timm, or any file with timm's names."""
+"""Initialises ViTs from pretrained weights: DINOv2 through timm, or a file with timm's names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from robustok_toolkit.hub import require_hub
 from robustok_toolkit.weight_files import read_weights
 
 _DINOV2_SIZES = {384: "small", 768: "base", 1024: "large"}
-#: What a ViT has beyond its trunk.
+#: Weights of a ViT outside its trunk.
 _IGNORED = ("head.", "fc_norm.", "mask_token")
 
 
 def load_pretrained(source: str, networks: Sequence[nn.Module], *, width: int, patch_size: int) -> None:
-    """Loads the trunk of a ViT into each network; what the networks have beyond a trunk keeps its values.
+    """Loads the trunk of a ViT into each network; other parameters keep their values.
 
     Args:
         source: "dinov2", or a file with timm's names.
@@ -28,7 +28,7 @@ def load_pretrained(source: str, networks: Sequence[nn.Module], *, width: int, p
         patch_size: side of the networks' patches; kernels and positions are resampled to fit.
 
     Raises:
-        RobustokError: the weights cannot be had, or do not fit.
+        RobustokError: the weights cannot be fetched or read, or do not fit.
     """
     weights = _dinov2(width) if source == "dinov2" else read_weights(Path(source)).weights
     weights = {name: value for name, value in weights.items() if not name.startswith(_IGNORED)}
@@ -43,7 +43,7 @@ def _dinov2(width: int) -> dict[str, Tensor]:
         known = ", ".join(f"{size} ({name})" for size, name in _DINOV2_SIZES.items())
         raise RobustokError(f'init = "dinov2" has no network of width {width}', hint=f"known widths: {known}")
     name = f"vit_{_DINOV2_SIZES[width]}_patch14_dinov2.lvd142m"
-    hint = 'without a network use init = "random", or name a local file of these weights'
+    hint = 'offline, use init = "random" or name a local file of these weights'
     require_hub(f"timm/{name}", where="tokenizer.init", hint=hint)
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
@@ -52,7 +52,7 @@ def _dinov2(width: int) -> dict[str, Tensor]:
 
 
 def _fitted(weights: Mapping[str, Tensor], network: nn.Module, patch_size: int) -> dict[str, Tensor]:
-    """The trunk's weights under this module's names, resampled to its patches and grid."""
+    """The trunk's weights under our names, resampled to the network's patches and grid."""
     from timm.layers.patch_embed import resample_patch_embed
     from timm.layers.pos_embed import resample_abs_pos_embed
 
@@ -70,16 +70,18 @@ def _fitted(weights: Mapping[str, Tensor], network: nn.Module, patch_size: int) 
 
 @torch.no_grad()
 def _load_trunk(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    own = network.state_dict()
-    trunk = {name for name in own if name.startswith(("blocks.", "norm.", "patch_embed.", "cls_token", "pos_embed"))}
+    current = network.state_dict()
+    trunk = {
+        name for name in current if name.startswith(("blocks.", "norm.", "patch_embed.", "cls_token", "pos_embed"))
+    }
     wrong = [f"it lacks {name}" for name in sorted(trunk - weights.keys())]
-    wrong += [f"it has {name} besides" for name in sorted(weights.keys() - trunk)]
+    wrong += [f"it also has {name}" for name in sorted(weights.keys() - trunk)]
     wrong += [
-        f"its {name} is {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
+        f"its {name} has shape {tuple(weights[name].shape)} instead of {tuple(current[name].shape)}"
         for name in sorted(trunk & weights.keys())
-        if weights[name].shape != own[name].shape
+        if weights[name].shape != current[name].shape
     ]
     if wrong:
-        few = "; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else "")
-        raise RobustokError(f"these weights do not fit the ViT: {few}", where=source, hint="check width and depth")
-    network.load_state_dict({**own, **weights})
+        summary = "; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else "")
+        raise RobustokError(f"these weights do not fit the ViT: {summary}", where=source, hint="check width and depth")
+    network.load_state_dict({**current, **weights})

@@ -1,13 +1,14 @@
 """A representation autoencoder: a frozen pretrained ViT and a trained decoder (Zheng et al. 2025, arXiv 2510.11690).
 
-Latents are what the ViT's last norm, without its scale and shift, makes of each patch, normalised to mean 0
-and variance 1 at each place and channel. The statistics are measured over the first images of training (the
-published ones can be loaded instead). The decoder reads latents after the normalisation is undone, so what it
-learns does not depend on when they were measured.
+Latents are the output of the ViT's last norm, without its scale and shift, normalised to mean 0 and variance 1 at
+each position and channel. The statistics are measured over the first images of training, or loaded from the
+published file. The decoder undoes the normalisation first, so what it learns does not depend on when they were
+measured.
 
 Published: DINOv2-B with registers at 224 pixels, 256 tokens of 768 numbers, a MAE-type ViT-XL as the decoder,
-and perturbation `gaussian` with tau 0.8. There the noise is added before the normalisation, here after it: in
-units of each place's and channel's own spread, whose mean square is 1 there too, less what the mean takes.
+and perturbation `gaussian` with tau 0.8. The published code adds the noise before the normalisation, we add it
+after, so in units of the standard deviation at each position and channel. The scales are close: the last norm's
+output has mean square 1, of which the mean takes a share.
 Decoder sizes (width, depth, heads): B 768, 12, 12; L 1024, 24, 16; XL 1152, 28, 16.
 """
 
@@ -40,15 +41,21 @@ class RAEConfig:
         default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
     )
     encoder: str = field(
-        default="vit_base_patch14_reg4_dinov2.lvd142m", metadata={"doc": "timm's name of the frozen ViT"}
+        default="vit_base_patch14_reg4_dinov2.lvd142m", metadata={"doc": "name of the frozen ViT in timm"}
     )
     weights: str = field(default="pretrained", metadata={"doc": WEIGHTS_DOC})
     encoder_image_size: int = field(
-        default=224, validator=validators.ge(1), metadata={"doc": "side in pixels that images are resized to for it"}
+        default=224,
+        validator=validators.ge(1),
+        metadata={"doc": "height and width of the images that the ViT reads, in pixels"},
     )
-    decoder_width: int = field(default=1152, validator=validators.ge(1), metadata={"doc": "numbers per token"})
+    decoder_width: int = field(
+        default=1152, validator=validators.ge(1), metadata={"doc": "width of the decoder's tokens"}
+    )
     decoder_depth: int = field(default=28, validator=validators.ge(1), metadata={"doc": "blocks of the decoder"})
-    decoder_num_heads: int = field(default=16, validator=validators.ge(1), metadata={"doc": "its attention heads"})
+    decoder_num_heads: int = field(
+        default=16, validator=validators.ge(1), metadata={"doc": "attention heads of the decoder"}
+    )
     statistics: str = field(
         default="measured",
         metadata={
@@ -58,17 +65,17 @@ class RAEConfig:
     statistics_images: int = field(
         default=50_000,
         validator=validators.ge(0),
-        metadata={"doc": "measured over the first so many images of training; 0 leaves latents as they are"},
+        metadata={"doc": "number of training images to measure over; 0: no normalisation"},
     )
 
     def __attrs_post_init__(self) -> None:
         require_multiple(self, "decoder_width", "decoder_num_heads")
         if self.statistics != "measured" and self.statistics_images != 50_000:
-            raise ValueError("statistics_images is for measuring, and statistics names a file")
+            raise ValueError("statistics_images needs statistics = measured, and statistics names a file")
 
 
 class RAE(Tokenizer):
-    """Latents of a network that was trained for something else; only the decoder is trained."""
+    """A frozen, pretrained encoder; only the decoder is trained."""
 
     Config = RAEConfig
 
@@ -80,8 +87,8 @@ class RAE(Tokenizer):
         side, width = self.encoder.side, self.encoder.width
         if config.image_size % side:
             raise RobustokError(
-                f"image_size {config.image_size} is no multiple of {side}, the side of the token grid that "
-                f"{config.encoder} makes of {config.encoder_image_size} pixels",
+                f"image_size {config.image_size} is not a multiple of {side}, the tokens per row of "
+                f"{config.encoder} at {config.encoder_image_size} pixels",
                 where="tokenizer.image_size",
             )
         self.statistics = LatentStatistics(side * side, width, config.statistics_images)
@@ -92,32 +99,32 @@ class RAE(Tokenizer):
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1], without a gradient; `features` are the same."""
-        found = self.encoder(images)
-        self.statistics.observe(found)
-        vectors = self.statistics.normalise(found)
+        tokens = self.encoder(images)
+        self.statistics.observe(tokens)
+        vectors = self.statistics.normalise(tokens)
         return Latents(vectors=vectors, features=vectors)
 
     def decode_vectors(self, vectors: Tensor) -> Tensor:
         """Images (B, 3, H, W), not clamped, from vectors (B, N, D)."""
-        drawn = self.pixel_decoder(self.statistics.restore(vectors))
-        return self.encoder.to_images(drawn)
+        normalised = self.pixel_decoder(self.statistics.restore(vectors))
+        return self.encoder.to_images(normalised)
 
     @property
     def decoder(self) -> nn.ModuleList:
-        """The decoder: all that is ever trained."""
+        """The pixel decoder, the only trained part."""
         return nn.ModuleList([self.pixel_decoder])
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """Weight of the layer that draws the pixels."""
+        """Weight of the layer that outputs the pixels."""
         return self.pixel_decoder.get_parameter("to_pixels.weight")
 
 
 class FrozenViT(nn.Module):
-    """A ViT of timm in eval mode for good; images to what its last norm makes of each patch, not scaled or shifted.
+    """A ViT of timm, always in eval mode: images to each patch's output of the last norm without scale and shift.
 
     Attributes:
-        side: tokens in a row, and in a column. width: numbers per token.
+        side: tokens per row and per column. width: numbers per token.
     """
 
     def __init__(self, config: RAEConfig) -> None:
@@ -125,14 +132,14 @@ class FrozenViT(nn.Module):
         self.net: Any = timm_network(config.encoder, config.weights, config.encoder_image_size, where="tokenizer")
         self.image_size = config.encoder_image_size
         if not hasattr(self.net, "num_prefix_tokens") or not hasattr(self.net.patch_embed, "grid_size"):
-            raise RobustokError(f"{config.encoder} is no plain ViT", where="tokenizer.encoder")
+            raise RobustokError(f"{config.encoder} is not a plain ViT", where="tokenizer.encoder")
         if not hasattr(self.net.norm, "eps"):
-            what = f"{config.encoder} has no last norm over its tokens: latents are what that makes of them"
+            what = f"{config.encoder} has no last norm over its tokens, whose output would be the latents"
             raise RobustokError(what, where="tokenizer.encoder")
         patch = self.net.patch_embed.patch_size[0]
         if self.image_size % patch:
             raise RobustokError(
-                f"encoder_image_size {self.image_size} is no multiple of {patch}, the side of its patches",
+                f"encoder_image_size {self.image_size} is not a multiple of {patch}, the side of a patch",
                 where="tokenizer.encoder_image_size",
             )
         self.side, self.width = self.image_size // patch, self.net.num_features
@@ -157,7 +164,7 @@ class FrozenViT(nn.Module):
         return tokens[:, self.net.num_prefix_tokens :]
 
     def to_images(self, normalised: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1], of images in the statistics that the ViT reads."""
+        """Images (B, 3, H, W) in [-1, 1] from images normalised as the ViT reads them."""
         return 2.0 * (normalised * self._of(self.std, normalised) + self._of(self.mean, normalised)) - 1.0
 
     @staticmethod
@@ -166,7 +173,7 @@ class FrozenViT(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """A ViT over the tokens' grid, each of which becomes a patch of pixels."""
+    """A ViT over the grid of tokens that turns each into a patch of pixels."""
 
     def __init__(self, config: RAEConfig, side: int, latent_width: int) -> None:
         super().__init__()
@@ -184,7 +191,7 @@ class PixelDecoder(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """(B, N, D) to (B, 3, H, W) in the statistics that the encoder reads."""
+        """(B, N, D) to images (B, 3, H, W), normalised as the encoder reads them."""
         x = self.from_latents(latents) + self.pos_embed
         for block in self.blocks:
             x = block(x)

@@ -1,4 +1,4 @@
-"""Random weights of ViTs."""
+"""Initialisation of ViTs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import math
 
 from torch import nn
 
-#: timm's deviation, and the width of ViT-B.
+#: timm's standard deviation, and the width of ViT-B.
 _STD, _WIDTH = 0.02, 768
 
 
 def initialise_linear_layers(network: nn.Module, width: int) -> None:
-    """Timm's scheme for ViTs: weights of a truncated normal of deviation 0.02, biases 0.
+    """Initialises as timm's ViTs: weights from a truncated normal of standard deviation 0.02, biases 0.
 
-    A ViT narrower than ViT-B gets weights larger by sqrt(768 / width), so that a layer that reads `width` numbers puts
-    out as much as in ViT-B: with 0.02 the branches of narrow blocks start near nothing, and learn late.
+    A ViT narrower than ViT-B gets weights larger by sqrt(768 / width), so that the outputs of a layer that reads
+    `width` numbers are as large as in ViT-B: with 0.02 the branches of narrow blocks start near 0 and learn late.
 
     Args:
-        network: whose linear layers. width: numbers per token.
+        network: the module whose linear layers are initialised. width: numbers per token.
     """
     std = _STD * max(1.0, math.sqrt(_WIDTH / width))
     for module in network.modules():

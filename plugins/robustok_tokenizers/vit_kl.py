@@ -1,13 +1,12 @@
-"""A plain ViT over patches with a Gaussian posterior: the tokenizer of l-DeTok (Yang et al. 2025, MIT), in our words.
+"""A plain ViT over patches with a Gaussian posterior: the tokenizer of l-DeTok (Yang et al. 2025, MIT).
 
-l-DeTok is this tokenizer with perturbation `interpolate`: latents mixed with noise, and in training an encoder
-that sees a random part of the patches. Presets (width, depth, heads): S 512, 8, 8; B 768, 12, 12; L 1024, 24, 16;
+l-DeTok is this tokenizer with perturbation `interpolate`: in training, latents are mixed with noise and the
+encoder sees a random subset of the patches. Presets (width, depth, heads): S 512, 8, 8; B 768, 12, 12; L 1024, 24, 16;
 XL 1152, 28, 16. B on both sides, the default, has 171.6 M parameters.
 
-The encoder reads the patches that are left, without the others (as MAE does), and a learned vector takes the
-place of the latents of the others. So a batch of latents is whole whatever was hidden, and a decoder need not
-know of it; where there is a perturbation, it meets that vector too. One share is drawn for a batch (and
-process), since its images must keep equally many patches.
+As in MAE, the encoder reads only the visible patches. A learned vector replaces the latents of the hidden ones, so
+the decoder, and the perturbation if any, read all N latents. All images of a batch (on a process) share one masking
+ratio, since they must have the same number of visible patches.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def _number(doc: str) -> int | None:
 
 @frozen(kw_only=True)
 class StackConfig:
-    """How large a ViT is."""
+    """Size of a ViT."""
 
     preset: Literal["S", "B", "L", "XL"] = field(
         default="B", validator=validators.in_(tuple(SIZES)), metadata={"doc": "a published size"}
@@ -60,7 +59,9 @@ class StackConfig:
     def __attrs_post_init__(self) -> None:
         width, _, heads = self.size
         if width % (4 * heads):
-            raise ValueError(f"width {width} over num_heads {heads} must be a multiple of 4, for positions on a grid")
+            raise ValueError(
+                f"width {width} over num_heads {heads} must be a multiple of 4 for rotary positions on a grid"
+            )
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -79,12 +80,12 @@ class ViTKLConfig(PatchConfig):
     mask_low: float = field(
         default=-0.1,
         validator=[validators.gt(-1.0), validators.lt(1.0)],
-        metadata={"doc": "the share of patches hidden in training is uniform from here; below 0 none is hidden"},
+        metadata={"doc": "lower bound of the uniform share of patches hidden in training; a share below 0 hides none"},
     )
     mask_high: float = field(
         default=0.7,
         validator=below_one,
-        metadata={"doc": "the share is uniform up to here; 0 hides none"},
+        metadata={"doc": "upper bound of the uniform share; 0 hides none"},
     )
     kl_weight: float = kl_weight_field()
 
@@ -113,30 +114,32 @@ class ViTKL(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Latents:
-        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior's means.
+        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior means.
 
-        In training, hidden patches have one and the same latent vector, and no part in the loss "kl".
+        In training, hidden patches all have the same latent vector and do not count in the loss "kl".
         """
         training = self.encoder.training
-        kept = self._kept(images) if training and self.config.mask_high > 0 else None
-        found = posterior_latents(self.encoder(images, kept), training=training, kl_weight=self.config.kl_weight)
-        if kept is None:
-            return found
-        assert found.vectors is not None
-        assert found.features is not None
-        return found.evolve(vectors=self._whole(found.vectors, kept), features=self._whole(found.features, kept))
+        visible = self._visible(images) if training and self.config.mask_high > 0 else None
+        latents = posterior_latents(self.encoder(images, visible), training=training, kl_weight=self.config.kl_weight)
+        if visible is None:
+            return latents
+        assert latents.vectors is not None
+        assert latents.features is not None
+        return latents.evolve(
+            vectors=self._with_hidden(latents.vectors, visible), features=self._with_hidden(latents.features, visible)
+        )
 
-    def _kept(self, images: Tensor) -> Tensor:
-        """(B, n) int64, the patches that the encoder sees, from torch's own generators, seeded at each step."""
+    def _visible(self, images: Tensor) -> Tensor:
+        """(B, n) int64, the patches that the encoder sees, from torch's global generators, seeded at each step."""
         low, high, patches = self.config.mask_low, self.config.mask_high, self.config.side**2
         share = max(0.0, low + (high - low) * torch.rand((), device="cpu").item())
         order = torch.rand(len(images), patches, device=images.device).argsort(dim=1)
         return order[:, : patches - int(share * patches)]
 
-    def _whole(self, found: Tensor, kept: Tensor) -> Tensor:
-        """(B, N, D): what was found of kept patches (B, n, D) at their places, the mask's vector elsewhere."""
-        hidden = self.mask_latent.to(found.dtype).expand(len(found), self.config.side**2, -1)
-        return hidden.scatter(1, kept[..., None].expand_as(found), found)
+    def _with_hidden(self, vectors: Tensor, visible: Tensor) -> Tensor:
+        """(B, N, D): the vectors (B, n, D) of visible patches at their positions, the mask latent elsewhere."""
+        hidden = self.mask_latent.to(vectors.dtype).expand(len(vectors), self.config.side**2, -1)
+        return hidden.scatter(1, visible[..., None].expand_as(vectors), vectors)
 
     def decode_vectors(self, vectors: Tensor) -> Tensor:
         """Images (B, 3, H, W), not clamped, from vectors (B, N, D)."""
@@ -166,17 +169,17 @@ class PatchStack(nn.Module):
         self.norm_out = nn.RMSNorm(self.width, eps=1e-6)
 
     def initialise(self) -> None:
-        """Random weights as timm's ViTs; positions of standard deviation width^-1/2."""
+        """Initialises as timm's ViTs; positions with standard deviation width^-1/2."""
         initialise_linear_layers(self, self.width)
         nn.init.trunc_normal_(self.pos_embed, std=self.width**-0.5)
 
-    def mix(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """(B, N, D) all tokens of a grid to the same shape; or to (B, n, D) those at places kept (B, n) alone."""
+    def mix(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Maps all tokens (B, N, D) of a grid to (B, N, D), or only those at positions visible (B, n) to (B, n, D)."""
         x = x + self.pos_embed
         rotations = grid_rotations((self.side, self.side), self.width // self.num_heads).to(x.device)
-        if kept is not None:
-            x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
-            rotations = rotations[kept][:, None]  # (B, 1, n, D / heads / 2, 2)
+        if visible is not None:
+            x = x.gather(1, visible[..., None].expand(-1, -1, x.shape[-1]))
+            rotations = rotations[visible][:, None]  # (B, 1, n, D / heads / 2, 2)
         x = self.norm_in(x)
         for block in self.blocks:
             x = block(x, rotations)
@@ -192,10 +195,10 @@ class PatchEncoder(PatchStack):
         self.to_moments = nn.Linear(self.width, 2 * config.latent_width)
         self.initialise()
 
-    def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
-        """(B, 3, H, W) to (B, N, 2 D), or to (B, n, 2 D) for the kept patches (B, n)."""
+    def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
+        """(B, 3, H, W) to (B, N, 2 D), or to (B, n, 2 D) for the visible patches (B, n)."""
         patches = rearrange(self.patch_embed(images), "b d h w -> b (h w) d")
-        return self.to_moments(self.mix(patches, kept))
+        return self.to_moments(self.mix(patches, visible))
 
 
 class PatchDecoder(PatchStack):
@@ -212,7 +215,7 @@ class PatchDecoder(PatchStack):
     def forward(self, vectors: Tensor) -> Tensor:
         """(B, N, D) to (B, 3, H, W)."""
         pixels = self.to_pixels(self.mix(self.from_latents(vectors)))
-        drawn = rearrange(
+        images = rearrange(
             pixels, "b (h w) (p q c) -> b c (h p) (w q)", h=self.side, p=self.patch_size, q=self.patch_size
         )
-        return self.smooth(drawn)
+        return self.smooth(images)

@@ -1,4 +1,4 @@
-"""Options that tokenizers of patches share."""
+"""Options that patch-based tokenizers share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PatchConfig:
 
     @property
     def side(self) -> int:
-        """Patches in a row, and in a column."""
+        """Patches per row and per column."""
         return self.image_size // self.patch_size
 
     @property
@@ -32,7 +32,7 @@ class PatchConfig:
 
 @frozen(kw_only=True)
 class ViTPairConfig(PatchConfig):
-    """The size of an encoder and a decoder that are alike; the defaults are ViT-B's."""
+    """The size of an encoder and a decoder of equal size; the defaults are ViT-B's."""
 
     width: int = field(default=768, validator=validators.ge(1), metadata={"doc": "numbers per token in the ViTs"})
     depth: int = field(default=12, validator=validators.ge(1), metadata={"doc": "blocks of each ViT"})

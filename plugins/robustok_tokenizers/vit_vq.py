@@ -1,7 +1,7 @@
 """The paper's tokenizer: a ViT encoder and decoder around learnable latent tokens (RobusTok section 4, 5.1).
 
-The encoder reads the image's patches beside N latent tokens and keeps the latent tokens; the decoder reads
-the quantized latent tokens beside one mask token per patch and draws what the mask tokens became.
+The encoder reads the image's patches and N latent tokens and outputs the latent tokens; the decoder reads the
+quantized latent tokens and one mask token per patch and turns the mask tokens into pixels.
 The defaults are the paper's: 172.3 M parameters. Sizes (width, depth, num_heads): S 384, 12, 6;
 B 768, 12, 12; L 1024, 24, 16.
 """
@@ -35,8 +35,8 @@ class ViTVQConfig(ViTPairConfig):
     absolute_positions: bool = field(
         default=True,
         metadata={
-            "doc": "latent tokens share the image's positions, one each, and differ from it by a level embedding; "
-            "false: they have positions of their own, and may be fewer"
+            "doc": "latent tokens share the patches' positions, one each, and differ by a level embedding; "
+            "false: they have their own positions and can be fewer"
         },
     )
     layer_scale: float = field(
@@ -61,13 +61,13 @@ class ViTVQConfig(ViTPairConfig):
         super().__attrs_post_init__()
         if self.absolute_positions and self.num_latent_tokens != self.num_patches:
             raise ValueError(
-                f"with absolute_positions there is one latent token a patch: num_latent_tokens must be "
+                f"with absolute_positions there is one latent token per patch: num_latent_tokens must be "
                 f"{self.num_patches}, not {self.num_latent_tokens}"
             )
 
 
 class ViTVQ(Tokenizer):
-    """Two ViTs around a quantizer; tokens are learnable queries, numbered like the patches where they are as many."""
+    """Two ViTs around a quantizer; tokens are learnable queries, in the patches' order if there is one per patch."""
 
     Config = ViTVQConfig
     quantizer: Quantizer
@@ -104,17 +104,17 @@ class ViTVQ(Tokenizer):
 
     @property
     def decoder(self) -> nn.ModuleList:
-        """The projection behind the quantizer and the decoder."""
+        """The projection after the quantizer and the pixel decoder."""
         return nn.ModuleList([self.post_quant_conv, self.pixel_decoder])
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """Weight of the layer that draws the pixels."""
+        """Weight of the layer that outputs the pixels."""
         return self.pixel_decoder.get_parameter("to_pixel.weight")
 
 
 class LatentTransformer(nn.Module):
-    """What encoder and decoder share: a ViT over image tokens followed by latent tokens."""
+    """The base of encoder and decoder: a ViT over image tokens followed by latent tokens."""
 
     def __init__(self, config: ViTVQConfig) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class LatentTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def initialise(self) -> None:
-        """Random weights: timm's scheme for ViTs, and the released code's for what it adds."""
+        """Initialises as timm's ViTs, and added parameters as in the released code."""
         initialise_linear_layers(self, self.cls_token.shape[-1])
         nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -143,12 +143,12 @@ class LatentTransformer(nn.Module):
             nn.init.trunc_normal_(self.latent_pos_embed, std=0.02)
 
     def place(self, image_tokens: Tensor) -> Tensor:
-        """(B, 1 + P, D): the cls token and P tokens, with positions."""
+        """Prepends the cls token to P tokens and adds positions: (B, 1 + P, D)."""
         cls = self.cls_token.expand(image_tokens.shape[0], -1, -1)
         return torch.cat([cls, image_tokens], dim=1) + self.pos_embed
 
     def mix(self, image_tokens: Tensor, latents: Tensor) -> Tensor:
-        """All tokens through the blocks; both (B, n, D) with positions."""
+        """Passes all tokens through the blocks; both arguments (B, n, D) have positions."""
         if self.absolute_positions:
             image_tokens = image_tokens + self.level_embed.weight[0]
             latents = latents + self.level_embed.weight[1]

@@ -1,4 +1,4 @@
-"""The recipes at the paper's scale: the right sizes, without memory."""
+"""The recipes at the paper's scale have the published sizes and options (built on the meta device)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_perturbation_is_annealed_between_epochs_40_and_120(recipe):
     assert (anneal.start * 200, anneal.end * 200, anneal.ratio) == (40, 120, 0.5)
 
 
-def test_presets_choose_readings_and_add_no_component(registry):
+def test_presets_choose_between_paper_and_released_code_and_add_no_component(registry):
     for name, neighbours, on in (("paper", "codeword", "clean"), ("released", "latent", "perturbed")):
         large = Recipe.load("imagenet256/robustok_tokenizer", presets=[f"presets/{name}"]).resolve(registry).table()
         assert large["perturbation"]["neighbours"] == neighbours
@@ -71,13 +71,13 @@ def resolved(name: str, registry):
 
 
 def stage_of(name: str, stage: str, registry):
-    (found,) = [named.spec.config for named in resolved(name, registry).stages if named.name == stage]
-    return found
+    (config,) = [named.spec.config for named in resolved(name, registry).stages if named.name == stage]
+    return config
 
 
 @pytest.fixture(scope="module")
 def space(recipe):
-    """What the published tokenizer leaves to its generators: K = 4096."""
+    """The latent space of the published tokenizer: K = 4096."""
     with torch.device("meta"):
         return recipe.tables["tokenizer"].build().space
 
@@ -103,10 +103,8 @@ def test_rar_has_its_published_size(name, millions, registry, space):
 
 
 @pytest.mark.parametrize(("name", "width", "millions"), [("llamagen_b", 768, 110.9), ("llamagen_l", 1024, 342.9)])
-def test_llamagen_has_its_published_size_less_the_rows_of_the_codes_that_are_not_there(
-    name, width, millions, registry, space
-):
-    """The published numbers are for K = 16384. A code has a row in the embedding and one in the output, untied."""
+def test_llamagen_has_its_published_size_without_the_rows_of_missing_codes(name, width, millions, registry, space):
+    """The published numbers are for K = 16384. Each code has a row in the embedding and one in the untied output."""
     spec = resolved(name, registry).tables["generator"]
     published = size(spec, attrs.evolve(space, codebook_size=16384))
     assert round(published / 1e6, 1) == millions
@@ -143,29 +141,29 @@ def test_llamagen_is_trained_at_a_constant_rate_as_published(name, registry):
 def test_rar_is_sampled_with_the_published_ramp_of_guidance(name, temperature, scale, power, registry):
     config = stage_of(name, "sample", registry)
     assert sampler(name, registry).temperature == temperature
-    for place in (0, 64, 128, 255):
-        ramp = 0.5 * (1 - math.cos(math.pi * (place / 256) ** power))
-        assert config.guidance.weight(place / 256) == pytest.approx(1 + (scale - 1) * ramp)
+    for position in (0, 64, 128, 255):
+        ramp = 0.5 * (1 - math.cos(math.pi * (position / 256) ** power))
+        assert config.guidance.weight(position / 256) == pytest.approx(1 + (scale - 1) * ramp)
 
 
 @pytest.mark.parametrize("name", ["llamagen_b", "llamagen_l"])
 def test_llamagen_is_sampled_from_all_codes_with_constant_guidance(name, registry):
     config, options = stage_of(name, "sample", registry), sampler(name, registry)
-    assert {config.guidance.weight(place / 256) for place in (0, 128, 255)} == {2.0}
+    assert {config.guidance.weight(position / 256) for position in (0, 128, 255)} == {2.0}
     assert (options.temperature, options.top_k, options.top_p) == (1.0, 0, 1.0)
 
 
 def sampler(name: str, registry):
-    """The generator's sampler with the recipe's options, which must be known to it."""
+    """The generator's sampler with the recipe's options."""
     factory = resolved(name, registry).tables["generator"].factory
     return factory.Sampling(**stage_of(name, "sample", registry).sampling)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_generators_are_judged_as_adm_does(name, registry):
+def test_generators_are_evaluated_as_in_adm(name, registry):
     sample, evaluate = (stage_of(name, stage, registry) for stage in ("sample", "evaluate_generator"))
     assert sample.num_samples == 50_000
-    assert sample.classes == []  # all of them, in turn
+    assert sample.classes == []  # all classes, in turn
     assert evaluate.limit is None
     assert Path(evaluate.reference).name == "VIRTUAL_imagenet256_labeled.npz"
     assert {spec.name for spec in evaluate.metrics.values()} == {"frechet", "inception_score", "precision_recall"}
@@ -196,13 +194,13 @@ def test_the_diffusion_model_of_maetok_has_its_published_size_training_and_guida
     with torch.device("meta"):
         space = resolved("maetok", registry).tables["tokenizer"].build().space
     name = "maetok_diffusion_xl"
-    positions = 128 * 1152  # fixed, and a parameter in the published count
+    positions = 128 * 1152  # fixed, but counted as parameters in the published number
     assert round((size(resolved(name, registry).tables["generator"], space) + positions) / 1e6, 1) == 675.0
     config = stage_of(name, "train_generator", registry)
     assert {config.optimizer.rate_at(progress) for progress in (0.0, 0.5, 1.0)} == {1e-4}
     guidance, options = stage_of(name, "sample", registry).guidance, sampler(name, registry)
     assert (options.method, options.steps) == ("euler_maruyama", 250)
-    # Guided while t < 0.7; a share 1 - t is done at t.
+    # Guided while t < 0.7; at t a share 1 - t is done.
     assert [guidance.weight(1 - t) for t in (1.0, 0.71, 0.69, 0.01)] == [1.0, 1.0, 1.75, 1.75]
 
 
@@ -218,7 +216,7 @@ def test_the_published_pair_of_maetok_is_loaded_as_its_recipe_says(registry):
     assert (importer.mean, importer.std) == ([0.25], [1.5])
 
 
-def test_pairs_of_maetok_are_made_by_the_sampler_that_draws_the_samples(registry):
+def test_pairs_and_samples_of_maetok_use_the_same_sampler(registry):
     recipe = resolved("post_train_maetok", registry)
     factory = resolved("maetok_diffusion_xl", registry).tables["generator"].factory
     comparison = recipe.stages[-1].spec.config
@@ -239,7 +237,7 @@ def test_pairs_of_maetok_are_made_by_the_sampler_that_draws_the_samples(registry
         ("ldetok", 171.6, "continuous, 256 tokens of width 16"),
     ],
 )
-def test_continuous_tokenizers_have_the_sizes_that_their_headers_tell(registry, name, trained, space):
+def test_continuous_tokenizers_have_the_sizes_in_their_recipes_headers(registry, name, trained, space):
     recipe = Recipe.load(f"imagenet256/{name}").resolve(registry)
     with torch.device("meta"):
         tokenizer = recipe.tables["tokenizer"].build()

@@ -21,7 +21,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def picture() -> Picture:
-    """Makes the bytes of a picture of noise: picture(seed, width, height, format)."""
+    """Encodes an image of noise: picture(seed, width, height, format)."""
 
     def make(seed: int, width: int = 24, height: int = 20, kind: str = "PNG") -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -46,7 +46,7 @@ def test_the_embedded_subset_is_class_balanced(fashion: FashionMNIST) -> None:
     assert len(fashion.class_names) == fashion.num_classes == 10
 
 
-def test_no_validation_image_stands_in_the_training_split(fashion: FashionMNIST) -> None:
+def test_no_validation_image_is_in_the_training_split(fashion: FashionMNIST) -> None:
     train, validation = (
         {row.tobytes() for row in split.load(range(len(split))).images[:, 0].numpy()}
         for split in (fashion.train, fashion.validation)
@@ -79,21 +79,21 @@ def test_other_sizes_are_resized_to_8_bits(fashion: FashionMNIST) -> None:
     assert half.mean() == pytest.approx(native.mean().item(), abs=0.02)
 
 
-def test_a_limit_takes_every_class_equally_often_and_nests() -> None:
+def test_a_limit_takes_every_class_equally_often_and_smaller_limits_are_subsets() -> None:
     small, large = (FashionMNIST(FashionMNISTConfig(train_limit=limit)).train for limit in (20, 50))
     assert torch.bincount(small.labels).tolist() == [2] * 10
     assert torch.equal(small.load(range(20)).images, large.load(range(20)).images)
 
 
-def test_flip_mirrors_the_images_that_the_draws_name_and_only_in_training() -> None:
+def test_flip_mirrors_the_images_chosen_by_the_draws_and_only_in_training() -> None:
     images = FashionMNIST(FashionMNISTConfig(flip=True, train_limit=40)).train
     plain = images.load(range(40)).images
     flipped = images.load(range(40), Draws.for_rows(1, 40)).images
     mirrored = (flipped == plain.flip(3)).flatten(1).all(1)
     assert ((flipped == plain).flatten(1).all(1) | mirrored).all()
     assert 8 < mirrored.sum() < 32
-    some = torch.tensor([7, 30])
-    assert torch.equal(images.load([7, 30], Draws.for_rows(1, 40)[some]).images, flipped[some])
+    rows = torch.tensor([7, 30])
+    assert torch.equal(images.load([7, 30], Draws.for_rows(1, 40)[rows]).images, flipped[rows])
 
 
 def test_the_fingerprint_follows_content_and_size_but_not_augmentation() -> None:
@@ -113,15 +113,15 @@ def test_a_split_survives_pickling(fashion: FashionMNIST) -> None:
     assert copy.fingerprint == fashion.validation.fingerprint
 
 
-def test_the_subset_command_is_deterministic_and_made_the_embedded_file(tmp_path: Path) -> None:
+def test_the_subset_command_is_deterministic_and_reproduces_the_embedded_file(tmp_path: Path) -> None:
     # the subset of the subset is the subset: the same rows in the same order
     for name in ("once.npz", "again.npz"):
         make_subset([str(EMBEDDED), str(tmp_path / name)])
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "once.npz").read_bytes()
-    # Python versions pack an archive differently: its arrays are what must be the same.
-    with np.load(tmp_path / "once.npz") as made, np.load(EMBEDDED) as embedded:
-        assert made.files == embedded.files
-        assert all(np.array_equal(made[name], embedded[name]) for name in embedded.files)
+    # Python versions pack archives differently, so compare the arrays.
+    with np.load(tmp_path / "once.npz") as written, np.load(EMBEDDED) as embedded:
+        assert written.files == embedded.files
+        assert all(np.array_equal(written[name], embedded[name]) for name in embedded.files)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_the_subset_command_is_deterministic_and_made_the_embedded_file(tmp_path
         ({"train_images": np.zeros((40, 32, 32), np.uint8)}, r"28x28 pixels, found \(32, 32\) .*npz"),
         ({"train_images": np.zeros((40, 28, 28))}, r"must be uint8 .* found float64 \(40, 28, 28\)"),
         ({"train_labels": np.arange(39) % 10}, "39 labels for 40 images"),
-        ({"train_labels": np.arange(40) % 11}, "the label 10 is no class: there are 10"),
+        ({"train_labels": np.arange(40) % 11}, "the label 10 is not a class: there are 10"),
         ({"train_labels": np.arange(40) % 10 - 1}, "labels must count from 0, found -1"),
         ({"train_labels": np.arange(40) % 9}, r"at least 2 training images: 'ankle boot' \(0\)"),
         ({"val_images": np.zeros((0, 28, 28), np.uint8), "val_labels": np.zeros(0, int)}, "there are no images"),
@@ -145,9 +145,9 @@ def test_a_bad_file_is_one_message(tmp_path: Path, replaced: dict, message: str)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "no such file"), (b"junk", "no readable .npz"), (b"", "no readable")]
+    ("content", "message"), [(None, "no such file"), (b"junk", "not a readable .npz"), (b"", "not a readable")]
 )
-def test_what_is_no_npz_file_is_one_message(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_not_npz_is_one_message(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "bad.npz"
     if content is not None:
         path.write_bytes(content)

@@ -34,7 +34,7 @@ def noise(seed: int) -> Image.Image:
 
 @pytest.fixture
 def table(library: Any) -> Callable[..., Any]:
-    """Makes a datasets.Dataset of n pictures, classes taking turns."""
+    """Makes a datasets.Dataset of n images with alternating classes."""
 
     def make(count: int, labels: Any = None, names: list[str] | None = None, start: int = 0) -> Any:
         values = [i % 2 for i in range(count)] if labels is None else labels
@@ -56,7 +56,7 @@ def on_disk(library: Any, table: Callable[..., Any], tmp_path: Path) -> Path:
     return tmp_path / "saved"
 
 
-def test_pictures_and_labels_are_those_of_the_table(on_disk: Path) -> None:
+def test_images_and_labels_are_those_of_the_table(on_disk: Path) -> None:
     dataset = opened(on_disk, validation_split="test")
     assert dataset.class_names == ("cat", "dog")
     assert (len(dataset.train), len(dataset.validation)) == (10, 4)
@@ -103,11 +103,11 @@ def test_the_fingerprint_follows_content(library: Any, table: Callable[..., Any]
     assert fingerprint("one", 0) == fingerprint("same", 0) != fingerprint("other", 1)
 
 
-def test_a_broken_picture_is_named_or_skipped(library: Any, tmp_path: Path, picture: Callable[..., bytes]) -> None:
+def test_a_broken_image_is_named_or_skipped(library: Any, tmp_path: Path, picture: Callable[..., bytes]) -> None:
     cells = [{"bytes": picture(i), "path": None} for i in range(6)]
     cells[1]["bytes"] = b"junk"
-    made = library.Dataset.from_dict({"image": cells, "label": [0] * 6})
-    made.cast_column("image", library.Image()).save_to_disk(tmp_path / "bad")
+    dataset_rows = library.Dataset.from_dict({"image": cells, "label": [0] * 6})
+    dataset_rows.cast_column("image", library.Image()).save_to_disk(tmp_path / "bad")
     dataset = opened(tmp_path / "bad")
     index = next(i for i in range(5) if dataset.train._pictures.place(i).endswith("row 1"))
     with pytest.raises(RunError, match="bad, train, row 1: this image cannot be read: UnidentifiedImageError"):
@@ -119,12 +119,12 @@ def test_a_broken_picture_is_named_or_skipped(library: Any, tmp_path: Path, pict
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train_split": "tarin"}, "saved: there is no split 'tarin' .did you mean 'train'"),
-        ({"validation_split": "validation"}, "there is no split 'validation' .known: test, train"),
+        ({"train_split": "tarin"}, "saved: no split 'tarin' .did you mean 'train'"),
+        ({"validation_split": "validation"}, "no split 'validation' .known: test, train"),
         ({"image_column": "img"}, "split 'train' has no column 'img' .*image"),
         ({"label_column": "labels"}, "split 'train' has no column 'labels' .did you mean 'label'"),
-        ({"image_column": "label"}, "column 'label' holds no images"),
-        ({"label_column": "image"}, "column 'image' holds Image.*, neither numbers nor names"),
+        ({"image_column": "label"}, "column 'label' does not hold images"),
+        ({"label_column": "image"}, "column 'image' holds Image.*, not integers or names"),
     ],
 )
 def test_a_wrong_option_is_one_message(on_disk: Path, options: dict[str, str], message: str) -> None:
@@ -132,7 +132,7 @@ def test_a_wrong_option_is_one_message(on_disk: Path, options: dict[str, str], m
         opened(on_disk, **options)
 
 
-def test_a_class_without_pictures_is_one_message(table: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_class_without_images_is_one_message(table: Callable[..., Any], tmp_path: Path) -> None:
     table(6, names=["cat", "dog", "emu"]).save_to_disk(tmp_path / "gap")
     with pytest.raises(RobustokError, match=r"gap, train: a class needs at least 2 training images: 'emu' \(0\)"):
         opened(tmp_path / "gap")

@@ -47,7 +47,7 @@ def test_an_image_is_the_center_crop_of_its_file(root: Path) -> None:
     assert batch.labels.tolist() == [1, 0]
 
 
-def test_one_folder_keeps_a_share_of_each_class_for_validation(class_folders: ClassFolders) -> None:
+def test_a_single_folder_is_split_by_a_share_of_each_class(class_folders: ClassFolders) -> None:
     root = class_folders({"a": 20, "b": 10, "c": 2})
     dataset = opened(root, validation_share=0.2)
     assert torch.bincount(dataset.validation.labels).tolist() == [4, 2, 1]
@@ -64,7 +64,7 @@ def test_another_class_does_not_change_which_files_are_for_validation(class_fold
     assert torch.equal(after.load((after.labels == 1).nonzero().flatten().tolist()).images, before)
 
 
-def test_the_share_is_not_taken_from_one_end_of_the_names(class_folders: ClassFolders) -> None:
+def test_the_validation_share_is_not_the_first_or_last_names(class_folders: ClassFolders) -> None:
     root = class_folders({"a": 12})
     pictures = opened(root, validation_share=0.25).validation._pictures
     assert [pictures.place(i)[-7:-4] for i in range(len(pictures))] not in (
@@ -79,12 +79,12 @@ def test_a_large_share_leaves_every_class_an_image_to_train_on(class_folders: Cl
     assert torch.bincount(dataset.validation.labels).tolist() == [1, 27]
 
 
-def test_a_class_may_be_called_train(class_folders: ClassFolders) -> None:
+def test_a_class_can_be_called_train(class_folders: ClassFolders) -> None:
     assert opened(class_folders({"bus": 3, "train": 3})).class_names == ("bus", "train")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_augmentation_depends_on_the_image_whatever_the_batch(root: Path, workers: int) -> None:
+def test_augmentation_depends_on_the_image_and_not_on_the_batch(root: Path, workers: int) -> None:
     images = opened(root, crop="random", flip=True).train
 
     def by_index(global_batch: int) -> dict[int, bytes]:
@@ -166,11 +166,11 @@ def truncated(content: bytes) -> bytes:
 
 def add_bad_files(root: Path, picture: Callable[..., bytes]) -> None:
     (root / "train/cat/900.jpg").write_bytes(truncated(picture(1, 64, 64, "JPEG")))
-    (root / "train/cat/901.png").write_bytes(b"this is no picture")
+    (root / "train/cat/901.png").write_bytes(b"not an image")
     (root / "train/dog/902.png").write_bytes(truncated(picture(1)))
 
 
-def test_a_broken_picture_is_named_when_it_is_read(root: Path, picture: Callable[..., bytes]) -> None:
+def test_a_broken_image_is_named_when_it_is_read(root: Path, picture: Callable[..., bytes]) -> None:
     add_bad_files(root, picture)
     images = opened(root).train
     for index, name in ((5, "900.jpg"), (6, "901.png"), (11, "902.png")):
@@ -179,7 +179,7 @@ def test_a_broken_picture_is_named_when_it_is_read(root: Path, picture: Callable
         assert caught.value.exit_code == 1
 
 
-def test_skip_leaves_broken_pictures_out_and_says_how_many(
+def test_skip_leaves_broken_images_out_and_says_how_many(
     root: Path, picture: Callable[..., bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     clean = opened(root).train
@@ -189,12 +189,12 @@ def test_skip_leaves_broken_pictures_out_and_says_how_many(
         images = opened(root, on_bad_file="skip").train
     assert torch.equal(images.load(range(9)).images, clean.load(range(9)).images)
     assert len(images) == 9
-    assert "left out 1 files that are empty, missing or no images: dog/notes.txt" in caplog.text
-    assert "left out 3 files that are no readable pictures" in caplog.text
+    assert "left out 1 files that are empty, missing or not images: dog/notes.txt" in caplog.text
+    assert "left out 3 files that are not readable images" in caplog.text
     assert "900.jpg" in caplog.text
 
 
-def test_the_scan_for_broken_pictures_is_remembered(
+def test_the_scan_for_broken_images_is_cached(
     root: Path, picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_bad_files(root, picture)
@@ -203,7 +203,7 @@ def test_the_scan_for_broken_pictures_is_remembered(
     assert opened(root, on_bad_file="skip").train.fingerprint == first.fingerprint
 
 
-def test_a_cache_folder_that_cannot_be_written_only_costs_time(
+def test_a_cache_folder_that_is_not_writable_only_costs_time(
     root: Path, picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     add_bad_files(root, picture)
@@ -220,8 +220,8 @@ def write(path: Path, content: bytes = b"") -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (shutil.rmtree, r"pictures: there is no such folder .check the key `path`"),
-        (lambda root: [shutil.rmtree(root / s) for s in ("train", "val")], "there are no class folders .*PATH/CLASS"),
+        (shutil.rmtree, r"pictures: no such folder .check the key `path`"),
+        (lambda root: [shutil.rmtree(root / s) for s in ("train", "val")], "no class folders found .*PATH/CLASS"),
         (lambda root: shutil.rmtree(root / "val"), r"train/ has class folders, val/ has none .add val/CLASS.*path = "),
         (lambda root: shutil.rmtree(root / "train"), "val/ has class folders, train/ has none"),
         (lambda root: (root / "train/emu").mkdir(), r"train: a class needs at least 2 training images: 'emu' \(0\)"),
@@ -230,7 +230,7 @@ def write(path: Path, content: bytes = b"") -> None:
         (lambda root: [path.unlink() for path in root.glob("val/*/*")], "val: there are no images"),
         (
             lambda root: [write(root / f"train/cat/{name}", b"x") for name in ("a.txt", "b.gif", "c.mp4", "d.csv")],
-            "train: 4 files that are empty, missing or no images: cat/a.txt, cat/b.gif, cat/c.mp4 and 1 more .*skip",
+            "train: 4 files that are empty, missing or not images: cat/a.txt, cat/b.gif, cat/c.mp4 and 1 more .*skip",
         ),
         (lambda root: write(root / "train/dog/000.png"), "1 files that are .*: dog/000.png"),
         (lambda root: (root / "train/dog/link.png").symlink_to("nowhere"), "1 files that are .*: dog/link.png"),
@@ -243,14 +243,14 @@ def test_every_bad_folder_is_one_message(root: Path, spoil: Callable[[Path], obj
     assert caught.value.exit_code == 2
 
 
-def test_a_file_that_is_lost_while_running_is_one_message(root: Path) -> None:
+def test_a_file_that_disappears_during_a_run_is_one_message(root: Path) -> None:
     images = opened(root).train
     (root / "train/cat/000.png").unlink()
     with pytest.raises(RunError, match="cat/000.png: this image cannot be read: FileNotFoundError"):
         images.load([0])
 
 
-def test_a_file_that_was_cut_short_while_running_is_one_message(root: Path) -> None:
+def test_a_file_that_is_truncated_during_a_run_is_one_message(root: Path) -> None:
     images = opened(root).train
     (root / "train/cat/001.png").write_bytes(b"x")
     with pytest.raises(

@@ -42,7 +42,7 @@ def levels(images: torch.Tensor) -> np.ndarray:
     return ((images + 1) * 127.5).round().byte().movedim(1, 3).numpy()
 
 
-def test_images_of_the_wanted_size_are_the_files_bytes(tmp_path: Path) -> None:
+def test_images_of_the_right_size_are_the_files_bytes(tmp_path: Path) -> None:
     arrays = two_splits()
     dataset = opened(tmp_path, arrays)
     assert np.array_equal(levels(dataset.train.load(range(8)).images), arrays["train_images"])
@@ -109,9 +109,9 @@ def test_the_fingerprint_follows_every_pixel_label_and_the_size(tmp_path: Path, 
         (two_splits(train_labels=np.arange(7)), "7 labels for 8 images"),
         (two_splits(train_labels=np.arange(8) * 2 % 6), r"at least 2 training images: '1' \(0\), '3' \(0\)"),
         (two_splits(train_labels=np.arange(8) * 10**9), "the label 7000000000 is too high for 8 training images"),
-        (two_splits(val_labels=np.arange(4)), "the label 3 is no class: there are 3"),
+        (two_splits(val_labels=np.arange(4)), "the label 3 is not a class: there are 3"),
         (two_splits(val_labels=np.zeros(0, int), val_images=bytes_of(0, 16, 16)), "val_labels: there are no images"),
-        (two_splits(train_images=np.array([{}] * 8, dtype=object)), "no readable .npz file"),
+        (two_splits(train_images=np.array([{}] * 8, dtype=object)), "not a readable .npz file"),
     ],
 )
 def test_a_bad_file_is_one_message(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
@@ -121,5 +121,5 @@ def test_a_bad_file_is_one_message(tmp_path: Path, arrays: dict[str, np.ndarray]
 
 def test_a_single_array_is_one_message(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", bytes_of(3))
-    with pytest.raises(RobustokError, match="data.npy: this is a single array"):
+    with pytest.raises(RobustokError, match="data.npy: this file holds a single array"):
         Npz(NpzConfig(path=str(tmp_path / "data.npy"), image_size=16))

@@ -32,7 +32,7 @@ def write_shard(path: Path, samples: Mapping[str, Mapping[str, bytes]]) -> None:
 
 @pytest.fixture
 def shards(tmp_path: Path, picture: Picture) -> Path:
-    """train-000.tar to train-002.tar of 4 samples, and val-0.tar of 3; classes take turns 0, 1, 2."""
+    """train-000.tar to train-002.tar of 4 samples, and val-0.tar of 3; classes alternate 0, 1, 2."""
     kinds = [("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("JPEG", "JPEG")]
     for name, start, count in (("train-000", 0, 4), ("train-001", 4, 4), ("train-002", 8, 4), ("val-0", 12, 3)):
         samples = {}
@@ -47,7 +47,7 @@ def opened(folder: Path, train: str = "train-{000..002}.tar", **options: object)
     return WebDataset(WebDatasetConfig(train=str(folder / train), **{"image_size": 16, **options}))
 
 
-def test_samples_are_those_that_webdataset_reads_in_its_order(shards: Path) -> None:
+def test_samples_are_those_of_webdataset_in_its_order(shards: Path) -> None:
     loaded = opened(shards, validation=str(shards / "val-0.tar")).train.load(range(12))
     for i, (picture, label) in enumerate(streamed(shards, ("train-000.tar", "train-001.tar", "train-002.tar"))):
         crop = torch.from_numpy(np.asarray(center_crop(picture, 16)).astype(np.float32)).permute(2, 0, 1)
@@ -76,13 +76,13 @@ def test_patterns_name_the_same_shards(shards: Path, pattern: str) -> None:
     assert opened(shards, pattern).train.fingerprint == opened(shards).train.fingerprint
 
 
-def test_without_validation_shards_a_share_is_kept(shards: Path) -> None:
+def test_without_validation_shards_a_share_is_used(shards: Path) -> None:
     dataset = opened(shards, validation_share=0.25)
     assert torch.bincount(dataset.train.labels).tolist() == [3, 3, 3]
     assert torch.bincount(dataset.validation.labels).tolist() == [1, 1, 1]
 
 
-def test_the_order_is_a_function_of_seed_and_epoch_whatever_the_workers(shards: Path) -> None:
+def test_the_order_is_a_function_of_seed_and_epoch_for_any_number_of_workers(shards: Path) -> None:
     images = opened(shards, validation=str(shards / "val-0.tar"), crop="random").train
     options = {"seed": 2, "global_batch": 4, "accumulation": 1, "rank": 0, "world": 1, "total_steps": 5}
     plain, worked = (
@@ -94,7 +94,7 @@ def test_the_order_is_a_function_of_seed_and_epoch_whatever_the_workers(shards: 
     assert torch.equal(resumed, plain[12:])
 
 
-def test_a_shard_is_listed_once_and_again_when_it_changes(
+def test_a_shard_is_indexed_once_and_again_when_it_changes(
     shards: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from robustok_data import webdataset as ours
@@ -110,7 +110,7 @@ def test_a_shard_is_listed_once_and_again_when_it_changes(
     assert listed[3:] == ["train-001.tar"]
 
 
-def test_a_damaged_index_is_made_anew(shards: Path, cache: Path) -> None:
+def test_a_damaged_index_is_rebuilt(shards: Path, cache: Path) -> None:
     first = opened(shards).train.fingerprint
     for path in cache.rglob("*.json"):
         path.write_text("{")
@@ -122,7 +122,7 @@ def test_a_split_survives_pickling(shards: Path) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(images)).load([5]).images, images.load([5]).images)
 
 
-def test_a_broken_picture_is_named_or_skipped(shards: Path, picture: Picture) -> None:
+def test_a_broken_image_is_named_or_skipped(shards: Path, picture: Picture) -> None:
     samples = {f"s{i}": {"png": picture(i), "cls": b"0"} for i in range(4)}
     samples["s1"]["png"] = samples["s1"]["png"][:200]
     write_shard(shards / "bad.tar", samples)
@@ -146,7 +146,7 @@ def test_an_incomplete_sample_is_refused_or_skipped(shards: Path, picture: Pictu
     samples = {f"s{i}": {"png": picture(i), "cls": b"0"} for i in range(4)}
     write_shard(shards / "bad.tar", {**samples, "odd": spoilt})
     with pytest.raises(
-        RobustokError, match="1 samples without one picture and one class number from 0: .*bad.tar, odd"
+        RobustokError, match="1 samples without exactly one image and one class number from 0: .*bad.tar, odd"
     ):
         opened(shards, "bad.tar")
     dataset = opened(shards, "bad.tar", on_bad_file="skip")
@@ -170,8 +170,8 @@ def test_a_compressed_shard_is_refused(shards: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("train-{000..003}.tar", r"train-003.tar: there is no such shard .*train-\{000..003\}"),
-        ("none-*.tar", "there is no such shard"),
+        ("train-{000..003}.tar", r"train-003.tar: no such shard .*train-\{000..003\}"),
+        ("none-*.tar", "no such shard"),
     ],
 )
 def test_missing_shards_are_one_message(shards: Path, pattern: str, message: str) -> None:

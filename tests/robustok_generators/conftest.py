@@ -1,4 +1,4 @@
-"""Small generators with weights that are nowhere zero."""
+"""Small generators without zero weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def make() -> Callable[..., Generator]:
-    """Builds one of TABLES in eval mode, its options changed; all weights are random, so that all of them matter."""
+    """Builds one of TABLES in eval mode with some options; all weights are random, so that all matter."""
     registry = load_registry()
 
     def make(name: str, space: LatentSpace = SPACE, num_classes: int = 5, **options: Any) -> Generator:

@@ -1,4 +1,4 @@
-"""What autoregressive generators share: their sampler, kept codes, guidance and training, on small real models."""
+"""What autoregressive generators share: sampler, kept codes, guidance and training, on small models."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def codes_of_images(count: int, seed: int = 9) -> torch.Tensor:
 
 @torch.no_grad()
 def recomputed(generator, labels, draws, guidance=NONE, sampling=None):
-    """The same codes by the whole forward pass for every code, conditional and unconditional each for itself."""
+    """The same codes from a full forward pass per code, separately for conditional and unconditional rows."""
     uniform = draws.child("tokens").uniform(NUM_TOKENS)
     codes = torch.zeros(len(labels), NUM_TOKENS, dtype=torch.int64)
-    for place in range(NUM_TOKENS):
-        logits = generator(codes, labels)[:, place]
+    for position in range(NUM_TOKENS):
+        logits = generator(codes, labels)[:, position]
         if guidance.active:
-            free = generator(codes, torch.full_like(labels, NUM_CLASSES))[:, place]
-            logits = free + guidance.weight(place / NUM_TOKENS) * (logits - free)
-        codes[:, place] = choose(logits, uniform[:, place], sampling or TokenSampling())
+            free = generator(codes, torch.full_like(labels, NUM_CLASSES))[:, position]
+            logits = free + guidance.weight(position / NUM_TOKENS) * (logits - free)
+        codes[:, position] = choose(logits, uniform[:, position], sampling or TokenSampling())
     return codes
 
 
-# --- drawing --------------------------------------------------------------------------------------
+# --- sampling -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("guidance", [NONE, GUIDED], ids=["free", "guided"])
 @pytest.mark.parametrize("name", NAMES)
-def test_codes_are_those_that_recomputing_everything_gives(make, name, guidance):
+def test_codes_equal_those_of_recomputing_everything(make, name, guidance):
     generator, draws = make(name), draws_of(7)
     codes = generator.sample(LABELS, draws, guidance=guidance).codes
     assert codes.dtype == torch.int64
@@ -57,7 +57,7 @@ def test_codes_are_those_that_recomputing_everything_gives(make, name, guidance)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_of_single_steps_are_those_of_the_whole_pass(make, name):
+def test_logits_of_single_steps_equal_those_of_a_full_pass(make, name):
     generator, codes = make(name), codes_of_images(7)
     with torch.no_grad():
         whole = generator(codes, LABELS)
@@ -90,7 +90,7 @@ def test_a_sample_is_the_same_in_any_batch(make, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_rows_of_one_class_differ_by_their_draws_alone(make, name):
+def test_two_rows_of_one_class_differ_only_by_their_draws(make, name):
     generator = make(name)
     labels, draws = torch.tensor([2, 2]), draws_of(2)
     twins = Draws(seed=draws.seed, indices=torch.tensor([1, 1]), total=2)
@@ -102,19 +102,19 @@ def test_two_rows_of_one_class_differ_by_their_draws_alone(make, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_dropout_is_off_while_drawing_and_modes_are_restored(make, name):
+def test_dropout_is_off_while_sampling_and_modes_are_restored(make, name):
     generator, draws = make(name), draws_of(7)
     expected = generator.sample(LABELS, draws, guidance=NONE).codes
     generator.train()
-    frozen = next(part for part in generator.children() if list(part.children()) == [])
+    frozen = next(module for module in generator.children() if list(module.children()) == [])
     frozen.eval()
     assert torch.equal(generator.sample(LABELS, draws, guidance=NONE).codes, expected)
     assert not frozen.training
-    assert all(part.training for part in generator.modules() if part is not frozen)
+    assert all(module.training for module in generator.modules() if module is not frozen)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_was_drawn_can_be_trained_on(make, name):
+def test_samples_can_be_trained_on(make, name):
     generator = make(name)
     latents = generator.sample(LABELS, draws_of(7), guidance=NONE)
     generator.loss(latents, LABELS, draws=draws_of(7), progress=0.0)["cross_entropy"].backward()
@@ -131,25 +131,25 @@ def test_codes_are_valid_under_bfloat16(make, name):
     assert codes.dtype == torch.int64
     assert 0 <= codes.min() <= codes.max() < CODEBOOK_SIZE
     more = torch.zeros(7, 2, 1, 12)
-    assert all(held.dtype == torch.bfloat16 for held in decoding.caches[0].extend(more, more))
+    assert all(cached.dtype == torch.bfloat16 for cached in decoding.caches[0].extend(more, more))
     whole = generator.sample(LABELS, draws, guidance=NONE).codes
     with torch.autocast("cpu", torch.bfloat16):
         rounded = generator.sample(LABELS, draws, guidance=NONE).codes
-    assert torch.equal(rounded[:, 0], whole[:, 0]), "rounding changes few draws"
+    assert torch.equal(rounded[:, 0], whole[:, 0]), "rounding changes few samples"
 
 
 # --- guidance -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_guidance_of_scale_0_draws_without_the_class(make, name):
+def test_guidance_of_scale_0_samples_without_the_class(make, name):
     generator, draws = make(name), draws_of(7)
     codes = generator.sample(LABELS, draws, guidance=Guidance(scale=0.0)).codes
     null = torch.full_like(LABELS, NUM_CLASSES)
     assert torch.equal(codes, generator.sample(null, draws, guidance=NONE).codes)
 
 
-def test_guidance_begins_where_it_is_told_to(make):
+def test_guidance_starts_at_its_start(make):
     generator, draws = make("rar"), draws_of(7)
     free = generator.sample(LABELS, draws, guidance=NONE).codes
     late = generator.sample(LABELS, draws, guidance=Guidance(scale=8.0, start=0.5)).codes
@@ -169,7 +169,7 @@ def test_unconditional_rows_are_computed_only_for_guidance_and_in_the_same_pass(
 
 @pytest.mark.parametrize("option", ["scale", "power"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_guidance_is_finite(option, value):
+def test_guidance_must_be_finite(option, value):
     with pytest.raises(ValueError, match=option):
         Guidance(**{option: value})
 
@@ -196,15 +196,15 @@ def test_sigma_1_keeps_everything_and_sigma_0_nothing(make, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_token_is_kept_with_probability_sigma_and_the_rest_is_drawn(make, name):
+def test_each_token_is_kept_with_probability_sigma_and_the_rest_is_sampled(make, name):
     generator, count, sigma = make(name), 300, 0.7
     draws, labels = draws_of(count), torch.arange(count) % NUM_CLASSES
     codes = codes_of_images(count)
-    drawn = generator.sample(labels, draws, guidance=NONE, keep=Keep(latents=Latents(codes=codes), sigma=sigma)).codes
+    sampled = generator.sample(labels, draws, guidance=NONE, keep=Keep(latents=Latents(codes=codes), sigma=sigma)).codes
     mask = draws.child("keep").uniform(NUM_TOKENS) < sigma
-    assert torch.equal(drawn[mask], codes[mask])
+    assert torch.equal(sampled[mask], codes[mask])
     assert mask.float().mean().item() == pytest.approx(sigma, abs=4 * (sigma * (1 - sigma) / mask.numel()) ** 0.5)
-    assert (drawn[~mask] == codes[~mask]).float().mean() < 0.3, "what is not kept comes from the model"
+    assert (sampled[~mask] == codes[~mask]).float().mean() < 0.3, "other tokens come from the model"
 
 
 def test_latents_without_codes_cannot_be_kept(make):
@@ -217,19 +217,20 @@ def test_latents_without_codes_cannot_be_kept(make):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_loss_is_the_mean_surprise_of_every_code(make, name):
+def test_the_loss_is_the_mean_negative_log_likelihood_of_the_codes(make, name):
     options = {} if name == "rar" else {"token_dropout": 0.0}
     generator, draws, codes = make(name, **options), draws_of(7), codes_of_images(7)
     dropped = draws.child("label_dropout").uniform() < 0.1
-    generator.training = True  # alone: labels are dropped, its parts are without dropout
+    generator.training = True  # only this flag: labels are dropped, submodules stay in eval mode
     surprises = []
     for row in range(7):
         label = torch.tensor([NUM_CLASSES if dropped[row] else LABELS[row]])
-        one = codes[row : row + 1]
+        row_codes = codes[row : row + 1]
         order = generator.orders(draws[row : row + 1], 0.0) if name == "rar" else torch.arange(NUM_TOKENS)[None]
-        logits = generator(one, label, order) if name == "rar" else generator(one, label)
+        logits = generator(row_codes, label, order) if name == "rar" else generator(row_codes, label)
         surprises += [
-            logits[0, i].logsumexp(0) - logits[0, i, one[0, place]] for i, place in enumerate(order[0].tolist())
+            logits[0, i].logsumexp(0) - logits[0, i, row_codes[0, position]]
+            for i, position in enumerate(order[0].tolist())
         ]
     loss = generator.loss(Latents(codes=codes), LABELS, draws=draws, progress=0.0)["cross_entropy"]
     torch.testing.assert_close(loss, torch.stack(surprises).mean(), atol=1e-5, rtol=1e-5)
@@ -264,13 +265,13 @@ def test_the_gradient_reaches_every_parameter(make, name):
     generator.training = True
     codes = torch.arange(7 * NUM_TOKENS).reshape(7, NUM_TOKENS) % CODEBOOK_SIZE
     generator.loss(Latents(codes=codes), LABELS, draws=draws_of(7), progress=0.0)["cross_entropy"].backward()
-    # A bias of all keys shifts every attention score of a query alike, which changes nothing.
+    # A bias of the keys shifts all attention scores of a query by the same amount, which changes nothing.
     untouched = [n for n, p in generator.named_parameters() if not p.grad.abs().max() > 1e-6]
     assert untouched == ([f"blocks.{i}.attn.k_norm.bias" for i in range(2)] if name == "rar" else [])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_code_is_predicted_from_those_before_it_alone(make, name):
+def test_a_code_is_predicted_only_from_those_before_it(make, name):
     generator, codes = make(name), codes_of_images(7)
     changed = codes.clone()
     changed[:, 5] = (changed[:, 5] + 1) % CODEBOOK_SIZE
@@ -281,7 +282,7 @@ def test_a_code_is_predicted_from_those_before_it_alone(make, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_few_steps_learn_a_class_by_heart(make, name):
+def test_a_few_steps_memorise_a_class(make, name):
     generator = make(name, label_dropout=0.0)  # in eval mode: without dropout
     latents, labels = Latents(codes=codes_of_images(2)), torch.tensor([0, 1])
     optimizer = torch.optim.AdamW(generator.parameters(), lr=1e-2)
@@ -289,17 +290,17 @@ def test_a_few_steps_learn_a_class_by_heart(make, name):
         optimizer.zero_grad()
         generator.loss(latents, labels, draws=draws_of(2, seed=step), progress=1.0)["cross_entropy"].backward()
         optimizer.step()
-    drawn = generator.sample(labels, draws_of(2), guidance=NONE, sampling=TokenSampling(temperature=0.0)).codes
-    assert (drawn == latents.codes).float().mean() > 0.9
+    sampled = generator.sample(labels, draws_of(2), guidance=NONE, sampling=TokenSampling(temperature=0.0)).codes
+    assert (sampled == latents.codes).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_continuous_space_is_refused(make, name):
-    with pytest.raises(RobustokError, match="draws codes"):
+    with pytest.raises(RobustokError, match="samples codes"):
         make(name, LatentSpace(kind="continuous", num_tokens=12, width=4, grid=(3, 4)))
 
 
-def test_the_mean_of_a_uniform_model_is_the_surprise_of_chance(make):
+def test_the_loss_of_a_uniform_model_is_the_log_of_the_codebook_size(make):
     generator = make("llamagen_gpt")
     torch.nn.init.zeros_(generator.output.weight)
     loss = generator.loss(Latents(codes=codes_of_images(7)), LABELS, draws=draws_of(7), progress=0.0)

@@ -1,4 +1,4 @@
-"""The integrators, on a Gaussian whose velocity field is known: what noise becomes is known for every method."""
+"""The integrators on a Gaussian with a known velocity field, so that each method's result is known."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def flow(x: torch.Tensor, start: float = 1.0, **options: object) -> torch.Tensor
 
 
 def exact(noise: torch.Tensor) -> torch.Tensor:
-    """The flow keeps each point's place in the normal distribution."""
+    """The flow keeps each point's position in the normal distribution."""
     return MEAN + noise @ root(COVARIANCE)
 
 
@@ -51,11 +51,11 @@ def error_of(**options: object) -> float:
     return float((flow(noise, **options) - exact(noise)).abs().max())
 
 
-# --- where points go ------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-7])
-def test_dopri5_carries_each_point_where_the_flow_does(tolerance):
+def test_dopri5_follows_the_flow_of_each_point(tolerance):
     assert error_of(method="dopri5", tolerance=tolerance) < 30 * tolerance
 
 
@@ -81,13 +81,13 @@ def test_euler_with_many_steps_agrees_with_dopri5():
 def test_points_of_any_time_become_data_of_the_right_mean_and_covariance(method, start):
     count = 10_000
     x = between(exact(normal(count)), normal(count, seed=1), start)
-    found = flow(x, start, method=method, **({} if method == "dopri5" else {"steps": 100}))
+    samples = flow(x, start, method=method, **({} if method == "dopri5" else {"steps": 100}))
     standard_error = 4 * math.sqrt(2 / count) * 1.5
-    torch.testing.assert_close(found.mean(0), MEAN, atol=standard_error, rtol=0)
-    torch.testing.assert_close(found.T.cov(), COVARIANCE, atol=standard_error + 0.02, rtol=0)
+    torch.testing.assert_close(samples.mean(0), MEAN, atol=standard_error, rtol=0)
+    torch.testing.assert_close(samples.T.cov(), COVARIANCE, atol=standard_error + 0.02, rtol=0)
 
 
-def test_euler_maruyama_forgets_part_of_the_noise_that_it_began_with():
+def test_euler_maruyama_forgets_a_part_of_its_initial_noise():
     """For standard normal data its drift is x (3 t - 1) / (2 t^2 - 2 t + 1), whose integral is pi / 4."""
 
     def standard(x: torch.Tensor, t: float) -> torch.Tensor:
@@ -95,8 +95,8 @@ def test_euler_maruyama_forgets_part_of_the_noise_that_it_began_with():
 
     noise = normal(20_000)
     for method, remembered in (("euler", 1.0), ("euler_maruyama", math.exp(-math.pi / 4))):
-        found = integrate(standard, noise, FlowSampling(method=method, steps=100), noise=noise_of(20_000))
-        assert float((found * noise).mean()) == pytest.approx(remembered, abs=0.03)
+        samples = integrate(standard, noise, FlowSampling(method=method, steps=100), noise=noise_of(20_000))
+        assert float((samples * noise).mean()) == pytest.approx(remembered, abs=0.03)
 
 
 def test_the_last_step_of_euler_maruyama_adds_no_noise():
@@ -123,26 +123,26 @@ def test_the_expected_noise_is_that_of_the_path():
         (lambda x, t: -1.0 / (t - 0.5) ** 2 + 0.0 * x, "dopri5 stopped"),
     ],
 )
-def test_dopri5_that_cannot_go_on_says_so(velocity, what):
+def test_dopri5_reports_why_it_stops(velocity, what):
     with pytest.raises(RunError, match=what):
         integrate(velocity, normal(2), FlowSampling(method="dopri5"), noise=None)
 
 
-# --- when they look -------------------------------------------------------------------------------
+# --- steps ----------------------------------------------------------------------------------------
 
 
-def test_fixed_steps_are_equal_and_end_at_data():
+def test_fixed_steps_have_equal_length_and_end_at_data():
     assert FlowSampling(steps=4).times(1.0) == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert FlowSampling(method="heun", steps=1).times(1.0) == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("method", ["euler", "heun", "euler_maruyama"])
-def test_steps_are_shared_out_over_what_is_left(method):
+def test_all_steps_are_spread_over_the_remaining_interval(method):
     sampling = FlowSampling(method=method, steps=7, timestep_shift=0.3)
     assert sampling.times(0.3) == pytest.approx([0.3 * t for t in sampling.times(1.0)])
 
 
-def test_euler_maruyama_ends_with_a_step_from_a_twenty_fifth():
+def test_the_last_step_of_euler_maruyama_is_one_twenty_fifth():
     times = FlowSampling(method="euler_maruyama", steps=250).times(1.0)
     assert len(times) == 251
     assert times[:250] == pytest.approx(torch.linspace(1, 0.04, 250, dtype=torch.float64).tolist())
@@ -150,22 +150,22 @@ def test_euler_maruyama_ends_with_a_step_from_a_twenty_fifth():
     assert FlowSampling(method="euler_maruyama", steps=1).times(1.0) == [1.0, 0.0]
 
 
-def test_a_shift_moves_the_steps_as_lightningdit_moves_its_own():
+def test_a_shift_gives_the_steps_of_lightningdit():
     times = FlowSampling(steps=249, timestep_shift=0.3).times(1.0)
     theirs = torch.linspace(0, 1, 250, dtype=torch.float64)  # from noise to data
     theirs = 0.3 * theirs / (1 + (0.3 - 1) * theirs)
     assert [1 - t for t in times] == pytest.approx(theirs.tolist())
-    assert times[124] > 0.75  # half of the steps: most of the noise is still there
+    assert times[124] > 0.75  # after half of the steps most of the noise is left
 
 
 @pytest.mark.parametrize("options", [{"timestep_shift": 0.3}, {"steps": 8}])
-def test_dopri5_has_no_steps_to_count_or_shift(options):
+def test_dopri5_refuses_steps_and_shift(options):
     with pytest.raises(ValueError, match="dopri5 chooses its own steps"):
         FlowSampling(method="dopri5", **options)
 
 
 def test_fixed_steps_have_no_tolerance():
-    with pytest.raises(ValueError, match="tolerance is for dopri5; heun takes"):
+    with pytest.raises(ValueError, match="tolerance is an option of dopri5; heun takes"):
         FlowSampling(method="heun", tolerance=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""The flow transformer: what it is trained on, what sigma and guidance do, that it is the published size."""
+"""The flow transformer: training, sigma, guidance, and the published sizes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ REGISTRY = load_registry()
 
 
 def make(space: LatentSpace = SPACE, **options: object):
-    """A new model, whose velocity is 0 everywhere."""
+    """A new model; its velocity is 0 everywhere."""
     torch.manual_seed(0)
     return REGISTRY.build("generator", {**TINY, **options}, space, 10).eval()
 
 
 def sharp(space: LatentSpace = SPACE, **options: object):
-    """A model with opinions about time and class."""
+    """A model whose outputs depend on time and class."""
     model = make(space, **options)
     for name, parameter in model.named_parameters():
         if "modulation" in name or "to_velocity" in name or "label" in name:
@@ -68,7 +68,7 @@ def losses_of(model, vectors, labels, draws):
 
 
 class Watch:
-    """Notes what a module reads."""
+    """Records a module's inputs."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.read: list[tuple[torch.Tensor, ...]] = []
@@ -87,7 +87,7 @@ class Watch:
 # --- training -------------------------------------------------------------------------------------
 
 
-def test_it_is_asked_for_the_velocity_between_data_and_noise():
+def test_the_target_is_the_velocity_between_data_and_noise():
     model, data, labels, draws = make(cosine_weight=0.5), real(5), torch.arange(5), Draws.for_rows(3, 5)
     with Watch(model) as seen:
         losses = losses_of(model, data, labels, draws)
@@ -95,7 +95,7 @@ def test_it_is_asked_for_the_velocity_between_data_and_noise():
     t = times[:, None, None]
     torch.testing.assert_close(x, (1 - t) * data + t * noise_of(draws))
     assert torch.equal(read_labels, labels)
-    # A new model answers 0: it errs by the whole velocity, and 0 is at a right angle to everything.
+    # A new model outputs 0: its error is the whole velocity, and its cosine similarity is 0.
     torch.testing.assert_close(losses["velocity"], (noise_of(draws) - data).square().mean())
     assert float(losses["cosine"]) == 0.5
 
@@ -114,13 +114,13 @@ def test_without_a_cosine_weight_there_is_one_loss(model):
     assert set(losses_of(model, real(2), torch.arange(2), Draws.for_rows(0, 2))) == {"velocity"}
 
 
-def test_the_loss_of_a_batch_is_the_mean_over_its_parts():
+def test_the_loss_of_a_batch_is_the_mean_over_its_micro_batches():
     model = sharp(cosine_weight=1.0)
     data, labels, draws = real(6), torch.arange(6), Draws.for_rows(5, 6)
     whole = losses_of(model, data, labels, draws)
-    parts = [losses_of(model, data[r], labels[r], draws[r]) for r in (slice(0, 2), slice(2, 4), slice(4, 6))]
+    micro_batches = [losses_of(model, data[r], labels[r], draws[r]) for r in (slice(0, 2), slice(2, 4), slice(4, 6))]
     for name, loss in whole.items():
-        torch.testing.assert_close(sum(part[name] for part in parts) / 3, loss)
+        torch.testing.assert_close(sum(losses[name] for losses in micro_batches) / 3, loss)
 
 
 def test_times_are_uniform_or_logit_normal():
@@ -134,7 +134,7 @@ def test_times_are_uniform_or_logit_normal():
             assert float((times < t).float().mean()) == pytest.approx(below(t), abs=0.015)  # 4 standard errors
 
 
-def test_labels_are_dropped_in_training_only():
+def test_labels_are_dropped_only_in_training():
     model, labels = make(label_dropout=0.25), torch.full((2000,), 7)
     with Watch(model) as seen:
         losses_of(model.train(), real(1).expand(2000, 6, 4), labels, Draws.for_rows(0, 2000))
@@ -148,7 +148,7 @@ def test_labels_are_dropped_in_training_only():
 @pytest.mark.parametrize(
     ("space", "options"), [(SPACE, {}), (GRID, {**LIGHTNING, "direction": "data", "cosine_weight": 1.0})]
 )
-def test_four_latents_are_learned_by_heart_and_sampled_back(space, options):
+def test_four_latents_are_memorised_and_sampled_back(space, options):
     model, data, labels = make(space, label_dropout=0.0, width=64, **options), real(4), torch.arange(4)
     data = 3 + 2 * data
     model.observe(data.mean((0, 1)), data.std((0, 1)))
@@ -162,14 +162,14 @@ def test_four_latents_are_learned_by_heart_and_sampled_back(space, options):
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
         schedule.step()
-    found = sampled(model.eval(), labels, Draws.for_rows(0, 4), steps=20)
-    assert float((found - data).square().mean().sqrt()) < 0.5  # the latents' own deviation is 2
+    samples = sampled(model.eval(), labels, Draws.for_rows(0, 4), steps=20)
+    assert float((samples - data).square().mean().sqrt()) < 0.5  # the latents' standard deviation is 2
 
 
-# --- time, positions, parts -----------------------------------------------------------------------
+# --- time, positions, blocks ----------------------------------------------------------------------
 
 
-def test_a_network_whose_time_points_to_data_is_the_same_seen_from_the_other_end():
+def test_a_network_whose_time_points_to_data_equals_the_reversed_one():
     to_noise, to_data = sharp(), sharp(direction="data")
     to_data.load_state_dict(to_noise.state_dict())
     x, t, labels = real(3), torch.tensor([0.25, 0.5, 1.0]), torch.arange(3)
@@ -177,12 +177,12 @@ def test_a_network_whose_time_points_to_data_is_the_same_seen_from_the_other_end
 
 
 @pytest.mark.parametrize(("space", "options"), [(SPACE, {}), (GRID, {}), (GRID, LIGHTNING)])
-def test_every_token_the_class_and_the_time_are_seen_by_every_velocity(space, options):
+def test_every_velocity_depends_on_every_token_the_class_and_the_time(space, options):
     model, x, t, label = sharp(space, **options), real(1), torch.tensor([0.5]), torch.tensor([3])
     before = model(x, t, label)
-    for place in range(6):
+    for position in range(6):
         other = x.clone()
-        other[0, place] += 1
+        other[0, position] += 1
         assert (model(other, t, label) != before).any(-1).all()
     assert (model(x, t, label + 1) != before).any(-1).all()
     assert (model(x, t + 0.1, label) != before).any(-1).all()
@@ -225,7 +225,7 @@ def test_the_largest_preset_has_the_published_number_of_parameters(space, option
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_sigma_1_gives_the_latents_back_and_sigma_0_is_free_sampling(model, method):
+def test_sigma_1_returns_the_latents_and_sigma_0_is_free_sampling(model, method):
     labels, draws, data = torch.arange(3), Draws.for_rows(4, 3), real(3)
     options = {"guidance": Guidance(scale=2.0), "method": method, **OPTIONS.get(method, {})}
     free = sampled(model, labels, draws, **options)
@@ -235,31 +235,31 @@ def test_sigma_1_gives_the_latents_back_and_sigma_0_is_free_sampling(model, meth
     assert not torch.allclose(free, data, atol=0.1)
 
 
-def test_sampling_begins_with_the_latents_noised_to_1_minus_sigma():
+def test_sampling_starts_from_the_latents_noised_to_1_minus_sigma():
     model, data, draws = make(), 5 + 3 * real(3), Draws.for_rows(4, 3)
     model.observe(torch.full((4,), 5.0), torch.full((4,), 3.0))
     for sigma in (0.0, 0.3, 0.9):
-        found = sampled(model, torch.arange(3), draws, keep=Keep(latents=Latents(vectors=data), sigma=sigma))
-        # A new model's velocity is 0: what it begins with is what comes out.
+        samples = sampled(model, torch.arange(3), draws, keep=Keep(latents=Latents(vectors=data), sigma=sigma))
+        # A new model's velocity is 0: the output is the starting point.
         expected = 5 + 3 * (sigma * (data - 5) / 3 + (1 - sigma) * noise_of(draws))
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(samples, expected)
 
 
-def test_the_steps_of_a_sampling_that_keeps_are_shared_out_over_the_rest(model):
+def test_with_keep_all_steps_are_spread_over_the_rest(model):
     keep = Keep(latents=Latents(vectors=real(3)), sigma=0.6)
     with Watch(model.time_embedding) as seen:
         sampled(model, torch.arange(3), Draws.for_rows(0, 3), keep=keep)
     assert [float(t) for (t,) in seen.read] == pytest.approx([0.4, 0.3, 0.2, 0.1])
 
 
-def test_more_of_the_latents_is_kept_where_sigma_is_larger(model):
+def test_a_larger_sigma_keeps_more_of_the_latents(model):
     data, draws = real(20), Draws.for_rows(0, 20)
     sigmas = (0.0, 0.5, 0.8, 0.95, 1.0)
-    found = [
+    samples = [
         sampled(model, torch.arange(20) % 10, draws, keep=Keep(latents=Latents(vectors=data), sigma=sigma))
         for sigma in sigmas
     ]
-    distances = [float((one - data).square().mean()) for one in found]
+    distances = [float((sample - data).square().mean()) for sample in samples]
     assert distances == sorted(distances, reverse=True)
 
 
@@ -270,11 +270,11 @@ def test_more_of_the_latents_is_kept_where_sigma_is_larger(model):
 def test_a_sample_does_not_depend_on_the_batch(model, method):
     labels, draws, data = torch.tensor([1, 2, 2, 5, 0]), Draws.for_rows(9, 5), real(5)
     for keep in (None, Keep(latents=Latents(vectors=data), sigma=0.4)):
-        whole, parts = (
+        whole, single = (
             torch.cat(
                 [
-                    found.vectors
-                    for found in generate(
+                    latents.vectors
+                    for latents in generate(
                         model,
                         labels,
                         draws,
@@ -287,19 +287,19 @@ def test_a_sample_does_not_depend_on_the_batch(model, method):
             )
             for batch_size in (5, 2)
         )
-        torch.testing.assert_close(whole, parts, atol=2e-4, rtol=1e-4)
-        assert not torch.allclose(whole[1], whole[2], atol=0.1)  # of one class, and yet two samples
+        torch.testing.assert_close(whole, single, atol=2e-4, rtol=1e-4)
+        assert not torch.allclose(whole[1], whole[2], atol=0.1)  # same class, different samples
 
 
-def test_euler_maruyama_adds_another_noise_in_each_step():
+def test_euler_maruyama_adds_new_noise_in_each_step():
     draws = Draws.for_rows(2, 3)
-    found = sampled(make(), torch.arange(3), draws, method="euler_maruyama", steps=3)
+    samples = sampled(make(), torch.arange(3), draws, method="euler_maruyama", steps=3)
     x, times = noise_of(draws), (1.0, 0.52, 0.04, 0.0)
     for step, (t, until) in enumerate(itertools.pairwise(times)):
         x = x * (1 + until - t)  # the velocity is 0, so the expected noise is x
         if step < 2:
             x = x + math.sqrt(2 * t * (t - until)) * draws.child("step", step).normal(6, 4)
-    torch.testing.assert_close(found, x)
+    torch.testing.assert_close(samples, x)
 
 
 def test_euler_with_many_steps_agrees_with_dopri5(model):
@@ -310,7 +310,7 @@ def test_euler_with_many_steps_agrees_with_dopri5(model):
     assert errors[1] < 0.01 * float(exact.abs().max())
 
 
-def test_bfloat16_changes_samples_little(model):
+def test_bfloat16_hardly_changes_samples(model):
     labels, draws = torch.arange(4), Draws.for_rows(1, 4)
     options = {"guidance": Guidance(scale=2.0), "sampling": FlowSampling(steps=5), "batch_size": 4}
     exact, rough = (next(generate(model, labels, draws, precision=p, **options)).vectors for p in ("no", "bf16"))
@@ -326,7 +326,7 @@ def velocities(model, x, t, labels, guidance, channels=None):
         return GuidedVelocity(model.velocity, labels, null_label=10, guidance=guidance, channels=channels)(x, t)
 
 
-def test_guidance_goes_on_beyond_the_conditional_velocity(model):
+def test_guidance_extrapolates_beyond_the_conditional_velocity(model):
     x, labels, t = real(3), torch.tensor([4, 4, 0]), torch.full((3,), 0.7)
     with torch.no_grad():
         conditional, unconditional = model(x, t, labels), model(x, t, torch.full_like(labels, 10))
@@ -337,8 +337,8 @@ def test_guidance_goes_on_beyond_the_conditional_velocity(model):
     torch.testing.assert_close(first[..., 1:], conditional[..., 1:], atol=1e-4, rtol=1e-4)
 
 
-def test_guidance_follows_the_time_and_costs_nothing_outside_of_its_interval(model):
-    guidance = Guidance(scale=2.0, start=0.3, stop=0.8)  # of the time done: t in (0.2, 0.7]
+def test_guidance_depends_on_the_time_and_costs_nothing_outside_its_interval(model):
+    guidance = Guidance(scale=2.0, start=0.3, stop=0.8)  # shares of the sampling done: t in (0.2, 0.7]
     rows = {1.0: 3, 0.75: 3, 0.69: 6, 0.5: 6, 0.21: 6, 0.19: 3, 0.0: 3}
     for t, expected in rows.items():
         with Watch(model.token_embedding) as seen:
@@ -347,7 +347,7 @@ def test_guidance_follows_the_time_and_costs_nothing_outside_of_its_interval(mod
 
 
 @pytest.mark.parametrize("steps", [5, 10, 20, 50])
-def test_an_interval_that_begins_or_ends_on_a_step_guides_no_step_more_or_less(steps):
+def test_an_interval_that_starts_or_ends_at_a_step_guides_exactly_its_steps(steps):
     sampling = FlowSampling(steps=steps)
 
     def rows(start: float, stop: float) -> list[int]:
@@ -367,33 +367,33 @@ def test_an_interval_that_begins_or_ends_on_a_step_guides_no_step_more_or_less(s
         assert rows(0.0, bound / steps) == [6] * bound + [3] * (steps - bound)
 
 
-def test_guidance_to_the_end_holds_at_the_last_point_too(model):
+def test_guidance_until_the_end_includes_the_last_point(model):
     before, at = (velocities(model, real(2), t, torch.arange(2), Guidance(scale=3.0)) for t in (1e-6, 0.0))
     torch.testing.assert_close(before, at, atol=1e-3, rtol=1e-3)
 
 
-def test_what_is_kept_counts_as_done(model):
+def test_the_kept_share_counts_as_done(model):
     keep = Keep(latents=Latents(vectors=real(3)), sigma=0.5)
     with Watch(model.token_embedding) as seen:
         sampled(model, torch.arange(3), Draws.for_rows(0, 3), guidance=Guidance(scale=2.0, start=0.7), keep=keep)
     assert [len(x) for (x,) in seen.read] == [3, 3, 6, 6]  # t = 0.5, 0.375, 0.25, 0.125
 
 
-def test_modulations_are_computed_once_for_each_class(model):
+def test_modulations_are_computed_once_per_class(model):
     labels = torch.tensor([7, 2, 7, 7, 2, 7])
     with Watch(model.blocks[1].modulation) as seen:
         sampled(model, labels, Draws.for_rows(0, 6), guidance=Guidance(scale=2.0), steps=1)
-    assert [len(conditions) for (conditions,) in seen.read] == [3]  # 2, 7 and none
+    assert [len(conditions) for (conditions,) in seen.read] == [3]  # classes 2, 7 and null
 
 
 def test_the_options_of_the_generator_reach_its_sampler():
     labels, draws, guidance = torch.arange(3), Draws.for_rows(0, 3), Guidance(scale=5.0)
-    found = {
+    samples = {
         channels: sampled(sharp(guided_channels=channels), labels, draws, guidance, steps=1) for channels in (None, 2)
     }
     unguided = sampled(sharp(), labels, draws, steps=1)
-    torch.testing.assert_close(found[2][..., :2], found[None][..., :2], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found[2][..., 2:], unguided[..., 2:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(samples[2][..., :2], samples[None][..., :2], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(samples[2][..., 2:], unguided[..., 2:], atol=1e-4, rtol=1e-4)
 
 
 def test_guidance_is_refused_without_label_dropout():
@@ -405,7 +405,7 @@ def test_guidance_is_refused_without_label_dropout():
 # --- statistics of the latents --------------------------------------------------------------------
 
 
-def test_it_takes_and_gives_raw_latents():
+def test_inputs_and_outputs_are_not_normalised():
     mean, std = torch.tensor([5.0, -1.0, 0.0, 2.0]), torch.tensor([3.0, 0.1, 1.0, 7.0])
     labels, draws, data = torch.arange(3), Draws.for_rows(0, 3), real(3)
     plain, observing = sharp(), sharp()
@@ -415,7 +415,7 @@ def test_it_takes_and_gives_raw_latents():
     torch.testing.assert_close(sampled(observing, labels, draws), sampled(plain, labels, draws) * std + mean)
 
 
-def test_the_statistics_are_kept_with_the_weights(tmp_path):
+def test_the_statistics_are_saved_with_the_weights(tmp_path):
     model = sharp()
     model.observe(torch.full((4,), 9.0), torch.full((4,), 2.0))
     save_component(tmp_path, "generator", TINY, model)
@@ -424,7 +424,7 @@ def test_the_statistics_are_kept_with_the_weights(tmp_path):
     assert torch.equal(sampled(loaded, labels, draws), sampled(model, labels, draws))
 
 
-def test_a_channel_that_never_changes_is_only_shifted():
+def test_a_constant_channel_is_only_shifted():
     model = make()
     model.observe(torch.full((4,), 9.0), torch.tensor([0.0, 1.0, 2.0, 0.0]))
     assert model.latent_std.tolist() == [1.0, 1.0, 2.0, 1.0]
@@ -438,7 +438,7 @@ def test_a_channel_that_never_changes_is_only_shifted():
         (torch.zeros(4), -torch.ones(4)),
     ],
 )
-def test_statistics_that_are_none_are_refused(mean, std):
+def test_invalid_statistics_are_refused(mean, std):
     with pytest.raises(ValueError, match="deviations"):
         make().observe(mean, std)
 

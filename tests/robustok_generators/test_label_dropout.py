@@ -14,7 +14,7 @@ def test_a_share_of_the_labels_is_the_null_class_and_the_others_stay() -> None:
     dropped = found == 10
     assert 0.22 < dropped.float().mean() < 0.28
     assert torch.equal(found[~dropped], LABELS[~dropped])
-    assert torch.equal(dropped, DRAWS.uniform() < 0.25), "the draws given decide, not a child of theirs"
+    assert torch.equal(dropped, DRAWS.uniform() < 0.25), "uses the given draws, not a child stream"
 
 
 def test_more_are_dropped_at_a_higher_rate_and_none_at_0() -> None:

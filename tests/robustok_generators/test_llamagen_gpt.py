@@ -27,7 +27,7 @@ def test_published_sizes_have_the_published_number_of_parameters(preset, million
     assert round(sum(p.numel() for p in meta(preset=preset).parameters()) / 1e6, 1) == millions
 
 
-def test_gigatoks_model_has_its_published_number_of_parameters():
+def test_gigatok_has_its_published_number_of_parameters():
     count = sum(p.numel() for p in meta(preset="B", positions="learned").parameters())
     assert round(count / 1e6, 2) == 111.09
 
@@ -39,7 +39,7 @@ def test_rotary_positions_need_a_grid(make):
     assert make("gigatok_gpt", FLAT).rotations() is None
 
 
-def test_the_class_token_is_attended_to_with_score_0_or_as_it_is(make):
+def test_the_class_token_has_attention_score_0_or_is_unrotated(make):
     zero, identity = make("llamagen_gpt"), make("llamagen_gpt", class_rope="identity")
     assert zero.rotations()[0].eq(0).all()
     assert torch.equal(identity.rotations()[0], torch.tensor([[1.0, 0.0]]).expand(6, 2))
@@ -47,11 +47,11 @@ def test_the_class_token_is_attended_to_with_score_0_or_as_it_is(make):
     codes, labels = Draws.for_rows(4, 3).integers(20, 12), torch.tensor([0, 1, 2])
     with torch.no_grad():
         ours, other = zero(codes, labels), identity(codes, labels)
-    torch.testing.assert_close(ours[:, 0], other[:, 0])  # the class sees nothing but itself
+    torch.testing.assert_close(ours[:, 0], other[:, 0])  # the class sees only itself
     assert not torch.allclose(ours[:, 1:], other[:, 1:], atol=1e-3)
 
 
-def test_a_new_model_knows_nothing_and_all_of_it_decays():
+def test_a_new_model_predicts_uniformly_and_all_weights_decay():
     space = LatentSpace(kind="discrete", num_tokens=4, width=4, codebook_size=6, grid=(2, 2))
     table = {"use": "llamagen_gpt", "width": 16, "depth": 1, "num_heads": 2}
     generator = load_registry().build("generator", table, space, 3).eval()
@@ -61,7 +61,7 @@ def test_a_new_model_knows_nothing_and_all_of_it_decays():
 
 
 @pytest.mark.parametrize("option", ["token_dropout", "residual_dropout", "mlp_dropout"])
-def test_each_dropout_acts_in_training_only(make, option):
+def test_each_dropout_acts_only_in_training(make, option):
     silent = {"token_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0}
     generator = make("llamagen_gpt", **{**silent, option: 0.5})
     codes, labels = Draws.for_rows(4, 3).integers(20, 12), torch.tensor([0, 1, 2])

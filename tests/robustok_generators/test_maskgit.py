@@ -1,4 +1,4 @@
-"""MaskGIT: what it masks, what it is asked for, and in which order it fills masks in."""
+"""MaskGIT: masking, the loss, and the order in which masks are filled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make(space: LatentSpace = SPACE, **options: object):
 
 
 def sharp(space: LatentSpace = SPACE, **options: object):
-    """A model with opinions: at its first weights it finds all codes about equally likely."""
+    """A model with a non-uniform distribution; with initial weights all codes are about equally likely."""
     model = make(space, **options)
     for parameter in model.parameters():
         parameter.data *= 20 if parameter.ndim > 1 else 1
@@ -50,7 +50,7 @@ def codes_of(count: int, seed: int = 1) -> torch.Tensor:
 
 
 class Watch:
-    """Notes what a model reads (tokens, labels) and what it answers (logits)."""
+    """Records a model's inputs (tokens, labels) and outputs (logits)."""
 
     def __init__(self, model) -> None:
         self.tokens, self.labels, self.logits = [], [], []
@@ -71,7 +71,7 @@ class Watch:
 # --- training -------------------------------------------------------------------------------------
 
 
-def test_as_many_tokens_are_masked_as_the_cosine_of_the_images_own_number_says():
+def test_the_number_of_masked_tokens_is_the_cosine_of_the_images_random_number():
     draws = Draws.for_rows(3, 500)
     masked, average = mask_tokens(draws, 16)
     u = draws.child("ratio").uniform().double()
@@ -84,17 +84,17 @@ def test_at_least_one_token_is_masked_and_at_most_all():
     assert masked_count(torch.tensor([0.0, 0.6, 2 / 3, 1 - 2**-24]), 256).tolist() == [256, 151, 128, 1]
 
 
-def test_numbers_of_masked_tokens_are_as_likely_as_the_cosine_makes_them():
+def test_the_number_of_masked_tokens_has_the_cosines_distribution():
     masked, _ = mask_tokens(Draws.for_rows(0, 20_000), 4)
     counts = masked.sum(1)
     # ceil(4 cos(pi u / 2)) = 1 where u > 2/pi acos(1/4), and so on
     edges = [1.0, *(2 / math.pi * math.acos(share) for share in (0.25, 0.5, 0.75)), 0.0]
     expected = [high - low for high, low in itertools.pairwise(edges)]
-    found = [float((counts == number).float().mean()) for number in (1, 2, 3, 4)]
-    assert found == pytest.approx(expected, abs=0.015)  # 4 standard errors
+    shares = [float((counts == number).float().mean()) for number in (1, 2, 3, 4)]
+    assert shares == pytest.approx(expected, abs=0.015)  # 4 standard errors
 
 
-def test_every_place_is_masked_equally_often():
+def test_every_position_is_masked_equally_often():
     masked, average = mask_tokens(Draws.for_rows(1, 20_000), 16)
     assert masked.float().mean(0).tolist() == pytest.approx([float(average) / 16] * 16, abs=0.015)
 
@@ -109,19 +109,19 @@ def test_the_loss_is_the_smoothed_cross_entropy_of_the_masked_tokens(smoothing):
     assert torch.equal(tokens[~masked], codes[~masked])
     log_p = logits.double() - logits.double().exp().sum(-1, keepdim=True).log()
     terms = [
-        -(1 - smoothing) * log_p[row, place, codes[row, place]] - smoothing * log_p[row, place].mean()
-        for row, place in masked.nonzero().tolist()
+        -(1 - smoothing) * log_p[row, position, codes[row, position]] - smoothing * log_p[row, position].mean()
+        for row, position in masked.nonzero().tolist()
     ]
     assert loss == pytest.approx(float(sum(terms)) / len(terms), rel=1e-5)
 
 
-def test_the_loss_of_a_batch_is_the_mean_over_its_parts(model):
+def test_the_loss_of_a_batch_is_the_mean_over_its_micro_batches(model):
     codes, labels, draws = codes_of(6), torch.arange(6), Draws.for_rows(5, 6)
-    parts = [loss_of(model, codes[r], labels[r], draws[r]) for r in (slice(0, 2), slice(2, 4), slice(4, 6))]
-    assert sum(parts) / 3 == pytest.approx(loss_of(model, codes, labels, draws), rel=1e-5)
+    losses = [loss_of(model, codes[r], labels[r], draws[r]) for r in (slice(0, 2), slice(2, 4), slice(4, 6))]
+    assert sum(losses) / 3 == pytest.approx(loss_of(model, codes, labels, draws), rel=1e-5)
 
 
-def test_labels_are_dropped_in_training_only():
+def test_labels_are_dropped_only_in_training():
     model, codes, labels = make(label_dropout=0.25), codes_of(1).expand(2000, 16), torch.full((2000,), 7)
     with Watch(model) as seen:
         loss_of(model.train(), codes, labels, Draws.for_rows(0, 2000))
@@ -132,24 +132,24 @@ def test_labels_are_dropped_in_training_only():
     assert set(evaluated.tolist()) == {7}
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_acts_only_in_training():
     model, tokens, labels = make(dropout=0.5), codes_of(1), torch.zeros(1, dtype=torch.int64)
     assert torch.equal(model(tokens, labels), model(tokens, labels))
     model.train()
     assert not torch.equal(model(tokens, labels), model(tokens, labels))
 
 
-def test_every_token_and_the_class_are_seen_by_every_prediction(model):
+def test_every_prediction_depends_on_every_token_and_the_class(model):
     tokens, labels = codes_of(1), torch.tensor([3])
     before = model(tokens, labels)
-    for place in range(16):
+    for position in range(16):
         other = tokens.clone()
-        other[0, place] = MASK
+        other[0, position] = MASK
         assert (model(other, labels) != before).any(-1).all()
     assert (model(tokens, torch.tensor([4])) != before).any(-1).all()
 
 
-def test_four_images_are_learned_by_heart_and_sampled_back():
+def test_four_images_are_memorised_and_sampled_back():
     model, codes, labels = make(dropout=0.0, label_dropout=0.0, label_smoothing=0.0), codes_of(4), torch.arange(4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
@@ -186,7 +186,7 @@ def test_any_number_of_steps_ends_with_codes(model, steps):
     assert 0 <= sampled.min() <= sampled.max() < 32
 
 
-def test_half_of_a_few_tokens_is_exactly_half():
+def test_half_of_few_tokens_is_exactly_half():
     assert scheduled(torch.tensor([0, 1, 2, 3, 4, 16]), 2 / 3, 16).tolist() == [0, 0, 1, 1, 2, 8]
     assert scheduled(torch.tensor([0, 16]), 1.0, 16).tolist() == [0, 0]
 
@@ -200,7 +200,7 @@ def test_a_token_once_revealed_stays(model):
 
 
 def greedy(model, label: int, steps: int, weights: list[float], start: torch.Tensor | None = None) -> list[int]:
-    """MaskGIT without noise for one image, in plain loops: always the likeliest codes, the surest first."""
+    """MaskGIT without noise for one image, in plain loops: the most likely codes, the most confident first."""
     tokens = [MASK] * 16 if start is None else start.tolist()
     to_draw = tokens.count(MASK)
     for step in range(steps):
@@ -209,11 +209,11 @@ def greedy(model, label: int, steps: int, weights: list[float], start: torch.Ten
             conditional = model(read, torch.tensor([label]))[0].double()
             unconditional = model(read, torch.tensor([10]))[0].double()
         p = torch.softmax(unconditional + weights[step] * (conditional - unconditional), -1)
-        masked = [place for place, token in enumerate(tokens) if token == MASK]
-        masked.sort(key=lambda place: float(p[place].max()), reverse=True)
+        masked = [position for position, token in enumerate(tokens) if token == MASK]
+        masked.sort(key=lambda position: float(p[position].max()), reverse=True)
         stay = math.floor(to_draw * math.cos(math.pi / 2 * (step + 1) / steps) + 1e-9)
-        for place in masked[: len(masked) - stay]:
-            tokens[place] = int(p[place].argmax())
+        for position in masked[: len(masked) - stay]:
+            tokens[position] = int(p[position].argmax())
     return tokens
 
 
@@ -227,7 +227,7 @@ def greedy(model, label: int, steps: int, weights: list[float], start: torch.Ten
         (Guidance(scale=3.0, start=0.4, stop=0.7), [1.0, 1.0, 3.0, 3.0, 1.0]),
     ],
 )
-def test_without_noise_the_surest_codes_come_first_with_and_without_guidance(model, guidance, weights):
+def test_without_noise_the_most_confident_codes_come_first_with_and_without_guidance(model, guidance, weights):
     sampling = MaskGITSampling(steps=5, temperature=0.0, choice_temperature=0.0)
     sampled = model.sample(torch.arange(4), Draws.for_rows(0, 4), guidance=guidance, sampling=sampling).codes
     assert sampled.tolist() == [greedy(model, label, 5, weights) for label in range(4)]
@@ -249,14 +249,14 @@ def test_the_first_token_is_chosen_by_confidence_under_the_annealed_noise():
     assert first.mean(0).tolist() == pytest.approx(expected.tolist(), abs=0.015)
 
 
-def test_codes_are_drawn_as_often_as_the_model_says_at_that_temperature(model):
+def test_codes_are_sampled_with_the_models_probabilities_at_that_temperature(model):
     count = 4000
     with Watch(model) as seen:
         labels, sampling = torch.zeros(count, dtype=torch.int64), MaskGITSampling(steps=1, temperature=3.0)
         sampled = model.sample(labels, Draws.for_rows(0, count), guidance=FREE, sampling=sampling).codes
-    for place in (0, 15):
-        found = sampled[:, place].bincount(minlength=32) / count
-        assert found.tolist() == pytest.approx((seen.logits[0][0, place] / 3.0).softmax(0).tolist(), abs=0.03)
+    for position in (0, 15):
+        shares = sampled[:, position].bincount(minlength=32) / count
+        assert shares.tolist() == pytest.approx((seen.logits[0][0, position] / 3.0).softmax(0).tolist(), abs=0.03)
 
 
 def test_gumbel_noise_is_finite_and_has_its_mean():
@@ -264,7 +264,7 @@ def test_gumbel_noise_is_finite_and_has_its_mean():
     assert float(gumbel(Draws.for_rows(0, 50_000).uniform()).mean()) == pytest.approx(0.5772, abs=0.02)
 
 
-def test_a_sample_depends_on_its_label_and_row_alone(model):
+def test_a_sample_depends_only_on_its_label_and_row(model):
     labels, draws, guidance = torch.tensor([3, 1, 4, 1, 5]), Draws.for_rows(9, 5), Guidance(scale=2.0)
     keep = Keep(latents=Latents(codes=codes_of(5)), sigma=0.3)
     whole = model.sample(labels, draws, guidance=guidance, keep=keep).codes
@@ -274,21 +274,21 @@ def test_a_sample_depends_on_its_label_and_row_alone(model):
     assert not torch.equal(whole[1], whole[3])
 
 
-def test_sampling_drops_nothing_out_and_leaves_the_mode_as_it_was():
+def test_sampling_is_without_dropout_and_restores_the_mode():
     model, labels, draws = sharp(dropout=0.5), torch.arange(3), Draws.for_rows(0, 3)
     expected = model.sample(labels, draws, guidance=FREE).codes
     assert torch.equal(model.train().sample(labels, draws, guidance=FREE).codes, expected)
     assert model.training
 
 
-def test_guidance_reads_both_classes_in_one_pass_and_only_where_it_acts(model):
+def test_guidance_reads_both_classes_in_one_pass_and_only_where_it_applies(model):
     labels, guidance = torch.tensor([3, 7]), Guidance(scale=2.0, start=0.5)
     with Watch(model) as seen:
         model.sample(labels, Draws.for_rows(0, 2), guidance=guidance, sampling=MaskGITSampling(steps=4))
     assert [read.tolist() for read in seen.labels] == [[3, 7], [3, 7], [3, 7, 10, 10], [3, 7, 10, 10]]
 
 
-def test_guidance_is_refused_where_no_label_was_dropped():
+def test_guidance_is_refused_without_label_dropout():
     with pytest.raises(RobustokError, match="trained with label dropout"):
         [
             *generate(
@@ -317,7 +317,7 @@ def test_sigma_0_is_free_generation(model):
     assert torch.equal(model.sample(labels, draws, guidance=FREE, keep=keep).codes, free)
 
 
-def test_kept_tokens_are_known_from_the_beginning_and_the_schedule_counts_the_rest(model):
+def test_kept_tokens_are_known_from_the_start_and_the_schedule_counts_the_rest(model):
     codes, draws = codes_of(6), Draws.for_rows(2, 6)
     kept = draws.child("keep").uniform(16) < 0.4
     keep = Keep(latents=Latents(codes=codes), sigma=0.4)
@@ -369,12 +369,12 @@ def test_presets_have_their_sizes(preset, width, depth):
     assert logits.shape == (2, 256, 4096)
 
 
-def test_numbers_replace_those_of_the_preset():
+def test_given_numbers_override_the_preset():
     with torch.device("meta"):
         model = make(preset="B", depth=None, mlp_width=None)
     block = model.blocks[0]
     assert (len(model.blocks), model.head.in_features, block.attn.num_heads) == (24, 32, 2)
-    assert block.mlp.fc1.out_features == 128  # 4 times the width that was given
+    assert block.mlp.fc1.out_features == 128  # 4 times the given width
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
@@ -382,7 +382,7 @@ def test_heads_that_do_not_divide_the_width_are_refused():
         make(num_heads=5)
 
 
-def test_a_size_must_be_whole():
+def test_a_size_must_be_complete():
     with pytest.raises(ProblemsError, match="give depth, or a preset: B, L"):
         make(depth=None)
 

@@ -1,4 +1,4 @@
-"""Packed linear layers compute what linear layers do, and leave no trace."""
+"""Packed linear layers compute what linear layers do and are restored afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_packed_layers_compute_the_same(rows):
         torch.testing.assert_close(module(x), expected)
 
 
-def test_layers_are_as_before_afterwards_even_where_the_block_failed():
+def test_layers_are_restored_even_if_the_block_fails():
     layer = nn.Linear(4, 4)
     with pytest.raises(RuntimeError), packed_linear(layer, rows=2):
         layer(torch.randn(2, 5))
@@ -30,12 +30,12 @@ def test_layers_are_as_before_afterwards_even_where_the_block_failed():
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(4, 4).double(), nn.Linear(4, 4, device="meta"), nn.Conv2d(4, 4, 1)])
-def test_other_layers_are_left_alone(layer):
+def test_other_layers_are_unchanged(layer):
     with packed_linear(layer, rows=2):
         assert "forward" not in vars(layer)
 
 
-def test_autocast_has_its_own_products():
+def test_layers_are_not_packed_under_autocast():
     layer = nn.Linear(4, 4)
     with torch.autocast("cpu", torch.bfloat16), packed_linear(layer, rows=2):
         assert layer(torch.randn(2, 4)).dtype == torch.bfloat16

@@ -1,4 +1,4 @@
-"""RAR: its orders, its conditioning, its sizes."""
+"""RAR: orders, conditioning, sizes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_published_sizes_have_the_published_number_of_parameters(preset, codeboo
 @pytest.mark.parametrize(
     ("progress", "share"), [(0.0, 1.0), (0.5, 1.0), (0.5625, 0.75), (0.625, 0.5), (0.75, 0.0), (1.0, 0.0)]
 )
-def test_the_share_of_random_orders_falls_from_half_to_three_quarters_of_the_training(make, progress, share):
+def test_the_share_of_random_orders_falls_between_half_and_three_quarters_of_training(make, progress, share):
     assert RandomOrder().share(progress) == pytest.approx(share)
     orders = make("rar").orders(Draws.for_rows(2, 4000), progress)
     assert torch.equal(orders.sort(dim=1).values, torch.arange(12).expand(4000, -1))
@@ -43,9 +43,9 @@ def test_the_share_of_random_orders_falls_from_half_to_three_quarters_of_the_tra
 
 
 def test_random_orders_are_uniform(make):
-    """Each token comes at each place equally often."""
+    """Each token is at each position equally often."""
     orders = make("rar").orders(Draws.for_rows(3, 12000), 0.0)
-    counts = torch.stack([orders[:, place].bincount(minlength=12) for place in range(12)])
+    counts = torch.stack([orders[:, position].bincount(minlength=12) for position in range(12)])
     assert (counts - 1000).abs().max() < 5 * (12000 / 12 * 11 / 12) ** 0.5
 
 
@@ -55,7 +55,7 @@ def test_random_order_can_be_switched_off(make):
 
 
 def test_an_order_permutes_codes_and_both_position_tables(make):
-    """A model whose tables are permuted with the codes sees raster order as the other model sees the permutation."""
+    """In raster order, a model with permuted tables computes what the other does in the permuted order."""
     generator, codes = make("rar"), Draws.for_rows(4, 1).integers(20, 12)
     order = Draws.for_rows(5, 1).bits(12).argsort(dim=1)
     labels = torch.tensor([3])
@@ -71,28 +71,28 @@ def test_spare_rows_of_the_tables_change_nothing(make):
     plain, spare = make("rar"), make("rar", position_rows=40, timestep_rows=20)
     with torch.no_grad():
         for name, value in plain.named_parameters():
-            held = spare.get_parameter(name)
-            (held[:, : value.shape[1]] if held.shape != value.shape else held).copy_(value)
+            parameter = spare.get_parameter(name)
+            (parameter[:, : value.shape[1]] if parameter.shape != value.shape else parameter).copy_(value)
     codes, labels = Draws.for_rows(4, 3).integers(20, 12), torch.tensor([0, 1, 2])
     with torch.no_grad():
         assert torch.equal(plain(codes, labels), spare(codes, labels))
 
 
-def test_modulations_are_made_once_for_each_class_and_are_those_of_each_row(make, monkeypatch):
+def test_modulations_are_computed_once_per_class_and_match_each_row(make, monkeypatch):
     generator = make("rar")
     monkeypatch.setattr("robustok_generators.rar_decoding._ROWS", 15)
     labels = torch.tensor([2, 0, 2, 5, 5, 5])
     with torch.no_grad():
         modulations = Modulations(generator, labels)
         assert (len(modulations.classes), modulations.stride) == (3, 5)
-        for place in range(14):
-            conditions = generator.conditions(generator.class_embedding(labels)[:, None], slice(place, place + 1))
-            parts = [*generator.blocks, generator.head]
-            for part, table in zip(parts, modulations.at(place), strict=True):
-                torch.testing.assert_close(modulations.for_rows(table), part.modulation(conditions))
+        for position in range(14):
+            conditions = generator.conditions(generator.class_embedding(labels)[:, None], slice(position, position + 1))
+            blocks = [*generator.blocks, generator.head]
+            for block, table in zip(blocks, modulations.at(position), strict=True):
+                torch.testing.assert_close(modulations.for_rows(table), block.modulation(conditions))
 
 
-def test_a_new_model_begins_with_blocks_that_change_nothing():
+def test_the_blocks_of_a_new_model_are_the_identity():
     registry = load_registry()
     space = LatentSpace(kind="discrete", num_tokens=4, width=4, codebook_size=6)
     generator = registry.build("generator", {"use": "rar", "width": 16, "depth": 2, "num_heads": 2}, space, 3).eval()
@@ -108,7 +108,7 @@ def test_embeddings_and_the_cls_token_do_not_decay(make):
     assert set(generator.not_decayed) == tables
 
 
-def test_dropout_acts_in_training_only(make):
+def test_dropout_acts_only_in_training(make):
     generator, codes, labels = make("rar"), Draws.for_rows(4, 3).integers(20, 12), torch.tensor([0, 1, 2])
     with torch.no_grad():
         assert torch.equal(generator(codes, labels), generator(codes, labels))
@@ -131,7 +131,7 @@ def test_mistakes_are_named(table, complaint):
         load_registry().spec("generator", {"use": "rar", **table})
 
 
-def test_numbers_change_a_preset():
+def test_given_numbers_override_the_preset():
     size = RARConfig(preset="XXL", depth=2).size
     assert (size.width, size.depth, size.num_heads, size.mlp_width) == (1408, 2, 16, 6144)
     assert RARConfig(preset="XXL", width=64).size.mlp_width == 256

@@ -1,4 +1,4 @@
-"""The flow transformer computes and draws what the published code does, read from files in the published layout."""
+"""The flow transformer computes and samples what the published code does, read from published-style files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NONE = Guidance()
 
 
 def tokens(images: torch.Tensor) -> torch.Tensor:
-    """(B, N, C) of maps (B, C, h, w)."""
+    """Tokens (B, N, C) of maps (B, C, h, w)."""
     return rearrange(images, "b c h w -> b (h w) c") if images.ndim == 4 else images
 
 
@@ -65,8 +65,8 @@ def imported(importer: str, folder: Path, **options: object):
 
 
 @torch.no_grad()
-def drawn(generator, case: Case, guidance: Guidance = NONE, **sampling: object) -> torch.Tensor:
-    """What the noise of the file becomes."""
+def sampled(generator, case: Case, guidance: Guidance = NONE, **sampling: object) -> torch.Tensor:
+    """Samples from the noise in the file."""
     velocity = GuidedVelocity(generator.velocity, case.labels, null_label=10, guidance=guidance, channels=None)
     return integrate(velocity, case.x, FlowSampling(**sampling), noise=lambda step: torch.nan)
 
@@ -110,27 +110,27 @@ def test_the_path_is_the_published_one_with_time_reversed():
     case.check("path_ut", -velocity_between(data, noise))
 
 
-# --- what they draw -------------------------------------------------------------------------------
+# --- what they sample -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("importer", "method"), [("sit", "euler"), ("sit", "heun"), ("lightningdit", "euler")])
 def test_the_published_noise_becomes_the_published_latents(importer, method, tmp_path):
     case, _, generator, _ = imported(importer, tmp_path)
-    case.check(f"{method}4", drawn(generator, case, method=method, steps=4))
+    case.check(f"{method}4", sampled(generator, case, method=method, steps=4))
 
 
 @torch.no_grad()
-def test_lightningdit_guides_the_first_three_channels_only(tmp_path):
+def test_lightningdit_guides_only_the_first_three_channels(tmp_path):
     case, table, generator, _ = imported("lightningdit", tmp_path)
     assert table["guided_channels"] == 3
     expected = tokens(case.outputs["forward_with_cfg3"])
     for row, t in enumerate(case.t.tolist()):
-        one = case.labels[row : row + 1]
+        label = case.labels[row : row + 1]
         velocity = GuidedVelocity(
-            generator.velocity, one, null_label=10, guidance=Guidance(scale=3.0), channels=table["guided_channels"]
+            generator.velocity, label, null_label=10, guidance=Guidance(scale=3.0), channels=table["guided_channels"]
         )
-        found = -velocity(case.x[row : row + 1], 1 - t)
-        torch.testing.assert_close(found, expected[row : row + 1], atol=1e-4, rtol=1e-4)
+        velocities = -velocity(case.x[row : row + 1], 1 - t)
+        torch.testing.assert_close(velocities, expected[row : row + 1], atol=1e-4, rtol=1e-4)
         assert torch.equal(expected[row, :, :3], expected[row + 3, :, :3])  # the other half of the file: unconditional
 
 
@@ -139,7 +139,7 @@ def test_every_output_is_compared(importer, number):
     assert len(Case(importer).outputs) == number
 
 
-# --- in and out -----------------------------------------------------------------------------------
+# --- import and export ----------------------------------------------------------------------------
 
 
 def test_the_size_of_a_sit_is_read_from_its_weights(tmp_path):
@@ -169,55 +169,55 @@ def test_export_is_the_inverse_of_import(importer, tmp_path):
 
 @pytest.mark.parametrize("importer", IMPORTERS)
 @pytest.mark.parametrize("statistics", [{"mean": [2.3]}, {"mean": [0.1 * i for i in range(8)], "std": [0.7]}])
-def test_export_says_the_options_with_which_import_gives_the_statistics_back(importer, statistics, tmp_path, capsys):
+def test_export_prints_the_import_options_that_restore_the_statistics(importer, statistics, tmp_path, capsys):
     _, table, generator, _ = imported(importer, tmp_path, **statistics)
     write_tensors(
         tmp_path / "again.safetensors", load_registry().build("importer", {"use": importer}).export(generator)
     )
-    said = capsys.readouterr().err
-    assert "format does not hold the statistics of the latents" in said
-    options = dict(parse_override(word) for word in shlex.split(said.partition("--set")[2]) if word != "--set")
+    message = capsys.readouterr().err
+    assert "format does not hold the statistics of the latents" in message
+    options = dict(parse_override(word) for word in shlex.split(message.partition("--set")[2]) if word != "--set")
     again = load(importer, tmp_path / "again.safetensors", **options)
     assert again[0] == table
     assert all(torch.equal(value, generator.state_dict()[key]) for key, value in again[1].state_dict().items())
 
 
 @pytest.mark.parametrize("importer", IMPORTERS)
-def test_export_says_nothing_where_no_statistics_are_lost(importer, tmp_path, capsys):
+def test_export_prints_nothing_if_no_statistics_are_lost(importer, tmp_path, capsys):
     load_registry().build("importer", {"use": importer}).export(imported(importer, tmp_path)[2])
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("importer", IMPORTERS)
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ({}, "mean 0 (not given), deviation 1 (not given)"),
         ({"mean": [0.5]}, "mean [0.5], deviation 1 (not given)"),
         ({"mean": [0.5], "std": [2.0]}, "mean [0.5], deviation [2.0]"),
     ],
 )
-def test_the_report_says_which_statistics_were_given(importer, options, said, tmp_path):
-    assert imported(importer, tmp_path, **options)[3]["statistics"] == said
+def test_the_report_says_which_statistics_were_given(importer, options, expected, tmp_path):
+    assert imported(importer, tmp_path, **options)[3]["statistics"] == expected
 
 
 @pytest.mark.parametrize("importer", IMPORTERS)
-def test_an_imported_generator_is_kept_as_an_artifact(importer, tmp_path):
+def test_an_imported_generator_can_be_saved_as_an_artifact(importer, tmp_path):
     case, table, generator, _ = imported(importer, tmp_path, mean=[0.5], std=[2.0])
     (tmp_path / "artifact").mkdir()
     save_component(tmp_path / "artifact", "generator", table, generator)
     loaded = load_component(load_registry(), tmp_path / "artifact")
     assert loaded.space == generator.space
     options = {"guidance": Guidance(scale=2.0), "sampling": FlowSampling(steps=2)}
-    found, expected = (g.sample(case.labels, Draws.for_rows(1, 3), **options).vectors for g in (loaded, generator))
-    assert torch.equal(found, expected)
+    actual, expected = (g.sample(case.labels, Draws.for_rows(1, 3), **options).vectors for g in (loaded, generator))
+    assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize(
     ("options", "mean", "std"),
     [({"mean": [0.5], "std": [2.0]}, [0.5] * 8, [2.0] * 8), ({"mean": list(range(8))}, list(range(8)), [1.0] * 8)],
 )
-def test_statistics_of_the_latents_are_one_number_or_one_for_each_channel(options, mean, std, tmp_path):
+def test_statistics_of_the_latents_are_one_number_or_one_per_channel(options, mean, std, tmp_path):
     case, _, plain, _ = imported("sit", tmp_path)
     generator = load("sit", tmp_path / "file.safetensors", **options)[1]
     sampled, normalised = (
@@ -248,7 +248,7 @@ def test_the_published_file_of_statistics_is_read(tmp_path):
         ({"std": [1e-300]}, "must be positive"),  # 0 in float32
     ],
 )
-def test_options_that_are_no_statistics_are_refused(importer, options, what, tmp_path):
+def test_options_that_are_not_statistics_are_refused(importer, options, what, tmp_path):
     with pytest.raises(RobustokError, match=what) as caught:
         imported(importer, tmp_path, **options)
     assert caught.value.where == "the importer's mean and std"
@@ -263,25 +263,25 @@ def test_a_deviation_that_is_not_positive_is_refused_before_a_file_is_read(std):
 @pytest.mark.parametrize(
     ("name", "value"), [("mean", math.nan), ("mean", math.inf), ("std", 0.0), ("std", -1.0), ("std", math.nan)]
 )
-def test_a_file_that_holds_no_statistics_is_refused(name, value, tmp_path):
+def test_a_file_without_statistics_is_refused(name, value, tmp_path):
     statistics = {"mean": torch.zeros(1, 8, 1, 1), "std": torch.ones(1, 8, 1, 1)}
     statistics[name][0, 3] = value
     torch.save(statistics, tmp_path / "latents_stats.pt")
-    with pytest.raises(RobustokError, match="no statistics of latents") as caught:
+    with pytest.raises(RobustokError, match="not statistics of latents") as caught:
         imported("lightningdit", tmp_path, statistics=str(tmp_path / "latents_stats.pt"))
     assert caught.value.where == str(tmp_path / "latents_stats.pt")
 
 
 @pytest.mark.parametrize("name", ["mean", "std"])
 def test_statistics_from_a_file_and_as_options_are_refused(name):
-    with pytest.raises(RobustokError, match="either that file or these two"):
+    with pytest.raises(RobustokError, match="set either statistics or mean and std"):
         load_registry().build("importer", {"use": "lightningdit", "statistics": "latents_stats.pt", name: [1.0]})
 
 
-def test_heads_that_nothing_tells_are_asked_for(tmp_path):
+def test_an_unknown_number_of_heads_must_be_given(tmp_path):
     imported("sit", tmp_path)
     importer = load_registry().build("importer", {"use": "sit"})
-    with pytest.raises(RobustokError, match="how many heads a model of width 32 has") as caught:
+    with pytest.raises(RobustokError, match="number of heads of a model of width 32 does not follow") as caught:
         importer.load(tmp_path / "file.safetensors", load_registry())
     assert "num_heads" in caught.value.hint
 
@@ -290,7 +290,7 @@ def test_heads_that_nothing_tells_are_asked_for(tmp_path):
 def test_the_file_of_another_model_is_refused(importer, tmp_path):
     other = {"sit": "lightningdit", "lightningdit": "sit"}[importer]
     save_file(Case(other).weights, tmp_path / "file.safetensors")
-    with pytest.raises(RobustokError, match=r"this is no .*: it lacks") as caught:
+    with pytest.raises(RobustokError, match=r"this is not a .*: it lacks") as caught:
         load(importer, tmp_path / "file.safetensors")
     assert caught.value.where == str(tmp_path / "file.safetensors")
 
@@ -305,7 +305,7 @@ def test_missing_and_unexpected_weights_are_named_as_published(importer, tmp_pat
         load(importer, tmp_path / "file.safetensors")
 
 
-def test_tokens_that_fill_no_square_are_refused(tmp_path):
+def test_tokens_that_do_not_fill_a_square_are_refused(tmp_path):
     weights = Case("lightningdit").weights
     weights["pos_embed"] = weights["pos_embed"][:, :15].contiguous()
     save_file(weights, tmp_path / "file.safetensors")
@@ -339,7 +339,7 @@ def test_a_generator_of_another_style_is_not_exported(importer, style):
         registry.build("importer", {"use": importer}).export(generator)
 
 
-def test_training_goes_on_from_imported_weights(tmp_path):
+def test_training_continues_from_imported_weights(tmp_path):
     case, _, generator, _ = imported("lightningdit", tmp_path)
     losses = generator.train().loss(
         Latents(vectors=case.inputs["x1"]), case.labels, draws=Draws.for_rows(1, 3), progress=0

@@ -1,4 +1,4 @@
-"""The generators compute and draw what the published code does, read from files in the published layout."""
+"""The generators compute and sample what the published code does, read from published-style files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_rar_computes_what_the_published_code_computes(tmp_path):
 
 
 @torch.no_grad()
-def test_raster_order_given_as_an_order_is_raster_order(tmp_path):
+def test_an_explicit_raster_order_equals_the_default(tmp_path):
     case, _, generator, _ = imported("rar", tmp_path)
     raster = torch.arange(16).expand(3, 16)
     torch.testing.assert_close(
@@ -105,17 +105,17 @@ def test_llamagen_gpt_computes_what_the_published_code_computes(tmp_path):
     case.check("loss", losses["cross_entropy"][None])
 
 
-def test_classes_are_the_rows_behind_the_codes_and_the_mask(tmp_path):
+def test_classes_are_the_rows_after_the_codes_and_the_mask(tmp_path):
     case, _, generator, _ = imported("rar", tmp_path)
     for ids, labels in (("condition_ids", case.labels), ("none_condition_ids", case.null)):
         expected = case.weights["embeddings.weight"][case.outputs[ids]]
         assert torch.equal(generator.class_embedding(labels), expected)
 
 
-# --- what they draw -------------------------------------------------------------------------------
+# --- what they sample -----------------------------------------------------------------------------
 
 
-def test_rar_draws_the_published_codes_with_and_without_guidance(tmp_path):
+def test_rar_samples_the_published_codes_with_and_without_guidance(tmp_path):
     case, _, generator, _ = imported("rar", tmp_path)
     case.check("greedy_nocfg", greedy(generator, case.labels))
     case.check("greedy_cfg4_pow1.5", greedy(generator, case.labels, RAR_GUIDANCE))
@@ -126,13 +126,13 @@ def test_guidance_grows_as_in_the_published_code():
     case.check("cfg_schedule", torch.tensor([RAR_GUIDANCE.weight(step / 16) for step in range(16)]))
 
 
-def test_kept_codes_condition_those_that_follow_as_in_the_published_code(tmp_path):
+def test_kept_codes_condition_later_ones_as_in_the_published_code(tmp_path):
     case, _, generator, _ = imported("rar", tmp_path)
     kept = Kept(codes=case.tokens, mask=case.mask.bool())
     case.check("tf_greedy_cfg4_pow1.5", greedy(generator, case.labels, RAR_GUIDANCE, kept))
 
 
-def test_llamagen_gpt_draws_the_published_codes_with_and_without_guidance(tmp_path):
+def test_llamagen_gpt_samples_the_published_codes_with_and_without_guidance(tmp_path):
     case, _, generator, _ = imported("llamagen_gpt", tmp_path)
     case.check("greedy_cfg1", greedy(generator, case.labels))
     case.check("greedy_cfg4", greedy(generator, case.labels, Guidance(scale=4.0)))
@@ -143,7 +143,7 @@ def test_every_output_is_compared(importer, number):
     assert len(Case(importer).outputs) == number
 
 
-# --- in and out -----------------------------------------------------------------------------------
+# --- import and export ----------------------------------------------------------------------------
 
 
 def test_the_size_of_a_rar_is_read_from_its_weights(tmp_path):
@@ -172,7 +172,7 @@ def test_export_is_the_inverse_of_import(importer, tmp_path):
 
 
 @pytest.mark.parametrize("importer", IMPORTERS)
-def test_an_imported_generator_is_kept_as_an_artifact(importer, tmp_path):
+def test_an_imported_generator_can_be_saved_as_an_artifact(importer, tmp_path):
     case, table, generator, _ = imported(importer, tmp_path)
     (tmp_path / "artifact").mkdir()
     save_component(tmp_path / "artifact", "generator", table, generator)
@@ -190,7 +190,7 @@ def test_a_rar_without_spare_rows_is_read_too(tmp_path):
     assert load("rar", tmp_path / "file.safetensors")[1].space == space
 
 
-def test_tables_that_do_not_tell_the_number_of_tokens_ask_for_it(tmp_path):
+def test_an_ambiguous_number_of_tokens_must_be_given(tmp_path):
     weights = Case("rar").weights
     weights["timesteps_embeddings"] = weights["timesteps_embeddings"][:, :30].contiguous()
     save_file(weights, tmp_path / "file.safetensors")
@@ -199,7 +199,7 @@ def test_tables_that_do_not_tell_the_number_of_tokens_ask_for_it(tmp_path):
     assert load("rar", tmp_path / "file.safetensors", num_tokens=16)[1].space.num_tokens == 16
 
 
-def test_a_table_of_positions_makes_it_gigatoks(tmp_path):
+def test_a_table_of_positions_identifies_gigatok(tmp_path):
     weights = Case("llamagen_gpt").weights
     weights["positional_embedding"] = torch.randn(17, 48)
     torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "file.pt")
@@ -222,7 +222,7 @@ def test_a_stored_rotary_table_is_dropped_and_reported(tmp_path):
 def test_the_file_of_another_model_is_refused(importer, tmp_path):
     other = {"rar": "llamagen_gpt", "llamagen_gpt": "rar"}[importer]
     save_file(Case(other).weights, tmp_path / "file.safetensors")
-    with pytest.raises(RobustokError, match=r"this is no .* generator: it lacks") as caught:
+    with pytest.raises(RobustokError, match=r"this is not a .* generator: it lacks") as caught:
         load(importer, tmp_path / "file.safetensors")
     assert caught.value.where == str(tmp_path / "file.safetensors")
 

@@ -1,4 +1,4 @@
-"""How large published tokenizers are follows from the shapes of their weights."""
+"""The size of a published tokenizer follows from the shapes of its weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustok_hub.published_names import vq_table
 
 @pytest.fixture
 def weights() -> dict[str, torch.Tensor]:
-    """Of 3 blocks of width 192 with 5 latent tokens, for images of 4 x 4 patches of 8 pixels."""
+    """Weights of 3 blocks of width 192 with 5 latent tokens, for images of 4 x 4 patches of 8 pixels."""
     shapes = {
         "encoder.latent_tokens": (1, 5, 192),
         "encoder.pos_embed": (1, 1 + 16, 192),
@@ -22,7 +22,7 @@ def weights() -> dict[str, torch.Tensor]:
     return {name: torch.zeros(shape) for name, shape in shapes.items()}
 
 
-def test_the_shapes_tell_the_size(weights):
+def test_the_shapes_give_the_size(weights):
     expected = {"image_size": 32, "patch_size": 8, "width": 192, "depth": 3, "mlp_ratio": 2.0, "num_latent_tokens": 5}
     assert size_table(weights, None) == expected | {"num_heads": 3}
     assert size_table(weights, 6) == expected | {"num_heads": 6}
@@ -33,7 +33,7 @@ def test_a_file_without_blocks_gets_the_usual_hidden_width(weights):
     assert size_table(shapes, None)["mlp_ratio"] == 4.0
 
 
-def test_the_codebook_tells_its_size_and_width():
-    held = {"quantizer.embedding": torch.zeros(16, 4)}
+def test_the_codebook_gives_its_size_and_width():
+    codebook = {"quantizer.embedding": torch.zeros(16, 4)}
     expected = {"use": "vq", "codebook_size": 16, "width": 4, "l2_normalise": False}
-    assert vq_table(held, l2_normalise=False) == expected
+    assert vq_table(codebook, l2_normalise=False) == expected

@@ -1,4 +1,4 @@
-"""MAETok's tokenizers compute what the published code computes, read from files in the published layout."""
+"""MAETok's tokenizers compute what the published code computes, read from published-style files."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_its_size_is_read_from_its_weights(name, tmp_path):
     assert rebuilt.state_dict().keys() == tokenizer.state_dict().keys()
 
 
-def test_what_only_training_needed_is_dropped_and_reported(tmp_path):
+def test_weights_that_only_training_needs_are_dropped_and_reported(tmp_path):
     extra = {
         "decoder_hog.mask_token": torch.ones(1, 1, 8),
         "post_quant_conv_dino.weight": torch.ones(8, 8),
@@ -99,7 +99,7 @@ def test_what_only_training_needed_is_dropped_and_reported(tmp_path):
     assert json.loads(json.dumps(report)) == report
 
 
-def test_anything_else_is_refused_by_its_published_name(tmp_path):
+def test_other_weights_are_refused_by_their_published_names(tmp_path):
     with pytest.raises(RobustokError, match=r"unexpected mystery\.weight"):
         load("maetok_a", tmp_path, {"mystery.weight": torch.ones(1)})
     with pytest.raises(RobustokError, match="patches are in an order"):
@@ -111,12 +111,12 @@ def test_anything_else_is_refused_by_its_published_name(tmp_path):
 def test_another_model_is_refused_in_one_line(tmp_path):
     save_file({"encoder.conv_in.weight": torch.ones(1)}, tmp_path / "other.safetensors")
     registry = load_registry()
-    with pytest.raises(RobustokError, match=r"no MAETok tokenizer: it lacks encoder\.latent_tokens"):
+    with pytest.raises(RobustokError, match=r"not a MAETok tokenizer: it lacks encoder\.latent_tokens"):
         registry.build("importer", {"use": "maetok"}).load(tmp_path / "other.safetensors", registry)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_export_is_the_inverse_of_import_but_for_what_is_not_used(name, tmp_path):
+def test_export_is_the_inverse_of_import_except_for_unused_weights(name, tmp_path):
     case, _, tokenizer, report = load(name, tmp_path)
     exported = load_registry().build("importer", {"use": "maetok"}).export(tokenizer)
     assert case.weights.keys() - exported.keys() == report.keys() - {"weights"}
@@ -127,7 +127,7 @@ def test_export_is_the_inverse_of_import_but_for_what_is_not_used(name, tmp_path
 @pytest.mark.parametrize("rotary", ["none", "mixed", "axial"])
 @pytest.mark.parametrize("absolute", [True, False])
 @pytest.mark.parametrize("cls_token", [True, False])
-def test_what_was_exported_is_imported_again(rotary, absolute, cls_token, tmp_path):
+def test_exported_weights_can_be_imported_again(rotary, absolute, cls_token, tmp_path):
     registry = load_registry()
     sizes = {"image_size": 16, "patch_size": 4, "width": 16, "depth": 1, "num_heads": 2, "num_latent_tokens": 3}
     positions = {"rotary": rotary, "decoder_absolute_positions": absolute, "decoder_cls_token": cls_token}
@@ -154,7 +154,7 @@ def test_what_was_exported_is_imported_again(rotary, absolute, cls_token, tmp_pa
         ("maetok_ape_a", {"mask": [0.4, 0.6]}, "mask .*no mask token"),
     ],
 )
-def test_an_option_that_does_nothing_for_a_file_is_refused(name, options, reason, tmp_path):
+def test_an_option_without_effect_for_a_file_is_refused(name, options, reason, tmp_path):
     with pytest.raises(RobustokError, match=reason) as caught:
         load(name, tmp_path, **options)
     assert caught.value.where == str(tmp_path / "model.safetensors")
@@ -167,7 +167,7 @@ def test_an_option_that_does_nothing_for_a_file_is_refused(name, options, reason
         ("maetok_ape_a", {"mask": [0.0, 0.0], "rotary_base": 10.0}),
     ],
 )
-def test_an_option_that_says_what_holds_anyway_is_not_refused(name, options, tmp_path):
+def test_an_option_equal_to_the_default_is_accepted(name, options, tmp_path):
     assert load(name, tmp_path, **options)[1] == load(name, tmp_path)[1]
 
 
@@ -181,5 +181,5 @@ def test_another_component_is_not_exported():
     registry = load_registry()
     with torch.device("meta"):
         other = registry.build("tokenizer", {"use": "kl_vae"})
-    with pytest.raises(RobustokError, match="holds mae_tok tokenizers only"):
+    with pytest.raises(RobustokError, match="holds only mae_tok tokenizers"):
         registry.build("importer", {"use": "maetok"}).export(other)

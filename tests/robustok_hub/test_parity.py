@@ -1,4 +1,4 @@
-"""The tokenizers compute what the published code computes, read from files in the published layout."""
+"""The tokenizers compute what the published code computes, read from published-style files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Case:
 
 
 def as_map(vectors: torch.Tensor) -> torch.Tensor:
-    """(B, N, D) to (B, D, h, w), as the published code holds them."""
+    """(B, N, D) to (B, D, h, w), as in the published code."""
     return rearrange(vectors, "b (h w) d -> b d h w", h=int(vectors.shape[1] ** 0.5))
 
 
@@ -48,7 +48,7 @@ def load(importer: str, file: Path, **options: object):
 
 
 def load_robustok(name: str, folder: Path):
-    """Through a training checkpoint as published: averaged weights, wrappers' prefixes, a teacher, options."""
+    """Loads a checkpoint as published: averaged weights, wrappers' prefixes, a teacher, options."""
     case = Case(name)
     averaged = {f"module._orig_mod.{key}": value for key, value in case.weights.items()}
     averaged["module._orig_mod.semantic_model.blocks.0.weight"] = torch.ones(2)

@@ -1,4 +1,4 @@
-"""Foreign files are refused with one message, and never run code."""
+"""Foreign files are refused with one message and never run code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refusal(importer: str, file: Path, **options: object) -> RobustokError:
 
 
 class Malicious:
-    """Pickles to a call that leaves a file behind."""
+    """Pickles to a call that creates a file."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -56,7 +56,7 @@ def test_a_file_with_code_is_refused_and_its_code_never_runs(importer, suffix, t
 
 @pytest.mark.parametrize("importer", ["robustok", "llamagen_vq"])
 @pytest.mark.parametrize("wrap", ["ema", "model", "state_dict", "module", None])
-def test_weights_are_found_wherever_training_scripts_put_them(importer, wrap, tmp_path):
+def test_weights_are_found_at_each_location_that_training_scripts_use(importer, wrap, tmp_path):
     weights = published(importer)
     torch.save({wrap: weights} if wrap else weights, tmp_path / "file.pt")
     _, tokenizer, report = load(importer, tmp_path / "file.pt")

@@ -151,7 +151,7 @@ def test_only_the_papers_grid_in_the_published_inception_is_called_pfid(
 
 
 def test_a_delta_beyond_the_codebook_is_refused_before_the_pass(evaluation: Any, pfid: Callable[..., PFID]) -> None:
-    with pytest.raises(RobustokError, match="delta = 33 is more than the codebook holds"):
+    with pytest.raises(RobustokError, match="delta = 33 exceeds the codebook size"):
         evaluation.start(pfid(deltas=(33,)))
 
 

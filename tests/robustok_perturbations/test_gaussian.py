@@ -1,4 +1,4 @@
-"""Noise on vectors: z + s eps, with exactly the images, tokens and strengths that were asked for."""
+"""Noise on vectors: z + s eps, with exactly the configured images, tokens and strengths."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_the_strength_of_an_image_is_uniform_up_to_tau():
     assert strengths[-1] < 0.8 * 1.1
 
 
-def test_relative_noise_has_the_spread_of_each_channel_over_the_tokens_of_the_image():
+def test_relative_noise_scales_with_each_channels_deviation_over_the_tokens_of_the_image():
     scales = torch.tensor([0.1, 1.0, 10.0, 0.0])
     latents = Latents(vectors=latents_of(3, 4000, 4).vectors * scales * torch.tensor([1.0, 2.0, 5.0])[:, None, None])
     noise = noise_of(latents, strength="fixed", tau=0.5, scale="relative")
     expected = 0.5 * scales * torch.tensor([1.0, 2.0, 5.0])[:, None]
     assert torch.allclose(noise.std(dim=1), expected, rtol=0.06)
-    assert not noise[..., 3].any(), "a channel that does not vary gets no noise"
+    assert not noise[..., 3].any(), "a constant channel gets no noise"
 
 
 def test_relative_noise_grows_with_the_latents_and_absolute_noise_does_not():
@@ -71,11 +71,11 @@ def test_relative_noise_grows_with_the_latents_and_absolute_noise_does_not():
     assert torch.allclose(noise_of(large), noise_of(latents), atol=1e-5)
 
 
-# --- whom it meets --------------------------------------------------------------------------------
+# --- which images and tokens ----------------------------------------------------------------------
 
 
 @given(beta=st.sampled_from([0.2, 0.5, 1.0]), alpha=st.sampled_from([0.25, 0.5, 1.0]), seed=st.integers(0, 2**32))
-def test_exactly_the_asked_for_images_and_tokens_are_perturbed_and_no_other_changes(beta, alpha, seed):
+def test_exactly_the_configured_images_and_tokens_are_perturbed(beta, alpha, seed):
     latents = latents_of(10)
     perturbed, mask = perturb(latents, seed, beta=beta, alpha=alpha, strength="fixed")
     assert mask.any(dim=1).sum() == round(10 * beta)
@@ -93,7 +93,7 @@ def test_zero_turns_it_off(off):
 
 
 @given(cuts=st.lists(st.integers(0, 12), max_size=4).map(sorted), scale=st.sampled_from(["absolute", "relative"]))
-def test_processes_see_together_what_one_would(cuts, scale):
+def test_several_processes_together_perturb_as_one(cuts, scale):
     latents, draws = latents_of(12), Draws.for_rows(5, 12)
     options = {"beta": 0.4, "alpha": 0.6, "scale": scale}
     whole, mask = perturb(latents, draws=draws, **options)
@@ -107,7 +107,7 @@ def test_processes_see_together_what_one_would(cuts, scale):
 
 
 @pytest.mark.parametrize("scale", ["absolute", "relative"])
-def test_the_gradient_reaches_the_clean_vectors_whole(scale):
+def test_the_gradient_reaches_the_clean_vectors_unchanged(scale):
     vectors = latents_of().vectors.requires_grad_()
     perturbed, _ = perturb(Latents(vectors=vectors), beta=0.5, scale=scale)
     weights = torch.randn(vectors.shape, generator=rng(1))
@@ -115,7 +115,7 @@ def test_the_gradient_reaches_the_clean_vectors_whole(scale):
     assert torch.equal(vectors.grad, weights)
 
 
-def test_vectors_keep_their_precision_and_the_clean_ones_stay():
+def test_vectors_keep_their_precision_and_the_clean_ones_are_not_modified():
     latents = Latents(vectors=latents_of().vectors.bfloat16())
     before = latents.vectors.clone()
     perturbed, _ = perturb(latents)
@@ -142,9 +142,15 @@ def test_alpha_and_tau_fall_with_the_annealing():
     ("options", "space", "batch", "where", "message"),
     [
         ({}, LatentSpace(kind="discrete", num_tokens=4, width=2, codebook_size=8), None, "use", "has codes"),
-        ({"alpha": 0.01}, SPACE, None, "alpha", "is not one token"),
-        ({"beta": 0.1}, SPACE, 4, "beta", "is not one image"),
-        ({"scale": "relative"}, LatentSpace(kind="continuous", num_tokens=1, width=2), None, "scale", "no spread"),
+        ({"alpha": 0.01}, SPACE, None, "alpha", "is less than one token"),
+        ({"beta": 0.1}, SPACE, 4, "beta", "is less than one image"),
+        (
+            {"scale": "relative"},
+            LatentSpace(kind="continuous", num_tokens=1, width=2),
+            None,
+            "scale",
+            "more than one token",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(options, space, batch, where, message):
@@ -159,19 +165,19 @@ def test_what_fits_passes_and_the_defaults_are_those_of_rae():
     assert (config.beta, config.alpha, config.tau, config.strength, config.scale) == (1, 1, 0.8, "uniform", "absolute")
 
 
-def test_noise_is_finite():
+def test_noise_must_be_finite():
     with pytest.raises(ValueError, match="tau must be finite"):
         GaussianConfig(tau=float("inf"))
     with pytest.raises(ValueError, match="gamma must be finite"):
         InterpolateConfig(gamma=float("inf"))
 
 
-def test_codes_are_no_vectors():
+def test_codes_are_refused():
     with pytest.raises(ValueError, match="continuous space"):
         perturb(Latents(vectors=torch.ones(2, 3, 4), codes=torch.ones(2, 3, dtype=torch.int64)))
 
 
-def test_a_recipes_table_builds_it_and_tells_every_mistake(registry):
+def test_a_recipes_table_builds_it_and_reports_every_mistake(registry):
     built = registry.build("perturbation", {"use": "gaussian", "tau": 0.5, "anneal": {"ratio": 0.0}})
     assert built.strengths(1.0) == (0.0, 0.0)
     with pytest.raises(ProblemsError) as raised:

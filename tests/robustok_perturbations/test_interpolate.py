@@ -17,7 +17,7 @@ def perturb(vectors: torch.Tensor, seed: int = 0, **options: object):
     return perturbation.perturb(Latents(vectors=vectors), None, draws=draws, progress=0.0)
 
 
-def test_a_fixed_share_of_noise_replaces_as_much_of_the_latents():
+def test_a_fixed_share_of_noise_replaces_the_same_share_of_the_latents():
     vectors = torch.full((50, 64, 16), 2.0)
     mixed, mask = perturb(vectors, tau=0.25, strength="fixed")
     assert mask.all()
@@ -27,17 +27,17 @@ def test_a_fixed_share_of_noise_replaces_as_much_of_the_latents():
 
 
 def test_the_share_is_uniform_over_images_and_the_same_for_the_tokens_of_one():
-    vectors = torch.full((500, 64, 16), 1e4)  # the noise is lost in it: what is left of z tells t
+    vectors = torch.full((500, 64, 16), 1e4)  # so large that the noise is negligible: the rest of z gives t
     shares = 1 - perturb(vectors)[0].vectors.mean(dim=2) / 1e4  # (B, N)
     assert (shares.amax(1) - shares.amin(1)).max() < 2e-3
     uniform = (torch.arange(500) + 0.5) / 500
     assert (shares.mean(1).sort().values - uniform).abs().max() < 1.63 / math.sqrt(500)  # Kolmogorov, p = 0.01
 
 
-def test_at_a_share_of_one_nothing_of_the_latents_is_left():
-    one = perturb(torch.zeros(4, 8, 2), tau=1.0, strength="fixed", gamma=1.5)[0]
-    other = perturb(torch.ones(4, 8, 2), tau=1.0, strength="fixed", gamma=1.5)[0]
-    assert torch.equal(one.vectors, other.vectors)
+def test_at_a_share_of_1_only_noise_is_left():
+    from_zeros = perturb(torch.zeros(4, 8, 2), tau=1.0, strength="fixed", gamma=1.5)[0]
+    from_ones = perturb(torch.ones(4, 8, 2), tau=1.0, strength="fixed", gamma=1.5)[0]
+    assert torch.equal(from_zeros.vectors, from_ones.vectors)
 
 
 def test_the_gradient_that_reaches_the_encoder_is_the_share_of_the_latents_in_the_mixture():

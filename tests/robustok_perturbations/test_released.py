@@ -1,4 +1,4 @@
-"""Against the tensors of the paper's released perturbation: tests/parity/perturb_*.json says how they were made."""
+"""Parity with the paper's released perturbation; tests/parity/perturb_*.json describes the tensors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_clean_latents_are_the_released_ones(case):
 
 
 @pytest.mark.parametrize(("options", "table"), [({}, "out.topdelta_of_code"), (RELEASED, "out.topdelta_of_z")])
-def test_the_draws_reach_all_of_the_released_neighbours_and_no_other_code(case, options, table):
+def test_the_draws_reach_exactly_the_released_neighbours(case, options, table):
     allowed = case.tensors[table].long()
     met, ever = torch.zeros(allowed.shape, dtype=torch.bool), torch.zeros(allowed.shape[:2], dtype=torch.bool)
     for seed in range(400):
@@ -72,14 +72,14 @@ def test_the_released_options_perturb_the_released_images(case):
 
 
 @pytest.mark.parametrize("options", [{}, RELEASED])
-def test_what_is_not_replaced_stays_as_the_released_code_leaves_it(case, options):
+def test_tokens_that_are_not_replaced_match_the_released_code(case, options):
     perturbed, mask = case.perturbed(3, **options)
     assert torch.equal(perturbed.codes[~mask], case.tensors["out.indices_clean"][~mask])
     assert torch.equal(perturbed.vectors[~mask], case.latents.vectors[~mask])
 
 
-def test_its_own_random_numbers_give_the_released_codes_and_vectors(case):
-    """Its ranks, in our order of the neighbours: the same code for every token, so the same vectors."""
+def test_the_released_random_numbers_give_the_released_codes_and_vectors(case):
+    """Their ranks in our order of the neighbours give the same code for every token, so the same vectors."""
     codes = case.latents.codes
     near = case.quantizer.nearest(case.latents.features.flatten(0, 1), case.strength["delta"])
     drawn = near.gather(1, case.tensors["out.rand_rank"].reshape(-1, 1)).reshape(codes.shape)

@@ -1,4 +1,4 @@
-"""The method's symbols hold exactly: beta of the images, alpha of the tokens, the delta nearest codewords."""
+"""The method's parameters are exact: beta of the images, alpha of the tokens, the delta nearest codewords."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEEDS = st.integers(0, 2**32)
 
 
 class Fixed(Quantizer):
-    """A codebook that stays as it is, and counts the rows whose neighbours it was asked for."""
+    """A fixed codebook that counts the rows whose neighbours are requested."""
 
     def __init__(self, codebook: Tensor) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def a_codebook(size: int = 40, width: int = 3, seed: int = 0) -> Fixed:
 
 
 def a_grid(seed: int = 0) -> Fixed:
-    """Whole numbers, shuffled: distances are exact, most of them are equal to others, and some codewords coincide."""
+    """Shuffled integers: distances are exact, most of them are tied, and some codewords coincide."""
     points = torch.cartesian_prod(*[torch.arange(4.0)] * 2).repeat(2, 1)
     return Fixed(points[torch.randperm(len(points), generator=rng(seed))])
 
@@ -71,7 +71,7 @@ def half_up(share: float, count: int) -> int:
 
 
 def distances(codebook: Tensor, codes: Tensor) -> Tensor:
-    """(..., K) squared distances of codes' codewords to all codewords, in float64 and without a product's rounding."""
+    """(..., K) squared distances of codes' codewords to all codewords, in float64, not from a matrix product."""
     exact = codebook.detach().double()
     return (exact[codes][..., None, :] - exact).square().sum(-1)
 
@@ -86,19 +86,19 @@ def perturb(latents: Latents, quantizer: Fixed, draws: Draws, progress: float = 
 @given(beta=SHARES, total=st.integers(1, 60), seed=SEEDS)
 @example(beta=0.1, total=5, seed=0)  # half an image: one
 @example(beta=0.1, total=25, seed=0)  # 2.5: three, where Python's round takes two
-@example(beta=0.29, total=50, seed=0)  # 14.5, of which floats make 14.499999999999998: 15
+@example(beta=0.29, total=50, seed=0)  # 14.5, in floats 14.499999999999998: 15
 def test_exactly_the_rounded_share_of_images_is_perturbed(beta, total, seed):
     quantizer, count = a_grid(), half_up(beta, total)
     latents, draws = latents_of(quantizer, total, 4), Draws.for_rows(seed, total)
     if count == 0:
-        with pytest.raises(RobustokError, match="is not one image"):
+        with pytest.raises(RobustokError, match="is less than one image"):
             perturb(latents, quantizer, draws, beta=beta, delta=3)
     else:
         _, mask = perturb(latents, quantizer, draws, beta=beta, delta=3)
         assert mask.any(dim=1).sum() == count
 
 
-def test_every_image_is_perturbed_as_often_as_any_other():
+def test_all_images_are_perturbed_equally_often():
     quantizer = a_grid()
     latents = latents_of(quantizer, 8, 1)
     hits = torch.zeros(8)
@@ -111,10 +111,10 @@ def test_every_image_is_perturbed_as_often_as_any_other():
 def test_the_first_images_are_counted_as_the_released_code_counts_them():
     quantizer = a_grid()
     _, mask = perturb(latents_of(quantizer, 28, 2), quantizer, Draws.for_rows(0, 28), beta=0.1, delta=3, images="first")
-    assert mask.any(dim=1).nonzero()[:, 0].tolist() == [0, 1]  # 2.8 images, cut off
+    assert mask.any(dim=1).nonzero()[:, 0].tolist() == [0, 1]  # 2.8 images, rounded down
 
 
-def test_the_error_says_which_share_would_do():
+def test_the_error_suggests_a_share_that_works():
     quantizer = a_grid()
     with pytest.raises(RobustokError, match=r"beta = 0.1 of a batch of 4 .*at least 0.25") as raised:
         perturb(latents_of(quantizer, 4, 2), quantizer, Draws.for_rows(0, 4), beta=0.1)
@@ -136,7 +136,7 @@ def test_exactly_the_rounded_share_of_tokens_is_replaced_in_each_perturbed_image
     assert sorted(replaced.tolist()) == [0, 0, 0, expected, expected, expected]
 
 
-def test_every_token_is_replaced_as_often_as_any_other():
+def test_all_tokens_are_replaced_equally_often():
     quantizer = a_grid()
     _, mask = perturb(latents_of(quantizer, 2000, 10), quantizer, Draws.for_rows(5, 2000), beta=1, alpha=0.3, delta=3)
     hits = mask.sum(dim=0)
@@ -159,7 +159,7 @@ def test_bernoulli_tokens_are_replaced_with_probability_alpha_each():
     assert abs(replaced.var() - 4.2) < 4 * 4.2 * math.sqrt(2 / 500)
 
 
-# --- delta: what they become ----------------------------------------------------------------------
+# --- delta: which codes ---------------------------------------------------------------------------
 
 
 @given(delta=st.integers(1, 40), alpha=SHARES, seed=SEEDS)
@@ -174,7 +174,7 @@ def test_every_replaced_code_is_among_the_nearest_of_its_codeword(delta, alpha, 
 
 
 @given(delta=st.integers(1, 32), seed=SEEDS)
-def test_of_codewords_at_one_distance_the_lower_codes_are_the_nearer(delta, seed):
+def test_of_codewords_at_the_same_distance_the_lower_codes_count_as_nearer(delta, seed):
     quantizer = a_grid(seed % 5)
     codes = torch.arange(32)
     near = nearest_codes(codes, quantizer, delta)
@@ -207,7 +207,7 @@ def test_the_draw_is_uniform_over_the_delta_nearest():
 
 
 @given(seed=SEEDS)
-def test_the_own_codeword_is_one_of_the_nearest_even_where_codewords_coincide(seed):
+def test_a_tokens_own_codeword_is_among_the_nearest_even_if_codewords_coincide(seed):
     quantizer = Fixed(torch.zeros(9, 2))
     codes = torch.arange(9)
     for delta in (1, 4):
@@ -220,15 +220,15 @@ def test_the_own_codeword_is_one_of_the_nearest_even_where_codewords_coincide(se
     assert torch.equal(perturbed.codes, latents.codes)
 
 
-# --- what the decoder reads, and what the encoder learns from it ----------------------------------
+# --- vectors and gradients ------------------------------------------------------------------------
 
 
 @given(beta=SHARES.filter(lambda share: share >= 0.1), alpha=SHARES, seed=SEEDS)
-def test_what_is_not_replaced_is_untouched_to_the_bit(beta, alpha, seed):
+def test_tokens_that_are_not_replaced_stay_bit_identical(beta, alpha, seed):
     quantizer = a_codebook()
     latents = quantizer.quantize(torch.randn(6, 8, 3, generator=rng(seed % 13)))
     perturbed, mask = perturb(latents, quantizer, Draws.for_rows(seed, 6), beta=beta, alpha=alpha, delta=9)
-    before, after = (held.vectors.detach().view(torch.int32) for held in (latents, perturbed))
+    before, after = (item.vectors.detach().view(torch.int32) for item in (latents, perturbed))
     assert torch.equal(before[~mask], after[~mask])
     assert torch.equal(latents.codes[~mask], perturbed.codes[~mask])
     assert perturbed.features is latents.features
@@ -242,7 +242,7 @@ def test_replaced_vectors_are_exactly_the_codewords_of_their_codes():
     assert not torch.equal(perturbed.vectors, latents.vectors)
 
 
-def test_the_arguments_are_left_as_they_were():
+def test_the_arguments_are_not_modified():
     quantizer = a_codebook()
     latents = latents_of(quantizer, 4, 6)
     before = latents.codes.clone(), latents.vectors.clone()
@@ -271,7 +271,7 @@ def test_vectors_keep_their_precision():
     assert perturbed.vectors.dtype == torch.bfloat16
 
 
-def test_codes_without_vectors_are_perturbed_alike():
+def test_codes_without_vectors_are_perturbed_the_same_way():
     quantizer = a_codebook()
     latents, draws = latents_of(quantizer, 4, 6), Draws.for_rows(0, 4)
     bare, _ = perturb(Latents(codes=latents.codes), quantizer, draws, beta=1, delta=9)
@@ -291,7 +291,7 @@ def test_codes_without_vectors_are_perturbed_alike():
     tokens=st.sampled_from(["exact", "bernoulli"]),
     seed=SEEDS,
 )
-def test_processes_see_together_what_one_would(cuts, make, neighbours, images, tokens, seed):
+def test_several_processes_together_perturb_as_one(cuts, make, neighbours, images, tokens, seed):
     quantizer = make()
     latents, draws = latents_of(quantizer, 12, 9), Draws.for_rows(seed, 12)
     options = {"beta": 0.4, "alpha": 0.6, "delta": 5, "neighbours": neighbours, "images": images, "tokens": tokens}
@@ -303,8 +303,8 @@ def test_processes_see_together_what_one_would(cuts, make, neighbours, images, t
     assert torch.equal(torch.cat([part_mask for _, part_mask in cut]), mask)
 
 
-def test_the_order_in_which_neighbours_are_found_decides_nothing():
-    """It may hang on the last bit of a distance, and that on the size of the batch."""
+def test_the_order_of_the_neighbours_does_not_matter():
+    """It can depend on the last bit of a distance, which can depend on the batch size."""
 
     class Reversed(Fixed):
         def nearest(self, z: Tensor, count: int) -> Tensor:
@@ -319,7 +319,7 @@ def test_the_order_in_which_neighbours_are_found_decides_nothing():
         assert torch.equal(perturbed.codes, expected.codes)
 
 
-def test_neighbours_are_sought_once_for_each_distinct_code_of_the_replaced_tokens():
+def test_neighbours_are_searched_once_per_distinct_code_of_the_replaced_tokens():
     quantizer = a_codebook()
     latents = latents_of(quantizer, 20, 30)
     _, mask = perturb(latents, quantizer, Draws.for_rows(0, 20), beta=0.1, alpha=0.5, delta=5)
@@ -345,16 +345,16 @@ def test_neighbours_are_sought_once_for_each_distinct_code_of_the_replaced_token
         (1.0, 0.9, 0.8, 100),
     ],
 )
-def test_alpha_and_delta_fall_from_start_to_end_to_the_ratio_and_stay(ratio, progress, alpha, delta):
+def test_alpha_and_delta_fall_to_the_ratio_between_start_and_end(ratio, progress, alpha, delta):
     perturbation = TopDelta(TopDeltaConfig(alpha=0.8, delta=100, anneal=Anneal(start=0.2, end=0.6, ratio=ratio)))
     assert perturbation.strength(progress) == (pytest.approx(alpha), delta)
 
 
-def test_without_annealing_they_stay():
+def test_without_annealing_they_are_constant():
     assert TopDelta(TopDeltaConfig()).strength(1.0) == (1.0, 100)
 
 
-def test_annealing_to_nothing_ends_with_clean_latents():
+def test_annealing_to_0_ends_with_clean_latents():
     quantizer = a_codebook()
     latents = latents_of(quantizer, 4, 6)
     perturbed, mask = perturb(latents, quantizer, Draws.for_rows(0, 4), 0.7, beta=1, delta=9, anneal=Anneal(ratio=0))
@@ -362,7 +362,7 @@ def test_annealing_to_nothing_ends_with_clean_latents():
     assert not mask.any()
 
 
-def test_a_sudden_end_is_a_step():
+def test_annealing_that_starts_and_ends_at_once_is_a_step():
     step = Anneal(start=0.5, end=0.5, ratio=0.5)
     assert [step.factor(progress) for progress in (0.49, 0.5, 0.51)] == [1.0, 1.0, 0.5]
 
@@ -393,7 +393,7 @@ DISCRETE = LatentSpace(kind="discrete", num_tokens=64, width=16, codebook_size=5
 @pytest.mark.parametrize(
     ("options", "space", "where", "message"),
     [
-        ({"delta": 513}, DISCRETE, "perturbation.delta", r"delta = 513 .*K = 512.*is 13 here"),
+        ({"delta": 513}, DISCRETE, "perturbation.delta", r"delta = 513 .*K = 512.*gives 13"),
         ({"delta": 9, "alpha": 0.001}, DISCRETE, "perturbation.alpha", r"alpha = 0.001 of 64 .*at least 0.016"),
         ({}, LatentSpace(kind="continuous", num_tokens=4, width=2), "perturbation.use", "replaces codes"),
     ],
@@ -409,7 +409,7 @@ def test_what_fits_the_space_passes():
     TopDelta(TopDeltaConfig(delta=12, alpha=0.001, tokens="bernoulli")).check(DISCRETE)
 
 
-def test_latent_neighbours_need_what_the_encoder_wrote():
+def test_latent_neighbours_need_the_encoders_vectors():
     quantizer = a_codebook()
     latents = latents_of(quantizer, 4, 6).evolve(features=None)
     with pytest.raises(RobustokError, match='use neighbours = "codeword"'):
@@ -422,7 +422,7 @@ def test_a_recipes_table_builds_it(registry):
     assert perturbation.strength(1.0) == (0.25, 3)
 
 
-def test_every_mistake_of_a_table_is_told(registry):
+def test_every_mistake_in_a_table_is_reported(registry):
     table = {"use": "top_delta", "beta": 1.1, "delta": 0, "images": "some", "anneal": {"start": 0.7}}
     with pytest.raises(ProblemsError) as raised:
         registry.build("perturbation", table)

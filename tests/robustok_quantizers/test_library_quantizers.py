@@ -1,4 +1,4 @@
-"""Quantizers over vector-quantize-pytorch: what each idea says of its codes, and what we change of the library."""
+"""Quantizers on top of vector-quantize-pytorch: the codes of each method, and what we change in the library."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_sim_vq_moves_all_codewords_through_one_layer():
     assert (quantizer.codebook != before).all(dim=1).all(), "codes without a hit move too"
 
 
-def test_residual_codes_are_digits_and_each_level_codes_what_is_left():
+def test_residual_codes_are_digits_and_each_level_quantizes_the_residual():
     quantizer = make("residual_vq", num_levels=3, level_size=4, width=5).eval()
     z = vectors(2, 6, 5)
     latents = quantizer.quantize(z)
@@ -152,7 +152,7 @@ def test_a_residual_codebook_that_is_too_large_is_not_listed():
     [
         ("fsq", {"levels": [8, 2]}, "levels"),
         ("lfq", {"width": 30}, "width"),
-        ("residual_vq", {"num_levels": 9, "level_size": 1024}, "more codes than 62 bits"),
+        ("residual_vq", {"num_levels": 9, "level_size": 1024}, "more codes than fit in 62 bits"),
         ("vq", {"codebook_update": "magic"}, "codebook_update"),
     ],
 )
@@ -162,14 +162,14 @@ def test_options_out_of_range_are_refused(name, options, complaint):
 
 
 @pytest.mark.parametrize("name", [*TINY, "residual_vq"])
-def test_quantizing_draws_nothing_from_global_random_state(name):
+def test_quantizing_does_not_use_global_random_state(name):
     quantizer = make(name, **TINY.get(name, {})).train()
     before = torch.get_rng_state()
     quantizer.quantize(vectors(2, 5, quantizer.width))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_lfq_keeps_the_librarys_training_mode_off():
+def test_lfq_keeps_the_library_in_eval_mode():
     quantizer = make("lfq", width=3).train()
     assert quantizer.training
     assert not quantizer.library.training

@@ -1,4 +1,4 @@
-"""Two processes learn the codebook that one process learns, to the bit."""
+"""Two processes learn a codebook bit-identical to that of one process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def results(tmp_path_factory):
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("update", ["gradient", "ema"])
-def test_each_of_two_processes_has_the_codebook_of_one(results, update, rank):
+def test_each_of_two_processes_has_the_codebook_of_a_single_one(results, update, rank):
     one, two = results[0, 1], results[rank, 2]
     names = [name for name in one if name.startswith(update)]
     assert len(names) >= 3
@@ -36,7 +36,7 @@ def test_each_of_two_processes_has_the_codebook_of_one(results, update, rank):
         assert torch.equal(two[name], one[name]), name
 
 
-def test_codes_were_restarted_on_the_way(results):
+def test_some_codes_were_restarted(results):
     rows = torch.nn.functional.normalize(torch.randn(120, 4, generator=torch.Generator().manual_seed(1)), dim=1)
     restarted = (torch.cdist(results[0, 1]["gradient embedding"], rows).min(dim=1).values < 1e-6).sum()
     assert restarted >= 2

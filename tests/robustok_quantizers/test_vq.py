@@ -40,7 +40,7 @@ def test_every_code_is_the_nearest_of_all_codewords(l2_normalise):
     assert latents.features is z
 
 
-def test_the_search_is_the_same_in_parts(monkeypatch):
+def test_searching_in_chunks_gives_the_same_codes(monkeypatch):
     quantizer = make().eval()
     z = vectors(4, 9, 4)
     whole = quantizer.quantize(z).codes
@@ -63,7 +63,7 @@ def test_the_losses_are_the_two_weighted_distances():
     assert latents.losses["codebook"].item() == pytest.approx(2.0 * distance.item())
 
 
-def test_the_commitment_moves_vectors_only_and_the_codebook_term_codewords_only():
+def test_the_commitment_moves_only_vectors_and_the_codebook_term_only_codewords():
     quantizer = make()
     z = vectors(2, 3, 4).requires_grad_()
     losses = quantizer.quantize(z).losses
@@ -159,14 +159,14 @@ def test_dead_codes_restart_at_vectors_of_the_step(update):
     before = quantizer.embedding.detach().clone()
     quantizer.after_step(DRAWS)
     if update == "gradient":
-        assert torch.equal(quantizer.embedding, before), "restart_after = 2: nothing at the first step"
+        assert torch.equal(quantizer.embedding, before), "restart_after = 2: no restart at the first step"
     before = quantizer.embedding.detach().clone()
     quantizer.quantize(z)
     quantizer.after_step(DRAWS)
     rows = F.normalize(z.reshape(-1, 4), dim=-1)
     restarted = quantizer.embedding[dead].detach()
     assert all((row == rows).all(dim=1).any() for row in restarted)
-    assert len(restarted.unique(dim=0)) == len(restarted), "each at another vector"
+    assert len(restarted.unique(dim=0)) == len(restarted), "each at a different vector"
     assert torch.allclose(quantizer.usage[dead], torch.tensor(1 / 16))
     if update == "gradient":
         assert torch.equal(quantizer.embedding[~dead], before[~dead])
@@ -184,7 +184,7 @@ def test_the_draws_decide_where_dead_codes_restart():
 
 
 @pytest.mark.parametrize("update", ["gradient", "ema"])
-def test_a_saved_state_goes_on_to_the_bit(update):
+def test_training_resumes_bit_identically_from_a_saved_state(update):
     options = {"codebook_update": update, "restart_threshold": 0.5, "restart_after": 3}
     straight = make(**options)
     for step in range(2):
@@ -199,7 +199,7 @@ def test_a_saved_state_goes_on_to_the_bit(update):
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in straight.state_dict().items())
 
 
-def test_more_dead_codes_than_vectors_restart_as_many_as_there_are():
+def test_with_more_dead_codes_than_vectors_each_vector_restarts_one():
     quantizer = make(codebook_size=64, restart_threshold=0.9, restart_after=1)
     before = quantizer.embedding.detach().clone()
     quantizer.quantize(vectors(1, 3, 4))

@@ -1,6 +1,6 @@
 """One of `world` processes that share a step's vectors: `two_processes.py RANK WORLD FOLDER`.
 
-Leaves the codebooks after three steps of two micro-batches, and the gradients of LFQ's entropy, in
+Saves the codebooks after three steps of two micro-batches, and the gradients of LFQ's entropy, to
 FOLDER/RANK-of-WORLD.pt.
 """
 
@@ -40,7 +40,7 @@ def codebook(update: str, rank: int, world: int) -> dict[str, Tensor]:
 
 
 def entropy_gradient(rank: int, world: int) -> Tensor:
-    """Of all rows of a micro-batch; data parallelism averages the gradients, so each is divided by the world."""
+    """The gradient for all rows of a micro-batch, divided by `world` since data parallelism averages gradients."""
     quantizer = LFQ(LFQConfig(width=3, inverse_temperature=1.0)).train()
     z = vectors(0, 3, rank, world)[0].requires_grad_()
     quantizer.quantize(z).losses["entropy"].backward()
@@ -51,9 +51,9 @@ def main() -> None:
     rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
-    found = {**codebook("gradient", rank, world), **codebook("ema", rank, world)}
-    found["entropy gradient"] = entropy_gradient(rank, world)
-    torch.save(found, folder / f"{rank}-of-{world}.pt")
+    results = {**codebook("gradient", rank, world), **codebook("ema", rank, world)}
+    results["entropy gradient"] = entropy_gradient(rank, world)
+    torch.save(results, folder / f"{rank}-of-{world}.pt")
     if world > 1:
         dist.destroy_process_group()
 

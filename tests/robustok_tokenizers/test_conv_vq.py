@@ -1,4 +1,4 @@
-"""The convolutional tokenizer: sizes, places, options and mistakes."""
+"""The convolutional tokenizer: sizes, positions, options and errors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_tokens_lie_on_the_grid_of_the_coarsest_level(options, grid):
     assert tokenizer.decode(latents).shape == images.shape
 
 
-def test_a_token_is_the_place_that_it_describes():
+def test_a_token_describes_its_position():
     tokenizer = make(attention=False, middle=False, channel_multipliers=[1], stem_patch=4, image_size=64).eval()
     # Without norms the networks are local (four 3x3 convolutions see 4 tokens far).
     for module in tokenizer.modules():
@@ -78,15 +78,15 @@ def test_a_token_is_the_place_that_it_describes():
     vectors = torch.zeros(1, 256, 4)
     changed = vectors.clone()
     changed[0, 2 * 16 + 10] = 1.0
-    drawn = (tokenizer.decode_vectors(changed) - tokenizer.decode_vectors(vectors)).abs().sum(1)[0]
-    assert drawn[8:12, 40:44].min() > 0
-    assert drawn[40:].max() == 0
+    change = (tokenizer.decode_vectors(changed) - tokenizer.decode_vectors(vectors)).abs().sum(1)[0]
+    assert change[8:12, 40:44].min() > 0
+    assert change[40:].max() == 0
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"image_size": 15}, "image_size 15 is no multiple of 2"),
+        ({"image_size": 15}, "image_size 15 is not a multiple of 2"),
         ({"channels": 6}, "norm_groups 4 does not divide the 6 channels"),
         ({"channel_multipliers": []}, "channel_multipliers"),
     ],
@@ -96,7 +96,7 @@ def test_sizes_that_do_not_fit_are_refused(options, complaint):
         make(**options)
 
 
-def test_decoder_and_last_layer_are_what_lies_behind_the_quantizer():
+def test_decoder_and_last_layer_come_after_the_quantizer():
     tokenizer = make()
     behind = {id(parameter) for parameter in tokenizer.decoder.parameters()}
     names = {name.split(".")[0] for name, p in tokenizer.named_parameters() if id(p) in behind}

@@ -30,7 +30,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Callable[..., tuple[object, str]]:
-    """A diffusers model of a kind with random weights, and the folder that it was saved in."""
+    """A diffusers model of a kind with random weights, and the folder it is saved in."""
     import diffusers
 
     def make(kind: str, **options: object) -> tuple[object, str]:
@@ -59,7 +59,7 @@ def as_map(vectors: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_latents_are_those_that_its_diffusion_models_see(saved):
+def test_latents_are_those_that_its_diffusion_models_read(saved):
     model, folder = saved("AutoencoderKL")
     tokenizer = build(folder).eval()
     mean = model.encode(images()).latent_dist.mode()
@@ -69,7 +69,7 @@ def test_latents_are_those_that_its_diffusion_models_see(saved):
     assert tokenizer.space == LatentSpace(kind="continuous", num_tokens=64, width=4, grid=(8, 8))
 
 
-def test_training_samples_from_its_posterior_and_charges_the_divergence_in_its_own_units(saved):
+def test_training_samples_from_the_posterior_with_the_divergence_in_the_posteriors_units(saved):
     model, folder = saved("AutoencoderKL")
     tokenizer = build(folder, kl_weight=0.5).train()
     posterior = model.encode(images()).latent_dist
@@ -81,7 +81,7 @@ def test_training_samples_from_its_posterior_and_charges_the_divergence_in_its_o
 
 @torch.no_grad()
 @pytest.mark.parametrize("without", [{}, {"use_quant_conv": False, "use_post_quant_conv": False, "shift_factor": None}])
-def test_models_without_convolutions_or_shift_round_the_latents_work_too(saved, without):
+def test_models_without_quant_convolutions_or_shift_work_too(saved, without):
     model, folder = saved("AutoencoderKL", **without)
     tokenizer = build(folder).eval()
     expected = model(images()).sample
@@ -92,7 +92,7 @@ def test_models_without_convolutions_or_shift_round_the_latents_work_too(saved, 
 
 
 @torch.no_grad()
-def test_codes_are_those_of_its_own_quantizer(saved):
+def test_codes_are_those_of_the_models_quantizer(saved):
     model, folder = saved("VQModel")
     tokenizer = build(folder).eval()
     hidden = model.encode(images()).latents
@@ -107,13 +107,13 @@ def test_codes_are_those_of_its_own_quantizer(saved):
     assert tokenizer.space == LatentSpace(kind="discrete", num_tokens=64, width=3, codebook_size=16, grid=(8, 8))
 
 
-def test_its_codebook_is_trained_and_the_gradient_passes_straight_through(saved):
+def test_the_codebook_is_trained_and_the_gradient_passes_straight_through(saved):
     _, folder = saved("VQModel")
     tokenizer = build(folder).train()
     latents = tokenizer.encode(images())
     weights = torch.randn(latents.vectors.shape)
-    found = torch.autograd.grad((latents.vectors * weights).sum(), latents.features, retain_graph=True)[0]
-    assert torch.equal(found, weights)
+    gradient = torch.autograd.grad((latents.vectors * weights).sum(), latents.features, retain_graph=True)[0]
+    assert torch.equal(gradient, weights)
     latents.losses["codebook"].backward(retain_graph=True)
     assert tokenizer.quantizer.embedding.grad.abs().sum() > 0
     assert tokenizer.encoder.conv_in.weight.grad is None
@@ -122,7 +122,7 @@ def test_its_codebook_is_trained_and_the_gradient_passes_straight_through(saved)
     torch.testing.assert_close(latents.losses["commitment"], 0.25 * latents.losses["codebook"])
 
 
-def test_the_papers_perturbation_meets_it(saved):
+def test_the_papers_perturbation_works_on_its_codes(saved):
     from robustok_core import Draws
 
     _, folder = saved("VQModel")
@@ -149,7 +149,7 @@ def test_the_meta_device_needs_no_weights(kind, saved):
     assert all(value.is_meta for value in planned.state_dict().values())
 
 
-def test_a_part_of_a_pipeline_is_found_in_its_subfolder(saved):
+def test_a_model_inside_a_pipeline_is_found_in_its_subfolder(saved):
     model, folder = saved("AutoencoderKL")
     model.save_pretrained(Path(folder) / "vae")
     assert build(folder, subfolder="vae").space.width == 4
@@ -157,9 +157,9 @@ def test_a_part_of_a_pipeline_is_found_in_its_subfolder(saved):
         build(folder, subfolder="unet")
 
 
-def test_foreign_models_sizes_and_places_are_refused_in_one_line(saved, tmp_path):
+def test_foreign_models_sizes_and_sources_are_refused_in_one_line(saved, tmp_path):
     _, folder = saved("AutoencoderKL")
-    with pytest.raises(RobustokError, match="image_size 15 is no multiple of 2"):
+    with pytest.raises(RobustokError, match="image_size 15 is not a multiple of 2"):
         build(folder, image_size=15)
     with pytest.raises(RobustokError, match="is a VQModel, which has no posterior"):
         build(saved("VQModel")[1], kl_weight=0.5)
@@ -169,19 +169,19 @@ def test_foreign_models_sizes_and_places_are_refused_in_one_line(saved, tmp_path
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(RobustokError, match="broken cannot be loaded"):
         build(str(broken))
-    with pytest.raises(RobustokError, match="there is no folder '/nowhere/at/all'"):
+    with pytest.raises(RobustokError, match="no such folder: '/nowhere/at/all'"):
         build("/nowhere/at/all")
     with pytest.raises(RobustokError, match="cannot be loaded"):
         build(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny"}))
-    with pytest.raises(RobustokError, match='holds "AutoencoderTiny"; supported are AutoencoderKL and VQModel'):
+    with pytest.raises(RobustokError, match='holds "AutoencoderTiny"; supported: AutoencoderKL and VQModel'):
         build(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "VQModel", "norm_type": "spatial"}))
     with pytest.raises(RobustokError, match='has norm_type = "spatial"'):
         build(str(tmp_path))
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch, tmp_path):
+def test_without_the_package_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(RobustokError, match="needs the package diffusers") as raised:
         build(str(tmp_path))

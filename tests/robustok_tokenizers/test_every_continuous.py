@@ -1,4 +1,4 @@
-"""The contract that every tokenizer without a quantizer keeps: a new one is held to it once it is listed here."""
+"""The contract of every tokenizer without a quantizer; list a new one here to test it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ TOKENIZERS = {
     },
     "diffusers_vae": {"image_size": 16},
 }
-#: Their encoder is not trained.
+#: Tokenizers whose encoder is not trained.
 FROZEN = {"rae"}
 every = pytest.mark.parametrize("name", TOKENIZERS)
 PERTURBATIONS = [{"use": "gaussian"}, {"use": "gaussian", "scale": "relative"}, {"use": "interpolate", "tau": 0.3}]
@@ -102,7 +102,7 @@ def train(tokenizer: Tokenizer, steps: range, table=PERTURBATIONS[0], pictures=i
     optimizer = (optimizer or functools.partial(torch.optim.SGD, lr=0.05))(trained)
     tokenizer.train()
     for step in steps:
-        torch.manual_seed(step)  # as the engine does: samples, masks, drop-path
+        torch.manual_seed(step)  # as the trainer does: samples, masks, drop-path
         optimizer.zero_grad()
         latents = tokenizer.encode(pictures(tokenizer, step))
         drawn = tokenizer.decode(perturbed(latents, table, step))
@@ -152,7 +152,7 @@ def test_the_gradient_passes_through_a_perturbation_to_the_first_layer_and_the_l
 
 
 @every
-def test_evaluation_draws_nothing_has_no_losses_and_changes_no_state(name):
+def test_evaluation_uses_no_random_numbers_has_no_losses_and_changes_no_state(name):
     tokenizer = make(name)
     train(tokenizer, range(1))
     before = state(tokenizer)
@@ -166,7 +166,7 @@ def test_evaluation_draws_nothing_has_no_losses_and_changes_no_state(name):
 
 
 @every
-def test_an_image_is_encoded_and_drawn_alike_in_any_batch(name):
+def test_an_image_is_encoded_and_decoded_the_same_in_any_batch(name):
     tokenizer = make(name).eval()
     whole = tokenizer.encode(images(tokenizer))
     alone = tokenizer.encode(images(tokenizer)[2:3])
@@ -175,7 +175,7 @@ def test_an_image_is_encoded_and_drawn_alike_in_any_batch(name):
 
 
 @every
-def test_training_that_stops_and_goes_on_ends_at_the_same_bits(name):
+def test_interrupted_and_resumed_training_is_bit_identical(name):
     straight = make(name)
     train(straight, range(4))
     stopped = make(name)
@@ -185,8 +185,8 @@ def test_training_that_stops_and_goes_on_ends_at_the_same_bits(name):
         resumed = make(name)
     assert all(value.is_meta for value in resumed.state_dict().values())
     resumed = resumed.to_empty(device="cpu")
-    for held in (*resumed.parameters(), *resumed.buffers()):
-        held.detach().fill_(float("nan") if held.is_floating_point() else 1)
+    for tensor in (*resumed.parameters(), *resumed.buffers()):
+        tensor.detach().fill_(float("nan") if tensor.is_floating_point() else 1)
     resumed.load_state_dict(saved)
     pictures = images(stopped, 9)
     assert torch.equal(resumed.eval().decode(resumed.encode(pictures)), stopped.decode(stopped.encode(pictures)))
@@ -196,7 +196,7 @@ def test_training_that_stops_and_goes_on_ends_at_the_same_bits(name):
 
 
 @every
-def test_post_training_can_train_the_decoder_alone(name):
+def test_post_training_can_train_only_the_decoder(name):
     tokenizer = make(name).eval()
     vectors = tokenizer.encode(images(tokenizer)).vectors.detach()
     tokenizer.decode_vectors(vectors).square().sum().backward()
@@ -206,7 +206,7 @@ def test_post_training_can_train_the_decoder_alone(name):
 
 
 @every
-def test_another_decoder_leaves_the_fingerprint_of_the_latents_and_another_encoder_does_not(name):
+def test_the_fingerprint_of_the_latents_depends_on_the_encoder_and_not_on_the_decoder(name):
     tokenizer = make(name)
     before = latent_fingerprint(tokenizer)
     with torch.no_grad():
@@ -219,7 +219,7 @@ def test_another_decoder_leaves_the_fingerprint_of_the_latents_and_another_encod
 
 
 @every
-def test_a_short_training_with_a_perturbation_teaches_the_latents_to_tell_four_pictures_apart(name):
+def test_a_short_training_with_a_perturbation_learns_latents_that_distinguish_four_images(name):
     table = PERTURBATIONS[list(TOKENIZERS).index(name) % len(PERTURBATIONS)]
     brightness = torch.tensor([-1.0, -0.4, 0.4, 1.0])[:, None, None, None]
 
@@ -235,5 +235,5 @@ def test_a_short_training_with_a_perturbation_teaches_the_latents_to_tell_four_p
     for first in (0, 20, 40):
         train(tokenizer, range(first, first + 20), table, pictures, functools.partial(torch.optim.Adam, lr=1e-2))
         errors.append(error())
-    # At such a rate single steps may spoil it for a while.
-    assert min(errors) < 0.5 * brightness.square().mean(), "half of what the mean of the four would leave"
+    # At this learning rate single steps can make it worse for a while.
+    assert min(errors) < 0.5 * brightness.square().mean(), "at most half the error of the mean of the four"

@@ -1,6 +1,6 @@
-"""The contract that every tokenizer keeps with every quantizer: a new one is held to it once it is listed here.
+"""The contract of every tokenizer with every quantizer; list a new one here to test it.
 
-Tokenizers without the option `quantizer` are held to test_every_continuous.py.
+For tokenizers without the option `quantizer` see test_every_continuous.py.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def train(tokenizer: Tokenizer, steps: range) -> None:
     optimizer = torch.optim.SGD(tokenizer.parameters(), lr=0.1)
     tokenizer.train()
     for step in steps:
-        torch.manual_seed(step)  # as the engine does: drop-path
+        torch.manual_seed(step)  # as the trainer does: drop-path
         optimizer.zero_grad()
         latents = tokenizer.encode(images(step))
         loss = (tokenizer.decode(latents) - images(step)).square().mean() + sum(latents.losses.values())
@@ -110,7 +110,7 @@ def test_the_gradient_reaches_the_first_layer_and_the_last(tokenizer_name, quant
 
 
 @every_pair
-def test_codes_alone_decode_to_the_same_picture(tokenizer_name, quantizer_name):
+def test_codes_alone_decode_to_the_same_image(tokenizer_name, quantizer_name):
     tokenizer = make(tokenizer_name, quantizer_name).eval()
     with torch.no_grad():
         latents = tokenizer.encode(images())
@@ -133,7 +133,7 @@ def test_evaluation_has_no_losses_and_changes_no_state(tokenizer_name, quantizer
 
 
 @every_pair
-def test_an_image_is_encoded_alike_in_any_batch(tokenizer_name, quantizer_name):
+def test_an_image_is_encoded_the_same_in_any_batch(tokenizer_name, quantizer_name):
     tokenizer = make(tokenizer_name, quantizer_name).eval()
     whole = tokenizer.encode(images())
     alone = tokenizer.encode(images()[2:3])
@@ -142,7 +142,7 @@ def test_an_image_is_encoded_alike_in_any_batch(tokenizer_name, quantizer_name):
 
 
 @every_pair
-def test_training_that_stops_and_goes_on_ends_at_the_same_bits(tokenizer_name, quantizer_name):
+def test_interrupted_and_resumed_training_is_bit_identical(tokenizer_name, quantizer_name):
     straight = make(tokenizer_name, quantizer_name)
     train(straight, range(4))
     stopped = make(tokenizer_name, quantizer_name)
@@ -152,8 +152,8 @@ def test_training_that_stops_and_goes_on_ends_at_the_same_bits(tokenizer_name, q
         resumed = make(tokenizer_name, quantizer_name)
     assert all(value.is_meta for value in resumed.state_dict().values())
     resumed = resumed.to_empty(device="cpu")
-    for held in (*resumed.parameters(), *resumed.buffers()):
-        held.detach().fill_(float("nan") if held.is_floating_point() else 1)
+    for tensor in (*resumed.parameters(), *resumed.buffers()):
+        tensor.detach().fill_(float("nan") if tensor.is_floating_point() else 1)
     resumed.load_state_dict(saved)
     assert torch.equal(
         resumed.eval().decode(resumed.encode(images(9))), stopped.eval().decode(stopped.encode(images(9)))
@@ -176,7 +176,7 @@ def test_codes_do_not_depend_on_the_precision_around_the_quantizer(tokenizer_nam
 
 
 @every_pair
-def test_post_training_can_train_the_decoder_alone(tokenizer_name, quantizer_name):
+def test_post_training_can_train_only_the_decoder(tokenizer_name, quantizer_name):
     tokenizer = make(tokenizer_name, quantizer_name).eval()
     vectors = tokenizer.encode(images()).vectors.detach()
     tokenizer.decode_vectors(vectors).square().sum().backward()

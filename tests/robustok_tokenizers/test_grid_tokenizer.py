@@ -1,4 +1,4 @@
-"""Tokens are the places of a latent map, row by row, and the decoder is all that comes behind it."""
+"""Tokens are the positions of a latent map, row by row; the decoder is all that comes after it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from robustok_core import Latents, LatentSpace
 from robustok_tokenizers.grid_tokenizer import GridTokenizer
 
 
-class Drawing(nn.Module):
-    """Draws a latent map as it is."""
+class Unchanged(nn.Module):
+    """Returns a latent map unchanged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Tiny(GridTokenizer):
     def __init__(self) -> None:
         super().__init__()
         self.side, self.image_size = 2, 2
-        self.post_quant_conv, self.pixel_decoder = nn.Identity(), Drawing()
+        self.post_quant_conv, self.pixel_decoder = nn.Identity(), Unchanged()
         self.space = LatentSpace(kind="continuous", num_tokens=4, width=3, grid=(2, 2))
 
     def encode(self, images):
@@ -41,7 +41,7 @@ def test_tokens_lie_on_the_map_in_raster_order():
     assert torch.equal(tokenizer.decode(tokenizer.encode(images)), images)
 
 
-def test_the_decoder_is_what_comes_behind_the_latents_and_ends_with_its_last_layer():
+def test_the_decoder_is_all_after_the_latents_and_ends_with_its_last_layer():
     tokenizer = Tiny()
     assert list(tokenizer.decoder) == [tokenizer.post_quant_conv, tokenizer.pixel_decoder]
     assert tokenizer.last_layer is tokenizer.pixel_decoder.conv_out.weight

@@ -1,4 +1,4 @@
-"""The convolutional variational autoencoder: its posterior, its size, its mistakes, and a whole run."""
+"""The convolutional variational autoencoder: posterior, size, errors, and a whole run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def moments(seed: int = 0) -> torch.Tensor:
 # --- the posterior --------------------------------------------------------------------------------
 
 
-def test_the_divergence_is_that_of_torchs_distributions():
+def test_the_divergence_matches_torch_distributions():
     posterior = GaussianPosterior.of_moments(moments())
     normal = torch.distributions.Normal(posterior.mean, posterior.std)
     expected = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).sum(-1)
@@ -46,14 +46,14 @@ def test_the_divergence_is_that_of_torchs_distributions():
     torch.testing.assert_close(posterior.std, (0.5 * moments()[..., 4:]).exp())
 
 
-def test_training_samples_from_the_posterior_and_charges_its_weighted_divergence():
+def test_training_samples_from_the_posterior_and_adds_the_weighted_divergence():
     given = moments().repeat(2000, 1, 1)
     torch.manual_seed(0)
     latents = posterior_latents(given, training=True, kl_weight=0.25)
     posterior = GaussianPosterior.of_moments(moments())
-    drawn = latents.vectors.reshape(2000, 3, 5, 4)
-    assert ((drawn.mean(0) - posterior.mean).abs() / posterior.std).max() < 4.5 / 2000**0.5
-    assert (drawn.std(0) / posterior.std - 1).abs().max() < 4.5 / 4000**0.5
+    samples = latents.vectors.reshape(2000, 3, 5, 4)
+    assert ((samples.mean(0) - posterior.mean).abs() / posterior.std).max() < 4.5 / 2000**0.5
+    assert (samples.std(0) / posterior.std - 1).abs().max() < 4.5 / 4000**0.5
     assert torch.equal(latents.features[:3], posterior.mean)
     expected = 0.25 * posterior.divergence().sum(1).mean()
     torch.testing.assert_close(latents.losses["kl"], expected)
@@ -61,18 +61,18 @@ def test_training_samples_from_the_posterior_and_charges_its_weighted_divergence
 
 def test_samples_follow_torchs_seed_and_evaluation_takes_the_mean():
     tokenizer, images = make(), torch.rand(2, 3, 16, 16) * 2 - 1
-    drawn = []
+    vectors = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        drawn.append(tokenizer.encode(images).vectors)
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
+        vectors.append(tokenizer.encode(images).vectors)
+    assert torch.equal(vectors[0], vectors[1])
+    assert not torch.equal(vectors[0], vectors[2])
     latents = tokenizer.eval().encode(images)
     assert latents.vectors is latents.features
     assert not latents.losses
 
 
-def test_a_frozen_encoder_does_not_sample_while_the_decoder_is_trained():
+def test_a_frozen_encoder_does_not_sample_while_the_decoder_trains():
     tokenizer, images = make().train(), torch.rand(2, 3, 16, 16) * 2 - 1
     tokenizer.encoder.eval()
     assert torch.equal(tokenizer.encode(images).vectors, tokenizer.encode(images).vectors)
@@ -86,7 +86,7 @@ def test_extreme_moments_stay_finite():
     assert extreme.grad.isfinite().all()
 
 
-# --- sizes and mistakes ---------------------------------------------------------------------------
+# --- sizes and errors -----------------------------------------------------------------------------
 
 
 def test_the_sizes_are_as_documented():
@@ -102,7 +102,7 @@ def test_the_sizes_are_as_documented():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"image_size": 15}, "image_size 15 is no multiple of 2"),
+        ({"image_size": 15}, "image_size 15 is not a multiple of 2"),
         ({"channels": 6}, "norm_groups 4 does not divide the 6 channels"),
         ({"width": 0}, "width"),
         ({"kl_weight": -1.0}, "kl_weight"),
@@ -117,7 +117,7 @@ def test_options_that_do_not_fit_are_refused(options, complaint):
 # --- a whole run ----------------------------------------------------------------------------------
 
 
-def test_a_recipe_trains_it_with_noise_measures_it_and_keeps_its_latents(tiny_recipe, tmp_path):
+def test_a_recipe_trains_it_with_noise_measures_it_and_saves_its_latents(tiny_recipe, tmp_path):
     table = copy.deepcopy(tiny_recipe(epochs=6))
     del table["tokenizer"]["quantizer"]
     table["tokenizer"] |= {"use": "kl_vae", "width": 4}

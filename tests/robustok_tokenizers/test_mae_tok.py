@@ -1,4 +1,4 @@
-"""MAETok: hidden patches, targets, positions, sizes, mistakes. (The published code's numbers: tests/robustok_hub.)"""
+"""MAETok: hidden patches, targets, positions, sizes, errors. (Parity with the published code: tests/robustok_hub.)"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def images(count: int = 2, size: int = 16) -> Tensor:
 # --- hidden patches -------------------------------------------------------------------------------
 
 
-def test_every_image_hides_a_share_from_a_truncated_normal_distribution():
+def test_the_hidden_share_of_an_image_follows_a_truncated_normal():
     tokenizer = make(image_size=128)  # 1,024 patches
     torch.manual_seed(0)
     masks = tokenizer._mask(torch.empty(400, 3, 128, 128))
@@ -47,10 +47,10 @@ def test_every_image_hides_a_share_from_a_truncated_normal_distribution():
     expected = (normal.cdf(shares) - low) / (high - low)
     assert (expected - (torch.arange(400) + 0.5) / 400).abs().max() < 1.63 / 20  # Kolmogorov, p = 0.01
     often = masks.float().mean(0)
-    assert (often - often.mean()).abs().max() < 4.5 * 0.5 / 20, "every patch is hidden as often as any other"
+    assert (often - often.mean()).abs().max() < 4.5 * 0.5 / 20, "all patches are hidden equally often"
 
 
-def test_the_encoder_sees_nothing_of_hidden_patches():
+def test_the_encoder_does_not_see_hidden_patches():
     tokenizer = make()
     mask = torch.zeros(2, 16, dtype=torch.bool)
     mask[:, 5] = True  # row 1, column 1
@@ -62,17 +62,17 @@ def test_the_encoder_sees_nothing_of_hidden_patches():
 
 def test_training_hides_patches_and_evaluation_does_not():
     tokenizer = make().train()
-    found = []
+    vectors = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        found.append(tokenizer.encode(images()).vectors)
-    assert torch.equal(found[0], found[1])
-    assert not torch.allclose(found[0], found[2])
+        vectors.append(tokenizer.encode(images()).vectors)
+    assert torch.equal(vectors[0], vectors[1])
+    assert not torch.allclose(vectors[0], vectors[2])
     tokenizer.encoder.eval()
     assert torch.equal(tokenizer.encode(images()).vectors, tokenizer.encode(images()).vectors)
 
 
-def test_without_masking_training_sees_everything():
+def test_without_masking_training_sees_all_patches():
     tokenizer = make(mask_smallest=0.0, mask_largest=0.0).train()
     assert not hasattr(tokenizer.encoder, "mask_token")
     assert torch.equal(tokenizer.encode(images()).vectors, tokenizer.encode(images()).vectors)
@@ -81,7 +81,7 @@ def test_without_masking_training_sees_everything():
 # --- targets --------------------------------------------------------------------------------------
 
 
-def test_targets_charge_hidden_patches_only_and_reach_the_encoder():
+def test_targets_count_only_hidden_patches_and_reach_the_encoder():
     tokenizer = make(hog=SMALL_TARGET, dino={**SMALL_TARGET, "network": {"use": "fashion_classifier"}})
     latents = tokenizer.train().encode(images())
     assert set(latents.losses) == {"hog", "dino"}
@@ -91,7 +91,7 @@ def test_targets_charge_hidden_patches_only_and_reach_the_encoder():
     mask = torch.zeros(2, 16, dtype=torch.bool)
     mask[:, 0] = True
     far = images()
-    far[:, :, 8:, 8:] = 0.0  # patches that touch no hidden one
+    far[:, :, 8:, 8:] = 0.0  # patches that do not touch a hidden one
     vectors = latents.vectors.detach()
     hog = tokenizer.targets["hog"]
     assert torch.equal(hog(vectors, images(), mask), hog(vectors, far, mask))
@@ -112,17 +112,17 @@ def test_a_target_learns_what_it_is_charged_for():
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
-def test_the_weight_of_a_target_scales_it_and_evaluation_has_none():
-    one, three = (make(hog={**SMALL_TARGET, "weight": weight}).train() for weight in (1.0, 3.0))
-    found = []
-    for tokenizer in (one, three):
+def test_the_weight_scales_a_targets_loss_and_evaluation_has_none():
+    single, triple = (make(hog={**SMALL_TARGET, "weight": weight}).train() for weight in (1.0, 3.0))
+    losses = []
+    for tokenizer in (single, triple):
         torch.manual_seed(0)
-        found.append(tokenizer.encode(images()).losses["hog"])
-    torch.testing.assert_close(found[1], 3 * found[0])
-    assert not one.eval().encode(images()).losses
+        losses.append(tokenizer.encode(images()).losses["hog"])
+    torch.testing.assert_close(losses[1], 3 * losses[0])
+    assert not single.eval().encode(images()).losses
 
 
-def test_a_frozen_network_is_no_part_of_the_tokenizer():
+def test_a_frozen_network_is_not_part_of_the_tokenizer():
     tokenizer = make(dino={**SMALL_TARGET, "network": {"use": "fashion_classifier"}}).train()
     before = set(tokenizer.state_dict())
     tokenizer.encode(images())
@@ -137,17 +137,17 @@ def test_a_frozen_network_is_no_part_of_the_tokenizer():
 
 
 @pytest.mark.parametrize("rotary", ["none", "mixed", "axial"])
-def test_without_learned_positions_the_decoder_tells_patches_apart_by_rotary_ones_alone(rotary):
+def test_rotary_positions_alone_let_the_decoder_distinguish_patches(rotary):
     tokenizer = make(rotary=rotary).eval()
     with torch.no_grad():
         for parameter in tokenizer.pixel_decoder.blocks.parameters():
-            parameter.copy_(0.5 * torch.randn(parameter.shape))  # initial weights tell next to nothing apart
-    drawn = tokenizer.decode_vectors(torch.randn(1, 6, 4))
-    apart = (drawn[:, :, :4, :4] - drawn[:, :, 8:12, 4:8]).abs().max() / drawn.abs().max()
-    assert (apart > 1e-3) == (rotary != "none")
+            parameter.copy_(0.5 * torch.randn(parameter.shape))  # initial weights hardly distinguish positions
+    images = tokenizer.decode_vectors(torch.randn(1, 6, 4))
+    difference = (images[:, :, :4, :4] - images[:, :, 8:12, 4:8]).abs().max() / images.abs().max()
+    assert (difference > 1e-3) == (rotary != "none")
 
 
-def test_with_a_weight_of_divergence_it_is_variational():
+def test_with_kl_weight_it_is_variational():
     tokenizer = make(kl_weight=0.5, mask_smallest=0.0, mask_largest=0.0).train()
     latents = tokenizer.encode(images())
     assert latents.losses["kl"] > 0
@@ -155,7 +155,7 @@ def test_with_a_weight_of_divergence_it_is_variational():
     assert torch.equal(tokenizer.eval().encode(images()).vectors, latents.features)
 
 
-def test_the_published_size_has_the_published_parameters_less_those_it_does_not_use():
+def test_the_published_size_has_the_published_parameters_without_the_unused_ones():
     with torch.device("meta"):
         tokenizer = load_registry().build("tokenizer", {"use": "mae_tok"})
     unused = 768 * 3 * 16 * 16 + 768 + 257 * 768  # the decoder's patch embedding and positions
@@ -171,11 +171,11 @@ def test_the_published_size_has_the_published_parameters_less_those_it_does_not_
         ({"num_heads": 3}, "width 16 is not a multiple of num_heads 3"),
         ({"num_heads": 8}, "rotary positions on a grid need heads whose width is a multiple of 4, not 2"),
         ({"mask_smallest": 0.7}, "mask_smallest 0.7 is above mask_largest 0.6"),
-        ({"patch_size": 1, "hog": SMALL_TARGET}, "hog halves patches"),
+        ({"patch_size": 1, "hog": SMALL_TARGET}, "hog needs an even patch_size"),
         ({"hog": {"width": 10, "num_heads": 4}}, "width 10 is not a multiple of num_heads 4"),
         ({"hog": {"weight": float("inf")}}, "weight must be finite"),
         ({"kl_weight": float("inf")}, "kl_weight must be finite"),
-        ({"rotary": "none", "rotary_base": 5.0}, "rotary_base is of rotary positions"),
+        ({"rotary": "none", "rotary_base": 5.0}, "rotary_base needs rotary positions"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, complaint):

@@ -1,4 +1,4 @@
-"""Histograms of oriented gradients of pictures whose gradients are known."""
+"""Histograms of oriented gradients of images with known gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustok_tokenizers.oriented_gradients import NUM_BINS, oriented_gradients,
 
 
 def slope(degrees: float, size: int = 16) -> torch.Tensor:
-    """(1, 1, size, size): grows steadily in a direction, 0 to the right, 90 downwards."""
+    """(1, 1, size, size) linear ramp in a direction: 0 is right, 90 is down."""
     y, x = torch.meshgrid(torch.arange(float(size)), torch.arange(float(size)), indexing="ij")
     angle = math.radians(degrees)
     return (x * math.cos(angle) + y * math.sin(angle))[None, None]
@@ -28,16 +28,16 @@ def test_a_slope_votes_for_the_bin_of_its_direction(number):
         assert histogram.norm(dim=0) == pytest.approx(torch.ones(2, 2))
 
 
-def test_contrast_and_brightness_do_not_count_and_a_plain_picture_has_no_direction():
+def test_contrast_and_brightness_do_not_matter_and_a_constant_image_has_no_direction():
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(oriented_gradients(images * 0.25 + 0.5, 8), oriented_gradients(images, 8))
     assert not oriented_gradients(torch.ones(1, 3, 16, 16), 8).any()
 
 
-def test_a_patch_holds_the_histograms_of_its_own_four_cells():
+def test_a_patch_has_the_histograms_of_its_four_cells():
     images = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
     cells = oriented_gradients(images, 4)  # (2, 3, 9, 4, 6)
     patches = patch_gradients(images, 8)  # (2, 2 * 3, 108)
     assert patches.shape == (2, 6, 108)
-    found = patches[:, 5].reshape(2, 3, NUM_BINS, 2, 2)  # the lower right patch
-    assert torch.equal(found, cells[..., 2:, 4:])
+    patch = patches[:, 5].reshape(2, 3, NUM_BINS, 2, 2)  # the lower right patch
+    assert torch.equal(patch, cells[..., 2:, 4:])

@@ -1,4 +1,4 @@
-"""The autoencoder over a frozen ViT: what it reads, what it normalises, what is trained, and its mistakes."""
+"""The autoencoder over a frozen ViT: inputs, normalisation, trained parameters, and errors."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_latents_are_the_patches_of_timms_network_before_the_scale_and_shift_of_
     net = timm.create_model("test_vit", num_classes=0, img_size=32, pretrained=False).eval()
     weights = tokenizer.encoder.net.state_dict()
     net.load_state_dict({**weights, "norm.weight": torch.full((64,), 3.0), "norm.bias": torch.full((64,), 0.5)})
-    pictures = images(size=32)  # its mean and deviation are 0.5: what it reads is in [-1, 1] too
+    pictures = images(size=32)  # mean and deviation are 0.5, so its inputs are in [-1, 1] too
     expected = (net.forward_features(pictures)[:, 1:] - 0.5) / 3.0
     torch.testing.assert_close(tokenizer.encode(pictures).vectors, expected, atol=1e-3, rtol=1e-3)
 
 
-def test_the_network_reads_and_the_decoder_draws_the_networks_own_statistics():
+def test_the_network_reads_and_the_decoder_outputs_images_normalised_for_the_network():
     tokenizer = make()
     tokenizer.encoder.mean, tokenizer.encoder.std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.4)
     read = []
@@ -57,7 +57,7 @@ def test_the_network_reads_and_the_decoder_draws_the_networks_own_statistics():
     torch.testing.assert_close(tokenizer.encoder.to_images(read[0]), images(size=32))
 
 
-def test_the_encoder_stays_as_it_is_and_takes_no_gradient():
+def test_the_encoder_is_frozen_and_gets_no_gradient():
     tokenizer = make().train()
     assert not any(module.training for module in tokenizer.encoder.modules())
     assert not any(parameter.requires_grad for parameter in tokenizer.encoder.parameters())
@@ -75,7 +75,7 @@ def batches(count: int, size: int = 8) -> list[Tensor]:
     return [torch.randn(size, 5, 3, generator=generator) * scale + shift for _ in range(count)]
 
 
-def test_statistics_are_those_of_all_latents_and_of_one_standard_normal():
+def test_statistics_are_those_of_all_latents_and_one_standard_normal_image():
     statistics = LatentStatistics(5, 3, enough=1000).train()
     given = batches(4)
     for latents in given:
@@ -98,20 +98,20 @@ def test_normalised_latents_have_mean_0_and_variance_1_at_each_token_and_channel
     torch.testing.assert_close(statistics.restore(normal), given, atol=1e-5, rtol=1e-5)
 
 
-def test_they_stay_once_enough_images_were_seen_in_eval_mode_and_where_none_are_asked_for():
+def test_statistics_are_frozen_after_enough_images_in_eval_mode_and_without_images():
     statistics, (first, second, third) = LatentStatistics(5, 3, enough=10).train(), batches(3)
     statistics.observe(first)
     statistics.observe(second)
-    kept = {name: value.clone() for name, value in statistics.state_dict().items()}
+    before = {name: value.clone() for name, value in statistics.state_dict().items()}
     statistics.observe(third)
-    assert all(torch.equal(value, kept[name]) for name, value in statistics.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in statistics.state_dict().items())
     for still in (LatentStatistics(5, 3, enough=10).eval(), LatentStatistics(5, 3, enough=0).train()):
         still.observe(first)
         assert torch.equal(still.mean, torch.zeros(5, 3))
         assert torch.equal(still.variance, torch.ones(5, 3))
 
 
-def test_what_the_decoder_reads_does_not_depend_on_the_statistics():
+def test_the_decoders_input_does_not_depend_on_the_statistics():
     tokenizer = make().eval()
     before = tokenizer.decode(tokenizer.encode(images()))
     tokenizer.statistics.mean.normal_()
@@ -120,12 +120,12 @@ def test_what_the_decoder_reads_does_not_depend_on_the_statistics():
 
 
 @pytest.mark.parametrize("as_maps", [False, True])
-def test_published_statistics_can_be_loaded_and_then_stay(as_maps, tmp_path):
+def test_published_statistics_can_be_loaded_and_are_then_frozen(as_maps, tmp_path):
     mean, variance = torch.randn(4, 64), torch.rand(4, 64) + 0.5
-    held = {"mean": mean, "var": variance}
+    stored = {"mean": mean, "var": variance}
     if as_maps:
-        held = {name: value.T.reshape(64, 2, 2).contiguous() for name, value in held.items()}
-    save_file(held, tmp_path / "stat.safetensors")
+        stored = {name: value.T.reshape(64, 2, 2).contiguous() for name, value in stored.items()}
+    save_file(stored, tmp_path / "stat.safetensors")
     tokenizer = make(statistics=str(tmp_path / "stat.safetensors")).train()
     tokenizer.encode(images())
     assert torch.equal(tokenizer.statistics.mean, mean)
@@ -134,21 +134,21 @@ def test_published_statistics_can_be_loaded_and_then_stay(as_maps, tmp_path):
 
 def test_statistics_of_another_space_are_refused(tmp_path):
     save_file({"mean": torch.zeros(5, 64), "var": torch.ones(5, 64)}, tmp_path / "stat.safetensors")
-    with pytest.raises(RobustokError, match=r"its mean is \(5, 64\), the latents are \(4, 64\)"):
+    with pytest.raises(RobustokError, match=r"its mean has shape \(5, 64\), the latents have \(4, 64\)"):
         make(statistics=str(tmp_path / "stat.safetensors"))
     save_file({"mean": torch.zeros(4, 64)}, tmp_path / "stat.safetensors")
     with pytest.raises(RobustokError, match="'var' is missing"):
         make(statistics=str(tmp_path / "stat.safetensors"))
     for bad in (-1.0, float("nan")):
         save_file({"mean": torch.zeros(4, 64), "var": torch.full((4, 64), bad)}, tmp_path / "stat.safetensors")
-        with pytest.raises(RobustokError, match="its var holds numbers that no var can be"):
+        with pytest.raises(RobustokError, match="its var holds invalid numbers"):
             make(statistics=str(tmp_path / "stat.safetensors"))
 
 
 # --- sizes and mistakes ---------------------------------------------------------------------------
 
 
-def test_the_published_encoder_gives_256_tokens_of_768_and_nothing_is_fetched_to_plan_it():
+def test_the_published_encoder_has_256_tokens_of_width_768_and_planning_fetches_nothing():
     with torch.device("meta"):
         tokenizer = load_registry().build("tokenizer", {"use": "rae"})
     assert tokenizer.space == LatentSpace(kind="continuous", num_tokens=256, width=768, grid=(16, 16))
@@ -160,12 +160,12 @@ def test_the_published_encoder_gives_256_tokens_of_768_and_nothing_is_fetched_to
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"image_size": 15}, "image_size 15 is no multiple of 2, the side of the token grid"),
-        ({"encoder_image_size": 40}, "encoder_image_size 40 is no multiple of 16"),
+        ({"image_size": 15}, "image_size 15 is not a multiple of 2, the tokens per row"),
+        ({"encoder_image_size": 40}, "encoder_image_size 40 is not a multiple of 16"),
         ({"decoder_num_heads": 3}, "decoder_width 16 is not a multiple of decoder_num_heads 3"),
         ({"encoder": "vit_of_nobody"}, "vit_of_nobody cannot be loaded"),
         ({"encoder": "test_vit2"}, "test_vit2 has no last norm"),
-        ({"statistics": "a file", "statistics_images": 10}, "statistics_images is for measuring"),
+        ({"statistics": "a file", "statistics_images": 10}, "statistics_images needs statistics = measured"),
         ({"weights": "nowhere.pth"}, "there is no file 'nowhere.pth'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Random weights of ViTs: timm's from ViT-B's width on, and what layers put out is as large at narrower ones."""
+"""Initialisation of ViTs: timm's from ViT-B's width up, and outputs of the same size in narrower ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain ViT with a Gaussian posterior: hidden patches, places, sizes and mistakes."""
+"""The plain ViT with a Gaussian posterior: hidden patches, positions, sizes and errors."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ def size(encoder: str, decoder: str) -> int:
 # --- hidden patches -------------------------------------------------------------------------------
 
 
-def test_the_share_of_hidden_patches_is_uniform_and_cut_off_at_none():
+def test_the_share_of_hidden_patches_is_uniform_and_clipped_at_0():
     tokenizer = make(image_size=64)  # 256 patches
     shares = []
     for seed in range(400):
         torch.manual_seed(seed)
-        kept = tokenizer._kept(torch.empty(2, 3, 64, 64))
-        assert all(len(set(row.tolist())) == kept.shape[1] for row in kept)
-        shares.append(1 - kept.shape[1] / 256)
-    found = torch.tensor(shares).sort().values
+        visible = tokenizer._visible(torch.empty(2, 3, 64, 64))
+        assert all(len(set(row.tolist())) == visible.shape[1] for row in visible)
+        shares.append(1 - visible.shape[1] / 256)
+    sorted_shares = torch.tensor(shares).sort().values
     expected = (-0.1 + 0.8 * (torch.arange(400) + 0.5) / 400).clamp(min=0.0)
-    assert (found - expected).abs().max() < 0.8 * 1.63 / 20 + 1 / 256  # Kolmogorov, p = 0.01
-    assert (found == 0).float().mean().item() == pytest.approx(0.125, abs=0.06)
+    assert (sorted_shares - expected).abs().max() < 0.8 * 1.63 / 20 + 1 / 256  # Kolmogorov, p = 0.01
+    assert (sorted_shares == 0).float().mean().item() == pytest.approx(0.125, abs=0.06)
 
 
-def test_the_encoder_sees_nothing_of_hidden_patches_and_the_kept_ones_know_their_places():
+def test_the_encoder_does_not_see_hidden_patches_and_visible_ones_have_their_positions():
     tokenizer = make().eval()
     with torch.no_grad():
         for parameter in tokenizer.encoder.blocks.parameters():
-            parameter.copy_(0.5 * torch.randn(parameter.shape))  # initial weights attend to all alike
-    kept = torch.tensor([[0, 3, 6, 9], [15, 1, 2, 4]])  # not 5: row 1, column 1
+            parameter.copy_(0.5 * torch.randn(parameter.shape))  # initial weights attend uniformly
+    visible = torch.tensor([[0, 3, 6, 9], [15, 1, 2, 4]])  # not 5: row 1, column 1
     changed = images()
     changed[:, :, 4:8, 4:8] = 0.0
-    assert torch.equal(tokenizer.encoder(images(), kept), tokenizer.encoder(changed, kept))
+    assert torch.equal(tokenizer.encoder(images(), visible), tokenizer.encoder(changed, visible))
     everything = torch.arange(16).flip(0).repeat(2, 1)
     shuffled = tokenizer.encoder(images(), everything)
     torch.testing.assert_close(shuffled.flip(1), tokenizer.encoder(images()), atol=1e-4, rtol=1e-3)
 
 
-def test_hidden_patches_have_one_vector_that_is_learned_and_no_divergence():
+def test_hidden_patches_share_one_learned_vector_and_have_no_divergence():
     tokenizer = make(mask_low=0.5, mask_high=0.5, kl_weight=1.0).train()
     latents = tokenizer.encode(images())
     hidden = (latents.features == tokenizer.mask_latent).all(dim=2)  # (B, N)
@@ -81,8 +81,8 @@ def test_without_masking_training_reads_every_patch():
     assert torch.equal(means, tokenizer.eval().encode(images()).vectors)
 
 
-def test_training_reaches_every_parameter_whatever_share_is_hidden():
-    """Data parallelism waits for the gradient of each."""
+def test_training_reaches_every_parameter_for_any_hidden_share():
+    """Data parallelism waits for the gradient of each parameter."""
     for low in (-0.9, 0.5):
         tokenizer = make(mask_low=low, mask_high=0.5 if low > 0 else 1e-9).train()
         tokenizer.decode(tokenizer.encode(images())).square().sum().backward()
@@ -92,7 +92,7 @@ def test_training_reaches_every_parameter_whatever_share_is_hidden():
 # --- sizes and mistakes ---------------------------------------------------------------------------
 
 
-def test_the_published_size_of_two_b_is_172_million():
+def test_the_published_size_with_two_bs_has_172_million_parameters():
     assert round(size("B", "B") / 1e6) == 172
 
 

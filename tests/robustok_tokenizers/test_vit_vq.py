@@ -1,4 +1,4 @@
-"""The paper's tokenizer: its size, its tokens, its pretrained start."""
+"""The paper's tokenizer: size, tokens, pretrained weights."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_sizes_that_do_not_fit_are_refused(options, complaint):
 
 
 @pytest.mark.parametrize(("num_latent_tokens", "grid"), [(9, (3, 3)), (10, None), (16, (4, 4))])
-def test_tokens_with_positions_of_their_own_may_be_fewer_than_patches(num_latent_tokens, grid):
+def test_tokens_with_their_own_positions_can_be_fewer_than_patches(num_latent_tokens, grid):
     tokenizer = make(absolute_positions=False, num_latent_tokens=num_latent_tokens).eval()
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     latents = tokenizer.encode(images)
@@ -69,8 +69,8 @@ def test_tokens_with_positions_of_their_own_may_be_fewer_than_patches(num_latent
     assert tokenizer.decode(latents).shape == images.shape
 
 
-def test_a_patch_is_drawn_at_its_place():
-    """The decoder's token (row, column) draws rows 8 row .. 8 row + 7 and its columns, channel last."""
+def test_a_patch_is_decoded_at_its_position():
+    """The decoder's token (row, column) outputs pixel rows 8 row .. 8 row + 7 and its columns, channel last."""
     tokenizer = make().eval()
     pixel = tokenizer.pixel_decoder
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_every_token_sees_the_whole_image():
     assert moved.min() > 0
 
 
-def test_drop_path_follows_the_global_seed_and_rests_in_evaluation():
+def test_drop_path_follows_the_global_seed_and_is_off_in_evaluation():
     tokenizer = make(drop_path=0.5)
     images = torch.rand(8, 3, 32, 32) * 2 - 1
 
@@ -110,14 +110,14 @@ def test_drop_path_rises_linearly_and_keeps_the_expectation():
     assert [block.drop_path.rate for block in tokenizer.encoder.blocks] == pytest.approx([0, 0.1, 0.2])
     drop = tokenizer.encoder.blocks[2].drop_path
     torch.manual_seed(0)
-    kept = drop(torch.ones(10_000, 1, 1))
-    assert kept.unique().tolist() == pytest.approx([0, 1.25])
-    assert kept.mean().item() == pytest.approx(1.0, abs=0.02)
+    outputs = drop(torch.ones(10_000, 1, 1))
+    assert outputs.unique().tolist() == pytest.approx([0, 1.25])
+    assert outputs.mean().item() == pytest.approx(1.0, abs=0.02)
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """A ViT of another patch and grid, in timm's names, with the heads that files carry."""
+    """A ViT with another patch size and grid, in timm's names, with the heads that files contain."""
     torch.manual_seed(5)
     vit = VisionTransformer(img_size=42, patch_size=7, num_classes=4, **SIZE)
     for parameter in vit.parameters():
@@ -135,7 +135,7 @@ def resampled(vit: VisionTransformer) -> VisionTransformer:
     return target.eval()
 
 
-def test_a_pretrained_vit_starts_both_networks(pretrained):
+def test_a_pretrained_vit_initialises_both_networks(pretrained):
     vit, file = pretrained
     target = resampled(vit)
     tokenizer = make(init=str(file))
@@ -159,7 +159,7 @@ def test_a_vit_with_pretrained_weights_computes_what_timm_computes(pretrained):
         torch.testing.assert_close(alone, target.forward_features(images), atol=1e-5, rtol=1e-4)
 
 
-def test_a_sketch_on_the_meta_device_reads_no_pretrained_weights():
+def test_a_tokenizer_on_the_meta_device_reads_no_pretrained_weights():
     with torch.device("meta"):
         make(init="/nowhere.safetensors")
 
@@ -167,9 +167,9 @@ def test_a_sketch_on_the_meta_device_reads_no_pretrained_weights():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"depth": 1}, "it has blocks.1"),
+        ({"depth": 1}, "it also has blocks.1"),
         ({"depth": 3}, "it lacks blocks.2"),
-        ({"width": 48}, "its blocks.0.attn.proj.bias is \\(24,\\) instead of \\(48,\\)"),
+        ({"width": 48}, "its blocks.0.attn.proj.bias has shape \\(24,\\) instead of \\(48,\\)"),
     ],
 )
 def test_pretrained_weights_of_another_size_are_refused(pretrained, options, complaint):
@@ -182,7 +182,7 @@ def test_a_missing_file_of_pretrained_weights_is_one_error():
         make(init="nowhere.safetensors")
 
 
-def test_dinov2_without_a_network_says_what_to_do(monkeypatch):
+def test_dinov2_offline_says_what_to_do(monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("Name or service not known")
 

@@ -163,7 +163,7 @@ def test_a_syntax_error_is_named_with_file_and_line(refused, tmp_path):
         ),
         ("tokenizer.channels", "8", "channels", "tokenizer.channels: expected int, found str '8'"),
         ("perturbation.beta", 1.5, "beta", "perturbation.beta: 1.5 is out of range: "),
-        ("perturbation.delta", 33, "[perturbation]", "delta = 33 is more than the codebook holds (K = 32)"),
+        ("perturbation.delta", 33, "[perturbation]", "delta = 33 exceeds the codebook size (K = 32)"),
         ("tokenizer.quantizer.width", 0, "width", "tokenizer.quantizer.width: 0 is out of range: "),
     ],
 )
@@ -284,7 +284,7 @@ def test_a_missing_data_file_is_one_message(refused, recipe):
 def test_an_empty_image_folder_is_one_message(refused, recipe, tmp_path):
     (tmp_path / "images").mkdir()
     output = refused("check", recipe(of_images(tmp_path / "images")))
-    assert f"error: {tmp_path / 'images'}: there are no class folders\n  hint: " in output
+    assert f"error: {tmp_path / 'images'}: no class folders found\n  hint: " in output
 
 
 def test_a_class_with_one_image_is_named(refused, recipe, tmp_path):
@@ -298,7 +298,7 @@ def test_a_corrupt_image_stops_the_run_and_is_named(refused, recipe, tmp_path):
     broken.write_bytes(broken.read_bytes()[:200])
     output = refused("run", recipe(of_images(images)), "--out", "out", code=1)
     assert "cat/3.png: this image cannot be read: " in output
-    assert "hint: mend or remove it" in output
+    assert "hint: repair or remove it" in output
     assert not Path("out/tiny/artifacts").exists()
 
 

@@ -270,7 +270,7 @@ def test_training_learns(tiny_recipe, tmp_path):
     [
         ("tokenizer", "image_size", 16, "tokenizer.image_size is 16, but the images of [data] are 32 pixels wide"),
         ("perturbation", "delta", 33, "33"),
-        ("perturbation", "beta", 0.01, "of a batch of 16 images is not one image"),
+        ("perturbation", "beta", 0.01, "of a batch of 16 images is less than one image"),
         ("stage", "losses", DEEP, "needs images of"),
         ("stage", "batch_size", 81, "larger than the training split"),
         ("stage", "accumulation", 3, "does not divide into 3 equal parts"),
