@@ -124,12 +124,12 @@ def test_a_wrong_perturbation_or_option_is_told_as_in_a_recipe(tokenizer, images
     clean = tokenizer.encode_images(images)
     told(lambda: tokenizer.perturbed(clean, "top_dleta"), "did you mean 'top_delta'?")
     told(lambda: tokenizer.perturbed(clean, "top_delta", detla=3), "perturbation.detla", "did you mean 'delta'?")
-    told(lambda: tokenizer.perturbed(clean, "top_delta", delta=300), "more than the codebook holds")
+    told(lambda: tokenizer.perturbed(clean, "top_delta", delta=300), "exceeds the codebook size")
 
 
 def test_a_folder_without_a_tokenizer_is_told_as_commands_tell_it(tmp_path):
     told(lambda: robustok.load_tokenizer(tmp_path / "gone"), "there is no such run or artifact", "runs/NAME")
-    told(lambda: robustok.load_tokenizer(tmp_path), "this is no run folder")
+    told(lambda: robustok.load_tokenizer(tmp_path), "this is not a run folder")
     (tmp_path / "file.pt").touch()
     told(lambda: robustok.load_tokenizer(tmp_path / "file.pt"), "this is a file", "name the importer")
     told(lambda: robustok.load_tokenizer(tmp_path, device="cuda:99"), "there is no device 'cuda:99' here")

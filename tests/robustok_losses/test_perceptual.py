@@ -92,7 +92,7 @@ def test_a_layer_that_the_network_lacks_is_named(registry):
     [
         ({"network": "features", "weights": "vgg.pth"}, "`weights` is for"),
         ({"network": "lpips_vgg", "layers": [0]}, "`layers` is for"),
-        ({"network": "alexnet"}, "none of 'lpips_vgg', 'features'"),
+        ({"network": "alexnet"}, "is not one of 'lpips_vgg', 'features'"),
         ({"weight": -1.0}, "out of range"),
     ],
 )

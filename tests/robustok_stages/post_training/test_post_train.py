@@ -351,7 +351,7 @@ def test_pairs_with_damaged_image_indices_are_refused(trained, tmp_path, damage)
         np.save(file, rows[:-1] if damage == "fewer" else rows + 10**6)
     tokenizer = load_component(registry, artifact(folder, "tokenizer", "train_tokenizer"))
     images = registry.build("dataset", table["data"]).train
-    with pytest.raises(RobustokError, match="images"):
+    with pytest.raises(RobustokError, match="image indices"):
         PairRows(pairs, 0.5, images, tokenizer=latent_fingerprint(tokenizer))
 
 
