@@ -44,7 +44,9 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
     found = find_loaded(name, load, location)
     if load.importer is None:
         if own in (Path(load.path).resolve(), *found.resolve().parents):
-            what = f"[load] {name}: {load.path}: this is the folder of the run itself, which would load its own artifact"
+            what = (
+                f"[load] {name}: {load.path}: this is the folder of the run itself, which would load its own artifact"
+            )
             raise RobustokError(what, where=location, hint="give this run another name: --set run.name=NAME")
         return Loaded(registry, found, content_fingerprint(found))
     fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(found)])
