@@ -73,7 +73,48 @@ _WHERE = {
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 (the names are strings)
+__all__ = [
+    "Dataset",
+    "Draws",
+    "Evaluation",
+    "EvaluationContext",
+    "Features",
+    "Generator",
+    "Guidance",
+    "ImageBatch",
+    "ImageFeatures",
+    "Images",
+    "Importer",
+    "Keep",
+    "LatentBatch",
+    "LatentSpace",
+    "Latents",
+    "Loss",
+    "Metric",
+    "Opponent",
+    "Perturbation",
+    "PostTrainer",
+    "ProblemsError",
+    "Quantizer",
+    "Recipe",
+    "Reconstruction",
+    "Registry",
+    "Result",
+    "RobustokError",
+    "Rows",
+    "RunError",
+    "SampleMetric",
+    "Spec",
+    "Stage",
+    "Tokenizer",
+    "__version__",
+    "component",
+    "components",
+    "derive_seed",
+    "hookimpl",
+    "load_registry",
+    "run",
+]
 
 if TYPE_CHECKING:
     from robustok_core.errors import ProblemsError, RobustokError, RunError

@@ -67,7 +67,7 @@ def assert_listed(listing: str) -> list[str]:
     assert {line.partition(" ")[0] for line in lines if line.endswith("[example]")} == {
         "average_pool",
         "by_place",
-        "count_codes",
+        "train_probe",
         "drop",
         "edges",
         "last_part",
@@ -97,7 +97,7 @@ def test_its_recipe_runs_and_results_hold_its_metrics(trained: Path):
     assert 0 < error["value"] < 128, "a mean error in 8-bit levels of a tokenizer that learnt anything"
     perturbed, clean = (results[f"evaluate_tokenizer/{name}_average_pool"]["value"] for name in ("pfd", "rfd"))
     assert perturbed > clean
-    measured = {"count_codes/codes_in_use", "evaluate_generator/mean_distance", "compare_decoders/kept_sigma"}
+    measured = {"train_probe/accuracy", "evaluate_generator/mean_distance", "compare_decoders/kept_sigma"}
     assert measured <= results.keys()
 
 

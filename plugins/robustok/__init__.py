@@ -22,7 +22,8 @@ _WHERE = {
     "load_tokenizer": "robustok_toolkit.trained_tokenizer",
 }
 
-__all__ = sorted([*robustok_core.__all__, *_WHERE])  # noqa: PLE0605 (the names are strings)
+__all__ = ["load_generator", "load_tokenizer"]
+__all__ += robustok_core.__all__
 
 if TYPE_CHECKING:
     from robustok_core import (

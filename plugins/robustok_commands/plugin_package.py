@@ -43,7 +43,7 @@ EXAMPLES: Mapping[str, Example] = {
     "sample_metric": Example("mean_distance.py", "MeanDistance"),
     "generator": Example("by_place.py", "ByPlace"),
     "post_trainer": Example("last_part.py", "LastPart"),
-    "stage": Example("count_codes.py", "CountCodes"),
+    "stage": Example("train_probe.py", "TrainProbe"),
     "importer": Example("patches_file.py", "PatchesFile", needs=("tokenizer", "quantizer")),
 }
 #: What stands for another component of the example where the new plugin has none of its kind.
@@ -255,7 +255,8 @@ def _recipe_table(name: str, kinds: set[str]) -> dict[str, Any]:
             {"use": "evaluate_tokenizer", "pictures": 0, "metrics": metrics},
         ],
     }
-    table["stage"] += [{"use": name}] if "stage" in kinds else []
+    stage: dict[str, Any] = {"use": name, "epochs": 2, "batch_size": 16, "optimizer": optimizer}
+    table["stage"] += [stage] if "stage" in kinds else []
     if not kinds & {"generator", "sample_metric", "post_trainer"}:
         return table
     table["generator"] = ours("generator", {"use": "maskgit", "width": 16, "depth": 1, "num_heads": 2})

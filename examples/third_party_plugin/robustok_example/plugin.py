@@ -3,7 +3,7 @@
 from robustok_core import hookimpl
 from robustok_example.average_pool import AveragePool
 from robustok_example.by_place import ByPlace
-from robustok_example.count_codes import CountCodes
+from robustok_example.train_probe import TrainProbe
 from robustok_example.drop import Drop
 from robustok_example.edges import Edges
 from robustok_example.last_part import LastPart
@@ -29,5 +29,5 @@ def robustok_register(register):
     register("sample_metric", "mean_distance", MeanDistance)
     register("generator", "by_place", ByPlace)
     register("post_trainer", "last_part", LastPart)
-    register("stage", "count_codes", CountCodes)
+    register("stage", "train_probe", TrainProbe)
     register("importer", "patches_file", PatchesFile)
