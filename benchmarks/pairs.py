@@ -37,7 +37,7 @@ def prefix_logits(model: RAR, codes: Tensor, labels: Tensor) -> Tensor:
     """(B, K) logits of the code after codes (B, n), computing all positions."""
     condition = model.class_embedding(labels)[:, None]
     x = torch.cat([model.cls_token.expand(len(codes), -1, -1), condition, model.embeddings(codes)], dim=1)
-    x = x + model.places()[:, : x.shape[1]]
+    x = x + model.positions()[:, : x.shape[1]]
     conditions = model.conditions(condition, slice(0, x.shape[1]))
     for block in model.blocks:
         x = block(x, block.modulation(conditions))

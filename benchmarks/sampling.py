@@ -67,7 +67,7 @@ class PlainDecoding(Decoding):
         model = self.model
         self.embedded.append(embedded)
         so_far = len(self.embedded)
-        x = (torch.stack(self.embedded, dim=1) + model.places()[:, :so_far])[:, -1:]
+        x = (torch.stack(self.embedded, dim=1) + model.positions()[:, :so_far])[:, -1:]
         classes = model.class_embedding(self.labels)[:, None]
         conditions = model.conditions(classes, slice(0, so_far))[:, -1:]
         for block, cache in zip(model.blocks, self.caches, strict=True):

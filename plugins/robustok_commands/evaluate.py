@@ -67,10 +67,10 @@ def evaluate(
     options = _options(dict(parse_override(change) for change in changes))
     network = registry.spec("features", {"use": features, **options.pop("features", {})})
     chosen = _build(registry, metrics or _STANDARD, network, options)
-    place = device_called(device, where="--device")
-    networks = SharedFeatures(place)
+    torch_device = device_called(device, where="--device")
+    networks = SharedFeatures(torch_device)
     populate = partial(
-        open_features, networks=networks, device=place, batch_size=batch_size, workers=workers, console=console
+        open_features, networks=networks, device=torch_device, batch_size=batch_size, workers=workers, console=console
     )
     drawn, real = populate(samples), populate(reference, cache=cache)
     net = _network(networks, network, features)

@@ -61,7 +61,7 @@ def without_broken(split: Labelled, policy: Policy) -> Labelled:
         return split
     pictures = split.pictures
     broken = remembered(f"broken-{content_hash(pictures).hex()}", lambda: _broken(pictures))
-    names = [f"{pictures.place(index)} ({reason})" for index, reason in broken]
+    names = [f"{pictures.location(index)} ({reason})" for index, reason in broken]
     refuse_or_log(names, policy, split.where, "files that are not readable images")
     left_out = {index for index, _ in broken}
     rows = [index for index in range(len(pictures)) if index not in left_out]

@@ -14,7 +14,7 @@ from robustok_data.pictures import Pictures
 
 
 @frozen
-class Piece:
+class FileRange:
     """One image: `size` bytes of `file` from `offset`; `name` is its name in the data set."""
 
     file: str
@@ -23,20 +23,20 @@ class Piece:
     name: str
 
 
-class PiecePictures(Pictures):
+class FileRangePictures(Pictures):
     """Images at known byte ranges of local files.
 
     The lists are stored as arrays: loader processes would copy millions of Python objects one by one.
     """
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
-        files = sorted({piece.file for piece in pieces})
+    def __init__(self, file_ranges: Sequence[FileRange]) -> None:
+        files = sorted({piece.file for piece in file_ranges})
         number = {file: i for i, file in enumerate(files)}
         self._files = _packed([os.fsencode(file) for file in files])
-        self._file = np.array([number[piece.file] for piece in pieces], dtype=np.int64)
-        self._offsets = np.array([piece.offset for piece in pieces], dtype=np.int64)
-        self._sizes = np.array([piece.size for piece in pieces], dtype=np.int64)
-        self._names = _packed([os.fsencode(piece.name) for piece in pieces])
+        self._file = np.array([number[piece.file] for piece in file_ranges], dtype=np.int64)
+        self._offsets = np.array([piece.offset for piece in file_ranges], dtype=np.int64)
+        self._sizes = np.array([piece.size for piece in file_ranges], dtype=np.int64)
+        self._names = _packed([os.fsencode(piece.name) for piece in file_ranges])
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -50,7 +50,7 @@ class PiecePictures(Pictures):
             raise OSError(f"the file ends after {len(content)} of {size} bytes")
         return content
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         path, name = os.fsdecode(self._path(index)), os.fsdecode(self._names[index])
         return path if path.endswith(name) else f"{path}, {name}"
 

@@ -72,7 +72,7 @@ class _HubPictures(Pictures):
             raise ValueError("this row has no image")
         return Path(stored["path"]).read_bytes() if stored["bytes"] is None else bytes(stored["bytes"])
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         return f"{self._where}, row {index}"
 
     @property

@@ -13,7 +13,7 @@ from attrs import field, frozen
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
 from robustok_data.bad_files import FilesConfig, refuse_or_log, without_broken
-from robustok_data.file_ranges import Piece, PiecePictures
+from robustok_data.file_ranges import FileRange, FileRangePictures
 from robustok_data.splits import Labelled, two_splits, validation_share_field
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
@@ -82,7 +82,7 @@ def _split(folder: Path, class_names: Sequence[str], config: ImageFolderConfig) 
     unknown = [other.name for other in _class_folders(folder) if other.name not in class_names]
     if unknown:
         raise RobustokError(f"the training split has no class {unknown[0]!r}", where=str(folder))
-    pieces: list[Piece] = []
+    file_ranges: list[FileRange] = []
     labels: list[int] = []
     foreign: list[str] = []
     for label, class_name in enumerate(class_names):
@@ -92,14 +92,14 @@ def _split(folder: Path, class_names: Sequence[str], config: ImageFolderConfig) 
             if size == 0 or Path(file).suffix.lower() not in EXTENSIONS:
                 foreign.append(name)
                 continue
-            pieces.append(Piece(file, 0, size, name))
+            file_ranges.append(FileRange(file, 0, size, name))
             labels.append(label)
     refuse_or_log(foreign, config.on_bad_file, str(folder), "files that are empty, missing or not images")
     split = Labelled(
-        pictures=PiecePictures(pieces),
+        pictures=FileRangePictures(file_ranges),
         labels=torch.tensor(labels, dtype=torch.int64),
         where=str(folder),
-        keys=torch.tensor([_key(piece.name) for piece in pieces], dtype=torch.int64),
+        keys=torch.tensor([_key(piece.name) for piece in file_ranges], dtype=torch.int64),
     )
     return without_broken(split, config.on_bad_file)
 

@@ -77,7 +77,7 @@ class _ArrayPictures(Pictures):
     def decode(self, index: int) -> Image.Image:
         return Image.fromarray(self._pixels[index].squeeze(2).numpy())
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         return f"{self._where}, image {index}"
 
     @property

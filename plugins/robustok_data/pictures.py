@@ -48,7 +48,7 @@ class Pictures(ABC):
         """The bytes of an encoded image."""
 
     @abstractmethod
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         """Where an image is stored, for messages."""
 
     @property
@@ -81,8 +81,8 @@ class SomePictures(Pictures):
     def decode(self, index: int) -> Image.Image:
         return self._pictures.decode(int(self._rows[index]))
 
-    def place(self, index: int) -> str:
-        return self._pictures.place(int(self._rows[index]))
+    def location(self, index: int) -> str:
+        return self._pictures.location(int(self._rows[index]))
 
     @property
     def listing(self) -> bytes:
@@ -135,7 +135,7 @@ class PictureImages(Images):
         decoded = try_decode(self._pictures, index)
         if isinstance(decoded, str):
             hint = 'repair or remove it; `on_bad_file = "skip"` finds all such files beforehand and leaves them out'
-            raise RunError(f"this image cannot be read: {decoded}", where=self._pictures.place(index), hint=hint)
+            raise RunError(f"this image cannot be read: {decoded}", where=self._pictures.location(index), hint=hint)
         return decoded
 
 

@@ -23,7 +23,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
 from robustok_data.bad_files import FilesConfig, refuse_or_log, without_broken
 from robustok_data.cache import remembered
-from robustok_data.file_ranges import Piece, PiecePictures
+from robustok_data.file_ranges import FileRange, FileRangePictures
 from robustok_data.splits import Labelled, two_splits, validation_share_field
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
@@ -63,19 +63,21 @@ def _num_classes(train: Labelled) -> int:
 
 
 def _labelled(pattern: str, config: WebDatasetConfig) -> Labelled:
-    pieces: list[Piece] = []
+    file_ranges: list[FileRange] = []
     labels: list[int] = []
     incomplete: list[str] = []
     for shard in _shards(pattern):
         index = _index(shard)
         for key, offset, size, label in index["samples"]:
-            pieces.append(Piece(shard, offset, size, key))
+            file_ranges.append(FileRange(shard, offset, size, key))
             labels.append(label)
         incomplete += [f"{shard}, {key}" for key in index["incomplete"]]
     refuse_or_log(
         incomplete, config.on_bad_file, pattern, "samples without exactly one image and one class number from 0"
     )
-    split = Labelled(pictures=PiecePictures(pieces), labels=torch.tensor(labels, dtype=torch.int64), where=pattern)
+    split = Labelled(
+        pictures=FileRangePictures(file_ranges), labels=torch.tensor(labels, dtype=torch.int64), where=pattern
+    )
     return without_broken(split, config.on_bad_file)
 
 

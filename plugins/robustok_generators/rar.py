@@ -175,7 +175,7 @@ class RAR(Autoregressive):
             codes = codes.gather(1, orders)
         condition = self.class_embedding(labels)[:, None]
         cls = self.cls_token.expand(len(codes), -1, -1)
-        x = torch.cat([cls, condition, self.embeddings(codes)], dim=1) + self.places(orders)
+        x = torch.cat([cls, condition, self.embeddings(codes)], dim=1) + self.positions(orders)
         conditions = self.conditions(condition, slice(0, self.length))
         for block in self.blocks:
             x = block(x, block.get_submodule("modulation")(conditions))
@@ -185,11 +185,11 @@ class RAR(Autoregressive):
         """Embeddings (B, D) of labels (B,) in [0, num_classes]."""
         return self.embeddings(labels + self.codebook_size + 1)
 
-    def conditions(self, class_embedding: Tensor, places: slice) -> Tensor:
+    def conditions(self, class_embedding: Tensor, positions: slice) -> Tensor:
         """Inputs (B, n, D) of the modulations at some positions, from class embeddings (B, 1, D)."""
-        return F.silu(class_embedding + self.timesteps_embeddings[:, places])
+        return F.silu(class_embedding + self.timesteps_embeddings[:, positions])
 
-    def places(self, orders: Tensor | None = None) -> Tensor:
+    def positions(self, orders: Tensor | None = None) -> Tensor:
         """(B or 1, N + 2, D): the embedding of each input's position plus that of the position to predict."""
         own, target = self.pos_embed[0], self.target_aware_pos_embed[0]
         if orders is None:

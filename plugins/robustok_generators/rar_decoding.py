@@ -62,7 +62,7 @@ class RARDecoding(Decoding):
         self.model = model
         self.labels = labels
         self.position = 0
-        self.position_embeddings = model.places()[0]
+        self.position_embeddings = model.positions()[0]
         self.modulations = Modulations(model, labels)
         self.caches = [KeyValueCache(model.length) for _ in model.blocks]
 

@@ -35,7 +35,7 @@ def to_published(name: str, rules: NameRules) -> str:
 def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The weights in a published file, and the start of the importer's report: what was read and what was not."""
     file = read_weights(path)
-    report = {"weights": file.place or "the whole file"}
+    report = {"weights": file.key or "the whole file"}
     if file.others:
         report["not read"] = ", ".join(file.others)
     return file.weights, report

@@ -142,7 +142,7 @@ class LatentTransformer(nn.Module):
         else:
             nn.init.trunc_normal_(self.latent_pos_embed, std=0.02)
 
-    def place(self, image_tokens: Tensor) -> Tensor:
+    def with_positions(self, image_tokens: Tensor) -> Tensor:
         """Prepends the cls token to P tokens and adds positions: (B, 1 + P, D)."""
         cls = self.cls_token.expand(image_tokens.shape[0], -1, -1)
         return torch.cat([cls, image_tokens], dim=1) + self.pos_embed
@@ -173,7 +173,7 @@ class LatentEncoder(LatentTransformer):
         patches = rearrange(self.patch_embed(images), "b d h w -> b (h w) d")
         positions = self.pos_embed[:, 1:] if self.absolute_positions else self.latent_pos_embed
         latents = (self.latent_tokens + positions).expand(len(images), -1, -1)
-        return self.mix(self.place(patches), latents)[:, -latents.shape[1] :]
+        return self.mix(self.with_positions(patches), latents)[:, -latents.shape[1] :]
 
 
 class LatentDecoder(LatentTransformer):
@@ -191,8 +191,8 @@ class LatentDecoder(LatentTransformer):
         """(B, N, width) to (B, 3, H, W)."""
         masks = repeat(self.mask_token, "1 1 d -> b p d", b=len(latents), p=self.num_patches)
         # Latent tokens that share the image's positions get a cls token of their own.
-        latents = self.place(latents) if self.absolute_positions else latents + self.latent_pos_embed
-        x = self.mix(self.place(masks), latents)[:, 1 : 1 + self.num_patches]
+        latents = self.with_positions(latents) if self.absolute_positions else latents + self.latent_pos_embed
+        x = self.mix(self.with_positions(masks), latents)[:, 1 : 1 + self.num_patches]
         side = math.isqrt(self.num_patches)
         return rearrange(
             self.to_pixel(x), "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=self.patch_size, q=self.patch_size

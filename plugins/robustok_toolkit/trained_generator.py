@@ -49,15 +49,15 @@ def load_generator(
     registry = registry or load_registry()
     if device is None and isinstance(tokenizer, TrainedTokenizer):
         device = tokenizer.device
-    place = device_called(device)
-    found = load_trained(registry, Path(where), "generator", device=place, importer=importer)
+    torch_device = device_called(device)
+    found = load_trained(registry, Path(where), "generator", device=torch_device, importer=importer)
     if tokenizer is None:
         if importer is not None:
             hint = 'load_generator(..., tokenizer=load_tokenizer("FILE", importer="NAME"))'
             raise RobustokError("a published generator comes without a tokenizer", where=str(where), hint=hint)
         tokenizer = artifact_of(Path(where), "tokenizer")
     if not isinstance(tokenizer, TrainedTokenizer):
-        tokenizer = load_tokenizer(tokenizer, device=place, registry=registry)
+        tokenizer = load_tokenizer(tokenizer, device=torch_device, registry=registry)
     return TrainedGenerator(found, tokenizer)
 
 

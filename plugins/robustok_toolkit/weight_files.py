@@ -27,12 +27,12 @@ class WeightFile:
 
     Attributes:
         weights: tensors by name, without wrapper prefixes.
-        place: the key that held them; "" if the file itself is the weights.
+        key: the key that held them; "" if the file itself is the weights.
         others: the file's other keys, which were ignored.
     """
 
     weights: dict[str, Tensor]
-    place: str
+    key: str
     others: list[str]
 
 
@@ -50,13 +50,13 @@ def read_weights(file: Path) -> WeightFile:
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
     if not isinstance(content, Mapping):
         raise RobustokError(f"this file holds a {type(content).__name__}, not named weights", where=str(file))
-    place = next((name for name in _KEYS if isinstance(content.get(name), Mapping)), "")
-    state = content[place] if place else content
+    key = next((name for name in _KEYS if isinstance(content.get(name), Mapping)), "")
+    state = content[key] if key else content
     weights = {_unwrapped(str(name)): value for name, value in state.items() if isinstance(value, Tensor)}
     if not weights:
         raise RobustokError("this file holds no weights", where=str(file))
-    others = [str(name) for name, value in content.items() if name != place and not isinstance(value, Tensor)]
-    return WeightFile(weights=weights, place=place, others=others)
+    others = [str(name) for name, value in content.items() if name != key and not isinstance(value, Tensor)]
+    return WeightFile(weights=weights, key=key, others=others)
 
 
 def _read_safetensors(file: Path) -> Any:

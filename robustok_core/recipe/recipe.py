@@ -150,7 +150,7 @@ def located(source: Source, problem: Problem) -> RobustokError:
     """A problem as a user-facing error, located at the file and line of its key."""
     keys = ".".join(str(key) for key in _named(source, problem.path))
     what = f"{keys}: {problem.what}" if keys else problem.what
-    return RobustokError(what, where=source.place(problem.path), hint=problem.hint)
+    return RobustokError(what, where=source.location(problem.path), hint=problem.hint)
 
 
 def _named(source: Source, path: KeyPath) -> KeyPath:

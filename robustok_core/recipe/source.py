@@ -24,13 +24,13 @@ class Source:
     """A table, and the location (file:line) of each path of keys in it."""
 
     table: dict[str, Any] = field(factory=dict)
-    places: dict[KeyPath, str] = field(factory=dict)
+    locations: dict[KeyPath, str] = field(factory=dict)
 
-    def place(self, path: KeyPath) -> str:
+    def location(self, path: KeyPath) -> str:
         """The file and line of a path of keys, or of the nearest key above it."""
         for length in range(len(path), -1, -1):
-            if path[:length] in self.places:
-                return self.places[path[:length]]
+            if path[:length] in self.locations:
+                return self.locations[path[:length]]
         return "recipe"
 
 
@@ -50,7 +50,7 @@ def _read(file: Path, readers: tuple[Path, ...]) -> Source:
     bases = source.table.pop("extends", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
-        raise RobustokError("`extends` must be a file name or a list of them", where=source.place(("extends",)))
+        raise RobustokError("`extends` must be a file name or a list of them", where=source.location(("extends",)))
     merged = Source()
     for base in bases:
         merged = merge(merged, _read(find_recipe(base, near=file.parent), (*readers, file.resolve())))
@@ -138,11 +138,11 @@ def merge(base: Source, over: Source) -> Source:
     A table that names another component (`use`) replaces the table in `base`, because one component's keys mean
     nothing to another.
     """
-    merged = Source(copy.deepcopy(base.table), dict(base.places))
+    merged = Source(copy.deepcopy(base.table), dict(base.locations))
     moved = _stage_places(base.table.get("stage", []), over.table.get("stage", []))
     _merge_tables(merged.table, over.table)
-    for path, place in over.places.items():
-        merged.places[_moved(path, moved)] = place
+    for path, location in over.locations.items():
+        merged.locations[_moved(path, moved)] = location
     return merged
 
 
@@ -152,7 +152,7 @@ def lay_preset(base: Source, preset: Source) -> Source:
     A table of the preset without `use` is ignored if the recipe has no such table: options of a loss mean nothing
     to a recipe without that loss.
     """
-    fitting = Source(copy.deepcopy(preset.table), dict(preset.places))
+    fitting = Source(copy.deepcopy(preset.table), dict(preset.locations))
     stages = {stage_name(stage): stage for stage in base.table.get("stage", [])}
     for name in [
         name for name, value in fitting.table.items() if name != "stage" and _homeless(value, base.table, name)
@@ -243,7 +243,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Source:
     """Sets keys by dotted path; a stage is addressed by name ("stage.train_tokenizer.epochs")."""
     changes = changes if isinstance(changes, Mapping) else dict(map(parse_override, changes))
-    changed = Source(copy.deepcopy(source.table), dict(source.places))
+    changed = Source(copy.deepcopy(source.table), dict(source.locations))
     # A change of `use` clears the table, so it must come before the keys that are set in it.
     for key in sorted(changes, key=lambda key: (not key.endswith(".use"), key.count("."))):
         _set(changed, key, changes[key])
@@ -273,4 +273,4 @@ def _set(source: Source, key: str, value: Any) -> None:
         for option in [option for option in where if option != "name"]:  # a stage keeps its name
             del where[option]
     where[names[-1]] = value
-    source.places[(*path, names[-1])] = f"--set {key}"
+    source.locations[(*path, names[-1])] = f"--set {key}"

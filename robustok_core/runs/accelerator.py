@@ -37,7 +37,7 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
         RobustokError: if the device does not support the precision, or a tracker is not installed.
     """
     precision, device = recipe.run.precision, own_device()
-    where = recipe.source.place(("run", "precision"))
+    where = recipe.source.location(("run", "precision"))
     if precision == "fp16" and device.type != "cuda":
         hint = 'set precision = "no", or "bf16", which CPUs can do'
         raise RobustokError('run.precision: "fp16" needs a CUDA device, and there is none', where=where, hint=hint)
@@ -49,7 +49,7 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
     for tracker in recipe.run.trackers:
         if not available[tracker]:
             hint = f"pip install 'robustok[{tracker}]'"
-            location = recipe.source.place(("run", "trackers"))
+            location = recipe.source.location(("run", "trackers"))
             raise RobustokError(f"run.trackers: {tracker} is not installed", where=location, hint=hint)
     # Codebook statistics are reduced over all processes explicitly; DDP's buffer broadcast would overwrite what a
     # process accumulated within a step.

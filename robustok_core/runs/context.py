@@ -105,7 +105,7 @@ class RunContext(StageContext):
 
     def location(self, *keys: str, table: str | None = None) -> str:
         index = [stage.name for stage in self.recipe.stages].index(self.stage)
-        return self.recipe.source.place((*(("stage", index) if table is None else (table,)), *keys))
+        return self.recipe.source.location((*(("stage", index) if table is None else (table,)), *keys))
 
     def located(self, error: RobustokError, *keys: str, table: str | None = None) -> RobustokError:
         named = ".".join([*(("stage", self.stage) if table is None else (table,)), *keys])

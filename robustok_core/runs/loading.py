@@ -15,7 +15,7 @@ from robustok_core.runs.promises import Imported, Loaded
 from robustok_core.values.spec import Spec
 
 
-def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
+def find_loaded(name: str, load: LoadConfig, location: str) -> Path:
     """The artifact folder or published file that an entry of [load] names.
 
     Raises:
@@ -24,14 +24,14 @@ def find_loaded(name: str, load: LoadConfig, place: str) -> Path:
     path = Path(load.path)
     if not path.exists():
         hint = f"paths in [load] are relative to the working directory, {Path.cwd()}"
-        raise RobustokError(f"[load] {name}: {path}: there is no such file or folder", where=place, hint=hint)
+        raise RobustokError(f"[load] {name}: {path}: there is no such file or folder", where=location, hint=hint)
     if load.importer is not None and load.importer.factory.makes != name:
         what = f"[load] {name}: the importer {load.importer.name!r} makes a {load.importer.factory.makes}"
-        raise RobustokError(what, where=place, hint="`robustok plugins importer` lists them")
+        raise RobustokError(what, where=location, hint="`robustok plugins importer` lists them")
     try:
         return path if load.importer is not None else find_artifact(path, name)
     except RobustokError as error:
-        raise RobustokError(f"[load] {name}: {error.where}: {error.what}", where=place, hint=error.hint) from error
+        raise RobustokError(f"[load] {name}: {error.where}: {error.what}", where=location, hint=error.hint) from error
 
 
 def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFolder, registry: Builder) -> Loaded:
@@ -40,7 +40,7 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
     Raises:
         RobustokError: if there is no such artifact, it is in this run's own folder, or the checkpoint cannot be read.
     """
-    location, own = recipe.source.place(("load", name)), run.path.resolve()
+    location, own = recipe.source.location(("load", name)), run.path.resolve()
     found = find_loaded(name, load, location)
     if load.importer is None:
         if own in (Path(load.path).resolve(), *found.resolve().parents):

@@ -109,7 +109,7 @@ def test_a_broken_image_is_named_or_skipped(library: Any, tmp_path: Path, pictur
     dataset_rows = library.Dataset.from_dict({"image": cells, "label": [0] * 6})
     dataset_rows.cast_column("image", library.Image()).save_to_disk(tmp_path / "bad")
     dataset = opened(tmp_path / "bad")
-    index = next(i for i in range(5) if dataset.train._pictures.place(i).endswith("row 1"))
+    index = next(i for i in range(5) if dataset.train._pictures.location(i).endswith("row 1"))
     with pytest.raises(RunError, match="bad, train, row 1: this image cannot be read: UnidentifiedImageError"):
         dataset.train.load([index])
     skipping = opened(tmp_path / "bad", on_bad_file="skip")

@@ -67,7 +67,7 @@ def test_another_class_does_not_change_which_files_are_for_validation(class_fold
 def test_the_validation_share_is_not_the_first_or_last_names(class_folders: ClassFolders) -> None:
     root = class_folders({"a": 12})
     pictures = opened(root, validation_share=0.25).validation._pictures
-    assert [pictures.place(i)[-7:-4] for i in range(len(pictures))] not in (
+    assert [pictures.location(i)[-7:-4] for i in range(len(pictures))] not in (
         ["000", "001", "002"],
         ["009", "010", "011"],
     )

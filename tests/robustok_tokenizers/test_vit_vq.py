@@ -155,7 +155,7 @@ def test_a_vit_with_pretrained_weights_computes_what_timm_computes(pretrained):
     with torch.no_grad():
         encoder.level_embed.weight.zero_()
         patches = encoder.patch_embed(images).flatten(2).transpose(1, 2)
-        alone = encoder.mix(encoder.place(patches), torch.zeros(2, 0, 24))
+        alone = encoder.mix(encoder.with_positions(patches), torch.zeros(2, 0, 24))
         torch.testing.assert_close(alone, target.forward_features(images), atol=1e-5, rtol=1e-4)
 
 

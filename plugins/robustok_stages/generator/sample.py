@@ -167,7 +167,9 @@ class Sample(Stage):
 
     def _put_together(self, context: StageContext, work: _Work, folder: Path) -> None:
         checkpoints, config = context.checkpoints, self.config
-        images = Pictures([np.load(shard_file(checkpoints, shard, "pixels"), mmap_mode="r") for shard in work.shards])
+        images = ShardedImages(
+            [np.load(shard_file(checkpoints, shard, "pixels"), mmap_mode="r") for shard in work.shards]
+        )
         size = work.tokenizer.image_size
         write_samples(folder / "samples.npz", iter(images), work.labels, image_size=size)
         self._write_latents(folder / f"{array_name(work.tokenizer.space)}.npy", checkpoints, work.shards)
@@ -199,7 +201,7 @@ class Sample(Stage):
         }
 
 
-class Pictures(Sequence[NDArray[np.uint8]]):
+class ShardedImages(Sequence[NDArray[np.uint8]]):
     """Images (H, W, 3) uint8 stored in several arrays, all but the last of equal length."""
 
     def __init__(self, arrays: Sequence[NDArray[np.uint8]]) -> None:

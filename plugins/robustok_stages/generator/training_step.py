@@ -46,7 +46,7 @@ class GeneratorTask(Task):
 
     Args:
         generator: the module to train. optimizer: options of its optimiser.
-        judge: measures the generator that would be kept, in eval mode and without gradients; its values are logged.
+        evaluate: measures the generator that would be kept, in eval mode and without gradients; its values are logged.
         precision: of the training steps; None for the run's.
     """
 
@@ -54,14 +54,14 @@ class GeneratorTask(Task):
         self,
         generator: Generator,
         optimizer: OptimizerConfig,
-        judge: Callable[[Generator], Mapping[str, float]] | None = None,
+        evaluate: Callable[[Generator], Mapping[str, float]] | None = None,
         precision: Precision | None = None,
     ) -> None:
         not_decayed = [f"generator.{name}" for name in generator.not_decayed]
         step = GeneratorStep(generator, precision)
         turn = TrainedModule(name="generator", module=step, optimizer=optimizer, not_decayed=not_decayed)
         super().__init__([turn], modules={"generator": generator}, averaged=generator)
-        self._measurement = judge
+        self._measurement = evaluate
 
     def measure(self, kept: nn.Module) -> Mapping[str, float]:
         """The values to log for the generator that would be kept."""

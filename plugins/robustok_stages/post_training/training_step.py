@@ -41,7 +41,7 @@ class DecoderStep(TokenizerLossStep):
         self, batch: PairBatch, draws: Draws, progress: float, earlier: Mapping[str, Reconstruction | None]
     ) -> Turn:
         """The loss, its terms, and the pass for the opponents."""
-        return self.judge(
+        return self.total_loss(
             Reconstruction(
                 batch=batch,
                 latents=batch.latents,

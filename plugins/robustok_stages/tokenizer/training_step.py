@@ -38,7 +38,7 @@ class TokenizerLossStep(nn.Module):
         self.terms = terms
         self.loss_parameters = nn.ParameterList(terms.own_parameters())
 
-    def judge(self, step: Reconstruction) -> Turn:
+    def total_loss(self, step: Reconstruction) -> Turn:
         """The loss, its terms, and the pass, detached from the graph, or None if no opponent is active."""
         total, logs = self.terms.weighted_sum(step)
         if not self.terms.has_active_opponent(step.progress):
@@ -66,7 +66,7 @@ class TokenizerStep(TokenizerLossStep):
             decoded, mask = self._perturb(
                 latents, self.tokenizer.quantizer, draws=draws.child("perturbation"), progress=progress
             )
-        total, logs, left = self.judge(
+        total, logs, left = self.total_loss(
             Reconstruction(
                 batch=batch,
                 latents=latents,
