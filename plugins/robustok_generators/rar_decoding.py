@@ -7,19 +7,34 @@ positions instead of once per code.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustok_generators.autoregressive import Decoding
 from robustok_generators.key_value_cache import KeyValueCache
-
-if TYPE_CHECKING:
-    from robustok_generators.rar import RAR
+from robustok_generators.rar_block import RARHead
 
 #: Rows of the products that compute modulations: enough for full speed, few enough to store.
 _ROWS = 256
+
+
+class RARModel(Protocol):
+    """The parts of a `RAR` that decoding reads."""
+
+    length: int
+    cls_token: nn.Parameter
+    embeddings: nn.Embedding
+    timesteps_embeddings: nn.Parameter
+    blocks: nn.ModuleList
+    head: RARHead
+
+    def class_embedding(self, labels: Tensor) -> Tensor:
+        """(B, D) the embeddings of labels (B,)."""
+
+    def positions(self) -> Tensor:
+        """(1, length, D) the position embeddings in raster order."""
 
 
 class Modulations:
@@ -30,7 +45,7 @@ class Modulations:
         labels: (rows,) int64 in [0, num_classes].
     """
 
-    def __init__(self, model: RAR, labels: Tensor) -> None:
+    def __init__(self, model: RARModel, labels: Tensor) -> None:
         self.model = model
         classes, self.row = labels.unique(return_inverse=True)
         self.classes = model.class_embedding(classes)  # (classes, D)
@@ -58,7 +73,7 @@ class Modulations:
 class RARDecoding(Decoding):
     """Starts with the cls token and the class; each step then computes one position."""
 
-    def __init__(self, model: RAR, labels: Tensor) -> None:
+    def __init__(self, model: RARModel, labels: Tensor) -> None:
         self.model = model
         self.labels = labels
         self.position = 0
