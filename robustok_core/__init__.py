@@ -36,12 +36,16 @@ _WHERE = {
     ),
     "kinds.perturbation": ("Perturbation",),
     "kinds.post_trainer": ("PostTrainer",),
+    "kinds.promise": ("Promise",),
     "kinds.quantizer": ("Quantizer",),
     "kinds.sample_metric": (
         "ImageFeatures",
         "SampleMetric",
     ),
-    "kinds.stage": ("Stage",),
+    "kinds.stage": (
+        "Stage",
+        "StageContext",
+    ),
     "kinds.tokenizer": ("Tokenizer",),
     "recipe.hookspecs": ("hookimpl",),
     "recipe.recipe": ("Recipe",),
@@ -49,8 +53,17 @@ _WHERE = {
         "Registry",
         "load_registry",
     ),
+    "runs.components": (
+        "load_component",
+        "save_component",
+    ),
+    "runs.promises": (
+        "GeneratorPromise",
+        "TokenizerPromise",
+    ),
     "runs.runner": ("run",),
     "values.batches": (
+        "Batch",
         "ImageBatch",
         "LatentBatch",
     ),
@@ -69,17 +82,20 @@ _WHERE = {
         "Spec",
         "component",
         "components",
+        "sampler_options",
     ),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
+    "Batch",
     "Dataset",
     "Draws",
     "Evaluation",
     "EvaluationContext",
     "Features",
     "Generator",
+    "GeneratorPromise",
     "Guidance",
     "ImageBatch",
     "ImageFeatures",
@@ -95,6 +111,7 @@ __all__ = [
     "Perturbation",
     "PostTrainer",
     "ProblemsError",
+    "Promise",
     "Quantizer",
     "Recipe",
     "Reconstruction",
@@ -106,14 +123,19 @@ __all__ = [
     "SampleMetric",
     "Spec",
     "Stage",
+    "StageContext",
     "Tokenizer",
+    "TokenizerPromise",
     "__version__",
     "component",
     "components",
     "derive_seed",
     "hookimpl",
+    "load_component",
     "load_registry",
     "run",
+    "sampler_options",
+    "save_component",
 ]
 
 if TYPE_CHECKING:
@@ -126,20 +148,23 @@ if TYPE_CHECKING:
     from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
     from robustok_core.kinds.perturbation import Perturbation
     from robustok_core.kinds.post_trainer import PostTrainer
+    from robustok_core.kinds.promise import Promise
     from robustok_core.kinds.quantizer import Quantizer
     from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
-    from robustok_core.kinds.stage import Stage
+    from robustok_core.kinds.stage import Stage, StageContext
     from robustok_core.kinds.tokenizer import Tokenizer
     from robustok_core.recipe.hookspecs import hookimpl
     from robustok_core.recipe.recipe import Recipe
     from robustok_core.recipe.registry import Registry, load_registry
+    from robustok_core.runs.components import load_component, save_component
+    from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
     from robustok_core.runs.runner import run
-    from robustok_core.values.batches import ImageBatch, LatentBatch
+    from robustok_core.values.batches import Batch, ImageBatch, LatentBatch
     from robustok_core.values.draws import Draws, derive_seed
     from robustok_core.values.guidance import Guidance
     from robustok_core.values.latents import Keep, Latents, LatentSpace
     from robustok_core.values.result import Result
-    from robustok_core.values.spec import Spec, component, components
+    from robustok_core.values.spec import Spec, component, components, sampler_options
 
 
 def __getattr__(name: str) -> Any:

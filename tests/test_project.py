@@ -103,13 +103,14 @@ def pinned(file: str) -> dict[str, set[str]]:
 def test_the_public_names_of_the_core_are_these_and_no_others():
     assert dir(robustok_core) == sorted(robustok_core.__all__)
     assert set(robustok_core.__all__) == {
-        "__version__",
+        "Batch",
         "Dataset",
         "Draws",
         "Evaluation",
         "EvaluationContext",
         "Features",
         "Generator",
+        "GeneratorPromise",
         "Guidance",
         "ImageBatch",
         "ImageFeatures",
@@ -125,6 +126,7 @@ def test_the_public_names_of_the_core_are_these_and_no_others():
         "Perturbation",
         "PostTrainer",
         "ProblemsError",
+        "Promise",
         "Quantizer",
         "Recipe",
         "Reconstruction",
@@ -136,13 +138,19 @@ def test_the_public_names_of_the_core_are_these_and_no_others():
         "SampleMetric",
         "Spec",
         "Stage",
+        "StageContext",
         "Tokenizer",
+        "TokenizerPromise",
+        "__version__",
         "component",
         "components",
         "derive_seed",
         "hookimpl",
+        "load_component",
         "load_registry",
         "run",
+        "sampler_options",
+        "save_component",
     }
 
 

@@ -27,12 +27,14 @@ __all__ += robustok_core.__all__
 
 if TYPE_CHECKING:
     from robustok_core import (
+        Batch,
         Dataset,
         Draws,
         Evaluation,
         EvaluationContext,
         Features,
         Generator,
+        GeneratorPromise,
         Guidance,
         ImageBatch,
         ImageFeatures,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         Perturbation,
         PostTrainer,
         ProblemsError,
+        Promise,
         Quantizer,
         Recipe,
         Reconstruction,
@@ -59,13 +62,18 @@ if TYPE_CHECKING:
         SampleMetric,
         Spec,
         Stage,
+        StageContext,
         Tokenizer,
+        TokenizerPromise,
         component,
         components,
         derive_seed,
         hookimpl,
+        load_component,
         load_registry,
         run,
+        sampler_options,
+        save_component,
     )
     from robustok_toolkit.trained_generator import load_generator
     from robustok_toolkit.trained_tokenizer import load_tokenizer

@@ -77,7 +77,7 @@ class Decoder(PostTrainer):
         # encoding a stored PNG at every training step.
         image = from_uint8(to_uint8(tokenizer.decode(generated)))
         encoded = tokenizer.encode(image)
-        return Latents(codes=encoded.codes) if encoded.codes is not None else Latents(vectors=encoded.vectors)
+        return encoded.without_features()
 
     def trained(self, tokenizer: Tokenizer) -> Sequence[nn.Module]:
         return list(tokenizer.decoder)

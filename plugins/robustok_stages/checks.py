@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.stage import StageContext
+from robustok_core.runs.components import WEIGHTS_FILE
+from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_toolkit.generating import check_origin, check_space
 from robustok_training import OptimizerConfig, TrainingConfig
@@ -74,6 +77,24 @@ def check_main_trained(tokenizer: TokenizerPromise) -> None:
         )
         where = None if tokenizer.folder is None else str(tokenizer.folder)
         raise RobustokError("this tokenizer is already post-trained", where=where, hint=hint)
+
+
+def check_made_of(
+    context: StageContext, kind: str, folder: Path | None, made_of: Mapping[str, str], what_was_done: str
+) -> None:
+    """Checks that something was made with the tokenizer, or the generator, in `folder`.
+
+    Args:
+        kind: "tokenizer" or "generator". folder: of the artifact; None if it is not made yet.
+        made_of: content hashes of weights, by kind; empty if they are not known yet.
+        what_was_done: for the message, "pairs were not made".
+
+    Raises:
+        RobustokError: if it was made with others.
+    """
+    if folder is not None and made_of.get(kind) not in (None, content_fingerprint(folder / WEIGHTS_FILE)):
+        what = f"these {what_was_done} with the {kind} in {folder}"
+        raise RobustokError(what, where=context.location(), hint=f"load the {kind} of the run that made them")
 
 
 def check_generator(generator: GeneratorPromise, tokenizer: TokenizerPromise) -> None:

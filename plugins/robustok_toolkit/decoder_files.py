@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from typing_extensions import Self
 
 from robustok_core.errors import RobustokError
@@ -21,6 +21,7 @@ from robustok_core.kinds.promise import Promise
 from robustok_core.runs.components import COMPONENT_FILE
 from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.fingerprints import content_fingerprint
+from robustok_toolkit.pair_files import label_of
 
 INDEX = "decoders.json"
 #: The sigma of the control: its latents contain nothing generated.
@@ -32,18 +33,15 @@ class DecodersPromise(Promise):
     """Post-trained decoders, one for each of `sigmas`."""
 
     sigmas: Sequence[float]
+    made_of: Mapping[str, str] = field(factory=dict)
 
     def describe(self) -> str:
         return f"one for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"
 
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:
-        return cls(sigmas=list(Decoders.read(folder).folders))
-
-
-def label_of(sigma: float) -> str:
-    """The name of a decoder in pictures and results, e.g. "sigma0.9"."""
-    return f"sigma{sigma:g}"
+        decoders = Decoders.read(folder)
+        return cls(sigmas=list(decoders.folders), made_of=decoders.made_of)
 
 
 @frozen(kw_only=True)

@@ -18,7 +18,7 @@ from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.sampler_options import read_sampler_options
+from robustok_core.recipe.samplers import read_sampler_options
 from robustok_core.runs.components import read_component
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast

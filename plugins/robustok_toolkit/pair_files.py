@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from typing_extensions import Self
 
 from robustok_core.errors import RobustokError
@@ -28,6 +28,8 @@ from robustok_core.values.latents import Latents
 from robustok_toolkit.latent_files import LatentRows, read_index
 
 ROWS = "rows.npy"
+#: The share at which nothing generated is left in the latents: the control.
+CONTROL = 1.0
 
 
 @frozen(kw_only=True)
@@ -37,11 +39,13 @@ class PairsPromise(Promise):
     Attributes:
         sigmas: each has pairs. num_rows: number of pairs per sigma.
         post_trainer: the recipe table of the post-trainer that made them.
+        made_of: content hashes of the weights that made them, "tokenizer" and "generator"; empty if not known yet.
     """
 
     sigmas: Sequence[float]
     num_rows: int
     post_trainer: Mapping[str, Any]
+    made_of: Mapping[str, str] = field(factory=dict)
 
     def describe(self) -> str:
         return f"{self.num_rows:,} for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"
@@ -49,11 +53,12 @@ class PairsPromise(Promise):
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:
         index = read_index(folder)
-        split = index["splits"][split_of(sigmas_of(folder)[0])]
+        split = index["splits"][label_of(sigmas_of(folder)[0])]
         return cls(
             sigmas=sigmas_of(folder),
             num_rows=sum(shard["rows"] for shard in split["parts"]),
             post_trainer=index["post_trainer"],
+            made_of=made_of_pairs(folder),
         )
 
 
@@ -64,9 +69,15 @@ class PairBatch(ImageBatch):
     latents: Latents
 
 
-def split_of(sigma: float) -> str:
-    """The name of the split for a sigma."""
+def label_of(sigma: float) -> str:
+    """What a sigma is called in files, images and results: "sigma0.9"."""
     return f"sigma{sigma:g}"
+
+
+def made_of_pairs(folder: Path) -> dict[str, str]:
+    """Content hashes of the weights of the tokenizer and of the generator that made an artifact's pairs."""
+    index = read_index(folder)
+    return {name: str(index[f"{name}_weights"]) for name in ("tokenizer", "generator")}
 
 
 def sigmas_of(folder: Path) -> list[float]:
@@ -102,7 +113,7 @@ class PairRows(Rows):
         if read_index(folder)["data"]["train"] != images.fingerprint:
             message = "these pairs were not made from the training images of [data]"
             raise RobustokError(message, where=str(folder), hint="use the [data] of the run that made them")
-        self._latents = LatentRows(folder, split_of(sigma), tokenizer=tokenizer)
+        self._latents = LatentRows(folder, label_of(sigma), tokenizer=tokenizer)
         self._rows = _read_rows(folder / ROWS, len(self._latents), len(images))
         self._images = images
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustok_core.runs.files import read_tensors, write_tensors
-from robustok_training.distributed import all_sum, rank
+from robustok_training.distributed import all_sum, communication_device, rank
 
 
 class CacheEntry:
@@ -54,9 +54,3 @@ class CacheEntry:
         """
         if self._file is not None and rank() == 0 and not self._file.is_file():
             write_tensors(self._file, tensors, writer=str(os.getpid()))  # another run may write the same file
-
-
-def communication_device() -> torch.device:
-    """The device on which tensors must be for processes to exchange them."""
-    nccl = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.device("cuda" if nccl and torch.distributed.get_backend() == "nccl" else "cpu")

@@ -50,3 +50,9 @@ def barrier() -> None:
     """Waits until every process reaches this call."""
     if world_size() > 1:
         dist.barrier()
+
+
+def communication_device() -> torch.device:
+    """The device on which tensors must be for processes to exchange them."""
+    nccl = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.device("cuda" if nccl and torch.distributed.get_backend() == "nccl" else "cpu")

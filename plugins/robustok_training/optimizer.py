@@ -10,9 +10,10 @@ import torch
 from attrs import field, frozen, validators
 from torch import nn
 
+from robustok_core.recipe.validators import unit_interval
+
 _positive = validators.gt(0.0)
 _not_negative = validators.ge(0.0)
-_share = validators.and_(validators.ge(0.0), validators.le(1.0))
 
 
 @frozen(kw_only=True)
@@ -26,7 +27,7 @@ class OptimizerConfig:
         default=0.0, validator=_not_negative, metadata={"doc": "learning rate at the end of the cosine"}
     )
     schedule: Literal["cosine", "constant"] = field(default="cosine", metadata={"doc": "schedule after the warm-up"})
-    warmup: float = field(default=0.0, validator=_share, metadata={"doc": "share of the training used for warm-up"})
+    warmup: float = field(default=0.0, validator=unit_interval, metadata={"doc": "share of the training that warms up"})
     warmup_learning_rate: float = field(
         default=0.0, validator=_not_negative, metadata={"doc": "learning rate at the first step of the warm-up"}
     )

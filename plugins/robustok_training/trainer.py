@@ -60,7 +60,7 @@ class Trainer:
         self.accelerator = context.accelerator
         self.epoch_steps = steps_per_epoch(rows, config.batch_size)
         self.total = config.steps(self.epoch_steps)
-        self.measure_steps = round(measure_every * self.epoch_steps)
+        self.measure_steps = max(1, round(measure_every * self.epoch_steps)) if measure_every > 0.0 else 0
         for module in task.modules.values():
             module.to(self.accelerator.device)
         prepared = [PreparedModule(trained_module, self.accelerator) for trained_module in task.trained_modules]

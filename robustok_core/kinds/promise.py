@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
+from torch import nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+PromiseT = TypeVar("PromiseT", bound="Promise")
 
 
 @frozen(kw_only=True)
@@ -24,6 +28,29 @@ class Promise:
     def describe(self) -> str:
         """A short description for `robustok check --show` (the space, the number of images), or ""."""
         return ""
+
+    def read(self, kind: type[PromiseT]) -> PromiseT:
+        """This promise as the kind that a later stage reads.
+
+        Raises:
+            RobustokError: if it is a promise of another kind.
+        """
+        if not isinstance(self, kind):
+            what = f"its `plan` promises a {type(self).__name__}, and a {kind.__name__} is needed"
+            raise RobustokError(what, hint=f"return a {kind.__name__} (from {kind.__module__}) from `plan`")
+        return self
+
+    @classmethod
+    def of_component(cls, component: nn.Module, table: Mapping[str, Any]) -> Self:
+        """The promise of a component in memory, which an importer read from a published checkpoint.
+
+        Args:
+            component: with its weights. table: its recipe table.
+
+        Raises:
+            RobustokError: if this is not the promise of a component.
+        """
+        raise RobustokError(f"a {cls.__name__} is not the promise of a published checkpoint")
 
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:

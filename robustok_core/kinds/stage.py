@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from rich.console import Console
@@ -14,14 +14,12 @@ from rich.console import Console
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder, Component
 from robustok_core.kinds.dataset import Dataset
-from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.promise import Promise, PromiseT
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-PromiseT = TypeVar("PromiseT", bound=Promise)
 
 
 class StageContext(ABC):
@@ -53,8 +51,16 @@ class StageContext(ABC):
     device: torch.device
 
     @abstractmethod
-    def spec(self, table: str) -> Spec | None:
-        """The component that a top-level table describes, None if the recipe has no such table."""
+    def has(self, table: str) -> bool:
+        """Whether the recipe has a top-level table ("perturbation")."""
+
+    @abstractmethod
+    def spec(self, table: str) -> Spec:
+        """The component that a top-level table describes.
+
+        Raises:
+            RobustokError: if the recipe has no such table.
+        """
 
     @abstractmethod
     def dataset(self) -> Dataset:
@@ -70,14 +76,14 @@ class StageContext(ABC):
 
     @abstractmethod
     def promise(self, artifact: str, kind: type[PromiseT]) -> PromiseT:
-        """The promise of an artifact that this stage needs.
+        """What is known about an artifact that this stage needs. For `check` and `plan` only.
 
         Args:
             artifact: its name, one of the stage's `needs`. kind: the class of promise that the stage reads.
 
         Raises:
-            RobustokError: if the stage that makes the artifact promises something else, or the artifact's files do
-                not hold such an artifact.
+            RobustokError: if the artifact is promised as another class, its files are not such an artifact, it is not
+                one of `needs`, or the stage is running already.
         """
 
     @abstractmethod
@@ -90,7 +96,7 @@ class StageContext(ABC):
 
     @abstractmethod
     def part(self, name: str) -> StageContext:
-        """A context for one of several trainings in this stage, with separate checkpoints and log lines."""
+        """The context of one of several trainings in this stage, with checkpoints and log lines of its own."""
 
     @abstractmethod
     def location(self, *keys: str, table: str | None = None) -> str:

@@ -257,5 +257,7 @@ def flow_problems(recipe: ResolvedRecipe, registry: Registry) -> list[Problem]:
         for artifact in sorted(unread & set(kind.makes)):
             what = f"no stage reads it: stage {stage.name!r} makes a new {artifact} first"
             problems.append(Problem(("load", artifact), what, "remove that stage, or this entry of [load]"))
+            unread.discard(artifact)
         available |= set(kind.makes)
-    return problems
+    what, hint = "no stage reads it", "remove this entry of [load]"
+    return problems + [Problem(("load", artifact), what, hint) for artifact in sorted(unread)]

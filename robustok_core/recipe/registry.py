@@ -158,8 +158,11 @@ def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
         raise RobustokError(f"{kind} {name!r} needs a `Config`, an attrs class")
     if missing := getattr(factory, "__abstractmethods__", None):
         raise RobustokError(f"{kind} {name!r} does not implement {', '.join(sorted(missing))}")
-    made = getattr(factory, "makes", ())  # artifacts, whose folders have their names
-    for artifact in (made,) if isinstance(made, str) else made:
+    for names in ("uses", "may_use", "needs", "makes") if kind == "stage" else ():
+        if isinstance(value := getattr(factory, names), str):
+            raise RobustokError(f"stage {name!r}: `{names}` must be a tuple of names, ({value!r},)")
+    artifacts = getattr(factory, "makes", ())  # folders are named after them; an importer makes one
+    for artifact in (artifacts,) if isinstance(artifacts, str) else artifacts:
         if wrong := wrong_name(artifact):
             raise RobustokError(f"{kind} {name!r} makes an artifact called {artifact!r}: {wrong}")
     return Entry(kind=kind, name=name, factory=factory, plugin=plugin)

@@ -15,14 +15,13 @@ from rich.console import Console
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
-from robustok_core.kinds.promise import Promise
-from robustok_core.kinds.stage import PromiseT, StageContext
+from robustok_core.kinds.promise import Promise, PromiseT
+from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import new_folder
 from robustok_core.runs.folder import RunFolder
-from robustok_core.runs.promises import Loaded
 from robustok_core.runs.step_log import append_line, drop_lines
 from robustok_core.values.draws import derive_seed, seeded
 from robustok_core.values.spec import Spec
@@ -34,7 +33,9 @@ class RunContext(StageContext):
 
     Attributes:
         recipe: the resolved recipe. folder: the run's folder.
-        promises: promises of the artifacts of earlier stages and of [load], by artifact.
+        promises: of the artifacts that the stage needs, by name; empty while it runs.
+        makers: the stages that make these artifacts, by artifact.
+        parts: names of the training within the stage that this context is for.
         built: the data set, once it is opened; shared by all stages of the run.
     """
 
@@ -47,6 +48,8 @@ class RunContext(StageContext):
     inputs: Mapping[str, Path] = field(factory=dict)
     console: Console | None = None
     promises: Mapping[str, Promise] = field(factory=dict)
+    makers: Mapping[str, str] = field(factory=dict)
+    parts: tuple[str, ...] = ()
     built: dict[str, Any] = field(factory=dict)
     run_name: str = field(init=False)
     run_seed: int = field(init=False)
@@ -59,11 +62,16 @@ class RunContext(StageContext):
         self.run_name, self.run_seed = self.recipe.run.name, self.recipe.run.seed
         self.seed = derive_seed(self.run_seed, self.stage)
         self.device = self.accelerator.device
-        self.checkpoints = self.folder.checkpoints(self.stage, self.fingerprint)
+        self.checkpoints = self.folder.checkpoints(self.stage, self.fingerprint).joinpath(*self.parts)
         self.cache = self.folder.path.parent / ".cache"
 
-    def spec(self, table: str) -> Spec | None:
-        return self.recipe.tables.get(table)
+    def has(self, table: str) -> bool:
+        return table in self.recipe.tables
+
+    def spec(self, table: str) -> Spec:
+        if not self.has(table):
+            raise RobustokError(f"stage {self.stage!r} needs a table [{table}]", where=self.location())
+        return self.recipe.tables[table]
 
     def dataset(self) -> Dataset:
         if "data" not in self.built:
@@ -79,14 +87,18 @@ class RunContext(StageContext):
             return self.recipe.tables[table].build(*args)
 
     def promise(self, artifact: str, kind: type[PromiseT]) -> PromiseT:
-        promise = self.promises[artifact]
-        if isinstance(promise, Loaded):
-            return promise.read(kind)
-        if not isinstance(promise, kind):
-            what = f"stage {self.stage!r} needs a {kind.__name__} of the {artifact}, found a {type(promise).__name__}"
-            hint = f"the `plan` of the stage that makes the {artifact} must return a {kind.__name__}"
+        if artifact not in self.promises:
+            what = f"stage {self.stage!r} asks for a promise of {artifact!r}"
+            hint = "name it in `needs`, and read promises in `check` and `plan` only"
             raise RobustokError(what, hint=hint)
-        return promise
+        try:
+            return self.promises[artifact].read(kind)
+        except RobustokError as error:
+            if artifact not in self.makers:
+                raise
+            maker = self.makers[artifact]
+            what = f"stage {maker!r} makes the {artifact} that stage {self.stage!r} reads: {error.what}"
+            raise RobustokError(what, where=self._stage_location(maker), hint=error.hint) from error
 
     def load(self, artifact: str) -> Any:
         return load_component(self.registry, self.inputs[artifact]).to(self.device)
@@ -101,11 +113,17 @@ class RunContext(StageContext):
         self.accelerator.wait_for_everyone()
 
     def part(self, name: str) -> RunContext:
-        return attrs.evolve(self, fingerprint=f"{self.fingerprint}-{name}")
+        return attrs.evolve(self, parts=(*self.parts, name))
 
     def location(self, *keys: str, table: str | None = None) -> str:
-        index = [stage.name for stage in self.recipe.stages].index(self.stage)
-        return self.recipe.source.location((*(("stage", index) if table is None else (table,)), *keys))
+        return self._stage_location(self.stage, *keys) if table is None else self._location(table, *keys)
+
+    def _stage_location(self, stage: str, *keys: str) -> str:
+        index = [named.name for named in self.recipe.stages].index(stage)
+        return self._location("stage", index, *keys)
+
+    def _location(self, *path: str | int) -> str:
+        return self.recipe.source.location(path)
 
     def located(self, error: RobustokError, *keys: str, table: str | None = None) -> RobustokError:
         named = ".".join([*(("stage", self.stage) if table is None else (table,)), *keys])
@@ -118,13 +136,18 @@ class RunContext(StageContext):
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
-        line = {"stage": self.stage, "fingerprint": self.fingerprint, "step": step, **values}
+        line = {"stage": self.stage, "fingerprint": self._log_fingerprint, "step": step, **values}
         append_line(self.folder.path / "metrics.jsonl", line)
-        self.accelerator.log({f"{self.stage}/{name}": value for name, value in values.items()}, step=step)
+        curve = "/".join([self.stage, *self.parts])  # the steps of every part begin at 0
+        self.accelerator.log({f"{curve}/{name}": value for name, value in values.items()}, step=step)
         self.registry.hook.robustok_step_logged(
             folder=self.folder.path, stage=self.stage, step=step, values=dict(values)
         )
 
     def forget_log_after(self, step: int) -> None:
         if self.accelerator.is_main_process:
-            drop_lines(self.folder.path / "metrics.jsonl", self.fingerprint, step)
+            drop_lines(self.folder.path / "metrics.jsonl", self._log_fingerprint, step)
+
+    @property
+    def _log_fingerprint(self) -> str:
+        return "-".join([self.fingerprint, *self.parts])

@@ -8,18 +8,19 @@ from typing import Any
 import attrs
 from attrs import define, field, frozen
 
-from robustok_core.errors import ProblemsError, RobustokError
+from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe, located
-from robustok_core.recipe.sampler_options import check_guidance, with_sampler_options
+from robustok_core.recipe.samplers import check_guidance, with_sampler_options, without_sampler_options
 from robustok_core.recipe.structurer import Path as KeyPath
+from robustok_core.recipe.structurer import Problem
 from robustok_core.runs.promises import GeneratorPromise, Loaded
 from robustok_core.values.spec import Spec
 
 #: Gives the context of a stage of a recipe, with the promises of the artifacts made before it.
-ContextOf = Callable[[ResolvedRecipe, NamedStage, Mapping[str, Promise]], StageContext]
+ContextOf = Callable[[ResolvedRecipe, NamedStage, Mapping[str, Promise], Mapping[str, str]], StageContext]
 
 
 @frozen(kw_only=True)
@@ -71,6 +72,7 @@ def make_plan(
         The plan, and everything that does not fit.
     """
     planner = _Planner(recipe, context_of, dict(loaded))
+    planner.attempt(planner.resolve_tables)
     for index in range(len(recipe.stages)):
         planner.add(index)
     return Plan(recipe=planner.recipe, stages=planner.planned), planner.problems
@@ -78,39 +80,36 @@ def make_plan(
 
 @define
 class _Planner:
-    """Plans the stages in order and collects problems."""
+    """Goes through the stages and collects problems."""
 
     recipe: ResolvedRecipe
     context_of: ContextOf
     promises: dict[str, Promise]
+    makers: dict[str, str] = field(factory=dict)
     planned: list[PlannedStage] = field(factory=list)
     problems: list[RobustokError] = field(factory=list)
+
+    def resolve_tables(self) -> None:
+        """Resolves sampler options in tables that stages share, before any stage reads them."""
+        tables = self.recipe.tables
+        if "post_trainer" not in tables:
+            return
+        if "generator" in self.promises:
+            factory = self.promises["generator"].read(GeneratorPromise).factory
+        elif "generator" in tables:
+            factory = tables["generator"].factory
+        else:  # nothing is sampled
+            return
+        spec = self._with_options(tables["post_trainer"], factory, ("post_trainer",))
+        self.recipe = attrs.evolve(self.recipe, tables={**tables, "post_trainer": spec})
 
     def add(self, index: int) -> None:
         """Plans a stage; skips it if an input could not be planned, because that problem is already recorded."""
         kind = self.recipe.stages[index].spec.factory
-        if not all(name in self.promises for name in kind.needs):
-            self._forget(kind.makes)
-            return
-        if "generator" in kind.needs:
-            self._try(lambda: self._resolve_samplers(index, self.promises["generator"]))
-        stage = self.recipe.stages[index]
-        context, built = self.context_of(self.recipe, stage, self.promises), stage.spec.build()
-        self._try(lambda: built.check(context))
-        makes: dict[str, Promise] = {}
-        if not self._try(lambda: makes.update(_promised(built, context))):
-            self._forget(kind.makes)
-            return
-        self.promises = self.promises | makes
-        self.planned.append(PlannedStage(name=stage.name, needs=kind.needs, makes=makes))
-        if "generator" in kind.makes:
-            self._try(lambda: self._resolve_samplers(index, makes["generator"]))
+        if not all(name in self.promises for name in kind.needs) or not self.attempt(lambda: self._plan(index)):
+            self.promises = {name: promise for name, promise in self.promises.items() if name not in kind.makes}
 
-    def _forget(self, artifacts: Sequence[str]) -> None:
-        """What was promised of these artifacts before is not what later stages will find."""
-        self.promises = {name: promise for name, promise in self.promises.items() if name not in artifacts}
-
-    def _try(self, action: Callable[[], Any]) -> bool:
+    def attempt(self, action: Callable[[], Any]) -> bool:
         """Whether it raised no problem; those that it raised are kept."""
         try:
             action()
@@ -122,30 +121,58 @@ class _Planner:
             return False
         return True
 
-    def _resolve_samplers(self, index: int, promise: Promise) -> None:
-        """Resolves sampler options and checks guidance in a stage and in the [post_trainer] that it uses."""
-        if isinstance(promise, Loaded):
-            promise = promise.read(GeneratorPromise)
-        if not isinstance(promise, GeneratorPromise):
-            return
-        stage, tables = self.recipe.stages[index], dict(self.recipe.tables)
-        stages = list(self.recipe.stages)
-        stages[index] = attrs.evolve(stage, spec=self._resolved(stage.spec, promise, ("stage", index)))
-        for name in {*stage.spec.factory.uses, *stage.spec.factory.may_use} & {"post_trainer"} & tables.keys():
-            tables[name] = self._resolved(tables[name], promise, (name,))
-        self.recipe = attrs.evolve(self.recipe, stages=stages, tables=tables)
+    def _plan(self, index: int) -> None:
+        kind = self.recipe.stages[index].spec.factory
+        if "generator" in kind.needs:
+            self.attempt(lambda: self._resolve_stage(index, self.promises["generator"]))
+        stage = self.recipe.stages[index]
+        if kind.makes.count("generator") + kind.needs.count("generator") == 0:
+            self._refuse_samplers(stage)
+        promises = {name: self.promises[name] for name in kind.needs}
+        makers = {name: self.makers[name] for name in kind.needs if name in self.makers}
+        context, built = self.context_of(self.recipe, stage, promises, makers), stage.spec.build()
+        self.attempt(lambda: built.check(context))
+        makes = self._promised(stage.name, built, context)
+        self.promises = self.promises | makes
+        self.makers = self.makers | dict.fromkeys(makes, stage.name)
+        self.planned.append(PlannedStage(name=stage.name, needs=kind.needs, makes=makes))
+        if "generator" in makes:
+            self.attempt(lambda: self._resolve_stage(index, makes["generator"]))
 
-    def _resolved(self, spec: Spec, promise: GeneratorPromise, path: KeyPath) -> Spec:
-        config, problems = with_sampler_options(spec.config, promise.factory, path)
-        if not problems:
-            generator: Generator = promise.sketch()
-            problems = check_guidance(config, generator, path)
-        if problems:
-            raise ProblemsError([located(self.recipe.source, problem) for problem in problems])
+    def _promised(self, name: str, stage: Stage, context: StageContext) -> dict[str, Promise]:
+        """A promise of every artifact that a stage makes; an empty one if it says nothing about the artifact."""
+        promised = stage.plan(context)
+        if not isinstance(promised, Mapping) or not all(isinstance(one, Promise) for one in promised.values()):
+            what = f"the `plan` of stage {name!r} must return promises by artifact, found {promised!r}"
+            raise RobustokError(what, where=context.location())
+        if unknown := sorted(promised.keys() - set(stage.makes)):
+            what = f"stage {name!r} promises {unknown[0]!r}, which it does not make"
+            raise RobustokError(what, where=context.location(), hint=did_you_mean(unknown[0], list(stage.makes)))
+        return {artifact: promised.get(artifact, Promise()) for artifact in stage.makes}
+
+    def _resolve_stage(self, index: int, promise: Promise) -> None:
+        """Resolves sampler options in a stage, and checks guidance there and in the [post_trainer] that it uses."""
+        generator, stage = promise.read(GeneratorPromise), self.recipe.stages[index]
+        stages = list(self.recipe.stages)
+        stages[index] = attrs.evolve(stage, spec=self._with_options(stage.spec, generator.factory, ("stage", index)))
+        self.recipe = attrs.evolve(self.recipe, stages=stages)
+        checked: dict[KeyPath, Spec] = {("stage", index): stages[index].spec}
+        if "post_trainer" in stage.spec.factory.uses and "post_trainer" in self.recipe.tables:
+            checked[("post_trainer",)] = self.recipe.tables["post_trainer"]
+        self._raise(
+            [p for path, spec in checked.items() for p in check_guidance(spec.config, generator.sketch(), path)]
+        )
+
+    def _with_options(self, spec: Spec, generator: type[Generator], path: KeyPath) -> Spec:
+        config, problems = with_sampler_options(spec.config, generator, path)
+        self._raise(problems)
         return attrs.evolve(spec, config=config)
 
+    def _refuse_samplers(self, stage: NamedStage) -> None:
+        if without_sampler_options(stage.spec.config) is not stage.spec.config:
+            what = f"stage {stage.name!r} has options of a sampler and samples no generator"
+            raise RobustokError(what, hint='the stage\'s class must have "generator" in `needs`')
 
-def _promised(stage: Stage, context: StageContext) -> dict[str, Promise]:
-    """A promise of every artifact that a stage makes; an empty one where it says nothing."""
-    promised = stage.plan(context)
-    return {name: promised.get(name, Promise()) for name in stage.makes}
+    def _raise(self, problems: Sequence[Problem]) -> None:
+        if problems:
+            raise ProblemsError([located(self.recipe.source, problem) for problem in problems])

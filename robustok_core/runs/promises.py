@@ -12,8 +12,7 @@ from typing_extensions import Self
 
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.generator import Generator
-from robustok_core.kinds.promise import Promise
-from robustok_core.kinds.stage import PromiseT
+from robustok_core.kinds.promise import Promise, PromiseT
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import load_component, read_component, sketch_component
 from robustok_core.runs.fingerprints import latent_fingerprint
@@ -56,12 +55,12 @@ class TokenizerPromise(Promise):
         )
 
     @classmethod
-    def of_component(cls, tokenizer: Any, table: Mapping[str, Any]) -> Self:
+    def of_component(cls, component: Any, table: Mapping[str, Any]) -> Self:
         """The promise of a tokenizer in memory, imported from a published checkpoint."""
         return cls(
-            space=tokenizer.space,
-            image_size=tokenizer.image_size,
-            fingerprint=_once(lambda: latent_fingerprint(tokenizer)),
+            space=component.space,
+            image_size=component.image_size,
+            fingerprint=_once(lambda: latent_fingerprint(component)),
         )
 
 
@@ -103,14 +102,14 @@ class GeneratorPromise(Promise):
         )
 
     @classmethod
-    def of_component(cls, generator: Any, table: Mapping[str, Any]) -> Self:
+    def of_component(cls, component: Any, table: Mapping[str, Any]) -> Self:
         """The promise of a generator in memory, imported from a published checkpoint."""
         return cls(
             name=table["use"],
-            factory=type(generator),
-            sketch=lambda: generator,
-            space=generator.space,
-            class_names=list(map(str, range(generator.num_classes))),
+            factory=type(component),
+            sketch=lambda: component,
+            space=component.space,
+            class_names=list(map(str, range(component.num_classes))),
         )
 
 
@@ -145,16 +144,10 @@ class Loaded(Promise):
     _read: dict[type, Promise] = field(factory=dict, init=False)
 
     def read(self, kind: type[PromiseT]) -> PromiseT:
-        """The artifact's promise, of class `kind`.
-
-        Raises:
-            RobustokError: if the files are not such an artifact.
-        """
         if kind not in self._read:
             if self.imported is None:
                 self._read[kind] = kind.of_artifact(self.folder, self.registry)
             else:
-                assert issubclass(kind, (TokenizerPromise, GeneratorPromise))
                 self._read[kind] = kind.of_component(self.imported.component, self.imported.table)
         return self._read[kind]  # type: ignore[return-value]
 

@@ -12,11 +12,12 @@ from typing import Any
 import attrs
 from rich.console import Console
 
-from robustok_core.errors import Interrupted, RobustokError, raise_all
+from robustok_core.errors import Interrupted, RobustokError, RunError, raise_all
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, load_registry
+from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.files import read_json
@@ -80,14 +81,15 @@ class _Run:
         path = out / recipe.run.name
         # Before the processes connect, so that none of them can have created the folder yet.
         self.folder = RunFolder(next_free(path) if fresh else path)
-        auto = auto_precision()
-        self.recipe, self.registry = settled(recipe, auto), registry
-        self.precision = auto if self.recipe is not recipe else None
+        self.auto = auto_precision()
+        self.recipe, self.registry = settled(recipe, self.auto), registry
+        self.precision = self.auto if self.recipe is not recipe else None
         self.accelerator = make_accelerator(self.recipe, self.folder.path)
         self.console = console if self.accelerator.is_main_process else None
         self.built: dict[str, Any] = {}
         self.artifacts: dict[str, tuple[Path, str]] = {}
         self.loaded: dict[str, Loaded] = {}
+        self.promised: dict[str, Mapping[str, Promise]] = {}
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
@@ -104,6 +106,7 @@ class _Run:
         *,
         recipe: ResolvedRecipe | None = None,
         promises: Mapping[str, Promise] | None = None,
+        makers: Mapping[str, str] | None = None,
     ) -> RunContext:
         needs = stage.spec.factory.needs
         return RunContext(
@@ -116,6 +119,7 @@ class _Run:
             inputs={name: self.artifacts[name][0] for name in needs if name in self.artifacts},
             console=self.console,
             promises=promises or {},
+            makers=makers or {},
             built=self.built,
         )
 
@@ -129,11 +133,18 @@ class _Run:
                 problems.append(error)
         plan, misfits = make_plan(self.recipe, self.loaded, self._context_of)
         raise_all([*problems, *misfits])
-        self.recipe = plan.recipe
-        return plan
+        self.recipe = settled(plan.recipe, self.auto)  # samplers have options of their own
+        self.promised = {stage.name: stage.makes for stage in plan.stages}
+        return attrs.evolve(plan, recipe=self.recipe)
 
-    def _context_of(self, recipe: ResolvedRecipe, stage: NamedStage, promises: Mapping[str, Promise]) -> StageContext:
-        return self.context(stage, recipe=recipe, promises=promises)
+    def _context_of(
+        self,
+        recipe: ResolvedRecipe,
+        stage: NamedStage,
+        promises: Mapping[str, Promise],
+        makers: Mapping[str, str],
+    ) -> StageContext:
+        return self.context(stage, recipe=recipe, promises=promises, makers=makers)
 
     def go(self) -> dict[str, Result]:
         self.plan()
@@ -162,6 +173,7 @@ class _Run:
         if self.precision is not None:
             self._say_precision(self.precision)
         inputs = {name: self._load(name) for name in self.recipe.load}
+        self.loaded.clear()  # lets go of imported components, which are on the disk now
         planned = self._fingerprints()
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
@@ -206,6 +218,8 @@ class _Run:
     def _fingerprint(self, stage: NamedStage, inputs: Mapping[str, str]) -> str:
         kind = stage.spec.factory
         tables = {name: self.recipe.tables[name] for name in (*kind.uses, *kind.may_use) if name in self.recipe.tables}
+        if "generator" not in kind.needs:  # it samples nothing, whatever is known of the generator
+            tables = {name: attrs.evolve(t, config=without_sampler_options(t.config)) for name, t in tables.items()}
         data = self._data_fingerprint() if "data" in tables else None
         return fingerprint_of(
             {
@@ -244,6 +258,7 @@ class _Run:
         try:
             values = stage.spec.build().run(context)
             results = {name: Result.of(value) for name, value in values.items()}
+            self._check_promised(stage, context)
             entry["results"] = tables_of(results)
             entry["state"] = "done"
         except KeyboardInterrupt as error:
@@ -263,8 +278,20 @@ class _Run:
         if self.main:
             self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=results)
 
+    def _check_promised(self, stage: NamedStage, context: RunContext) -> None:
+        """Later stages were checked against what this one promised of its artifacts."""
+        for artifact, promise in self.promised[stage.name].items():
+            if type(promise) is Promise:
+                continue
+            made = type(promise).of_artifact(self.folder.artifact(artifact, context.fingerprint), self.registry)
+            if made.describe() != promise.describe():
+                what = f"stage {stage.name!r} promised {promise.describe()!r} of the {artifact} and made"
+                hint = "mend the `plan` of the stage's class"
+                raise RunError(f"{what} {made.describe()!r}", where=context.location(), hint=hint)
+
     def _go_on(self, context: RunContext) -> str:
-        saved = any(context.checkpoints.glob("[!.]*"))  # a checkpoint, or shards of what the stage makes
+        # A checkpoint, or shards of what the stage makes.
+        saved = any(path.is_file() for path in context.checkpoints.rglob("[!.]*"))
         effect = "resumes from the last checkpoint" if saved else "starts this stage again"
         name = self.folder.path.name
         other = "" if name == self.recipe.run.name else f", with --set run.name={name} instead of --fresh,"

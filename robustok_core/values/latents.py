@@ -86,6 +86,10 @@ class Latents:
         """The same values in page-locked memory, for faster copies to a device."""
         return self._map(lambda tensor: tensor.pin_memory())
 
+    def without_features(self) -> Latents:
+        """What a generator gives and takes: codes alone, or vectors in a continuous space."""
+        return Latents(codes=self.codes) if self.codes is not None else Latents(vectors=self.vectors)
+
     def evolve(self, **changes: Any) -> Latents:
         """A copy with some attributes replaced."""
         return attrs.evolve(self, **changes)

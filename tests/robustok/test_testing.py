@@ -391,7 +391,7 @@ class Bare(PSNR):
 @pytest.mark.parametrize(
     ("metric", "words"),
     [
-        (Bare, "the result 'psnr' must be a `Result`, found float"),
+        (Bare, "the result 'psnr' must be a Result, found float"),
         (NeverCleared, "`start` must clear the state"),
         (MeanOfMeans, "the states of two processes, added, give other results than one"),
         (NotFinite, "the result 'psnr' is not finite"),

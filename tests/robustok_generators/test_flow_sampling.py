@@ -170,7 +170,7 @@ def test_fixed_steps_have_no_tolerance():
 
 
 def test_options_that_the_sampler_does_not_have_are_named():
-    from robustok_core.recipe.sampler_options import read_sampler_options
+    from robustok_core.recipe.samplers import read_sampler_options
     from robustok_generators.flow_transformer import FlowTransformer
 
     _, (problem,) = read_sampler_options(FlowTransformer, {"method": "rk4"}, ("sampling",))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robustok.testing.subject import CONTINUOUS, DISCRETE, TINY_TOKENIZER, Subject, module_checks, pictures, same
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.recipe.sampler_options import with_sampler_options
+from robustok_core.recipe.samplers import with_sampler_options
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws, seeded
 from robustok_core.values.guidance import Guidance
@@ -137,7 +137,7 @@ def post_trainer_checks(
     images = pictures(_ROWS, net.image_size)
     with torch.no_grad():
         encoded = net.encode(images)
-    held = Latents(codes=encoded.codes) if encoded.codes is not None else Latents(vectors=encoded.vectors)
+    held = encoded.without_features()
     draws = Draws.for_rows(0, _ROWS)
     for sigma in (0.0, 0.5, 1.0):
         real = LatentBatch(latents=held, labels=_labels(), indices=torch.arange(_ROWS))

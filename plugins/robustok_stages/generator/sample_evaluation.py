@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def check_reference(context: StageContext, reference: str, *keys: str) -> None:
     Raises:
         RobustokError: if not, located at the option.
     """
-    if reference in DATA_SPLITS and context.spec("data") is None:
+    if reference in DATA_SPLITS and not context.has("data"):
         what = f"the reference {reference!r} needs the table [data], which this recipe does not have"
         raise context.located(RobustokError(what), *keys)
     if reference not in DATA_SPLITS and not Path(reference).expanduser().exists():
@@ -96,6 +96,14 @@ def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: N
         note = singular_note(count, width)
         if note is not None:
             context.say(f"{context.stage}: {note}")
+
+
+def check_networks(context: StageContext, metrics: Sequence[Spec]) -> None:
+    """Loads the feature networks of metrics once, to fail now and not after a training if one is not available."""
+    networks = SharedFeatures(context.device)
+    for spec in metrics:
+        if isinstance(features := getattr(spec.config, "features", None), Spec):
+            networks(features)
 
 
 class SampleEvaluation:

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
@@ -56,6 +57,9 @@ class TrainGenerator(Stage):
     def check(self, context: StageContext) -> None:
         """The latents are the tokenizer's, the batch fits the data and the processes, and the metrics their images."""
         tokenizer, latents = context.promise("tokenizer", TokenizerPromise), context.promise("latents", LatentsPromise)
+        if latents.space != tokenizer.space:
+            what = f"the latents ({latents.space.describe()}) are not the tokenizer's ({tokenizer.space.describe()})"
+            raise RobustokError(what, where=str(latents.folder or context.location()))
         if latents.tokenizer is not None and tokenizer.fingerprint is not None:
             check_latents_of(latents.folder, latents.tokenizer, tokenizer.fingerprint())
         check_training(context, self.config, self.config.optimizer, latents.num_rows)
@@ -68,7 +72,6 @@ class TrainGenerator(Stage):
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The generator's class, latent space and class names."""
         latents, spec = context.promise("latents", LatentsPromise), context.spec("generator")
-        assert spec is not None
         sketch: Generator = context.sketch("generator", latents.space, len(latents.class_names))
         promise = GeneratorPromise(
             name=spec.name,
@@ -97,7 +100,6 @@ class TrainGenerator(Stage):
         trainer.run()
         kept: Any = trainer.kept().eval()
         spec = context.spec("generator")
-        assert spec is not None
         with context.making("generator") as folder:
             if folder is not None:
                 save_component(

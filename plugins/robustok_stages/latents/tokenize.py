@@ -21,7 +21,6 @@ from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.runs.promises import TokenizerPromise
-from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_image_size
 from robustok_stages.latents.crops_for_training import MIDDLE_OF_TEN, all_ten_crops, with_mirrored
 from robustok_toolkit.latent_arrays import VectorType, array_name, to_array
@@ -204,7 +203,7 @@ def _config_of_size(context: StageContext, size: int) -> Any:
     Raises:
         RobustokError: if it has no option `image_size`.
     """
-    spec = _data(context)
+    spec = context.spec("data")
     config = spec.config
     if "image_size" not in {option.name for option in attrs.fields(type(config))}:
         raise RobustokError(
@@ -217,10 +216,4 @@ def _config_of_size(context: StageContext, size: int) -> Any:
 
 def _enlarged(context: StageContext, size: int) -> Images:
     """The training images in another size."""
-    return _data(context).factory(_config_of_size(context, size)).train
-
-
-def _data(context: StageContext) -> Spec:
-    spec = context.spec("data")
-    assert spec is not None
-    return spec
+    return context.spec("data").factory(_config_of_size(context, size)).train

@@ -10,24 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.components import WEIGHTS_FILE, load_component
-from robustok_core.runs.fingerprints import content_fingerprint
+from robustok_core.recipe.validators import unit_interval
+from robustok_core.runs.components import load_component
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.result import Result
-from robustok_stages.checks import check_generator, check_image_size, check_main_trained
-from robustok_stages.generator.sample_evaluation import check_metrics
+from robustok_stages.checks import check_generator, check_image_size, check_made_of, check_main_trained
+from robustok_stages.generator.sample_evaluation import check_metrics, check_networks
 from robustok_stages.post_training.comparison import Comparison, ComparisonConfig, balanced_halves
 from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics
 from robustok_toolkit.decoder_files import Decoders, DecodersPromise, copy_component
 from robustok_toolkit.generating import check_fits
-
-_share = validators.and_(validators.ge(0.0), validators.le(1.0))
 
 
 @frozen(kw_only=True)
@@ -36,7 +35,7 @@ class CompareDecodersConfig(ComparisonConfig):
 
     keep: float | None = field(
         default=None,
-        validator=validators.optional(_share),
+        validator=validators.optional(unit_interval),
         metadata={"doc": "sigma of the decoder to keep; default: the best below 1, measured on the selection images"},
     )
 
@@ -64,11 +63,16 @@ class CompareDecoders(Stage):
         config, tokenizer = self.config, context.promise("tokenizer", TokenizerPromise)
         check_main_trained(tokenizer)
         check_image_size(context, tokenizer)
-        check_generator(context.promise("generator", GeneratorPromise), tokenizer)
+        generator = context.promise("generator", GeneratorPromise)
+        check_generator(generator, tokenizer)
         held_out = min(map(len, balanced_halves(context.dataset().validation.labels)))
         check_metrics(context, config.metrics, config.num_samples, held_out, "metrics")
         check_tokenizer_metrics(context, tokenizer, config.tokenizer_metrics, "tokenizer_metrics")
-        sigmas = context.promise("decoders", DecodersPromise).sigmas
+        check_networks(context, [*config.metrics.values(), *config.tokenizer_metrics.values()])
+        decoders = context.promise("decoders", DecodersPromise)
+        for kind, promise in (("tokenizer", tokenizer), ("generator", generator)):
+            check_made_of(context, kind, promise.folder, decoders.made_of, "decoders were not trained")
+        sigmas = decoders.sigmas
         if config.keep is not None and config.keep not in sigmas:
             hint = f"sigmas: {', '.join(map(str, sigmas))}"
             raise context.located(RobustokError(f"there is no decoder for sigma = {config.keep:g}", hint=hint), "keep")
@@ -76,13 +80,14 @@ class CompareDecoders(Stage):
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The tokenizer, post-trained."""
         tokenizer = context.promise("tokenizer", TokenizerPromise)
-        promise = TokenizerPromise(space=tokenizer.space, image_size=tokenizer.image_size, post_trained=True)
+        promise = attrs.evolve(tokenizer, post_trained=True, opponents=(), folder=None)  # the latents stay the same
         return {"tokenizer": promise}
 
     def run(self, context: StageContext) -> Mapping[str, float | Result]:
         """Measures all decoders and keeps one."""
         decoders = Decoders.read(context.inputs["decoders"])
-        _check_made_of(context, decoders)
+        for kind in decoders.made_of:
+            check_made_of(context, kind, context.inputs[kind], decoders.made_of, "decoders were not trained")
         before: Tokenizer = context.load("tokenizer")
         check_fits(context.load("generator"), context.inputs["generator"], before)
         after: dict[float, Any] = {
@@ -102,15 +107,3 @@ class CompareDecoders(Stage):
             if folder is not None:
                 copy_component(decoders.folders[kept], folder)
         return {**results, "kept_sigma": kept}
-
-
-def _check_made_of(context: StageContext, decoders: Decoders) -> None:
-    """Checks that the decoders were trained from this tokenizer, for this generator.
-
-    Raises:
-        RobustokError: if they were not.
-    """
-    for name, made_of in decoders.made_of.items():
-        if made_of != content_fingerprint(context.inputs[name] / WEIGHTS_FILE):
-            what = f"these decoders were not trained with the {name} in {context.inputs[name]}"
-            raise RobustokError(what, where=str(context.inputs["decoders"]), hint=f"load the {name} of their run")

@@ -28,7 +28,6 @@ from robustok_core.values.result import Result
 from robustok_core.values.spec import components, sampler_options
 from robustok_stages.generator.sample_evaluation import say_singular
 from robustok_stages.tokenizer.tokenizer_evaluation import measure_tokenizer
-from robustok_toolkit.decoder_files import CONTROL, label_of
 from robustok_toolkit.generating import (
     ImagesInMemory,
     decode_and_gather,
@@ -39,6 +38,7 @@ from robustok_toolkit.generating import (
 )
 from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
 from robustok_toolkit.latent_arrays import from_array, no_latents, to_array
+from robustok_toolkit.pair_files import CONTROL, label_of
 from robustok_toolkit.pictures import save_rows
 from robustok_training.batches import class_balanced_order
 
@@ -235,7 +235,7 @@ class Comparison:
         chosen = class_balanced_order(images.labels)[: self._options.pictures]
         batch = images.load(chosen.tolist()).to(context.device)
         encoded = before.encode(batch.images)
-        real = Latents(codes=encoded.codes) if encoded.codes is not None else Latents(vectors=encoded.vectors)
+        real = encoded.without_features()
         rows = {"real": to_uint8(batch.images)}
         for sigma, after in self._after.items():
             draws = Draws(seed=derive_seed(self._seed, "picture"), indices=batch.indices, total=len(images))

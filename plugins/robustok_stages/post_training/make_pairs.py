@@ -19,21 +19,19 @@ from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.validators import unit_interval
 from robustok_core.runs.components import WEIGHTS_FILE
 from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws, derive_seed
-from robustok_core.values.latents import Latents
 from robustok_stages.checks import check_generator, check_image_size, check_main_trained
 from robustok_toolkit.generating import check_fits
 from robustok_toolkit.latent_arrays import array_name, to_array
 from robustok_toolkit.latent_files import SplitShards, write_latents
-from robustok_toolkit.pair_files import ROWS, PairsPromise, split_of
+from robustok_toolkit.pair_files import CONTROL, ROWS, PairsPromise, label_of
 from robustok_toolkit.resumable_shards import Shard, cut, make_missing, whole_batches, write_array
 from robustok_training.batches import batches_of, class_balanced_order
-
-_share = validators.and_(validators.ge(0.0), validators.le(1.0))
 
 
 @frozen(kw_only=True)
@@ -42,7 +40,7 @@ class MakePairsConfig:
 
     sigma: list[float] = field(
         factory=lambda: [0.9],
-        validator=[validators.min_len(1), validators.deep_iterable(_share)],
+        validator=[validators.min_len(1), validators.deep_iterable(unit_interval)],
         metadata={"doc": "shares of the real image to preserve; several values make a sweep"},
     )
     control: bool = field(
@@ -70,14 +68,14 @@ class MakePairsConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        names = [split_of(sigma) for sigma in self.sigmas]
+        names = [label_of(sigma) for sigma in self.sigmas]
         if len(set(names)) < len(names):
             raise ValueError("two values of sigma agree to 6 digits, so their files would have the same name")
 
     @property
     def sigmas(self) -> list[float]:
         """All distinct sigmas, including the control's."""
-        return list(dict.fromkeys([*([1.0] if self.control else []), *self.sigma]))
+        return list(dict.fromkeys([*([CONTROL] if self.control else []), *self.sigma]))
 
 
 class MakePairs(Stage):
@@ -105,7 +103,6 @@ class MakePairs(Stage):
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The sigmas, and the number of pairs for each."""
         spec = context.spec("post_trainer")
-        assert spec is not None
         num_rows = self.config.num_pairs or len(context.dataset().train)
         return {"pairs": PairsPromise(sigmas=self.config.sigmas, num_rows=num_rows, post_trainer=spec.table())}
 
@@ -120,7 +117,6 @@ class MakePairs(Stage):
         for sigma in self.config.sigmas:
             splits.append(_Maker(context, self.config, tokenizer, generator, images, rows, sigma).make())
         spec = context.spec("post_trainer")
-        assert spec is not None
         with context.making("pairs") as folder:
             if folder is not None:
                 write_latents(
@@ -167,7 +163,7 @@ class _Maker:
 
     def make(self) -> _Pairs:
         """Makes the missing shards; returns a description of all of them."""
-        name, array = split_of(self.sigma), array_name(self.tokenizer.space)
+        name, array = label_of(self.sigma), array_name(self.tokenizer.space)
         shards = cut(name, len(self.rows), whole_batches(self.config.part_size, self.config.batch_size))
         make_missing(self.context, shards, ["changed", array], self._make)
         changed = [np.load(self.context.checkpoints / f"{shard.stem}.changed.npy") for shard in shards]
@@ -197,7 +193,7 @@ class _Maker:
     def _pair(self, post_trainer: PostTrainer, batch: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """The latents of real images, and the latents that the decoder will read, as arrays."""
         encoded = self.tokenizer.encode(batch.images)
-        real = Latents(codes=encoded.codes) if encoded.codes is not None else Latents(vectors=encoded.vectors)
+        real = encoded.without_features()
         draws = Draws(seed=derive_seed(self.context.seed, "pairs"), indices=batch.indices, total=len(self.images))
         made = post_trainer.pair(
             self.tokenizer,

@@ -14,22 +14,20 @@ from typing import Any, ClassVar, Literal
 from attrs import field, frozen
 
 from robustok_core.errors import RobustokError, RunError
-from robustok_core.kinds.loss import Loss
 from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
-from robustok_core.runs.components import COMPONENT_FILE, WEIGHTS_FILE, load_component, read_component, save_component
+from robustok_core.runs.components import COMPONENT_FILE, load_component, read_component, save_component
 from robustok_core.runs.files import new_folder
-from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerprint
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.promises import TokenizerPromise
-from robustok_core.values.draws import seeded
 from robustok_core.values.spec import components
-from robustok_stages.checks import check_image_size, check_main_trained, check_training
+from robustok_stages.checks import check_image_size, check_made_of, check_main_trained, check_training
 from robustok_stages.post_training.training_step import DecoderTask
+from robustok_stages.tokenizer.loss_terms import build_losses
 from robustok_stages.tokenizer.opponents import adopt_opponents, has_opponents, losses_with_opponent, saved_opponents
-from robustok_toolkit.decoder_files import CONTROL, DecodersPromise, label_of, write_decoders
-from robustok_toolkit.latent_files import read_index
-from robustok_toolkit.pair_files import PairRows, PairsPromise, sigmas_of
+from robustok_toolkit.decoder_files import DecodersPromise, write_decoders
+from robustok_toolkit.pair_files import CONTROL, PairRows, PairsPromise, label_of, made_of_pairs, sigmas_of
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 
 
@@ -87,24 +85,23 @@ class PostTrain(Stage):
         check_main_trained(tokenizer)
         check_image_size(context, tokenizer)
         self._check_made_by(context, pairs)
+        check_made_of(context, "tokenizer", tokenizer.folder, pairs.made_of, "pairs were not made")
         check_training(context, self.config, self.config.optimizer, pairs.num_rows)
         self._check_opponents(context, tokenizer)
 
     def _check_made_by(self, context: StageContext, pairs: PairsPromise) -> None:
         """Checks that the pairs were made as [post_trainer] says."""
-        spec = context.spec("post_trainer")
-        assert spec is not None
-        table = spec.table()
+        table = context.spec("post_trainer").table()
         for name, value in pairs.post_trainer.items():
             if not _agrees(value, table.get(name)):
-                what = f"the pairs of [load] were made with {name} = {value!r}, not {table.get(name)!r}"
+                what = f"the pairs were made with {name} = {value!r}, not {table.get(name)!r}"
                 where = context.location(name, table="post_trainer")
                 raise RobustokError(what, where=where, hint="set the same in [post_trainer], or make other pairs")
 
     def _check_opponents(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
         """Checks that main training provides every discriminator to reuse."""
         reused, available = self.config.reused, tokenizer.opponents
-        if available is None and tokenizer.folder is not None:  # an artifact that does not record them
+        if tokenizer.folder is not None:  # whatever is recorded, the file counts
             available = saved_opponents(tokenizer.folder) if has_opponents(tokenizer.folder) else ()
         if reused and not available:
             source = "the tokenizer" if tokenizer.folder is None else str(tokenizer.folder)
@@ -118,7 +115,8 @@ class PostTrain(Stage):
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """One decoder per sigma of the pairs."""
-        return {"decoders": DecodersPromise(sigmas=context.promise("pairs", PairsPromise).sigmas)}
+        pairs = context.promise("pairs", PairsPromise)
+        return {"decoders": DecodersPromise(sigmas=pairs.sigmas, made_of=pairs.made_of)}
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains the decoders that are not trained yet, and writes all of them."""
@@ -130,28 +128,25 @@ class PostTrain(Stage):
         return {"decoders": float(len(trained))}
 
     def _made_of(self, context: StageContext) -> Mapping[str, str]:
-        """Hashes of the weights of the tokenizer and the generator that made the pairs.
+        """Hashes of the weights that made the pairs.
 
         Raises:
             RobustokError: if the pairs were made with another tokenizer.
         """
-        index, tokenizer = read_index(context.inputs["pairs"]), context.inputs["tokenizer"]
-        made_of = {name: str(index[f"{name}_weights"]) for name in ("tokenizer", "generator")}
-        if made_of["tokenizer"] != content_fingerprint(tokenizer / WEIGHTS_FILE):
-            what = f"these pairs were not made with the tokenizer in {tokenizer}"
-            raise RobustokError(what, where=str(context.inputs["pairs"]), hint="load the tokenizer that made them")
+        made_of = made_of_pairs(context.inputs["pairs"])
+        check_made_of(context, "tokenizer", context.inputs["tokenizer"], made_of, "pairs were not made")
         return made_of
 
     def _trained(self, context: StageContext, sigma: float) -> Path:
         """The folder of the tokenizer trained on the pairs of a sigma; trains it if needed."""
-        done = context.checkpoints / label_of(sigma)
+        done = context.checkpoints / f"{label_of(sigma)}-trained"
         if (done / COMPONENT_FILE).is_file():
             return done
         context.say(f"{context.stage}: sigma = {sigma:g}{' (control)' if sigma == CONTROL else ''}")
         tokenizer: Any = load_component(context.registry, context.inputs["tokenizer"]).to(context.device)
         frozen_part = latent_fingerprint(tokenizer)
         rows = PairRows(context.inputs["pairs"], sigma, context.dataset().train, tokenizer=frozen_part)
-        losses = self._losses(context, tokenizer)
+        losses = build_losses(self.config.losses, tokenizer, context.seed)
         post_trainer: PostTrainer = context.build("post_trainer")
         task = DecoderTask(tokenizer, post_trainer.trained(tokenizer), losses, self.config.optimizer)
         trainer = Trainer(context.part(label_of(sigma)), task, rows, self.config)
@@ -163,14 +158,6 @@ class PostTrain(Stage):
             raise RunError("post-training changed weights outside the decoder", where=f"stage {context.stage}")
         self._save(context, done, kept, sigma)
         return done
-
-    def _losses(self, context: StageContext, tokenizer: Any) -> dict[str, Loss]:
-        losses = {}
-        for name, spec in self.config.losses.items():
-            with seeded(context.seed, "init", name):
-                losses[name] = spec.build()
-                losses[name].prepare(tokenizer)
-        return losses
 
     def _save(self, context: StageContext, folder: Path, tokenizer: Any, sigma: float) -> None:
         if context.accelerator.is_main_process:

@@ -9,6 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from robustok_core.kinds.loss import Loss, Opponent, Reconstruction
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.values.draws import seeded
+from robustok_core.values.spec import Spec
+
+
+def build_losses(specs: Mapping[str, Spec], tokenizer: Tokenizer, seed: int) -> dict[str, Loss]:
+    """Loss terms by name, prepared for a tokenizer; the initial weights of each follow from the seed and its name."""
+    losses = {}
+    for name, spec in specs.items():
+        with seeded(seed, "init", name):
+            losses[name] = spec.build()
+            losses[name].prepare(tokenizer)
+    return losses
 
 
 class LossTerms:

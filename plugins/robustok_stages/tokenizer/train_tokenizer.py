@@ -14,9 +14,9 @@ from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import save_component
 from robustok_core.runs.promises import TokenizerPromise
-from robustok_core.values.draws import seeded
 from robustok_core.values.spec import components
 from robustok_stages.checks import check_image_size, check_training
+from robustok_stages.tokenizer.loss_terms import build_losses
 from robustok_stages.tokenizer.opponents import losses_with_opponent, save_opponents
 from robustok_stages.tokenizer.training_step import TokenizerTask
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
@@ -55,10 +55,9 @@ class TrainTokenizer(Stage):
         """The image sizes agree, the perturbation fits the latent space, and the batch the data and the processes."""
         tokenizer = context.sketch("tokenizer")
         check_image_size(context, self._promise(tokenizer))
-        perturbation = context.spec("perturbation")
-        if perturbation is not None:
+        if context.has("perturbation"):
             try:
-                perturbation.build().check(tokenizer.space, self.config.batch_size)
+                context.spec("perturbation").build().check(tokenizer.space, self.config.batch_size)
             except RobustokError as error:
                 where = f"{context.location(table='perturbation')}: [perturbation]"
                 raise RobustokError(error.what, where=where, hint=error.hint) from error
@@ -78,15 +77,9 @@ class TrainTokenizer(Stage):
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains, writes the artifact, and returns the number of parameters and steps."""
         tokenizer = context.build("tokenizer")
-        losses = {}
-        for name, spec in self.config.losses.items():
-            with seeded(context.seed, "init", name):
-                losses[name] = spec.build()
-                losses[name].prepare(tokenizer)
-        perturbation = context.spec("perturbation")
-        task = TokenizerTask(
-            tokenizer, None if perturbation is None else perturbation.build(), losses, self.config.optimizer
-        )
+        losses = build_losses(self.config.losses, tokenizer, context.seed)
+        perturbation = context.spec("perturbation").build() if context.has("perturbation") else None
+        task = TokenizerTask(tokenizer, perturbation, losses, self.config.optimizer)
         trainer = Trainer(context, task, context.dataset().train, self.config)
         trainer.run()
         self._save(context, task, trainer)
@@ -95,7 +88,6 @@ class TrainTokenizer(Stage):
 
     def _save(self, context: StageContext, task: TokenizerTask, trainer: Trainer) -> None:
         spec = context.spec("tokenizer")
-        assert spec is not None
         with context.making("tokenizer") as folder:
             if folder is None:
                 return

@@ -225,7 +225,10 @@ def test_an_importer_of_another_kind_is_refused_before_anything_runs(registry, t
         "load": {"generator": {"path": str(tmp_path / "weights.pt"), "importer": {"use": "llamagen_vq"}}},
         "data": {"use": "fashion_mnist", "train_limit": 80, "validation_limit": 20},
         "tokenizer": {"use": "conv_vq", "image_size": 32},
-        "stage": [{"use": "train_tokenizer", "epochs": 1, "batch_size": 16}],
+        "stage": [
+            {"use": "train_tokenizer", "epochs": 1, "batch_size": 16},
+            {"use": "sample", "num_samples": 10},
+        ],
     }
     with pytest.raises(RobustokError, match="the importer 'llamagen_vq' makes a tokenizer"):
         check(Recipe.from_table(table), registry=registry)
@@ -253,7 +256,14 @@ def test_loading_an_artifact_that_a_stage_makes_before_it_is_read_is_refused(reg
     assert said.hint == "remove that stage, or this entry of [load]"
 
 
+def test_an_entry_of_load_that_no_stage_reads_is_refused(registry):
+    with pytest.raises(ProblemsError) as caught:
+        loading("evaluate_tokenizer", tokenizer="runs/r", generator="runs/r").resolve(registry)
+    (problem,) = caught.value.problems
+    assert problem.what == "load.generator: no stage reads it"
+
+
 @pytest.mark.parametrize("stages", [["post_train"], ["evaluate_tokenizer", "train_tokenizer"], ["evaluate_tokenizer"]])
 def test_a_loaded_artifact_that_a_stage_reads_may_be_made_again_by_that_stage_or_later(registry, stages):
-    loads = {"tokenizer": "runs/r"} | ({"generator": "runs/r", "pairs": "runs/r"} if "post_train" in stages else {})
+    loads = {"tokenizer": "runs/r"} | ({"pairs": "runs/r"} if "post_train" in stages else {})
     assert set(loading(*stages, **loads).resolve(registry).load) == set(loads)

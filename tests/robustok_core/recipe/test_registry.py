@@ -58,6 +58,16 @@ class Escaping(Stage):
         return {}
 
 
+class OneName(Stage):
+    """Names an artifact where it should name several."""
+
+    Config = NothingConfig
+    makes = "probe"
+
+    def run(self, context):
+        return {}
+
+
 class HalfATokenizer(Tokenizer):
     """Encodes, and cannot draw."""
 
@@ -165,3 +175,9 @@ def test_every_component_documents_itself_and_each_of_its_options(registry):
         assert issubclass(entry.factory, KINDS[entry.kind])
         for option in attrs.fields(entry.factory.Config):
             assert option.metadata.get("doc"), f"{entry.kind} {entry.name}: {option.name} has no doc"
+
+
+def test_a_stage_whose_names_are_a_string_is_refused():
+    registry = Registry()
+    state = registry.add_plugin(Plugin("stage", "one_name", OneName), "theirs")
+    assert "stage 'one_name': `makes` must be a tuple of names, ('probe',)" in state.error

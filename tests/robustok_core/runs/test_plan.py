@@ -12,8 +12,9 @@ from attrs import frozen
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from robustok_core import ProblemsError, Recipe, RobustokError, Stage, hookimpl, load_registry, run
+from robustok_core import ProblemsError, Recipe, RobustokError, RunError, Stage, hookimpl, load_registry, run
 from robustok_core.cli import cli
+from robustok_core.runs.files import read_json
 from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.runs.runner import check
@@ -40,7 +41,7 @@ def whole(generation_recipe) -> dict[str, Any]:
 
 def without_folder(promise: Any) -> dict[str, Any]:
     """What a promise says about an artifact, without its folder and what is known only once it exists."""
-    later = ("folder", "fingerprint", "sketch", "tokenizer")
+    later = ("folder", "fingerprint", "sketch", "tokenizer", "made_of")
     names = [name for name in type(promise).__slots__ if name not in (*later, "__weakref__")]
     return {name: _plain(getattr(promise, name)) for name in names}
 
@@ -167,9 +168,97 @@ def with_their_pairs(table: dict[str, Any]) -> dict[str, Any]:
 def test_a_stage_that_promises_too_little_for_a_later_stage_is_reported(whole, tmp_path):
     with pytest.raises(RobustokError) as caught:
         run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPairs), out=tmp_path)
-    assert "stage 'post_train' needs a PairsPromise of the pairs, found a Promise" in str(caught.value)
-    assert "the `plan` of the stage that makes the pairs must return a PairsPromise" in str(caught.value)
+    said = str(caught.value)
+    assert "stage 'theirs' makes the pairs that stage 'post_train' reads: its `plan` promises a Promise" in said
+    assert "return a PairsPromise (from robustok_toolkit.pair_files) from `plan`" in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("promised", "message"),
+    [
+        ({"pair": PairsPromise(sigmas=[0.5], num_rows=8, post_trainer={})}, "promises 'pair', which it does not make"),
+        (None, "must return promises by artifact, found None"),
+        ({"pairs": 8}, "must return promises by artifact, found {'pairs': 8}"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused_with_the_name_of_its_stage(whole, tmp_path, promised, message):
+    class Theirs(TheirPairs):
+        def plan(self, context):
+            return promised
+
+    with pytest.raises(RobustokError, match="stage 'theirs'") as caught:
+        run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(Theirs), out=tmp_path)
+    assert message in str(caught.value)
+
+
+def test_a_stage_that_makes_something_else_than_it_promised_ends_the_run_before_others_read_it(generated, tmp_path):
+    class Theirs(TheirPairs):
+        makes = ("samples",)
+        needs = ("samples",)
+
+        def plan(self, context):
+            return {"samples": SamplesPromise(num_samples=10**6, image_size=32)}
+
+        def run(self, context):
+            with context.making("samples") as folder:
+                for file in context.inputs["samples"].iterdir():
+                    (folder / file.name).hardlink_to(file)
+            return {}
+
+    table = {"run": {"name": "theirs"}, "load": {"samples": str(generated[1])}, "stage": [{"use": "theirs"}]}
+    with pytest.raises(RunError, match="promised '1,000,000 images of 32 x 32' of the samples and made '24 images"):
+        run(Recipe.from_table(table), registry=with_stage(Theirs), out=tmp_path)
+
+
+def test_promises_are_for_checks_and_plans_of_what_a_stage_needs(whole, tmp_path):
+    class Theirs(TheirPairs):
+        def check(self, context):
+            context.promise("latents", LatentsPromise)
+
+    with pytest.raises(
+        RobustokError, match="stage 'theirs' asks for a promise of 'latents' .name the artifact in `needs`"
+    ):
+        run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(Theirs), out=tmp_path)
+
+
+def test_a_stage_that_cannot_be_built_hides_no_other_mistake(whole, tmp_path):
+    class Theirs(TheirPairs):
+        def __init__(self, config):
+            raise RobustokError("theirs cannot be built")
+
+    whole["stage"][0]["batch_size"] = 81
+    with pytest.raises(ProblemsError) as caught:
+        run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(Theirs), out=tmp_path)
+    assert "theirs cannot be built" in str(caught.value)
+    assert "a batch of 81 images is larger" in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", ["make_pairs", "post_train"])
+def test_a_stage_has_the_same_fingerprint_whatever_comes_behind_it(whole, tmp_path, registry, stage):
+    """Else it would run again once more stages are asked for."""
+    resolved = Recipe.from_table(whole).resolve(registry)
+    run(resolved.until(stage), registry=registry, out=tmp_path)
+    before = read_json(tmp_path / "tiny" / "run.json")["current"][stage]
+    run(resolved, registry=registry, out=tmp_path)
+    assert read_json(tmp_path / "tiny" / "run.json")["current"][stage] == before
+
+
+def test_pairs_alone_and_pairs_beside_a_comparison_train_the_same_decoders(whole, tmp_path, registry):
+    run(Recipe.from_table(whole), registry=registry, out=tmp_path)
+    folder = tmp_path / "tiny"
+    tokenizer = folder / "artifacts" / f"tokenizer-{read_json(folder / 'run.json')['current']['train_tokenizer']}"
+    later = {name: whole[name] for name in ("data", "post_trainer")} | {"run": whole["run"] | {"name": "later"}}
+    fingerprints = set()
+    for count in (1, 2):
+        load = {"tokenizer": tokenizer, "pairs": folder} | ({"generator": folder} if count == 2 else {})
+        table = later | {
+            "load": {name: str(path) for name, path in load.items()},
+            "stage": whole["stage"][5 : 5 + count],
+        }
+        run(Recipe.from_table(table), registry=registry, out=tmp_path)
+        fingerprints.add(read_json(tmp_path / "later" / "run.json")["current"]["post_train"])
+    assert len(fingerprints) == 1
 
 
 def test_later_stages_check_the_promises_of_a_third_party_stage(whole, tmp_path):

@@ -51,6 +51,17 @@ def with_sampler_options(config: Any, generator: type[Generator], path: Path) ->
     return (attrs.evolve(config, **changes) if changes and not problems else config), problems
 
 
+def without_sampler_options(config: Any) -> Any:
+    """A configuration with empty sampler options everywhere; `config` itself if it has none."""
+    changes: dict[str, Any] = {}
+    for option, value in _options(config):
+        if is_sampler_options(option):
+            changes[option.name] = {}
+        elif _is_nested(value) and (changed := without_sampler_options(value)) is not value:
+            changes[option.name] = changed
+    return attrs.evolve(config, **changes) if changes else config
+
+
 def check_guidance(config: Any, generator: Generator, path: Path) -> list[Problem]:
     """The problems with any guidance in a configuration; the generator may be on the meta device."""
     problems = []
