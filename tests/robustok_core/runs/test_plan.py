@@ -217,7 +217,7 @@ def test_promises_are_for_checks_and_plans_of_what_a_stage_needs(whole, tmp_path
             context.promise("latents", LatentsPromise)
 
     with pytest.raises(
-        RobustokError, match="stage 'theirs' asks for a promise of 'latents' .name the artifact in `needs`"
+        RobustokError, match="stage 'theirs' asks for a promise of 'latents' .name it in `needs`"
     ):
         run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(Theirs), out=tmp_path)
 
