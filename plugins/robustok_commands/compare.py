@@ -88,7 +88,7 @@ def _print_table(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
     table = Table(*(Column(name, overflow="fold") for name in ("result", *map(str, runs))), box=None)
     for name, row in rows.items():
         table.add_row(name, *_cells(row))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def _cells(row: Row) -> list[str]:

@@ -62,7 +62,7 @@ def evaluate(
 
     if out is not None:
         refuse_existing(out)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     registry = load_registry()
     options = _options(dict(parse_override(change) for change in changes))
     network = registry.spec("features", {"use": features, **options.pop("features", {})})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -23,14 +24,17 @@ def plugin(name: str, kinds: tuple[str, ...], out: Path | None) -> None:
     Example: `robustok new plugin fog --kind perturbation --kind metric`.
     """
     from robustok_commands.new_files import refuse_existing
-    from robustok_commands.plugin_package import check_kinds, check_name, write_package
+    from robustok_commands.plugin_package import check_free, check_kinds, check_name, write_package
+    from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.files import new_folder
 
     check_name(name)
     chosen = check_kinds(kinds or ("perturbation",))
+    check_free(name, chosen, load_registry())
     folder = out or Path(name)
     refuse_existing(folder)
     with new_folder(folder) as aside:
         write_package(aside, name, chosen)
     click.echo(f"written to {folder}: {', '.join(chosen)}")
-    click.echo(f"next: pip install -e {folder} && pytest {folder}")
+    quoted = shlex.quote(str(folder))
+    click.echo(f"next: pip install -e {quoted} && pytest {quoted}")

@@ -16,6 +16,7 @@ from typing import Any
 from attrs import frozen
 
 from robustok_core.errors import RobustokError, did_you_mean
+from robustok_core.recipe.registry import Registry
 
 
 @frozen
@@ -69,6 +70,18 @@ def check_name(name: str) -> None:
         raise RobustokError(f"there is a package {name!r} already", where="NAME", hint="choose another name")
 
 
+def check_free(name: str, kinds: Sequence[str], registry: Registry) -> None:
+    """Refuses a name that a component has already: neither of the two could be used.
+
+    Raises:
+        RobustokError: if an installed plugin has such a component of one of the kinds.
+    """
+    for entry in registry.entries():
+        if entry.name == name and entry.kind in kinds:
+            what = f"there is a {entry.kind} {name!r} already, from {entry.plugin}"
+            raise RobustokError(what, where="NAME", hint="choose another name")
+
+
 def check_kinds(kinds: Sequence[str]) -> list[str]:
     """The kinds, each once, and those that they cannot do without; in the order of `EXAMPLES`.
 
@@ -106,10 +119,14 @@ def class_name(name: str, kind: str) -> str:
 def _component(name: str, kind: str, kinds: Sequence[str]) -> str:
     """The example's file, with the plugin's names in place of the example's."""
     text = (_example_folder() / EXAMPLES[kind].file).read_text(encoding="utf-8")
+    ours = {f'"{EXAMPLES[other].name}"': f'"{name}"' for other in kinds}
+    ours |= {f"`{EXAMPLES[other].name}`": f"`{name}`" for other in kinds}
     for other in kinds:
-        example = EXAMPLES[other]
-        text = re.sub(rf"\b{example.cls}(Config)?\b", rf"{class_name(name, other)}\1", text)
-        text = text.replace(f'"{example.name}"', f'"{name}"').replace(f"`{example.name}`", f"`{name}`")
+        cls, new = EXAMPLES[other].cls, class_name(name, other)
+        ours |= {cls: new, f"{cls}Config": f"{new}Config"}
+    # In one pass: a name of ours may be an example's.
+    pattern = "|".join(rf"(?<!\w){re.escape(old)}(?!\w)" for old in sorted(ours, key=len, reverse=True))
+    text = re.sub(pattern, lambda match: ours[match.group()], text)
     for table, stand_in in _FIRST_PARTY.items():
         text = text.replace(table, stand_in)
     return text

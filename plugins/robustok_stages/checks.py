@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.stage import StageContext
@@ -64,7 +63,7 @@ def check_each(context: StageContext, checks: Mapping[str, Callable[[], None]], 
         raise ProblemsError(problems)
 
 
-def check_main_trained(tokenizer: TokenizerPromise) -> None:
+def check_main_trained(context: StageContext, tokenizer: TokenizerPromise) -> None:
     """Checks that a tokenizer still has the decoder of its main training.
 
     Raises:
@@ -75,36 +74,63 @@ def check_main_trained(tokenizer: TokenizerPromise) -> None:
             "load the tokenizer of main training: the folder artifacts/tokenizer-... whose component.json has no "
             "post_trained"
         )
-        where = None if tokenizer.folder is None else str(tokenizer.folder)
+        if tokenizer.stage is not None:
+            hint = "a stage before this one post-trains it: remove one of the two"
+        where = str(tokenizer.folder or context.location())
         raise RobustokError("this tokenizer is already post-trained", where=where, hint=hint)
 
 
+def made_of(tokenizer: TokenizerPromise, generator: GeneratorPromise) -> dict[str, str]:
+    """Which tokenizer and generator something is made with: content hashes of their weights, or their origins."""
+    return {"tokenizer": _identity(tokenizer), "generator": _identity(generator)}
+
+
+def _identity(component: TokenizerPromise | GeneratorPromise) -> str:
+    return str(component.origin) if component.folder is None else content_fingerprint(component.folder / WEIGHTS_FILE)
+
+
 def check_made_of(
-    context: StageContext, kind: str, folder: Path | None, made_of: Mapping[str, str], what_was_done: str
+    context: StageContext,
+    component: TokenizerPromise | GeneratorPromise,
+    recorded: Mapping[str, str],
+    what_was_done: str,
 ) -> None:
-    """Checks that something was made with the tokenizer, or the generator, in `folder`.
+    """Checks that something was made, or will be, with this tokenizer or generator.
 
     Args:
-        kind: "tokenizer" or "generator". folder: of the artifact; None if it is not made yet.
-        made_of: content hashes of weights, by kind; empty if they are not known yet.
+        recorded: what `made_of` gave; empty if nothing is recorded.
         what_was_done: for the message, "pairs were not made".
 
     Raises:
-        RobustokError: if it was made with others.
+        RobustokError: if it was made with another.
     """
-    if folder is not None and made_of.get(kind) not in (None, content_fingerprint(folder / WEIGHTS_FILE)):
-        what = f"these {what_was_done} with the {kind} in {folder}"
+    kind = "tokenizer" if isinstance(component, TokenizerPromise) else "generator"
+    imported = component.folder is None and component.origin is None
+    if not imported and recorded.get(kind) not in (None, _identity(component)):
+        what = f"these {what_was_done} with the {kind} in {component.folder or component.origin}"
         raise RobustokError(what, where=context.location(), hint=f"load the {kind} of the run that made them")
 
 
-def check_generator(generator: GeneratorPromise, tokenizer: TokenizerPromise) -> None:
+def check_generator(context: StageContext, generator: GeneratorPromise, tokenizer: TokenizerPromise) -> None:
     """Checks that a tokenizer has a generator's latent space and, if both are known, made its training latents.
 
     Raises:
         RobustokError: if it does not.
     """
-    name = generator.name
-    where = None if generator.folder is None else str(generator.folder)
-    check_space(name, generator.space, tokenizer.space, where)
-    if generator.tokenizer is not None and tokenizer.fingerprint is not None:
-        check_origin(name, generator.tokenizer, tokenizer.fingerprint(), where)
+    where = str(generator.folder or context.location())
+    check_space(generator.name, generator.space, tokenizer.space, where)
+    if (known := latents_tokenizer(generator.tokenizer, tokenizer)) is not None:
+        check_origin(generator.name, str(generator.tokenizer), known, where)
+
+
+def latents_tokenizer(recorded: str | None, tokenizer: TokenizerPromise) -> str | None:
+    """What is to be compared with the tokenizer that is recorded of latents; None if they cannot be compared yet.
+
+    Args:
+        recorded: a latent fingerprint, or the origin of a tokenizer that a stage of this recipe trains.
+    """
+    if recorded is None:
+        return None
+    if recorded.startswith("stage "):
+        return tokenizer.origin or "one that is loaded"
+    return None if tokenizer.fingerprint is None else tokenizer.fingerprint()

@@ -6,6 +6,7 @@ on the batch, shard or process that makes it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def _class_number(wanted: int | str, class_names: Sequence[str], num_classes: in
     if isinstance(wanted, str) and wanted in class_names:
         return list(class_names).index(wanted)
     text = str(wanted)
-    if not text.lstrip("-").isdigit():
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
         raise RobustokError(f"no class is called {text!r}", hint=did_you_mean(text, list(class_names)[:50]))
     if not 0 <= int(text) < num_classes:
         raise RobustokError(f"there is no class {text}", hint=f"classes are 0 to {num_classes - 1}")

@@ -31,7 +31,7 @@ def run(
     from robustok_core.runs.folder import RECIPE_FILE
     from robustok_core.runs.runner import run as run_recipe
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     registry = load_registry()
     if (Path(recipe) / RECIPE_FILE).is_file():
         folder = Path(recipe).resolve()

@@ -212,8 +212,15 @@ class _Reader:
         if not isinstance(raw, Mapping):
             self.problems.append(Problem(("load",), "expected a table"))
             return {}
-        tables = {name: {"path": value} if isinstance(value, str) else value for name, value in raw.items()}
-        return {name: self._structurer.config(LoadConfig, value, ("load", name)) for name, value in tables.items()}
+        entries = {}
+        for name, value in raw.items():
+            table = {"path": value} if isinstance(value, str) else value
+            if isinstance(table, Mapping):
+                entries[name] = self._structurer.config(LoadConfig, table, ("load", name))
+            else:
+                hint = 'a path, or a table: { path = "FILE", importer = { use = "NAME" } }'
+                self.problems.append(Problem(("load", name), f"expected a path or a table, found {value!r}", hint))
+        return entries
 
     def _stages(self, raw: Any) -> list[NamedStage]:
         if not isinstance(raw, list) or not raw:

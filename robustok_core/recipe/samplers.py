@@ -41,7 +41,11 @@ def with_sampler_options(config: Any, generator: type[Generator], path: Path) ->
     problems: list[Problem] = []
     for option, value in _options(config):
         option_problems: list[Problem] = []
-        if is_sampler_options(option) and isinstance(value, Mapping):
+        if is_sampler_options(option) and not isinstance(value, Mapping) and type(value) is not generator.Sampling:
+            what = f"it holds options for another generator's sampler, a {type(value).__name__}"
+            hint = f"the generator here has a {generator.Sampling.__name__}: use a recipe for each generator"
+            problems.append(Problem((*path, option.name), what, hint))
+        elif is_sampler_options(option) and isinstance(value, Mapping):
             changes[option.name], option_problems = read_sampler_options(generator, value, (*path, option.name))
         elif _is_nested(value):
             changed, option_problems = with_sampler_options(value, generator, (*path, option.name))

@@ -126,6 +126,9 @@ class Structurer:
                 return self.config(nested, raw, path)
             self._problem(path, f"expected a table, found {type(raw).__name__} {raw!r}")
             return NOTHING
+        if isinstance(raw, str) and any(get_origin(part) in (list, tuple) for part in (wanted, *get_args(wanted))):
+            self._problem(path, f"expected {type_name(wanted)}, found str {raw!r}")  # not a list of its letters
+            return NOTHING
         try:
             return _CONVERTER.structure(raw, wanted)
         except Exception as error:  # cattrs raises many types; all of them mean "this value does not fit"

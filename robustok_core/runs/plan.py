@@ -158,7 +158,8 @@ class _Planner:
         self.recipe = attrs.evolve(self.recipe, stages=stages)
         checked: dict[KeyPath, Spec] = {("stage", index): stages[index].spec}
         if "post_trainer" in stage.spec.factory.uses and "post_trainer" in self.recipe.tables:
-            checked[("post_trainer",)] = self.recipe.tables["post_trainer"]
+            table = self.recipe.tables["post_trainer"]
+            checked[("post_trainer",)] = self._with_options(table, generator.factory, ("post_trainer",))
         self._raise(
             [p for path, spec in checked.items() for p in check_guidance(spec.config, generator.sketch(), path)]
         )

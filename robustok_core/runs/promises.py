@@ -29,6 +29,7 @@ class TokenizerPromise(Promise):
         post_trained: whether its decoder is already post-trained.
         fingerprint: computes its `latent_fingerprint`; None if its weights do not exist yet.
         folder: its folder; None if it does not exist yet.
+        stage: the stage of this recipe that trains it; post-training leaves this as it is. None if it is loaded.
     """
 
     space: LatentSpace
@@ -37,6 +38,12 @@ class TokenizerPromise(Promise):
     post_trained: bool = False
     fingerprint: Callable[[], str] | None = None
     folder: Path | None = None
+    stage: str | None = None
+
+    @property
+    def origin(self) -> str | None:
+        """Which tokenizer it is, as long as no fingerprint can tell: "stage NAME"; None if it is loaded."""
+        return None if self.stage is None else f"stage {self.stage}"
 
     def describe(self) -> str:
         images = f"images of {self.image_size} x {self.image_size}"
@@ -71,9 +78,10 @@ class GeneratorPromise(Promise):
     Attributes:
         name: its name in the registry. factory: its class. sketch: builds it on the meta device.
         space: the latent space that it samples. class_names: the names of its classes.
-        tokenizer: the latent fingerprint of the tokenizer on whose latents it was trained; None if that is not
-            recorded or does not exist yet.
+        tokenizer: the latent fingerprint, or the `origin`, of the tokenizer on whose latents it was trained; None if
+            that is not known.
         folder: its folder; None if it does not exist yet.
+        stage: the stage of this recipe that trains it; None if it is loaded.
     """
 
     name: str
@@ -83,6 +91,12 @@ class GeneratorPromise(Promise):
     class_names: Sequence[str]
     tokenizer: str | None = None
     folder: Path | None = None
+    stage: str | None = None
+
+    @property
+    def origin(self) -> str | None:
+        """As `TokenizerPromise.origin`."""
+        return None if self.stage is None else f"stage {self.stage}"
 
     def describe(self) -> str:
         return f"{self.space.describe()}; {len(self.class_names)} classes"

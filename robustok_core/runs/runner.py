@@ -257,7 +257,7 @@ class _Run:
             self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
         try:
             values = stage.spec.build().run(context)
-            results = {name: Result.of(value) for name, value in values.items()}
+            results = self._results(stage, values)
             self._check_promised(stage, context)
             entry["results"] = tables_of(results)
             entry["state"] = "done"
@@ -278,12 +278,23 @@ class _Run:
         if self.main:
             self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=results)
 
+    def _results(self, stage: NamedStage, values: Any) -> dict[str, Result]:
+        try:
+            return {name: Result.of(value) for name, value in values.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            what = f"the `run` of stage {stage.name!r} must return numbers or Results by name, found {values!r}"
+            raise RunError(what) from error
+
     def _check_promised(self, stage: NamedStage, context: RunContext) -> None:
         """Later stages were checked against what this one promised of its artifacts."""
         for artifact, promise in self.promised[stage.name].items():
+            folder = self.folder.artifact(artifact, context.fingerprint)
+            if not folder.exists():
+                hint = f"`run` of the stage's class must fill the folder of context.making({artifact!r})"
+                raise RunError(f"stage {stage.name!r} has not made the {artifact}", where=context.location(), hint=hint)
             if type(promise) is Promise:
                 continue
-            made = type(promise).of_artifact(self.folder.artifact(artifact, context.fingerprint), self.registry)
+            made = type(promise).of_artifact(folder, self.registry)
             if made.describe() != promise.describe():
                 what = f"stage {stage.name!r} promised {promise.describe()!r} of the {artifact} and made"
                 hint = "mend the `plan` of the stage's class"

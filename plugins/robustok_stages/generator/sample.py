@@ -96,7 +96,7 @@ class Sample(Stage):
     def check(self, context: StageContext) -> None:
         """The tokenizer fits the generator, and the classes exist."""
         generator = context.promise("generator", GeneratorPromise)
-        check_generator(generator, context.promise("tokenizer", TokenizerPromise))
+        check_generator(context, generator, context.promise("tokenizer", TokenizerPromise))
         self._classes(context, generator.class_names, len(generator.class_names))
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:

@@ -15,7 +15,7 @@ from robustok_core.runs.components import save_component
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
-from robustok_stages.checks import check_training
+from robustok_stages.checks import check_training, latents_tokenizer
 from robustok_stages.generator.sample_evaluation import check_metrics, check_reference, reference_size
 from robustok_stages.generator.training_evaluation import MeasureConfig, TrainingEvaluation
 from robustok_stages.generator.training_step import GeneratorTask, validation_loss
@@ -60,8 +60,8 @@ class TrainGenerator(Stage):
         if latents.space != tokenizer.space:
             what = f"the latents ({latents.space.describe()}) are not the tokenizer's ({tokenizer.space.describe()})"
             raise RobustokError(what, where=str(latents.folder or context.location()))
-        if latents.tokenizer is not None and tokenizer.fingerprint is not None:
-            check_latents_of(latents.folder, latents.tokenizer, tokenizer.fingerprint())
+        if (known := latents_tokenizer(latents.tokenizer, tokenizer)) is not None:
+            check_latents_of(latents.folder, str(latents.tokenizer), known)
         check_training(context, self.config, self.config.optimizer, latents.num_rows)
         measure = self.config.measure
         if measure is not None:
@@ -79,6 +79,8 @@ class TrainGenerator(Stage):
             sketch=lambda: sketch,
             space=latents.space,
             class_names=latents.class_names,
+            tokenizer=latents.tokenizer,
+            stage=context.stage,
         )
         return {"generator": promise}
 

@@ -110,7 +110,12 @@ class Tokenize(Stage):
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The latent space, the classes and the number of training images."""
         tokenizer, dataset = context.promise("tokenizer", TokenizerPromise), context.dataset()
-        promise = LatentsPromise(space=tokenizer.space, class_names=dataset.class_names, num_rows=len(dataset.train))
+        promise = LatentsPromise(
+            space=tokenizer.space,
+            class_names=dataset.class_names,
+            num_rows=len(dataset.train),
+            tokenizer=tokenizer.origin,
+        )
         return {"latents": promise}
 
     @torch.no_grad()

@@ -18,7 +18,8 @@ from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import unit_interval
-from robustok_core.runs.components import load_component
+from robustok_core.runs.components import WEIGHTS_FILE, load_component
+from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.result import Result
 from robustok_stages.checks import check_generator, check_image_size, check_made_of, check_main_trained
@@ -61,17 +62,17 @@ class CompareDecoders(Stage):
     def check(self, context: StageContext) -> None:
         """The generator fits the tokenizer, the metrics fit the images, and the sigma to keep exists."""
         config, tokenizer = self.config, context.promise("tokenizer", TokenizerPromise)
-        check_main_trained(tokenizer)
+        check_main_trained(context, tokenizer)
         check_image_size(context, tokenizer)
         generator = context.promise("generator", GeneratorPromise)
-        check_generator(generator, tokenizer)
+        check_generator(context, generator, tokenizer)
         held_out = min(map(len, balanced_halves(context.dataset().validation.labels)))
         check_metrics(context, config.metrics, config.num_samples, held_out, "metrics")
         check_tokenizer_metrics(context, tokenizer, config.tokenizer_metrics, "tokenizer_metrics")
         check_networks(context, [*config.metrics.values(), *config.tokenizer_metrics.values()])
         decoders = context.promise("decoders", DecodersPromise)
-        for kind, promise in (("tokenizer", tokenizer), ("generator", generator)):
-            check_made_of(context, kind, promise.folder, decoders.made_of, "decoders were not trained")
+        for component in (tokenizer, generator):
+            check_made_of(context, component, decoders.made_of, "decoders were not trained")
         sigmas = decoders.sigmas
         if config.keep is not None and config.keep not in sigmas:
             hint = f"sigmas: {', '.join(map(str, sigmas))}"
@@ -86,8 +87,10 @@ class CompareDecoders(Stage):
     def run(self, context: StageContext) -> Mapping[str, float | Result]:
         """Measures all decoders and keeps one."""
         decoders = Decoders.read(context.inputs["decoders"])
-        for kind in decoders.made_of:
-            check_made_of(context, kind, context.inputs[kind], decoders.made_of, "decoders were not trained")
+        for kind, recorded in decoders.made_of.items():  # that of an imported component was not known before
+            if recorded != content_fingerprint(context.inputs[kind] / WEIGHTS_FILE):
+                what = f"these decoders were not trained with the {kind} in {context.inputs[kind]}"
+                raise RobustokError(what, where=str(context.inputs["decoders"]))
         before: Tokenizer = context.load("tokenizer")
         check_fits(context.load("generator"), context.inputs["generator"], before)
         after: dict[float, Any] = {

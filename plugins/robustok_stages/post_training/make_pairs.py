@@ -25,7 +25,7 @@ from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerpr
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws, derive_seed
-from robustok_stages.checks import check_generator, check_image_size, check_main_trained
+from robustok_stages.checks import check_generator, check_image_size, check_main_trained, made_of
 from robustok_toolkit.generating import check_fits
 from robustok_toolkit.latent_arrays import array_name, to_array
 from robustok_toolkit.latent_files import SplitShards, write_latents
@@ -92,19 +92,27 @@ class MakePairs(Stage):
     def check(self, context: StageContext) -> None:
         """There are enough images, and the generator fits the tokenizer."""
         tokenizer = context.promise("tokenizer", TokenizerPromise)
-        check_main_trained(tokenizer)
+        check_main_trained(context, tokenizer)
         check_image_size(context, tokenizer)
-        check_generator(context.promise("generator", GeneratorPromise), tokenizer)
+        check_generator(context, context.promise("generator", GeneratorPromise), tokenizer)
         images = context.dataset().train
         if self.config.num_pairs is not None and self.config.num_pairs > len(images):
             what = f"{self.config.num_pairs} pairs need as many training images, but there are only {len(images)}"
             raise context.located(RobustokError(what, hint=f"at most {len(images)}"), "num_pairs")
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
-        """The sigmas, and the number of pairs for each."""
-        spec = context.spec("post_trainer")
-        num_rows = self.config.num_pairs or len(context.dataset().train)
-        return {"pairs": PairsPromise(sigmas=self.config.sigmas, num_rows=num_rows, post_trainer=spec.table())}
+        """The number of pairs per sigma, and what they are made with."""
+        tokenizer, generator = (
+            context.promise("tokenizer", TokenizerPromise),
+            context.promise("generator", GeneratorPromise),
+        )
+        promise = PairsPromise(
+            sigmas=self.config.sigmas,
+            num_rows=self.config.num_pairs or len(context.dataset().train),
+            post_trainer=context.spec("post_trainer").table(),
+            made_of=made_of(tokenizer, generator),
+        )
+        return {"pairs": promise}
 
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, float]:

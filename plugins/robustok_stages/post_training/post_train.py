@@ -82,10 +82,10 @@ class PostTrain(Stage):
     def check(self, context: StageContext) -> None:
         """The pairs were made as [post_trainer] says, the batch fits, and discriminators to reuse exist."""
         tokenizer, pairs = context.promise("tokenizer", TokenizerPromise), context.promise("pairs", PairsPromise)
-        check_main_trained(tokenizer)
+        check_main_trained(context, tokenizer)
         check_image_size(context, tokenizer)
         self._check_made_by(context, pairs)
-        check_made_of(context, "tokenizer", tokenizer.folder, pairs.made_of, "pairs were not made")
+        check_made_of(context, tokenizer, pairs.made_of, "pairs were not made")
         check_training(context, self.config, self.config.optimizer, pairs.num_rows)
         self._check_opponents(context, tokenizer)
 
@@ -120,22 +120,12 @@ class PostTrain(Stage):
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains the decoders that are not trained yet, and writes all of them."""
-        made_of = self._made_of(context)
+        made_of = made_of_pairs(context.inputs["pairs"])
         trained = {sigma: self._trained(context, sigma) for sigma in sigmas_of(context.inputs["pairs"])}
         with context.making("decoders") as folder:
             if folder is not None:
                 write_decoders(folder, trained, seed=context.seed, made_of=made_of)
         return {"decoders": float(len(trained))}
-
-    def _made_of(self, context: StageContext) -> Mapping[str, str]:
-        """Hashes of the weights that made the pairs.
-
-        Raises:
-            RobustokError: if the pairs were made with another tokenizer.
-        """
-        made_of = made_of_pairs(context.inputs["pairs"])
-        check_made_of(context, "tokenizer", context.inputs["tokenizer"], made_of, "pairs were not made")
-        return made_of
 
     def _trained(self, context: StageContext, sigma: float) -> Path:
         """The folder of the tokenizer trained on the pairs of a sigma; trains it if needed."""

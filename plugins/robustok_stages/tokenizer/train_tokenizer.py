@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
 import torch
 from attrs import field, frozen
 
@@ -68,7 +69,7 @@ class TrainTokenizer(Stage):
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The tokenizer's space, and the losses whose discriminators are saved with it."""
-        return {"tokenizer": self._promise(context.sketch("tokenizer"))}
+        return {"tokenizer": attrs.evolve(self._promise(context.sketch("tokenizer")), stage=context.stage)}
 
     def _promise(self, tokenizer: Tokenizer) -> TokenizerPromise:
         opponents = losses_with_opponent(self.config.losses)

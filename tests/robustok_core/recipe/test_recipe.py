@@ -267,3 +267,17 @@ def test_an_entry_of_load_that_no_stage_reads_is_refused(registry):
 def test_a_loaded_artifact_that_a_stage_reads_may_be_made_again_by_that_stage_or_later(registry, stages):
     loads = {"tokenizer": "runs/r"} | ({"pairs": "runs/r"} if "post_train" in stages else {})
     assert set(loading(*stages, **loads).resolve(registry).load) == set(loads)
+
+
+@pytest.mark.parametrize("entry", [3, True, []])
+def test_an_entry_of_load_that_is_no_path_is_one_message(registry, entry):
+    with pytest.raises(ProblemsError) as caught:
+        loading("evaluate_tokenizer", tokenizer=entry).resolve(registry)
+    (problem,) = caught.value.problems
+    assert problem.what == f"load.tokenizer: expected a path or a table, found {entry!r}"
+
+
+def test_a_string_is_not_a_list_of_its_letters(registry):
+    table = {"stage": [{"use": "sample", "num_samples": 10, "classes": "bag"}], "load": {}}
+    with pytest.raises(ProblemsError, match=r"stage.sample.classes: expected list.*, found str 'bag'"):
+        Recipe.from_table(table).resolve(registry)

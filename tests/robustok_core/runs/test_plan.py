@@ -40,9 +40,9 @@ def whole(generation_recipe) -> dict[str, Any]:
 
 
 def without_folder(promise: Any) -> dict[str, Any]:
-    """What a promise says about an artifact, without its folder and what is known only once it exists."""
-    later = ("folder", "fingerprint", "sketch", "tokenizer", "made_of")
-    names = [name for name in type(promise).__slots__ if name not in (*later, "__weakref__")]
+    """What a promise says about an artifact, without its folder and what only the plan or only the files tell."""
+    others = ("folder", "fingerprint", "sketch", "tokenizer", "made_of", "stage")
+    names = [name for name in type(promise).__slots__ if name not in (*others, "__weakref__")]
     return {name: _plain(getattr(promise, name)) for name in names}
 
 
@@ -216,9 +216,7 @@ def test_promises_are_for_checks_and_plans_of_what_a_stage_needs(whole, tmp_path
         def check(self, context):
             context.promise("latents", LatentsPromise)
 
-    with pytest.raises(
-        RobustokError, match="stage 'theirs' asks for a promise of 'latents' .name it in `needs`"
-    ):
+    with pytest.raises(RobustokError, match="stage 'theirs' asks for a promise of 'latents' .name it in `needs`"):
         run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(Theirs), out=tmp_path)
 
 
@@ -280,6 +278,56 @@ def test_an_input_that_cannot_be_planned_is_reported_once_and_not_by_every_later
 
 
 # --- loaded artifacts ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        (["train_tokenizer", "tokenize", "train_generator", "again", "sample"], "was trained on the latents of"),
+        (["train_tokenizer", "tokenize", "again", "train_generator"], "these are latents of another tokenizer"),
+    ],
+)
+def test_a_tokenizer_that_a_stage_trains_anew_does_not_fit_what_came_from_the_first(whole, tmp_path, order, message):
+    stages = {stage["use"]: stage for stage in whole["stage"]}
+    stages["again"] = stages["train_tokenizer"] | {"name": "again"}
+    whole["stage"] = [stages[name] for name in order]
+    with pytest.raises(RobustokError, match=message):
+        run(Recipe.from_table(whole), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_decoders_are_compared_with_the_generator_that_they_were_trained_for(whole, tmp_path):
+    again = whole["stage"][2] | {"name": "again"}
+    whole["stage"].insert(-1, again)
+    with pytest.raises(RobustokError, match="decoders were not trained with the generator in stage again"):
+        run(Recipe.from_table(whole), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_post_trainer_samples_one_generator(whole, generated, tmp_path):
+    """The recipe loads a MaskGIT and trains a RAR behind the first pairs."""
+    whole["load"] = {"tokenizer": str(generated[1]), "generator": str(generated[1])}
+    whole["generator"] = {"use": "rar", "width": 16, "depth": 1, "num_heads": 2}
+    pairs = whole["stage"][4]
+    whole["stage"] = [pairs, whole["stage"][1], whole["stage"][2], pairs | {"name": "again"}]
+    with pytest.raises(RobustokError, match="post_trainer.sampling: it holds options for another generator's sampler"):
+        run(Recipe.from_table(whole), out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [(None, "must return numbers or Results by name, found None"), ({}, "has not made the pairs")],
+)
+def test_a_stage_that_returns_or_makes_nothing_is_named(whole, tmp_path, results, message):
+    class Theirs(TheirPairs):
+        needs = ()
+
+        def run(self, context):
+            return results
+
+    table = {"run": {"name": "theirs"}, "stage": [{"use": "theirs"}]}
+    with pytest.raises(RunError, match=f"stage 'theirs' {message}"):
+        run(Recipe.from_table(table), registry=with_stage(Theirs), out=tmp_path)
 
 
 def test_a_published_checkpoint_is_read_before_anything_runs(whole, tmp_path):
