@@ -301,7 +301,7 @@ def test_an_artifact_of_an_earlier_recipe_is_not_used_with_a_tokenizer_of_the_cu
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert "this generator is not of the recipe that" in capsys.readouterr().err
+    assert "this generator does not belong to the current recipe of" in capsys.readouterr().err
     go(recipes[0], folder.parent)
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -105,36 +105,36 @@ def test_file_of_evaluate_is_compared_too(command: Command) -> None:
 
 
 def test_file_of_evaluate_stands_in_the_row_of_the_stage_that_measured_the_same(command: Command) -> None:
-    leave("run", train__loss=1.0, judge__gfid=low(3.0, 50))
+    leave("run", train__loss=1.0, eval__gfid=low(3.0, 50))
     leave_file("file.json", gfid=low(2.0, 50), kid=low(0.5))
     for order in (["run", "file.json"], ["file.json", "run"]):
         found = rows(command(*order)[1])
         cells = {"run": "3", "file.json": "2*"}
-        assert found["judge/gfid"] == [cells[name] for name in order]
+        assert found["eval/gfid"] == [cells[name] for name in order]
         assert "gfid" not in found
         assert sorted(found["kid"]) == ["-", "0.5"]
 
 
 def test_distances_of_a_run_and_of_evaluate_from_unequal_numbers_are_refused(command: Command) -> None:
-    leave("run", judge__gfid=low(3.0, 50))
+    leave("run", eval__gfid=low(3.0, 50))
     leave_file("file.json", gfid=low(2.0, 60))
     code, _, errors = command("run", "file.json")
     assert code == 2
-    assert "judge/gfid was measured with 50 images and with 60" in errors
+    assert "eval/gfid was measured with 50 images and with 60" in errors
 
 
 def test_result_of_evaluate_that_two_stages_measured_keeps_a_row_of_its_own(command: Command) -> None:
-    leave("run", judge__gfid=low(3.0), again__gfid=low(4.0))
+    leave("run", eval__gfid=low(3.0), again__gfid=low(4.0))
     leave_file("file.json", gfid=low(2.0))
     found = rows(command("run", "file.json")[1])
-    assert (found["judge/gfid"], found["again/gfid"], found["gfid"]) == (["3", "-"], ["4", "-"], ["-", "2"])
+    assert (found["eval/gfid"], found["again/gfid"], found["gfid"]) == (["3", "-"], ["4", "-"], ["-", "2"])
 
 
 def test_better_values_of_each_decoder_of_post_training_have_a_star(command: Command) -> None:
     names = ("before_gfd_dino", "before_rfd_dino", "sigma0.7_guided_gfd_dino", "sigma1_precision_dino", "kept_sigma")
     for folder, value in (("one", 1.0), ("two", 2.0)):
-        judged = {name: high(value) if "precision" in name else low(value) for name in names[:4]}
-        leave(folder, **{f"post__{name}": judged.get(name, value) for name in names})
+        measured = {name: high(value) if "precision" in name else low(value) for name in names[:4]}
+        leave(folder, **{f"post__{name}": measured.get(name, value) for name in names})
     found = rows(command("one", "two")[1])
     for name in names[:3]:
         assert found[f"post/{name}"] == ["1*", "2"], name
@@ -165,7 +165,7 @@ def test_unequal_rows_are_left_out_on_request_and_named(command: Command) -> Non
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("good",), "there is nothing to compare with"),
+        (("good",), "there is nothing to compare"),
         (("good", "nothing"), "nothing: there are no results"),
         (("good", "empty"), "empty: there are no results"),
         (("good", "list.json"), "list.json: this file does not hold results by name"),

@@ -140,7 +140,7 @@ def test_inception_that_cannot_be_had_names_the_way_out(refused: Callable[..., s
 def test_statistics_alone_give_no_precision_and_are_refused_for_other_features(command: Command) -> None:
     np.savez("statistics.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     code, said, errors = command("samples.npz", "statistics.npz", *SMALL)
-    assert "note: no precision_recall: the reference holds no images" in said
+    assert "note: precision_recall left out: the reference has no images" in said
     assert code == 2
     assert "mu and sigma are of the published Inception's features, not of 'fashion_classifier'" in errors
 
@@ -153,9 +153,9 @@ def test_statistics_alone_give_no_precision_and_are_refused_for_other_features(c
         (("samples.npz", "real.npz", "--features", "inceptoin"), "no features is called 'inceptoin'"),
         (("samples.npz", "real.npz", *SMALL, "--metric", "kid"), "60 images are too few for subsets of 1000"),
         (("samples.npz", "real.npz", *SMALL, "--set", "shuffle=true"), "--set needs METRIC.OPTION=VALUE"),
-        (("samples.npz", "real.npz", *SMALL, "--set", "kid.subsets=3"), "the metric 'kid', which is not asked for"),
+        (("samples.npz", "real.npz", *SMALL, "--set", "kid.subsets=3"), "the metric 'kid', which is not measured"),
         (("samples.npz", "real.npz", *SMALL, "--set", "frechet.k=3"), "unknown key 'k'"),
-        (("samples.npz", "real.npz", *SMALL, "--out", "real.npz"), "this exists already"),
+        (("samples.npz", "real.npz", *SMALL, "--out", "real.npz"), "this already exists"),
     ],
 )
 def test_mistakes_are_one_message(refused: Callable[..., str], arguments: tuple[str, ...], reason: str) -> None:

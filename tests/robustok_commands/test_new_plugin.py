@@ -100,7 +100,7 @@ def test_its_recipe_runs_and_measures_with_its_components(kinds, write, register
         ("class", "cannot be the name of a Python package"),
         ("3d", "cannot be the name of a Python package"),
         ("../fog", "did you mean 'fog'?"),
-        ("torch", "there is a package 'torch' already"),
+        ("torch", "a package 'torch' already exists"),
     ],
 )
 def test_a_name_that_no_new_package_can_have_is_refused(name, words, write, tmp_path):
@@ -112,7 +112,7 @@ def test_a_name_that_no_new_package_can_have_is_refused(name, words, write, tmp_
 
 def test_an_existing_folder_is_not_overwritten(write, tmp_path):
     (tmp_path / "fog").mkdir()
-    with pytest.raises(RobustokError, match="this exists already"):
+    with pytest.raises(RobustokError, match="this already exists"):
         write("fog")
     assert list((tmp_path / "fog").iterdir()) == []
 

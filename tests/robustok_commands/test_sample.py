@@ -121,8 +121,8 @@ def test_a_run_that_loaded_its_tokenizer_is_sampled_with_that(sample, generated,
         (("--set", "steps"), ["--set needs KEY=VALUE"]),
         (("--device", "warp"), ["--device: there is no device 'warp' here"]),
         (("--guidance", "-1"), ["Invalid value for '--guidance'"]),
-        (("--guidance", "nan"), ["Invalid value for '--guidance': nan is no finite number"]),
-        (("--guidance", "inf"), ["Invalid value for '--guidance': inf is no finite number"]),
+        (("--guidance", "nan"), ["Invalid value for '--guidance': nan is not a finite number"]),
+        (("--guidance", "inf"), ["Invalid value for '--guidance': inf is not a finite number"]),
         (("--set", "temperature=inf"), ["--set temperature: inf is out of range: temperature must be finite"]),
         (("--set", "temperature=nan"), ["--set temperature: nan is out of range"]),
         (("--set", "choice_temperature=inf"), ["--set choice_temperature: inf is out of range"]),
@@ -160,15 +160,15 @@ def test_nothing_is_overwritten(sample):
     Path("made.npz").write_text("mine")
     code, _, errors = sample("--out", "made.npz")
     assert (code, Path("made.npz").read_text()) == (2, "mine")
-    assert "made.npz: this exists already" in errors
+    assert "made.npz: this already exists" in errors
 
 
 @pytest.mark.parametrize("name", ["grid.jpg", "grid.gif", "grid.PNG", "samples.npy", "samples.tar"])
 def test_the_name_of_a_file_of_another_kind_is_refused_and_makes_no_folder(sample, name):
     code, _, errors = sample("--out", name)
     assert code == 2
-    assert f"--out {name}: nothing is written as .{name.split('.')[1]}" in errors
-    assert "a file ends in .png or .npz" in errors
+    assert f"--out {name}: cannot write .{name.split('.')[1]} files" in errors
+    assert "a file ends in .png or .npz, and" in errors
     assert not list(Path().iterdir())
 
 
@@ -182,7 +182,8 @@ def test_an_artifact_alone_without_what_else_is_needed_is_named_itself(sample, g
     code, _, errors = sample("--out", "made.npz", run=Path("alone"))
     assert code == 2
     assert (
-        "error: alone: this holds a tokenizer alone, and a generator is needed too\n  hint: name the folder" in errors
+        "error: alone: this folder holds only a tokenizer, but a generator is needed too\n  hint: name the folder"
+        in errors
     )
 
 

@@ -216,9 +216,7 @@ def test_promises_are_for_checks_and_plans_of_what_a_stage_needs(whole, tmp_path
         def check(self, context):
             context.promise("latents", LatentsPromise)
 
-    with pytest.raises(
-        RobustokError, match="stage 'theirs' asks for a promise of 'latents' .name it in `needs`"
-    ):
+    with pytest.raises(RobustokError, match="stage 'theirs' asks for a promise of 'latents' .name it in `needs`"):
         run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(Theirs), out=tmp_path)
 
 
@@ -300,7 +298,7 @@ def test_a_generator_of_another_tokenizer_is_refused_before_anything_runs(whole,
     table["tokenizer"]["quantizer"]["codebook_size"] = 16
     table["stage"] = [table["stage"][0], table["stage"][3]]
     with pytest.raises(
-        RobustokError, match="samples latents of another space .*K=32.* than the tokenizer decodes .*K=16"
+        RobustokError, match="samples latents of a different space .*K=32.* from what the tokenizer decodes .*K=16"
     ):
         run(Recipe.from_table(table), out=tmp_path)
     assert not list(tmp_path.iterdir())
