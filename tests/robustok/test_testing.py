@@ -486,7 +486,7 @@ def test_other_breaches_are_caught(kind, component, config, words):
     caught(kind, component, words, config)
 
 
-def test_a_class_that_cannot_be_registered_or_configured_is_told_why():
+def test_a_class_that_cannot_be_registered_or_configured_gets_the_reason():
     half = type("Half", (Perturbation,), {"Config": TopDelta.Config})
     caught("perturbation", half, "perturbation 'Half' does not implement perturb")
     caught("perturbation", TopDelta, "did you mean 'delta'?", {"detla": 1})

@@ -31,8 +31,8 @@ def command(capsys, monkeypatch, tmp_path: Path, generated) -> Command:
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main([name, str(run or generated[1]), *arguments])
-        said = capsys.readouterr()
-        return int(caught.value.code or 0), said.out, said.err
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
 
     return run
 
@@ -54,8 +54,8 @@ def pixels(command, registry) -> np.ndarray:
 
 
 def test_encode_writes_the_codes_of_all_images_in_a_folder_with_their_names(command, tokenizer, pixels):
-    code, said, _ = command("encode", "images", "--batch-size", "2", "--out", "made/codes.npz")
-    assert (code, said) == (0, "5 images written to made/codes.npz\n")
+    code, output, _ = command("encode", "images", "--batch-size", "2", "--out", "made/codes.npz")
+    assert (code, output) == (0, "5 images written to made/codes.npz\n")
     with torch.no_grad():
         expected = tokenizer.encode(from_uint8(torch.from_numpy(pixels).permute(0, 3, 1, 2))).codes
     with np.load("made/codes.npz") as file:
@@ -65,11 +65,11 @@ def test_encode_writes_the_codes_of_all_images_in_a_folder_with_their_names(comm
 
 
 def test_encode_crops_as_the_data_sets_do(command, tokenizer, registry, monkeypatch, tmp_path):
-    """The picture is 70 x 100 pixels; the folder's data set gives it cropped to 32."""
+    """The images are 70 x 100 pixels; the data set crops them to 32."""
     noise = np.random.default_rng(0).integers(0, 256, (4, 70, 100, 3), dtype=np.uint8)
-    for number, picture in enumerate(noise):
+    for number, image in enumerate(noise):
         Path(f"set/{number % 2}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(f"set/{number % 2}/{number}.png")
+        Image.fromarray(image).save(f"set/{number % 2}/{number}.png")
     monkeypatch.setenv("ROBUSTOK_CACHE", str(tmp_path / "cache"))
     data = registry.build("dataset", {"use": "image_folder", "path": "set", "image_size": 32})
     with torch.no_grad():
@@ -80,15 +80,15 @@ def test_encode_crops_as_the_data_sets_do(command, tokenizer, registry, monkeypa
         assert expected <= {tuple(row) for row in file["codes"].tolist()}
 
 
-def test_decode_draws_what_encode_read_under_the_same_names(command, tokenizer, pixels):
+def test_decode_saves_the_reconstructions_under_the_names_of_the_images(command, tokenizer, pixels):
     assert command("encode", "images", "--out", "codes.npz")[0] == 0
-    code, said, _ = command("decode", "codes.npz", "--out", "decoded")
-    assert (code, said) == (0, "5 images written to decoded\n")
+    code, output, _ = command("decode", "codes.npz", "--out", "decoded")
+    assert (code, output) == (0, "5 images written to decoded\n")
     with np.load("codes.npz") as file:
         expected = decode_to_uint8(tokenizer, Latents(codes=torch.from_numpy(file["codes"].astype(np.int64))))
-    for number, picture in enumerate(expected.permute(0, 2, 3, 1).numpy()):
-        drawn = np.asarray(Image.open(f"drawn/{'more/' if number > 2 else ''}{number}.png"))
-        np.testing.assert_array_equal(drawn, picture)
+    for number, image in enumerate(expected.permute(0, 2, 3, 1).numpy()):
+        decoded = np.asarray(Image.open(f"decoded/{'more/' if number > 2 else ''}{number}.png"))
+        np.testing.assert_array_equal(decoded, image)
     assert command("decode", "codes.npz", "--out", "grid.png")[0] == 0
     grid = np.asarray(Image.open("grid.png"))  # five side by side, enlarged from 32 to 64
     strip = expected.permute(2, 0, 3, 1).reshape(32, 5 * 32, 3).numpy()
@@ -215,7 +215,7 @@ def test_nothing_is_overwritten(command, pixels):
     assert "images: this already exists" in errors
 
 
-def test_an_artifacts_folder_will_do(command, generated, pixels):
+def test_the_folder_of_an_artifact_is_accepted(command, generated, pixels):
     folder = find_artifact(generated[1], "tokenizer")
     assert json.loads((folder / "component.json").read_text())["kind"] == "tokenizer"
     assert command("encode", "images", "--out", "codes.npz", run=folder)[0] == 0

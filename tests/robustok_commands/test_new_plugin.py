@@ -53,7 +53,7 @@ def registered(monkeypatch) -> Iterator[Callable[[Path], Registry]]:
 
 
 @pytest.mark.parametrize("kind", sorted(REST))
-def test_a_component_of_each_kind_keeps_what_its_kind_promises(kind, write, registered):
+def test_a_component_of_each_kind_does_what_its_kind_promises(kind, write, registered):
     folder = write(f"fog_{kind}", kind)
     registry = registered(folder)
     brought = [(entry.kind, entry.name) for entry in registry.entries() if entry.plugin == folder.name]
@@ -68,7 +68,7 @@ def test_an_importer_brings_the_tokenizer_that_it_reads(write, registered, tmp_p
     check_component("importer", "fog_in", registry=registry, file=tmp_path / "theirs.safetensors")
 
 
-def test_a_perturbation_is_written_where_no_kind_is_named(write):
+def test_the_default_kind_is_perturbation(write):
     assert (write("fog") / "fog" / "perturbation.py").is_file()
 
 

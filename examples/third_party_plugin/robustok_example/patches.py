@@ -13,7 +13,7 @@ PATCH = 4
 @frozen(kw_only=True)
 class PatchesConfig:
     image_size: int = field(default=32, metadata={"doc": "height and width of the images, a multiple of 4"})
-    quantizer: Any = component("quantizer", doc="maps vectors to codes", default={"use": "nearest"})
+    quantizer: Any = component("quantizer", doc="quantizer", default={"use": "nearest"})
 
 
 class Patches(Tokenizer):
