@@ -176,7 +176,7 @@ def names_for_type_checkers(package: ModuleType) -> dict[str, str | None]:
 def test_a_type_checker_sees_the_names_that_are_loaded_at_first_use():
     modules = {name: f"robustok_core.{module}" for name, module in robustok_core._MODULE_OF.items()}
     assert names_for_type_checkers(robustok_core) == modules
-    assert names_for_type_checkers(robustok) == dict.fromkeys(modules, "robustok_core") | robustok._WHERE
+    assert names_for_type_checkers(robustok) == dict.fromkeys(modules, "robustok_core") | robustok._MODULES
 
 
 def test_every_kind_and_every_hook_is_these():

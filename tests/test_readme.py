@@ -123,7 +123,7 @@ def test_a_program_does_what_it_shows(program, generated, monkeypatch, tmp_path,
         assert float(capsys.readouterr().out) > 0
 
 
-def test_the_generator_of_its_example_runs_in_a_recipe_and_draws_what_it_learned(generation_recipe, tmp_path):
+def test_the_generator_of_its_example_runs_in_a_recipe_and_samples_what_it_learned(generation_recipe, tmp_path):
     (program,) = (block for block in blocks("python") if "class ByPlace" in block)
     example = ModuleType("example")
     exec(compile(program, "README.md", "exec"), vars(example))

@@ -1,12 +1,12 @@
-"""robustok for programs, the one import that they need.
+"""The public API of robustok: one import for programs.
 
     import robustok
 
     tokenizer = robustok.load_tokenizer("runs/main_train")
-    pictures = robustok.load_generator("runs/main_train").sample_images("bag", n=8)
+    images = robustok.load_generator("runs/main_train").sample_images("bag", n=8)
 
-Everything public of `robustok_core` is here as well: what plugins, recipes and runs are made of. `robustok.testing` has
-the checks for components of your own. All names are loaded at first use, so that the import costs nothing.
+It also has all public names of `robustok_core`, for writing plugins and running recipes. `robustok.testing` checks
+components of your own. Names are imported on first use, so that `import robustok` is fast.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import robustok_core
 from robustok_core import __version__
 
-_WHERE = {
+_MODULES = {
     "load_generator": "robustok_toolkit.trained_generator",
     "load_tokenizer": "robustok_toolkit.trained_tokenizer",
 }
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_WHERE.get(name, "robustok_core")), name)
+    value = getattr(importlib.import_module(_MODULES.get(name, "robustok_core")), name)
     globals()[name] = value
     return value
 

@@ -32,12 +32,12 @@ def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
         except RobustokError as error:
             problems.append(error)
         else:
-            click.echo(_shown(plan) if show else f"{name}: good")
+            click.echo(_described(plan) if show else f"{name}: good")
     if problems:
         raise ProblemsError(problems)
 
 
-def _shown(plan: Plan) -> str:
+def _described(plan: Plan) -> str:
     """The plan as comments, above the recipe: together they are a valid recipe."""
     comments = "\n".join(f"# {line}" for line in plan.describe().splitlines())
     return f"{comments}\n\n{plan.recipe.toml()}"

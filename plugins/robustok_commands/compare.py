@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--skip-unequal", is_flag=True, help="Leave out what was measured with unequal numbers of images.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all that is known of each result.")
+@click.option("--skip-unequal", is_flag=True, help="Leave out results measured with unequal numbers of images.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all details of each result.")
 def compare(runs: tuple[Path, ...], skip_unequal: bool, as_json: bool) -> None:
     """Show the results of RUNS side by side: folders of runs, or files that `evaluate --out` wrote.
 
-    The best value of a row has a star. Distances of unequal numbers of images are not comparable, and refused. A
-    result of `evaluate` stands in the row of the one stage that measured the same.
+    A star marks the best value of a row. Distances measured with unequal numbers of images cannot be compared and are
+    refused. A result of `evaluate` joins the row of the only stage that measured the same.
     """
     from robustok_core.errors import RobustokError
     from robustok_core.runs.results import read_results
 
     if len(runs) < 2:
-        raise RobustokError("there is nothing to compare with", hint="name two runs or more")
+        raise RobustokError("there is nothing to compare", hint="name at least two runs")
     rows = _rows([read_results(run) for run in runs])
     unequal = _unequal(rows)
     if unequal and not skip_unequal:
         name, one, other = unequal[0]
-        what = f"{name} was measured with {one} images and with {other}: it depends on their number"
+        what = f"{name} was measured with {one} images and with {other}, and depends on their number"
         others = f" (and {len(unequal) - 1} more)" if len(unequal) > 1 else ""
-        raise RobustokError(what + others, hint="measure equal numbers, or leave such rows out: --skip-unequal")
+        raise RobustokError(what + others, hint="use equal numbers, or leave such rows out: --skip-unequal")
     left_out = sorted({name for name, _, _ in unequal})
     show = _print_json if as_json else _print_table
     show(runs, {name: row for name, row in rows.items() if name not in left_out})
@@ -45,16 +45,17 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool, as_json: bool) -> None:
         click.echo(f"left out, measured with unequal numbers of images: {', '.join(left_out)}", err=as_json)
 
 
-def _rows(found: list[dict[str, Result]]) -> dict[str, Row]:
-    """The rows of the table by name; a result without a stage ("gfid") stands where one stage has it ("judge/gfid").
+def _rows(runs: list[dict[str, Result]]) -> dict[str, Row]:
+    """The rows of the table by name.
 
-    Where several stages of the runs measured it, nobody can say which one is meant: it keeps its name.
+    A result without a stage ("gfid") joins the row of the only stage that has it ("evaluate_generator/gfid"). If
+    several stages have it, it gets a row of its own.
     """
     stages: dict[str, set[str]] = {}
-    for name in (name for results in found for name in results if "/" in name):
+    for name in (name for results in runs for name in results if "/" in name):
         stages.setdefault(name.partition("/")[2], set()).add(name)
     full = {result: next(iter(names)) for result, names in stages.items() if len(names) == 1}
-    aligned = [{full.get(name, name): result for name, result in results.items()} for results in found]
+    aligned = [{full.get(name, name): result for name, result in results.items()} for results in runs]
     names = dict.fromkeys(name for results in aligned for name in results)
     return {name: [results.get(name) for results in aligned] for name in names}
 
@@ -63,22 +64,22 @@ def _unequal(rows: dict[str, Row]) -> list[tuple[str, int, int]]:
     """The names of results that depend on different numbers of images, with two of the numbers."""
     unequal = []
     for name, row in rows.items():
-        there = [result for result in row if result is not None]
-        for counts in ([result.num_images for result in there], [result.num_reference for result in there]):
+        results = [result for result in row if result is not None]
+        for counts in ([result.num_images for result in results], [result.num_reference for result in results]):
             known = [count for count in counts if count is not None]
             unequal += [(name, known[0], other) for other in known if other != known[0]][:1]
     return unequal
 
 
 def _print_json(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
-    """{"stage/metric": {run: the result as results.json holds it}}."""
+    """Prints {"stage/metric": {run: the result as in results.json}}."""
     import json
 
-    found = {
+    tables = {
         name: {str(run): result.table() for run, result in zip(runs, row, strict=True) if result is not None}
         for name, row in rows.items()
     }
-    click.echo(json.dumps(found, indent=2))
+    click.echo(json.dumps(tables, indent=2))
 
 
 def _print_table(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
@@ -92,12 +93,12 @@ def _print_table(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
 
 
 def _cells(row: Row) -> list[str]:
-    """The values of a row as text; the best ones have a star, unless all are the same or nobody says what is better."""
+    """The values of a row as text, with a star at the best, unless all are equal or it is not known which is better."""
     from robustok_core.values.numbers import number_text
 
-    there = [result.value for result in row if result is not None and not math.isnan(result.value)]
+    values = [result.value for result in row if result is not None and not math.isnan(result.value)]
     directions = {result.higher_is_better for result in row if result is not None} - {None}
     best = None
-    if len(directions) == 1 and len(set(there)) > 1:
-        best = max(there) if True in directions else min(there)
+    if len(directions) == 1 and len(set(values)) > 1:
+        best = max(values) if True in directions else min(values)
     return ["-" if r is None else f"{number_text(r.value, 6)}{' *' if r.value == best else ''}" for r in row]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from robustok_core.values.latents import Latents
 
 _COLUMNS = 8
-#: How files of NumPy begin: a zip file, one of nothing, an array.
+#: First bytes of NumPy files: a zip file, an empty zip file, an array.
 _BEGINNINGS = (b"PK\3\4", b"PK\5\6", b"\x93NUMPY")
 _HINT = "`robustok encode` writes such a file"
 
@@ -24,14 +24,14 @@ _HINT = "`robustok encode` writes such a file"
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("codes", type=click.Path(path_type=Path))
-@click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Images at once.")
-@click.option("--device", metavar="NAME", help="Where it computes; the GPU if left out and there is one.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder, or GRID.png.")
+@click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Images per batch.")
+@click.option("--device", metavar="NAME", help="Device (cpu, cuda:1); default: the GPU if there is one.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder or GRID.png.")
 def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Path) -> None:
-    """Draw the CODES that `robustok encode` wrote with the tokenizer of a RUN (its folder, or an artifact's).
+    """Decode CODES, a file from `robustok encode`, with the tokenizer of a RUN (a run's or an artifact's folder).
 
-    CODES may also be an array alone: the codes.npy beside a run's samples. OUT is a folder, in which the pictures
-    are called as the encoded images were, or one picture of all.
+    CODES may also be a single array: the codes.npy beside a run's samples. OUT is a new folder of PNG files with the
+    names of the encoded images, or one GRID.png of all images.
     """
     from robustok_commands.new_files import refuse_existing, refuse_other_endings
     from robustok_toolkit.trained import device_called
@@ -49,10 +49,10 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
 
 
 def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath]]:
-    """The latents in a file, and the names of the pictures to draw.
+    """The latents in a file, and the names of the images to save.
 
     Raises:
-        RobustokError: it is no such file, or they are not of this tokenizer.
+        RobustokError: if the file does not hold latents, or they are from another tokenizer.
     """
     import numpy as np
 
@@ -63,22 +63,22 @@ def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath
     array = array_name(tokenizer.space)
     arrays = _arrays(file, array)
     if array not in arrays:
-        other = f"; it has {', '.join(sorted(arrays))}" if arrays else ""
-        raise RobustokError(f"this file has no array {array!r}{other}", where=str(file))
+        others = f"; it has {', '.join(sorted(arrays))}" if arrays else ""
+        raise RobustokError(f"this file has no array {array!r}{others}", where=str(file))
     latents = from_array(arrays[array], tokenizer.space, str(file))
     if len(latents) == 0:
         raise RobustokError("there are no images in this file", where=str(file))
-    found = latent_fingerprint(tokenizer)
-    recorded = str(arrays.get("latents_of", np.array(found)))
-    if recorded != found:
-        what = f"these are latents of another tokenizer ({recorded}, not {found})"
+    fingerprint = latent_fingerprint(tokenizer)
+    recorded = str(arrays.get("latents_of", np.array(fingerprint)))
+    if recorded != fingerprint:
+        what = f"these latents are from another tokenizer ({recorded}, not {fingerprint})"
         raise RobustokError(what, where=str(file), hint="decode with the tokenizer that encoded them")
     names = arrays.get("names", np.array([f"{number:06d}.png" for number in range(len(latents))]))
     return latents, _names(names, len(latents), str(file))
 
 
-def _arrays(file: Path, alone: str) -> dict[str, NDArray[Any]]:
-    """The arrays of a .npz file by name; that of a .npy file is called `alone`."""
+def _arrays(file: Path, default: str) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npz file by name; the array of a .npy file gets the name `default`."""
     import zipfile
     import zlib
 
@@ -91,21 +91,23 @@ def _arrays(file: Path, alone: str) -> dict[str, NDArray[Any]]:
     try:
         with file.open("rb") as opened:
             if not opened.read(6).startswith(_BEGINNINGS):
-                raise RobustokError("this is no .npz or .npy file, however it is called", where=str(file), hint=_HINT)
+                raise RobustokError("this is not a .npz or .npy file, whatever its name", where=str(file), hint=_HINT)
             opened.seek(0)
-            found = np.load(opened, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return {alone: found}
-            return {name: held for name, held in found.items() if isinstance(held, np.ndarray)}
+            content = np.load(opened, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {default: content}
+            return {name: array for name, array in content.items() if isinstance(array, np.ndarray)}
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise RobustokError(f"this .npz or .npy file is damaged: {error}", where=str(file), hint=_HINT) from error
 
 
 def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPath]:
-    """Paths of PNG files within a folder: the names with another ending, or with one more where two would be one.
+    """Paths of PNG files within a folder: the ending of each name is replaced by .png.
+
+    If two names differ only in their ending, .png is added to all names instead.
 
     Raises:
-        RobustokError: their number is not `count`, or a path leads out of the folder.
+        RobustokError: if there are not `count` names, or a path leads out of the folder.
     """
     from robustok_core.errors import RobustokError
 

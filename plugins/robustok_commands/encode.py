@@ -11,14 +11,14 @@ import click
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path(path_type=Path))
-@click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Images at once.")
-@click.option("--device", metavar="NAME", help="Where it computes; the GPU if left out and there is one.")
+@click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Images per batch.")
+@click.option("--device", metavar="NAME", help="Device (cpu, cuda:1); default: the GPU if there is one.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New .npz file.")
 def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | None, out: Path) -> None:
-    """Encode images with the tokenizer of a RUN (its folder, or an artifact's).
+    """Encode images with the tokenizer of a RUN (a run's or an artifact's folder).
 
-    INPUT is an image or a folder of images, which are cropped as in training. OUT holds `codes` (n, N), or
-    `vectors` (n, N, D) where the latent space is continuous, and `names`, the images' paths in their folder.
+    INPUT is an image or a folder of images, which are cropped as in training. OUT holds `codes` (n, N), or in a
+    continuous latent space `vectors` (n, N, D), and `names`, the images' paths within their folder.
     """
     import numpy as np
 

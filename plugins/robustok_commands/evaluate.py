@@ -22,15 +22,17 @@ _STANDARD = ("frechet", "inception_score", "precision_recall")
 @click.command()
 @click.argument("samples", type=click.Path(path_type=Path))
 @click.argument("reference", type=click.Path(path_type=Path))
-@click.option("--features", default="inception", show_default=True, metavar="NAME", help="The network that sees.")
-@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="A sample metric; all usual ones if left out.")
+@click.option("--features", default="inception", show_default=True, metavar="NAME", help="Feature network.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="A sample metric; default: the standard ones.")
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set an option, e.g. inception_score.splits=5."
 )
-@click.option("--batch-size", default=100, show_default=True, type=click.IntRange(1), help="Images at once.")
+@click.option("--batch-size", default=100, show_default=True, type=click.IntRange(1), help="Images per batch.")
 @click.option("--workers", default=0, show_default=True, type=click.IntRange(0), help="Processes that load images.")
-@click.option("--device", metavar="NAME", help="Where the network computes; the GPU if left out and there is one.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder that keeps what was seen of references.")
+@click.option("--device", metavar="NAME", help="Device (cpu, cuda:1); default: the GPU if there is one.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Folder that stores features of references for later calls."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="New JSON file for the results.")
 def evaluate(
     samples: Path,
@@ -44,9 +46,9 @@ def evaluate(
     cache: Path | None,
     out: Path | None,
 ) -> None:
-    """Evaluate SAMPLES by a REFERENCE: each a .npz file with arr_0 (ADM's sample file) or a folder of pictures.
+    """Compare SAMPLES with a REFERENCE: each a .npz file with arr_0 (ADM's sample file) or a folder of images.
 
-    The reference may also hold statistics (mu, sigma) of the published Inception's features, as ADM's do.
+    The reference may also hold statistics (mu, sigma) of the published Inception's features, as ADM's references do.
     `features.KEY` sets options of the network: --set features.weights=FILE.
     """
     from rich.console import Console
@@ -69,18 +71,18 @@ def evaluate(
     chosen = _build(registry, metrics or _STANDARD, network, options)
     torch_device = device_called(device, where="--device")
     networks = SharedFeatures(torch_device)
-    populate = partial(
+    open_set = partial(
         open_features, networks=networks, device=torch_device, batch_size=batch_size, workers=workers, console=console
     )
-    drawn, real = populate(samples), populate(reference, cache=cache)
+    generated, real = open_set(samples), open_set(reference, cache=cache)
     net = _network(networks, network, features)
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
-    for note in _notes(drawn, real, net.width):
+    for note in _notes(generated, real, net.width):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     results: dict[str, Result] = {}
     for metric in chosen.values():
-        results |= metric.compute(drawn, real)
+        results |= metric.compute(generated, real)
     print_results(console, results)
     if out is not None:
         about = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
@@ -91,25 +93,25 @@ def _options(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Options by metric, or by "features", from KEY=VALUE with KEY = METRIC.OPTION."""
     from robustok_core.errors import RobustokError
 
-    found: dict[str, dict[str, Any]] = {}
+    options: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
         owner, dot, option = key.partition(".")
         if not dot or "." in option:
             what = f"--set needs METRIC.OPTION=VALUE or features.OPTION=VALUE, found the key {key!r}"
             raise RobustokError(what, hint="for example --set inception_score.shuffle=true")
-        found.setdefault(owner, {})[option] = value
-    return found
+        options.setdefault(owner, {})[option] = value
+    return options
 
 
 def _build(
     registry: Registry, names: tuple[str, ...], network: Spec, options: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, SampleMetric]:
-    """The metrics by name, each with the same features."""
+    """The metrics by name, all with the same feature network."""
     from robustok_core.errors import RobustokError
 
     unused = sorted(set(options) - set(names))
     if unused:
-        what = f"--set names the metric {unused[0]!r}, which is not asked for"
+        what = f"--set names the metric {unused[0]!r}, which is not measured"
         raise RobustokError(what, hint=f"metrics: {', '.join(names)}")
     return {name: _metric(registry, name, network, options.get(name, {})) for name in names}
 
@@ -117,14 +119,14 @@ def _build(
 def _metric(registry: Registry, name: str, network: Spec, options: Mapping[str, Any]) -> SampleMetric:
     import attrs
 
-    found = registry.find("sample_metric", name)
-    sees = isinstance(found, type) and "features" in {option.name for option in attrs.fields(found.Config)}  # type: ignore[attr-defined]
-    table = {"features": network.table(), **options} if sees else options
+    factory = registry.find("sample_metric", name)
+    has_features = isinstance(factory, type) and "features" in {option.name for option in attrs.fields(factory.Config)}  # type: ignore[attr-defined]
+    table = {"features": network.table(), **options} if has_features else options
     return registry.build("sample_metric", {**table, "use": name})
 
 
 def _network(networks: Any, network: Spec, name: str) -> Features:
-    """The network; where it cannot be had, the hint says what to type."""
+    """Builds the network; if it cannot be downloaded, the hint names the options that help."""
     from robustok_core.errors import RobustokError
 
     try:
@@ -139,24 +141,24 @@ def _network(networks: Any, network: Spec, name: str) -> Features:
 def _possible(
     metrics: Mapping[str, SampleMetric], net: Features, reference: ImageFeatures, console: Any
 ) -> Iterator[tuple[str, SampleMetric]]:
-    """The usual metrics, less those that this network or reference cannot give; says which."""
+    """The standard metrics that this network and reference allow; prints a note for each of the others."""
     reasons = {
         "inception_score": f"{net.name} has no classifier" if net.num_logits == 0 else "",
-        "precision_recall": "the reference holds no images" if len(reference) == 0 else "",
+        "precision_recall": "the reference has no images" if len(reference) == 0 else "",
     }
     for name, metric in metrics.items():
         if reasons.get(name):
-            console.print(f"note: no {name}: {reasons[name]}", highlight=False, soft_wrap=True)
+            console.print(f"note: {name} left out: {reasons[name]}", highlight=False, soft_wrap=True)
         else:
             yield name, metric
 
 
 def _notes(samples: ImageFeatures, reference: ImageFeatures, width: int) -> Iterator[str]:
-    """What the user should know before the work begins."""
+    """Notes for the user, printed before the work begins."""
     from robustok_toolkit.image_features import singular_note, sorted_note
 
-    for population in (samples, reference):
-        if len(population) and (note := singular_note(len(population), width)):
-            yield f"{population.name}: {note}"
+    for images in (samples, reference):
+        if len(images) and (note := singular_note(len(images), width)):
+            yield f"{images.name}: {note}"
     if note := sorted_note(samples):
         yield f"{samples.name}: {note}"

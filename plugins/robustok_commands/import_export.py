@@ -24,7 +24,7 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
     from robustok_core.runs.loading import read_published, save_imported
 
     if out.exists():
-        raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new folder")
+        raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: name a new folder")
     if not checkpoint.is_file():
         raise RobustokError("there is no such file", where=str(checkpoint))
     registry = load_registry()
@@ -42,7 +42,7 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def export(importer: str, artifact: Path, out: Path) -> None:
-    """Write an ARTIFACT (of a run, or its folder) to the new file OUT with the published key names of an IMPORTER.
+    """Write an ARTIFACT (its folder, or that of its run) to the new file OUT in the published format of an IMPORTER.
 
     Example: `robustok export robustok runs/main_train main-train.safetensors`.
     """
@@ -53,7 +53,7 @@ def export(importer: str, artifact: Path, out: Path) -> None:
     from robustok_core.runs.folder import find_artifact
 
     if out.exists():
-        raise RobustokError("this exists already", where=str(out), hint="nothing is overwritten: name a new file")
+        raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: name a new file")
     if not artifact.exists():
         raise RobustokError("there is no such run or artifact", where=str(artifact), hint="a run's folder is runs/NAME")
     registry = load_registry()

@@ -32,14 +32,14 @@ def plugins(kind: str | None, name: str | None) -> None:
 
 
 def _list_plugins(registry: Any) -> None:
-    """Every component below its kind, then the packages that bring them, and those that are not in use."""
+    """Lists all components by kind, then the packages that provide them, with the reason why one is not in use."""
     for kind in dict.fromkeys(entry.kind for entry in registry.entries()):
         click.echo(kind)
         _list_kind(registry, kind, "  ")
     click.echo("\nfrom")
     for plugin in registry.plugins:
-        said = f", not in use: {plugin.error}" if plugin.error else ""
-        click.echo(f"  {plugin.name:<22} {plugin.distribution}{said}")
+        problem = f", not in use: {plugin.error}" if plugin.error else ""
+        click.echo(f"  {plugin.name:<22} {plugin.distribution}{problem}")
 
 
 def _first_line(cls: type) -> str:
@@ -57,15 +57,15 @@ def _show(registry: Any, kind: str, name: str) -> None:
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.structurer import Problem
 
-    found = registry.find(kind, name)
-    if isinstance(found, Problem):
-        raise RobustokError(found.what, hint=found.hint)
+    factory = registry.find(kind, name)
+    if isinstance(factory, Problem):
+        raise RobustokError(factory.what, hint=factory.hint)
     entry = next(entry for entry in registry.entries(kind) if entry.name == name)
-    click.echo(f"{kind} {name}, from {entry.plugin}\n\n{inspect.getdoc(found)}\n\noptions:")
-    _options(found.Config, "  ")
-    if hasattr(found, "Sampling") and attrs.fields(found.Sampling):
+    click.echo(f"{kind} {name}, from {entry.plugin}\n\n{inspect.getdoc(factory)}\n\noptions:")
+    _options(factory.Config, "  ")
+    if hasattr(factory, "Sampling") and attrs.fields(factory.Sampling):
         click.echo("\noptions of its sampler (`sampling` in stages):")
-        _options(found.Sampling, "  ")
+        _options(factory.Sampling, "  ")
 
 
 def _options(config: type, indent: str) -> None:
@@ -83,7 +83,7 @@ def _options(config: type, indent: str) -> None:
 
 
 def _default(option: Any) -> str:
-    """A field's default as it is listed: "required", or its value."""
+    """A field's default as text: "required", or its value."""
     import attrs
 
     from robustok_core.values.spec import plain

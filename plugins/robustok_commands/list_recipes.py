@@ -12,14 +12,14 @@ def recipes() -> None:
     """List the bundled recipes and presets, with the first line of each: `robustok run NAME` runs one."""
     from robustok_core.recipe.source import bundled_recipes
 
-    found = sorted(bundled_recipes().items(), key=lambda item: (item[0].count("/"), item[0]))
-    width = max(len(name) for name, _ in found)
-    for name, file in found:
+    files = sorted(bundled_recipes().items(), key=lambda item: (item[0].count("/"), item[0]))
+    width = max(len(name) for name, _ in files)
+    for name, file in files:
         click.echo(f"{name:<{width}}  {_what(file)}")
 
 
 def _what(file: Path) -> str:
-    """The first line of a recipe's header, which says what it is."""
+    """The first line of a recipe's header: a description."""
     with file.open(encoding="utf-8") as opened:
-        said = opened.readline().removeprefix("#").strip().removeprefix("What:").strip()
-    return said if said.endswith(".") else f"{said} ..."
+        description = opened.readline().removeprefix("#").strip().removeprefix("What:").strip()
+    return description if description.endswith(".") else f"{description} ..."

@@ -10,17 +10,17 @@ import click
 
 @click.group()
 def new() -> None:
-    """Begin something of your own."""
+    """Create a plugin of your own."""
 
 
 @new.command()
 @click.argument("name")
-@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="What it brings; perturbation if left out.")
-@click.option("--out", type=click.Path(path_type=Path), help="New folder; ./NAME if left out.")
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Kind of component; default: perturbation.")
+@click.option("--out", type=click.Path(path_type=Path), help="New folder; default: ./NAME.")
 def plugin(name: str, kinds: tuple[str, ...], out: Path | None) -> None:
-    """Write a package NAME that adds a component of each KIND (dataset, tokenizer, metric, ...) and runs as it is.
+    """Write a working package NAME with a component of each KIND (dataset, tokenizer, metric, ...).
 
-    It holds small components to change, tests that they keep what their kinds promise, and a recipe that uses them.
+    It has small components to change, tests that check them, and a recipe that uses them.
     Example: `robustok new plugin fog --kind perturbation --kind metric`.
     """
     from robustok_commands.new_files import refuse_existing

@@ -1,6 +1,6 @@
-"""The files of a new plugin: components of the example plugin under other names, and what makes a package of them.
+"""The files of a new plugin: components of the example plugin under new names, and packaging for them.
 
-The example lies in the checkout, and in the package that is installed, so what is written here is what is tested.
+The example plugin is part of the checkout and of the installed package, so the copied code is tested code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from robustok_core.recipe.registry import Registry
 
 @frozen
 class Example:
-    """A component of the example plugin: its file and class, the name in its recipe, what it cannot do without."""
+    """A component of the example plugin: its file, its class, and the kinds that it depends on."""
 
     file: str
     cls: str
@@ -47,7 +47,7 @@ EXAMPLES: Mapping[str, Example] = {
     "stage": Example("train_probe.py", "TrainProbe"),
     "importer": Example("patches_file.py", "PatchesFile", needs=("tokenizer", "quantizer")),
 }
-#: What stands for another component of the example where the new plugin has none of its kind.
+#: First-party replacements for example components whose kind the new plugin does not have.
 _FIRST_PARTY = {
     '{"use": "nearest"}': '{"use": "vq", "codebook_size": 32, "width": 8}',
     '{"use": "average_pool"}': '{"use": "efficientnet_lite0"}',
@@ -55,19 +55,19 @@ _FIRST_PARTY = {
 
 
 def check_name(name: str) -> None:
-    """Refuses what cannot be the name of a new Python package.
+    """Checks that a name can be that of a new Python package.
 
     Raises:
-        RobustokError: it is no name in lower case, or there is a package of this name.
+        RobustokError: if it is not a lower-case identifier, or a package of this name exists.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", name) or keyword.iskeyword(name):
         proposal = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_")
-        hint = "small letters, digits and _, a letter first"
+        hint = "use lower-case letters, digits and _, and begin with a letter"
         fits = bool(re.fullmatch(r"[a-z][a-z0-9_]{0,49}", proposal)) and not keyword.iskeyword(proposal)
         hint = f"did you mean {proposal!r}? {hint}" if fits and proposal != name else hint
         raise RobustokError(f"{name!r} cannot be the name of a Python package", where="NAME", hint=hint)
     if name == "tests" or importlib.util.find_spec(name) is not None:
-        raise RobustokError(f"there is a package {name!r} already", where="NAME", hint="choose another name")
+        raise RobustokError(f"a package {name!r} already exists", where="NAME", hint="choose another name")
 
 
 def check_free(name: str, kinds: Sequence[str], registry: Registry) -> None:
@@ -83,10 +83,10 @@ def check_free(name: str, kinds: Sequence[str], registry: Registry) -> None:
 
 
 def check_kinds(kinds: Sequence[str]) -> list[str]:
-    """The kinds, each once, and those that they cannot do without; in the order of `EXAMPLES`.
+    """The kinds and those that they depend on, without duplicates, in the order of `EXAMPLES`.
 
     Raises:
-        RobustokError: there is no such kind.
+        RobustokError: if there is no such kind.
     """
     for kind in kinds:
         if kind not in EXAMPLES:
@@ -96,7 +96,7 @@ def check_kinds(kinds: Sequence[str]) -> list[str]:
 
 
 def write_package(folder: Path, name: str, kinds: Sequence[str]) -> None:
-    """Fills a folder with a package `name` that has a component of each kind, which is called `name` too."""
+    """Fills a folder with a package `name` that has a component of each kind, also named `name`."""
     files = {
         "pyproject.toml": _pyproject(name, kinds),
         "README.md": _readme(name, kinds),
@@ -112,12 +112,12 @@ def write_package(folder: Path, name: str, kinds: Sequence[str]) -> None:
 
 
 def class_name(name: str, kind: str) -> str:
-    """The class of a kind: "FogPostTrainer"."""
+    """The class name for a kind: "FogPostTrainer"."""
     return "".join(part.capitalize() for part in f"{name}_{kind}".split("_"))
 
 
 def _component(name: str, kind: str, kinds: Sequence[str]) -> str:
-    """The example's file, with the plugin's names in place of the example's."""
+    """The example's file with the new plugin's names."""
     text = (_example_folder() / EXAMPLES[kind].file).read_text(encoding="utf-8")
     ours = {f'"{EXAMPLES[other].name}"': f'"{name}"' for other in kinds}
     ours |= {f"`{EXAMPLES[other].name}`": f"`{name}`" for other in kinds}
@@ -135,7 +135,7 @@ def _component(name: str, kind: str, kinds: Sequence[str]) -> str:
 def _example_folder() -> Path:
     package = Path(str(importlib.resources.files("robustok_commands")))
     bundled = package / "example"
-    # An editable install has no copy inside the package: the example lies in the checkout.
+    # An editable install has no copy inside the package, so the example is read from the checkout.
     checkout = package.parent.parent / "examples" / "third_party_plugin" / "robustok_example"
     return bundled if bundled.is_dir() else checkout
 
@@ -143,7 +143,7 @@ def _example_folder() -> Path:
 def _plugin(name: str, kinds: Sequence[str]) -> str:
     imports = sorted(f"from {name}.{kind} import {class_name(name, kind)}" for kind in kinds)
     calls = [f'    register("{kind}", "{name}", {class_name(name, kind)})' for kind in kinds]
-    head = ['"""Tells robustok what there is."""', "", "from robustok_core import hookimpl", ""]
+    head = ['"""Registers the components with robustok."""', "", "from robustok_core import hookimpl", ""]
     return "\n".join([*head, *imports, "", "", "@hookimpl", "def robustok_register(register):", *calls, ""])
 
 
@@ -159,7 +159,7 @@ description = "For robustok: {", ".join(kinds)}"
 requires-python = ">=3.10"
 dependencies = ["robustok"]
 
-# robustok finds its plugins here: a name of your own, and the module with the hooks.
+# robustok finds plugins by this entry point: a name of your own, and the module with the hooks.
 [project.entry-points.robustok]
 {name} = "{name}.plugin"
 
@@ -167,7 +167,7 @@ dependencies = ["robustok"]
 only-include = ["{name}"]
 
 [tool.pytest.ini_options]
-pythonpath = ["."]  # the tests run before the package is installed, too
+pythonpath = ["."]  # so that the tests also run before the package is installed
 testpaths = ["tests"]
 """
 
@@ -180,22 +180,22 @@ A plugin for robustok:
 
 {rows}
 
-Each begins as a small component that works: put your idea in its place. `{name}/plugin.py` registers them, under names
-that recipes use.
+Each is a small working component: replace it with your idea. `{name}/plugin.py` registers the components under the
+names that recipes use.
 
 ```sh
 pip install -e .
-pytest                       # each keeps what its kind promises
-robustok plugins             # lists them
+pytest                       # checks that each does what its kind promises
+robustok plugins             # lists all components
 robustok plugins {kinds[0]} {name}
-robustok run recipe.toml     # a toy run with them
+robustok run recipe.toml     # a toy run with these components
 ```
 """
 
 
 def _tests(name: str, kinds: Sequence[str]) -> str:
     listed = "\n".join(f'    "{kind}",' for kind in kinds if kind != "importer")
-    text = f'''"""Each component keeps what its kind promises."""
+    text = f'''"""Each component does what its kind promises."""
 
 import pytest
 from {name} import plugin
@@ -209,15 +209,15 @@ KINDS = [
 
 @pytest.fixture(scope="module")
 def registry():
-    """All installed plugins, and this one, which need not be installed yet."""
-    found = load_registry()
-    if all(state.name != "{name}" for state in found.plugins):
-        assert found.add_plugin(plugin, "{name}").error is None
-    return found
+    """All installed plugins and this one, which may not be installed yet."""
+    registry = load_registry()
+    if all(state.name != "{name}" for state in registry.plugins):
+        assert registry.add_plugin(plugin, "{name}").error is None
+    return registry
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_component_keeps_what_its_kind_promises(kind, registry):
+def test_a_component_does_what_its_kind_promises(kind, registry):
     check_component(kind, "{name}", registry=registry)
 '''
     if "importer" in kinds:
@@ -237,8 +237,8 @@ def _recipe(name: str, kinds: Sequence[str]) -> str:
     import tomli_w
 
     header = [
-        f"# What: a toy run with the components of {name}, to see that they are found and work together.",
-        "# Cost: about half a minute on one CPU core. Expect nothing of its pictures: 80 images, 2 epochs.",
+        f"# What: a toy run with the components of {name}, which shows that they are found and work together.",
+        "# Cost: about half a minute on one CPU core. Its images are poor: it trains on 80 images for 2 epochs.",
         "# Run: robustok run recipe.toml",
     ]
     return "\n".join([*header, "", tomli_w.dumps(_recipe_table(name, set(kinds)))])

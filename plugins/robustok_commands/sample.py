@@ -18,24 +18,28 @@ if TYPE_CHECKING:
 
 
 class _Scale(click.FloatRange):
-    """A number in a range that is neither infinite nor "nan", which no range keeps out."""
+    """A finite number in a range; click's own ranges accept infinity and NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--class", "classes", multiple=True, metavar="N|NAME", help="A class; all in turn if left out.")
-@click.option("--count", default=16, show_default=True, type=click.IntRange(1), help="Samples, over all classes.")
-@click.option("--guidance", default=1.0, show_default=True, type=_Scale(0.0), help="Scale; 1 is none.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="A sampler's option: temperature=0.9.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed, other samples.")
-@click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Samples at once.")
-@click.option("--device", metavar="NAME", help="Where it computes; the GPU if left out and there is one.")
+@click.option("--class", "classes", multiple=True, metavar="N|NAME", help="A class; default: all in turn.")
+@click.option(
+    "--count", default=16, show_default=True, type=click.IntRange(1), help="Number of samples, over all classes."
+)
+@click.option("--guidance", default=1.0, show_default=True, type=_Scale(0.0), help="Guidance scale; 1 is no guidance.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a sampler option, e.g. temperature=0.9."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the samples.")
+@click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Samples per batch.")
+@click.option("--device", metavar="NAME", help="Device (cpu, cuda:1); default: the GPU if there is one.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New GRID.png, SAMPLES.npz or folder.")
 def sample(
     run: Path,
@@ -48,10 +52,11 @@ def sample(
     device: str | None,
     out: Path,
 ) -> None:
-    """Sample the generator of a RUN (its folder, or an artifact's) and draw the samples.
+    """Sample images from the generator of a RUN (a run's or an artifact's folder).
 
-    Sample i is the same for any count and batch size. OUT is a picture with one row a class, ADM's sample file,
-    or a folder of pictures, by how it is called. Example: `robustok sample runs/rar --class 3 --out boots.png`.
+    Sample i is the same for any count and batch size. The ending of OUT decides what is saved: one .png with a row
+    per class, ADM's sample file (.npz), or a folder of PNG files. Example:
+    `robustok sample runs/rar --class 3 --out boots.png`.
     """
     from robustok_commands.new_files import refuse_existing, refuse_other_endings
     from robustok_toolkit.trained import device_called
@@ -63,7 +68,7 @@ def sample(
     labels = trained.labels(classes, count)
     options = _options(type(trained.generator), changes)
     latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
-    decoded = (batch for some in latents for batch in trained.tokenizer.decoded(some, batch_size=batch_size))
+    decoded = (batch for samples in latents for batch in trained.tokenizer.decoded(samples, batch_size=batch_size))
     _write(out, decoded, labels, trained.class_names, trained.tokenizer.tokenizer.image_size)
     click.echo(f"written to {out}")
 
@@ -80,18 +85,18 @@ def _write(out: Path, batches: Iterator[Tensor], labels: Tensor, names: Sequence
     from robustok_toolkit.image_files import write_samples
     from robustok_toolkit.pictures import rows_by_class, save_png, save_rows
 
-    pictures = _pictures(batches)
+    images = _single_images(batches)
     if out.suffix == ".npz":
-        write_samples(out, pictures, labels, image_size=size)
+        write_samples(out, images, labels, image_size=size)
     elif out.suffix == ".png":
-        save_rows(out, rows_by_class(list(pictures), labels, names, len(labels), most_classes=len(labels)))
+        save_rows(out, rows_by_class(list(images), labels, names, len(labels), most_classes=len(labels)))
     else:
         with new_folder(out) as aside:
-            for number, picture in enumerate(pictures):
-                save_png(aside / f"{number:06d}.png", picture)
+            for number, image in enumerate(images):
+                save_png(aside / f"{number:06d}.png", image)
 
 
-def _pictures(batches: Iterator[Tensor]) -> Iterator[NDArray[np.uint8]]:
-    """(H, W, 3) uint8, one after another, of batches (b, 3, H, W)."""
+def _single_images(batches: Iterator[Tensor]) -> Iterator[NDArray[np.uint8]]:
+    """Yields single images (H, W, 3) uint8 from batches (b, 3, H, W)."""
     for batch in batches:
         yield from batch.permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -88,11 +88,11 @@ class Autoregressive(Generator):
         if keep is not None:
             kept = Kept(codes=codes_of(keep.latents), mask=keep.mask(draws))
         return Latents(
-            codes=self.draw(labels, uniform, guidance=guidance, kept=kept, sampling=sampling or TokenSampling())
+            codes=self.sample_codes(labels, uniform, guidance=guidance, kept=kept, sampling=sampling or TokenSampling())
         )
 
     @torch.no_grad()
-    def draw(
+    def sample_codes(
         self, labels: Tensor, uniform: Tensor, *, guidance: Guidance, sampling: TokenSampling, kept: Kept | None = None
     ) -> Tensor:
         """Samples codes (B, N) int64 for labels (B,) from uniform numbers (B, N) in [0, 1)."""

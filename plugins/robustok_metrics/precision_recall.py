@@ -69,8 +69,8 @@ class PrecisionRecall(SampleMetric):
         """
         network = self.config.features
         generated, real = samples.features(network), reference.features(network)
-        for population, features in ((samples, generated), (reference, real)):
-            self._require_neighbours(len(features), population.name)
+        for images, features in ((samples, generated), (reference, real)):
+            self._require_neighbours(len(features), images.name)
         net = network_of(network, samples)
         precision, recall = precision_and_recall(generated, real, self.config.neighbours, device=_device_of(net))
         result = partial(Result, higher_is_better=True, num_images=len(generated), num_reference=len(real))
@@ -78,9 +78,9 @@ class PrecisionRecall(SampleMetric):
 
 
 def precision_and_recall(
-    drawn: Tensor, real: Tensor, neighbours: int = 3, *, device: torch.device | str = "cpu"
+    generated: Tensor, real: Tensor, neighbours: int = 3, *, device: torch.device | str = "cpu"
 ) -> tuple[float, float]:
-    """Precision and recall of features drawn (n, F) against real (m, F), both with more rows than `neighbours`.
+    """Precision and recall of features `generated` (n, F) and `real` (m, F), both with more rows than `neighbours`.
 
     A point on the border of a ball, up to float64 rounding error, counts as inside, so the result does not depend on
     the CPU or the order of summation.
@@ -90,7 +90,7 @@ def precision_and_recall(
     """
     # The centre is rounded to float32, so float64 subtracts it from float32 features with an error below _ROUNDING.
     centre = real.to(device, torch.float64).mean(0).float().double()
-    ours, theirs = (rows.to(device, torch.float64) - centre for rows in (drawn, real))
+    ours, theirs = (rows.to(device, torch.float64) - centre for rows in (generated, real))
     precision = _share_inside(ours, theirs, _radii(theirs, neighbours))
     recall = _share_inside(theirs, ours, _radii(ours, neighbours))
     return precision, recall

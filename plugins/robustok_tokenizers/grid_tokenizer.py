@@ -38,5 +38,5 @@ class GridTokenizer(Tokenizer):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """Weight of the convolution that draws the pixels."""
+        """Weight of the convolution that outputs the pixels."""
         return self.pixel_decoder.get_parameter("conv_out.weight")

@@ -1,4 +1,4 @@
-"""Pictures as a tokenizer reads them: files and PIL images in ADM's centre crop, and tensors as they are."""
+"""Images for a tokenizer: files and PIL images are cropped (ADM's centre crop), tensors are only checked."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from robustok_core.values.images import from_uint8
 from robustok_toolkit.crops import as_rgb, center_crop
 from robustok_toolkit.image_files import EXTENSIONS
 
-#: One picture: a file, or one in memory.
+#: One image: a file, or one in memory.
 Picture = str | os.PathLike[str] | Image.Image | Tensor
 
 
 def images_in(inputs: Sequence[Path]) -> dict[str, Path]:
-    """Image files by name: those given, and those in folders given, called by their path within the folder.
+    """Image files by name: a given file by its name, a file in a given folder by its path within the folder.
 
     Raises:
-        RobustokError: there is no such file or folder, a folder holds no image, or two images have one name.
+        RobustokError: if a file or folder does not exist, a folder has no images, or two images have the same name.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for given in inputs:
         for name, file in _images_of(given):
-            if name in found:
+            if name in files:
                 hint = "encode them one after another, or give the folder that holds both"
-                raise RobustokError(f"two images are called {name!r}: {found[name]} and {file}", hint=hint)
-            found[name] = file
-    return found
+                raise RobustokError(f"two images are called {name!r}: {files[name]} and {file}", hint=hint)
+            files[name] = file
+    return files
 
 
 def _images_of(given: Path) -> Iterator[tuple[str, Path]]:
@@ -51,60 +51,60 @@ def _images_of(given: Path) -> Iterator[tuple[str, Path]]:
 
 
 def batches_of(pictures: Sequence[Picture] | Tensor, size: int, batch_size: int) -> Iterator[Tensor]:
-    """(b, 3, size, size) float32 in [-1, 1], in order; files are opened when their batch comes.
+    """Yields (b, 3, size, size) float32 in [-1, 1], in order; files are opened when their batch is needed.
 
     Args:
-        pictures: files and PIL images of any size, which are cropped, tensors (3, size, size) in [-1, 1], which are
-            not; or one tensor (n, 3, size, size).
-        size: height and width. batch_size: images at once.
+        pictures: files and PIL images of any size, which are cropped, and tensors (3, size, size) in [-1, 1], which
+            are not; or one tensor (n, 3, size, size).
+        size: height and width. batch_size: images per batch.
 
     Raises:
-        RobustokError: there are none, a file is no image, or a tensor is of another shape, type or range.
+        RobustokError: if there are none, a file is not an image, or a tensor has the wrong shape, type or range.
     """
     if isinstance(pictures, (str, os.PathLike, Image.Image)):
         pictures = [pictures]
     if len(pictures) == 0:
         raise RobustokError("there are no images to encode")
     for start in range(0, len(pictures), batch_size):
-        some = pictures[start : start + batch_size]
-        yield torch.stack([_as_tensor(picture, size, f"image {start + n}") for n, picture in enumerate(some)])
+        batch = pictures[start : start + batch_size]
+        yield torch.stack([_as_tensor(image, size, f"image {start + n}") for n, image in enumerate(batch)])
 
 
-def _as_tensor(picture: Picture, size: int, where: str) -> Tensor:
-    if isinstance(picture, Tensor):
-        return _checked(picture, size, where)
-    if not isinstance(picture, Image.Image):
-        return _read(Path(picture), size)
-    return _cropped(picture, size, where)
+def _as_tensor(image: Picture, size: int, where: str) -> Tensor:
+    if isinstance(image, Tensor):
+        return _checked(image, size, where)
+    if not isinstance(image, Image.Image):
+        return _read(Path(image), size)
+    return _cropped(image, size, where)
 
 
 def _checked(image: Tensor, size: int, where: str) -> Tensor:
     if image.shape != (3, size, size) or not image.is_floating_point():
         what = f"expected a tensor (3, {size}, {size}) of floats, found {tuple(image.shape)} of {image.dtype}"
-        raise RobustokError(what, where=where, hint="PIL images and files are cropped to the size")
+        raise RobustokError(what, where=where, hint="only PIL images and files are cropped to this size")
     if not bool((image.abs() <= 1.0).all()):
-        raise RobustokError("a tensor of an image holds numbers in [-1, 1]", where=where, hint="0 is the middle grey")
+        raise RobustokError("an image tensor must lie in [-1, 1]", where=where, hint="0 is mid-grey")
     return image.detach().float().cpu()
 
 
 def _read(file: Path, size: int) -> Tensor:
     try:
         opened = Image.open(file)
-    except Exception as error:  # Pillow raises many types for a broken file; all mean that it is one
+    except Exception as error:  # Pillow raises many types for a broken file
         raise RobustokError(f"this image cannot be read: {error}", where=str(file)) from error
     with opened:
         return _cropped(opened, size, str(file))
 
 
-def _cropped(picture: Image.Image, size: int, where: str) -> Tensor:
-    """(3, size, size) of ADM's centre crop, which has 8 bits."""
+def _cropped(image: Image.Image, size: int, where: str) -> Tensor:
+    """(3, size, size) float32 in [-1, 1]: ADM's centre crop, which is computed in 8 bits."""
     try:
-        rgb = as_rgb(picture)  # where a file is lazily decoded
+        rgb = as_rgb(image)  # decodes a file that was opened lazily
     except Exception as error:
         raise RobustokError(f"this image cannot be read: {error}", where=where) from error
     return from_uint8(torch.from_numpy(np.array(center_crop(rgb, size))).permute(2, 0, 1))
 
 
 def as_pil(pixels: Tensor) -> list[Image.Image]:
-    """PIL images of uint8 (B, 3, H, W)."""
-    return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
+    """Converts uint8 (B, 3, H, W) to PIL images."""
+    return [Image.fromarray(image) for image in pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]

@@ -24,7 +24,7 @@ from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_toolkit.pair_files import label_of
 
 INDEX = "decoders.json"
-#: The sigma of the control: its latents contain nothing generated.
+#: The sigma of the control: it keeps all of the real latents.
 CONTROL = 1.0
 
 

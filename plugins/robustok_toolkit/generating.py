@@ -46,7 +46,7 @@ def generate(
     """Samples latents batch by batch, in order, without gradients.
 
     Args:
-        generator: in eval mode, on the device where it computes.
+        generator: in eval mode, on its device.
         labels: (n,) int64. draws: one row per sample.
         guidance, sampling: see `Generator.sample`.
         batch_size: samples per batch; does not affect the samples.
@@ -59,13 +59,13 @@ def generate(
     generator.check_guidance(guidance)
     device = next(generator.parameters()).device
     for start in range(0, len(labels), batch_size):
-        some = slice(start, start + batch_size)
-        kept = None if keep is None else attrs.evolve(keep, latents=keep.latents[some].to(device))
+        rows = slice(start, start + batch_size)
+        kept = None if keep is None else attrs.evolve(keep, latents=keep.latents[rows].to(device))
         with torch.no_grad(), autocast(precision, device):
-            found = generator.sample(
-                labels[some].to(device), draws[some].to(device), guidance=guidance, keep=kept, sampling=sampling
+            latents = generator.sample(
+                labels[rows].to(device), draws[rows].to(device), guidance=guidance, keep=kept, sampling=sampling
             )
-        yield found
+        yield latents
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def decode_and_gather(tokenizer: Tokenizer, own: Iterable[Latents], labels: Tens
     """
     size = tokenizer.image_size
     none = torch.empty(0, 3, size, size, dtype=torch.uint8)  # for a process without samples
-    pixels = torch.cat([none, *(decode_to_uint8(tokenizer, some).cpu() for some in own)])
+    pixels = torch.cat([none, *(decode_to_uint8(tokenizer, latents).cpu() for latents in own)])
     return ImagesInMemory(gather_shares(pixels, [len(share) for share in _shares(len(labels))]), labels)
 
 
@@ -139,8 +139,8 @@ def class_numbers(wanted: Sequence[int | str], class_names: Sequence[str], num_c
     """
     if not wanted:
         return list(range(num_classes))
-    numbers = [_class_number(one, class_names, num_classes) for one in wanted]
-    twice = next((one for one in numbers if numbers.count(one) > 1), None)
+    numbers = [_class_number(class_, class_names, num_classes) for class_ in wanted]
+    twice = next((number for number in numbers if numbers.count(number) > 1), None)
     if twice is not None:
         raise RobustokError(f"the class {twice} is named twice", hint="name each class once")
     return numbers
@@ -158,13 +158,13 @@ def _class_number(wanted: int | str, class_names: Sequence[str], num_classes: in
 
 
 def named_sampler_options(generator: type[Generator], table: Mapping[str, Any], prefix: str) -> Any:
-    """Options of a generator's sampler by name, as a user gave them.
+    """Options of a generator's sampler from a user's table.
 
     Args:
-        generator: its class. table: the options. prefix: stands before an option's name in messages.
+        generator: its class. table: options by name. prefix: precedes an option's name in messages.
 
     Raises:
-        ProblemsError: naming every mistake.
+        ProblemsError: if options are wrong; it lists all mistakes.
     """
     options, problems = read_sampler_options(generator, table)
     if problems:
@@ -189,7 +189,7 @@ def check_fits(generator: Generator, folder: Path, tokenizer: Tokenizer) -> None
 
 
 def check_recorded(generator: Generator, about: Mapping[str, Any], where: str, tokenizer: Tokenizer) -> None:
-    """Like `check_fits`, for a generator of which `about` is recorded; `where` it came from, for messages."""
+    """Like `check_fits`, for a generator whose record is `about`; `where` is its location, for messages."""
     check_space(about["table"]["use"], generator.space, tokenizer.space, where)
     if (recorded := about.get("tokenizer")) is not None:
         check_origin(about["table"]["use"], recorded, latent_fingerprint(tokenizer), where)
@@ -201,8 +201,8 @@ def check_space(generator: str, sampled: LatentSpace, decoded: LatentSpace, wher
         spaces = [sampled.describe(), decoded.describe()]
         if spaces[0] == spaces[1]:
             spaces = ["no grid" if s.grid is None else "a grid of {} x {}".format(*s.grid) for s in (sampled, decoded)]
-        what = f"the generator {generator!r} samples latents of another space ({spaces[0]}) than the tokenizer decodes"
-        raise RobustokError(f"{what} ({spaces[1]})", where=where)
+        what = f"the generator {generator!r} samples latents of a different space ({spaces[0]})"
+        raise RobustokError(f"{what} from what the tokenizer decodes ({spaces[1]})", where=where)
 
 
 def check_origin(generator: str, recorded: str, found: str, where: str | None) -> None:

@@ -45,7 +45,7 @@ class SharedFeatures:
 
 
 class KnownNetworkFeatures(ImageFeatures):
-    """A population that knows the networks its features come from.
+    """A set of images that knows the networks its features come from.
 
     Attributes:
         networks: returns the network of a configuration.
@@ -54,12 +54,12 @@ class KnownNetworkFeatures(ImageFeatures):
     networks: Networks
 
 
-def network_of(network: Spec, population: ImageFeatures) -> Features:
-    """The network of a population's features, for its name, width and device.
+def network_of(network: Spec, images: ImageFeatures) -> Features:
+    """The network behind the features of a set of images, for its name, width and device.
 
-    It is built anew if the population does not know it.
+    It is built again if the set does not know it.
     """
-    return population.networks(network) if isinstance(population, KnownNetworkFeatures) else network.build()
+    return images.networks(network) if isinstance(images, KnownNetworkFeatures) else network.build()
 
 
 def singular_note(count: int, width: int) -> str | None:
@@ -72,11 +72,11 @@ def singular_note(count: int, width: int) -> str | None:
     )
 
 
-def sorted_note(population: ImageFeatures) -> str | None:
+def sorted_note(samples: ImageFeatures) -> str | None:
     """A note for the user if the samples are known to be sorted by class, else None."""
-    if not isinstance(population, ExtractedFeatures):
+    if not isinstance(samples, ExtractedFeatures):
         return None
-    labels = population.images.labels
+    labels = samples.images.labels
     num_classes = len(labels.unique())
     if num_classes in (1, len(labels)) or bool((labels.diff() < 0).any()):
         return None

@@ -28,7 +28,7 @@ from robustok_core.values.latents import Latents
 from robustok_toolkit.latent_files import LatentRows, read_index
 
 ROWS = "rows.npy"
-#: The share at which nothing generated is left in the latents: the control.
+#: The sigma of the control: it keeps all of the real latents.
 CONTROL = 1.0
 
 
@@ -70,7 +70,7 @@ class PairBatch(ImageBatch):
 
 
 def label_of(sigma: float) -> str:
-    """What a sigma is called in files, images and results: "sigma0.9"."""
+    """The name of a sigma in files, images and results: "sigma0.9"."""
     return f"sigma{sigma:g}"
 
 

@@ -1,4 +1,4 @@
-"""Finds and loads what was trained: the tokenizer or generator of a run, an artifact, or a published file."""
+"""Loads the trained tokenizer or generator of a run, an artifact, or a published file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Trained:
     """A component with its weights, in eval mode on its device.
 
     Attributes:
-        module: the component. where: the folder or file that it came from, for messages.
-        about: what is recorded of it (`class_names`, and the `tokenizer` of a generator); its recipe table is `table`.
+        module: the component. where: its folder or file, for messages.
+        about: its record: the recipe `table`, and for a generator `class_names` and the fingerprint `tokenizer`.
     """
 
     module: Any
@@ -34,23 +34,23 @@ class Trained:
 def load_trained(
     registry: Registry, where: Path, kind: str, *, device: torch.device, importer: str | Mapping[str, Any] | None
 ) -> Trained:
-    """The tokenizer or generator of a run, of an artifact, or of a published file.
+    """Loads the tokenizer or generator of a run, an artifact, or a published file.
 
     Args:
         registry: builds it.
-        where: a run's folder, an artifact's, or a published file where there is an importer.
+        where: the folder of a run or an artifact, or, with an importer, a published file.
         kind: "tokenizer" or "generator".
-        device: where it computes.
-        importer: the importer of a published file by name, or as a recipe's table with `use`.
+        device: the device that it runs on.
+        importer: of the published file: its name, or a recipe table with `use`.
 
     Raises:
-        RobustokError: it is not there, or is something else.
+        RobustokError: if it does not exist, or is not of this kind.
     """
     if importer is not None:
         return _imported(registry, where, kind, device, importer)
     if where.is_file():
         hint = "name the importer of a published file; `robustok plugins importer` lists them"
-        raise RobustokError("this is a file, and neither a run's folder nor an artifact's", where=str(where), hint=hint)
+        raise RobustokError("this is a file, not the folder of a run or an artifact", where=str(where), hint=hint)
     folder = artifact_of(where, kind)
     module = load_component(registry, folder).to(device)
     return Trained(module=module, where=folder, about=read_json(folder / COMPONENT_FILE))
@@ -74,37 +74,39 @@ def artifact_of(run: Path, name: str) -> Path:
     """The folder of an artifact of a run; `run` may also be the folder of another artifact of the same recipe.
 
     Raises:
-        RobustokError: where there is none.
+        RobustokError: if it does not exist.
     """
     if not run.exists():
         raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
     component = run / COMPONENT_FILE
     if not component.is_file() or (kind := read_json(component).get("kind")) == name:
         return find_artifact(run, name)
-    whole = run.resolve().parent.parent  # runs/NAME/artifacts/...
-    if not (whole / RUN_FILE).is_file():
-        what = f"this holds a {kind} alone, and a {name} is needed too"
+    run_folder = run.resolve().parent.parent  # runs/NAME/artifacts/...
+    if not (run_folder / RUN_FILE).is_file():
+        what = f"this folder holds only a {kind}, but a {name} is needed too"
         raise RobustokError(what, where=str(run), hint=f"name the folder of a run that made or loaded a {name}")
-    record, folder = read_json(whole / RUN_FILE), run.resolve()
-    made = folder.name.rpartition("-")[2] in record.get("current", {}).values()
-    if not made and str(folder) not in record.get("inputs", {}).values():
-        what = f"this {kind} is not of the recipe that {whole} holds now, and neither would its {name} be"
-        raise RobustokError(what, where=str(run), hint="run the recipe that made it again, under its name or another")
-    return find_artifact(whole, name)
+    record, folder = read_json(run_folder / RUN_FILE), run.resolve()
+    is_current = folder.name.rpartition("-")[2] in record.get("current", {}).values()
+    if not is_current and str(folder) not in record.get("inputs", {}).values():
+        what = f"this {kind} does not belong to the current recipe of {run_folder}, so its {name} cannot be found"
+        raise RobustokError(
+            what, where=str(run), hint="run the recipe that made it again, with the same or another name"
+        )
+    return find_artifact(run_folder, name)
 
 
 def device_called(name: str | torch.device | None, *, where: str = "device") -> torch.device:
-    """The device of a name; the GPU where none is named and there is one.
+    """The device with a name; without a name, the GPU if there is one, else the CPU.
 
     Args:
-        name: as torch has it ("cuda:1"). where: it was named, for the message.
+        name: as in torch ("cuda:1"). where: the option that named it, for the message.
 
     Raises:
-        RobustokError: there is no such device.
+        RobustokError: if there is no such device.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise RobustokError(f"there is no device {str(name)!r} here", where=where, hint="cpu always is") from error
+        raise RobustokError(f"there is no device {str(name)!r} here", where=where, hint="`cpu` always works") from error
     return device

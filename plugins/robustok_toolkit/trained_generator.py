@@ -1,4 +1,4 @@
-"""A trained generator with the tokenizer that draws its latents: what programs and commands do with one."""
+"""A trained generator for programs and commands: samples latents, which its tokenizer decodes to images."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ def load_generator(
     device: str | torch.device | None = None,
     registry: Registry | None = None,
 ) -> TrainedGenerator:
-    """Loads a trained generator and the tokenizer that draws its latents.
+    """Loads a trained generator and the tokenizer that decodes its latents.
 
     Args:
-        where: the folder of a run or of an artifact; or a published file, where there is an importer.
-        importer: its name ("rar", "sit"), or a table with `use` and options.
-        tokenizer: a loaded one or the folder of one; the run's own, post-trained if it was, if left out. A published
-            file has none, so there it is needed.
-        device: where both compute; the tokenizer's, or else the GPU if there is one.
-        registry: the plugins to use; all that are installed if left out.
+        where: the folder of a run or an artifact, or, with an importer, a published file.
+        importer: of the published file: its name ("rar", "sit"), or a table with `use` and options.
+        tokenizer: a loaded tokenizer or the folder of one; default: the newest of the run. Required for a published
+            file.
+        device: the device that both run on; default: the loaded tokenizer's, else the GPU if there is one.
+        registry: the plugins to use; default: all installed ones.
 
     Raises:
-        RobustokError: there is no generator, or the tokenizer does not draw what it generates.
+        RobustokError: if there is no generator, or the tokenizer cannot decode what it samples.
     """
     registry = registry or load_registry()
     if device is None and isinstance(tokenizer, TrainedTokenizer):
         device = tokenizer.device
     torch_device = device_called(device)
-    found = load_trained(registry, Path(where), "generator", device=torch_device, importer=importer)
+    trained = load_trained(registry, Path(where), "generator", device=torch_device, importer=importer)
     if tokenizer is None:
         if importer is not None:
             hint = 'load_generator(..., tokenizer=load_tokenizer("FILE", importer="NAME"))'
-            raise RobustokError("a published generator comes without a tokenizer", where=str(where), hint=hint)
+            raise RobustokError("a published generator has no tokenizer of its own", where=str(where), hint=hint)
         tokenizer = artifact_of(Path(where), "tokenizer")
     if not isinstance(tokenizer, TrainedTokenizer):
         tokenizer = load_tokenizer(tokenizer, device=torch_device, registry=registry)
-    return TrainedGenerator(found, tokenizer)
+    return TrainedGenerator(trained, tokenizer)
 
 
 class TrainedGenerator:
@@ -66,17 +66,17 @@ class TrainedGenerator:
 
     Attributes:
         generator: the module itself, a `Generator`.
-        tokenizer: the `TrainedTokenizer` that draws its latents.
-        class_names: by number; the numbers themselves where no names are known.
+        tokenizer: the `TrainedTokenizer` that decodes its latents.
+        class_names: by number; the numbers as text if the names are not known.
     """
 
-    def __init__(self, found: Trained, tokenizer: TrainedTokenizer) -> None:
-        check_recorded(found.module, found.about, str(found.where), tokenizer.tokenizer)
-        self.generator: Generator = found.module
+    def __init__(self, trained: Trained, tokenizer: TrainedTokenizer) -> None:
+        check_recorded(trained.module, trained.about, str(trained.where), tokenizer.tokenizer)
+        self.generator: Generator = trained.module
         self.tokenizer = tokenizer
-        self.where = found.where
+        self.where = trained.where
         numbers = [str(number) for number in range(self.generator.num_classes)]
-        self.class_names: Sequence[str] = found.about.get("class_names") or numbers
+        self.class_names: Sequence[str] = trained.about.get("class_names") or numbers
 
     def __repr__(self) -> str:
         return f"<generator of {self.where}: {self.generator.num_classes} classes>"
@@ -91,21 +91,21 @@ class TrainedGenerator:
         batch_size: int = 50,
         **sampling: Any,
     ) -> list[Image.Image]:
-        """Pictures of samples: `sample_images("bag", n=8, guidance=2.0, temperature=0.9)`.
+        """Samples images: `sample_images("bag", n=8, guidance=2.0, temperature=0.9)`.
 
-        Sample i is the same for any n and batch size (to the rounding of an 8-bit value), and is that of
+        Sample i is the same for any n and batch size (up to the rounding of an 8-bit value), and the same as that of
         `robustok sample`.
 
         Args:
-            class_: a number or a name, or several that take turns; all classes in turn if left out.
-            n: samples, over all classes.
-            guidance: its scale, 1 is none; or a `Guidance` with a schedule.
-            seed: another seed, other samples.
-            batch_size: samples at once.
+            class_: a number or a name, or several, which take turns; default: all classes in turn.
+            n: number of samples, over all classes.
+            guidance: its scale (1 is no guidance), or a `Guidance` with a schedule.
+            seed: of the samples' random numbers.
+            batch_size: samples per batch.
             sampling: options of the sampler; `robustok plugins generator NAME` lists them.
 
         Raises:
-            RobustokError: there is no such class or option, or the generator was not trained for guidance.
+            RobustokError: if there is no such class or option, or the generator was not trained for guidance.
         """
         latents = self.sample_latents(class_, n, guidance, seed, batch_size=batch_size, **sampling)
         return self.tokenizer.decode_to_images(latents, batch_size=batch_size)
@@ -120,26 +120,26 @@ class TrainedGenerator:
         batch_size: int = 50,
         **sampling: Any,
     ) -> Latents:
-        """The latents of samples, codes (n, N) or vectors (n, N, D); arguments as of `sample_images`."""
+        """Samples latents, codes (n, N) or vectors (n, N, D); for the arguments see `sample_images`."""
         labels = self.labels(class_, n)
         options = named_sampler_options(type(self.generator), sampling, "sampling.")
-        parts = self.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
-        return joined(list(parts))
+        batches = self.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
+        return joined(list(batches))
 
     def labels(self, classes: Classes, count: int) -> Tensor:
-        """(count,) int64: the classes in turn; arguments as of `sample_images`."""
+        """(count,) int64: the classes in turn; see `class_` of `sample_images`."""
         if count < 1:
-            raise RobustokError(f"there are no {count} samples to draw", where="n", hint="ask for at least 1")
+            raise RobustokError(f"cannot sample {count} images", where="n", hint="ask for at least 1")
         wanted = [classes] if isinstance(classes, (int, str)) else list(classes or ())
         return labels_of(class_numbers(wanted, self.class_names, self.generator.num_classes), torch.arange(count))
 
     def sampled(
         self, labels: Tensor, *, guidance: float | Guidance, seed: int, sampling: Any, batch_size: int
     ) -> Iterator[Latents]:
-        """The latents of samples 0 to n - 1, batch by batch.
+        """Yields the latents of samples 0 to n - 1, batch by batch.
 
         Args:
-            labels: (n,) int64. guidance, seed, batch_size: as of `sample_images`.
+            labels: (n,) int64. guidance, seed, batch_size: see `sample_images`.
             sampling: an instance of the generator's `Sampling`.
         """
         rows = torch.arange(len(labels))
@@ -157,5 +157,5 @@ def _guidance(scale: float | Guidance) -> Guidance:
     try:
         return scale if isinstance(scale, Guidance) else Guidance(scale=scale)
     except (TypeError, ValueError) as error:
-        what = f"{scale!r} is no scale of guidance"
-        raise RobustokError(what, where="guidance", hint="a finite number from 0 on; 1 is none") from error
+        what = f"{scale!r} is not a guidance scale"
+        raise RobustokError(what, where="guidance", hint="a finite number, at least 0; 1 is no guidance") from error

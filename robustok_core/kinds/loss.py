@@ -24,7 +24,7 @@ class Reconstruction:
         batch: the real images and labels.
         latents: the clean latents, before the perturbation.
         decoded: the latents that the decoder read (perturbed if a perturbation is active).
-        images: (B, 3, H, W) the decoded images, or None while a loss that needs only latents runs.
+        images: (B, 3, H, W) the decoded images.
         tokenizer: the tokenizer that decoded them.
         draws: random numbers of this micro-batch, one row per image.
         progress: completed share of the training, in [0, 1].

@@ -36,7 +36,7 @@ class Promise:
             RobustokError: if it is a promise of another kind.
         """
         if not isinstance(self, kind):
-            what = f"its `plan` promises a {type(self).__name__}, and a {kind.__name__} is needed"
+            what = f"its `plan` promises a {type(self).__name__}, but a {kind.__name__} is needed"
             raise RobustokError(what, hint=f"return a {kind.__name__} (from {kind.__module__}) from `plan`")
         return self
 

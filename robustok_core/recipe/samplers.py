@@ -25,7 +25,7 @@ def read_sampler_options(generator: type[Generator], table: Mapping[str, Any], p
     """
 
     def no_components(kind: str, name: str, where: Path) -> Problem:
-        return Problem(where, f"a sampler's options hold no {kind}, found {name!r}")
+        return Problem(where, f"sampler options cannot hold a {kind}, found {name!r}")
 
     structurer = Structurer(no_components)
     return structurer.config(generator.Sampling, table, path), structurer.problems

@@ -40,19 +40,19 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
     Raises:
         RobustokError: if there is no such artifact, it is in this run's own folder, or the checkpoint cannot be read.
     """
-    location, own = recipe.source.location(("load", name)), run.path.resolve()
-    found = find_loaded(name, load, location)
+    location, run_folder = recipe.source.location(("load", name)), run.path.resolve()
+    path = find_loaded(name, load, location)
     if load.importer is None:
-        if own in (Path(load.path).resolve(), *found.resolve().parents):
+        if run_folder in (Path(load.path).resolve(), *path.resolve().parents):
             what = (
                 f"[load] {name}: {load.path}: this is the folder of the run itself, which would load its own artifact"
             )
             raise RobustokError(what, where=location, hint="give this run another name: --set run.name=NAME")
-        return Loaded(registry, found, content_fingerprint(found))
-    fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(found)])
+        return Loaded(registry, path, content_fingerprint(path))
+    fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
     folder = run.artifact(name, fingerprint)
     return Loaded(
-        registry, folder, fingerprint, None if folder.is_dir() else read_published(load.importer, found, registry)
+        registry, folder, fingerprint, None if folder.is_dir() else read_published(load.importer, path, registry)
     )
 
 
@@ -66,7 +66,7 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
 
 
 def save_imported(imported: Imported, kind: str, folder: Path) -> None:
-    """Writes what was read from a published checkpoint as an artifact."""
+    """Writes a component from a published checkpoint as an artifact."""
     about = {"imported_from": imported.file.name, "report": dict(imported.report)}
     with new_folder(folder) as aside:
         save_component(aside, kind, imported.table, imported.component, **about)

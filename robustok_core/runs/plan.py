@@ -65,11 +65,11 @@ def make_plan(
     """Checks and plans all stages.
 
     Args:
-        recipe: whose tables and keys are checked already.
-        loaded: what [load] gives, by artifact; a stage that needs another is left out.
+        recipe: with its tables and keys already checked.
+        loaded: artifacts from [load], by name; a stage whose inputs are neither loaded nor planned is skipped.
 
     Returns:
-        The plan, and everything that does not fit.
+        The plan, and all problems.
     """
     planner = _Planner(recipe, context_of, dict(loaded))
     planner.attempt(planner.resolve_tables)
@@ -110,7 +110,7 @@ class _Planner:
             self.promises = {name: promise for name, promise in self.promises.items() if name not in kind.makes}
 
     def attempt(self, action: Callable[[], Any]) -> bool:
-        """Whether it raised no problem; those that it raised are kept."""
+        """Runs `action`, records the problems that it raises, and returns whether there were none."""
         try:
             action()
         except ProblemsError as error:
@@ -140,9 +140,9 @@ class _Planner:
             self.attempt(lambda: self._resolve_stage(index, makes["generator"]))
 
     def _promised(self, name: str, stage: Stage, context: StageContext) -> dict[str, Promise]:
-        """A promise of every artifact that a stage makes; an empty one if it says nothing about the artifact."""
+        """The promise of each artifact that a stage makes; an empty one where its `plan` gives none."""
         promised = stage.plan(context)
-        if not isinstance(promised, Mapping) or not all(isinstance(one, Promise) for one in promised.values()):
+        if not isinstance(promised, Mapping) or not all(isinstance(promise, Promise) for promise in promised.values()):
             what = f"the `plan` of stage {name!r} must return promises by artifact, found {promised!r}"
             raise RobustokError(what, where=context.location())
         if unknown := sorted(promised.keys() - set(stage.makes)):
@@ -171,7 +171,7 @@ class _Planner:
 
     def _refuse_samplers(self, stage: NamedStage) -> None:
         if without_sampler_options(stage.spec.config) is not stage.spec.config:
-            what = f"stage {stage.name!r} has options of a sampler and samples no generator"
+            what = f"stage {stage.name!r} has sampler options but does not sample a generator"
             raise RobustokError(what, hint='the stage\'s class must have "generator" in `needs`')
 
     def _raise(self, problems: Sequence[Problem]) -> None:

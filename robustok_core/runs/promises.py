@@ -144,11 +144,11 @@ class Imported:
 
 @frozen(eq=False)
 class Loaded(Promise):
-    """An artifact from [load]; its files, or its published checkpoint, give the class of promise that is asked for.
+    """An artifact from [load]; `read` gets any class of promise from its files or its published checkpoint.
 
     Attributes:
         registry: builds components. folder: of the artifact. fingerprint: of its content.
-        imported: what a published checkpoint holds that is not written to `folder` yet.
+        imported: the content of a published checkpoint that is not yet written to `folder`.
     """
 
     registry: Builder = field(kw_only=False)

@@ -96,7 +96,7 @@ def test_every_stage_of_ours_names_its_tables_and_artifacts(registry):
 
 def test_a_stage_is_run_in_a_recipe(registry, tiny_recipe):
     check_component("stage", "train_tokenizer", TRAINING, registry=registry, recipe=tiny_recipe(epochs=1))
-    with pytest.raises(AssertionError, match="the recipe has no stage that uses it"):
+    with pytest.raises(AssertionError, match="the recipe does not have a stage that uses it"):
         check_component("stage", "tokenize", registry=registry, recipe=tiny_recipe(epochs=1))
 
 
@@ -173,11 +173,11 @@ class MaskOfNumbers(TopDelta):
 @pytest.mark.parametrize(
     ("perturbation", "words"),
     [
-        (Anew, "take random numbers from `draws` alone"),
-        (OfTheBatch, "depends on which others are in its batch"),
-        (InPlace, "`perturb` writes into the latents that it was given"),
-        (Cut, "no gradient goes on to the clean vectors"),
-        (Unmasked, "tokens that the mask leaves out have changed"),
+        (Anew, "take random numbers only from `draws`"),
+        (OfTheBatch, "the perturbed latents of an image depend on the other images of its batch"),
+        (InPlace, "`perturb` modifies its input latents"),
+        (Cut, "no gradient flows to the clean vectors"),
+        (Unmasked, "tokens outside the mask have changed"),
         (MaskOfNumbers, "the mask of `perturb` must be a tensor (8, 16) of torch.bool, found (8, 16) of torch.float32"),
     ],
 )
@@ -253,13 +253,13 @@ class WrongSpace(ConvVQ):
 @pytest.mark.parametrize(
     ("tokenizer", "words"),
     [
-        (Hidden, "with its state dict in another one, `decode` differs"),
+        (Hidden, "`decode` gives a different result after its state dict is loaded into another build"),
         (GlobalStart, "two builds with the same seed differ in quant_conv.bias"),
         (NoSketch, "it cannot be built on the meta device"),
         (Together, "the latents of an image depend on the other images of its batch"),
-        (NotStraightThrough, "no gradient of the pictures reaches the images"),
+        (NotStraightThrough, "no gradient flows from the decoded images to the input images"),
         (WrongDecoder, "the latents depend on ['0.weight', '0.bias'] of `decoder`"),
-        (WrongLast, "`last_layer` is no parameter of `decoder`"),
+        (WrongLast, "`last_layer` is not a parameter of `decoder`"),
         (WrongSpace, "its quantizer has K, D = (32, 4)"),
     ],
 )
@@ -292,9 +292,9 @@ class NoStraightThrough(VQ):
 @pytest.mark.parametrize(
     ("quantizer", "words"),
     [
-        (LossesAlways, "`quantize` gives losses in eval mode"),
+        (LossesAlways, "`quantize` returns losses in eval mode"),
         (FarFirst, "the codeword nearest to a codeword must be itself"),
-        (NoStraightThrough, "no gradient of the vectors reaches what was quantized"),
+        (NoStraightThrough, "no gradient flows from the vectors to the quantizer's input"),
     ],
 )
 def test_a_quantizer_that_breaks_a_promise_is_caught(quantizer, words):
@@ -339,10 +339,10 @@ class Misnamed(MaskGIT):
 @pytest.mark.parametrize(
     ("generator", "words"),
     [
-        (Forgetful, "with sigma = 1 all codes of the real image must be kept"),
-        (GlobalDraws, "the same draws give other samples"),
-        (ByPlaceInBatch, "a sample depends on which others are in its batch"),
-        (OutOfBook, "`sample` makes codes outside of [0, 32)"),
+        (Forgetful, "with sigma = 1 all codes of the real image must be retained"),
+        (GlobalDraws, "the same draws give different samples"),
+        (ByPlaceInBatch, "a sample depends on the other samples of its batch"),
+        (OutOfBook, "`sample` returns codes outside [0, 32)"),
         (Misnamed, "`not_decayed` names ['position']"),
     ],
 )
@@ -393,7 +393,7 @@ class Bare(PSNR):
     [
         (Bare, "the result 'psnr' must be a Result, found float"),
         (NeverCleared, "`start` must clear the state"),
-        (MeanOfMeans, "the states of two processes, added, give other results than one"),
+        (MeanOfMeans, "the added states of two processes give different results from one process"),
         (NotFinite, "the result 'psnr' is not finite"),
     ],
 )
@@ -473,12 +473,12 @@ class Infinite(InceptionScore):
 @pytest.mark.parametrize(
     ("kind", "component", "config", "words"),
     [
-        ("loss", Vector, {}, "`forward` must be a scalar tensor of a floating point type, found (8,)"),
-        ("loss", NoGradient, {}, "no gradient reaches the pictures that it compares"),
+        ("loss", Vector, {}, "`forward` must be a floating point tensor of shape (), found (8,)"),
+        ("loss", NoGradient, {}, "no gradient reaches the images that it compares"),
         ("dataset", Bright, {}, "images of train must lie in [-1, 1]"),
-        ("features", Thawed, {}, "a frozen network has no parameters with gradients, and this has ['extra']"),
+        ("features", Thawed, {}, "a frozen network must not have parameters that require gradients, found ['extra']"),
         ("stage", OneName, TRAINING, "`needs` must be a tuple of names"),
-        ("post_trainer", Elsewhere, {}, "`trained` gives parameters that are not the tokenizer's"),
+        ("post_trainer", Elsewhere, {}, "`trained` returns parameters that are not the tokenizer's"),
         ("sample_metric", Infinite, WITH_FEATURES, "the result 'inception_score' is not finite"),
     ],
 )
@@ -486,7 +486,7 @@ def test_other_breaches_are_caught(kind, component, config, words):
     caught(kind, component, words, config)
 
 
-def test_a_class_that_cannot_be_registered_or_configured_is_told_why():
+def test_a_class_that_cannot_be_registered_or_configured_gets_the_reason():
     half = type("Half", (Perturbation,), {"Config": TopDelta.Config})
     caught("perturbation", half, "perturbation 'Half' does not implement perturb")
     caught("perturbation", TopDelta, "did you mean 'delta'?", {"detla": 1})

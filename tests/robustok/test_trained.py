@@ -40,7 +40,7 @@ def pixels(pictures: list[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(picture) for picture in pictures])
 
 
-def told(action, *words: str) -> None:
+def assert_refused(action, *words: str) -> None:
     with pytest.raises(robustok.RobustokError) as caught:
         action()
     for word in words:
@@ -67,7 +67,7 @@ def test_files_pil_images_and_tensors_are_encoded_alike_and_may_be_mixed(tokeniz
     assert torch.equal(tokenizer.encode_images(pil(images[0])).codes, expected[:1]), "one image needs no list"
 
 
-def test_a_large_picture_is_cropped_as_robustok_encode_crops_it(tokenizer, generated, tmp_path):
+def test_a_large_image_is_cropped_as_by_robustok_encode(tokenizer, generated, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (90, 150, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "wide.png")
     command("encode", generated[1], tmp_path / "wide.png", "--out", tmp_path / "codes.npz")
@@ -76,7 +76,7 @@ def test_a_large_picture_is_cropped_as_robustok_encode_crops_it(tokenizer, gener
     assert tokenizer.reconstruct([tmp_path / "wide.png"])[0].size == (32, 32)
 
 
-def test_what_is_drawn_of_latents_is_the_decoders_picture(tokenizer, images):
+def test_latents_are_decoded_to_the_decoders_images(tokenizer, images):
     with torch.no_grad():
         drawn = to_uint8(tokenizer.tokenizer.decode(tokenizer.tokenizer.encode(images)))
     expected = drawn.permute(0, 2, 3, 1).numpy()
@@ -86,7 +86,7 @@ def test_what_is_drawn_of_latents_is_the_decoders_picture(tokenizer, images):
     np.testing.assert_array_equal(pixels(tokenizer.reconstruct(images)), expected)
 
 
-def test_a_perturbation_by_name_meets_all_images_and_hangs_on_the_seed(tokenizer, images):
+def test_a_perturbation_by_name_changes_all_images_and_depends_on_the_seed(tokenizer, images):
     clean = tokenizer.encode_images(images)
     wrong = tokenizer.perturbed(clean, "top_delta", delta=8)
     assert ((wrong.codes != clean.codes).any(dim=1)).all(), "beta is 1 unless it is given"
@@ -101,7 +101,7 @@ def test_a_perturbation_by_name_meets_all_images_and_hangs_on_the_seed(tokenizer
     assert len(tokenizer.decode_to_images(wrong)) == 5
 
 
-def test_it_computes_without_gradients_and_stays_out_of_training(tokenizer, images):
+def test_it_is_in_eval_mode_and_computes_no_gradients(tokenizer, images):
     assert not tokenizer.tokenizer.training
     assert not tokenizer.encode_images(images).vectors.requires_grad
 
@@ -112,27 +112,29 @@ def test_it_computes_without_gradients_and_stays_out_of_training(tokenizer, imag
         ([], "there are no images"),
         ([torch.zeros(3, 16, 16)], "image 0: expected a tensor (3, 32, 32) of floats, found (3, 16, 16)"),
         (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "found (3, 32, 32) of torch.uint8"),
-        ([torch.zeros(3, 32, 32), torch.full((3, 32, 32), 255.0)], "image 1: a tensor of an image holds numbers in"),
+        ([torch.zeros(3, 32, 32), torch.full((3, 32, 32), 255.0)], "image 1: an image tensor must lie in"),
         (["no such file.png"], "no such file.png: this image cannot be read"),
     ],
 )
-def test_what_is_no_image_is_named(tokenizer, given, words):
-    told(lambda: tokenizer.encode_images(given), words)
+def test_a_wrong_image_is_named(tokenizer, given, words):
+    assert_refused(lambda: tokenizer.encode_images(given), words)
 
 
-def test_a_wrong_perturbation_or_option_is_told_as_in_a_recipe(tokenizer, images):
+def test_a_wrong_perturbation_or_option_gives_the_message_of_a_recipe(tokenizer, images):
     clean = tokenizer.encode_images(images)
-    told(lambda: tokenizer.perturbed(clean, "top_dleta"), "did you mean 'top_delta'?")
-    told(lambda: tokenizer.perturbed(clean, "top_delta", detla=3), "perturbation.detla", "did you mean 'delta'?")
-    told(lambda: tokenizer.perturbed(clean, "top_delta", delta=300), "exceeds the codebook size")
+    assert_refused(lambda: tokenizer.perturbed(clean, "top_dleta"), "did you mean 'top_delta'?")
+    assert_refused(
+        lambda: tokenizer.perturbed(clean, "top_delta", detla=3), "perturbation.detla", "did you mean 'delta'?"
+    )
+    assert_refused(lambda: tokenizer.perturbed(clean, "top_delta", delta=300), "exceeds the codebook size")
 
 
-def test_a_folder_without_a_tokenizer_is_told_as_commands_tell_it(tmp_path):
-    told(lambda: robustok.load_tokenizer(tmp_path / "gone"), "there is no such run or artifact", "runs/NAME")
-    told(lambda: robustok.load_tokenizer(tmp_path), "this is not a run folder")
+def test_a_folder_without_a_tokenizer_gives_the_message_of_the_commands(tmp_path):
+    assert_refused(lambda: robustok.load_tokenizer(tmp_path / "gone"), "there is no such run or artifact", "runs/NAME")
+    assert_refused(lambda: robustok.load_tokenizer(tmp_path), "this is not a run folder")
     (tmp_path / "file.pt").touch()
-    told(lambda: robustok.load_tokenizer(tmp_path / "file.pt"), "this is a file", "name the importer")
-    told(lambda: robustok.load_tokenizer(tmp_path, device="cuda:99"), "there is no device 'cuda:99' here")
+    assert_refused(lambda: robustok.load_tokenizer(tmp_path / "file.pt"), "this is a file", "name the importer")
+    assert_refused(lambda: robustok.load_tokenizer(tmp_path, device="cuda:99"), "there is no device 'cuda:99' here")
 
 
 # --- published files ------------------------------------------------------------------------------
@@ -156,21 +158,23 @@ def test_a_published_tokenizer_is_read_with_its_importer(published, images):
         expected = module.encode(images).codes
     loaded = robustok.load_tokenizer(file, importer="robustok")
     assert torch.equal(loaded.encode_images(images).codes, expected)
-    told(lambda: robustok.load_tokenizer(file, importer="robustik"), "did you mean 'robustok'?")
-    told(lambda: robustok.load_tokenizer(file, importer="rar"), "the importer 'rar' makes a generator, not a tokenizer")
-    told(lambda: robustok.load_tokenizer(file.parent, importer="robustok"), "there is no such file")
+    assert_refused(lambda: robustok.load_tokenizer(file, importer="robustik"), "did you mean 'robustok'?")
+    assert_refused(
+        lambda: robustok.load_tokenizer(file, importer="rar"), "the importer 'rar' makes a generator, not a tokenizer"
+    )
+    assert_refused(lambda: robustok.load_tokenizer(file.parent, importer="robustok"), "there is no such file")
 
 
-def test_a_published_generator_is_drawn_by_a_tokenizer_that_is_given(published, registry, tmp_path):
+def test_a_given_tokenizer_decodes_a_published_generator(published, registry, tmp_path):
     module, file = published
     table = {"use": "rar", "width": 64, "depth": 1, "num_heads": 4}
     generator = registry.build("generator", table, module.space, 10).eval()
     weights = registry.build("importer", {"use": "rar"}).export(generator)
     save_file({name: value.contiguous().clone() for name, value in weights.items()}, tmp_path / "rar.safetensors")
     importer = {"use": "rar", "code_width": 4}
-    told(
+    assert_refused(
         lambda: robustok.load_generator(tmp_path / "rar.safetensors", importer=importer),
-        "a published generator comes without a tokenizer",
+        "a published generator has no tokenizer of its own",
         "tokenizer=load_tokenizer",
     )
     tokenizer = robustok.load_tokenizer(file, importer="robustok")
@@ -195,8 +199,8 @@ def test_samples_are_those_of_the_command_for_any_number_and_batch(generator, ge
     codes = generator.sample_latents("bag", n=6, guidance=2.0, seed=3, steps=3).codes
     few = generator.sample_latents(8, n=3, guidance=robustok.Guidance(scale=2.0), seed=3, batch_size=2, steps=3).codes
     assert torch.equal(few, codes[:3]), "class 8 is the bag"
-    drawn = generator.tokenizer.decode_to_images(robustok.Latents(codes=codes))
-    np.testing.assert_array_equal(pixels(drawn), expected)
+    decoded = generator.tokenizer.decode_to_images(robustok.Latents(codes=codes))
+    np.testing.assert_array_equal(pixels(decoded), expected)
 
 
 def test_without_a_class_all_take_turns(generator):
@@ -206,17 +210,19 @@ def test_without_a_class_all_take_turns(generator):
     assert generator.sample_latents(n=12).codes.shape == (12, 16)
 
 
-def test_mistakes_in_sampling_are_told(generator):
-    told(lambda: generator.sample_images("bga"), "no class is called 'bga'", "did you mean 'bag'?")
-    told(lambda: generator.sample_images(10), "there is no class 10")
-    told(lambda: generator.sample_images(n=0), "at least 1")
-    told(lambda: generator.sample_images(stepz=3), "sampling.stepz", "did you mean 'steps'?")
-    told(lambda: generator.sample_images(guidance=-1), "guidance: -1 is no scale")
+def test_mistakes_in_sampling_are_reported(generator):
+    assert_refused(lambda: generator.sample_images("bga"), "no class is called 'bga'", "did you mean 'bag'?")
+    assert_refused(lambda: generator.sample_images(10), "there is no class 10")
+    assert_refused(lambda: generator.sample_images(n=0), "at least 1")
+    assert_refused(lambda: generator.sample_images(stepz=3), "sampling.stepz", "did you mean 'steps'?")
+    assert_refused(lambda: generator.sample_images(guidance=-1), "guidance: -1 is not a guidance scale")
 
 
-def test_a_tokenizer_that_does_not_draw_its_latents_is_refused(generated, published):
+def test_a_tokenizer_that_cannot_decode_its_latents_is_refused(generated, published):
     other = robustok.load_tokenizer(published[1], importer="robustok")
-    told(lambda: robustok.load_generator(generated[1], tokenizer=other), "on the latents of another tokenizer")
+    assert_refused(
+        lambda: robustok.load_generator(generated[1], tokenizer=other), "on the latents of another tokenizer"
+    )
 
 
 def test_a_loaded_tokenizer_or_the_folder_of_one_is_taken(generated, tokenizer, generator):

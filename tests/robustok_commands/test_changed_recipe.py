@@ -1,4 +1,4 @@
-"""A recipe that is changed, and changed back, under one name: the folder names what its own recipe made alone."""
+"""A recipe that is changed, and changed back, under one name: the folder names only what its current recipe made."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def recipes(generation_recipe) -> tuple[Table, Table]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    """A folder of four pictures."""
+    """A folder of four images."""
     images = load_registry().build("dataset", {"use": "fashion_mnist"}).validation.load(range(4)).images
     folder = tmp_path_factory.mktemp("photos")
     for number, picture in enumerate(to_uint8(images).permute(0, 2, 3, 1).numpy()):
@@ -63,10 +63,10 @@ def use(photos, tmp_path, generation_recipe) -> dict[str, Callable[[Path], Writt
             raise RobustokError(f"exit code {ended.value.code}")
 
     def arrays(file: Path) -> Written:
-        with np.load(file) as held:
-            found = {name: held[name] for name in held.files}
+        with np.load(file) as content:
+            contents = {name: content[name] for name in content.files}
         file.unlink()
-        return found
+        return contents
 
     def encode(folder: Path) -> Written:
         command("encode", folder, photos, "--out", tmp_path / "codes.npz")
@@ -87,9 +87,9 @@ def use(photos, tmp_path, generation_recipe) -> dict[str, Callable[[Path], Writt
     def export(folder: Path) -> Written:
         out = tmp_path / "published.safetensors"
         command("export", folder, "llamagen_vq", folder, out)
-        found = load_file(out)
+        tensors = load_file(out)
         out.unlink()
-        return found
+        return tensors
 
     def load(folder: Path) -> Written:
         table = {name: part for name, part in generation_recipe().items() if name in ("run", "data")}
@@ -186,10 +186,10 @@ class KilledAt:
             self.left -= 1
             if self.left == 0 and not self.after:
                 os.kill(os.getpid(), signal.SIGKILL)
-            found = real(source, target)
+            result = real(source, target)
             if self.left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return found
+            return result
 
         return renamed
 
@@ -225,12 +225,12 @@ def test_a_kill_while_a_folder_changes_its_recipe_never_leaves_components_of_ano
             break
         held = {name: (folder / name).read_text() for name in texts if (folder / name).exists()}
         try:
-            found = use["encode"](folder)["codes"]
+            encoded = use["encode"](folder)["codes"]
         except RobustokError:
-            found = None
+            encoded = None
         owners = {text.index(held[name]) for name, text in texts.items() if name in held}
-        owners |= {number for number in (0, 1) if found is not None and np.array_equal(found, codes[number])}
-        assert len(owners) <= 1, f"killed at renaming {number}: {sorted(held)}, tokenizer {found is not None}"
+        owners |= {number for number in (0, 1) if encoded is not None and np.array_equal(encoded, codes[number])}
+        assert len(owners) <= 1, f"killed at renaming {number}: {sorted(held)}, tokenizer {encoded is not None}"
         go(first, folder.parent)
         np.testing.assert_array_equal(use["encode"](folder)["codes"], codes[0])
         assert (folder / "results.json").read_text() == texts["results.json"][0]
@@ -301,7 +301,7 @@ def test_an_artifact_of_an_earlier_recipe_is_not_used_with_a_tokenizer_of_the_cu
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert "this generator is not of the recipe that" in capsys.readouterr().err
+    assert "this generator does not belong to the current recipe of" in capsys.readouterr().err
     go(recipes[0], folder.parent)
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -359,8 +359,8 @@ def test_history_overwrites_nothing_where_a_file_of_it_was_taken_out(tmp_path):
     }
 
 
-def test_a_folder_that_says_what_its_last_command_ran_with_says_it_no_longer(recipes, alone, tmp_path):
-    """It did so of all stages, whoever had made them; now each stage says what it was made with."""
+def test_an_old_record_of_the_last_commands_versions_is_removed(recipes, alone, tmp_path):
+    """The old record held the versions of the last command for all stages; now each stage records its own."""
     folder = shutil.copytree(alone[0].parent, tmp_path / "old") / "tiny"
     write_json(folder / "run.json", {**read_json(folder / "run.json"), "torch": "1.0", "processes": 8, "current": {}})
     go(recipes[0], tmp_path / "old")

@@ -53,9 +53,9 @@ def high(value: float, num_images: int | None = None, num_reference: int | None 
     return Result(value, higher_is_better=True, num_images=num_images, num_reference=num_reference)
 
 
-def rows(said: str) -> dict[str, list[str]]:
+def rows(output: str) -> dict[str, list[str]]:
     """The table's rows: a value and its star are one cell."""
-    return {words[0]: words[1:] for line in said.replace(" *", "*").splitlines() if (words := line.split())}
+    return {words[0]: words[1:] for line in output.replace(" *", "*").splitlines() if (words := line.split())}
 
 
 def test_better_values_have_a_star_in_the_direction_that_the_metric_says(command: Command) -> None:
@@ -68,9 +68,9 @@ def test_better_values_have_a_star_in_the_direction_that_the_metric_says(command
             eval__psnr=high(psnr),
             eval__precision_dino=high(precision),
         )
-    code, said, _ = command("one", "two")
+    code, output, _ = command("one", "two")
     assert code == 0
-    assert rows(said) == {
+    assert rows(output) == {
         "result": ["one", "two"],
         "eval/gfid": ["3.25", "2.75*"],
         "eval/inception_score": ["200*", "150"],
@@ -79,7 +79,7 @@ def test_better_values_have_a_star_in_the_direction_that_the_metric_says(command
     }
 
 
-def test_numbers_that_nobody_judges_have_no_star(command: Command) -> None:
+def test_numbers_without_a_better_direction_have_no_star(command: Command) -> None:
     leave("one", train__seconds=10.0, eval__changed=50.0, eval__mine=Result(0.1, num_images=5))
     leave("two", train__seconds=12.0, eval__changed=60.0, eval__mine=Result(0.2, num_images=5))
     assert "*" not in command("one", "two")[1]
@@ -89,8 +89,8 @@ def test_three_runs_may_differ_in_what_they_measured_and_cells_of_a_mean_are_lef
     leave("one", eval__ssim=high(0.5), eval__pfid=Result(3.0, details={"cells": {"alpha1": 4.0}}))
     leave("two", eval__ssim=high(0.75))
     leave("three", eval__gfd_efficientnet_lite0=low(7.0))
-    _, said, _ = command("one", "two", "three")
-    assert rows(said) == {
+    _, output, _ = command("one", "two", "three")
+    assert rows(output) == {
         "result": ["one", "two", "three"],
         "eval/ssim": ["0.5", "0.75*", "-"],
         "eval/pfid": ["3", "-", "-"],
@@ -105,49 +105,49 @@ def test_file_of_evaluate_is_compared_too(command: Command) -> None:
 
 
 def test_file_of_evaluate_stands_in_the_row_of_the_stage_that_measured_the_same(command: Command) -> None:
-    leave("run", train__loss=1.0, judge__gfid=low(3.0, 50))
+    leave("run", train__loss=1.0, eval__gfid=low(3.0, 50))
     leave_file("file.json", gfid=low(2.0, 50), kid=low(0.5))
     for order in (["run", "file.json"], ["file.json", "run"]):
-        found = rows(command(*order)[1])
+        table = rows(command(*order)[1])
         cells = {"run": "3", "file.json": "2*"}
-        assert found["judge/gfid"] == [cells[name] for name in order]
-        assert "gfid" not in found
-        assert sorted(found["kid"]) == ["-", "0.5"]
+        assert table["eval/gfid"] == [cells[name] for name in order]
+        assert "gfid" not in table
+        assert sorted(table["kid"]) == ["-", "0.5"]
 
 
 def test_distances_of_a_run_and_of_evaluate_from_unequal_numbers_are_refused(command: Command) -> None:
-    leave("run", judge__gfid=low(3.0, 50))
+    leave("run", eval__gfid=low(3.0, 50))
     leave_file("file.json", gfid=low(2.0, 60))
     code, _, errors = command("run", "file.json")
     assert code == 2
-    assert "judge/gfid was measured with 50 images and with 60" in errors
+    assert "eval/gfid was measured with 50 images and with 60" in errors
 
 
 def test_result_of_evaluate_that_two_stages_measured_keeps_a_row_of_its_own(command: Command) -> None:
-    leave("run", judge__gfid=low(3.0), again__gfid=low(4.0))
+    leave("run", eval__gfid=low(3.0), again__gfid=low(4.0))
     leave_file("file.json", gfid=low(2.0))
-    found = rows(command("run", "file.json")[1])
-    assert (found["judge/gfid"], found["again/gfid"], found["gfid"]) == (["3", "-"], ["4", "-"], ["-", "2"])
+    table = rows(command("run", "file.json")[1])
+    assert (table["eval/gfid"], table["again/gfid"], table["gfid"]) == (["3", "-"], ["4", "-"], ["-", "2"])
 
 
 def test_better_values_of_each_decoder_of_post_training_have_a_star(command: Command) -> None:
     names = ("before_gfd_dino", "before_rfd_dino", "sigma0.7_guided_gfd_dino", "sigma1_precision_dino", "kept_sigma")
     for folder, value in (("one", 1.0), ("two", 2.0)):
-        judged = {name: high(value) if "precision" in name else low(value) for name in names[:4]}
-        leave(folder, **{f"post__{name}": judged.get(name, value) for name in names})
-    found = rows(command("one", "two")[1])
+        measured = {name: high(value) if "precision" in name else low(value) for name in names[:4]}
+        leave(folder, **{f"post__{name}": measured.get(name, value) for name in names})
+    table = rows(command("one", "two")[1])
     for name in names[:3]:
-        assert found[f"post/{name}"] == ["1*", "2"], name
-    assert found["post/sigma1_precision_dino"] == ["1", "2*"]
-    assert found["post/kept_sigma"] == ["1", "2"]
+        assert table[f"post/{name}"] == ["1*", "2"], name
+    assert table["post/sigma1_precision_dino"] == ["1", "2*"]
+    assert table["post/kept_sigma"] == ["1", "2"]
 
 
 def test_distances_of_unequal_numbers_are_refused_with_both_numbers(command: Command) -> None:
     leave("one", eval__gfid=low(3.0, 50000))
     leave("two", eval__gfid=low(4.0, 10000))
-    code, said, errors = command("one", "two")
+    code, output, errors = command("one", "two")
     assert code == 2
-    assert said == ""
+    assert output == ""
     assert "eval/gfid was measured with 50000 images and with 10000" in errors
     assert "--skip-unequal" in errors
 
@@ -155,24 +155,24 @@ def test_distances_of_unequal_numbers_are_refused_with_both_numbers(command: Com
 def test_unequal_rows_are_left_out_on_request_and_named(command: Command) -> None:
     leave("one", eval__gfid=low(3.0, 50000), eval__psnr=high(20.0))
     leave("two", eval__gfid=low(4.0, 10000), eval__psnr=high(21.0))
-    code, said, _ = command("one", "two", "--skip-unequal")
+    code, output, _ = command("one", "two", "--skip-unequal")
     assert code == 0
-    table = said.partition("left out")[0]
+    table = output.partition("left out")[0]
     assert set(rows(table)) == {"result", "eval/psnr"}
-    assert "left out, measured with unequal numbers of images: eval/gfid\n" in said
+    assert "left out, measured with unequal numbers of images: eval/gfid\n" in output
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("good",), "there is nothing to compare with"),
+        (("good",), "there is nothing to compare"),
         (("good", "nothing"), "nothing: there are no results"),
         (("good", "empty"), "empty: there are no results"),
         (("good", "list.json"), "list.json: this file does not hold results by name"),
         (("good", "text.json"), "text.json: this is not a JSON file"),
     ],
 )
-def test_mistakes_are_one_message(command: Command, arguments: tuple[str, ...], reason: str) -> None:
+def test_each_mistake_gives_one_message(command: Command, arguments: tuple[str, ...], reason: str) -> None:
     leave("good", eval__gfid=3.0)
     Path("empty").mkdir()
     Path("list.json").write_text("[1, 2]")
@@ -186,19 +186,19 @@ def test_mistakes_are_one_message(command: Command, arguments: tuple[str, ...], 
 def test_unequal_numbers_of_real_images_are_refused_too(command: Command) -> None:
     leave("one", eval__precision_dino=high(0.7, 50, 100))
     leave("two", eval__precision_dino=high(0.8, 50, 200))
-    code, _, said = command("one", "two")
+    code, _, output = command("one", "two")
     assert code == 2
-    assert "eval/precision_dino was measured with 100 images and with 200" in said
+    assert "eval/precision_dino was measured with 100 images and with 200" in output
     assert "eval/precision_dino " not in command("one", "two", "--skip-unequal")[1]
 
 
-def test_json_holds_all_that_is_known_of_each_result_of_each_run(command: Command) -> None:
+def test_json_holds_all_details_of_each_result_of_each_run(command: Command) -> None:
     cells = Result(3.5, higher_is_better=False, num_images=50, details={"cells": {"alpha1": 4.0}})
     leave("one", eval__pfid=cells, eval__psnr=high(20.0))
     leave("two", eval__pfid=low(3.0, 50), train__steps=7.0)
-    code, said, _ = command("one", "two", "--json")
+    code, output, _ = command("one", "two", "--json")
     assert code == 0
-    assert json.loads(said) == {
+    assert json.loads(output) == {
         "eval/pfid": {"one": cells.table(), "two": {"value": 3.0, "higher_is_better": False, "num_images": 50}},
         "eval/psnr": {"one": {"value": 20.0, "higher_is_better": True}},
         "train/steps": {"two": {"value": 7.0}},
@@ -209,9 +209,9 @@ def test_json_refuses_and_leaves_out_unequal_rows_as_the_table_does(command: Com
     leave("one", eval__gfid=low(3.0, 50), eval__psnr=high(20.0))
     leave("two", eval__gfid=low(4.0, 60), eval__psnr=high(21.0))
     assert command("one", "two", "--json")[0] == 2
-    code, said, errors = command("one", "two", "--json", "--skip-unequal")
+    code, output, errors = command("one", "two", "--json", "--skip-unequal")
     assert code == 0
-    assert list(json.loads(said)) == ["eval/psnr"]
+    assert list(json.loads(output)) == ["eval/psnr"]
     assert "left out, measured with unequal numbers of images: eval/gfid\n" in errors
 
 

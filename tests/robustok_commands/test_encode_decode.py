@@ -31,8 +31,8 @@ def command(capsys, monkeypatch, tmp_path: Path, generated) -> Command:
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main([name, str(run or generated[1]), *arguments])
-        said = capsys.readouterr()
-        return int(caught.value.code or 0), said.out, said.err
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
 
     return run
 
@@ -54,8 +54,8 @@ def pixels(command, registry) -> np.ndarray:
 
 
 def test_encode_writes_the_codes_of_all_images_in_a_folder_with_their_names(command, tokenizer, pixels):
-    code, said, _ = command("encode", "images", "--batch-size", "2", "--out", "made/codes.npz")
-    assert (code, said) == (0, "5 images written to made/codes.npz\n")
+    code, output, _ = command("encode", "images", "--batch-size", "2", "--out", "made/codes.npz")
+    assert (code, output) == (0, "5 images written to made/codes.npz\n")
     with torch.no_grad():
         expected = tokenizer.encode(from_uint8(torch.from_numpy(pixels).permute(0, 3, 1, 2))).codes
     with np.load("made/codes.npz") as file:
@@ -65,11 +65,11 @@ def test_encode_writes_the_codes_of_all_images_in_a_folder_with_their_names(comm
 
 
 def test_encode_crops_as_the_data_sets_do(command, tokenizer, registry, monkeypatch, tmp_path):
-    """The picture is 70 x 100 pixels; the folder's data set gives it cropped to 32."""
+    """The images are 70 x 100 pixels; the data set crops them to 32."""
     noise = np.random.default_rng(0).integers(0, 256, (4, 70, 100, 3), dtype=np.uint8)
-    for number, picture in enumerate(noise):
+    for number, image in enumerate(noise):
         Path(f"set/{number % 2}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(f"set/{number % 2}/{number}.png")
+        Image.fromarray(image).save(f"set/{number % 2}/{number}.png")
     monkeypatch.setenv("ROBUSTOK_CACHE", str(tmp_path / "cache"))
     data = registry.build("dataset", {"use": "image_folder", "path": "set", "image_size": 32})
     with torch.no_grad():
@@ -80,37 +80,37 @@ def test_encode_crops_as_the_data_sets_do(command, tokenizer, registry, monkeypa
         assert expected <= {tuple(row) for row in file["codes"].tolist()}
 
 
-def test_decode_draws_what_encode_read_under_the_same_names(command, tokenizer, pixels):
+def test_decode_saves_the_reconstructions_under_the_names_of_the_images(command, tokenizer, pixels):
     assert command("encode", "images", "--out", "codes.npz")[0] == 0
-    code, said, _ = command("decode", "codes.npz", "--out", "drawn")
-    assert (code, said) == (0, "5 images written to drawn\n")
+    code, output, _ = command("decode", "codes.npz", "--out", "decoded")
+    assert (code, output) == (0, "5 images written to decoded\n")
     with np.load("codes.npz") as file:
         expected = decode_to_uint8(tokenizer, Latents(codes=torch.from_numpy(file["codes"].astype(np.int64))))
-    for number, picture in enumerate(expected.permute(0, 2, 3, 1).numpy()):
-        drawn = np.asarray(Image.open(f"drawn/{'more/' if number > 2 else ''}{number}.png"))
-        np.testing.assert_array_equal(drawn, picture)
+    for number, image in enumerate(expected.permute(0, 2, 3, 1).numpy()):
+        decoded = np.asarray(Image.open(f"decoded/{'more/' if number > 2 else ''}{number}.png"))
+        np.testing.assert_array_equal(decoded, image)
     assert command("decode", "codes.npz", "--out", "grid.png")[0] == 0
     grid = np.asarray(Image.open("grid.png"))  # five side by side, enlarged from 32 to 64
     strip = expected.permute(2, 0, 3, 1).reshape(32, 5 * 32, 3).numpy()
     np.testing.assert_array_equal(grid, strip.repeat(2, 0).repeat(2, 1))
 
 
-def test_images_that_differ_in_their_ending_alone_keep_it(command, pixels):
+def test_images_that_differ_only_in_their_ending_keep_it(command, pixels):
     Path("both").mkdir()
     for name in ("a.png", "a.bmp"):
         Image.fromarray(pixels[0]).save(f"both/{name}")
     assert command("encode", "both", "--out", "codes.npz")[0] == 0
-    assert command("decode", "codes.npz", "--out", "drawn")[0] == 0
-    assert sorted(file.name for file in Path("drawn").iterdir()) == ["a.bmp.png", "a.png.png"]
+    assert command("decode", "codes.npz", "--out", "decoded")[0] == 0
+    assert sorted(file.name for file in Path("decoded").iterdir()) == ["a.bmp.png", "a.png.png"]
 
 
-def test_the_codes_beside_samples_are_drawn_as_those_samples(command, generated):
+def test_the_codes_beside_samples_are_decoded_to_those_samples(command, generated):
     folder = find_artifact(generated[1], "samples")
-    assert command("decode", str(folder / "codes.npy"), "--out", "drawn")[0] == 0
+    assert command("decode", str(folder / "codes.npy"), "--out", "decoded")[0] == 0
     with np.load(folder / "samples.npz") as file:
         samples = file["arr_0"].astype(int)
-    drawn = np.stack([np.asarray(Image.open(file)) for file in sorted(Path("drawn").iterdir())]).astype(int)
-    assert (abs(drawn - samples) <= 1).all(), "another batch may round the other way"
+    decoded = np.stack([np.asarray(Image.open(file)) for file in sorted(Path("decoded").iterdir())]).astype(int)
+    assert (abs(decoded - samples) <= 1).all(), "another batch may round the other way"
 
 
 @pytest.mark.parametrize(
@@ -125,30 +125,30 @@ def test_the_codes_beside_samples_are_drawn_as_those_samples(command, generated)
 )
 def test_codes_of_another_codebook_are_refused(command, codes, words):
     np.savez("codes.npz", codes=codes)
-    code, _, errors = command("decode", "codes.npz", "--out", "drawn")
+    code, _, errors = command("decode", "codes.npz", "--out", "decoded")
     assert code == 2
     assert f"codes.npz: {words}" in errors
-    assert not Path("drawn").exists()
+    assert not Path("decoded").exists()
 
 
-def test_codes_of_another_tokenizer_are_refused_though_they_would_fit(command, pixels):
+def test_codes_of_another_tokenizer_are_refused_even_if_they_would_fit(command, pixels):
     assert command("encode", "images", "--out", "codes.npz")[0] == 0
     with np.load("codes.npz") as file:
         np.savez("other.npz", **{**file, "latents_of": np.array("0123456789abcdef")})
-    code, _, errors = command("decode", "other.npz", "--out", "drawn")
+    code, _, errors = command("decode", "other.npz", "--out", "decoded")
     assert code == 2
-    assert "these are latents of another tokenizer (0123456789abcdef, not " in errors
+    assert "these latents are from another tokenizer (0123456789abcdef, not " in errors
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/tmp/a.png", "b/../../a.png"])
 def test_a_name_cannot_lead_out_of_the_folder(command, name):
     np.savez("codes.npz", codes=np.zeros((1, 16), np.int64), names=np.array([name]))
-    code, _, errors = command("decode", "codes.npz", "--out", "drawn")
+    code, _, errors = command("decode", "codes.npz", "--out", "decoded")
     assert code == 2
     assert f"the name {name!r} leads out of the folder" in errors
 
 
-def test_inputs_that_cannot_be_read_are_one_message(command, pixels):
+def test_an_unreadable_input_gives_one_message(command, pixels):
     Path("images/9.png").write_bytes(b"no picture")
     Path("empty").mkdir()
     for given, words in {
@@ -163,44 +163,44 @@ def test_inputs_that_cannot_be_read_are_one_message(command, pixels):
     code, _, errors = command("encode", "images/1.png", "images/more/../1.png", "--out", "codes.npz")
     assert code == 2
     assert "two images are called '1.png'" in errors
-    code, _, errors = command("decode", "images/1.png", "--out", "drawn")
+    code, _, errors = command("decode", "images/1.png", "--out", "decoded")
     assert code == 2
-    assert "images/1.png: this is no .npz or .npy file" in errors
+    assert "images/1.png: this is not a .npz or .npy file" in errors
     assert not Path("codes.npz").exists()
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"0 1 2 3\n", "this is no .npz or .npy file, however it is called"),
-        (b"", "this is no .npz or .npy file, however it is called"),
+        (b"0 1 2 3\n", "this is not a .npz or .npy file, whatever its name"),
+        (b"", "this is not a .npz or .npy file, whatever its name"),
         (b"PK\3\4 and no more", "this .npz or .npy file is damaged"),
         (b"\x93NUMPY\1\0", "this .npz or .npy file is damaged"),
     ],
 )
-def test_another_file_that_is_called_npz_is_one_message(command, content, words):
+def test_another_kind_of_file_called_npz_gives_one_message(command, content, words):
     Path("codes.npz").write_bytes(content)
-    code, _, errors = command("decode", "codes.npz", "--out", "drawn")
+    code, _, errors = command("decode", "codes.npz", "--out", "decoded")
     assert code == 2
     assert f"error: codes.npz: {words}" in errors
     assert "hint: `robustok encode` writes such a file" in errors
     assert "pickle" not in errors
 
 
-def test_text_among_arrays_is_no_array(command):
+def test_text_in_an_npz_file_is_not_an_array(command):
     with zipfile.ZipFile("codes.npz", "w") as archive:
         archive.writestr("codes", "0 1 2 3")
-    code, _, errors = command("decode", "codes.npz", "--out", "drawn")
+    code, _, errors = command("decode", "codes.npz", "--out", "decoded")
     assert code == 2
     assert "codes.npz: this file has no array 'codes'" in errors
 
 
-def test_a_picture_of_decode_is_a_png_and_no_other_ending_makes_a_folder(command):
+def test_decode_refuses_image_endings_other_than_png(command):
     np.savez("codes.npz", codes=np.zeros((1, 16), np.int64))
     code, _, errors = command("decode", "codes.npz", "--out", "grid.gif")
     assert code == 2
-    assert "--out grid.gif: nothing is written as .gif" in errors
-    assert "a file ends in .png, a folder in no such ending" in errors
+    assert "--out grid.gif: cannot write .gif files" in errors
+    assert "a file ends in .png, and a folder has no such ending" in errors
     assert not Path("grid.gif").exists()
 
 
@@ -208,14 +208,14 @@ def test_nothing_is_overwritten(command, pixels):
     Path("codes.npz").write_text("mine")
     code, _, errors = command("encode", "images", "--out", "codes.npz")
     assert (code, Path("codes.npz").read_text()) == (2, "mine")
-    assert "codes.npz: this exists already" in errors
+    assert "codes.npz: this already exists" in errors
     np.savez("good.npz", codes=np.zeros((1, 16), np.int64))
     code, _, errors = command("decode", "good.npz", "--out", "images")
     assert code == 2
-    assert "images: this exists already" in errors
+    assert "images: this already exists" in errors
 
 
-def test_an_artifacts_folder_will_do(command, generated, pixels):
+def test_the_folder_of_an_artifact_is_accepted(command, generated, pixels):
     folder = find_artifact(generated[1], "tokenizer")
     assert json.loads((folder / "component.json").read_text())["kind"] == "tokenizer"
     assert command("encode", "images", "--out", "codes.npz", run=folder)[0] == 0

@@ -50,10 +50,10 @@ def command(capsys: Any, monkeypatch: Any, tmp_path: Path, batch: ImageBatch) ->
 @pytest.fixture
 def refused(command: Command) -> Callable[..., str]:
     def run(*arguments: str) -> str:
-        code, _, said = command(*arguments)
-        assert code == 2, said
-        assert said.count("error: ") == 1, said
-        return said
+        code, _, output = command(*arguments)
+        assert code == 2, output
+        assert output.count("error: ") == 1, output
+        return output
 
     return run
 
@@ -61,13 +61,13 @@ def refused(command: Command) -> Callable[..., str]:
 SMALL = ("--features", "fashion_classifier")
 
 
-def test_results_are_printed_and_written_with_where_they_come_from(command: Command) -> None:
-    code, said, _ = command("samples.npz", "real.npz", *SMALL, "--out", "found.json")
+def test_results_are_printed_and_written_with_their_sources(command: Command) -> None:
+    code, output, _ = command("samples.npz", "real.npz", *SMALL, "--out", "results.json")
     assert code == 0
-    written = json.loads(Path("found.json").read_text())
+    written = json.loads(Path("results.json").read_text())
     assert (written["samples"], written["reference"]) == ("samples.npz", "real.npz")
     assert written["features"].startswith("fashion_classifier-")
-    results = read_results(Path("found.json"))
+    results = read_results(Path("results.json"))
     distance = written["results"]["gfd_fashion_classifier"]
     assert distance == {
         "value": results["gfd_fashion_classifier"].value,
@@ -77,11 +77,11 @@ def test_results_are_printed_and_written_with_where_they_come_from(command: Comm
     }
     assert {"gfd_fashion_classifier", "precision_fashion_classifier", "recall_fashion_classifier"} < set(results)
     for name, result in results.items():
-        line = next(line for line in said.splitlines() if line.split()[:1] == [name])
+        line = next(line for line in output.splitlines() if line.split()[:1] == [name])
         assert line.split()[1:3] == [f"{result.value:.6g}", "60"]
 
 
-def test_distance_of_a_set_from_itself_is_nothing_beside_its_distance_from_another(command: Command) -> None:
+def test_distance_of_a_set_from_itself_is_negligible(command: Command) -> None:
     for reference in ("samples.npz", "real.npz"):
         command("samples.npz", reference, *SMALL, "--metric", "frechet", "--out", f"{reference}.json")
     own, other = (
@@ -99,9 +99,9 @@ def test_folder_gives_what_the_file_of_the_same_images_gives(command: Command) -
 
 
 def test_few_images_are_noted_before_the_numbers(command: Command) -> None:
-    _, said, _ = command("samples.npz", "real.npz", *SMALL, "--metric", "frechet")
-    assert "note: samples.npz: 60 images are too few for 96 features" in said
-    assert said.index("covariance is singular") < said.index("gfd_fashion_classifier")
+    _, output, _ = command("samples.npz", "real.npz", *SMALL, "--metric", "frechet")
+    assert "note: samples.npz: 60 images are too few for 96 features" in output
+    assert output.index("covariance is singular") < output.index("gfd_fashion_classifier")
 
 
 def test_samples_sorted_by_class_are_noted_and_shuffling_changes_the_score(command: Command, batch: ImageBatch) -> None:
@@ -109,8 +109,8 @@ def test_samples_sorted_by_class_are_noted_and_shuffling_changes_the_score(comma
     pixels = to_uint8(batch.images[order]).permute(0, 2, 3, 1).numpy()
     write_samples(Path("sorted.npz"), iter(pixels), batch.labels[order], image_size=32)
     score = ("--metric", "inception_score", "--out")
-    _, said, _ = command("sorted.npz", "real.npz", *SMALL, *score, "in_order.json")
-    assert "sorted by class" in said
+    _, output, _ = command("sorted.npz", "real.npz", *SMALL, *score, "in_order.json")
+    assert "sorted by class" in output
     command("sorted.npz", "real.npz", *SMALL, "--set", "inception_score.shuffle=true", *score, "shuffled.json")
     in_order, shuffled = (
         json.loads(Path(name).read_text())["results"]["classifier_score_fashion_classifier"]["value"]
@@ -121,26 +121,26 @@ def test_samples_sorted_by_class_are_noted_and_shuffling_changes_the_score(comma
 
 def test_options_reach_the_metric(command: Command) -> None:
     options = ("--metric", "kid", "--set", "kid.subset_size=20", "--set", "kid.subsets=3")
-    code, said, _ = command("samples.npz", "real.npz", *SMALL, *options)
+    code, output, _ = command("samples.npz", "real.npz", *SMALL, *options)
     assert code == 0
-    assert "kd_fashion_classifier" in said
+    assert "kd_fashion_classifier" in output
 
 
-def test_inception_that_cannot_be_had_names_the_way_out(refused: Callable[..., str], monkeypatch: Any) -> None:
+def test_a_failed_inception_download_gives_a_hint(refused: Callable[..., str], monkeypatch: Any) -> None:
     def out_of_reach(*_: Any, **__: Any) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", "empty")
     monkeypatch.setattr(torch.hub, "download_url_to_file", out_of_reach)
-    said = refused("samples.npz", "real.npz")
-    assert "Inception weights cannot be downloaded" in said
-    assert "--features efficientnet_lite0" in said
+    output = refused("samples.npz", "real.npz")
+    assert "Inception weights cannot be downloaded" in output
+    assert "--features efficientnet_lite0" in output
 
 
-def test_statistics_alone_give_no_precision_and_are_refused_for_other_features(command: Command) -> None:
+def test_precision_is_left_out_for_statistics_which_other_features_refuse(command: Command) -> None:
     np.savez("statistics.npz", mu=np.zeros(2048), sigma=np.eye(2048))
-    code, said, errors = command("samples.npz", "statistics.npz", *SMALL)
-    assert "note: no precision_recall: the reference holds no images" in said
+    code, output, errors = command("samples.npz", "statistics.npz", *SMALL)
+    assert "note: precision_recall left out: the reference has no images" in output
     assert code == 2
     assert "mu and sigma are of the published Inception's features, not of 'fashion_classifier'" in errors
 
@@ -153,14 +153,14 @@ def test_statistics_alone_give_no_precision_and_are_refused_for_other_features(c
         (("samples.npz", "real.npz", "--features", "inceptoin"), "no features is called 'inceptoin'"),
         (("samples.npz", "real.npz", *SMALL, "--metric", "kid"), "60 images are too few for subsets of 1000"),
         (("samples.npz", "real.npz", *SMALL, "--set", "shuffle=true"), "--set needs METRIC.OPTION=VALUE"),
-        (("samples.npz", "real.npz", *SMALL, "--set", "kid.subsets=3"), "the metric 'kid', which is not asked for"),
+        (("samples.npz", "real.npz", *SMALL, "--set", "kid.subsets=3"), "the metric 'kid', which is not measured"),
         (("samples.npz", "real.npz", *SMALL, "--set", "frechet.k=3"), "unknown key 'k'"),
-        (("samples.npz", "real.npz", *SMALL, "--out", "real.npz"), "this exists already"),
+        (("samples.npz", "real.npz", *SMALL, "--out", "real.npz"), "this already exists"),
     ],
 )
-def test_mistakes_are_one_message(refused: Callable[..., str], arguments: tuple[str, ...], reason: str) -> None:
+def test_each_mistake_gives_one_message(refused: Callable[..., str], arguments: tuple[str, ...], reason: str) -> None:
     assert reason in refused(*arguments)
 
 
-def test_device_that_is_not_there_is_refused(refused: Callable[..., str]) -> None:
+def test_a_missing_device_is_refused(refused: Callable[..., str]) -> None:
     assert "there is no device 'gpu' here" in refused("samples.npz", "real.npz", *SMALL, "--device", "gpu")

@@ -53,7 +53,7 @@ def registered(monkeypatch) -> Iterator[Callable[[Path], Registry]]:
 
 
 @pytest.mark.parametrize("kind", sorted(REST))
-def test_a_component_of_each_kind_keeps_what_its_kind_promises(kind, write, registered):
+def test_a_component_of_each_kind_does_what_its_kind_promises(kind, write, registered):
     folder = write(f"fog_{kind}", kind)
     registry = registered(folder)
     brought = [(entry.kind, entry.name) for entry in registry.entries() if entry.plugin == folder.name]
@@ -68,7 +68,7 @@ def test_an_importer_brings_the_tokenizer_that_it_reads(write, registered, tmp_p
     check_component("importer", "fog_in", registry=registry, file=tmp_path / "theirs.safetensors")
 
 
-def test_a_perturbation_is_written_where_no_kind_is_named(write):
+def test_the_default_kind_is_perturbation(write):
     assert (write("fog") / "fog" / "perturbation.py").is_file()
 
 
@@ -100,7 +100,7 @@ def test_its_recipe_runs_and_measures_with_its_components(kinds, write, register
         ("class", "cannot be the name of a Python package"),
         ("3d", "cannot be the name of a Python package"),
         ("../fog", "did you mean 'fog'?"),
-        ("torch", "there is a package 'torch' already"),
+        ("torch", "a package 'torch' already exists"),
     ],
 )
 def test_a_name_that_no_new_package_can_have_is_refused(name, words, write, tmp_path):
@@ -112,7 +112,7 @@ def test_a_name_that_no_new_package_can_have_is_refused(name, words, write, tmp_
 
 def test_an_existing_folder_is_not_overwritten(write, tmp_path):
     (tmp_path / "fog").mkdir()
-    with pytest.raises(RobustokError, match="this exists already"):
+    with pytest.raises(RobustokError, match="this already exists"):
         write("fog")
     assert list((tmp_path / "fog").iterdir()) == []
 

@@ -30,8 +30,8 @@ def sample(capsys, monkeypatch, tmp_path: Path, generated) -> Command:
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main(["sample", str(run or generated[1]), *arguments])
-        said = capsys.readouterr()
-        return int(caught.value.code or 0), said.out, said.err
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
 
     return run
 
@@ -41,7 +41,7 @@ def pictures(file: str) -> np.ndarray:
         return held["arr_0"]
 
 
-def test_the_sample_file_holds_what_the_trained_generator_draws(sample, generated, registry):
+def test_the_sample_file_holds_samples_of_the_trained_generator(sample, generated, registry):
     assert sample("--count", "12", "--set", "steps=3", "--seed", "5", "--out", "made.npz")[0] == 0
     generator, tokenizer = (
         load_component(registry, find_artifact(generated[1], n)) for n in ("generator", "tokenizer")
@@ -89,7 +89,7 @@ def test_guidance_options_and_the_seed_change_the_samples(sample):
         assert (pictures(f"{name}.npz") != pictures("plain.npz")).any(), name
 
 
-def test_an_artifacts_folder_stands_for_its_run(sample, generated):
+def test_the_folder_of_an_artifact_stands_for_its_run(sample, generated):
     folder = find_artifact(generated[1], "generator")
     assert sample("--count", "2", "--out", "one.npz", run=folder)[0] == 0
     assert sample("--count", "2", "--out", "two.npz")[0] == 0
@@ -121,14 +121,14 @@ def test_a_run_that_loaded_its_tokenizer_is_sampled_with_that(sample, generated,
         (("--set", "steps"), ["--set needs KEY=VALUE"]),
         (("--device", "warp"), ["--device: there is no device 'warp' here"]),
         (("--guidance", "-1"), ["Invalid value for '--guidance'"]),
-        (("--guidance", "nan"), ["Invalid value for '--guidance': nan is no finite number"]),
-        (("--guidance", "inf"), ["Invalid value for '--guidance': inf is no finite number"]),
+        (("--guidance", "nan"), ["Invalid value for '--guidance': nan is not a finite number"]),
+        (("--guidance", "inf"), ["Invalid value for '--guidance': inf is not a finite number"]),
         (("--set", "temperature=inf"), ["--set temperature: inf is out of range: temperature must be finite"]),
         (("--set", "temperature=nan"), ["--set temperature: nan is out of range"]),
         (("--set", "choice_temperature=inf"), ["--set choice_temperature: inf is out of range"]),
     ],
 )
-def test_a_wrong_option_is_one_message_and_writes_nothing(sample, arguments, words):
+def test_a_wrong_option_gives_one_message_and_writes_nothing(sample, arguments, words):
     code, _, errors = sample(*arguments, "--out", "made.npz")
     assert code == 2
     assert all(word in errors for word in words), errors
@@ -136,7 +136,7 @@ def test_a_wrong_option_is_one_message_and_writes_nothing(sample, arguments, wor
     assert not list(Path().iterdir())
 
 
-def test_guidance_of_a_generator_that_never_dropped_a_label_is_refused(sample, part_less_guidance):
+def test_guidance_without_label_dropout_in_training_is_refused(sample, part_less_guidance):
     code, _, errors = sample("--guidance", "1.5", "--out", "made.npz", run=part_less_guidance)
     assert code == 2
     assert "guidance of scale 1.5 needs a generator that was trained with label dropout" in errors
@@ -160,15 +160,15 @@ def test_nothing_is_overwritten(sample):
     Path("made.npz").write_text("mine")
     code, _, errors = sample("--out", "made.npz")
     assert (code, Path("made.npz").read_text()) == (2, "mine")
-    assert "made.npz: this exists already" in errors
+    assert "made.npz: this already exists" in errors
 
 
 @pytest.mark.parametrize("name", ["grid.jpg", "grid.gif", "grid.PNG", "samples.npy", "samples.tar"])
-def test_the_name_of_a_file_of_another_kind_is_refused_and_makes_no_folder(sample, name):
+def test_the_ending_of_another_kind_of_file_is_refused_and_makes_no_folder(sample, name):
     code, _, errors = sample("--out", name)
     assert code == 2
-    assert f"--out {name}: nothing is written as .{name.split('.')[1]}" in errors
-    assert "a file ends in .png or .npz" in errors
+    assert f"--out {name}: cannot write .{name.split('.')[1]} files" in errors
+    assert "a file ends in .png or .npz, and" in errors
     assert not list(Path().iterdir())
 
 
@@ -177,12 +177,13 @@ def test_a_folders_name_may_end_in_a_number(sample):
     assert len(list(Path("guided-1.5").iterdir())) == 2
 
 
-def test_an_artifact_alone_without_what_else_is_needed_is_named_itself(sample, generated, tmp_path):
+def test_an_artifact_outside_its_run_is_refused_by_name(sample, generated, tmp_path):
     shutil.copytree(find_artifact(generated[1], "tokenizer"), tmp_path / "alone")
     code, _, errors = sample("--out", "made.npz", run=Path("alone"))
     assert code == 2
     assert (
-        "error: alone: this holds a tokenizer alone, and a generator is needed too\n  hint: name the folder" in errors
+        "error: alone: this folder holds only a tokenizer, but a generator is needed too\n  hint: name the folder"
+        in errors
     )
 
 
@@ -192,7 +193,7 @@ def test_a_run_that_does_not_exist_is_refused(sample):
     assert "error: runs/mian_train: there is no such run or artifact\n" in errors
 
 
-def test_a_folder_that_is_no_run_is_refused(sample, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(sample, tmp_path):
     code, _, errors = sample("--out", "made.npz", run=tmp_path)
     assert code == 2
     assert "this is not a run folder" in errors

@@ -59,7 +59,7 @@ def imported(importer: str, folder: Path):
 
 def greedy(generator, labels: torch.Tensor, guidance: Guidance = NONE, kept: Kept | None = None) -> torch.Tensor:
     unused = torch.full((len(labels), 16), torch.nan)
-    return generator.draw(labels, unused, guidance=guidance, sampling=GREEDY, kept=kept)
+    return generator.sample_codes(labels, unused, guidance=guidance, sampling=GREEDY, kept=kept)
 
 
 # --- what they compute ----------------------------------------------------------------------------

@@ -28,7 +28,7 @@ REAL = on_a_line(0, 1, 2, 3, 10)
 
 
 @pytest.mark.parametrize(
-    ("drawn", "precision", "recall"),
+    ("generated", "precision", "recall"),
     [
         (REAL, 1.0, 1.0),
         # the 3rd nearest others are 3.5, 3, 2, 3.5 away: the balls cover [-3, 7.5], but not 10
@@ -43,33 +43,33 @@ REAL = on_a_line(0, 1, 2, 3, 10)
     ids=["the same", "one mode is missing", "borders count", "collapse", "collapse between", "elsewhere"],
 )
 def test_hand_made_manifolds_have_the_known_precision_and_recall(
-    drawn: Tensor, precision: float, recall: float
+    generated: Tensor, precision: float, recall: float
 ) -> None:
-    assert precision_and_recall(drawn, REAL) == pytest.approx((precision, recall))
+    assert precision_and_recall(generated, REAL) == pytest.approx((precision, recall))
 
 
 def test_one_neighbour_makes_smaller_balls() -> None:
-    drawn = on_a_line(4.5, 8.0)  # with k = 1 the real balls cover [-1, 4] and [3, 17]
-    assert precision_and_recall(drawn, REAL, 1)[0] == 1.0
+    generated = on_a_line(4.5, 8.0)  # with k = 1 the real balls cover [-1, 4] and [3, 17]
+    assert precision_and_recall(generated, REAL, 1)[0] == 1.0
     assert precision_and_recall(on_a_line(-2, 8), REAL, 1)[0] == 0.5
     assert precision_and_recall(on_a_line(-2, -2, -2, 8), REAL, 3)[0] == 1.0
 
 
-@pytest.mark.parametrize(("num_drawn", "num_real"), [(120, 120), (200, 70), (50, 160)])
+@pytest.mark.parametrize(("num_generated", "num_real"), [(120, 120), (200, 70), (50, 160)])
 @pytest.mark.parametrize("shift", [0.0, 0.6])
-def test_precision_and_recall_match_torch_fidelity(num_drawn: int, num_real: int, shift: float) -> None:
-    drawn, real = clouds(1, num_drawn, shift).double(), clouds(2, num_real).double()
-    theirs = prc_features_to_metric(drawn, real, prc_neighborhood=3, prc_batch_size=64, verbose=False)
+def test_precision_and_recall_match_torch_fidelity(num_generated: int, num_real: int, shift: float) -> None:
+    generated, real = clouds(1, num_generated, shift).double(), clouds(2, num_real).double()
+    theirs = prc_features_to_metric(generated, real, prc_neighborhood=3, prc_batch_size=64, verbose=False)
     expected = (theirs[KEY_METRIC_PRECISION], theirs[KEY_METRIC_RECALL])
     assert 0.1 < min(expected) <= max(expected) < 1.0
-    assert precision_and_recall(drawn, real) == pytest.approx(expected, abs=1e-6)
+    assert precision_and_recall(generated, real) == pytest.approx(expected, abs=1e-6)
 
 
 def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn, real = clouds(1, 90, 0.4), clouds(2, 70)
-    whole = precision_and_recall(drawn, real)
+    generated, real = clouds(1, 90, 0.4), clouds(2, 70)
+    whole = precision_and_recall(generated, real)
     monkeypatch.setattr(robustok_metrics.precision_recall, "_DISTANCES_AT_ONCE", 7 * 70)
-    assert precision_and_recall(drawn, real) == whole
+    assert precision_and_recall(generated, real) == whole
 
 
 def grid(seed: int, count: int, width: int, offset: int = 0) -> Tensor:
@@ -89,8 +89,8 @@ def exact_share_inside(points: Tensor, centres: Tensor, neighbours: int) -> floa
 @pytest.mark.parametrize("width", [1, 3, 40, 1280])
 @pytest.mark.parametrize("seed", range(5))
 def test_points_on_a_border_count_as_in_exact_integer_arithmetic(seed: int, width: int, offset: int) -> None:
-    drawn, real = grid(2 * seed, 60, width, offset), grid(2 * seed + 1, 50, width, offset)
-    far = drawn + (torch.arange(60) % 3 == 0)[:, None]  # a third of them further out
+    generated, real = grid(2 * seed, 60, width, offset), grid(2 * seed + 1, 50, width, offset)
+    far = generated + (torch.arange(60) % 3 == 0)[:, None]  # a third of them further out
     expected = (exact_share_inside(far, real, 3), exact_share_inside(real, far, 3))
     assert precision_and_recall(far.float(), real.float()) == pytest.approx(expected, abs=1e-12)
 

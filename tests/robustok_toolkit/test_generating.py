@@ -58,5 +58,7 @@ def test_a_process_without_samples_has_images_of_the_right_shape(tokenizer, monk
 
 def test_spaces_that_differ_only_in_their_grid_are_distinguished():
     row, grid = (LatentSpace(kind="continuous", num_tokens=16, width=4, grid=grid) for grid in (None, (4, 4)))
-    with pytest.raises(RobustokError, match=r"another space \(no grid\) than the .* decodes \(a grid of 4 x 4\)"):
+    with pytest.raises(
+        RobustokError, match=r"a different space \(no grid\) from what the .* decodes \(a grid of 4 x 4\)"
+    ):
         check_space("flow_transformer", row, grid, "here")

@@ -1,1 +1,1 @@
-"""One small component of each kind, from outside robustok's tree."""
+"""One small component of each kind, packaged outside robustok."""

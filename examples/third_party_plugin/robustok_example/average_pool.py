@@ -1,4 +1,4 @@
-"""Features: the image at 4 x 4 pixels. A real one is a frozen network."""
+"""Features: the image at 4 x 4 pixels. Real features come from a frozen network."""
 
 import torch.nn.functional as F
 from attrs import frozen
@@ -11,7 +11,7 @@ class AveragePoolConfig:
 
 
 class AveragePool(Features):
-    """Means of 16 parts of the image."""
+    """Mean colours of the 4 x 4 regions of the image."""
 
     Config = AveragePoolConfig
     name, width, fingerprint = "average_pool", 48, "average_pool of 4 x 4"

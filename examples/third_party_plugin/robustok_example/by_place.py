@@ -1,4 +1,4 @@
-"""A generator: each token by itself."""
+"""A generator that samples each token independently."""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ class ByPlaceConfig:
 
 
 class ByPlace(Generator):
-    """Draws each code as often as it stood at its place in images of the class."""
+    """Samples each code with its frequency at that position in images of the class."""
 
     Config = ByPlaceConfig
 
@@ -28,4 +28,4 @@ class ByPlace(Generator):
     def sample(self, labels, draws, *, guidance, keep=None, sampling=None):
         likely = self.logits[labels].softmax(dim=-1).cumsum(dim=-1)[..., :-1]  # (B, N, K - 1)
         codes = (likely < draws.uniform(self.space.num_tokens)[..., None]).sum(dim=-1)
-        return Latents(codes=codes if keep is None else keep.over(codes, draws))  # post-training keeps a share
+        return Latents(codes=codes if keep is None else keep.over(codes, draws))  # for post-training

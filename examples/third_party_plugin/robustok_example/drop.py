@@ -1,4 +1,4 @@
-"""A perturbation: tokens that are not there."""
+"""A perturbation that drops tokens."""
 
 import attrs
 from attrs import field, frozen, validators
@@ -7,7 +7,7 @@ from robustok_core import Perturbation
 
 @frozen(kw_only=True)
 class DropConfig:
-    rate: float = field(default=0.1, validator=[validators.ge(0), validators.le(1)], metadata={"doc": "of tokens"})
+    rate: float = field(default=0.1, validator=[validators.ge(0), validators.le(1)], metadata={"doc": "token share"})
 
 
 class Drop(Perturbation):
@@ -23,5 +23,5 @@ class Drop(Perturbation):
         return latents.evolve(vectors=latents.vectors.masked_fill(dropped[..., None], 0.0)), dropped
 
     @classmethod
-    def of_strength(cls, config, *, alpha, **others):  # so pFID can measure with it
+    def of_strength(cls, config, *, alpha, **others):  # lets pFID use this perturbation
         return attrs.evolve(config, rate=alpha)

@@ -1,4 +1,4 @@
-"""A loss: edges must be where they were."""
+"""A loss that compares edges."""
 
 from attrs import field, frozen
 from robustok_core import Loss

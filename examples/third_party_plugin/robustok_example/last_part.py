@@ -1,4 +1,4 @@
-"""A post-trainer: only the last part of the decoder learns, from the generator's own latents."""
+"""A post-trainer: trains only the last layer of the decoder, on latents from the generator."""
 
 import torch
 from attrs import frozen
@@ -11,7 +11,7 @@ class LastPartConfig:
 
 
 class LastPart(PostTrainer):
-    """A generator keeps a share sigma of each real image; the decoder is to draw that image all the same."""
+    """The generator retains a share sigma of a real image's latents; the decoder learns to reconstruct the image."""
 
     Config = LastPartConfig
 

@@ -1,4 +1,4 @@
-"""A metric of a tokenizer: a mean over images."""
+"""A metric of a tokenizer, averaged over images."""
 
 from attrs import frozen
 from robustok_toolkit.mean_of_images import MeanOfImages
@@ -10,7 +10,7 @@ class MAEConfig:
 
 
 class MAE(MeanOfImages):
-    """Mean absolute error of a pixel's value, in 8-bit levels."""
+    """Mean absolute error of pixel values, in 8-bit levels."""
 
     Config = MAEConfig
     name = "mae"

@@ -1,4 +1,4 @@
-"""A metric of a generator's samples: how far the mean of their features is from that of real images."""
+"""A metric of a generator's samples: the distance of their mean features from those of real images."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from robustok_core import Result, SampleMetric, component
 
 @frozen(kw_only=True)
 class MeanDistanceConfig:
-    features: Any = component("features", doc="the network that sees", default={"use": "average_pool"})
+    features: Any = component("features", doc="feature network", default={"use": "average_pool"})
 
 
 class MeanDistance(SampleMetric):
-    """Euclidean distance between the means of two sets."""
+    """Euclidean distance between the mean features of two sets."""
 
     Config = MeanDistanceConfig
 

@@ -1,4 +1,4 @@
-"""A quantizer: the nearest of K trained codewords."""
+"""A quantizer that picks the nearest of K trained codewords."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ class NearestConfig:
 
 
 class Nearest(Quantizer):
-    """Codewords follow the vectors, and vectors the codewords, by gradient."""
+    """Gradients move codewords towards vectors, and vectors towards codewords."""
 
     Config = NearestConfig
 

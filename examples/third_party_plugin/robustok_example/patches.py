@@ -1,4 +1,4 @@
-"""A tokenizer: one linear layer in, one out; each patch of 4 x 4 pixels is a token."""
+"""A tokenizer with a linear encoder and decoder; each patch of 4 x 4 pixels is a token."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ PATCH = 4
 @frozen(kw_only=True)
 class PatchesConfig:
     image_size: int = field(default=32, metadata={"doc": "height and width of the images, a multiple of 4"})
-    quantizer: Any = component("quantizer", doc="makes codes", default={"use": "nearest"})
+    quantizer: Any = component("quantizer", doc="quantizer", default={"use": "nearest"})
 
 
 class Patches(Tokenizer):
-    """Reads each patch for itself."""
+    """Encodes each patch independently."""
 
     Config = PatchesConfig
 
@@ -28,18 +28,18 @@ class Patches(Tokenizer):
         self.space = LatentSpace(
             kind="discrete", num_tokens=side**2, width=width, codebook_size=size, grid=(side, side)
         )
-        self.read, self.draw = nn.Conv2d(3, width, PATCH, PATCH), nn.ConvTranspose2d(width, 3, PATCH, PATCH)
+        self.to_vectors, self.to_pixels = nn.Conv2d(3, width, PATCH, PATCH), nn.ConvTranspose2d(width, 3, PATCH, PATCH)
 
     def encode(self, images):
-        return self.quantizer.quantize(rearrange(self.read(images), "b d h w -> b (h w) d"))
+        return self.quantizer.quantize(rearrange(self.to_vectors(images), "b d h w -> b (h w) d"))
 
     def decode_vectors(self, vectors):
-        return self.draw(rearrange(vectors, "b (h w) d -> b d h w", h=self.space.grid[0]))
+        return self.to_pixels(rearrange(vectors, "b (h w) d -> b d h w", h=self.space.grid[0]))
 
     @property
     def decoder(self):
-        return nn.ModuleList([self.draw])
+        return nn.ModuleList([self.to_pixels])
 
     @property
     def last_layer(self):
-        return self.draw.weight
+        return self.to_pixels.weight

@@ -1,16 +1,16 @@
-"""An importer: weights of `patches` under names of somebody else's."""
+"""An importer of published weights for `patches`, with other key names."""
 
 from attrs import field, frozen
 from robustok_core import Importer
 from safetensors.torch import load_file
 
-NAMES = {"enc.weight": "read.weight", "enc.bias": "read.bias", "dec.weight": "draw.weight", "dec.bias": "draw.bias"}
-NAMES["codes"] = "quantizer.words"
+NAMES = {"enc.weight": "to_vectors.weight", "enc.bias": "to_vectors.bias", "codes": "quantizer.words"}
+NAMES |= {"dec.weight": "to_pixels.weight", "dec.bias": "to_pixels.bias"}
 
 
 @frozen(kw_only=True)
 class PatchesFileConfig:
-    image_size: int = field(default=32, metadata={"doc": "what the weights do not tell"})
+    image_size: int = field(default=32, metadata={"doc": "height and width; the weights do not record them"})
 
 
 class PatchesFile(Importer):
@@ -23,14 +23,14 @@ class PatchesFile(Importer):
         self.config = config
 
     def load(self, path, registry):
-        held = load_file(path)
-        weights = {ours: held.pop(theirs) for theirs, ours in NAMES.items()}
+        tensors = load_file(path)
+        weights = {ours: tensors.pop(theirs) for theirs, ours in NAMES.items()}
         size, width = weights["quantizer.words"].shape
         quantizer = {"use": "nearest", "codebook_size": size, "width": width}
         table = {"use": "patches", "image_size": self.config.image_size, "quantizer": quantizer}
         tokenizer = registry.build("tokenizer", table)
         tokenizer.load_state_dict(weights)
-        return table, tokenizer, dict.fromkeys(held, "dropped: not known")
+        return table, tokenizer, dict.fromkeys(tensors, "dropped: unknown key")
 
     def export(self, component):
         weights = component.state_dict()

@@ -1,4 +1,4 @@
-"""Tells robustok what there is."""
+"""Registers the components with robustok."""
 
 from robustok_core import hookimpl
 from robustok_example.average_pool import AveragePool
@@ -14,7 +14,7 @@ from robustok_example.patches import Patches
 from robustok_example.patches_file import PatchesFile
 from robustok_example.stripes import Stripes
 
-ROBUSTOK_HOOKS = 1  # optional: a robustok with other hooks then says so instead of failing somewhere
+ROBUSTOK_HOOKS = 1  # optional: a robustok with other hooks then refuses this plugin with a clear message
 
 
 @hookimpl

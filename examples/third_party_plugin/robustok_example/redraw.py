@@ -8,9 +8,9 @@ import click
 @click.argument("image")
 @click.argument("out")
 def redraw(run, image, out):
-    """Draw an IMAGE again with the tokenizer of a RUN, and write it to the file OUT."""
-    import robustok  # in the function, so that `robustok --help` loads no torch
+    """Reconstruct an IMAGE with the tokenizer of a RUN and save it as OUT."""
+    import robustok  # here, so that `robustok --help` does not import torch
 
-    (picture,) = robustok.load_tokenizer(run).reconstruct([image])
-    picture.save(out)
+    (reconstruction,) = robustok.load_tokenizer(run).reconstruct([image])
+    reconstruction.save(out)
     click.echo(f"written to {out}")

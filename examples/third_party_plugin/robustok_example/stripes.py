@@ -1,4 +1,4 @@
-"""A dataset: grey stripes, of which the class says the direction."""
+"""A dataset of grey stripes; the class is their direction."""
 
 import math
 
@@ -10,11 +10,11 @@ from robustok_core import Dataset, Draws, ImageBatch, Images, derive_seed
 @frozen(kw_only=True)
 class StripesConfig:
     image_size: int = field(default=32, validator=validators.ge(8), metadata={"doc": "height and width, in pixels"})
-    count: int = field(default=80, validator=validators.ge(4), metadata={"doc": "images of each split"})
+    count: int = field(default=80, validator=validators.ge(4), metadata={"doc": "images per split"})
 
 
 class StripedImages(Images):
-    """Image i is a function of the split's name and i, so nothing is kept."""
+    """Image i is a function of the split's name and i, so no images are stored."""
 
     def __init__(self, name, config):
         self.name, self.config = name, config
@@ -31,8 +31,8 @@ class StripedImages(Images):
         rows = torch.as_tensor(indices)
         numbers = Draws(seed=derive_seed(self.name), indices=rows, total=len(self))
         waves, start = 2 + numbers.child("waves").integers(4), numbers.child("start").uniform()  # (B,) each
-        places = torch.arange(self.config.image_size) / self.config.image_size
-        lines = torch.sin(2 * math.pi * (waves[:, None] * places + start[:, None]))  # (B, W)
+        positions = torch.arange(self.config.image_size) / self.config.image_size
+        lines = torch.sin(2 * math.pi * (waves[:, None] * positions + start[:, None]))  # (B, W)
         across = lines[:, None, :].expand(-1, self.config.image_size, -1)  # (B, H, W)
         labels = self.labels[rows]
         images = torch.where(labels[:, None, None] == 0, across, across.transpose(1, 2))
@@ -40,7 +40,7 @@ class StripedImages(Images):
 
 
 class Stripes(Dataset):
-    """Two to five waves across the image, or down."""
+    """Two to five waves, across the image or down it."""
 
     Config = StripesConfig
     num_classes, class_names = 2, ("upright", "lying")

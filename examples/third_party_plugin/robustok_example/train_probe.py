@@ -1,4 +1,4 @@
-"""A stage that trains something: how well a linear classifier reads an image's class from its latents."""
+"""A stage that trains a linear classifier of latents and measures its accuracy."""
 
 import torch
 import torch.nn.functional as F

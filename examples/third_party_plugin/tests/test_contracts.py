@@ -1,4 +1,4 @@
-"""Every component keeps what its kind promises."""
+"""Every component does what its kind promises."""
 
 import pytest
 from robustok.testing import check_component
@@ -10,7 +10,7 @@ COMPONENTS = [entry for entry in REGISTRY.entries() if entry.plugin == "example"
 
 
 @pytest.mark.parametrize("entry", COMPONENTS, ids=lambda entry: f"{entry.kind} {entry.name}")
-def test_it_keeps_what_its_kind_promises(entry):
+def test_it_does_what_its_kind_promises(entry):
     check_component(entry.kind, entry.name, registry=REGISTRY)
 
 

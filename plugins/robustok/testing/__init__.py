@@ -1,11 +1,11 @@
-"""Checks for components of your own: does one keep what its kind promises?
+"""Checks that a component does what its kind promises.
 
     from robustok.testing import check_component
 
     def test_drop_keeps_the_contract():
         check_component("perturbation", Drop, {"rate": 0.5})
 
-They work on the CPU with tiny inputs, and take a second or so.
+The checks run on the CPU with tiny inputs and take about a second.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ _CHECKS: Mapping[str, Callable[..., None]] = {
 def check_component(
     kind: str, component: type | str, config: Any = None, *, registry: Registry | None = None, **parts: Any
 ) -> None:
-    """Builds a component and checks what its kind promises: shapes, types, gradients, randomness, its state on disk.
+    """Builds a component and checks what its kind promises: shapes, types, gradients, random numbers and saved state.
 
     Args:
         kind: "tokenizer", "perturbation", ...
-        component: the class, or the name of one that is registered.
-        config: its options as in a recipe's table, or an instance of its `Config`; its defaults if left out.
-        registry: the plugins to use; all that are installed if left out.
-        parts: what the component works with, where the usual one does not fit it: `space` (a `LatentSpace`) for a
-            perturbation or generator; `tokenizer` (a recipe's table) for a loss, metric or post_trainer, and
-            `generator` (the same) for the last; `num_images` for a metric or sample_metric. An importer needs `file`;
-            a stage runs where `recipe` (a table) is given.
+        component: the class, or a registered name.
+        config: its options as in a recipe's table, or an instance of its `Config`; default: its defaults.
+        registry: the plugins to use; default: all installed ones.
+        parts: replacements for the test inputs that do not suit the component: `space` (a `LatentSpace`) for a
+            perturbation or generator; `tokenizer` (a recipe table) for a loss, metric or post_trainer; `generator` (a
+            recipe table) for a post_trainer; `num_images` for a metric or sample_metric. An importer requires `file`;
+            a stage is run only if `recipe` (a table) is given.
 
     Raises:
-        AssertionError: with the promise that it does not keep.
+        AssertionError: if the component breaks a promise; the message says which.
     """
     if kind not in KINDS:
         raise AssertionError(f"no kind is called {kind!r}; there are {', '.join(KINDS)}")
@@ -69,7 +69,7 @@ def check_component(
 
 
 def _registered(kind: str, component: type, registry: Registry) -> str:
-    """The name under which a class is registered, at first under its own."""
+    """The registered name of a class; registers it under its own name if it has none."""
     for entry in registry.entries(kind):
         if entry.factory is component:
             return entry.name

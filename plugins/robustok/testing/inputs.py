@@ -1,4 +1,4 @@
-"""What data sets, importers and stages promise: what a run begins with, and its steps."""
+"""Checks of data sets, importers and stages."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from robustok_core.values.draws import Draws
 
 
 def dataset_checks(subject: Subject) -> None:
-    """Two splits of images with labels, the same each time they are read."""
+    """Checks two splits of labelled images, which must be the same each time they are read."""
     data, again = subject.build(), subject.build()
     named = len(data.class_names) == data.num_classes
-    subject.require(named, f"it has {data.num_classes} classes and {len(data.class_names)} names of them")
+    subject.require(named, f"it has {data.num_classes} classes but {len(data.class_names)} class names")
     for name in ("train", "validation"):
         _split_checks(subject, data, getattr(data, name), name)
         same = getattr(again, name).fingerprint == getattr(data, name).fingerprint
-        subject.require(same, f"two builds give the split {name} two fingerprints")
+        subject.require(same, f"two builds give the split {name} different fingerprints")
     counts = data.train.labels.bincount(minlength=data.num_classes)
     subject.require(bool((counts >= 2).all()), "a class has fewer than 2 training images")
 
 
 def _split_checks(subject: Subject, data: Dataset, split: Images, name: str) -> None:
     subject.require(isinstance(split, Images), f"{name} must be Images, found {type(split).__name__}")
-    subject.require(len(split) > 0, f"{name} holds no image")
+    subject.require(len(split) > 0, f"{name} is empty")
     subject.tensor(split.labels, (len(split),), torch.int64, f"labels of {name}")
     inside = bool(((split.labels >= 0) & (split.labels < data.num_classes)).all())
     subject.require(inside, f"labels of {name} must lie in [0, {data.num_classes})")
@@ -45,56 +45,60 @@ def _split_checks(subject: Subject, data: Dataset, split: Images, name: str) -> 
     rows = [len(split) - 1, 0]
     for draws in (None, Draws(seed=0, indices=torch.tensor(rows), total=len(split))):
         batch = split.load(rows, draws)
-        subject.require(isinstance(batch, ImageBatch), f"`load` of {name} must give an ImageBatch")
+        subject.require(isinstance(batch, ImageBatch), f"`load` of {name} must return an ImageBatch")
         size = data.image_size
         subject.tensor(batch.images, (2, 3, size, size), torch.float32, f"images of {name}")
         subject.require(bool((batch.images.abs() <= 1.0).all()), f"images of {name} must lie in [-1, 1]")
         named = batch.indices.tolist() == rows and torch.equal(batch.labels, split.labels[rows])
-        subject.require(named, f"`load` of {name} must give the labels and indices that were asked for")
+        subject.require(named, f"`load` of {name} must return the requested labels and indices")
         for other in (split, pickle.loads(pickle.dumps(split))):
             same = torch.equal(other.load(rows, draws).images, batch.images)
-            subject.require(same, f"{name} gives another image the second time, or in a loader's process")
+            subject.require(same, f"{name} gives different images the second time, or in a loader process")
 
 
 def importer_checks(subject: Subject, *, file: str | Path) -> None:
-    """A component that its recipe table builds again, and a file of it that can be read back."""
+    """Checks that the recipe table rebuilds the component, and that an exported file can be read back."""
     importer = subject.build()
     kind: str = getattr(importer, "makes", "nothing")
     subject.require(kind in ("tokenizer", "generator"), '`makes` must be "tokenizer" or "generator"')
     table, module, report = importer.load(Path(file), subject.registry)
-    told = all(isinstance(key, str) and isinstance(why, str) for key, why in report.items())
-    subject.require(told, "the report must say in words what was dropped and why")
+    is_text = all(isinstance(key, str) and isinstance(why, str) for key, why in report.items())
+    subject.require(is_text, "the report must map dropped keys to reasons, both strings")
     args = (module.space, module.num_classes) if kind == "generator" else ()
     with torch.device("meta"):
         built = subject.registry.build(kind, table, *args).state_dict()
     shapes = {name: value.shape for name, value in module.state_dict().items()}
     same = {name: value.shape for name, value in built.items()} == shapes
-    subject.require(same, "its recipe table builds a component with other weights than it loads")
+    subject.require(
+        same, "its recipe table builds a component whose weights have different names or shapes from those it loads"
+    )
     try:
         published = importer.export(module)
     except RobustokError:
-        return  # a format to read only
+        return  # the format can only be read
     with tempfile.TemporaryDirectory() as folder:
         write_tensors(Path(folder) / "exported.safetensors", published)
         back = importer.load(Path(folder) / "exported.safetensors", subject.registry)[1].state_dict()
     whole = all(torch.equal(value, back[name]) for name, value in module.state_dict().items())
-    subject.require(whole, "what it exports and reads again has other weights")
+    subject.require(whole, "the exported file gives different weights when it is read back")
 
 
 def stage_checks(subject: Subject, *, recipe: Mapping[str, Any] | None = None) -> None:
-    """Names of tables and artifacts; in a recipe, results that are finite and a second run that does nothing."""
+    """Checks names of tables and artifacts; in a recipe, finite results and a second run that changes nothing."""
     stage = subject.build()
     for name in ("uses", "may_use", "needs", "makes"):
-        held = getattr(stage, name)
-        names = isinstance(held, tuple) and all(isinstance(one, str) for one in held)
-        subject.require(names, f"`{name}` must be a tuple of names, as in ('tokenizer',)")
+        value = getattr(stage, name)
+        names = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+        subject.require(names, f"`{name}` must be a tuple of names, for example ('tokenizer',)")
     if recipe is None:
         return
-    used = [one.get("use") for one in recipe.get("stage", ())]
-    subject.require(subject.spec.name in used, f"the recipe has no stage that uses it, but {used}")
+    used = [table.get("use") for table in recipe.get("stage", ())]
+    subject.require(subject.spec.name in used, f"the recipe does not have a stage that uses it, only {used}")
     with tempfile.TemporaryDirectory() as folder:
         results = run(Recipe.from_table(dict(recipe)), registry=subject.registry, out=Path(folder))
         for name, result in results.items():
             subject.require(math.isfinite(result.value), f"the result {name!r} is not finite")
         again = run(Recipe.from_table(dict(recipe)), registry=subject.registry, out=Path(folder))
-        subject.require(dict(again) == dict(results), "a second run, in which all is done, gives other results")
+        subject.require(
+            dict(again) == dict(results), "a second run, with every stage finished, gives different results"
+        )

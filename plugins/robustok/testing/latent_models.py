@@ -1,4 +1,4 @@
-"""What generators and post-trainers promise."""
+"""Checks of generators and post-trainers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _GENERATOR = {"use": "maskgit", "width": 16, "depth": 1, "num_heads": 2}
 
 
 def generator_checks(subject: Subject, *, space: LatentSpace | None = None) -> None:
-    """A loss that trains it; samples that hang on label and row, keep what they must, and are guided if they can."""
+    """Checks the loss and its gradient, samples (a function of label and draws), `keep`, and guidance."""
     space = _space_that_fits(subject) if space is None else space
     generator, loaded = module_checks(subject, space, _CLASSES, sketched=True)
-    about = (getattr(generator, "space", None), getattr(generator, "num_classes", None))
-    subject.require(about == (space, _CLASSES), "`space` and `num_classes` must be those that it was built with")
+    built_for = (getattr(generator, "space", None), getattr(generator, "num_classes", None))
+    subject.require(built_for == (space, _CLASSES), "`space` and `num_classes` must be the constructor's arguments")
     unknown = set(generator.not_decayed) - dict(generator.named_parameters()).keys()
-    subject.require(not unknown, f"`not_decayed` names {sorted(unknown)}, and it has no such parameter")
+    subject.require(not unknown, f"`not_decayed` names {sorted(unknown)}, which are not parameters")
     if space.codebook_size is None:
         generator.observe(torch.full((space.width,), 0.5), torch.full((space.width,), 2.0))
         loaded.load_state_dict(generator.state_dict())
@@ -67,18 +67,18 @@ def _loss_checks(subject: Subject, generator: Generator, space: LatentSpace) -> 
 
     def total() -> Tensor:
         with seeded("robustok.testing", "dropout"):
-            found = generator.loss(_real(space), _labels(), draws=Draws.for_rows(0, _ROWS), progress=0.5)
-        subject.require(isinstance(found, Mapping) and bool(found), "`loss` must return scalars by name")
-        for name, value in found.items():
+            losses = generator.loss(_real(space), _labels(), draws=Draws.for_rows(0, _ROWS), progress=0.5)
+        subject.require(isinstance(losses, Mapping) and bool(losses), "`loss` must return scalars by name")
+        for name, value in losses.items():
             subject.scalar(value, f"the loss {name!r}")
-        return torch.stack(list(found.values())).sum()
+        return torch.stack(list(losses.values())).sum()
 
     value = total()
-    subject.require(torch.equal(total(), value), "the same draws give another loss")
-    subject.require(value.requires_grad, "its loss has no gradient")
+    subject.require(torch.equal(total(), value), "the same draws give different losses")
+    subject.require(value.requires_grad, "its loss does not require a gradient")
     value.backward()
     reached = any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in generator.parameters())
-    subject.require(reached, "no gradient of its loss reaches a parameter")
+    subject.require(reached, "no gradient flows from its loss to a parameter")
 
 
 def _sample_checks(subject: Subject, generator: Generator, loaded: Generator, space: LatentSpace) -> None:
@@ -87,26 +87,28 @@ def _sample_checks(subject: Subject, generator: Generator, loaded: Generator, sp
     subject.latents(samples, space, _ROWS, "sample")
     subject.require(
         same(generator.sample(labels, draws, guidance=none), samples),
-        "the same draws give other samples; take random numbers from `draws` alone",
+        "the same draws give different samples; take random numbers only from `draws`",
     )
     subject.require(
         same(loaded.sample(labels, draws, guidance=none), samples),
-        "with its state dict in another one, the samples differ",
+        "the samples differ after its state dict is loaded into another build",
     )
-    some = slice(1, 3)
-    alone = same(generator.sample(labels[some], draws[some], guidance=none), samples[some])
-    subject.require(alone, "a sample depends on which others are in its batch")
+    rows = slice(1, 3)
+    alone = same(generator.sample(labels[rows], draws[rows], guidance=none), samples[rows])
+    subject.require(alone, "a sample depends on the other samples of its batch")
     options = generator.Sampling()
     defaults = same(generator.sample(labels, draws, guidance=none, sampling=options), samples)
-    subject.require(defaults, "`sampling=None` is not the same as the defaults of `Sampling`")
+    subject.require(defaults, "`sampling=None` must give the same samples as the defaults of `Sampling`")
     real = _real(space)
     kept = generator.sample(labels, draws, guidance=none, keep=Keep(latents=real, sigma=1.0))
     subject.latents(kept, space, _ROWS, "sample with keep")
     if real.codes is not None and kept.codes is not None:
-        subject.require(torch.equal(kept.codes, real.codes), "with sigma = 1 all codes of the real image must be kept")
+        subject.require(
+            torch.equal(kept.codes, real.codes), "with sigma = 1 all codes of the real image must be retained"
+        )
     elif real.vectors is not None and kept.vectors is not None:
         near = torch.allclose(kept.vectors, real.vectors, rtol=1e-2, atol=1e-2)
-        subject.require(near, "with sigma = 1 the vectors of the real image must be kept")
+        subject.require(near, "with sigma = 1 the vectors of the real image must be retained")
     half = generator.sample(labels, draws, guidance=none, keep=Keep(latents=real, sigma=0.5))
     subject.latents(half, space, _ROWS, "sample with keep")
 
@@ -117,10 +119,14 @@ def _guidance_checks(subject: Subject, generator: Generator, space: LatentSpace)
         generator.check_guidance(strong)
     except RobustokError:
         subject.require(
-            not generator.knows_null_class, "`check_guidance` refuses guidance, and it knows the null class"
+            not generator.knows_null_class,
+            "`check_guidance` refuses guidance although the generator knows the null class",
         )
         return
-    subject.require(generator.knows_null_class, "`check_guidance` allows guidance without the null class")
+    subject.require(
+        generator.knows_null_class,
+        "`check_guidance` allows guidance although the generator does not know the null class",
+    )
     subject.latents(
         generator.sample(_labels(), Draws.for_rows(0, _ROWS), guidance=strong), space, _ROWS, "sample with guidance"
     )
@@ -129,7 +135,7 @@ def _guidance_checks(subject: Subject, generator: Generator, space: LatentSpace)
 def post_trainer_checks(
     subject: Subject, *, tokenizer: Mapping[str, Any] = TINY_TOKENIZER, generator: Mapping[str, Any] = _GENERATOR
 ) -> None:
-    """Pairs in the tokenizer's space, the same for the same draws; and parts of the tokenizer to train."""
+    """Checks pairs in the tokenizer's space, reproducible from their draws, and the modules to train."""
     net = subject.other("tokenizer", tokenizer).eval()
     maker = subject.other("generator", generator, net.space, _CLASSES).eval()
     config, _ = with_sampler_options(subject.spec.config, type(maker), ())
@@ -137,17 +143,17 @@ def post_trainer_checks(
     images = pictures(_ROWS, net.image_size)
     with torch.no_grad():
         encoded = net.encode(images)
-    held = encoded.without_features()
+    clean = encoded.without_features()
     draws = Draws.for_rows(0, _ROWS)
     for sigma in (0.0, 0.5, 1.0):
-        real = LatentBatch(latents=held, labels=_labels(), indices=torch.arange(_ROWS))
+        real = LatentBatch(latents=clean, labels=_labels(), indices=torch.arange(_ROWS))
         pair = post_trainer.pair(net, maker, real, draws=draws, sigma=sigma)
         subject.latents(pair, net.space, _ROWS, "pair")
         again = post_trainer.pair(net, maker, real, draws=draws, sigma=sigma)
-        subject.require(same(pair, again), "the same draws give another pair; take random numbers from `draws` alone")
-    parts = list(post_trainer.trained(net))
-    modules = bool(parts) and all(isinstance(part, nn.Module) for part in parts)
-    subject.require(modules, "`trained` must name modules of the tokenizer, at least one")
+        subject.require(same(pair, again), "the same draws give different pairs; take random numbers only from `draws`")
+    modules = list(post_trainer.trained(net))
+    valid = bool(modules) and all(isinstance(module, nn.Module) for module in modules)
+    subject.require(valid, "`trained` must return at least one module of the tokenizer")
     own = {id(parameter) for parameter in net.parameters()}
-    foreign = any(id(parameter) not in own for part in parts for parameter in part.parameters())
-    subject.require(not foreign, "`trained` gives parameters that are not the tokenizer's")
+    foreign = any(id(parameter) not in own for module in modules for parameter in module.parameters())
+    subject.require(not foreign, "`trained` returns parameters that are not the tokenizer's")

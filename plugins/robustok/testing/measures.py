@@ -1,4 +1,4 @@
-"""What frozen networks, metrics of tokenizers and metrics of samples promise."""
+"""Checks of feature networks, metrics and sample metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from robustok_core.values.spec import Spec
 
 
 def features_checks(subject: Subject) -> None:
-    """Pooled features and maps of images of any size, differentiable in them, of a network that stays frozen."""
+    """Checks features and maps of images of any size, gradients to the images, and that the network is frozen."""
     network, again = subject.build(), subject.build(seed=1)
     subject.require(isinstance(getattr(network, "name", None), str), "`name` must be a string, for result names")
     images = pictures(3, 32).requires_grad_()
@@ -31,18 +31,20 @@ def features_checks(subject: Subject) -> None:
     subject.require(bool(images.grad is not None and images.grad.any()), "no gradient reaches the images")
     with torch.no_grad():
         wide = torch.nn.functional.interpolate(images, size=(40, 48), mode="bilinear")
-        subject.tensor(network(wide), (3, network.width), None, "`forward` of images of another size")
+        subject.tensor(network(wide), (3, network.width), None, "`forward` of larger images")
         alone = close(network(images[:1]), network(images)[:1])
         subject.require(alone, "the features of an image depend on the other images of its batch")
-        subject.require(close(again(images), network(images)), "two builds see differently")
+        subject.require(close(again(images), network(images)), "two builds give different features")
         maps = network.maps(images)
         subject.require(isinstance(maps, list) and bool(maps), "`maps` must be a list of feature maps")
-        for number, held in enumerate(maps):
-            subject.require(held.ndim == 4 and len(held) == 3, f"map {number} must be (B, C, h, w)")
+        for number, feature_map in enumerate(maps):
+            subject.require(feature_map.ndim == 4 and len(feature_map) == 3, f"map {number} must be (B, C, h, w)")
         if network.num_logits:
             subject.tensor(network.logits(network(images)), (3, network.num_logits), None, "`logits`")
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-    subject.require(not trained, f"a frozen network has no parameters with gradients, and this has {trained[:3]}")
+    subject.require(
+        not trained, f"a frozen network must not have parameters that require gradients, found {trained[:3]}"
+    )
     subject.require(not network.train().training, "`train` must leave it in eval mode")
     prints = (network.fingerprint, again.fingerprint)
     same = isinstance(prints[0], str) and bool(prints[0]) and prints[0] == prints[1]
@@ -50,7 +52,7 @@ def features_checks(subject: Subject) -> None:
 
 
 def metric_checks(subject: Subject, *, tokenizer: Mapping[str, Any] = TINY_TOKENIZER, num_images: int = 16) -> None:
-    """Finite results, the same whether a pass is measured by one process or by two that add their sums."""
+    """Checks that results are finite, and the same from one process as from the added states of two."""
     net = subject.other("tokenizer", tokenizer).eval()
     context = EvaluationContext(
         tokenizer=net,
@@ -65,18 +67,20 @@ def metric_checks(subject: Subject, *, tokenizer: Mapping[str, Any] = TINY_TOKEN
     whole = _measured(metric, context, [slice(0, num_images)])
     _results_checks(subject, whole)
     again = _measured(metric, context, [slice(0, num_images)])
-    subject.require(_close(whole, again), "a second pass gives other results; `start` must clear the state")
-    few = num_images // 4  # unequal parts: a mean of two means is then another number
+    subject.require(_close(whole, again), "a second pass gives different results; `start` must clear the state")
+    few = num_images // 4  # unequal, so that a mean of two means would be wrong
     first, second = subject.build(), subject.build()
     _pass(first, context, [slice(0, few)])
     _pass(second, context, [slice(few, num_images)])
     sums = {name: first.state()[name] + value for name, value in second.state().items()}
     first.load_state(sums)
-    subject.require(_close(whole, first.compute()), "the states of two processes, added, give other results than one")
+    subject.require(
+        _close(whole, first.compute()), "the added states of two processes give different results from one process"
+    )
 
 
 class _SharedNetworks:
-    """One network for equal configurations."""
+    """Builds one network per configuration."""
 
     def __init__(self) -> None:
         self.built: dict[str, Any] = {}
@@ -127,7 +131,7 @@ def _close(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 @frozen(kw_only=True, eq=False)
 class _RandomFeatures(ImageFeatures):
-    """Features without images, as many as are asked for."""
+    """Random features for `count` images that do not exist."""
 
     name: str
     count: int
@@ -143,16 +147,18 @@ class _RandomFeatures(ImageFeatures):
         return Draws.for_rows(self.seed, self.count).child("logits").normal(10)
 
     def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
-        held = self.features(network).double()
-        return held.mean(dim=0), held.T.cov()
+        features = self.features(network).double()
+        return features.mean(dim=0), features.T.cov()
 
 
 def sample_metric_checks(subject: Subject, *, num_images: int = 64) -> None:
-    """Finite results of two sets of images, the same each time."""
+    """Checks that the results for two sets of images are finite and reproducible."""
     metric = subject.build()
     metric.check(num_images, num_images)
     samples = _RandomFeatures(name="samples", count=num_images, seed=0)
     reference = _RandomFeatures(name="reference", count=num_images, seed=1)
     results = metric.compute(samples, reference)
     _results_checks(subject, results)
-    subject.require(_close(results, metric.compute(samples, reference)), "the same images give other results each time")
+    subject.require(
+        _close(results, metric.compute(samples, reference)), "two calls with the same images give different results"
+    )

@@ -1,4 +1,4 @@
-"""What is checked, and how it is told that it fails."""
+"""The component under test, and the assertions that all checks share."""
 
 from __future__ import annotations
 
@@ -33,64 +33,64 @@ CONTINUOUS = LatentSpace(kind="continuous", num_tokens=16, width=4, grid=(4, 4))
 
 @frozen(kw_only=True, eq=False)
 class Subject:
-    """A component that is checked."""
+    """The component under test."""
 
     spec: Spec
     registry: Registry
 
     def build(self, *args: Any, seed: int = 0) -> Any:
-        """The component, its weights drawn from a seed."""
+        """Builds the component with weights from a seed."""
         with seeded("robustok.testing", seed):
             return self.spec.build(*args)
 
     def other(self, kind: str, table: Mapping[str, Any], *args: Any) -> Any:
-        """Another component that the check needs."""
+        """Builds another component that the check needs."""
         with seeded("robustok.testing", kind):
             return self.registry.build(kind, table, *args)
 
-    def require(self, holds: bool, sentence: str) -> None:
-        """Raises AssertionError, with the component's name in front, unless a promise holds."""
+    def require(self, holds: bool, message: str) -> None:
+        """Raises AssertionError, prefixed with the component's name, unless `holds`."""
         if not holds:
-            raise AssertionError(f"{self.spec.kind} {self.spec.name!r}: {sentence}")
+            raise AssertionError(f"{self.spec.kind} {self.spec.name!r}: {message}")
 
     def scalar(self, value: Any, what: str) -> None:
-        """Requires a tensor with one finite number."""
+        """Requires a finite floating point tensor of shape ()."""
         is_scalar = isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
-        self.require(is_scalar, f"{what} must be a scalar tensor of a floating point type, found {_told(value)}")
+        self.require(is_scalar, f"{what} must be a floating point tensor of shape (), found {_described(value)}")
         self.require(bool(value.isfinite()), f"{what} is {value.item()}, which is not finite")
 
     def tensor(self, value: Any, shape: tuple[int, ...], dtype: torch.dtype | None, what: str) -> None:
-        """Requires a tensor of a shape and type; None is any floating point type."""
+        """Requires a tensor of a shape and dtype; None stands for any floating point dtype."""
         fits = isinstance(value, Tensor) and value.shape == shape
         fits = fits and (value.dtype == dtype if dtype is not None else value.is_floating_point())
         wanted = "of floating point numbers" if dtype is None else f"of {dtype}"
-        self.require(fits, f"{what} must be a tensor {shape} {wanted}, found {_told(value)}")
+        self.require(fits, f"{what} must be a tensor {shape} {wanted}, found {_described(value)}")
 
-    def latents(self, found: Any, space: LatentSpace, rows: int, maker: str) -> None:
-        """Requires latents of a space: codes where it has any, which lie in the codebook; else finite vectors."""
-        self.require(isinstance(found, Latents), f"`{maker}` must return Latents, found {type(found).__name__}")
-        if found.vectors is not None or space.codebook_size is None:
-            self.tensor(found.vectors, (rows, space.num_tokens, space.width), None, f"vectors of `{maker}`")
-            self.require(bool(found.vectors.isfinite().all()), f"`{maker}` makes vectors that are not finite")
+    def latents(self, latents: Any, space: LatentSpace, rows: int, maker: str) -> None:
+        """Requires latents of a space: valid codes in a discrete space, finite vectors in a continuous one."""
+        self.require(isinstance(latents, Latents), f"`{maker}` must return Latents, found {type(latents).__name__}")
+        if latents.vectors is not None or space.codebook_size is None:
+            self.tensor(latents.vectors, (rows, space.num_tokens, space.width), None, f"vectors of `{maker}`")
+            self.require(bool(latents.vectors.isfinite().all()), f"`{maker}` returns vectors that are not finite")
         if space.codebook_size is None:
-            self.require(found.codes is None, f"`{maker}` makes codes in a continuous space")
+            self.require(latents.codes is None, f"`{maker}` returns codes in a continuous space")
             return
-        self.tensor(found.codes, (rows, space.num_tokens), torch.int64, f"codes of `{maker}`")
-        inside = bool(((found.codes >= 0) & (found.codes < space.codebook_size)).all())
-        self.require(inside, f"`{maker}` makes codes outside of [0, {space.codebook_size})")
+        self.tensor(latents.codes, (rows, space.num_tokens), torch.int64, f"codes of `{maker}`")
+        inside = bool(((latents.codes >= 0) & (latents.codes < space.codebook_size)).all())
+        self.require(inside, f"`{maker}` returns codes outside [0, {space.codebook_size})")
 
 
-def _told(value: Any) -> str:
+def _described(value: Any) -> str:
     return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def close(one: Tensor, two: Tensor) -> bool:
-    """Whether two results are the same but for the order of sums."""
+    """Whether two tensors are equal up to rounding."""
     return torch.allclose(one.float(), two.float(), rtol=1e-4, atol=1e-5)
 
 
 def same(first: Latents, second: Latents) -> bool:
-    """Whether latents are equal, vectors but for the order of sums."""
+    """Whether latents are equal: codes exactly, vectors up to rounding."""
     for name in ("codes", "vectors"):
         one, two = getattr(first, name), getattr(second, name)
         if (one is None) != (two is None):
@@ -101,25 +101,27 @@ def same(first: Latents, second: Latents) -> bool:
 
 
 def pictures(count: int, size: int, seed: int = 0) -> Tensor:
-    """(count, 3, size, size) float32 in [-1, 1]: smooth ones, each of its own."""
+    """(count, 3, size, size) float32 in [-1, 1]: smooth random images, all different."""
     coarse = Draws.for_rows(seed, count).uniform(3, 4, 4) * 2.0 - 1.0
     return nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
 
 
 def module_checks(subject: Subject, *args: Any, sketched: bool) -> tuple[Any, Any]:
-    """What every network promises: equal builds, one on the meta device, and weights that can be loaded.
+    """Checks every network: reproducible builds, a build on the meta device, and weights that can be loaded.
 
     Args:
-        args: what it is built with. sketched: whether it must build on the meta device.
+        args: constructor arguments after the configuration. sketched: whether it must build on the meta device.
 
     Returns:
-        The component, and one that was built with another seed and then given its weights.
+        The component, and one built with another seed into which its weights were loaded.
     """
     first, again = subject.build(*args), subject.build(*args)
     state = first.state_dict()
     for name, value in again.state_dict().items():
         equal = name in state and torch.equal(value, state[name])
-        subject.require(equal, f"two builds with the same seed differ in {name}; draw weights with torch's generator")
+        subject.require(
+            equal, f"two builds with the same seed differ in {name}; initialise weights with torch's generator"
+        )
     if sketched:
         _sketch_checks(subject, state, *args)
     loaded = subject.build(*args, seed=1)
@@ -131,9 +133,11 @@ def _sketch_checks(subject: Subject, state: Mapping[str, Tensor], *args: Any) ->
     try:
         with torch.device("meta"):
             sketch = subject.build(*args).state_dict()
-    except Exception as error:  # whatever it is, it comes of the device
-        told = f"{subject.spec.kind} {subject.spec.name!r}: it cannot be built on the meta device, as a run does"
-        raise AssertionError(f"{told} to load it: {error}") from error
+    except Exception as error:  # any failure here is caused by the device
+        prefix = f"{subject.spec.kind} {subject.spec.name!r}"
+        raise AssertionError(
+            f"{prefix}: it cannot be built on the meta device, as loading requires: {error}"
+        ) from error
     shapes = {name: value.shape for name, value in sketch.items()}
     same_shapes = shapes == {name: value.shape for name, value in state.items()}
-    subject.require(same_shapes, "on the meta device it has other weights than on the CPU")
+    subject.require(same_shapes, "names or shapes of its weights on the meta device differ from those on the CPU")

@@ -1,4 +1,4 @@
-"""What tokenizers and quantizers promise."""
+"""Checks of tokenizers and quantizers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROWS = 3
 
 
 def tokenizer_checks(subject: Subject) -> None:
-    """Latents of its space that hang on their image alone, pictures of them, gradients, and a decoder set apart."""
+    """Checks latents (each depends only on its image), decoded images, gradients, and a separate decoder."""
     tokenizer, loaded = module_checks(subject, sketched=True)
     _space_checks(subject, tokenizer)
     tokenizer.eval(), loaded.eval()
@@ -24,19 +24,26 @@ def tokenizer_checks(subject: Subject) -> None:
     with torch.no_grad():
         latents = tokenizer.encode(images)
         subject.latents(latents, tokenizer.space, _ROWS, "encode")
-        subject.require(latents.vectors is not None, "`encode` gives no vectors, which the decoder reads")
-        subject.require(same(tokenizer.encode(images), latents), "in eval mode `encode` gives another result each time")
-        subject.require(same(loaded.encode(images), latents), "with its state dict in another one, `encode` differs")
+        subject.require(latents.vectors is not None, "`encode` must return vectors, because the decoder reads them")
+        subject.require(
+            same(tokenizer.encode(images), latents), "in eval mode two calls of `encode` give different results"
+        )
+        subject.require(
+            same(loaded.encode(images), latents),
+            "`encode` gives a different result after its state dict is loaded into another build",
+        )
         others = torch.cat([images[:1], pictures(_ROWS - 1, tokenizer.image_size, seed=1)])
         alone = same(tokenizer.encode(others)[:1], latents[:1])
         subject.require(alone, "the latents of an image depend on the other images of its batch")
-        drawn = tokenizer.decode(latents)
-        subject.tensor(drawn, tuple(images.shape), None, "images of `decode`")
-        alike = close(loaded.decode(latents), drawn)
-        subject.require(alike, "with its state dict in another one, `decode` differs")
+        decoded = tokenizer.decode(latents)
+        subject.tensor(decoded, tuple(images.shape), None, "images of `decode`")
+        alike = close(loaded.decode(latents), decoded)
+        subject.require(alike, "`decode` gives a different result after its state dict is loaded into another build")
         if latents.codes is not None:
             of_codes = tokenizer.decode(Latents(codes=latents.codes))
-            subject.require(close(of_codes, drawn), "codes alone are drawn otherwise than vectors")
+            subject.require(
+                close(of_codes, decoded), "`decode` gives different images for codes alone than for vectors"
+            )
     _gradient_checks(subject, tokenizer, images)
 
 
@@ -44,13 +51,13 @@ def _space_checks(subject: Subject, tokenizer: Tokenizer) -> None:
     space, quantizer = getattr(tokenizer, "space", None), tokenizer.quantizer
     subject.require(isinstance(space, LatentSpace), "`space` must be a LatentSpace")
     assert isinstance(space, LatentSpace)
-    subject.require(isinstance(getattr(tokenizer, "image_size", None), int), "`image_size` must be a whole number")
+    subject.require(isinstance(getattr(tokenizer, "image_size", None), int), "`image_size` must be an integer")
     fits = (quantizer is None) == (space.codebook_size is None)
-    subject.require(fits, "there must be a `quantizer` in a discrete space and none in a continuous one")
+    subject.require(fits, "`quantizer` must be set in a discrete space and None in a continuous one")
     if quantizer is not None:
         sizes = (quantizer.codebook_size, quantizer.width)
         agree = sizes == (space.codebook_size, space.width)
-        subject.require(agree, f"its space is {space.describe()}, and its quantizer has K, D = {sizes}")
+        subject.require(agree, f"its space is {space.describe()}, but its quantizer has K, D = {sizes}")
 
 
 def _gradient_checks(subject: Subject, tokenizer: Tokenizer, images: torch.Tensor) -> None:
@@ -62,7 +69,7 @@ def _gradient_checks(subject: Subject, tokenizer: Tokenizer, images: torch.Tenso
         subject.scalar(loss, f"the loss {name!r} of `encode`")
     decoder = tokenizer.decoder
     parameters = {name: p for name, p in decoder.named_parameters() if p.requires_grad}
-    subject.require(bool(parameters), "`decoder` holds no parameter to train")
+    subject.require(bool(parameters), "`decoder` has nothing to train")
     assert latents.vectors is not None
     if latents.vectors.requires_grad:
         reached = torch.autograd.grad(
@@ -70,18 +77,20 @@ def _gradient_checks(subject: Subject, tokenizer: Tokenizer, images: torch.Tenso
         )
         touched = [name for name, gradient in zip(parameters, reached, strict=True) if gradient is not None]
         subject.require(not touched, f"the latents depend on {touched} of `decoder`, which post-training changes")
-    drawn = tokenizer.decode_vectors(latents.vectors)
-    drawn.square().mean().backward()
+    decoded = tokenizer.decode_vectors(latents.vectors)
+    decoded.square().mean().backward()
     reached_images = images.grad is not None and bool(images.grad.any())
-    subject.require(reached_images, "no gradient of the pictures reaches the images; a quantizer must pass it on")
+    subject.require(
+        reached_images, "no gradient flows from the decoded images to the input images; a quantizer must pass it on"
+    )
     without = [name for name, parameter in parameters.items() if parameter.grad is None]
-    subject.require(not without, f"no gradient of the pictures reaches {without} of `decoder`")
+    subject.require(not without, f"no gradient flows from the decoded images to {without} of `decoder`")
     last = any(tokenizer.last_layer is parameter for parameter in decoder.parameters())
-    subject.require(last, "`last_layer` is no parameter of `decoder`")
+    subject.require(last, "`last_layer` is not a parameter of `decoder`")
 
 
 def quantizer_checks(subject: Subject) -> None:
-    """Codes, their codewords, the gradient to what is quantized, and neighbours in order."""
+    """Checks codes, codewords, the straight-through gradient, and the order of neighbours."""
     quantizer, loaded = module_checks(subject, sketched=True)
     quantizer.eval(), loaded.eval()
     size, width = quantizer.codebook_size, quantizer.width
@@ -92,13 +101,16 @@ def quantizer_checks(subject: Subject) -> None:
         subject.latents(latents, space, _ROWS, "quantize")
         subject.tensor(latents.features, (_ROWS, 5, width), None, "features of `quantize`")
         subject.tensor(latents.vectors, (_ROWS, 5, width), None, "vectors of `quantize`")
-        subject.require(not latents.losses, "`quantize` gives losses in eval mode")
+        subject.require(not latents.losses, "`quantize` returns losses in eval mode")
         looked_up = close(quantizer.lookup(latents.codes), latents.vectors)
-        subject.require(looked_up, "in eval mode `lookup` of the codes is not the vectors")
-        subject.require(same(loaded.quantize(z), latents), "with its state dict in another one, `quantize` differs")
+        subject.require(looked_up, "in eval mode `lookup` of the codes differs from the vectors")
+        subject.require(
+            same(loaded.quantize(z), latents),
+            "`quantize` gives a different result after its state dict is loaded into another build",
+        )
         others = torch.cat([z[:1], Draws.for_rows(1, _ROWS - 1).normal(5, width)])
         alone = same(quantizer.quantize(others)[:1], latents[:1])
-        subject.require(alone, "what an image's vectors become depends on the other images of its batch")
+        subject.require(alone, "the quantized vectors of an image depend on the other images of its batch")
         _codebook_checks(subject, quantizer, z.flatten(0, 1))
     _training_checks(subject, quantizer, z, space)
 
@@ -111,14 +123,14 @@ def _codebook_checks(subject: Subject, quantizer: Any, z: torch.Tensor) -> None:
     size, count = quantizer.codebook_size, min(3, quantizer.codebook_size)
     subject.tensor(codebook, (size, quantizer.width), None, "`codebook`")
     listed = close(quantizer.lookup(torch.arange(size)), codebook)
-    subject.require(listed, "`codebook` is not what `lookup` gives of all codes in order")
+    subject.require(listed, "`codebook` must equal `lookup` of all codes in order")
     near = quantizer.nearest(codebook, count)
     subject.tensor(near, (size, count), torch.int64, "`nearest`")
     distances = torch.cdist(codebook.double()[:, None], codebook.double()[near])[:, 0]  # (K, count)
     subject.require(bool((distances[:, 0] < 1e-3).all()), "the codeword nearest to a codeword must be itself")
-    subject.require(bool((distances.diff(dim=1) > -1e-3).all()), "`nearest` must give the nearest codes first")
+    subject.require(bool((distances.diff(dim=1) > -1e-3).all()), "`nearest` must return the nearest codes first")
     distinct = all(len(set(row)) == count for row in quantizer.nearest(z, count).tolist())
-    subject.require(distinct, "`nearest` gives a code twice")
+    subject.require(distinct, "`nearest` returns a code twice")
 
 
 def _training_checks(subject: Subject, quantizer: Any, z: torch.Tensor, space: LatentSpace) -> None:
@@ -130,6 +142,6 @@ def _training_checks(subject: Subject, quantizer: Any, z: torch.Tensor, space: L
         subject.scalar(loss, f"the loss {name!r} of `quantize`")
     latents.vectors.square().sum().backward()
     reached = z.grad is not None and bool(z.grad.any())
-    subject.require(reached, "no gradient of the vectors reaches what was quantized (straight-through)")
+    subject.require(reached, "no gradient flows from the vectors to the quantizer's input (straight-through)")
     quantizer.after_step(Draws.for_rows(2, _ROWS))
     subject.latents(quantizer.eval().quantize(z.detach()), space, _ROWS, "quantize after `after_step`")

@@ -558,7 +558,7 @@ def test_import_and_export_are_inverse(command, published):
 def test_import_and_export_overwrite_nothing(refused, published, tmp_path, arguments):
     (tmp_path / "there").mkdir()
     output = refused(*arguments, "there")
-    assert "error: there: this exists already\n  hint: nothing is overwritten: name a new f" in output
+    assert "error: there: this already exists\n  hint: nothing is overwritten: name a new f" in output
 
 
 def test_a_full_disk_leaves_no_half_exported_file(refused, command, published, monkeypatch):

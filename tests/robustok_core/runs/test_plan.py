@@ -96,10 +96,10 @@ def test_all_unknown_sampler_options_are_reported_with_their_locations(whole, ge
         whole["stage"] = whole["stage"][3:]
     with pytest.raises(ProblemsError) as caught:
         run(Recipe.from_table(whole), out=tmp_path)
-    said = str(caught.value)
-    assert "stage.sample.sampling.steps: expected int, found str 'many'" in said
-    assert "post_trainer.sampling.stops: unknown key 'stops' (did you mean 'steps'?)" in said
-    assert "stage.compare_decoders.sampling.step: unknown key 'step'" in said
+    message = str(caught.value)
+    assert "stage.sample.sampling.steps: expected int, found str 'many'" in message
+    assert "post_trainer.sampling.stops: unknown key 'stops' (did you mean 'steps'?)" in message
+    assert "stage.compare_decoders.sampling.step: unknown key 'step'" in message
     assert not list(tmp_path.iterdir())
 
 
@@ -168,9 +168,9 @@ def with_their_pairs(table: dict[str, Any]) -> dict[str, Any]:
 def test_a_stage_that_promises_too_little_for_a_later_stage_is_reported(whole, tmp_path):
     with pytest.raises(RobustokError) as caught:
         run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPairs), out=tmp_path)
-    said = str(caught.value)
-    assert "stage 'theirs' makes the pairs that stage 'post_train' reads: its `plan` promises a Promise" in said
-    assert "return a PairsPromise (from robustok_toolkit.pair_files) from `plan`" in said
+    message = str(caught.value)
+    assert "stage 'theirs' makes the pairs that stage 'post_train' reads: its `plan` promises a Promise" in message
+    assert "return a PairsPromise (from robustok_toolkit.pair_files) from `plan`" in message
     assert not list(tmp_path.iterdir())
 
 
@@ -182,7 +182,7 @@ def test_a_stage_that_promises_too_little_for_a_later_stage_is_reported(whole, t
         ({"pairs": 8}, "must return promises by artifact, found {'pairs': 8}"),
     ],
 )
-def test_a_plan_that_is_none_is_refused_with_the_name_of_its_stage(whole, tmp_path, promised, message):
+def test_a_wrong_plan_is_refused_with_the_name_of_its_stage(whole, tmp_path, promised, message):
     class Theirs(TheirPairs):
         def plan(self, context):
             return promised
@@ -262,9 +262,11 @@ def test_pairs_alone_and_pairs_beside_a_comparison_train_the_same_decoders(whole
 def test_later_stages_check_the_promises_of_a_third_party_stage(whole, tmp_path):
     with pytest.raises(RobustokError) as caught:
         run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPromisedPairs), out=tmp_path)
-    said = str(caught.value)
-    assert "stage.post_train.batch_size: a batch of 16 images is larger than the training split, which holds 8" in said
-    assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.5 (sigmas: 0.25)" in said
+    message = str(caught.value)
+    assert (
+        "stage.post_train.batch_size: a batch of 16 images is larger than the training split, which holds 8" in message
+    )
+    assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.5 (sigmas: 0.25)" in message
 
 
 def test_an_input_that_cannot_be_planned_is_reported_once_and_not_by_every_later_stage(whole, tmp_path):
@@ -348,7 +350,7 @@ def test_a_generator_of_another_tokenizer_is_refused_before_anything_runs(whole,
     table["tokenizer"]["quantizer"]["codebook_size"] = 16
     table["stage"] = [table["stage"][0], table["stage"][3]]
     with pytest.raises(
-        RobustokError, match="samples latents of another space .*K=32.* than the tokenizer decodes .*K=16"
+        RobustokError, match="samples latents of a different space .*K=32.* from what the tokenizer decodes .*K=16"
     ):
         run(Recipe.from_table(table), out=tmp_path)
     assert not list(tmp_path.iterdir())

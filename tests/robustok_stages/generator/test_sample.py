@@ -185,11 +185,11 @@ def test_a_generator_of_another_tokenizer_is_refused_by_name(part_of, tiny_recip
     other["run"]["name"], other["tokenizer"]["quantizer"]["codebook_size"] = "larger", 64
     run(Recipe.from_table(other), out=tmp_path)
     table["load"]["tokenizer"] = str(tmp_path / "larger")
-    with pytest.raises(RobustokError, match="'maskgit' samples latents of another space .*K=32.* than .*K=64"):
+    with pytest.raises(RobustokError, match="'maskgit' samples latents of a different space .*K=32.* from .*K=64"):
         check(Recipe.from_table(table))
     table["tokenizer"], table["stage"] = other["tokenizer"], [*other["stage"], *table["stage"]]
     del table["load"]["tokenizer"]
-    with pytest.raises(RobustokError, match="'maskgit' samples latents of another space .*K=32.* than .*K=64"):
+    with pytest.raises(RobustokError, match="'maskgit' samples latents of a different space .*K=32.* from .*K=64"):
         check(Recipe.from_table(table))
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "larger"])
 
