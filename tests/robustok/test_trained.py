@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from project import CONTINUOUS, TO_SAMPLES, recipe_of
 import robustok
 from robustok_core.cli import main
 from robustok_core.runs.folder import find_artifact
@@ -17,13 +18,13 @@ from robustok_core.values.images import from_uint8, to_uint8
 
 
 @pytest.fixture(scope="module")
-def tokenizer(generated):
-    return robustok.load_tokenizer(generated[1])
+def tokenizer(trained):
+    return robustok.load_tokenizer(trained.folder)
 
 
 @pytest.fixture(scope="module")
-def generator(generated):
-    return robustok.load_generator(generated[1])
+def generator(trained):
+    return robustok.load_generator(trained.folder)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +68,10 @@ def test_files_pil_images_and_tensors_are_encoded_alike_and_may_be_mixed(tokeniz
     assert torch.equal(tokenizer.encode_images(pil(images[0])).codes, expected[:1]), "one image needs no list"
 
 
-def test_a_large_picture_is_cropped_as_robustok_encode_crops_it(tokenizer, generated, tmp_path):
+def test_a_large_picture_is_cropped_as_robustok_encode_crops_it(tokenizer, trained, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (90, 150, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "wide.png")
-    command("encode", generated[1], tmp_path / "wide.png", "--out", tmp_path / "codes.npz")
+    command("encode", trained.folder, tmp_path / "wide.png", "--out", tmp_path / "codes.npz")
     with np.load(tmp_path / "codes.npz") as file:
         np.testing.assert_array_equal(tokenizer.encode_images([tmp_path / "wide.png"]).codes.numpy(), file["codes"])
     assert tokenizer.reconstruct([tmp_path / "wide.png"])[0].size == (32, 32)
@@ -185,9 +186,9 @@ def test_a_published_generator_is_drawn_by_a_tokenizer_that_is_given(published, 
 # --- the generator --------------------------------------------------------------------------------
 
 
-def test_samples_are_those_of_the_command_for_any_number_and_batch(generator, generated, tmp_path):
+def test_samples_are_those_of_the_command_for_any_number_and_batch(generator, trained, tmp_path):
     asked = ("--class", "bag", "--guidance", "2", "--seed", "3", "--set", "steps=3", "--out", tmp_path / "made.npz")
-    command("sample", generated[1], *asked, "--count", "6")
+    command("sample", trained.folder, *asked, "--count", "6")
     with np.load(tmp_path / "made.npz") as file:
         expected = file["arr_0"]
     made = generator.sample_images("bag", n=6, guidance=2.0, seed=3, steps=3)
@@ -214,21 +215,21 @@ def test_mistakes_in_sampling_are_told(generator):
     told(lambda: generator.sample_images(guidance=-1), "guidance: -1 is no scale")
 
 
-def test_a_tokenizer_that_does_not_draw_its_latents_is_refused(generated, published):
+def test_a_tokenizer_that_does_not_draw_its_latents_is_refused(trained, published):
     other = robustok.load_tokenizer(published[1], importer="robustok")
-    told(lambda: robustok.load_generator(generated[1], tokenizer=other), "on the latents of another tokenizer")
+    told(lambda: robustok.load_generator(trained.folder, tokenizer=other), "on the latents of another tokenizer")
 
 
-def test_a_loaded_tokenizer_or_the_folder_of_one_is_taken(generated, tokenizer, generator):
+def test_a_loaded_tokenizer_or_the_folder_of_one_is_taken(trained, tokenizer, generator):
     codes = generator.sample_latents("bag", n=2).codes
-    assert robustok.load_generator(generated[1], tokenizer=tokenizer).tokenizer is tokenizer
-    folder = find_artifact(generated[1], "tokenizer")
-    other = robustok.load_generator(find_artifact(generated[1], "generator"), tokenizer=folder, device="cpu")
+    assert robustok.load_generator(trained.folder, tokenizer=tokenizer).tokenizer is tokenizer
+    folder = trained.artifact("tokenizer")
+    other = robustok.load_generator(trained.artifact("generator"), tokenizer=folder, device="cpu")
     assert torch.equal(other.sample_latents("bag", n=2).codes, codes)
 
 
-def test_continuous_latents_go_the_same_way(generation_recipe, continuous, images, tmp_path):
-    table = continuous(generation_recipe(sample={"sampling": {}}))
+def test_continuous_latents_go_the_same_way(images, tmp_path):
+    table = recipe_of(TO_SAMPLES, sample={"sampling": {}}, **CONTINUOUS)
     table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
     robustok.run(robustok.Recipe.from_table(table), out=tmp_path)
     generator = robustok.load_generator(tmp_path / "tiny")

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from project import TO_SAMPLES, recipe_of
 from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
 from robustok_core.cli import main
 from robustok_core.errors import Interrupted
@@ -32,9 +33,9 @@ Written = Mapping[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def recipes(generation_recipe) -> tuple[Table, Table]:
+def recipes() -> tuple[Table, Table]:
     """Two recipes of one name, whose tokenizers learn at different rates; a published format holds them."""
-    first = generation_recipe(train_generator={"epochs": 1}, sample={"num_samples": 10})
+    first = recipe_of(TO_SAMPLES, train_generator={"epochs": 1}, sample={"num_samples": 10})
     first["stage"][0]["log_every"] = 1
     first["tokenizer"] |= {"stem_patch": 1, "channel_multipliers": [1, 1, 1], "attention": True}
     second = copy.deepcopy(first)
@@ -53,7 +54,7 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def use(photos, tmp_path, generation_recipe) -> dict[str, Callable[[Path], Written]]:
+def use(photos, tmp_path) -> dict[str, Callable[[Path], Written]]:
     """Everything that takes a component from a run's folder, by name; each gives what came out."""
 
     def command(name: str, run: Path, *arguments: Any) -> None:
@@ -92,9 +93,8 @@ def use(photos, tmp_path, generation_recipe) -> dict[str, Callable[[Path], Writt
         return found
 
     def load(folder: Path) -> Written:
-        table = {name: part for name, part in generation_recipe().items() if name in ("run", "data")}
-        table["load"] = {"tokenizer": str(folder)}
-        table["stage"] = [{"use": "evaluate_tokenizer", "limit": 20, "metrics": {"psnr": {"use": "psnr"}}}]
+        stage = {"use": "evaluate_tokenizer", "limit": 20, "metrics": {"psnr": {"use": "psnr"}}}
+        table = recipe_of([stage], load={"tokenizer": folder})
         results = run(Recipe.from_table(table), out=tmp_path / "loaded", fresh=True)
         return {name: np.array(result.value) for name, result in results.items()}
 
@@ -241,10 +241,8 @@ def test_a_kill_while_a_folder_changes_its_recipe_never_leaves_components_of_ano
     assert number > 6, "too few renamings: this test kills none of them"
 
 
-def test_a_folder_whose_recipe_makes_a_tokenizer_twice_has_the_last_one_or_says_that_it_is_unfinished(
-    generation_recipe, tmp_path
-):
-    table = generation_recipe(train_generator={"epochs": 1}, sample={"num_samples": 10})
+def test_a_folder_whose_recipe_makes_a_tokenizer_twice_has_the_last_one_or_says_that_it_is_unfinished(tmp_path):
+    table = recipe_of(TO_SAMPLES, train_generator={"epochs": 1}, sample={"num_samples": 10})
     table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
     compare = {"num_samples": 10, "limit": 20, "metrics": {}, "tokenizer_metrics": {}, "sampling": {"steps": 2}}
     compare |= {"use": "compare_decoders", "keep": 0.5}

@@ -8,13 +8,13 @@ from robustok_commands.list_plugins import _show
 
 
 @pytest.mark.parametrize(("kind", "name", "shown"), [("generator", "known_codes", True), ("metric", "psnr", False)])
-def test_options_of_a_sampler_are_listed_where_there_are_some(kind, name, shown, with_known_codes, capsys):
-    _show(with_known_codes, kind, name)
+def test_options_of_a_sampler_are_listed_where_there_are_some(kind, name, shown, known, capsys):
+    _show(known, kind, name)
     assert ("options of its sampler" in capsys.readouterr().out) == shown
 
 
-def test_a_generator_without_them_lists_none(with_known_codes, monkeypatch, capsys):
-    generator = with_known_codes.find("generator", "known_codes")
+def test_a_generator_without_them_lists_none(known, monkeypatch, capsys):
+    generator = known.find("generator", "known_codes")
     monkeypatch.delattr(generator, "Sampling")
-    _show(with_known_codes, "generator", "known_codes")
+    _show(known, "generator", "known_codes")
     assert "options of its sampler" not in capsys.readouterr().out

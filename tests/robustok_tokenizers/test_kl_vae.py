@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 
+from project import recipe_of
 from robustok_core import LatentSpace, ProblemsError, Recipe, run
 from robustok_core.recipe.registry import load_registry
 from robustok_tokenizers.conv_vq import SMALL
@@ -117,8 +118,8 @@ def test_options_that_do_not_fit_are_refused(options, complaint):
 # --- a whole run ----------------------------------------------------------------------------------
 
 
-def test_a_recipe_trains_it_with_noise_measures_it_and_saves_its_latents(tiny_recipe, tmp_path):
-    table = copy.deepcopy(tiny_recipe(epochs=6))
+def test_a_recipe_trains_it_with_noise_measures_it_and_saves_its_latents(tmp_path):
+    table = copy.deepcopy(recipe_of(train_tokenizer={"epochs": 6}))
     del table["tokenizer"]["quantizer"]
     table["tokenizer"] |= {"use": "kl_vae", "width": 4}
     table["perturbation"] = {"use": "gaussian", "tau": 0.5, "beta": 0.5}

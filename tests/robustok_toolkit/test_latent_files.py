@@ -98,8 +98,8 @@ def test_codes_are_stored_in_16_bits_if_they_fit(size, dtype, tmp_path):
     assert rows.load([0]).latents.codes.tolist() == [[0, 1, size - 1, 7]]
 
 
-def test_the_rows_of_a_run_are_the_encoded_images_and_their_mirror_images(generated, registry):
-    table, folder = generated
+def test_the_rows_of_a_run_are_the_encoded_images_and_their_mirror_images(trained, registry):
+    table, folder = trained.table, trained.folder
     tokenizer = load_component(registry, find_artifact(folder, "tokenizer"))
     data = registry.build("dataset", table["data"])
     with torch.no_grad():

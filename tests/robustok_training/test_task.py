@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from project import TABLES, recipe_of
 import robustok_training
 from robustok_core import Draws, Recipe, load_registry, run
 from robustok_core.runs.files import read_json, read_tensors
@@ -86,12 +87,12 @@ def shown_stage(folder: Path) -> ModuleType:
     return shown
 
 
-def test_the_stage_of_the_docstring_is_a_whole_plugin_of_at_most_50_lines_and_trains(tiny_recipe, tmp_path):
+def test_the_stage_of_the_docstring_is_a_whole_plugin_of_at_most_50_lines_and_trains(tmp_path):
     registry = load_registry()
     assert registry.add_plugin(shown_stage(tmp_path), "probe").error is None
     assert len((tmp_path / "shown_stage.py").read_text().strip().splitlines()) <= 50
     stage = {"use": "train_probe", "epochs": 4, "batch_size": 16, "ema_decay": 0.5, "log_every": 1}
-    table = {name: tiny_recipe()[name] for name in ("run", "data")} | {"stage": [stage]}
+    table = recipe_of([stage], data=TABLES["data"])
     run(Recipe.from_table(table), out=tmp_path, registry=registry)
     folder = tmp_path / "tiny"
     assert read_json(folder / "results.json") == {"train_probe/steps": {"value": 20.0}}

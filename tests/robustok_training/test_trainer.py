@@ -12,6 +12,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from project import recipe_of
 from robustok_core import Draws, Recipe, RunError
 from robustok_core.kinds.dataset import Rows
 from robustok_core.runs.accelerator import make_accelerator
@@ -104,9 +105,9 @@ def nothing(*_: Any) -> None:
 
 
 @pytest.fixture
-def context(registry, tiny_recipe, tmp_path) -> RunContext:
+def context(registry, tmp_path) -> RunContext:
     """The context of a stage "fit" in a run's folder."""
-    recipe = Recipe.from_table(tiny_recipe()).resolve(registry)
+    recipe = Recipe.from_table(recipe_of()).resolve(registry)
     accelerator = make_accelerator(recipe, tmp_path)
     folder = RunFolder(tmp_path)
     return RunContext(

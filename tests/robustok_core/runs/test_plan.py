@@ -12,6 +12,7 @@ from attrs import frozen
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from project import TO_SAMPLES, recipe_of
 from robustok_core import ProblemsError, Recipe, RobustokError, Stage, hookimpl, load_registry, run
 from robustok_core.cli import cli
 from robustok_core.runs.folder import find_artifact
@@ -26,9 +27,9 @@ PARITY = Path(__file__).parents[2] / "parity" / "robustok_tokenizer_a.safetensor
 
 
 @pytest.fixture
-def whole(generation_recipe) -> dict[str, Any]:
+def whole() -> dict[str, Any]:
     """A recipe with every stage that makes something."""
-    table = generation_recipe()
+    table = recipe_of(TO_SAMPLES)
     table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
     table["stage"] += [
         {"use": "make_pairs", "sigma": [0.5], "num_pairs": 32},
@@ -86,12 +87,12 @@ def test_recipe_toml_holds_the_defaults_of_sampler_options_left_out(whole, tmp_p
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_all_unknown_sampler_options_are_reported_with_their_locations(whole, generated, tmp_path, loaded):
+def test_all_unknown_sampler_options_are_reported_with_their_locations(whole, trained, tmp_path, loaded):
     whole["post_trainer"]["sampling"] = {"stops": 2}
     whole["stage"][3]["sampling"] = {"steps": "many"}
     whole["stage"][-1]["sampling"] = {"step": 2}
     if loaded:
-        whole["load"] = {"generator": str(generated[1]), "tokenizer": str(generated[1])}
+        whole["load"] = {"generator": str(trained.folder), "tokenizer": str(trained.folder)}
         whole["stage"] = whole["stage"][3:]
     with pytest.raises(ProblemsError) as caught:
         run(Recipe.from_table(whole), out=tmp_path)
@@ -205,9 +206,9 @@ def test_a_published_checkpoint_is_read_before_anything_runs(whole, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_generator_of_another_tokenizer_is_refused_before_anything_runs(whole, generated, tmp_path):
+def test_a_generator_of_another_tokenizer_is_refused_before_anything_runs(whole, trained, tmp_path):
     table = copy.deepcopy(whole)
-    table["load"] = {"generator": str(generated[1])}
+    table["load"] = {"generator": str(trained.folder)}
     table["tokenizer"]["quantizer"]["codebook_size"] = 16
     table["stage"] = [table["stage"][0], table["stage"][3]]
     with pytest.raises(

@@ -11,6 +11,8 @@ import torch
 from attrs import field, frozen
 from rich.console import Console
 
+from processes import one_and_two
+from project import recipe_of
 import robustok_core.runs.accelerator
 from robustok_core import Recipe, RobustokError, run
 from robustok_core.runs.files import read_json, read_tensors
@@ -39,11 +41,11 @@ def this_device(monkeypatch):
 
 
 @pytest.fixture
-def auto(tiny_recipe):
+def auto():
     """The tiny recipe with precision "auto", or another."""
 
     def auto(precision: str | None = None) -> Recipe:
-        table = tiny_recipe(epochs=1)
+        table = recipe_of(train_tokenizer={"epochs": 1})
         del table["run"]["precision"]
         if precision is not None:
             table["run"]["precision"] = precision
@@ -122,8 +124,8 @@ def test_auto_is_settled_exactly_in_options_of_type_precision():
     assert found == Theirs(encoder="bf16", more=(Theirs(encoder="bf16", decoder="bf16"), Theirs(encoder="no")))
 
 
-def test_a_configuration_without_auto_is_unchanged(registry, tiny_recipe):
-    recipe = Recipe.from_table(tiny_recipe()).resolve(registry)
+def test_a_configuration_without_auto_is_unchanged(registry):
+    recipe = Recipe.from_table(recipe_of()).resolve(registry)
     assert settled(recipe, "bf16") is recipe
 
 
@@ -174,7 +176,7 @@ def test_recipes_of_different_precision_run_one_after_another_in_one_program(aut
     assert not same(first, second)
 
 
-def test_auto_is_float32_on_all_processes_if_one_has_no_bfloat16(one_and_two, tmp_path):
+def test_auto_is_float32_on_all_processes_if_one_has_no_bfloat16(tmp_path):
     one_and_two(Path(__file__).with_name("auto_on_two_processes.py"), tmp_path)
     found = {file.name: file.read_text() for file in tmp_path.glob("?-of-?")}
     assert found == {"0-of-1": "bf16", "0-of-2": "no", "1-of-2": "no"}

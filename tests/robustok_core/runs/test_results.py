@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from project import recipe_of
 from robustok_core import Recipe, Result, RobustokError, hookimpl, load_registry, run
 from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.results import RESULTS_FILE, read_results, results_of, tables_of
@@ -89,8 +90,8 @@ def test_a_file_without_results_is_refused(content: Any, tmp_path: Path) -> None
         read_results(tmp_path / "file.json")
 
 
-def test_run_returns_the_results_of_its_file_and_passes_them_to_plugins(tiny_recipe: Any, tmp_path: Path) -> None:
-    table = tiny_recipe()
+def test_run_returns_the_results_of_its_file_and_passes_them_to_plugins(tmp_path: Path) -> None:
+    table = recipe_of()
     table["stage"].append(WITH_EVALUATION)
     told: dict[str, Any] = {}
 
@@ -111,8 +112,8 @@ def test_run_returns_the_results_of_its_file_and_passes_them_to_plugins(tiny_rec
     assert read_results(tmp_path / "tiny") == told.pop("run") == told == results
 
 
-def test_a_finished_stage_of_an_earlier_version_is_skipped(tiny_recipe: Any, tmp_path: Path) -> None:
-    table = tiny_recipe()
+def test_a_finished_stage_of_an_earlier_version_is_skipped(tmp_path: Path) -> None:
+    table = recipe_of()
     table["stage"].append(WITH_EVALUATION)
     results = run(Recipe.from_table(table), out=tmp_path)
     file = tmp_path / "tiny" / "run.json"

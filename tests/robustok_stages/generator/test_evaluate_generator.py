@@ -45,11 +45,11 @@ def evaluated(table: dict, out: Path, **kwargs) -> dict[str, Result]:
 
 
 @pytest.fixture
-def evaluation(part_of, generated):
+def evaluation(trained):
     """A recipe that evaluates the samples of a run, with keys of the stage changed."""
 
     def make(**options) -> dict:
-        table = part_of(load=("samples",))
+        table = trained.later(tmp_path, [], load=("samples",))
         del table["generator"]
         table["stage"] = [copy.deepcopy(EVALUATION) | options]
         return table
@@ -57,8 +57,8 @@ def evaluation(part_of, generated):
     return make
 
 
-def test_from_images_to_numbers_and_a_second_call_repeats_nothing(generation_recipe, tmp_path):
-    table = generation_recipe()
+def test_from_images_to_numbers_and_a_second_call_repeats_nothing(tmp_path):
+    table = recipe_of(TO_SAMPLES)
     table["stage"].append(copy.deepcopy(EVALUATION))
     table["stage"].append(copy.deepcopy(EVALUATION) | {"name": "against_training", "reference": "train"})
     said = io.StringIO()
@@ -78,9 +78,10 @@ def test_from_images_to_numbers_and_a_second_call_repeats_nothing(generation_rec
     assert files == {file: file.stat().st_mtime_ns for file in files}
 
 
-def test_a_continuous_space_works_the_same(generation_recipe, continuous, registry, tmp_path):
+def test_a_continuous_space_works_the_same(registry, tmp_path):
     """The generator gets the statistics of the latents; the vectors that it samples are stored and can be decoded."""
-    table = generation_recipe(
+    table = recipe_of(
+        TO_SAMPLES,
         train_generator={
             "ema_decay": 0.5,
             "measure": {"num_samples": 20, "metrics": METRICS, "sampling": {"steps": 2}},
@@ -103,15 +104,15 @@ def test_a_continuous_space_works_the_same(generation_recipe, continuous, regist
         assert (abs(file["arr_0"] - pictures) <= 1).all()
 
 
-def test_two_processes_make_the_files_and_the_numbers_of_one(part_of, generated, evaluation, run_on_two, tmp_path):
-    table = part_of("tokenize", "sample", load=LOADED)
+def test_two_processes_make_the_files_and_the_numbers_of_one(trained, evaluation, tmp_path):
+    table = trained.later(tmp_path, ["tokenize", "sample"], load=LOADED)
     table["stage"].append(copy.deepcopy(EVALUATION))
     folder = run_on_two(table, tmp_path)
-    one, two = find_artifact(generated[1], "latents"), find_artifact(folder, "latents")
+    one, two = trained.artifact("latents"), find_artifact(folder, "latents")
     files = sorted(str(file.relative_to(one)) for file in one.rglob("*") if file.is_file())
     assert files == sorted(str(file.relative_to(two)) for file in two.rglob("*") if file.is_file())
     assert not [name for name in files if (one / name).read_bytes() != (two / name).read_bytes()]
-    one, two = find_artifact(generated[1], "samples"), find_artifact(folder, "samples")
+    one, two = trained.artifact("samples"), find_artifact(folder, "samples")
     for name in ("codes.npy", "samples.npz", "grid.png"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     found = {name: result for name, result in read_results(folder).items() if "evaluate_" in name}
@@ -123,13 +124,13 @@ def test_two_processes_make_the_files_and_the_numbers_of_one(part_of, generated,
         assert (result.num_images, result.num_reference) == (one.num_images, one.num_reference)
 
 
-def test_the_distance_is_that_of_the_features_of_the_two_sets(evaluation, generated, registry, tmp_path):
+def test_the_distance_is_that_of_the_features_of_the_two_sets(evaluation, trained, registry, tmp_path):
     """Computed with numpy and scipy, except for the network."""
     import scipy.linalg
 
-    with np.load(find_artifact(generated[1], "samples") / "samples.npz") as file:
+    with np.load(trained.artifact("samples") / "samples.npz") as file:
         samples = torch.from_numpy(file["arr_0"]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    real = registry.build("dataset", generated[0]["data"]).validation.load(range(40)).images
+    real = registry.build("dataset", trained.table["data"]).validation.load(range(40)).images
     network = registry.build("features", FEATURES)
     with torch.no_grad():
         one, two = (network(images).double().numpy() for images in (samples, real))
@@ -140,8 +141,8 @@ def test_the_distance_is_that_of_the_features_of_the_two_sets(evaluation, genera
     assert found == pytest.approx(expected, rel=2e-3)
 
 
-def test_the_distance_of_samples_to_themselves_is_0(evaluation, generated, tmp_path):
-    file = find_artifact(generated[1], "samples") / "samples.npz"
+def test_the_distance_of_samples_to_themselves_is_0(evaluation, trained, tmp_path):
+    file = trained.artifact("samples") / "samples.npz"
     results = evaluated(evaluation(reference=str(file)), tmp_path)
     assert results["gfd_fashion_classifier"].value == pytest.approx(0.0, abs=1e-6)
     assert results["precision_fashion_classifier"].value == results["recall_fashion_classifier"].value == 1.0
@@ -193,9 +194,9 @@ TOO_MANY = [
 @pytest.mark.parametrize("loaded", [False, True])
 @pytest.mark.parametrize(("metrics", "options", "said"), TOO_MANY)
 def test_metrics_that_need_more_images_than_planned_are_refused_before_anything_is_written(
-    generation_recipe, evaluation, tmp_path, metrics, options, said, loaded
+    evaluation, tmp_path, metrics, options, said, loaded
 ):
-    table = evaluation() if loaded else generation_recipe()
+    table = evaluation() if loaded else recipe_of(TO_SAMPLES)
     before = [] if loaded else table["stage"]
     table["stage"] = [*before, EVALUATION | {"metrics": metrics} | options]
     with pytest.raises(RobustokError, match=f"stage.evaluate_generator.{said}"):

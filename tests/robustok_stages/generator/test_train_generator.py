@@ -59,8 +59,8 @@ class KillAt:
 
 
 @pytest.mark.parametrize("step", [3, 8, 14])
-def test_a_training_killed_at_a_step_ends_with_the_same_weights_bit_for_bit(part_of, generated, tmp_path, step):
-    table = part_of("train_generator", load=LOADED)
+def test_a_training_killed_at_a_step_ends_with_the_same_weights_bit_for_bit(trained, tmp_path, step):
+    table = trained.later(tmp_path, ["train_generator"], load=LOADED)
     table["stage"][0]["checkpoint_every"] = 4
 
     def act() -> None:
@@ -73,41 +73,47 @@ def test_a_training_killed_at_a_step_ends_with_the_same_weights_bit_for_bit(part
     process.join()
     assert process.exitcode == -signal.SIGKILL
     folder = train(table, tmp_path)
-    assert_same(weights(folder), weights(generated[1]))
+    assert_same(weights(folder), weights(trained.folder))
     assert [line["step"] for line in lines(folder)] == list(range(1, 16))
 
 
-def test_loaded_latents_train_as_those_of_the_same_run(part_of, generated, tmp_path):
+def test_loaded_latents_train_as_those_of_the_same_run(trained, tmp_path):
     """[load] accepts the run's folder and the artifact's folder."""
-    table = part_of("train_generator", load=LOADED)
-    table["load"]["latents"] = str(find_artifact(generated[1], "latents"))
+    table = trained.later(tmp_path, ["train_generator"], load=LOADED)
+    table["load"]["latents"] = str(trained.artifact("latents"))
     del table["data"]
-    assert_same(weights(train(table, tmp_path)), weights(generated[1]))
+    assert_same(weights(train(table, tmp_path)), weights(trained.folder))
 
 
-def test_an_epoch_is_a_pass_over_the_images_whatever_their_views(generated):
-    results = read_results(generated[1])
-    assert LatentRows(find_artifact(generated[1], "latents"), "train").views == 2
+def test_an_epoch_is_a_pass_over_the_images_whatever_their_views(trained):
+    results = read_results(trained.folder)
+    assert LatentRows(trained.artifact("latents"), "train").views == 2
     assert results["train_generator/steps"].value == 3 * (80 // 16)
-    assert results["train_generator/parameters"].value == sum(value.numel() for value in weights(generated[1]).values())
+    assert results["train_generator/parameters"].value == sum(
+        value.numel() for value in weights(trained.folder).values()
+    )
 
 
-def test_the_artifact_says_of_which_tokenizer_and_classes_it_is(generated, registry):
-    about = read_json(find_artifact(generated[1], "generator") / "component.json")
-    tokenizer = load_component(registry, find_artifact(generated[1], "tokenizer"))
+def test_the_artifact_says_of_which_tokenizer_and_classes_it_is(trained, registry):
+    about = read_json(trained.artifact("generator") / "component.json")
+    tokenizer = trained.component("tokenizer")
     assert about["tokenizer"] == latent_fingerprint(tokenizer)
     assert about["class_names"][9] == "ankle boot"
     assert about["num_classes"] == 10
     assert about["space"]["codebook_size"] == 32
 
 
-def test_measuring_changes_no_weight_and_logs_each_epoch_but_the_last(part_of, generated, tmp_path, registry):
+def test_measuring_changes_no_weight_and_logs_each_epoch_but_the_last(trained, tmp_path, registry):
     measure = {"num_samples": 30, "metrics": FRECHET, "batch_size": 16, "sampling": {"steps": 2}, "limit": 40}
-    table = part_of("train_generator", load=LOADED, train_generator={"measure": measure, "ema_decay": 0.5})
+    table = trained.later(
+        tmp_path, ["train_generator"], load=LOADED, train_generator={"measure": measure, "ema_decay": 0.5}
+    )
     folder = train(table, tmp_path / "measured")
     del table["stage"][0]["measure"]
     assert_same(weights(folder), weights(train(table, tmp_path / "unmeasured")))
-    assert not torch.equal(weights(folder)["head.weight"], weights(generated[1])["head.weight"]), "the average is kept"
+    assert not torch.equal(weights(folder)["head.weight"], weights(trained.folder)["head.weight"]), (
+        "the average is kept"
+    )
     measured = [line for line in lines(folder) if "validation_loss" in line]
     assert [(line["step"], line["epoch"]) for line in measured] == [(5, 1.0), (10, 2.0)]
     about = {"stage", "fingerprint", "step", "epoch"}
@@ -117,8 +123,8 @@ def test_measuring_changes_no_weight_and_logs_each_epoch_but_the_last(part_of, g
     assert measured[0]["gfd_fashion_classifier"] != measured[1]["gfd_fashion_classifier"]
 
 
-def test_another_measurement_does_not_train_the_generator_again(part_of, tmp_path):
-    table = part_of("train_generator", load=LOADED)
+def test_another_measurement_does_not_train_the_generator_again(trained, tmp_path):
+    table = trained.later(tmp_path, ["train_generator"], load=LOADED)
     folder = train(table, tmp_path)
     artifact, logged = find_artifact(folder, "generator"), lines(folder)
     table["stage"][0]["measure"] = {"num_samples": 30, "metrics": FRECHET}
@@ -127,7 +133,7 @@ def test_another_measurement_does_not_train_the_generator_again(part_of, tmp_pat
     assert lines(folder) == logged
 
 
-def test_what_is_measured_is_what_the_files_of_that_moment_give(part_of, tmp_path, registry):
+def test_what_is_measured_is_what_the_files_of_that_moment_give(trained, tmp_path, registry):
     """The distance and loss logged after 2 of 3 epochs equal those of a 2-epoch training that is then sampled."""
     from robustok_core import Guidance
     from robustok_toolkit.generating import ImagesInMemory, decode_to_uint8, generate, labels_of
@@ -135,7 +141,7 @@ def test_what_is_measured_is_what_the_files_of_that_moment_give(part_of, tmp_pat
 
     constant = {"optimizer": {"schedule": "constant", "learning_rate": 1e-2}}
     measure = {"num_samples": 24, "metrics": FRECHET, "every": 2.0, "batch_size": 7}
-    table = part_of("train_generator", load=LOADED, train_generator={"measure": measure, **constant})
+    table = trained.later(tmp_path, ["train_generator"], load=LOADED, train_generator={"measure": measure, **constant})
     (logged,) = [line for line in lines(train(table, tmp_path / "three")) if "validation_loss" in line]
     del table["stage"][0]["measure"]
     table["stage"][0]["epochs"] = 2
@@ -166,13 +172,13 @@ def test_what_is_measured_is_what_the_files_of_that_moment_give(part_of, tmp_pat
     assert logged["gfd_fashion_classifier"] == pytest.approx(expected["gfd_fashion_classifier"].value, rel=1e-5)
 
 
-def test_the_validation_loss_is_the_mean_over_the_validation_rows(part_of, with_known_codes, tmp_path, generated):
+def test_the_validation_loss_is_the_mean_over_the_validation_rows(trained, with_known_codes, tmp_path):
     """The known generator's loss has no randomness: a mean over rows, whatever the batches (40 = 2 x 16 + 8)."""
-    table = part_of("train_generator", load=LOADED)
+    table = trained.later(tmp_path, ["train_generator"], load=LOADED)
     table["generator"] = {"use": "known_codes"}
     folder = train(table, tmp_path, registry=with_known_codes)
     level = weights(folder)["level"]
-    codes = LatentRows(find_artifact(generated[1], "latents"), "validation").load(range(40)).latents.codes
+    codes = LatentRows(trained.artifact("latents"), "validation").load(range(40)).latents.codes
     found = read_results(folder)["train_generator/validation_loss"].value
     assert found == pytest.approx(float((codes - level).square().mean()), rel=1e-5)
 
@@ -191,10 +197,10 @@ def test_parameters_that_a_generator_exempts_are_not_decayed(with_known_codes):
     assert decay == {id(generator.level): 0.0, id(generator.decayed): 0.5}
 
 
-def test_two_processes_give_the_losses_of_one(part_of, generated, run_on_two, tmp_path):
+def test_two_processes_give_the_losses_of_one(trained, tmp_path):
     measure = {"num_samples": 11, "metrics": FRECHET, "sampling": {"steps": 2}}
     options = {"epochs": 2, "optimizer": {"learning_rate": 1e-3}, "measure": measure}
-    table = part_of("train_generator", load=LOADED, train_generator=options)
+    table = trained.later(tmp_path, ["train_generator"], load=LOADED, train_generator=options)
     one = lines(train(table, tmp_path / "one"))
     two = lines(run_on_two(table, tmp_path / "two"))
     assert sum("gfd_fashion_classifier" in line for line in one) == 1
@@ -225,10 +231,8 @@ def test_two_processes_give_the_losses_of_one(part_of, generated, run_on_two, tm
     ],
 )
 @pytest.mark.parametrize("loaded", [False, True])
-def test_what_does_not_fit_is_refused_before_anything_is_written(
-    part_of, generation_recipe, tmp_path, changes, words, loaded
-):
-    table = part_of("train_generator", load=LOADED) if loaded else generation_recipe()
+def test_what_does_not_fit_is_refused_before_anything_is_written(trained, tmp_path, changes, words, loaded):
+    table = trained.later(tmp_path, ["train_generator"], load=LOADED) if loaded else recipe_of(TO_SAMPLES)
     table["generator"]["label_dropout"] = 0.0
     stage = next(stage for stage in table["stage"] if stage["use"] == "train_generator")
     stage |= changes
@@ -238,17 +242,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_measuring_against_images_needs_them(part_of, tmp_path):
-    table = part_of("train_generator", load=LOADED, train_generator={"measure": {}})
+def test_measuring_against_images_needs_them(trained, tmp_path):
+    table = trained.later(tmp_path, ["train_generator"], load=LOADED, train_generator={"measure": {}})
     del table["data"]
     with pytest.raises(RobustokError, match="measure.reference: the reference 'validation' needs the table"):
         train(table, tmp_path)
 
 
-def test_latents_of_another_tokenizer_are_refused(part_of, tiny_recipe, tmp_path):
-    other = tiny_recipe(epochs=0.2)
+def test_latents_of_another_tokenizer_are_refused(trained, tmp_path):
+    other = recipe_of(train_tokenizer={"epochs": 0.2})
     other["run"] |= {"name": "other", "seed": 4}
-    table = copy.deepcopy(part_of("train_generator", load=LOADED))
+    table = copy.deepcopy(trained.later(tmp_path, ["train_generator"], load=LOADED))
     table["load"]["tokenizer"] = str(train(other, tmp_path))
     for refuse in (check, lambda recipe: run(recipe, out=tmp_path)):
         with pytest.raises(RobustokError, match="latents of another tokenizer"):
@@ -256,8 +260,8 @@ def test_latents_of_another_tokenizer_are_refused(part_of, tiny_recipe, tmp_path
     assert not (tmp_path / "tiny").exists()
 
 
-def test_the_precision_of_a_stage_affects_only_its_training_steps(generated, tmp_path):
-    table, folder = generated
+def test_the_precision_of_a_stage_affects_only_its_training_steps(trained, tmp_path):
+    table, folder = trained.table, trained.folder
     stage = next(stage for stage in table["stage"] if stage["use"] == "train_generator")
     load = {"tokenizer": str(folder), "latents": str(folder)}
     weights = {}

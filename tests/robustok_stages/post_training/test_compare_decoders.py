@@ -44,9 +44,9 @@ class Brightness(SampleMetric):
         return {"brightness": Result(samples.images.pixels.float().mean(), higher_is_better=True)}
 
 
-def later(generated, tmp_path, **post_train):
+def later(trained, tmp_path, **post_train):
     """A post-training recipe with the tokenizer and the generator of an earlier run."""
-    table, folder = generated
+    table, folder = trained.table, trained.folder
     table = {key: table[key] for key in ("run", "data")} | {
         "post_trainer": {"use": "decoder", "sampling": {"steps": 1}}
     }
@@ -70,23 +70,23 @@ def later(generated, tmp_path, **post_train):
     return lambda: run(Recipe.from_table(table), registry=registry, out=tmp_path)
 
 
-def test_the_sigma_with_the_highest_value_is_kept_if_higher_is_better(generated, tmp_path):
+def test_the_sigma_with_the_highest_value_is_kept_if_higher_is_better(trained, tmp_path):
     results = later(generated, tmp_path, optimizer={"learning_rate": 1e-2})()
     values = {sigma: results[f"compare_decoders/sigma{sigma}_brightness"].value for sigma in (0.9, 0.5)}
     assert values[0.9] != values[0.5]
     assert results["compare_decoders/kept_sigma"].value == max(values, key=values.get)
 
 
-def test_what_cannot_be_measured_is_refused_before_anything_is_written(generated, tmp_path):
+def test_what_cannot_be_measured_is_refused_before_anything_is_written(trained, tmp_path):
     metrics = {"pfd": {"use": "pfid", "deltas": [10**6]}}
     with pytest.raises(RobustokError, match=r"stage.compare_decoders.tokenizer_metrics.pfd: "):
         later(generated, tmp_path, compare={"tokenizer_metrics": metrics})()
     assert not (tmp_path / "later").exists()
 
 
-def test_a_process_without_a_sample_takes_part_in_the_comparison(generated, registry, tmp_path, monkeypatch):
+def test_a_process_without_a_sample_takes_part_in_the_comparison(trained, registry, tmp_path, monkeypatch):
     """Two samples on three processes: the third has none."""
-    table, folder = generated
+    table, folder = trained.table, trained.folder
     recipe = Recipe.from_table(table).resolve(registry)
     context = RunContext(
         recipe=recipe,

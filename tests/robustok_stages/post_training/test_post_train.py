@@ -60,8 +60,8 @@ def with_options(table: dict[str, Any], stage: str, **options: Any) -> list[dict
 
 
 @pytest.fixture(scope="module")
-def trained(generation_recipe, tmp_path_factory) -> tuple[dict[str, Any], Path]:
-    table = with_post_training(generation_recipe())
+def trained(tmp_path_factory) -> tuple[dict[str, Any], Path]:
+    table = with_post_training(recipe_of(TO_SAMPLES))
     out = tmp_path_factory.mktemp("post_trained")
     run(Recipe.from_table(table), out=out)
     return table, out / table["run"]["name"]
@@ -186,7 +186,7 @@ def test_an_interrupted_post_training_ends_with_the_same_weights(trained, tmp_pa
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_two_processes_make_the_same_pairs_and_decoders(trained, run_on_two, tmp_path):
+def test_two_processes_make_the_same_pairs_and_decoders(trained, tmp_path):
     table, folder = trained
     other = run_on_two({**table, "run": {**table["run"], "name": "two"}}, tmp_path)
     for name in ("sigma1", "sigma0.5"):
@@ -227,8 +227,8 @@ def refused(table: dict[str, Any], out: Path, **kwargs: Any) -> str:
     return str(caught.value)
 
 
-def test_a_missing_discriminator_is_reported_before_anything_is_trained(generated, tmp_path):
-    table, folder = generated
+def test_a_missing_discriminator_is_reported_before_anything_is_trained(trained, tmp_path):
+    table, folder = trained.table, trained.folder
     table = with_post_training({**table, "stage": [dict(stage) for stage in table["stage"]]})
     table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
     table["stage"] = table["stage"][-3:]
@@ -237,8 +237,8 @@ def test_a_missing_discriminator_is_reported_before_anything_is_trained(generate
     assert not (tmp_path / "later").exists()
 
 
-def test_a_discriminator_that_main_training_will_not_save_is_reported_before_main_training(generation_recipe, tmp_path):
-    table = with_post_training(generation_recipe())
+def test_a_discriminator_that_main_training_will_not_save_is_reported_before_main_training(tmp_path):
+    table = with_post_training(recipe_of(TO_SAMPLES))
     table["stage"][0]["losses"] = {"reconstruction": {"use": "reconstruction"}}
     assert "has no discriminator to reuse" in refused(table, tmp_path)
     table["stage"][0]["losses"] = {"reconstruction": {"use": "reconstruction"}, "gan": LOSSES["adversarial"]}
@@ -255,10 +255,8 @@ def test_a_discriminator_that_main_training_will_not_save_is_reported_before_mai
         ({"sampling": {"stops": 2}}, "post_trainer.sampling.stops"),
     ],
 )
-def test_pairs_that_the_generator_cannot_make_are_refused_before_it_is_trained(
-    generation_recipe, tmp_path, options, said
-):
-    table = with_post_training(generation_recipe())
+def test_pairs_that_the_generator_cannot_make_are_refused_before_it_is_trained(tmp_path, options, said):
+    table = with_post_training(recipe_of(TO_SAMPLES))
     table["generator"]["label_dropout"] = 0.0
     table["stage"][-1]["guidance"] = {"scale": 1.0}
     table["post_trainer"] |= options
@@ -266,8 +264,8 @@ def test_pairs_that_the_generator_cannot_make_are_refused_before_it_is_trained(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_fresh_discriminator_needs_none(generated, tmp_path):
-    table, folder = generated
+def test_a_fresh_discriminator_needs_none(trained, tmp_path):
+    table, folder = trained.table, trained.folder
     table = with_post_training(
         {**table, "stage": [dict(stage) for stage in table["stage"]]}, post_train={"discriminator": "fresh"}
     )
@@ -311,29 +309,29 @@ def test_a_batch_that_does_not_fit_the_48_pairs_is_refused_before_anything_runs(
         ),
     ],
 )
-def test_missing_losses_or_metrics_are_refused(generation_recipe, tmp_path, options, said):
-    assert said in refused(with_post_training(generation_recipe(), **options), tmp_path)
+def test_missing_losses_or_metrics_are_refused(tmp_path, options, said):
+    assert said in refused(with_post_training(recipe_of(TO_SAMPLES), **options), tmp_path)
 
 
 @pytest.mark.parametrize("key", ["compare", "keep"])
-def test_an_option_that_moved_to_compare_decoders_says_so(generation_recipe, tmp_path, key):
-    said = refused(with_post_training(generation_recipe(), post_train={key: {}}), tmp_path)
+def test_an_option_that_moved_to_compare_decoders_says_so(tmp_path, key):
+    said = refused(with_post_training(recipe_of(TO_SAMPLES), post_train={key: {}}), tmp_path)
     assert f"stage.post_train.{key}: unknown key '{key}'" in said
     assert "`compare_decoders`" in said
 
 
-def test_an_explicit_sigma_to_keep_needs_no_metric(generation_recipe, registry):
-    table = with_post_training(generation_recipe(), compare_decoders={"keep": 0.5, "metrics": {}})
+def test_an_explicit_sigma_to_keep_needs_no_metric(registry):
+    table = with_post_training(recipe_of(TO_SAMPLES), compare_decoders={"keep": 0.5, "metrics": {}})
     assert Recipe.from_table(table).resolve(registry).stages[-1].spec.config.keep == 0.5
 
 
-def test_sigma_outside_of_0_to_1_is_refused(generation_recipe, tmp_path):
-    table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 1.5]})
+def test_sigma_outside_of_0_to_1_is_refused(tmp_path):
+    table = with_post_training(recipe_of(TO_SAMPLES), make_pairs={"sigma": [0.5, 1.5]})
     assert "stage.make_pairs.sigma" in refused(table, tmp_path)
 
 
-def test_sigmas_that_would_share_their_files_are_refused(generation_recipe, tmp_path):
-    table = with_post_training(generation_recipe(), make_pairs={"sigma": [0.5, 0.50000001]})
+def test_sigmas_that_would_share_their_files_are_refused(tmp_path):
+    table = with_post_training(recipe_of(TO_SAMPLES), make_pairs={"sigma": [0.5, 0.50000001]})
     assert "two values of sigma agree to 6 digits" in refused(table, tmp_path)
 
 
@@ -355,7 +353,7 @@ def test_pairs_with_damaged_image_indices_are_refused(trained, tmp_path, damage)
         PairRows(pairs, 0.5, images, tokenizer=latent_fingerprint(tokenizer))
 
 
-def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, generation_recipe, tmp_path):
+def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, tmp_path):
     table, folder = trained
     later = {**table, "run": {**table["run"], "name": "later"}}
     later["load"] = {"tokenizer": str(artifact(folder, "tokenizer", "train_tokenizer"))}
@@ -365,15 +363,15 @@ def test_pairs_of_another_sigma_or_tokenizer_are_refused_by_name(trained, genera
     }
     comparing["load"] = later["load"] | {"generator": str(folder), "decoders": str(folder)}
     assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.25" in refused(comparing, tmp_path)
-    other = with_post_training(generation_recipe(train_tokenizer={"epochs": 2}))
+    other = with_post_training(recipe_of(TO_SAMPLES, train_tokenizer={"epochs": 2}))
     run(Recipe.from_table({**other, "stage": other["stage"][:-3]}), out=tmp_path / "other")
     later["stage"] = only(table, "post_train")
     later["load"] = {"pairs": str(folder), "tokenizer": str(tmp_path / "other" / other["run"]["name"])}
     assert "these pairs were not made with the tokenizer in " in refused(later, tmp_path)
 
 
-def test_what_is_compared_by_default(generation_recipe, registry):
-    table = with_post_training(generation_recipe())
+def test_what_is_compared_by_default(registry):
+    table = with_post_training(recipe_of(TO_SAMPLES))
     table["stage"][-1] = {"use": "compare_decoders"}
     compare = Recipe.from_table(table).resolve(registry).stages[-1].spec.config
     assert compare.num_samples == 5000
@@ -391,7 +389,7 @@ def test_another_comparison_does_not_train_decoders_again(trained, tmp_path):
     assert (tmp_path / folder.name / "metrics.jsonl").read_text() == before
 
 
-def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(trained, generation_recipe, tmp_path):
+def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(trained, tmp_path):
     table, folder = trained
     later = {**table, "run": {**table["run"], "name": "later"}}
     inputs = {"make_pairs": ["generator"], "post_train": ["pairs"], "compare_decoders": ["generator", "decoders"]}
@@ -399,7 +397,7 @@ def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(tra
         again = {**later, "stage": only(table, stage), "load": dict.fromkeys(["tokenizer", *loaded], str(folder))}
         assert "this tokenizer is already post-trained" in refused(again, tmp_path)
     first = artifact(folder, "tokenizer", "train_tokenizer")
-    other = with_post_training(generation_recipe(train_generator={"epochs": 2}))
+    other = with_post_training(recipe_of(TO_SAMPLES, train_generator={"epochs": 2}))
     other["load"], other["stage"] = {"tokenizer": str(first)}, other["stage"][2:4]
     other["stage"] = [stage for stage in other["stage"] if stage["use"] == "train_generator"]
     other["load"]["latents"] = str(folder)
@@ -410,8 +408,8 @@ def test_a_post_trained_tokenizer_and_pairs_of_another_generator_are_refused(tra
     assert "these decoders were not trained with the generator in " in refused(later, tmp_path)
 
 
-def test_a_sigma_to_keep_without_pairs_is_refused_before_anything_runs(generation_recipe, tmp_path):
-    table = with_post_training(generation_recipe(), compare_decoders={"keep": 0.33})
+def test_a_sigma_to_keep_without_pairs_is_refused_before_anything_runs(tmp_path):
+    table = with_post_training(recipe_of(TO_SAMPLES), compare_decoders={"keep": 0.33})
     assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.33" in refused(table, tmp_path)
     assert not list(tmp_path.iterdir())
 

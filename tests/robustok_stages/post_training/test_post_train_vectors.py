@@ -34,9 +34,9 @@ COMPARE = {
 
 
 @pytest.fixture(scope="module")
-def trained(generation_recipe, continuous, tmp_path_factory) -> tuple[dict[str, Any], Path]:
+def trained(tmp_path_factory) -> tuple[dict[str, Any], Path]:
     """The recipe from a continuous tokenizer to a post-trained one, and its run folder; must not be changed."""
-    table = continuous(generation_recipe())
+    table = continuous(recipe_of(TO_SAMPLES))
     table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
     table["post_trainer"] = {"use": "decoder", "pairs": "latents", "sampling": SAMPLING}
     table["stage"][-1:] = [  # in place of `sample`
@@ -149,7 +149,7 @@ def test_results_of_before_and_after_are_comparable(trained):
     }
 
 
-def test_pairs_are_bit_identical_after_a_kill(trained, part_of_trained, tmp_path, dying):
+def test_pairs_are_bit_identical_after_a_kill(trained, part_of_trained, tmp_path):
     """Two files per shard, three shards per sigma: the control and one shard of 0.5 are complete at the tenth file."""
     table, folder = part_of_trained(trained[0]["stage"][-3]), tmp_path / "tiny"
     dying(lambda: run(Recipe.from_table(table), out=tmp_path), 10)

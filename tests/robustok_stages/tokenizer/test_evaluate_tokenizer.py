@@ -37,9 +37,9 @@ CELLS = ["alpha0.5_delta8", "alpha0.5_delta32", "alpha1_delta8", "alpha1_delta32
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_recipe, tmp_path_factory):
+def trained(tmp_path_factory):
     """The tiny recipe, trained and evaluated: its table, its run folder, its results."""
-    table = tiny_recipe(epochs=8)
+    table = recipe_of(train_tokenizer={"epochs": 8})
     table["stage"].append(EVALUATION)
     out = tmp_path_factory.mktemp("trained")
     results = run(Recipe.from_table(table), out=out)
@@ -157,7 +157,7 @@ def test_a_limit_takes_images_of_every_class_from_sorted_data(trained, evaluatio
     assert evaluated(table, tmp_path)["psnr"].value == pytest.approx(decibels[first_of_each_class].mean(), rel=1e-6)
 
 
-def test_two_processes_measure_what_one_measures(trained, evaluation, run_on_two, tmp_path):
+def test_two_processes_measure_what_one_measures(trained, evaluation, tmp_path):
     folder = run_on_two(evaluation(), tmp_path)
     one, two = trained[2], read_results(folder)
     assert len(two) == len(one) - 2
@@ -210,10 +210,8 @@ def said_in_check(table: dict[str, Any], registry) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_the_default_metrics_that_need_codes_are_refused_for_a_continuous_tokenizer_at_check(
-    tiny_recipe, continuous, registry
-):
-    table = continuous(tiny_recipe())
+def test_the_default_metrics_that_need_codes_are_refused_for_a_continuous_tokenizer_at_check(registry):
+    table = continuous(recipe_of())
     table["stage"].append({"use": "evaluate_tokenizer"})
     said = said_in_check(table, registry)
     assert len(said) == len(CONTINUOUS)

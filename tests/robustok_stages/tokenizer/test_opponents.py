@@ -37,15 +37,15 @@ def artifact(table: dict[str, Any], out: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def left(tiny_recipe, tmp_path_factory) -> Path:
+def left(tmp_path_factory) -> Path:
     """A tokenizer's artifact from a training with a discriminator."""
-    return artifact(tiny_recipe(losses=LOSSES, epochs=1), tmp_path_factory.mktemp("left"))
+    return artifact(recipe_of(train_tokenizer={"losses": LOSSES, "epochs": 1}), tmp_path_factory.mktemp("left"))
 
 
 @pytest.fixture
-def another(registry, tiny_recipe, tmp_path) -> tuple[TokenizerTask, Trainer]:
+def another(registry, tmp_path) -> tuple[TokenizerTask, Trainer]:
     """Another training with such a discriminator, with other weights."""
-    table = tiny_recipe(losses=LOSSES)
+    table = recipe_of(train_tokenizer={"losses": LOSSES})
     table["run"]["seed"] = 4
     recipe = Recipe.from_table(table).resolve(registry)
     accelerator, folder = make_accelerator(recipe, tmp_path), RunFolder(tmp_path)
@@ -61,8 +61,8 @@ def test_the_artifact_says_which_opponents_it_comes_with(left):
     assert read_json(left / "component.json")["opponents"] == saved_opponents(left) == ["gan"]
 
 
-def test_the_artifact_of_a_training_without_opponents_says_so(tiny_recipe, tmp_path):
-    folder = artifact(tiny_recipe(epochs=0.2), tmp_path)
+def test_the_artifact_of_a_training_without_opponents_says_so(tmp_path):
+    folder = artifact(recipe_of(train_tokenizer={"epochs": 0.2}), tmp_path)
     assert not has_opponents(folder)
     assert read_json(folder / "component.json")["opponents"] == []
 
@@ -86,14 +86,14 @@ def test_what_is_adopted_is_what_was_saved_bit_for_bit(left, another, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_losses_with_an_opponent_are_known_from_the_recipe(tiny_recipe, registry):
-    (stage,) = Recipe.from_table(tiny_recipe(losses=LOSSES)).resolve(registry).stages
+def test_the_losses_with_an_opponent_are_known_from_the_recipe(registry):
+    (stage,) = Recipe.from_table(recipe_of(train_tokenizer={"losses": LOSSES})).resolve(registry).stages
     assert losses_with_opponent(stage.spec.config.losses) == ["gan"]
     assert opponent_name("gan") == "gan_opponent"
 
 
-def test_the_networks_of_losses_are_not_parameters_of_the_tokenizers_turn(tiny_recipe, registry):
-    recipe = tiny_recipe()
+def test_the_networks_of_losses_are_not_parameters_of_the_tokenizers_turn(registry):
+    recipe = recipe_of()
     tokenizer = registry.build("tokenizer", recipe["tokenizer"])
     perturbation = registry.build("perturbation", recipe["perturbation"])
     terms = LossTerms({name: registry.build("loss", table) for name, table in LOSSES.items()})

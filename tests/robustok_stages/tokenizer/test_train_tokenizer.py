@@ -79,9 +79,9 @@ def in_a_process_that_dies(action) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_recipe, tmp_path_factory):
+def whole(tmp_path_factory):
     """The tiny recipe with a discriminator and an average, trained without interruption."""
-    table = tiny_recipe(losses=GAN, ema_decay=0.9, checkpoint_every=4)
+    table = recipe_of(train_tokenizer={"losses": GAN, "ema_decay": 0.9, "checkpoint_every": 4})
     return table, train(table, tmp_path_factory.mktemp("whole"))
 
 
@@ -140,9 +140,9 @@ def test_an_interrupt_saves_a_checkpoint_and_the_same_command_resumes(whole, tmp
     assert [line["step"] for line in lines(tmp_path / "tiny")] == list(range(1, 16))
 
 
-def test_two_processes_give_the_losses_and_the_codebook_of_one(tiny_recipe, run_on_two, tmp_path):
+def test_two_processes_give_the_losses_and_the_codebook_of_one(tmp_path):
     quantizer = {"use": "vq", "codebook_size": 32, "width": 4, "codebook_update": "ema"}
-    table = tiny_recipe(epochs=2, losses=GAN)
+    table = recipe_of(train_tokenizer={"epochs": 2, "losses": GAN})
     table["tokenizer"]["quantizer"] = quantizer
     one = train(table, tmp_path / "one")
     two = run_on_two(table, tmp_path / "two")
@@ -155,16 +155,16 @@ def test_two_processes_give_the_losses_and_the_codebook_of_one(tiny_recipe, run_
         torch.testing.assert_close(theirs[name], ours[name], rtol=2e-3, atol=2e-4)
 
 
-def test_accumulation_gives_the_losses_of_one_large_batch(tiny_recipe, tmp_path):
-    one = lines(train(tiny_recipe(epochs=1), tmp_path / "one"))
-    two = lines(train(tiny_recipe(epochs=1, accumulation=4), tmp_path / "two"))
+def test_accumulation_gives_the_losses_of_one_large_batch(tmp_path):
+    one = lines(train(recipe_of(train_tokenizer={"epochs": 1}), tmp_path / "one"))
+    two = lines(train(recipe_of(train_tokenizer={"epochs": 1, "accumulation": 4}), tmp_path / "two"))
     for first, second in zip(one, two, strict=True):
         assert second["tokenizer/loss"] == pytest.approx(first["tokenizer/loss"], rel=1e-4)
         assert second["perturbed_share"] == pytest.approx(0.25) == first["perturbed_share"]
 
 
-def test_an_unchanged_stage_is_skipped_and_a_changed_one_runs_again_beside_the_old(tiny_recipe, tmp_path):
-    table = tiny_recipe(epochs=1)
+def test_an_unchanged_stage_is_skipped_and_a_changed_one_runs_again_beside_the_old(tmp_path):
+    table = recipe_of(train_tokenizer={"epochs": 1})
     folder = train(table, tmp_path)
     first = find_artifact(folder, "tokenizer")
     changed_at = (first / "model.safetensors").stat().st_mtime_ns
@@ -179,19 +179,19 @@ def test_an_unchanged_stage_is_skipped_and_a_changed_one_runs_again_beside_the_o
     assert "beta = 0.5" in (folder / "recipe.toml").read_text()
 
 
-def test_an_option_that_does_not_affect_results_repeats_nothing_and_earlier_logs_stay(tiny_recipe, tmp_path):
-    folder = train(tiny_recipe(epochs=1), tmp_path)
+def test_an_option_that_does_not_affect_results_repeats_nothing_and_earlier_logs_stay(tmp_path):
+    folder = train(recipe_of(train_tokenizer={"epochs": 1}), tmp_path)
     first = find_artifact(folder, "tokenizer")
-    train(tiny_recipe(epochs=1, log_every=3, checkpoint_every=2), tmp_path)
+    train(recipe_of(train_tokenizer={"epochs": 1, "log_every": 3, "checkpoint_every": 2}), tmp_path)
     assert find_artifact(folder, "tokenizer") == first
-    train(tiny_recipe(epochs=2), tmp_path)
+    train(recipe_of(train_tokenizer={"epochs": 2}), tmp_path)
     assert [line["step"] for line in lines(folder)] == [*range(1, 6), *range(1, 11)]
 
 
-def test_a_recipe_that_fails_is_not_stored_with_the_results_of_another(tiny_recipe, tmp_path):
-    folder = train(tiny_recipe(epochs=1), tmp_path)
+def test_a_recipe_that_fails_is_not_stored_with_the_results_of_another(tmp_path):
+    folder = train(recipe_of(train_tokenizer={"epochs": 1}), tmp_path)
     with pytest.raises(RunError):
-        train(tiny_recipe(epochs=5, optimizer={"learning_rate": 1e30}), tmp_path)
+        train(recipe_of(train_tokenizer={"epochs": 5, "optimizer": {"learning_rate": 1e30}}), tmp_path)
     assert not (folder / "results.json").exists()
     assert (folder / "history" / "results-1.json").exists()
 
@@ -205,7 +205,7 @@ class NotANumber:
             self.weight.register_hook(lambda gradient: gradient * float("nan"))
 
 
-def test_a_nan_gradient_never_reaches_a_checkpoint(tiny_recipe, tmp_path, monkeypatch):
+def test_a_nan_gradient_never_reaches_a_checkpoint(tmp_path, monkeypatch):
     plugin = NotANumber()
     from robustok_stages.tokenizer.training_step import TokenizerStep
 
@@ -217,23 +217,23 @@ def test_a_nan_gradient_never_reaches_a_checkpoint(tiny_recipe, tmp_path, monkey
 
     monkeypatch.setattr(TokenizerStep, "__init__", remember)
     with pytest.raises(RunError, match="is not finite after step 8"):
-        train(tiny_recipe(checkpoint_every=4), tmp_path, registry=registry_with(plugin))
+        train(recipe_of(train_tokenizer={"checkpoint_every": 4}), tmp_path, registry=registry_with(plugin))
     kept = list((tmp_path / "tiny" / "checkpoints").rglob("step-*"))
     assert [path.name for path in kept] == ["step-000000004"]
 
 
-def test_fresh_starts_over_in_a_new_folder(tiny_recipe, tmp_path):
-    table = tiny_recipe(epochs=1)
+def test_fresh_starts_over_in_a_new_folder(tmp_path):
+    table = recipe_of(train_tokenizer={"epochs": 1})
     folder = train(table, tmp_path)
     run(Recipe.from_table(table), out=tmp_path, fresh=True)
     assert_same(weights(folder), weights(tmp_path / "tiny-2"))
 
 
-def test_a_new_folder_is_chosen_before_another_process_can_have_made_it(tiny_recipe, tmp_path, monkeypatch):
+def test_a_new_folder_is_chosen_before_another_process_can_have_made_it(tmp_path, monkeypatch):
     """The processes of a run first connect when the precision is settled; then the main process may run ahead."""
     import robustok_core.runs.runner
 
-    table, meet = tiny_recipe(epochs=1), robustok_core.runs.runner.auto_precision
+    table, meet = recipe_of(train_tokenizer={"epochs": 1}), robustok_core.runs.runner.auto_precision
     train(table, tmp_path)
 
     def meet_late() -> str:
@@ -246,22 +246,22 @@ def test_a_new_folder_is_chosen_before_another_process_can_have_made_it(tiny_rec
     assert not (tmp_path / "tiny-3").exists()
 
 
-def test_a_nan_loss_stops_the_run_with_one_message(tiny_recipe, tmp_path):
-    table = tiny_recipe(epochs=5, optimizer={"learning_rate": 1e30})
+def test_a_nan_loss_stops_the_run_with_one_message(tmp_path):
+    table = recipe_of(train_tokenizer={"epochs": 5, "optimizer": {"learning_rate": 1e30}})
     with pytest.raises(RunError, match=r"tokenizer/loss are not finite at step \d"):
         train(table, tmp_path)
     assert not (tmp_path / "tiny" / "artifacts").exists()
 
 
-def test_the_average_of_the_weights_is_what_is_kept(tiny_recipe, tmp_path):
-    last = weights(train(tiny_recipe(epochs=1), tmp_path / "a"))
-    average = weights(train(tiny_recipe(epochs=1, ema_decay=0.5), tmp_path / "b"))
+def test_the_average_of_the_weights_is_what_is_kept(tmp_path):
+    last = weights(train(recipe_of(train_tokenizer={"epochs": 1}), tmp_path / "a"))
+    average = weights(train(recipe_of(train_tokenizer={"epochs": 1, "ema_decay": 0.5}), tmp_path / "b"))
     name = "decoder_network.conv_out.weight" if "decoder_network.conv_out.weight" in last else next(iter(last))
     assert not torch.equal(last[name], average[name])
 
 
-def test_training_learns(tiny_recipe, tmp_path):
-    logged = lines(train(tiny_recipe(epochs=12), tmp_path))
+def test_training_learns(tmp_path):
+    logged = lines(train(recipe_of(train_tokenizer={"epochs": 12}), tmp_path))
     assert logged[-1]["loss/reconstruction"] < 0.5 * logged[0]["loss/reconstruction"]
 
 
@@ -277,12 +277,10 @@ def test_training_learns(tiny_recipe, tmp_path):
         ("run", "precision", "fp16", "needs a CUDA device"),
     ],
 )
-def test_components_that_do_not_fit_are_refused_before_anything_is_written(
-    tiny_recipe, tmp_path, table, key, value, words
-):
+def test_components_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, table, key, value, words):
     if key == "precision" and torch.cuda.is_available():
         pytest.skip("fp16 fits a CUDA device")
-    recipe = tiny_recipe()
+    recipe = recipe_of()
     (recipe[table][0] if table == "stage" else recipe[table])[key] = value
     with pytest.raises(RobustokError) as caught:
         train(recipe, tmp_path / "out")
@@ -292,25 +290,27 @@ def test_components_that_do_not_fit_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("stage", ["train_tokenizer", "train_generator"])
-def test_a_training_whose_only_step_has_learning_rate_0_is_refused(generation_recipe, tmp_path, stage):
+def test_a_training_whose_only_step_has_learning_rate_0_is_refused(tmp_path, stage):
     """Of 5 steps per epoch only one is left, the first of the warm-up."""
-    table = generation_recipe(**{stage: {"epochs": 0.2, "optimizer": {"warmup": 0.05}}})
+    table = recipe_of(TO_SAMPLES, **{stage: {"epochs": 0.2, "optimizer": {"warmup": 0.05}}})
     with pytest.raises(RobustokError, match=f"stage.{stage}.optimizer.warmup: the learning rate is 0 at every step"):
         train(table, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_first_of_two_steps_of_a_warm_up_has_no_rate_and_the_second_has(tiny_recipe, tmp_path):
-    folder = train(tiny_recipe(epochs=0.4, optimizer={"learning_rate": 1e-3, "warmup": 1.0}), tmp_path)
+def test_the_first_of_two_steps_of_a_warm_up_has_no_rate_and_the_second_has(tmp_path):
+    folder = train(
+        recipe_of(train_tokenizer={"epochs": 0.4, "optimizer": {"learning_rate": 1e-3, "warmup": 1.0}}), tmp_path
+    )
     assert [line["tokenizer/learning_rate"] for line in lines(folder)] == [0.0, 5e-4]
 
 
-def test_a_warm_up_that_begins_above_0_may_be_a_single_step(tiny_recipe, tmp_path):
+def test_a_warm_up_that_begins_above_0_may_be_a_single_step(tmp_path):
     options = {"learning_rate": 1e-3, "warmup": 0.5, "warmup_learning_rate": 1e-4}
-    (line,) = lines(train(tiny_recipe(epochs=0.2, optimizer=options), tmp_path))
+    (line,) = lines(train(recipe_of(train_tokenizer={"epochs": 0.2, "optimizer": options}), tmp_path))
     assert line["tokenizer/learning_rate"] == 1e-4
 
 
-def test_a_training_without_a_loss_is_refused(tiny_recipe, registry):
+def test_a_training_without_a_loss_is_refused(registry):
     with pytest.raises(RobustokError, match=r"stage\.train_tokenizer: losses: there is no term"):
-        Recipe.from_table(tiny_recipe(losses={})).resolve(registry)
+        Recipe.from_table(recipe_of(train_tokenizer={"losses": {}})).resolve(registry)
