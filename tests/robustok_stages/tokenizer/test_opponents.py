@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from robustok_core import Recipe, run
+from project import BATCH_SIZE, STEPS_PER_EPOCH, TABLES, Project, recipe_of
+from robustok_core import Recipe
 from robustok_core.runs.accelerator import make_accelerator
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.files import read_json, read_tensors
-from robustok_core.runs.folder import RunFolder, find_artifact
+from robustok_core.runs.folder import RunFolder
 from robustok_stages.tokenizer.loss_terms import LossTerms
 from robustok_stages.tokenizer.opponents import (
     adopt_opponents,
@@ -31,29 +31,22 @@ LOSSES = {
 }
 
 
-def artifact(table: dict[str, Any], out: Path) -> Path:
-    run(Recipe.from_table(table), out=out)
-    return find_artifact(out / "tiny", "tokenizer")
-
-
 @pytest.fixture(scope="module")
 def left(tmp_path_factory) -> Path:
     """A tokenizer's artifact from a training with a discriminator."""
-    return artifact(recipe_of(train_tokenizer={"losses": LOSSES, "epochs": 1}), tmp_path_factory.mktemp("left"))
+    return Project(tmp_path_factory.mktemp("left"), train_tokenizer={"losses": LOSSES}).run().artifact("tokenizer")
 
 
 @pytest.fixture
 def another(registry, tmp_path) -> tuple[TokenizerTask, Trainer]:
     """Another training with such a discriminator, with other weights."""
-    table = recipe_of(train_tokenizer={"losses": LOSSES})
-    table["run"]["seed"] = 4
-    recipe = Recipe.from_table(table).resolve(registry)
+    recipe = Recipe.from_table(recipe_of(run={"seed": 4}, train_tokenizer={"losses": LOSSES})).resolve(registry)
     accelerator, folder = make_accelerator(recipe, tmp_path), RunFolder(tmp_path)
     context = RunContext(recipe=recipe, registry=registry, accelerator=accelerator, stage="another", folder=folder)
     tokenizer = context.build("tokenizer")
     losses = {name: registry.build("loss", table) for name, table in LOSSES.items()}
     task = TokenizerTask(tokenizer, None, losses, OptimizerConfig())
-    return task, Trainer(context, task, context.dataset().train, TrainingConfig(epochs=1, batch_size=16))
+    return task, Trainer(context, task, context.dataset().train, TrainingConfig(epochs=1, batch_size=BATCH_SIZE))
 
 
 def test_the_artifact_says_which_opponents_it_comes_with(left):
@@ -62,7 +55,7 @@ def test_the_artifact_says_which_opponents_it_comes_with(left):
 
 
 def test_the_artifact_of_a_training_without_opponents_says_so(tmp_path):
-    folder = artifact(recipe_of(train_tokenizer={"epochs": 0.2}), tmp_path)
+    folder = Project(tmp_path, train_tokenizer={"epochs": 1 / STEPS_PER_EPOCH}).run().artifact("tokenizer")
     assert not has_opponents(folder)
     assert read_json(folder / "component.json")["opponents"] == []
 
@@ -93,9 +86,8 @@ def test_the_losses_with_an_opponent_are_known_from_the_recipe(registry):
 
 
 def test_the_networks_of_losses_are_not_parameters_of_the_tokenizers_turn(registry):
-    recipe = recipe_of()
-    tokenizer = registry.build("tokenizer", recipe["tokenizer"])
-    perturbation = registry.build("perturbation", recipe["perturbation"])
+    tokenizer = registry.build("tokenizer", TABLES["tokenizer"])
+    perturbation = registry.build("perturbation", TABLES["perturbation"])
     terms = LossTerms({name: registry.build("loss", table) for name, table in LOSSES.items()})
     step = TokenizerStep(tokenizer, perturbation, terms)
     assert {id(p) for p in step.parameters()} == {id(p) for p in [*tokenizer.parameters(), *terms.own_parameters()]}
