@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
 import torch
 from hypothesis import HealthCheck, settings
 
-from project import TO_SAMPLES, Project
+from project import TO_SAMPLES, Project, recipe_of
 from robustok_core import Registry, load_registry
+from robustok_core.cli import main
 
 torch.set_num_threads(int(os.environ.get("ROBUSTOK_TEST_THREADS", "1")))
 # The same examples in every run, however slow the machine.
@@ -29,3 +34,52 @@ def registry() -> Registry:
 def trained(tmp_path_factory) -> Project:
     """A project that was run from images to samples; not to be changed."""
     return Project(tmp_path_factory.mktemp("trained"), TO_SAMPLES).run()
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """Runs `robustok` in a folder of its own; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(command) -> Callable[..., str]:
+    """Runs a command that must fail with one message; returns that message."""
+
+    def run(*arguments: Any, code: int = 2) -> str:
+        found, _, output = command(*arguments)
+        assert found == code, output
+        assert output.count("error: ") == 1, output
+        assert "Traceback" not in output
+        assert len(output.splitlines()) <= 2, output
+        return output
+
+    return run
+
+
+@pytest.fixture
+def recipe_file(tmp_path) -> Callable[..., Path]:
+    """Writes r.toml, a recipe that trains a tokenizer, with changes by dotted path or as `recipe_of` takes them."""
+
+    def write(by_path: dict[str, Any] | None = None, **changes: Any) -> Path:
+        table = recipe_of(**changes)
+        for path, value in (by_path or {}).items():
+            *above, last = path.split(".")
+            held = table
+            for key in above:
+                held = held[key]
+            held[last] = value
+        file = tmp_path / "r.toml"
+        file.write_text(tomli_w.dumps(table))
+        return file
+
+    return write

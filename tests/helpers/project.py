@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tomli_w
 import torch
 from rich.console import Console
 
-from robustok_core import Recipe, Registry, Result, hookimpl, load_registry, run
+from robustok_core import Recipe, Registry, Result, RobustokError, hookimpl, load_registry, run
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, read_tensors
 from robustok_core.runs.folder import find_artifact
@@ -47,6 +48,10 @@ CONV = {
 #: A tokenizer with a continuous space, of the same size as the default one. A perturbation of codes does not fit it.
 CONTINUOUS: Table = {"tokenizer": {"use": "kl_vae", "width": WIDTH, **CONV}, "perturbation": None}
 FLOW: Table = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
+ADVERSARIAL: Table = {
+    "reconstruction": {"use": "reconstruction"},
+    "adversarial": {"use": "adversarial", "start": 0.0, "patch": {"width": 8, "layers": 2}},
+}
 COLOURS: Table = {"use": "frechet", "features": {"use": "fashion_classifier"}}
 
 #: What a recipe of a test says unless the test changes it: its tables, and the options of its stages.
@@ -101,12 +106,12 @@ def recipe_of(
         changes: keys by the name of a table or stage: `perturbation={"beta": 0.5}`. As with `extends`, a table that
             names another component replaces the default one. None removes a table.
     """
+    chosen = [{"use": stage, **STAGES.get(stage, {})} if isinstance(stage, str) else dict(stage) for stage in stages]
+    used = {name for stage in chosen for name in _used_by(stage["use"])}
     table: Table = {"run": {"name": NAME, "seed": 3, "precision": "no"}}  # the same on every machine
-    table["stage"] = [{"use": s, **STAGES.get(s, {})} if isinstance(s, str) else dict(s) for s in stages]
-    used = {name for stage in table["stage"] for name in _used_by(stage["use"])}
-    table |= {name: TABLES[name] for name in TABLES if name in used}
     if load:
         table["load"] = {name: str(place) for name, place in load.items()}
+    table |= {name: TABLES[name] for name in TABLES if name in used} | {"stage": chosen}
     return changed(table, changes)
 
 
@@ -177,6 +182,12 @@ class Project:
         """Makes all checks of a run."""
         return check(Recipe.from_table(self.table), registry=registry)
 
+    def refusal(self) -> str:
+        """Runs a recipe that must be refused; returns the message."""
+        with pytest.raises(RobustokError) as caught:
+            self.run()
+        return str(caught.value)
+
     def run_on_two(self) -> Project:
         """Runs the recipe on two CPU processes of `accelerate launch`."""
         self.out.mkdir(parents=True, exist_ok=True)
@@ -205,10 +216,13 @@ class Project:
     ) -> Project:
         """Another project of some stages, as they are here, that loads artifacts from this one's run."""
         project = Project(out, stages, load=dict.fromkeys(load, self.folder))
-        project.table |= {name: self.table[name] for name in project.table if name in (*TABLES, "run")}
+        project.table |= {
+            name: self.table[name] for name in project.table.keys() & self.table.keys() & {"run", *TABLES}
+        }
         own = {stage["use"]: stage for stage in self.table["stage"]}
         project.table["stage"] = [
-            own.get(s, {"use": s, **STAGES.get(s, {})}) if isinstance(s, str) else s for s in stages
+            own.get(stage["use"], stage) if name == stage["use"] else stage
+            for name, stage in zip(stages, project.table["stage"], strict=True)
         ]
         project.table = changed(project.table, changes)
         return project
@@ -255,3 +269,9 @@ def assert_same_weights(first: Mapping[str, torch.Tensor], second: Mapping[str, 
 def contents(folder: Path) -> dict[str, bytes]:
     """The files of a folder by their path in it."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def line_of(file: Path, key: str) -> str:
+    """Where a message places a key of a recipe: "r.toml:3: "."""
+    lines = file.read_text().splitlines()
+    return f"{file.name}:{next(number for number, line in enumerate(lines, start=1) if line.startswith(key))}: "

@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from project import CONTINUOUS, TO_SAMPLES, recipe_of
 import robustok
+from project import CONTINUOUS, FLOW, NUM_TOKENS, TO_SAMPLES, WIDTH, Project
 from robustok_core.cli import main
-from robustok_core.runs.folder import find_artifact
 from robustok_core.values.images import from_uint8, to_uint8
 
 
@@ -229,16 +228,14 @@ def test_a_loaded_tokenizer_or_the_folder_of_one_is_taken(trained, tokenizer, ge
 
 
 def test_continuous_latents_go_the_same_way(images, tmp_path):
-    table = recipe_of(TO_SAMPLES, sample={"sampling": {}}, **CONTINUOUS)
-    table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
-    robustok.run(robustok.Recipe.from_table(table), out=tmp_path)
-    generator = robustok.load_generator(tmp_path / "tiny")
+    project = Project(tmp_path, TO_SAMPLES, sample={"sampling": {}}, generator=FLOW, **CONTINUOUS).run()
+    generator = robustok.load_generator(project.folder)
     tokenizer = generator.tokenizer
     clean = tokenizer.encode_images(images)
-    assert (clean.codes, clean.vectors.shape) == (None, (5, 16, 4))
+    assert (clean.codes, clean.vectors.shape) == (None, (5, NUM_TOKENS, WIDTH))
     noisy = tokenizer.perturbed(clean, "gaussian", tau=0.5)
     assert (noisy.vectors != clean.vectors).any(dim=-1).any(dim=-1).all()
     vectors = generator.sample_latents("bag", n=3, steps=2).vectors
-    assert vectors.shape == (3, 16, 4)
+    assert vectors.shape == (3, NUM_TOKENS, WIDTH)
     torch.testing.assert_close(generator.sample_latents("bag", n=2, batch_size=1, steps=2).vectors, vectors[:2])
     assert from_uint8(torch.from_numpy(pixels(generator.sample_images("bag", n=3, steps=2)))).isfinite().all()

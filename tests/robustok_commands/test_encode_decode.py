@@ -14,8 +14,6 @@ from PIL import Image
 
 from robustok_core import Latents
 from robustok_core.cli import main
-from robustok_core.runs.components import load_component
-from robustok_core.runs.folder import find_artifact
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_toolkit.generating import decode_to_uint8
 

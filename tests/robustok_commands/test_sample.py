@@ -13,7 +13,6 @@ from PIL import Image
 
 from robustok_core import Draws, Guidance
 from robustok_core.cli import main
-from robustok_core.runs.components import load_component
 from robustok_core.runs.folder import find_artifact
 from robustok_core.values.draws import derive_seed
 from robustok_toolkit.generating import decode_to_uint8
@@ -95,15 +94,8 @@ def test_an_artifacts_folder_stands_for_its_run(sample, trained):
 
 
 def test_a_run_that_loaded_its_tokenizer_is_sampled_with_that(sample, trained, tmp_path):
-    from robustok_core import Recipe, run
-
-    table = {
-        **{key: value for key, value in trained.table.items() if key in ("run", "data", "generator")},
-        "load": {"tokenizer": str(trained.folder), "latents": str(trained.folder)},
-        "stage": [trained.table["stage"][2]],
-    }
-    run(Recipe.from_table(table), out=tmp_path / "runs")
-    assert sample("--count", "2", "--out", "one.npz", run=tmp_path / "runs" / "tiny")[0] == 0
+    project = trained.later(tmp_path / "runs", ["train_generator"], load=("tokenizer", "latents")).run()
+    assert sample("--count", "2", "--out", "one.npz", run=project.folder)[0] == 0
     assert sample("--count", "2", "--out", "two.npz")[0] == 0
     np.testing.assert_array_equal(pictures("one.npz"), pictures("two.npz"))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from processes import one_and_two
 from pathlib import Path
 
 import pytest
 import torch
+
+from processes import one_and_two
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 

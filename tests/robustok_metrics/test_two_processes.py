@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from processes import one_and_two
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from processes import one_and_two
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 

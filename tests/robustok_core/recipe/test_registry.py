@@ -8,6 +8,11 @@ import pytest
 import torch
 from attrs import frozen
 
+import robustok_core.recipe.registry
+import robustok_core.runs.files
+import robustok_core.runs.folder
+import robustok_core.runs.runner
+from project import registry_with
 from robustok_core import (
     Latents,
     Perturbation,
@@ -165,3 +170,12 @@ def test_every_component_documents_itself_and_each_of_its_options(registry):
         assert issubclass(entry.factory, KINDS[entry.kind])
         for option in attrs.fields(entry.factory.Config):
             assert option.metadata.get("doc"), f"{entry.kind} {entry.name}: {option.name} has no doc"
+
+
+def test_a_name_that_two_plugins_provide_is_refused_naming_both(refused, recipe_file, monkeypatch):
+    registry = registry_with(perturbation={"top_delta": Nothing})
+    monkeypatch.setattr(robustok_core.recipe.registry, "load_registry", lambda: registry)
+    output = refused("check", recipe_file())
+    assert "perturbation 'top_delta' is provided by two plugins, 'robustok_perturbations' and 'test0'" in output
+    assert "hint: uninstall or rename one" in output
+    assert "two plugins" in refused("plugins", "perturbation", "top_delta")

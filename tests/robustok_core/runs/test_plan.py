@@ -12,7 +12,18 @@ from attrs import frozen
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from project import TO_SAMPLES, recipe_of
+from project import (
+    CODEBOOK_SIZE,
+    FLOW,
+    NUM_CLASSES,
+    NUM_PAIRS,
+    NUM_TOKENS,
+    POST_TRAINING,
+    TO_SAMPLES,
+    TRAIN_IMAGES,
+    WIDTH,
+    recipe_of,
+)
 from robustok_core import ProblemsError, Recipe, RobustokError, Stage, hookimpl, load_registry, run
 from robustok_core.cli import cli
 from robustok_core.runs.folder import find_artifact
@@ -29,14 +40,9 @@ PARITY = Path(__file__).parents[2] / "parity" / "robustok_tokenizer_a.safetensor
 @pytest.fixture
 def whole() -> dict[str, Any]:
     """A recipe with every stage that makes something."""
-    table = recipe_of(TO_SAMPLES)
-    table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
-    table["stage"] += [
-        {"use": "make_pairs", "sigma": [0.5], "num_pairs": 32},
-        {"use": "post_train", "epochs": 1, "batch_size": 16},
-        {"use": "compare_decoders", "num_samples": 20, "keep": 0.5, "metrics": {}, "tokenizer_metrics": {}},
-    ]
-    return table
+    return recipe_of(
+        (*TO_SAMPLES, *POST_TRAINING), compare_decoders={"keep": 0.5, "metrics": {}, "tokenizer_metrics": {}}
+    )
 
 
 def without_folder(promise: Any) -> dict[str, Any]:
@@ -66,8 +72,9 @@ def test_check_show_prints_the_plan_above_an_equal_recipe(whole, tmp_path, regis
     recipe.write_text(Recipe.from_table(whole).resolve(registry).toml())
     shown = CliRunner().invoke(cli, ["check", "--show", str(recipe)]).output
     assert "# tokenize reads tokenizer" in shown
-    assert "#   -> latents: discrete, 16 tokens of width 4, K=32; 80 training images of 10 classes" in shown
-    assert "#   -> pairs: 32 for each sigma of 1, 0.5" in shown
+    space = f"discrete, {NUM_TOKENS} tokens of width {WIDTH}, K={CODEBOOK_SIZE}"
+    assert f"#   -> latents: {space}; {TRAIN_IMAGES} training images of {NUM_CLASSES} classes" in shown
+    assert f"#   -> pairs: {NUM_PAIRS} for each sigma of 1, 0.5" in shown
     again = Recipe.from_table(tomli.loads(shown), name="tiny")
     assert (
         check(again, registry=registry).recipe.table() == check(Recipe.load(recipe), registry=registry).recipe.table()
@@ -182,7 +189,7 @@ def test_later_stages_check_the_promises_of_a_third_party_stage(whole, tmp_path)
 
 
 def test_an_input_that_cannot_be_planned_is_reported_once_and_not_by_every_later_stage(whole, tmp_path):
-    whole["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
+    whole["generator"] = FLOW
     for stage in whole["stage"]:
         stage.pop("sampling", None)
     whole["post_trainer"].pop("sampling")

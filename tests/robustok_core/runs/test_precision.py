@@ -11,9 +11,9 @@ import torch
 from attrs import field, frozen
 from rich.console import Console
 
+import robustok_core.runs.accelerator
 from processes import one_and_two
 from project import recipe_of
-import robustok_core.runs.accelerator
 from robustok_core import Recipe, RobustokError, run
 from robustok_core.runs.files import read_json, read_tensors
 from robustok_core.runs.folder import find_artifact
