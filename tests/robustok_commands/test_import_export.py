@@ -8,10 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import robustok_core.recipe.registry
 import robustok_core.runs.files
-import robustok_core.runs.folder
-import robustok_core.runs.runner
 from full_disk import half, leftovers
 
 PARITY = Path(__file__).parents[1] / "parity" / "robustok_tokenizer_a.safetensors"

@@ -6,9 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import robustok_core.recipe.registry
-import robustok_core.runs.files
-import robustok_core.runs.folder
 import robustok_core.runs.runner
 
 

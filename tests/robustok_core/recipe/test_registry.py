@@ -9,9 +9,6 @@ import torch
 from attrs import frozen
 
 import robustok_core.recipe.registry
-import robustok_core.runs.files
-import robustok_core.runs.folder
-import robustok_core.runs.runner
 from project import registry_with
 from robustok_core import (
     Latents,
