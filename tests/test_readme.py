@@ -17,8 +17,8 @@ import tomli
 import torch
 from PIL import Image
 
-from project import TO_SAMPLES, recipe_of
-from robustok_core import Draws, Guidance, Keep, Latents, LatentSpace, Recipe, load_registry, run
+from project import CODEBOOK_SIZE, TO_SAMPLES, Project
+from robustok_core import Draws, Guidance, Keep, Latents, LatentSpace, Recipe, load_registry
 from robustok_core.cli import cli, main
 from robustok_core.kinds import KINDS
 from robustok_core.recipe.source import bundled_recipes, parse_override
@@ -132,9 +132,11 @@ def test_the_generator_of_its_example_runs_in_a_recipe_and_draws_what_it_learned
     assert registry.add_plugin(example, "mine").error is None
     shown = re.search(r"`robustok run main_train (--set generator.use=by_place [^`]+)`", README)
     check(Recipe.load("main_train", overrides=shown[1].split()[1::2]), registry=registry)
-    table = recipe_of(TO_SAMPLES, sample={"sampling": {}}, train_generator={"optimizer": {"learning_rate": 0.1}})
-    results = run(Recipe.from_table({**table, "generator": {"use": "by_place"}}), registry=registry, out=tmp_path)
-    assert results["train_generator/validation_loss"].value < math.log(32), "better than each of the 32 codes as often"
+    project = Project(tmp_path, TO_SAMPLES, generator={"use": "by_place"}, sample={"sampling": {}})
+    project.stage("train_generator")["optimizer"] = {"learning_rate": 0.1}
+    results = project.run(registry=registry).results
+    as_often = math.log(CODEBOOK_SIZE)
+    assert results["train_generator/validation_loss"].value < as_often, "better than each code as often as another"
 
     space = LatentSpace(kind="discrete", num_tokens=3, width=2, codebook_size=4, grid=None)
     generator = registry.build("generator", {"use": "by_place"}, space, 2)

@@ -167,6 +167,13 @@ class Project:
         self.results: dict[str, Result] = {}
         self.said = ""
 
+    @classmethod
+    def of(cls, table: Table, out: Path) -> Project:
+        """A project of a recipe that is there already."""
+        project = cls(out, [])
+        project.table = table
+        return project
+
     def run(self, **options: Any) -> Project:
         """Runs the recipe in this process; the options are those of `robustok_core.run`."""
         printed = io.StringIO()
@@ -182,10 +189,10 @@ class Project:
         """Makes all checks of a run."""
         return check(Recipe.from_table(self.table), registry=registry)
 
-    def refusal(self) -> str:
+    def refusal(self, **options: Any) -> str:
         """Runs a recipe that must be refused; returns the message."""
         with pytest.raises(RobustokError) as caught:
-            self.run()
+            self.run(**options)
         return str(caught.value)
 
     def run_on_two(self) -> Project:

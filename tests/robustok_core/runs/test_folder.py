@@ -187,3 +187,17 @@ def test_the_next_free_folder_is_numbered_from_2(tmp_path):
     for name in ("run", "run-2", "run-4"):
         (tmp_path / name).mkdir()
     assert next_free(tmp_path / "run") == tmp_path / "run-3"
+
+
+def test_history_overwrites_nothing_where_a_file_of_it_was_taken_out(tmp_path):
+    folder = RunFolder(tmp_path)
+    for text in "abc":
+        folder.write_current("recipe.toml", text)
+    (tmp_path / "history" / "recipe-1.toml").unlink()
+    for text in "de":
+        folder.write_current("recipe.toml", text)
+    assert {file.name: file.read_text() for file in (tmp_path / "history").iterdir()} == {
+        "recipe-1.toml": "c",
+        "recipe-2.toml": "b",
+        "recipe-3.toml": "d",
+    }

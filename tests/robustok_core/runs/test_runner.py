@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 import robustok_core.runs.runner
+from processes import AtStep
 from project import CODEBOOK_SIZE, STEPS_PER_EPOCH, TABLES, Project, assert_same_weights, recipe_of, registry_with
 from robustok_core import Recipe, RobustokError, RunError, hookimpl
 from robustok_core.errors import Interrupted
@@ -127,10 +131,23 @@ def test_finished_stages_are_not_repeated_after_an_interrupt(tmp_path):
 
 def test_an_interrupted_fresh_run_goes_on_under_its_own_name(tmp_path):
     project = Project(tmp_path).run()
-    project.table["run"]["seed"] = 4
+    ask = AtStep(1, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Interrupted) as caught:
-        project.run(registry=registry_with(Interrupting("train_tokenizer")), fresh=True)
-    assert "with --set run.name=tiny-2 instead of --fresh" in caught.value.hint
+        project.run(registry=registry_with(ask), fresh=True)
+    assert "with --set run.name=tiny-2 instead of --fresh, resumes from the last checkpoint" in caught.value.hint
+    project.table["run"]["name"] = "tiny-2"
+    before = project.logged()
+    assert len(before) == 1
+    assert project.run().logged()[:1] == before, "it went on and did not begin again"
+    assert not (tmp_path / "tiny-3").exists()
+
+
+def test_a_folder_whose_first_write_was_cut_off_is_a_run_folder(tmp_path):
+    project = Project(tmp_path)
+    project.folder.mkdir()
+    for name in (".lock", ".writing-run.json"):
+        (project.folder / name).write_text("")
+    assert project.run().artifact("tokenizer").is_dir()
 
 
 def test_fresh_starts_over_in_a_new_folder(tmp_path):
