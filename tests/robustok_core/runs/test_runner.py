@@ -5,11 +5,23 @@ from __future__ import annotations
 import os
 import signal
 
+import numpy as np
 import pytest
 
 import robustok_core.runs.runner
 from processes import AtStep
-from project import CODEBOOK_SIZE, STEPS_PER_EPOCH, TABLES, Project, assert_same_weights, recipe_of, registry_with
+from project import (
+    CODEBOOK_SIZE,
+    IMAGE_SIZE,
+    NUM_CLASSES,
+    STEPS_PER_EPOCH,
+    TABLES,
+    TRAIN_IMAGES,
+    Project,
+    assert_same_weights,
+    recipe_of,
+    registry_with,
+)
 from robustok_core import Recipe, RobustokError, RunError, hookimpl
 from robustok_core.errors import Interrupted
 from robustok_core.runs.files import read_json
@@ -94,6 +106,18 @@ def test_whatever_shapes_the_result_changes_the_fingerprint_of_a_stage_and_of_th
     one, two = (read_json(project.folder / "run.json")["current"] for project in (first, second))
     assert one.keys() == two.keys()
     assert not [name for name in one if one[name] == two[name]]
+
+
+def test_other_images_in_the_same_place_change_the_fingerprint(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (TRAIN_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    data = {"use": "npz", "path": str(tmp_path / "images.npz"), "image_size": IMAGE_SIZE}
+    project = Project(tmp_path / "out", data=data, train_tokenizer={"epochs": 1 / STEPS_PER_EPOCH})
+    labels = np.arange(TRAIN_IMAGES) % NUM_CLASSES
+    artifacts = set()
+    for images in (pixels, 255 - pixels):
+        np.savez(data["path"], train_images=images, train_labels=labels, val_images=images, val_labels=labels)
+        artifacts.add(project.run().artifact("tokenizer"))
+    assert len(artifacts) == 2
 
 
 def test_a_recipe_that_fails_is_not_stored_with_the_results_of_another(tmp_path):
