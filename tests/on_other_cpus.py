@@ -48,14 +48,14 @@ def main() -> None:
         maker = on_intel(Path(folder))
         for way in WAYS:
             settings = {name: value for name, value in zip(NAMES, way, strict=True) if value}
-            said = " ".join(f"{name}={value}" for name, value in settings.items())
-            print(f"== {said}", flush=True)
+            described = " ".join(f"{name}={value}" for name, value in settings.items())
+            print(f"== {described}", flush=True)
             command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--maxprocesses", "4"]
             command += ["--dist", "worksteal", *sys.argv[1:]]
             others = {name: value for name, value in os.environ.items() if name not in NAMES}
             if subprocess.run(command, check=False, env=others | maker | settings).returncode:
-                failed.append(said)
-    print("\n".join([f"failed with {said}" for said in failed] or [f"passed in all {len(WAYS)} ways"]))
+                failed.append(described)
+    print("\n".join([f"failed with {described}" for described in failed] or [f"passed in all {len(WAYS)} ways"]))
     sys.exit(bool(failed))
 
 

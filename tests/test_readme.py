@@ -17,7 +17,8 @@ import tomli
 import torch
 from PIL import Image
 
-from robustok_core import Draws, Guidance, Keep, Latents, LatentSpace, Recipe, load_registry, run
+from project import CODEBOOK_SIZE, TO_SAMPLES, Project
+from robustok_core import Draws, Guidance, Keep, Latents, LatentSpace, Recipe, load_registry
 from robustok_core.cli import cli, main
 from robustok_core.kinds import KINDS
 from robustok_core.recipe.source import bundled_recipes, parse_override
@@ -105,9 +106,9 @@ def test_a_fragment_of_a_recipe_makes_a_whole_recipe_with_data(fragment, registr
 
 
 @pytest.mark.parametrize("program", blocks("python"))
-def test_a_program_does_what_it_shows(program, generated, monkeypatch, tmp_path, capsys):
+def test_a_program_does_what_it_shows(program, trained, monkeypatch, tmp_path, capsys):
     """As it stands, but with a bundled recipe cut to a few images, and a tiny run for runs/main_train."""
-    shutil.copytree(generated[1], tmp_path / "runs" / "main_train")
+    shutil.copytree(trained.folder, tmp_path / "runs" / "main_train")
     load = Recipe.load
 
     def load_tiny(name: str, *, overrides: Mapping[str, Any] | None = None, presets: tuple[str, ...] = ()) -> Recipe:
@@ -123,7 +124,7 @@ def test_a_program_does_what_it_shows(program, generated, monkeypatch, tmp_path,
         assert float(capsys.readouterr().out) > 0
 
 
-def test_the_generator_of_its_example_runs_in_a_recipe_and_samples_what_it_learned(generation_recipe, tmp_path):
+def test_the_generator_of_its_example_runs_in_a_recipe_and_samples_what_it_learned(tmp_path):
     (program,) = (block for block in blocks("python") if "class ByPlace" in block)
     example = ModuleType("example")
     exec(compile(program, "README.md", "exec"), vars(example))
@@ -131,9 +132,11 @@ def test_the_generator_of_its_example_runs_in_a_recipe_and_samples_what_it_learn
     assert registry.add_plugin(example, "mine").error is None
     shown = re.search(r"`robustok run main_train (--set generator.use=by_place [^`]+)`", README)
     check(Recipe.load("main_train", overrides=shown[1].split()[1::2]), registry=registry)
-    table = generation_recipe(sample={"sampling": {}}, train_generator={"optimizer": {"learning_rate": 0.1}})
-    results = run(Recipe.from_table({**table, "generator": {"use": "by_place"}}), registry=registry, out=tmp_path)
-    assert results["train_generator/validation_loss"].value < math.log(32), "better than each of the 32 codes as often"
+    project = Project(tmp_path, TO_SAMPLES, generator={"use": "by_place"}, sample={"sampling": {}})
+    project.stage("train_generator")["optimizer"] = {"learning_rate": 0.1}
+    results = project.run(registry=registry).results
+    as_often = math.log(CODEBOOK_SIZE)
+    assert results["train_generator/validation_loss"].value < as_often, "better than each code as often as another"
 
     space = LatentSpace(kind="discrete", num_tokens=3, width=2, codebook_size=4, grid=None)
     generator = registry.build("generator", {"use": "by_place"}, space, 2)

@@ -109,8 +109,8 @@ def test_its_command_uses_what_was_trained(python: Path, trained: Path, tmp_path
 
 
 def test_every_component_keeps_what_its_kind_promises(python: Path, tmp_path: Path):
-    said = call(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLE / "tests", cwd=tmp_path)
-    assert "12 passed" in said
+    message = call(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLE / "tests", cwd=tmp_path)
+    assert "12 passed" in message
 
 
 def test_a_plugin_that_raises_on_import_is_named_and_stops_no_other(python: Path, tmp_path: Path):

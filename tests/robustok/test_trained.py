@@ -11,19 +11,19 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import robustok
+from project import CONTINUOUS, FLOW, NUM_TOKENS, TO_SAMPLES, WIDTH, Project
 from robustok_core.cli import main
-from robustok_core.runs.folder import find_artifact
 from robustok_core.values.images import from_uint8, to_uint8
 
 
 @pytest.fixture(scope="module")
-def tokenizer(generated):
-    return robustok.load_tokenizer(generated[1])
+def tokenizer(trained):
+    return robustok.load_tokenizer(trained.folder)
 
 
 @pytest.fixture(scope="module")
-def generator(generated):
-    return robustok.load_generator(generated[1])
+def generator(trained):
+    return robustok.load_generator(trained.folder)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,10 @@ def test_files_pil_images_and_tensors_are_encoded_alike_and_may_be_mixed(tokeniz
     assert torch.equal(tokenizer.encode_images(pil(images[0])).codes, expected[:1]), "one image needs no list"
 
 
-def test_a_large_image_is_cropped_as_by_robustok_encode(tokenizer, generated, tmp_path):
+def test_a_large_image_is_cropped_as_by_robustok_encode(tokenizer, trained, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (90, 150, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "wide.png")
-    command("encode", generated[1], tmp_path / "wide.png", "--out", tmp_path / "codes.npz")
+    command("encode", trained.folder, tmp_path / "wide.png", "--out", tmp_path / "codes.npz")
     with np.load(tmp_path / "codes.npz") as file:
         np.testing.assert_array_equal(tokenizer.encode_images([tmp_path / "wide.png"]).codes.numpy(), file["codes"])
     assert tokenizer.reconstruct([tmp_path / "wide.png"])[0].size == (32, 32)
@@ -189,9 +189,9 @@ def test_a_given_tokenizer_decodes_a_published_generator(published, registry, tm
 # --- the generator --------------------------------------------------------------------------------
 
 
-def test_samples_are_those_of_the_command_for_any_number_and_batch(generator, generated, tmp_path):
+def test_samples_are_those_of_the_command_for_any_number_and_batch(generator, trained, tmp_path):
     asked = ("--class", "bag", "--guidance", "2", "--seed", "3", "--set", "steps=3", "--out", tmp_path / "made.npz")
-    command("sample", generated[1], *asked, "--count", "6")
+    command("sample", trained.folder, *asked, "--count", "6")
     with np.load(tmp_path / "made.npz") as file:
         expected = file["arr_0"]
     made = generator.sample_images("bag", n=6, guidance=2.0, seed=3, steps=3)
@@ -218,32 +218,30 @@ def test_mistakes_in_sampling_are_reported(generator):
     assert_refused(lambda: generator.sample_images(guidance=-1), "guidance: -1 is not a guidance scale")
 
 
-def test_a_tokenizer_that_cannot_decode_its_latents_is_refused(generated, published):
+def test_a_tokenizer_that_cannot_decode_its_latents_is_refused(trained, published):
     other = robustok.load_tokenizer(published[1], importer="robustok")
     assert_refused(
-        lambda: robustok.load_generator(generated[1], tokenizer=other), "on the latents of another tokenizer"
+        lambda: robustok.load_generator(trained.folder, tokenizer=other), "on the latents of another tokenizer"
     )
 
 
-def test_a_loaded_tokenizer_or_the_folder_of_one_is_taken(generated, tokenizer, generator):
+def test_a_loaded_tokenizer_or_the_folder_of_one_is_taken(trained, tokenizer, generator):
     codes = generator.sample_latents("bag", n=2).codes
-    assert robustok.load_generator(generated[1], tokenizer=tokenizer).tokenizer is tokenizer
-    folder = find_artifact(generated[1], "tokenizer")
-    other = robustok.load_generator(find_artifact(generated[1], "generator"), tokenizer=folder, device="cpu")
+    assert robustok.load_generator(trained.folder, tokenizer=tokenizer).tokenizer is tokenizer
+    folder = trained.artifact("tokenizer")
+    other = robustok.load_generator(trained.artifact("generator"), tokenizer=folder, device="cpu")
     assert torch.equal(other.sample_latents("bag", n=2).codes, codes)
 
 
-def test_continuous_latents_go_the_same_way(generation_recipe, continuous, images, tmp_path):
-    table = continuous(generation_recipe(sample={"sampling": {}}))
-    table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
-    robustok.run(robustok.Recipe.from_table(table), out=tmp_path)
-    generator = robustok.load_generator(tmp_path / "tiny")
+def test_continuous_latents_go_the_same_way(images, tmp_path):
+    project = Project(tmp_path, TO_SAMPLES, sample={"sampling": {}}, generator=FLOW, **CONTINUOUS).run()
+    generator = robustok.load_generator(project.folder)
     tokenizer = generator.tokenizer
     clean = tokenizer.encode_images(images)
-    assert (clean.codes, clean.vectors.shape) == (None, (5, 16, 4))
+    assert (clean.codes, clean.vectors.shape) == (None, (5, NUM_TOKENS, WIDTH))
     noisy = tokenizer.perturbed(clean, "gaussian", tau=0.5)
     assert (noisy.vectors != clean.vectors).any(dim=-1).any(dim=-1).all()
     vectors = generator.sample_latents("bag", n=3, steps=2).vectors
-    assert vectors.shape == (3, 16, 4)
+    assert vectors.shape == (3, NUM_TOKENS, WIDTH)
     torch.testing.assert_close(generator.sample_latents("bag", n=2, batch_size=1, steps=2).vectors, vectors[:2])
     assert from_uint8(torch.from_numpy(pixels(generator.sample_images("bag", n=3, steps=2)))).isfinite().all()

@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
+from project import POST_TRAINING, TO_SAMPLES, Project, recipe_of, registry_with
+from robustok_core import RobustokError, hookimpl, load_registry
 from robustok_core.cli import main
 from robustok_core.errors import Interrupted
 from robustok_core.runs.files import read_json, write_json
-from robustok_core.runs.folder import RunFolder, find_artifact
+from robustok_core.runs.folder import find_artifact
 from robustok_core.values.images import to_uint8
 from robustok_toolkit.trained import artifact_of
 
@@ -32,9 +33,9 @@ Written = Mapping[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def recipes(generation_recipe) -> tuple[Table, Table]:
+def recipes() -> tuple[Table, Table]:
     """Two recipes of one name, whose tokenizers learn at different rates; a published format holds them."""
-    first = generation_recipe(train_generator={"epochs": 1}, sample={"num_samples": 10})
+    first = recipe_of(TO_SAMPLES, train_generator={"epochs": 1}, sample={"num_samples": 10})
     first["stage"][0]["log_every"] = 1
     first["tokenizer"] |= {"stem_patch": 1, "channel_multipliers": [1, 1, 1], "attention": True}
     second = copy.deepcopy(first)
@@ -53,7 +54,7 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def use(photos, tmp_path, generation_recipe) -> dict[str, Callable[[Path], Written]]:
+def use(photos, tmp_path) -> dict[str, Callable[[Path], Written]]:
     """Everything that takes a component from a run's folder, by name; each gives what came out."""
 
     def command(name: str, run: Path, *arguments: Any) -> None:
@@ -92,11 +93,9 @@ def use(photos, tmp_path, generation_recipe) -> dict[str, Callable[[Path], Writt
         return tensors
 
     def load(folder: Path) -> Written:
-        table = {name: part for name, part in generation_recipe().items() if name in ("run", "data")}
-        table["load"] = {"tokenizer": str(folder)}
-        table["stage"] = [{"use": "evaluate_tokenizer", "limit": 20, "metrics": {"psnr": {"use": "psnr"}}}]
-        results = run(Recipe.from_table(table), out=tmp_path / "loaded", fresh=True)
-        return {name: np.array(result.value) for name, result in results.items()}
+        stage = {"use": "evaluate_tokenizer", "limit": 20, "metrics": {"psnr": {"use": "psnr"}}}
+        project = Project(tmp_path / "loaded", [stage], load={"tokenizer": folder}).run(fresh=True)
+        return {name: np.array(result.value) for name, result in project.results.items()}
 
     return {"encode": encode, "decode": decode, "sample": sample, "export": export, "load": load}
 
@@ -104,10 +103,7 @@ def use(photos, tmp_path, generation_recipe) -> dict[str, Callable[[Path], Writt
 @pytest.fixture(scope="module")
 def alone(recipes, tmp_path_factory) -> list[Path]:
     """Each recipe in a folder that no other was run in."""
-    outs = [tmp_path_factory.mktemp("alone") for _ in recipes]
-    for table, out in zip(recipes, outs, strict=True):
-        run(Recipe.from_table(table), out=out)
-    return [out / "tiny" for out in outs]
+    return [Project.of(table, tmp_path_factory.mktemp("alone")).run().folder for table in recipes]
 
 
 @pytest.fixture
@@ -140,14 +136,12 @@ class StopAt:
 
 
 def go(table: Table, out: Path, stop_at: str | None = None) -> Path:
-    registry = load_registry()
-    if stop_at is not None:
-        registry.add_plugin(StopAt(stop_at), "stop")
-        with pytest.raises(Interrupted):
-            run(Recipe.from_table(table), out=out, registry=registry)
-    else:
-        run(Recipe.from_table(table), out=out)
-    return out / "tiny"
+    project = Project.of(table, out)
+    if stop_at is None:
+        return project.run().folder
+    with pytest.raises(Interrupted):
+        project.run(registry=registry_with(StopAt(stop_at)))
+    return project.folder
 
 
 def test_a_recipe_that_was_changed_and_changed_back_has_its_own_components_again(recipes, assert_as, tmp_path):
@@ -199,7 +193,7 @@ def killed(table: Table, out: Path, number: int, *, after: bool) -> bool:
 
     def go_until_killed() -> None:
         KilledAt(number, after=after)
-        run(Recipe.from_table(table), out=out)
+        Project.of(table, out).run()
 
     process = multiprocessing.get_context("fork").Process(target=go_until_killed)
     process.start()
@@ -241,18 +235,12 @@ def test_a_kill_while_a_folder_changes_its_recipe_never_leaves_components_of_ano
     assert number > 6, "too few renamings: this test kills none of them"
 
 
-def test_a_folder_whose_recipe_makes_a_tokenizer_twice_has_the_last_one_or_says_that_it_is_unfinished(
-    generation_recipe, tmp_path
-):
-    table = generation_recipe(train_generator={"epochs": 1}, sample={"num_samples": 10})
-    table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
-    compare = {"num_samples": 10, "limit": 20, "metrics": {}, "tokenizer_metrics": {}, "sampling": {"steps": 2}}
-    compare |= {"use": "compare_decoders", "keep": 0.5}
-    table["stage"] += [
-        {"use": "make_pairs", "sigma": [0.5], "num_pairs": 32},
-        {"use": "post_train", "epochs": 1, "batch_size": 16, "log_every": 1},
-        compare,
-    ]
+def test_a_folder_whose_recipe_makes_a_tokenizer_twice_has_the_last_one_or_says_that_it_is_unfinished(tmp_path):
+    table = recipe_of(
+        (*TO_SAMPLES, *POST_TRAINING),
+        train_generator={"epochs": 1},
+        compare_decoders={"limit": 20, "keep": 0.5, "metrics": {}, "tokenizer_metrics": {}},
+    )
     folder = go(table, tmp_path)
     done = find_artifact(folder, "tokenizer")
     assert "post_trained" in read_json(done / "component.json")
@@ -280,11 +268,11 @@ def test_a_recipe_that_loads_from_its_own_folder_is_refused(recipes, alone, tmp_
     table["load"] = {"tokenizer": path.format(find_artifact(Path("tiny"), "tokenizer").name)}
     table["stage"] = table["stage"][1:]
     with pytest.raises(RobustokError, match=r"\[load\] tokenizer: .* the folder of the run itself") as caught:
-        run(Recipe.from_table(table), out=tmp_path)
+        Project.of(table, tmp_path).run()
     assert caught.value.hint == "give this run another name: --set run.name=NAME"
     assert (tmp_path / "tiny" / "run.json").read_text() == before
     table["run"]["name"] = "another"
-    run(Recipe.from_table(table), out=tmp_path)
+    go(table, tmp_path)
 
 
 def test_an_artifact_of_an_earlier_recipe_is_not_used_with_a_tokenizer_of_the_current_one(
@@ -319,44 +307,6 @@ def test_an_artifact_that_load_gave_is_of_the_recipe_that_loaded_it(recipes, alo
     record["inputs"]["tokenizer"] = str((folder / "artifacts" / "tokenizer-imported").resolve())
     write_json(folder / "run.json", record)
     assert artifact_of(folder / "artifacts" / "tokenizer-imported", "generator") == find_artifact(folder, "generator")
-
-
-def test_a_folder_whose_first_write_was_cut_off_is_a_run_folder(recipes, tmp_path):
-    (tmp_path / "tiny").mkdir()
-    for name in (".lock", ".writing-run.json"):
-        (tmp_path / "tiny" / name).write_text("")
-    table = {**recipes[0], "stage": recipes[0]["stage"][:1]}
-    assert find_artifact(go(table, tmp_path), "tokenizer").is_dir()
-
-
-def test_a_fresh_run_that_was_interrupted_says_how_it_goes_on(recipes, tmp_path):
-    table = {**recipes[0], "stage": recipes[0]["stage"][:1]}
-    go(table, tmp_path)
-    registry = load_registry()
-    registry.add_plugin(StopAt("train_tokenizer"), "stop")
-    with pytest.raises(Interrupted) as caught:
-        run(Recipe.from_table(table), out=tmp_path, registry=registry, fresh=True)
-    assert "with --set run.name=tiny-2 instead of --fresh, resumes from the last checkpoint" in caught.value.hint
-    table = {**table, "run": {**table["run"], "name": "tiny-2"}}
-    logged = tmp_path / "tiny-2" / "metrics.jsonl"
-    before = logged.read_text()
-    run(Recipe.from_table(table), out=tmp_path)
-    assert logged.read_text().startswith(before), "it began again"
-    assert not (tmp_path / "tiny-3").exists()
-
-
-def test_history_overwrites_nothing_where_a_file_of_it_was_taken_out(tmp_path):
-    folder = RunFolder(tmp_path)
-    for text in "abc":
-        folder.write_current("recipe.toml", text)
-    (tmp_path / "history" / "recipe-1.toml").unlink()
-    for text in "de":
-        folder.write_current("recipe.toml", text)
-    assert {file.name: file.read_text() for file in (tmp_path / "history").iterdir()} == {
-        "recipe-1.toml": "c",
-        "recipe-2.toml": "b",
-        "recipe-3.toml": "d",
-    }
 
 
 def test_an_old_record_of_the_last_commands_versions_is_removed(recipes, alone, tmp_path):

@@ -14,8 +14,6 @@ from PIL import Image
 
 from robustok_core import Latents
 from robustok_core.cli import main
-from robustok_core.runs.components import load_component
-from robustok_core.runs.folder import find_artifact
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_toolkit.generating import decode_to_uint8
 
@@ -23,14 +21,14 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(capsys, monkeypatch, tmp_path: Path, generated) -> Command:
+def command(capsys, monkeypatch, tmp_path: Path, trained) -> Command:
     """Runs `robustok COMMAND RUN` with the trained run, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(name: str, *arguments: str, run: Path | None = None) -> tuple[int, str, str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
-            main([name, str(run or generated[1]), *arguments])
+            main([name, str(run or trained.folder), *arguments])
         captured = capsys.readouterr()
         return int(caught.value.code or 0), captured.out, captured.err
 
@@ -38,8 +36,8 @@ def command(capsys, monkeypatch, tmp_path: Path, generated) -> Command:
 
 
 @pytest.fixture
-def tokenizer(generated, registry):
-    return load_component(registry, find_artifact(generated[1], "tokenizer"))
+def tokenizer(trained):
+    return trained.component("tokenizer")
 
 
 @pytest.fixture
@@ -104,8 +102,8 @@ def test_images_that_differ_only_in_their_ending_keep_it(command, pixels):
     assert sorted(file.name for file in Path("decoded").iterdir()) == ["a.bmp.png", "a.png.png"]
 
 
-def test_the_codes_beside_samples_are_decoded_to_those_samples(command, generated):
-    folder = find_artifact(generated[1], "samples")
+def test_the_codes_beside_samples_are_decoded_to_those_samples(command, trained):
+    folder = trained.artifact("samples")
     assert command("decode", str(folder / "codes.npy"), "--out", "decoded")[0] == 0
     with np.load(folder / "samples.npz") as file:
         samples = file["arr_0"].astype(int)
@@ -215,7 +213,7 @@ def test_nothing_is_overwritten(command, pixels):
     assert "images: this already exists" in errors
 
 
-def test_the_folder_of_an_artifact_is_accepted(command, generated, pixels):
-    folder = find_artifact(generated[1], "tokenizer")
+def test_the_folder_of_an_artifact_is_accepted(command, trained, pixels):
+    folder = trained.artifact("tokenizer")
     assert json.loads((folder / "component.json").read_text())["kind"] == "tokenizer"
     assert command("encode", "images", "--out", "codes.npz", run=folder)[0] == 0

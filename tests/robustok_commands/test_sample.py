@@ -13,7 +13,6 @@ from PIL import Image
 
 from robustok_core import Draws, Guidance
 from robustok_core.cli import main
-from robustok_core.runs.components import load_component
 from robustok_core.runs.folder import find_artifact
 from robustok_core.values.draws import derive_seed
 from robustok_toolkit.generating import decode_to_uint8
@@ -22,14 +21,14 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def sample(capsys, monkeypatch, tmp_path: Path, generated) -> Command:
+def sample(capsys, monkeypatch, tmp_path: Path, trained) -> Command:
     """Runs `robustok sample RUN` with the trained run, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, run: Path | None = None) -> tuple[int, str, str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
-            main(["sample", str(run or generated[1]), *arguments])
+            main(["sample", str(run or trained.folder), *arguments])
         captured = capsys.readouterr()
         return int(caught.value.code or 0), captured.out, captured.err
 
@@ -41,11 +40,9 @@ def pictures(file: str) -> np.ndarray:
         return held["arr_0"]
 
 
-def test_the_sample_file_holds_samples_of_the_trained_generator(sample, generated, registry):
+def test_the_sample_file_holds_samples_of_the_trained_generator(sample, trained, registry):
     assert sample("--count", "12", "--set", "steps=3", "--seed", "5", "--out", "made.npz")[0] == 0
-    generator, tokenizer = (
-        load_component(registry, find_artifact(generated[1], n)) for n in ("generator", "tokenizer")
-    )
+    generator, tokenizer = (trained.component(n) for n in ("generator", "tokenizer"))
     indices = torch.arange(12)
     with torch.no_grad():
         latents = generator.sample(
@@ -89,23 +86,16 @@ def test_guidance_options_and_the_seed_change_the_samples(sample):
         assert (pictures(f"{name}.npz") != pictures("plain.npz")).any(), name
 
 
-def test_the_folder_of_an_artifact_stands_for_its_run(sample, generated):
-    folder = find_artifact(generated[1], "generator")
+def test_the_folder_of_an_artifact_stands_for_its_run(sample, trained):
+    folder = trained.artifact("generator")
     assert sample("--count", "2", "--out", "one.npz", run=folder)[0] == 0
     assert sample("--count", "2", "--out", "two.npz")[0] == 0
     np.testing.assert_array_equal(pictures("one.npz"), pictures("two.npz"))
 
 
-def test_a_run_that_loaded_its_tokenizer_is_sampled_with_that(sample, generated, tmp_path):
-    from robustok_core import Recipe, run
-
-    table = {
-        **{key: value for key, value in generated[0].items() if key in ("run", "data", "generator")},
-        "load": {"tokenizer": str(generated[1]), "latents": str(generated[1])},
-        "stage": [generated[0]["stage"][2]],
-    }
-    run(Recipe.from_table(table), out=tmp_path / "runs")
-    assert sample("--count", "2", "--out", "one.npz", run=tmp_path / "runs" / "tiny")[0] == 0
+def test_a_run_that_loaded_its_tokenizer_is_sampled_with_that(sample, trained, tmp_path):
+    project = trained.later(tmp_path / "runs", ["train_generator"], load=("tokenizer", "latents")).run()
+    assert sample("--count", "2", "--out", "one.npz", run=project.folder)[0] == 0
     assert sample("--count", "2", "--out", "two.npz")[0] == 0
     np.testing.assert_array_equal(pictures("one.npz"), pictures("two.npz"))
 
@@ -143,12 +133,12 @@ def test_guidance_without_label_dropout_in_training_is_refused(sample, part_less
 
 
 @pytest.fixture
-def part_less_guidance(generated, tmp_path) -> Path:
+def part_less_guidance(trained, tmp_path) -> Path:
     """A copy of the run whose generator says that it knows no null class."""
     from robustok_core.runs.files import read_json, write_json
 
     copied = tmp_path / "elsewhere" / "tiny"
-    shutil.copytree(generated[1], copied)
+    shutil.copytree(trained.folder, copied)
     file = find_artifact(copied, "generator") / "component.json"
     about = read_json(file)
     about["table"]["label_dropout"] = 0.0
@@ -177,8 +167,8 @@ def test_a_folders_name_may_end_in_a_number(sample):
     assert len(list(Path("guided-1.5").iterdir())) == 2
 
 
-def test_an_artifact_outside_its_run_is_refused_by_name(sample, generated, tmp_path):
-    shutil.copytree(find_artifact(generated[1], "tokenizer"), tmp_path / "alone")
+def test_an_artifact_outside_its_run_is_refused_by_name(sample, trained, tmp_path):
+    shutil.copytree(trained.artifact("tokenizer"), tmp_path / "alone")
     code, _, errors = sample("--out", "made.npz", run=Path("alone"))
     assert code == 2
     assert (

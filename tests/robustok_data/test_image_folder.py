@@ -6,6 +6,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -265,3 +266,40 @@ def test_pixels_without_a_known_range_are_refused(root: Path) -> None:
     write(root / "train/cat/000.tif", out.getvalue())
     with pytest.raises(RunError, match="32-bit pixels .mode F. have no known range"):
         opened(root).train.load([1])
+
+
+def write_images(folder: Path, counts: dict[str, int], size: int = 32) -> Path:
+    """Class folders of random images, under train/ and val/."""
+    pixels = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name, count in counts.items():
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                picture = Image.fromarray(pixels.integers(0, 256, (size, size, 3), dtype=np.uint8))
+                picture.save(folder / split / name / f"{number}.png")
+    return folder
+
+
+def of_images(path: Path) -> dict[str, Any]:
+    return {"data": {"use": "image_folder", "path": str(path), "image_size": 32}}
+
+
+def test_an_empty_image_folder_is_one_message(refused, recipe_file, tmp_path):
+    (tmp_path / "images").mkdir()
+    output = refused("check", recipe_file(of_images(tmp_path / "images")))
+    assert f"error: {tmp_path / 'images'}: no class folders found\n  hint: " in output
+
+
+def test_a_class_with_one_image_is_named(refused, recipe_file, tmp_path):
+    output = refused("check", recipe_file(of_images(write_images(tmp_path / "images", {"cat": 4, "dog": 1}))))
+    assert "a class needs at least 2 training images: 'dog' (1)\n  hint: " in output
+
+
+def test_a_corrupt_image_stops_the_run_and_is_named(refused, recipe_file, tmp_path):
+    images = write_images(tmp_path / "images", {"cat": 8, "dog": 8})
+    broken = images / "train" / "cat" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    output = refused("run", recipe_file(of_images(images)), "--out", "out", code=1)
+    assert "cat/3.png: this image cannot be read: " in output
+    assert "hint: repair or remove it" in output
+    assert not Path("out/tiny/artifacts").exists()

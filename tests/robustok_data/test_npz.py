@@ -123,3 +123,9 @@ def test_a_single_array_is_one_message(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", bytes_of(3))
     with pytest.raises(RobustokError, match="data.npy: this file holds a single array"):
         Npz(NpzConfig(path=str(tmp_path / "data.npy"), image_size=16))
+
+
+def test_a_missing_data_file_is_one_message(refused, recipe_file):
+    output = refused("check", recipe_file({"data": {"use": "npz", "path": "images.npz", "image_size": 32}}))
+    assert "images.npz" in output
+    assert "hint: " in output

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from processes import one_and_two
+
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
 @pytest.fixture(scope="module")
-def results(one_and_two, tmp_path_factory):
+def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     one_and_two(SCRIPT, folder)
     return {name: torch.load(folder / f"{name}.pt") for name in ("0-of-1", "0-of-2", "1-of-2")}

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from processes import one_and_two
+
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
 @pytest.fixture(scope="module")
-def passes(one_and_two: Any, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[dict[str, Any]]]:
+def passes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("processes")
     one_and_two(SCRIPT, folder)
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("0-of-1", "0-of-2", "1-of-2")}

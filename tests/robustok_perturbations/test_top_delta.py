@@ -3,81 +3,19 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
-import attrs
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustok_core import Draws, Latents, LatentSpace, ProblemsError, Quantizer, RobustokError
-from robustok_perturbations.top_delta import Anneal, TopDelta, TopDeltaConfig, nearest_codes
+from codebooks import Fixed, a_codebook, a_grid, distances, half_up, latents_of, perturb, rng
+from robustok_core import Draws, Latents, RobustokError
+from robustok_perturbations.top_delta import nearest_codes
 
 SHARES = st.integers(1, 100).map(lambda percent: percent / 100)
 SEEDS = st.integers(0, 2**32)
-
-
-class Fixed(Quantizer):
-    """A fixed codebook that counts the rows whose neighbours are requested."""
-
-    def __init__(self, codebook: Tensor) -> None:
-        super().__init__()
-        self.codebook_size, self.width = codebook.shape
-        self.codewords = nn.Parameter(codebook)
-        self.asked = 0
-
-    @property
-    def codebook(self) -> Tensor:
-        return self.codewords
-
-    def lookup(self, codes: Tensor) -> Tensor:
-        return self.codewords[codes]
-
-    def quantize(self, z: Tensor) -> Latents:
-        codes = torch.cdist(z.detach(), self.codewords.detach()).argmin(-1)
-        vectors = z + (self.lookup(codes) - z).detach()
-        return Latents(vectors=vectors, codes=codes, features=z)
-
-    def nearest(self, z: Tensor, count: int) -> Tensor:
-        self.asked += len(z)
-        return super().nearest(z, count)
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def a_codebook(size: int = 40, width: int = 3, seed: int = 0) -> Fixed:
-    return Fixed(torch.randn(size, width, generator=rng(seed)))
-
-
-def a_grid(seed: int = 0) -> Fixed:
-    """Shuffled integers: distances are exact, most of them are tied, and some codewords coincide."""
-    points = torch.cartesian_prod(*[torch.arange(4.0)] * 2).repeat(2, 1)
-    return Fixed(points[torch.randperm(len(points), generator=rng(seed))])
-
-
-def latents_of(quantizer: Fixed, images: int, tokens: int, seed: int = 1) -> Latents:
-    codes = torch.randint(quantizer.codebook_size, (images, tokens), generator=rng(seed))
-    vectors = quantizer.lookup(codes).detach()
-    features = vectors + 0.3 * torch.randn(vectors.shape, generator=rng(seed + 1))
-    return Latents(vectors=vectors, codes=codes, features=features)
-
-
-def half_up(share: float, count: int) -> int:
-    return math.floor(Fraction(str(share)) * count + Fraction(1, 2))
-
-
-def distances(codebook: Tensor, codes: Tensor) -> Tensor:
-    """(..., K) squared distances of codes' codewords to all codewords, in float64, not from a matrix product."""
-    exact = codebook.detach().double()
-    return (exact[codes][..., None, :] - exact).square().sum(-1)
-
-
-def perturb(latents: Latents, quantizer: Fixed, draws: Draws, progress: float = 0.0, **options: object):
-    return TopDelta(TopDeltaConfig(**options)).perturb(latents, quantizer, draws=draws, progress=progress)
 
 
 # --- beta: which images ---------------------------------------------------------------------------
@@ -325,107 +263,3 @@ def test_neighbours_are_searched_once_per_distinct_code_of_the_replaced_tokens()
     _, mask = perturb(latents, quantizer, Draws.for_rows(0, 20), beta=0.1, alpha=0.5, delta=5)
     assert mask.sum() == 30
     assert quantizer.asked == len(latents.codes[mask].unique()) < 30
-
-
-# --- annealing ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("ratio", "progress", "alpha", "delta"),
-    [
-        (0.5, 0.0, 0.8, 100),
-        (0.5, 0.2, 0.8, 100),
-        (0.5, 0.4, 0.6, 75),
-        (0.5, 0.6, 0.4, 50),
-        (0.5, 1.0, 0.4, 50),
-        (0.25, 0.4, 0.5, 63),  # 62.5: halves are rounded up
-        (0.25, 0.9, 0.2, 25),
-        (0.0, 0.4, 0.4, 50),
-        (0.0, 0.6, 0.0, 1),
-        (1.0, 0.9, 0.8, 100),
-    ],
-)
-def test_alpha_and_delta_fall_to_the_ratio_between_start_and_end(ratio, progress, alpha, delta):
-    perturbation = TopDelta(TopDeltaConfig(alpha=0.8, delta=100, anneal=Anneal(start=0.2, end=0.6, ratio=ratio)))
-    assert perturbation.strength(progress) == (pytest.approx(alpha), delta)
-
-
-def test_without_annealing_they_are_constant():
-    assert TopDelta(TopDeltaConfig()).strength(1.0) == (1.0, 100)
-
-
-def test_annealing_to_0_ends_with_clean_latents():
-    quantizer = a_codebook()
-    latents = latents_of(quantizer, 4, 6)
-    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(0, 4), 0.7, beta=1, delta=9, anneal=Anneal(ratio=0))
-    assert perturbed is latents
-    assert not mask.any()
-
-
-def test_annealing_that_starts_and_ends_at_once_is_a_step():
-    step = Anneal(start=0.5, end=0.5, ratio=0.5)
-    assert [step.factor(progress) for progress in (0.49, 0.5, 0.51)] == [1.0, 1.0, 0.5]
-
-
-# --- options --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("off", [{"beta": 0.0}, {"alpha": 0.0}])
-def test_zero_turns_it_off(off):
-    quantizer = a_codebook()
-    latents = latents_of(quantizer, 4, 6)
-    perturbed, mask = perturb(latents, quantizer, Draws.for_rows(0, 4), **off)
-    assert perturbed is latents
-    assert mask.shape == (4, 6)
-    assert not mask.any()
-
-
-def test_the_defaults_are_the_papers():
-    config = TopDeltaConfig()
-    assert (config.beta, config.alpha, config.delta, config.anneal) == (0.1, 1.0, 100, None)
-    assert (config.neighbours, config.images, config.tokens) == ("codeword", "random", "exact")
-    assert attrs.asdict(Anneal()) == {"start": 0.2, "end": 0.6, "ratio": 0.5}
-
-
-DISCRETE = LatentSpace(kind="discrete", num_tokens=64, width=16, codebook_size=512)
-
-
-@pytest.mark.parametrize(
-    ("options", "space", "where", "message"),
-    [
-        ({"delta": 513}, DISCRETE, "perturbation.delta", r"delta = 513 .*K = 512.*gives 13"),
-        ({"delta": 9, "alpha": 0.001}, DISCRETE, "perturbation.alpha", r"alpha = 0.001 of 64 .*at least 0.016"),
-        ({}, LatentSpace(kind="continuous", num_tokens=4, width=2), "perturbation.use", "replaces codes"),
-    ],
-)
-def test_what_does_not_fit_the_space_is_refused(options, space, where, message):
-    with pytest.raises(RobustokError, match=message) as raised:
-        TopDelta(TopDeltaConfig(**options)).check(space)
-    assert raised.value.where == where
-
-
-def test_what_fits_the_space_passes():
-    TopDelta(TopDeltaConfig(delta=512)).check(DISCRETE)
-    TopDelta(TopDeltaConfig(delta=12, alpha=0.001, tokens="bernoulli")).check(DISCRETE)
-
-
-def test_latent_neighbours_need_the_encoders_vectors():
-    quantizer = a_codebook()
-    latents = latents_of(quantizer, 4, 6).evolve(features=None)
-    with pytest.raises(RobustokError, match='use neighbours = "codeword"'):
-        perturb(latents, quantizer, Draws.for_rows(0, 4), beta=1, delta=9, neighbours="latent")
-
-
-def test_a_recipes_table_builds_it(registry):
-    perturbation = registry.build("perturbation", {"use": "top_delta", "delta": 12, "anneal": {"ratio": 0.25}})
-    assert isinstance(perturbation, TopDelta)
-    assert perturbation.strength(1.0) == (0.25, 3)
-
-
-def test_every_mistake_in_a_table_is_reported(registry):
-    table = {"use": "top_delta", "beta": 1.1, "delta": 0, "images": "some", "anneal": {"start": 0.7}}
-    with pytest.raises(ProblemsError) as raised:
-        registry.build("perturbation", table)
-    text = str(raised.value)
-    for key in ("perturbation.beta", "perturbation.delta", "perturbation.images", "ends (0.6) before it starts (0.7)"):
-        assert key in text

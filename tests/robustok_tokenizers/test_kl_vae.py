@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import json
-
 import pytest
 import torch
 
-from robustok_core import LatentSpace, ProblemsError, Recipe, run
+from project import CONTINUOUS, Project
+from robustok_core import LatentSpace, ProblemsError
 from robustok_core.recipe.registry import load_registry
 from robustok_tokenizers.conv_vq import SMALL
 from robustok_tokenizers.gaussian_posterior import GaussianPosterior, posterior_latents
@@ -117,15 +115,17 @@ def test_options_that_do_not_fit_are_refused(options, complaint):
 # --- a whole run ----------------------------------------------------------------------------------
 
 
-def test_a_recipe_trains_it_with_noise_measures_it_and_saves_its_latents(tiny_recipe, tmp_path):
-    table = copy.deepcopy(tiny_recipe(epochs=6))
-    del table["tokenizer"]["quantizer"]
-    table["tokenizer"] |= {"use": "kl_vae", "width": 4}
-    table["perturbation"] = {"use": "gaussian", "tau": 0.5, "beta": 0.5}
-    metrics = {"psnr": {"use": "psnr"}}
-    table["stage"] += [{"use": "evaluate_tokenizer", "metrics": metrics, "pictures": 2}, {"use": "tokenize"}]
-    results = run(Recipe.from_table(table), out=tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "tiny" / "metrics.jsonl").read_text().splitlines()]
+def test_a_recipe_trains_it_with_noise_measures_it_and_saves_its_latents(tmp_path):
+    evaluation = {"use": "evaluate_tokenizer", "metrics": {"psnr": {"use": "psnr"}}, "pictures": 2}
+    project = Project(
+        tmp_path,
+        ["train_tokenizer", evaluation, "tokenize"],
+        tokenizer=CONTINUOUS["tokenizer"],
+        perturbation={"use": "gaussian", "tau": 0.5, "beta": 0.5},
+        train_tokenizer={"epochs": 6},
+    )
+    results = project.run().results
+    lines = project.logged()
     losses = [line["loss/reconstruction"] for line in lines]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     assert all(line["quantizer/kl"] > 0 for line in lines)

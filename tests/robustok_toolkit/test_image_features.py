@@ -13,6 +13,7 @@ from attrs import frozen
 from safetensors.torch import load_file
 from torch import Tensor
 
+from processes import one_and_two
 from robustok_core import Features, RobustokError, RunError, Spec
 from robustok_toolkit.image_features import (
     ExtractedFeatures,
@@ -218,7 +219,7 @@ def test_damaged_cache_is_named_and_not_used(samples: Path, tmp_path: Path) -> N
 # --- two processes --------------------------------------------------------------------------------
 
 
-def test_two_processes_have_the_same_features_as_one(one_and_two: Any, tmp_path: Path) -> None:
+def test_two_processes_have_the_same_features_as_one(tmp_path: Path) -> None:
     one_and_two(Path(__file__).with_name("features_two_processes.py"), tmp_path)
     one, *both = (load_file(tmp_path / f"{name}.safetensors") for name in ("0-of-1", "0-of-2", "1-of-2"))
     assert one["features"].shape == (101, 96)

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from project import TRAIN_IMAGES
 from robustok_core import Draws, RobustokError
-from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, write_json
-from robustok_core.runs.folder import find_artifact
 from robustok_core.values.latents import LatentSpace
 from robustok_toolkit.latent_files import LatentRows, SplitShards, write_latents
 from robustok_toolkit.resumable_shards import cut, shard_file, write_array
@@ -98,25 +97,24 @@ def test_codes_are_stored_in_16_bits_if_they_fit(size, dtype, tmp_path):
     assert rows.load([0]).latents.codes.tolist() == [[0, 1, size - 1, 7]]
 
 
-def test_the_rows_of_a_run_are_the_encoded_images_and_their_mirror_images(generated, registry):
-    table, folder = generated
-    tokenizer = load_component(registry, find_artifact(folder, "tokenizer"))
-    data = registry.build("dataset", table["data"])
+def test_the_rows_of_a_run_are_the_encoded_images_and_their_mirror_images(trained):
+    tokenizer, data = trained.component("tokenizer"), trained.dataset()
     with torch.no_grad():
         for name, split in (("train", data.train), ("validation", data.validation)):
-            rows = LatentRows(find_artifact(folder, "latents"), name)
+            rows = LatentRows(trained.artifact("latents"), name)
             images = split.load(range(len(split))).images
             assert torch.equal(rows.load(range(len(split))).latents.codes, tokenizer.encode(images).codes)
             assert torch.equal(rows.labels, split.labels)
         assert rows.views == 1
-        rows = LatentRows(find_artifact(folder, "latents"), "train")
-        indices = torch.arange(80)
-        draws = Draws(seed=5, indices=indices, total=80)
-        views = torch.stack([tokenizer.encode(data.train.load(range(80)).images.flip(f)).codes for f in ([], [3])])
+        rows = LatentRows(trained.artifact("latents"), "train")
+        indices = torch.arange(TRAIN_IMAGES)
+        draws = Draws(seed=5, indices=indices, total=TRAIN_IMAGES)
+        images = data.train.load(range(TRAIN_IMAGES)).images
+        views = torch.stack([tokenizer.encode(images.flip(dims)).codes for dims in ([], [3])])
     codes = rows.load(indices.tolist(), draws).latents.codes
     first, second = (codes == views).all(2)
     assert (first | second).all()
-    assert 20 < int((first & ~second).sum()) < 60
+    assert TRAIN_IMAGES / 4 < int((first & ~second).sum()) < 3 * TRAIN_IMAGES / 4
 
 
 def test_a_pickled_copy_is_small_and_loads_the_same_rows(tmp_path):

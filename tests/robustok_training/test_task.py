@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 import robustok_training
-from robustok_core import Draws, Recipe, load_registry, run
+from project import BATCH_SIZE, STEPS_PER_EPOCH, TABLES, Project
+from robustok_core import Draws, load_registry
 from robustok_core.runs.files import read_json, read_tensors
-from robustok_core.runs.folder import find_artifact
 from robustok_training import OptimizerConfig, Task, TrainedModule
 
 
@@ -86,19 +86,17 @@ def shown_stage(folder: Path) -> ModuleType:
     return shown
 
 
-def test_the_stage_of_the_docstring_is_a_whole_plugin_of_at_most_50_lines_and_trains(tiny_recipe, tmp_path):
+def test_the_stage_of_the_docstring_is_a_whole_plugin_of_at_most_50_lines_and_trains(tmp_path):
     registry = load_registry()
     assert registry.add_plugin(shown_stage(tmp_path), "probe").error is None
     assert len((tmp_path / "shown_stage.py").read_text().strip().splitlines()) <= 50
-    stage = {"use": "train_probe", "epochs": 4, "batch_size": 16, "ema_decay": 0.5, "log_every": 1}
-    table = {name: tiny_recipe()[name] for name in ("run", "data")} | {"stage": [stage]}
-    run(Recipe.from_table(table), out=tmp_path, registry=registry)
-    folder = tmp_path / "tiny"
-    assert read_json(folder / "results.json") == {"train_probe/steps": {"value": 20.0}}
-    weights = read_tensors(find_artifact(folder, "probe") / "probe.safetensors")
+    stage = {"use": "train_probe", "epochs": 4, "batch_size": BATCH_SIZE, "ema_decay": 0.5, "log_every": 1}
+    project = Project(tmp_path, [stage], data=TABLES["data"]).run(registry=registry)
+    steps = 4 * STEPS_PER_EPOCH
+    assert read_json(project.folder / "results.json") == {"train_probe/steps": {"value": steps}}
+    weights = read_tensors(project.artifact("probe") / "probe.safetensors")
     assert {name: tuple(value.shape) for name, value in weights.items()} == {"1.weight": (10, 3072), "1.bias": (10,)}
-    logged = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if "model/loss" in line]
-    assert len(logged) == 20
+    assert len([line for line in project.logged() if "model/loss" in line]) == steps
 
 
 def test_the_public_names_are_loaded_at_their_first_use():

@@ -12,6 +12,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from project import recipe_of
 from robustok_core import Draws, Recipe, RunError
 from robustok_core.kinds.dataset import Rows
 from robustok_core.runs.accelerator import make_accelerator
@@ -104,9 +105,9 @@ def nothing(*_: Any) -> None:
 
 
 @pytest.fixture
-def context(registry, tiny_recipe, tmp_path) -> RunContext:
+def context(registry, tmp_path) -> RunContext:
     """The context of a stage "fit" in a run's folder."""
-    recipe = Recipe.from_table(tiny_recipe()).resolve(registry)
+    recipe = Recipe.from_table(recipe_of()).resolve(registry)
     accelerator = make_accelerator(recipe, tmp_path)
     folder = RunFolder(tmp_path)
     return RunContext(
@@ -295,13 +296,13 @@ class SpoiltStep(LineStep):
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "message"),
     [("loss", "line/loss is not finite at step 5"), ("gradient", "line.weight of 'line' is not finite after step 6")],
 )
-def test_a_value_that_is_not_finite_stops_the_training_and_is_not_saved(context, what, said):
+def test_a_value_that_is_not_finite_stops_the_training_and_is_not_saved(context, what, message):
     config = TrainingConfig(**CONFIG, checkpoint_every=2)
     modules = [trained("line", SpoiltStep(what), optimizer=OptimizerConfig(learning_rate=0.1))]
-    with pytest.raises(RunError, match=said) as caught:
+    with pytest.raises(RunError, match=message) as caught:
         Trainer(context, Task(modules), Points(), config).run()
     assert caught.value.where == "stage fit"
     assert [path.name for path in context.checkpoints.iterdir()] == ["step-000000004"]

@@ -76,13 +76,13 @@ def test_the_resolved_recipe_is_a_recipe_that_resolves_to_itself(write, registry
 def test_all_mistakes_are_reported_in_one_pass_with_their_lines(write, registry):
     text = GOOD.replace("beta = 0.5", "beta = 1.5").replace("channels = 8", 'chanels = 8\nz_channels = "eight"')
     text = text.replace('use = "evaluate_tokenizer"', 'use = "evaluate_tokeniser"').replace("delta = 3", "delta = 2.5")
-    said = problems(write(text), registry)
+    message = problems(write(text), registry)
     lines = text.splitlines()
 
     def line_of(key: str) -> int:
         return next(number for number, line in enumerate(lines, start=1) if line.startswith(key))
 
-    assert len(said) == 5
+    assert len(message) == 5
     for key, words in {
         "chanels": "unknown key 'chanels' (did you mean 'channels'?)",
         "z_channels": "tokenizer.z_channels: expected int, found str 'eight'",
@@ -90,7 +90,7 @@ def test_all_mistakes_are_reported_in_one_pass_with_their_lines(write, registry)
         "delta": "perturbation.delta: expected int, found float 2.5",
         'use = "evaluate_tokeniser"': "did you mean 'evaluate_tokenizer'?",
     }.items():
-        assert any(f"r.toml:{line_of(key)}:" in one and words in one for one in said), (key, said)
+        assert any(f"r.toml:{line_of(key)}:" in one and words in one for one in message), (key, message)
 
 
 def test_a_syntax_error_is_named_with_its_line(write, registry):
@@ -113,9 +113,9 @@ def test_a_syntax_error_is_named_with_its_line(write, registry):
     ],
 )
 def test_each_mistake_has_one_message(write, registry, change, words):
-    said = problems(write(GOOD.replace(*change)), registry)
-    assert len(said) == 1
-    assert words in said[0]
+    message = problems(write(GOOD.replace(*change)), registry)
+    assert len(message) == 1
+    assert words in message[0]
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_a_name_that_is_not_a_valid_folder_name_is_refused(registry, table, word
     (recipe["run"] if table == "run" else recipe["stage"][0])["name"] = name
     with pytest.raises(ProblemsError) as caught:
         Recipe.from_table(recipe).resolve(registry)
-    said = [str(problem) for problem in caught.value.problems]
-    assert any(words.format(name) in one for one in said), said
-    assert not any(character in one for one in said for character in "\0\x1b"), said
+    message = [str(problem) for problem in caught.value.problems]
+    assert any(words.format(name) in one for one in message), message
+    assert not any(character in one for one in message for character in "\0\x1b"), message
 
 
 @pytest.mark.parametrize("name", [3, True, ["a"], {"a": 1}])
@@ -157,10 +157,10 @@ def test_a_long_valid_name_is_accepted(registry):
 
 def test_a_stage_without_its_input_names_the_stage_that_makes_it(write, registry):
     text = GOOD[: GOOD.index("[[stage]]")] + '[[stage]]\nuse = "evaluate_tokenizer"\n'
-    said = problems(write(text), registry)
-    assert len(said) == 1
-    assert "needs the artifact 'tokenizer'" in said[0]
-    assert "put stage 'train_tokenizer' before it" in said[0]
+    message = problems(write(text), registry)
+    assert len(message) == 1
+    assert "needs the artifact 'tokenizer'" in message[0]
+    assert "put stage 'train_tokenizer' before it" in message[0]
 
 
 def test_changing_use_drops_the_keys_of_the_previous_component(write, registry):
@@ -171,8 +171,8 @@ def test_changing_use_drops_the_keys_of_the_previous_component(write, registry):
 def test_overrides_reach_stages_by_name_and_are_named_in_messages(write, registry):
     recipe = Recipe.load(write(GOOD), overrides={"stage.train_tokenizer.epochs": 2.5, "run.seed": 7})
     assert recipe.resolve(registry).stages[0].spec.config.epochs == 2.5
-    said = problems(write(GOOD), registry, overrides={"perturbation.beta": 3})
-    assert said[0].startswith("--set perturbation.beta: ")
+    message = problems(write(GOOD), registry, overrides={"perturbation.beta": 3})
+    assert message[0].startswith("--set perturbation.beta: ")
     with pytest.raises(RobustokError, match="no stage is called 'train'"):
         Recipe.load(write(GOOD), overrides={"stage.train.epochs": 1})
 
@@ -183,9 +183,9 @@ def test_extends_merges_tables_and_stages_by_name_and_preserves_locations(write,
         'extends = "base.toml"\n[perturbation]\nbeta = 2.0\n[[stage]]\nuse = "train_tokenizer"\nbatch_size = 4\n',
         "c.toml",
     )
-    said = problems(child, registry)
-    assert len(said) == 1
-    assert "c.toml:3:" in said[0]
+    message = problems(child, registry)
+    assert len(message) == 1
+    assert "c.toml:3:" in message[0]
     good = Recipe.load(child, overrides={"perturbation.beta": 1.0}).resolve(registry)
     training = good.stages[0].spec.config
     assert (training.batch_size, training.epochs) == (4, 1.0)
@@ -249,11 +249,11 @@ def loading(*stages: str, **load: str) -> Recipe:
 def test_loading_an_artifact_that_a_stage_makes_before_it_is_read_is_refused(registry):
     with pytest.raises(ProblemsError) as caught:
         loading("train_tokenizer", "evaluate_tokenizer", tokenizer="runs/r").resolve(registry)
-    (said,) = caught.value.problems
-    assert said.what.startswith(
+    (message,) = caught.value.problems
+    assert message.what.startswith(
         "load.tokenizer: no stage reads it: stage 'train_tokenizer' makes a new tokenizer first"
     )
-    assert said.hint == "remove that stage, or this entry of [load]"
+    assert message.hint == "remove that stage, or this entry of [load]"
 
 
 def test_an_entry_of_load_that_no_stage_reads_is_refused(registry):

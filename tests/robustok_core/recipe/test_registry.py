@@ -8,6 +8,8 @@ import pytest
 import torch
 from attrs import frozen
 
+import robustok_core.recipe.registry
+from project import registry_with
 from robustok_core import (
     Latents,
     Perturbation,
@@ -181,3 +183,12 @@ def test_a_stage_whose_names_are_a_string_is_refused():
     registry = Registry()
     state = registry.add_plugin(Plugin("stage", "one_name", OneName), "theirs")
     assert "stage 'one_name': `makes` must be a tuple of names, ('probe',)" in state.error
+
+
+def test_a_name_that_two_plugins_provide_is_refused_naming_both(refused, recipe_file, monkeypatch):
+    registry = registry_with(perturbation={"top_delta": Nothing})
+    monkeypatch.setattr(robustok_core.recipe.registry, "load_registry", lambda: registry)
+    output = refused("check", recipe_file())
+    assert "perturbation 'top_delta' is provided by two plugins, 'robustok_perturbations' and 'test0'" in output
+    assert "hint: uninstall or rename one" in output
+    assert "two plugins" in refused("plugins", "perturbation", "top_delta")

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import full_disk
 import robustok_core.runs.files
+from full_disk import half, leftovers
 from robustok_core.errors import RunError
 from robustok_core.runs.files import new_file, new_folder, read_tensors, write_tensors, write_text
 
@@ -94,3 +96,16 @@ def test_a_folder_that_could_not_be_filled_leaves_nothing(tmp_path: Path) -> Non
         write_text(unfinished / "file.txt", "text")
         raise ValueError("broken")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "broken"), [("save_file", half), ("_flush", full_disk.full)])
+def test_a_full_disk_exits_with_1_and_leaves_no_partial_files(refused, command, recipe_file, monkeypatch, name, broken):
+    with monkeypatch.context() as patched:
+        patched.setattr(robustok_core.runs.files, name, broken)
+        output = refused("run", recipe_file(train_tokenizer={"epochs": 2}), "--out", "out", code=1)
+    assert "cannot write: No space left on device\n  hint: free some space and run again\n" in output
+    out = Path("out/tiny")
+    assert leftovers(out) == []
+    assert list(out.glob("artifacts/*")) == list(out.glob("checkpoints/*/*")) == []
+    code, _, output = command("run", recipe_file(train_tokenizer={"epochs": 2}), "--out", "out")
+    assert code == 0, output

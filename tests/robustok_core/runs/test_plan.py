@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,23 @@ from attrs import frozen
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from robustok_core import ProblemsError, Recipe, RobustokError, RunError, Stage, hookimpl, load_registry, run
+from project import (
+    BATCH_SIZE,
+    CODEBOOK_SIZE,
+    FLOW,
+    NUM_CLASSES,
+    NUM_PAIRS,
+    NUM_TOKENS,
+    POST_TRAINING,
+    TO_SAMPLES,
+    TRAIN_IMAGES,
+    WIDTH,
+    Project,
+    registry_with,
+)
+from robustok_core import ProblemsError, Recipe, RobustokError, RunError, Stage, run
 from robustok_core.cli import cli
 from robustok_core.runs.files import read_json
-from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.runs.runner import check
 from robustok_toolkit.decoder_files import DecodersPromise
@@ -27,16 +39,10 @@ PARITY = Path(__file__).parents[2] / "parity" / "robustok_tokenizer_a.safetensor
 
 
 @pytest.fixture
-def whole(generation_recipe) -> dict[str, Any]:
-    """A recipe with every stage that makes something."""
-    table = generation_recipe()
-    table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 2}}
-    table["stage"] += [
-        {"use": "make_pairs", "sigma": [0.5], "num_pairs": 32},
-        {"use": "post_train", "epochs": 1, "batch_size": 16},
-        {"use": "compare_decoders", "num_samples": 20, "keep": 0.5, "metrics": {}, "tokenizer_metrics": {}},
-    ]
-    return table
+def whole(tmp_path) -> Project:
+    """A project with every stage that makes something."""
+    options = {"keep": 0.5, "metrics": {}, "tokenizer_metrics": {}}
+    return Project(tmp_path / "runs", (*TO_SAMPLES, *POST_TRAINING), compare_decoders=options)
 
 
 def without_folder(promise: Any) -> dict[str, Any]:
@@ -50,24 +56,25 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-def test_promises_equal_those_read_from_the_files(whole, tmp_path, registry):
-    plan = check(Recipe.from_table(whole), registry=registry)
+def test_promises_equal_those_read_from_the_files(whole, registry):
+    plan = whole.check()
     promised = {artifact: promise for stage in plan.stages for artifact, promise in stage.makes.items()}
-    run(Recipe.from_table(whole), out=tmp_path)
+    whole.run()
     kinds = [TokenizerPromise, LatentsPromise, GeneratorPromise, SamplesPromise, PairsPromise, DecodersPromise]
     for name, kind in zip(["tokenizer", "latents", "generator", "samples", "pairs", "decoders"], kinds, strict=True):
-        made = kind.of_artifact(find_artifact(tmp_path / "tiny", name), registry)
+        made = kind.of_artifact(whole.artifact(name), registry)
         assert without_folder(made) == without_folder(promised[name]), name
         assert made.describe() == promised[name].describe()
 
 
 def test_check_show_prints_the_plan_above_an_equal_recipe(whole, tmp_path, registry):
     recipe = tmp_path / "whole.toml"
-    recipe.write_text(Recipe.from_table(whole).resolve(registry).toml())
+    recipe.write_text(Recipe.from_table(whole.table).resolve(registry).toml())
     shown = CliRunner().invoke(cli, ["check", "--show", str(recipe)]).output
     assert "# tokenize reads tokenizer" in shown
-    assert "#   -> latents: discrete, 16 tokens of width 4, K=32; 80 training images of 10 classes" in shown
-    assert "#   -> pairs: 32 for each sigma of 1, 0.5" in shown
+    space = f"discrete, {NUM_TOKENS} tokens of width {WIDTH}, K={CODEBOOK_SIZE}"
+    assert f"#   -> latents: {space}; {TRAIN_IMAGES} training images of {NUM_CLASSES} classes" in shown
+    assert f"#   -> pairs: {NUM_PAIRS} for each sigma of 1, 0.5" in shown
     again = Recipe.from_table(tomli.loads(shown), name="tiny")
     assert (
         check(again, registry=registry).recipe.table() == check(Recipe.load(recipe), registry=registry).recipe.table()
@@ -77,47 +84,42 @@ def test_check_show_prints_the_plan_above_an_equal_recipe(whole, tmp_path, regis
 # --- options of samplers --------------------------------------------------------------------------
 
 
-def test_recipe_toml_holds_the_defaults_of_sampler_options_left_out(whole, tmp_path):
-    whole["stage"] = whole["stage"][:4]
-    run(Recipe.from_table(whole), out=tmp_path)
-    written = tomli.loads((tmp_path / "tiny" / "recipe.toml").read_text())
+def test_recipe_toml_holds_the_defaults_of_sampler_options_left_out(tmp_path):
+    project = Project(tmp_path, TO_SAMPLES).run()
+    written = tomli.loads((project.folder / "recipe.toml").read_text())
     sampling = written["stage"][3]["sampling"]
-    assert sampling["steps"] == 2  # the recipe's
+    assert sampling["steps"] == project.stage("sample")["sampling"]["steps"]
     assert sampling["temperature"] == 1.0  # the generator's
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_all_unknown_sampler_options_are_reported_with_their_locations(whole, generated, tmp_path, loaded):
-    whole["post_trainer"]["sampling"] = {"stops": 2}
-    whole["stage"][3]["sampling"] = {"steps": "many"}
-    whole["stage"][-1]["sampling"] = {"step": 2}
+def test_all_unknown_sampler_options_are_reported_with_their_locations(whole, trained, loaded):
+    whole.table["post_trainer"]["sampling"] = {"stops": 2}
+    whole.stage("sample")["sampling"] = {"steps": "many"}
+    whole.stage("compare_decoders")["sampling"] = {"step": 2}
     if loaded:
-        whole["load"] = {"generator": str(generated[1]), "tokenizer": str(generated[1])}
-        whole["stage"] = whole["stage"][3:]
+        whole.table["load"] = {"generator": str(trained.folder), "tokenizer": str(trained.folder)}
+        whole.table["stage"] = whole.table["stage"][3:]
     with pytest.raises(ProblemsError) as caught:
-        run(Recipe.from_table(whole), out=tmp_path)
+        whole.run()
     message = str(caught.value)
     assert "stage.sample.sampling.steps: expected int, found str 'many'" in message
     assert "post_trainer.sampling.stops: unknown key 'stops' (did you mean 'steps'?)" in message
     assert "stage.compare_decoders.sampling.step: unknown key 'step'" in message
-    assert not list(tmp_path.iterdir())
+    assert not whole.out.exists()
 
 
-@pytest.mark.parametrize("stage", [3, -1])
-def test_guidance_that_the_generator_was_not_trained_for_is_reported_with_its_location(whole, tmp_path, stage):
-    whole["generator"]["label_dropout"] = 0.0
-    whole["stage"][-1]["guidance"] = {"scale": 1.0}
-    whole["stage"][stage]["guidance"] = {"scale": 3.0}
-    with pytest.raises(RobustokError) as caught:
-        run(Recipe.from_table(whole), out=tmp_path)
-    name = whole["stage"][stage]["use"]
-    assert f"stage.{name}.guidance.scale: guidance of scale 3 needs a generator" in str(caught.value)
+@pytest.mark.parametrize("stage", ["sample", "compare_decoders"])
+def test_guidance_that_the_generator_was_not_trained_for_is_reported_with_its_location(whole, stage):
+    whole.table["generator"]["label_dropout"] = 0.0
+    whole.stage("compare_decoders")["guidance"] = {"scale": 1.0}
+    whole.stage(stage)["guidance"] = {"scale": 3.0}
+    assert f"stage.{stage}.guidance.scale: guidance of scale 3 needs a generator" in whole.refusal()
 
 
-def test_sampler_options_of_measure_are_checked_against_the_trained_generator(whole, tmp_path):
-    whole["stage"][2]["measure"] = {"sampling": {"steps": 0}, "metrics": {}}
-    with pytest.raises(RobustokError, match=r"stage.train_generator.measure.sampling.steps: 0 is out of range"):
-        run(Recipe.from_table(whole), out=tmp_path)
+def test_sampler_options_of_measure_are_checked_against_the_trained_generator(whole):
+    whole.stage("train_generator")["measure"] = {"sampling": {"steps": 0}, "metrics": {}}
+    assert "stage.train_generator.measure.sampling.steps: 0 is out of range" in whole.refusal()
 
 
 # --- third-party stages -----------------------------------------------------------------------------
@@ -126,19 +128,6 @@ def test_sampler_options_of_measure_are_checked_against_the_trained_generator(wh
 @frozen(kw_only=True)
 class NoOptions:
     """No options."""
-
-
-def with_stage(stage: type[Stage]) -> Any:
-    """All installed plugins and a stage called "theirs"."""
-
-    class Plugin:
-        @hookimpl
-        def robustok_register(self, register):
-            register("stage", "theirs", stage)
-
-    registry = load_registry()
-    assert registry.add_plugin(Plugin(), "theirs").error is None
-    return registry
 
 
 class TheirPairs(Stage):
@@ -160,18 +149,18 @@ class TheirPromisedPairs(TheirPairs):
         return {"pairs": PairsPromise(sigmas=[0.25], num_rows=8, post_trainer={})}
 
 
-def with_their_pairs(table: dict[str, Any]) -> dict[str, Any]:
-    table["stage"][4] = {"use": "theirs"}
-    return table
+def refusal_of(project: Project, stage: type[Stage]) -> str:
+    """The message with which a project is refused that makes its pairs with another stage."""
+    pairs = project.table["stage"].index(project.stage("make_pairs"))
+    project.table["stage"][pairs] = {"use": "theirs"}
+    return project.refusal(registry=registry_with(stage={"theirs": stage}))
 
 
-def test_a_stage_that_promises_too_little_for_a_later_stage_is_reported(whole, tmp_path):
-    with pytest.raises(RobustokError) as caught:
-        run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPairs), out=tmp_path)
-    message = str(caught.value)
+def test_a_stage_that_promises_too_little_for_a_later_stage_is_reported(whole):
+    message = refusal_of(whole, TheirPairs)
     assert "stage 'theirs' makes the pairs that stage 'post_train' reads: its `plan` promises a Promise" in message
     assert "return a PairsPromise (from robustok_toolkit.pair_files) from `plan`" in message
-    assert not list(tmp_path.iterdir())
+    assert not whole.out.exists()
 
 
 @pytest.mark.parametrize(
@@ -182,17 +171,17 @@ def test_a_stage_that_promises_too_little_for_a_later_stage_is_reported(whole, t
         ({"pairs": 8}, "must return promises by artifact, found {'pairs': 8}"),
     ],
 )
-def test_a_wrong_plan_is_refused_with_the_name_of_its_stage(whole, tmp_path, promised, message):
+def test_a_wrong_plan_is_refused_with_the_name_of_its_stage(whole, promised, message):
     class Theirs(TheirPairs):
         def plan(self, context):
             return promised
 
-    with pytest.raises(RobustokError, match="stage 'theirs'") as caught:
-        run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(Theirs), out=tmp_path)
-    assert message in str(caught.value)
+    refusal = refusal_of(whole, Theirs)
+    assert "stage 'theirs'" in refusal
+    assert message in refusal
 
 
-def test_a_stage_that_makes_something_else_than_it_promised_ends_the_run_before_others_read_it(generated, tmp_path):
+def test_a_stage_that_makes_something_else_than_it_promised_ends_the_run_before_others_read_it(trained, tmp_path):
     class Theirs(TheirPairs):
         makes = ("samples",)
         needs = ("samples",)
@@ -206,80 +195,88 @@ def test_a_stage_that_makes_something_else_than_it_promised_ends_the_run_before_
                     (folder / file.name).hardlink_to(file)
             return {}
 
-    table = {"run": {"name": "theirs"}, "load": {"samples": str(generated[1])}, "stage": [{"use": "theirs"}]}
+    project = Project(tmp_path, [{"use": "theirs"}], load={"samples": trained.folder})
     with pytest.raises(RunError, match="promised '1,000,000 images of 32 x 32' of the samples and made '24 images"):
-        run(Recipe.from_table(table), registry=with_stage(Theirs), out=tmp_path)
+        project.run(registry=registry_with(stage={"theirs": Theirs}))
 
 
-def test_promises_are_for_checks_and_plans_of_what_a_stage_needs(whole, tmp_path):
+def test_promises_are_for_checks_and_plans_of_what_a_stage_needs(whole):
     class Theirs(TheirPairs):
         def check(self, context):
             context.promise("latents", LatentsPromise)
 
-    with pytest.raises(RobustokError, match="stage 'theirs' asks for a promise of 'latents' .name it in `needs`"):
-        run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(Theirs), out=tmp_path)
+    assert "stage 'theirs' asks for a promise of 'latents' (name it in `needs`" in refusal_of(whole, Theirs)
 
 
-def test_a_stage_that_cannot_be_built_hides_no_other_mistake(whole, tmp_path):
+def test_a_stage_that_cannot_be_built_hides_no_other_mistake(whole):
     class Theirs(TheirPairs):
         def __init__(self, config):
             raise RobustokError("theirs cannot be built")
 
-    whole["stage"][0]["batch_size"] = 81
-    with pytest.raises(ProblemsError) as caught:
-        run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(Theirs), out=tmp_path)
-    assert "theirs cannot be built" in str(caught.value)
-    assert "a batch of 81 images is larger" in str(caught.value)
+    whole.stage("train_tokenizer")["batch_size"] = TRAIN_IMAGES + 1
+    message = refusal_of(whole, Theirs)
+    assert "theirs cannot be built" in message
+    assert f"a batch of {TRAIN_IMAGES + 1} images is larger" in message
+
+
+def fingerprint(project: Project, stage: str) -> str:
+    """The fingerprint of a stage in the project's present recipe."""
+    return read_json(project.folder / "run.json")["current"][stage]
 
 
 @pytest.mark.parametrize("stage", ["make_pairs", "post_train"])
-def test_a_stage_has_the_same_fingerprint_whatever_comes_behind_it(whole, tmp_path, registry, stage):
+def test_a_stage_has_the_same_fingerprint_whatever_comes_behind_it(whole, registry, stage):
     """Else it would run again once more stages are asked for."""
-    resolved = Recipe.from_table(whole).resolve(registry)
-    run(resolved.until(stage), registry=registry, out=tmp_path)
-    before = read_json(tmp_path / "tiny" / "run.json")["current"][stage]
-    run(resolved, registry=registry, out=tmp_path)
-    assert read_json(tmp_path / "tiny" / "run.json")["current"][stage] == before
+    resolved = Recipe.from_table(whole.table).resolve(registry)
+    run(resolved.until(stage), registry=registry, out=whole.out)
+    before = fingerprint(whole, stage)
+    run(resolved, registry=registry, out=whole.out)
+    assert fingerprint(whole, stage) == before
 
 
-def test_pairs_alone_and_pairs_beside_a_comparison_train_the_same_decoders(whole, tmp_path, registry):
-    run(Recipe.from_table(whole), registry=registry, out=tmp_path)
-    folder = tmp_path / "tiny"
-    tokenizer = folder / "artifacts" / f"tokenizer-{read_json(folder / 'run.json')['current']['train_tokenizer']}"
-    later = {name: whole[name] for name in ("data", "post_trainer")} | {"run": whole["run"] | {"name": "later"}}
+def test_pairs_alone_and_pairs_beside_a_comparison_train_the_same_decoders(whole, tmp_path):
+    whole.run()
     fingerprints = set()
-    for count in (1, 2):
-        load = {"tokenizer": tokenizer, "pairs": folder} | ({"generator": folder} if count == 2 else {})
-        table = later | {
-            "load": {name: str(path) for name, path in load.items()},
-            "stage": whole["stage"][5 : 5 + count],
-        }
-        run(Recipe.from_table(table), registry=registry, out=tmp_path)
-        fingerprints.add(read_json(tmp_path / "later" / "run.json")["current"]["post_train"])
+    for stages, load in ((["post_train"], ["pairs"]), (["post_train", "compare_decoders"], ["pairs", "generator"])):
+        later = whole.later(tmp_path / "later", stages, load=load)
+        later.table["load"]["tokenizer"] = str(whole.artifact("tokenizer", stage="train_tokenizer"))
+        fingerprints.add(fingerprint(later.run(), "post_train"))
     assert len(fingerprints) == 1
 
 
-def test_later_stages_check_the_promises_of_a_third_party_stage(whole, tmp_path):
-    with pytest.raises(RobustokError) as caught:
-        run(Recipe.from_table(with_their_pairs(whole)), registry=with_stage(TheirPromisedPairs), out=tmp_path)
-    message = str(caught.value)
-    assert (
-        "stage.post_train.batch_size: a batch of 16 images is larger than the training split, which holds 8" in message
-    )
+def test_later_stages_check_the_promises_of_a_third_party_stage(whole):
+    message = refusal_of(whole, TheirPromisedPairs)
+    batch = f"a batch of {BATCH_SIZE} images is larger than the training split, which holds 8"
+    assert f"stage.post_train.batch_size: {batch}" in message
     assert "stage.compare_decoders.keep: there is no decoder for sigma = 0.5 (sigmas: 0.25)" in message
 
 
-def test_an_input_that_cannot_be_planned_is_reported_once_and_not_by_every_later_stage(whole, tmp_path):
-    whole["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
-    for stage in whole["stage"]:
+def test_an_input_that_cannot_be_planned_is_reported_once_and_not_by_every_later_stage(whole):
+    whole.table["generator"] = FLOW
+    for stage in whole.table["stage"]:
         stage.pop("sampling", None)
-    whole["post_trainer"].pop("sampling")
+    whole.table["post_trainer"].pop("sampling")
     with pytest.raises(RobustokError) as caught:
-        run(Recipe.from_table(whole), out=tmp_path)
+        whole.run()
     assert not isinstance(caught.value, ProblemsError)
 
 
-# --- loaded artifacts ----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [(None, "must return numbers or Results by name, found None"), ({}, "has not made the pairs")],
+)
+def test_a_stage_that_returns_or_makes_nothing_is_named(tmp_path, results, message):
+    class Theirs(TheirPairs):
+        needs = ()
+
+        def run(self, context):
+            return results
+
+    with pytest.raises(RunError, match=f"stage 'theirs' {message}"):
+        Project(tmp_path, [{"use": "theirs"}]).run(registry=registry_with(stage={"theirs": Theirs}))
+
+
+# --- components that do not belong together ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -289,68 +286,46 @@ def test_an_input_that_cannot_be_planned_is_reported_once_and_not_by_every_later
         (["train_tokenizer", "tokenize", "again", "train_generator"], "these are latents of another tokenizer"),
     ],
 )
-def test_a_tokenizer_that_a_stage_trains_anew_does_not_fit_what_came_from_the_first(whole, tmp_path, order, message):
-    stages = {stage["use"]: stage for stage in whole["stage"]}
-    stages["again"] = stages["train_tokenizer"] | {"name": "again"}
-    whole["stage"] = [stages[name] for name in order]
-    with pytest.raises(RobustokError, match=message):
-        run(Recipe.from_table(whole), out=tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_a_tokenizer_that_a_stage_trains_anew_does_not_fit_what_came_from_the_first(whole, order, message):
+    again = whole.stage("train_tokenizer") | {"name": "again"}
+    whole.table["stage"] = [again if name == "again" else whole.stage(name) for name in order]
+    assert message in whole.refusal()
+    assert not whole.out.exists()
 
 
-def test_decoders_are_compared_with_the_generator_that_they_were_trained_for(whole, tmp_path):
-    again = whole["stage"][2] | {"name": "again"}
-    whole["stage"].insert(-1, again)
-    with pytest.raises(RobustokError, match="decoders were not trained with the generator in stage again"):
-        run(Recipe.from_table(whole), out=tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_decoders_are_compared_with_the_generator_that_they_were_trained_for(whole):
+    whole.table["stage"].insert(-1, whole.stage("train_generator") | {"name": "again"})
+    assert "decoders were not trained with the generator in stage again" in whole.refusal()
+    assert not whole.out.exists()
 
 
-def test_a_post_trainer_samples_one_generator(whole, generated, tmp_path):
+def test_a_post_trainer_samples_one_generator(whole, trained):
     """The recipe loads a MaskGIT and trains a RAR behind the first pairs."""
-    whole["load"] = {"tokenizer": str(generated[1]), "generator": str(generated[1])}
-    whole["generator"] = {"use": "rar", "width": 16, "depth": 1, "num_heads": 2}
-    pairs = whole["stage"][4]
-    whole["stage"] = [pairs, whole["stage"][1], whole["stage"][2], pairs | {"name": "again"}]
-    with pytest.raises(RobustokError, match="post_trainer.sampling: it holds options for another generator's sampler"):
-        run(Recipe.from_table(whole), out=tmp_path)
+    whole.table["load"] = dict.fromkeys(("tokenizer", "generator"), str(trained.folder))
+    whole.table["generator"] = {"use": "rar", "width": 16, "depth": 1, "num_heads": 2}
+    pairs = whole.stage("make_pairs")
+    whole.table["stage"] = [pairs, whole.stage("tokenize"), whole.stage("train_generator"), pairs | {"name": "again"}]
+    assert "post_trainer.sampling: it holds options for another generator's sampler" in whole.refusal()
 
 
-@pytest.mark.parametrize(
-    ("results", "message"),
-    [(None, "must return numbers or Results by name, found None"), ({}, "has not made the pairs")],
-)
-def test_a_stage_that_returns_or_makes_nothing_is_named(whole, tmp_path, results, message):
-    class Theirs(TheirPairs):
-        needs = ()
-
-        def run(self, context):
-            return results
-
-    table = {"run": {"name": "theirs"}, "stage": [{"use": "theirs"}]}
-    with pytest.raises(RunError, match=f"stage 'theirs' {message}"):
-        run(Recipe.from_table(table), registry=with_stage(Theirs), out=tmp_path)
+# --- loaded artifacts ----------------------------------------------------------------------------
 
 
-def test_a_published_checkpoint_is_read_before_anything_runs(whole, tmp_path):
-    table = copy.deepcopy(whole)
-    del table["tokenizer"], table["perturbation"]
+def test_a_published_checkpoint_is_read_before_anything_runs(tmp_path):
+    project = Project(tmp_path / "runs", ["tokenize"])
     published = tmp_path / "published.safetensors"
     save_file({name[2:]: held for name, held in load_file(PARITY).items() if name.startswith("w.")}, published)
-    table["load"] = {"tokenizer": {"path": str(published), "importer": {"use": "robustok"}}}
-    table["stage"] = [table["stage"][1]]
+    project.table["load"] = {"tokenizer": {"path": str(published), "importer": {"use": "robustok"}}}
     with pytest.raises(RobustokError, match=r"image_size is \d+, but the images of \[data\] are 32 pixels wide"):
-        run(Recipe.from_table(table), out=tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
+        project.run()
+    assert not project.out.exists()
 
 
-def test_a_generator_of_another_tokenizer_is_refused_before_anything_runs(whole, generated, tmp_path):
-    table = copy.deepcopy(whole)
-    table["load"] = {"generator": str(generated[1])}
-    table["tokenizer"]["quantizer"]["codebook_size"] = 16
-    table["stage"] = [table["stage"][0], table["stage"][3]]
+def test_a_generator_of_another_tokenizer_is_refused_before_anything_runs(trained, tmp_path):
+    project = Project(tmp_path, ["train_tokenizer", "sample"], load={"generator": trained.folder})
+    project.table["tokenizer"]["quantizer"]["codebook_size"] = 16
     with pytest.raises(
         RobustokError, match="samples latents of a different space .*K=32.* from what the tokenizer decodes .*K=16"
     ):
-        run(Recipe.from_table(table), out=tmp_path)
+        project.run()
     assert not list(tmp_path.iterdir())

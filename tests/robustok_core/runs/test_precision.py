@@ -9,23 +9,15 @@ import pytest
 import tomli
 import torch
 from attrs import field, frozen
-from rich.console import Console
 
 import robustok_core.runs.accelerator
-from robustok_core import Recipe, RobustokError, run
-from robustok_core.runs.files import read_json, read_tensors
-from robustok_core.runs.folder import find_artifact
+from processes import one_and_two
+from project import Project, assert_same_weights, recipe_of
+from robustok_core import Recipe, RobustokError
+from robustok_core.runs.files import read_json
 from robustok_core.runs.precision import Precision, autocast, computes_bf16, settled
 
 CPU = torch.device("cpu")
-
-
-def weights(folder: Path, name: str = "tokenizer") -> dict[str, torch.Tensor]:
-    return read_tensors(find_artifact(folder, name) / "model.safetensors")
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture
@@ -38,18 +30,8 @@ def this_device(monkeypatch):
     return this_device
 
 
-@pytest.fixture
-def auto(tiny_recipe):
-    """The tiny recipe with precision "auto", or another."""
-
-    def auto(precision: str | None = None) -> Recipe:
-        table = tiny_recipe(epochs=1)
-        del table["run"]["precision"]
-        if precision is not None:
-            table["run"]["precision"] = precision
-        return Recipe.from_table(table)
-
-    return auto
+def with_precision(out: Path, precision: str = "auto") -> Project:
+    return Project(out, run={"precision": precision})
 
 
 @pytest.mark.parametrize(
@@ -122,59 +104,54 @@ def test_auto_is_settled_exactly_in_options_of_type_precision():
     assert found == Theirs(encoder="bf16", more=(Theirs(encoder="bf16", decoder="bf16"), Theirs(encoder="no")))
 
 
-def test_a_configuration_without_auto_is_unchanged(registry, tiny_recipe):
-    recipe = Recipe.from_table(tiny_recipe()).resolve(registry)
+def test_a_configuration_without_auto_is_unchanged(registry):
+    recipe = Recipe.from_table(recipe_of()).resolve(registry)
     assert settled(recipe, "bf16") is recipe
 
 
 @pytest.mark.parametrize(("native", "precision", "words"), [(True, "bf16", "bf16"), (False, "no", "float32")])
 def test_auto_is_printed_and_recorded_and_equals_a_run_with_the_resulting_precision(
-    auto, this_device, tmp_path, native, precision, words
+    this_device, tmp_path, native, precision, words
 ):
     this_device(native)
-    with Console(record=True) as console:
-        run(auto(), out=tmp_path, console=console)
-    folder = tmp_path / "tiny"
-    assert f"precision auto: {words}" in console.export_text()
-    assert tomli.loads((folder / "recipe.toml").read_text())["run"]["precision"] == precision
-    with Console(record=True) as console:
-        run(auto(precision), out=tmp_path, console=console)
-    assert "done before, unchanged" in console.export_text()
-    assert "precision auto" not in console.export_text()
-    run(auto(precision), out=tmp_path / "named")
-    assert same(weights(folder), weights(tmp_path / "named" / "tiny"))
+    project = with_precision(tmp_path).run()
+    assert f"precision auto: {words}" in project.printed
+    assert tomli.loads((project.folder / "recipe.toml").read_text())["run"]["precision"] == precision
+    again = with_precision(tmp_path, precision).run()
+    assert "done before, unchanged" in again.printed
+    assert "precision auto" not in again.printed
+    assert_same_weights(project.weights(), with_precision(tmp_path / "named", precision).run().weights())
 
 
-def test_a_device_with_another_auto_precision_runs_the_stages_again(auto, this_device, tmp_path):
+def test_a_device_with_another_auto_precision_runs_the_stages_again(this_device, tmp_path):
     this_device(True)
-    run(auto(), out=tmp_path)
-    first = find_artifact(tmp_path / "tiny", "tokenizer")
+    project = with_precision(tmp_path)
+    first = project.run().artifact("tokenizer")
     this_device(False)
-    run(auto(), out=tmp_path)
-    second = find_artifact(tmp_path / "tiny", "tokenizer")
+    second = project.run().artifact("tokenizer")
     assert first != second
     assert first.exists()
-    assert len(read_json(tmp_path / "tiny" / "run.json")["stages"]) == 2
+    assert len(read_json(project.folder / "run.json")["stages"]) == 2
     this_device(True)
-    run(auto(), out=tmp_path)
-    assert find_artifact(tmp_path / "tiny", "tokenizer") == first
+    assert project.run().artifact("tokenizer") == first
 
 
-def test_fp16_is_refused_on_the_cpu_of_a_machine_with_a_gpu(auto, monkeypatch, tmp_path):
+def test_fp16_is_refused_on_the_cpu_of_a_machine_with_a_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(RobustokError, match='"fp16" needs a CUDA device'):
-        run(auto("fp16"), out=tmp_path)
+        with_precision(tmp_path, "fp16").run()
 
 
-def test_recipes_of_different_precision_run_one_after_another_in_one_program(auto, tmp_path):
-    for number, precision in enumerate(("no", "bf16", "no")):
-        run(auto(precision), out=tmp_path / str(number))
-    first, second, third = (weights(tmp_path / str(number) / "tiny") for number in range(3))
-    assert same(first, third)
-    assert not same(first, second)
+def test_recipes_of_different_precision_run_one_after_another_in_one_program(tmp_path):
+    first, second, third = (
+        with_precision(tmp_path / str(number), precision).run().weights()
+        for number, precision in enumerate(("no", "bf16", "no"))
+    )
+    assert_same_weights(first, third)
+    assert [name for name in first if not torch.equal(first[name], second[name])]
 
 
-def test_auto_is_float32_on_all_processes_if_one_has_no_bfloat16(one_and_two, tmp_path):
+def test_auto_is_float32_on_all_processes_if_one_has_no_bfloat16(tmp_path):
     one_and_two(Path(__file__).with_name("auto_on_two_processes.py"), tmp_path)
     found = {file.name: file.read_text() for file in tmp_path.glob("?-of-?")}
     assert found == {"0-of-1": "bf16", "0-of-2": "no", "1-of-2": "no"}

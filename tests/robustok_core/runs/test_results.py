@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from robustok_core import Recipe, Result, RobustokError, hookimpl, load_registry, run
+from project import Project, registry_with
+from robustok_core import Result, RobustokError, hookimpl
 from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.results import RESULTS_FILE, read_results, results_of, tables_of
 
 #: results.json of a run of `main_train` and `post_train` when it held bare numbers.
 EARLIER = Path(__file__).with_name("results_of_an_earlier_version.json")
-WITH_EVALUATION = {"use": "evaluate_tokenizer", "pictures": 0, "metrics": {"psnr": {"use": "psnr"}}}
+EVALUATION = {"use": "evaluate_tokenizer", "pictures": 0, "metrics": {"psnr": {"use": "psnr"}}}
 
 
 def flat(results: dict[str, Result]) -> dict[str, float]:
@@ -89,9 +90,8 @@ def test_a_file_without_results_is_refused(content: Any, tmp_path: Path) -> None
         read_results(tmp_path / "file.json")
 
 
-def test_run_returns_the_results_of_its_file_and_passes_them_to_plugins(tiny_recipe: Any, tmp_path: Path) -> None:
-    table = tiny_recipe()
-    table["stage"].append(WITH_EVALUATION)
+def test_run_returns_the_results_of_its_file_and_passes_them_to_plugins(tmp_path: Path) -> None:
+    project = Project(tmp_path, ["train_tokenizer", EVALUATION])
     told: dict[str, Any] = {}
 
     class Listener:
@@ -103,26 +103,23 @@ def test_run_returns_the_results_of_its_file_and_passes_them_to_plugins(tiny_rec
         def robustok_run_finished(self, results: dict[str, Result]) -> None:
             told["run"] = dict(results)
 
-    registry = load_registry()
-    assert registry.add_plugin(Listener(), "listener").error is None
-    results = run(Recipe.from_table(table), registry=registry, out=tmp_path)
+    results = project.run(registry=registry_with(Listener())).results
     assert results["train_tokenizer/steps"] == Result(results["train_tokenizer/steps"].value), "a bare number"
     assert results["evaluate_tokenizer/psnr"].higher_is_better is True
-    assert read_results(tmp_path / "tiny") == told.pop("run") == told == results
+    assert read_results(project.folder) == told.pop("run") == told == results
 
 
-def test_a_finished_stage_of_an_earlier_version_is_skipped(tiny_recipe: Any, tmp_path: Path) -> None:
-    table = tiny_recipe()
-    table["stage"].append(WITH_EVALUATION)
-    results = run(Recipe.from_table(table), out=tmp_path)
-    file = tmp_path / "tiny" / "run.json"
+def test_a_finished_stage_of_an_earlier_version_is_skipped(tmp_path: Path) -> None:
+    project = Project(tmp_path, ["train_tokenizer", EVALUATION])
+    results = project.run().results
+    file = project.folder / "run.json"
     record = read_json(file)
     for entry in record["stages"].values():
         entry["results"] = flat(results_of(entry["results"])) | {"distance": 2.0, "distance_num_images": 40.0}
     write_json(file, record)
-    again = run(Recipe.from_table(table), out=tmp_path)
+    again = project.run().results
     assert {name: again[name].value for name in results} == {name: result.value for name, result in results.items()}
     assert again["evaluate_tokenizer/distance"] == Result(2.0, num_images=40)
     assert read_json(file)["stages"].keys() == record["stages"].keys()
-    assert read_results(tmp_path / "tiny") == again
+    assert read_results(project.folder) == again
     assert (tmp_path / "tiny" / "history" / RESULTS_FILE.replace(".json", "-1.json")).is_file()

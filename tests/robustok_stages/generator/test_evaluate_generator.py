@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from attrs import frozen
-from rich.console import Console
 
+from project import (
+    BATCH_SIZE,
+    COLOURS,
+    CONTINUOUS,
+    FLOW,
+    NUM_SAMPLES,
+    NUM_TOKENS,
+    TO_SAMPLES,
+    TRAIN_IMAGES,
+    VALIDATION_IMAGES,
+    WIDTH,
+    Project,
+    contents,
+    registry_with,
+)
 from robustok_core import (
     Latents,
-    Recipe,
     Result,
     RobustokError,
     SampleMetric,
     Spec,
-    hookimpl,
-    load_registry,
-    run,
 )
-from robustok_core.runs.components import load_component
-from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.results import read_results
 from robustok_core.values.spec import component
 from robustok_toolkit.generating import decode_to_uint8
@@ -32,141 +39,121 @@ from robustok_toolkit.latent_files import LatentRows
 
 LOADED = ("tokenizer", "generator")
 FEATURES = {"use": "fashion_classifier"}
+NUM_FEATURES = 96  # of that network
 METRICS = {
-    "gfd": {"use": "frechet", "features": FEATURES},
+    "gfd": COLOURS,
     "precision_recall": {"use": "precision_recall", "features": FEATURES},
 }
-EVALUATION = {"use": "evaluate_generator", "metrics": METRICS, "batch_size": 16}
+EVALUATION = {"use": "evaluate_generator", "metrics": METRICS, "batch_size": BATCH_SIZE}
 
 
-def evaluated(table: dict, out: Path, **kwargs) -> dict[str, Result]:
-    found = run(Recipe.from_table(table), out=out, **kwargs)
-    return {name.removeprefix("evaluate_generator/"): value for name, value in found.items() if "evaluate_" in name}
+STAGE = "evaluate_generator"
+DISTANCE, PRECISION, RECALL = (f"{STAGE}/{name}_fashion_classifier" for name in ("gfd", "precision", "recall"))
 
 
-@pytest.fixture
-def evaluation(part_of, generated):
-    """A recipe that evaluates the samples of a run, with keys of the stage changed."""
-
-    def make(**options) -> dict:
-        table = part_of(load=("samples",))
-        del table["generator"]
-        table["stage"] = [copy.deepcopy(EVALUATION) | options]
-        return table
-
-    return make
+def evaluating(trained: Project, out: Path, **options: Any) -> Project:
+    """A project that evaluates the samples of another."""
+    return trained.later(out, [EVALUATION | options], load=("samples",))
 
 
-def test_from_images_to_numbers_and_a_second_call_repeats_nothing(generation_recipe, tmp_path):
-    table = generation_recipe()
-    table["stage"].append(copy.deepcopy(EVALUATION))
-    table["stage"].append(copy.deepcopy(EVALUATION) | {"name": "against_training", "reference": "train"})
-    said = io.StringIO()
-    results = run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=250))
-    assert results["evaluate_generator/gfd_fashion_classifier"].num_images == 24
-    assert results["evaluate_generator/gfd_fashion_classifier"].value > 0
-    judged = ("evaluate_generator", "against_training")
-    held_out, training = (results[f"{name}/gfd_fashion_classifier"] for name in judged)
+def test_from_images_to_numbers_and_a_second_call_repeats_nothing(tmp_path):
+    against_training = {**EVALUATION, "name": "against_training", "reference": "train"}
+    project = Project(tmp_path, [*TO_SAMPLES, EVALUATION, against_training]).run()
+    results = project.results
+    held_out, training = results[DISTANCE], results["against_training/gfd_fashion_classifier"]
+    assert held_out.num_images == NUM_SAMPLES
+    assert held_out.value > 0
     assert held_out.value != training.value
-    assert (held_out.num_reference, training.num_reference) == (40, 80)
-    assert 0 <= results["evaluate_generator/precision_fashion_classifier"].value <= 1
-    assert "evaluate_generator: 24 images are too few for 96 features" in said.getvalue()
-    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "tiny" / "artifacts").rglob("*") if file.is_file()}
-    said = io.StringIO()
-    assert run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=200)) == results
-    assert said.getvalue().count("done before, unchanged") == 6
+    assert (held_out.num_reference, training.num_reference) == (VALIDATION_IMAGES, TRAIN_IMAGES)
+    assert 0 <= results[PRECISION].value <= 1
+    assert f"evaluate_generator: {NUM_SAMPLES} images are too few for {NUM_FEATURES} features" in project.printed
+    files = {file: file.stat().st_mtime_ns for file in (project.folder / "artifacts").rglob("*") if file.is_file()}
+    assert project.run().results == results
+    assert project.printed.count("done before, unchanged") == len(project.table["stage"])
     assert files == {file: file.stat().st_mtime_ns for file in files}
 
 
-def test_a_continuous_space_works_the_same(generation_recipe, continuous, registry, tmp_path):
+def test_a_continuous_space_works_the_same(tmp_path):
     """The generator gets the statistics of the latents; the vectors that it samples are stored and can be decoded."""
-    table = generation_recipe(
-        train_generator={
-            "ema_decay": 0.5,
-            "measure": {"num_samples": 20, "metrics": METRICS, "sampling": {"steps": 2}},
-        },
-    )
-    table = continuous(table)
-    table["generator"] = {"use": "flow_transformer", "width": 16, "depth": 1, "num_heads": 2}
-    table["stage"].append(copy.deepcopy(EVALUATION))
-    results = run(Recipe.from_table(table), out=tmp_path)
-    assert results["evaluate_generator/gfd_fashion_classifier"].num_images == 24
-    folder = tmp_path / "tiny"
-    tokenizer, generator = (load_component(registry, find_artifact(folder, n)) for n in ("tokenizer", "generator"))
-    rows = LatentRows(find_artifact(folder, "latents"), "train")
+    measure = {"num_samples": 20, "metrics": METRICS, "sampling": {"steps": 2}}
+    project = Project(
+        tmp_path,
+        [*TO_SAMPLES, EVALUATION],
+        **CONTINUOUS,
+        generator=FLOW,
+        train_generator={"ema_decay": 0.5, "measure": measure},
+    ).run()
+    assert project.results[DISTANCE].num_images == NUM_SAMPLES
+    tokenizer, generator = project.component("tokenizer"), project.component("generator")
+    rows = LatentRows(project.artifact("latents"), "train")
     assert torch.equal(generator.latent_mean, rows.mean)
     assert torch.equal(generator.latent_std, rows.std)
-    vectors = torch.from_numpy(np.load(find_artifact(folder, "samples") / "vectors.npy"))
-    assert vectors.shape == (24, 16, 4)
+    vectors = torch.from_numpy(np.load(project.artifact("samples") / "vectors.npy"))
+    assert vectors.shape == (NUM_SAMPLES, NUM_TOKENS, WIDTH)
     pictures = decode_to_uint8(tokenizer, Latents(vectors=vectors)).permute(0, 2, 3, 1).numpy().astype(int)
-    with np.load(find_artifact(folder, "samples") / "samples.npz") as file:
+    with np.load(project.artifact("samples") / "samples.npz") as file:
         assert (abs(file["arr_0"] - pictures) <= 1).all()
 
 
-def test_two_processes_make_the_files_and_the_numbers_of_one(part_of, generated, evaluation, run_on_two, tmp_path):
-    table = part_of("tokenize", "sample", load=LOADED)
-    table["stage"].append(copy.deepcopy(EVALUATION))
-    folder = run_on_two(table, tmp_path)
-    one, two = find_artifact(generated[1], "latents"), find_artifact(folder, "latents")
-    files = sorted(str(file.relative_to(one)) for file in one.rglob("*") if file.is_file())
-    assert files == sorted(str(file.relative_to(two)) for file in two.rglob("*") if file.is_file())
-    assert not [name for name in files if (one / name).read_bytes() != (two / name).read_bytes()]
-    one, two = find_artifact(generated[1], "samples"), find_artifact(folder, "samples")
+def test_two_processes_make_the_files_and_the_numbers_of_one(trained, tmp_path):
+    project = trained.later(tmp_path / "two", ["tokenize", "sample", EVALUATION], load=LOADED).run_on_two()
+    assert contents(trained.artifact("latents")) == contents(project.artifact("latents"))
+    one, two = trained.artifact("samples"), project.artifact("samples")
     for name in ("codes.npy", "samples.npz", "grid.png"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
-    found = {name: result for name, result in read_results(folder).items() if "evaluate_" in name}
-    expected = evaluated(evaluation(), tmp_path / "one")
-    assert {name.removeprefix("evaluate_generator/") for name in found} == set(expected)
+    found = {name: result for name, result in read_results(project.folder).items() if STAGE in name}
+    expected = evaluating(trained, tmp_path / "one").run().results
+    assert set(found) == set(expected)
     for name, result in found.items():
-        one = expected[name.removeprefix("evaluate_generator/")]
+        one = expected[name]
         assert result.value == pytest.approx(one.value, rel=1e-4)
         assert (result.num_images, result.num_reference) == (one.num_images, one.num_reference)
 
 
-def test_the_distance_is_that_of_the_features_of_the_two_sets(evaluation, generated, registry, tmp_path):
+def test_the_distance_is_that_of_the_features_of_the_two_sets(trained, registry, tmp_path):
     """Computed with numpy and scipy, except for the network."""
     import scipy.linalg
 
-    with np.load(find_artifact(generated[1], "samples") / "samples.npz") as file:
+    with np.load(trained.artifact("samples") / "samples.npz") as file:
         samples = torch.from_numpy(file["arr_0"]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    real = registry.build("dataset", generated[0]["data"]).validation.load(range(40)).images
+    real = trained.dataset().validation.load(range(VALIDATION_IMAGES)).images
     network = registry.build("features", FEATURES)
     with torch.no_grad():
         one, two = (network(images).double().numpy() for images in (samples, real))
     a, b = np.cov(one.T), np.cov(two.T)
     root = scipy.linalg.sqrtm(a @ b + 1e-12 * np.eye(len(a))).real
     expected = ((one.mean(0) - two.mean(0)) ** 2).sum() + np.trace(a + b - 2 * root)
-    found = evaluated(evaluation(), tmp_path)["gfd_fashion_classifier"].value
+    found = evaluating(trained, tmp_path).run().results[DISTANCE].value
     assert found == pytest.approx(expected, rel=2e-3)
 
 
-def test_the_distance_of_samples_to_themselves_is_0(evaluation, generated, tmp_path):
-    file = find_artifact(generated[1], "samples") / "samples.npz"
-    results = evaluated(evaluation(reference=str(file)), tmp_path)
-    assert results["gfd_fashion_classifier"].value == pytest.approx(0.0, abs=1e-6)
-    assert results["precision_fashion_classifier"].value == results["recall_fashion_classifier"].value == 1.0
+def test_the_distance_of_samples_to_themselves_is_0(trained, tmp_path):
+    file = trained.artifact("samples") / "samples.npz"
+    results = evaluating(trained, tmp_path, reference=str(file)).run().results
+    assert results[DISTANCE].value == pytest.approx(0.0, abs=1e-6)
+    assert results[PRECISION].value == results[RECALL].value == 1.0
 
 
-def test_a_limit_takes_images_of_every_class(evaluation, tmp_path):
+def test_a_limit_takes_images_of_every_class(trained, tmp_path):
     ten, all_images = (
-        evaluated(evaluation(**limit), tmp_path / name)["gfd_fashion_classifier"]
+        evaluating(trained, tmp_path / name, **limit).run().results[DISTANCE]
         for name, limit in (("ten", {"limit": 10}), ("all", {}))
     )
     assert ten.value != all_images.value
-    assert (ten.num_reference, all_images.num_reference) == (10, 40)
+    assert (ten.num_reference, all_images.num_reference) == (10, VALIDATION_IMAGES)
 
 
-def test_a_missing_reference_is_refused_before_anything_is_written(evaluation, tmp_path):
+def test_a_missing_reference_is_refused_before_anything_is_written(trained, tmp_path):
     with pytest.raises(RobustokError, match=r"stage.evaluate_generator.reference: 'valid' is neither 'validation' nor"):
-        evaluated(evaluation(reference="valid"), tmp_path)
+        evaluating(trained, tmp_path, reference="valid").run()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reference_file_of_something_else_is_refused_before_anything_is_written(evaluation, tmp_path):
+def test_a_reference_file_of_something_else_is_refused_before_anything_is_written(trained, tmp_path):
     file = tmp_path / "floats.npz"
     np.savez(file, arr_0=np.zeros((4, 8, 8, 3), np.float32))
     with pytest.raises(RobustokError, match=r"stage.evaluate_generator.reference: .*images must be uint8"):
-        evaluated(evaluation(reference=str(file)), tmp_path / "runs")
+        evaluating(trained, tmp_path / "runs", reference=str(file)).run()
     assert not (tmp_path / "runs").exists()
 
 
@@ -191,26 +178,25 @@ TOO_MANY = [
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-@pytest.mark.parametrize(("metrics", "options", "said"), TOO_MANY)
+@pytest.mark.parametrize(("metrics", "options", "message"), TOO_MANY)
 def test_metrics_that_need_more_images_than_planned_are_refused_before_anything_is_written(
-    generation_recipe, evaluation, tmp_path, metrics, options, said, loaded
+    trained, tmp_path, metrics, options, message, loaded
 ):
-    table = evaluation() if loaded else generation_recipe()
-    before = [] if loaded else table["stage"]
-    table["stage"] = [*before, EVALUATION | {"metrics": metrics} | options]
-    with pytest.raises(RobustokError, match=f"stage.evaluate_generator.{said}"):
-        run(Recipe.from_table(table), out=tmp_path)
+    stage = EVALUATION | {"metrics": metrics} | options
+    project = evaluating(trained, tmp_path, **stage) if loaded else Project(tmp_path, [*TO_SAMPLES, stage])
+    with pytest.raises(RobustokError, match=f"stage.evaluate_generator.{message}"):
+        project.run()
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arrays", [{}, {"arr_0": np.zeros((8, 4, 4, 3), np.uint8)}])
-def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(evaluation, tmp_path, arrays):
+def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(trained, tmp_path, arrays):
     file = tmp_path / "reference.npz"
     np.savez(file, mu=np.zeros(3), sigma=np.eye(3), **arrays)
     metrics = {"pr": {"use": "precision_recall", "neighbours": 9}}
-    said = f"the reference: {len(arrays.get('arr_0', ()))} images are too few for 9 neighbours each"
-    with pytest.raises(RobustokError, match=said) as caught:
-        evaluated(evaluation(metrics=metrics, reference=str(file)), tmp_path / "runs")
+    message = f"the reference: {len(arrays.get('arr_0', ()))} images are too few for 9 neighbours each"
+    with pytest.raises(RobustokError, match=message) as caught:
+        evaluating(trained, tmp_path / "runs", metrics=metrics, reference=str(file)).run()
     assert ("statistics are not enough" in caught.value.hint) == (not arrays)
     assert not (tmp_path / "runs").exists()
 
@@ -242,15 +228,8 @@ class Mean(Spread):
 
 
 @pytest.mark.parametrize(("metric", "noted"), [(Spread, True), (Mean, False)])
-def test_a_metric_that_needs_more_images_than_features_says_so_itself(evaluation, tmp_path, metric, noted):
-    class Plugin:
-        @hookimpl
-        def robustok_register(self, register):
-            register("sample_metric", "theirs", metric)
-
-    registry, said = load_registry(), io.StringIO()
-    assert registry.add_plugin(Plugin(), "theirs").error is None
-    table = evaluation(metrics={"theirs": {"use": "theirs", "features": FEATURES}})
-    found = evaluated(table, tmp_path, registry=registry, console=Console(file=said, width=250))
-    assert found["spread"].value == pytest.approx(0.0, abs=1e-6)
-    assert ("24 images are too few for 96 features" in said.getvalue()) == noted
+def test_a_metric_that_needs_more_images_than_features_says_so_itself(trained, tmp_path, metric, noted):
+    project = evaluating(trained, tmp_path, metrics={"theirs": {"use": "theirs", "features": FEATURES}})
+    project.run(registry=registry_with(sample_metric={"theirs": metric}))
+    assert project.results["evaluate_generator/spread"].value == pytest.approx(0.0, abs=1e-6)
+    assert (f"{NUM_SAMPLES} images are too few for {NUM_FEATURES} features" in project.printed) == noted

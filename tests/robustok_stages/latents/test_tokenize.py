@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,32 +11,25 @@ import torch
 from attrs import frozen
 from torchvision.transforms.functional import ten_crop
 
-from robustok_core import Latents, Recipe, RobustokError, Tokenizer, load_registry, run
+from processes import killed_in_a_shard
+from project import TRAIN_IMAGES, Project, contents, registry_with
+from robustok_core import Latents, Registry, RobustokError, Tokenizer, load_registry
 from robustok_core.errors import Interrupted, RunError
 from robustok_core.kinds.dataset import Dataset
-from robustok_core.runs.components import load_component, save_component
-from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.components import save_component
 from robustok_core.values.latents import LatentSpace
 from robustok_stages.latents.crops_for_training import ten_crops
 from robustok_toolkit.latent_files import LatentRows
 
 
-def recipe_of(generated, **options) -> dict:
-    """A recipe that tokenizes with the tokenizer of a run."""
-    table = copy.deepcopy(generated[0])
-    table["load"] = {"tokenizer": str(generated[1])}
-    table["stage"] = [table["stage"][1] | options]
-    del table["tokenizer"], table["generator"], table["perturbation"]
-    return table
+def tokenizing(trained: Project, out: Path, **options: Any) -> Project:
+    """A project that tokenizes with the tokenizer of another."""
+    return trained.later(out, ["tokenize"], tokenize=options)
 
 
-def tokenized(table: dict, out: Path, **kwargs) -> Path:
-    run(Recipe.from_table(table), out=out, **kwargs)
-    return find_artifact(out / table["run"]["name"], "latents")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+def files_kept(project: Project) -> list[Path]:
+    """The shards that wait in the stage's checkpoints."""
+    return sorted((project.folder / "checkpoints").rglob("[!.]*.npy"))
 
 
 @pytest.mark.parametrize("size", [32, 33])
@@ -49,16 +41,16 @@ def test_ten_crops_are_those_of_torchvision(size):
         assert torch.equal(mine, theirs)
 
 
-def test_ten_crop_latents_are_those_of_torchvisions_crops_of_the_larger_images(generated, registry, tmp_path):
-    table = recipe_of(generated, views="ten_crop", crop_ranges=[1.1, 1.25])
-    table["data"] |= {"train_limit": 20, "validation_limit": 10}
-    folder = tokenized(table, tmp_path)
+def test_ten_crop_latents_are_those_of_torchvisions_crops_of_the_larger_images(trained, registry, tmp_path):
+    project = tokenizing(trained, tmp_path, views="ten_crop", crop_ranges=[1.1, 1.25])
+    project.table["data"] |= {"train_limit": 20, "validation_limit": 10}
+    folder = project.run().artifact("latents")
     rows = LatentRows(folder, "train")
     assert (len(rows), rows.views) == (20, 20)
-    tokenizer = load_component(registry, find_artifact(generated[1], "tokenizer"))
+    tokenizer = trained.component("tokenizer")
     views = []
     for size in (35, 40):  # int(1.1 * 32), int(1.25 * 32)
-        larger = registry.build("dataset", table["data"] | {"image_size": size}).train.load(range(20)).images
+        larger = registry.build("dataset", project.table["data"] | {"image_size": size}).train.load(range(20)).images
         with torch.no_grad():
             views += [tokenizer.encode(crop).codes.numpy() for crop in ten_crop(larger, 32)]
     held = np.load(folder / "parts" / "train-000000000-000000020.codes.npy")
@@ -67,37 +59,36 @@ def test_ten_crop_latents_are_those_of_torchvisions_crops_of_the_larger_images(g
 
 
 @pytest.mark.parametrize("part", [1, 3, 5])
-def test_a_killed_stage_resumes_and_gives_the_same_files(generated, tmp_path, dying, part):
+def test_a_killed_stage_resumes_and_gives_the_same_files(trained, tmp_path, part):
     """Shards 1 to 3 are of the training split, 4 and 5 of the validation split."""
-    table = recipe_of(generated)
-    dying(lambda: tokenized(table, tmp_path), part)
-    kept = sorted((tmp_path / "tiny" / "checkpoints").rglob("[!.]*.npy"))
-    assert len(kept) == part - 1
-    before = {file.name: file.stat().st_ino for file in kept}
-    folder = tokenized(table, tmp_path)
-    assert contents(folder) == contents(find_artifact(generated[1], "latents"))
+    project = tokenizing(trained, tmp_path)
+    killed_in_a_shard(project.run, part)
+    assert len(files_kept(project)) == part - 1
+    before = {file.name: file.stat().st_ino for file in files_kept(project)}
+    folder = project.run().artifact("latents")
+    assert contents(folder) == contents(trained.artifact("latents"))
     assert before == {name: (folder / "parts" / name).stat().st_ino for name in before}
-    assert not list((tmp_path / "tiny" / "checkpoints").rglob("*.npy"))
+    assert not list((project.folder / "checkpoints").rglob("*.npy"))
 
 
-def test_a_stop_retains_finished_shards(generated, tmp_path, monkeypatch):
+def test_a_stop_retains_finished_shards(trained, tmp_path, monkeypatch):
     from robustok_training.interrupt import StopRequest
 
-    table, calls = recipe_of(generated), []
+    project, calls = tokenizing(trained, tmp_path), []
     monkeypatch.setattr(StopRequest, "anywhere", lambda self, device: calls.append(1) or len(calls) == 2)
     with pytest.raises(Interrupted, match="stopped after 2 of 3 rounds of shards, which are saved") as caught:
-        tokenized(table, tmp_path)
+        project.run()
     assert "resumes from the last checkpoint" in caught.value.hint
-    assert len(list((tmp_path / "tiny" / "checkpoints").rglob("*.npy"))) == 2
+    assert len(list((project.folder / "checkpoints").rglob("*.npy"))) == 2
     monkeypatch.undo()
-    assert contents(tokenized(table, tmp_path)) == contents(find_artifact(generated[1], "latents"))
+    assert contents(project.run().artifact("latents")) == contents(trained.artifact("latents"))
 
 
-def test_loader_processes_change_nothing_and_repeat_nothing(generated, tmp_path):
-    folder = tokenized(recipe_of(generated, workers=2), tmp_path)
-    assert contents(folder) == contents(find_artifact(generated[1], "latents"))
+def test_loader_processes_change_nothing_and_repeat_nothing(trained, tmp_path):
+    folder = tokenizing(trained, tmp_path, workers=2).run().artifact("latents")
+    assert contents(folder) == contents(trained.artifact("latents"))
     changed_at = (folder / "latents.json").stat().st_mtime_ns
-    assert tokenized(recipe_of(generated), tmp_path) == folder
+    assert tokenizing(trained, tmp_path).run().artifact("latents") == folder
     assert (folder / "latents.json").stat().st_mtime_ns == changed_at
 
 
@@ -145,42 +136,26 @@ class Fixed(Dataset):
         self.train, self.validation = whole.train, whole.validation
 
 
-class Doubles:
-    """A plugin that registers both."""
-
-    @staticmethod
-    def components() -> Sequence[tuple[str, str, type]]:
-        return [("tokenizer", "means", Means), ("dataset", "fixed", Fixed)]
-
-
 @pytest.fixture
-def with_doubles():
-    from robustok_core import hookimpl
-
-    class Plugin:
-        @hookimpl
-        def robustok_register(self, register):
-            for component in Doubles.components():
-                register(*component)
-
-    registry = load_registry()
-    assert registry.add_plugin(Plugin(), "doubles").error is None
-    return registry
+def with_doubles() -> Registry:
+    return registry_with(tokenizer={"means": Means}, dataset={"fixed": Fixed})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_vectors_are_stored_with_their_mean_and_std_over_the_unmirrored_training_images(
-    generated, with_doubles, tmp_path, dtype
-):
-    table = recipe_of(generated, dtype=dtype)
-    del table["load"]
-    table["tokenizer"] = {"use": "means"}
-    table["stage"] = [{"use": "train_tokenizer", "epochs": 0.2, "batch_size": 16}, *table["stage"]]
-    rows = LatentRows(tokenized(table, tmp_path, registry=with_doubles), "train")
-    images = with_doubles.build("dataset", table["data"]).train.load(range(80)).images
+def test_vectors_are_stored_with_their_mean_and_std_over_the_unmirrored_training_images(with_doubles, tmp_path, dtype):
+    project = Project(
+        tmp_path,
+        ["train_tokenizer", "tokenize"],
+        tokenizer={"use": "means"},
+        perturbation=None,
+        train_tokenizer={"epochs": 0.2},
+        tokenize={"dtype": dtype},
+    )
+    rows = LatentRows(project.run(registry=with_doubles).artifact("latents"), "train")
+    images = project.dataset().train.load(range(TRAIN_IMAGES)).images
     vectors = torch.nn.functional.avg_pool2d(images, 16).flatten(2).transpose(1, 2)
     held = vectors if dtype == "float32" else vectors.half().float()
-    assert torch.equal(rows.load(range(80)).latents.vectors, held)
+    assert torch.equal(rows.load(range(TRAIN_IMAGES)).latents.vectors, held)
     torch.testing.assert_close(rows.mean, held.double().mean((0, 1)).float())
     torch.testing.assert_close(rows.std, held.double().flatten(0, 1).std(0, correction=0).float())
 
@@ -194,30 +169,28 @@ def test_vectors_are_stored_with_their_mean_and_std_over_the_unmirrored_training
     ],
 )
 def test_vectors_that_are_not_finite_in_their_type_are_refused_before_a_shard_is_written(
-    generation_recipe, with_doubles, tmp_path, monkeypatch, number, dtype, words
+    with_doubles, tmp_path, monkeypatch, number, dtype, words
 ):
     (tmp_path / "means").mkdir()
     save_component(tmp_path / "means", "tokenizer", {"use": "means"}, Means(NoConfig()))
-    table = generation_recipe(tokenize={"dtype": dtype})
-    table = {"run": table["run"], "data": table["data"], "stage": [table["stage"][1]]}
-    table["load"] = {"tokenizer": str(tmp_path / "means")}
+    project = Project(tmp_path / "out", ["tokenize"], load={"tokenizer": tmp_path / "means"}, tokenize={"dtype": dtype})
     monkeypatch.setattr(Means, "encode", lambda self, images: Latents(vectors=torch.full((len(images), 4, 3), number)))
     with pytest.raises(RunError, match=f"^stage tokenize: the encoder returned vectors {words}"):
-        tokenized(table, tmp_path / "out", registry=with_doubles)
+        project.run(registry=with_doubles)
     assert not list((tmp_path / "out").rglob("*.npy"))
 
 
-def test_a_data_set_of_one_size_cannot_be_cut_into_ten_crops(generated, with_doubles, tmp_path):
-    table = recipe_of(generated, views="ten_crop")
-    table["data"] = {"use": "fixed"}
+def test_a_data_set_of_one_size_cannot_be_cut_into_ten_crops(trained, with_doubles, tmp_path):
+    project = tokenizing(trained, tmp_path, views="ten_crop")
+    project.table["data"] = {"use": "fixed"}
     with pytest.raises(RobustokError, match="the data set 'fixed' has no option image_size") as caught:
-        tokenized(table, tmp_path, registry=with_doubles)
+        project.run(registry=with_doubles)
     assert caught.value.exit_code == 2
-    assert not (tmp_path / "tiny").exists()
+    assert not project.folder.exists()
 
 
-def test_images_of_another_size_than_the_loaded_tokenizers_are_refused(generated, tmp_path):
-    table = recipe_of(generated)
-    table["data"]["image_size"] = 28
+def test_images_of_another_size_than_the_loaded_tokenizers_are_refused(trained, tmp_path):
+    project = tokenizing(trained, tmp_path)
+    project.table["data"]["image_size"] = 28
     with pytest.raises(RobustokError, match="tokenizer.image_size is 32, but the images"):
-        tokenized(table, tmp_path)
+        project.run()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from attrs import frozen
 
-from robustok_core import Guidance, Recipe, Result, RobustokError, hookimpl, load_registry, run
+from project import BATCH_SIZE, POST_TRAINING, Project, changed, registry_with
+from robustok_core import Guidance, Recipe, Registry, Result, RobustokError
 from robustok_core.kinds.sample_metric import SampleMetric
 from robustok_core.runs.accelerator import make_accelerator
-from robustok_core.runs.components import load_component
 from robustok_core.runs.context import RunContext
-from robustok_core.runs.folder import RunFolder, find_artifact
+from robustok_core.runs.folder import RunFolder
 from robustok_stages.post_training.comparison import Comparison, ComparisonConfig, balanced_halves
 from robustok_toolkit import generating
 from robustok_training.batches import epoch_order
@@ -44,60 +47,50 @@ class Brightness(SampleMetric):
         return {"brightness": Result(samples.images.pixels.float().mean(), higher_is_better=True)}
 
 
-def later(generated, tmp_path, **post_train):
-    """A post-training recipe with the tokenizer and the generator of an earlier run."""
-    table, folder = generated
-    table = {key: table[key] for key in ("run", "data")} | {
-        "post_trainer": {"use": "decoder", "sampling": {"steps": 1}}
-    }
-    table["run"] = {**table["run"], "name": "later"}
-    table["load"] = {"tokenizer": str(folder), "generator": str(folder)}
-    compare = {"num_samples": 20, "guidance": {"scale": 1.0}, "metrics": {"b": {"use": "brightness"}}, "pictures": 2}
-    compare |= {"tokenizer_metrics": {"psnr": {"use": "psnr"}}} | post_train.pop("compare", {})
-    table["stage"] = [
-        {"use": "make_pairs", "sigma": [0.9, 0.5], "num_pairs": 16, "control": False},
-        {"use": "post_train", "epochs": 2, "batch_size": 16, **post_train},
-        {"use": "compare_decoders", **compare},
-    ]
-    registry = load_registry()
-
-    class Plugin:
-        @hookimpl
-        def robustok_register(self, register):
-            register("sample_metric", "brightness", Brightness)
-
-    assert registry.add_plugin(Plugin(), "brightness").error is None
-    return lambda: run(Recipe.from_table(table), registry=registry, out=tmp_path)
+def comparing(trained: Project, out: Path, **changes: Any) -> Project:
+    """Post-training of the tokenizer and the generator of another project."""
+    project = trained.later(out, POST_TRAINING, load=("tokenizer", "generator"))
+    project.table["post_trainer"] = {"use": "decoder", "sampling": {"steps": 1}}
+    project.stage("make_pairs").update(sigma=[0.9, 0.5], num_pairs=BATCH_SIZE, control=False)
+    project.stage("compare_decoders").update(guidance={"scale": 1.0}, metrics={"b": {"use": "brightness"}})
+    project.table = changed(project.table, changes)
+    return project
 
 
-def test_the_sigma_with_the_highest_value_is_kept_if_higher_is_better(generated, tmp_path):
-    results = later(generated, tmp_path, optimizer={"learning_rate": 1e-2})()
+def with_brightness() -> Registry:
+    return registry_with(sample_metric={"brightness": Brightness})
+
+
+def test_the_sigma_with_the_highest_value_is_kept_if_higher_is_better(trained, tmp_path):
+    project = comparing(trained, tmp_path, post_train={"optimizer": {"learning_rate": 1e-2}})
+    results = project.run(registry=with_brightness()).results
     values = {sigma: results[f"compare_decoders/sigma{sigma}_brightness"].value for sigma in (0.9, 0.5)}
     assert values[0.9] != values[0.5]
     assert results["compare_decoders/kept_sigma"].value == max(values, key=values.get)
 
 
-def test_what_cannot_be_measured_is_refused_before_anything_is_written(generated, tmp_path):
-    metrics = {"pfd": {"use": "pfid", "deltas": [10**6]}}
+def test_what_cannot_be_measured_is_refused_before_anything_is_written(trained, tmp_path):
+    project = comparing(
+        trained, tmp_path, compare_decoders={"tokenizer_metrics": {"pfd": {"use": "pfid", "deltas": [10**6]}}}
+    )
     with pytest.raises(RobustokError, match=r"stage.compare_decoders.tokenizer_metrics.pfd: "):
-        later(generated, tmp_path, compare={"tokenizer_metrics": metrics})()
-    assert not (tmp_path / "later").exists()
+        project.run(registry=with_brightness())
+    assert not project.folder.exists()
 
 
-def test_a_process_without_a_sample_takes_part_in_the_comparison(generated, registry, tmp_path, monkeypatch):
+def test_a_process_without_a_sample_takes_part_in_the_comparison(trained, registry, tmp_path, monkeypatch):
     """Two samples on three processes: the third has none."""
-    table, folder = generated
-    recipe = Recipe.from_table(table).resolve(registry)
+    recipe = Recipe.from_table(trained.table).resolve(registry)
     context = RunContext(
         recipe=recipe,
         registry=registry,
         accelerator=make_accelerator(recipe, tmp_path),
         stage="compare_decoders",
         folder=RunFolder(tmp_path),
-        inputs={"generator": find_artifact(folder, "generator")},
+        inputs={"generator": trained.artifact("generator")},
     )
     monkeypatch.setattr(generating, "world_size", lambda: 3)
-    tokenizer = load_component(registry, find_artifact(folder, "tokenizer"))
+    tokenizer = trained.component("tokenizer")
     options = ComparisonConfig(num_samples=2, sampling=None, metrics={}, tokenizer_metrics={})
     compared = Comparison(context, options, tokenizer, {}, seed=0)
     shares = []

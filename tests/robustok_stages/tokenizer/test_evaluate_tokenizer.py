@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
-from robustok_core import ProblemsError, Recipe, Result, RobustokError, run
-from robustok_core.runs.components import load_component
+from project import CODEBOOK_SIZE, CONTINUOUS, IMAGE_SIZE, NUM_CLASSES, VALIDATION_IMAGES, Project
+from robustok_core import ProblemsError, Result, RobustokError
 from robustok_core.runs.files import read_json, write_json
-from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.results import read_results
-from robustok_core.runs.runner import check
 
 FEATURES = {"use": "fashion_classifier"}
 EVALUATION: dict[str, Any] = {
@@ -36,32 +32,28 @@ EVALUATION: dict[str, Any] = {
 CELLS = ["alpha0.5_delta8", "alpha0.5_delta32", "alpha1_delta8", "alpha1_delta32"]
 
 
+STAGE = "evaluate_tokenizer"
+
+
 @pytest.fixture(scope="module")
-def trained(tiny_recipe, tmp_path_factory):
-    """The tiny recipe, trained and evaluated: its table, its run folder, its results."""
-    table = tiny_recipe(epochs=8)
-    table["stage"].append(EVALUATION)
-    out = tmp_path_factory.mktemp("trained")
-    results = run(Recipe.from_table(table), out=out)
-    return table, out / "tiny", {name.removeprefix("evaluate_tokenizer/"): value for name, value in results.items()}
+def learned(tmp_path_factory) -> Project:
+    """A tokenizer, trained for longer than by default and evaluated; not to be changed."""
+    stages = ["train_tokenizer", EVALUATION]
+    return Project(tmp_path_factory.mktemp("learned"), stages, train_tokenizer={"epochs": 8}).run()
 
 
-@pytest.fixture
-def evaluation(trained):
-    """Makes a recipe that only evaluates the trained tokenizer, with keys of the stage changed."""
-
-    def make(**stage: Any) -> dict[str, Any]:
-        table = copy.deepcopy(trained[0])
-        table["load"] = {"tokenizer": str(trained[1])}
-        table["stage"] = [{**EVALUATION, **stage}]
-        return table
-
-    return make
+def evaluating(learned: Project, out: Path, **options: Any) -> Project:
+    """A project that only evaluates the tokenizer of another."""
+    return learned.later(out, [{**EVALUATION, **options}])
 
 
-def evaluated(table: dict[str, Any], out: Path) -> dict[str, Result]:
-    found = run(Recipe.from_table(table), out=out)
-    return {name.removeprefix("evaluate_tokenizer/"): value for name, value in found.items()}
+def of_evaluation(results: Mapping[str, Result]) -> dict[str, Result]:
+    """The results of the stage by the name of the metric."""
+    return {name.removeprefix(f"{STAGE}/"): result for name, result in results.items() if name.startswith(STAGE)}
+
+
+def evaluated(project: Project) -> dict[str, Result]:
+    return of_evaluation(project.run().results)
 
 
 def eight_bits(images: torch.Tensor) -> np.ndarray:
@@ -70,70 +62,68 @@ def eight_bits(images: torch.Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def measured(run_folder: Path, images: torch.Tensor, registry) -> tuple[np.ndarray, np.ndarray]:
+def measured(project: Project, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The PSNR of each image in dB, and all codes, computed with the saved tokenizer and numpy."""
-    tokenizer = load_component(registry, find_artifact(run_folder, "tokenizer"))
+    tokenizer = project.component("tokenizer")
     latents = tokenizer.encode(images)
     errors = (eight_bits(tokenizer.decode(latents)) - eight_bits(images)) ** 2
     return 10 * np.log10(255**2 / errors.mean(axis=(1, 2, 3))), latents.codes.numpy()
 
 
-def validation_images(table: dict[str, Any], registry) -> torch.Tensor:
-    images = registry.build("dataset", table["data"]).validation
+def validation_images(project: Project) -> torch.Tensor:
+    images = project.dataset().validation
     return images.load(range(len(images))).images
 
 
-def test_the_results_are_those_of_the_metrics_and_are_in_results_json(trained):
-    _, folder, results = trained
+def test_the_results_are_those_of_the_metrics_and_are_in_results_json(learned):
+    results = of_evaluation(learned.results)
     distances = ["rfd_fashion_classifier", "pfd_fashion_classifier"]
     names = ["psnr", "ssim", "codebook_usage", "codebook_perplexity", *distances]
+    assert results.keys() == set(names)
     training = {"train_tokenizer/parameters", "train_tokenizer/steps"}
-    assert results.keys() - training == set(names)
-    written = read_json(folder / "results.json")
+    assert learned.results.keys() == training | {f"{STAGE}/{name}" for name in names}
+    written = read_json(learned.folder / "results.json")
     assert written["evaluate_tokenizer/psnr"] == {"value": results["psnr"].value, "higher_is_better": True}
-    assert read_results(folder) == {
-        name if name in training else f"evaluate_tokenizer/{name}": result for name, result in results.items()
-    }
-    assert len(written) == len(results)
-    assert [results[name].num_images for name in distances] == [40, 40]
+    assert read_results(learned.folder) == learned.results
+    assert written.keys() == learned.results.keys()
+    assert [results[name].num_images for name in distances] == [VALIDATION_IMAGES] * 2
     details = results["pfd_fashion_classifier"].details
     assert list(details["cells"]) == list(CELLS)
     assert details["num_cells"] == len(CELLS)
     assert results["pfd_fashion_classifier"].value == pytest.approx(np.mean(list(details["cells"].values())))
 
 
-def test_psnr_and_usage_are_those_of_the_saved_tokenizer(trained, registry):
-    table, folder, results = trained
-    decibels, codes = measured(folder, validation_images(table, registry), registry)
+def test_psnr_and_usage_are_those_of_the_saved_tokenizer(learned):
+    results = of_evaluation(learned.results)
+    decibels, codes = measured(learned, validation_images(learned))
     assert results["psnr"].value == pytest.approx(decibels.mean(), rel=1e-6)
-    assert results["codebook_usage"].value == len(np.unique(codes)) / 32
+    assert results["codebook_usage"].value == len(np.unique(codes)) / CODEBOOK_SIZE
 
 
-def test_perturbing_each_token_to_its_own_code_gives_the_distance_of_reconstructions(evaluation, tmp_path, trained):
+def test_perturbing_each_token_to_its_own_code_gives_the_distance_of_reconstructions(learned, tmp_path):
     """With delta 1 the nearest code is the token's own; with 8 or 32 it may not be."""
     metrics = {
         "rfd": EVALUATION["metrics"]["rfd"],
         "pfd": {"use": "pfid", "features": FEATURES, "alphas": [0.07, 1.0], "deltas": [1]},
     }
-    results = evaluated(evaluation(metrics=metrics), tmp_path)
+    results = evaluated(evaluating(learned, tmp_path, metrics=metrics))
     rfd = results["rfd_fashion_classifier"].value
     cells = results["pfd_fashion_classifier"].details["cells"]
     assert cells["alpha0.07_delta1"] == pytest.approx(rfd, rel=1e-6)
     assert cells["alpha1_delta1"] == pytest.approx(rfd, rel=1e-6)
-    for cell in CELLS:
-        assert abs(trained[2]["pfd_fashion_classifier"].details["cells"][cell] / rfd - 1) > 1e-3
+    for cell in of_evaluation(learned.results)["pfd_fashion_classifier"].details["cells"].values():
+        assert abs(cell / rfd - 1) > 1e-3
 
 
-def test_the_picture_has_three_captioned_rows_of_enlarged_images(trained, registry):
-    table, folder, _ = trained
-    picture = np.asarray(Image.open(find_artifact(folder, "tokenizer_pictures") / "reconstructions.png").convert("RGB"))
+def test_the_picture_has_three_captioned_rows_of_enlarged_images(learned):
+    picture = np.asarray(Image.open(learned.artifact("tokenizer_pictures") / "reconstructions.png").convert("RGB"))
     size, caption = 64, 16
     assert picture.shape == (3 * (caption + size), 6 * size, 3)
     rows = picture.reshape(3, caption + size, 6 * size, 3)
     for row in rows:
         assert (row[:caption] < 128).any(), "the caption's letters"
         assert (row[:caption] == 255).mean() > 0.5, "on white"
-    images = eight_bits(validation_images(table, registry)[:6])  # (6, 3, 32, 32)
+    images = eight_bits(validation_images(learned)[:6])  # (6, 3, 32, 32)
     strip = images.transpose(2, 0, 3, 1).reshape(32, 6 * 32, 3)
     inputs, reconstructions, perturbed = (row[caption:] for row in rows)
     np.testing.assert_array_equal(inputs, strip.repeat(2, axis=0).repeat(2, axis=1))
@@ -141,45 +131,43 @@ def test_the_picture_has_three_captioned_rows_of_enlarged_images(trained, regist
     assert (perturbed != reconstructions).any()
 
 
-def test_a_limit_takes_images_of_every_class_from_sorted_data(trained, evaluation, registry, tmp_path):
-    splits = registry.build("dataset", trained[0]["data"])
+def test_a_limit_takes_images_of_every_class_from_sorted_data(learned, tmp_path):
+    splits = learned.dataset()
     arrays = {}
     for name, split in (("train", splits.train), ("val", splits.validation)):
         batch = split.load(torch.argsort(split.labels, stable=True).tolist())
         arrays[f"{name}_images"] = eight_bits(batch.images).astype(np.uint8).transpose(0, 2, 3, 1)
         arrays[f"{name}_labels"] = batch.labels.numpy()
     np.savez(tmp_path / "sorted.npz", **arrays)
-    table = evaluation(limit=10, pictures=0, metrics={"psnr": {"use": "psnr"}})
-    table["data"] = {"use": "npz", "path": str(tmp_path / "sorted.npz"), "image_size": 32}
-    decibels, _ = measured(trained[1], validation_images(table, registry), registry)
+    project = evaluating(learned, tmp_path, limit=NUM_CLASSES, pictures=0, metrics={"psnr": {"use": "psnr"}})
+    project.table["data"] = {"use": "npz", "path": str(tmp_path / "sorted.npz"), "image_size": IMAGE_SIZE}
+    decibels, _ = measured(learned, validation_images(project))
     _, first_of_each_class = np.unique(arrays["val_labels"], return_index=True)
-    assert len(first_of_each_class) == 10
-    assert evaluated(table, tmp_path)["psnr"].value == pytest.approx(decibels[first_of_each_class].mean(), rel=1e-6)
+    assert len(first_of_each_class) == NUM_CLASSES
+    assert evaluated(project)["psnr"].value == pytest.approx(decibels[first_of_each_class].mean(), rel=1e-6)
 
 
-def test_two_processes_measure_what_one_measures(trained, evaluation, run_on_two, tmp_path):
-    folder = run_on_two(evaluation(), tmp_path)
-    one, two = trained[2], read_results(folder)
-    assert len(two) == len(one) - 2
+def test_two_processes_measure_what_one_measures(learned, tmp_path):
+    project = evaluating(learned, tmp_path / "two").run_on_two()
+    one, two = of_evaluation(learned.results), of_evaluation(read_results(project.folder))
+    assert two.keys() == one.keys()
     for name, result in two.items():
-        name = name.removeprefix("evaluate_tokenizer/")
         rounding = 1e-3 if "fd_" in name else 1e-6
         assert result.value == pytest.approx(one[name].value, rel=rounding), name
         assert result.num_images == one[name].num_images, name
         assert result.details.get("cells", {}) == pytest.approx(one[name].details.get("cells", {}), rel=rounding), name
 
 
-def test_a_loaded_tokenizer_is_evaluated_as_in_its_own_run(trained, evaluation, tmp_path, monkeypatch):
+def test_a_loaded_tokenizer_is_evaluated_as_in_its_own_run(learned, tmp_path, monkeypatch):
     """Paths in [load] are relative to the working directory; the draws follow from the stage's name and the seed."""
-    monkeypatch.chdir(trained[1].parents[0])
-    table = evaluation()
-    table["load"]["tokenizer"] = "tiny"
-    found = evaluated(table, tmp_path)
-    assert found == {name: value for name, value in trained[2].items() if not name.startswith("train_tokenizer/")}
+    monkeypatch.chdir(learned.out)
+    project = evaluating(learned, tmp_path)
+    project.table["load"]["tokenizer"] = learned.folder.name
+    assert evaluated(project) == of_evaluation(learned.results)
 
 
-def test_a_missing_or_unfinished_run_is_refused_before_anything_is_written(evaluation, tmp_path):
-    table = evaluation()
+def test_a_missing_or_unfinished_run_is_refused_before_anything_is_written(learned, tmp_path):
+    project = evaluating(learned, tmp_path / "out")
     unfinished = tmp_path / "other"
     unfinished.mkdir()
     entry = {"state": "interrupted", "makes": ["tokenizer"]}
@@ -189,52 +177,49 @@ def test_a_missing_or_unfinished_run_is_refused_before_anything_is_written(evalu
         / "nowhere": r"\[load\] tokenizer: .*nowhere: there is no such file or folder .*relative to the working",
         unfinished: r"\[load\] tokenizer: .*other: this run has no finished tokenizer \(let the run finish first\)",
     }.items():
-        table["load"]["tokenizer"] = str(path)
+        project.table["load"]["tokenizer"] = str(path)
         with pytest.raises(RobustokError, match=words) as caught:
-            run(Recipe.from_table(table), out=tmp_path / "out")
+            project.run()
         assert not isinstance(caught.value, ProblemsError)
         assert caught.value.exit_code == 2
-        assert not (tmp_path / "out").exists()
+        assert not project.out.exists()
 
 
-CONTINUOUS = {
+NEEDS_CODES = {
     "pfd": "pFID perturbs codes, but this latent space has none (continuous, 16 tokens of width 4) (use the metric "
     "noise_pfd for a continuous tokenizer)",
     "usage": "this latent space has no codes to count",
 }
 
 
-def said_in_check(table: dict[str, Any], registry) -> list[str]:
+def said_in_check(project: Project) -> list[str]:
     with pytest.raises(ProblemsError) as caught:
-        check(Recipe.from_table(table), registry=registry)
+        project.check()
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_the_default_metrics_that_need_codes_are_refused_for_a_continuous_tokenizer_at_check(
-    tiny_recipe, continuous, registry
-):
-    table = continuous(tiny_recipe())
-    table["stage"].append({"use": "evaluate_tokenizer"})
-    said = said_in_check(table, registry)
-    assert len(said) == len(CONTINUOUS)
-    for one, (name, words) in zip(said, CONTINUOUS.items(), strict=True):
+def test_the_default_metrics_that_need_codes_are_refused_for_a_continuous_tokenizer_at_check(tmp_path):
+    message = said_in_check(Project(tmp_path, ["train_tokenizer", STAGE], **CONTINUOUS))
+    for one, (name, words) in zip(message, NEEDS_CODES.items(), strict=True):
         assert f"stage.evaluate_tokenizer.metrics.{name}: " in one
         assert words in one
 
 
-def test_metrics_that_do_not_fit_the_codes_of_a_loaded_tokenizer_are_refused_at_check(evaluation, registry):
-    metrics = {"pfd": {"use": "pfid", "deltas": [33]}, "noise": {"use": "noise_pfd"}, "psnr": {"use": "psnr"}}
-    said = said_in_check(evaluation(metrics=metrics), registry)
-    assert len(said) == 2
-    assert "stage.evaluate_tokenizer.metrics.pfd: " in said[0]
-    assert "33" in said[0]
-    assert "metrics.noise: metric noise_pfd: noise_pfd adds noise to vectors" in said[1]
+def test_metrics_that_do_not_fit_the_codes_of_a_loaded_tokenizer_are_refused_at_check(learned, tmp_path):
+    metrics = {
+        "pfd": {"use": "pfid", "deltas": [CODEBOOK_SIZE + 1]},
+        "noise": {"use": "noise_pfd"},
+        "psnr": {"use": "psnr"},
+    }
+    message = said_in_check(evaluating(learned, tmp_path, metrics=metrics))
+    assert len(message) == 2
+    assert "stage.evaluate_tokenizer.metrics.pfd: " in message[0]
+    assert str(CODEBOOK_SIZE + 1) in message[0]
+    assert "metrics.noise: metric noise_pfd: noise_pfd adds noise to vectors" in message[1]
 
 
 @pytest.mark.parametrize(("metric", "noted"), [("rfd", True), ("pfd", True), ("psnr", False)])
-def test_fewer_images_than_features_are_said_once_before_the_pass(evaluation, tmp_path, metric, noted):
-    said = io.StringIO()
-    table = evaluation(metrics={metric: EVALUATION["metrics"][metric]}, limit=20)
-    run(Recipe.from_table(table), out=tmp_path, console=Console(file=said, width=250))
+def test_fewer_images_than_features_are_said_once_before_the_pass(learned, tmp_path, metric, noted):
+    project = evaluating(learned, tmp_path, metrics={metric: EVALUATION["metrics"][metric]}, limit=20).run()
     note = "evaluate_tokenizer: 20 images are too few for 96 features: the covariance is singular"
-    assert said.getvalue().count(note) == noted
+    assert project.printed.count(note) == noted

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from robustok_core import Recipe, run
+from project import BATCH_SIZE, STEPS_PER_EPOCH, TABLES, Project, recipe_of
+from robustok_core import Recipe
 from robustok_core.runs.accelerator import make_accelerator
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.files import read_json, read_tensors
-from robustok_core.runs.folder import RunFolder, find_artifact
+from robustok_core.runs.folder import RunFolder
 from robustok_stages.tokenizer.loss_terms import LossTerms
 from robustok_stages.tokenizer.opponents import (
     adopt_opponents,
@@ -31,29 +31,22 @@ LOSSES = {
 }
 
 
-def artifact(table: dict[str, Any], out: Path) -> Path:
-    run(Recipe.from_table(table), out=out)
-    return find_artifact(out / "tiny", "tokenizer")
-
-
 @pytest.fixture(scope="module")
-def left(tiny_recipe, tmp_path_factory) -> Path:
+def left(tmp_path_factory) -> Path:
     """A tokenizer's artifact from a training with a discriminator."""
-    return artifact(tiny_recipe(losses=LOSSES, epochs=1), tmp_path_factory.mktemp("left"))
+    return Project(tmp_path_factory.mktemp("left"), train_tokenizer={"losses": LOSSES}).run().artifact("tokenizer")
 
 
 @pytest.fixture
-def another(registry, tiny_recipe, tmp_path) -> tuple[TokenizerTask, Trainer]:
+def another(registry, tmp_path) -> tuple[TokenizerTask, Trainer]:
     """Another training with such a discriminator, with other weights."""
-    table = tiny_recipe(losses=LOSSES)
-    table["run"]["seed"] = 4
-    recipe = Recipe.from_table(table).resolve(registry)
+    recipe = Recipe.from_table(recipe_of(run={"seed": 4}, train_tokenizer={"losses": LOSSES})).resolve(registry)
     accelerator, folder = make_accelerator(recipe, tmp_path), RunFolder(tmp_path)
     context = RunContext(recipe=recipe, registry=registry, accelerator=accelerator, stage="another", folder=folder)
     tokenizer = context.build("tokenizer")
     losses = {name: registry.build("loss", table) for name, table in LOSSES.items()}
     task = TokenizerTask(tokenizer, None, losses, OptimizerConfig())
-    return task, Trainer(context, task, context.dataset().train, TrainingConfig(epochs=1, batch_size=16))
+    return task, Trainer(context, task, context.dataset().train, TrainingConfig(epochs=1, batch_size=BATCH_SIZE))
 
 
 def test_the_artifact_says_which_opponents_it_comes_with(left):
@@ -61,8 +54,8 @@ def test_the_artifact_says_which_opponents_it_comes_with(left):
     assert read_json(left / "component.json")["opponents"] == saved_opponents(left) == ["gan"]
 
 
-def test_the_artifact_of_a_training_without_opponents_says_so(tiny_recipe, tmp_path):
-    folder = artifact(tiny_recipe(epochs=0.2), tmp_path)
+def test_the_artifact_of_a_training_without_opponents_says_so(tmp_path):
+    folder = Project(tmp_path, train_tokenizer={"epochs": 1 / STEPS_PER_EPOCH}).run().artifact("tokenizer")
     assert not has_opponents(folder)
     assert read_json(folder / "component.json")["opponents"] == []
 
@@ -86,16 +79,15 @@ def test_what_is_adopted_is_what_was_saved_bit_for_bit(left, another, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_losses_with_an_opponent_are_known_from_the_recipe(tiny_recipe, registry):
-    (stage,) = Recipe.from_table(tiny_recipe(losses=LOSSES)).resolve(registry).stages
+def test_the_losses_with_an_opponent_are_known_from_the_recipe(registry):
+    (stage,) = Recipe.from_table(recipe_of(train_tokenizer={"losses": LOSSES})).resolve(registry).stages
     assert losses_with_opponent(stage.spec.config.losses) == ["gan"]
     assert opponent_name("gan") == "gan_opponent"
 
 
-def test_the_networks_of_losses_are_not_parameters_of_the_tokenizers_turn(tiny_recipe, registry):
-    recipe = tiny_recipe()
-    tokenizer = registry.build("tokenizer", recipe["tokenizer"])
-    perturbation = registry.build("perturbation", recipe["perturbation"])
+def test_the_networks_of_losses_are_not_parameters_of_the_tokenizers_turn(registry):
+    tokenizer = registry.build("tokenizer", TABLES["tokenizer"])
+    perturbation = registry.build("perturbation", TABLES["perturbation"])
     terms = LossTerms({name: registry.build("loss", table) for name, table in LOSSES.items()})
     step = TokenizerStep(tokenizer, perturbation, terms)
     assert {id(p) for p in step.parameters()} == {id(p) for p in [*tokenizer.parameters(), *terms.own_parameters()]}

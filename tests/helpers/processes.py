@@ -1,0 +1,72 @@
+"""Other processes for tests: ones that die, and ones that work together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from robustok_core import hookimpl
+
+
+def one_and_two(script: Path, folder: Path) -> None:
+    """Runs `SCRIPT RANK WORLD FOLDER` as the one process of a world of one, and as both of a world of two."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen([sys.executable, script, rank, world, folder], env=environment, stderr=subprocess.PIPE)
+        for rank, world in (("0", "1"), ("0", "2"), ("1", "2"))
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+
+
+def kill() -> None:
+    """Kills this process, as a scheduler does that has lost patience."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_a_process_that_dies(action: Callable[[], Any]) -> None:
+    """Calls `action` in a copy of this process; fails unless it is killed."""
+    process = multiprocessing.get_context("fork").Process(target=action)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def killed_in_a_shard(action: Callable[[], Any], file: int) -> None:
+    """Calls `action` in another process, which is killed half-way through writing its `file`-th file of a shard."""
+    import robustok_toolkit.resumable_shards
+
+    real, written = robustok_toolkit.resumable_shards.write_array, []
+
+    def write_array(path: Path, array: Any) -> None:
+        written.append(path)
+        if len(written) == file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f".writing-{path.name}").write_bytes(b"half")
+            kill()
+        real(path, array)
+
+    def act() -> None:
+        robustok_toolkit.resumable_shards.write_array = write_array
+        action()
+
+    in_a_process_that_dies(act)
+
+
+class AtStep:
+    """A plugin that acts after a logged step."""
+
+    def __init__(self, step: int, act: Callable[[], None] = kill) -> None:
+        self.step, self.act = step, act
+
+    @hookimpl
+    def robustok_step_logged(self, folder, stage, step, values):
+        if step == self.step:
+            self.act()

@@ -1,0 +1,61 @@
+"""Metrics that break a promise are caught."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from breaches import caught
+from robustok_core import Result
+from robustok_metrics.psnr import PSNR
+
+
+class NeverCleared(PSNR):
+    """Adds one pass to the other."""
+
+    started = False
+
+    def start(self, context):
+        if not self.started:
+            super().start(context)
+        self.started = True
+
+    def compute(self):
+        return {"psnr": Result(self.total.item())}
+
+
+class MeanOfMeans(PSNR):
+    """Keeps what two processes cannot add."""
+
+    def state(self):
+        return {"total": self.total / self.count, "count": torch.ones((), dtype=torch.float64)}
+
+    def compute(self):
+        return {"psnr": Result((self.total / self.count).item())}
+
+
+class NotFinite(PSNR):
+    """Gives no number."""
+
+    def compute(self):
+        return {"psnr": Result(float("nan"))}
+
+
+class Bare(PSNR):
+    """Gives a number without anything about it."""
+
+    def compute(self):
+        return {"psnr": self.total.item()}
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        (Bare, "the result 'psnr' must be a Result, found float"),
+        (NeverCleared, "`start` must clear the state"),
+        (MeanOfMeans, "the added states of two processes give different results from one process"),
+        (NotFinite, "the result 'psnr' is not finite"),
+    ],
+)
+def test_a_metric_that_breaks_a_promise_is_caught(metric, words):
+    caught("metric", metric, words)

@@ -1,0 +1,132 @@
+"""Tokenizers and quantizers that break a promise are caught."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+import pytest
+import torch
+
+from breaches import caught
+from project import CODEBOOK_SIZE, CONV, WIDTH
+from robustok_quantizers.vq import VQ
+from robustok_tokenizers.conv_vq import ConvVQ
+
+VQ_SIZE = {"codebook_size": CODEBOOK_SIZE, "width": WIDTH}
+
+
+class Hidden(ConvVQ):
+    """Keeps a weight that no state dict holds."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.shift = torch.randn(())
+
+    def decode_vectors(self, vectors):
+        return super().decode_vectors(vectors) + self.shift
+
+
+class GlobalStart(ConvVQ):
+    """Draws its weights from another generator than torch's."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        torch.nn.init.constant_(self.quant_conv.bias, random.random())
+
+
+class NoSketch(ConvVQ):
+    """Reads a weight's value while it is built."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.largest = self.quant_conv.weight.max().item()
+
+
+class Together(ConvVQ):
+    """Subtracts the mean over the batch."""
+
+    def encode(self, images):
+        return super().encode(images - images.mean(dim=0))
+
+
+class NotStraightThrough(ConvVQ):
+    """Passes no gradient on."""
+
+    def encode(self, images):
+        return super().encode(images).detach()
+
+
+class WrongDecoder(ConvVQ):
+    """Counts the encoder to the decoder."""
+
+    @property
+    def decoder(self):
+        return torch.nn.ModuleList([self.quant_conv, self.post_quant_conv, self.pixel_decoder])
+
+
+class WrongLast(ConvVQ):
+    """Names a weight of the encoder."""
+
+    @property
+    def last_layer(self):
+        return self.quant_conv.weight
+
+
+class WrongSpace(ConvVQ):
+    """Says that it has another codebook than it has."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.space = attrs.evolve(self.space, codebook_size=33)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "words"),
+    [
+        (Hidden, "`decode` gives a different result after its state dict is loaded into another build"),
+        (GlobalStart, "two builds with the same seed differ in quant_conv.bias"),
+        (NoSketch, "it cannot be built on the meta device"),
+        (Together, "the latents of an image depend on the other images of its batch"),
+        (NotStraightThrough, "no gradient flows from the decoded images to the input images"),
+        (WrongDecoder, "the latents depend on ['0.weight', '0.bias'] of `decoder`"),
+        (WrongLast, "`last_layer` is not a parameter of `decoder`"),
+        (WrongSpace, "its quantizer has K, D = (32, 4)"),
+    ],
+)
+def test_a_tokenizer_that_breaks_a_promise_is_caught(tokenizer, words):
+    caught("tokenizer", tokenizer, words, CONV | {"quantizer": {"use": "vq", **VQ_SIZE}})
+
+
+class LossesAlways(VQ):
+    """Gives losses in eval mode too."""
+
+    def quantize(self, z):
+        return super().quantize(z).evolve(losses={"commitment": z.mean()})
+
+
+class FarFirst(VQ):
+    """Has the farthest first."""
+
+    def nearest(self, z, count):
+        return super().nearest(z, count).flip(1)
+
+
+class NoStraightThrough(VQ):
+    """Passes no gradient on to what it quantizes."""
+
+    def quantize(self, z):
+        found = super().quantize(z)
+        return found.evolve(vectors=self.lookup(found.codes))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "words"),
+    [
+        (LossesAlways, "`quantize` returns losses in eval mode"),
+        (FarFirst, "the codeword nearest to a codeword must be itself"),
+        (NoStraightThrough, "no gradient flows from the vectors to the quantizer's input"),
+    ],
+)
+def test_a_quantizer_that_breaks_a_promise_is_caught(quantizer, words):
+    caught("quantizer", quantizer, words, VQ_SIZE)

@@ -1,0 +1,33 @@
+"""What every quantizer does unless it says otherwise: the codewords nearest to a vector."""
+
+from __future__ import annotations
+
+import torch
+
+from robustok_core import Latents, Quantizer
+
+
+class OnALine(Quantizer):
+    """Codewords 3, 1, 2, 1 on a line."""
+
+    codebook_size, width = 4, 1
+    codebook = torch.tensor([[3.0], [1.0], [2.0], [1.0]])
+
+    def quantize(self, z):
+        return Latents(codes=self.nearest(z.flatten(0, 1), 1).reshape(z.shape[:2]))
+
+    def lookup(self, codes):
+        return self.codebook[codes]
+
+
+def test_codes_are_ordered_by_distance_and_codewords_at_the_same_distance_by_code():
+    z = torch.tensor([[0.9], [2.0], [9.0]])
+    assert OnALine().nearest(z, 4).tolist() == [[1, 3, 2, 0], [2, 0, 1, 3], [0, 2, 1, 3]]
+
+
+def test_only_as_many_codes_as_asked_for_are_given():
+    assert OnALine().nearest(torch.tensor([[0.9], [2.0]]), 2).tolist() == [[1, 3], [2, 0]]
+
+
+def test_a_step_changes_nothing_of_a_quantizer_that_keeps_no_statistics():
+    assert OnALine().after_step(None) is None

@@ -1,0 +1,240 @@
+"""A run: what is skipped, what is repeated, and what a failure or a new start leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import robustok_core.runs.runner
+from processes import AtStep
+from project import (
+    CODEBOOK_SIZE,
+    IMAGE_SIZE,
+    NUM_CLASSES,
+    STEPS_PER_EPOCH,
+    TABLES,
+    TRAIN_IMAGES,
+    Project,
+    assert_same_weights,
+    recipe_of,
+    registry_with,
+)
+from robustok_core import Recipe, RobustokError, RunError, hookimpl
+from robustok_core.errors import Interrupted
+from robustok_core.runs.files import read_json
+from robustok_core.runs.runner import shaping
+
+DIVERGING = {"epochs": 5, "optimizer": {"learning_rate": 1e30}}
+
+
+def states(project: Project) -> list[str]:
+    """The state of each stage that was ever begun, in order."""
+    return [entry["state"] for entry in read_json(project.folder / "run.json")["stages"].values()]
+
+
+def test_an_unchanged_stage_is_skipped_and_a_changed_one_runs_again_beside_the_old(tmp_path):
+    project = Project(tmp_path).run()
+    first = project.artifact("tokenizer")
+    changed_at = (first / "model.safetensors").stat().st_mtime_ns
+    assert "train_tokenizer: done before, unchanged" in project.run().message
+    assert (first / "model.safetensors").stat().st_mtime_ns == changed_at
+    project.table["perturbation"]["beta"] = 0.5
+    second = project.run().artifact("tokenizer")
+    assert second != first
+    assert first.exists()
+    assert f"beta = {TABLES['perturbation']['beta']}" in (project.folder / "history" / "recipe-1.toml").read_text()
+    assert "beta = 0.5" in (project.folder / "recipe.toml").read_text()
+
+
+def test_a_skipped_stage_gives_the_results_that_it_gave_first(tmp_path):
+    project = Project(tmp_path).run()
+    first = project.results
+    assert first["train_tokenizer/steps"].value == STEPS_PER_EPOCH
+    assert project.run().results == first
+
+
+def test_a_stage_whose_artifact_was_deleted_runs_again(tmp_path):
+    project = Project(tmp_path).run()
+    before = project.weights()
+    for file in project.artifact("tokenizer").iterdir():
+        file.unlink()
+    project.artifact("tokenizer").rmdir()
+    assert "unchanged" not in project.run().message
+    assert_same_weights(project.weights(), before)
+
+
+def test_an_option_that_does_not_affect_results_repeats_nothing_and_earlier_logs_stay(tmp_path):
+    project = Project(tmp_path).run()
+    first = project.artifact("tokenizer")
+    project.stage("train_tokenizer").update(log_every=3, checkpoint_every=2)
+    assert project.run().artifact("tokenizer") == first
+    project.stage("train_tokenizer").update(log_every=1, epochs=2)
+    project.run()
+    steps = [*range(1, STEPS_PER_EPOCH + 1), *range(1, 2 * STEPS_PER_EPOCH + 1)]
+    assert [line["step"] for line in project.logged()] == steps
+
+
+def test_only_options_that_shape_the_result_count(registry):
+    (stage,) = Recipe.from_table(recipe_of()).resolve(registry).stages
+    counted = shaping(stage.spec)
+    assert counted["epochs"] == stage.spec.config.epochs
+    assert not counted.keys() & {"log_every", "checkpoint_every", "workers"}
+    assert counted.keys() < stage.spec.table().keys()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": {"seed": 4}},
+        {"perturbation": {"delta": 5}},
+        {"tokenizer": {"quantizer": {"use": "vq", "codebook_size": 2 * CODEBOOK_SIZE, "width": 4}}},
+        {"data": {"train_limit": 79}},
+    ],
+    ids=["seed", "perturbation", "tokenizer", "data"],
+)
+def test_whatever_shapes_the_result_changes_the_fingerprint_of_a_stage_and_of_those_after_it(tmp_path, change):
+    first, second = (
+        Project(tmp_path / name, ["train_tokenizer", "tokenize"], **changes)
+        for name, changes in (("first", {}), ("second", change))
+    )
+    for project in (first, second):
+        project.stage("train_tokenizer")["epochs"] = 1 / STEPS_PER_EPOCH
+        project.run()
+    one, two = (read_json(project.folder / "run.json")["current"] for project in (first, second))
+    assert one.keys() == two.keys()
+    assert not [name for name in one if one[name] == two[name]]
+
+
+def test_other_images_in_the_same_place_change_the_fingerprint(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (TRAIN_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    data = {"use": "npz", "path": str(tmp_path / "images.npz"), "image_size": IMAGE_SIZE}
+    project = Project(tmp_path / "out", data=data, train_tokenizer={"epochs": 1 / STEPS_PER_EPOCH})
+    labels = np.arange(TRAIN_IMAGES) % NUM_CLASSES
+    artifacts = set()
+    for images in (pixels, 255 - pixels):
+        np.savez(data["path"], train_images=images, train_labels=labels, val_images=images, val_labels=labels)
+        artifacts.add(project.run().artifact("tokenizer"))
+    assert len(artifacts) == 2
+
+
+def test_a_recipe_that_fails_is_not_stored_with_the_results_of_another(tmp_path):
+    project = Project(tmp_path).run()
+    project.stage("train_tokenizer").update(DIVERGING)
+    with pytest.raises(RunError):
+        project.run()
+    assert not (project.folder / "results.json").exists()
+    assert (project.folder / "history" / "results-1.json").exists()
+    assert states(project) == ["done", "failed"]
+
+
+class Interrupting:
+    """A plugin that interrupts a stage before it begins."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    @hookimpl
+    def robustok_step_logged(self, folder, stage, step, values):
+        if stage == self.stage:
+            raise KeyboardInterrupt
+
+
+def test_finished_stages_are_not_repeated_after_an_interrupt(tmp_path):
+    project = Project(tmp_path, ["train_tokenizer", "tokenize", "train_generator"])
+    with pytest.raises(Interrupted, match="stopped in stage 'train_generator'") as caught:
+        project.run(registry=registry_with(Interrupting("train_generator")))
+    assert caught.value.hint == f"the same command starts this stage again: {project.folder}"
+    assert states(project) == ["done", "done", "interrupted"]
+    project.run()
+    assert project.printed.count("done before, unchanged") == 2
+    assert states(project) == ["done", "done", "done"]
+
+
+def test_an_interrupted_fresh_run_goes_on_under_its_own_name(tmp_path):
+    project = Project(tmp_path).run()
+    ask = AtStep(1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Interrupted) as caught:
+        project.run(registry=registry_with(ask), fresh=True)
+    assert "with --set run.name=tiny-2 instead of --fresh, resumes from the last checkpoint" in caught.value.hint
+    project.table["run"]["name"] = "tiny-2"
+    before = project.logged()
+    assert len(before) == 1
+    assert project.run().logged()[:1] == before, "it went on and did not begin again"
+    assert not (tmp_path / "tiny-3").exists()
+
+
+def test_a_folder_whose_first_write_was_cut_off_is_a_run_folder(tmp_path):
+    project = Project(tmp_path)
+    project.folder.mkdir()
+    for name in (".lock", ".writing-run.json"):
+        (project.folder / name).write_text("")
+    assert project.run().artifact("tokenizer").is_dir()
+
+
+def test_fresh_starts_over_in_a_new_folder(tmp_path):
+    project = Project(tmp_path).run()
+    before = project.weights()
+    project.run(fresh=True)
+    project.table["run"]["name"] = "tiny-2"
+    assert_same_weights(before, project.weights())
+
+
+def test_a_new_folder_is_chosen_before_another_process_can_have_made_it(tmp_path, monkeypatch):
+    """The processes of a run first connect when the precision is settled; then the main process may run ahead."""
+    project, meet = Project(tmp_path).run(), robustok_core.runs.runner.auto_precision
+
+    def meet_late() -> str:
+        (tmp_path / "tiny-2").mkdir()
+        return meet()
+
+    monkeypatch.setattr(robustok_core.runs.runner, "auto_precision", meet_late)
+    project.run(fresh=True)
+    assert (tmp_path / "tiny-2" / "results.json").exists()
+    assert not (tmp_path / "tiny-3").exists()
+
+
+def test_hooks_are_called_in_the_order_of_a_run(tmp_path):
+    called = []
+
+    class Listener:
+        @hookimpl
+        def robustok_run_started(self, folder, recipe):
+            called.append(("run started", recipe["run"]["name"]))
+
+        @hookimpl
+        def robustok_stage_started(self, folder, stage):
+            called.append(("stage started", stage))
+
+        @hookimpl
+        def robustok_stage_finished(self, folder, stage, results):
+            called.append(("stage finished", stage))
+
+        @hookimpl
+        def robustok_run_finished(self, folder, results):
+            called.append(("run finished", len(results)))
+
+    project = Project(tmp_path).run(registry=registry_with(Listener()))
+    stage = "train_tokenizer"
+    expected = [("run started", "tiny"), ("stage started", stage), ("stage finished", stage)]
+    assert called == [*expected, ("run finished", len(project.results))]
+    called.clear()
+    project.run(registry=registry_with(Listener()))
+    assert called == [expected[0], ("run finished", len(project.results))]
+
+
+def test_a_check_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = Project(tmp_path, ["train_tokenizer", "tokenize"]).check()
+    assert [list(stage.makes) for stage in plan.stages] == [["tokenizer"], ["latents"]]
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_of_load_and_of_stages_are_reported_together(tmp_path):
+    load = {"tokenizer": tmp_path / "nowhere", "generator": tmp_path / "nowhere"}
+    with pytest.raises(RobustokError) as caught:
+        Project(tmp_path, ["sample"], load=load).run()
+    assert str(caught.value).count("there is no such file or folder") == 2
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,49 @@
+"""A result and its table."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustok_core import Result
+
+counts = st.none() | st.integers(0, 10**9)
+
+
+@given(
+    st.floats(allow_nan=False),
+    st.none() | st.booleans(),
+    counts,
+    counts,
+    st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False) | st.text(max_size=5), max_size=3),
+)
+def test_a_result_survives_json(value, higher, images, reference, details):
+    result = Result(value, higher_is_better=higher, num_images=images, num_reference=reference, details=details)
+    assert Result.from_table(json.loads(json.dumps(result.table()))) == result
+
+
+def test_a_table_leaves_out_what_is_unknown():
+    assert Result(2.5).table() == {"value": 2.5}
+    assert Result(2.5, higher_is_better=False, num_reference=0).table() == {
+        "value": 2.5,
+        "higher_is_better": False,
+        "num_reference": 0,
+    }
+
+
+def test_a_bare_number_or_a_tensor_becomes_a_result_and_a_result_stays_itself():
+    result = Result(1.0, higher_is_better=True)
+    assert Result.of(result) is result
+    assert Result.of(torch.tensor(1.5)) == Result(1.5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"num_images": -1}, {"num_images": 2.0}, {"higher_is_better": 1}, {"details": {"set": {1}}}], ids=str
+)
+def test_what_results_json_cannot_hold_is_refused_where_it_is_made(wrong):
+    with pytest.raises((TypeError, ValueError)):
+        Result(1.0, **wrong)

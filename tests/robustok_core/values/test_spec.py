@@ -1,0 +1,67 @@
+"""Components that are named and not built yet, and their tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import field, frozen
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustok_core.values.spec import Spec, plain, wrong_name
+
+
+@frozen(kw_only=True)
+class Config:
+    """Options."""
+
+    sizes: tuple[int, ...] = (1, 2)
+    limit: int | None = None
+    part: Spec | None = None
+    named: dict[str, Any] = field(factory=dict)
+
+
+class Thing:
+    """Holds what it was built with."""
+
+    def __init__(self, config, *arguments, **named):
+        self.built_with = (config, arguments, named)
+
+
+def spec(**options: Any) -> Spec:
+    return Spec(kind="thing", name="mine", factory=Thing, config=Config(**options))
+
+
+def test_a_component_is_built_with_its_configuration_and_what_else_its_kind_needs():
+    config = Config(limit=3)
+    assert spec(limit=3).build(1, two=2).built_with == (config, (1,), {"two": 2})
+
+
+def test_a_table_has_every_default_and_leaves_out_none():
+    assert spec().table() == {"use": "mine", "sizes": [1, 2], "named": {}}
+
+
+def test_components_within_a_component_are_tables_within_its_table():
+    found = spec(part=spec(limit=3), named={"one": spec(sizes=())}).table()
+    assert found["part"] == {"use": "mine", "sizes": [1, 2], "limit": 3, "named": {}}
+    assert found["named"] == {"one": {"use": "mine", "sizes": [], "named": {}}}
+
+
+def test_none_within_a_table_is_left_out():
+    assert plain({"a": None, "b": (1, {"c": None})}) == {"b": [1, {}]}
+
+
+@given(st.text(max_size=120))
+def test_a_good_name_is_one_part_of_a_path_and_stays_itself(name):
+    good = wrong_name(name) is None
+    if good:
+        assert 1 <= len(name) <= 100
+        assert name.isascii()
+        assert not set(name) & set("/\\\0\n ")
+        assert name[0] not in ".-_"
+
+
+@pytest.mark.parametrize("name", ["a", "Stage-1_of.2", "0", "x" * 100])
+def test_names_of_letters_digits_dots_and_dashes_are_good(name):
+    assert wrong_name(name) is None

@@ -1,0 +1,46 @@
+"""One of `world` processes that share 4 rows and a loss over all of them: `two_processes.py RANK WORLD FOLDER`.
+
+Writes what each function of `distributed` gives on this process to FOLDER/RANK-of-WORLD.pt.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from robustok_training import distributed
+from robustok_training.interrupt import StopRequest
+
+
+def main(rank: int, world: int, folder: Path) -> None:
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+    rows = torch.arange(4.0 * 3).reshape(4, 3)
+    own = rows.chunk(world)[rank].clone().requires_grad_()
+    gathered = distributed.all_gather_rows(own)
+    (gradient,) = torch.autograd.grad((gathered.prod(0) ** 2).sum(), own)
+    parts = own.detach().sum(0)
+    stop = StopRequest()
+    before = stop.anywhere(torch.device("cpu"))
+    stop.asked = rank == world - 1  # only the last process is asked
+    results = {
+        "rank": distributed.rank(),
+        "world": distributed.world_size(),
+        "sum": distributed.all_sum(parts),
+        "mean": distributed.all_mean(parts),
+        "unchanged": parts,
+        "gathered": gathered.detach(),
+        "gradient": gradient,
+        "stops": (before, stop.anywhere(torch.device("cpu"))),
+    }
+    distributed.barrier()
+    torch.save(results, folder / f"{rank}-of-{world}.pt")
+    if world > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
