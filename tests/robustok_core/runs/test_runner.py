@@ -39,7 +39,7 @@ def test_an_unchanged_stage_is_skipped_and_a_changed_one_runs_again_beside_the_o
     project = Project(tmp_path).run()
     first = project.artifact("tokenizer")
     changed_at = (first / "model.safetensors").stat().st_mtime_ns
-    assert "train_tokenizer: done before, unchanged" in project.run().message
+    assert "train_tokenizer: done before, unchanged" in project.run().printed
     assert (first / "model.safetensors").stat().st_mtime_ns == changed_at
     project.table["perturbation"]["beta"] = 0.5
     second = project.run().artifact("tokenizer")
@@ -62,7 +62,7 @@ def test_a_stage_whose_artifact_was_deleted_runs_again(tmp_path):
     for file in project.artifact("tokenizer").iterdir():
         file.unlink()
     project.artifact("tokenizer").rmdir()
-    assert "unchanged" not in project.run().message
+    assert "unchanged" not in project.run().printed
     assert_same_weights(project.weights(), before)
 
 
