@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
-import cattrs
 from attrs import NOTHING, frozen
 
 from robustok_core.errors import did_you_mean
 from robustok_core.values.spec import Spec, is_sampler_options
+from robustok_core.values.strict import strict_converter
 
 Path = tuple[str | int, ...]
 
@@ -24,23 +24,7 @@ class Problem:
     hint: str | None = None
 
 
-def _strict_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=False)
-    for kind, accepted in ((int, int), (float, (int, float)), (str, str), (bool, bool)):
-        converter.register_structure_hook(kind, _strict(kind, accepted))
-    return converter
-
-
-def _strict(kind: type, accepted: Any) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, _: Any) -> Any:
-        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"expected {kind.__name__}, found {type(value).__name__} {value!r}")
-        return kind(value)
-
-    return structure
-
-
-_CONVERTER = _strict_converter()
+_CONVERTER = strict_converter(detailed_validation=False)
 
 
 #: Finds the class of (kind, name), or returns a Problem that says why there is none.
