@@ -112,7 +112,7 @@ def test_a_shard_is_indexed_once_and_again_when_it_changes(
 
 def test_a_damaged_index_is_rebuilt(shards: Path, cache: Path) -> None:
     first = opened(shards).train.fingerprint
-    for path in cache.rglob("*.json"):
+    for path in cache.rglob("*.facts"):
         path.write_text("{")
     assert opened(shards).train.fingerprint == first
 
@@ -146,7 +146,7 @@ def test_an_incomplete_sample_is_refused_or_skipped(shards: Path, picture: Pictu
     samples = {f"s{i}": {"png": picture(i), "cls": b"0"} for i in range(4)}
     write_shard(shards / "bad.tar", {**samples, "odd": spoilt})
     with pytest.raises(
-        RobustokError, match="1 samples without exactly one image and one class number from 0: .*bad.tar, odd"
+        RobustokError, match="1 of 5 samples without exactly one image and one class number from 0: .*bad.tar, odd"
     ):
         opened(shards, "bad.tar")
     dataset = opened(shards, "bad.tar", on_bad_file="skip")

@@ -17,7 +17,8 @@ from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
 from robustok_toolkit.image_features import ExtractedFeatures, Networks, SharedFeatures, open_features, singular_note
-from robustok_toolkit.image_files import array_names, open_images, reference_moments
+from robustok_toolkit.image_files import open_images, reference_moments
+from robustok_toolkit.npz_files import array_names
 
 DATA_SPLITS = ("validation", "train")
 
