@@ -65,7 +65,10 @@ def _with_splits(root: Path, folders: Sequence[Path]) -> Layout | None:
     with_classes = [folder for folder in (train, validation) if folder in folders and folders_in(folder)]
     if len(with_classes) == 1:
         missing = "val" if with_classes[0] == train else "train"
-        hint = f'add {missing}/CLASS/*, or set path = "{with_classes[0]}" to use a share of it for validation'
+        known = _TRAINING if missing == "train" else _OTHERS
+        similar = [folder.name for folder in folders if folder.name.lower() in known]
+        change = f"rename {similar[0]}/ to {missing}/" if similar else f"add {missing}/CLASS/*"
+        hint = f'{change}, or set path = "{with_classes[0]}" to use a share of it for validation'
         raise RobustokError(
             f"{with_classes[0].name}/ has class folders, {missing}/ has none", where=str(root), hint=hint
         )

@@ -21,7 +21,7 @@ EXTENSIONS = frozenset(
     )
 )
 EMPTY, BROKEN_LINK, NO_FILE, HIDDEN = "empty", "broken link", "pipe or device", "hidden"
-READ_ALREADY = "link to a folder that is read already"
+READ_ALREADY = "link to a folder that is read already or holds this one"
 #: Why something may be passed over although no image is lost.
 HARMLESS = frozenset({HIDDEN, READ_ALREADY})
 
@@ -73,14 +73,14 @@ def counted(reasons: Counter[str]) -> str:
 def search(folder: str | os.PathLike[str]) -> Search:
     """Searches a folder and all folders in it.
 
-    Links to files and folders are followed, but every folder is read once, so that a link to a parent does not loop.
+    Links to files and folders are followed, but every folder is read once, and none that holds this one.
     Hidden files and folders are passed over. A file is looked up once, so that millions are cheap.
 
     Raises:
         RobustokError: a folder cannot be read.
     """
     found = Search()
-    seen: set[tuple[int, int]] = set()
+    seen = {_identity(str(above)) for above in Path(folder).resolve().parents}
     waiting = [(os.fspath(folder), "")]
     while waiting:  # links come after all real folders, so that a picture's name is its real path if it has one
         waiting = sorted(link for path, name in waiting for link in _walk(path, name, found, seen))
@@ -141,7 +141,9 @@ def _walk(path: str, name: str, found: Search, seen: set[tuple[int, int]]) -> li
             inside = f"{name}/{entry.name}" if name else entry.name
             if _hidden(entry):
                 found.passed_over.append((inside, HIDDEN))
-            elif not _is_folder(entry):
+            elif _is_loop(entry):
+                found.passed_over.append((inside, BROKEN_LINK))
+            elif not entry.is_dir():
                 _take(entry, inside, found)
             elif entry.is_symlink():
                 links.append((entry.path, inside))
@@ -176,10 +178,16 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return not _is_loop(entry) and entry.is_dir()
+
+
+def _is_loop(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a link that leads to itself."""
     try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+        entry.is_dir()
+    except OSError:
+        return True
+    return False
 
 
 def _hidden(entry: os.DirEntry[str]) -> bool:
