@@ -196,6 +196,7 @@ class FolderImages(Images):
         if found.note:
             _log.warning("%s: %s", path, found.note)
         self._files = [Path(image.path) for image in found.images]
+        self._any_turned = False
         self._size = self._checked_size()
 
     def _checked_size(self) -> tuple[int, int]:
@@ -203,7 +204,9 @@ class FolderImages(Images):
         first = None
         for file in self._files:
             with _opened_image(file) as image:
-                size = image.size if orientation(image) == 1 else as_rgb(image).size
+                turned = orientation(image) != 1
+                size = as_rgb(image).size if turned else image.size
+            self._any_turned |= turned
             first = first or size
             if size != first:
                 raise RobustokError(
@@ -220,7 +223,7 @@ class FolderImages(Images):
 
     @cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.blake2b(b"upright" if self._any_turned else b"", digest_size=16)
         for file in self._files:
             with naming_the_image(str(file)):
                 content = file.read_bytes()
