@@ -19,6 +19,7 @@ from robustok_data.pictures import PictureConfig, Pictures, SomePictures, Stored
 from robustok_data.splits import Labelled
 from robustok_toolkit.image_decoding import why_unreadable
 from robustok_toolkit.image_search import some_names
+from robustok_toolkit.notes import note
 
 Policy = Literal["refuse", "skip"]
 
@@ -61,7 +62,7 @@ def refuse_or_log(bad: Sequence[str], total: int, policy: Policy, where: str, wh
     message = f"{len(bad)} of {total} {what}: {some_names(bad)}"
     if policy == "refuse":
         raise RobustokError(message, where=where, hint='remove them, or set on_bad_file = "skip"')
-    _log.warning("%s: left out %s", where, message)
+    note(_log, "%s: left out %s", where, message)
 
 
 def checked(split: Labelled, pictures: StoredPictures, config: FilesConfig) -> Labelled:

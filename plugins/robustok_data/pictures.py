@@ -159,9 +159,15 @@ class PictureImages(Images):
 
 
 def try_decode(pictures: Pictures, index: int, *, exif: bool = True) -> Image.Image | str:
-    """The image as RGB, or the reason why it cannot be read."""
+    """The image as RGB, or the reason why it cannot be read.
+
+    Raises:
+        RunError: there is not enough memory, so that nothing can be said about the image.
+    """
     try:
         return as_rgb(pictures.decode(index), exif=exif)
+    except MemoryError as error:
+        raise RunError("there is not enough memory to decode this image", where=pictures.location(index)) from error
     except Exception as error:  # Pillow raises many types for broken files
         return why_unreadable(error)
 

@@ -93,7 +93,7 @@ def test_links_to_folders_of_images_are_followed(write: Write, tmp_path: Path, p
     (root / "emu").symlink_to(tmp_path / "elsewhere")
     dataset = opened(root)
     assert dataset.class_names == ("cat", "dog", "emu")
-    assert [len(dataset.train) + len(dataset.validation), 4 + 2 + 6 + 6] == [18, 18]
+    assert len(dataset.train) + len(dataset.validation) == 4 + 2 + 6 + 6
 
 
 def test_a_class_called_like_a_picture_is_a_class(write: Write) -> None:
