@@ -8,43 +8,21 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import evolve
 
 from robustok_core.errors import RobustokError
 from robustok_data.cache import remembered_each
-from robustok_data.pictures import PictureConfig, Pictures, SomePictures, StoredPictures, try_decode
+from robustok_data.pictures import FilesConfig, Pictures, Policy, SomePictures, StoredPictures, try_decode
 from robustok_data.splits import Labelled
 from robustok_toolkit.image_decoding import why_unreadable
 from robustok_toolkit.image_search import some_names
 from robustok_toolkit.notes import note
 
-Policy = Literal["refuse", "skip"]
-
 _log = logging.getLogger(__name__)
 _AT_ONCE = 4096  # images queued for the threads
-
-
-@frozen(kw_only=True)
-class FilesConfig(PictureConfig):
-    """Options of data sets that read image files, some of which may be broken."""
-
-    on_bad_file: Policy = field(
-        default="refuse",
-        metadata={
-            "doc": "refuse: foreign and empty files are an error on opening, a broken image when it is read; "
-            "skip: decode all images once beforehand (cached) and leave bad files out"
-        },
-    )
-    verify: bool = field(
-        default=False,
-        metadata={
-            "doc": "the data's fingerprint covers every byte (read once, cached by path, size and time of each file) "
-            "instead of names, sizes and the content of 1,024 images"
-        },
-    )
 
 
 def refuse_or_log(bad: Sequence[str], total: int, policy: Policy, where: str, what: str) -> None:

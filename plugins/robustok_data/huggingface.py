@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Dataset
 from robustok_data.arrays import as_labels
-from robustok_data.bad_files import FilesConfig, Policy, checked, refuse_or_log
-from robustok_data.pictures import StoredPictures
+from robustok_data.bad_files import checked, refuse_or_log
+from robustok_data.pictures import FilesConfig, Policy, StoredPictures
 from robustok_data.places import local
 from robustok_data.splits import Labelled, two_splits, validation_share_field
 

@@ -13,9 +13,10 @@ from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
-from robustok_data.bad_files import FilesConfig, checked, refuse_or_log
+from robustok_data.bad_files import checked, refuse_or_log
 from robustok_data.file_ranges import FileRange, FileRangePictures
 from robustok_data.folder_layout import Layout, Splits, check_depth, layout_of, say_loose
+from robustok_data.pictures import FilesConfig
 from robustok_data.places import local
 from robustok_data.splits import Labelled, two_splits, validation_share_field
 from robustok_toolkit.image_search import HARMLESS, HIDDEN, counted, folders_in, search

@@ -39,8 +39,31 @@ class PictureConfig:
         metadata={"doc": "in training: ADM's centre crop, or its random crop (shorter side up to 1.25 image_size)"},
     )
     flip: bool = field(default=False, metadata={"doc": "mirror half of the training images"})
+
+
+Policy = Literal["refuse", "skip"]
+
+
+@frozen(kw_only=True)
+class FilesConfig(PictureConfig):
+    """Options of data sets that read image files, some of which may be broken."""
+
     exif: bool = field(
         default=True, metadata={"doc": "turn images upright as their EXIF data say; ADM did not (false)"}
+    )
+    on_bad_file: Policy = field(
+        default="refuse",
+        metadata={
+            "doc": "refuse: foreign and empty files are an error on opening, a broken image when it is read; "
+            "skip: decode all images once beforehand (cached) and leave bad files out"
+        },
+    )
+    verify: bool = field(
+        default=False,
+        metadata={
+            "doc": "the data's fingerprint covers every byte (read once, cached by path, size and time of each file) "
+            "instead of names, sizes and the content of 1,024 images"
+        },
     )
 
 
@@ -114,10 +137,16 @@ class PictureImages(Images):
 
     Its fingerprint covers all names, sizes and labels, the bytes of up to 1,024 images spread evenly over the split,
     the image size and whether images are turned upright: ImageNet takes seconds.
+
+    Args:
+        pictures: n images. labels: (n,) int64.
+        config: how they are cropped.
+        exif: turn them upright as their EXIF data say.
     """
 
-    def __init__(self, pictures: Pictures, labels: Tensor, config: PictureConfig) -> None:
+    def __init__(self, pictures: Pictures, labels: Tensor, config: PictureConfig, *, exif: bool = False) -> None:
         self._pictures = pictures
+        self._exif = exif
         self._labels = labels
         self._config = config
 
@@ -128,7 +157,7 @@ class PictureImages(Images):
     @cached_property
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(content_hash(self._pictures), digest_size=16)
-        prepared = (len(self), self._config.image_size, *(["upright"] if self._config.exif else []))
+        prepared = (len(self), self._config.image_size, *(["upright"] if self._exif else []))
         digest.update(repr(prepared).encode())
         digest.update(self._labels.numpy().data)
         return digest.hexdigest()
@@ -151,7 +180,7 @@ class PictureImages(Images):
         ]
 
     def _picture(self, index: int) -> Image.Image:
-        decoded = try_decode(self._pictures, index, exif=self._config.exif)
+        decoded = try_decode(self._pictures, index, exif=self._exif)
         if isinstance(decoded, str):
             hint = 'repair or remove it; `on_bad_file = "skip"` finds all such files beforehand and leaves them out'
             raise RunError(f"this image cannot be read: {decoded}", where=self._pictures.location(index), hint=hint)

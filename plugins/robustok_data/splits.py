@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.draws import Draws, derive_seed
-from robustok_data.pictures import PictureConfig, PictureImages, Pictures, SomePictures
+from robustok_data.pictures import FilesConfig, PictureImages, Pictures, SomePictures
 
 MIN_IMAGES = 2
 
@@ -67,7 +67,7 @@ def keys_of_places(count: int) -> Tensor:
 
 
 def two_splits(
-    train: Labelled, validation: Labelled | None, share: float, class_names: Sequence[str], config: PictureConfig
+    train: Labelled, validation: Labelled | None, share: float, class_names: Sequence[str], config: FilesConfig
 ) -> tuple[PictureImages, PictureImages]:
     """Both splits, checked; without a validation split, a share of the training split is used.
 
@@ -80,8 +80,8 @@ def two_splits(
         train, validation = train.shares(share)
     check_labels(validation.labels, len(class_names), validation.where)
     return (
-        PictureImages(train.pictures, train.labels, config),
-        PictureImages(validation.pictures, validation.labels, config),
+        PictureImages(train.pictures, train.labels, config, exif=config.exif),
+        PictureImages(validation.pictures, validation.labels, config, exif=config.exif),
     )
 
 
