@@ -34,7 +34,13 @@ class Perturbation(Component, ABC):
         """
 
     def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
-        """Raises RobustokError if this perturbation does not fit the latent space or the global batch size."""
+        """Raises RobustokError if it does not fit the latent space or the global batch size.
+
+        A perturbation that replaces codes must refuse spaces without codes here.
+
+        Args:
+            batch_size: None in an evaluation, which perturbs whatever it is given.
+        """
 
     @classmethod
     def of_strength(cls, config: Any, **strength: Any) -> Any:
