@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.kinds import KINDS
 from robustok_core.recipe import hookspecs
+from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.structurer import Path, Problem, Structurer
 from robustok_core.values.spec import Spec, wrong_name
 
@@ -132,6 +133,8 @@ class Registry:
         """
         if kind not in KINDS:
             raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
+        if (what := nesting_problem(table)) is not None:
+            raise RobustokError(what, where=kind)
         structurer = Structurer(self.find)
         spec = structurer.spec(kind, table, ())
         if structurer.problems:

@@ -35,9 +35,9 @@ class Spec:
         return {"use": self.name, **plain(self.config)}
 
 
-def wrong_name(name: str) -> str | None:
-    """Why a name cannot be used as a folder name (of a run, stage or artifact), or None if it can."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+def wrong_name(name: object) -> str | None:
+    """Why a name cannot be part of a path (of a run, stage, artifact, loss, metric, ...), or None if it can."""
+    if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         return None
     return "a name starts with a letter or digit and has at most 100 letters, digits, dots, - and _"
 
