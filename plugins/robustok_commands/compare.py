@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from robustok_core.values.terminal import echo, echo_lines, make_console, print_table
+
 if TYPE_CHECKING:
     from robustok_core.values.result import Result
 
@@ -42,7 +44,7 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool, as_json: bool) -> None:
     show = _print_json if as_json else _print_table
     show(runs, {name: row for name, row in rows.items() if name not in left_out})
     if left_out:
-        click.echo(f"left out, measured with unequal numbers of images: {', '.join(left_out)}", err=as_json)
+        echo(f"left out, measured with unequal numbers of images: {', '.join(left_out)}", err=as_json)
 
 
 def _rows(runs: list[dict[str, Result]]) -> dict[str, Row]:
@@ -79,17 +81,11 @@ def _print_json(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
         name: {str(run): result.table() for run, result in zip(runs, row, strict=True) if result is not None}
         for name, row in rows.items()
     }
-    click.echo(json.dumps(tables, indent=2))
+    echo_lines(json.dumps(tables, indent=2))
 
 
 def _print_table(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    table = Table(*(Column(name, overflow="fold") for name in ("result", *map(str, runs))), box=None)
-    for name, row in rows.items():
-        table.add_row(name, *_cells(row))
-    Console(markup=False, emoji=False).print(table)
+    print_table(make_console(), ["result", *runs], ([name, *_cells(row)] for name, row in rows.items()))
 
 
 def _cells(row: Row) -> list[str]:

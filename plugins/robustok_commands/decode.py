@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustok_core.values.terminal import echo
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -45,7 +47,7 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     for batch in trained.decoded(latents, batch_size=batch_size):
         pictures.extend(batch.permute(0, 2, 3, 1).contiguous().cpu().numpy())
     _write(out, pictures, names)
-    click.echo(f"{len(pictures)} images written to {out}")
+    echo(f"{len(pictures)} images written to {out}")
 
 
 def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath]]:

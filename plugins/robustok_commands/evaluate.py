@@ -51,20 +51,19 @@ def evaluate(
     The reference may also hold statistics (mu, sigma) of the published Inception's features, as ADM's references do.
     `features.KEY` sets options of the network: --set features.weights=FILE.
     """
-    from rich.console import Console
-
     from robustok_commands.new_files import refuse_existing
     from robustok_core.cli.tables import print_results
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.files import write_json
     from robustok_core.runs.results import tables_of
+    from robustok_core.values.terminal import make_console, say
     from robustok_toolkit.image_features import SharedFeatures, open_features
     from robustok_toolkit.trained import device_called
 
     if out is not None:
         refuse_existing(out)
-    console = Console(markup=False, emoji=False)
+    console = make_console()
     registry = load_registry()
     options = _options(dict(parse_override(change) for change in changes))
     network = registry.spec("features", {"use": features, **options.pop("features", {})})
@@ -79,7 +78,7 @@ def evaluate(
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
     for note in _notes(generated, real, net.width):
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        say(console, f"note: {note}")
     results: dict[str, Result] = {}
     for metric in chosen.values():
         results |= metric.compute(generated, real)
@@ -142,13 +141,15 @@ def _possible(
     metrics: Mapping[str, SampleMetric], net: Features, reference: ImageFeatures, console: Any
 ) -> Iterator[tuple[str, SampleMetric]]:
     """The standard metrics that this network and reference allow; prints a note for each of the others."""
+    from robustok_core.values.terminal import say
+
     reasons = {
         "inception_score": f"{net.name} has no classifier" if net.num_logits == 0 else "",
         "precision_recall": "the reference has no images" if len(reference) == 0 else "",
     }
     for name, metric in metrics.items():
         if reasons.get(name):
-            console.print(f"note: {name} left out: {reasons[name]}", highlight=False, soft_wrap=True)
+            say(console, f"note: {name} left out: {reasons[name]}")
         else:
             yield name, metric
 

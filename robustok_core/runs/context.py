@@ -25,6 +25,7 @@ from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.step_log import append_line, drop_lines
 from robustok_core.values.draws import derive_seed, seeded
 from robustok_core.values.spec import Spec
+from robustok_core.values.terminal import say
 
 
 @define(kw_only=True, eq=False)
@@ -131,7 +132,7 @@ class RunContext(StageContext):
 
     def say(self, text: str) -> None:
         if self.console is not None:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            say(self.console, text)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
