@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from robustok_core.recipe.registry import Registry
     from robustok_core.values.result import Result
     from robustok_core.values.spec import Spec
+    from robustok_toolkit.image_features import KnownNetworkFeatures
 
 _STANDARD = ("frechet", "inception_score", "precision_recall")
 
@@ -33,6 +34,7 @@ _STANDARD = ("frechet", "inception_score", "precision_recall")
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="Folder that stores features of references for later calls."
 )
+@click.option("--mixed-sizes", is_flag=True, help="Compare sets of pictures of different sizes, too.")
 @click.option("--out", type=click.Path(path_type=Path), help="New JSON file for the results.")
 def evaluate(
     samples: Path,
@@ -44,6 +46,7 @@ def evaluate(
     workers: int,
     device: str | None,
     cache: Path | None,
+    mixed_sizes: bool,
     out: Path | None,
 ) -> None:
     """Compare SAMPLES with a REFERENCE: each a .npz file with arr_0 (ADM's sample file) or a folder of images.
@@ -74,6 +77,7 @@ def evaluate(
         open_features, networks=networks, device=torch_device, batch_size=batch_size, workers=workers, console=console
     )
     generated, real = open_set(samples), open_set(reference, cache=cache)
+    _check_sizes(generated, real, mixed_sizes)
     net = _network(networks, network, features)
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
@@ -84,7 +88,8 @@ def evaluate(
         results |= metric.compute(generated, real)
     print_results(console, results)
     if out is not None:
-        about = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
+        about: dict[str, Any] = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
+        about |= {"network": network.table(), "picture_sizes": [generated.picture_size, real.picture_size]}
         write_json(out, {**about, "results": tables_of(results)})
 
 
@@ -154,9 +159,25 @@ def _possible(
             yield name, metric
 
 
-def _notes(samples: ImageFeatures, reference: ImageFeatures, width: int) -> Iterator[str]:
+def _check_sizes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, allowed: bool) -> None:
+    """Refuses sets with pictures of different sizes, unless that is wanted.
+
+    The distance would mostly tell blur from sharpness. ADM's evaluator does not look at the sizes.
+    """
+    from robustok_core.errors import RobustokError
+    from robustok_toolkit.image_features import sizes_problem
+
+    if not allowed and (problem := sizes_problem(samples, reference)) is not None:
+        hint = "resize one of the sets; with --mixed-sizes they are compared as they are, the network resizes both"
+        raise RobustokError(problem, hint=hint)
+
+
+def _notes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, width: int) -> Iterator[str]:
     """Notes for the user, printed before the work begins."""
-    from robustok_toolkit.image_features import singular_note, sorted_note
+    from robustok_toolkit.image_features import singular_note, sizes_problem, sorted_note
+
+    if (note := sizes_problem(samples, reference)) is not None:
+        yield note
 
     for images in (samples, reference):
         if len(images) and (note := singular_note(len(images), width)):

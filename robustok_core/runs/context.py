@@ -84,8 +84,12 @@ class RunContext(StageContext):
             return self.recipe.tables[table].build(*args)
 
     def sketch(self, table: str, *args: Any) -> Any:
-        with torch.device("meta"):
-            return self.recipe.tables[table].build(*args)
+        try:
+            return self.recipe.tables[table].sketch(*args)
+        except RobustokError as error:
+            if error.where is not None:
+                raise
+            raise RobustokError(error.what, where=self.location(table=table), hint=error.hint) from error
 
     def promise(self, artifact: str, kind: type[PromiseT]) -> PromiseT:
         if artifact not in self.promises:
