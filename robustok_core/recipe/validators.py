@@ -27,7 +27,7 @@ side_range = in_range(1, LARGEST_SIDE)
 #: Numbers per token, channels, tokens, heads.
 width_range = in_range(1, 2**16)
 #: Blocks, levels.
-depth_range = in_range(1, 1000)
+depth_range = in_range(1, 256)
 #: A width relative to another.
 ratio_range = validators.and_(validators.gt(0.0), validators.le(1000.0))
 #: Codewords.
