@@ -1,7 +1,7 @@
 r"""Text that robustok did not write, made safe to print: names of files, classes, runs, stages; messages of libraries.
 
 A control character moves the cursor or changes the terminal, a bidirectional override reorders what is read, half a
-surrogate pair cannot be encoded. Each is shown as its escape: "\u001b". In TOML and JSON, this means the same text.
+surrogate pair cannot be encoded. Each is shown as its escape: "\u001b". In TOML, this means the same text.
 """
 
 from __future__ import annotations
