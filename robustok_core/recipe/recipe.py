@@ -13,7 +13,15 @@ from attrs import field, frozen, validators
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.registry import Registry
-from robustok_core.recipe.source import Source, find_recipe, lay_preset, override, read_source, stage_name
+from robustok_core.recipe.source import (
+    Source,
+    find_recipe,
+    lay_preset,
+    override,
+    read_source,
+    short_name,
+    stage_name,
+)
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
 from robustok_core.values.spec import Spec, component, plain, wrong_name
@@ -152,7 +160,7 @@ class Recipe:
 
 def located(source: Source, problem: Problem) -> RobustokError:
     """A problem as a user-facing error, located at the file and line of its key."""
-    keys = ".".join(str(key) for key in _named(source, problem.path))
+    keys = ".".join(short_name(str(key)) for key in _named(source, problem.path))
     what = f"{keys}: {problem.what}" if keys else problem.what
     return RobustokError(what, where=source.location(problem.path), hint=problem.hint)
 
@@ -185,7 +193,7 @@ class _Reader:
         known = ["run", "load", "stage", *TABLES]
         for key in table:
             if key not in known:
-                self.problems.append(Problem((key,), f"unknown table {key!r}", did_you_mean(key, known)))
+                self.problems.append(Problem((key,), f"unknown table {short_text(key)}", did_you_mean(key, known)))
         run = self._run(table.get("run", {}))
         tables = {
             name: spec
@@ -245,7 +253,7 @@ class _Reader:
                 self._check_name("stage", name, ("stage", index, "use"))
             if name in [stage.name for stage in stages]:
                 hint = "give one of them a `name` of its own"
-                self.problems.append(Problem(("stage", index), f"two stages are called {name!r}", hint))
+                self.problems.append(Problem(("stage", index), f"two stages are called {short_text(name)}", hint))
             if spec is not None:
                 stages.append(NamedStage(name=name, spec=spec))
         return stages

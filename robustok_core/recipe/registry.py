@@ -17,6 +17,7 @@ from robustok_core.recipe import hookspecs
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.structurer import Path, Problem, Structurer
 from robustok_core.values.spec import Spec, wrong_name
+from robustok_core.values.strict import short_text
 
 ENTRY_POINT_GROUP = "robustok"
 
@@ -123,7 +124,7 @@ class Registry:
         hint = did_you_mean(name, self.names(kind))
         if broken:
             hint += f"; plugins that failed to load: {'; '.join(broken)}"
-        return Problem(path, f"no {kind} is called {name!r}", hint)
+        return Problem(path, f"no {kind} is called {short_text(name)}", hint)
 
     def spec(self, kind: str, table: Mapping[str, Any]) -> Spec:
         """Checks a recipe table and returns the component it describes, unbuilt.

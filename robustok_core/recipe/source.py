@@ -331,7 +331,7 @@ def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Sour
 
 
 def _set(source: Source, key: str, value: Any) -> None:
-    names = key.split(".")
+    names, at = key.split("."), f"--set {short_name(key)}"
     where: Any = source.table
     path: KeyPath = ()
     for name in names[:-1]:
@@ -339,18 +339,18 @@ def _set(source: Source, key: str, value: Any) -> None:
             stages = [stage_name(stage) for stage in where]
             if name not in stages:
                 hint = did_you_mean(name, stages)
-                raise RobustokError(f"no stage is called {name!r}", where=f"--set {key}", hint=hint)
+                raise RobustokError(f"no stage is called {short_text(name)}", where=at, hint=hint)
             path = (*path, stages.index(name))
             where = where[stages.index(name)]
         else:
             path = (*path, name)
             where = where.setdefault(name, {})
         if not isinstance(where, (dict, list)):
-            raise RobustokError(f"{name!r} is not a table", where=f"--set {key}")
+            raise RobustokError(f"{short_text(name)} is not a table", where=at)
     if not isinstance(where, dict):
-        raise RobustokError("name a stage and one of its keys", where=f"--set {key}", hint="stage.NAME.KEY=VALUE")
+        raise RobustokError("name a stage and one of its keys", where=at, hint="stage.NAME.KEY=VALUE")
     if names[-1] == "use" and where.get("use") != value:
         for option in [option for option in where if option != "name"]:  # a stage keeps its name
             del where[option]
     where[names[-1]] = value
-    source.locations[(*path, names[-1])] = f"--set {key}"
+    source.locations[(*path, names[-1])] = at

@@ -60,7 +60,7 @@ class Structurer:
         for key in table:
             if key not in known:
                 moved = getattr(cls, "MOVED", {}).get(key)
-                what, hint = f"unknown key {key!r}", moved or did_you_mean(key, list(known))
+                what, hint = f"unknown key {short_text(key)}", moved or did_you_mean(key, list(known))
                 self._problem((*path, key), what, hint)
         values = {}
         for name, attribute in known.items():

@@ -24,7 +24,7 @@ from robustok_core.runs.files import new_folder
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.step_log import append_line, drop_lines
 from robustok_core.values.draws import derive_seed, seeded
-from robustok_core.values.spec import Spec
+from robustok_core.values.spec import Spec, wrong_name
 from robustok_core.values.terminal import say
 
 
@@ -123,6 +123,8 @@ class RunContext(StageContext):
         self.accelerator.wait_for_everyone()
 
     def part(self, name: str) -> RunContext:
+        if wrong := wrong_name(name):
+            raise RobustokError(f"a part of stage {self.stage!r} cannot be called {name!r}: {wrong}")
         return attrs.evolve(self, parts=(*self.parts, name))
 
     def location(self, *keys: str, table: str | None = None) -> str:
