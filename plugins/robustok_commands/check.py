@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from robustok_core.values.printable import printable
+from robustok_core.values.terminal import echo, echo_lines
+
 if TYPE_CHECKING:
     from robustok_core.runs.plan import Plan
 
@@ -32,12 +35,15 @@ def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
         except RobustokError as error:
             problems.append(error)
         else:
-            click.echo(_described(plan) if show else f"{name}: good")
+            if show:
+                echo_lines(_described(plan))
+            else:
+                echo(f"{name}: good")
     if problems:
         raise ProblemsError(problems)
 
 
 def _described(plan: Plan) -> str:
     """The plan as comments, above the recipe: together they are a valid recipe."""
-    comments = "\n".join(f"# {line}" for line in plan.describe().splitlines())
+    comments = "\n".join(f"# {printable(line)}" for line in plan.describe().split("\n"))
     return f"{comments}\n\n{plan.recipe.toml()}"

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from robustok_core.values.terminal import echo
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -42,4 +44,4 @@ def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | N
     arrays: dict[str, Any] = {array_name(space): codes, "names": np.array(list(files))}
     with new_file(out) as aside:
         np.savez(aside, latents_of=np.array(latent_fingerprint(trained.tokenizer)), **arrays)
-    click.echo(f"{len(files)} images written to {out}")
+    echo(f"{len(files)} images written to {out}")

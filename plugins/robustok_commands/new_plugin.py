@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from robustok_core.values.terminal import echo
+
 
 @click.group()
 def new() -> None:
@@ -38,6 +40,6 @@ def plugin(name: str, kinds: tuple[str, ...], out: Path | None) -> None:
     refuse_existing(folder)
     with new_folder(folder) as aside:
         write_package(aside, name, chosen)
-    click.echo(f"written to {folder}: {', '.join(chosen)}")
+    echo(f"written to {folder}: {', '.join(chosen)}")
     with_tests, quoted = shlex.quote(f"{folder}[test]"), shlex.quote(str(folder))
-    click.echo(f"next: pip install -e {with_tests} && python -m pytest {quoted}")
+    echo(f"next: pip install -e {with_tests} && python -m pytest {quoted}")

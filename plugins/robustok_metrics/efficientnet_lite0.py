@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from torch import Tensor, nn
 
+from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_core.values.draws import seeded
 from robustok_metrics.frozen import FrozenFeatures, is_meta, resize_between
 from robustok_toolkit.weight_files import read_weights
@@ -27,12 +28,12 @@ class EfficientNetLite0Config:
 
     min_size: int = field(
         default=STANDARD_MIN_SIZE,
-        validator=validators.ge(32),
+        validator=in_range(32, LARGEST_SIDE),
         metadata={"doc": "smaller images are enlarged to this side, in pixels: at 32 the features hardly vary"},
     )
     max_size: int = field(
         default=224,
-        validator=validators.ge(32),
+        validator=in_range(32, LARGEST_SIDE),
         metadata={"doc": "larger images are shrunk to this side, in pixels; the network was trained at 224"},
     )
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.recipe.validators import side_range
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_tokenizers.grid_tokenizer import GridTokenizer
@@ -42,7 +43,7 @@ class DiffusersVAEConfig:
     )
     subfolder: str = field(default="", metadata={"doc": 'subfolder of a pipeline that holds the model, such as "vae"'})
     image_size: int = field(
-        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
+        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
     )
     kl_weight: float = kl_weight_field()
 

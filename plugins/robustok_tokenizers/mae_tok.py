@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from robustok_blocks.rotary import check_head_width
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import below_one, finite
+from robustok_core.recipe.validators import below_one, finite, width_range
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import posterior_latents
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeEncoder, MaeShape, Rotary
@@ -41,8 +41,8 @@ def _share(default: float, doc: str) -> float:
 class MAETokConfig(ViTPairConfig):
     """Options of `mae_tok`."""
 
-    num_latent_tokens: int = field(default=128, validator=validators.ge(1), metadata={"doc": "N, tokens per image"})
-    latent_width: int = field(default=32, validator=validators.ge(1), metadata={"doc": "D, numbers per latent token"})
+    num_latent_tokens: int = field(default=128, validator=width_range, metadata={"doc": "N, tokens per image"})
+    latent_width: int = field(default=32, validator=width_range, metadata={"doc": "D, numbers per latent token"})
     rotary: Rotary = field(
         default="mixed",
         validator=validators.in_(("none", "mixed", "axial")),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from robustok_blocks.transformer import Block
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import below_one
+from robustok_core.recipe.validators import below_one, width_range
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import component
 from robustok_tokenizers.pretrained_vit import load_pretrained
@@ -31,7 +31,7 @@ from robustok_tokenizers.vit_sizes import ViTPairConfig
 class ViTVQConfig(ViTPairConfig):
     """Options of `vit_vq`; the defaults are the paper's."""
 
-    num_latent_tokens: int = field(default=256, validator=validators.ge(1), metadata={"doc": "N, tokens per image"})
+    num_latent_tokens: int = field(default=256, validator=width_range, metadata={"doc": "N, tokens per image"})
     absolute_positions: bool = field(
         default=True,
         metadata={

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustok_core.errors import RobustokError
 from robustok_core.runs.files import read_tensors, write_tensors
+from robustok_core.values.spec import wrong_name
 from robustok_training.distributed import all_sum, communication_device, rank
 
 
@@ -27,6 +29,8 @@ class CacheEntry:
 
     def __init__(self, folder: Path | None, name: str, content: Callable[[], tuple[Any, ...]]) -> None:
         self._file = None
+        if wrong := wrong_name(name):
+            raise RobustokError(f"a file of the cache cannot be called {name!r}: {wrong}")
         if folder is not None:
             key = hashlib.sha256(repr(content()).encode()).hexdigest()[:24]
             self._file = folder / f"{name}_{key}.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -10,6 +11,8 @@ import click
 
 from robustok_core import __version__
 from robustok_core.errors import EXIT_INTERRUPTED, ProblemsError, RobustokError
+from robustok_core.values.printable import printable
+from robustok_core.values.terminal import echo, echo_lines
 
 _RUN = EntryPoint("run", "robustok_core.cli.run:run", "robustok.commands")
 
@@ -35,7 +38,7 @@ def _broken(name: str, reason: str) -> click.Command:
     def refuse() -> None:
         raise RobustokError(f"the command {name!r} failed to load: {reason}")
 
-    return click.Command(name, callback=refuse, short_help=f"Failed to load: {reason}")
+    return click.Command(name, callback=refuse, short_help=printable(f"Failed to load: {reason}"))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,10 +67,12 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        echo_lines(shown.getvalue().rstrip("\n"), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -77,7 +82,12 @@ def _show(error: RobustokError) -> None:
     prefix = "error" if rank == "0" else f"error on process {rank}"
     problems = error.problems if isinstance(error, ProblemsError) else (error,)
     for problem in problems:
-        location = f"{problem.where}: " if problem.where else ""
-        click.echo(f"{prefix}: {location}{problem.what}", err=True)
+        location = f"{printable(problem.where)}: " if problem.where else ""
+        echo_lines(f"{prefix}: {location}{_indented(problem.what)}", err=True)
         if problem.hint:
-            click.echo(f"  hint: {problem.hint}", err=True)
+            echo_lines(f"  hint: {_indented(problem.hint)}", err=True)
+
+
+def _indented(text: str) -> str:
+    """Indents all lines but the first, so that none of them looks like a message of its own."""
+    return str(text).replace("\n", "\n    ")

@@ -24,7 +24,8 @@ from robustok_core.runs.files import new_folder
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.step_log import append_line, drop_lines
 from robustok_core.values.draws import derive_seed, seeded
-from robustok_core.values.spec import Spec
+from robustok_core.values.spec import Spec, wrong_name
+from robustok_core.values.terminal import say
 
 
 @define(kw_only=True, eq=False)
@@ -85,8 +86,12 @@ class RunContext(StageContext):
             return self.recipe.tables[table].build(*args)
 
     def sketch(self, table: str, *args: Any) -> Any:
-        with torch.device("meta"):
-            return self.recipe.tables[table].build(*args)
+        try:
+            return self.recipe.tables[table].sketch(*args)
+        except RobustokError as error:
+            if error.where is not None:
+                raise
+            raise RobustokError(error.what, where=self.location(table=table), hint=error.hint) from error
 
     def promise(self, artifact: str, kind: type[PromiseT]) -> PromiseT:
         if artifact not in self.promises:
@@ -118,6 +123,8 @@ class RunContext(StageContext):
         self.accelerator.wait_for_everyone()
 
     def part(self, name: str) -> RunContext:
+        if wrong := wrong_name(name):
+            raise RobustokError(f"a part of stage {self.stage!r} cannot be called {name!r}: {wrong}")
         return attrs.evolve(self, parts=(*self.parts, name))
 
     def location(self, *keys: str, table: str | None = None) -> str:
@@ -136,7 +143,7 @@ class RunContext(StageContext):
 
     def say(self, text: str) -> None:
         if self.console is not None:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            say(self.console, text)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:

@@ -177,6 +177,8 @@ class _Run:
         planned = self._fingerprints()
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
+            if "data" in self.recipe.tables:
+                self.folder.record["data"] = dict(zip(("train", "validation"), self._data_fingerprint(), strict=True))
             makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
             self.folder.make_current(self.recipe.toml(), planned, makes, inputs)
             self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
