@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
@@ -11,8 +14,10 @@ from attrs import frozen
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from robustok_core.errors import RobustokError, RunError
+from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images, Rows
+from robustok_core.runs.failures import failure_of_the_machine
+from robustok_core.runs.interrupt import STOP_SIGNALS
 from robustok_core.values.batches import Batch, ImageBatch
 from robustok_core.values.draws import Draws, derive_seed
 
@@ -175,29 +180,51 @@ def _read(rows: Rows, seed: int, plan: Iterable[_Key], workers: int) -> Iterator
         collate_fn=_unchanged,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_leave_signals_to_the_main_process,
         generator=torch.Generator(),  # the default would draw from the global random state
     )
     try:
-        for batch in loader:
+        for batch in _started(loader):
             if isinstance(batch, RobustokError):
                 raise batch
             yield batch
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
+    except RuntimeError as error:  # torch raises it here, or wherever the main process happens to be
+        if (failure := failure_of_the_machine(error)) is None:
             raise
-        what = str(error).splitlines()[0].rstrip(". ")
-        hint = "the system may have run out of memory or of shared memory (/dev/shm); use fewer workers"
-        raise RunError(what, where="data loader", hint=hint) from error
+        raise failure from error
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Starts the loader's processes with signals held back until they have chosen not to answer them."""
+    if loader.num_workers == 0:
+        return iter(loader)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _unchanged(loaded: Any) -> Any:
     return loaded
 
 
-def _ignore_interrupts(_: int) -> None:
-    # Ctrl-C reaches all processes of the terminal; the main process decides when the loaders stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_main_process(_: int) -> None:
+    # Ctrl-C and schedulers signal all processes; the main process decides when the loaders stop, and tells them so
+    # with a SIGTERM of its own.
+    for number in STOP_SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    main = multiprocessing.parent_process()
+    if main is not None and hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, args=(main.pid,), daemon=True).start()
+
+
+def _end_when_told(main: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main:
+        pass
+    os._exit(0)
 
 
 def _steps(batches: Iterator[Batch], steps: int, accumulation: int) -> Iterator[list[Batch]]:
