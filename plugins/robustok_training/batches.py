@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sized
+import time
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -14,9 +16,8 @@ from attrs import frozen
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.dataset import Images, Rows
-from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.interrupt import STOP_SIGNALS
 from robustok_core.values.batches import Batch, ImageBatch
 from robustok_core.values.draws import Draws, derive_seed
@@ -183,26 +184,52 @@ def _read(rows: Rows, seed: int, plan: Iterable[_Key], workers: int) -> Iterator
         worker_init_fn=_leave_signals_to_the_main_process,
         generator=torch.Generator(),  # the default would draw from the global random state
     )
+    processes, batches = _started(loader)
     try:
-        for batch in _started(loader):
+        for batch in batches:
             if isinstance(batch, RobustokError):
                 raise batch
             yield batch
-    except RuntimeError as error:  # torch raises it here, or wherever the main process happens to be
-        if (failure := failure_of_the_machine(error)) is None:
-            raise
-        raise failure from error
+    except (RuntimeError, OSError, EOFError) as error:
+        if "DataLoader worker (pid" in str(error) or _has_died(processes, error):
+            raise _death_of(processes) from error
+        raise
 
 
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Starts the loader's processes with signals held back until they have chosen not to answer them."""
+def _started(loader: DataLoader[Any]) -> tuple[list[BaseProcess], Iterator[Any]]:
+    """Starts the loader's processes, with signals held back until they have chosen not to answer them."""
     if loader.num_workers == 0:
-        return iter(loader)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        return [], iter(loader)
+    others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        return iter(loader)
+        batches = iter(loader)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # torch would raise the death of a worker wherever the main process is, even while it writes a checkpoint;
+        # without its handler, it notices when it waits for a batch.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+    return [child for child in multiprocessing.active_children() if child not in others], batches
+
+
+def _has_died(processes: Sequence[BaseProcess], error: BaseException) -> bool:
+    """Whether an error in reading what a process has sent is due to its death."""
+    if "in DataLoader worker process" in str(error):  # its own error, which torch passes on
+        return False
+    until = time.monotonic() + 1.0
+    while not any(process.exitcode for process in processes) and time.monotonic() < until:
+        time.sleep(0.01)
+    return any(process.exitcode for process in processes)
+
+
+def _death_of(processes: Sequence[BaseProcess]) -> RunError:
+    codes = [process.exitcode for process in processes if process.exitcode]
+    hint = "the system may have run out of memory or of shared memory (/dev/shm); use fewer workers"
+    if codes and codes[0] == -signal.SIGKILL:
+        hint = "the system kills processes when memory runs out; use fewer workers or give the run more memory"
+    how = f"exit code {codes[0]}" if codes and codes[0] > 0 else signal.Signals(-codes[0]).name if codes else "unknown"
+    return RunError(f"a process that loads images was killed or has failed ({how})", where="data loader", hint=hint)
 
 
 def _unchanged(loaded: Any) -> Any:

@@ -260,9 +260,9 @@ class _Run:
         if self.main and (made_with := self.surroundings) not in entry.setdefault("made_with", []):
             entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
         self._save()
-        if self.main:
-            context.notify("robustok_stage_started", stage=stage.name)
         try:
+            if self.main:
+                context.notify("robustok_stage_started", stage=stage.name)
             results = self._results(stage, self._values(stage, context))
             self._check_promised(stage, context)
             entry["results"] = tables_of(results)
