@@ -26,11 +26,11 @@ def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | N
 
     from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
+    from robustok_core.runs.devices import device_called
     from robustok_core.runs.files import new_file
     from robustok_core.runs.fingerprints import latent_fingerprint
     from robustok_toolkit.cropped_images import images_in
     from robustok_toolkit.latent_arrays import array_name, to_array
-    from robustok_toolkit.trained import device_called
     from robustok_toolkit.trained_tokenizer import load_tokenizer
 
     refuse_existing(out)

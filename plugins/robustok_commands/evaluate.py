@@ -58,11 +58,11 @@ def evaluate(
     from robustok_core.cli.tables import print_results
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
+    from robustok_core.runs.devices import device_called
     from robustok_core.runs.files import write_json
     from robustok_core.runs.results import tables_of
     from robustok_core.values.terminal import make_console, say
     from robustok_toolkit.image_features import SharedFeatures, open_features
-    from robustok_toolkit.trained import device_called
 
     if out is not None:
         refuse_existing(out)

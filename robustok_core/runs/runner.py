@@ -20,9 +20,11 @@ from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.context import RunContext
+from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.files import read_json, remove_folder
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.folder import RUN_FILE, RunFolder, next_free
+from robustok_core.runs.interrupt import stop_signals
 from robustok_core.runs.loading import open_loaded, save_imported
 from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
@@ -55,10 +57,12 @@ def run(
 
     Raises:
         RobustokError: see errors.py; a ProblemsError holds all mistakes in a recipe.
+        KeyboardInterrupt: the user asked to stop before the first stage or after the last one.
     """
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
-    return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console).go()
+    with stop_signals():
+        return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console).go()
 
 
 def check(recipe: Recipe | ResolvedRecipe, *, registry: Registry | None = None) -> Plan:
@@ -181,16 +185,19 @@ class _Run:
                 self.folder.record["data"] = dict(zip(("train", "validation"), self._data_fingerprint(), strict=True))
             makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
             self.folder.make_current(self.recipe.toml(), planned, makes, inputs)
-            self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
+            self._notify("robustok_run_started", recipe=table)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
             stage_results = self._stage(stage, planned[stage.name])
             results |= {f"{stage.name}/{name}": result for name, result in stage_results.items()}
         if self.main:
             self.folder.write_current(RESULTS_FILE, json.dumps(tables_of(results), indent=2) + "\n")
-            self.registry.hook.robustok_run_finished(folder=self.folder.path, results=results)
+            self._notify("robustok_run_finished", results=results)
         self.accelerator.end_training()
         return results
+
+    def _notify(self, hook: str, **arguments: Any) -> None:
+        self.context(self.recipe.stages[0]).notify(hook, **arguments)
 
     def _say_precision(self, auto: str) -> None:
         meaning = {
@@ -255,11 +262,10 @@ class _Run:
         if self.main and (made_with := self.surroundings) not in entry.setdefault("made_with", []):
             entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
         self._save()
-        if self.main:
-            self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
         try:
-            values = stage.spec.build().run(context)
-            results = self._results(stage, values)
+            if self.main:
+                context.notify("robustok_stage_started", stage=stage.name)
+            results = self._results(stage, self._values(stage, context))
             self._check_promised(stage, context)
             entry["results"] = tables_of(results)
             entry["state"] = "done"
@@ -280,7 +286,27 @@ class _Run:
         if self.main:
             if context.discards:
                 remove_folder(context.checkpoints)
-            self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=results)
+            context.notify("robustok_stage_finished", stage=stage.name, results=results)
+
+    def _values(self, stage: NamedStage, context: RunContext) -> Any:
+        """What the stage returns. An error after a request to stop is a consequence of it."""
+        with stop_signals() as stop:
+            try:
+                values = stage.spec.build().run(context)
+            except RobustokError:
+                raise
+            except SystemExit as error:
+                what = f"stage {stage.name!r} tried to end the program with sys.exit({error.code!r})"
+                raise RunError(what, where=context.location()) from error
+            except Exception as error:
+                if stop.asked:
+                    raise KeyboardInterrupt from error
+                if (failure := failure_of_the_machine(error)) is not None:
+                    raise failure from error
+                raise
+            if stop.asked:  # and the interrupt was lost, which happens where Python ignores exceptions
+                raise KeyboardInterrupt
+            return values
 
     def _results(self, stage: NamedStage, values: Any) -> dict[str, Result]:
         try:
