@@ -24,7 +24,8 @@ from robustok_toolkit.image_features import (
     singular_note,
     sizes_problem,
 )
-from robustok_toolkit.image_files import array_names, open_images, reference_moments
+from robustok_toolkit.image_files import open_images, reference_moments
+from robustok_toolkit.npz_files import array_names
 
 DATA_SPLITS = ("validation", "train")
 SIZES_HINT = "use a reference of that size; `robustok evaluate --mixed-sizes` compares sets of different sizes"
