@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 
 from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Dataset
+from robustok_core.values.download import Download
 from robustok_data.arrays import as_labels
 from robustok_data.bad_files import FilesConfig, without_broken
 from robustok_data.pictures import Pictures
 from robustok_data.splits import Labelled, two_splits, validation_share_field
+from robustok_toolkit.downloads import hub_dataset
+
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @frozen(kw_only=True)
@@ -44,6 +49,11 @@ class HuggingFace(Dataset):
 
     Config = HuggingFaceConfig
 
+    @classmethod
+    def downloads(cls, config: HuggingFaceConfig) -> Iterable[Download]:
+        _library()
+        return [hub_dataset(config.path, config.name, config.revision)] if _on_hub(config) else ()
+
     def __init__(self, config: HuggingFaceConfig) -> None:
         splits = _open(config)
         self.image_size = config.image_size
@@ -54,6 +64,10 @@ class HuggingFace(Dataset):
         if config.validation_split is not None:
             validation = _labelled(splits, config.validation_split, self.class_names, config)
         self.train, self.validation = two_splits(train, validation, config.validation_share, self.class_names, config)
+
+
+def _on_hub(config: HuggingFaceConfig) -> bool:
+    return not Path(config.path).expanduser().exists() and _NAME.fullmatch(config.path) is not None
 
 
 class _HubPictures(Pictures):
@@ -89,6 +103,8 @@ def _open(config: HuggingFaceConfig) -> Any:
         if on_disk:
             opened = datasets.load_from_disk(str(folder))
         else:
+            for download in HuggingFace.downloads(config):
+                download.require(config.path)
             path = str(folder) if folder.exists() else config.path
             opened = datasets.load_dataset(path, config.name, revision=config.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
