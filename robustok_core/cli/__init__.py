@@ -69,6 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        from robustok_core.cli.blame import blamed
+
+        if (line := blamed(error)) is not None:
+            click.echo(f"error: {line}; its traceback follows", err=True)
+        raise
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
+from robustok_core.kinds.boundary import Boundary
 from robustok_core.values.download import Download
 from robustok_core.values.spec import Spec, specs_in
 
 
-class Component:
+class Component(Boundary):
     """Anything that a recipe table with `use` can build."""
 
     Config: ClassVar[type]

@@ -28,7 +28,10 @@ class Spec:
 
     def build(self, *args: Any, **kwargs: Any) -> Any:
         """Builds the component; the arguments are what its kind needs besides the configuration."""
-        return self.factory(self.config, *args, **kwargs)
+        built = self.factory(self.config, *args, **kwargs)
+        if (built_as := getattr(built, "built_as", None)) is not None:
+            built_as(self.name)
+        return built
 
     def table(self) -> dict[str, Any]:
         """The recipe table of this component, with every default written out."""
