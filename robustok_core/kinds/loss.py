@@ -46,9 +46,10 @@ class Reconstruction:
 
 def _term(call: Call, value: Any, step: Reconstruction) -> None:
     expectations.scalar(call, value, "`forward`")
-    if call.component.compares_images:
+    trained = torch.is_grad_enabled() and isinstance(step.images, Tensor) and step.images.requires_grad
+    if trained and call.component.compares_images:
         expectations.passes_gradient(call, value, step.images, "its values", "the images that it compares")
-    elif torch.is_grad_enabled() and step.images.requires_grad and call.looks_at_values() and not value.requires_grad:
+    elif trained and call.looks_at_values() and not value.requires_grad:
         # A term may be 0 before its start; one that is not has something to train.
         call.require(bool(value.detach() == 0.0), "its values pass no gradient to the tokenizer: are they detached?")
 
