@@ -104,10 +104,19 @@ def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:
     except Exception as error:
         if stop.asked:  # a consequence of the request: another process was faster to stop, for example
             return _interrupted()
-        if (failure := failure_of_the_machine(error)) is None:
-            raise
-        return _shown(failure)
+        if (failure := failure_of_the_machine(error)) is not None:
+            return _shown(failure)
+        _blame(error)
+        raise
     return code if isinstance(code, int) else 0
+
+
+def _blame(error: Exception) -> None:
+    """Names the plugin in whose code an error happened, above its traceback."""
+    from robustok_core.cli.blame import blamed
+
+    if (line := blamed(error)) is not None:
+        echo(f"error: {line}; its traceback follows", err=True)
 
 
 def _interrupted() -> int:
