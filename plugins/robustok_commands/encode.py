@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from robustok_core.values.terminal import echo
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -27,11 +29,11 @@ def encode(
 
     from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
+    from robustok_core.runs.devices import device_called
     from robustok_core.runs.files import new_file
     from robustok_core.runs.fingerprints import latent_fingerprint
     from robustok_toolkit.cropped_images import images_in
     from robustok_toolkit.latent_arrays import array_name, to_array
-    from robustok_toolkit.trained import device_called
     from robustok_toolkit.trained_tokenizer import load_tokenizer
 
     refuse_existing(out)
@@ -48,4 +50,4 @@ def encode(
     arrays: dict[str, Any] = {array_name(space): codes, "names": np.array(list(files))}
     with new_file(out) as aside:
         np.savez(aside, latents_of=np.array(latent_fingerprint(trained.tokenizer)), **arrays)
-    click.echo(f"{len(files)} images written to {out}")
+    echo(f"{len(files)} images written to {out}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ from numpy.typing import NDArray
 
 from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Dataset
+from robustok_core.values.download import Download
 from robustok_data.arrays import as_labels
 from robustok_data.bad_files import checked, refuse_or_log
 from robustok_data.pictures import FilesConfig, Policy, StoredPictures
 from robustok_data.places import local
 from robustok_data.splits import Labelled, two_splits, validation_share_field
+from robustok_toolkit.downloads import hub_dataset
+
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 _ROWS_AT_ONCE = 1000
 _NO_LABEL = -1
@@ -50,6 +55,11 @@ class HuggingFace(Dataset):
 
     Config = HuggingFaceConfig
 
+    @classmethod
+    def downloads(cls, config: HuggingFaceConfig) -> Iterable[Download]:
+        _library()
+        return [hub_dataset(config.path, config.name, config.revision)] if _on_hub(config) else ()
+
     def __init__(self, config: HuggingFaceConfig) -> None:
         splits = _open(config)
         train_rows = _rows(splits, config.train_split, config)
@@ -62,6 +72,10 @@ class HuggingFace(Dataset):
             validation_rows = _rows(splits, config.validation_split, config)
             validation = _labelled(validation_rows, config.validation_split, self.class_names, config)
         self.train, self.validation = two_splits(train, validation, config.validation_share, self.class_names, config)
+
+
+def _on_hub(config: HuggingFaceConfig) -> bool:
+    return not Path(config.path).expanduser().exists() and _NAME.fullmatch(config.path) is not None
 
 
 class _HubPictures(StoredPictures):
@@ -158,6 +172,8 @@ def _open(config: HuggingFaceConfig) -> Any:
         if _is_saved(folder):
             opened = datasets.load_from_disk(str(folder))
         else:
+            for download in HuggingFace.downloads(config):
+                download.require(config.path)
             path = str(folder) if folder.exists() else config.path
             # with older versions, a data set may come with code, which is never run
             opened = datasets.load_dataset(path, config.name, revision=config.revision, trust_remote_code=False)

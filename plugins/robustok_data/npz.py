@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset, Images
+from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_names, read_npz
 from robustok_data.pictures import PictureConfig, PictureImages, Pictures
 from robustok_data.places import local
@@ -31,7 +32,7 @@ class NpzConfig(PictureConfig):
         metadata={"doc": "file with train_images, train_labels, val_images, val_labels; or arr_0 and arr_1 (labels)"}
     )
     image_size: int = field(
-        validator=validators.ge(8),
+        validator=in_range(8, LARGEST_SIDE),
         metadata={"doc": "height and width in pixels; arrays of another size get ADM's crop"},
     )
     validation_share: float = validation_share_field("if the file holds arr_0 and arr_1")

@@ -11,13 +11,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from robustok_core.errors import RunError
 from robustok_core.kinds.dataset import Images
+from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_data.arrays import mirror_some, to_unit_range
@@ -32,7 +33,7 @@ class PictureConfig:
     """How images are resized and cropped. Evaluation always uses ADM's centre crop without mirroring."""
 
     image_size: int = field(
-        default=256, validator=validators.ge(8), metadata={"doc": "height and width in pixels, after the crop"}
+        default=256, validator=in_range(8, LARGEST_SIDE), metadata={"doc": "height and width in pixels, after the crop"}
     )
     crop: Literal["center", "random"] = field(
         default="center",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.runs.files import read_tensors, write_tensors
+from robustok_core.values.spec import wrong_name
 from robustok_training.distributed import all_sum, communication_device, rank
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ class CacheEntry:
 
     def __init__(self, folder: Path | None, name: str, content: Callable[[], tuple[Any, ...]]) -> None:
         self._file = None
+        if wrong := wrong_name(name):
+            raise RobustokError(f"a file of the cache cannot be called {name!r}: {wrong}")
         self._damaged = False
         if folder is not None:
             key = hashlib.sha256(repr(content()).encode()).hexdigest()[:24]

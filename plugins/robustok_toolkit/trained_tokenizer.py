@@ -14,11 +14,12 @@ from torch import Tensor
 
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.registry import Registry, load_registry
+from robustok_core.runs.devices import device_called
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.latents import Latents
 from robustok_toolkit.cropped_images import Picture, as_pil, batches_of
 from robustok_toolkit.generating import decode_to_uint8
-from robustok_toolkit.trained import Trained, device_called, load_trained
+from robustok_toolkit.trained import Trained, load_trained
 
 
 def load_tokenizer(

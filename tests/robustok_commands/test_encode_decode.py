@@ -259,3 +259,19 @@ def test_the_folder_of_an_artifact_is_accepted(command, trained, pixels):
     folder = trained.artifact("tokenizer")
     assert json.loads((folder / "component.json").read_text())["kind"] == "tokenizer"
     assert command("encode", "images", "--out", "codes.npz", run=folder)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a.png", "a.png"], "two images are called 'a.png'"),
+        (["a\0b", "c"], "no file can be called"),
+        (["\ud800", "c"], "no file can be called"),
+    ],
+)
+def test_names_that_no_two_files_can_have_are_refused(command, names, words):
+    np.savez("codes.npz", codes=np.zeros((2, 16), np.int64), names=np.array(names))
+    code, _, errors = command("decode", "codes.npz", "--out", "decoded")
+    assert code == 2
+    assert words in errors
+    assert not Path("decoded").exists()

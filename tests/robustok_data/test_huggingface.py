@@ -140,7 +140,7 @@ def test_a_class_without_images_is_one_message(table: Callable[..., Any], tmp_pa
 
 def test_a_hub_that_cannot_be_reached_is_one_message() -> None:
     with pytest.raises(
-        RobustokError, match="someone/something: the data set cannot be opened .*the hub cannot be reached"
+        RobustokError, match="someone/something: cannot get the data set someone/something from .*HF_HUB_OFFLINE is set"
     ):
         opened(Path("someone/something"))
 
