@@ -19,7 +19,6 @@ from robustok_data.pictures import FilesConfig, Pictures, Policy, SomePictures, 
 from robustok_data.splits import Labelled
 from robustok_toolkit.image_decoding import why_unreadable
 from robustok_toolkit.image_search import some_names
-from robustok_toolkit.notes import note
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 4096  # images queued for the threads
@@ -40,7 +39,7 @@ def refuse_or_log(bad: Sequence[str], total: int, policy: Policy, where: str, wh
     message = f"{len(bad)} of {total} {what}: {some_names(bad)}"
     if policy == "refuse":
         raise RobustokError(message, where=where, hint='remove them, or set on_bad_file = "skip"')
-    note(_log, "%s: left out %s", where, message)
+    _log.warning("%s: left out %s", where, message)
 
 
 def checked(split: Labelled, pictures: StoredPictures, config: FilesConfig) -> Labelled:

@@ -15,7 +15,6 @@ from filelock import FileLock
 
 from robustok_core.errors import RobustokError
 from robustok_core.runs.files import write_text
-from robustok_toolkit.notes import note
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ def _updated(name: str, update: Callable[[Any], Any]) -> Any:
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(f"{path}.lock"))
         except (OSError, RuntimeError) as error:  # not writable, no locks on this file system, no home folder
-            note(_log, "cannot cache facts about the data (%s)", error)
+            _log.warning("cannot cache facts about the data (%s)", error)
             return update(None)
         cached = _read(path)
         value = update(cached)
@@ -92,7 +91,7 @@ def _write(path: Path, value: Any) -> None:
     try:
         write_text(path, f"{_digest(content.encode()).decode()}\n{content}")
     except RobustokError as error:
-        note(_log, "cannot cache facts about the data (%s)", error)
+        _log.warning("cannot cache facts about the data (%s)", error)
 
 
 def _digest(content: bytes) -> bytes:

@@ -11,7 +11,6 @@ from attrs import frozen
 
 from robustok_core.errors import RobustokError
 from robustok_toolkit.image_search import EXTENSIONS, files_in, folders_in, some_names
-from robustok_toolkit.notes import note
 
 #: How folders are read: "auto" looks for train/ and val/; under "none", every folder is a class.
 Splits = Literal["auto", "none"]
@@ -57,7 +56,7 @@ def layout_of(root: Path, splits: Splits) -> Layout:
     if layout is None:
         layout = _without_splits(root, folders, splits)
     if layout.classes is None:
-        note(_log, "%s: there are no class folders: all images are one class, %r", root, FLAT_CLASS)
+        _log.warning("%s: there are no class folders: all images are one class, %r", root, FLAT_CLASS)
     return layout
 
 
@@ -76,7 +75,7 @@ def _with_splits(root: Path, folders: Sequence[Path]) -> Layout | None:
     if with_classes:
         others = [f"{folder.name}/" for folder in folders if folder not in with_classes]
         if others:
-            note(_log, "%s: beside train/ and val/, these are not read: %s", root, some_names(others))
+            _log.warning("%s: beside train/ and val/, these are not read: %s", root, some_names(others))
         return Layout(train, validation, _names(folders_in(train)))
     if [folder.name for folder in folders] == ["train", "val"]:
         return Layout(train, validation, None)
@@ -94,7 +93,7 @@ def _without_splits(root: Path, folders: Sequence[Path], splits: Splits) -> Layo
         if all(folder.name.lower() in _TRAINING | _OTHERS for folder in folders):
             hint = f"rename them to train and val, {_NO_SPLITS}"
             raise RobustokError(f"these class names look like splits: {_listed(folders)}", where=str(root), hint=hint)
-        note(_log, "%s: some of these class names look like splits: %s", root, _listed(folders))
+        _log.warning("%s: some of these class names look like splits: %s", root, _listed(folders))
     return Layout(root, None, _names(folders))
 
 
@@ -119,14 +118,14 @@ def check_depth(folder: Path, inside: Sequence[str], splits: Splits, num_classes
         raise RobustokError(what, where=str(folder), hint=f'set path = "{folder}", {_NO_SPLITS}')
     if num_classes == 1 and len(names) > 1 and not any("/" not in name for name in inside):
         what = "%s: the only class, %r, holds no images but folders (%s); if these are the classes, set path = %s"
-        note(_log, what, folder.parent, folder.name, some_names(names), folder)
+        _log.warning(what, folder.parent, folder.name, some_names(names), folder)
 
 
 def say_loose(folder: Path) -> None:
     """Logs how many images lie beside the class folders, where they are not read."""
     loose = [name for name in files_in(folder) if Path(name).suffix.lower() in EXTENSIONS]
     if loose:
-        note(_log, "%s: %d images beside the class folders are not read: %s", folder, len(loose), some_names(loose))
+        _log.warning("%s: %d images beside the class folders are not read: %s", folder, len(loose), some_names(loose))
 
 
 def _names(folders: Iterable[Path]) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class HuggingFace(Dataset):
 
 
 def _on_hub(config: HuggingFaceConfig) -> bool:
-    return not Path(config.path).expanduser().exists() and _NAME.fullmatch(config.path) is not None
+    return not local(config.path).exists() and _NAME.fullmatch(config.path) is not None
 
 
 class _HubPictures(StoredPictures):

@@ -20,7 +20,6 @@ from robustok_data.pictures import FilesConfig
 from robustok_data.places import local
 from robustok_data.splits import Labelled, two_splits, validation_share_field
 from robustok_toolkit.image_search import HARMLESS, HIDDEN, counted, folders_in, search
-from robustok_toolkit.notes import note
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ def _report(passed_over: list[tuple[str, str]], num_images: int, folder: Path, c
     refuse_or_log([name for name, _ in bad], num_images + len(bad), config.on_bad_file, str(folder), what)
     harmless = Counter(reason for _, reason in passed_over if reason in HARMLESS - {HIDDEN})
     if harmless:
-        note(_log, "%s: passed over: %s", folder, counted(harmless))
+        _log.warning("%s: passed over: %s", folder, counted(harmless))
 
 
 def _key(name: str) -> int:

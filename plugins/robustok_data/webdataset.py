@@ -31,7 +31,6 @@ from robustok_data.file_ranges import FileRange, FileRangePictures
 from robustok_data.pictures import FilesConfig, Policy
 from robustok_data.places import local
 from robustok_data.splits import Labelled, two_splits, validation_share_field
-from robustok_toolkit.notes import note
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 _log = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ def _check_whole(shard: str, index: Any, policy: Policy) -> None:
     what = f"this shard cannot be read ({index['damage']})"
     if policy == "refuse":
         raise RobustokError(what, where=shard, hint="shards must be whole, uncompressed tar files")
-    note(_log, "%s: %s; its first %d samples are read, the rest is left out", shard, what, len(index["samples"]))
+    _log.warning("%s: %s; its first %d samples are read, the rest is left out", shard, what, len(index["samples"]))
 
 
 def _index(shard: str, state: os.stat_result) -> Any:

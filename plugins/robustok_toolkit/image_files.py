@@ -31,7 +31,6 @@ from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8
 from robustok_toolkit.image_decoding import as_rgb, naming_the_image, orientation
 from robustok_toolkit.image_search import images_of_folder
-from robustok_toolkit.notes import note
 from robustok_toolkit.npz_files import array_names, find_array, whole_array
 
 _log = logging.getLogger(__name__)
@@ -195,7 +194,7 @@ class FolderImages(Images):
             raise RobustokError("there is no such folder", where=str(path))
         found = images_of_folder(path)
         if found.note:
-            note(_log, "%s: %s", path, found.note)
+            _log.warning("%s: %s", path, found.note)
         self._files = [Path(image.path) for image in found.images]
         self._any_turned = False
         self._size = self._checked_size()
