@@ -33,7 +33,7 @@ def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
     for name in recipes:
         try:
             recipe = Recipe.load(name, overrides=changes, presets=presets)
-            plan = check_recipe(recipe, registry=registry, announce=lambda line: click.echo(f"# {line}"))
+            plan = check_recipe(recipe, registry=registry, announce=lambda line: echo(f"# {line}"))
         except ProblemsError as error:
             problems.extend(error.problems)
         except RobustokError as error:

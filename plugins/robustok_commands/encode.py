@@ -41,7 +41,7 @@ def encode(
         raise RobustokError("the name of the file must end in .npz", where=f"--out {out}")
     found = images_in(inputs)
     for note in found.notes:
-        click.echo(note, err=True)
+        echo(note, err=True)
     files = found.files
     trained = load_tokenizer(run, device=device_called(device, where="--device"))
     space = trained.tokenizer.space

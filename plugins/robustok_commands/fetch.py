@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from robustok_core.values.terminal import echo
+
 
 @click.command()
 @click.argument("recipes", nargs=-1, required=True)
@@ -26,10 +28,10 @@ def fetch(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
     for name in recipes:
         recipe = Recipe.load(name, overrides=changes, presets=presets).resolve(registry)
         needs = needs_of_recipe(recipe, recipe.stages)
-        failed = [*needs.problems, *needs.fetch(click.echo)]
+        failed = [*needs.problems, *needs.fetch(echo)]
         problems += failed
         if not failed:
-            click.echo(f"{name}: everything is here")
+            echo(f"{name}: everything is here")
     if problems:
         error = ProblemsError(problems)
         error.exit_code = EXIT_FAILED
