@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
+from project import recipe_of
 from robustok_core.errors import RobustokError
 from robustok_data.image_folder import ImageFolder, ImageFolderConfig
 from robustok_data.npz import Npz, NpzConfig
@@ -193,3 +196,17 @@ def test_a_mutated_npz_file_is_read_or_named(folder: Path, content: bytes) -> No
         images.load([0])
 
     quietly(evaluate)
+
+
+def test_a_name_in_a_note_is_shown_and_not_obeyed(command, tmp_path, monkeypatch):
+    for number in range(8):
+        (tmp_path / "set/class").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"set/class/{number}.png").write_bytes(pictures()["rgb.png"])
+    (tmp_path / "set/class/\x1b[2J\nerror: forged.heic").write_bytes(b"x")
+    data = {"use": "image_folder", "path": "set", "image_size": 32, "on_bad_file": "skip"}
+    (tmp_path / "r.toml").write_text(tomli_w.dumps(recipe_of(data=data, train_tokenizer={"batch_size": 4})))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's
+    code, _, notes = command("check", "r.toml")
+    assert code == 0, notes
+    name = "class/\\u001b[2J\\u000aerror: forged.heic"
+    assert notes == f"set: left out 1 of 9 files that are not images (1 .heic): {name}\n"
