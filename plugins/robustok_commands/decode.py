@@ -37,7 +37,7 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     names of the encoded images, or one GRID.png of all images.
     """
     from robustok_commands.new_files import refuse_existing, refuse_other_endings
-    from robustok_toolkit.trained import device_called
+    from robustok_core.runs.devices import device_called
     from robustok_toolkit.trained_tokenizer import load_tokenizer
 
     refuse_existing(out)

@@ -58,11 +58,11 @@ def evaluate(
     from robustok_core.cli.tables import print_results
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
+    from robustok_core.runs.devices import device_called
     from robustok_core.runs.files import write_json
     from robustok_core.runs.results import tables_of
     from robustok_core.values.terminal import make_console, say
     from robustok_toolkit.image_features import SharedFeatures, open_features
-    from robustok_toolkit.trained import device_called
 
     if out is not None:
         refuse_existing(out)
@@ -70,7 +70,8 @@ def evaluate(
     registry = load_registry()
     options = _options(dict(parse_override(change) for change in changes))
     network = registry.spec("features", {"use": features, **options.pop("features", {})})
-    chosen = _build(registry, metrics or _STANDARD, network, options)
+    specs = _specs(registry, metrics or _STANDARD, network, options)
+    chosen: dict[str, SampleMetric] = {name: spec.build() for name, spec in specs.items()}
     torch_device = device_called(device, where="--device")
     networks = SharedFeatures(torch_device)
     open_set = partial(
@@ -78,7 +79,8 @@ def evaluate(
     )
     generated, real = open_set(samples), open_set(reference, cache=cache)
     _check_sizes(generated, real, mixed_sizes)
-    net = _network(networks, network, features)
+    _provide({"features": network, **specs}, console)
+    net = networks(network)
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
     for note in _notes(generated, real, net.width):
@@ -107,9 +109,9 @@ def _options(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return options
 
 
-def _build(
+def _specs(
     registry: Registry, names: tuple[str, ...], network: Spec, options: Mapping[str, Mapping[str, Any]]
-) -> dict[str, SampleMetric]:
+) -> dict[str, Spec]:
     """The metrics by name, all with the same feature network."""
     from robustok_core.errors import RobustokError
 
@@ -120,26 +122,26 @@ def _build(
     return {name: _metric(registry, name, network, options.get(name, {})) for name in names}
 
 
-def _metric(registry: Registry, name: str, network: Spec, options: Mapping[str, Any]) -> SampleMetric:
+def _metric(registry: Registry, name: str, network: Spec, options: Mapping[str, Any]) -> Spec:
     import attrs
 
     factory = registry.find("sample_metric", name)
     has_features = isinstance(factory, type) and "features" in {option.name for option in attrs.fields(factory.Config)}  # type: ignore[attr-defined]
     table = {"features": network.table(), **options} if has_features else options
-    return registry.build("sample_metric", {**table, "use": name})
+    return registry.spec("sample_metric", {**table, "use": name})
 
 
-def _network(networks: Any, network: Spec, name: str) -> Features:
-    """Builds the network; if it cannot be downloaded, the hint names the options that help."""
-    from robustok_core.errors import RobustokError
+def _provide(specs: Mapping[str, Spec], console: Any) -> None:
+    """Downloads what the metrics and their network need, before anything is computed."""
+    from robustok_core.errors import RobustokError, raise_all
+    from robustok_core.runs.downloads import needs_of
 
-    try:
-        return networks(network)
-    except RobustokError as error:
-        if name != "inception":
-            raise
-        hint = "--set features.weights=FILE names a local copy; --features efficientnet_lite0 needs no download"
-        raise RobustokError(error.what, where=error.where, hint=hint, exit_code=error.exit_code) from error
+    needs = needs_of(
+        (((name,), spec) for name, spec in specs.items()),
+        lambda problem: RobustokError(f"{'.'.join(map(str, problem.path))}: {problem.what}", hint=problem.hint),
+    )
+    raise_all(needs.problems)
+    raise_all(needs.fetch(lambda line: console.print(line, highlight=False, soft_wrap=True)))
 
 
 def _possible(

@@ -61,7 +61,7 @@ def sample(
     `robustok sample runs/rar --class 3 --out boots.png`.
     """
     from robustok_commands.new_files import refuse_existing, refuse_other_endings
-    from robustok_toolkit.trained import device_called
+    from robustok_core.runs.devices import device_called
     from robustok_toolkit.trained_generator import load_generator
 
     refuse_existing(out)

@@ -14,6 +14,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_npz
+from robustok_data.places import local
 from robustok_data.splits import check_classes, check_labels
 from robustok_training.batches import class_balanced_order
 
@@ -72,7 +73,7 @@ class FashionMNIST(Dataset):
     Config = FashionMNISTConfig
 
     def __init__(self, config: FashionMNISTConfig) -> None:
-        path = EMBEDDED if config.path is None else Path(config.path).expanduser()
+        path = EMBEDDED if config.path is None else local(config.path)
         arrays = read_npz(path, ["train_images", "train_labels", "val_images", "val_labels"])
         self.image_size = config.image_size
         self.class_names = CLASS_NAMES

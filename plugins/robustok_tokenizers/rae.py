@@ -14,6 +14,7 @@ Decoder sizes (width, depth, heads): B 768, 12, 12; L 1024, 24, 16; XL 1152, 28,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from robustok_blocks.transformer import Block
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import depth_range, require_multiple, side_range, width_range
+from robustok_core.values.download import Download, local_file
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.latent_statistics import LatentStatistics
 from robustok_tokenizers.vit_init import initialise_linear_layers
-from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_network
+from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads, timm_network
 
 
 @frozen(kw_only=True)
@@ -94,6 +96,12 @@ class RAE(Tokenizer):
         self.space = LatentSpace(kind="continuous", num_tokens=side * side, width=width, grid=(side, side))
         if config.statistics != "measured" and not self.last_layer.is_meta:
             self.statistics.load(Path(config.statistics).expanduser())
+
+    @classmethod
+    def downloads(cls, config: RAEConfig) -> Iterable[Download]:
+        if config.statistics != "measured":
+            local_file(config.statistics, hint='set statistics = "measured", or to the published stat.pt')
+        return timm_downloads(config.encoder, config.weights)
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1], without a gradient; `features` are the same."""

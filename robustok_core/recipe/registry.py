@@ -20,6 +20,8 @@ from robustok_core.values.spec import Spec, wrong_name
 from robustok_core.values.strict import short_text
 
 ENTRY_POINT_GROUP = "robustok"
+#: What a broken plugin may raise; KeyboardInterrupt is the user's.
+PLUGIN_FAILURES = (Exception, SystemExit)
 
 
 @frozen(kw_only=True)
@@ -50,12 +52,28 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._entries: dict[tuple[str, str], Entry] = {}
         self._conflicts: dict[tuple[str, str], list[str]] = {}
+        self._failed_hooks: set[tuple[str, str]] = set()
         self.plugins: list[PluginState] = []
 
-    @property
-    def hook(self) -> Any:
-        """Calls a hook of all plugins: `registry.hook.robustok_run_started(folder=..., recipe=...)`."""
-        return self._manager.hook
+    def notify(self, hook: str, **arguments: Any) -> list[str]:
+        """Calls a hook of each plugin: `registry.notify("robustok_run_started", folder=..., recipe=...)`.
+
+        A plugin that raises an error does not end the run.
+
+        Returns:
+            A message for each plugin that failed in this hook for the first time.
+        """
+        plugins = [(name, plugin) for name, plugin in self._manager.list_name_plugin() if hasattr(plugin, hook)]
+        messages = []
+        for name, plugin in reversed(plugins):  # the order of pluggy: the last one registered is called first
+            others = [other for _, other in plugins if other is not plugin]
+            try:
+                self._manager.subset_hook_caller(hook, others)(**arguments)
+            except PLUGIN_FAILURES as error:
+                if (name, hook) not in self._failed_hooks:
+                    self._failed_hooks.add((name, hook))
+                    messages.append(f"the plugin {name!r} failed in {hook} ({_reason(error)}); the run goes on")
+        return messages
 
     def add_plugin(self, plugin: object, name: str, distribution: str = "?") -> PluginState:
         """Registers a plugin module or object; a broken one is recorded with its error and not used."""
@@ -82,10 +100,10 @@ class Registry:
                 "robustok_register", [p for p in self._manager.get_plugins() if p is not plugin]
             )
             caller(register=register)
-        except Exception as error:  # a plugin may raise anything; the others must still load
+        except PLUGIN_FAILURES as error:  # a plugin may raise anything; the others must still load
             if self._manager.has_plugin(state.name):
                 self._manager.unregister(name=state.name)
-            return f"{type(error).__name__}: {error}"
+            return _reason(error)
         for entry in entries:
             self._take(entry)
             state.components.append(f"{entry.kind} {entry.name}")
@@ -153,6 +171,10 @@ class Registry:
         return self.spec(kind, table).build(*args, **kwargs)
 
 
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
     if kind not in KINDS:
         raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
@@ -181,8 +203,8 @@ def load_registry(entry_points: Iterable[Any] | None = None) -> Registry:
         distribution = point.dist.name if point.dist else "?"
         try:
             plugin = point.load()
-        except Exception as error:  # one plugin that fails to import must not hide the others
-            registry.record_failure(point.name, distribution, f"{type(error).__name__}: {error}")
+        except PLUGIN_FAILURES as error:  # one plugin that fails to import must not hide the others
+            registry.record_failure(point.name, distribution, _reason(error))
             continue
         registry.add_plugin(plugin, point.name, distribution)
     return registry

@@ -151,10 +151,22 @@ class RunContext(StageContext):
         line = {"stage": self.stage, "fingerprint": self._log_fingerprint, "step": step, **values}
         append_line(self.folder.path / "metrics.jsonl", line)
         curve = "/".join([self.stage, *self.parts])  # the steps of every part begin at 0
-        self.accelerator.log({f"{curve}/{name}": value for name, value in values.items()}, step=step)
-        self.registry.hook.robustok_step_logged(
-            folder=self.folder.path, stage=self.stage, step=step, values=dict(values)
-        )
+        self._track({f"{curve}/{name}": value for name, value in values.items()}, step)
+        self.notify("robustok_step_logged", stage=self.stage, step=step, values=dict(values))
+
+    def _track(self, values: Mapping[str, float], step: int) -> None:
+        """A tracker that fails (no network, a full disk) does not end the run."""
+        try:
+            self.accelerator.log(dict(values), step=step)
+        except Exception as error:
+            if not self.built.get("tracker_failed"):
+                self.say(f"a tracker failed ({type(error).__name__}: {error}); the run and metrics.jsonl go on")
+            self.built["tracker_failed"] = True
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Calls a hook of the plugins with the run's folder; says which of them failed."""
+        for message in self.registry.notify(hook, folder=self.folder.path, **arguments):
+            self.say(message)
 
     def forget_log_after(self, step: int) -> None:
         if self.accelerator.is_main_process:

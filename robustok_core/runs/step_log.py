@@ -23,12 +23,17 @@ def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
     """
     if not file.exists():
         return
-    kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:  # the last line of a killed run may be truncated
-            continue
-        if values.get("fingerprint") != fingerprint or values.get("step", 0) <= after_step:
-            kept.append(line)
-    write_text(file, "".join(f"{line}\n" for line in kept))
+    with writing(file):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    write_text(file, "".join(f"{line}\n" for line in lines if _stays(line, fingerprint, after_step)))
+
+
+def _stays(line: str, fingerprint: str, after_step: int) -> bool:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):  # the last line of a killed run may be truncated
+        return False
+    if not isinstance(values, dict):
+        return False
+    step = values.get("step", 0)
+    return values.get("fingerprint") != fingerprint or (isinstance(step, int) and step <= after_step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -33,7 +33,10 @@ class Spec:
 
     def build(self, *args: Any, **kwargs: Any) -> Any:
         """Builds the component; the arguments are what its kind needs besides the configuration."""
-        return self.factory(self.config, *args, **kwargs)
+        built = self.factory(self.config, *args, **kwargs)
+        if (built_as := getattr(built, "built_as", None)) is not None:
+            built_as(self.name)
+        return built
 
     def sketch(self, *args: Any) -> Any:
         """Builds the component on the meta device: shapes without memory.
@@ -95,6 +98,21 @@ def sampler_options(*, doc: str) -> Any:
 def is_sampler_options(option: Any) -> bool:
     """Whether `sampler_options` made this attrs field."""
     return bool(option.metadata.get("sampler"))
+
+
+def specs_in(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Spec]]:
+    """Yields the components that a configuration holds directly, with their paths of keys; not those within them."""
+    if isinstance(value, Spec):
+        yield keys, value
+    elif attrs.has(type(value)):
+        for option in attrs.fields(type(value)):
+            yield from specs_in(getattr(value, option.name), (*keys, option.name))
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from specs_in(item, (*keys, str(name)))
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from specs_in(item, (*keys, str(number)))
 
 
 def plain(value: Any) -> Any:

@@ -167,6 +167,48 @@ def test_an_unreadable_input_gives_one_message(command, pixels):
     assert not Path("codes.npz").exists()
 
 
+def test_encode_reads_every_usual_format_and_names_what_it_passes_over(command, pixels):
+    Path("mixed").mkdir()
+    for number, ending in enumerate(("gif", "jfif", "bmp", "JPG")):
+        Image.fromarray(pixels[number]).save(f"mixed/{number}.{ending}", "JPEG" if ending == "jfif" else None)
+    for name in ("a.heic", "b.heic", "c.txt"):
+        Path(f"mixed/{name}").write_bytes(b"x")
+    Path("mixed/linked").symlink_to("../images/more")
+    code, output, notes = command("encode", "mixed", "--out", "codes.npz")
+    assert (code, output) == (0, "6 images written to codes.npz\n")
+    assert notes == "mixed: 6 of 9 files are read; passed over: 2 .heic, 1 .txt\n"
+    with np.load("codes.npz") as file:
+        names = ["0.gif", "1.jfif", "2.bmp", "3.JPG", "linked/3.png", "linked/4.png"]
+        assert file["names"].tolist() == names
+
+
+def test_encode_refuses_a_folder_of_which_nothing_is_left(command, pixels):
+    Path("phone").mkdir()
+    Path("phone/a.heic").write_bytes(b"x")
+    code, _, errors = command("encode", "phone", "--out", "codes.npz")
+    assert code == 2
+    assert "phone: there are no images in this folder (0 of 1 files are read; passed over: 1 .heic)" in errors
+
+
+def test_encode_turns_images_upright_unless_told_otherwise(command, pixels):
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Path("photos").mkdir()
+    Image.fromarray(pixels[0]).save("photos/0.png", exif=tags)
+    Path("turned").mkdir()
+    Image.fromarray(np.rot90(pixels[0], 3)).save("turned/0.png")
+
+    def codes(*arguments):
+        Path("codes.npz").unlink(missing_ok=True)
+        assert command("encode", *arguments, "--out", "codes.npz")[0] == 0
+        with np.load("codes.npz") as file:
+            return file["codes"]
+
+    np.testing.assert_array_equal(codes("photos"), codes("turned"))
+    np.testing.assert_array_equal(codes("photos", "--ignore-exif"), codes("images/0.png"))
+    assert not np.array_equal(codes("photos"), codes("images/0.png"))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

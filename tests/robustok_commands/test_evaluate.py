@@ -131,10 +131,10 @@ def test_a_failed_inception_download_gives_a_hint(refused: Callable[..., str], m
         raise OSError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", "empty")
-    monkeypatch.setattr(torch.hub, "download_url_to_file", out_of_reach)
+    monkeypatch.setattr("urllib.request.urlopen", out_of_reach)
     output = refused("samples.npz", "real.npz")
-    assert "Inception weights cannot be downloaded" in output
-    assert "--features efficientnet_lite0" in output
+    assert "features: cannot get the weights of Inception from github.com: no route to host" in output
+    assert "use the features efficientnet_lite0" in output
 
 
 def test_precision_is_left_out_for_statistics_which_other_features_refuse(command: Command) -> None:
@@ -186,3 +186,19 @@ def test_statistics_of_a_reference_have_no_picture_size_to_compare(command: Comm
     np.savez("statistics.npz", mu=np.zeros(8), sigma=np.eye(8))
     _, _, errors = command("samples.npz", "statistics.npz", "--features", "fashion_classifier", "--metric", "frechet")
     assert "pixels" not in errors  # it is refused for its network
+
+
+def test_a_decompression_bomb_in_a_folder_is_named(refused: Callable[..., str], monkeypatch: Any) -> None:
+    Image.new("1", (1500, 1500)).save("real/000.png")
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1_000_000)
+    output = refused("samples.npz", "real", *SMALL)
+    assert "real/000.png: this image cannot be read: DecompressionBombError: " in output
+
+
+def test_a_folder_in_a_folder_called_like_a_picture_is_searched(command: Command) -> None:
+    Path("real/IMG_1.jpg").mkdir()
+    Path("real/000.png").rename("real/IMG_1.jpg/000.png")
+    Path("real/notes.heic").write_bytes(b"x")
+    code, output, _ = command("samples.npz", "real", *SMALL)
+    assert code == 0
+    assert "50" in output

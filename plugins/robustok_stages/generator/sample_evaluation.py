@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from robustok_toolkit.image_features import (
     singular_note,
     sizes_problem,
 )
-from robustok_toolkit.image_files import array_names, open_images, reference_moments
+from robustok_toolkit.image_files import open_images, reference_moments
+from robustok_toolkit.npz_files import array_names
 
 DATA_SPLITS = ("validation", "train")
 SIZES_HINT = "use a reference of that size; `robustok evaluate --mixed-sizes` compares sets of different sizes"
@@ -125,14 +126,6 @@ def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: N
         note = singular_note(count, width)
         if note is not None:
             context.say(f"{context.stage}: {note}")
-
-
-def check_networks(context: StageContext, metrics: Sequence[Spec]) -> None:
-    """Loads the feature networks of metrics once, to fail now and not after a training if one is not available."""
-    networks = SharedFeatures(context.device)
-    for spec in metrics:
-        if isinstance(features := getattr(spec.config, "features", None), Spec):
-            networks(features)
 
 
 class SampleEvaluation:
