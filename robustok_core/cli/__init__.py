@@ -19,7 +19,7 @@ from robustok_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, ProblemsError, R
 from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.interrupt import StopRequest, stop_signals
 from robustok_core.values.printable import printable
-from robustok_core.values.terminal import echo, echo_lines
+from robustok_core.values.terminal import echo, echo_lines, printable_notes
 
 _RUN = EntryPoint("run", "robustok_core.cli.run:run", "robustok.commands")
 
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: user errors become one message and an exit code, anything else a traceback."""
     _wait_briefly()
     _quieten_other_processes()
-    with safe_streams() as output, stop_signals() as stop:
+    with safe_streams() as output, printable_notes(), stop_signals() as stop:
         code = _exit_code(arguments, stop)
     if output is not None and output.lost is not None:
         _show(RunError(f"standard output could not be written: {output.lost.strerror or output.lost}"))
