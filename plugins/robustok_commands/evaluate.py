@@ -135,13 +135,14 @@ def _provide(specs: Mapping[str, Spec], console: Any) -> None:
     """Downloads what the metrics and their network need, before anything is computed."""
     from robustok_core.errors import RobustokError, raise_all
     from robustok_core.runs.downloads import needs_of
+    from robustok_core.values.terminal import say
 
     needs = needs_of(
         (((name,), spec) for name, spec in specs.items()),
         lambda problem: RobustokError(f"{'.'.join(map(str, problem.path))}: {problem.what}", hint=problem.hint),
     )
     raise_all(needs.problems)
-    raise_all(needs.fetch(lambda line: console.print(line, highlight=False, soft_wrap=True)))
+    raise_all(needs.fetch(lambda line: say(console, line)))
 
 
 def _possible(

@@ -18,8 +18,8 @@ from robustok_core.cli.streams import safe_streams
 from robustok_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, ProblemsError, RobustokError, RunError
 from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.interrupt import StopRequest, stop_signals
-from robustok_core.values.printable import printable, printable_lines
-from robustok_core.values.terminal import echo, echo_lines
+from robustok_core.values.printable import printable
+from robustok_core.values.terminal import echo, echo_lines, printable_notes
 
 _RUN = EntryPoint("run", "robustok_core.cli.run:run", "robustok.commands")
 
@@ -68,8 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: user errors become one message and an exit code, anything else a traceback."""
     _wait_briefly()
     _quieten_other_processes()
-    _log_printably()
-    with safe_streams() as output, stop_signals() as stop:
+    with safe_streams() as output, printable_notes(), stop_signals() as stop:
         code = _exit_code(arguments, stop)
     if output is not None and output.lost is not None:
         _show(RunError(f"standard output could not be written: {output.lost.strerror or output.lost}"))
@@ -82,20 +81,6 @@ def _quieten_other_processes() -> None:
     if process_number() > 0 and not sys.warnoptions:
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
-
-
-class _Printable(logging.Formatter):
-    """Escapes what a terminal would act on: warnings name files."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        ours = record.name.startswith("robustok")  # one line each, so a name cannot forge another
-        return (printable if ours else printable_lines)(super().format(record))
-
-
-def _log_printably() -> None:
-    """Makes warnings printable where no other handler shows them."""
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(_Printable())
 
 
 def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:

@@ -62,7 +62,7 @@ def text_problem(text: str) -> str | None:
 
 def _float_problem(value: float) -> str | None:
     if not math.isfinite(value):
-        return f"{value} is not a finite number"
+        return f"{value} is out of range: numbers must be finite"
     if abs(value) > LARGEST_FLOAT:
         return f"the number {value} is too large: at most {LARGEST_FLOAT} is possible"
     return None

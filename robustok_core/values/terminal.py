@@ -5,8 +5,11 @@ See `printable`. Rich's own markup ("[red]"), emoji codes (":x:") and highlighti
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from robustok_core.values.printable import printable, printable_lines
@@ -28,6 +31,26 @@ def echo_lines(text: object, *, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
     _accept_all(stream)
     click.echo(printable_lines(text), file=stream)
+
+
+@contextmanager
+def printable_notes() -> Iterator[None]:
+    """While it is open, warnings and log records that no handler takes are printed by this module, too."""
+    before, last_resort = warnings.showwarning, logging.lastResort
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        echo_lines(warnings.formatwarning(message, category, filename, lineno).rstrip("\n"), err=True)
+
+    warnings.showwarning, logging.lastResort = show, _Printing(logging.WARNING)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.showwarning, logging.lastResort = before, last_resort
+
+
+class _Printing(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        echo_lines(self.format(record), err=True)
 
 
 def make_console() -> Console:

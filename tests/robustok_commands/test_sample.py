@@ -115,7 +115,7 @@ def test_a_run_that_loaded_its_tokenizer_is_sampled_with_that(sample, trained, t
         (("--guidance", "-1"), ["Invalid value for '--guidance'"]),
         (("--guidance", "nan"), ["Invalid value for '--guidance': nan is not a finite number"]),
         (("--guidance", "inf"), ["Invalid value for '--guidance': inf is not a finite number"]),
-        (("--set", "temperature=inf"), ["--set temperature: inf is out of range: temperature must be finite"]),
+        (("--set", "temperature=inf"), ["--set temperature: inf is out of range: numbers must be finite"]),
         (("--set", "temperature=nan"), ["--set temperature: nan is out of range"]),
         (("--set", "choice_temperature=inf"), ["--set choice_temperature: inf is out of range"]),
     ],

@@ -242,9 +242,6 @@ def test_the_published_file_of_statistics_is_read(tmp_path):
     ("options", "what"),
     [
         ({"mean": [1.0, 2.0, 3.0]}, "expected 8 means and deviations"),
-        ({"mean": [math.nan]}, "must be finite"),
-        ({"mean": [math.inf]}, "must be finite"),
-        ({"std": [math.inf]}, "must be finite"),
         ({"std": [1e-300]}, "must be positive"),  # 0 in float32
     ],
 )

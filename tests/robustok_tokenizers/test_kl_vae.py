@@ -104,7 +104,7 @@ def test_the_sizes_are_as_documented():
         ({"channels": 6}, "norm_groups 4 does not divide the 6 channels"),
         ({"width": 0}, "width"),
         ({"kl_weight": -1.0}, "kl_weight"),
-        ({"kl_weight": float("inf")}, "kl_weight must be finite"),
+        ({"kl_weight": float("inf")}, "numbers must be finite"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, complaint):

@@ -173,8 +173,8 @@ def test_the_published_size_has_the_published_parameters_without_the_unused_ones
         ({"mask_smallest": 0.7}, "mask_smallest 0.7 is above mask_largest 0.6"),
         ({"patch_size": 1, "hog": SMALL_TARGET}, "hog needs an even patch_size"),
         ({"hog": {"width": 10, "num_heads": 4}}, "width 10 is not a multiple of num_heads 4"),
-        ({"hog": {"weight": float("inf")}}, "weight must be finite"),
-        ({"kl_weight": float("inf")}, "kl_weight must be finite"),
+        ({"hog": {"weight": float("inf")}}, "numbers must be finite"),
+        ({"kl_weight": float("inf")}, "numbers must be finite"),
         ({"rotary": "none", "rotary_base": 5.0}, "rotary_base needs rotary positions"),
     ],
 )

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 import robustok_core
-from robustok_core.values.terminal import echo, echo_lines, make_console, make_progress, print_table, say
+from robustok_core.values.terminal import (
+    echo,
+    echo_lines,
+    make_console,
+    make_progress,
+    print_table,
+    printable_notes,
+    say,
+)
 
 HOSTILE = "[bold]d[/b]/ :x: \x1b[31m\u202e\udcff"
 SHOWN = "[bold]d[/b]/ :x: \\u001b[31m\\u202e\\udcff"
@@ -35,6 +45,16 @@ def test_no_console_reads_markup_in_names(terminal):
     assert printed.count(SHOWN) == 3
     assert "[final]" in printed
     assert "\u202e" not in printed
+
+
+def test_warnings_and_notes_of_libraries_are_printed_by_it_too(capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
+    with printable_notes():
+        logging.getLogger("some.library").warning("%s: left out", HOSTILE)
+        warnings.showwarning(UserWarning(HOSTILE), UserWarning, "file.py", 3)
+    errors = capsys.readouterr().err
+    assert f"{SHOWN}: left out\n" in errors
+    assert f"file.py:3: UserWarning: {SHOWN}" in errors
 
 
 def test_a_progress_bar_does_not_read_markup_either():
