@@ -28,12 +28,12 @@ def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.runner import check as check_recipe
 
-    registry = load_registry()
+    registry, mark = load_registry(), "# " if show else ""
     problems: list[RobustokError] = []
     for name in recipes:
         try:
             recipe = Recipe.load(name, overrides=changes, presets=presets)
-            plan = check_recipe(recipe, registry=registry, announce=lambda line: echo(f"# {line}"))
+            plan = check_recipe(recipe, registry=registry, announce=lambda line: echo(f"{mark}{line}"))
         except ProblemsError as error:
             problems.extend(error.problems)
         except RobustokError as error:

@@ -15,6 +15,9 @@ from robustok_core.kinds.component import Component
 from robustok_core.values.batches import Batch, ImageBatch
 from robustok_core.values.draws import Draws
 
+#: Where a split remembers the image size of its data set.
+_SIZE = "_robustok_image_size"
+
 
 def _loaded(call: Call, batch: Any, indices: Sequence[int], *_: Any, **__: Any) -> None:
     call.require(isinstance(batch, Batch), f"`load` must return a Batch, found {type(batch).__name__}")
@@ -25,11 +28,17 @@ def _loaded(call: Call, batch: Any, indices: Sequence[int], *_: Any, **__: Any) 
 def _loaded_images(call: Call, batch: Any, indices: Sequence[int], *_: Any, **__: Any) -> None:
     call.require(isinstance(batch, ImageBatch), f"`load` must return an ImageBatch, found {type(batch).__name__}")
     _loaded(call, batch, indices)
-    size = batch.images.shape[-1] if isinstance(batch.images, Tensor) and batch.images.ndim else 0
+    known = getattr(call.component, "__dict__", {}).get(_SIZE)
+    size = _width(batch.images) if known is None else known
     expectations.tensor(call, batch.images, (len(indices), 3, size, size), torch.float32, "images of `load`")
     if call.looks_at_values():
         call.require(bool((batch.images.abs() <= 1.0).all()), "images of `load` must lie in [-1, 1]")
-        call.require(batch.indices.tolist() == list(indices), "`load` must return the indices that it was asked for")
+        asked = known is None or batch.indices.tolist() == list(indices)  # a part of a split names the whole's rows
+        call.require(asked, "`load` must return the indices that it was asked for")
+
+
+def _width(images: Any) -> int:
+    return int(images.shape[-1]) if isinstance(images, Tensor) and images.ndim else 0
 
 
 def _built(call: Call) -> None:
@@ -48,6 +57,8 @@ def _built(call: Call) -> None:
         call.require(count > 0, f"`{name}` is empty")
         expectations.in_range(call, labels, data.num_classes, f"`{name}` has labels")
         split.built_as(f"{name_of(data)}, {name}")
+        if hasattr(split, "__dict__"):
+            split.__dict__[_SIZE] = size
 
 
 class Rows(Boundary, ABC):

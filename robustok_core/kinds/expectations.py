@@ -47,12 +47,13 @@ def latents(owner: Owner, value: Any, space: LatentSpace, rows: int, maker: str,
 
     Args:
         rows: the number of images. maker: the method that made them.
-        values: whether codes must be in range and vectors finite, which waits for a device.
+        values: whether codes must be in range and, in training, vectors finite, which waits for a device. Stages check
+            the vectors that they store, and know more of the cause (guidance, precision).
     """
     owner.require(isinstance(value, Latents), f"`{maker}` must return Latents, found {type(value).__name__}")
     if value.vectors is not None or space.codebook_size is None:
         tensor(owner, value.vectors, (rows, space.num_tokens, space.width), None, f"vectors of `{maker}`")
-        if values:
+        if values and torch.is_grad_enabled():
             finite(owner, value.vectors, f"`{maker}` returns vectors that are not finite")
     if space.codebook_size is None:
         owner.require(value.codes is None, f"`{maker}` returns codes in a continuous space")

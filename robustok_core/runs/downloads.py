@@ -39,15 +39,15 @@ class Needs:
     problems: Sequence[RobustokError]
     locate: Locate = field(eq=False)
 
-    def announced(self) -> tuple[list[str], list[RobustokError]]:
-        """Asks the hosts for the downloads: a line for each that can be had, and an error for each that cannot."""
-        lines, problems = [], []
+    def announced(self, say: Callable[[str], None]) -> list[RobustokError]:
+        """Asks the hosts, and says a line for each download that can be had; returns an error for all else."""
+        problems = list(self.problems)
         for need, size, reason in _probed(self.downloads):
             if reason is None:
-                lines.append(need.download.describe(size))
+                say(f"will download: {need.download.describe(size)}")
             else:
                 problems.append(self._refusal(need, reason))
-        return lines, problems
+        return problems
 
     def fetch(self, say: Callable[[str], None]) -> list[RobustokError]:
         """Downloads everything, whatever fails; returns an error for each that failed."""
@@ -83,6 +83,13 @@ def needs_of(specs: Iterable[tuple[KeyPath, Spec]], locate: Locate) -> Needs:
 def needs_of_recipe(recipe: ResolvedRecipe, stages: Sequence[NamedStage], tables: Sequence[str] = ()) -> Needs:
     """What some stages of a recipe need, the tables and importers that they use, and further tables."""
     return needs_of(_specs(recipe, stages, tables), lambda problem: located(recipe.source, problem))
+
+
+def without_repeats(error: RobustokError, missing: Sequence[RobustokError]) -> list[RobustokError]:
+    """The problems in an error, without those that a component raised for a download that is `missing` already."""
+    known = tuple(each.what.split(": ", 1)[-1] for each in missing)  # without the keys that `located` put before it
+    problems = error.problems if isinstance(error, ProblemsError) else (error,)
+    return [problem for problem in problems if not problem.what.endswith(known)]
 
 
 def _specs(

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from rich.console import Console
 
-from robustok_core.errors import Interrupted, ProblemsError, RobustokError, RunError, raise_all
+from robustok_core.errors import Interrupted, RobustokError, RunError, raise_all
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
@@ -20,7 +20,7 @@ from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.context import RunContext
-from robustok_core.runs.downloads import Needs, needs_of_recipe
+from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.files import read_json, remove_folder
 from robustok_core.runs.fingerprints import fingerprint_of
@@ -84,28 +84,14 @@ def check(
     """
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
-    missing = _announced(needs_of_recipe(resolved, resolved.stages), announce or (lambda _: None))
+    missing = needs_of_recipe(resolved, resolved.stages).announced(announce or (lambda _: None))
     try:
         plan = _Run(resolved, registry, Path(resolved.run.out), False, None).plan()
     except RobustokError as error:
-        others = error.problems if isinstance(error, ProblemsError) else (error,)
-        raise_all([*missing, *(other for other in others if not any(_repeats(other, first) for first in missing))])
+        raise_all([*missing, *without_repeats(error, missing)])
         raise
     raise_all(missing)
     return plan
-
-
-def _announced(needs: Needs, announce: Callable[[str], None]) -> list[RobustokError]:
-    """Says what will be downloaded; returns what is missing and cannot be."""
-    lines, problems = needs.announced()
-    for line in lines:
-        announce(f"will download: {line}")
-    return [*needs.problems, *problems]
-
-
-def _repeats(error: RobustokError, located: RobustokError) -> bool:
-    """Whether an error is another one that has the keys of its component before it."""
-    return error.what.endswith(located.what.split(": ", 1)[-1])
 
 
 class _Run:
@@ -184,7 +170,7 @@ class _Run:
 
     def go(self) -> dict[str, Result]:
         if "data" in self.recipe.tables:  # the plan opens it
-            raise_all(_announced(needs_of_recipe(self.recipe, [], tables=("data",)), self._say))
+            raise_all(needs_of_recipe(self.recipe, [], tables=("data",)).announced(self._say))
         self.plan()
         if not self.folder.path.exists():  # nothing is done before, and nothing remains of a run that cannot be
             self._provide(self.recipe.stages)

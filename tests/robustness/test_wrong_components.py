@@ -2,67 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
 from typing import Any
 
 import attrs
 import pytest
-import torch
-from attrs import frozen
-from torch import nn
+import tomli_w
 
-from project import COLOURS, Project, registry_with
-from robustok_core import Latents, RobustokError, Stage
+from project import Project, registry_with
+from robustok_core import Latents, RobustokError
 from robustok_core.cli.blame import blamed
-from robustok_core.kinds.boundary import BrokenPromise
 from robustok_data.arrays import ArrayImages
 from robustok_data.fashion_mnist import FashionMNIST
-from robustok_generators.maskgit import MaskGIT
-from robustok_hub.robustok import RobusTok
 from robustok_losses.adversarial import Adversarial
 from robustok_losses.discriminator import Discriminator
 from robustok_losses.reconstruction import PixelReconstruction
-from robustok_metrics.fashion_classifier import FashionClassifier
-from robustok_metrics.psnr import PSNR
-from robustok_metrics.sample_frechet import SampleFrechet
 from robustok_perturbations.top_delta import TopDelta
-from robustok_post_training.decoder import Decoder
 from robustok_quantizers.vq import VQ
 from robustok_tokenizers.conv_vq import ConvVQ
-
-Change = Callable[[Any], Any]
-
-
-def returning(base: type, method: str, change: Change) -> type:
-    """A component like `base`, except that `change` is applied to what one method returns."""
-    original = getattr(base, method).__wrapped__
-    return type("Wrong", (base,), {method: lambda self, *args, **kwargs: change(original(self, *args, **kwargs))})
-
-
-def vectors(change: Change) -> Change:
-    return lambda latents: latents.evolve(vectors=change(latents.vectors))
-
-
-def codes(change: Change) -> Change:
-    return lambda latents: latents.evolve(codes=change(latents.codes))
-
-
-def not_finite(value: torch.Tensor) -> torch.Tensor:
-    return value * float("nan")
-
-
-def detached(value: torch.Tensor) -> torch.Tensor:
-    return value.detach()
-
-
-def message_of(project: Project, method: str, **components: Any) -> str:
-    """The one message with which a run of a recipe that uses wrong components ends."""
-    with pytest.raises(BrokenPromise) as caught:
-        project.run(registry=registry_with(**components))
-    assert caught.value.exit_code == 1
-    assert str(caught.value.where).endswith(f"Wrong.{method}")
-    return caught.value.what
-
+from wrong import Change, codes, detached, message_of, not_finite, returning, vectors
 
 WRONG_IN_TRAINING: list[tuple[str, type, str, Change, str]] = [
     ("tokenizer", ConvVQ, "encode", lambda latents: latents.vectors, "`encode` must return Latents, found Tensor"),
@@ -247,6 +207,7 @@ def batch(**changes: Change) -> Change:
         (lambda loaded: (loaded.images, loaded.labels), "`load` must return an ImageBatch, found tuple"),
         (batch(images=lambda images: images.half()), "found (16, 3, 32, 32) of torch.float16"),
         (batch(images=lambda images: images * 255), "images of `load` must lie in [-1, 1]"),
+        (batch(images=lambda images: images[..., :28, :28]), "(16, 3, 32, 32) of torch.float32, found (16, 3, 28, 28)"),
         (batch(images=not_finite), "images of `load` must lie in [-1, 1]"),
         (batch(images=lambda images: images[:, :1]), "must be a tensor (16, 3, 32, 32) of torch.float32"),
         (batch(labels=lambda labels: labels.int()), "labels of `load` must be a tensor (16,) of torch.int64"),
@@ -262,160 +223,6 @@ def test_what_a_data_set_loads_is_checked(tmp_path, change, wanted) -> None:
     message = message_of(with_component("dataset", tmp_path), "load", dataset={"wrong": Wrong})
     assert message.startswith("images 'wrong, train': ")
     assert wanted in message
-
-
-# --- measures ------------------------------------------------------------------------------------
-
-
-def evaluation(trained: Project, out: Any, **metric: Any) -> Project:
-    stage = {"use": "evaluate_tokenizer", "metrics": {"one": metric}, "limit": 20}
-    return trained.later(out, [stage])
-
-
-@pytest.mark.parametrize(
-    ("method", "change", "wanted"),
-    [
-        ("compute", lambda results: 1.0, "`compute` must return results by name, found float"),
-        ("compute", lambda results: {"psnr": 1.0}, "the result 'psnr' must be a Result, found float"),
-        ("compute", lambda results: {}, "`compute` must return results by name, found dict"),
-        (
-            "compute",
-            lambda results: {"psnr": attrs.evolve(results["psnr"], value=float("nan"))},
-            "the result 'psnr' is not a number (NaN)",
-        ),
-        ("state", list, "`state` must return tensors by name, found list"),
-    ],
-)
-def test_what_a_metric_returns_is_checked(trained, tmp_path, method, change, wanted) -> None:
-    wrong = returning(PSNR, method, change)
-    message = message_of(evaluation(trained, tmp_path, use="wrong"), method, metric={"wrong": wrong})
-    assert message == f"metric 'wrong': {wanted}"
-
-
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
-        (lambda pooled: pooled[:, :3], "`forward` must be a tensor (20, 96) of floating point numbers, found (20, 3)"),
-        (not_finite, "`forward` returns features that are not finite"),
-        (lambda pooled: pooled.long(), "`forward` must be a tensor (20, 96) of floating point numbers"),
-    ],
-)
-def test_what_a_feature_network_returns_is_checked(trained, tmp_path, change, wanted) -> None:
-    wrong = returning(FashionClassifier, "forward", change)
-    project = evaluation(trained, tmp_path, use="frechet", features={"use": "wrong"})
-    message = message_of(project, "forward", features={"wrong": wrong})
-    assert message.startswith(f"features 'wrong': {wanted}")
-
-
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
-        (list, "`compute` must return results by name, found list"),
-        (lambda results: dict.fromkeys(results, 3), "must be a Result, found int"),
-        (lambda results: None, "`compute` must return results by name, found NoneType"),
-    ],
-)
-def test_what_a_sample_metric_returns_is_checked(trained, tmp_path, change, wanted) -> None:
-    wrong = returning(SampleFrechet, "compute", change)
-    stage = {"use": "evaluate_generator", "metrics": {"one": {**COLOURS, "use": "wrong"}}}
-    message = message_of(trained.later(tmp_path, [stage], load=("samples",)), "compute", sample_metric={"wrong": wrong})
-    assert message.startswith("sample metric 'wrong': ")
-    assert wanted in message
-
-
-# --- generators, post-trainers, importers, stages --------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("method", "change", "wanted"),
-    [
-        ("loss", lambda losses: sum(losses.values()), "`loss` must return scalars by name, found () of torch.float32"),
-        ("loss", lambda losses: {k: v.detach() for k, v in losses.items()}, "its loss does not require a gradient"),
-        ("loss", lambda losses: {k: v[None] for k, v in losses.items()}, "must be a floating point tensor of shape ()"),
-        ("sample", codes(lambda c: c[:, :4]), "codes of `sample` must be a tensor (24, 16) of torch.int64, found"),
-        ("sample", codes(lambda c: c + 32), "`sample` returns codes outside [0, 32)"),
-        ("sample", lambda latents: latents.codes, "`sample` must return Latents, found Tensor"),
-    ],
-)
-def test_what_a_generator_returns_is_checked(trained, tmp_path, method, change, wanted) -> None:
-    stages = ["train_generator", "sample"]
-    project = trained.later(tmp_path, stages, load=("tokenizer", "latents"), train_generator={"epochs": 1})
-    project.table["generator"]["use"] = "wrong"
-    project.stage("sample")["part_size"] = 24
-    message = message_of(project, method, generator={"wrong": returning(MaskGIT, method, change)})
-    assert message.startswith("generator 'wrong': ")
-    assert wanted in message
-
-
-@pytest.mark.parametrize(
-    ("method", "change", "wanted"),
-    [
-        ("pair", codes(lambda c: c.float()), "codes of `pair` must be a tensor (16, 16) of torch.int64, found"),
-        ("pair", codes(lambda c: c[:3]), "codes of `pair` must be a tensor (16, 16) of torch.int64, found (3, 16)"),
-        ("pair", lambda latents: Latents(codes=latents.codes - 1), "`pair` returns codes outside [0, 32)"),
-        ("trained", lambda modules: [], "`trained` must return at least one module of the tokenizer"),
-        ("trained", lambda modules: [nn.Linear(2, 2)], "`trained` returns parameters that are not the tokenizer's"),
-        ("trained", lambda modules: None, "`trained` must return at least one module of the tokenizer"),
-    ],
-)
-def test_what_a_post_trainer_returns_is_checked(trained, tmp_path, method, change, wanted) -> None:
-    project = trained.later(tmp_path, ["make_pairs", "post_train"], load=("tokenizer", "generator"))
-    project.table["post_trainer"]["use"] = "wrong"
-    project.stage("make_pairs")["num_pairs"] = 16
-    message = message_of(project, method, post_trainer={"wrong": returning(Decoder, method, change)})
-    assert message.startswith("post trainer 'wrong': ")
-    assert wanted in message
-
-
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
-        (lambda loaded: loaded[:2], "`load` must return the component's table, the component and a report"),
-        (lambda loaded: ({}, *loaded[1:]), "the table of `load` must name the component in `use`"),
-        (lambda loaded: (loaded[0], nn.Linear(2, 2), {}), "`load` must return a Tokenizer, found Linear"),
-        (lambda loaded: (*loaded[:2], {"key": 3}), "the report must map dropped keys to reasons, both strings"),
-    ],
-)
-def test_what_an_importer_returns_is_checked(trained, tmp_path, change, wanted) -> None:
-    tokenizer = trained.component()
-
-    class Whole(RobusTok):
-        def load(self, path, registry):
-            return {"use": "conv_vq"}, tokenizer, {}
-
-    project = evaluation(trained, tmp_path, use="psnr")
-    project.table["load"] = {"tokenizer": {"path": str(trained.folder / "run.json"), "importer": {"use": "wrong"}}}
-    with pytest.raises(RobustokError) as caught:
-        project.check(registry_with(importer={"wrong": returning(Whole, "load", change)}))
-    assert caught.value.what == f"importer 'wrong': {wanted}"
-
-
-@frozen(kw_only=True)
-class NoOptions:
-    """No options."""
-
-
-@pytest.mark.parametrize(
-    ("results", "wanted"),
-    [
-        (None, "the `run` of stage 'wrong' must return numbers or Results by name, found None"),
-        ({"one": "two"}, "the `run` of stage 'wrong' must return numbers or Results by name"),
-        ([1.0], "the `run` of stage 'wrong' must return numbers or Results by name"),
-    ],
-)
-def test_what_a_stage_returns_is_checked(tmp_path, results, wanted) -> None:
-    class Wrong(Stage):
-        Config = NoOptions
-
-        def __init__(self, config):
-            pass
-
-        def run(self, context):
-            return results
-
-    with pytest.raises(RobustokError) as caught:
-        Project(tmp_path, [{"use": "wrong"}]).run(registry=registry_with(stage={"wrong": Wrong}))
-    assert wanted in caught.value.what
 
 
 # --- errors inside a component ---------------------------------------------------------------------
@@ -438,3 +245,59 @@ def test_an_error_of_our_own_blames_nobody() -> None:
     with pytest.raises(ValueError, match="neither") as caught:
         len(Latents())
     assert blamed(caught.value) is None
+
+
+PLUGIN = """
+from robustok_core import hookimpl
+from robustok_data.arrays import ArrayImages
+from robustok_data.fashion_mnist import FashionMNIST
+from robustok_losses.reconstruction import PixelReconstruction
+
+class Wrong(PixelReconstruction):
+    def forward(self, step):
+        return {}["nothing"]
+
+class WrongImages(ArrayImages):
+    def load(self, indices, draws=None):
+        return {}["nothing"]
+
+class WrongData(FashionMNIST):
+    def __init__(self, config):
+        super().__init__(config)
+        self.train.__class__ = WrongImages
+
+@hookimpl
+def robustok_register(register):
+    register("loss", "wrong", Wrong)
+    register("dataset", "wrong", WrongData)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("loss", "loss 'wrong', method forward ("),
+        ("dataset", "in a process that loads data"),
+    ],
+)
+def test_the_command_names_the_plugin_before_the_traceback(tmp_path, kind, wanted) -> None:
+    (tmp_path / "their_plugin").mkdir()
+    (tmp_path / "their_plugin/__init__.py").write_text(PLUGIN)
+    about = tmp_path / "their_own-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-own\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[robustok]\ntheirs = their_plugin\n")
+    project = with_component(kind, tmp_path / "runs")
+    project.stage("train_tokenizer")["workers"] = 1 if kind == "dataset" else 0
+    (tmp_path / "r.toml").write_text(tomli_w.dumps(project.table))
+    command = [sys.executable, "-m", "robustok_core", "run", "r.toml"]
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        command, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    first, _, rest = done.stderr.partition("\n")
+    assert first.startswith("error: this error happened in code of the plugin their-own")
+    assert wanted in first
+    assert "Traceback" in rest
+    assert "KeyError" in rest
+    assert done.returncode == 1

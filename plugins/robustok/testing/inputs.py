@@ -13,42 +13,30 @@ import torch
 
 from robustok.testing.subject import Subject
 from robustok_core.errors import RobustokError
-from robustok_core.kinds.dataset import Dataset, Images
+from robustok_core.kinds.dataset import Images
 from robustok_core.recipe.recipe import Recipe
 from robustok_core.runs.files import write_tensors
 from robustok_core.runs.runner import run
-from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 
 
 def dataset_checks(subject: Subject) -> None:
     """Checks two splits of labelled images, which must be the same each time they are read."""
     data, again = subject.build(), subject.build()
-    named = len(data.class_names) == data.num_classes
-    subject.require(named, f"it has {data.num_classes} classes but {len(data.class_names)} class names")
     for name in ("train", "validation"):
-        _split_checks(subject, data, getattr(data, name), name)
+        _split_checks(subject, getattr(data, name), name)
         same = getattr(again, name).fingerprint == getattr(data, name).fingerprint
         subject.require(same, f"two builds give the split {name} different fingerprints")
     counts = data.train.labels.bincount(minlength=data.num_classes)
     subject.require(bool((counts >= 2).all()), "a class has fewer than 2 training images")
 
 
-def _split_checks(subject: Subject, data: Dataset, split: Images, name: str) -> None:
-    subject.require(isinstance(split, Images), f"{name} must be Images, found {type(split).__name__}")
-    subject.require(len(split) > 0, f"{name} is empty")
-    subject.tensor(split.labels, (len(split),), torch.int64, f"labels of {name}")
-    inside = bool(((split.labels >= 0) & (split.labels < data.num_classes)).all())
-    subject.require(inside, f"labels of {name} must lie in [0, {data.num_classes})")
+def _split_checks(subject: Subject, split: Images, name: str) -> None:
     printed = isinstance(split.fingerprint, str) and bool(split.fingerprint)
     subject.require(printed, f"the fingerprint of {name} must be a string")
     rows = [len(split) - 1, 0]
     for draws in (None, Draws(seed=0, indices=torch.tensor(rows), total=len(split))):
         batch = split.load(rows, draws)
-        subject.require(isinstance(batch, ImageBatch), f"`load` of {name} must return an ImageBatch")
-        size = data.image_size
-        subject.tensor(batch.images, (2, 3, size, size), torch.float32, f"images of {name}")
-        subject.require(bool((batch.images.abs() <= 1.0).all()), f"images of {name} must lie in [-1, 1]")
         named = batch.indices.tolist() == rows and torch.equal(batch.labels, split.labels[rows])
         subject.require(named, f"`load` of {name} must return the requested labels and indices")
         for other in (split, pickle.loads(pickle.dumps(split))):
@@ -61,9 +49,7 @@ def importer_checks(subject: Subject, *, file: str | Path) -> None:
     importer = subject.build()
     kind: str = getattr(importer, "makes", "nothing")
     subject.require(kind in ("tokenizer", "generator"), '`makes` must be "tokenizer" or "generator"')
-    table, module, report = importer.load(Path(file), subject.registry)
-    is_text = all(isinstance(key, str) and isinstance(why, str) for key, why in report.items())
-    subject.require(is_text, "the report must map dropped keys to reasons, both strings")
+    table, module, _ = importer.load(Path(file), subject.registry)
     args = (module.space, module.num_classes) if kind == "generator" else ()
     with torch.device("meta"):
         built = subject.registry.build(kind, table, *args).state_dict()

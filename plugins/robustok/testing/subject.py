@@ -66,6 +66,8 @@ class Subject:
     def latents(self, latents: Any, space: LatentSpace, rows: int, maker: str) -> None:
         """Requires latents of a space: valid codes in a discrete space, finite vectors in a continuous one."""
         expectations.latents(self, latents, space, rows, maker)
+        if latents.vectors is not None:
+            expectations.finite(self, latents.vectors, f"`{maker}` returns vectors that are not finite")
 
 
 def close(one: Tensor, two: Tensor) -> bool:
