@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
+from robustok_toolkit.array_files import array_names, read_arrays
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:
@@ -81,21 +81,14 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArra
     Raises:
         RobustokError: the file does not exist or is not an .npz file, or an array is missing or unreadable.
     """
-    where = str(path)
     if not path.is_file():
-        raise RobustokError("there is no such file", where=where, hint="check the key `path`")
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise RobustokError("this file holds a single array", where=where, hint="save with numpy.savez_compressed")
-        with content as file:
-            missing = sorted(set(names or ()) - set(file.files))
-            if missing:
-                hint = f"arrays found: {', '.join(file.files) or 'none'}"
-                raise RobustokError(f"no array {', '.join(missing)}", where=where, hint=hint)
-            return {name: file[name] for name in names or file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RobustokError(f"this is not a readable .npz file ({error})", where=where) from error
+        raise RobustokError("there is no such file", where=str(path), hint="check the key `path`")
+    arrays = read_arrays(path, names)
+    missing = sorted(set(names or ()) - arrays.keys())
+    if missing:
+        hint = f"arrays found: {', '.join(array_names(path)) or 'none'}"
+        raise RobustokError(f"no array {', '.join(missing)}", where=str(path), hint=hint)
+    return arrays
 
 
 def as_pixels(images: NDArray[np.generic], where: str) -> Tensor:
@@ -121,6 +114,7 @@ def as_labels(labels: NDArray[np.generic], count: int, where: str) -> Tensor:
         raise RobustokError(f"labels must be integers (n,), found {labels.dtype} {tuple(labels.shape)}", where=where)
     if len(labels) != count:
         raise RobustokError(f"{len(labels)} labels for {count} images", where=where)
-    if count and int(labels.min()) < 0:
-        raise RobustokError(f"labels must count from 0, found {labels.min()}", where=where)
+    if count and (int(labels.min()) < 0 or int(labels.max()) >= 2**63):
+        wrong = labels.min() if int(labels.min()) < 0 else labels.max()
+        raise RobustokError(f"labels must count from 0, found {wrong}", where=where)
     return torch.from_numpy(labels.astype(np.int64))

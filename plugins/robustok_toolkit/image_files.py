@@ -11,7 +11,6 @@ import hashlib
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -30,14 +29,11 @@ from robustok_core.runs.files import new_file
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8
+from robustok_toolkit.array_files import array_names, opened_arrays, read_arrays, read_header
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _HASHED_AT_ONCE = 2**26  # bytes
-
-#: What zipfile and numpy raise for a damaged file.
-_DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError)
-
 
 # --- writing --------------------------------------------------------------------------------------
 
@@ -104,16 +100,6 @@ def open_images(path: Path) -> Images:
     return NpzImages(path)
 
 
-def array_names(path: Path) -> list[str]:
-    """The names of the arrays in a .npz file.
-
-    Raises:
-        RobustokError: the file is missing or damaged.
-    """
-    with _opened(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist()]
-
-
 def reference_moments(path: Path) -> tuple[Tensor, Tensor] | None:
     """Mu (F,) and sigma (F, F) of a reference file, float64; None if it has no mu.
 
@@ -176,7 +162,7 @@ class NpzImages(Images):
             return _whole_array(self.path, "arr_0")
         try:
             return np.memmap(self.path, np.uint8, "r", array.offset, array.shape)
-        except _DAMAGED as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"cannot be read: {error}", where=str(self.path)) from error
 
     def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
@@ -271,48 +257,27 @@ class _ArrayInfo:
         self.shape, self.dtype, self.offset = shape, dtype, offset
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    if not path.is_file():
-        raise RobustokError("there is no such file", where=str(path))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except _DAMAGED as error:
-        hint = "is it complete? The index of a .npz file is at its end"
-        raise RobustokError(f"this is not a readable .npz file ({error})", where=str(path), hint=hint) from error
-
-
 def _find_array(path: Path, name: str) -> _ArrayInfo:
-    with _opened(path) as archive:
+    with opened_arrays(path) as archive:
         member = archive.getinfo(f"{name}.npy")
         with archive.open(member) as opened:
-            shape, column_major, dtype = _read_header(opened)
-            header = opened.tell()
-        if member.compress_type != zipfile.ZIP_STORED or column_major:
-            return _ArrayInfo(shape, dtype, None)
-        if header + int(np.prod(shape)) * dtype.itemsize != member.file_size:
+            header = read_header(opened)
+        if member.compress_type != zipfile.ZIP_STORED or header.column_major:
+            return _ArrayInfo(header.shape, header.dtype, None)
+        if header.size + header.nbytes != member.file_size:
             raise ValueError(f"the length of {name} does not match its header")
         with path.open("rb") as raw:
             raw.seek(member.header_offset)
             name_length, extra_length = struct.unpack("<26x2H", raw.read(30))
-        return _ArrayInfo(shape, dtype, member.header_offset + 30 + name_length + extra_length + header)
-
-
-def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(opened)
-    if version not in readers:
-        raise ValueError(f"unknown version {version} of an array header")
-    return readers[version](opened)
+        offset = member.header_offset + 30 + name_length + extra_length + header.size
+        return _ArrayInfo(header.shape, header.dtype, offset)
 
 
 def _whole_array(path: Path, name: str) -> NDArray[Any]:
-    with _opened(path) as archive:
-        if f"{name}.npy" not in archive.namelist():
-            raise RobustokError(f"no array {name}", where=str(path))
-        with archive.open(f"{name}.npy") as opened:
-            return np.lib.format.read_array(opened, allow_pickle=False)
+    arrays = read_arrays(path, [name])
+    if name not in arrays:
+        raise RobustokError(f"no array {name}", where=str(path))
+    return arrays[name]
 
 
 def _labels(path: Path, count: int) -> Tensor:
@@ -320,6 +285,7 @@ def _labels(path: Path, count: int) -> Tensor:
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         message = f"arr_1 must hold {count} integer labels, one per image; found {labels.dtype} {labels.shape}"
         raise RobustokError(message, where=str(path))
-    if labels.min() < 0:
-        raise RobustokError(f"labels must not be negative, found {labels.min()}", where=str(path))
+    if int(labels.min()) < 0 or int(labels.max()) >= 2**63:
+        wrong = labels.min() if int(labels.min()) < 0 else labels.max()
+        raise RobustokError(f"labels must be 0 or more and fit 64 bits, found {wrong}", where=str(path))
     return torch.from_numpy(labels.astype(np.int64))

@@ -163,17 +163,17 @@ def test_an_unreadable_input_gives_one_message(command, pixels):
     assert "two images are called '1.png'" in errors
     code, _, errors = command("decode", "images/1.png", "--out", "decoded")
     assert code == 2
-    assert "images/1.png: this is not a .npz or .npy file" in errors
+    assert "images/1.png: this is not a readable .npz file" in errors
     assert not Path("codes.npz").exists()
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"0 1 2 3\n", "this is not a .npz or .npy file, whatever its name"),
-        (b"", "this is not a .npz or .npy file, whatever its name"),
-        (b"PK\3\4 and no more", "this .npz or .npy file is damaged"),
-        (b"\x93NUMPY\1\0", "this .npz or .npy file is damaged"),
+        (b"0 1 2 3\n", "this is not a readable .npz file (whatever its name"),
+        (b"", "this is not a readable .npz file (whatever its name"),
+        (b"PK\3\4 and no more", "this is not a readable .npz file ("),
+        (b"\x93NUMPY\1\0", "this array cannot be read (the header of the array is damaged"),
     ],
 )
 def test_another_kind_of_file_called_npz_gives_one_message(command, content, words):

@@ -16,8 +16,9 @@ from robustok_core.kinds.stage import StageContext
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
+from robustok_toolkit.array_files import array_names
 from robustok_toolkit.image_features import ExtractedFeatures, Networks, SharedFeatures, open_features, singular_note
-from robustok_toolkit.image_files import array_names, open_images, reference_moments
+from robustok_toolkit.image_files import open_images, reference_moments
 
 DATA_SPLITS = ("validation", "train")
 

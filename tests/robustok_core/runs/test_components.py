@@ -10,8 +10,14 @@ import torch
 
 from project import IMAGE_SIZE, NUM_CLASSES, TABLES, assert_same_weights
 from robustok_core import Registry, RobustokError, RunError
-from robustok_core.runs.components import load_component, read_component, save_component, sketch_component
-from robustok_core.runs.files import read_tensors, write_tensors
+from robustok_core.runs.components import (
+    ComponentRecord,
+    load_component,
+    read_component,
+    save_component,
+    sketch_component,
+)
+from robustok_core.runs.files import read_json, read_tensors, write_tensors
 from robustok_core.values.draws import seeded
 
 
@@ -38,7 +44,9 @@ def test_a_loaded_tokenizer_has_the_weights_and_computes_what_the_saved_one_did(
 
 
 def test_the_file_holds_the_recipe_table_and_what_else_is_known(saved):
-    assert read_component(saved) == {"kind": "tokenizer", "table": TABLES["tokenizer"], "opponents": ["gan"]}
+    expected = ComponentRecord(kind="tokenizer", table=TABLES["tokenizer"], opponents=["gan"])
+    assert read_component(saved) == expected
+    assert read_json(saved / "component.json")["table"] == TABLES["tokenizer"]
 
 
 def test_a_generator_is_built_again_with_its_space_and_classes(tokenizer, registry, tmp_path):

@@ -120,5 +120,5 @@ def test_a_file_that_is_no_checkpoint_is_refused_before_anything_is_written(tmp_
     file = tmp_path / "published.safetensors"
     file.write_bytes(b"not a checkpoint")
     project = importing(file, tmp_path / "out")
-    assert "published.safetensors: cannot be read" in project.refusal()
+    assert "published.safetensors: this is a text file (not a checkpoint ...)" in project.refusal()
     assert not project.out.exists()
