@@ -9,6 +9,7 @@ from attrs import field, frozen, validators
 from robustok_core.errors import RobustokError
 from robustok_core.runs.records import read_record
 from robustok_core.values.spec import wrong_name
+from robustok_core.values.strict import short
 
 ENDING = ".index.json"
 
@@ -20,8 +21,9 @@ class ShardIndex:
     weight_map: dict[str, str] = field(validator=validators.min_len(1))
 
     def __attrs_post_init__(self) -> None:
-        if wrong := next((name for name in self.weight_map.values() if wrong_name(name)), None):
-            raise ValueError(f"{wrong!r} is not the name of a file beside the index")
+        for name in self.weight_map.values():
+            if wrong_name(name):
+                raise ValueError(f"{short(name)} is not the name of a file beside the index")
 
 
 def read_shard_index(file: Path) -> ShardIndex:
