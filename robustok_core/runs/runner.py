@@ -20,7 +20,7 @@ from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.context import RunContext
-from robustok_core.runs.files import read_json
+from robustok_core.runs.files import read_json, remove_folder
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.folder import RUN_FILE, RunFolder, next_free
 from robustok_core.runs.loading import open_loaded, save_imported
@@ -276,6 +276,8 @@ class _Run:
             self._save()
         self.accelerator.wait_for_everyone()
         if self.main:
+            if context.discards:
+                remove_folder(context.checkpoints)
             self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=results)
 
     def _results(self, stage: NamedStage, values: Any) -> dict[str, Result]:

@@ -38,6 +38,9 @@ VALUES: tuple[Any, ...] = (
     {"a": {"b": 0}},
 )
 
+#: Other contents: nothing, zeros, not UTF-8, nested deeply, of another shape, a number of 5,000 digits.
+OTHERS = (b"", b"\0" * 100, b"\xff\xfe{}", b"[" * 100_000, b"{}", b"[]", b'{"a": ' + b"9" * 5000 + b"}")
+
 
 def damaged_bytes(content: bytes, random: Random) -> bytes:
     """Bytes with a bit turned, cut off, with a block of zeros or another block, or wholly others."""
@@ -55,7 +58,9 @@ def damaged_bytes(content: bytes, random: Random) -> bytes:
         case 5:
             changed[place:place] = random.randbytes(random.randrange(1, 64))
         case _:
-            return random.choice([b"", b"\0" * 100, b"\xff\xfe{}", b"[" * 100_000, b"{}", b'"' + b"9" * 5000, b"9" * 5000])
+            return random.choice(
+                [b"", b"\0" * 100, b"\xff\xfe{}", b"[" * 100_000, b"{}", b'"' + b"9" * 5000, b"9" * 5000]
+            )
     return bytes(changed)
 
 

@@ -17,6 +17,8 @@ from project import Project
 from robustok_commands.decode import _read as read_latents
 from robustok_core import GeneratorPromise, Registry, TokenizerPromise, load_registry
 from robustok_core.runs.components import load_component
+from robustok_core.runs.files import read_json, write_json
+from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.loading import read_published
 from robustok_core.runs.results import read_results
@@ -50,19 +52,26 @@ class Kind:
     read: Callable[[], Any]
 
 
-def kinds_of_project(project: Project, folder: Path) -> dict[str, Kind]:
-    """The kinds of files in a project that ran from images to compared decoders; copies them to `folder`."""
+def kinds_of_project(project: Project, post_trained: Project, folder: Path) -> dict[str, Kind]:
+    """The kinds of files in a project; copies them to `folder`.
+
+    Args:
+        project: ran from images to samples.
+        post_trained: ran `make_pairs` and `post_train` with that one's artifacts; may be the same.
+        folder: to be made.
+    """
     shutil.copytree(project.folder, run := folder / "run")
+    shutil.copytree(post_trained.folder, later := folder / "later")
     registry, dataset = load_registry(), project.dataset()
     artifacts = {name: find_artifact(run, name) for name in ("tokenizer", "generator", "latents", "samples")}
-    artifacts |= {name: find_artifact(run, name) for name in ("pairs", "decoders")}
+    artifacts |= {name: find_artifact(later, name) for name in ("pairs", "decoders")}
     tokenizer = load_component(registry, artifacts["tokenizer"])
-    sigma = sigmas_of(artifacts["pairs"])[0]
+    sigma, fingerprint = sigmas_of(artifacts["pairs"])[0], latent_fingerprint(tokenizer)
     (checkpoint,) = (run / "checkpoints").glob("train_generator-*")
     (step,) = checkpoint.iterdir()
-    np.savez(
-        encoded := folder / "encoded.npz", codes=np.load(artifacts["samples"] / "codes.npy"), names=_names(artifacts)
-    )
+    codes = np.load(artifacts["samples"] / "codes.npy")
+    np.savez(encoded := folder / "encoded.npz", codes=codes, names=[f"{row}.png" for row in range(len(codes))])
+    write_json(evaluated := folder / "evaluated.json", {"samples": "a", "results": read_json(run / "results.json")})
     save_file({"module/gan/weight": torch.ones(2)}, folder / "opponents.safetensors")
 
     def component(name: str, promise: Any) -> Callable[[], Any]:
@@ -80,8 +89,7 @@ def kinds_of_project(project: Project, folder: Path) -> dict[str, Kind]:
 
     def pairs() -> None:
         PairsPromise.of_artifact(artifacts["pairs"], registry)
-        split = json.loads((artifacts["latents"] / "latents.json").read_text())["tokenizer"]
-        rows = PairRows(artifacts["pairs"], sigma, dataset.train, tokenizer=split)
+        rows = PairRows(artifacts["pairs"], sigma, dataset.train, tokenizer=fingerprint)
         rows.load(range(len(rows)))
 
     def samples() -> None:
@@ -112,12 +120,9 @@ def kinds_of_project(project: Project, folder: Path) -> dict[str, Kind]:
         "checkpoint values": Kind(step / "state.json", lambda: load_checkpoint(checkpoint)),
         "checkpoint tensors": Kind(step / "state.safetensors", lambda: load_checkpoint(checkpoint)),
         "results": Kind(run / "results.json", lambda: read_results(run)),
+        "evaluated": Kind(evaluated, lambda: read_results(evaluated)),
         "step log": Kind(run / "metrics.jsonl", lambda: drop_lines(run / "metrics.jsonl", "", 0)),
     }
-
-
-def _names(artifacts: dict[str, Path]) -> Any:
-    return np.array([f"{number}.png" for number in range(len(np.load(artifacts["samples"] / "codes.npy")))])
 
 
 def published_weights(name: str) -> dict[str, torch.Tensor]:
