@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ def read_array(
         if mapped and header.nbytes:  # an empty file cannot be mapped
             # a plain array over the same memory: indexing a memmap is several times slower
             return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-        return np.lib.format.read_array(opened, allow_pickle=False)
+        return _checked_text(np.lib.format.read_array(opened, allow_pickle=False))
 
 
 def read_arrays(file: Path, names: Sequence[str] | None = None, *, hint: str = _COMPLETE) -> dict[str, NDArray[Any]]:
@@ -157,7 +158,16 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
             raise ValueError(f"the length of {name.removesuffix('.npy')} does not match its header")
         _check_memory(header.nbytes)
         values = np.frombuffer(opened.read(), header.dtype)  # reads to the end, where the checksum is compared
-    return values.reshape(header.shape, order="F" if header.column_major else "C").copy()
+    return _checked_text(values.reshape(header.shape, order="F" if header.column_major else "C").copy())
+
+
+def _checked_text(array: NDArray[Any]) -> NDArray[Any]:
+    """The array; raises ValueError if it is of text with numbers that are no characters, on which numpy fails later."""
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        characters = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+        if characters.max() > sys.maxunicode:
+            raise ValueError("it holds text with invalid characters")
+    return array
 
 
 def _check_memory(nbytes: int) -> None:

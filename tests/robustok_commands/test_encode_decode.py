@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from robustok_core import Latents
 from robustok_core.cli import main
@@ -217,3 +219,35 @@ def test_the_folder_of_an_artifact_is_accepted(command, trained, pixels):
     folder = trained.artifact("tokenizer")
     assert json.loads((folder / "component.json").read_text())["kind"] == "tokenizer"
     assert command("encode", "images", "--out", "codes.npz", run=folder)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (np.array(["a\0b.png"]), "cannot be the name of a file"),
+        (np.array(["a\ud800.png"]), "the names cannot be names of files"),
+        (np.array([0x7FFFFFFF], np.uint32).view("<U1"), "this is not a readable .npz file (it holds text with invalid"),
+        (np.array([3]), "expected 1 names, found an array int64 (1,)"),
+        (np.array("a.png"), "expected 1 names, found an array <U5 ()"),
+    ],
+)
+def test_names_that_no_file_can_have_are_one_message(command, names, words):
+    np.savez("codes.npz", codes=np.zeros((1, 16), np.int64), names=names)
+    code, _, errors = command("decode", "codes.npz", "--out", "decoded")
+    assert code == 2
+    assert f"error: codes.npz: {words}" in errors.replace("the name 'a\\x00b.png' ", "")
+    assert not Path("decoded").exists()
+
+
+def test_images_that_are_not_finite_are_refused_instead_of_saved_as_black_ones(command, trained, tmp_path):
+    shutil.copytree(trained.artifact("tokenizer"), damaged := tmp_path / "damaged")
+    file = damaged / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if name.startswith("pixel_decoder") and name.endswith("conv_in.weight"))
+    save_file(weights | {name: torch.full_like(weights[name], 3e38)}, file)
+    np.savez("codes.npz", codes=np.zeros((2, 16), np.int64))
+    for out in ("decoded", "grid.png"):
+        code, _, errors = command("decode", "codes.npz", "--out", out, run=damaged)
+        assert code == 1
+        assert "error: images: 2 of 2 decoded images hold values that are NaN or infinite" in errors
+        assert not Path(out).exists()
