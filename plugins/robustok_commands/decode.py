@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustok_core.values.terminal import echo
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -33,7 +35,7 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     names of the encoded images, or one GRID.png of all images.
     """
     from robustok_commands.new_files import refuse_existing, refuse_other_endings
-    from robustok_toolkit.trained import device_called
+    from robustok_core.runs.devices import device_called
     from robustok_toolkit.trained_tokenizer import load_tokenizer
 
     refuse_existing(out)
@@ -44,7 +46,7 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     for batch in trained.decoded(latents, batch_size=batch_size):
         pictures.extend(batch.permute(0, 2, 3, 1).contiguous().cpu().numpy())
     _write(out, pictures, names)
-    click.echo(f"{len(pictures)} images written to {out}")
+    echo(f"{len(pictures)} images written to {out}")
 
 
 def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath]]:
@@ -93,24 +95,30 @@ def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPat
     If two names differ only in their ending, .png is added to all names instead.
 
     Raises:
-        RobustokError: if there are not `count` names, or a path leads out of the folder.
+        RobustokError: if there are not `count` different names, or one is not a path within the folder.
     """
     from robustok_core.errors import RobustokError
 
     if names.shape != (count,) or names.dtype.kind != "U":
         raise RobustokError(f"expected {count} names, found an array {names.dtype} {names.shape}", where=where)
-    try:
-        paths = [PurePosixPath(str(name)) for name in names]
-        written = [os.fsencode(path) for path in paths]
-    except ValueError as error:  # no characters, or none that a file name can hold
-        raise RobustokError(f"the names cannot be names of files: {error}", where=where) from error
-    for path, name in zip(paths, written, strict=True):
-        if b"\0" in name:
-            raise RobustokError(f"the name {str(path)!r} cannot be the name of a file", where=where)
+    paths = [PurePosixPath(str(name)) for name in names]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise RobustokError(f"two images are called {str(twice)!r}", where=where)
+    for path in paths:
+        if not _can_be_encoded(str(path)):
+            raise RobustokError(f"no file can be called {str(path)!r}", where=where)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise RobustokError(f"the name {str(path)!r} leads out of the folder", where=where)
     renamed = [path.with_suffix(".png") for path in paths]
     return renamed if len(set(renamed)) == len(paths) else [path.with_name(f"{path.name}.png") for path in paths]
+
+
+def _can_be_encoded(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _write(out: Path, pictures: Sequence[NDArray[np.uint8]], names: Sequence[PurePosixPath]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,19 @@ class Header:
     def nbytes(self) -> int:
         """The number of bytes of the values."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+@frozen
+class ArrayInfo:
+    """What the header of an array in a .npz file says, and where its values are.
+
+    Attributes:
+        offset: the first byte of the values in the file; None if they cannot be mapped.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int | None
 
 
 def read_array(
@@ -117,6 +131,39 @@ def array_names(file: Path) -> list[str]:
         return _names(archive)
 
 
+def whole_array(file: Path, name: str) -> NDArray[Any]:
+    """Reads an array of a .npz file.
+
+    Raises:
+        RobustokError: as `read_arrays`, or there is no array of this name.
+    """
+    arrays = read_arrays(file, [name])
+    if name not in arrays:
+        raise RobustokError(f"no array {name}", where=str(file), hint=f"arrays found: {_listed(array_names(file))}")
+    return arrays[name]
+
+
+def find_array(file: Path, name: str) -> ArrayInfo:
+    """Looks up an array of a .npz file without reading its values.
+
+    Raises:
+        RobustokError: as `whole_array`.
+    """
+    with opened_arrays(file) as archive:
+        if name not in _names(archive):
+            raise RobustokError(f"no array {name}", where=str(file), hint=f"arrays found: {_listed(_names(archive))}")
+        member = archive.getinfo(f"{name}.npy")
+        with archive.open(member) as opened:
+            header = _header_of(opened, member)
+        if member.compress_type != zipfile.ZIP_STORED or header.column_major:
+            return ArrayInfo(header.shape, header.dtype, None)
+        with file.open("rb") as raw:
+            raw.seek(member.header_offset)
+            name_length, extra_length = struct.unpack("<26x2H", raw.read(30))
+        offset = member.header_offset + 30 + name_length + extra_length + header.size
+        return ArrayInfo(header.shape, header.dtype, offset)
+
+
 def is_single_array(file: Path) -> bool:
     """Whether a file is a .npy file, by its first bytes."""
     with _readable(file, _HINT), file.open("rb") as opened:
@@ -150,12 +197,25 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _header_of(opened: IO[bytes], member: zipfile.ZipInfo) -> Header:
+    """The header of an array whose length fits it."""
+    header = read_header(opened)
+    compressible = member.compress_type != zipfile.ZIP_DEFLATED or member.file_size <= _LARGEST_RATIO * (
+        member.compress_size + 64
+    )
+    if header.nbytes + header.size != member.file_size or not compressible:
+        raise ValueError(f"the length of {member.filename.removesuffix('.npy')} does not match its header")
+    return header
+
+
 def _read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    info = archive.getinfo(name)
-    with archive.open(info) as opened:
-        header = read_header(opened)
-        if header.nbytes + header.size != info.file_size or info.file_size > _LARGEST_RATIO * (info.compress_size + 64):
-            raise ValueError(f"the length of {name.removesuffix('.npy')} does not match its header")
+    member = archive.getinfo(name)
+    with archive.open(member) as opened:
+        header = _header_of(opened, member)
         _check_memory(header.nbytes)
         values = np.frombuffer(opened.read(), header.dtype)  # reads to the end, where the checksum is compared
     return _checked_text(values.reshape(header.shape, order="F" if header.column_major else "C").copy())

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from robustok_core.errors import Interrupted
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.files import new_file
+from robustok_core.runs.interrupt import StopRequest
 from robustok_training.distributed import barrier, rank, world_size
-from robustok_training.interrupt import StopRequest, stop_requests
+from robustok_training.interrupt import asked_anywhere, stop_requests
 from robustok_training.progress import StepProgress
 
 
@@ -46,6 +47,8 @@ def whole_batches(part_size: int, batch_size: int) -> int:
     return math.ceil(part_size / batch_size) * batch_size
 
 
+_GO_ON = "run the same command to go on"
+
 #: Yields the arrays of each shard by name, in order, and reports how many images it has processed.
 Make = Callable[[Sequence[Shard], Callable[[int], None]], Iterator[Mapping[str, NDArray[Any]]]]
 
@@ -57,7 +60,7 @@ def make_missing(context: StageContext, parts: Sequence[Shard], names: Sequence[
     `names`; the shard is complete once the last one exists.
 
     Raises:
-        Interrupted: the user asked to stop; raised between shards.
+        Interrupted: the user asked to stop; raised after a batch, and the finished shards are kept.
     """
     folder = context.checkpoints
     missing = [shard for shard in parts if not shard_file(folder, shard, names[-1]).exists()]
@@ -70,8 +73,9 @@ def make_missing(context: StageContext, parts: Sequence[Shard], names: Sequence[
     rounds = math.ceil(len(missing) / world_size())
     total = sum(map(len, parts))
     done = _Done(StepProgress(context.console, context.stage, total, total - sum(map(len, missing))), missing, total)
-    results = make(mine, done)
     with stop_requests() as stop, done.progress:
+        done.stop = stop
+        results = make(mine, done)
         for number in range(rounds):
             if number < len(mine):
                 arrays = next(results)
@@ -87,18 +91,19 @@ class _Done:
     def __init__(self, progress: StepProgress, missing: Sequence[Shard], total: int) -> None:
         self.progress = progress
         self._done, self._total = total - sum(map(len, missing)), total
+        self.stop: StopRequest | None = None
 
     def __call__(self, images: int) -> None:
+        if self.stop is not None and self.stop.asked:
+            raise Interrupted("stopped; the finished shards are saved", hint=_GO_ON)
         self._done = min(self._done + images * world_size(), self._total)
         self.progress.update(self._done, {"images": self._done})
 
 
 def _maybe_stop(context: StageContext, stop: StopRequest, done: int, rounds: int) -> None:
-    if stop.anywhere(context.device) and done < rounds:
+    if asked_anywhere(stop, context.device):
         barrier()
-        raise Interrupted(
-            f"stopped after {done} of {rounds} rounds of shards, which are saved", hint="run the same command to go on"
-        )
+        raise Interrupted(f"stopped after {done} of {rounds} rounds of shards, which are saved", hint=_GO_ON)
 
 
 def shard_file(folder: Path, part: Shard, name: str) -> Path:

@@ -100,20 +100,3 @@ def artifact_of(run: Path, name: str) -> Path:
             what, where=str(run), hint="run the recipe that made it again, with the same or another name"
         )
     return find_artifact(run_folder, name)
-
-
-def device_called(name: str | torch.device | None, *, where: str = "device") -> torch.device:
-    """The device with a name; without a name, the GPU if there is one, else the CPU.
-
-    Args:
-        name: as in torch ("cuda:1"). where: the option that named it, for the message.
-
-    Raises:
-        RobustokError: if there is no such device.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RobustokError(f"there is no device {str(name)!r} here", where=where, hint="`cpu` always works") from error
-    return device

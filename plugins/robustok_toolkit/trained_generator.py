@@ -14,11 +14,12 @@ from torch import Tensor
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
 from robustok_core.recipe.registry import Registry, load_registry
+from robustok_core.runs.devices import device_called
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Latents
 from robustok_toolkit.generating import check_recorded, class_numbers, generate, labels_of, named_sampler_options
-from robustok_toolkit.trained import Trained, artifact_of, device_called, load_trained
+from robustok_toolkit.trained import Trained, artifact_of, load_trained
 from robustok_toolkit.trained_tokenizer import TrainedTokenizer, joined, load_tokenizer
 
 #: One class by number or name, several, or None for all.

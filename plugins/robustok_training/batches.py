@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
-from collections.abc import Iterable, Iterator, Sized
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -13,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.dataset import Images, Rows
+from robustok_core.runs.interrupt import STOP_SIGNALS
 from robustok_core.values.batches import Batch, ImageBatch
 from robustok_core.values.draws import Draws, derive_seed
 
@@ -175,29 +181,77 @@ def _read(rows: Rows, seed: int, plan: Iterable[_Key], workers: int) -> Iterator
         collate_fn=_unchanged,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_leave_signals_to_the_main_process,
         generator=torch.Generator(),  # the default would draw from the global random state
     )
+    processes, batches = _started(loader)
     try:
-        for batch in loader:
+        for batch in batches:
             if isinstance(batch, RobustokError):
                 raise batch
             yield batch
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
-            raise
-        what = str(error).splitlines()[0].rstrip(". ")
-        hint = "the system may have run out of memory or of shared memory (/dev/shm); use fewer workers"
-        raise RunError(what, where="data loader", hint=hint) from error
+    except (RuntimeError, OSError, EOFError) as error:
+        if "DataLoader worker (pid" in str(error) or _has_died(processes, error):
+            raise _death_of(processes) from error
+        raise
+
+
+def _started(loader: DataLoader[Any]) -> tuple[list[BaseProcess], Iterator[Any]]:
+    """Starts the loader's processes, with signals held back until they have chosen not to answer them."""
+    if loader.num_workers == 0:
+        return [], iter(loader)
+    others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        batches = iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # torch would raise the death of a worker wherever the main process is, even while it writes a checkpoint;
+        # without its handler, it notices when it waits for a batch.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+    return [child for child in multiprocessing.active_children() if child not in others], batches
+
+
+def _has_died(processes: Sequence[BaseProcess], error: BaseException) -> bool:
+    """Whether an error in reading what a process has sent is due to its death."""
+    if "in DataLoader worker process" in str(error):  # its own error, which torch passes on
+        return False
+    until = time.monotonic() + 1.0
+    while not any(process.exitcode for process in processes) and time.monotonic() < until:
+        time.sleep(0.01)
+    return any(process.exitcode for process in processes)
+
+
+def _death_of(processes: Sequence[BaseProcess]) -> RunError:
+    codes = [process.exitcode for process in processes if process.exitcode]
+    hint = "the system may have run out of memory or of shared memory (/dev/shm); use fewer workers"
+    if codes and codes[0] == -signal.SIGKILL:
+        hint = "the system kills processes when memory runs out; use fewer workers or give the run more memory"
+    how = f"exit code {codes[0]}" if codes and codes[0] > 0 else signal.Signals(-codes[0]).name if codes else "unknown"
+    return RunError(f"a process that loads images was killed or has failed ({how})", where="data loader", hint=hint)
 
 
 def _unchanged(loaded: Any) -> Any:
     return loaded
 
 
-def _ignore_interrupts(_: int) -> None:
-    # Ctrl-C reaches all processes of the terminal; the main process decides when the loaders stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_main_process(_: int) -> None:
+    # Ctrl-C and schedulers signal all processes; the main process decides when the loaders stop, and tells them so
+    # with a SIGTERM of its own.
+    for number in STOP_SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    main = multiprocessing.parent_process()
+    if main is not None and hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, args=(main.pid,), daemon=True).start()
+
+
+def _end_when_told(main: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main:
+        pass
+    os._exit(0)
 
 
 def _steps(batches: Iterator[Batch], steps: int, accumulation: int) -> Iterator[list[Batch]]:

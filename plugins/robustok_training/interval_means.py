@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustok_training.distributed import all_mean
+from robustok_training.distributed import all_gather_rows, all_mean, rank, world_size
 
 
 class IntervalMeans:
@@ -40,3 +40,23 @@ class IntervalMeans:
         sums = all_mean(torch.stack([self._sums[name] for name in names]))
         self._sums.clear()
         return dict(zip(names, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
+
+    def sums(self) -> dict[str, Tensor]:
+        """(P, 2) by name: what each of P processes added since the last `take`, for a checkpoint."""
+        names = sorted(self._sums)
+        if not names:
+            return {}
+        of_all = all_gather_rows(torch.stack([self._sums[name] for name in names])[None])
+        return {name: of_all[:, number] for number, name in enumerate(names)}
+
+    def go_on(self, sums: Mapping[str, Tensor]) -> None:
+        """Goes on from what `sums` returned; each of another number of processes gets the mean."""
+        for name, of_all in sums.items():
+            own = of_all[rank()] if len(of_all) == world_size() else of_all.mean(0)
+            self._sums[name] = own.to(self._device, copy=True)
+
+
+def means_of(sums: Mapping[str, Tensor]) -> dict[str, float]:
+    """The means of what all processes added, from `IntervalMeans.sums`."""
+    totals = {name: of_all.sum(0).tolist() for name, of_all in sums.items()}
+    return {name: value / weight for name, (value, weight) in totals.items()}

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from robustok_core.errors import Interrupted
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.stage import StageContext
+from robustok_core.runs.interrupt import StopRequest
 from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
@@ -27,8 +28,8 @@ from robustok_training.checkpoint import load_checkpoint, save_checkpoint
 from robustok_training.config import TrainingConfig
 from robustok_training.distributed import barrier, rank, world_size
 from robustok_training.finite import check_values, check_weights
-from robustok_training.interrupt import StopRequest, stop_requests
-from robustok_training.interval_means import IntervalMeans
+from robustok_training.interrupt import asked_anywhere, stop_requests
+from robustok_training.interval_means import IntervalMeans, means_of
 from robustok_training.learned_state import learned_state, load_learned
 from robustok_training.phase_clock import PhaseClock
 from robustok_training.prepared_module import PreparedModule
@@ -196,8 +197,11 @@ class Trainer:
 
     def _maybe_checkpoint(self, done: int, stop: StopRequest) -> None:
         every = self.config.checkpoint_every or self.epoch_steps
-        stopping = stop.anywhere(self.accelerator.device) and done < self.total
-        if stopping or (done % every == 0 and done < self.total):
+        regular = done % every == 0 and done < self.total
+        stopping = asked_anywhere(stop, self.accelerator.device)
+        if regular and self._means:
+            self._log(done)
+        if regular or stopping:
             self._save(done)
         if stopping:
             what = f"stopped at step {done} of {self.total}; a checkpoint is saved"
@@ -211,15 +215,15 @@ class Trainer:
         check_weights(self._modules(), step=done, stage=self.context.stage)
 
     def _save(self, done: int) -> None:
-        if self._means:
-            self._log(done)
+        sums = self._means.sums()  # of the line that is not complete: a stop must not split it
+        check_values(means_of(sums), step=done, stage=self.context.stage, scaled=self.accelerator.scaler is not None)
         self._check_weights(done)
         if self.accelerator.is_main_process:
-            self._write(done)
+            self._write(done, sums)
         barrier()  # a launcher kills the others when one process exits: wait until the checkpoint is complete
 
-    def _write(self, done: int) -> None:
-        tensors: dict[str, Tensor] = {}
+    def _write(self, done: int, sums: Mapping[str, Tensor]) -> None:
+        tensors = prefixed(sums, "means/")
         for name, module in self._modules().items():
             tensors |= prefixed(learned_state(module), f"module/{name}/")
         for name, prepared in self._prepared.items():
@@ -242,5 +246,6 @@ class Trainer:
             prepared.load_optimizer_state(part(tensors, f"optimizer/{name}/"))
         if self.accelerator.scaler is not None and values["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(values["scaler"])
+        self._means.go_on(part(tensors, "means/"))
         self.context.forget_log_after(values["step"])
         return int(values["step"])

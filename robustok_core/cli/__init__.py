@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
+import traceback
+import warnings
 from importlib.metadata import EntryPoint, entry_points
 
 import click
 
 from robustok_core import __version__
-from robustok_core.errors import EXIT_INTERRUPTED, ProblemsError, RobustokError
+from robustok_core.cli.said_once import is_ours_to_say, process_number
+from robustok_core.cli.streams import safe_streams
+from robustok_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, ProblemsError, RobustokError, RunError
+from robustok_core.runs.failures import failure_of_the_machine
+from robustok_core.runs.interrupt import StopRequest, stop_signals
+from robustok_core.values.printable import printable
+from robustok_core.values.terminal import echo, echo_lines
 
 _RUN = EntryPoint("run", "robustok_core.cli.run:run", "robustok.commands")
 
@@ -25,9 +35,10 @@ class Commands(click.Group):
         """Loads a command; if its package fails to load, returns a command that reports why."""
         for point in [_RUN] if name == _RUN.name else entry_points(group="robustok.commands", name=name):
             try:
-                return point.load()
-            except Exception as error:  # one broken package must not disable the other commands
+                command = point.load()
+            except (Exception, SystemExit) as error:  # one broken package must not disable the other commands
                 return _broken(name, f"{type(error).__name__}: {error}")
+            return command if isinstance(command, click.Command) else _broken(name, f"{point.value} is no command")
         return None
 
 
@@ -35,7 +46,7 @@ def _broken(name: str, reason: str) -> click.Command:
     def refuse() -> None:
         raise RobustokError(f"the command {name!r} failed to load: {reason}")
 
-    return click.Command(name, callback=refuse, short_help=f"Failed to load: {reason}")
+    return click.Command(name, callback=refuse, short_help=printable(f"Failed to load: {reason}"))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,28 +67,100 @@ def _wait_briefly() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: user errors become one message and an exit code, anything else a traceback."""
     _wait_briefly()
+    _quieten_other_processes()
+    with safe_streams() as output, stop_signals() as stop:
+        code = _exit_code(arguments, stop)
+    if output is not None and output.lost is not None:
+        _show(RunError(f"standard output could not be written: {output.lost.strerror or output.lost}"))
+        code = code or EXIT_FAILED
+    sys.exit(code)
+
+
+def _quieten_other_processes() -> None:
+    """Lets only the main process print warnings: the others have the same."""
+    if process_number() > 0 and not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+
+
+def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:
+    """Runs a command; prints what went wrong, if that is no bug."""
     try:
         code = cli.main(args=arguments, prog_name="robustok", standalone_mode=False)
     except RobustokError as error:
-        _show(error)
-        sys.exit(error.exit_code)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        return _shown(error)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+        if is_ours_to_say(error.format_message()):
+            shown = io.StringIO()
+            error.show(file=shown)
+            echo_lines(shown.getvalue().rstrip("\n"), err=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _interrupted()
+    except click.Abort as error:
+        return _aborted(error)
+    except SystemExit as error:
+        return _ended(error)
+    except Exception as error:
+        if stop.asked:  # a consequence of the request: another process was faster to stop, for example
+            return _interrupted()
+        if (failure := failure_of_the_machine(error)) is not None:
+            return _shown(failure)
+        _blame(error)
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _blame(error: Exception) -> None:
+    """Names the plugin in whose code an error happened, above its traceback."""
+    from robustok_core.cli.blame import blamed
+
+    if (line := blamed(error)) is not None:
+        echo(f"error: {line}; its traceback follows", err=True)
+
+
+def _interrupted() -> int:
+    if is_ours_to_say("interrupted"):
+        echo("interrupted", err=True)
+    return EXIT_INTERRUPTED
+
+
+def _aborted(error: click.Abort) -> int:
+    """Click's Abort stands for Ctrl-C, for the end of the input in a prompt, and for any EOFError, which is a bug."""
+    reason = error.__cause__ or error.__context__
+    if isinstance(reason, KeyboardInterrupt):
+        return _interrupted()
+    if isinstance(error.__cause__, EOFError):
+        raise error.__cause__
+    echo("aborted", err=True)
+    return EXIT_FAILED
+
+
+def _ended(error: SystemExit) -> int:
+    if "_ROBUSTOK_COMPLETE" in os.environ:  # how click ends the completion of a command line
+        raise error
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    what = f"a plugin or library tried to end the command with sys.exit({error.code!r})"
+    return _shown(RunError(what, where=f"{place.filename}:{place.lineno}"))
+
+
+def _shown(error: RobustokError) -> int:
+    if is_ours_to_say(str(error)):
+        _show(error)
+    return error.exit_code
 
 
 def _show(error: RobustokError) -> None:
-    rank = os.environ.get("RANK", "0")
-    prefix = "error" if rank == "0" else f"error on process {rank}"
+    number = process_number()
+    prefix = f"error on process {number}" if number else "error"
     problems = error.problems if isinstance(error, ProblemsError) else (error,)
     for problem in problems:
-        location = f"{problem.where}: " if problem.where else ""
-        click.echo(f"{prefix}: {location}{problem.what}", err=True)
+        location = f"{printable(problem.where)}: " if problem.where else ""
+        echo_lines(f"{prefix}: {location}{_indented(problem.what)}", err=True)
         if problem.hint:
-            click.echo(f"  hint: {problem.hint}", err=True)
+            echo_lines(f"  hint: {_indented(problem.hint)}", err=True)
+
+
+def _indented(text: str) -> str:
+    """Indents all lines but the first, so that none of them looks like a message of its own."""
+    return str(text).replace("\n", "\n    ")

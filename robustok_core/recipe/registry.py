@@ -14,10 +14,14 @@ from attrs import define, field, frozen
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.kinds import KINDS
 from robustok_core.recipe import hookspecs
+from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.structurer import Path, Problem, Structurer
 from robustok_core.values.spec import Spec, wrong_name
+from robustok_core.values.strict import short_text
 
 ENTRY_POINT_GROUP = "robustok"
+#: What a broken plugin may raise; KeyboardInterrupt is the user's.
+PLUGIN_FAILURES = (Exception, SystemExit)
 
 
 @frozen(kw_only=True)
@@ -48,12 +52,28 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._entries: dict[tuple[str, str], Entry] = {}
         self._conflicts: dict[tuple[str, str], list[str]] = {}
+        self._failed_hooks: set[tuple[str, str]] = set()
         self.plugins: list[PluginState] = []
 
-    @property
-    def hook(self) -> Any:
-        """Calls a hook of all plugins: `registry.hook.robustok_run_started(folder=..., recipe=...)`."""
-        return self._manager.hook
+    def notify(self, hook: str, **arguments: Any) -> list[str]:
+        """Calls a hook of each plugin: `registry.notify("robustok_run_started", folder=..., recipe=...)`.
+
+        A plugin that raises an error does not end the run.
+
+        Returns:
+            A message for each plugin that failed in this hook for the first time.
+        """
+        plugins = [(name, plugin) for name, plugin in self._manager.list_name_plugin() if hasattr(plugin, hook)]
+        messages = []
+        for name, plugin in reversed(plugins):  # the order of pluggy: the last one registered is called first
+            others = [other for _, other in plugins if other is not plugin]
+            try:
+                self._manager.subset_hook_caller(hook, others)(**arguments)
+            except PLUGIN_FAILURES as error:
+                if (name, hook) not in self._failed_hooks:
+                    self._failed_hooks.add((name, hook))
+                    messages.append(f"the plugin {name!r} failed in {hook} ({_reason(error)}); the run goes on")
+        return messages
 
     def add_plugin(self, plugin: object, name: str, distribution: str = "?") -> PluginState:
         """Registers a plugin module or object; a broken one is recorded with its error and not used."""
@@ -80,10 +100,10 @@ class Registry:
                 "robustok_register", [p for p in self._manager.get_plugins() if p is not plugin]
             )
             caller(register=register)
-        except Exception as error:  # a plugin may raise anything; the others must still load
+        except PLUGIN_FAILURES as error:  # a plugin may raise anything; the others must still load
             if self._manager.has_plugin(state.name):
                 self._manager.unregister(name=state.name)
-            return f"{type(error).__name__}: {error}"
+            return _reason(error)
         for entry in entries:
             self._take(entry)
             state.components.append(f"{entry.kind} {entry.name}")
@@ -122,7 +142,7 @@ class Registry:
         hint = did_you_mean(name, self.names(kind))
         if broken:
             hint += f"; plugins that failed to load: {'; '.join(broken)}"
-        return Problem(path, f"no {kind} is called {name!r}", hint)
+        return Problem(path, f"no {kind} is called {short_text(name)}", hint)
 
     def spec(self, kind: str, table: Mapping[str, Any]) -> Spec:
         """Checks a recipe table and returns the component it describes, unbuilt.
@@ -132,6 +152,8 @@ class Registry:
         """
         if kind not in KINDS:
             raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
+        if (what := nesting_problem(table)) is not None:
+            raise RobustokError(what, where=kind)
         structurer = Structurer(self.find)
         spec = structurer.spec(kind, table, ())
         if structurer.problems:
@@ -147,6 +169,10 @@ class Registry:
     def build(self, kind: str, table: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Builds a component from its recipe table: `registry.build("quantizer", {"use": "vq"})`."""
         return self.spec(kind, table).build(*args, **kwargs)
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
@@ -177,8 +203,8 @@ def load_registry(entry_points: Iterable[Any] | None = None) -> Registry:
         distribution = point.dist.name if point.dist else "?"
         try:
             plugin = point.load()
-        except Exception as error:  # one plugin that fails to import must not hide the others
-            registry.record_failure(point.name, distribution, f"{type(error).__name__}: {error}")
+        except PLUGIN_FAILURES as error:  # one plugin that fails to import must not hide the others
+            registry.record_failure(point.name, distribution, _reason(error))
             continue
         registry.add_plugin(plugin, point.name, distribution)
     return registry

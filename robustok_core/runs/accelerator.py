@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,16 +10,38 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import is_tensorboard_available, is_wandb_available, parse_flag_from_env
+from accelerate.utils import (
+    GradientAccumulationPlugin,
+    TorchDynamoPlugin,
+    is_tensorboard_available,
+    is_wandb_available,
+    parse_flag_from_env,
+)
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_core.recipe.recipe import ResolvedRecipe
+from robustok_core.runs.devices import device_called
+from robustok_core.runs.environment import check_arithmetic, check_launch, check_precision
 from robustok_core.runs.precision import computes_bf16
 
 
 def own_device() -> torch.device:
-    """The device of this process; on the first call, the processes connect to each other."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    """The device of this process; on the first call, the processes connect to each other.
+
+    Raises:
+        RobustokError: if the environment asks for what a run does not honour.
+        RunError: if the processes cannot connect.
+    """
+    check_launch()
+    check_arithmetic()
+    if "ACCELERATE_TORCH_DEVICE" in os.environ:
+        device_called(os.environ["ACCELERATE_TORCH_DEVICE"], where="ACCELERATE_TORCH_DEVICE")
+    try:
+        return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    except (ValueError, RuntimeError, ImportError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        hint = "start several processes with `accelerate launch`; for one process, unset RANK, LOCAL_RANK, WORLD_SIZE"
+        raise RunError(f"the processes of this run cannot be set up: {reason}", hint=hint) from error
 
 
 def auto_precision() -> Literal["no", "bf16"]:
@@ -38,6 +61,7 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
     """
     precision, device = recipe.run.precision, own_device()
     where = recipe.source.location(("run", "precision"))
+    check_precision(precision, where=where)
     if precision == "fp16" and device.type != "cuda":
         hint = 'set precision = "no", or "bf16", which CPUs can do'
         raise RobustokError('run.precision: "fp16" needs a CUDA device, and there is none', where=where, hint=hint)
@@ -63,6 +87,9 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
             log_with=list(recipe.run.trackers) or None,
             project_dir=str(folder) if recipe.run.trackers else None,
             kwargs_handlers=[ddp],
+            # Without these, accelerate asks the environment.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            dynamo_plugin=TorchDynamoPlugin(backend="no"),
         )
     except ValueError as error:
         raise RobustokError(f"run.precision: {precision!r} is not available here: {error}", where=where) from error

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
-import torch
 from attrs import field, frozen, validators
 from torch import nn
 
@@ -112,8 +111,7 @@ def sketch_component(registry: Builder, folder: Path) -> Any:
     record = read_component(folder)
     arguments = (record.space, record.num_classes) if record.kind == "generator" else ()
     try:
-        with torch.device("meta"):
-            return registry.build(record.kind, record.table, *arguments)
+        return registry.spec(record.kind, record.table).sketch(*arguments)
     except (RobustokError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         where, hint = str(folder / COMPONENT_FILE), "the file is damaged, or other plugins wrote it"
         raise RunError(f"this component cannot be built: {error}", where=where, hint=hint) from error

@@ -24,7 +24,8 @@ from robustok_core.runs.files import new_folder
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.step_log import append_line, drop_lines
 from robustok_core.values.draws import derive_seed, seeded
-from robustok_core.values.spec import Spec
+from robustok_core.values.spec import Spec, wrong_name
+from robustok_core.values.terminal import say
 
 
 @define(kw_only=True, eq=False)
@@ -85,8 +86,12 @@ class RunContext(StageContext):
             return self.recipe.tables[table].build(*args)
 
     def sketch(self, table: str, *args: Any) -> Any:
-        with torch.device("meta"):
-            return self.recipe.tables[table].build(*args)
+        try:
+            return self.recipe.tables[table].sketch(*args)
+        except RobustokError as error:
+            if error.where is not None:
+                raise
+            raise RobustokError(error.what, where=self.location(table=table), hint=error.hint) from error
 
     def promise(self, artifact: str, kind: type[PromiseT]) -> PromiseT:
         if artifact not in self.promises:
@@ -118,6 +123,8 @@ class RunContext(StageContext):
         self.accelerator.wait_for_everyone()
 
     def part(self, name: str) -> RunContext:
+        if wrong := wrong_name(name):
+            raise RobustokError(f"a part of stage {self.stage!r} cannot be called {name!r}: {wrong}")
         return attrs.evolve(self, parts=(*self.parts, name))
 
     def location(self, *keys: str, table: str | None = None) -> str:
@@ -136,7 +143,7 @@ class RunContext(StageContext):
 
     def say(self, text: str) -> None:
         if self.console is not None:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            say(self.console, text)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
@@ -144,10 +151,22 @@ class RunContext(StageContext):
         line = {"stage": self.stage, "fingerprint": self._log_fingerprint, "step": step, **values}
         append_line(self.folder.path / "metrics.jsonl", line)
         curve = "/".join([self.stage, *self.parts])  # the steps of every part begin at 0
-        self.accelerator.log({f"{curve}/{name}": value for name, value in values.items()}, step=step)
-        self.registry.hook.robustok_step_logged(
-            folder=self.folder.path, stage=self.stage, step=step, values=dict(values)
-        )
+        self._track({f"{curve}/{name}": value for name, value in values.items()}, step)
+        self.notify("robustok_step_logged", stage=self.stage, step=step, values=dict(values))
+
+    def _track(self, values: Mapping[str, float], step: int) -> None:
+        """A tracker that fails (no network, a full disk) does not end the run."""
+        try:
+            self.accelerator.log(dict(values), step=step)
+        except Exception as error:
+            if not self.built.get("tracker_failed"):
+                self.say(f"a tracker failed ({type(error).__name__}: {error}); the run and metrics.jsonl go on")
+            self.built["tracker_failed"] = True
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Calls a hook of the plugins with the run's folder; says which of them failed."""
+        for message in self.registry.notify(hook, folder=self.folder.path, **arguments):
+            self.say(message)
 
     def forget_log_after(self, step: int) -> None:
         if self.accelerator.is_main_process:

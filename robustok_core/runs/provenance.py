@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from robustok_core import __version__
+from robustok_core.runs.environment import recorded_variables
 
 
 def surroundings() -> dict[str, Any]:
@@ -27,6 +28,7 @@ def surroundings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "git_commit": git_commit(),
+        "environment": recorded_variables(),
         "command": sys.argv[1:],
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from rich.console import Console
 
-from robustok_core.errors import Interrupted, RobustokError, RunError, raise_all
+from robustok_core.errors import Interrupted, ProblemsError, RobustokError, RunError, raise_all
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
@@ -20,9 +20,12 @@ from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.context import RunContext
+from robustok_core.runs.downloads import Needs, needs_of_recipe
+from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.files import read_json, remove_folder
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.folder import RUN_FILE, RunFolder, next_free
+from robustok_core.runs.interrupt import stop_signals
 from robustok_core.runs.loading import open_loaded, save_imported
 from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
@@ -55,21 +58,54 @@ def run(
 
     Raises:
         RobustokError: see errors.py; a ProblemsError holds all mistakes in a recipe.
+        KeyboardInterrupt: the user asked to stop before the first stage or after the last one.
     """
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
-    return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console).go()
+    with stop_signals():
+        return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console).go()
 
 
-def check(recipe: Recipe | ResolvedRecipe, *, registry: Registry | None = None) -> Plan:
+def check(
+    recipe: Recipe | ResolvedRecipe,
+    *,
+    registry: Registry | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Plan:
     """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
+
+    Args:
+        recipe: what to check. registry: as in `run`.
+        announce: called with a line for each file that a run would download. A data set that is not here is downloaded
+            by the check itself.
 
     Raises:
         RobustokError: as `run`.
     """
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
-    return _Run(resolved, registry, Path(resolved.run.out), False, None).plan()
+    missing = _announced(needs_of_recipe(resolved, resolved.stages), announce or (lambda _: None))
+    try:
+        plan = _Run(resolved, registry, Path(resolved.run.out), False, None).plan()
+    except RobustokError as error:
+        others = error.problems if isinstance(error, ProblemsError) else (error,)
+        raise_all([*missing, *(other for other in others if not any(_repeats(other, first) for first in missing))])
+        raise
+    raise_all(missing)
+    return plan
+
+
+def _announced(needs: Needs, announce: Callable[[str], None]) -> list[RobustokError]:
+    """Says what will be downloaded; returns what is missing and cannot be."""
+    lines, problems = needs.announced()
+    for line in lines:
+        announce(f"will download: {line}")
+    return [*needs.problems, *problems]
+
+
+def _repeats(error: RobustokError, located: RobustokError) -> bool:
+    """Whether an error is another one that has the keys of its component before it."""
+    return error.what.endswith(located.what.split(": ", 1)[-1])
 
 
 class _Run:
@@ -147,7 +183,11 @@ class _Run:
         return self.context(stage, recipe=recipe, promises=promises, makers=makers)
 
     def go(self) -> dict[str, Result]:
+        if "data" in self.recipe.tables:  # the plan opens it
+            raise_all(_announced(needs_of_recipe(self.recipe, [], tables=("data",)), self._say))
         self.plan()
+        if not self.folder.path.exists():  # nothing is done before, and nothing remains of a run that cannot be
+            self._provide(self.recipe.stages)
         try:
             self._open()
             return self._go()
@@ -175,27 +215,44 @@ class _Run:
         inputs = {name: self._load(name) for name in self.recipe.load}
         self.loaded.clear()  # lets go of imported components, which are on the disk now
         planned = self._fingerprints()
+        self._provide([stage for stage in self.recipe.stages if not self._done(stage, planned[stage.name])])
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
+            if "data" in self.recipe.tables:
+                self.folder.record["data"] = dict(zip(("train", "validation"), self._data_fingerprint(), strict=True))
             makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
             self.folder.make_current(self.recipe.toml(), planned, makes, inputs)
-            self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
+            self._notify("robustok_run_started", recipe=table)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
             stage_results = self._stage(stage, planned[stage.name])
             results |= {f"{stage.name}/{name}": result for name, result in stage_results.items()}
         if self.main:
             self.folder.write_current(RESULTS_FILE, json.dumps(tables_of(results), indent=2) + "\n")
-            self.registry.hook.robustok_run_finished(folder=self.folder.path, results=results)
+            self._notify("robustok_run_finished", results=results)
         self.accelerator.end_training()
         return results
+
+    def _notify(self, hook: str, **arguments: Any) -> None:
+        self.context(self.recipe.stages[0]).notify(hook, **arguments)
+
+    def _say(self, text: str) -> None:
+        self.context(self.recipe.stages[0]).say(text)
+
+    def _provide(self, stages: Sequence[NamedStage]) -> None:
+        """Downloads what these stages need, so that none of them fails for it after hours."""
+        needs = needs_of_recipe(self.recipe, stages)
+        raise_all(needs.problems)
+        if self.main and needs.downloads:
+            raise_all(needs.fetch(self._say))
+        self.accelerator.wait_for_everyone()
 
     def _say_precision(self, auto: str) -> None:
         meaning = {
             "bf16": "bf16, which is computed natively here",
             "no": "float32, as not every device here is known to compute bf16 natively",
         }
-        self.context(self.recipe.stages[0]).say(f"precision auto: {meaning[auto]}")
+        self._say(f"precision auto: {meaning[auto]}")
 
     def _load(self, name: str) -> str:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
@@ -239,13 +296,21 @@ class _Run:
     def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, Result]:
         entry = self.folder.stage(stage.name, fingerprint)
         context = self.context(stage, fingerprint)
-        artifacts = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
-        if entry["state"] == "done" and all(path.exists() for path in artifacts.values()):
+        artifacts = self._artifacts_of(stage, fingerprint)
+        if self._done(stage, fingerprint):
             context.say(f"{stage.name}: done before, unchanged")
         else:
             self._run_stage(stage, context, entry)
         self.artifacts |= {name: (path, fingerprint) for name, path in artifacts.items()}
         return results_of(entry["results"])
+
+    def _artifacts_of(self, stage: NamedStage, fingerprint: str) -> dict[str, Path]:
+        return {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
+
+    def _done(self, stage: NamedStage, fingerprint: str) -> bool:
+        """Whether the stage was done before, with everything that it makes."""
+        done = self.folder.stage(stage.name, fingerprint)["state"] == "done"
+        return done and all(path.exists() for path in self._artifacts_of(stage, fingerprint).values())
 
     def _run_stage(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
         began, before = time.monotonic(), entry["seconds"]
@@ -253,11 +318,10 @@ class _Run:
         if self.main and (made_with := self.surroundings) not in entry.setdefault("made_with", []):
             entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
         self._save()
-        if self.main:
-            self.registry.hook.robustok_stage_started(folder=self.folder.path, stage=stage.name)
         try:
-            values = stage.spec.build().run(context)
-            results = self._results(stage, values)
+            if self.main:
+                context.notify("robustok_stage_started", stage=stage.name)
+            results = self._results(stage, self._values(stage, context))
             self._check_promised(stage, context)
             entry["results"] = tables_of(results)
             entry["state"] = "done"
@@ -278,7 +342,27 @@ class _Run:
         if self.main:
             if context.discards:
                 remove_folder(context.checkpoints)
-            self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=results)
+            context.notify("robustok_stage_finished", stage=stage.name, results=results)
+
+    def _values(self, stage: NamedStage, context: RunContext) -> Any:
+        """What the stage returns. An error after a request to stop is a consequence of it."""
+        with stop_signals() as stop:
+            try:
+                values = stage.spec.build().run(context)
+            except RobustokError:
+                raise
+            except SystemExit as error:
+                what = f"stage {stage.name!r} tried to end the program with sys.exit({error.code!r})"
+                raise RunError(what, where=context.location()) from error
+            except Exception as error:
+                if stop.asked:
+                    raise KeyboardInterrupt from error
+                if (failure := failure_of_the_machine(error)) is not None:
+                    raise failure from error
+                raise
+            if stop.asked:  # and the interrupt was lost, which happens where Python ignores exceptions
+                raise KeyboardInterrupt
+            return values
 
     def _results(self, stage: NamedStage, values: Any) -> dict[str, Result]:
         try:

@@ -147,7 +147,7 @@ def test_images_without_labels_have_class_0_and_other_arrays_are_ignored(saved: 
         ({"arr_0": PIXELS[:0]}, "there are no images"),
         ({"arr_0": PIXELS, "arr_1": np.zeros(6, np.int64)}, "arr_1 must hold 7 integer labels"),
         ({"arr_0": PIXELS, "arr_1": np.zeros(7)}, "arr_1 must hold 7 integer labels"),
-        ({"arr_0": PIXELS, "arr_1": np.full(7, -1)}, "labels must be 0 or more and fit 64 bits, found -1"),
+        ({"arr_0": PIXELS, "arr_1": np.full(7, -1)}, "labels must not be negative, found -1"),
     ],
 )
 def test_files_without_valid_images_are_refused(

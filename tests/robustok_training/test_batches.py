@@ -113,7 +113,9 @@ def test_a_users_error_in_a_worker_arrives_as_it_was_raised(workers: int) -> Non
 
 
 def test_a_killed_worker_is_one_message() -> None:
-    with pytest.raises(RunError, match="data loader: DataLoader worker .*(killed|exited).*fewer workers"):
+    with pytest.raises(
+        RunError, match=r"data loader: a process that loads images was killed .*\(SIGKILL\).*fewer workers"
+    ):
         batches(CountingImages(8, signalled=(5, signal.SIGKILL)), workers=1)
 
 

@@ -9,7 +9,9 @@ import threading
 import pytest
 import torch
 
-from robustok_training.interrupt import stop_requests
+import robustok_core.runs.interrupt
+from robustok_core.runs.interrupt import STOP_SIGNALS, stop_signals
+from robustok_training.interrupt import asked_anywhere, stop_requests
 
 CPU = torch.device("cpu")
 
@@ -20,32 +22,64 @@ def ask(number: signal.Signals) -> None:
 
 
 def handlers() -> list[object]:
-    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    return [signal.getsignal(number) for number in STOP_SIGNALS]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_and_does_not_stop(number):
-    with stop_requests() as request:
-        assert not request.anywhere(CPU)
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """Two signals are two requests, however close they are."""
+    monkeypatch.setattr(robustok_core.runs.interrupt, "_ONE_REQUEST", 0.0)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_asks_a_training_and_does_not_stop_it(number):
+    with stop_signals() as request, request.deferred():
+        assert not asked_anywhere(request, CPU)
         ask(number)
-        assert request.asked
-        assert request.anywhere(CPU)
+        assert asked_anywhere(request, CPU)
+        request.asked = False  # the block has looked at it
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_after_that_stops_at_once(first):
-    with stop_requests() as request:
-        ask(first)
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_stops_everything_else_at_once(number):
+    with stop_signals() as request:
         with pytest.raises(KeyboardInterrupt):
-            ask(signal.SIGINT)
+            ask(number)
         assert request.asked
 
 
-def test_a_second_sigterm_still_waits_for_the_step():
-    with stop_requests() as request:
+@pytest.mark.parametrize("second", STOP_SIGNALS)
+def test_a_second_signal_stops_a_training_at_once(impatient, second):
+    with stop_signals() as request, request.deferred():
         ask(signal.SIGTERM)
-        ask(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            ask(second)
+        request.asked = False
+
+
+def test_a_signal_that_a_launcher_passes_on_is_the_same_request():
+    with stop_signals() as request, request.deferred():
+        for _ in range(3):
+            ask(signal.SIGTERM)
         assert request.asked
+        request.asked = False
+
+
+def test_a_request_outlives_a_block_that_did_not_look_at_it():
+    with stop_signals() as outer:
+        with pytest.raises(KeyboardInterrupt), stop_requests():
+            ask(signal.SIGTERM)
+        assert outer.asked
+
+
+def test_nohup_stays_in_force():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as request:
+            ask(signal.SIGHUP)
+            assert not request.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_handlers_of_before_come_back_even_after_an_error():
@@ -63,7 +97,7 @@ def test_the_handlers_of_before_come_back_even_after_an_error():
 
 
 def test_a_second_block_starts_without_a_request():
-    with stop_requests():
+    with pytest.raises(KeyboardInterrupt), stop_requests():
         ask(signal.SIGINT)
     with stop_requests() as request:
         assert not request.asked

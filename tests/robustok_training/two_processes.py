@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from robustok_core.runs.interrupt import StopRequest
 from robustok_training import distributed
-from robustok_training.interrupt import StopRequest
+from robustok_training.interrupt import asked_anywhere
 
 
 def main(rank: int, world: int, folder: Path) -> None:
@@ -24,7 +25,7 @@ def main(rank: int, world: int, folder: Path) -> None:
     (gradient,) = torch.autograd.grad((gathered.prod(0) ** 2).sum(), own)
     parts = own.detach().sum(0)
     stop = StopRequest()
-    before = stop.anywhere(torch.device("cpu"))
+    before = asked_anywhere(stop, torch.device("cpu"))
     stop.asked = rank == world - 1  # only the last process is asked
     results = {
         "rank": distributed.rank(),
@@ -34,7 +35,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         "unchanged": parts,
         "gathered": gathered.detach(),
         "gradient": gradient,
-        "stops": (before, stop.anywhere(torch.device("cpu"))),
+        "stops": (before, asked_anywhere(stop, torch.device("cpu"))),
     }
     distributed.barrier()
     torch.save(results, folder / f"{rank}-of-{world}.pt")

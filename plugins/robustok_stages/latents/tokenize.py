@@ -17,6 +17,7 @@ from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.validators import workers_range
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.runs.promises import TokenizerPromise
@@ -60,7 +61,7 @@ class TokenizeConfig:
         },
     )
     workers: int = field(
-        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+        default=0, validator=workers_range, metadata={"doc": "processes that load images", "result": False}
     )
 
 

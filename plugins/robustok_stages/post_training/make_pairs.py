@@ -18,7 +18,7 @@ from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import unit_interval
+from robustok_core.recipe.validators import unit_interval, workers_range
 from robustok_core.runs.components import WEIGHTS_FILE
 from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
@@ -64,7 +64,7 @@ class MakePairsConfig:
         },
     )
     workers: int = field(
-        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+        default=0, validator=workers_range, metadata={"doc": "processes that load images", "result": False}
     )
 
     def __attrs_post_init__(self) -> None:

@@ -72,10 +72,10 @@ def test_a_killed_stage_resumes_and_gives_the_same_files(trained, tmp_path, part
 
 
 def test_a_stop_retains_finished_shards(trained, tmp_path, monkeypatch):
-    from robustok_training.interrupt import StopRequest
+    import robustok_toolkit.resumable_shards as shards
 
     project, calls = tokenizing(trained, tmp_path), []
-    monkeypatch.setattr(StopRequest, "anywhere", lambda self, device: calls.append(1) or len(calls) == 2)
+    monkeypatch.setattr(shards, "asked_anywhere", lambda stop, device: calls.append(1) or len(calls) == 2)
     with pytest.raises(Interrupted, match="stopped after 2 of 3 rounds of shards, which are saved") as caught:
         project.run()
     assert "resumes from the last checkpoint" in caught.value.hint

@@ -1,0 +1,45 @@
+"""What every process of a run has to say is printed by one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from datetime import timedelta
+
+#: Seconds that the other processes wait for the main process to say the same.
+_PATIENCE = 3.0
+
+
+def process_number() -> int:
+    """The number of this process among those that a launcher started, from 0."""
+    number = os.environ.get("RANK", "0")
+    return int(number) if number.isdecimal() else 0
+
+
+def is_ours_to_say(message: str) -> bool:
+    """Whether this process has to print a message: it is the main process, or that one does not say the same."""
+    if not os.environ.get("WORLD_SIZE", "1").isdecimal() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    key = "robustok/said/" + hashlib.sha256(message.encode(errors="replace")).hexdigest()
+    try:
+        store = TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            timeout=timedelta(seconds=_PATIENCE),
+            wait_for_workers=False,
+        )
+        if process_number() == 0:
+            store.set(key, "said")
+            return True
+        until = time.monotonic() + _PATIENCE
+        with contextlib.suppress(KeyboardInterrupt):  # the launcher ends the others as soon as one has failed
+            while time.monotonic() < until and not store.check([key]):
+                time.sleep(0.05)
+        return not store.check([key])
+    except (KeyError, ValueError, RuntimeError):  # no launcher, or it has gone already
+        return True

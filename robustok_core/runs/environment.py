@@ -1,0 +1,94 @@
+"""Settings in the environment that would change a run without its recipe saying so: refused by name, or recorded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+import torch
+
+from robustok_core.errors import RobustokError, raise_all
+
+_PARALLEL = "robustok keeps a whole model on each device (data parallelism); choose multi-GPU in `accelerate config`"
+_ACCUMULATION = "set `accumulation` in the training stages of the recipe"
+_DYNAMO = "robustok does not compile models; launch with --dynamo_backend no"
+_TF32 = "float32 would be rounded to TF32 in evaluations too; unset it, and use run.precision to train faster"
+_FPMATH = "float32 would be rounded to a shorter type in evaluations too; unset it, and use run.precision"
+
+
+def _is_on(value: str) -> bool:
+    return value.strip().lower() not in ("", "0", "false", "no", "off", "n", "f")
+
+
+#: What accelerate would read (`accelerate launch` sets some of them to these harmless values), and what to do instead.
+_NOT_HONOURED: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "ACCELERATE_USE_DEEPSPEED": (_is_on, _PARALLEL),
+    "ACCELERATE_USE_FSDP": (_is_on, _PARALLEL),
+    "ACCELERATE_USE_MEGATRON_LM": (_is_on, _PARALLEL),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (_is_on, _PARALLEL),
+    "ACCELERATE_USE_SAGEMAKER": (_is_on, _PARALLEL),
+    "ACCELERATE_DYNAMO_BACKEND": (_is_on, _DYNAMO),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (lambda value: value.strip() not in ("", "1"), _ACCUMULATION),
+}
+#: What the numeric libraries would read: each lowers the precision of float32 everywhere.
+_LESS_THAN_FLOAT32: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "ONEDNN_DEFAULT_FPMATH_MODE": (lambda value: value.strip().upper() not in ("", "STRICT"), _FPMATH),
+    "DNNL_DEFAULT_FPMATH_MODE": (lambda value: value.strip().upper() not in ("", "STRICT"), _FPMATH),
+}
+_LESS_THAN_FLOAT32_ON_CUDA: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "NVIDIA_TF32_OVERRIDE": (_is_on, _TF32),
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": (_is_on, _TF32),
+}
+#: Variables that may change the last bits of results; those that are set are recorded in run.json.
+_RECORDED = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_MAX_CPU_ISA",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+    "TORCH_CUDNN_V8_API_DISABLED",
+    "TORCH_LINALG_PREFER_CUSOLVER",
+)
+
+
+def check_arithmetic() -> None:
+    """Raises RobustokError for each variable that would compute in less than float32, whatever the recipe says."""
+    wanted = dict(_LESS_THAN_FLOAT32)
+    if torch.cuda.is_available():
+        wanted |= _LESS_THAN_FLOAT32_ON_CUDA
+    raise_all(_set_among(wanted))
+
+
+def check_launch() -> None:
+    """Raises RobustokError for each setting of a launcher that a run would not honour."""
+    raise_all(_set_among(_NOT_HONOURED))
+
+
+def check_precision(precision: str, *, where: str | None) -> None:
+    """Raises RobustokError if the launcher was told another mixed precision than the recipe's.
+
+    Args:
+        precision: of the recipe, with "auto" settled. where: its line in the recipe.
+    """
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").strip().lower()
+    if asked not in ("", "no", precision):
+        what = f"run.precision is {precision!r}, but ACCELERATE_MIXED_PRECISION is {asked!r}"
+        hint = f"set run.precision = {asked!r}" if asked in ("bf16", "fp16") else f"robustok knows no {asked!r}"
+        raise RobustokError(what, where=where, hint=f"{hint}, or launch with --mixed_precision no")
+
+
+def recorded_variables() -> dict[str, str]:
+    """The variables that may change the last bits of results, where they are set."""
+    return {name: os.environ[name] for name in _RECORDED if name in os.environ}
+
+
+def _set_among(variables: Mapping[str, tuple[Callable[[str], bool], str]]) -> list[RobustokError]:
+    return [
+        RobustokError(f"the environment variable {name}={os.environ[name]} is not supported", hint=hint)
+        for name, (matters, hint) in variables.items()
+        if name in os.environ and matters(os.environ[name])
+    ]

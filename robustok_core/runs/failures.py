@@ -1,0 +1,40 @@
+"""Failures of the machine, not of the program: they are said in one message instead of a traceback."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from robustok_core.errors import RunError
+
+_OF_A_LOADER = "DataLoader worker (pid"
+_OF_A_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
+
+
+def failure_of_the_machine(error: BaseException) -> RunError | None:
+    """The message for a data loader process that was killed, for memory that ran out, or for a lost process.
+
+    None for any other error.
+    """
+    lines = str(error).splitlines()
+    first = lines[0].rstrip(". ") if lines else ""
+    if isinstance(error, RuntimeError) and _OF_A_LOADER in first:
+        hint = "the system may have run out of memory or of shared memory (/dev/shm); use fewer workers"
+        if "killed by signal: Killed" in first:
+            hint = "the system kills processes when memory runs out; use fewer workers or give the run more memory"
+        return RunError(first, where="data loader", hint=hint)
+    if isinstance(error, MemoryError):
+        return RunError("memory ran out", hint="use smaller batches or fewer workers, or give the run more memory")
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return RunError(first, hint="use a smaller batch_size, or a larger accumulation in a training stage")
+    if torch is not None and _is_lost_connection(torch, error):
+        hint = "the message of the process that stopped first says why; the same command goes on"
+        return RunError(f"another process of this run has stopped ({first})", hint=hint)
+    return None
+
+
+def _is_lost_connection(torch: ModuleType, error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError) or not torch.distributed.is_available():
+        return False
+    return torch.distributed.is_initialized() and any(said in str(error) for said in _OF_A_CONNECTION)
