@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from robustok_core.values.latents import Latents
 
 _COLUMNS = 8
-#: First bytes of NumPy files: a zip file, an empty zip file, an array.
-_BEGINNINGS = (b"PK\3\4", b"PK\5\6", b"\x93NUMPY")
 _HINT = "`robustok encode` writes such a file"
 
 
@@ -65,9 +63,6 @@ def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath
 
     array = array_name(tokenizer.space)
     arrays = _arrays(file, array)
-    if array not in arrays:
-        others = f"; it has {', '.join(sorted(arrays))}" if arrays else ""
-        raise RobustokError(f"this file has no array {array!r}{others}", where=str(file))
     latents = from_array(arrays[array], tokenizer.space, str(file))
     if len(latents) == 0:
         raise RobustokError("there are no images in this file", where=str(file))
@@ -80,28 +75,18 @@ def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath
     return latents, _names(names, len(latents), str(file))
 
 
-def _arrays(file: Path, default: str) -> dict[str, NDArray[Any]]:
-    """The arrays of a .npz file by name; the array of a .npy file gets the name `default`."""
-    import zipfile
-    import zlib
-
-    import numpy as np
-
+def _arrays(file: Path, name: str) -> dict[str, NDArray[Any]]:
+    """The array of latents called `name` and what is beside it in a .npz file; a .npy file holds the latents alone."""
     from robustok_core.errors import RobustokError
+    from robustok_toolkit.array_files import array_names, is_single_array, read_array, read_arrays
 
-    if not file.is_file():
-        raise RobustokError("there is no such file", where=str(file))
-    try:
-        with file.open("rb") as opened:
-            if not opened.read(6).startswith(_BEGINNINGS):
-                raise RobustokError("this is not a .npz or .npy file, whatever its name", where=str(file), hint=_HINT)
-            opened.seek(0)
-            content = np.load(opened, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return {default: content}
-            return {name: array for name, array in content.items() if isinstance(array, np.ndarray)}
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise RobustokError(f"this .npz or .npy file is damaged: {error}", where=str(file), hint=_HINT) from error
+    if is_single_array(file):
+        return {name: read_array(file, hint=_HINT)}
+    arrays = read_arrays(file, [name, "latents_of", "names"], hint=_HINT)
+    if name not in arrays:
+        others = f"; it has {', '.join(there)}" if (there := array_names(file)) else ""
+        raise RobustokError(f"this file has no array {name!r}{others}", where=str(file), hint=_HINT)
+    return arrays
 
 
 def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPath]:
@@ -114,8 +99,8 @@ def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPat
     """
     from robustok_core.errors import RobustokError
 
-    if names.shape != (count,):
-        raise RobustokError(f"expected {count} names, found an array {names.shape}", where=where)
+    if names.shape != (count,) or names.dtype.kind != "U":
+        raise RobustokError(f"expected {count} names, found an array {names.dtype} {names.shape}", where=where)
     paths = [PurePosixPath(str(name)) for name in names]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)

@@ -27,7 +27,7 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
 
     if out.exists():
         raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: name a new folder")
-    if not checkpoint.is_file():
+    if not checkpoint.exists():
         raise RobustokError("there is no such file", where=str(checkpoint))
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
@@ -46,13 +46,14 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
 def export(importer: str, artifact: Path, out: Path) -> None:
     """Write an ARTIFACT (its folder, or that of its run) to the new file OUT in the published format of an IMPORTER.
 
-    Example: `robustok export robustok runs/main_train main-train.safetensors`.
+    The ending of OUT decides its format: .safetensors, a torch file with the weights under "model" (.pt, .pth), or one
+    of the weights alone (.bin). Example: `robustok export robustok tokenizers/robustok again.pt`.
     """
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.components import load_component
-    from robustok_core.runs.files import write_tensors
     from robustok_core.runs.folder import find_artifact
+    from robustok_toolkit.weight_files import check_ending, write_weights
 
     if out.exists():
         raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: name a new file")
@@ -60,6 +61,8 @@ def export(importer: str, artifact: Path, out: Path) -> None:
         raise RobustokError("there is no such run or artifact", where=str(artifact), hint="a run's folder is runs/NAME")
     registry = load_registry()
     spec = registry.spec("importer", {"use": importer})
-    module = load_component(registry, find_artifact(artifact, spec.factory.makes))
-    write_tensors(out, spec.build().export(module))
+    folder = find_artifact(artifact, spec.factory.makes)
+    check_ending(out)
+    module = load_component(registry, folder)
+    write_weights(out, spec.build().export(module))
     echo(f"written to {out}")

@@ -17,7 +17,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
-from robustok_toolkit.npz_files import array_names, whole_array
+from robustok_toolkit.array_files import array_names, whole_array
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:

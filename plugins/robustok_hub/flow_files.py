@@ -15,13 +15,14 @@ from robustok_core.values.latents import LatentSpace
 from robustok_core.values.terminal import echo
 from robustok_hub.published_names import NameRules, count_numbered, heads_field, load_generator, to_published
 
-TELLING = (
-    "pos_embed",
-    "t_embedder.mlp.0.weight",
-    "y_embedder.embedding_table.weight",
-    "blocks.0.adaLN_modulation.1.weight",
-    "final_layer.linear.weight",
-)
+#: Weights that tell the format, and their numbers of dimensions.
+TELLING = {
+    "pos_embed": 3,
+    "t_embedder.mlp.0.weight": 2,
+    "y_embedder.embedding_table.weight": 2,
+    "blocks.0.adaLN_modulation.1.weight": 2,
+    "final_layer.linear.weight": 2,
+}
 #: Heads by published width; they do not follow from the shapes of the weights.
 _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 #: Our buffers that published files lack: they store the statistics of the latents elsewhere.

@@ -33,6 +33,6 @@ def size_table(weights: Mapping[str, Tensor], num_heads: int | None) -> dict[str
         "width": width,
         "depth": max(1, count_numbered(weights, "encoder.blocks.")),
         "num_heads": num_heads or max(1, width // 64),
-        "mlp_ratio": len(hidden) / width,
+        "mlp_ratio": hidden.numel() / width,
         "num_latent_tokens": num_latents,
     }

@@ -29,6 +29,8 @@ from robustok_toolkit.weight_files import read_weights
 
 _TOKENS, _HIDDEN = "x_embedder.proj.weight", "blocks.0.mlp.w3.weight"
 _COSINES, _SINES = "feat_rope.freqs_cos", "feat_rope.freqs_sin"
+_BIAS = "x_embedder.proj.bias"
+_TELLING = {_TOKENS: 4, _BIAS: 1, _HIDDEN: 2, _COSINES: 2, _SINES: 2}
 _STYLE = {"norm": "rms", "mlp": "swiglu", "rope": True, "times": "logit_normal", "cosine_weight": 1.0}
 
 
@@ -62,7 +64,7 @@ class LightningDiTImporter(Importer):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, (*TELLING, _TOKENS, _HIDDEN, _COSINES, _SINES), "LightningDiT", str(path))
+        require(published, {**TELLING, **_TELLING}, "LightningDiT", str(path))
         table = {
             **size_table(published, self.config.num_heads, _HIDDEN, str(path)),
             **_STYLE,
@@ -81,7 +83,7 @@ class LightningDiTImporter(Importer):
         if file is None:
             return given_statistics(self.config)
         weights = read_weights(Path(file)).weights
-        require(weights, ("mean", "std"), "file of latent statistics", file)
+        require(weights, {"mean": None, "std": None}, "file of latent statistics", file)
         return LatentStatistics(mean=weights["mean"], std=weights["std"], where=file, report=f"mean and std of {file}")
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
@@ -91,7 +93,7 @@ class LightningDiTImporter(Importer):
         if config.direction != "data":
             raise RobustokError('the published LightningDiT format holds only generators of direction "data"')
         weights[_TOKENS] = weights.pop("x_embedder.weight")[:, :, None, None]
-        weights["x_embedder.proj.bias"] = weights.pop("x_embedder.bias")
+        weights[_BIAS] = weights.pop("x_embedder.bias")
         cosines, sines = weights.pop("rotations").repeat_interleave(2, dim=1).unbind(-1)
         return {**weights, _COSINES: cosines.contiguous(), _SINES: sines.contiguous()}
 
@@ -100,12 +102,14 @@ def _in_our_shapes(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turns the 1 x 1 convolution into a linear layer and keeps each channel pair's rotation once."""
     weights = dict(published)
     weights["x_embedder.weight"] = weights.pop(_TOKENS).flatten(1)
-    weights["x_embedder.bias"] = weights.pop("x_embedder.proj.bias")
+    weights["x_embedder.bias"] = weights.pop(_BIAS)
     weights["rotations"] = torch.stack([weights.pop(_COSINES), weights.pop(_SINES)], dim=-1)[:, ::2].contiguous()
     return weights
 
 
 def _grid(published: Mapping[str, Tensor], path: Path) -> tuple[int, int]:
+    if published[_COSINES].shape != published[_SINES].shape:
+        raise RobustokError(f"{_COSINES} and {_SINES} must have the same shape", where=str(path))
     num_tokens = published["pos_embed"].shape[1]
     side = math.isqrt(num_tokens)
     if side * side != num_tokens or published[_TOKENS].shape[2:] != (1, 1):

@@ -24,12 +24,12 @@ from robustok_hub.published_names import (
 )
 
 NAMES = [("cls_embedding.embedding_table.", "class_embedding."), ("tok_embeddings.", "token_embedding.")]
-_TELLING = (
-    "cls_embedding.embedding_table.weight",
-    "tok_embeddings.weight",
-    "layers.0.feed_forward.w1.weight",
-    "output.weight",
-)
+_TELLING = {
+    "cls_embedding.embedding_table.weight": 2,
+    "tok_embeddings.weight": 2,
+    "layers.0.feed_forward.w1.weight": 2,
+    "output.weight": 2,
+}
 #: Width and heads of the 3B model, whose heads are wider than the others' 64.
 _WIDTH_3B, _HEADS_3B = 3200, 32
 
@@ -60,7 +60,7 @@ class LlamaGenGPTImporter(Importer):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "LlamaGen generator", str(path))
+        require(published, _TELLING, "LlamaGen generator", str(path), {"positional_embedding": 2})
         if published.pop("freqs_cis", None) is not None:
             report["freqs_cis"] = "dropped: follows from the grid of the tokens"
         positions = published.get("positional_embedding")

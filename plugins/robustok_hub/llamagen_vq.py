@@ -26,12 +26,12 @@ from robustok_hub.published_names import (
 )
 
 NAMES = [("quantize.embedding.weight", "quantizer.embedding"), ("decoder.", "pixel_decoder.")]
-_TELLING = (
-    "encoder.conv_in.weight",
-    "encoder.conv_blocks.0.res.0.conv1.weight",
-    "encoder.conv_out.weight",
-    "quantize.embedding.weight",
-)
+_TELLING = {
+    "encoder.conv_in.weight": 4,
+    "encoder.conv_blocks.0.res.0.conv1.weight": 4,
+    "encoder.conv_out.weight": 4,
+    "quantize.embedding.weight": 2,
+}
 
 
 @frozen(kw_only=True)
@@ -75,7 +75,7 @@ class LlamaGenVQ(Importer):
             "use": "conv_vq",
             "image_size": self.config.image_size,
             "channels": channels,
-            "channel_multipliers": [max(1, len(weight) // channels) for weight in first_convolutions],
+            "channel_multipliers": [max(1, weight.shape[:1].numel() // channels) for weight in first_convolutions],
             "num_res_blocks": count_numbered(weights, "encoder.conv_blocks.0.res."),
             "norm_groups": self.config.norm_groups,
             "z_channels": len(weights["encoder.conv_out.weight"]),

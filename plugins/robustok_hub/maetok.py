@@ -31,15 +31,16 @@ NAMES = [
     *((f"decoder.model.{part}", f"pixel_decoder.{part}") for part in TRUNK),
     ("decoder.", "pixel_decoder."),
 ]
-_TELLING = (
-    "encoder.latent_tokens",
-    "encoder.latent_pos_embed",
-    "encoder.pos_embed",
-    "encoder.patch_embed.weight",
-    "pixel_decoder.to_patch.weight",
-    "quant_conv.weight",
-    "post_quant_conv.weight",
-)
+#: Weights that tell the format, by our names, and their numbers of dimensions.
+_TELLING = {
+    "encoder.latent_tokens": 3,
+    "encoder.latent_pos_embed": 3,
+    "encoder.pos_embed": 3,
+    "encoder.patch_embed.weight": 4,
+    "pixel_decoder.to_patch.weight": 2,
+    "quant_conv.weight": 2,
+    "post_quant_conv.weight": 2,
+}
 #: Prefixes of published names that only training needs, and what they are.
 _TARGET_PARTS = ("decoder", "post_quant_conv", "to_pixel")
 _DROPPED = {
@@ -91,7 +92,8 @@ class MAETokImporter(Importer):
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         _drop_training(published, report)
-        require(published, [to_published(name, NAMES) for name in _TELLING], "MAETok tokenizer", str(path))
+        dims = {to_published(name, NAMES): count for name, count in _TELLING.items()}
+        require(published, dims, "MAETok tokenizer", str(path), {"decoder.model.pos_embed": 3})
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         self._check_options(weights, str(path))
         table = self._table(weights)
@@ -138,7 +140,7 @@ class MAETokImporter(Importer):
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `mae_tok` under the published names, without the targets."""
         weights = component.state_dict()
-        if not set(_TELLING) <= weights.keys():
+        if not _TELLING.keys() <= weights.keys():
             raise RobustokError("the published MAETok format holds only mae_tok tokenizers")
         positions = weights.get("pixel_decoder.pos_embed")
         if positions is not None and "pixel_decoder.cls_token" not in weights:

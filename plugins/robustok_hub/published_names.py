@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from attrs import field, validators
 from torch import Tensor, nn
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.component import Builder
-from robustok_core.runs.weights import misfit
+from robustok_core.runs.weights import check_weights
 from robustok_core.values.latents import LatentSpace
 from robustok_toolkit.weight_files import read_weights
 
@@ -41,15 +43,37 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return file.weights, report
 
 
-def require(weights: Mapping[str, Tensor], names: Sequence[str], what: str, where: str) -> None:
+def require(
+    weights: Mapping[str, Tensor],
+    dims: Mapping[str, int | None],
+    what: str,
+    where: str,
+    optional: Mapping[str, int] = MappingProxyType({}),
+) -> None:
     """Checks that a file has the weights that identify its format.
 
+    Args:
+        weights: the file's.
+        dims: the number of dimensions of each required weight by its name; None for any.
+        what: the format, for messages. where: the file.
+        optional: like `dims`, for weights that may be missing.
+
     Raises:
-        RobustokError: names the missing weights.
+        RobustokError: names weights that are missing, together with those that there are, or that have another shape.
     """
-    missing = [name for name in names if name not in weights]
+    missing = [name for name in dims if name not in weights]
     if missing:
-        raise RobustokError(f"this is not a {what}: it lacks {', '.join(missing[:3])}", where=where)
+        named = f"{', '.join(list(weights)[:5])}{' ...' if len(weights) > 5 else ''}"
+        hint = f"its {len(weights):,} weights are called {named}" if weights else "it has no other weights"
+        raise RobustokError(f"this is not a {what}: it lacks {', '.join(missing[:3])}", where=where, hint=hint)
+    held = {name: (weights[name], count) for name, count in {**optional, **dims}.items() if name in weights}
+    wrong = [
+        f"{name} {tuple(weight.shape)} {str(weight.dtype).removeprefix('torch.')}"
+        for name, (weight, count) in held.items()
+        if count not in (None, weight.ndim) or weight.numel() == 0 or weight.is_complex()
+    ]
+    if wrong:
+        raise RobustokError(f"this is not a {what}: of another shape or type are {', '.join(wrong[:3])}", where=where)
 
 
 def heads_field(otherwise: str) -> Any:
@@ -73,9 +97,10 @@ def vq_table(weights: Mapping[str, Tensor], *, l2_normalise: bool) -> dict[str, 
 
 
 def count_numbered(weights: Mapping[str, Tensor], prefix: str) -> int:
-    """The number of numbered entries after a prefix: 12 for "blocks." with blocks.0 to blocks.11."""
+    """The number of entries after a prefix, numbered without gaps: 12 for "blocks." with blocks.0 to blocks.11."""
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
-    return 1 + max((int(match[1]) for match in map(pattern.match, weights) if match), default=-1)
+    numbers = {match[1] for match in map(pattern.match, weights) if match}
+    return next(count for count in itertools.count() if str(count) not in numbers)
 
 
 def code_space(num_tokens: int, width: int, codebook_size: int, *, on_grid: bool = True) -> LatentSpace:
@@ -120,14 +145,16 @@ def build_with(
         args: constructor arguments besides the table: a generator's latent space and number of classes.
 
     Raises:
-        RobustokError: weights are missing, unexpected or have the wrong shape; names a few as published.
+        RobustokError: weights are missing, unexpected, of the wrong shape or type, or not finite; names a few as
+            published.
     """
     spec = registry.spec(kind, table)
     with torch.device("meta"):
         component = spec.build(*args)
+    try:
+        check_weights(component, weights, where, lambda name: to_published(name, rules))
+    except RunError as error:
+        raise RobustokError(error.what, where=where, hint=error.hint) from error
     component = component.to_empty(device="cpu")
-    problem = misfit(component.state_dict(), weights, lambda name: to_published(name, rules))
-    if problem:
-        raise RobustokError(f"the weights do not fit: {problem}", where=where)
     component.load_state_dict(dict(weights))  # casts half precision to float32
     return spec.table(), component.eval()

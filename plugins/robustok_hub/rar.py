@@ -23,15 +23,15 @@ from robustok_hub.published_names import (
     to_published,
 )
 
-_TELLING = (
-    "embeddings.weight",
-    "lm_head.weight",
-    "pos_embed",
-    "target_aware_pos_embed",
-    "timesteps_embeddings",
-    "blocks.0.attn.q_norm.weight",
-    "blocks.0.mlp.fc1.weight",
-)
+_TELLING = {
+    "embeddings.weight": 2,
+    "lm_head.weight": 2,
+    "pos_embed": 3,
+    "target_aware_pos_embed": 3,
+    "timesteps_embeddings": 3,
+    "blocks.0.attn.q_norm.weight": 1,
+    "blocks.0.mlp.fc1.weight": 2,
+}
 #: Rows of released tables beyond one per token.
 _SPARE_POSITIONS, _SPARE_TIMESTEPS = 1024, 100
 #: Rows of the embedding besides codes and classes: the mask and the null class.

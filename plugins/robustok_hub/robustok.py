@@ -38,7 +38,13 @@ NAMES = [
 ]
 #: Published as 1x1 convolutions; ours are linear layers.
 _AS_CONVOLUTION = ("quant_conv.weight", "post_quant_conv.weight")
-_TELLING = ("encoder.latent_tokens", "encoder.pos_embed", "encoder.patch_embed.weight", "quantizer.embedding")
+#: Weights that tell the format, by our names, and their numbers of dimensions.
+_TELLING = {
+    "encoder.latent_tokens": 3,
+    "encoder.pos_embed": 3,
+    "encoder.patch_embed.weight": 4,
+    "quantizer.embedding": 2,
+}
 #: Steps to assume, past the warm-up of the usage average.
 _STEPS_KNOWN = 101
 
@@ -67,10 +73,11 @@ class RobusTok(Importer):
         return table, tokenizer, report
 
     def _ours(self, published: Mapping[str, Tensor], report: dict[str, str], where: str) -> dict[str, Tensor]:
-        require(published, [to_published(name, NAMES) for name in _TELLING], "RobusTok tokenizer", where)
+        dims = {to_published(name, NAMES): count for name, count in _TELLING.items()}
+        require(published, dims, "RobusTok tokenizer", where, {"quantize.ema_vocab_hit_SV": 1})
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         for name in _AS_CONVOLUTION:
-            if name in weights:
+            if name in weights and weights[name].ndim == 4:
                 weights[name] = weights[name].flatten(1)
         teacher = [name for name in weights if name.startswith("semantic_model.")]
         for name in teacher:

@@ -31,7 +31,7 @@ class SiTImporter(Importer):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, (*TELLING, "x_embedder.weight", _HIDDEN), "one-dimensional SiT", str(path))
+        require(published, {**TELLING, "x_embedder.weight": 2, _HIDDEN: 2}, "one-dimensional SiT", str(path))
         table = size_table(published, self.config.num_heads, _HIDDEN, str(path))
         report["path"] = 'assumed to be "linear": check the configuration beside the weights'
         statistics = given_statistics(self.config)

@@ -12,20 +12,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 from typing_extensions import Self
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.promise import Promise
 from robustok_core.runs.components import COMPONENT_FILE
-from robustok_core.runs.files import read_json, write_json
+from robustok_core.runs.files import write_json
 from robustok_core.runs.fingerprints import content_fingerprint
+from robustok_core.runs.records import file_name, read_record
 from robustok_toolkit.pair_files import label_of
 
 INDEX = "decoders.json"
 #: The sigma of the control: it keeps all of the real latents.
 CONTROL = 1.0
+
+
+@frozen(kw_only=True)
+class DecoderRecord:
+    """A decoder in decoders.json."""
+
+    sigma: float
+    folder: str = field(validator=file_name)
+
+
+@frozen(kw_only=True)
+class DecodersIndex:
+    """The content of decoders.json."""
+
+    seed: int
+    made_of: dict[str, str]
+    decoders: list[DecoderRecord] = field(validator=validators.min_len(1))
+
+    def __attrs_post_init__(self) -> None:
+        if len({entry.sigma for entry in self.decoders}) != len(self.decoders):
+            raise ValueError("two decoders have the same sigma")
 
 
 @frozen(kw_only=True)
@@ -63,13 +85,13 @@ class Decoders:
         """Reads the index.
 
         Raises:
-            RobustokError: the index is missing.
+            RobustokError: the index is missing or damaged.
         """
         if not (folder / INDEX).is_file():
             raise RobustokError("there are no decoders here", where=str(folder), hint="`post_train` makes them")
-        index = read_json(folder / INDEX)
-        folders = {float(entry["sigma"]): folder / entry["folder"] for entry in index["decoders"]}
-        return cls(folders=folders, seed=index["seed"], made_of=index["made_of"])
+        index = read_record(DecodersIndex, folder / INDEX)
+        folders = {entry.sigma: folder / entry.folder for entry in index.decoders}
+        return cls(folders=folders, seed=index.seed, made_of=index.made_of)
 
 
 def write_decoders(folder: Path, trained: Mapping[float, Path], *, seed: int, made_of: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.samplers import read_sampler_options
-from robustok_core.runs.components import read_component
+from robustok_core.runs.components import ComponentRecord, read_component
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.values.batches import ImageBatch
@@ -188,11 +188,11 @@ def check_fits(generator: Generator, folder: Path, tokenizer: Tokenizer) -> None
     check_recorded(generator, read_component(folder), str(folder), tokenizer)
 
 
-def check_recorded(generator: Generator, about: Mapping[str, Any], where: str, tokenizer: Tokenizer) -> None:
-    """Like `check_fits`, for a generator whose record is `about`; `where` is its location, for messages."""
-    check_space(about["table"]["use"], generator.space, tokenizer.space, where)
-    if (recorded := about.get("tokenizer")) is not None:
-        check_origin(about["table"]["use"], recorded, latent_fingerprint(tokenizer), where)
+def check_recorded(generator: Generator, record: ComponentRecord, where: str, tokenizer: Tokenizer) -> None:
+    """Like `check_fits`, for a generator with this record; `where` is its location, for messages."""
+    check_space(record.use, generator.space, tokenizer.space, where)
+    if record.tokenizer is not None:
+        check_origin(record.use, record.tokenizer, latent_fingerprint(tokenizer), where)
 
 
 def check_space(generator: str, sampled: LatentSpace, decoded: LatentSpace, where: str | None) -> None:

@@ -19,8 +19,8 @@ from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures
 from robustok_core.values.spec import Spec
+from robustok_toolkit.array_files import array_names
 from robustok_toolkit.image_files import open_images, reference_moments
-from robustok_toolkit.npz_files import array_names
 from robustok_toolkit.shared_cache import CacheEntry
 from robustok_training.batches import evaluation_batches
 from robustok_training.distributed import communication_device, rank, world_size

@@ -29,14 +29,13 @@ from robustok_core.runs.files import new_file
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8
+from robustok_toolkit.array_files import array_names, find_array, whole_array
 from robustok_toolkit.image_decoding import as_rgb, naming_the_image, orientation
 from robustok_toolkit.image_search import images_of_folder
-from robustok_toolkit.npz_files import array_names, find_array, whole_array
 
 _log = logging.getLogger(__name__)
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _HASHED_AT_ONCE = 2**26  # bytes
-
 
 # --- writing --------------------------------------------------------------------------------------
 

@@ -94,10 +94,12 @@ def from_array(array: NDArray[Any], space: LatentSpace, where: str) -> Latents:
         message = f"expected {array_name(space)} (n, {expected}), found {array.shape}"
         raise RobustokError(message, where=where, hint=hint)
     if space.codebook_size is None:
-        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+        with np.errstate(over="ignore"):  # a number that is too large for float32 becomes infinite
+            vectors = array.astype(np.float32) if array.dtype.kind == "f" else np.full(1, np.nan, np.float32)
+        if not np.isfinite(vectors).all():
             raise RobustokError("vectors must be finite numbers", where=where)
-        return Latents(vectors=torch.from_numpy(array.astype(np.float32)))
-    if not np.issubdtype(array.dtype, np.integer):
+        return Latents(vectors=torch.from_numpy(vectors))
+    if array.dtype.kind not in "iu":
         raise RobustokError(f"codes must be integers, found {array.dtype}", where=where)
     if array.size and (array.min() < 0 or array.max() >= space.codebook_size):
         invalid = array.max() if array.max() >= space.codebook_size else array.min()

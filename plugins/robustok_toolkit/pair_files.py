@@ -25,6 +25,7 @@ from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents
+from robustok_toolkit.array_files import read_array
 from robustok_toolkit.latent_files import LatentRows, read_index
 
 ROWS = "rows.npy"
@@ -52,12 +53,12 @@ class PairsPromise(Promise):
 
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:
+        sigmas = sigmas_of(folder)
         index = read_index(folder)
-        split = index["splits"][label_of(sigmas_of(folder)[0])]
         return cls(
-            sigmas=sigmas_of(folder),
-            num_rows=sum(shard["rows"] for shard in split["parts"]),
-            post_trainer=index["post_trainer"],
+            sigmas=sigmas,
+            num_rows=index.split(label_of(sigmas[0]), folder).rows,
+            post_trainer=index.post_trainer or {},
             made_of=made_of_pairs(folder),
         )
 
@@ -75,9 +76,15 @@ def label_of(sigma: float) -> str:
 
 
 def made_of_pairs(folder: Path) -> dict[str, str]:
-    """Content hashes of the weights of the tokenizer and of the generator that made an artifact's pairs."""
+    """Content hashes of the weights of the tokenizer and of the generator that made an artifact's pairs.
+
+    Raises:
+        RobustokError: the artifact does not hold pairs.
+    """
     index = read_index(folder)
-    return {name: str(index[f"{name}_weights"]) for name in ("tokenizer", "generator")}
+    if index.tokenizer_weights is None or index.generator_weights is None:
+        raise _no_pairs(folder)
+    return {"tokenizer": index.tokenizer_weights, "generator": index.generator_weights}
 
 
 def sigmas_of(folder: Path) -> list[float]:
@@ -86,10 +93,14 @@ def sigmas_of(folder: Path) -> list[float]:
     Raises:
         RobustokError: the artifact does not hold pairs.
     """
-    sigmas = read_index(folder).get("sigma")
+    sigmas = read_index(folder).sigma
     if sigmas is None:
-        raise RobustokError("these are not pairs", where=str(folder), hint="the stage `make_pairs` makes them")
-    return [float(sigma) for sigma in sigmas]
+        raise _no_pairs(folder)
+    return sigmas
+
+
+def _no_pairs(folder: Path) -> RobustokError:
+    return RobustokError("these are not pairs", where=str(folder), hint="the stage `make_pairs` makes them")
 
 
 class PairRows(Rows):
@@ -110,7 +121,7 @@ class PairRows(Rows):
         if sigma not in sigmas:
             message = f"there are no pairs for sigma {sigma:g}, only for {', '.join(f'{known:g}' for known in sigmas)}"
             raise RobustokError(message, where=str(folder), hint="make them with the stage `make_pairs`")
-        if read_index(folder)["data"]["train"] != images.fingerprint:
+        if read_index(folder).data.get("train") != images.fingerprint:
             message = "these pairs were not made from the training images of [data]"
             raise RobustokError(message, where=str(folder), hint="use the [data] of the run that made them")
         self._latents = LatentRows(folder, label_of(sigma), tokenizer=tokenizer)
@@ -134,11 +145,9 @@ class PairRows(Rows):
 
 def _read_rows(file: Path, count: int, images: int) -> torch.Tensor:
     """(count,) int64 in [0, images)."""
-    try:
-        rows = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RobustokError(f"the image indices of the pairs cannot be read: {error}", where=str(file)) from error
-    if rows.shape != (count,) or rows.dtype != np.int64 or rows.min() < 0 or rows.max() >= images:
-        message = f"expected {count} image indices below {images} as int64, found {rows.dtype} {rows.shape}"
-        raise RobustokError(message, where=str(file), hint="make the pairs again with the stage `make_pairs`")
+    hint = "make the pairs again with the stage `make_pairs`"
+    rows = read_array(file, shape=(count,), dtype=np.int64, hint=hint)
+    if rows.min() < 0 or rows.max() >= images:
+        wrong = int(rows.min() if rows.min() < 0 else rows.max())
+        raise RobustokError(f"{wrong} is not the index of one of {images} images", where=str(file), hint=hint)
     return torch.from_numpy(rows)

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen, validators
 from typing_extensions import Self
 
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.promise import Promise
-from robustok_core.runs.files import read_json
+from robustok_core.runs.records import read_record
 
 INDEX = "samples.json"
+
+
+@frozen(kw_only=True)
+class SamplesIndex:
+    """What is read of samples.json, which holds all options of the stage `sample`."""
+
+    num_samples: int = field(validator=validators.ge(1))
+    image_size: int = field(validator=validators.ge(1))
 
 
 @frozen(kw_only=True)
@@ -30,5 +38,5 @@ class SamplesPromise(Promise):
 
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:
-        index = read_json(folder / INDEX)
-        return cls(num_samples=index["num_samples"], image_size=index["image_size"])
+        index = read_record(SamplesIndex, folder / INDEX)
+        return cls(num_samples=index.num_samples, image_size=index.image_size)

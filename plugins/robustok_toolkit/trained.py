@@ -8,13 +8,19 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from torch import nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import Registry
-from robustok_core.runs.components import COMPONENT_FILE, load_component
+from robustok_core.runs.components import (
+    COMPONENT_FILE,
+    ComponentRecord,
+    kind_of_artifact,
+    load_component,
+    read_component,
+)
 from robustok_core.runs.files import read_json
 from robustok_core.runs.folder import RUN_FILE, find_artifact
+from robustok_core.runs.loading import read_published
 
 
 @frozen(kw_only=True, eq=False)
@@ -23,12 +29,12 @@ class Trained:
 
     Attributes:
         module: the component. where: its folder or file, for messages.
-        about: its record: the recipe `table`, and for a generator `class_names` and the fingerprint `tokenizer`.
+        record: the content of its component.json.
     """
 
     module: Any
     where: Path
-    about: Mapping[str, Any]
+    record: ComponentRecord
 
 
 def load_trained(
@@ -53,7 +59,7 @@ def load_trained(
         raise RobustokError("this is a file, not the folder of a run or an artifact", where=str(where), hint=hint)
     folder = artifact_of(where, kind)
     module = load_component(registry, folder).to(device)
-    return Trained(module=module, where=folder, about=read_json(folder / COMPONENT_FILE))
+    return Trained(module=module, where=folder, record=read_component(folder))
 
 
 def _imported(
@@ -63,11 +69,12 @@ def _imported(
     if spec.factory.makes != kind:
         what = f"the importer {spec.name!r} makes a {spec.factory.makes}, not a {kind}"
         raise RobustokError(what, where=str(file), hint="`robustok plugins importer` lists them")
-    if not file.is_file():
+    if not file.exists():
         raise RobustokError("there is no such file", where=str(file), hint="an importer reads a published file")
-    table, module, _ = spec.build().load(file, registry)
-    module = nn.Module.to(module, device)
-    return Trained(module=module.eval(), where=file, about={"kind": kind, "table": dict(table)})
+    imported = read_published(spec, file, registry)
+    module: Any = imported.component.to(device).eval()
+    of_generator = {"space": module.space, "num_classes": module.num_classes} if kind == "generator" else {}
+    return Trained(module=module, where=file, record=ComponentRecord(kind=kind, table=imported.table, **of_generator))
 
 
 def artifact_of(run: Path, name: str) -> Path:
@@ -79,7 +86,7 @@ def artifact_of(run: Path, name: str) -> Path:
     if not run.exists():
         raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
     component = run / COMPONENT_FILE
-    if not component.is_file() or (kind := read_json(component).get("kind")) == name:
+    if not component.is_file() or (kind := kind_of_artifact(run)) == name:
         return find_artifact(run, name)
     run_folder = run.resolve().parent.parent  # runs/NAME/artifacts/...
     if not (run_folder / RUN_FILE).is_file():

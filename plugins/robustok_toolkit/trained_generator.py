@@ -72,12 +72,11 @@ class TrainedGenerator:
     """
 
     def __init__(self, trained: Trained, tokenizer: TrainedTokenizer) -> None:
-        check_recorded(trained.module, trained.about, str(trained.where), tokenizer.tokenizer)
+        check_recorded(trained.module, trained.record, str(trained.where), tokenizer.tokenizer)
         self.generator: Generator = trained.module
         self.tokenizer = tokenizer
         self.where = trained.where
-        numbers = [str(number) for number in range(self.generator.num_classes)]
-        self.class_names: Sequence[str] = trained.about.get("class_names") or numbers
+        self.class_names: Sequence[str] = trained.record.classes
 
     def __repr__(self) -> str:
         return f"<generator of {self.where}: {self.generator.num_classes} classes>"

@@ -1,24 +1,31 @@
-"""Reads published weight files without executing code in them."""
+"""Reads published weight files without executing code in them, and writes such files."""
 
 from __future__ import annotations
 
 import argparse
 import pickle
-from collections.abc import Mapping
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import frozen
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.runs.files import new_file, read_tensors, write_tensors
+from robustok_core.runs.shard_index import read_shard_index
+from robustok_toolkit.file_kinds import weight_kind
 
 #: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
 _KEYS = ("ema", "model", "state_dict", "module")
-_WRAPPERS = ("module.", "_orig_mod.")
+#: What wrappers of modules insert into names, at the beginning or within: DistributedDataParallel, torch.compile, FSDP.
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+#: Endings of the files that `write_weights` writes.
+ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
 
 
 @frozen(kw_only=True, eq=False)
@@ -27,7 +34,7 @@ class WeightFile:
 
     Attributes:
         weights: tensors by name, without wrapper prefixes.
-        key: the key that held them; "" if the file itself is the weights.
+        key: the key that held them, or keys joined by a dot; "" if the file itself is the weights.
         others: the file's other keys, which were ignored.
     """
 
@@ -37,50 +44,173 @@ class WeightFile:
 
 
 def read_weights(file: Path) -> WeightFile:
-    """Reads a .safetensors, .pt, .pth or .bin file; of several sets of weights it takes ema, then model.
+    """Reads a safetensors file, the index of several, or a torch file; of several sets of weights it takes ema, then
+    model.
 
-    Pickled files are read with torch's restricted unpickler, which builds only tensors, containers and
-    argparse.Namespace (training options). Wrapper prefixes (`module.`, `_orig_mod.`) are removed.
+    What a file is, its first bytes say, not its name. Pickled files are read with torch's restricted unpickler, which
+    builds only tensors, containers and argparse.Namespace (training options). What wrappers of modules insert into
+    names (`module.`, `_orig_mod.`) is removed.
 
     Raises:
-        RobustokError: the file is missing or damaged, contains code, or holds no weights.
+        RobustokError: the file is missing, damaged or of another kind, contains code, or holds no weights.
     """
-    if not file.is_file():
-        raise RobustokError("there is no such file", where=str(file))
-    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
+    kind = weight_kind(file)
+    if kind in ("safetensors", "index"):
+        content: Any = _read_safetensors(file) if kind == "safetensors" else _read_sharded(file)
+    else:
+        content = _read_torch(file)
     if not isinstance(content, Mapping):
         raise RobustokError(f"this file holds a {type(content).__name__}, not named weights", where=str(file))
-    key = next((name for name in _KEYS if isinstance(content.get(name), Mapping)), "")
-    state = content[key] if key else content
-    weights = {_unwrapped(str(name)): value for name, value in state.items() if isinstance(value, Tensor)}
-    if not weights:
-        raise RobustokError("this file holds no weights", where=str(file))
-    others = [str(name) for name, value in content.items() if name != key and not isinstance(value, Tensor)]
-    return WeightFile(weights=weights, key=key, others=others)
+    found = _find_weights(content)
+    if found is None:
+        raise RobustokError(
+            f"this file holds no weights where they are expected: {_found_in(content)}", where=str(file)
+        )
+    keys, state = found
+    weights = _without_wrappers(state, str(file))
+    others = [str(name) for name, value in content.items() if name not in keys[:1] and not isinstance(value, Tensor)]
+    return WeightFile(weights=weights, key=".".join(keys), others=others)
 
 
-def _read_safetensors(file: Path) -> Any:
+def write_weights(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a weight file of the kind that its ending says.
+
+    A .pt or .pth file holds the weights under "model", where the training scripts of published models look for them;
+    a .bin file holds nothing but the weights.
+
+    Raises:
+        RobustokError: if it has another ending or cannot be written.
+    """
+    check_ending(file)
+    if file.suffix == ".safetensors":
+        write_tensors(file, tensors)
+        return
+    copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    with new_file(file) as unfinished, unfinished.open("wb") as opened:
+        torch.save(copies if file.suffix == ".bin" else {"model": copies}, opened)
+
+
+def check_ending(file: Path) -> None:
+    """Raises RobustokError unless `write_weights` knows the ending of a file's name."""
+    if file.suffix not in ENDINGS:
+        hint = f"the name of a weight file ends in {', '.join(ENDINGS)}; the ending decides its format"
+        raise RobustokError("this name does not end like that of a weight file", where=str(file), hint=hint)
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise RobustokError(f"cannot be read as safetensors: {error}", where=str(file)) from error
+        return read_tensors(file)
+    except RunError as error:
+        what, hint = f"this safetensors file is damaged: {error.what}", "download it again"
+        raise RobustokError(what, where=str(file), hint=hint) from error
 
 
-def _read_pickled(file: Path) -> Any:
+def _read_sharded(file: Path) -> dict[str, Tensor]:
+    """The tensors of all files that an index names."""
+    index = read_shard_index(file)
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(index.weight_map.values())):
+        part = read_weights(file.with_name(name)).weights
+        expected = {tensor for tensor, shard in index.weight_map.items() if shard == name}
+        lacking = sorted(expected - part.keys())
+        if lacking:
+            what = f"this file lacks {len(lacking)} tensors that {file.name} says it has: {', '.join(lacking[:3])}"
+            raise RobustokError(what, where=str(file.with_name(name)), hint="download it again")
+        tensors |= {tensor: part[tensor] for tensor in expected}
+    return tensors
+
+
+def _read_torch(file: Path) -> Any:
+    damaged = _damage(file)
+    if damaged:
+        what = f"this torch file is damaged: {damaged}"
+        raise RobustokError(what, where=str(file), hint="download it again")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(file, map_location="cpu", weights_only=True)
+        # opened here, because torch would take a file called .safetensors for one
+        with file.open("rb") as opened, _allowed(argparse.Namespace):
+            return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RobustokError(
             "refused: this file holds more than weights, and reading it may run code",
             where=str(file),
             hint="ask its author for a safetensors file",
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise RobustokError(f"cannot be read as a torch file: {error}", where=str(file)) from error
+    except Exception as error:  # a damaged pickle raises anything
+        what = f"this torch file is damaged: {type(error).__name__}: {_first_line(error)}"
+        raise RobustokError(what, where=str(file), hint="download it again") from error
 
 
-def _unwrapped(name: str) -> str:
-    while name.startswith(_WRAPPERS):
-        name = name.split(".", 1)[1]
-    return name
+@contextmanager
+def _allowed(kind: type) -> Iterator[None]:
+    """Lets torch's restricted unpickler build this class, without its warnings of how long rare tensors take."""
+    with torch.serialization.safe_globals([kind]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _damage(file: Path) -> str | None:
+    """What is damaged in a torch file, as far as its checksums tell; torch itself does not compare them."""
+    with file.open("rb") as opened:
+        if opened.read(2) != b"PK":
+            return None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()
+    except Exception as error:  # zipfile raises many types
+        return _first_line(error) or type(error).__name__
+    return None if broken is None else f"{broken} does not have the checksum in the file"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]
+
+
+# --- weights in what was read ---------------------------------------------------------------------
+
+
+def _find_weights(content: Mapping[Any, Any]) -> tuple[list[str], Mapping[Any, Any]] | None:
+    """The keys that lead to the best set of weights, and the set; None if there is none."""
+    for key in _KEYS:
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and (found := _find_weights(inner)) is not None:
+            return [key, *found[0]], found[1]
+    return ([], content) if any(isinstance(value, Tensor) for value in content.values()) else None
+
+
+def _found_in(content: Mapping[Any, Any]) -> str:
+    """What a file without weights holds, for a message."""
+    tables = [f"{path} ({count:,} tensors)" for path, count in _tables(content, "")]
+    if tables:
+        return f"it has tensors in {', '.join(tables[:5])}; save one of them as a file of its own"
+    keys = [str(key)[:40] for key in content]
+    return (
+        f"it has the {len(keys)} keys {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}" if keys else "it is empty"
+    )
+
+
+def _tables(content: Mapping[Any, Any], path: str, depth: int = 3) -> Iterator[tuple[str, int]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping) and depth:
+            inner = f"{path}.{key}" if path else str(key)
+            if count := sum(isinstance(item, Tensor) for item in value.values()):
+                yield inner, count
+            yield from _tables(value, inner, depth - 1)
+
+
+def _without_wrappers(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        name = ".".join(part for part in str(key).split(".") if part not in _WRAPPERS)
+        if name in weights:
+            what = f"two weights are called {name!r} without the names of wrappers ({', '.join(_WRAPPERS[:2])})"
+            raise RobustokError(what, where=where)
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            kind = "without values" if value.is_meta else "quantized" if value.is_quantized else "sparse"
+            raise RobustokError(f"the weight {name!r} is {kind}, which cannot be read", where=where)
+        weights[name] = value.detach()
+    return weights

@@ -37,6 +37,8 @@ class Importer(Component, ABC):
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         """Reads a file and builds the component through the registry.
 
+        `robustok_toolkit.weight_files.read_weights` reads any kind of weight file, and the index of several.
+
         Returns:
             The component's recipe table (with `use`), the component with its weights, and a report that maps each
             dropped key to the reason.

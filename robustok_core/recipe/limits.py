@@ -15,7 +15,7 @@ LARGEST_INTEGER = 2**31 - 1
 #: Of other numbers: what float32 holds, in which they are used.
 LARGEST_FLOAT = 3.4e38
 #: Of a list, and of the tables and lists inside each other.
-LONGEST_LIST, DEEPEST_NESTING = 1000, 30
+LONGEST_LIST, DEEPEST_NESTING = 100_000, 30
 LONGEST_TEXT = 10_000
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from robustok_core.errors import RunError
 
 _ASIDE = ".writing-"
+_DAMAGED = "the file is damaged, or not a JSON file"
 
 
 @contextmanager
@@ -129,8 +130,12 @@ def read_json(file: Path) -> Any:
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot be read: {error}", where=str(file)) from error
+    except OSError as error:
+        raise RunError(f"cannot be read: {error.strerror or error}", where=str(file)) from error
+    except RecursionError as error:
+        raise RunError("cannot be read: it is nested too deeply", where=str(file), hint=_DAMAGED) from error
+    except ValueError as error:  # also text that is not UTF-8, and numbers of more digits than Python reads
+        raise RunError(f"cannot be read: {error}", where=str(file), hint=_DAMAGED) from error
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], *, writer: str = "") -> None:
@@ -154,8 +159,11 @@ def read_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     try:
         with safe_open(file, framework="pt", device=device) as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot be read: {error}", where=str(file), hint="is it a whole safetensors file?") from error
+    except OSError as error:
+        raise RunError(f"cannot be read: {error.strerror or error}", where=str(file)) from error
+    except Exception as error:  # SafetensorError, and whatever a data type raises that torch does not have
+        hint = "the file is damaged, or not a safetensors file"
+        raise RunError(f"cannot be read: {error}", where=str(file), hint=hint) from error
 
 
 def _flush(path: Path) -> None:

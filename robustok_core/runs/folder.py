@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from robustok_core.errors import RobustokError
+from robustok_core.runs.components import kind_of_artifact
 from robustok_core.runs.files import aside, read_json, remove_leftovers, write_json, write_text, writing
 
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
@@ -156,7 +157,7 @@ def find_artifact(path: Path, name: str) -> Path:
         RobustokError: if there is no such artifact, or it is not finished.
     """
     if (path / "component.json").is_file():
-        kind = read_json(path / "component.json").get("kind")
+        kind = kind_of_artifact(path)
         if kind != name:
             raise RobustokError(f"this holds a {kind}, not a {name}", where=str(path))
         return path

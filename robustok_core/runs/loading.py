@@ -12,6 +12,8 @@ from robustok_core.runs.files import new_folder
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
 from robustok_core.runs.folder import RunFolder, find_artifact
 from robustok_core.runs.promises import Imported, Loaded
+from robustok_core.runs.shard_index import files_of
+from robustok_core.runs.weights import check_weights
 from robustok_core.values.spec import Spec
 
 
@@ -49,7 +51,8 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
             )
             raise RobustokError(what, where=location, hint="give this run another name: --set run.name=NAME")
         return Loaded(registry, path, content_fingerprint(path))
-    fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
+    contents = [content_fingerprint(file) for file in files_of(path)]
+    fingerprint = fingerprint_of([load.importer.table(), *contents])
     folder = run.artifact(name, fingerprint)
     return Loaded(
         registry, folder, fingerprint, None if folder.is_dir() else read_published(load.importer, path, registry)
@@ -60,9 +63,11 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
     """Reads a published checkpoint with its importer.
 
     Raises:
-        RobustokError: if the file is not such a checkpoint.
+        RobustokError: if the file is not such a checkpoint, or weights of the component are not finite.
     """
-    return Imported(file, *importer.build().load(file, registry))
+    imported = Imported(file, *importer.build().load(file, registry))
+    check_weights(imported.component, imported.component.state_dict(), str(file))
+    return imported
 
 
 def save_imported(imported: Imported, kind: str, folder: Path) -> None:

@@ -51,12 +51,12 @@ class TokenizerPromise(Promise):
 
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:
-        about, tokenizer = read_component(folder), sketch_component(registry, folder)
+        record, tokenizer = read_component(folder), sketch_component(registry, folder)
         return cls(
             space=tokenizer.space,
             image_size=tokenizer.image_size,
-            opponents=about.get("opponents"),
-            post_trained="post_trained" in about,
+            opponents=record.opponents,
+            post_trained=record.post_trained is not None,
             fingerprint=_once(lambda: latent_fingerprint(_tokenizer(registry, folder))),
             folder=folder,
         )
@@ -103,15 +103,15 @@ class GeneratorPromise(Promise):
 
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:
-        about = read_component(folder)
-
+        record = read_component(folder)
+        assert record.space is not None  # a generator's record has one
         return cls(
-            name=about["table"]["use"],
-            factory=registry.spec("generator", about["table"]).factory,
+            name=record.use,
+            factory=registry.spec("generator", record.table).factory,
             sketch=_once(lambda: sketch_component(registry, folder)),
-            space=LatentSpace(**about["space"]),
-            class_names=about.get("class_names") or list(map(str, range(about["num_classes"]))),
-            tokenizer=about.get("tokenizer"),
+            space=record.space,
+            class_names=record.classes,
+            tokenizer=record.tokenizer,
             folder=folder,
         )
 

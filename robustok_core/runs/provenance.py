@@ -34,19 +34,35 @@ def surroundings() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that contains this code, with "+" if it has changes; None outside a checkout."""
-    here = Path(__file__).parent
+    """The commit of the checkout of robustok that this code is in, with "+" if it has changes; None outside one.
+
+    A repository that merely surrounds an installed robustok, such as a project with its environment inside, does not
+    count: its commit says nothing about this code.
+    """
+    package = Path(__file__).resolve().parents[1]
+    tracked = _git(package, "ls-files", "--error-unmatch", "--", str(Path(__file__).resolve()))
+    top = _git(package, "rev-parse", "--show-toplevel")
+    if tracked is None or top is None or Path(top).resolve() != package.parent:
+        return None
+    return _git(package, "describe", "--always", "--dirty=+", "--exclude=*")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """The output of git; None if it fails or there is no git."""
+    # inside a hook of git, GIT_DIR names the repository of the hook
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         completed = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*"],
+            ["git", "-C", str(folder), *arguments],
             check=False,
             capture_output=True,
             text=True,
             timeout=5,
+            env=surroundings,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return None
-    return completed.stdout.strip() or None
+    return (completed.stdout.strip() or None) if completed.returncode == 0 else None
 
 
 def peak_memory() -> float:

@@ -11,6 +11,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from robustok_core.errors import RunError
 from robustok_core.runs.files import read_json
+from robustok_core.values.spec import wrong_name
 from robustok_core.values.strict import short, strict_converter
 
 T = TypeVar("T")
@@ -28,15 +29,18 @@ def _is_list(wanted: Any) -> bool:
 
 @_CONVERTER.register_structure_hook_factory(_is_list)
 def _list_hook(wanted: Any) -> Any:
-    kind, item = wanted.__origin__, get_args(wanted)[0]
+    kind, kinds = wanted.__origin__, get_args(wanted)
+    any_length = kind is list or kinds[-1] is Ellipsis
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, list):  # not the letters of a string
             raise TypeError(f"expected a list, found {short(value)}")
+        if not any_length and len(value) != len(kinds):
+            raise ValueError(f"expected {len(kinds)} items, found {len(value)}")
         items = []
         for index, content in enumerate(value):
             try:
-                items.append(_CONVERTER.structure(content, item))
+                items.append(_CONVERTER.structure(content, kinds[0] if any_length else kinds[index]))
             except Exception as error:
                 raise _InItem(index) from error
         return kind(items)
@@ -56,12 +60,18 @@ def _object_hook(wanted: Any) -> Any:
     return structure
 
 
+def file_name(_: object, attribute: attrs.Attribute[str], name: str) -> None:
+    """A validator: the name of a file or folder beside or below the JSON file, which leads to no other place."""
+    if wrong_name(name):
+        raise ValueError(f"{attribute.name}: {short(name)} is not the name of a file")
+
+
 def record_of(cls: type[T], content: Any, file: Path) -> T:
     """An instance of an attrs class from the content of a JSON file. Keys that the class does not have are ignored.
 
     Args:
-        cls: its attributes are annotated with int, float, str, bool, Any, `list[X]`, `tuple[X, ...]`, `dict[str, X]`,
-            `X | None` or further attrs classes; their validators are called.
+        cls: its attributes are annotated with int, float, str, bool, Any, `list[X]`, `tuple[X, ...]`, `tuple[X, Y]`,
+            `dict[str, X]`, `Mapping[str, X]`, `X | None` or further attrs classes; their validators are called.
         file: where the content is from, for the message.
 
     Raises:

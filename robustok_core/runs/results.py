@@ -12,6 +12,7 @@ from typing import Any
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import read_json
+from robustok_core.runs.records import record_of
 from robustok_core.values.result import Result
 
 RESULTS_FILE = "results.json"
@@ -27,16 +28,17 @@ def tables_of(results: Mapping[str, Result]) -> dict[str, dict[str, Any]]:
     return {name: result.table() for name, result in results.items()}
 
 
-def results_of(tables: Mapping[str, Any]) -> dict[str, Result]:
+def results_of(tables: Any, file: Path = Path(RESULTS_FILE)) -> dict[str, Result]:
     """Converts the tables of a file, also of an earlier version, to results in the file's order.
 
     Raises:
-        TypeError, ValueError, KeyError, OverflowError: if they are not results.
+        RunError: naming the file and the key, if they are not results.
     """
-    numbers = {name: value for name, value in tables.items() if isinstance(value, (int, float))}
-    earlier = _put_together(numbers)
-    new = {name: Result.from_table(table) for name, table in tables.items() if name not in numbers}
-    return {name: new[name] if name in new else earlier[name] for name in tables if name in new or name in earlier}
+    held = record_of(dict[str, Any], tables, file)
+    numbers = {name: value for name, value in held.items() if isinstance(value, (int, float))}
+    earlier = _put_together(record_of(dict[str, float], numbers, file))
+    new = record_of(dict[str, Result], {name: table for name, table in held.items() if name not in numbers}, file)
+    return {name: new[name] if name in new else earlier[name] for name in held if name in new or name in earlier}
 
 
 def read_results(path: Path) -> dict[str, Result]:
@@ -56,11 +58,12 @@ def read_results(path: Path) -> dict[str, Result]:
         content = read_json(file)
     except RunError as error:
         raise RobustokError(f"this is not a JSON file: {error.what}", where=str(file)) from error
+    held = content.get("results", content) if isinstance(content, Mapping) else content
     try:
-        return results_of(content.get("results", content))
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        hint = "`robustok evaluate --out` writes such a file"
-        raise RobustokError("this file does not hold results by name", where=str(file), hint=hint) from error
+        return results_of(held, file)
+    except RunError as error:
+        what = f"this file does not hold results by name: {error.what}"
+        raise RobustokError(what, where=str(file), hint="`robustok evaluate --out` writes such a file") from error
 
 
 def _put_together(numbers: Mapping[str, float]) -> dict[str, Result]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustok_core.runs.files import write_text, writing
+from robustok_core.errors import RunError
+from robustok_core.runs.files import new_file, writing
 
 
 def append_line(file: Path, values: Mapping[str, Any]) -> None:
@@ -19,21 +20,34 @@ def append_line(file: Path, values: Mapping[str, Any]) -> None:
 def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
     """Drops a stage's lines after a step, which an interrupted run logged and will log again.
 
-    Lines of the same stage with another configuration have another fingerprint and stay.
+    Lines of the same stage with another configuration have another fingerprint and stay. A last line that a kill cut
+    off is dropped; a line that was damaged otherwise stays as it is.
+
+    Raises:
+        RunError: if the file cannot be read or written.
     """
     if not file.exists():
         return
-    with writing(file):
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    write_text(file, "".join(f"{line}\n" for line in lines if _stays(line, fingerprint, after_step)))
+    try:
+        *lines, cut_off = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RunError(f"cannot be read: {error.strerror}", where=str(file)) from error
+    lines += [cut_off] if _values(cut_off) is not None else []
+    kept = [line for line in lines if not _is_after(line, fingerprint, after_step)]
+    with new_file(file) as unfinished:
+        unfinished.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
-def _stays(line: str, fingerprint: str, after_step: int) -> bool:
+def _is_after(line: bytes, fingerprint: str, step: int) -> bool:
+    values = _values(line) or {}
+    logged = values.get("step", 0)
+    return values.get("fingerprint") == fingerprint and isinstance(logged, (int, float)) and logged > step
+
+
+def _values(line: bytes) -> dict[str, Any] | None:
+    """The values of a line; None if it is damaged."""
     try:
         values = json.loads(line)
-    except (ValueError, RecursionError):  # the last line of a killed run may be truncated
-        return False
-    if not isinstance(values, dict):
-        return False
-    step = values.get("step", 0)
-    return values.get("fingerprint") != fingerprint or (isinstance(step, int) and step <= after_step)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None

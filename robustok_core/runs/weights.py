@@ -10,18 +10,24 @@ from robustok_core.errors import RunError
 
 
 def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: Callable[[str], str] = str) -> str:
-    """Names up to three keys each that are missing, unexpected or have a wrong shape; "" if all fit.
+    """Names up to three keys each that are missing, unexpected or have a wrong shape or type; "" if all fit.
 
     `spell` converts a key to the name that the message shows.
     """
+    both = sorted(wanted.keys() & tensors.keys())
     groups = {
         "missing": [spell(name) for name in sorted(wanted.keys() - tensors.keys())],
         "unexpected": [spell(name) for name in sorted(tensors.keys() - wanted.keys())],
-        "wrong shape": sorted(
+        "wrong shape": [
             f"{spell(name)}: {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
-            for name in wanted.keys() & tensors.keys()
+            for name in both
             if tensors[name].shape != wanted[name].shape
-        ),
+        ],
+        "wrong type": [
+            f"{spell(name)}: {_dtype(tensors[name])} instead of {_dtype(wanted[name])}"
+            for name in both
+            if not _converts(tensors[name], wanted[name])
+        ],
     }
     parts = (
         f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" for what, names in groups.items() if names
@@ -29,15 +35,64 @@ def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: C
     return "; ".join(parts)
 
 
+def _converts(tensor: Tensor, wanted: Tensor) -> bool:
+    """Whether a tensor's values mean the same in another type: half precision does, integers for floats do not.
+
+    Floats of 8 bits or fewer do not either: they are quantized weights, whose scales are stored elsewhere.
+    """
+    if tensor.is_floating_point() and wanted.is_floating_point():
+        return tensor.dtype == wanted.dtype or tensor.element_size() > 1
+    return tensor.dtype == wanted.dtype or (_is_integer(tensor) and _is_integer(wanted))
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized) and _dtype(tensor) != "bool"
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def not_finite(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: Callable[[str], str] = str) -> str:
+    """Names up to three tensors whose values are NaN or infinite once they have the wanted type; "" if there are none.
+
+    Args:
+        wanted: gives the types that the tensors will be converted to.
+        tensors: fit `wanted` (see `misfit`).
+        spell: converts a key to the name that the message shows.
+    """
+    found = []
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            broken = int((~tensor.to(wanted[name].dtype).isfinite()).sum())
+            if broken:
+                found.append(f"{spell(name)} ({broken:,} of {tensor.numel():,} values)")
+    return f"{', '.join(found[:3])}{' ...' if len(found) > 3 else ''}"
+
+
+def check_weights(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: str, spell: Callable[[str], str] = str
+) -> None:
+    """Checks that tensors are a state dict of a module, which may be on the meta device, with finite values.
+
+    Raises:
+        RunError: naming a few keys that are missing, unexpected, have a wrong shape or type, or are not finite.
+    """
+    wanted = module.state_dict()
+    if wrong := misfit(wanted, tensors, spell):
+        raise RunError(f"the weights do not fit the model: {wrong}", where=where)
+    if broken := not_finite(wanted, tensors, spell):
+        hint = "the file is damaged, or the training that wrote it diverged"
+        raise RunError(f"weights are NaN or infinite: {broken}", where=where, hint=hint)
+
+
 def load_module(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Loads a state dict strictly.
 
     Raises:
-        RunError: naming a few keys that are missing, unexpected or have a wrong shape.
+        RunError: as `check_weights`; the module is unchanged then.
     """
-    wrong = misfit(module.state_dict(), tensors)
-    if wrong:
-        raise RunError(f"the weights do not fit the model: {wrong}", where=where)
+    check_weights(module, tensors, where)
     module.load_state_dict(dict(tensors))
 
 

@@ -32,7 +32,7 @@ class LatentSpace:
     kind: Literal["discrete", "continuous"] = field(validator=validators.in_(("discrete", "continuous")))
     num_tokens: int = field(validator=validators.ge(1))
     width: int = field(validator=validators.ge(1))
-    codebook_size: int | None = None
+    codebook_size: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
     grid: tuple[int, int] | None = field(default=None, converter=_pair)  # JSON gives a list
 
     def __attrs_post_init__(self) -> None:

@@ -162,7 +162,8 @@ def test_a_published_tokenizer_is_read_with_its_importer(published, images):
     assert_refused(
         lambda: robustok.load_tokenizer(file, importer="rar"), "the importer 'rar' makes a generator, not a tokenizer"
     )
-    assert_refused(lambda: robustok.load_tokenizer(file.parent, importer="robustok"), "there is no such file")
+    assert_refused(lambda: robustok.load_tokenizer(file.parent, importer="robustok"), "this is a folder")
+    assert_refused(lambda: robustok.load_tokenizer(file.parent / "no", importer="robustok"), "there is no such file")
 
 
 def test_a_given_tokenizer_decodes_a_published_generator(published, registry, tmp_path):

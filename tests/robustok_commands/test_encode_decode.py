@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from robustok_core import Latents
 from robustok_core.cli import main
@@ -163,7 +165,7 @@ def test_an_unreadable_input_gives_one_message(command, pixels):
     assert "two images are called '1.png'" in errors
     code, _, errors = command("decode", "images/1.png", "--out", "decoded")
     assert code == 2
-    assert "images/1.png: this is not a .npz or .npy file" in errors
+    assert "images/1.png: this is not a readable .npz file" in errors
     assert not Path("codes.npz").exists()
 
 
@@ -212,10 +214,10 @@ def test_encode_turns_images_upright_unless_told_otherwise(command, pixels):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"0 1 2 3\n", "this is not a .npz or .npy file, whatever its name"),
-        (b"", "this is not a .npz or .npy file, whatever its name"),
-        (b"PK\3\4 and no more", "this .npz or .npy file is damaged"),
-        (b"\x93NUMPY\1\0", "this .npz or .npy file is damaged"),
+        (b"0 1 2 3\n", "this is not a readable .npz file (whatever its name"),
+        (b"", "this is not a readable .npz file (whatever its name"),
+        (b"PK\3\4 and no more", "this is not a readable .npz file ("),
+        (b"\x93NUMPY\1\0", "this array cannot be read (the header of the array is damaged"),
     ],
 )
 def test_another_kind_of_file_called_npz_gives_one_message(command, content, words):
@@ -267,6 +269,9 @@ def test_the_folder_of_an_artifact_is_accepted(command, trained, pixels):
         (["a.png", "a.png"], "two images are called 'a.png'"),
         (["a\0b", "c"], "no file can be called"),
         (["\ud800", "c"], "no file can be called"),
+        (np.full(2, 0x7FFFFFFF, np.uint32).view("<U1"), "it holds text with invalid characters"),
+        ([3, 4], "expected 2 names, found an array int64 (2,)"),
+        ("a.png", "expected 2 names, found an array <U5 ()"),
     ],
 )
 def test_names_that_no_two_files_can_have_are_refused(command, names, words):
@@ -275,3 +280,17 @@ def test_names_that_no_two_files_can_have_are_refused(command, names, words):
     assert code == 2
     assert words in errors
     assert not Path("decoded").exists()
+
+
+def test_images_that_are_not_finite_are_refused_instead_of_saved_as_black_ones(command, trained, tmp_path):
+    shutil.copytree(trained.artifact("tokenizer"), damaged := tmp_path / "damaged")
+    file = damaged / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if name.startswith("pixel_decoder") and name.endswith("conv_in.weight"))
+    save_file(weights | {name: torch.full_like(weights[name], 3e38)}, file)
+    np.savez("codes.npz", codes=np.zeros((2, 16), np.int64))
+    for out in ("decoded", "grid.png"):
+        code, _, errors = command("decode", "codes.npz", "--out", out, run=damaged)
+        assert code == 1
+        assert "error: images: 2 of 2 decoded images hold values that are NaN or infinite" in errors
+        assert not Path(out).exists()

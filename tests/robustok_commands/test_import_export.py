@@ -34,6 +34,50 @@ def test_import_and_export_are_inverse(command, published):
     assert all(torch.equal(second[name], value) for name, value in first.items())
 
 
+@pytest.mark.parametrize("ending", ["pt", "pth", "bin"])
+def test_what_export_writes_import_reads_whatever_the_ending(command, published, ending):
+    assert command("import", "robustok", published, "imported", "--set", "num_heads=2")[0] == 0
+    assert command("export", "robustok", "imported", f"again.{ending}")[0] == 0
+    assert isinstance(torch.load(f"again.{ending}", weights_only=True), dict), "a torch file, as its ending says"
+    assert command("import", "robustok", f"again.{ending}", "twice", "--set", "num_heads=2")[0] == 0
+    first, second = load_file("imported/model.safetensors"), load_file("twice/model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(second[name], value) for name, value in first.items() if name != "quantizer.usage")
+    torch.testing.assert_close(second["quantizer.usage"], first["quantizer.usage"])
+
+
+def test_export_refuses_another_ending(refused, command, published):
+    assert command("import", "robustok", published, "imported", "--set", "num_heads=2")[0] == 0
+    assert "again.onnx: this name does not end like that of a weight file" in refused(
+        "export", "robustok", "imported", "again.onnx"
+    )
+    assert not Path("again.onnx").exists()
+
+
+def test_import_reads_a_safetensors_file_called_pt(command, published):
+    code, _, errors = command("import", "robustok", published.rename("main-train.pt"), "out", "--set", "num_heads=2")
+    assert code == 0, errors
+
+
+def test_a_model_of_another_kind_is_refused_with_the_names_of_its_weights(refused, published):
+    weights = {f"layers.{number}.weight": torch.ones(1) for number in range(9)}
+    save_file(weights, published)
+    output = refused("import", "robustok", published, "out")
+    assert "this is not a RobusTok tokenizer: it lacks encoder.latent_tokens" in output
+    assert "hint: its 9 weights are called layers.0.weight, " in output
+
+
+def test_integers_and_infinite_numbers_are_no_weights(refused, published):
+    weights = load_file(published)
+    save_file(weights | {"decoder.mask_token": torch.zeros_like(weights["decoder.mask_token"]).long()}, published)
+    output = refused("import", "robustok", published, "out", "--set", "num_heads=2")
+    assert "the weights do not fit the model: wrong type decoder.mask_token: int64 instead of float32" in output
+    save_file(weights | {"decoder.mask_token": torch.full_like(weights["decoder.mask_token"], torch.nan)}, published)
+    output = refused("import", "robustok", published, "out", "--set", "num_heads=2")
+    assert "weights are NaN or infinite: decoder.mask_token (48 of 48 values)" in output
+    assert not Path("out").exists()
+
+
 @pytest.mark.parametrize(
     "arguments", [["import", "robustok", "published.safetensors"], ["export", "robustok", "there"]]
 )

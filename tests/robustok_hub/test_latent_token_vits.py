@@ -17,6 +17,7 @@ def weights() -> dict[str, torch.Tensor]:
         "encoder.pos_embed": (1, 1 + 16, 192),
         "encoder.patch_embed.weight": (192, 3, 8, 8),
         "encoder.blocks.0.mlp.fc1.bias": (384,),
+        "encoder.blocks.1.mlp.fc1.bias": (384,),
         "encoder.blocks.2.mlp.fc1.bias": (384,),
     }
     return {name: torch.zeros(shape) for name, shape in shapes.items()}

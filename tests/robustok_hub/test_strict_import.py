@@ -113,9 +113,9 @@ def test_another_model_is_refused_in_one_line(importer, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("cut.safetensors", b"\x00\x01", "cannot be read as safetensors"),
-        ("cut.pt", b"PK\x03\x04 nothing", "cannot be read as a torch file"),
-        ("empty.pt", b"", "cannot be read as a torch file"),
+        ("cut.safetensors", b"\x00\x01", "this is neither a safetensors nor a torch file"),
+        ("cut.pt", b"PK\x03\x04 nothing", "this torch file is damaged: File is not a zip file"),
+        ("empty.pt", b"", "this is an empty file"),
     ],
 )
 def test_a_damaged_file_is_refused(name, content, complaint, tmp_path):

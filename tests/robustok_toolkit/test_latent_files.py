@@ -170,13 +170,13 @@ def unlabel(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (truncate, r"train-000000004-000000008.codes.npy: this shard of the latents cannot be read"),
-        (delete, r"train-000000004-000000008.codes.npy: this shard of the latents cannot be read: .*No such file"),
-        (replace, r"not a shard of these latents: expected uint16 \(4, 3, 4\), found uint16 \(4, 3, 5\)"),
-        (make_foreign, r"train-000000004-000000008.codes.npy: this shard of the latents cannot be read"),
+        (truncate, r"train-000000004-000000008.codes.npy: this array cannot be read"),
+        (delete, r"train-000000004-000000008.codes.npy: there is no such file"),
+        (replace, r"this is another array: expected uint16 \(4, 3, 4\), found uint16 \(4, 3, 5\)"),
+        (make_foreign, r"train-000000004-000000008.codes.npy: this array cannot be read"),
         (exceed, r"train-000000004-000000008.codes.npy: .* holds 50, but codes are 0 to 49"),
         (age, r"latents.json: these latents have version 0, but this robustok reads version 1"),
-        (unlabel, r"train-labels.npy: expected 10 labels, found int64 \(9,\)"),
+        (unlabel, r"train-labels.npy: this is another array: expected int64 \(10,\), found int64 \(9,\)"),
         (lambda folder: (folder / "latents.json").write_text('{"a": 1}'), "not an index of robustok latents"),
         (lambda folder: (folder / "latents.json").unlink(), "there are no latents here"),
     ],

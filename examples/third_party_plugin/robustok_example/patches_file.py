@@ -2,7 +2,7 @@
 
 from attrs import field, frozen
 from robustok_core import Importer
-from safetensors.torch import load_file
+from robustok_toolkit.weight_files import read_weights
 
 NAMES = {"enc.weight": "to_vectors.weight", "enc.bias": "to_vectors.bias", "codes": "quantizer.words"}
 NAMES |= {"dec.weight": "to_pixels.weight", "dec.bias": "to_pixels.bias"}
@@ -14,7 +14,7 @@ class PatchesFileConfig:
 
 
 class PatchesFile(Importer):
-    """Reads and writes a safetensors file."""
+    """Reads and writes a safetensors or torch file."""
 
     Config = PatchesFileConfig
     makes = "tokenizer"
@@ -23,7 +23,7 @@ class PatchesFile(Importer):
         self.config = config
 
     def load(self, path, registry):
-        tensors = load_file(path)
+        tensors = read_weights(path).weights
         weights = {ours: tensors.pop(theirs) for theirs, ours in NAMES.items()}
         size, width = weights["quantizer.words"].shape
         quantizer = {"use": "nearest", "codebook_size": size, "width": width}

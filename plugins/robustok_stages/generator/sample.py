@@ -18,8 +18,8 @@ from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.components import COMPONENT_FILE, WEIGHTS_FILE
-from robustok_core.runs.files import read_json, write_json, writing
+from robustok_core.runs.components import COMPONENT_FILE, WEIGHTS_FILE, read_component
+from robustok_core.runs.files import write_json, writing
 from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerprint
 from robustok_core.runs.precision import Precision
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
@@ -27,6 +27,7 @@ from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.spec import plain, sampler_options
 from robustok_stages.checks import check_generator
+from robustok_toolkit.array_files import read_array
 from robustok_toolkit.generating import check_fits, class_numbers, decode_to_uint8, generate, labels_of
 from robustok_toolkit.image_files import write_samples
 from robustok_toolkit.latent_arrays import array_name, to_array
@@ -118,8 +119,7 @@ class Sample(Stage):
     def _work(self, context: StageContext) -> _Work:
         generator, tokenizer = context.load("generator"), context.load("tokenizer")
         check_fits(generator, context.inputs["generator"], tokenizer)
-        names = read_json(context.inputs["generator"] / COMPONENT_FILE).get("class_names")
-        names = names or [str(number) for number in range(generator.num_classes)]
+        names = read_component(context.inputs["generator"]).classes
         classes = self._classes(context, names, generator.num_classes)
         count = self.config.num_samples
         if count % len(classes):
@@ -166,7 +166,7 @@ class Sample(Stage):
     def _put_together(self, context: StageContext, work: _Work, folder: Path) -> None:
         checkpoints, config = context.checkpoints, self.config
         images = ShardedImages(
-            [np.load(shard_file(checkpoints, shard, "pixels"), mmap_mode="r") for shard in work.shards]
+            [read_array(shard_file(checkpoints, shard, "pixels"), mapped=True) for shard in work.shards]
         )
         size = work.tokenizer.image_size
         write_samples(folder / "samples.npz", iter(images), work.labels, image_size=size)
@@ -179,7 +179,7 @@ class Sample(Stage):
         write_json(folder / COMPONENT_FILE, {"kind": "samples"})  # so that [load] accepts this folder
 
     def _write_latents(self, file: Path, checkpoints: Path, shards: Sequence[Shard]) -> None:
-        arrays = [np.load(shard_file(checkpoints, shard, "latents"), mmap_mode="r") for shard in shards]
+        arrays = [read_array(shard_file(checkpoints, shard, "latents"), mapped=True) for shard in shards]
         shape = (self.config.num_samples, *arrays[0].shape[1:])
         with writing(file):
             whole = np.lib.format.open_memmap(file, mode="w+", dtype=arrays[0].dtype, shape=shape)

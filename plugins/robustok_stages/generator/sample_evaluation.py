@@ -15,6 +15,7 @@ from robustok_core.kinds.stage import StageContext
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
+from robustok_toolkit.array_files import array_names
 from robustok_toolkit.image_features import (
     ExtractedFeatures,
     KnownNetworkFeatures,
@@ -25,7 +26,6 @@ from robustok_toolkit.image_features import (
     sizes_problem,
 )
 from robustok_toolkit.image_files import open_images, reference_moments
-from robustok_toolkit.npz_files import array_names
 
 DATA_SPLITS = ("validation", "train")
 SIZES_HINT = "use a reference of that size; `robustok evaluate --mixed-sizes` compares sets of different sizes"

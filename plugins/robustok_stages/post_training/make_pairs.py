@@ -25,11 +25,12 @@ from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_stages.checks import check_generator, check_image_size, check_main_trained, made_of
+from robustok_toolkit.array_files import read_array
 from robustok_toolkit.generating import check_fits
 from robustok_toolkit.latent_arrays import array_name, to_array
 from robustok_toolkit.latent_files import SplitShards, write_latents
 from robustok_toolkit.pair_files import CONTROL, ROWS, PairsPromise, label_of
-from robustok_toolkit.resumable_shards import Shard, cut, make_missing, whole_batches, write_array
+from robustok_toolkit.resumable_shards import Shard, cut, make_missing, shard_file, whole_batches, write_array
 from robustok_training.batches import batches_of, class_balanced_order
 
 
@@ -172,7 +173,7 @@ class _Maker:
         name, array = label_of(self.sigma), array_name(self.tokenizer.space)
         shards = cut(name, len(self.rows), whole_batches(self.config.part_size, self.config.batch_size))
         make_missing(self.context, shards, ["changed", array], self._make)
-        changed = [np.load(self.context.checkpoints / f"{shard.stem}.changed.npy") for shard in shards]
+        changed = [read_array(shard_file(self.context.checkpoints, shard, "changed")) for shard in shards]
         return _Pairs(
             name=name,
             array=array,

@@ -151,7 +151,7 @@ class PostTrain(Stage):
 
     def _save(self, context: StageContext, folder: Path, tokenizer: Any, sigma: float) -> None:
         if context.accelerator.is_main_process:
-            table = read_component(context.inputs["tokenizer"])["table"]
+            table = read_component(context.inputs["tokenizer"]).table
             about: dict[str, Any] = {"fingerprint": context.fingerprint, "run": context.run_name}
             about |= {"post_trained": sigma, "opponents": []}
             with new_folder(folder) as aside:

@@ -48,7 +48,7 @@ def save_opponents(folder: Path, opponents: Mapping[str, Opponent], trainer: Tra
 
 def saved_opponents(folder: Path) -> list[str]:
     """The names of the losses whose opponents `save_opponents` wrote."""
-    return sorted({key.split("/")[1] for key in read_tensors(folder / OPPONENTS_FILE)})
+    return sorted({key.split("/")[1] for key in read_tensors(folder / OPPONENTS_FILE) if "/" in key})
 
 
 def adopt_opponents(folder: Path, opponents: Mapping[str, Opponent], trainer: Trainer) -> None:

@@ -10,8 +10,14 @@ import torch
 
 from project import IMAGE_SIZE, NUM_CLASSES, TABLES, assert_same_weights
 from robustok_core import Registry, RobustokError, RunError
-from robustok_core.runs.components import load_component, read_component, save_component, sketch_component
-from robustok_core.runs.files import read_tensors, write_tensors
+from robustok_core.runs.components import (
+    ComponentRecord,
+    load_component,
+    read_component,
+    save_component,
+    sketch_component,
+)
+from robustok_core.runs.files import read_json, read_tensors, write_json, write_tensors
 from robustok_core.values.draws import seeded
 
 
@@ -38,7 +44,9 @@ def test_a_loaded_tokenizer_has_the_weights_and_computes_what_the_saved_one_did(
 
 
 def test_the_file_holds_the_recipe_table_and_what_else_is_known(saved):
-    assert read_component(saved) == {"kind": "tokenizer", "table": TABLES["tokenizer"], "opponents": ["gan"]}
+    expected = ComponentRecord(kind="tokenizer", table=TABLES["tokenizer"], opponents=["gan"])
+    assert read_component(saved) == expected
+    assert read_json(saved / "component.json")["table"] == TABLES["tokenizer"]
 
 
 def test_a_generator_is_built_again_with_its_space_and_classes(tokenizer, registry, tmp_path):
@@ -90,3 +98,51 @@ def test_missing_or_cut_weights_are_one_message(saved, registry, damage):
 def test_a_component_of_a_plugin_that_is_not_installed_is_refused_by_name(saved):
     with pytest.raises(RobustokError, match="no tokenizer is called 'conv_vq'"):
         load_component(Registry(), saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": None}, "kind: expected str, found NoneType None"),
+        ({"table": 3}, "table: expected an object"),
+        ({"table": {}}, "the key table.use, the name of the component, is missing or no text"),
+        ({"table": {"use": "conv_vq", "image_size": "32"}}, "this component cannot be built: .*image_size"),
+        ({"opponents": "gan"}, "opponents: expected a list, found str 'gan'"),
+        ({"post_trained": True}, "post_trained: expected float, found bool True"),
+    ],
+)
+def test_a_damaged_record_is_one_message_that_names_the_key(saved, registry, change, words):
+    write_json(saved / "component.json", read_json(saved / "component.json") | change)
+    with pytest.raises(RunError, match=rf"component\.json: {words}"):
+        load_component(registry, saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"space": None}, "a generator needs the keys space and num_classes"),
+        ({"num_classes": 0}, "'num_classes' must be >= 1"),
+        ({"class_names": ["a"]}, f"class_names has 1 names, but num_classes is {NUM_CLASSES}"),
+        ({"space": {"kind": "discrete"}}, "space.num_tokens: the key is missing"),
+        ({"space": {"kind": "dense", "num_tokens": 16, "width": 4}}, "space"),
+        (
+            {"space": {"kind": "discrete", "num_tokens": 16, "width": 4, "codebook_size": 8, "grid": [16]}},
+            "space.grid: expected 2 items, found 1",
+        ),
+    ],
+)
+def test_a_damaged_record_of_a_generator_is_one_message(tokenizer, registry, tmp_path, change, words):
+    generator = registry.build("generator", TABLES["generator"], tokenizer.space, NUM_CLASSES)
+    save_component(tmp_path, "generator", TABLES["generator"], generator)
+    write_json(tmp_path / "component.json", read_json(tmp_path / "component.json") | change)
+    with pytest.raises(RunError, match=rf"component\.json: .*{words}"):
+        load_component(registry, tmp_path)
+
+
+def test_an_infinite_codeword_is_refused(saved, registry):
+    file = saved / "model.safetensors"
+    weights = read_tensors(file)
+    weights["quantizer.embedding"][3] = torch.inf
+    write_tensors(file, weights)
+    with pytest.raises(RunError, match=r"weights are NaN or infinite: quantizer.embedding \(4 of 128 values\)"):
+        load_component(registry, saved)

@@ -5,15 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from attrs import frozen
 from safetensors.torch import load_file, save_file
 
-from project import STEPS_PER_EPOCH, Project, assert_same_weights
-from robustok_core import Recipe, RobustokError
+from project import STEPS_PER_EPOCH, TABLES, Project, assert_same_weights, registry_with
+from readers import write_sharded
+from robustok_core import Importer, Recipe, RobustokError, RunError
 from robustok_core.runs.files import read_json
+from robustok_core.runs.loading import read_published
 from robustok_core.runs.runner import check
 
 PARITY = Path(__file__).parents[2] / "parity" / "robustok_tokenizer_a.safetensors"
 EVALUATION = {"use": "evaluate_tokenizer", "limit": 20, "metrics": {"psnr": {"use": "psnr"}}}
+
+
+@frozen(kw_only=True)
+class CarelessConfig:
+    """No options."""
 
 
 @pytest.fixture(scope="module")
@@ -120,5 +129,47 @@ def test_a_file_that_is_no_checkpoint_is_refused_before_anything_is_written(tmp_
     file = tmp_path / "published.safetensors"
     file.write_bytes(b"not a checkpoint")
     project = importing(file, tmp_path / "out")
-    assert "published.safetensors: cannot be read" in project.refusal()
+    assert "published.safetensors: this is a text file (not a checkpoint ...)" in project.refusal()
     assert not project.out.exists()
+
+
+def test_weights_that_are_not_finite_are_refused_before_anything_is_written(published, tmp_path):
+    weights = load_file(published)
+    weights["quantize.embedding.weight"][3, 0] = torch.inf
+    save_file(weights, published)
+    project = importing(published, tmp_path / "out")
+    assert "weights are NaN or infinite: quantize.embedding.weight (1 of 512 values)" in project.refusal()
+    assert not project.out.exists()
+
+
+def test_an_importer_that_does_not_look_for_them_lets_no_weights_through_that_are_not_finite(tmp_path):
+    class Careless(Importer):
+        Config = CarelessConfig
+        makes = "tokenizer"
+
+        def __init__(self, config):
+            self.config = config
+
+        def load(self, path, registry):
+            tokenizer = registry.build("tokenizer", TABLES["tokenizer"])
+            tokenizer.quantizer.embedding.data[0] = torch.nan
+            return TABLES["tokenizer"], tokenizer, {}
+
+    (tmp_path / "weights").touch()
+    registry = registry_with(importer={"careless": Careless})
+    with pytest.raises(RunError, match=r"weights are NaN or infinite: quantizer.embedding \(4 of 128"):
+        read_published(registry.spec("importer", {"use": "careless"}), tmp_path / "weights", registry)
+
+
+def test_a_checkpoint_in_several_files_is_another_artifact_if_one_of_them_changes(published, tmp_path):
+    index = write_sharded(tmp_path / "sharded", load_file(published))
+    project = importing(index, tmp_path / "out").run()
+    first, whole = project.artifact("tokenizer"), importing(published, tmp_path / "whole").run()
+    assert_same_weights(project.weights(), whole.weights())
+    shard = index.with_name("part-1.safetensors")
+    weights = load_file(shard)
+    name = next(name for name, value in weights.items() if value.is_floating_point())
+    save_file(weights | {name: weights[name] + 1}, shard)
+    assert project.run().artifact("tokenizer") != first
+    shard.unlink()
+    assert "1 of the 2 files that this index names are missing: part-1.safetensors" in project.refusal()

@@ -10,7 +10,7 @@ import pytest
 from attrs import field, frozen, validators
 
 from robustok_core import RunError
-from robustok_core.runs.records import read_record, record_of
+from robustok_core.runs.records import file_name, read_record, record_of
 
 
 @frozen(kw_only=True)
@@ -61,3 +61,50 @@ def test_other_content_is_refused_by_its_key(content, message):
     assert caught.value.where == "index.json"
     assert message in caught.value.what
     assert len(caught.value.what) < 200
+
+
+@frozen(kw_only=True)
+class Fixed:
+    grid: tuple[int, str]
+    file: str = field(default="a", validator=file_name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"grid": [1]}, "grid: expected 2 items, found 1"),
+        ({"grid": [1, "a", "b"]}, "grid: expected 2 items, found 3"),
+        ({"grid": ["a", 1]}, "grid.0: expected int, found str 'a'"),
+        ({"grid": [1, "a"], "file": "../a"}, "file: str '../a' is not the name of a file"),
+        ({"grid": [1, "a"], "file": "a\0"}, "is not the name of a file"),
+        ({"grid": [1, "a"], "file": ""}, "file: str '' is not the name of a file"),
+    ],
+)
+def test_a_fixed_number_of_items_and_the_name_of_a_file_are_checked(content, message):
+    assert record_of(Fixed, {"grid": [1, "a"]}, Path("index.json")).grid == (1, "a")
+    with pytest.raises(RunError) as caught:
+        record_of(Fixed, content, Path("index.json"))
+    assert message in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read: "),
+        (b'{"parts": [', "cannot be read: "),
+        (b'{"note": "\xff"}', "cannot be read: 'utf-8'"),
+        (b"[" * 100_000 + b"]" * 100_000, "cannot be read: it is nested too deeply"),
+        (b'{"parts": ' + b"9" * 5000 + b"}", "cannot be read: Exceeds the limit"),
+    ],
+)
+def test_a_file_that_is_no_json_is_one_message(content, message, tmp_path):
+    (tmp_path / "index.json").write_bytes(content)
+    with pytest.raises(RunError) as caught:
+        read_record(Index, tmp_path / "index.json")
+    assert message in caught.value.what
+    assert caught.value.where == str(tmp_path / "index.json")
+
+
+def test_a_missing_file_is_one_message(tmp_path):
+    with pytest.raises(RunError, match=r"index\.json: cannot be read: No such file"):
+        read_record(Index, tmp_path / "index.json")

@@ -123,3 +123,35 @@ def test_a_finished_stage_of_an_earlier_version_is_skipped(tmp_path: Path) -> No
     assert read_json(file)["stages"].keys() == record["stages"].keys()
     assert read_results(project.folder) == again
     assert (tmp_path / "tiny" / "history" / RESULTS_FILE.replace(".json", "-1.json")).is_file()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "expected an object"),
+        ("3", "expected an object"),
+        ('{"fid": null}', "fid: expected an object, found NoneType None"),
+        ('{"fid": true}', "fid: expected float, found bool True"),
+        ('{"fid": {"value": "3"}}', "fid.value: expected float, found str '3'"),
+        ('{"fid": {}}', "fid.value: the key is missing"),
+        ('{"fid": 1%s}' % ("0" * 400), "fid: expected float, found a number that is too large"),
+        ('{"fid": {"value": 1%s}}' % ("0" * 400), "fid.value: expected float, found a number that is too large"),
+        ('{"fid": {"value": 1, "num_images": -1}}', "fid: 'num_images' must be >= 0"),
+        ('{"fid": {"value": 1, "details": []}}', "fid.details: expected an object"),
+        ('{"results": {"fid": "low"}}', "fid: expected an object, found str 'low'"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused_by_its_key(content, words, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(content)
+    with pytest.raises(RobustokError, match=f"this file does not hold results by name: {words}") as caught:
+        read_results(file)
+    assert caught.value.where == str(file)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"9" * 5000])
+def test_a_file_that_is_no_json_is_refused(content, tmp_path):
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(RobustokError, match="this is not a JSON file"):
+        read_results(tmp_path)

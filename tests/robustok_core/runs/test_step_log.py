@@ -54,6 +54,24 @@ def test_a_last_line_that_a_kill_cut_off_is_dropped_and_the_next_one_is_whole(lo
     assert steps(log) == [("a", 1), ("a", 2), ("b", 3), ("a", 3)]
 
 
+@pytest.mark.parametrize(
+    "line", [b"no JSON", b'{"fingerprint": "a", "step"', b"[1]", b"3", b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b""]
+)
+def test_a_damaged_line_between_others_stays_as_it_is(log, line):
+    before = log.read_bytes().splitlines()
+    log.write_bytes(b"".join(held + b"\n" for held in (before[0], line, *before[1:])))
+    drop_lines(log, "a", after_step=1)
+    assert log.read_bytes().split(b"\n") == [before[0], line, before[2], b""]
+
+
+@pytest.mark.parametrize("step", ["'3'", "null", "[]", "NaN"])
+def test_a_line_whose_step_is_no_number_stays(log, step):
+    line = f'{{"fingerprint": "a", "step": {step}}}\n'.replace("'", '"')
+    log.write_text(line)
+    drop_lines(log, "a", after_step=0)
+    assert log.read_text() == line
+
+
 def test_a_missing_log_stays_missing(tmp_path):
     drop_lines(tmp_path / "metrics.jsonl", "a", after_step=0)
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,85 @@
+"""Whatever happens to a file: what reads it gets its content or one message, and nothing else."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from mutations import damaged_bytes, damaged_json, damaged_weights
+from readers import IMPORTERS, Kind, kinds_of_project, kinds_of_published, published_weights
+from robustok_core import RobustokError
+
+#: Few enough for every run of the tests; tests/soak/files.py tries thousands.
+TRIES = 15
+PROJECT = (
+    *("tokenizer record", "generator record", "weights", "opponents", "latents index", "latents labels"),
+    *("latents shard", "pairs index", "pairs rows", "samples index", "samples", "codes", "encoded", "decoders index"),
+    *("checkpoint values", "checkpoint tensors", "results", "evaluated", "step log"),
+)
+PUBLISHED = (*IMPORTERS, "zip.pt", "legacy.pt", "shard index", "shard")
+
+
+@pytest.fixture(scope="module")
+def kinds(trained, tmp_path_factory) -> dict[str, Kind]:
+    """Every kind of file, in a folder where it may be damaged."""
+    folder = tmp_path_factory.mktemp("kinds")
+    later = trained.later(folder / "out", ("make_pairs", "post_train"), load=("tokenizer", "generator")).run()
+    return kinds_of_project(trained, later, folder / "project") | kinds_of_published(folder / "published")
+
+
+def test_every_kind_is_tried(kinds):
+    assert set(kinds) == {*PROJECT, *PUBLISHED}
+
+
+@pytest.mark.parametrize("name", [*PROJECT, *PUBLISHED])
+def test_a_damaged_file_is_read_or_refused_with_one_message(kinds, name):
+    kind = kinds[name]
+    content = kind.file.read_bytes()
+
+    @settings(max_examples=TRIES)
+    @given(seed=st.integers(0, 2**32))
+    def check(seed):
+        random = Random(seed)
+        as_json = kind.file.suffix == ".json" and random.random() < 0.7
+        kind.file.write_bytes((damaged_json if as_json else damaged_bytes)(content, random))
+        assert_read_or_refused(kind)
+
+    try:
+        check()
+    finally:
+        kind.file.write_bytes(content)
+    kind.read()
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_a_published_model_with_other_weights_is_read_or_refused_with_one_message(kinds, name):
+    kind, weights = kinds[name], published_weights(name)
+    content = kind.file.read_bytes()
+
+    @settings(max_examples=TRIES)
+    @given(seed=st.integers(0, 2**32))
+    def check(seed):
+        save_file(damaged_weights(weights, Random(seed)), kind.file)
+        assert_read_or_refused(kind)
+
+    try:
+        check()
+    finally:
+        kind.file.write_bytes(content)
+
+
+def assert_read_or_refused(kind: Kind) -> None:
+    """Fails if reading raises anything but an error that users see, or if its message is not a message."""
+    message = None
+    try:
+        kind.read()
+    except RobustokError as error:
+        message = error
+    if message is not None:
+        assert message.what.strip()
+        assert message.where is not None
+        assert len(str(message)) < 2000, "a message, not a dump"
