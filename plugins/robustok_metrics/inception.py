@@ -11,6 +11,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
+from robustok_core.runs.weights import not_finite
 from robustok_core.values.download import Download, local_file
 from robustok_core.values.draws import seeded
 from robustok_metrics.frozen import FrozenFeatures
@@ -110,7 +111,9 @@ def is_published(file: Path) -> bool:
 def _network(file: Path) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    read_weights(file)  # refuses files that contain code; torch-fidelity does not check
+    weights = read_weights(file).weights  # refuses files that contain code; torch-fidelity does not check
+    if broken := not_finite(weights, weights):
+        raise RobustokError(f"weights are NaN or infinite: {broken}", where=str(file), hint="download it again")
     try:
         with seeded("inception"):
             return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file))

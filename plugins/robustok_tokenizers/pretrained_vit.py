@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
+from robustok_core.runs.weights import load_module
 from robustok_core.values.download import Download, local_file, reason_of
 from robustok_toolkit.timm_networks import timm_downloads
 from robustok_toolkit.weight_files import read_weights
@@ -104,4 +105,4 @@ def _load_trunk(network: nn.Module, weights: Mapping[str, Tensor], source: str) 
     if wrong:
         summary = "; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else "")
         raise RobustokError(f"these weights do not fit the ViT: {summary}", where=source, hint="check width and depth")
-    network.load_state_dict({**current, **weights})
+    load_module(network, {**current, **weights}, source)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.runs.weights import load_module
 from robustok_core.values.download import Download, local_file
 from robustok_toolkit.downloads import torch_file
 from robustok_toolkit.weight_files import read_weights
@@ -77,8 +78,7 @@ def _built(trunk: Trunk, *, pretrained: bool, pnet_rand: bool) -> Any:
 def _load_trunk(network: nn.Module, state: Mapping[str, Tensor], trunk: Trunk, where: str) -> None:
     names = {name: f"features.{name.partition('.')[2]}" for name in network.state_dict()}  # "slice1.0.weight"
     try:
-        network.load_state_dict({name: state[key] for name, key in names.items()})
-    except (KeyError, RuntimeError) as error:
-        raise RobustokError(
-            f"this file does not hold the weights of {trunk}", where=where, hint=f"it should be {_FILES[trunk]}"
-        ) from error
+        load_module(network, {name: state[key] for name, key in names.items()}, where)
+    except (KeyError, RunError) as error:
+        what = f"this file does not hold the weights of {trunk}: {getattr(error, 'what', f'it lacks {error}')}"
+        raise RobustokError(what, where=where, hint=f"it should be {_FILES[trunk]}") from error

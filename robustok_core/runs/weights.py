@@ -63,7 +63,7 @@ def not_finite(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spel
     """
     found = []
     for name, tensor in tensors.items():
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and not tensor.is_meta:
             broken = int((~tensor.to(wanted[name].dtype).isfinite()).sum())
             if broken:
                 found.append(f"{spell(name)} ({broken:,} of {tensor.numel():,} values)")

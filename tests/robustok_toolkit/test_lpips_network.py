@@ -44,6 +44,14 @@ def test_a_file_of_another_network_is_refused(alexnet: tuple[nn.Module, Path]) -
     assert caught.value.hint == "it should be vgg16-397923af.pth"
 
 
+def test_weights_that_are_not_finite_are_refused_by_name(alexnet: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    weights = torch.load(alexnet[1], weights_only=True)
+    weights["features.0.bias"][3] = torch.nan
+    torch.save(weights, tmp_path / "alexnet.pth")
+    with pytest.raises(RobustokError, match=r"weights are NaN or infinite: .*bias \(1 of 64 values\)"):
+        lpips_network("alex", str(tmp_path / "alexnet.pth"), **ASKED)
+
+
 def test_a_file_that_is_missing_or_does_not_hold_weights_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "vgg.pth"
     with pytest.raises(RobustokError, match=r"vgg.pth: there is no such file"):
