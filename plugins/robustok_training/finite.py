@@ -10,7 +10,11 @@ from torch import nn
 from robustok_core.errors import RunError
 from robustok_training.learned_state import learned_state
 
-_HINT = 'lower the learning rate, or use precision = "no"; earlier checkpoints are kept'
+_HINT = 'lower the learning rate, or use precision = "no"'
+
+
+class NotFiniteError(RunError):
+    """A loss, gradient or weight is infinite or not a number."""
 
 
 def check_values(values: Mapping[str, float], *, step: int, stage: str, scaled: bool) -> None:
@@ -24,7 +28,7 @@ def check_values(values: Mapping[str, float], *, step: int, stage: str, scaled: 
     broken = [name for name in not_finite if not (scaled and name.endswith("gradient_norm"))]
     if broken:
         what = f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not finite at step {step}"
-        raise RunError(what, where=f"stage {stage}", hint=_HINT)
+        raise NotFiniteError(what, where=f"stage {stage}", hint=_HINT)
 
 
 def check_weights(modules: Mapping[str, nn.Module], *, step: int, stage: str) -> None:
@@ -36,4 +40,4 @@ def check_weights(modules: Mapping[str, nn.Module], *, step: int, stage: str) ->
         for key, value in learned_state(module).items():
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 what = f"{key} of {name!r} is not finite after step {step}"
-                raise RunError(what, where=f"stage {stage}", hint=_HINT)
+                raise NotFiniteError(what, where=f"stage {stage}", hint=_HINT)

@@ -51,6 +51,7 @@ class RunContext(StageContext):
     makers: Mapping[str, str] = field(factory=dict)
     parts: tuple[str, ...] = ()
     built: dict[str, Any] = field(factory=dict)
+    replay: bool = False
     run_name: str = field(init=False)
     run_seed: int = field(init=False)
     seed: int = field(init=False)

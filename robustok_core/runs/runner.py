@@ -14,7 +14,7 @@ from rich.console import Console
 
 from robustok_core.errors import Interrupted, RobustokError, RunError, raise_all
 from robustok_core.kinds.promise import Promise
-from robustok_core.kinds.stage import StageContext
+from robustok_core.kinds.stage import NOT_FINITE_FILE, StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.recipe.samplers import without_sampler_options
@@ -42,6 +42,7 @@ def run(
     out: str | Path | None = None,
     fresh: bool = False,
     console: Console | None = None,
+    replay: bool = False,
 ) -> dict[str, Result]:
     """Runs a recipe to its end, skipping finished stages and resuming an interrupted one.
 
@@ -51,6 +52,8 @@ def run(
         out: the folder that holds the runs' folders; the recipe's `run.out` by default.
         fresh: start over in a new folder.
         console: where to print; silent by default.
+        replay: look again into the step at which a training stopped because a loss, gradient or weight was not finite;
+            raises a RunError that says what was found.
 
     Returns:
         The results by "stage/metric", as in results.json.
@@ -62,7 +65,7 @@ def run(
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
     with stop_signals():
-        return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console).go()
+        return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console, replay).go()
 
 
 def check(recipe: Recipe | ResolvedRecipe, *, registry: Registry | None = None) -> Plan:
@@ -80,7 +83,13 @@ class _Run:
     """One command's work on one recipe."""
 
     def __init__(
-        self, recipe: ResolvedRecipe, registry: Registry, out: Path, fresh: bool, console: Console | None
+        self,
+        recipe: ResolvedRecipe,
+        registry: Registry,
+        out: Path,
+        fresh: bool,
+        console: Console | None,
+        replay: bool = False,
     ) -> None:
         path = out / recipe.run.name
         # Before the processes connect, so that none of them can have created the folder yet.
@@ -90,6 +99,7 @@ class _Run:
         self.precision = self.auto if self.recipe is not recipe else None
         self.accelerator = make_accelerator(self.recipe, self.folder.path)
         self.console = console if self.accelerator.is_main_process else None
+        self.replay = replay
         self.built: dict[str, Any] = {}
         self.artifacts: dict[str, tuple[Path, str]] = {}
         self.loaded: dict[str, Loaded] = {}
@@ -125,6 +135,7 @@ class _Run:
             promises=promises or {},
             makers=makers or {},
             built=self.built,
+            replay=self.replay,
         )
 
     def plan(self) -> Plan:
@@ -249,10 +260,20 @@ class _Run:
         artifacts = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
         if entry["state"] == "done" and all(path.exists() for path in artifacts.values()):
             context.say(f"{stage.name}: done before, unchanged")
+        elif self.replay:
+            self._replay(stage, context)
         else:
             self._run_stage(stage, context, entry)
         self.artifacts |= {name: (path, fingerprint) for name, path in artifacts.items()}
         return results_of(entry["results"])
+
+    def _replay(self, stage: NamedStage, context: RunContext) -> None:
+        """Runs a stage that has stopped at a step that was not finite; its training raises what it finds there."""
+        if not list(context.checkpoints.rglob(NOT_FINITE_FILE)):
+            what = f"stage {stage.name!r} has not stopped at a step that was not finite"
+            raise RobustokError(what, where=str(self.folder.path), hint="run it without --replay")
+        self._values(stage, context)
+        raise RunError(f"stage {stage.name!r} came to its end", hint="run it without --replay")
 
     def _run_stage(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
         began, before = time.monotonic(), entry["seconds"]
