@@ -67,6 +67,10 @@ _WHERE = {
         "ImageBatch",
         "LatentBatch",
     ),
+    "values.download": (
+        "Download",
+        "local_file",
+    ),
     "values.draws": (
         "Draws",
         "derive_seed",
@@ -90,6 +94,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [
     "Batch",
     "Dataset",
+    "Download",
     "Draws",
     "Evaluation",
     "EvaluationContext",
@@ -133,6 +138,7 @@ __all__ = [
     "hookimpl",
     "load_component",
     "load_registry",
+    "local_file",
     "run",
     "sampler_options",
     "save_component",
@@ -160,6 +166,7 @@ if TYPE_CHECKING:
     from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
     from robustok_core.runs.runner import run
     from robustok_core.values.batches import Batch, ImageBatch, LatentBatch
+    from robustok_core.values.download import Download, local_file
     from robustok_core.values.draws import Draws, derive_seed
     from robustok_core.values.guidance import Guidance
     from robustok_core.values.latents import Keep, Latents, LatentSpace

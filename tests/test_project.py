@@ -105,6 +105,7 @@ def test_the_public_names_of_the_core_are_these_and_no_others():
     assert set(robustok_core.__all__) == {
         "Batch",
         "Dataset",
+        "Download",
         "Draws",
         "Evaluation",
         "EvaluationContext",
@@ -148,6 +149,7 @@ def test_the_public_names_of_the_core_are_these_and_no_others():
         "hookimpl",
         "load_component",
         "load_registry",
+        "local_file",
         "run",
         "sampler_options",
         "save_component",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from robustok_core import (
         Batch,
         Dataset,
+        Download,
         Draws,
         Evaluation,
         EvaluationContext,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
         hookimpl,
         load_component,
         load_registry,
+        local_file,
         run,
         sampler_options,
         save_component,

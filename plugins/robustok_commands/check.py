@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from robustok_core.values.printable import printable
+from robustok_core.values.terminal import echo, echo_lines
+
 if TYPE_CHECKING:
     from robustok_core.runs.plan import Plan
 
@@ -16,7 +19,10 @@ if TYPE_CHECKING:
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--show", is_flag=True, help="Print what each stage will make, and the recipe with every default.")
 def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...], show: bool) -> None:
-    """Check RECIPES as `run` would, data included, without running them."""
+    """Check RECIPES as `run` would, data included, without running them.
+
+    It names the files that a run would download, and fails if they cannot be had; `robustok fetch` gets them now.
+    """
     from robustok_core.errors import ProblemsError, RobustokError
     from robustok_core.recipe.recipe import Recipe
     from robustok_core.recipe.registry import load_registry
@@ -26,18 +32,22 @@ def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
     problems: list[RobustokError] = []
     for name in recipes:
         try:
-            plan = check_recipe(Recipe.load(name, overrides=changes, presets=presets), registry=registry)
+            recipe = Recipe.load(name, overrides=changes, presets=presets)
+            plan = check_recipe(recipe, registry=registry, announce=lambda line: echo(f"# {line}"))
         except ProblemsError as error:
             problems.extend(error.problems)
         except RobustokError as error:
             problems.append(error)
         else:
-            click.echo(_described(plan) if show else f"{name}: good")
+            if show:
+                echo_lines(_described(plan))
+            else:
+                echo(f"{name}: good")
     if problems:
         raise ProblemsError(problems)
 
 
 def _described(plan: Plan) -> str:
     """The plan as comments, above the recipe: together they are a valid recipe."""
-    comments = "\n".join(f"# {line}" for line in plan.describe().splitlines())
+    comments = "\n".join(f"# {printable(line)}" for line in plan.describe().split("\n"))
     return f"{comments}\n\n{plan.recipe.toml()}"

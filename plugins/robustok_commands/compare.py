@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from robustok_core.values.terminal import echo, echo_lines, make_console, print_table
 
 if TYPE_CHECKING:
     from robustok_core.values.result import Result
@@ -24,9 +26,11 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool, as_json: bool) -> None:
     """Show the results of RUNS side by side: folders of runs, or files that `evaluate --out` wrote.
 
     A star marks the best value of a row. Distances measured with unequal numbers of images cannot be compared and are
-    refused. A result of `evaluate` joins the row of the only stage that measured the same.
+    refused. Rows measured on other data, picture sizes, references or feature networks have no star but a note. A
+    result of `evaluate` joins the row of the only stage that measured the same.
     """
     from robustok_core.errors import RobustokError
+    from robustok_core.runs.conditions import TRAINING_IMAGES, differences, read_conditions
     from robustok_core.runs.results import read_results
 
     if len(runs) < 2:
@@ -39,10 +43,28 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool, as_json: bool) -> None:
         others = f" (and {len(unequal) - 1} more)" if len(unequal) > 1 else ""
         raise RobustokError(what + others, hint="use equal numbers, or leave such rows out: --skip-unequal")
     left_out = sorted({name for name, _, _ in unequal})
-    show = _print_json if as_json else _print_table
-    show(runs, {name: row for name, row in rows.items() if name not in left_out})
+    rows = {name: row for name, row in rows.items() if name not in left_out}
+    conditions = [read_conditions(run) for run in runs]
+    differing = {name: differences(conditions, name, row) for name, row in rows.items()}
+    if as_json:
+        _print_json(runs, rows)
+    else:
+        _print_table(runs, rows, starred={name for name in rows if not differing[name].keys() - {TRAINING_IMAGES}})
     if left_out:
-        click.echo(f"left out, measured with unequal numbers of images: {', '.join(left_out)}", err=as_json)
+        echo(f"left out, measured with unequal numbers of images: {', '.join(left_out)}", err=as_json)
+    for note in _notes(runs, {name: differing[name] for name, row in rows.items() if _direction(row) is not None}):
+        echo(f"note: {note}", err=as_json)
+
+
+def _notes(runs: tuple[Path, ...], differing: dict[str, dict[str, list[str]]]) -> Iterator[str]:
+    """What differs between runs besides their results, and which rows it concerns."""
+    concerned: dict[tuple[str, ...], list[str]] = {}
+    for name, by_key in differing.items():
+        for key, found in by_key.items():
+            concerned.setdefault((key, *found), []).append(name)
+    for (key, *values), names in concerned.items():
+        each = ", ".join(f"{run}: {value}" for run, value in zip(runs, values, strict=True))
+        yield f"{', '.join(names)}: different {key} ({each})"
 
 
 def _rows(runs: list[dict[str, Result]]) -> dict[str, Row]:
@@ -79,26 +101,27 @@ def _print_json(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
         name: {str(run): result.table() for run, result in zip(runs, row, strict=True) if result is not None}
         for name, row in rows.items()
     }
-    click.echo(json.dumps(tables, indent=2))
+    echo_lines(json.dumps(tables, indent=2))
 
 
-def _print_table(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    table = Table(*(Column(name, overflow="fold") for name in ("result", *map(str, runs))), box=None)
-    for name, row in rows.items():
-        table.add_row(name, *_cells(row))
-    Console(markup=False, emoji=False).print(table)
+def _print_table(runs: tuple[Path, ...], rows: dict[str, Row], *, starred: Container[str]) -> None:
+    cells = ([name, *_cells(row, name in starred)] for name, row in rows.items())
+    print_table(make_console(), ["result", *runs], cells)
 
 
-def _cells(row: Row) -> list[str]:
+def _direction(row: Row) -> bool | None:
+    """Whether higher is better; None if that is not known, or there are no two results that agree on it."""
+    results = [result for result in row if result is not None]
+    directions = {result.higher_is_better for result in results} - {None}
+    return directions.pop() if len(directions) == 1 and len(results) > 1 else None
+
+
+def _cells(row: Row, starred: bool) -> list[str]:
     """The values of a row as text, with a star at the best, unless all are equal or it is not known which is better."""
     from robustok_core.values.numbers import number_text
 
     values = [result.value for result in row if result is not None and not math.isnan(result.value)]
-    directions = {result.higher_is_better for result in row if result is not None} - {None}
-    best = None
-    if len(directions) == 1 and len(set(values)) > 1:
-        best = max(values) if True in directions else min(values)
+    direction, best = _direction(row), None
+    if starred and direction is not None and len(set(values)) > 1:
+        best = max(values) if direction else min(values)
     return ["-" if r is None else f"{number_text(r.value, 6)}{' *' if r.value == best else ''}" for r in row]

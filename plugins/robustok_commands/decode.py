@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from robustok_core.values.terminal import echo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +48,7 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     for batch in trained.decoded(latents, batch_size=batch_size):
         pictures.extend(batch.permute(0, 2, 3, 1).contiguous().cpu().numpy())
     _write(out, pictures, names)
-    click.echo(f"{len(pictures)} images written to {out}")
+    echo(f"{len(pictures)} images written to {out}")
 
 
 def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath]]:
@@ -107,18 +110,30 @@ def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPat
     If two names differ only in their ending, .png is added to all names instead.
 
     Raises:
-        RobustokError: if there are not `count` names, or a path leads out of the folder.
+        RobustokError: if there are not `count` different names, or one is not a path within the folder.
     """
     from robustok_core.errors import RobustokError
 
     if names.shape != (count,):
         raise RobustokError(f"expected {count} names, found an array {names.shape}", where=where)
     paths = [PurePosixPath(str(name)) for name in names]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise RobustokError(f"two images are called {str(twice)!r}", where=where)
     for path in paths:
+        if not _can_be_encoded(str(path)):
+            raise RobustokError(f"no file can be called {str(path)!r}", where=where)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise RobustokError(f"the name {str(path)!r} leads out of the folder", where=where)
     renamed = [path.with_suffix(".png") for path in paths]
     return renamed if len(set(renamed)) == len(paths) else [path.with_name(f"{path.name}.png") for path in paths]
+
+
+def _can_be_encoded(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _write(out: Path, pictures: Sequence[NDArray[np.uint8]], names: Sequence[PurePosixPath]) -> None:

@@ -7,14 +7,19 @@ from typing import Any
 
 import click
 
+from robustok_core.values.terminal import echo
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path(path_type=Path))
 @click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Images per batch.")
 @click.option("--device", metavar="NAME", help="Device (cpu, cuda:1); default: the GPU if there is one.")
+@click.option("--ignore-exif", is_flag=True, help="Do not turn images upright as their EXIF data say.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New .npz file.")
-def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | None, out: Path) -> None:
+def encode(
+    run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | None, ignore_exif: bool, out: Path
+) -> None:
     """Encode images with the tokenizer of a RUN (a run's or an artifact's folder).
 
     INPUT is an image or a folder of images, which are cropped as in training. OUT holds `codes` (n, N), or in a
@@ -34,12 +39,15 @@ def encode(run: Path, inputs: tuple[Path, ...], batch_size: int, device: str | N
     refuse_existing(out)
     if out.suffix != ".npz":
         raise RobustokError("the name of the file must end in .npz", where=f"--out {out}")
-    files = images_in(inputs)
+    found = images_in(inputs)
+    for note in found.notes:
+        echo(note, err=True)
+    files = found.files
     trained = load_tokenizer(run, device=device_called(device, where="--device"))
     space = trained.tokenizer.space
-    encoded = trained.encoded(list(files.values()), batch_size=batch_size)
+    encoded = trained.encoded(list(files.values()), batch_size=batch_size, exif=not ignore_exif)
     codes = np.concatenate([to_array(latents, space, maker="encoder", where=str(run)) for latents in encoded])
     arrays: dict[str, Any] = {array_name(space): codes, "names": np.array(list(files))}
     with new_file(out) as aside:
         np.savez(aside, latents_of=np.array(latent_fingerprint(trained.tokenizer)), **arrays)
-    click.echo(f"{len(files)} images written to {out}")
+    echo(f"{len(files)} images written to {out}")

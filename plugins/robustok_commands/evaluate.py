@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from robustok_core.recipe.registry import Registry
     from robustok_core.values.result import Result
     from robustok_core.values.spec import Spec
+    from robustok_toolkit.image_features import KnownNetworkFeatures
 
 _STANDARD = ("frechet", "inception_score", "precision_recall")
 
@@ -33,6 +34,7 @@ _STANDARD = ("frechet", "inception_score", "precision_recall")
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="Folder that stores features of references for later calls."
 )
+@click.option("--mixed-sizes", is_flag=True, help="Compare sets of pictures of different sizes, too.")
 @click.option("--out", type=click.Path(path_type=Path), help="New JSON file for the results.")
 def evaluate(
     samples: Path,
@@ -44,6 +46,7 @@ def evaluate(
     workers: int,
     device: str | None,
     cache: Path | None,
+    mixed_sizes: bool,
     out: Path | None,
 ) -> None:
     """Compare SAMPLES with a REFERENCE: each a .npz file with arr_0 (ADM's sample file) or a folder of images.
@@ -51,8 +54,6 @@ def evaluate(
     The reference may also hold statistics (mu, sigma) of the published Inception's features, as ADM's references do.
     `features.KEY` sets options of the network: --set features.weights=FILE.
     """
-    from rich.console import Console
-
     from robustok_commands.new_files import refuse_existing
     from robustok_core.cli.tables import print_results
     from robustok_core.recipe.registry import load_registry
@@ -60,32 +61,37 @@ def evaluate(
     from robustok_core.runs.devices import device_called
     from robustok_core.runs.files import write_json
     from robustok_core.runs.results import tables_of
+    from robustok_core.values.terminal import make_console, say
     from robustok_toolkit.image_features import SharedFeatures, open_features
 
     if out is not None:
         refuse_existing(out)
-    console = Console(markup=False, emoji=False)
+    console = make_console()
     registry = load_registry()
     options = _options(dict(parse_override(change) for change in changes))
     network = registry.spec("features", {"use": features, **options.pop("features", {})})
-    chosen = _build(registry, metrics or _STANDARD, network, options)
+    specs = _specs(registry, metrics or _STANDARD, network, options)
+    chosen: dict[str, SampleMetric] = {name: spec.build() for name, spec in specs.items()}
     torch_device = device_called(device, where="--device")
     networks = SharedFeatures(torch_device)
     open_set = partial(
         open_features, networks=networks, device=torch_device, batch_size=batch_size, workers=workers, console=console
     )
     generated, real = open_set(samples), open_set(reference, cache=cache)
-    net = _network(networks, network, features)
+    _check_sizes(generated, real, mixed_sizes)
+    _provide({"features": network, **specs}, console)
+    net = networks(network)
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
     for note in _notes(generated, real, net.width):
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        say(console, f"note: {note}")
     results: dict[str, Result] = {}
     for metric in chosen.values():
         results |= metric.compute(generated, real)
     print_results(console, results)
     if out is not None:
-        about = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
+        about: dict[str, Any] = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
+        about |= {"network": network.table(), "picture_sizes": [generated.picture_size, real.picture_size]}
         write_json(out, {**about, "results": tables_of(results)})
 
 
@@ -103,9 +109,9 @@ def _options(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return options
 
 
-def _build(
+def _specs(
     registry: Registry, names: tuple[str, ...], network: Spec, options: Mapping[str, Mapping[str, Any]]
-) -> dict[str, SampleMetric]:
+) -> dict[str, Spec]:
     """The metrics by name, all with the same feature network."""
     from robustok_core.errors import RobustokError
 
@@ -116,46 +122,64 @@ def _build(
     return {name: _metric(registry, name, network, options.get(name, {})) for name in names}
 
 
-def _metric(registry: Registry, name: str, network: Spec, options: Mapping[str, Any]) -> SampleMetric:
+def _metric(registry: Registry, name: str, network: Spec, options: Mapping[str, Any]) -> Spec:
     import attrs
 
     factory = registry.find("sample_metric", name)
     has_features = isinstance(factory, type) and "features" in {option.name for option in attrs.fields(factory.Config)}  # type: ignore[attr-defined]
     table = {"features": network.table(), **options} if has_features else options
-    return registry.build("sample_metric", {**table, "use": name})
+    return registry.spec("sample_metric", {**table, "use": name})
 
 
-def _network(networks: Any, network: Spec, name: str) -> Features:
-    """Builds the network; if it cannot be downloaded, the hint names the options that help."""
-    from robustok_core.errors import RobustokError
+def _provide(specs: Mapping[str, Spec], console: Any) -> None:
+    """Downloads what the metrics and their network need, before anything is computed."""
+    from robustok_core.errors import RobustokError, raise_all
+    from robustok_core.runs.downloads import needs_of
 
-    try:
-        return networks(network)
-    except RobustokError as error:
-        if name != "inception":
-            raise
-        hint = "--set features.weights=FILE names a local copy; --features efficientnet_lite0 needs no download"
-        raise RobustokError(error.what, where=error.where, hint=hint, exit_code=error.exit_code) from error
+    needs = needs_of(
+        (((name,), spec) for name, spec in specs.items()),
+        lambda problem: RobustokError(f"{'.'.join(map(str, problem.path))}: {problem.what}", hint=problem.hint),
+    )
+    raise_all(needs.problems)
+    raise_all(needs.fetch(lambda line: console.print(line, highlight=False, soft_wrap=True)))
 
 
 def _possible(
     metrics: Mapping[str, SampleMetric], net: Features, reference: ImageFeatures, console: Any
 ) -> Iterator[tuple[str, SampleMetric]]:
     """The standard metrics that this network and reference allow; prints a note for each of the others."""
+    from robustok_core.values.terminal import say
+
     reasons = {
         "inception_score": f"{net.name} has no classifier" if net.num_logits == 0 else "",
         "precision_recall": "the reference has no images" if len(reference) == 0 else "",
     }
     for name, metric in metrics.items():
         if reasons.get(name):
-            console.print(f"note: {name} left out: {reasons[name]}", highlight=False, soft_wrap=True)
+            say(console, f"note: {name} left out: {reasons[name]}")
         else:
             yield name, metric
 
 
-def _notes(samples: ImageFeatures, reference: ImageFeatures, width: int) -> Iterator[str]:
+def _check_sizes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, allowed: bool) -> None:
+    """Refuses sets with pictures of different sizes, unless that is wanted.
+
+    The distance would mostly tell blur from sharpness. ADM's evaluator does not look at the sizes.
+    """
+    from robustok_core.errors import RobustokError
+    from robustok_toolkit.image_features import sizes_problem
+
+    if not allowed and (problem := sizes_problem(samples, reference)) is not None:
+        hint = "resize one of the sets; with --mixed-sizes they are compared as they are, the network resizes both"
+        raise RobustokError(problem, hint=hint)
+
+
+def _notes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, width: int) -> Iterator[str]:
     """Notes for the user, printed before the work begins."""
-    from robustok_toolkit.image_features import singular_note, sorted_note
+    from robustok_toolkit.image_features import singular_note, sizes_problem, sorted_note
+
+    if (note := sizes_problem(samples, reference)) is not None:
+        yield note
 
     for images in (samples, reference):
         if len(images) and (note := singular_note(len(images), width)):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from robustok_core.values.terminal import echo
+
 
 @click.command(name="import")
 @click.argument("importer")
@@ -33,8 +35,8 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
     imported = read_published(spec, checkpoint, registry)
     save_imported(imported, spec.factory.makes, out)
     for key, value in imported.report.items():
-        click.echo(f"{key}: {value}")
-    click.echo(f"written to {out}")
+        echo(f"{key}: {value}")
+    echo(f"written to {out}")
 
 
 @click.command()
@@ -60,4 +62,4 @@ def export(importer: str, artifact: Path, out: Path) -> None:
     spec = registry.spec("importer", {"use": importer})
     module = load_component(registry, find_artifact(artifact, spec.factory.makes))
     write_tensors(out, spec.build().export(module))
-    click.echo(f"written to {out}")
+    echo(f"written to {out}")

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from robustok_core.values.terminal import echo, echo_lines
+
 
 @click.command()
 @click.argument("kind", required=False)
@@ -34,12 +36,12 @@ def plugins(kind: str | None, name: str | None) -> None:
 def _list_plugins(registry: Any) -> None:
     """Lists all components by kind, then the packages that provide them, with the reason why one is not in use."""
     for kind in dict.fromkeys(entry.kind for entry in registry.entries()):
-        click.echo(kind)
+        echo(kind)
         _list_kind(registry, kind, "  ")
-    click.echo("\nfrom")
+    echo_lines("\nfrom")
     for plugin in registry.plugins:
         problem = f", not in use: {plugin.error}" if plugin.error else ""
-        click.echo(f"  {plugin.name:<22} {plugin.distribution}{problem}")
+        echo(f"  {plugin.name:<22} {plugin.distribution}{problem}")
 
 
 def _first_line(cls: type) -> str:
@@ -48,7 +50,7 @@ def _first_line(cls: type) -> str:
 
 def _list_kind(registry: Any, kind: str, indent: str = "") -> None:
     for entry in registry.entries(kind):
-        click.echo(f"{indent}{entry.name:<22} {_first_line(entry.factory)}  [{entry.plugin}]")
+        echo(f"{indent}{entry.name:<22} {_first_line(entry.factory)}  [{entry.plugin}]")
 
 
 def _show(registry: Any, kind: str, name: str) -> None:
@@ -61,10 +63,10 @@ def _show(registry: Any, kind: str, name: str) -> None:
     if isinstance(factory, Problem):
         raise RobustokError(factory.what, hint=factory.hint)
     entry = next(entry for entry in registry.entries(kind) if entry.name == name)
-    click.echo(f"{kind} {name}, from {entry.plugin}\n\n{inspect.getdoc(factory)}\n\noptions:")
+    echo_lines(f"{kind} {name}, from {entry.plugin}\n\n{inspect.getdoc(factory)}\n\noptions:")
     _options(factory.Config, "  ")
     if hasattr(factory, "Sampling") and attrs.fields(factory.Sampling):
-        click.echo("\noptions of its sampler (`sampling` in stages):")
+        echo_lines("\noptions of its sampler (`sampling` in stages):")
         _options(factory.Sampling, "  ")
 
 
@@ -76,7 +78,7 @@ def _options(config: type, indent: str) -> None:
     for option in attrs.fields(attrs.resolve_types(config)):
         kind = option.metadata.get("kind")
         wanted = f"a {kind}" if kind else type_name(option.type)
-        click.echo(f"{indent}{option.name} ({wanted}, {_default(option)}): {option.metadata.get('doc', '')}")
+        echo(f"{indent}{option.name} ({wanted}, {_default(option)}): {option.metadata.get('doc', '')}")
         nested = None if kind else nested_config(option.type)
         if nested is not None:
             _options(nested, indent + "    ")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from robustok_core.values.terminal import echo
+
 
 @click.command()
 def recipes() -> None:
@@ -15,7 +17,7 @@ def recipes() -> None:
     files = sorted(bundled_recipes().items(), key=lambda item: (item[0].count("/"), item[0]))
     width = max(len(name) for name, _ in files)
     for name, file in files:
-        click.echo(f"{name:<{width}}  {_what(file)}")
+        echo(f"{name:<{width}}  {_what(file)}")
 
 
 def _what(file: Path) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from robustok_core.values.terminal import echo
+
 
 @click.group()
 def new() -> None:
@@ -18,7 +20,10 @@ def new() -> None:
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Kind of component; default: perturbation.")
 @click.option("--out", type=click.Path(path_type=Path), help="New folder; default: ./NAME.")
 def plugin(name: str, kinds: tuple[str, ...], out: Path | None) -> None:
-    """Write a working package NAME with a component of each KIND (dataset, tokenizer, metric, ...).
+    """Write a working package NAME with a component of each KIND.
+
+    Kinds: dataset, tokenizer, quantizer, perturbation, loss, features, metric, sample_metric, generator, post_trainer,
+    stage, importer.
 
     It has small components to change, tests that check them, and a recipe that uses them.
     Example: `robustok new plugin fog --kind perturbation --kind metric`.
@@ -35,6 +40,6 @@ def plugin(name: str, kinds: tuple[str, ...], out: Path | None) -> None:
     refuse_existing(folder)
     with new_folder(folder) as aside:
         write_package(aside, name, chosen)
-    click.echo(f"written to {folder}: {', '.join(chosen)}")
-    quoted = shlex.quote(str(folder))
-    click.echo(f"next: pip install -e {quoted} && pytest {quoted}")
+    echo(f"written to {folder}: {', '.join(chosen)}")
+    with_tests, quoted = shlex.quote(f"{folder}[test]"), shlex.quote(str(folder))
+    echo(f"next: pip install -e {with_tests} && python -m pytest {quoted}")

@@ -100,6 +100,7 @@ def write_package(folder: Path, name: str, kinds: Sequence[str]) -> None:
     files = {
         "pyproject.toml": _pyproject(name, kinds),
         "README.md": _readme(name, kinds),
+        ".gitignore": "__pycache__/\n*.egg-info/\nruns/\n",
         f"{name}/__init__.py": f'"""Components for robustok: {", ".join(kinds)}."""\n',
         f"{name}/plugin.py": _plugin(name, kinds),
         "recipe.toml": _recipe(name, kinds),
@@ -112,8 +113,9 @@ def write_package(folder: Path, name: str, kinds: Sequence[str]) -> None:
 
 
 def class_name(name: str, kind: str) -> str:
-    """The class name for a kind: "FogPostTrainer"."""
-    return "".join(part.capitalize() for part in f"{name}_{kind}".split("_"))
+    """The class name for a kind: "FogPostTrainer"; a name that ends with its kind does not get it twice."""
+    whole = name if f"_{name}".endswith(f"_{kind}") else f"{name}_{kind}"
+    return "".join(part.capitalize() for part in whole.split("_"))
 
 
 def _component(name: str, kind: str, kinds: Sequence[str]) -> str:
@@ -158,6 +160,7 @@ version = "0.1.0"
 description = "For robustok: {", ".join(kinds)}"
 requires-python = ">=3.10"
 dependencies = ["robustok"]
+optional-dependencies = {{ test = ["pytest"] }}
 
 # robustok finds plugins by this entry point: a name of your own, and the module with the hooks.
 [project.entry-points.robustok]
@@ -184,8 +187,8 @@ Each is a small working component: replace it with your idea. `{name}/plugin.py`
 names that recipes use.
 
 ```sh
-pip install -e .
-pytest                       # checks that each does what its kind promises
+pip install -e ".[test]"
+python -m pytest             # checks that each does what its kind promises
 robustok plugins             # lists all components
 robustok plugins {kinds[0]} {name}
 robustok run recipe.toml     # a toy run with these components

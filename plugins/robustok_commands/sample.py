@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustok_core.values.terminal import echo
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -70,7 +72,7 @@ def sample(
     latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
     decoded = (batch for samples in latents for batch in trained.tokenizer.decoded(samples, batch_size=batch_size))
     _write(out, decoded, labels, trained.class_names, trained.tokenizer.tokenizer.image_size)
-    click.echo(f"written to {out}")
+    echo(f"written to {out}")
 
 
 def _options(factory: type[Generator], changes: Sequence[str]) -> Any:

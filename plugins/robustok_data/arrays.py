@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
+from robustok_toolkit.npz_files import array_names, whole_array
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:
@@ -75,27 +75,33 @@ class ArrayImages(Images):
         return resized.round_().clamp_(0, 255)
 
 
-def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[np.generic]]:
-    """Reads the named arrays of a file; all of them without names.
+def read_names(path: Path) -> list[str]:
+    """The names of the arrays in an .npz file.
+
+    Raises:
+        RobustokError: the file does not exist or is not an .npz file.
+    """
+    if not path.is_file():
+        raise RobustokError("there is no such file", where=str(path), hint="check the key `path`")
+    with path.open("rb") as file:
+        if file.read(6) == b"\x93NUMPY":
+            hint = "save with numpy.savez_compressed"
+            raise RobustokError("this file holds a single array", where=str(path), hint=hint)
+    return array_names(path)
+
+
+def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    """Reads the named arrays of a file.
 
     Raises:
         RobustokError: the file does not exist or is not an .npz file, or an array is missing or unreadable.
     """
-    where = str(path)
-    if not path.is_file():
-        raise RobustokError("there is no such file", where=where, hint="check the key `path`")
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise RobustokError("this file holds a single array", where=where, hint="save with numpy.savez_compressed")
-        with content as file:
-            missing = sorted(set(names or ()) - set(file.files))
-            if missing:
-                hint = f"arrays found: {', '.join(file.files) or 'none'}"
-                raise RobustokError(f"no array {', '.join(missing)}", where=where, hint=hint)
-            return {name: file[name] for name in names or file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RobustokError(f"this is not a readable .npz file ({error})", where=where) from error
+    found = read_names(path)
+    missing = sorted(set(names) - set(found))
+    if missing:
+        hint = f"arrays found: {', '.join(found) or 'none'}"
+        raise RobustokError(f"no array {', '.join(missing)}", where=str(path), hint=hint)
+    return {name: whole_array(path, name) for name in names}
 
 
 def as_pixels(images: NDArray[np.generic], where: str) -> Tensor:
@@ -123,4 +129,6 @@ def as_labels(labels: NDArray[np.generic], count: int, where: str) -> Tensor:
         raise RobustokError(f"{len(labels)} labels for {count} images", where=where)
     if count and int(labels.min()) < 0:
         raise RobustokError(f"labels must count from 0, found {labels.min()}", where=where)
+    if count and int(labels.max()) >= 2**63:
+        raise RobustokError(f"the label {labels.max()} is too high", where=where)
     return torch.from_numpy(labels.astype(np.int64))

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
+from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_npz
+from robustok_data.places import local
 from robustok_data.splits import check_classes, check_labels
 from robustok_training.batches import class_balanced_order
 
@@ -46,7 +48,7 @@ class FashionMNISTConfig:
     )
     image_size: int = field(
         default=_PADDED_SIZE,
-        validator=validators.ge(8),
+        validator=in_range(8, LARGEST_SIDE),
         metadata={"doc": "height and width in pixels: 28 is native, 32 pads with background, others resize (bilinear)"},
     )
     flip: bool = field(default=False, metadata={"doc": "mirror half of the training images (shoes all point left)"})
@@ -71,7 +73,7 @@ class FashionMNIST(Dataset):
     Config = FashionMNISTConfig
 
     def __init__(self, config: FashionMNISTConfig) -> None:
-        path = EMBEDDED if config.path is None else Path(config.path).expanduser()
+        path = EMBEDDED if config.path is None else local(config.path)
         arrays = read_npz(path, ["train_images", "train_labels", "val_images", "val_labels"])
         self.image_size = config.image_size
         self.class_names = CLASS_NAMES

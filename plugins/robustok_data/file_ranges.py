@@ -8,35 +8,46 @@ from collections.abc import Sequence
 
 import numpy as np
 from attrs import frozen
-from numpy.typing import NDArray
 
-from robustok_data.pictures import Pictures
+from robustok_data.pictures import StoredPictures
 
 
 @frozen
 class FileRange:
-    """One image: `size` bytes of `file` from `offset`; `name` is its name in the data set."""
+    """One image: `size` bytes of `file` from `offset`.
+
+    Attributes:
+        name: its name in the data set.
+        mtime_ns: when the file was last changed.
+    """
 
     file: str
     offset: int
     size: int
     name: str
+    mtime_ns: int
 
 
-class FileRangePictures(Pictures):
+class FileRangePictures(StoredPictures):
     """Images at known byte ranges of local files.
 
     The lists are stored as arrays: loader processes would copy millions of Python objects one by one.
+
+    Args:
+        file_ranges: the images, in order.
+        place: the folder or pattern that they are from.
     """
 
-    def __init__(self, file_ranges: Sequence[FileRange]) -> None:
+    def __init__(self, file_ranges: Sequence[FileRange], place: str) -> None:
         files = sorted({piece.file for piece in file_ranges})
         number = {file: i for i, file in enumerate(files)}
-        self._files = _packed([os.fsencode(file) for file in files])
+        self._files = _Texts([os.fsencode(file) for file in files])
         self._file = np.array([number[piece.file] for piece in file_ranges], dtype=np.int64)
         self._offsets = np.array([piece.offset for piece in file_ranges], dtype=np.int64)
         self._sizes = np.array([piece.size for piece in file_ranges], dtype=np.int64)
-        self._names = _packed([os.fsencode(piece.name) for piece in file_ranges])
+        self._mtimes = np.array([piece.mtime_ns for piece in file_ranges], dtype=np.int64)
+        self._names = _Texts([os.fsencode(piece.name) for piece in file_ranges])
+        self.place = place
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -54,15 +65,28 @@ class FileRangePictures(Pictures):
         path, name = os.fsdecode(self._path(index)), os.fsdecode(self._names[index])
         return path if path.endswith(name) else f"{path}, {name}"
 
+    def versions(self) -> list[str]:
+        places = (self._offsets.tolist(), self._sizes.tolist(), self._mtimes.tolist())
+        states = ((os.path.abspath(self._path(i)), *rest) for i, *rest in zip(range(len(self)), *places, strict=True))  # noqa: PTH100 (bytes)
+        return [hashlib.blake2b(repr(state).encode(), digest_size=16).hexdigest() for state in states]
+
     @property
     def listing(self) -> bytes:
-        digest = hashlib.blake2b(b"\0".join(self._names.tolist()), digest_size=16)
+        digest = hashlib.blake2b(b"\0".join(self._names[index] for index in range(len(self))), digest_size=16)
         digest.update(self._sizes.data)
         return digest.digest()
 
     def _path(self, index: int) -> bytes:
-        return bytes(self._files[self._file[index]])
+        return self._files[int(self._file[index])]
 
 
-def _packed(texts: Sequence[bytes]) -> NDArray[np.bytes_]:
-    return np.array(texts, dtype=np.bytes_) if texts else np.empty(0, dtype="S1")
+class _Texts:
+    """Byte strings of any length, in two arrays."""
+
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        self._joined = b"".join(texts)
+        self._ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+
+    def __getitem__(self, index: int) -> bytes:
+        start = 0 if index == 0 else int(self._ends[index - 1])
+        return self._joined[start : int(self._ends[index])]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -12,111 +13,97 @@ from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
-from robustok_data.bad_files import FilesConfig, refuse_or_log, without_broken
+from robustok_data.bad_files import FilesConfig, checked, refuse_or_log
 from robustok_data.file_ranges import FileRange, FileRangePictures
+from robustok_data.folder_layout import Layout, Splits, check_depth, layout_of, say_loose
+from robustok_data.places import local
 from robustok_data.splits import Labelled, two_splits, validation_share_field
+from robustok_toolkit.image_search import HARMLESS, HIDDEN, counted, folders_in, search
+from robustok_toolkit.notes import note
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
+_log = logging.getLogger(__name__)
 
 
 @frozen(kw_only=True)
 class ImageFolderConfig(FilesConfig):
     """Options of `image_folder`."""
 
-    path: str = field(metadata={"doc": "folder with train/CLASS/* and val/CLASS/*, or with only CLASS/*"})
+    path: str = field(
+        metadata={"doc": "folder with train/CLASS/* and val/CLASS/*, or with only CLASS/*, or with only images"}
+    )
+    splits: Splits = field(
+        default="auto",
+        metadata={"doc": "auto: train/ and val/ are splits; none: every folder is a class, whatever its name"},
+    )
     validation_share: float = validation_share_field("if there is no train/ and val/ (fixed by file names)")
 
 
 class ImageFolder(Dataset):
     """Classes are the folders' names in alphabetical order; folders inside a class folder are read too.
 
-    Hidden files (.DS_Store) are ignored. EXIF rotation is not applied, as in ADM.
+    Images that lie in no class folder are one class. Links to folders are followed. Hidden files (.DS_Store) are
+    ignored.
     """
 
     Config = ImageFolderConfig
 
     def __init__(self, config: ImageFolderConfig) -> None:
-        root = Path(config.path).expanduser()
+        root = local(config.path)
         if not root.is_dir():
             raise RobustokError("no such folder", where=str(root), hint="check the key `path`")
-        train, validation = _split_folders(root)
+        layout = layout_of(root, config.splits)
         self.image_size = config.image_size
-        self.class_names = tuple(folder.name for folder in _class_folders(train))
+        self.class_names = layout.class_names
         self.num_classes = len(self.class_names)
         self.train, self.validation = two_splits(
-            _split(train, self.class_names, config),
-            None if validation is None else _split(validation, self.class_names, config),
+            _split(layout.train, layout, config),
+            None if layout.validation is None else _split(layout.validation, layout, config),
             config.validation_share,
             self.class_names,
             config,
         )
 
 
-def _split_folders(root: Path) -> tuple[Path, Path | None]:
-    """The folders of the training and the validation split; only the first without train/ and val/.
-
-    A folder train/ that holds images but no folders is a class (railway trains).
-    """
-    split = [root / "train", root / "val"]
-    with_classes = [folder for folder in split if folder.is_dir() and _class_folders(folder)]
-    if len(with_classes) == 1:
-        missing = "val" if with_classes[0].name == "train" else "train"
-        hint = f'add {missing}/CLASS/*, or set path = "{with_classes[0]}" to use a share of it for validation'
-        raise RobustokError(
-            f"{with_classes[0].name}/ has class folders, {missing}/ has none", where=str(root), hint=hint
-        )
-    if with_classes:
-        return split[0], split[1]
-    if not _class_folders(root):
-        hint = "an image's class is its folder's name: PATH/CLASS/image.png"
-        raise RobustokError("no class folders found", where=str(root), hint=hint)
-    return root, None
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _split(folder: Path, class_names: Sequence[str], config: ImageFolderConfig) -> Labelled:
+def _split(folder: Path, layout: Layout, config: ImageFolderConfig) -> Labelled:
     """The images of a split, by class and name, without bad files."""
-    unknown = [other.name for other in _class_folders(folder) if other.name not in class_names]
-    if unknown:
-        raise RobustokError(f"the training split has no class {unknown[0]!r}", where=str(folder))
+    if layout.classes is not None:
+        unknown = [other.name for other in folders_in(folder) if other.name not in layout.classes]
+        if unknown:
+            raise RobustokError(f"the training split has no class {unknown[0]!r}", where=str(folder))
+        say_loose(folder)
     file_ranges: list[FileRange] = []
     labels: list[int] = []
-    foreign: list[str] = []
-    for label, class_name in enumerate(class_names):
-        for file in _files(folder / class_name):
-            name = os.path.relpath(file, folder)
-            size = _size(file)
-            if size == 0 or Path(file).suffix.lower() not in EXTENSIONS:
-                foreign.append(name)
-                continue
-            file_ranges.append(FileRange(file, 0, size, name))
-            labels.append(label)
-    refuse_or_log(foreign, config.on_bad_file, str(folder), "files that are empty, missing or not images")
+    passed_over: list[tuple[str, str]] = []
+    for label, name in enumerate(layout.class_names):
+        class_folder, above = (folder, "") if layout.classes is None else (folder / name, f"{name}/")
+        if not class_folder.is_dir():
+            continue  # a class without validation images
+        found = search(class_folder)
+        images = sorted(found.images, key=lambda image: image.name)
+        check_depth(class_folder, [image.name for image in images], config.splits, len(layout.class_names))
+        passed_over += [(above + inside, reason) for inside, reason in found.passed_over]
+        file_ranges += [FileRange(image.path, 0, image.size, above + image.name, image.mtime_ns) for image in images]
+        labels += [label] * len(images)
+    _report(passed_over, len(file_ranges), folder, config)
+    pictures = FileRangePictures(file_ranges, str(folder))
     split = Labelled(
-        pictures=FileRangePictures(file_ranges),
+        pictures=pictures,
         labels=torch.tensor(labels, dtype=torch.int64),
         where=str(folder),
         keys=torch.tensor([_key(piece.name) for piece in file_ranges], dtype=torch.int64),
     )
-    return without_broken(split, config.on_bad_file)
+    return checked(split, pictures, config)
 
 
-def _files(folder: Path) -> list[str]:
-    files = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [os.path.join(parent, name) for name in names if not name.startswith(".")]  # noqa: PTH118 (millions)
-    return sorted(files)
-
-
-def _size(file: str) -> int:
-    try:
-        return os.stat(file).st_size  # noqa: PTH116 (millions)
-    except OSError:  # a broken link
-        return 0
+def _report(passed_over: list[tuple[str, str]], num_images: int, folder: Path, config: ImageFolderConfig) -> None:
+    """Refuses or logs the files that are not read."""
+    bad = sorted((name, reason) for name, reason in passed_over if reason not in HARMLESS)
+    kinds = counted(Counter(reason for _, reason in bad))
+    what = f"files that are not images ({kinds})"
+    refuse_or_log([name for name, _ in bad], num_images + len(bad), config.on_bad_file, str(folder), what)
+    harmless = Counter(reason for _, reason in passed_over if reason in HARMLESS - {HIDDEN})
+    if harmless:
+        note(_log, "%s: passed over: %s", folder, counted(harmless))
 
 
 def _key(name: str) -> int:

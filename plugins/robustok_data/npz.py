@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset, Images
-from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_npz
+from robustok_core.recipe.validators import LARGEST_SIDE, in_range
+from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_names, read_npz
 from robustok_data.pictures import PictureConfig, PictureImages, Pictures
+from robustok_data.places import local
 from robustok_data.splits import check_classes, check_labels, keys_of_places, validation_rows, validation_share_field
 
 _TWO_SPLITS = ("train_images", "train_labels", "val_images", "val_labels")
@@ -30,7 +32,7 @@ class NpzConfig(PictureConfig):
         metadata={"doc": "file with train_images, train_labels, val_images, val_labels; or arr_0 and arr_1 (labels)"}
     )
     image_size: int = field(
-        validator=validators.ge(8),
+        validator=in_range(8, LARGEST_SIDE),
         metadata={"doc": "height and width in pixels; arrays of another size get ADM's crop"},
     )
     validation_share: float = validation_share_field("if the file holds arr_0 and arr_1")
@@ -42,23 +44,30 @@ class Npz(Dataset):
     Config = NpzConfig
 
     def __init__(self, config: NpzConfig) -> None:
-        path = Path(config.path).expanduser()
-        arrays = read_npz(path)
+        path = local(config.path)
+        arrays = read_npz(path, _wanted(path))
         self.image_size = config.image_size
         if set(_TWO_SPLITS) <= arrays.keys():
             train = _checked(arrays, "train_images", "train_labels", path)
             validation = _checked(arrays, "val_images", "val_labels", path)
             self.class_names = _class_names(train[1], path)
-        elif set(_ONE_SPLIT) <= arrays.keys():
+        else:
             whole = _checked(arrays, *_ONE_SPLIT, path)
             self.class_names = _class_names(whole[1], path)
             train, validation = _shares(*whole, config.validation_share)
-        else:
-            wanted = f"expected {', '.join(_TWO_SPLITS)}; or {' and '.join(_ONE_SPLIT)}"
-            raise RobustokError("the arrays of images and labels are missing", where=str(path), hint=wanted)
         self.num_classes = len(self.class_names)
         check_labels(validation[1], self.num_classes, str(path))
         self.train, self.validation = _images(*train, config), _images(*validation, config)
+
+
+def _wanted(path: Path) -> tuple[str, ...]:
+    """The arrays to read: of two splits if there are such, or of one."""
+    names = read_names(path)
+    for wanted in (_TWO_SPLITS, _ONE_SPLIT):
+        if set(wanted) <= set(names):
+            return wanted
+    expected = f"expected {', '.join(_TWO_SPLITS)}; or {' and '.join(_ONE_SPLIT)}"
+    raise RobustokError("the arrays of images and labels are missing", where=str(path), hint=expected)
 
 
 class _ArrayPictures(Pictures):

@@ -11,17 +11,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from robustok_core.errors import RunError
 from robustok_core.kinds.dataset import Images
+from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_data.arrays import mirror_some, to_unit_range
-from robustok_toolkit.crops import as_rgb, center_crop, random_crop
+from robustok_toolkit.crops import center_crop, random_crop
+from robustok_toolkit.image_decoding import as_rgb, why_unreadable
 
 _SAMPLED = 1024  # images whose bytes enter a fingerprint
 
@@ -31,13 +33,16 @@ class PictureConfig:
     """How images are resized and cropped. Evaluation always uses ADM's centre crop without mirroring."""
 
     image_size: int = field(
-        default=256, validator=validators.ge(8), metadata={"doc": "height and width in pixels, after the crop"}
+        default=256, validator=in_range(8, LARGEST_SIDE), metadata={"doc": "height and width in pixels, after the crop"}
     )
     crop: Literal["center", "random"] = field(
         default="center",
         metadata={"doc": "in training: ADM's centre crop, or its random crop (shorter side up to 1.25 image_size)"},
     )
     flip: bool = field(default=False, metadata={"doc": "mirror half of the training images"})
+    exif: bool = field(
+        default=True, metadata={"doc": "turn images upright as their EXIF data say; ADM did not (false)"}
+    )
 
 
 class Pictures(ABC):
@@ -63,6 +68,20 @@ class Pictures(ABC):
     def decode(self, index: int) -> Image.Image:
         """The decoded image at its stored size."""
         return Image.open(io.BytesIO(self.read(index)))
+
+
+class StoredPictures(Pictures):
+    """Images in files.
+
+    Attributes:
+        place: the folder, pattern or table that they are from, under which facts about them are cached.
+    """
+
+    place: str
+
+    @abstractmethod
+    def versions(self) -> list[str]:
+        """For each image, a hash of where it is stored and of the size and time of its file: it has not changed."""
 
 
 class SomePictures(Pictures):
@@ -95,7 +114,7 @@ class PictureImages(Images):
     """A split of encoded images.
 
     Its fingerprint covers all names, sizes and labels, the bytes of up to 1,024 images spread evenly over the split,
-    and the image size: ImageNet takes seconds.
+    the image size and whether images are turned upright: ImageNet takes seconds.
     """
 
     def __init__(self, pictures: Pictures, labels: Tensor, config: PictureConfig) -> None:
@@ -110,7 +129,8 @@ class PictureImages(Images):
     @cached_property
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(content_hash(self._pictures), digest_size=16)
-        digest.update(repr((len(self), self._config.image_size)).encode())
+        prepared = (len(self), self._config.image_size, *(["upright"] if self._config.exif else []))
+        digest.update(repr(prepared).encode())
         digest.update(self._labels.numpy().data)
         return digest.hexdigest()
 
@@ -132,19 +152,25 @@ class PictureImages(Images):
         ]
 
     def _picture(self, index: int) -> Image.Image:
-        decoded = try_decode(self._pictures, index)
+        decoded = try_decode(self._pictures, index, exif=self._config.exif)
         if isinstance(decoded, str):
             hint = 'repair or remove it; `on_bad_file = "skip"` finds all such files beforehand and leaves them out'
             raise RunError(f"this image cannot be read: {decoded}", where=self._pictures.location(index), hint=hint)
         return decoded
 
 
-def try_decode(pictures: Pictures, index: int) -> Image.Image | str:
-    """The image as RGB, or the reason why it cannot be read."""
+def try_decode(pictures: Pictures, index: int, *, exif: bool = True) -> Image.Image | str:
+    """The image as RGB, or the reason why it cannot be read.
+
+    Raises:
+        RunError: there is not enough memory, so that nothing can be said about the image.
+    """
     try:
-        return as_rgb(pictures.decode(index))
+        return as_rgb(pictures.decode(index), exif=exif)
+    except MemoryError as error:
+        raise RunError("there is not enough memory to decode this image", where=pictures.location(index)) from error
     except Exception as error:  # Pillow raises many types for broken files
-        return f"{type(error).__name__}: {str(error) or 'no reason given'}"
+        return why_unreadable(error)
 
 
 def content_hash(pictures: Pictures) -> bytes:
@@ -155,6 +181,6 @@ def content_hash(pictures: Pictures) -> bytes:
         index = number * count // min(count, _SAMPLED)
         try:
             digest.update(pictures.read(index))
-        except OSError as error:  # reported when the image is loaded or scanned
+        except (OSError, ValueError) as error:  # reported when the image is loaded or scanned
             digest.update(repr(error).encode())
     return digest.digest()

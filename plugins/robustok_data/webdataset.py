@@ -10,7 +10,11 @@ from __future__ import annotations
 import glob
 import hashlib
 import itertools
+import logging
+import math
 import operator
+import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,13 +25,18 @@ from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
-from robustok_data.bad_files import FilesConfig, refuse_or_log, without_broken
+from robustok_data.bad_files import FilesConfig, Policy, checked, refuse_or_log
 from robustok_data.cache import remembered
 from robustok_data.file_ranges import FileRange, FileRangePictures
+from robustok_data.places import local
 from robustok_data.splits import Labelled, two_splits, validation_share_field
+from robustok_toolkit.notes import note
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
-_INDEX_VERSION = 1
+_log = logging.getLogger(__name__)
+_INDEX_VERSION = 2
+_MOST_SHARDS = 1_000_000
+_LONGEST_LABEL = 18  # digits, which fit into 64 bits
 
 
 @frozen(kw_only=True)
@@ -48,8 +57,8 @@ class WebDataset(Dataset):
 
     def __init__(self, config: WebDatasetConfig) -> None:
         self.image_size = config.image_size
-        train = _labelled(config.train, config)
-        validation = None if config.validation is None else _labelled(config.validation, config)
+        train = _labelled(config.train, "train", config)
+        validation = None if config.validation is None else _labelled(config.validation, "validation", config)
         self.num_classes = _num_classes(train)
         self.class_names = tuple(str(label) for label in range(self.num_classes))
         self.train, self.validation = two_splits(train, validation, config.validation_share, self.class_names, config)
@@ -62,49 +71,73 @@ def _num_classes(train: Labelled) -> int:
     return top + 1
 
 
-def _labelled(pattern: str, config: WebDatasetConfig) -> Labelled:
+def _labelled(pattern: str, key: str, config: WebDatasetConfig) -> Labelled:
     file_ranges: list[FileRange] = []
     labels: list[int] = []
     incomplete: list[str] = []
-    for shard in _shards(pattern):
-        index = _index(shard)
-        for key, offset, size, label in index["samples"]:
-            file_ranges.append(FileRange(shard, offset, size, key))
+    for shard in _shards(pattern, key):
+        state = Path(shard).stat()
+        index = _index(shard, state)
+        _check_whole(shard, index, config.on_bad_file)
+        for name, offset, size, label in index["samples"]:
+            file_ranges.append(FileRange(shard, offset, size, name, state.st_mtime_ns))
             labels.append(label)
-        incomplete += [f"{shard}, {key}" for key in index["incomplete"]]
-    refuse_or_log(
-        incomplete, config.on_bad_file, pattern, "samples without exactly one image and one class number from 0"
-    )
-    split = Labelled(
-        pictures=FileRangePictures(file_ranges), labels=torch.tensor(labels, dtype=torch.int64), where=pattern
-    )
-    return without_broken(split, config.on_bad_file)
+        incomplete += [f"{shard}, {name}" for name in index["incomplete"]]
+    what = "samples without exactly one image and one class number from 0"
+    refuse_or_log(incomplete, len(labels) + len(incomplete), config.on_bad_file, pattern, what)
+    pictures = FileRangePictures(file_ranges, pattern)
+    split = Labelled(pictures=pictures, labels=torch.tensor(labels, dtype=torch.int64), where=pattern)
+    return checked(split, pictures, config)
 
 
-def _index(shard: str) -> Any:
-    """The shard's index, cached per file version: {"samples": [key, offset, size, label] each, "incomplete": keys}."""
-    state = Path(shard).stat()
+def _check_whole(shard: str, index: Any, policy: Policy) -> None:
+    if index["damage"] is None:
+        return
+    what = f"this shard cannot be read ({index['damage']})"
+    if policy == "refuse":
+        raise RobustokError(what, where=shard, hint="shards must be whole, uncompressed tar files")
+    note(_log, "%s: %s; its first %d samples are read, the rest is left out", shard, what, len(index["samples"]))
+
+
+def _index(shard: str, state: os.stat_result) -> Any:
+    """The shard's index, cached per file version.
+
+    It is {"samples": [key, offset, size, label] each, "incomplete": keys, "damage": what is wrong after them or None}.
+    """
     version = repr((_INDEX_VERSION, str(Path(shard).resolve()), state.st_size, state.st_mtime_ns))
     name = hashlib.blake2b(version.encode(), digest_size=16).hexdigest()
     return remembered(f"shard-{name}", lambda: _list(shard))
 
 
-def _list(shard: str) -> dict[str, list[Any]]:
+def _list(shard: str) -> dict[str, Any]:
     samples: list[tuple[str, int, int, int]] = []
     incomplete: list[str] = []
+    damage = None
     try:
         with tarfile.open(shard, "r:") as tar:
             for key, members in _groups(tar):
                 pictures = [member for extension, member in members if extension in EXTENSIONS]
                 label = _label(tar, [member for extension, member in members if extension == "cls"])
-                if len(pictures) == 1 and label is not None:
+                if len(pictures) == 1 and label is not None and not pictures[0].issparse():
                     samples.append((key, pictures[0].offset_data, pictures[0].size, label))
                 else:
                     incomplete.append(key)
-    except (tarfile.TarError, OSError) as error:
-        hint = "shards must be whole, uncompressed tar files"
-        raise RobustokError(f"this shard cannot be read ({error})", where=shard, hint=hint) from error
-    return {"samples": samples, "incomplete": incomplete}
+            damage = _end(tar)
+    except OSError as error:
+        raise RobustokError(f"this shard cannot be read ({error})", where=shard) from error
+    except Exception as error:  # tarfile raises many types for damaged headers
+        damage = str(error) or type(error).__name__
+    return {"samples": samples, "incomplete": incomplete, "damage": damage}
+
+
+def _end(tar: tarfile.TarFile) -> str | None:
+    """What is wrong with the end of an archive; tarfile takes a damaged header for the end."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if block == tarfile.NUL * tarfile.BLOCKSIZE:
+        return None
+    return f"a damaged header at byte {tar.offset}" if block else f"it is cut after {tar.offset} bytes"
 
 
 def _groups(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tuple[str, tarfile.TarInfo]]]]:
@@ -118,21 +151,31 @@ def _groups(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tuple[str, tarfile
 
 def _label(tar: tarfile.TarFile, members: Sequence[tarfile.TarInfo]) -> int | None:
     content = tar.extractfile(members[0]) if len(members) == 1 else None
-    text = content.read().strip() if content else b""
-    return int(text) if text.isdigit() else None
+    text = content.read(_LONGEST_LABEL + 20).strip() if content else b""
+    return int(text) if text.isdigit() and len(text) <= _LONGEST_LABEL else None
 
 
-def _shards(pattern: str) -> list[str]:
+def _shards(pattern: str, key: str) -> list[str]:
     """The files named by a pattern with {000..015}, {a,b} or *, all of which must exist."""
     if "://" in pattern or pattern.startswith("pipe:"):
         raise RobustokError("shards must be local files", where=pattern, hint="download them first")
     shards: list[str] = []
-    for name in _library().shardlists.expand_urls(str(Path(pattern).expanduser())):
+    for name in _expanded(str(local(pattern, key))):
         matching = [name] if Path(name).is_file() else sorted(glob.glob(name))  # noqa: PTH207 (an absolute pattern)
         if not matching:
             raise RobustokError("no such shard", where=name, hint=f"the pattern is {pattern!r}")
         shards += matching
     return shards
+
+
+def _expanded(pattern: str) -> list[str]:
+    sizes = [abs(int(last[-18:]) - int(first[-18:])) + 1 for first, last in re.findall(r"\{(\d+)\.\.(\d+)", pattern)]
+    if math.prod(sizes) > _MOST_SHARDS:
+        raise RobustokError(f"a pattern cannot name more than {_MOST_SHARDS} shards", where=pattern)
+    try:
+        return list(_library().shardlists.expand_urls(pattern))
+    except (ValueError, KeyError) as error:  # braces that do not match, an unknown variable
+        raise RobustokError(f"this pattern cannot be read ({error})", where=pattern) from error
 
 
 def _library() -> Any:

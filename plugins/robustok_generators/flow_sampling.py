@@ -16,7 +16,7 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_core.errors import RunError
-from robustok_core.recipe.validators import finite
+from robustok_core.recipe.validators import finite, rounds_range
 from robustok_generators.flow_path import expected_noise
 
 #: v(x, t): the velocity of a state of any shape at a time in [0, 1].
@@ -42,7 +42,7 @@ class FlowSampling:
     )
     steps: int = field(
         default=_STEPS,
-        validator=validators.ge(1),
+        validator=rounds_range,
         metadata={
             "doc": "steps of the fixed-step methods; published: 250 of euler_maruyama, 249 of euler (LightningDiT)"
         },

@@ -19,7 +19,7 @@ from robustok_blocks.rotary import check_head_width, grid_rotations
 from robustok_blocks.sinusoids import grid_positions, sequence_positions
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.recipe.validators import below_one, finite
+from robustok_core.recipe.validators import below_one, depth_range, finite, width_range
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
@@ -46,11 +46,11 @@ class FlowTransformerConfig:
 
     preset: Literal["B", "L", "XL"] | None = field(default=None, metadata={"doc": "a published size"})
     width: int | None = size_field("numbers per token")
-    depth: int | None = size_field("blocks")
+    depth: int | None = size_field("blocks", depth_range)
     num_heads: int | None = size_field("attention heads")
     mlp_width: int | None = field(
         default=None,
-        validator=validators.optional(validators.ge(1)),
+        validator=validators.optional(width_range),
         metadata={"doc": "hidden width of the MLPs; left out: 4 width, or 8/3 width for swiglu"},
     )
     norm: NormKind = field(
@@ -84,7 +84,7 @@ class FlowTransformerConfig:
     )
     guided_channels: int | None = field(
         default=None,
-        validator=validators.optional(validators.ge(1)),
+        validator=validators.optional(width_range),
         metadata={"doc": "number of first channels of each token to guide; LightningDiT: 3; left out: all"},
     )
 

@@ -19,7 +19,7 @@ from robustok_blocks.attention import attend
 from robustok_blocks.rotary import check_head_width, grid_rotations, rotate
 from robustok_blocks.swiglu import SwiGLU, swiglu_width
 from robustok_core.errors import RobustokError
-from robustok_core.recipe.validators import below_one
+from robustok_core.recipe.validators import below_one, depth_range, width_range
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.autoregressive import Autoregressive, Decoding
@@ -48,11 +48,11 @@ class LlamaGenGPTConfig:
 
     preset: Literal["B", "L", "XL", "XXL", "3B"] | None = field(default=None, metadata={"doc": "a published size"})
     width: int | None = size_field("numbers per token")
-    depth: int | None = size_field("layers")
+    depth: int | None = size_field("layers", depth_range)
     num_heads: int | None = size_field("attention heads")
     mlp_width: int | None = field(
         default=None,
-        validator=validators.optional(validators.ge(1)),
+        validator=validators.optional(width_range),
         metadata={
             "doc": "hidden width of the feed-forward layers; left out: 8/3 width, rounded up to a multiple of 256"
         },

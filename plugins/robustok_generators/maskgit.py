@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from robustok_blocks.transformer import Attention, Mlp
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.recipe.validators import below_one, finite
+from robustok_core.recipe.validators import below_one, depth_range, finite, rounds_range, width_range
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
@@ -47,11 +47,11 @@ class MaskGITConfig:
 
     preset: Literal["B", "L"] | None = field(default=None, metadata={"doc": "a named size; B is the paper's"})
     width: int | None = size_field("numbers per token")
-    depth: int | None = size_field("blocks")
+    depth: int | None = size_field("blocks", depth_range)
     num_heads: int | None = size_field("attention heads")
     mlp_width: int | None = field(
         default=None,
-        validator=validators.optional(validators.ge(1)),
+        validator=validators.optional(width_range),
         metadata={"doc": "hidden width of the MLPs; left out: the preset's, or 4 width"},
     )
     dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout of hidden activations"})
@@ -77,7 +77,7 @@ class MaskGITConfig:
 class MaskGITSampling(TokenSampling):
     """Options of the sampler; the defaults are the paper's for 256 x 256 images."""
 
-    steps: int = field(default=8, validator=validators.ge(1), metadata={"doc": "passes through the transformer"})
+    steps: int = field(default=8, validator=rounds_range, metadata={"doc": "passes through the transformer"})
     choice_temperature: float = field(
         default=4.5,
         validator=[validators.ge(0.0), finite],

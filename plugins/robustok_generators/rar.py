@@ -15,7 +15,7 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
-from robustok_core.recipe.validators import below_one, unit_interval
+from robustok_core.recipe.validators import below_one, depth_range, unit_interval, width_range
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.autoregressive import Autoregressive
@@ -30,7 +30,6 @@ PRESETS = {
     "XL": Size(width=1280, depth=32, num_heads=16, mlp_width=5120),
     "XXL": Size(width=1408, depth=40, num_heads=16, mlp_width=6144),
 }
-_at_least_one = validators.optional(validators.ge(1))
 
 
 @frozen(kw_only=True)
@@ -65,11 +64,11 @@ class RARConfig:
 
     preset: Literal["B", "L", "XL", "XXL"] | None = field(default=None, metadata={"doc": "a published size"})
     width: int | None = size_field("numbers per token")
-    depth: int | None = size_field("blocks")
+    depth: int | None = size_field("blocks", depth_range)
     num_heads: int | None = size_field("attention heads")
     mlp_width: int | None = field(
         default=None,
-        validator=_at_least_one,
+        validator=validators.optional(width_range),
         metadata={"doc": "hidden width of the MLPs; left out: the preset's, or 4 width"},
     )
     dropout: float = field(default=0.1, validator=below_one, metadata={"doc": "dropout after linear layers"})
@@ -84,12 +83,12 @@ class RARConfig:
     )
     position_rows: int | None = field(
         default=None,
-        validator=_at_least_one,
+        validator=validators.optional(width_range),
         metadata={"doc": "rows of the position tables; left out: as many as needed; released files: N + 1024"},
     )
     timestep_rows: int | None = field(
         default=None,
-        validator=_at_least_one,
+        validator=validators.optional(width_range),
         metadata={"doc": "rows of the timestep table; left out: as many as needed; released files: N + 100"},
     )
 

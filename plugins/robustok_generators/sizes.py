@@ -7,9 +7,7 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
-from robustok_core.recipe.validators import require_multiple
-
-_at_least_one = validators.optional(validators.ge(1))
+from robustok_core.recipe.validators import require_multiple, width_range
 
 
 @frozen(kw_only=True)
@@ -27,9 +25,9 @@ class Size:
         return self.width // self.num_heads
 
 
-def size_field(doc: str) -> Any:
-    """An optional number of a size."""
-    return field(default=None, validator=_at_least_one, metadata={"doc": f"{doc}; left out: the preset's"})
+def size_field(doc: str, valid: Any = width_range) -> Any:
+    """An optional number of a size, with the validator of its range."""
+    return field(default=None, validator=validators.optional(valid), metadata={"doc": f"{doc}; left out: the preset's"})
 
 
 def size_of(config: Any, presets: Mapping[str, Size], mlp_width: int | None) -> Size:

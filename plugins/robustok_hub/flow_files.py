@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import click
 import torch
 from attrs import field, frozen, validators
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.values.latents import LatentSpace
+from robustok_core.values.terminal import echo
 from robustok_hub.published_names import NameRules, count_numbered, heads_field, load_generator, to_published
 
 TELLING = (
@@ -178,7 +178,7 @@ def export_flow(component: nn.Module, what: str, marks: Mapping[str, bool]) -> d
         raise RobustokError(f"the published {what} format holds only flow_transformer generators of its own style")
     mean, std = (weights[name] for name in _STATISTICS)
     if mean.any() or (std != 1.0).any():
-        click.echo(
+        echo(
             f"note: the published {what} format does not hold the statistics of the latents; import it with "
             f"--set 'mean={_option(mean)}' --set 'std={_option(std)}'",
             err=True,

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
+from robustok_core.recipe.validators import width_range
 from robustok_hub.flow_files import (
     TELLING,
     FlowImporterConfig,
@@ -41,7 +42,7 @@ class LightningDiTImporterConfig(FlowImporterConfig):
     )
     guided_channels: int = field(
         default=3,
-        validator=validators.ge(1),
+        validator=width_range,
         metadata={"doc": "number of first channels of a token to guide; the published scales are for 3"},
     )
 

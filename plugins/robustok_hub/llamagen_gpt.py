@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
+from robustok_core.recipe.validators import width_range
 from robustok_hub.published_names import (
     code_space,
     count_numbered,
@@ -39,11 +40,11 @@ class LlamaGenGPTImporterConfig:
 
     num_tokens: int = field(
         default=256,
-        validator=validators.ge(1),
+        validator=width_range,
         metadata={"doc": "N, tokens per image: 256, or 576 for the files for 384 pixels"},
     )
     code_width: int = field(
-        default=8, validator=validators.ge(1), metadata={"doc": "D of the tokenizer whose codes it samples"}
+        default=8, validator=width_range, metadata={"doc": "D of the tokenizer whose codes it samples"}
     )
     num_heads: int | None = heads_field("32 for the 3B model, otherwise one per 64 of the width")
 

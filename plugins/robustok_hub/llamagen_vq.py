@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
+from robustok_core.recipe.validators import side_range, width_range
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
@@ -38,9 +39,9 @@ class LlamaGenVQConfig:
     """Options that do not follow from the shapes of the weights."""
 
     image_size: int = field(
-        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
+        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
     )
-    norm_groups: int = field(default=32, validator=validators.ge(1), metadata={"doc": "groups of the GroupNorms"})
+    norm_groups: int = field(default=32, validator=width_range, metadata={"doc": "groups of the GroupNorms"})
     l2_normalise: bool = l2_normalise_field()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
+from robustok_core.recipe.validators import width_range
 from robustok_hub.published_names import (
     NameRules,
     code_space,
@@ -51,12 +52,12 @@ class RARImporterConfig:
 
     code_width: int = field(
         default=64,
-        validator=validators.ge(1),
+        validator=width_range,
         metadata={"doc": "D of the tokenizer whose codes it samples: 64 for RobusTok's, 256 for MaskGIT-VQ's"},
     )
     num_tokens: int | None = field(
         default=None,
-        validator=validators.optional(validators.ge(1)),
+        validator=validators.optional(width_range),
         metadata={"doc": "N, tokens per image; left out: inferred from the tables"},
     )
 

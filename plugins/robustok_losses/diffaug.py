@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_core.recipe.validators import unit_interval
+from robustok_core.recipe.validators import LARGEST_SIDE, in_range, unit_interval
 from robustok_core.values.draws import Draws
 
 #: Share of the images that are cropped if `crop_size` is set; the others are resized.
@@ -36,7 +36,7 @@ class DiffAugConfig:
     )
     crop_size: int | None = field(
         default=None,
-        validator=validators.optional(validators.ge(8)),
+        validator=validators.optional(in_range(8, LARGEST_SIDE)),
         metadata={"doc": "then crop half of the images to this side in pixels and resize the others to it, e.g. 224"},
     )
 

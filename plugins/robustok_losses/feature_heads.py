@@ -6,13 +6,14 @@ import math
 
 import torch
 import torch.nn.functional as F
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from robustok_blocks.full_precision import full_precision
+from robustok_core.recipe.validators import side_range, width_range
 from robustok_core.values.spec import Spec, component
 from robustok_losses.frozen import FrozenMaps
 
@@ -31,10 +32,12 @@ class HeadsConfig:
         default=None, metadata={"doc": "which of its maps get a head, 0 the shallowest; all if not given"}
     )
     kernel: int = field(
-        default=9, validator=[validators.ge(1), _odd], metadata={"doc": "kernel size of the residual convolution; odd"}
+        default=9,
+        validator=[side_range, _odd],
+        metadata={"doc": "kernel size of the residual convolution; odd"},
     )
     virtual_batch: int = field(
-        default=8, validator=validators.ge(1), metadata={"doc": "largest number of images normalised together"}
+        default=8, validator=width_range, metadata={"doc": "largest number of images normalised together"}
     )
 
 

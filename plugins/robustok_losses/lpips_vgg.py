@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from robustok_losses.frozen import Frozen
 from robustok_toolkit.lpips_network import lpips_network
 
+OTHERWISE = 'use network = "features"'
+
 
 class LpipsVgg(nn.Module):
     """LPIPS, always in eval mode: its dropout would add noise to the loss.
@@ -20,9 +22,7 @@ class LpipsVgg(nn.Module):
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
-        self.network = Frozen(
-            lpips_network("vgg", weights, where="loss perceptual", otherwise='use network = "features"')
-        )
+        self.network = Frozen(lpips_network("vgg", weights, where="loss perceptual", otherwise=OTHERWISE))
 
     def forward(self, images: Tensor, real: Tensor) -> Tensor:
         """(B,) distances between images and real images, both (B, 3, H, W) in [-1, 1]."""

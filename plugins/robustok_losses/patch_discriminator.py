@@ -8,6 +8,8 @@ from typing import Literal
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
+from robustok_core.recipe.validators import depth_range, width_range
+
 _WIDEST = 8  # the channels double at each level up to this multiple of `width`
 
 
@@ -16,9 +18,11 @@ class PatchConfig:
     """Options of the patch discriminator."""
 
     layers: int = field(
-        default=3, validator=validators.ge(1), metadata={"doc": "levels that halve the image; each widens the patch"}
+        default=3,
+        validator=depth_range,
+        metadata={"doc": "levels that halve the image; each widens the patch"},
     )
-    width: int = field(default=64, validator=validators.ge(1), metadata={"doc": "channels of the first level"})
+    width: int = field(default=64, validator=width_range, metadata={"doc": "channels of the first level"})
     norm: Literal["group", "none"] = field(
         default="group",
         validator=validators.in_(("group", "none")),

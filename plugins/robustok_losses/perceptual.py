@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -10,9 +11,11 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.kinds.loss import Loss, Reconstruction
-from robustok_core.values.spec import Spec, component
+from robustok_core.values.download import Download
+from robustok_core.values.spec import Spec, component, specs_in
 from robustok_losses.frozen import FrozenMaps
-from robustok_losses.lpips_vgg import LpipsVgg
+from robustok_losses.lpips_vgg import OTHERWISE, LpipsVgg
+from robustok_toolkit.lpips_network import lpips_downloads
 
 
 @frozen(kw_only=True)
@@ -55,6 +58,14 @@ class Perceptual(Loss):
         super().__init__()
         self.config = config
         self.distance = LpipsVgg(config.weights) if config.network == "lpips_vgg" else _feature_distance(config)
+
+    @classmethod
+    def downloads(cls, config: PerceptualConfig) -> Iterable[Download]:
+        return lpips_downloads("vgg", config.weights, otherwise=OTHERWISE) if config.network == "lpips_vgg" else ()
+
+    @classmethod
+    def parts(cls, config: PerceptualConfig) -> Iterable[tuple[tuple[str, ...], Spec]]:
+        return specs_in(config) if config.network == "features" else ()
 
     def forward(self, step: Reconstruction) -> Tensor:
         """The unweighted term, a scalar."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import field, frozen
 from torch import Tensor
 
+from robustok_core.values.download import Download
 from robustok_metrics.frozen_transformer import FrozenTransformer
-from robustok_toolkit.timm_networks import WEIGHTS_DOC
+from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads
 
+_ARCHITECTURE = "vit_small_patch16_224.dino"
 IMAGE_SIZE = 224
 _MAP_BLOCKS = (2, 5, 8, 11)
 
@@ -29,7 +33,11 @@ class DINO(FrozenTransformer):
     Config = DINOConfig
 
     def __init__(self, config: DINOConfig) -> None:
-        super().__init__("dino", "vit_small_patch16_224.dino", config.weights, IMAGE_SIZE)
+        super().__init__("dino", _ARCHITECTURE, config.weights, IMAGE_SIZE)
+
+    @classmethod
+    def downloads(cls, config: DINOConfig) -> Iterable[Download]:
+        return timm_downloads(_ARCHITECTURE, config.weights)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Five maps (B, 384, 14, 14)."""

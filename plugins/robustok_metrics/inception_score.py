@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_toolkit.image_features import network_of
@@ -24,7 +25,9 @@ class InceptionScoreConfig:
         "features", doc="feature network with a classifier", default={"use": "efficientnet_lite0"}
     )
     splits: int = field(
-        default=10, validator=validators.ge(1), metadata={"doc": "equal splits of the samples, with one score each"}
+        default=10,
+        validator=rounds_range,
+        metadata={"doc": "equal splits of the samples, with one score each"},
     )
     shuffle: bool = field(
         default=False,

@@ -12,6 +12,7 @@ from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_toolkit.image_features import network_of
@@ -23,7 +24,7 @@ class KIDConfig:
 
     features: Spec = component("features", doc="feature network", default={"use": "efficientnet_lite0"})
     subsets: int = field(
-        default=100, validator=validators.ge(1), metadata={"doc": "random subsets whose distances are averaged"}
+        default=100, validator=rounds_range, metadata={"doc": "random subsets whose distances are averaged"}
     )
     subset_size: int = field(
         default=1000, validator=validators.ge(2), metadata={"doc": "images from each set in a subset"}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_blocks.full_precision import full_precision
 from robustok_core.kinds.metric import Evaluation, EvaluationContext
+from robustok_core.values.download import Download
 from robustok_core.values.draws import seeded
-from robustok_toolkit.lpips_network import Trunk, lpips_network
+from robustok_toolkit.lpips_network import Trunk, lpips_downloads, lpips_network
 from robustok_toolkit.mean_of_images import MeanOfImages
+
+_OTHERWISE = "remove the metric"
 
 
 @frozen(kw_only=True)
@@ -36,11 +41,15 @@ class LPIPS(MeanOfImages):
         super().__init__(config)
         self.name = f"lpips_{config.network}"  # type: ignore[misc]
 
+    @classmethod
+    def downloads(cls, config: LPIPSConfig) -> Iterable[Download]:
+        return lpips_downloads(config.network, config.weights, otherwise=_OTHERWISE)
+
     def start(self, context: EvaluationContext) -> None:
         super().start(context)
         trunk, weights = self.config.network, self.config.weights
         with seeded("lpips", trunk):  # restores torch's global generator
-            network = lpips_network(trunk, weights, where="metric lpips", otherwise="remove the metric")
+            network = lpips_network(trunk, weights, where="metric lpips", otherwise=_OTHERWISE)
         self.network = network.to(context.device)
 
     def per_image(self, step: Evaluation) -> Tensor:

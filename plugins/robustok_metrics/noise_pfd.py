@@ -102,7 +102,7 @@ class NoisePFD(PerturbedDistance[NoiseCell]):
                 hint="use the metric pfid for a discrete tokenizer",
             )
         for cell in self.config.cells():
-            self.config.spec_of(cell).build().check(space)
+            self.config.spec_of(cell).build().check(space, None)
 
     def start(self, context: EvaluationContext) -> None:
         """Builds the cells; raises as `check` does."""

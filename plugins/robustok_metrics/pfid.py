@@ -121,7 +121,7 @@ class PFID(PerturbedDistance[Cell]):
                 hint="use the metric noise_pfd for a continuous tokenizer",
             )
         for cell in self.config.cells(space.codebook_size):
-            self.config.spec_of(cell).build().check(space)
+            self.config.spec_of(cell).build().check(space, None)
 
     def start(self, context: EvaluationContext) -> None:
         """Builds the cells; raises as `check` does."""

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from torch import Tensor
 
 from robustok_blocks.full_precision import sums_device
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
+from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_toolkit.image_features import network_of
@@ -34,7 +35,9 @@ class PrecisionRecallConfig:
 
     features: Spec = component("features", doc="feature network", default={"use": "efficientnet_lite0"})
     neighbours: int = field(
-        default=3, validator=validators.ge(1), metadata={"doc": "k: a ball reaches to the k-th nearest other image"}
+        default=3,
+        validator=rounds_range,
+        metadata={"doc": "k: a ball reaches to the k-th nearest other image"},
     )
 
 

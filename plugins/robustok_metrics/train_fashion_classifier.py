@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from robustok_core.kinds.dataset import Images
 from robustok_core.runs.files import write_json, write_tensors
 from robustok_core.values.draws import Draws, derive_seed
+from robustok_core.values.terminal import echo, echo_lines
 from robustok_metrics.fashion_classifier import WEIGHTS, FashionNet
 
 BATCH_SIZE = 64
@@ -73,7 +74,7 @@ def train(images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> FashionN
             loss.backward()
             optimizer.step()
             schedule.step()
-        click.echo(f"epoch {epoch + 1}/{epochs}: last loss {loss.item():.3f}")
+        echo(f"epoch {epoch + 1}/{epochs}: last loss {loss.item():.3f}")
     return net.to(memory_format=torch.contiguous_format)
 
 
@@ -115,7 +116,7 @@ def main(epochs: int, seed: int, out: Path) -> None:
     }
     write_tensors(out / WEIGHTS, net.state_dict())
     write_json((out / WEIGHTS).with_suffix(".json"), report)
-    click.echo(json.dumps(report, indent=2))
+    echo_lines(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.latents import Latents
-from robustok_quantizers.library import with_all_buffers_saved
+from robustok_quantizers.library import check_fits, with_all_buffers_saved
 
 
 @frozen(kw_only=True)
@@ -25,6 +25,9 @@ class FSQConfig:
         validator=[validators.min_len(1), validators.deep_iterable(validators.ge(3))],
         metadata={"doc": "number of levels per channel; their product is K, their count is D"},
     )
+
+    def __attrs_post_init__(self) -> None:
+        check_fits(math.prod(self.levels) * len(self.levels))
 
 
 class FSQ(Quantizer):

@@ -13,6 +13,7 @@ from torch import Tensor
 from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.recipe.validators import in_range
 from robustok_core.values.latents import Latents
 from robustok_quantizers.library import with_all_buffers_saved
 from robustok_training.distributed import all_mean
@@ -26,7 +27,7 @@ class LFQConfig:
 
     width: int = field(
         default=10,
-        validator=[validators.ge(1), validators.le(18)],
+        validator=in_range(1, 18),
         metadata={"doc": "D, bits per code; K = 2 to the power D, and the entropy term needs K numbers per token"},
     )
     spherical: bool = field(default=False, metadata={"doc": "compare on the unit sphere"})

@@ -8,6 +8,22 @@ from typing import Any
 import torch
 from torch import nn
 
+#: The library fills its tables while it is built, in memory, also for a sketch. These take at most 256 MiB.
+_MOST_NUMBERS = 2**26
+
+
+def check_fits(count: int) -> None:
+    """Checks the size of the tables of a module, before it is built.
+
+    Args:
+        count: the numbers in them.
+
+    Raises:
+        ValueError: if there are too many.
+    """
+    if count > _MOST_NUMBERS:
+        raise ValueError(f"the codebook would have {count:,} numbers; at most {_MOST_NUMBERS:,} are possible")
+
 
 def with_all_buffers_saved(build: Callable[[], Any]) -> Any:
     """Builds a module on the default device and puts all its buffers into the state dict.

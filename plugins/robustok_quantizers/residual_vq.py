@@ -14,8 +14,9 @@ from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.recipe.validators import codebook_range, in_range, width_range
 from robustok_core.values.latents import Latents
-from robustok_quantizers.library import with_all_buffers_saved
+from robustok_quantizers.library import check_fits, with_all_buffers_saved
 
 #: The largest codebook that can be listed.
 _LARGEST_LISTED = 65536
@@ -25,13 +26,13 @@ _LARGEST_LISTED = 65536
 class ResidualVQConfig:
     """Options of `residual_vq`."""
 
-    num_levels: int = field(default=2, validator=validators.ge(1), metadata={"doc": "Q, codes per token"})
+    num_levels: int = field(default=2, validator=in_range(1, 62), metadata={"doc": "Q, codes per token"})
     level_size: int = field(
         default=64,
-        validator=validators.ge(2),
+        validator=codebook_range,
         metadata={"doc": "codewords of each level; K = level_size to the power Q"},
     )
-    width: int = field(default=16, validator=validators.ge(1), metadata={"doc": "D, numbers per codeword"})
+    width: int = field(default=16, validator=width_range, metadata={"doc": "D, numbers per codeword"})
     commitment: float = field(
         default=1.0,
         validator=validators.gt(0),
@@ -41,6 +42,7 @@ class ResidualVQConfig:
     def __attrs_post_init__(self) -> None:
         if self.level_size**self.num_levels >= 2**62:
             raise ValueError(f"{self.num_levels} levels of {self.level_size} give more codes than fit in 62 bits")
+        check_fits(self.num_levels * self.level_size * self.width)
 
 
 class ResidualVQ(Quantizer):

@@ -9,22 +9,26 @@ from torch import Tensor
 from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.recipe.validators import codebook_range, width_range
 from robustok_core.values.latents import Latents
-from robustok_quantizers.library import with_all_buffers_saved
+from robustok_quantizers.library import check_fits, with_all_buffers_saved
 
 
 @frozen(kw_only=True)
 class SimVQConfig:
     """Options of `sim_vq`."""
 
-    codebook_size: int = field(default=4096, validator=validators.ge(2), metadata={"doc": "K, number of codewords"})
-    width: int = field(default=64, validator=validators.ge(1), metadata={"doc": "D, numbers per codeword"})
+    codebook_size: int = field(default=4096, validator=codebook_range, metadata={"doc": "K, number of codewords"})
+    width: int = field(default=64, validator=width_range, metadata={"doc": "D, numbers per codeword"})
     commitment: float = field(
         default=0.25, validator=validators.ge(0), metadata={"doc": "weight of the term that pulls vectors to codewords"}
     )
     codebook_weight: float = field(
         default=1.0, validator=validators.gt(0), metadata={"doc": "weight of the term that pulls codewords to vectors"}
     )
+
+    def __attrs_post_init__(self) -> None:
+        check_fits((self.codebook_size + self.width) * self.width)
 
 
 class SimVQ(Quantizer):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.nearest import distance_scores
 from robustok_core.kinds.quantizer import Quantizer
-from robustok_core.recipe.validators import below_one
+from robustok_core.recipe.validators import below_one, codebook_range, width_range
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents
 from robustok_quantizers.step_statistics import StepStatistics
@@ -27,8 +27,8 @@ from robustok_quantizers.step_statistics import StepStatistics
 class VQConfig:
     """Options of `vq`; the defaults are those of the released RobusTok and LlamaGen tokenizers."""
 
-    codebook_size: int = field(default=4096, validator=validators.ge(2), metadata={"doc": "K, number of codewords"})
-    width: int = field(default=64, validator=validators.ge(1), metadata={"doc": "D, numbers per codeword"})
+    codebook_size: int = field(default=4096, validator=codebook_range, metadata={"doc": "K, number of codewords"})
+    width: int = field(default=64, validator=width_range, metadata={"doc": "D, numbers per codeword"})
     l2_normalise: bool = field(
         default=True, metadata={"doc": "compare on the unit sphere: vectors and codewords are normalised"}
     )

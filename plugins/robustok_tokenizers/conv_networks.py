@@ -8,6 +8,7 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_blocks.conv import Downsample, ResidualBlock, SpatialAttention, Upsample, group_norm
+from robustok_core.recipe.validators import depth_range, side_range, width_range
 
 
 @frozen(kw_only=True)
@@ -15,16 +16,18 @@ class ConvNetworkConfig:
     """Options of a pair of convolutional networks; the defaults are LlamaGen's at 16 pixels a token."""
 
     image_size: int = field(
-        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
+        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
     )
-    channels: int = field(default=128, validator=validators.ge(1), metadata={"doc": "channels at multiplier 1"})
+    channels: int = field(default=128, validator=width_range, metadata={"doc": "channels at multiplier 1"})
     channel_multipliers: tuple[int, ...] = field(
         default=(1, 1, 2, 2, 4),
-        validator=[validators.min_len(1), validators.deep_iterable(validators.ge(1))],
+        validator=[validators.min_len(1), validators.deep_iterable(depth_range)],
         metadata={"doc": "channels of each level, finest first; each level but the last halves the map"},
     )
     num_res_blocks: int = field(
-        default=2, validator=validators.ge(1), metadata={"doc": "residual blocks a level (the decoder has one more)"}
+        default=2,
+        validator=depth_range,
+        metadata={"doc": "residual blocks a level (the decoder has one more)"},
     )
     attention: bool = field(default=True, metadata={"doc": "self-attention over all positions at the coarsest level"})
     middle: bool = field(
@@ -32,14 +35,18 @@ class ConvNetworkConfig:
     )
     stem_patch: int = field(
         default=1,
-        validator=validators.ge(1),
+        validator=side_range,
         metadata={"doc": "side of the pixel patches that the first level reads and outputs; 2 quarters its cost"},
     )
     norm_groups: int = field(
-        default=32, validator=validators.ge(1), metadata={"doc": "GroupNorm groups; must divide every level's channels"}
+        default=32,
+        validator=width_range,
+        metadata={"doc": "GroupNorm groups; must divide every level's channels"},
     )
     z_channels: int = field(
-        default=256, validator=validators.ge(1), metadata={"doc": "channels between the networks and the latents"}
+        default=256,
+        validator=width_range,
+        metadata={"doc": "channels between the networks and the latents"},
     )
 
     def __attrs_post_init__(self) -> None:

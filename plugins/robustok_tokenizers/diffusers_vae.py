@@ -7,22 +7,24 @@ those of a VQModel are its unscaled codewords. A VQModel keeps its own codebook,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.recipe.validators import side_range
+from robustok_core.values.download import Download
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_tokenizers.grid_tokenizer import GridTokenizer
-from robustok_toolkit.hub import require_hub
+from robustok_toolkit.downloads import hub_file
 
 _WHERE = "tokenizer.source"
 _KINDS = ("AutoencoderKL", "VQModel")
@@ -42,7 +44,7 @@ class DiffusersVAEConfig:
     )
     subfolder: str = field(default="", metadata={"doc": 'subfolder of a pipeline that holds the model, such as "vae"'})
     image_size: int = field(
-        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
+        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
     )
     kl_weight: float = kl_weight_field()
 
@@ -80,6 +82,11 @@ class DiffusersVAE(GridTokenizer):
             codebook_size=None if self.quantizer is None else self.quantizer.codebook_size,
             grid=(side, side),
         )
+
+    @classmethod
+    def downloads(cls, config: DiffusersVAEConfig) -> Iterable[Download]:
+        _, options = _locate(config)
+        return _repository_files(config) if options else ()
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior's means, or what is quantized."""
@@ -136,12 +143,10 @@ def _quantizer(model: Any) -> OwnCodebook | None:
 
 def _model(config: DiffusersVAEConfig) -> Any:
     """The diffusers model with its weights; without them on the meta device."""
-    try:
-        import diffusers
-    except ImportError as error:
-        hint = 'pip install "robustok[diffusers]"'
-        raise RobustokError("diffusers_vae needs the package diffusers", where="tokenizer.use", hint=hint) from error
-    source, options = _locate(diffusers, config)
+    diffusers = _library()
+    source, options = _locate(config)
+    for download in _repository_files(config)[: 1 if torch.empty(0).is_meta else None] if options else ():
+        download.require(_WHERE)
     try:
         table: Mapping[str, Any] = diffusers.AutoencoderKL.load_config(source, **options)
         cls = getattr(diffusers, _supported(table, config.source))
@@ -157,6 +162,15 @@ def _model(config: DiffusersVAEConfig) -> Any:
         raise RobustokError(f"{config.source} cannot be loaded: {reason}", where=_WHERE) from error
 
 
+def _library() -> Any:
+    try:
+        import diffusers
+    except ImportError as error:
+        hint = 'pip install "robustok[diffusers]"'
+        raise RobustokError("diffusers_vae needs the package diffusers", where="tokenizer.use", hint=hint) from error
+    return diffusers
+
+
 def _supported(table: Mapping[str, Any], source: str) -> str:
     """The name of the model's class, from its config.json."""
     kind = str(table.get("_class_name"))
@@ -169,8 +183,9 @@ def _supported(table: Mapping[str, Any], source: str) -> str:
     return kind
 
 
-def _locate(diffusers: Any, config: DiffusersVAEConfig) -> tuple[str, dict[str, Any]]:
-    """The folder, or the repository with its subfolder option if it is cached or reachable."""
+def _locate(config: DiffusersVAEConfig) -> tuple[str, dict[str, Any]]:
+    """The folder, or the repository and the option for its subfolder."""
+    _library()
     folder = Path(config.source).expanduser()
     if folder.is_dir():
         if not (folder / config.subfolder).is_dir():
@@ -178,15 +193,16 @@ def _locate(diffusers: Any, config: DiffusersVAEConfig) -> tuple[str, dict[str, 
         return str(folder / config.subfolder), {}
     if not _REPOSITORY.fullmatch(config.source):
         raise RobustokError(f"no such folder: {config.source!r}", where=_WHERE)
-    options = {"subfolder": config.subfolder or None}
-    if not _is_cached(diffusers, config.source, options):
-        require_hub(config.source, where=_WHERE, hint="name the folder of a saved model")
-    return config.source, options
+    return config.source, {"subfolder": config.subfolder or None}
 
 
-def _is_cached(diffusers: Any, source: str, options: Mapping[str, Any]) -> bool:
-    try:
-        diffusers.AutoencoderKL.load_config(source, **options, local_files_only=True)
-    except (OSError, ValueError):
-        return False
-    return True
+def _repository_files(config: DiffusersVAEConfig) -> list[Download]:
+    """The configuration, which every build reads, and the weights."""
+    prefix = f"{config.subfolder}/" if config.subfolder else ""
+    weights = [f"{prefix}diffusion_pytorch_model{ending}" for ending in (".safetensors", ".bin")]
+    instead = "set source to the folder of a saved model"
+    named = config.source if not config.subfolder else f"{config.source}, {config.subfolder}"
+    return [
+        hub_file(config.source, [f"{prefix}config.json"], what=f"the configuration of {named}", instead=instead),
+        hub_file(config.source, weights, what=f"the weights of {named}", instead=instead),
+    ]

@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from torch import Tensor, nn
 
+from robustok_core.recipe.validators import width_range
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.conv_networks import ConvDecoder, ConvEncoder, ConvNetworkConfig
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
@@ -21,7 +22,7 @@ from robustok_tokenizers.grid_tokenizer import GridTokenizer
 class KLVAEConfig(ConvNetworkConfig):
     """Options of `kl_vae`."""
 
-    width: int = field(default=16, validator=validators.ge(1), metadata={"doc": "D, numbers per token"})
+    width: int = field(default=16, validator=width_range, metadata={"doc": "D, numbers per token"})
     kl_weight: float = kl_weight_field()
 
 

@@ -14,7 +14,7 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_core.recipe.validators import finite, require_multiple
+from robustok_core.recipe.validators import depth_range, finite, require_multiple, width_range
 from robustok_core.values.draws import seeded
 from robustok_core.values.spec import component
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeShape
@@ -26,9 +26,9 @@ class TargetConfig:
     """A target's decoder; the published size is not known, so the default is our choice."""
 
     weight: float = field(default=1.0, validator=[validators.ge(0.0), finite], metadata={"doc": "weight of the loss"})
-    width: int = field(default=384, validator=validators.ge(1), metadata={"doc": "width of the decoder's tokens"})
-    depth: int = field(default=3, validator=validators.ge(1), metadata={"doc": "blocks of the decoder"})
-    num_heads: int = field(default=6, validator=validators.ge(1), metadata={"doc": "attention heads of the decoder"})
+    width: int = field(default=384, validator=width_range, metadata={"doc": "width of the decoder's tokens"})
+    depth: int = field(default=3, validator=depth_range, metadata={"doc": "blocks of the decoder"})
+    num_heads: int = field(default=6, validator=width_range, metadata={"doc": "attention heads of the decoder"})
 
     def __attrs_post_init__(self) -> None:
         require_multiple(self, "width", "num_heads")

@@ -14,6 +14,8 @@ ones; latent and class tokens are not rotated.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from attrs import field, frozen, validators
 from einops import rearrange
@@ -21,12 +23,13 @@ from torch import Tensor, nn
 
 from robustok_blocks.rotary import check_head_width
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import below_one, finite
+from robustok_core.recipe.validators import below_one, finite, width_range
+from robustok_core.values.download import Download
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import posterior_latents
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeEncoder, MaeShape, Rotary
 from robustok_tokenizers.mae_targets import FeatureTarget, FeatureTargetConfig, GradientTarget, Target, TargetConfig
-from robustok_tokenizers.pretrained_vit import load_pretrained
+from robustok_tokenizers.pretrained_vit import load_pretrained, pretrained_downloads
 from robustok_tokenizers.vit_sizes import ViTPairConfig
 
 #: Standard deviation of the truncated normal that mask ratios are drawn from, as in MAR.
@@ -41,8 +44,8 @@ def _share(default: float, doc: str) -> float:
 class MAETokConfig(ViTPairConfig):
     """Options of `mae_tok`."""
 
-    num_latent_tokens: int = field(default=128, validator=validators.ge(1), metadata={"doc": "N, tokens per image"})
-    latent_width: int = field(default=32, validator=validators.ge(1), metadata={"doc": "D, numbers per latent token"})
+    num_latent_tokens: int = field(default=128, validator=width_range, metadata={"doc": "N, tokens per image"})
+    latent_width: int = field(default=32, validator=width_range, metadata={"doc": "D, numbers per latent token"})
     rotary: Rotary = field(
         default="mixed",
         validator=validators.in_(("none", "mixed", "axial")),
@@ -147,6 +150,10 @@ class MAETok(Tokenizer):
         self.space = LatentSpace(kind="continuous", num_tokens=config.num_latent_tokens, width=config.latent_width)
         if config.init != "random" and not self.last_layer.is_meta:
             load_pretrained(config.init, [self.encoder], width=config.width, patch_size=config.patch_size)
+
+    @classmethod
+    def downloads(cls, config: MAETokConfig) -> Iterable[Download]:
+        return pretrained_downloads(config.init, config.width)
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the vectors, or the posterior means.

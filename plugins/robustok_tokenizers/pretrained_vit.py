@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
-from robustok_toolkit.hub import require_hub
+from robustok_core.values.download import Download, local_file, reason_of
+from robustok_toolkit.timm_networks import timm_downloads
 from robustok_toolkit.weight_files import read_weights
 
 _DINOV2_SIZES = {384: "small", 768: "base", 1024: "large"}
+_INSTEAD = 'set init = "random", or to a local file of these weights'
 #: Weights of a ViT outside its trunk.
 _IGNORED = ("head.", "fc_norm.", "mask_token")
 
@@ -30,25 +32,43 @@ def load_pretrained(source: str, networks: Sequence[nn.Module], *, width: int, p
     Raises:
         RobustokError: the weights cannot be fetched or read, or do not fit.
     """
-    weights = _dinov2(width) if source == "dinov2" else read_weights(Path(source)).weights
+    weights = _dinov2(width) if source == "dinov2" else read_weights(Path(source).expanduser()).weights
     weights = {name: value for name, value in weights.items() if not name.startswith(_IGNORED)}
     for network in networks:
         _load_trunk(network, _fitted(weights, network, patch_size), source)
 
 
-def _dinov2(width: int) -> dict[str, Tensor]:
-    import timm
+def pretrained_downloads(source: str, width: int) -> list[Download]:
+    """What `load_pretrained` gets from the network; for the arguments see there. "random" gets nothing.
 
+    Raises:
+        RobustokError: there is no such network, or no such file.
+    """
+    if source == "dinov2":
+        return timm_downloads(_dinov2_name(width), "pretrained", instead=_INSTEAD)
+    if source != "random":
+        local_file(source, hint=_INSTEAD)
+    return []
+
+
+def _dinov2_name(width: int) -> str:
     if width not in _DINOV2_SIZES:
         known = ", ".join(f"{size} ({name})" for size, name in _DINOV2_SIZES.items())
         raise RobustokError(f'init = "dinov2" has no network of width {width}', hint=f"known widths: {known}")
-    name = f"vit_{_DINOV2_SIZES[width]}_patch14_dinov2.lvd142m"
-    hint = 'offline, use init = "random" or name a local file of these weights'
-    require_hub(f"timm/{name}", where="tokenizer.init", hint=hint)
+    return f"vit_{_DINOV2_SIZES[width]}_patch14_dinov2.lvd142m"
+
+
+def _dinov2(width: int) -> dict[str, Tensor]:
+    import timm
+
+    name = _dinov2_name(width)
+    for download in pretrained_downloads("dinov2", width):
+        download.require("tokenizer.init")
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # timm, huggingface_hub and their HTTP clients raise many types
-        raise RobustokError(f"the weights of {name} cannot be fetched: {error}", hint=hint) from error
+        message = f"the weights of {name} cannot be fetched: {reason_of(error)}"
+        raise RobustokError(message, where="tokenizer.init", hint=_INSTEAD) from error
 
 
 def _fitted(weights: Mapping[str, Tensor], network: nn.Module, patch_size: int) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ Decoder sizes (width, depth, heads): B 768, 12, 12; L 1024, 24, 16; XL 1152, 28,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from torch import Tensor, nn
 from robustok_blocks.transformer import Block
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import require_multiple
+from robustok_core.recipe.validators import depth_range, require_multiple, side_range, width_range
+from robustok_core.values.download import Download, local_file
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.latent_statistics import LatentStatistics
 from robustok_tokenizers.vit_init import initialise_linear_layers
-from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_network
+from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads, timm_network
 
 
 @frozen(kw_only=True)
@@ -38,7 +40,7 @@ class RAEConfig:
     """Options of `rae`."""
 
     image_size: int = field(
-        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
+        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
     )
     encoder: str = field(
         default="vit_base_patch14_reg4_dinov2.lvd142m", metadata={"doc": "name of the frozen ViT in timm"}
@@ -46,15 +48,13 @@ class RAEConfig:
     weights: str = field(default="pretrained", metadata={"doc": WEIGHTS_DOC})
     encoder_image_size: int = field(
         default=224,
-        validator=validators.ge(1),
+        validator=side_range,
         metadata={"doc": "height and width of the images that the ViT reads, in pixels"},
     )
-    decoder_width: int = field(
-        default=1152, validator=validators.ge(1), metadata={"doc": "width of the decoder's tokens"}
-    )
-    decoder_depth: int = field(default=28, validator=validators.ge(1), metadata={"doc": "blocks of the decoder"})
+    decoder_width: int = field(default=1152, validator=width_range, metadata={"doc": "width of the decoder's tokens"})
+    decoder_depth: int = field(default=28, validator=depth_range, metadata={"doc": "blocks of the decoder"})
     decoder_num_heads: int = field(
-        default=16, validator=validators.ge(1), metadata={"doc": "attention heads of the decoder"}
+        default=16, validator=width_range, metadata={"doc": "attention heads of the decoder"}
     )
     statistics: str = field(
         default="measured",
@@ -96,6 +96,12 @@ class RAE(Tokenizer):
         self.space = LatentSpace(kind="continuous", num_tokens=side * side, width=width, grid=(side, side))
         if config.statistics != "measured" and not self.last_layer.is_meta:
             self.statistics.load(Path(config.statistics).expanduser())
+
+    @classmethod
+    def downloads(cls, config: RAEConfig) -> Iterable[Download]:
+        if config.statistics != "measured":
+            local_file(config.statistics, hint='set statistics = "measured", or to the published stat.pt')
+        return timm_downloads(config.encoder, config.weights)
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1], without a gradient; `features` are the same."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from robustok_blocks.rotary import grid_rotations
 from robustok_blocks.rotary_transformer import GatedRotaryBlock
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import below_one
+from robustok_core.recipe.validators import below_one, width_range
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_tokenizers.vit_init import initialise_linear_layers
@@ -74,7 +74,7 @@ class StackConfig:
 class ViTKLConfig(PatchConfig):
     """Options of `vit_kl`; the defaults are l-DeTok's."""
 
-    latent_width: int = field(default=16, validator=validators.ge(1), metadata={"doc": "D, numbers per latent token"})
+    latent_width: int = field(default=16, validator=width_range, metadata={"doc": "D, numbers per latent token"})
     encoder: StackConfig = field(factory=StackConfig, metadata={"doc": "table: size of the encoder"})
     decoder: StackConfig = field(factory=StackConfig, metadata={"doc": "table: size of the decoder"})
     mask_low: float = field(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
-from robustok_core.recipe.validators import require_multiple
+from robustok_core.recipe.validators import depth_range, ratio_range, require_multiple, side_range, width_range
 
 
 @frozen(kw_only=True)
@@ -12,9 +12,9 @@ class PatchConfig:
     """How images are cut into patches."""
 
     image_size: int = field(
-        default=256, validator=validators.ge(1), metadata={"doc": "height and width of the images, in pixels"}
+        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
     )
-    patch_size: int = field(default=16, validator=validators.ge(1), metadata={"doc": "side of a patch, in pixels"})
+    patch_size: int = field(default=16, validator=side_range, metadata={"doc": "side of a patch, in pixels"})
 
     def __attrs_post_init__(self) -> None:
         require_multiple(self, "image_size", "patch_size")
@@ -34,11 +34,13 @@ class PatchConfig:
 class ViTPairConfig(PatchConfig):
     """The size of an encoder and a decoder of equal size; the defaults are ViT-B's."""
 
-    width: int = field(default=768, validator=validators.ge(1), metadata={"doc": "numbers per token in the ViTs"})
-    depth: int = field(default=12, validator=validators.ge(1), metadata={"doc": "blocks of each ViT"})
-    num_heads: int = field(default=12, validator=validators.ge(1), metadata={"doc": "attention heads"})
+    width: int = field(default=768, validator=width_range, metadata={"doc": "numbers per token in the ViTs"})
+    depth: int = field(default=12, validator=depth_range, metadata={"doc": "blocks of each ViT"})
+    num_heads: int = field(default=12, validator=width_range, metadata={"doc": "attention heads"})
     mlp_ratio: float = field(
-        default=4.0, validator=validators.gt(0), metadata={"doc": "hidden width of the MLPs over width"}
+        default=4.0,
+        validator=ratio_range,
+        metadata={"doc": "hidden width of the MLPs over width"},
     )
 
     def __attrs_post_init__(self) -> None:

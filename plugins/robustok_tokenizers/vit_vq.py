@@ -9,6 +9,7 @@ B 768, 12, 12; L 1024, 24, 16.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 from robustok_blocks.transformer import Block
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import below_one
+from robustok_core.recipe.validators import below_one, width_range
+from robustok_core.values.download import Download
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import component
-from robustok_tokenizers.pretrained_vit import load_pretrained
+from robustok_tokenizers.pretrained_vit import load_pretrained, pretrained_downloads
 from robustok_tokenizers.vit_init import initialise_linear_layers
 from robustok_tokenizers.vit_sizes import ViTPairConfig
 
@@ -31,7 +33,7 @@ from robustok_tokenizers.vit_sizes import ViTPairConfig
 class ViTVQConfig(ViTPairConfig):
     """Options of `vit_vq`; the defaults are the paper's."""
 
-    num_latent_tokens: int = field(default=256, validator=validators.ge(1), metadata={"doc": "N, tokens per image"})
+    num_latent_tokens: int = field(default=256, validator=width_range, metadata={"doc": "N, tokens per image"})
     absolute_positions: bool = field(
         default=True,
         metadata={
@@ -93,6 +95,10 @@ class ViTVQ(Tokenizer):
             load_pretrained(
                 config.init, [self.encoder, self.pixel_decoder], width=config.width, patch_size=config.patch_size
             )
+
+    @classmethod
+    def downloads(cls, config: ViTVQConfig) -> Iterable[Download]:
+        return pretrained_downloads(config.init, config.width)
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` is the quant_conv's output."""

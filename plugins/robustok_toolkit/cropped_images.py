@@ -8,55 +8,72 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from attrs import frozen
 from PIL import Image
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.images import from_uint8
-from robustok_toolkit.crops import as_rgb, center_crop
-from robustok_toolkit.image_files import EXTENSIONS
+from robustok_toolkit.crops import center_crop
+from robustok_toolkit.image_decoding import as_rgb, naming_the_image
+from robustok_toolkit.image_search import images_of_folder
 
 #: One image: a file, or one in memory.
 Picture = str | os.PathLike[str] | Image.Image | Tensor
 
 
-def images_in(inputs: Sequence[Path]) -> dict[str, Path]:
-    """Image files by name: a given file by its name, a file in a given folder by its path within the folder.
+@frozen
+class FoundImages:
+    """Image files for a command.
+
+    Attributes:
+        files: by name: a given file by its name, a file in a given folder by its path within the folder.
+        notes: for each folder of which something was passed over, what and why.
+    """
+
+    files: dict[str, Path]
+    notes: tuple[str, ...]
+
+
+def images_in(inputs: Sequence[Path]) -> FoundImages:
+    """The given files, and the image files in the given folders and all folders in them.
 
     Raises:
         RobustokError: if a file or folder does not exist, a folder has no images, or two images have the same name.
     """
     files: dict[str, Path] = {}
+    notes = []
     for given in inputs:
-        for name, file in _images_of(given):
+        found, note = _images_of(given)
+        for name, file in found:
             if name in files:
                 hint = "encode them one after another, or give the folder that holds both"
                 raise RobustokError(f"two images are called {name!r}: {files[name]} and {file}", hint=hint)
             files[name] = file
-    return files
+        if note:
+            notes.append(f"{given}: {note}")
+    return FoundImages(files=files, notes=tuple(notes))
 
 
-def _images_of(given: Path) -> Iterator[tuple[str, Path]]:
+def _images_of(given: Path) -> tuple[list[tuple[str, Path]], str | None]:
     if given.is_file():
-        yield given.name, given
-        return
+        return [(given.name, given)], None
     if not given.is_dir():
         raise RobustokError("there is no such file or folder", where=str(given))
-    inside = (file.relative_to(given) for file in given.rglob("*") if file.suffix.lower() in EXTENSIONS)
-    names = sorted(name for name in inside if not any(part.startswith(".") for part in name.parts))
-    if not names:
-        hint = f"images end in {', '.join(sorted(EXTENSIONS))}"
-        raise RobustokError("there are no images in this folder", where=str(given), hint=hint)
-    yield from ((name.as_posix(), given / name) for name in names)
+    found = images_of_folder(given)
+    return [(image.name, Path(image.path)) for image in found.images], found.note
 
 
-def batches_of(pictures: Sequence[Picture] | Tensor, size: int, batch_size: int) -> Iterator[Tensor]:
+def batches_of(
+    pictures: Sequence[Picture] | Tensor, size: int, batch_size: int, *, exif: bool = True
+) -> Iterator[Tensor]:
     """Yields (b, 3, size, size) float32 in [-1, 1], in order; files are opened when their batch is needed.
 
     Args:
         pictures: files and PIL images of any size, which are cropped, and tensors (3, size, size) in [-1, 1], which
             are not; or one tensor (n, 3, size, size).
         size: height and width. batch_size: images per batch.
+        exif: turn files and PIL images upright as their EXIF data say.
 
     Raises:
         RobustokError: if there are none, a file is not an image, or a tensor has the wrong shape, type or range.
@@ -67,15 +84,17 @@ def batches_of(pictures: Sequence[Picture] | Tensor, size: int, batch_size: int)
         raise RobustokError("there are no images to encode")
     for start in range(0, len(pictures), batch_size):
         batch = pictures[start : start + batch_size]
-        yield torch.stack([_as_tensor(image, size, f"image {start + n}") for n, image in enumerate(batch)])
+        yield torch.stack([_as_tensor(image, size, f"image {start + n}", exif) for n, image in enumerate(batch)])
 
 
-def _as_tensor(image: Picture, size: int, where: str) -> Tensor:
+def _as_tensor(image: Picture, size: int, where: str, exif: bool) -> Tensor:
     if isinstance(image, Tensor):
         return _checked(image, size, where)
-    if not isinstance(image, Image.Image):
-        return _read(Path(image), size)
-    return _cropped(image, size, where)
+    if isinstance(image, Image.Image):
+        with naming_the_image(where):
+            return _cropped(image, size, exif)
+    with naming_the_image(os.fspath(image)), Image.open(image) as opened:
+        return _cropped(opened, size, exif)
 
 
 def _checked(image: Tensor, size: int, where: str) -> Tensor:
@@ -87,21 +106,9 @@ def _checked(image: Tensor, size: int, where: str) -> Tensor:
     return image.detach().float().cpu()
 
 
-def _read(file: Path, size: int) -> Tensor:
-    try:
-        opened = Image.open(file)
-    except Exception as error:  # Pillow raises many types for a broken file
-        raise RobustokError(f"this image cannot be read: {error}", where=str(file)) from error
-    with opened:
-        return _cropped(opened, size, str(file))
-
-
-def _cropped(image: Image.Image, size: int, where: str) -> Tensor:
+def _cropped(image: Image.Image, size: int, exif: bool) -> Tensor:
     """(3, size, size) float32 in [-1, 1]: ADM's centre crop, which is computed in 8 bits."""
-    try:
-        rgb = as_rgb(image)  # decodes a file that was opened lazily
-    except Exception as error:
-        raise RobustokError(f"this image cannot be read: {error}", where=where) from error
+    rgb = as_rgb(image, exif=exif)  # decodes a file that was opened lazily
     return from_uint8(torch.from_numpy(np.array(center_crop(rgb, size))).permute(2, 0, 1))
 
 

@@ -1,4 +1,4 @@
-"""Conversion to RGB, and ADM's crops (Dhariwal & Nichol 2021), the standard for training and evaluating on ImageNet.
+"""ADM's crops (Dhariwal & Nichol 2021), the standard for training and evaluating on ImageNet.
 
 An image is first resized to a given shorter side (halved with a box filter while at least twice as large, then
 bicubic), then cropped to a square.
@@ -8,32 +8,20 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
 _SMALLEST_SHARE = 0.8  # smallest side of a random crop, as a share of the image's shorter side
-
-
-def as_rgb(picture: Image.Image) -> Image.Image:
-    """Converts to 8-bit RGB: takes the upper 8 bits of 16-bit grey, and drops transparency, as ADM does.
-
-    Raises:
-        ValueError: the pixels have no fixed range (32-bit).
-    """
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.mode in ("I", "F"):
-        raise ValueError(f"32-bit pixels (mode {picture.mode}) have no known range")
-    if picture.mode == "P":
-        picture = picture.convert("RGBA")  # resolves a transparent palette; Pillow warns otherwise
-    return picture.convert("RGB")
+#: A resized image with more pixels is never made: a file of 177 bytes may hold 100000 x 1 pixels, 20 GB at 256 x 256.
+_MOST_PIXELS = 2**25
+_MARGIN = 8  # pixels; the bicubic filter reads fewer on each side
 
 
 def center_crop(picture: Image.Image, size: int) -> Image.Image:
     """Resizes the shorter side to `size` pixels and takes the central square."""
-    resized = _with_shorter_side(picture, size)
-    return _cropped(resized, (resized.width - size) // 2, (resized.height - size) // 2, size)
+    picture = _halved(picture, size)
+    width, height = _resized_size(picture, size)
+    return _square(picture, (width, height), (width - size) // 2, (height - size) // 2, size)
 
 
 def random_crop(picture: Image.Image, size: int, numbers: Tensor) -> Image.Image:
@@ -42,18 +30,47 @@ def random_crop(picture: Image.Image, size: int, numbers: Tensor) -> Image.Image
     Args:
         numbers: (3,) non-negative int64; they select the shorter side, the left edge and the upper edge.
     """
-    side, left, upper = numbers.tolist()
+    shorter, left, upper = numbers.tolist()
     largest = math.ceil(size / _SMALLEST_SHARE)
-    resized = _with_shorter_side(picture, size + side % (largest - size + 1))
-    return _cropped(resized, left % (resized.width - size + 1), upper % (resized.height - size + 1), size)
+    side = size + shorter % (largest - size + 1)
+    picture = _halved(picture, side)
+    width, height = _resized_size(picture, side)
+    return _square(picture, (width, height), left % (width - size + 1), upper % (height - size + 1), size)
 
 
-def _with_shorter_side(picture: Image.Image, side: int) -> Image.Image:
+def _halved(picture: Image.Image, side: int) -> Image.Image:
     while min(picture.size) >= 2 * side:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    return picture
+
+
+def _resized_size(picture: Image.Image, side: int) -> tuple[int, int]:
     scale = side / min(picture.size)
-    return picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
+    return round(picture.width * scale), round(picture.height * scale)
 
 
-def _cropped(picture: Image.Image, left: int, upper: int, size: int) -> Image.Image:
-    return picture.crop((left, upper, left + size, upper + size))
+def _square(picture: Image.Image, resized: tuple[int, int], left: int, upper: int, size: int) -> Image.Image:
+    """A square of the picture as if it were resized first; it is, unless that takes too much memory."""
+    width, height = resized
+    if width * height <= _MOST_PIXELS:
+        whole = picture.resize(resized, Image.Resampling.BICUBIC)
+        return whole.crop((left, upper, left + size, upper + size))
+    columns, across = _span(picture.width, width, left, size)
+    rows, down = _span(picture.height, height, upper, size)
+    picture = picture.crop((columns[0], rows[0], columns[1], rows[1]))
+    picture = picture.resize(
+        (size, picture.height), Image.Resampling.BICUBIC, box=(across[0], 0, across[1], picture.height)
+    )
+    return picture.resize((size, size), Image.Resampling.BICUBIC, box=(0, down[0], size, down[1]))
+
+
+def _span(length: int, resized: int, start: int, size: int) -> tuple[tuple[int, int], tuple[float, float]]:
+    """What `size` resized pixels from `start` on need along one axis.
+
+    Returns:
+        The first and the last pixel to keep, with a margin for the filter; the edges of what they show, among these.
+    """
+    scale = length / resized
+    first, last = start * scale, (start + size) * scale
+    kept = max(0, math.floor(first) - _MARGIN), min(length, math.ceil(last) + _MARGIN)
+    return kept, (first - kept[0], min(last, length) - kept[0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures
 from robustok_core.values.spec import Spec
-from robustok_toolkit.image_files import array_names, open_images, reference_moments
+from robustok_toolkit.image_files import open_images, reference_moments
+from robustok_toolkit.npz_files import array_names
 from robustok_toolkit.shared_cache import CacheEntry
 from robustok_training.batches import evaluation_batches
 from robustok_training.distributed import communication_device, rank, world_size
@@ -53,6 +56,11 @@ class KnownNetworkFeatures(ImageFeatures):
 
     networks: Networks
 
+    @property
+    @abstractmethod
+    def picture_size(self) -> tuple[int, int] | None:
+        """Height and width of the images, in pixels; None if only statistics are known."""
+
 
 def network_of(network: Spec, images: ImageFeatures) -> Features:
     """The network behind the features of a set of images, for its name, width and device.
@@ -69,6 +77,22 @@ def singular_note(count: int, width: int) -> str | None:
     return (
         f"{count} images are too few for {width} features: the covariance is singular, and the Fréchet distance is "
         "dominated by its bias; compare it only with distances of the same number of images"
+    )
+
+
+def sizes_problem(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures) -> str | None:
+    """What is wrong if two sets have images of different sizes, else None.
+
+    Every feature network resizes its input, so it would compare them all the same, as ADM's evaluator does. But a
+    distance between small and large images is mostly that between blurred and sharp ones.
+    """
+    sizes = samples.picture_size, reference.picture_size
+    if None in sizes or sizes[0] == sizes[1]:
+        return None
+    (height, width), (other_height, other_width) = sizes  # type: ignore[misc]
+    return (
+        f"the images of {samples.name} have {width} x {height} pixels, those of {reference.name} "
+        f"{other_width} x {other_height}"
     )
 
 
@@ -124,6 +148,11 @@ class ExtractedFeatures(KnownNetworkFeatures):
 
     def __len__(self) -> int:
         return min(len(self.images), self._limit or len(self.images))
+
+    @cached_property
+    def picture_size(self) -> tuple[int, int]:
+        height, width = self.images.load([0]).images.shape[-2:]
+        return height, width
 
     def features(self, network: Spec) -> Tensor:
         return self._once("features", network, lambda: {"features": self._extracted(network)})["features"]
@@ -209,6 +238,10 @@ class PublishedFeatures(KnownNetworkFeatures):
 
     def __len__(self) -> int:
         return 0 if self._images is None else len(self._images)
+
+    @property
+    def picture_size(self) -> tuple[int, int] | None:
+        return None if self._images is None else self._images.picture_size
 
     def features(self, network: Spec) -> Tensor:
         return self._require_images().features(network)

@@ -8,10 +8,9 @@ than arr_0 has.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -30,13 +29,14 @@ from robustok_core.runs.files import new_file
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8
+from robustok_toolkit.image_decoding import as_rgb, naming_the_image, orientation
+from robustok_toolkit.image_search import images_of_folder
+from robustok_toolkit.notes import note
+from robustok_toolkit.npz_files import array_names, find_array, whole_array
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
+_log = logging.getLogger(__name__)
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _HASHED_AT_ONCE = 2**26  # bytes
-
-#: What zipfile and numpy raise for a damaged file.
-_DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError)
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -104,16 +104,6 @@ def open_images(path: Path) -> Images:
     return NpzImages(path)
 
 
-def array_names(path: Path) -> list[str]:
-    """The names of the arrays in a .npz file.
-
-    Raises:
-        RobustokError: the file is missing or damaged.
-    """
-    with _opened(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist()]
-
-
 def reference_moments(path: Path) -> tuple[Tensor, Tensor] | None:
     """Mu (F,) and sigma (F, F) of a reference file, float64; None if it has no mu.
 
@@ -122,7 +112,7 @@ def reference_moments(path: Path) -> tuple[Tensor, Tensor] | None:
     """
     if "mu" not in array_names(path):
         return None
-    mu, sigma = (_whole_array(path, name).astype(np.float64) for name in ("mu", "sigma"))
+    mu, sigma = (whole_array(path, name).astype(np.float64) for name in ("mu", "sigma"))
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         message = f"mu and sigma must be (F,) and (F, F), found {mu.shape} and {sigma.shape}"
         raise RobustokError(message, where=str(path))
@@ -147,7 +137,7 @@ class NpzImages(Images):
             statistics = "; it holds statistics of images (mu, sigma)" if "mu" in names else ""
             hint = f"a sample file has arr_0, uint8 (n, H, W, 3); arrays found: {', '.join(names) or 'none'}"
             raise RobustokError(f"this file holds no images{statistics}", where=str(path), hint=hint)
-        self._array = _find_array(path, "arr_0")
+        self._array = find_array(path, "arr_0")
         shape, dtype = self._array.shape, self._array.dtype
         if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
             raise RobustokError(f"images must be uint8 (n, H, W, 3), found {dtype} {shape}", where=f"{path}, arr_0")
@@ -173,10 +163,10 @@ class NpzImages(Images):
         """(n, H, W, 3), memory-mapped if possible."""
         array = self._array
         if array.offset is None:
-            return _whole_array(self.path, "arr_0")
+            return whole_array(self.path, "arr_0")
         try:
             return np.memmap(self.path, np.uint8, "r", array.offset, array.shape)
-        except _DAMAGED as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"cannot be read: {error}", where=str(self.path)) from error
 
     def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
@@ -190,10 +180,10 @@ class NpzImages(Images):
 
 
 class FolderImages(Images):
-    """All images in a folder and its subfolders, sorted by path; labels are zeros.
+    """All images in a folder and all folders in it, sorted by path; labels are zeros.
 
     Images must have 8 bits per channel and the same size; grey ones are repeated to 3 channels, transparency is
-    dropped. Hidden files and other files are ignored.
+    dropped, and they are turned upright as their EXIF data say. Other files are passed over, with a note in the log.
 
     Raises:
         RobustokError: on construction, if there are no images, their sizes differ, or one does not have 8 bits.
@@ -203,25 +193,30 @@ class FolderImages(Images):
         self.path = path
         if not path.is_dir():
             raise RobustokError("there is no such folder", where=str(path))
-        inside = (file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
-        self._files = sorted(
-            file for file in inside if not any(p.startswith(".") for p in file.relative_to(path).parts)
-        )
-        if not self._files:
-            hint = f"image files end in {', '.join(sorted(EXTENSIONS))}"
-            raise RobustokError("there are no images in this folder", where=str(path), hint=hint)
-        self._check_sizes()
+        found = images_of_folder(path)
+        if found.note:
+            note(_log, "%s: %s", path, found.note)
+        self._files = [Path(image.path) for image in found.images]
+        self._any_turned = False
+        self._size = self._checked_size()
 
-    def _check_sizes(self) -> None:
+    def _checked_size(self) -> tuple[int, int]:
+        """The width and height of all images."""
         first = None
         for file in self._files:
             with _opened_image(file) as image:
-                first = first or image.size
-                if image.size != first:
-                    other = f"but {self._files[0].name} has {first[0]}x{first[1]}"
-                    message = f"this image has {image.width}x{image.height} pixels, {other}"
-                    hint = "resize the images to one size first: the resizing method affects the metrics"
-                    raise RobustokError(message, where=str(file), hint=hint)
+                turned = orientation(image) != 1
+                size = as_rgb(image).size if turned else image.size
+            self._any_turned |= turned
+            first = first or size
+            if size != first:
+                raise RobustokError(
+                    f"this image has {size[0]}x{size[1]} pixels, but {self._files[0].name} has {first[0]}x{first[1]}",
+                    where=str(file),
+                    hint="resize the images to one size first: the resizing method affects the metrics",
+                )
+        assert first is not None
+        return first
 
     @property
     def labels(self) -> Tensor:
@@ -229,97 +224,43 @@ class FolderImages(Images):
 
     @cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.blake2b(b"upright" if self._any_turned else b"", digest_size=16)
         for file in self._files:
-            content = file.read_bytes()
+            with naming_the_image(str(file)):
+                content = file.read_bytes()
             digest.update(f"{len(content)} ".encode())
             digest.update(content)
         return digest.hexdigest()
 
     def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        pixels = torch.from_numpy(np.stack([_pixels_of(self._files[row]) for row in rows.tolist()]))
+        pixels = torch.from_numpy(np.stack([self._pixels_of(self._files[row]) for row in rows.tolist()]))
         images = from_uint8(pixels.permute(0, 3, 1, 2)).contiguous()  # (B, 3, H, W)
         return ImageBatch(images=images, labels=torch.zeros_like(rows), indices=rows)
+
+    def _pixels_of(self, file: Path) -> NDArray[np.uint8]:
+        with _opened_image(file) as image:
+            rgb = as_rgb(image)
+        if rgb.size != self._size:
+            raise RunError("this image changed while it was used", where=str(file))
+        return np.asarray(rgb)
 
 
 @contextmanager
 def _opened_image(file: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(file) as image:
-            if image.mode not in _EIGHT_BIT_MODES:
-                raise RobustokError(f"images must have 8 bits per channel, found mode {image.mode}", where=str(file))
-            yield image
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken files
-        raise RobustokError(f"this image cannot be read: {error}", where=str(file)) from error
-
-
-def _pixels_of(file: Path) -> NDArray[np.uint8]:
-    with _opened_image(file) as image:
-        # a transparent palette is resolved first: Pillow warns otherwise
-        resolved = image.convert("RGBA") if image.mode in ("P", "PA") else image
-        return np.asarray(resolved.convert("RGB"))
-
-
-# --- arrays in a .npz file ------------------------------------------------------------------------
-
-
-class _ArrayInfo:
-    """An array in a .npz file: its header, and the byte offset of its values, or None if they cannot be mapped."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int | None) -> None:
-        self.shape, self.dtype, self.offset = shape, dtype, offset
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    if not path.is_file():
-        raise RobustokError("there is no such file", where=str(path))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except _DAMAGED as error:
-        hint = "is it complete? The index of a .npz file is at its end"
-        raise RobustokError(f"this is not a readable .npz file ({error})", where=str(path), hint=hint) from error
-
-
-def _find_array(path: Path, name: str) -> _ArrayInfo:
-    with _opened(path) as archive:
-        member = archive.getinfo(f"{name}.npy")
-        with archive.open(member) as opened:
-            shape, column_major, dtype = _read_header(opened)
-            header = opened.tell()
-        if member.compress_type != zipfile.ZIP_STORED or column_major:
-            return _ArrayInfo(shape, dtype, None)
-        if header + int(np.prod(shape)) * dtype.itemsize != member.file_size:
-            raise ValueError(f"the length of {name} does not match its header")
-        with path.open("rb") as raw:
-            raw.seek(member.header_offset)
-            name_length, extra_length = struct.unpack("<26x2H", raw.read(30))
-        return _ArrayInfo(shape, dtype, member.header_offset + 30 + name_length + extra_length + header)
-
-
-def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(opened)
-    if version not in readers:
-        raise ValueError(f"unknown version {version} of an array header")
-    return readers[version](opened)
-
-
-def _whole_array(path: Path, name: str) -> NDArray[Any]:
-    with _opened(path) as archive:
-        if f"{name}.npy" not in archive.namelist():
-            raise RobustokError(f"no array {name}", where=str(path))
-        with archive.open(f"{name}.npy") as opened:
-            return np.lib.format.read_array(opened, allow_pickle=False)
+    with naming_the_image(str(file)), Image.open(file) as image:
+        if image.mode not in _EIGHT_BIT_MODES:
+            raise RobustokError(f"images must have 8 bits per channel, found mode {image.mode}", where=str(file))
+        yield image
 
 
 def _labels(path: Path, count: int) -> Tensor:
-    labels = _whole_array(path, "arr_1")
+    labels = whole_array(path, "arr_1")
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         message = f"arr_1 must hold {count} integer labels, one per image; found {labels.dtype} {labels.shape}"
         raise RobustokError(message, where=str(path))
     if labels.min() < 0:
         raise RobustokError(f"labels must not be negative, found {labels.min()}", where=str(path))
+    if labels.max() >= 2**63:
+        raise RobustokError(f"the label {labels.max()} is too high", where=str(path))
     return torch.from_numpy(labels.astype(np.int64))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.download import Download, local_file
+from robustok_toolkit.downloads import torch_file
 from robustok_toolkit.weight_files import read_weights
 
 Trunk = Literal["vgg", "alex"]
@@ -34,19 +36,33 @@ def lpips_network(trunk: Trunk, weights: str | None, *, where: str, otherwise: s
     """
     on_meta = torch.empty(0).is_meta
     state = None if weights is None or on_meta else read_weights(Path(weights).expanduser()).weights
-    try:
-        network = _built(trunk, pretrained=not on_meta, pnet_rand=on_meta or weights is not None)
-    except OSError as error:
-        raise RobustokError(
-            f"the weights of LPIPS cannot be downloaded: {error}",
-            where=where,
-            hint=f'set weights = "FILE" to a local {_FILES[trunk]}, or {otherwise}',
-        ) from error
+    for download in [] if on_meta else lpips_downloads(trunk, weights, otherwise=otherwise):
+        download.get(where)
+    network = _built(trunk, pretrained=not on_meta, pnet_rand=on_meta or weights is not None)
     if state is not None:
         _load_trunk(network.net, state, trunk, str(weights))
     if on_meta:
         network.to("meta")  # lpips always creates its scaling constants on the CPU
     return network.eval().requires_grad_(False)
+
+
+def lpips_downloads(trunk: Trunk, weights: str | None, *, otherwise: str) -> list[Download]:
+    """What `lpips_network` gets from the network; for the arguments see there.
+
+    Raises:
+        RobustokError: if `weights` names a file that does not exist.
+    """
+    instead = f'set weights = "FILE" to a local {_FILES[trunk]}, or {otherwise}'
+    if weights is not None:
+        local_file(weights, hint=instead)
+        return []
+    from torchvision.models import AlexNet_Weights, VGG16_Weights
+
+    published: Any = {"vgg": VGG16_Weights, "alex": AlexNet_Weights}[trunk].IMAGENET1K_V1
+    size = int(published.meta["_file_size"] * 2**20)
+    begins = _FILES[trunk].rsplit("-", 1)[1].removesuffix(".pth")
+    what = f"the weights of LPIPS's {trunk}"
+    return [torch_file(published.url, what=what, instead=instead, hash_begins=begins, size=size)]
 
 
 def _built(trunk: Trunk, *, pretrained: bool, pnet_rand: bool) -> Any:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from robustok_core.runs.files import writing
+from robustok_core.values.printable import printable
 
 _CAPTION_HEIGHT = 16
 _SMALL = 64  # pixels; smaller images are enlarged by a whole factor to be visible
@@ -32,7 +33,7 @@ def save_rows(file: Path, rows: Mapping[str, Tensor]) -> None:
     pen = ImageDraw.Draw(picture)
     top = 0
     for caption, strip in strips.items():
-        pen.text((4, top + 2), caption, fill="black")
+        pen.text((4, top + 2), printable(caption), fill="black")
         picture.paste(strip, (0, top + _CAPTION_HEIGHT))
         top += strip.height + _CAPTION_HEIGHT
     save_png(file, np.asarray(picture))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.download import Download, local_file, reason_of
 from robustok_core.values.draws import seeded
-from robustok_toolkit.hub import require_hub
+from robustok_toolkit.downloads import hub_file
 
 WEIGHTS_DOC = '"pretrained" (downloaded once), a local file with these weights, or "random" (for tests)'
 _HINT = 'set weights = "FILE" to a local copy of the weights'
+_SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
 def timm_network(architecture: str, weights: str, image_size: int, where: str) -> Any:
@@ -31,21 +32,41 @@ def timm_network(architecture: str, weights: str, image_size: int, where: str) -
 
     random = weights == "random" or torch.empty(0).is_meta
     options: dict[str, Any] = {"num_classes": 0, "img_size": image_size, "pretrained": not random}
-    if not random and weights != "pretrained":
-        options["pretrained_cfg_overlay"] = {"file": _existing(weights, where)}
-    elif not random:
-        require_hub(f"timm/{architecture}", where=where, hint=_HINT)
+    if not random:
+        for download in timm_downloads(architecture, weights):
+            download.require(where)
+        if weights != "pretrained":
+            options["pretrained_cfg_overlay"] = {"file": str(local_file(weights, hint=_HINT))}
     try:
         with seeded(architecture):
             return timm.create_model(architecture, **options)
     except Exception as error:  # the hub client and torch raise many types; all mean that the weights are unavailable
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        message = f"the weights of {architecture} cannot be loaded: {reason}"
+        message = f"the weights of {architecture} cannot be loaded: {reason_of(error)}"
         raise RobustokError(message, where=where, hint=_HINT) from error
 
 
-def _existing(weights: str, where: str) -> str:
-    file = Path(weights).expanduser()
-    if not file.is_file():
-        raise RobustokError(f"there is no file {weights!r}", where=where, hint=_HINT)
-    return str(file)
+def timm_downloads(architecture: str, weights: str, *, instead: str = _HINT) -> list[Download]:
+    """What `timm_network` gets from the network.
+
+    Args:
+        architecture, weights: as there. instead: what to do without a network.
+
+    Raises:
+        RobustokError: if `weights` names a file that does not exist.
+    """
+    if weights == "random":
+        return []
+    if weights != "pretrained":
+        local_file(weights, hint=instead)
+        return []
+    from timm.models import get_pretrained_cfg
+
+    try:
+        published: Any = get_pretrained_cfg(architecture)
+    except Exception:  # an unknown name is reported when the network is built
+        published = None
+    if published is None or not published.hf_hub_id:
+        return []
+    name = published.hf_hub_filename or _PICKLED
+    names = [_SAFE, _PICKLED] if name == _PICKLED else [name]
+    return [hub_file(published.hf_hub_id, names, what=f"the weights of {published.hf_hub_id}", instead=instead)]

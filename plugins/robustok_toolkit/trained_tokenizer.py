@@ -63,23 +63,26 @@ class TrainedTokenizer:
         return f"<tokenizer of {self.where}: {self.tokenizer.space.describe()}>"
 
     @torch.no_grad()
-    def encoded(self, images: Sequence[Picture] | Tensor, *, batch_size: int = 50) -> Iterator[Latents]:
+    def encoded(
+        self, images: Sequence[Picture] | Tensor, *, batch_size: int = 50, exif: bool = True
+    ) -> Iterator[Latents]:
         """Like `encode_images`, but yields the latents batch by batch."""
-        for batch in batches_of(images, self.tokenizer.image_size, batch_size):
+        for batch in batches_of(images, self.tokenizer.image_size, batch_size, exif=exif):
             yield self.tokenizer.encode(batch.to(self.device))
 
-    def encode_images(self, images: Sequence[Picture] | Tensor, *, batch_size: int = 50) -> Latents:
+    def encode_images(self, images: Sequence[Picture] | Tensor, *, batch_size: int = 50, exif: bool = True) -> Latents:
         """Encodes images to latents: `vectors` (n, N, D), and in a discrete space `codes` (n, N).
 
         Args:
             images: any mixture of paths and PIL images of any size, which are cropped as in training (ADM's centre
                 crop), and tensors (3, H, W) in [-1, 1] of the tokenizer's size; or one tensor (n, 3, H, W).
             batch_size: images per batch.
+            exif: turn paths and PIL images upright as their EXIF data say.
 
         Raises:
             RobustokError: if a file cannot be read, a tensor has the wrong shape or range, or there are no images.
         """
-        return joined(list(self.encoded(images, batch_size=batch_size)))
+        return joined(list(self.encoded(images, batch_size=batch_size, exif=exif)))
 
     def decoded(self, latents: Latents, *, batch_size: int = 50) -> Iterator[Tensor]:
         """Like `decode_to_images`, but yields uint8 tensors (b, 3, H, W) batch by batch."""
@@ -90,9 +93,11 @@ class TrainedTokenizer:
         """Decodes latents (vectors, or codes alone) to images."""
         return [image for batch in self.decoded(latents, batch_size=batch_size) for image in as_pil(batch)]
 
-    def reconstruct(self, images: Sequence[Picture] | Tensor, *, batch_size: int = 50) -> list[Image.Image]:
+    def reconstruct(
+        self, images: Sequence[Picture] | Tensor, *, batch_size: int = 50, exif: bool = True
+    ) -> list[Image.Image]:
         """Encodes images and decodes their latents; for the arguments see `encode_images`."""
-        encoded = self.encoded(images, batch_size=batch_size)
+        encoded = self.encoded(images, batch_size=batch_size, exif=exif)
         return [image for latents in encoded for image in as_pil(decode_to_uint8(self.tokenizer, latents))]
 
     @torch.no_grad()

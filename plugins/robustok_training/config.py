@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import field, frozen, validators
 
+from robustok_core.recipe.validators import epochs_range, workers_range
+
 _at_least_one = validators.ge(1)
 
 
@@ -11,7 +13,10 @@ _at_least_one = validators.ge(1)
 class TrainingConfig:
     """Options that every training has."""
 
-    epochs: float = field(validator=validators.gt(0), metadata={"doc": "passes over the training images"})
+    epochs: float = field(
+        validator=epochs_range,
+        metadata={"doc": "passes over the training images"},
+    )
     batch_size: int = field(validator=_at_least_one, metadata={"doc": "images per step, over all processes"})
     accumulation: int = field(
         default=1, validator=_at_least_one, metadata={"doc": "micro-batches per step on each process"}
@@ -30,7 +35,7 @@ class TrainingConfig:
         metadata={"doc": "steps between checkpoints; 0 for one per epoch", "result": False},
     )
     workers: int = field(
-        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+        default=0, validator=workers_range, metadata={"doc": "processes that load images", "result": False}
     )
 
     def steps(self, epoch_steps: int) -> int:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from robustok_core.values.numbers import number_text
+from robustok_core.values.printable import printable
+from robustok_core.values.terminal import make_progress, say
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -33,15 +35,8 @@ class StepProgress:
         self._text = ""
         self._bar: Progress | None = None
         if console is not None and console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[values]}"),
-                console=console,
-            )
-            self._task = self._bar.add_task(title, total=total, completed=start, values="")
+            self._bar = make_progress(console)
+            self._task = self._bar.add_task(printable(title), total=total, completed=start, values="")
 
     def __enter__(self) -> StepProgress:
         if self._bar is not None:
@@ -60,11 +55,9 @@ class StepProgress:
             return
         text = "  ".join(f"{name} {number_text(value, 4)}" for name, value in (values or {}).items())
         if self._bar is not None:
-            self._text = text or self._text
+            self._text = printable(text) or self._text
             self._bar.update(self._task, completed=done, values=self._text)
         elif values and (time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES or done == self._total):
             self._last_line = time.monotonic()
             left = (self._last_line - self._began) / max(done - self._start, 1) * (self._total - done)
-            self._console.print(
-                f"{self._title} {done}/{self._total}  {left:.0f} s left  {text}", highlight=False, soft_wrap=True
-            )
+            say(self._console, f"{self._title} {done}/{self._total}  {left:.0f} s left  {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -17,6 +18,8 @@ from robustok_core.cli.streams import safe_streams
 from robustok_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, ProblemsError, RobustokError, RunError
 from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.interrupt import StopRequest, stop_signals
+from robustok_core.values.printable import printable
+from robustok_core.values.terminal import echo, echo_lines
 
 _RUN = EntryPoint("run", "robustok_core.cli.run:run", "robustok.commands")
 
@@ -43,7 +46,7 @@ def _broken(name: str, reason: str) -> click.Command:
     def refuse() -> None:
         raise RobustokError(f"the command {name!r} failed to load: {reason}")
 
-    return click.Command(name, callback=refuse, short_help=f"Failed to load: {reason}")
+    return click.Command(name, callback=refuse, short_help=printable(f"Failed to load: {reason}"))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,7 +91,9 @@ def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:
         return _shown(error)
     except click.ClickException as error:
         if is_ours_to_say(error.format_message()):
-            error.show()
+            shown = io.StringIO()
+            error.show(file=shown)
+            echo_lines(shown.getvalue().rstrip("\n"), err=True)
         return error.exit_code
     except KeyboardInterrupt:
         return _interrupted()
@@ -99,15 +104,24 @@ def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:
     except Exception as error:
         if stop.asked:  # a consequence of the request: another process was faster to stop, for example
             return _interrupted()
-        if (failure := failure_of_the_machine(error)) is None:
-            raise
-        return _shown(failure)
+        if (failure := failure_of_the_machine(error)) is not None:
+            return _shown(failure)
+        _blame(error)
+        raise
     return code if isinstance(code, int) else 0
+
+
+def _blame(error: Exception) -> None:
+    """Names the plugin in whose code an error happened, above its traceback."""
+    from robustok_core.cli.blame import blamed
+
+    if (line := blamed(error)) is not None:
+        echo(f"error: {line}; its traceback follows", err=True)
 
 
 def _interrupted() -> int:
     if is_ours_to_say("interrupted"):
-        click.echo("interrupted", err=True)
+        echo("interrupted", err=True)
     return EXIT_INTERRUPTED
 
 
@@ -118,7 +132,7 @@ def _aborted(error: click.Abort) -> int:
         return _interrupted()
     if isinstance(error.__cause__, EOFError):
         raise error.__cause__
-    click.echo("aborted", err=True)
+    echo("aborted", err=True)
     return EXIT_FAILED
 
 
@@ -141,7 +155,12 @@ def _show(error: RobustokError) -> None:
     prefix = f"error on process {number}" if number else "error"
     problems = error.problems if isinstance(error, ProblemsError) else (error,)
     for problem in problems:
-        location = f"{problem.where}: " if problem.where else ""
-        click.echo(f"{prefix}: {location}{problem.what}", err=True)
+        location = f"{printable(problem.where)}: " if problem.where else ""
+        echo_lines(f"{prefix}: {location}{_indented(problem.what)}", err=True)
         if problem.hint:
-            click.echo(f"  hint: {problem.hint}", err=True)
+            echo_lines(f"  hint: {_indented(problem.hint)}", err=True)
+
+
+def _indented(text: str) -> str:
+    """Indents all lines but the first, so that none of them looks like a message of its own."""
+    return str(text).replace("\n", "\n    ")

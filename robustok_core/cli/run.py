@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -30,20 +31,19 @@ def run(
 
     Finished stages whose configuration and inputs are unchanged are skipped; an interrupted stage resumes.
     """
-    from rich.console import Console
-
     from robustok_core.cli.tables import print_results
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.recipe import Recipe
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.folder import RECIPE_FILE
     from robustok_core.runs.runner import run as run_recipe
+    from robustok_core.values.terminal import make_console
 
-    console = Console(markup=False, emoji=False)
     if fresh and replay:
         raise RobustokError("--replay looks into a run that has stopped, and --fresh starts a new one")
+    console = make_console()
     registry = load_registry()
-    if (Path(recipe) / RECIPE_FILE).is_file():
+    if os.path.isfile(Path(recipe) / RECIPE_FILE):  # noqa: PTH113 (False, too, for a path that cannot exist)
         folder = Path(recipe).resolve()
         recipe, out = str(Path(recipe) / RECIPE_FILE), out or folder.parent
         changes = (f"run.name={folder.name}", *changes)

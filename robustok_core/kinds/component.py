@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
-from robustok_core.values.spec import Spec
+from robustok_core.kinds.boundary import Boundary
+from robustok_core.values.download import Download
+from robustok_core.values.spec import Spec, specs_in
 
 
-class Component:
+class Component(Boundary):
     """Anything that a recipe table with `use` can build."""
 
     Config: ClassVar[type]
+
+    @classmethod
+    def downloads(cls, config: Any) -> Iterable[Download]:
+        """What it gets from the network when it is built, present or not; it is not built for this.
+
+        Those of its `parts` are added. Files of the user that options name are checked here, too: see `local_file`.
+
+        Args:
+            config: an instance of `Config`.
+
+        Raises:
+            RobustokError: if a file that an option names, or a package, is missing.
+        """
+        return ()
+
+    @classmethod
+    def parts(cls, config: Any) -> Iterable[tuple[tuple[str, ...], Spec]]:
+        """The components in its options that it builds, with their paths of keys; all of them, unless it says so."""
+        return specs_in(config)
 
 
 class Builder(Protocol):

@@ -4,16 +4,56 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from robustok_core.kinds import expectations
+from robustok_core.kinds.boundary import Boundary, Call, name_of
 from robustok_core.kinds.component import Component
 from robustok_core.values.batches import Batch, ImageBatch
 from robustok_core.values.draws import Draws
 
 
-class Rows(ABC):
+def _loaded(call: Call, batch: Any, indices: Sequence[int], *_: Any, **__: Any) -> None:
+    call.require(isinstance(batch, Batch), f"`load` must return a Batch, found {type(batch).__name__}")
+    for name in ("labels", "indices"):
+        expectations.tensor(call, getattr(batch, name), (len(indices),), torch.int64, f"{name} of `load`")
+
+
+def _loaded_images(call: Call, batch: Any, indices: Sequence[int], *_: Any, **__: Any) -> None:
+    call.require(isinstance(batch, ImageBatch), f"`load` must return an ImageBatch, found {type(batch).__name__}")
+    _loaded(call, batch, indices)
+    size = batch.images.shape[-1] if isinstance(batch.images, Tensor) and batch.images.ndim else 0
+    expectations.tensor(call, batch.images, (len(indices), 3, size, size), torch.float32, "images of `load`")
+    if call.looks_at_values():
+        call.require(bool((batch.images.abs() <= 1.0).all()), "images of `load` must lie in [-1, 1]")
+        call.require(batch.indices.tolist() == list(indices), "`load` must return the indices that it was asked for")
+
+
+def _built(call: Call) -> None:
+    data = call.component
+    size = getattr(data, "image_size", None)
+    call.require(isinstance(size, int), f"`image_size` must be an integer, found {size!r}")
+    names = getattr(data, "class_names", ())
+    classes = getattr(data, "num_classes", None)
+    call.require(len(names) == classes, f"it has {classes} classes but {len(names)} class names")
+    for name in ("train", "validation"):
+        split: Any = getattr(data, name, None)
+        call.require(isinstance(split, Images), f"`{name}` must be Images, found {type(split).__name__}")
+        labels = split.labels
+        count = len(labels) if isinstance(labels, Tensor) and labels.ndim else 0
+        expectations.tensor(call, labels, (count,), torch.int64, f"labels of `{name}`")
+        call.require(count > 0, f"`{name}` is empty")
+        expectations.in_range(call, labels, data.num_classes, f"`{name}` has labels")
+        split.built_as(f"{name_of(data)}, {name}")
+
+
+class Rows(Boundary, ABC):
     """Data that training reads by index. Must be picklable: data loader workers hold a copy."""
+
+    returns: ClassVar = {"load": _loaded}
 
     @property
     @abstractmethod
@@ -36,6 +76,8 @@ class Rows(ABC):
 class Images(Rows):
     """The images of one split of a data set."""
 
+    returns: ClassVar = {"load": _loaded_images}
+
     @abstractmethod
     def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
         """The images at `indices`."""
@@ -48,6 +90,7 @@ class Dataset(Component, ABC):
     a folder is empty or a class has fewer than 2 images.
     """
 
+    built: ClassVar = staticmethod(_built)
     image_size: int
     num_classes: int
     class_names: Sequence[str]

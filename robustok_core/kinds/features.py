@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds import expectations
+from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
+
+
+def _built(call: Call) -> None:
+    name, width = getattr(call.component, "name", None), getattr(call.component, "width", None)
+    call.require(isinstance(name, str), f"`name` must be a string, for result names, found {name!r}")
+    call.require(isinstance(width, int) and width > 0, f"`width` must be a positive integer, found {width!r}")
+
+
+def _pooled(call: Call, pooled: Any, images: Tensor) -> None:
+    expectations.tensor(call, pooled, (len(images), call.component.width), None, "`forward`")
+    expectations.passes_gradient(call, pooled, images, "its features", "the images")
+    if call.looks_at_values():
+        expectations.finite(call, pooled, "`forward` returns features that are not finite")
+
+
+def _maps(call: Call, maps: Any, images: Tensor) -> None:
+    call.require(isinstance(maps, list) and bool(maps), "`maps` must be a list of feature maps")
+    for number, value in enumerate(maps):
+        fits = isinstance(value, Tensor) and value.ndim == 4 and len(value) == len(images)
+        found = expectations.described(value)
+        call.require(fits, f"map {number} must be (B, C, h, w) with B = {len(images)}, found {found}")
+
+
+def _scores(call: Call, scores: Any, pooled: Tensor) -> None:
+    expectations.tensor(call, scores, (len(pooled), call.component.num_logits), None, "`logits`")
 
 
 class Features(Component, nn.Module, ABC):
@@ -21,6 +49,8 @@ class Features(Component, nn.Module, ABC):
         num_logits: number of classes of its head, or 0 without a head.
     """
 
+    returns: ClassVar = {"forward": _pooled, "maps": _maps, "logits": _scores}
+    built: ClassVar = staticmethod(_built)
     name: str
     width: int
     num_logits: int = 0

@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
+import torch
 from attrs import frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds import expectations
+from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
@@ -19,6 +22,26 @@ from robustok_core.values.latents import Keep, Latents, LatentSpace
 @frozen(kw_only=True)
 class NoSampling:
     """A sampler without options."""
+
+
+def _built(call: Call) -> None:
+    space, classes = getattr(call.component, "space", None), getattr(call.component, "num_classes", None)
+    call.require(isinstance(space, LatentSpace), f"`space` must be a LatentSpace, found {type(space).__name__}")
+    call.require(isinstance(classes, int), f"`num_classes` must be an integer, found {classes!r}")
+
+
+def _losses(call: Call, losses: Any, *_: Any, **__: Any) -> None:
+    is_table = isinstance(losses, Mapping) and bool(losses)
+    call.require(is_table, f"`loss` must return scalars by name, found {expectations.described(losses)}")
+    for name, value in losses.items():
+        expectations.scalar(call, value, f"the loss {name!r}")
+    if torch.is_grad_enabled() and call.component.training:
+        call.require(any(value.requires_grad for value in losses.values()), "its loss does not require a gradient")
+
+
+def _sampled(call: Call, latents: Any, labels: Tensor, *_: Any, **__: Any) -> None:
+    values = call.looks_at_values()
+    expectations.latents(call, latents, call.component.space, len(labels), "sample", values=values)
 
 
 class Generator(Component, nn.Module, ABC):
@@ -31,6 +54,8 @@ class Generator(Component, nn.Module, ABC):
         not_decayed: names of parameters without weight decay, besides vectors and scalars.
     """
 
+    returns: ClassVar = {"loss": _losses, "sample": _sampled}
+    built: ClassVar = staticmethod(_built)
     Sampling: ClassVar[type] = NoSampling
     space: LatentSpace
     num_classes: int

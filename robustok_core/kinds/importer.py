@@ -10,12 +10,27 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Builder, Component
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.tokenizer import Tokenizer
+
+
+def _imported(call: Call, result: Any, *_: Any, **__: Any) -> None:
+    whole = isinstance(result, tuple) and len(result) == 3
+    call.require(whole, "`load` must return the component's table, the component and a report")
+    table, module, report = result
+    call.require(isinstance(table, Mapping) and "use" in table, "the table of `load` must name the component in `use`")
+    kind = {"tokenizer": Tokenizer, "generator": Generator}[call.component.makes]
+    call.require(isinstance(module, kind), f"`load` must return a {kind.__name__}, found {type(module).__name__}")
+    is_text = isinstance(report, Mapping) and all(isinstance(text, str) for pair in report.items() for text in pair)
+    call.require(is_text, "the report must map dropped keys to reasons, both strings")
 
 
 class Importer(Component, ABC):
     """Turns a published checkpoint into a component. Built as `Importer(config)`."""
 
+    returns: ClassVar = {"load": _imported}
     makes: ClassVar[Literal["tokenizer", "generator"]]
 
     @abstractmethod

@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from robustok_core.kinds import expectations
+from robustok_core.kinds.boundary import Boundary, Call
 from robustok_core.kinds.component import Component
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.batches import ImageBatch
@@ -41,6 +44,22 @@ class Reconstruction:
     image_loss: Tensor | None = None
 
 
+def _term(call: Call, value: Any, step: Reconstruction) -> None:
+    expectations.scalar(call, value, "`forward`")
+    trained = torch.is_grad_enabled() and isinstance(step.images, Tensor) and step.images.requires_grad
+    if trained and call.component.compares_images:
+        expectations.passes_gradient(call, value, step.images, "its values", "the images that it compares")
+    elif trained and call.looks_at_values() and not value.requires_grad:
+        # A term may be 0 before its start; one that is not has something to train.
+        call.require(bool(value.detach() == 0.0), "its values pass no gradient to the tokenizer: are they detached?")
+
+
+def _opponents_loss(call: Call, value: Any, *_: Any) -> None:
+    expectations.scalar(call, value, "`forward` of the opponent")
+    detached = torch.is_grad_enabled() and not value.requires_grad
+    call.require(not detached, "no gradient flows from the opponent's loss to its parameters")
+
+
 class Loss(Component, nn.Module, ABC):
     """One term of a tokenizer's training loss. Built as `Loss(config)`; `config.weight` scales it.
 
@@ -50,6 +69,7 @@ class Loss(Component, nn.Module, ABC):
         opponent: the network trained against this term, or None.
     """
 
+    returns: ClassVar = {"forward": _term}
     compares_images: ClassVar[bool] = False
     config: Any  # an instance of Config, which has a `weight`
     opponent: Opponent | None
@@ -81,7 +101,7 @@ class Loss(Component, nn.Module, ABC):
         return {}
 
 
-class Opponent(nn.Module, ABC):
+class Opponent(Boundary, nn.Module, ABC):
     """A network trained against a loss term, with an optimiser of its own (a discriminator).
 
     Attributes:
@@ -89,6 +109,7 @@ class Opponent(nn.Module, ABC):
         start: share of the training after which it is trained.
     """
 
+    returns: ClassVar = {"forward": _opponents_loss}
     optimizer: Any
     start: float = 0.0
 

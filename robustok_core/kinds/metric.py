@@ -11,6 +11,8 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
+from robustok_core.kinds import expectations
+from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.tokenizer import Tokenizer
@@ -70,6 +72,11 @@ class EvaluationContext:
     device: torch.device
 
 
+def _state(call: Call, state: Any) -> None:
+    is_table = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
+    call.require(is_table, f"`state` must return tensors by name, found {expectations.described(state)}")
+
+
 class Metric(Component, ABC):
     """One or a few numbers measured in one pass over the images. Built as `Metric(config)`.
 
@@ -80,6 +87,7 @@ class Metric(Component, ABC):
             singular with fewer images than features. Users are warned before the pass.
     """
 
+    returns: ClassVar = {"state": _state, "compute": expectations.results}
     needs_full_rank: ClassVar[bool] = False
 
     def check(self, space: LatentSpace) -> None:

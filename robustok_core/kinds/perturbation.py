@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
+import torch
 from torch import Tensor
 
+from robustok_core.kinds import expectations
+from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 
 
+def _perturbed(call: Call, result: Any, latents: Latents, quantizer: Quantizer | None, **_: Any) -> None:
+    call.require(isinstance(result, tuple) and len(result) == 2, "`perturb` must return latents and a mask")
+    changed, mask = result
+    call.require(isinstance(changed, Latents), f"`perturb` must return Latents, found {type(changed).__name__}")
+    clean = latents.vectors
+    if clean is None:  # codes alone
+        return
+    expectations.tensor(call, changed.vectors, tuple(clean.shape), None, "vectors of `perturb`")
+    expectations.tensor(call, mask, tuple(clean.shape[:2]), torch.bool, "the mask of `perturb`")
+    expectations.passes_gradient(call, changed.vectors, clean, "vectors of `perturb`", "the clean vectors")
+    if changed.codes is not None:
+        expectations.tensor(call, changed.codes, tuple(clean.shape[:2]), torch.int64, "codes of `perturb`")
+    if call.looks_at_values():
+        expectations.finite(call, changed.vectors, "`perturb` returns vectors that are not finite")
+        if changed.codes is not None and quantizer is not None:
+            expectations.in_range(call, changed.codes, quantizer.codebook_size, "`perturb` returns codes")
+
+
 class Perturbation(Component, ABC):
     """Perturbs latents in training, so that the decoder learns to handle errors. Built as `Perturbation(config)`."""
+
+    returns: ClassVar = {"perturb": _perturbed}
 
     @abstractmethod
     def perturb(
@@ -34,7 +57,13 @@ class Perturbation(Component, ABC):
         """
 
     def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
-        """Raises RobustokError if this perturbation does not fit the latent space or the global batch size."""
+        """Raises RobustokError if it does not fit the latent space or the global batch size.
+
+        A perturbation that replaces codes must refuse spaces without codes here.
+
+        Args:
+            batch_size: None in an evaluation, which perturbs whatever it is given.
+        """
 
     @classmethod
     def of_strength(cls, config: Any, **strength: Any) -> Any:

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from robustok_core.kinds import expectations
+from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
 from robustok_core.kinds.nearest import distance_scores, smallest
 from robustok_core.values.draws import Draws
-from robustok_core.values.latents import Latents
+from robustok_core.values.latents import Latents, LatentSpace
+
+
+def _built(call: Call) -> None:
+    for name in ("codebook_size", "width"):
+        size = getattr(call.component, name, None)
+        call.require(isinstance(size, int) and size > 0, f"`{name}` must be a positive integer, found {size!r}")
+
+
+def _quantized(call: Call, latents: Any, z: Tensor) -> None:
+    quantizer, (rows, tokens, _) = call.component, z.shape
+    size, width = quantizer.codebook_size, quantizer.width
+    space = LatentSpace(kind="discrete", num_tokens=tokens, width=width, codebook_size=size)
+    expectations.latents(call, latents, space, rows, "quantize", values=call.looks_at_values())
+    expectations.tensor(call, latents.vectors, (rows, tokens, width), None, "vectors of `quantize`")
+    for name, loss in latents.losses.items():
+        expectations.scalar(call, loss, f"the loss {name!r} of `quantize`")
+    if quantizer.training:
+        expectations.passes_gradient(call, latents.vectors, z, "vectors of `quantize`", "its input (straight-through)")
+
+
+def _looked_up(call: Call, vectors: Any, codes: Tensor) -> None:
+    expectations.tensor(call, vectors, (*codes.shape, call.component.width), None, "vectors of `lookup`")
+
+
+def _nearest(call: Call, codes: Any, z: Tensor, count: int) -> None:
+    expectations.tensor(call, codes, (len(z), count), torch.int64, "codes of `nearest`")
+    if call.looks_at_values():
+        expectations.in_range(call, codes, call.component.codebook_size, "`nearest` returns codes")
 
 
 class Quantizer(Component, nn.Module, ABC):
@@ -21,6 +52,8 @@ class Quantizer(Component, nn.Module, ABC):
         width: D.
     """
 
+    returns: ClassVar = {"quantize": _quantized, "lookup": _looked_up, "nearest": _nearest}
+    built: ClassVar = staticmethod(_built)
     codebook_size: int
     width: int
 

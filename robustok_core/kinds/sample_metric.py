@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from robustok_core.kinds import expectations
+from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
 from robustok_core.values.result import Result
 
@@ -45,6 +47,10 @@ class ImageFeatures(ABC):
         """Mean (F,) and covariance (F, F), normalised by n - 1, of the features, float64."""
 
 
+def _measured(call: Call, results: Any, *_: ImageFeatures) -> None:
+    expectations.results(call, results)
+
+
 class SampleMetric(Component, ABC):
     """One or a few numbers that compare a generator's samples with real images. Built as `SampleMetric(config)`.
 
@@ -53,6 +59,7 @@ class SampleMetric(Component, ABC):
             singular with fewer images than features. Users are warned before the work.
     """
 
+    returns: ClassVar = {"compute": _measured}
     needs_full_rank: ClassVar[bool] = False
 
     def check(self, num_samples: int | None, num_reference: int | None) -> None:

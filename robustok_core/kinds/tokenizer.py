@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from robustok_core.kinds import expectations
+from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.latents import Latents, LatentSpace
+
+
+def _built(call: Call) -> None:
+    space, quantizer = getattr(call.component, "space", None), getattr(call.component, "quantizer", None)
+    call.require(isinstance(space, LatentSpace), f"`space` must be a LatentSpace, found {type(space).__name__}")
+    assert isinstance(space, LatentSpace)
+    size = getattr(call.component, "image_size", None)
+    call.require(isinstance(size, int), f"`image_size` must be an integer, found {size!r}")
+    fits = (quantizer is None) == (space.codebook_size is None)
+    call.require(fits, "`quantizer` must be set in a discrete space and None in a continuous one")
+    if quantizer is not None:
+        sizes = (quantizer.codebook_size, quantizer.width)
+        agree = sizes == (space.codebook_size, space.width)
+        call.require(agree, f"its space is {space.describe()}, but its quantizer has K, D = {sizes}")
+
+
+def _encoded(call: Call, latents: Any, images: Tensor) -> None:
+    values = call.looks_at_values()
+    expectations.latents(call, latents, call.component.space, len(images), "encode", values=values)
+    call.require(latents.vectors is not None, "`encode` must return vectors, because the decoder reads them")
+
+
+def _decoded(call: Call, images: Any, vectors: Tensor) -> None:
+    size, what = call.component.image_size, "images of `decode_vectors`"
+    expectations.tensor(call, images, (len(vectors), 3, size, size), None, what)
+    expectations.passes_gradient(call, images, vectors, what, "the vectors")
+    if torch.is_grad_enabled():
+        expectations.passes_gradient(call, images, call.component.last_layer, what, "`last_layer`")
+    if call.looks_at_values():
+        expectations.finite(call, images, "`decode_vectors` returns images that are not finite")
 
 
 class Tokenizer(Component, nn.Module, ABC):
@@ -22,6 +55,8 @@ class Tokenizer(Component, nn.Module, ABC):
         training_only: names of submodules used in training only, which affect neither latents nor images.
     """
 
+    returns: ClassVar = {"encode": _encoded, "decode_vectors": _decoded}
+    built: ClassVar = staticmethod(_built)
     training_only: ClassVar[tuple[str, ...]] = ()
     space: LatentSpace
     image_size: int

@@ -11,11 +11,21 @@ import tomli_w
 from attrs import field, frozen, validators
 
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
+from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.registry import Registry
-from robustok_core.recipe.source import Source, find_recipe, lay_preset, override, read_source, stage_name
+from robustok_core.recipe.source import (
+    Source,
+    find_recipe,
+    lay_preset,
+    override,
+    read_source,
+    short_name,
+    stage_name,
+)
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
 from robustok_core.values.spec import Spec, component, plain, wrong_name
+from robustok_core.values.strict import short, short_text
 
 #: Top-level tables that hold a component, and the component's kind.
 TABLES: Mapping[str, str] = {
@@ -32,7 +42,9 @@ class RunConfig:
     """The [run] table."""
 
     name: str = field(metadata={"doc": "name of the run's folder"})
-    seed: int = field(default=0, validator=validators.ge(0), metadata={"doc": "seed of every random number"})
+    seed: int = field(
+        default=0, validator=validators.ge(0), metadata={"doc": "seed of every random number", "largest": 2**63 - 1}
+    )
     out: str = field(default="runs", metadata={"doc": "folder that holds the runs' folders"})
     precision: Literal["auto", "no", "bf16", "fp16"] = field(
         default="auto",
@@ -148,7 +160,7 @@ class Recipe:
 
 def located(source: Source, problem: Problem) -> RobustokError:
     """A problem as a user-facing error, located at the file and line of its key."""
-    keys = ".".join(str(key) for key in _named(source, problem.path))
+    keys = ".".join(short_name(str(key)) for key in _named(source, problem.path))
     what = f"{keys}: {problem.what}" if keys else problem.what
     return RobustokError(what, where=source.location(problem.path), hint=problem.hint)
 
@@ -175,10 +187,13 @@ class _Reader:
 
     def read(self) -> ResolvedRecipe | None:
         table = self._recipe.source.table
+        if (what := nesting_problem(table)) is not None:
+            self.problems.append(Problem((), what))
+            return None
         known = ["run", "load", "stage", *TABLES]
         for key in table:
             if key not in known:
-                self.problems.append(Problem((key,), f"unknown table {key!r}", did_you_mean(key, known)))
+                self.problems.append(Problem((key,), f"unknown table {short_text(key)}", did_you_mean(key, known)))
         run = self._run(table.get("run", {}))
         tables = {
             name: spec
@@ -206,7 +221,7 @@ class _Reader:
         """Checks a run's or stage's name, which becomes a folder name."""
         wrong = wrong_name(name) if isinstance(name, str) else f"expected str, found {type(name).__name__}"
         if wrong is not None:
-            self.problems.append(Problem(path, f"a {what} cannot be called {name!r}: {wrong}"))
+            self.problems.append(Problem(path, f"a {what} cannot be called {short_text(name)}: {wrong}"))
 
     def _load(self, raw: Any) -> dict[str, Any]:
         if not isinstance(raw, Mapping):
@@ -219,7 +234,7 @@ class _Reader:
                 entries[name] = self._structurer.config(LoadConfig, table, ("load", name))
             else:
                 hint = 'a path, or a table: { path = "FILE", importer = { use = "NAME" } }'
-                self.problems.append(Problem(("load", name), f"expected a path or a table, found {value!r}", hint))
+                self.problems.append(Problem(("load", name), f"expected a path or a table, found {short(value)}", hint))
         return entries
 
     def _stages(self, raw: Any) -> list[NamedStage]:
@@ -238,7 +253,7 @@ class _Reader:
                 self._check_name("stage", name, ("stage", index, "use"))
             if name in [stage.name for stage in stages]:
                 hint = "give one of them a `name` of its own"
-                self.problems.append(Problem(("stage", index), f"two stages are called {name!r}", hint))
+                self.problems.append(Problem(("stage", index), f"two stages are called {short_text(name)}", hint))
             if spec is not None:
                 stages.append(NamedStage(name=name, spec=spec))
         return stages

@@ -14,8 +14,10 @@ from attrs import define, field, frozen
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.kinds import KINDS
 from robustok_core.recipe import hookspecs
+from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.structurer import Path, Problem, Structurer
 from robustok_core.values.spec import Spec, wrong_name
+from robustok_core.values.strict import short_text
 
 ENTRY_POINT_GROUP = "robustok"
 #: What a broken plugin may raise; KeyboardInterrupt is the user's.
@@ -140,7 +142,7 @@ class Registry:
         hint = did_you_mean(name, self.names(kind))
         if broken:
             hint += f"; plugins that failed to load: {'; '.join(broken)}"
-        return Problem(path, f"no {kind} is called {name!r}", hint)
+        return Problem(path, f"no {kind} is called {short_text(name)}", hint)
 
     def spec(self, kind: str, table: Mapping[str, Any]) -> Spec:
         """Checks a recipe table and returns the component it describes, unbuilt.
@@ -150,6 +152,8 @@ class Registry:
         """
         if kind not in KINDS:
             raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
+        if (what := nesting_problem(table)) is not None:
+            raise RobustokError(what, where=kind)
         structurer = Structurer(self.find)
         spec = structurer.spec(kind, table, ())
         if structurer.problems:

@@ -13,10 +13,15 @@ import tomli
 from attrs import define, field
 
 from robustok_core.errors import RobustokError, did_you_mean
+from robustok_core.recipe.limits import nesting_problem, text_problem
 from robustok_core.recipe.structurer import Path as KeyPath
+from robustok_core.values.strict import short_text
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"']+)\s*=")
+
+_LARGEST_FILE = 2**20
+_LONGEST_CHAIN = 20
 
 
 @define
@@ -46,31 +51,71 @@ def read_source(file: Path) -> Source:
 def _read(file: Path, readers: tuple[Path, ...]) -> Source:
     if file.resolve() in readers:
         raise RobustokError("the recipe extends itself", where=str(file), hint="break the circle of `extends`")
+    if len(readers) > _LONGEST_CHAIN:
+        raise RobustokError(f"more than {_LONGEST_CHAIN} recipes extend each other", where=str(file))
     source = _parse(file)
     bases = source.table.pop("extends", [])
     bases = [bases] if isinstance(bases, str) else bases
+    where = source.location(("extends",))
     if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
-        raise RobustokError("`extends` must be a file name or a list of them", where=source.location(("extends",)))
+        raise RobustokError("`extends` must be a file name or a list of them", where=where)
     merged = Source()
     for base in bases:
-        merged = merge(merged, _read(find_recipe(base, near=file.parent), (*readers, file.resolve())))
+        try:
+            found = find_recipe(base, near=file.parent)
+        except RobustokError as error:
+            raise RobustokError(f"extends: {error.what}", where=where, hint=error.hint) from error
+        merged = merge(merged, _read(found, (*readers, file.resolve())))
     return merge(merged, source)
 
 
 def _parse(file: Path) -> Source:
+    text = _text(file)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RobustokError(f"the recipe cannot be read: {error}", where=str(file)) from error
-    try:
-        table = tomli.loads(text)
+        table = parse_toml(text)
     except tomli.TOMLDecodeError as error:
         line, column = getattr(error, "lineno", "?"), getattr(error, "colno", "?")
         reason = getattr(error, "msg", str(error))
         what = f"not valid TOML: {reason} (column {column})"
         raise RobustokError(what, where=f"{file}:{line}", hint="see https://toml.io") from error
+    except ValueError as error:
+        raise RobustokError(f"not a recipe: {error}", where=str(file)) from error
     lines = _key_lines(text)
     return Source(table, {(): str(file), **{path: f"{file}:{line}" for path, line in lines.items()}})
+
+
+def _text(file: Path) -> str:
+    """The text of a recipe; a byte order mark, which some editors write, is not part of it."""
+    try:
+        if (size := file.stat().st_size) > _LARGEST_FILE:
+            raise RobustokError(f"a file of {size:,} bytes is too large to be a recipe", where=str(file))
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        hint = "save it as UTF-8, if it is a recipe"
+        raise RobustokError("the recipe is not valid UTF-8", where=f"{file}:{line}", hint=hint) from error
+    except OSError as error:
+        raise RobustokError(f"the recipe cannot be read: {error.strerror or error}", where=str(file)) from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table that a text in TOML holds.
+
+    Raises:
+        tomli.TOMLDecodeError, a ValueError: if it is not valid TOML.
+        ValueError: if tables and lists are nested too deeply, or a number has thousands of digits.
+    """
+    try:
+        table = tomli.loads(text)
+    except RecursionError as error:
+        raise ValueError("tables and lists are nested too deeply") from error
+    except tomli.TOMLDecodeError:
+        raise
+    except ValueError as error:  # Python refuses to read decimal numbers of more than 4,300 digits
+        raise ValueError("a number in it has too many digits") from error
+    if (problem := nesting_problem(table)) is not None:
+        raise ValueError(problem)
+    return table
 
 
 def _key_lines(text: str) -> dict[KeyPath, int]:
@@ -112,14 +157,31 @@ def find_recipe(name: str, near: Path = Path()) -> Path:
     Raises:
         RobustokError: if there is none; the hint names the closest bundled recipe.
     """
-    for candidate in (Path(name), near / name):
-        if candidate.is_file():
-            return candidate
+    if (problem := text_problem(name)) is not None:
+        raise RobustokError(f"no recipe can be called this: {problem}")
+    candidates = (Path(name), near / name)
+    try:
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
+        folder = any(candidate.is_dir() for candidate in candidates)
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise RobustokError(f"the recipe cannot be read: {error.strerror or error}", where=short_name(name)) from error
     bundled = bundled_recipes()
     key = name.removesuffix(".toml")
     if key in bundled:
         return bundled[key]
-    raise RobustokError(f"no recipe file or bundled recipe is called {name!r}", hint=did_you_mean(key, list(bundled)))
+    if folder:
+        hint = "name the .toml file in it; a run's folder can be given to `robustok run`"
+        raise RobustokError("this is a folder, not a recipe", where=name, hint=hint)
+    raise RobustokError(
+        f"no recipe file or bundled recipe is called {short_name(name)!r}", hint=did_you_mean(key, list(bundled))
+    )
+
+
+def short_name(name: str) -> str:
+    """A name for a message, cut to 200 characters."""
+    return name if len(name) <= 200 else f"{name[:200]}..."
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -153,7 +215,9 @@ def lay_preset(base: Source, preset: Source) -> Source:
     to a recipe without that loss.
     """
     fitting = Source(copy.deepcopy(preset.table), dict(preset.locations))
-    stages = {stage_name(stage): stage for stage in base.table.get("stage", [])}
+    if not all(isinstance(stage, dict) for stage in _list(fitting.table.get("stage", []), (None,))):
+        raise RobustokError("expected stages as [[stage]] tables", where=preset.location(("stage",)))
+    stages = {stage_name(stage): stage for stage in _list(base.table.get("stage")) if isinstance(stage, dict)}
     for name in [
         name for name, value in fitting.table.items() if name != "stage" and _homeless(value, base.table, name)
     ]:
@@ -170,6 +234,10 @@ def lay_preset(base: Source, preset: Source) -> Source:
     return merge(base, fitting)
 
 
+def _list(value: Any, otherwise: Sequence[Any] = ()) -> Sequence[Any]:
+    return value if isinstance(value, list) else otherwise
+
+
 def _homeless(value: Any, base: Any, name: str) -> bool:
     return isinstance(value, Mapping) and "use" not in value and not (isinstance(base, Mapping) and name in base)
 
@@ -182,7 +250,10 @@ def _moved(path: KeyPath, moved: Mapping[int, int]) -> KeyPath:
 
 def stage_name(table: Any) -> str:
     """A stage's name: its `name`, or by default the component it uses."""
-    return str(table.get("name", table.get("use", "?"))) if isinstance(table, Mapping) else "?"
+    if not isinstance(table, Mapping):
+        return "?"
+    name = table.get("name", table.get("use", "?"))
+    return name if isinstance(name, str) else short_text(name)
 
 
 def _stage_places(base: Any, over: Any) -> dict[int, int]:
@@ -215,7 +286,8 @@ def _merge_tables(base: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 def _merge_stages(base: list[Any], over: Iterable[Any]) -> None:
     for stage in over:
-        named = next((base_stage for base_stage in base if stage_name(base_stage) == stage_name(stage)), None)
+        tables = [base_stage for base_stage in base if isinstance(base_stage, dict)]
+        named = next((table for table in tables if stage_name(table) == stage_name(stage)), None)
         if named is None or not isinstance(stage, Mapping):
             base.append(copy.deepcopy(stage))
         else:
@@ -230,14 +302,22 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
-        raise RobustokError(f"--set needs KEY=VALUE, found {text!r}", hint="for example --set perturbation.beta=0.5")
+        raise RobustokError(
+            f"--set needs KEY=VALUE, found {short_text(text)}", hint="for example --set perturbation.beta=0.5"
+        )
+    key = key.strip()
+    where = f"--set {short_name(key)}"
+    if (problem := text_problem(text)) is not None:
+        raise RobustokError(problem, where=where)
     try:
-        return key.strip(), tomli.loads(f"value = {raw}")["value"]
+        return key, parse_toml(f"value = {raw}")["value"]
     except tomli.TOMLDecodeError as error:
         if raw.lstrip().startswith(("{", "[")):
             hint = """as in --set 'tokenizer.quantizer={ use = "vq", width = 16 }'"""
-            raise RobustokError(f"{raw!r} is not valid TOML: {error}", where=f"--set {key}", hint=hint) from error
-        return key.strip(), raw.strip()
+            raise RobustokError(f"{short_text(raw)} is not valid TOML: {error}", where=where, hint=hint) from error
+        return key, raw.strip()
+    except ValueError as error:
+        raise RobustokError(str(error), where=where) from error
 
 
 def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Source:
@@ -251,7 +331,7 @@ def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Sour
 
 
 def _set(source: Source, key: str, value: Any) -> None:
-    names = key.split(".")
+    names, at = key.split("."), f"--set {short_name(key)}"
     where: Any = source.table
     path: KeyPath = ()
     for name in names[:-1]:
@@ -259,18 +339,18 @@ def _set(source: Source, key: str, value: Any) -> None:
             stages = [stage_name(stage) for stage in where]
             if name not in stages:
                 hint = did_you_mean(name, stages)
-                raise RobustokError(f"no stage is called {name!r}", where=f"--set {key}", hint=hint)
+                raise RobustokError(f"no stage is called {short_text(name)}", where=at, hint=hint)
             path = (*path, stages.index(name))
             where = where[stages.index(name)]
         else:
             path = (*path, name)
             where = where.setdefault(name, {})
         if not isinstance(where, (dict, list)):
-            raise RobustokError(f"{name!r} is not a table", where=f"--set {key}")
+            raise RobustokError(f"{short_text(name)} is not a table", where=at)
     if not isinstance(where, dict):
-        raise RobustokError("name a stage and one of its keys", where=f"--set {key}", hint="stage.NAME.KEY=VALUE")
+        raise RobustokError("name a stage and one of its keys", where=at, hint="stage.NAME.KEY=VALUE")
     if names[-1] == "use" and where.get("use") != value:
         for option in [option for option in where if option != "name"]:  # a stage keeps its name
             del where[option]
     where[names[-1]] = value
-    source.locations[(*path, names[-1])] = f"--set {key}"
+    source.locations[(*path, names[-1])] = at

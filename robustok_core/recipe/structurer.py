@@ -9,8 +9,9 @@ import attrs
 from attrs import NOTHING, frozen
 
 from robustok_core.errors import did_you_mean
-from robustok_core.values.spec import Spec, is_sampler_options
-from robustok_core.values.strict import strict_converter
+from robustok_core.recipe.limits import LARGEST_INTEGER, value_problem
+from robustok_core.values.spec import Spec, is_sampler_options, wrong_name
+from robustok_core.values.strict import short, short_text, strict_converter
 
 Path = tuple[str | int, ...]
 
@@ -59,7 +60,7 @@ class Structurer:
         for key in table:
             if key not in known:
                 moved = getattr(cls, "MOVED", {}).get(key)
-                what, hint = f"unknown key {key!r}", moved or did_you_mean(key, list(known))
+                what, hint = f"unknown key {short_text(key)}", moved or did_you_mean(key, list(known))
                 self._problem((*path, key), what, hint)
         values = {}
         for name, attribute in known.items():
@@ -73,8 +74,8 @@ class Structurer:
             return None
         try:
             return cls(**values)
-        except (ValueError, TypeError) as error:
-            return self._problem(path, str(error.args[0]))
+        except (ValueError, TypeError, ArithmeticError) as error:
+            return self._problem(path, _validator_message(error))
 
     def _field(self, attribute: Any, raw: Any, path: Path) -> Any:
         kind = attribute.metadata.get("kind")
@@ -85,20 +86,27 @@ class Structurer:
         if is_sampler_options(attribute):
             if isinstance(raw, Mapping) or attrs.has(type(raw)):
                 return raw
-            self._problem(path, f"expected a table, found {type(raw).__name__} {raw!r}")
+            self._problem(path, f"expected a table, found {short(raw)}")
+            return NOTHING
+        largest = attribute.metadata.get("largest", LARGEST_INTEGER)
+        if nested_config(attribute.type) is None and (what := value_problem(raw, largest)) is not None:
+            self._problem(path, what, attribute.metadata.get("doc"))
             return NOTHING
         value = self._value(raw, attribute.type, path)
         if value is not NOTHING and attribute.validator is not None:
             try:
                 attribute.validator(None, attribute, value)
-            except (ValueError, TypeError) as error:
-                what = f"{value!r} is out of range: {_validator_message(error)}"
+            except (ValueError, TypeError, ArithmeticError) as error:
+                what = f"{short_text(value)} is out of range: {_validator_message(error).replace(chr(39), '')}"
                 self._problem(path, what, attribute.metadata.get("doc"))
         return value
 
     def _named(self, kind: str, raw: Any, path: Path) -> Any:
         if not isinstance(raw, Mapping):
             return self._problem(path, f"expected a table of named {kind} tables, found {type(raw).__name__}")
+        for name in raw:
+            if wrong := wrong_name(name):  # it is part of the names of results and files
+                self._problem((*path, name), f"a {kind} cannot be called {short_text(name)}: {wrong}")
         return {name: self.spec(kind, table, (*path, name)) for name, table in raw.items()}
 
     def _value(self, raw: Any, wanted: Any, path: Path) -> Any:
@@ -108,10 +116,10 @@ class Structurer:
                 return raw
             if isinstance(raw, Mapping):
                 return self.config(nested, raw, path)
-            self._problem(path, f"expected a table, found {type(raw).__name__} {raw!r}")
+            self._problem(path, f"expected a table, found {short(raw)}")
             return NOTHING
         if isinstance(raw, str) and any(get_origin(part) in (list, tuple) for part in (wanted, *get_args(wanted))):
-            self._problem(path, f"expected {type_name(wanted)}, found str {raw!r}")  # not a list of its letters
+            self._problem(path, f"expected {type_name(wanted)}, found {short(raw)}")  # not a list of its letters
             return NOTHING
         try:
             return _CONVERTER.structure(raw, wanted)
@@ -130,12 +138,12 @@ def _type_message(raw: Any, wanted: Any, error: Exception) -> str:
         return str(error)
     named = next((part for part in (wanted, *get_args(wanted)) if get_origin(part) is Literal), None)
     if named is not None:
-        return f"{raw!r} is not one of {', '.join(repr(choice) for choice in get_args(named))}"
-    return f"expected {type_name(wanted)}, found {type(raw).__name__} {raw!r}"
+        return f"{short_text(raw)} is not one of {', '.join(repr(choice) for choice in get_args(named))}"
+    return f"expected {type_name(wanted)}, found {short(raw)}"
 
 
 def _validator_message(error: Exception) -> str:
-    return str(error.args[0]).replace("'", "")
+    return str(error.args[0]) if error.args else type(error).__name__
 
 
 def nested_config(wanted: Any) -> type | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 from torch import nn
 
 from robustok_core.errors import RobustokError
@@ -45,8 +44,7 @@ def read_component(folder: Path) -> dict[str, Any]:
 def sketch_component(registry: Builder, folder: Path) -> Any:
     """Builds a component that `save_component` wrote on the meta device: shapes without weights."""
     about = read_component(folder)
-    with torch.device("meta"):
-        return registry.build(about["kind"], about["table"], *_arguments(about))
+    return registry.spec(about["kind"], about["table"]).sketch(*_arguments(about))
 
 
 def _arguments(about: Mapping[str, Any]) -> tuple[Any, ...]:

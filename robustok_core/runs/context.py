@@ -24,7 +24,8 @@ from robustok_core.runs.files import new_folder
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.step_log import append_line, drop_lines
 from robustok_core.values.draws import derive_seed, seeded
-from robustok_core.values.spec import Spec
+from robustok_core.values.spec import Spec, wrong_name
+from robustok_core.values.terminal import say
 
 
 @define(kw_only=True, eq=False)
@@ -36,6 +37,7 @@ class RunContext(StageContext):
         promises: of the artifacts that the stage needs, by name; empty while it runs.
         makers: the stages that make these artifacts, by artifact.
         parts: names of the training within the stage that this context is for.
+        discards: whether the checkpoints are to be removed once the stage is recorded as done.
         built: the data set, once it is opened; shared by all stages of the run.
     """
 
@@ -50,6 +52,7 @@ class RunContext(StageContext):
     promises: Mapping[str, Promise] = field(factory=dict)
     makers: Mapping[str, str] = field(factory=dict)
     parts: tuple[str, ...] = ()
+    discards: bool = field(default=False, init=False)
     built: dict[str, Any] = field(factory=dict)
     replay: bool = False
     run_name: str = field(init=False)
@@ -84,8 +87,12 @@ class RunContext(StageContext):
             return self.recipe.tables[table].build(*args)
 
     def sketch(self, table: str, *args: Any) -> Any:
-        with torch.device("meta"):
-            return self.recipe.tables[table].build(*args)
+        try:
+            return self.recipe.tables[table].sketch(*args)
+        except RobustokError as error:
+            if error.where is not None:
+                raise
+            raise RobustokError(error.what, where=self.location(table=table), hint=error.hint) from error
 
     def promise(self, artifact: str, kind: type[PromiseT]) -> PromiseT:
         if artifact not in self.promises:
@@ -101,6 +108,9 @@ class RunContext(StageContext):
             what = f"stage {maker!r} makes the {artifact} that stage {self.stage!r} reads: {error.what}"
             raise RobustokError(what, where=self._stage_location(maker), hint=error.hint) from error
 
+    def discard_checkpoints(self) -> None:
+        self.discards = True
+
     def load(self, artifact: str) -> Any:
         return load_component(self.registry, self.inputs[artifact]).to(self.device)
 
@@ -114,6 +124,8 @@ class RunContext(StageContext):
         self.accelerator.wait_for_everyone()
 
     def part(self, name: str) -> RunContext:
+        if wrong := wrong_name(name):
+            raise RobustokError(f"a part of stage {self.stage!r} cannot be called {name!r}: {wrong}")
         return attrs.evolve(self, parts=(*self.parts, name))
 
     def location(self, *keys: str, table: str | None = None) -> str:
@@ -132,7 +144,7 @@ class RunContext(StageContext):
 
     def say(self, text: str) -> None:
         if self.console is not None:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            say(self.console, text)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from robustok_core.errors import RobustokError
-from robustok_core.runs.files import aside, read_json, write_json, write_text, writing
+from robustok_core.runs.files import aside, read_json, remove_leftovers, write_json, write_text, writing
 
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
 
@@ -67,6 +67,8 @@ class RunFolder:
         except Timeout as error:
             hint = "wait for it, or give this run another name: --set run.name=NAME"
             raise RobustokError("another command is using this folder", where=str(self.path), hint=hint) from error
+        for folder in (self.path, self.path / "artifacts", self.path / "checkpoints"):
+            remove_leftovers(folder)
         if (self.path / RUN_FILE).exists():
             self.record = read_json(self.path / RUN_FILE)
 

@@ -31,7 +31,7 @@ def results_of(tables: Mapping[str, Any]) -> dict[str, Result]:
     """Converts the tables of a file, also of an earlier version, to results in the file's order.
 
     Raises:
-        TypeError, ValueError, KeyError: if they are not results.
+        TypeError, ValueError, KeyError, OverflowError: if they are not results.
     """
     numbers = {name: value for name, value in tables.items() if isinstance(value, (int, float))}
     earlier = _put_together(numbers)
@@ -58,7 +58,7 @@ def read_results(path: Path) -> dict[str, Result]:
         raise RobustokError(f"this is not a JSON file: {error.what}", where=str(file)) from error
     try:
         return results_of(content.get("results", content))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         hint = "`robustok evaluate --out` writes such a file"
         raise RobustokError("this file does not hold results by name", where=str(file), hint=hint) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,17 @@ from typing import Any
 import attrs
 from rich.console import Console
 
-from robustok_core.errors import Interrupted, RobustokError, RunError, raise_all
+from robustok_core.errors import Interrupted, ProblemsError, RobustokError, RunError, raise_all
 from robustok_core.kinds.promise import Promise
-from robustok_core.kinds.stage import NOT_FINITE_FILE, StageContext
+from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.context import RunContext
-from robustok_core.runs.failures import failure_of_the_machine
-from robustok_core.runs.files import read_json
+from robustok_core.runs.downloads import Needs, needs_of_recipe
+from robustok_core.runs.failures import named_failures
+from robustok_core.runs.files import read_json, remove_folder
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.folder import RUN_FILE, RunFolder, next_free
 from robustok_core.runs.interrupt import stop_signals
@@ -30,6 +31,7 @@ from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import now, peak_memory, surroundings
+from robustok_core.runs.replay import replay as replay_stage
 from robustok_core.runs.results import RESULTS_FILE, results_of, tables_of
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
@@ -65,31 +67,58 @@ def run(
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
     with stop_signals():
-        return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console, replay).go()
+        one = _Run(resolved, registry, Path(out or resolved.run.out), fresh, console)
+        one.replay = replay
+        return one.go()
 
 
-def check(recipe: Recipe | ResolvedRecipe, *, registry: Registry | None = None) -> Plan:
+def check(
+    recipe: Recipe | ResolvedRecipe,
+    *,
+    registry: Registry | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Plan:
     """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
+
+    Args:
+        recipe: what to check. registry: as in `run`.
+        announce: called with a line for each file that a run would download. A data set that is not here is downloaded
+            by the check itself.
 
     Raises:
         RobustokError: as `run`.
     """
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
-    return _Run(resolved, registry, Path(resolved.run.out), False, None).plan()
+    missing = _announced(needs_of_recipe(resolved, resolved.stages), announce or (lambda _: None))
+    try:
+        plan = _Run(resolved, registry, Path(resolved.run.out), False, None).plan()
+    except RobustokError as error:
+        others = error.problems if isinstance(error, ProblemsError) else (error,)
+        raise_all([*missing, *(other for other in others if not any(_repeats(other, first) for first in missing))])
+        raise
+    raise_all(missing)
+    return plan
+
+
+def _announced(needs: Needs, announce: Callable[[str], None]) -> list[RobustokError]:
+    """Says what will be downloaded; returns what is missing and cannot be."""
+    lines, problems = needs.announced()
+    for line in lines:
+        announce(f"will download: {line}")
+    return [*needs.problems, *problems]
+
+
+def _repeats(error: RobustokError, located: RobustokError) -> bool:
+    """Whether an error is another one that has the keys of its component before it."""
+    return error.what.endswith(located.what.split(": ", 1)[-1])
 
 
 class _Run:
     """One command's work on one recipe."""
 
     def __init__(
-        self,
-        recipe: ResolvedRecipe,
-        registry: Registry,
-        out: Path,
-        fresh: bool,
-        console: Console | None,
-        replay: bool = False,
+        self, recipe: ResolvedRecipe, registry: Registry, out: Path, fresh: bool, console: Console | None
     ) -> None:
         path = out / recipe.run.name
         # Before the processes connect, so that none of them can have created the folder yet.
@@ -99,7 +128,7 @@ class _Run:
         self.precision = self.auto if self.recipe is not recipe else None
         self.accelerator = make_accelerator(self.recipe, self.folder.path)
         self.console = console if self.accelerator.is_main_process else None
-        self.replay = replay
+        self.replay = False
         self.built: dict[str, Any] = {}
         self.artifacts: dict[str, tuple[Path, str]] = {}
         self.loaded: dict[str, Loaded] = {}
@@ -162,7 +191,11 @@ class _Run:
         return self.context(stage, recipe=recipe, promises=promises, makers=makers)
 
     def go(self) -> dict[str, Result]:
+        if "data" in self.recipe.tables:  # the plan opens it
+            raise_all(_announced(needs_of_recipe(self.recipe, [], tables=("data",)), self._say))
         self.plan()
+        if not self.folder.path.exists():  # nothing is done before, and nothing remains of a run that cannot be
+            self._provide(self.recipe.stages)
         try:
             self._open()
             return self._go()
@@ -190,8 +223,11 @@ class _Run:
         inputs = {name: self._load(name) for name in self.recipe.load}
         self.loaded.clear()  # lets go of imported components, which are on the disk now
         planned = self._fingerprints()
+        self._provide([stage for stage in self.recipe.stages if not self._done(stage, planned[stage.name])])
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
+            if "data" in self.recipe.tables:
+                self.folder.record["data"] = dict(zip(("train", "validation"), self._data_fingerprint(), strict=True))
             makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
             self.folder.make_current(self.recipe.toml(), planned, makes, inputs)
             self._notify("robustok_run_started", recipe=table)
@@ -208,12 +244,23 @@ class _Run:
     def _notify(self, hook: str, **arguments: Any) -> None:
         self.context(self.recipe.stages[0]).notify(hook, **arguments)
 
+    def _say(self, text: str) -> None:
+        self.context(self.recipe.stages[0]).say(text)
+
+    def _provide(self, stages: Sequence[NamedStage]) -> None:
+        """Downloads what these stages need, so that none of them fails for it after hours."""
+        needs = needs_of_recipe(self.recipe, stages)
+        raise_all(needs.problems)
+        if self.main and needs.downloads:
+            raise_all(needs.fetch(self._say))
+        self.accelerator.wait_for_everyone()
+
     def _say_precision(self, auto: str) -> None:
         meaning = {
             "bf16": "bf16, which is computed natively here",
             "no": "float32, as not every device here is known to compute bf16 natively",
         }
-        self.context(self.recipe.stages[0]).say(f"precision auto: {meaning[auto]}")
+        self._say(f"precision auto: {meaning[auto]}")
 
     def _load(self, name: str) -> str:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
@@ -257,23 +304,23 @@ class _Run:
     def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, Result]:
         entry = self.folder.stage(stage.name, fingerprint)
         context = self.context(stage, fingerprint)
-        artifacts = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
-        if entry["state"] == "done" and all(path.exists() for path in artifacts.values()):
+        artifacts = self._artifacts_of(stage, fingerprint)
+        if self._done(stage, fingerprint):
             context.say(f"{stage.name}: done before, unchanged")
         elif self.replay:
-            self._replay(stage, context)
+            replay_stage(stage, context)
         else:
             self._run_stage(stage, context, entry)
         self.artifacts |= {name: (path, fingerprint) for name, path in artifacts.items()}
         return results_of(entry["results"])
 
-    def _replay(self, stage: NamedStage, context: RunContext) -> None:
-        """Runs a stage that has stopped at a step that was not finite; its training raises what it finds there."""
-        if not list(context.checkpoints.rglob(NOT_FINITE_FILE)):
-            what = f"stage {stage.name!r} has not stopped at a step that was not finite"
-            raise RobustokError(what, where=str(self.folder.path), hint="run it without --replay")
-        self._values(stage, context)
-        raise RunError(f"stage {stage.name!r} came to its end", hint="run it without --replay")
+    def _artifacts_of(self, stage: NamedStage, fingerprint: str) -> dict[str, Path]:
+        return {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
+
+    def _done(self, stage: NamedStage, fingerprint: str) -> bool:
+        """Whether the stage was done before, with everything that it makes."""
+        done = self.folder.stage(stage.name, fingerprint)["state"] == "done"
+        return done and all(path.exists() for path in self._artifacts_of(stage, fingerprint).values())
 
     def _run_stage(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
         began, before = time.monotonic(), entry["seconds"]
@@ -303,27 +350,13 @@ class _Run:
             self._save()
         self.accelerator.wait_for_everyone()
         if self.main:
+            if context.discards:
+                remove_folder(context.checkpoints)
             context.notify("robustok_stage_finished", stage=stage.name, results=results)
 
     def _values(self, stage: NamedStage, context: RunContext) -> Any:
-        """What the stage returns. An error after a request to stop is a consequence of it."""
-        with stop_signals() as stop:
-            try:
-                values = stage.spec.build().run(context)
-            except RobustokError:
-                raise
-            except SystemExit as error:
-                what = f"stage {stage.name!r} tried to end the program with sys.exit({error.code!r})"
-                raise RunError(what, where=context.location()) from error
-            except Exception as error:
-                if stop.asked:
-                    raise KeyboardInterrupt from error
-                if (failure := failure_of_the_machine(error)) is not None:
-                    raise failure from error
-                raise
-            if stop.asked:  # and the interrupt was lost, which happens where Python ignores exceptions
-                raise KeyboardInterrupt
-            return values
+        with named_failures(stage.name, context.location()):
+            return stage.spec.build().run(context)
 
     def _results(self, stage: NamedStage, values: Any) -> dict[str, Result]:
         try:

@@ -54,7 +54,9 @@ class Result:
         """Rebuilds a result from its `table`.
 
         Raises:
-            TypeError, ValueError, KeyError: if it is not such a table.
+            TypeError, ValueError, KeyError, OverflowError: if it is not such a table.
         """
+        if isinstance(table["value"], (str, bool)):
+            raise TypeError(f"a result's value is a number, found {table['value']!r}")
         known = {name: table[name] for name in ("higher_is_better", "num_images", "num_reference") if name in table}
         return cls(table["value"], **known, details=table.get("details", {}))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
 from attrs import field, frozen
+
+from robustok_core.errors import RobustokError
+
+#: Parameters and buffers of one component; with an optimiser's state, these take more than a terabyte.
+MOST_PARAMETERS = 10**11
 
 
 @frozen(kw_only=True)
@@ -28,16 +33,45 @@ class Spec:
 
     def build(self, *args: Any, **kwargs: Any) -> Any:
         """Builds the component; the arguments are what its kind needs besides the configuration."""
-        return self.factory(self.config, *args, **kwargs)
+        built = self.factory(self.config, *args, **kwargs)
+        if (built_as := getattr(built, "built_as", None)) is not None:
+            built_as(self.name)
+        return built
+
+    def sketch(self, *args: Any) -> Any:
+        """Builds the component on the meta device: shapes without memory.
+
+        Raises:
+            RobustokError: if no machine could hold it.
+        """
+        import torch
+        from torch import nn
+
+        try:
+            with torch.device("meta"):
+                component = self.build(*args)
+        except (RuntimeError, OverflowError) as error:
+            if "overflow" not in str(error).lower() and "too large" not in str(error).lower():
+                raise
+            raise self._too_large("more numbers than can be counted") from error
+        if isinstance(component, nn.Module):
+            count = sum(tensor.numel() for tensor in (*component.parameters(), *component.buffers()))
+            if count > MOST_PARAMETERS:
+                raise self._too_large(f"{count:,} numbers ({count * 4 / 2**40:,.1f} TiB in float32)")
+        return component
+
+    def _too_large(self, size: str) -> RobustokError:
+        hint = f"at most {MOST_PARAMETERS:,} are possible: choose smaller sizes"
+        return RobustokError(f"the {self.kind} {self.name!r} would have {size}", hint=hint)
 
     def table(self) -> dict[str, Any]:
         """The recipe table of this component, with every default written out."""
         return {"use": self.name, **plain(self.config)}
 
 
-def wrong_name(name: str) -> str | None:
-    """Why a name cannot be used as a folder name (of a run, stage or artifact), or None if it can."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+def wrong_name(name: object) -> str | None:
+    """Why a name cannot be part of a path (of a run, stage, artifact, loss, metric, ...), or None if it can."""
+    if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         return None
     return "a name starts with a letter or digit and has at most 100 letters, digits, dots, - and _"
 
@@ -64,6 +98,21 @@ def sampler_options(*, doc: str) -> Any:
 def is_sampler_options(option: Any) -> bool:
     """Whether `sampler_options` made this attrs field."""
     return bool(option.metadata.get("sampler"))
+
+
+def specs_in(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Spec]]:
+    """Yields the components that a configuration holds directly, with their paths of keys; not those within them."""
+    if isinstance(value, Spec):
+        yield keys, value
+    elif attrs.has(type(value)):
+        for option in attrs.fields(type(value)):
+            yield from specs_in(getattr(value, option.name), (*keys, option.name))
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from specs_in(item, (*keys, str(name)))
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from specs_in(item, (*keys, str(number)))
 
 
 def plain(value: Any) -> Any:

@@ -34,5 +34,13 @@ def _strict(kind: type, accepted: Any) -> Callable[[Any, Any], Any]:
 
 def short(value: Any) -> str:
     """A value's type and text for a message, cut to 60 characters: "str 'abc'"."""
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else f'{text[:60]}...'}"
+    return f"{type(value).__name__} {short_text(value)}"
+
+
+def short_text(value: Any) -> str:
+    """A value's text for a message, cut to 60 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python refuses to print numbers of more than 4,300 digits
+        return "too large to print"
+    return text if len(text) <= 60 else f"{text[:60]}..."

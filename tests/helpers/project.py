@@ -185,9 +185,9 @@ class Project:
             self.printed = printed.getvalue()
         return self
 
-    def check(self, registry: Registry | None = None) -> Plan:
-        """Makes all checks of a run."""
-        return check(Recipe.from_table(self.table), registry=registry)
+    def check(self, registry: Registry | None = None, **options: Any) -> Plan:
+        """Makes all checks of a run; the options are those of `robustok_core.runs.runner.check`."""
+        return check(Recipe.from_table(self.table), registry=registry, **options)
 
     def refusal(self, **options: Any) -> str:
         """Runs a recipe that must be refused; returns the message."""

@@ -232,3 +232,108 @@ def test_runs_that_disagree_on_what_is_better_have_no_star(command: Command) -> 
     leave("one", eval__mine=low(3.0))
     leave("two", eval__mine=high(4.0))
     assert "*" not in command("one", "two")[1]
+
+
+def recipe(folder: str, data: str = 'use = "fashion_mnist"', *, stage: str = "", size: int = 32) -> None:
+    """The resolved recipe of a run whose stage is called "eval"."""
+    text = f'[run]\nname = "r"\n[data]\n{data}\nimage_size = {size}\n[[stage]]\nname = "eval"\nuse = "x"\n{stage}\n'
+    (Path(folder) / "recipe.toml").write_text(text)
+
+
+def splits(folder: str, train: str, validation: str) -> None:
+    (Path(folder) / "run.json").write_text(json.dumps({"data": {"train": train, "validation": validation}}))
+
+
+GFID = 'metrics = { gfid = { use = "frechet", features = { use = "inception" } } }'
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "what"),
+    [
+        ({"data": 'use = "npz"\npath = "cats"'}, {"data": 'use = "npz"\npath = "clothes"'}, "data.path"),
+        ({"data": "validation_share = 0.1"}, {"data": "validation_share = 0.2"}, "data.validation_share"),
+        ({"size": 32}, {"size": 64}, "picture size (one: 32 x 32, two: 64 x 64)"),
+        ({"stage": GFID}, {"stage": GFID.replace("inception", "dino")}, "features"),
+        ({"stage": 'reference = "train"'}, {"stage": 'reference = "validation"'}, "reference"),
+        ({"stage": "limit = 10"}, {"stage": "limit = 20"}, "limit"),
+    ],
+)
+def test_what_was_measured_differently_has_a_note_and_no_star(command: Command, one: Any, two: Any, what: str) -> None:
+    for name, value, changes in (("one", 3.0, one), ("two", 2.0, two)):
+        leave(name, eval__gfid=low(value, 50))
+        recipe(name, **changes)
+    code, output, _ = command("one", "two")
+    assert code == 0
+    table, _, note = output.partition("note: ")
+    assert rows(table)["eval/gfid"] == ["3", "2"]
+    assert note.startswith(f"eval/gfid: different {what}")
+    assert "note: eval/gfid" in command("one", "two", "--json")[2]
+    recipe("two", **one)
+    assert rows(command("one", "two")[1])["eval/gfid"] == ["3", "2*"]
+
+
+def test_the_same_images_in_another_place_are_the_same_data(command: Command) -> None:
+    for name, value in (("one", 3.0), ("two", 2.0)):
+        leave(name, eval__gfid=low(value, 50))
+        recipe(name, f'use = "npz"\npath = "{name}"')
+        splits(name, "t", "v")
+    code, output, _ = command("one", "two")
+    assert code == 0
+    assert rows(output)["eval/gfid"] == ["3", "2*"]
+    assert "note" not in output
+    splits("two", "t", "other")
+    output = command("one", "two")[1]
+    assert "eval/gfid: different validation images (one: v, two: other)" in output
+    assert "*" not in output
+
+
+def test_other_training_images_have_a_note_but_may_be_compared(command: Command) -> None:
+    for name, value, train in (("one", 3.0, "all"), ("two", 2.0, "half")):
+        leave(name, eval__gfid=low(value, 50))
+        recipe(name)
+        splits(name, train, "v")
+    output = command("one", "two")[1]
+    assert rows(output)["eval/gfid"] == ["3", "2*"]
+    assert "eval/gfid: different training images (one: all, two: half)" in output
+
+
+def test_files_of_evaluate_that_name_other_references_have_no_star(command: Command) -> None:
+    leave_file("one.json", gfid=low(2.0, 50))
+    Path("two.json").write_text(Path("one.json").read_text().replace('"r"', '"other"').replace("2.0", "1.0"))
+    output = command("one.json", "two.json")[1]
+    assert "*" not in output
+    assert "note: gfid: different reference (one.json: r, two.json: other)" in output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 5000,
+        '{"a": "x"}',
+        '{"a": {"value": 1e999}}',
+        '{"a": {"value": "1"}}',
+        "\ufeff{}",
+        '{"a": {"value": 1, "num_images": "many"}}',
+        '{"results": 5}',
+        '{"a": null}',
+        '{"a": {"value": 1, "details": 3}}',
+        '{"a": {"value": ' + "9" * 401 + "}}",
+        '{"a": ' + "9" * 401 + "}",
+        '{"a": ' + "9" * 5000 + "}",
+    ],
+)
+def test_a_file_of_another_shape_is_one_message_or_shown(command: Command, text: str) -> None:
+    leave("good", eval__gfid=low(3.0))
+    Path("bad.json").write_text(text)
+    code, _, errors = command("good", "bad.json")
+    assert code in (0, 2)
+    assert errors.count("error: ") == (1 if code else 0)
+
+
+def test_a_damaged_recipe_or_record_beside_the_results_does_not_hide_them(command: Command) -> None:
+    for name, damage in (("one", "\0"), ("two", "[")):
+        leave(name, eval__gfid=low(3.0))
+        recipe(name)
+        (Path(name) / "run.json").write_text(damage)
+    (Path("two") / "recipe.toml").write_text("[")
+    assert rows(command("one", "two")[1])["eval/gfid"] == ["3", "3"]

@@ -167,6 +167,48 @@ def test_an_unreadable_input_gives_one_message(command, pixels):
     assert not Path("codes.npz").exists()
 
 
+def test_encode_reads_every_usual_format_and_names_what_it_passes_over(command, pixels):
+    Path("mixed").mkdir()
+    for number, ending in enumerate(("gif", "jfif", "bmp", "JPG")):
+        Image.fromarray(pixels[number]).save(f"mixed/{number}.{ending}", "JPEG" if ending == "jfif" else None)
+    for name in ("a.heic", "b.heic", "c.txt"):
+        Path(f"mixed/{name}").write_bytes(b"x")
+    Path("mixed/linked").symlink_to("../images/more")
+    code, output, notes = command("encode", "mixed", "--out", "codes.npz")
+    assert (code, output) == (0, "6 images written to codes.npz\n")
+    assert notes == "mixed: 6 of 9 files are read; passed over: 2 .heic, 1 .txt\n"
+    with np.load("codes.npz") as file:
+        names = ["0.gif", "1.jfif", "2.bmp", "3.JPG", "linked/3.png", "linked/4.png"]
+        assert file["names"].tolist() == names
+
+
+def test_encode_refuses_a_folder_of_which_nothing_is_left(command, pixels):
+    Path("phone").mkdir()
+    Path("phone/a.heic").write_bytes(b"x")
+    code, _, errors = command("encode", "phone", "--out", "codes.npz")
+    assert code == 2
+    assert "phone: there are no images in this folder (0 of 1 files are read; passed over: 1 .heic)" in errors
+
+
+def test_encode_turns_images_upright_unless_told_otherwise(command, pixels):
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Path("photos").mkdir()
+    Image.fromarray(pixels[0]).save("photos/0.png", exif=tags)
+    Path("turned").mkdir()
+    Image.fromarray(np.rot90(pixels[0], 3)).save("turned/0.png")
+
+    def codes(*arguments):
+        Path("codes.npz").unlink(missing_ok=True)
+        assert command("encode", *arguments, "--out", "codes.npz")[0] == 0
+        with np.load("codes.npz") as file:
+            return file["codes"]
+
+    np.testing.assert_array_equal(codes("photos"), codes("turned"))
+    np.testing.assert_array_equal(codes("photos", "--ignore-exif"), codes("images/0.png"))
+    assert not np.array_equal(codes("photos"), codes("images/0.png"))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -217,3 +259,19 @@ def test_the_folder_of_an_artifact_is_accepted(command, trained, pixels):
     folder = trained.artifact("tokenizer")
     assert json.loads((folder / "component.json").read_text())["kind"] == "tokenizer"
     assert command("encode", "images", "--out", "codes.npz", run=folder)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a.png", "a.png"], "two images are called 'a.png'"),
+        (["a\0b", "c"], "no file can be called"),
+        (["\ud800", "c"], "no file can be called"),
+    ],
+)
+def test_names_that_no_two_files_can_have_are_refused(command, names, words):
+    np.savez("codes.npz", codes=np.zeros((2, 16), np.int64), names=np.array(names))
+    code, _, errors = command("decode", "codes.npz", "--out", "decoded")
+    assert code == 2
+    assert words in errors
+    assert not Path("decoded").exists()

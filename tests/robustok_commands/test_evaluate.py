@@ -131,10 +131,10 @@ def test_a_failed_inception_download_gives_a_hint(refused: Callable[..., str], m
         raise OSError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", "empty")
-    monkeypatch.setattr(torch.hub, "download_url_to_file", out_of_reach)
+    monkeypatch.setattr("urllib.request.urlopen", out_of_reach)
     output = refused("samples.npz", "real.npz")
-    assert "Inception weights cannot be downloaded" in output
-    assert "--features efficientnet_lite0" in output
+    assert "features: cannot get the weights of Inception from github.com: no route to host" in output
+    assert "use the features efficientnet_lite0" in output
 
 
 def test_precision_is_left_out_for_statistics_which_other_features_refuse(command: Command) -> None:
@@ -164,3 +164,41 @@ def test_each_mistake_gives_one_message(refused: Callable[..., str], arguments: 
 
 def test_a_missing_device_is_refused(refused: Callable[..., str]) -> None:
     assert "there is no device 'gpu' here" in refused("samples.npz", "real.npz", *SMALL, "--device", "gpu")
+
+
+def test_pictures_of_other_sizes_are_compared_only_on_request_and_with_a_note(command: Command) -> None:
+    pixels = np.load("real.npz")["arr_0"].repeat(2, axis=1).repeat(2, axis=2)
+    write_samples(Path("large.npz"), iter(pixels), torch.zeros(50, dtype=torch.int64), image_size=64)
+    arguments = ("samples.npz", "large.npz", "--features", "fashion_classifier", "--metric", "frechet")
+    code, output, errors = command(*arguments, "--out", "never.json")
+    assert code == 2
+    assert output == ""
+    problem = "the images of samples.npz have 32 x 32 pixels, those of large.npz 64 x 64"
+    assert f"error: {problem}\n" in errors
+    assert not Path("never.json").exists()
+    code, output, _ = command(*arguments, "--mixed-sizes", "--out", "mixed.json")
+    assert code == 0
+    assert f"note: {problem}\n" in output
+    assert json.loads(Path("mixed.json").read_text())["picture_sizes"] == [[32, 32], [64, 64]]
+
+
+def test_statistics_of_a_reference_have_no_picture_size_to_compare(command: Command, monkeypatch: Any) -> None:
+    np.savez("statistics.npz", mu=np.zeros(8), sigma=np.eye(8))
+    _, _, errors = command("samples.npz", "statistics.npz", "--features", "fashion_classifier", "--metric", "frechet")
+    assert "pixels" not in errors  # it is refused for its network
+
+
+def test_a_decompression_bomb_in_a_folder_is_named(refused: Callable[..., str], monkeypatch: Any) -> None:
+    Image.new("1", (1500, 1500)).save("real/000.png")
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1_000_000)
+    output = refused("samples.npz", "real", *SMALL)
+    assert "real/000.png: this image cannot be read: DecompressionBombError: " in output
+
+
+def test_a_folder_in_a_folder_called_like_a_picture_is_searched(command: Command) -> None:
+    Path("real/IMG_1.jpg").mkdir()
+    Path("real/000.png").rename("real/IMG_1.jpg/000.png")
+    Path("real/notes.heic").write_bytes(b"x")
+    code, output, _ = command("samples.npz", "real", *SMALL)
+    assert code == 0
+    assert "50" in output

@@ -140,7 +140,7 @@ def test_a_class_without_images_is_one_message(table: Callable[..., Any], tmp_pa
 
 def test_a_hub_that_cannot_be_reached_is_one_message() -> None:
     with pytest.raises(
-        RobustokError, match="someone/something: the data set cannot be opened .*the hub cannot be reached"
+        RobustokError, match="someone/something: cannot get the data set someone/something from .*HF_HUB_OFFLINE is set"
     ):
         opened(Path("someone/something"))
 
@@ -154,3 +154,81 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(RobustokError, match=r"pip install 'robustok\[huggingface\]'"):
         opened(Path("anything"))
+
+
+def saved(library: Any, folder: Path, cells: list[Any], labels: list[Any]) -> Path:
+    table = library.Dataset.from_dict({"image": cells, "label": labels}).cast_column("image", library.Image())
+    table.save_to_disk(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("missing", "labels", "message"),
+    [
+        ("image", [0, 1] * 4, "1 of 8 rows that have no image: row 3 .*skip"),
+        ("label", [0, 1, 0, None, 0, 1, 0, 1], "1 of 8 rows that have no label: row 3 .*skip"),
+        ("label", ["a", "b", "a", None, "a", "b", "a", "b"], "1 of 8 rows that have no label: row 3 .*skip"),
+    ],
+)
+def test_a_row_without_image_or_label_is_named_or_skipped(
+    library: Any, tmp_path: Path, picture: Callable[..., bytes], missing: str, labels: list[Any], message: str
+) -> None:
+    cells: list[Any] = [{"bytes": picture(i), "path": None} for i in range(8)]
+    if missing == "image":
+        cells[3] = None
+    saved(library, tmp_path / "set", cells, labels)
+    with pytest.raises(RobustokError, match=f"set, train: {message}"):
+        opened(tmp_path / "set")
+    dataset = opened(tmp_path / "set", on_bad_file="skip")
+    assert len(dataset.train) + len(dataset.validation) == 7
+    assert dataset.class_names == (("a", "b") if labels[0] == "a" else ("0", "1"))
+    dataset.train.load(range(len(dataset.train)))
+
+
+def test_a_table_without_any_label_is_one_message(library: Any, tmp_path: Path, picture: Callable[..., bytes]) -> None:
+    saved(library, tmp_path / "set", [{"bytes": picture(i), "path": None} for i in range(4)], [None] * 4)
+    with pytest.raises(RobustokError, match="4 of 4 rows that have no label"):
+        opened(tmp_path / "set")
+    with pytest.raises(RobustokError, match="there are no images"):
+        opened(tmp_path / "set", on_bad_file="skip")
+
+
+def test_a_replaced_picture_of_another_size_changes_the_fingerprint(
+    library: Any, tmp_path: Path, picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robustok_data.pictures._SAMPLED", 1)
+    monkeypatch.setattr("robustok_data.huggingface._is_saved", lambda _: False)  # without the table's own fingerprint
+    monkeypatch.setattr(library, "load_dataset", lambda path, *_, **__: library.load_from_disk(path))
+
+    def fingerprint(name: str, width: int) -> str:
+        cells = [{"bytes": picture(i, width if i == 5 else 24), "path": None} for i in range(8)]
+        return opened(saved(library, tmp_path / name, cells, [0, 1] * 4)).train.fingerprint
+
+    assert fingerprint("one", 24) == fingerprint("same", 24) != fingerprint("other", 30)
+
+
+def test_pictures_beside_the_table_are_known_by_their_size(
+    library: Any, class_folders: Callable[..., Path], picture: Callable[..., bytes]
+) -> None:
+    root = class_folders({"cat": 4, "dog": 4}, split="train")
+    before = opened(root).train.fingerprint
+    assert opened(root, on_bad_file="skip").train.fingerprint == before
+    for folder in ("cat", "dog"):
+        for number in range(4):
+            (root / f"train/{folder}/{number:03d}.png").write_bytes(picture(90 + number, 40))
+    assert opened(root).train.fingerprint != before
+
+
+def test_code_that_comes_with_data_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/made.py").write_text("raise SystemExit('this was run')")
+    with pytest.raises(RobustokError, match="cannot be opened .*script.* never run: convert it to parquet"):
+        opened(tmp_path / "made")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
+def test_a_cut_table_is_one_message(on_disk: Path, kept: float) -> None:
+    for file in on_disk.rglob("*.arrow"):
+        file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+    with pytest.raises(RobustokError, match=r"saved.*: (the data set cannot be opened|this table is damaged)"):
+        opened(on_disk)

@@ -190,18 +190,25 @@ def test_skip_leaves_broken_images_out_and_says_how_many(
         images = opened(root, on_bad_file="skip").train
     assert torch.equal(images.load(range(9)).images, clean.load(range(9)).images)
     assert len(images) == 9
-    assert "left out 1 files that are empty, missing or not images: dog/notes.txt" in caplog.text
-    assert "left out 3 files that are not readable images" in caplog.text
+    assert "left out 1 of 13 files that are not images (1 .txt): dog/notes.txt" in caplog.text
+    assert "left out 3 of 12 files that are not readable images" in caplog.text
     assert "900.jpg" in caplog.text
 
 
-def test_the_scan_for_broken_images_is_cached(
+def test_good_images_are_decoded_once_and_broken_ones_again(
     root: Path, picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from robustok_data import bad_files
+
     add_bad_files(root, picture)
     first = opened(root, on_bad_file="skip").train
-    monkeypatch.setattr("robustok_data.bad_files.try_decode", lambda *_: pytest.fail("scanned again"))
+    decoded: list[str] = []
+    original = bad_files.try_decode
+    monkeypatch.setattr(
+        bad_files, "try_decode", lambda p, i: decoded.append(Path(p.location(i)).name) or original(p, i)
+    )
     assert opened(root, on_bad_file="skip").train.fingerprint == first.fingerprint
+    assert sorted(decoded) == ["900.jpg", "901.png", "902.png"]
 
 
 def test_a_cache_folder_that_is_not_writable_only_costs_time(
@@ -230,11 +237,17 @@ def write(path: Path, content: bytes = b"") -> None:
         (lambda root: (root / "val/emu").mkdir(), "val: the training split has no class 'emu'"),
         (lambda root: [path.unlink() for path in root.glob("val/*/*")], "val: there are no images"),
         (
-            lambda root: [write(root / f"train/cat/{name}", b"x") for name in ("a.txt", "b.gif", "c.mp4", "d.csv")],
-            "train: 4 files that are empty, missing or not images: cat/a.txt, cat/b.gif, cat/c.mp4 and 1 more .*skip",
+            lambda root: [write(root / f"train/cat/{name}", b"x") for name in ("a.txt", "b.heic", "c.mp4", "d.csv")],
+            "4 of 13 files that are not images .1 .csv, 1 .heic, 1 .mp4, 1 .txt.: cat/a.txt, cat/b.heic, cat/c.mp4 and",
         ),
-        (lambda root: write(root / "train/dog/000.png"), "1 files that are .*: dog/000.png"),
-        (lambda root: (root / "train/dog/link.png").symlink_to("nowhere"), "1 files that are .*: dog/link.png"),
+        (
+            lambda root: write(root / "train/dog/000.png"),
+            r"1 of 9 files that are not images .1 empty.: dog/000.png .*skip",
+        ),
+        (
+            lambda root: (root / "train/dog/link.png").symlink_to("nowhere"),
+            r"1 of 10 files that .*1 broken link.: dog/link.png",
+        ),
     ],
 )
 def test_every_bad_folder_is_one_message(root: Path, spoil: Callable[[Path], object], message: str) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +112,7 @@ def test_the_fingerprint_follows_every_pixel_label_and_the_size(tmp_path: Path, 
         (two_splits(train_labels=np.arange(7)), "7 labels for 8 images"),
         (two_splits(train_labels=np.arange(8) * 2 % 6), r"at least 2 training images: '1' \(0\), '3' \(0\)"),
         (two_splits(train_labels=np.arange(8) * 10**9), "the label 7000000000 is too high for 8 training images"),
+        (two_splits(train_labels=np.arange(8, dtype=np.uint64) + 2**63), r"train_labels: the label \d+ is too high"),
         (two_splits(val_labels=np.arange(4)), "the label 3 is not a class: there are 3"),
         (two_splits(val_labels=np.zeros(0, int), val_images=bytes_of(0, 16, 16)), "val_labels: there are no images"),
         (two_splits(train_images=np.array([{}] * 8, dtype=object)), "not a readable .npz file"),
@@ -129,3 +133,46 @@ def test_a_missing_data_file_is_one_message(refused, recipe_file):
     output = refused("check", recipe_file({"data": {"use": "npz", "path": "images.npz", "image_size": 32}}))
     assert "images.npz" in output
     assert "hint: " in output
+
+
+def damaged(content: bytes, place: float) -> bytes:
+    at = int(place * len(content))
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("place", [0.02, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damaged_values_are_one_message(tmp_path: Path, save: Callable[..., None], place: float) -> None:
+    save(tmp_path / "data.npz", **two_splits())
+    file = tmp_path / "data.npz"
+    file.write_bytes(damaged(file.read_bytes(), place))
+    with pytest.raises(RobustokError) as caught:
+        Npz(NpzConfig(path=str(file), image_size=16))
+    assert str(caught.value.where).startswith(str(file))
+
+
+def test_an_array_that_claims_more_than_its_file_holds_is_not_made(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as archive:
+        for name in ("arr_0", "arr_1"):
+            header = io.BytesIO()
+            shape = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 64, 64, 3)}
+            np.lib.format.write_array_header_1_0(header, shape)
+            archive.writestr(f"{name}.npy", header.getvalue())
+    with pytest.raises(RobustokError, match="the length of arr_0 does not match its header"):
+        Npz(NpzConfig(path=str(tmp_path / "data.npz"), image_size=16))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_are_read_or_named(tmp_path: Path, method: int) -> None:
+    plain = saved(tmp_path, two_splits())
+    with zipfile.ZipFile(plain) as archive, zipfile.ZipFile(tmp_path / "packed.npz", "w", method) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name))
+    fingerprints = [
+        Npz(NpzConfig(path=str(path), image_size=16)).train.fingerprint for path in (plain, tmp_path / "packed.npz")
+    ]
+    assert fingerprints[0] == fingerprints[1]
+    content = damaged((tmp_path / "packed.npz").read_bytes(), 0.5)
+    (tmp_path / "packed.npz").write_bytes(content)
+    with pytest.raises(RobustokError, match="not a readable .npz file"):
+        Npz(NpzConfig(path=str(tmp_path / "packed.npz"), image_size=16))

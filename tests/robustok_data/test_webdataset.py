@@ -112,7 +112,7 @@ def test_a_shard_is_indexed_once_and_again_when_it_changes(
 
 def test_a_damaged_index_is_rebuilt(shards: Path, cache: Path) -> None:
     first = opened(shards).train.fingerprint
-    for path in cache.rglob("*.json"):
+    for path in cache.rglob("*.facts"):
         path.write_text("{")
     assert opened(shards).train.fingerprint == first
 
@@ -139,6 +139,8 @@ def test_a_broken_image_is_named_or_skipped(shards: Path, picture: Picture) -> N
         {"png": b"x"},
         {"png": b"x", "cls": b"cat"},
         {"png": b"x", "cls": b"-1"},
+        {"png": b"x", "cls": b"%d" % 2**70},
+        {"png": b"x", "cls": b"9" * 5000},
         {"png": b"x", "jpg": b"x", "cls": b"0"},
     ],
 )
@@ -146,7 +148,7 @@ def test_an_incomplete_sample_is_refused_or_skipped(shards: Path, picture: Pictu
     samples = {f"s{i}": {"png": picture(i), "cls": b"0"} for i in range(4)}
     write_shard(shards / "bad.tar", {**samples, "odd": spoilt})
     with pytest.raises(
-        RobustokError, match="1 samples without exactly one image and one class number from 0: .*bad.tar, odd"
+        RobustokError, match="1 of 5 samples without exactly one image and one class number from 0: .*bad.tar, odd"
     ):
         opened(shards, "bad.tar")
     dataset = opened(shards, "bad.tar", on_bad_file="skip")
@@ -194,3 +196,35 @@ def test_without_the_package_the_message_says_what_to_install(shards: Path, monk
     monkeypatch.setitem(sys.modules, "webdataset", None)
     with pytest.raises(RobustokError, match=r"pip install 'robustok\[webdataset\]'"):
         opened(shards)
+
+
+def test_a_shard_that_ends_between_two_samples_is_refused_or_read_to_there(
+    shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tarfile.open(shards / "train-001.tar") as tar:
+        start = tar.getmembers()[6].offset  # of the third sample
+    whole = (shards / "train-001.tar").read_bytes()
+    for content, reason in ((whole[:start], "it is cut after"), (damaged(whole, start), "a damaged header at byte")):
+        (shards / "train-001.tar").write_bytes(content)
+        with pytest.raises(RobustokError, match=rf"train-001.tar: this shard cannot be read .{reason} {start}"):
+            opened(shards)
+        dataset = opened(shards, on_bad_file="skip")
+        assert len(dataset.train) + len(dataset.validation) == 4 + 2 + 4
+        assert "its first 2 samples are read, the rest is left out" in caplog.text
+
+
+def damaged(content: bytes, at: int) -> bytes:
+    return content[: at + 5] + b"?" + content[at + 6 :]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("train-{000..99999999999}.tar", "cannot name more than 1000000 shards"),
+        ("train-{000.tar", "this pattern cannot be read .*[Uu]nbalanced"),
+        ("train\0.tar", "train: a path cannot hold a NUL character"),
+    ],
+)
+def test_a_pattern_that_cannot_be_meant_is_one_message(shards: Path, pattern: str, message: str) -> None:
+    with pytest.raises(RobustokError, match=message):
+        opened(shards, pattern)

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -61,3 +66,36 @@ def test_random_crops_reach_every_scale_and_every_edge() -> None:
     largest = image.resize((40, 40), Image.BICUBIC)
     corner = random_crop(image, 32, torch.tensor([8, 8, 8]))
     assert np.array_equal(np.asarray(corner), np.asarray(largest)[8:, 8:])
+
+
+@pytest.mark.parametrize("shape", [(900, 7), (10, 1000), (31, 450), (300, 200)])
+@pytest.mark.parametrize("numbers", [(3, 0, 5), (8, 2**40, 2**41), (5, 77777, 3333)])
+def test_what_is_too_large_to_resize_whole_gets_the_same_crop(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], numbers: tuple[int, ...]
+) -> None:
+    image = noise(*shape)
+    whole = [random_crop(image, 32, torch.tensor(numbers)), center_crop(image, 32)]
+    monkeypatch.setattr("robustok_toolkit.crops._MOST_PIXELS", 0)
+    part = [random_crop(image, 32, torch.tensor(numbers)), center_crop(image, 32)]
+    for one, other in zip(whole, part, strict=True):
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1  # edges are rounded to float32
+
+
+@pytest.mark.parametrize("shape", [(100_000, 1), (1, 100_000)])
+def test_a_tiny_file_with_a_long_image_needs_little_memory(shape: tuple[int, int]) -> None:
+    with memory_limit(1_000_000_000):  # resized whole, it would take 20 GB
+        image = Image.new("RGB", shape, "red")
+        assert center_crop(image, 256).getcolors() == [(256 * 256, (255, 0, 0))]
+        assert random_crop(image, 256, torch.tensor([60, 2**40, 2**41])).size == (256, 256)
+
+
+@contextmanager
+def memory_limit(more: int) -> Iterator[None]:
+    """Allows this process so many more bytes."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -206,14 +206,21 @@ def test_cache_is_keyed_by_images_their_number_and_network(samples: Path, tmp_pa
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
-def test_damaged_cache_is_named_and_not_used(samples: Path, tmp_path: Path) -> None:
-    open_features(samples, networks=SharedFeatures(CPU), device=CPU, cache=tmp_path / "cache").features(means())
+def test_damaged_cache_is_named_and_computed_again(
+    samples: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def features() -> torch.Tensor:
+        return open_features(samples, networks=SharedFeatures(CPU), device=CPU, cache=tmp_path / "cache").features(
+            means()
+        )
+
+    expected = features()
     (file,) = (tmp_path / "cache").iterdir()
-    file.write_bytes(file.read_bytes()[:50])
-    population = open_features(samples, networks=SharedFeatures(CPU), device=CPU, cache=tmp_path / "cache")
-    with pytest.raises(RunError, match="cannot be read") as caught:
-        population.features(means())
-    assert caught.value.where == str(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:50])
+    assert torch.equal(features(), expected)
+    assert f"{file}: is computed again" in caplog.text
+    assert file.read_bytes() == whole
 
 
 # --- two processes --------------------------------------------------------------------------------

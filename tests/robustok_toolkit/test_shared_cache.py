@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import robustok_toolkit.shared_cache
-from robustok_core.errors import RunError
+from robustok_core.runs.files import write_tensors
 from robustok_toolkit.shared_cache import CacheEntry
 
 TENSORS = {"mean": torch.arange(3.0)}
@@ -59,10 +60,31 @@ def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def turn_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+
+
+def write_without_hash(file: Path) -> None:
+    write_tensors(file, TENSORS)
+
+
+@pytest.mark.parametrize("damage", [cut, turn_a_bit, write_without_hash, lambda file: file.write_bytes(b"")])
+def test_a_damaged_file_is_computed_again_and_replaced(
+    tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
     entry(tmp_path, 1).keep(TENSORS)
     (file,) = tmp_path.iterdir()
-    file.write_bytes(b"half")
-    with pytest.raises(RunError, match="cannot be read") as caught:
-        entry(tmp_path, 1).read()
-    assert caught.value.where == str(file)
+    whole = file.read_bytes()
+    damage(file)
+    again = entry(tmp_path, 1)
+    assert again.read() is None
+    assert f"{file}: is computed again" in caplog.text
+    again.keep(TENSORS)
+    assert file.read_bytes() == whole
+    assert entry(tmp_path, 1).read() is not None

@@ -2,6 +2,8 @@
 
 import click
 
+from robustok_core.values.terminal import echo
+
 
 @click.command()
 @click.argument("run")
@@ -13,4 +15,4 @@ def redraw(run, image, out):
 
     (reconstruction,) = robustok.load_tokenizer(run).reconstruct([image])
     reconstruction.save(out)
-    click.echo(f"written to {out}")
+    echo(f"written to {out}")

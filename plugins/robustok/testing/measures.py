@@ -11,12 +11,12 @@ from attrs import frozen
 from torch import Tensor
 
 from robustok.testing.subject import TINY_TOKENIZER, Subject, close, pictures
+from robustok_core.kinds import expectations
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.kinds.sample_metric import ImageFeatures
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8, to_uint8
-from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
 
@@ -115,11 +115,8 @@ def _measured(metric: Metric, context: EvaluationContext, parts: Sequence[slice]
 
 
 def _results_checks(subject: Subject, results: Any) -> None:
-    is_table = isinstance(results, Mapping) and bool(results)
-    subject.require(is_table, f"`compute` must return results by name, found {type(results).__name__}")
+    expectations.results(subject, results)
     for name, value in results.items():
-        is_result = isinstance(name, str) and isinstance(value, Result)
-        subject.require(is_result, f"the result {name!r} must be a Result, found {type(value).__name__}")
         subject.require(math.isfinite(value.value), f"the result {name!r} is not finite")
 
 

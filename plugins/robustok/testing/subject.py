@@ -9,6 +9,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from robustok_core.kinds import expectations
 from robustok_core.recipe.registry import Registry
 from robustok_core.values.draws import Draws, seeded
 from robustok_core.values.latents import Latents, LatentSpace
@@ -55,33 +56,16 @@ class Subject:
 
     def scalar(self, value: Any, what: str) -> None:
         """Requires a finite floating point tensor of shape ()."""
-        is_scalar = isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
-        self.require(is_scalar, f"{what} must be a floating point tensor of shape (), found {_described(value)}")
+        expectations.scalar(self, value, what)
         self.require(bool(value.isfinite()), f"{what} is {value.item()}, which is not finite")
 
     def tensor(self, value: Any, shape: tuple[int, ...], dtype: torch.dtype | None, what: str) -> None:
         """Requires a tensor of a shape and dtype; None stands for any floating point dtype."""
-        fits = isinstance(value, Tensor) and value.shape == shape
-        fits = fits and (value.dtype == dtype if dtype is not None else value.is_floating_point())
-        wanted = "of floating point numbers" if dtype is None else f"of {dtype}"
-        self.require(fits, f"{what} must be a tensor {shape} {wanted}, found {_described(value)}")
+        expectations.tensor(self, value, shape, dtype, what)
 
     def latents(self, latents: Any, space: LatentSpace, rows: int, maker: str) -> None:
         """Requires latents of a space: valid codes in a discrete space, finite vectors in a continuous one."""
-        self.require(isinstance(latents, Latents), f"`{maker}` must return Latents, found {type(latents).__name__}")
-        if latents.vectors is not None or space.codebook_size is None:
-            self.tensor(latents.vectors, (rows, space.num_tokens, space.width), None, f"vectors of `{maker}`")
-            self.require(bool(latents.vectors.isfinite().all()), f"`{maker}` returns vectors that are not finite")
-        if space.codebook_size is None:
-            self.require(latents.codes is None, f"`{maker}` returns codes in a continuous space")
-            return
-        self.tensor(latents.codes, (rows, space.num_tokens), torch.int64, f"codes of `{maker}`")
-        inside = bool(((latents.codes >= 0) & (latents.codes < space.codebook_size)).all())
-        self.require(inside, f"`{maker}` returns codes outside [0, {space.codebook_size})")
-
-
-def _described(value: Any) -> str:
-    return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        expectations.latents(self, latents, space, rows, maker)
 
 
 def close(one: Tensor, two: Tensor) -> bool:

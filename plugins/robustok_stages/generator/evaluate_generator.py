@@ -8,11 +8,13 @@ from typing import Any
 from attrs import field, frozen, validators
 
 from robustok_core.kinds.stage import Stage, StageContext
+from robustok_core.recipe.validators import workers_range
 from robustok_core.values.result import Result
 from robustok_core.values.spec import components
 from robustok_stages.generator.sample_evaluation import (
     SampleEvaluation,
     check_metrics,
+    check_picture_size,
     check_reference,
     limit_field,
     reference_field,
@@ -40,7 +42,7 @@ class EvaluateGeneratorConfig:
     limit: int | None = limit_field()
     batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     workers: int = field(
-        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+        default=0, validator=workers_range, metadata={"doc": "processes that load images", "result": False}
     )
 
 
@@ -60,6 +62,7 @@ class EvaluateGenerator(Stage):
         check_reference(context, config.reference, "reference")
         num_reference = reference_size(context, config.reference, config.limit)
         samples = context.promise("samples", SamplesPromise)
+        check_picture_size(context, config.reference, samples.image_size, "reference")
         check_metrics(context, config.metrics, samples.num_samples, num_reference, "metrics")
 
     def run(self, context: StageContext) -> Mapping[str, Result]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,24 @@ from attrs import field, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
-from robustok_core.kinds.sample_metric import ImageFeatures
 from robustok_core.kinds.stage import StageContext
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
-from robustok_toolkit.image_features import ExtractedFeatures, Networks, SharedFeatures, open_features, singular_note
-from robustok_toolkit.image_files import array_names, open_images, reference_moments
+from robustok_toolkit.image_features import (
+    ExtractedFeatures,
+    KnownNetworkFeatures,
+    Networks,
+    SharedFeatures,
+    open_features,
+    singular_note,
+    sizes_problem,
+)
+from robustok_toolkit.image_files import open_images, reference_moments
+from robustok_toolkit.npz_files import array_names
 
 DATA_SPLITS = ("validation", "train")
+SIZES_HINT = "use a reference of that size; `robustok evaluate --mixed-sizes` compares sets of different sizes"
 
 
 def reference_field() -> Any:
@@ -62,6 +71,27 @@ def check_reference(context: StageContext, reference: str, *keys: str) -> None:
             raise context.located(RobustokError(str(error)), *keys) from error
 
 
+def check_picture_size(context: StageContext, reference: str, image_size: int, *keys: str) -> None:
+    """Checks, before anything runs, that the images of a reference that passed `check_reference` have a size.
+
+    Args:
+        image_size: height and width of the samples. keys: this stage's option.
+
+    Raises:
+        RobustokError: if they are smaller or larger, located at the option.
+    """
+    if reference in DATA_SPLITS:
+        height = width = context.dataset().image_size
+    else:
+        path = Path(reference).expanduser()
+        if path.is_dir() or "arr_0" not in array_names(path):  # a folder is checked when all its images are opened
+            return
+        height, width = open_images(path).load([0]).images.shape[-2:]
+    if (height, width) != (image_size, image_size):
+        what = f"the samples have {image_size} x {image_size} pixels, the images of {reference} {width} x {height}"
+        raise context.located(RobustokError(what, hint=SIZES_HINT), *keys)
+
+
 def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
     """The number of images in a reference that passed `check_reference`; 0 for statistics, None for a folder.
 
@@ -98,14 +128,6 @@ def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: N
             context.say(f"{context.stage}: {note}")
 
 
-def check_networks(context: StageContext, metrics: Sequence[Spec]) -> None:
-    """Loads the feature networks of metrics once, to fail now and not after a training if one is not available."""
-    networks = SharedFeatures(context.device)
-    for spec in metrics:
-        if isinstance(features := getattr(spec.config, "features", None), Spec):
-            networks(features)
-
-
 class SampleEvaluation:
     """Sample metrics and a reference. The features of the reference are computed once for all comparisons.
 
@@ -129,13 +151,13 @@ class SampleEvaluation:
         workers: int = 0,
         keys: tuple[str, ...] = ("reference",),
     ) -> None:
-        self._context, self._metrics = context, metrics
+        self._context, self._metrics, self._keys = context, metrics, keys
         self._batch_size, self._workers = batch_size, workers
         self._networks = SharedFeatures(context.device)
         self._built = {name: spec.build() for name, spec in metrics.items()}
         self._reference = self._open(reference, limit, keys)
 
-    def _open(self, reference: str, limit: int | None, keys: tuple[str, ...]) -> ImageFeatures:
+    def _open(self, reference: str, limit: int | None, keys: tuple[str, ...]) -> KnownNetworkFeatures:
         context = self._context
         if reference in DATA_SPLITS:
             split: Images = getattr(context.dataset(), reference)
@@ -179,6 +201,8 @@ class SampleEvaluation:
             workers=self._workers,
             console=self._context.console,
         )
+        if (problem := sizes_problem(samples, self._reference)) is not None:
+            raise self._context.located(RobustokError(problem, hint=SIZES_HINT), *self._keys)
         results: dict[str, Result] = {}
         for metric in self._built.values():
             results |= metric.compute(samples, self._reference)

@@ -16,7 +16,12 @@ from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_stages.checks import check_training, latents_tokenizer
-from robustok_stages.generator.sample_evaluation import check_metrics, check_reference, reference_size
+from robustok_stages.generator.sample_evaluation import (
+    check_metrics,
+    check_picture_size,
+    check_reference,
+    reference_size,
+)
 from robustok_stages.generator.training_evaluation import MeasureConfig, TrainingEvaluation
 from robustok_stages.generator.training_step import GeneratorTask, validation_loss
 from robustok_toolkit.latent_files import LatentRows, LatentsPromise, check_latents_of
@@ -66,6 +71,7 @@ class TrainGenerator(Stage):
         measure = self.config.measure
         if measure is not None:
             check_reference(context, measure.reference, "measure", "reference")
+            check_picture_size(context, measure.reference, tokenizer.image_size, "measure", "reference")
             num_reference = reference_size(context, measure.reference, measure.limit)
             check_metrics(context, measure.metrics, measure.num_samples, num_reference, "measure", "metrics")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.validators import workers_range
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.runs.promises import TokenizerPromise
@@ -61,7 +61,7 @@ class TokenizeConfig:
         },
     )
     workers: int = field(
-        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+        default=0, validator=workers_range, metadata={"doc": "processes that load images", "result": False}
     )
 
 
@@ -137,8 +137,7 @@ class Tokenize(Stage):
                     data={split.name: split.sources[0].fingerprint for split in splits},
                     options={name: options[name] for name in ("views", "crop_ranges", "precision")},
                 )
-        if context.accelerator.is_main_process:
-            shutil.rmtree(context.checkpoints, ignore_errors=True)
+        context.discard_checkpoints()
         return {"train_images": float(len(splits[0])), "views": float(splits[0].views)}
 
     def _training_split(self, context: StageContext) -> _Split:

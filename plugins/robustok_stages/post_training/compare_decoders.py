@@ -23,7 +23,7 @@ from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.result import Result
 from robustok_stages.checks import check_generator, check_image_size, check_made_of, check_main_trained
-from robustok_stages.generator.sample_evaluation import check_metrics, check_networks
+from robustok_stages.generator.sample_evaluation import check_metrics
 from robustok_stages.post_training.comparison import Comparison, ComparisonConfig, balanced_halves
 from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics
 from robustok_toolkit.decoder_files import Decoders, DecodersPromise, copy_component
@@ -69,7 +69,6 @@ class CompareDecoders(Stage):
         held_out = min(map(len, balanced_halves(context.dataset().validation.labels)))
         check_metrics(context, config.metrics, config.num_samples, held_out, "metrics")
         check_tokenizer_metrics(context, tokenizer, config.tokenizer_metrics, "tokenizer_metrics")
-        check_networks(context, [*config.metrics.values(), *config.tokenizer_metrics.values()])
         decoders = context.promise("decoders", DecodersPromise)
         for component in (tokenizer, generator):
             check_made_of(context, component, decoders.made_of, "decoders were not trained")

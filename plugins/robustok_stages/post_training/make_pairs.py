@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import unit_interval
+from robustok_core.recipe.validators import unit_interval, workers_range
 from robustok_core.runs.components import WEIGHTS_FILE
 from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
@@ -64,7 +63,7 @@ class MakePairsConfig:
         },
     )
     workers: int = field(
-        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+        default=0, validator=workers_range, metadata={"doc": "processes that load images", "result": False}
     )
 
     def __attrs_post_init__(self) -> None:
@@ -145,8 +144,7 @@ class MakePairs(Stage):
                     },
                 )
                 write_array(folder / ROWS, rows.numpy())
-        if context.accelerator.is_main_process:
-            shutil.rmtree(context.checkpoints, ignore_errors=True)
+        context.discard_checkpoints()
         return {"num_pairs": float(len(rows)), **{f"changed_{s.name}": float(s.changed) for s in splits}}
 
 

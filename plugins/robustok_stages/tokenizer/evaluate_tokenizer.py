@@ -11,6 +11,7 @@ from attrs import field, frozen, validators
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.recipe.validators import workers_range
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import to_uint8
@@ -45,7 +46,7 @@ class EvaluateTokenizerConfig:
     )
     batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     workers: int = field(
-        default=0, validator=validators.ge(0), metadata={"doc": "processes that load images", "result": False}
+        default=0, validator=workers_range, metadata={"doc": "processes that load images", "result": False}
     )
     pictures: int = field(
         default=16,

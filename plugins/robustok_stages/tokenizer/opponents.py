@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from robustok_core.kinds.loss import Opponent
@@ -24,8 +23,7 @@ OPPONENTS_FILE = "opponents.safetensors"
 
 def losses_with_opponent(losses: Mapping[str, Spec]) -> list[str]:
     """The names of the losses that have an opponent."""
-    with torch.device("meta"):
-        return [name for name, spec in losses.items() if spec.build().opponent is not None]
+    return [name for name, spec in losses.items() if spec.sketch().opponent is not None]
 
 
 def opponent_name(loss: str) -> str:

@@ -56,16 +56,18 @@ class TrainTokenizer(Stage):
         """The image sizes agree, the perturbation fits the latent space, and the batch the data and the processes."""
         tokenizer = context.sketch("tokenizer")
         check_image_size(context, self._promise(tokenizer))
+        # Before the perturbation, whose check takes memory for every image of a batch.
+        check_training(context, self.config, self.config.optimizer, len(context.dataset().train))
         if context.has("perturbation"):
             try:
                 context.spec("perturbation").build().check(tokenizer.space, self.config.batch_size)
             except RobustokError as error:
                 where = f"{context.location(table='perturbation')}: [perturbation]"
                 raise RobustokError(error.what, where=where, hint=error.hint) from error
-        with torch.device("meta"):
-            for spec in self.config.losses.values():
-                spec.build().prepare(tokenizer)
-        check_training(context, self.config, self.config.optimizer, len(context.dataset().train))
+        for spec in self.config.losses.values():
+            loss = spec.sketch()
+            with torch.device("meta"):
+                loss.prepare(tokenizer)
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The tokenizer's space, and the losses whose discriminators are saved with it."""

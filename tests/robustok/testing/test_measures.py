@@ -54,7 +54,7 @@ class Bare(PSNR):
         (Bare, "the result 'psnr' must be a Result, found float"),
         (NeverCleared, "`start` must clear the state"),
         (MeanOfMeans, "the added states of two processes give different results from one process"),
-        (NotFinite, "the result 'psnr' is not finite"),
+        (NotFinite, "the result 'psnr' is not a number"),
     ],
 )
 def test_a_metric_that_breaks_a_promise_is_caught(metric, words):

@@ -158,8 +158,8 @@ class Infinite(InceptionScore):
     ("kind", "component", "config", "words"),
     [
         ("loss", Vector, {}, "`forward` must be a floating point tensor of shape (), found (8,)"),
-        ("loss", NoGradient, {}, "no gradient reaches the images that it compares"),
-        ("dataset", Bright, {}, "images of train must lie in [-1, 1]"),
+        ("loss", NoGradient, {}, "pass no gradient to the images that it compares"),
+        ("dataset", Bright, {}, "images of `load` must lie in [-1, 1]"),
         ("features", Thawed, {}, "a frozen network must not have parameters that require gradients, found ['extra']"),
         ("stage", OneName, TRAINING, "`needs` must be a tuple of names"),
         ("post_trainer", Elsewhere, {}, "`trained` returns parameters that are not the tokenizer's"),

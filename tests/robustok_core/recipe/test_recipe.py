@@ -10,6 +10,7 @@ import tomli
 from robustok_core import ProblemsError, Recipe, RobustokError
 from robustok_core.recipe.source import bundled_recipes, parse_override
 from robustok_core.runs.runner import check
+from robustok_core.values.strict import short_text
 
 GOOD = """
 [run]
@@ -134,7 +135,8 @@ def test_a_name_that_is_not_a_valid_folder_name_is_refused(registry, table, word
     with pytest.raises(ProblemsError) as caught:
         Recipe.from_table(recipe).resolve(registry)
     message = [str(problem) for problem in caught.value.problems]
-    assert any(words.format(name) in one for one in message), message
+    refused = ("'x\\x00' holds a NUL character", words.replace("{!r}", short_text(name)))
+    assert any(reason in one for one in message for reason in refused), message
     assert not any(character in one for one in message for character in "\0\x1b"), message
 
 
@@ -274,7 +276,7 @@ def test_an_entry_of_load_that_is_no_path_is_one_message(registry, entry):
     with pytest.raises(ProblemsError) as caught:
         loading("evaluate_tokenizer", tokenizer=entry).resolve(registry)
     (problem,) = caught.value.problems
-    assert problem.what == f"load.tokenizer: expected a path or a table, found {entry!r}"
+    assert problem.what == f"load.tokenizer: expected a path or a table, found {type(entry).__name__} {entry!r}"
 
 
 def test_a_string_is_not_a_list_of_its_letters(registry):

@@ -11,6 +11,7 @@ from attrs import field, frozen, validators
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustok_core.recipe.limits import LARGEST_INTEGER
 from robustok_core.recipe.structurer import Problem, Structurer, nested_config, type_name
 from robustok_core.values.spec import Spec, component, components, sampler_options
 
@@ -213,10 +214,10 @@ options = st.fixed_dictionaries(
     {"epochs": st.floats(0, 100) | st.integers(0, 100)},
     optional={
         "steps": st.integers(1, 10**9),
-        "name": st.text(),
+        "name": st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
         "fast": st.booleans(),
         "norm": st.sampled_from(["l1", "l2"]),
-        "limit": st.integers(),
+        "limit": st.integers(-LARGEST_INTEGER, LARGEST_INTEGER),
         "betas": st.lists(st.floats(0, 1), max_size=3),
         "inner": st.fixed_dictionaries({}, optional={"rate": st.floats(0, 1)}),
     },

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import frozen
+from PIL import Image
 
 from project import (
     BATCH_SIZE,
@@ -189,7 +190,7 @@ def test_metrics_that_need_more_images_than_planned_are_refused_before_anything_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arrays", [{}, {"arr_0": np.zeros((8, 4, 4, 3), np.uint8)}])
+@pytest.mark.parametrize("arrays", [{}, {"arr_0": np.zeros((8, 32, 32, 3), np.uint8)}])
 def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(trained, tmp_path, arrays):
     file = tmp_path / "reference.npz"
     np.savez(file, mu=np.zeros(3), sigma=np.eye(3), **arrays)
@@ -233,3 +234,21 @@ def test_a_metric_that_needs_more_images_than_features_says_so_itself(trained, t
     project.run(registry=registry_with(sample_metric={"theirs": metric}))
     assert project.results["evaluate_generator/spread"].value == pytest.approx(0.0, abs=1e-6)
     assert (f"{NUM_SAMPLES} images are too few for {NUM_FEATURES} features" in project.printed) == noted
+
+
+def test_a_reference_with_pictures_of_another_size_is_refused_before_anything_is_written(trained, tmp_path):
+    file = tmp_path / "reference.npz"
+    np.savez(file, arr_0=np.zeros((8, 64, 64, 3), np.uint8))
+    message = evaluating(trained, tmp_path, reference=str(file)).refusal()
+    assert f"the samples have 32 x 32 pixels, the images of {file} 64 x 64" in message
+    assert "stage.evaluate_generator.reference: " in message
+    assert [path.name for path in tmp_path.iterdir()] == ["reference.npz"]
+
+
+def test_a_folder_with_pictures_of_another_size_is_refused_when_it_is_opened(trained, tmp_path):
+    (tmp_path / "large").mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 64)).save(tmp_path / "large" / f"{number}.png")
+    metrics = {"gfd": {"use": "frechet", "features": {"use": "fashion_classifier"}}}
+    message = evaluating(trained, tmp_path / "out", reference=str(tmp_path / "large"), metrics=metrics).refusal()
+    assert f"the images of samples have 32 x 32 pixels, those of {tmp_path / 'large'} 64 x 64" in message

@@ -1,0 +1,38 @@
+"""`robustok fetch`."""
+
+from __future__ import annotations
+
+import click
+
+from robustok_core.values.terminal import echo
+
+
+@click.command()
+@click.argument("recipes", nargs=-1, required=True)
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
+@click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
+def fetch(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...]) -> None:
+    """Download what RECIPES need: weights of frozen networks, data sets.
+
+    What is here already is left alone. A file that cannot be had does not keep the others from being fetched.
+
+    Example: `robustok fetch imagenet256/robustok_tokenizer` before a run on machines without a network.
+    """
+    from robustok_core.errors import EXIT_FAILED, ProblemsError, RobustokError
+    from robustok_core.recipe.recipe import Recipe
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.downloads import needs_of_recipe
+
+    registry = load_registry()
+    problems: list[RobustokError] = []
+    for name in recipes:
+        recipe = Recipe.load(name, overrides=changes, presets=presets).resolve(registry)
+        needs = needs_of_recipe(recipe, recipe.stages)
+        failed = [*needs.problems, *needs.fetch(echo)]
+        problems += failed
+        if not failed:
+            echo(f"{name}: everything is here")
+    if problems:
+        error = ProblemsError(problems)
+        error.exit_code = EXIT_FAILED
+        raise error

@@ -1,0 +1,141 @@
+"""What the components of a recipe need from outside: files to download, and local files that their options name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from attrs import field, frozen
+
+from robustok_core.errors import ProblemsError, RobustokError
+from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe, located
+from robustok_core.recipe.structurer import Path as KeyPath
+from robustok_core.recipe.structurer import Problem
+from robustok_core.values.download import Download, reason_of
+from robustok_core.values.spec import Spec
+
+#: The error of a problem, located where the user can mend it.
+Locate = Callable[[Problem], RobustokError]
+
+
+@frozen(kw_only=True)
+class Need:
+    """A download, and the path of keys of the first component that needs it."""
+
+    download: Download
+    path: KeyPath
+
+
+@frozen(kw_only=True)
+class Needs:
+    """What is not there yet.
+
+    Attributes:
+        downloads: each once.
+        problems: local files that do not exist, and components that cannot say what they need.
+        locate: see `Locate`.
+    """
+
+    downloads: Sequence[Need]
+    problems: Sequence[RobustokError]
+    locate: Locate = field(eq=False)
+
+    def announced(self) -> tuple[list[str], list[RobustokError]]:
+        """Asks the hosts for the downloads: a line for each that can be had, and an error for each that cannot."""
+        lines, problems = [], []
+        for need, size, reason in _probed(self.downloads):
+            if reason is None:
+                lines.append(need.download.describe(size))
+            else:
+                problems.append(self._refusal(need, reason))
+        return lines, problems
+
+    def fetch(self, say: Callable[[str], None]) -> list[RobustokError]:
+        """Downloads everything, whatever fails; returns an error for each that failed."""
+        problems = []
+        for number, (need, size, reason) in enumerate(_probed(self.downloads), start=1):
+            say(f"downloading {number} of {len(self.downloads)}: {need.download.describe(size)}")
+            failed = _failure(need.download) if reason is None else reason
+            if failed is not None:
+                problems.append(self._refusal(need, failed))
+                say(f"failed: {failed}")
+        return problems
+
+    def _refusal(self, need: Need, reason: str) -> RobustokError:
+        error = need.download.refusal(reason, None)
+        return self.locate(Problem(need.path, error.what, error.hint))
+
+
+def needs_of(specs: Iterable[tuple[KeyPath, Spec]], locate: Locate) -> Needs:
+    """What components need, and those that they build in turn, with their paths of keys; nothing is built."""
+    downloads: dict[str, Need] = {}
+    problems: list[RobustokError] = []
+    for path, spec in _with_parts(specs):
+        try:
+            for download in _downloads_of(spec):
+                if download.what not in downloads and not download.present():
+                    downloads[download.what] = Need(download=download, path=path)
+        except RobustokError as error:
+            errors = error.problems if isinstance(error, ProblemsError) else (error,)
+            problems += [locate(Problem(path, each.what, each.hint)) for each in errors]
+    return Needs(downloads=list(downloads.values()), problems=problems, locate=locate)
+
+
+def needs_of_recipe(recipe: ResolvedRecipe, stages: Sequence[NamedStage], tables: Sequence[str] = ()) -> Needs:
+    """What some stages of a recipe need, the tables and importers that they use, and further tables."""
+    return needs_of(_specs(recipe, stages, tables), lambda problem: located(recipe.source, problem))
+
+
+def _specs(
+    recipe: ResolvedRecipe, stages: Sequence[NamedStage], tables: Sequence[str]
+) -> Iterator[tuple[KeyPath, Spec]]:
+    kinds = [stage.spec.factory for stage in stages]
+    used = {*tables, *(table for kind in kinds for table in (*kind.uses, *kind.may_use))}
+    read = {artifact for kind in kinds for artifact in kind.needs}
+    for name, spec in recipe.tables.items():
+        if name in used:
+            yield (name,), spec
+    for name, load in recipe.load.items():
+        if load.importer is not None and name in read:
+            yield ("load", name, "importer"), load.importer
+    for index, stage in enumerate(recipe.stages):
+        if stage in stages:
+            yield ("stage", index), stage.spec
+
+
+def _with_parts(specs: Iterable[tuple[KeyPath, Spec]]) -> Iterator[tuple[KeyPath, Spec]]:
+    for path, spec in specs:
+        yield path, spec
+        yield from _with_parts((path + keys, part) for keys, part in spec.factory.parts(spec.config))
+
+
+def _downloads_of(spec: Spec) -> Sequence[Download]:
+    downloads = list(spec.factory.downloads(spec.config))
+    if wrong := [value for value in downloads if not isinstance(value, Download)]:
+        raise RobustokError(f"`downloads` of {spec.kind} {spec.name!r} must return Downloads, found {wrong[0]!r}")
+    return downloads
+
+
+def _failure(download: Download) -> str | None:
+    """Downloads; returns why that failed, or None."""
+    try:
+        download.fetch()
+    except Exception as error:  # each client library has exceptions of its own
+        return reason_of(error)
+    return None if download.present() else "it is not in its place after the download"
+
+
+def _probed(needs: Iterable[Need]) -> Iterator[tuple[Need, int | None, str | None]]:
+    """Each need with its size, or the reason why it cannot be had. A host that does not answer is asked once."""
+    silent: dict[str, str] = {}
+    for need in needs:
+        host = need.download.host
+        if host in silent:
+            yield need, None, silent[host]
+            continue
+        try:
+            yield need, need.download.probe(), None
+        except FileNotFoundError as error:  # the host answers, and does not have it
+            yield need, None, reason_of(error)
+        except Exception as error:
+            silent[host] = reason_of(error)
+            yield need, None, silent[host]

@@ -1,0 +1,77 @@
+"""Everything that robustok prints passes through this module, so that no foreign text reaches a terminal as it is.
+
+See `printable`. Rich's own markup ("[red]"), emoji codes (":x:") and highlighting are off: a folder may be called so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from robustok_core.values.printable import printable, printable_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+def echo(text: object, *, err: bool = False) -> None:
+    """Prints one line on standard output, or on standard error; it is not wrapped."""
+    echo_lines(printable(text), err=err)
+
+
+def echo_lines(text: object, *, err: bool = False) -> None:
+    """Prints text whose lines are our own: JSON, a recipe, a message with a hint."""
+    import click
+
+    stream = sys.stderr if err else sys.stdout
+    _accept_all(stream)
+    click.echo(printable_lines(text), file=stream)
+
+
+def make_console() -> Console:
+    """The console of a command, on standard output."""
+    from rich.console import Console
+
+    _accept_all(sys.stdout)
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def say(console: Console, text: object) -> None:
+    """Prints text on any console; it is not wrapped."""
+    from rich.text import Text
+
+    console.print(Text(printable_lines(text)), highlight=False, soft_wrap=True)
+
+
+def print_table(console: Console, headers: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table without lines; a long cell continues below instead of being cut."""
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    table = Table(*(Column(Text(printable(header)), overflow="fold") for header in headers), box=None)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console.print(table, highlight=False)
+
+
+def make_progress(console: Console) -> Progress:
+    """A live progress bar. Its texts, the description and the field `values`, must be `printable`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[values]}", markup=False),
+        console=console,
+    )
+
+
+def _accept_all(stream: TextIO) -> None:
+    """Makes a stream escape what its encoding does not have (é on an ASCII terminal) instead of failing."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None and getattr(stream, "errors", None) == "strict":
+        reconfigure(errors="backslashreplace")
