@@ -158,9 +158,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             record.write(self.context.checkpoints)
         barrier()
-        kept = "; earlier checkpoints are kept" if checkpoints(self.context.checkpoints) else ""
         where = "" if first is None else f", first in micro-batch {micro_batch} of process {process} of step {step + 1}"
-        hint = f"the same command with --replay finds the image and the module; {error.hint}{kept}"
+        hint = f"the same command with --replay finds the image and the module; {error.hint}"
         return RunError(f"{error.what}{where}", where=error.where, hint=hint)
 
     def _replay(self, record: NotFinite) -> NoReturn:
@@ -277,7 +276,8 @@ class Trainer:
         now = time.perf_counter()
         values["images_per_second"] = (done - first) * self.config.batch_size / (now - began)
         self._logged_at = (done, now)
-        check_values(values, step=done, stage=self.context.stage, scaled=self.accelerator.scaler is not None)
+        scaled = self.accelerator.scaler is not None
+        check_values(values, step=done, stage=self.context.stage, scaled=scaled, kept=self._has_checkpoints())
         self.context.log(done, {"epoch": done / self.epoch_steps, **values})
         return {"images/s": values["images_per_second"]} | {n: v for n, v in values.items() if n.endswith("/loss")}
 
@@ -305,11 +305,15 @@ class Trainer:
         return self.task.modules if self._average is None else {**self.task.modules, "average": self._average}
 
     def _check_weights(self, done: int) -> None:
-        check_weights(self._modules(), step=done, stage=self.context.stage)
+        check_weights(self._modules(), step=done, stage=self.context.stage, kept=self._has_checkpoints())
+
+    def _has_checkpoints(self) -> bool:
+        return bool(checkpoints(self.context.checkpoints))
 
     def _save(self, done: int) -> None:
         sums = self._means.sums()  # of the line that is not complete: a stop must not split it
-        check_values(means_of(sums), step=done, stage=self.context.stage, scaled=self.accelerator.scaler is not None)
+        scaled = self.accelerator.scaler is not None
+        check_values(means_of(sums), step=done, stage=self.context.stage, scaled=scaled, kept=self._has_checkpoints())
         self._check_weights(done)
         if self.accelerator.is_main_process:
             self._write(done, sums)
