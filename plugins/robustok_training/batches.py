@@ -106,6 +106,28 @@ def training_batches(
     return _steps(_read(rows, derive_seed(seed, "augmentation"), plan, workers), len(plan.steps), accumulation)
 
 
+def rows_of_step(
+    count: int, *, seed: int, global_batch: int, accumulation: int, world: int, step: int
+) -> list[list[list[int]]]:
+    """The indices of the rows that a step reads, by process and micro-batch; for arguments see `training_batches`."""
+    return [
+        [
+            rows
+            for _, rows in _TrainingPlan(
+                count=count,
+                steps_per_epoch=count // global_batch,
+                seed=seed,
+                global_batch=global_batch,
+                accumulation=accumulation,
+                rank=process,
+                world=world,
+                steps=range(step, step + 1),
+            )
+        ]
+        for process in range(world)
+    ]
+
+
 def evaluation_batches(
     images: Images, *, batch_size: int, rank: int, world: int, limit: int | None = None, workers: int = 0
 ) -> Iterator[ImageBatch]:

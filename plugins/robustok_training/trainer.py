@@ -9,31 +9,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from robustok_core.errors import Interrupted
+from robustok_core.errors import Interrupted, RunError
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.interrupt import StopRequest
 from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
-from robustok_training.batches import steps_per_epoch, training_batches
-from robustok_training.checkpoint import load_checkpoint, save_checkpoint
+from robustok_training.batches import rows_of_step, steps_per_epoch, training_batches
+from robustok_training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from robustok_training.config import TrainingConfig
 from robustok_training.distributed import barrier, rank, world_size
-from robustok_training.finite import check_values, check_weights
+from robustok_training.finite import NotFiniteError, check_values, check_weights
 from robustok_training.interrupt import asked_anywhere, stop_requests
 from robustok_training.interval_means import IntervalMeans, means_of
 from robustok_training.learned_state import learned_state, load_learned
+from robustok_training.not_finite import FirstNotFinite, NotFinite, forget, recorded
 from robustok_training.phase_clock import PhaseClock
 from robustok_training.prepared_module import PreparedModule
 from robustok_training.progress import StepProgress
+from robustok_training.replay import Turn, finding
 from robustok_training.task import Task
 
 
@@ -69,6 +71,9 @@ class Trainer:
         self._average = self._make_average()
         self._clock = PhaseClock()
         self._means = IntervalMeans(self.accelerator.device)
+        self._first_not_finite = FirstNotFinite(self.accelerator.device, config.accumulation)
+        self._done = 0  # completed steps
+        self._examines = False
 
     def _make_average(self) -> AveragedModel | None:
         if self.config.ema_decay == 0.0:
@@ -99,9 +104,21 @@ class Trainer:
             RunError: if a loss or a weight is not finite; that step is not saved.
             Interrupted: if the user asked to stop; a checkpoint is saved first.
         """
+        record = recorded(self.context.checkpoints) if self.context.replay else None
+        if record is not None:
+            self._replay(record)
         start = self._resume()
         if start:
             self.context.say(f"{self.context.stage} ({self.context.fingerprint}): step {start} of {self.total}")
+        try:
+            self._train(start)
+            self._check_weights(self.total)
+        except NotFiniteError as error:
+            raise self._recorded(error) from error
+        if self.accelerator.is_main_process:
+            forget(self.context.checkpoints)
+
+    def _train(self, start: int) -> None:
         progress = StepProgress(self.context.console, self.context.stage, self.total, start)
         with stop_requests() as stop, progress:
             for step, batches in self._batches(start):
@@ -113,7 +130,77 @@ class Trainer:
                     progress.update(done)
                 self._maybe_measure(done)
                 self._maybe_checkpoint(done, stop)
-        self._check_weights(self.total)
+
+    def _recorded(self, error: NotFiniteError) -> RunError:
+        """Keeps what a replay needs; returns the error that says so."""
+        first = self._first_not_finite.found()
+        step, process, micro_batch = (self._done - 1, None, None) if first is None else first
+        seed, config = self.context.seed, self.config
+        by_process = rows_of_step(
+            len(self.rows),
+            seed=derive_seed(seed, "data"),
+            global_batch=config.batch_size,
+            accumulation=config.accumulation,
+            world=world_size(),
+            step=step,
+        )
+        of_step = [index for of_process in by_process for rows in of_process for index in rows]
+        record = NotFinite(
+            what=error.what,
+            step=step + 1,
+            process=process,
+            micro_batch=micro_batch,
+            images=of_step if process is None or micro_batch is None else by_process[process][micro_batch],
+            stage_seed=seed,
+            step_seed=derive_seed(seed, "step", step),
+            torch_seed=derive_seed(seed, "torch", step, process or 0),
+        )
+        if self.accelerator.is_main_process:
+            record.write(self.context.checkpoints)
+        barrier()
+        where = "" if first is None else f", first in micro-batch {micro_batch} of process {process} of step {step + 1}"
+        hint = f"the same command with --replay finds the image and the module; {error.hint}"
+        return RunError(f"{error.what}{where}", where=error.where, hint=hint)
+
+    def _replay(self, record: NotFinite) -> NoReturn:
+        """Takes the steps from the newest checkpoint to the one that became not finite again, and examines each.
+
+        Raises:
+            RunError: what was found.
+        """
+        start = self._load()
+        self.context.say(f"{self.context.stage}: taking steps {start + 1} to {record.step} again, which is slow")
+        self._examines = True
+        for step, batches in self._batches(start):
+            if step == record.step:
+                break
+            self._step(step, batches)
+            self._check_weights(step + 1)
+        hint = "the arithmetic of this device is not the same each time: run on without --replay"
+        what = f"steps {start + 1} to {record.step} were taken again, and everything was finite"
+        raise RunError(what, where=f"stage {self.context.stage}", hint=hint)
+
+    def _is_finite(self, prepared: PreparedModule, loss: Tensor) -> bool:
+        """Whether a loss and the gradients are finite; a scaler lets gradients overflow."""
+        scaled = self.accelerator.scaler is not None
+        gradients = [] if scaled else [p.grad for p in prepared.parameters.values() if p.grad is not None]
+        return all(bool(value.isfinite().all()) for value in (loss, *gradients))
+
+    def _examine(self, prepared: PreparedModule, micro_batch: _MicroBatch, number: int, progress: float) -> None:
+        turn = Turn(
+            module=prepared.trained_module,
+            parameters=prepared.parameters,
+            batch=micro_batch.batch,
+            draws=micro_batch.draws,
+            progress=progress,
+            earlier=micro_batch.left,
+        )
+        torch.manual_seed(derive_seed(self.context.seed, "torch", self._done, rank()))
+        with self.accelerator.autocast():
+            found = finding(turn, self.task)
+        if found is not None:
+            where = f"stage {self.context.stage}"
+            raise RunError(f"step {self._done + 1}, micro-batch {number} of process {rank()}: {found}", where=where)
 
     def _batches(self, start: int) -> Iterator[tuple[int, list[Batch]]]:
         """Yields the number of each step and its micro-batches on this process."""
@@ -143,6 +230,7 @@ class Trainer:
         return Draws(seed=derive_seed(self.context.seed, "step", step), indices=indices, total=self.config.batch_size)
 
     def _step(self, step: int, batches: list[Batch]) -> None:
+        self._done = step
         # Dropout and drop-path draw from torch's global generator, and must differ between processes.
         torch.manual_seed(derive_seed(self.context.seed, "torch", step, rank()))
         draws = [self._draws(step, number, len(batch)) for number, batch in enumerate(batches)]
@@ -150,6 +238,7 @@ class Trainer:
         self.task.after_step(draws[0].child("after_step"))
         if self._average is not None:
             self._average.update_parameters(self.task.averaged)
+        self._done = step + 1
         self._clock.tick("optimizer")
 
     def _take_turns(self, micro_batches: list[_MicroBatch], progress: float) -> None:
@@ -160,14 +249,17 @@ class Trainer:
     def _turn(self, prepared: PreparedModule, micro_batches: list[_MicroBatch], progress: float) -> None:
         share = 1.0 / len(micro_batches)
         prepared.trained_module.module.train()
-        for micro_batch in micro_batches:
+        for number, micro_batch in enumerate(micro_batches):
             with prepared.averaging_gradients(last=micro_batch is micro_batches[-1]):
                 self._clock.tick("other")
                 loss, logs, left = prepared.forward(micro_batch.batch, micro_batch.draws, progress, micro_batch.left)
                 self._clock.tick("forward")
                 self.accelerator.backward(loss * share)
                 self._clock.tick("backward")
+            if self._examines and not self._is_finite(prepared, loss):
+                self._examine(prepared, micro_batch, number, progress)
             micro_batch.left[prepared.name] = left
+            self._first_not_finite.see(loss, self._done, number)
             self._means.add({f"{prepared.name}/loss": loss, **logs}, share)
         norm = prepared.clip()
         if norm is not None:
@@ -184,7 +276,8 @@ class Trainer:
         now = time.perf_counter()
         values["images_per_second"] = (done - first) * self.config.batch_size / (now - began)
         self._logged_at = (done, now)
-        check_values(values, step=done, stage=self.context.stage, scaled=self.accelerator.scaler is not None)
+        scaled = self.accelerator.scaler is not None
+        check_values(values, step=done, stage=self.context.stage, scaled=scaled, kept=self._has_checkpoints())
         self.context.log(done, {"epoch": done / self.epoch_steps, **values})
         return {"images/s": values["images_per_second"]} | {n: v for n, v in values.items() if n.endswith("/loss")}
 
@@ -212,11 +305,15 @@ class Trainer:
         return self.task.modules if self._average is None else {**self.task.modules, "average": self._average}
 
     def _check_weights(self, done: int) -> None:
-        check_weights(self._modules(), step=done, stage=self.context.stage)
+        check_weights(self._modules(), step=done, stage=self.context.stage, kept=self._has_checkpoints())
+
+    def _has_checkpoints(self) -> bool:
+        return bool(checkpoints(self.context.checkpoints))
 
     def _save(self, done: int) -> None:
         sums = self._means.sums()  # of the line that is not complete: a stop must not split it
-        check_values(means_of(sums), step=done, stage=self.context.stage, scaled=self.accelerator.scaler is not None)
+        scaled = self.accelerator.scaler is not None
+        check_values(means_of(sums), step=done, stage=self.context.stage, scaled=scaled, kept=self._has_checkpoints())
         self._check_weights(done)
         if self.accelerator.is_main_process:
             self._write(done, sums)
@@ -231,12 +328,17 @@ class Trainer:
         scaler = self.accelerator.scaler
         values = {"scaler": scaler.state_dict() if scaler is not None else None}
         save_checkpoint(self.context.checkpoints, done, tensors, values)
+        forget(self.context.checkpoints)
 
     def _resume(self) -> int:
-        """Loads the newest checkpoint; returns the number of completed steps."""
+        """Loads the newest checkpoint and drops what was logged after it; returns the number of completed steps."""
+        done = self._load()
+        self.context.forget_log_after(done)
+        return done
+
+    def _load(self) -> int:
         checkpoint = load_checkpoint(self.context.checkpoints)
         if checkpoint is None:
-            self.context.forget_log_after(0)
             return 0
         tensors, values = checkpoint
         where = str(self.context.checkpoints)
@@ -247,5 +349,4 @@ class Trainer:
         if self.accelerator.scaler is not None and values["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(values["scaler"])
         self._means.go_on(part(tensors, "means/"))
-        self.context.forget_log_after(values["step"])
         return int(values["step"])

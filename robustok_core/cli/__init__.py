@@ -46,7 +46,13 @@ def _broken(name: str, reason: str) -> click.Command:
     def refuse() -> None:
         raise RobustokError(f"the command {name!r} failed to load: {reason}")
 
-    return click.Command(name, callback=refuse, short_help=printable(f"Failed to load: {reason}"))
+    return click.Command(
+        name,
+        callback=refuse,
+        short_help=printable(f"Failed to load: {reason}"),
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,8 +15,15 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="Folder that holds the runs' folders.")
 @click.option("--fresh", is_flag=True, help="Start over, in a new folder.")
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@click.option("--replay", is_flag=True, help="Look into the step that became not finite: term, images, module.")
 def run(
-    recipe: str, changes: tuple[str, ...], presets: tuple[str, ...], out: Path | None, fresh: bool, until: str | None
+    recipe: str,
+    changes: tuple[str, ...],
+    presets: tuple[str, ...],
+    out: Path | None,
+    fresh: bool,
+    until: str | None,
+    replay: bool,
 ) -> None:
     """Run a RECIPE: a file, the name of a bundled recipe, or a run folder, to continue that run.
 
@@ -25,12 +32,15 @@ def run(
     Finished stages whose configuration and inputs are unchanged are skipped; an interrupted stage resumes.
     """
     from robustok_core.cli.tables import print_results
+    from robustok_core.errors import RobustokError
     from robustok_core.recipe.recipe import Recipe
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.folder import RECIPE_FILE
     from robustok_core.runs.runner import run as run_recipe
     from robustok_core.values.terminal import make_console
 
+    if fresh and replay:
+        raise RobustokError("--replay looks into a run that has stopped, and --fresh starts a new one")
     console = make_console()
     registry = load_registry()
     if os.path.isfile(Path(recipe) / RECIPE_FILE):  # noqa: PTH113 (False, too, for a path that cannot exist)
@@ -40,5 +50,5 @@ def run(
     resolved = Recipe.load(recipe, overrides=changes, presets=presets).resolve(registry)
     if until is not None:
         resolved = resolved.until(until)
-    results = run_recipe(resolved, registry=registry, out=out, fresh=fresh, console=console)
+    results = run_recipe(resolved, registry=registry, out=out, fresh=fresh, console=console, replay=replay)
     print_results(console, results)

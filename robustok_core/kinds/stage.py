@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+#: Where a training keeps what it needs to replay a step that became not finite, in the folder of its checkpoints.
+NOT_FINITE_FILE = "not_finite.json"
+
+
 class StageContext(ABC):
     """Everything that a stage may use.
 
@@ -35,6 +39,7 @@ class StageContext(ABC):
         registry: builds components. accelerator: the processes.
         device: the device of this process.
         console: shows progress; None on silent processes.
+        replay: whether a training looks again into the step that became not finite, instead of going on.
     """
 
     stage: str
@@ -49,6 +54,7 @@ class StageContext(ABC):
     accelerator: Accelerator
     console: Console | None
     device: torch.device
+    replay: bool
 
     @abstractmethod
     def has(self, table: str) -> bool:

@@ -54,6 +54,7 @@ class RunContext(StageContext):
     parts: tuple[str, ...] = ()
     discards: bool = field(default=False, init=False)
     built: dict[str, Any] = field(factory=dict)
+    replay: bool = False
     run_name: str = field(init=False)
     run_seed: int = field(init=False)
     seed: int = field(init=False)

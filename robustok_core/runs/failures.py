@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
-from robustok_core.errors import RunError
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.runs.interrupt import stop_signals
 
 _OF_A_LOADER = "DataLoader worker (pid"
 _OF_A_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
+
+
+@contextmanager
+def named_failures(stage: str, where: str) -> Iterator[None]:
+    """A block in which a stage works. An error after a request to stop is a consequence of it.
+
+    Raises:
+        KeyboardInterrupt: the user asked to stop.
+        RunError: a failure of the machine, or the stage tried to end the program.
+    """
+    with stop_signals() as stop:
+        try:
+            yield
+        except RobustokError:
+            raise
+        except SystemExit as error:
+            what = f"stage {stage!r} tried to end the program with sys.exit({error.code!r})"
+            raise RunError(what, where=where) from error
+        except Exception as error:
+            if stop.asked:
+                raise KeyboardInterrupt from error
+            if (failure := failure_of_the_machine(error)) is not None:
+                raise failure from error
+            raise
+        if stop.asked:  # and the interrupt was lost, which happens where Python ignores exceptions
+            raise KeyboardInterrupt
 
 
 def failure_of_the_machine(error: BaseException) -> RunError | None:
@@ -23,6 +52,8 @@ def failure_of_the_machine(error: BaseException) -> RunError | None:
         if "killed by signal: Killed" in first:
             hint = "the system kills processes when memory runs out; use fewer workers or give the run more memory"
         return RunError(first, where="data loader", hint=hint)
+    if isinstance(error, RuntimeError) and "home directory" in first:  # of pathlib
+        return RunError("the home folder is not known", hint="set HOME, or write whole paths instead of ~")
     if isinstance(error, MemoryError):
         return RunError("memory ran out", hint="use smaller batches or fewer workers, or give the run more memory")
     torch = sys.modules.get("torch")

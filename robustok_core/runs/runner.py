@@ -21,7 +21,7 @@ from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
-from robustok_core.runs.failures import failure_of_the_machine
+from robustok_core.runs.failures import named_failures
 from robustok_core.runs.files import read_json, remove_folder
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.folder import RUN_FILE, RunFolder, next_free
@@ -31,6 +31,7 @@ from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import now, peak_memory, surroundings
+from robustok_core.runs.replay import replay as replay_stage
 from robustok_core.runs.results import RESULTS_FILE, results_of, tables_of
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
@@ -43,6 +44,7 @@ def run(
     out: str | Path | None = None,
     fresh: bool = False,
     console: Console | None = None,
+    replay: bool = False,
 ) -> dict[str, Result]:
     """Runs a recipe to its end, skipping finished stages and resuming an interrupted one.
 
@@ -52,6 +54,8 @@ def run(
         out: the folder that holds the runs' folders; the recipe's `run.out` by default.
         fresh: start over in a new folder.
         console: where to print; silent by default.
+        replay: look again into the step at which a training stopped because a loss, gradient or weight was not finite;
+            raises a RunError that says what was found.
 
     Returns:
         The results by "stage/metric", as in results.json.
@@ -63,7 +67,9 @@ def run(
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
     with stop_signals():
-        return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console).go()
+        one = _Run(resolved, registry, Path(out or resolved.run.out), fresh, console)
+        one.replay = replay
+        return one.go()
 
 
 def check(
@@ -108,6 +114,7 @@ class _Run:
         self.precision = self.auto if self.recipe is not recipe else None
         self.accelerator = make_accelerator(self.recipe, self.folder.path)
         self.console = console if self.accelerator.is_main_process else None
+        self.replay = False
         self.built: dict[str, Any] = {}
         self.artifacts: dict[str, tuple[Path, str]] = {}
         self.loaded: dict[str, Loaded] = {}
@@ -143,6 +150,7 @@ class _Run:
             promises=promises or {},
             makers=makers or {},
             built=self.built,
+            replay=self.replay,
         )
 
     def plan(self) -> Plan:
@@ -285,6 +293,8 @@ class _Run:
         artifacts = self._artifacts_of(stage, fingerprint)
         if self._done(stage, fingerprint):
             context.say(f"{stage.name}: done before, unchanged")
+        elif self.replay:
+            replay_stage(stage, context)
         else:
             self._run_stage(stage, context, entry)
         self.artifacts |= {name: (path, fingerprint) for name, path in artifacts.items()}
@@ -331,24 +341,8 @@ class _Run:
             context.notify("robustok_stage_finished", stage=stage.name, results=results)
 
     def _values(self, stage: NamedStage, context: RunContext) -> Any:
-        """What the stage returns. An error after a request to stop is a consequence of it."""
-        with stop_signals() as stop:
-            try:
-                values = stage.spec.build().run(context)
-            except RobustokError:
-                raise
-            except SystemExit as error:
-                what = f"stage {stage.name!r} tried to end the program with sys.exit({error.code!r})"
-                raise RunError(what, where=context.location()) from error
-            except Exception as error:
-                if stop.asked:
-                    raise KeyboardInterrupt from error
-                if (failure := failure_of_the_machine(error)) is not None:
-                    raise failure from error
-                raise
-            if stop.asked:  # and the interrupt was lost, which happens where Python ignores exceptions
-                raise KeyboardInterrupt
-            return values
+        with named_failures(stage.name, context.location()):
+            return stage.spec.build().run(context)
 
     def _results(self, stage: NamedStage, values: Any) -> dict[str, Result]:
         try:

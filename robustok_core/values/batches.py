@@ -31,6 +31,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __getitem__(self, rows: slice) -> Self:
+        """Some rows of the batch."""
+        return self._map(lambda value: value[rows])
+
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
         return self._map(lambda value: value.to(device))

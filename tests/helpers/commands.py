@@ -14,7 +14,7 @@ from project import Project
 
 #: Acts when a stage reports its progress for the n-th time: it sends a signal, as a scheduler or a terminal does.
 _ACTOR = """
-import multiprocessing, os, signal
+import os, subprocess
 from robustok_training.progress import StepProgress
 
 stage, count, number, whom = os.environ["ACT_AT"].split(",")
@@ -28,14 +28,13 @@ def update(self, done, values=None):
         act()
 
 def act():
-    if whom == "group":
-        os.killpg(os.getpgrp(), int(number))
-    elif whom == "launcher":
-        os.kill(os.getppid(), int(number))
-    elif whom == "self":
-        os.kill(os.getpid(), int(number))
-    elif whom == "worker":
-        os.kill(multiprocessing.active_children()[0].pid, int(number))
+    targets = {
+        "group": lambda: -os.getpgrp(),
+        "launcher": os.getppid,
+        "self": os.getpid,
+    }
+    # From another process: a loader ends when this one asks it to.
+    subprocess.Popen(["sh", "-c", f"kill -{number} {targets[whom]()}"]).wait()
 
 StepProgress.update = update
 """
@@ -61,7 +60,11 @@ def robustok(*arguments: Any, env: dict[str, str] | None = None, launch: tuple[s
 
 
 def run_and_act(project: Project, stage: str, count: int, number: int, whom: str, **options: Any) -> Any:
-    """Runs a project in another process, which sends a signal in the middle of a stage."""
+    """Runs a project in another process, and sends a signal when a stage has made progress for the `count`-th time.
+
+    Args:
+        whom: it is sent to: the "group" of processes, the "launcher" of this process, or itself.
+    """
     project.out.mkdir(parents=True, exist_ok=True)
     file = project.out / "r.toml"
     file.write_text(tomli_w.dumps(project.table))

@@ -305,7 +305,7 @@ def test_a_value_that_is_not_finite_stops_the_training_and_is_not_saved(context,
     with pytest.raises(RunError, match=message) as caught:
         Trainer(context, Task(modules), Points(), config).run()
     assert caught.value.where == "stage fit"
-    assert [path.name for path in context.checkpoints.iterdir()] == ["step-000000004"]
+    assert [path.name for path in context.checkpoints.glob("step-*")] == ["step-000000004"]
 
 
 def test_a_gradient_is_clipped_and_its_norm_before_clipping_is_logged(context):
