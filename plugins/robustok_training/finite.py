@@ -10,25 +10,26 @@ from torch import nn
 from robustok_core.errors import RunError
 from robustok_training.learned_state import learned_state
 
-_HINT = 'lower the learning rate, or use precision = "no"; earlier checkpoints are kept'
+_HINT = 'lower the learning rate, or use precision = "no"'
 
 
-def check_values(values: Mapping[str, float], *, step: int, stage: str, scaled: bool) -> None:
+def check_values(values: Mapping[str, float], *, step: int, stage: str, scaled: bool, kept: bool = False) -> None:
     """Raises RunError if a logged value is infinite or not a number.
 
     Args:
         values: by name. step: the number of completed steps. stage: the stage that trains.
         scaled: whether a gradient scaler is in use, which skips steps whose gradients overflow.
+        kept: whether there are checkpoints of earlier steps.
     """
     not_finite = [name for name, value in values.items() if not math.isfinite(value)]
     broken = [name for name in not_finite if not (scaled and name.endswith("gradient_norm"))]
     if broken:
         what = f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not finite at step {step}"
-        raise RunError(what, where=f"stage {stage}", hint=_HINT)
+        raise RunError(what, where=f"stage {stage}", hint=_hint(kept))
 
 
-def check_weights(modules: Mapping[str, nn.Module], *, step: int, stage: str) -> None:
-    """Raises RunError if a weight or buffer is infinite or not a number.
+def check_weights(modules: Mapping[str, nn.Module], *, step: int, stage: str, kept: bool = False) -> None:
+    """Raises RunError if a weight or buffer is infinite or not a number; `kept` as in `check_values`.
 
     A NaN gradient shows in the weights even if the loss before it was finite.
     """
@@ -36,4 +37,8 @@ def check_weights(modules: Mapping[str, nn.Module], *, step: int, stage: str) ->
         for key, value in learned_state(module).items():
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 what = f"{key} of {name!r} is not finite after step {step}"
-                raise RunError(what, where=f"stage {stage}", hint=_HINT)
+                raise RunError(what, where=f"stage {stage}", hint=_hint(kept))
+
+
+def _hint(kept: bool) -> str:
+    return f"{_HINT}; earlier checkpoints are kept" if kept else _HINT

@@ -23,7 +23,7 @@ from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_training.batches import steps_per_epoch, training_batches
-from robustok_training.checkpoint import load_checkpoint, save_checkpoint
+from robustok_training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, set_damaged_aside
 from robustok_training.config import TrainingConfig
 from robustok_training.distributed import barrier, rank, world_size
 from robustok_training.finite import check_values, check_weights
@@ -183,7 +183,8 @@ class Trainer:
         now = time.perf_counter()
         values["images_per_second"] = (done - first) * self.config.batch_size / (now - began)
         self._logged_at = (done, now)
-        check_values(values, step=done, stage=self.context.stage, scaled=self.accelerator.scaler is not None)
+        scaled = self.accelerator.scaler is not None
+        check_values(values, step=done, stage=self.context.stage, scaled=scaled, kept=self._has_checkpoints())
         self.context.log(done, {"epoch": done / self.epoch_steps, **values})
         return {"images/s": values["images_per_second"]} | {n: v for n, v in values.items() if n.endswith("/loss")}
 
@@ -208,7 +209,10 @@ class Trainer:
         return self.task.modules if self._average is None else {**self.task.modules, "average": self._average}
 
     def _check_weights(self, done: int) -> None:
-        check_weights(self._modules(), step=done, stage=self.context.stage)
+        check_weights(self._modules(), step=done, stage=self.context.stage, kept=self._has_checkpoints())
+
+    def _has_checkpoints(self) -> bool:
+        return bool(checkpoints(self.context.checkpoints))
 
     def _save(self, done: int) -> None:
         if self._means:
@@ -230,6 +234,10 @@ class Trainer:
 
     def _resume(self) -> int:
         """Loads the newest checkpoint; returns the number of completed steps."""
+        if self.accelerator.is_main_process:
+            for line in set_damaged_aside(self.context.checkpoints):
+                self.context.say(line)
+        barrier()
         checkpoint = load_checkpoint(self.context.checkpoints)
         if checkpoint is None:
             self.context.forget_log_after(0)

@@ -13,9 +13,16 @@ import click
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder that holds the runs' folders.")
 @click.option("--fresh", is_flag=True, help="Start over, in a new folder.")
+@click.option("--accept-old-code", is_flag=True, help="Keep what stages made before the code of a plugin changed.")
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 def run(
-    recipe: str, changes: tuple[str, ...], presets: tuple[str, ...], out: Path | None, fresh: bool, until: str | None
+    recipe: str,
+    changes: tuple[str, ...],
+    presets: tuple[str, ...],
+    out: Path | None,
+    fresh: bool,
+    accept_old_code: bool,
+    until: str | None,
 ) -> None:
     """Run a RECIPE: a file, the name of a bundled recipe, or a run folder, to continue that run.
 
@@ -28,7 +35,7 @@ def run(
     from robustok_core.cli.tables import print_results
     from robustok_core.recipe.recipe import Recipe
     from robustok_core.recipe.registry import load_registry
-    from robustok_core.runs.folder import RECIPE_FILE
+    from robustok_core.runs.history import RECIPE_FILE
     from robustok_core.runs.runner import run as run_recipe
 
     console = Console(markup=False, emoji=False)
@@ -40,5 +47,7 @@ def run(
     resolved = Recipe.load(recipe, overrides=changes, presets=presets).resolve(registry)
     if until is not None:
         resolved = resolved.until(until)
-    results = run_recipe(resolved, registry=registry, out=out, fresh=fresh, console=console)
+    results = run_recipe(
+        resolved, registry=registry, out=out, fresh=fresh, accept_old_code=accept_old_code, console=console
+    )
     print_results(console, results)

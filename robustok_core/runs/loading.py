@@ -7,10 +7,10 @@ from pathlib import Path
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.recipe import LoadConfig, ResolvedRecipe
-from robustok_core.runs.components import save_component
-from robustok_core.runs.files import new_folder
+from robustok_core.runs.components import read_component, save_component
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
 from robustok_core.runs.folder import RunFolder, find_artifact
+from robustok_core.runs.manifest import folder_damage, recorded_folder
 from robustok_core.runs.promises import Imported, Loaded
 from robustok_core.values.spec import Spec
 
@@ -31,7 +31,8 @@ def find_loaded(name: str, load: LoadConfig, location: str) -> Path:
     try:
         return path if load.importer is not None else find_artifact(path, name)
     except RobustokError as error:
-        raise RobustokError(f"[load] {name}: {error.where}: {error.what}", where=location, hint=error.hint) from error
+        what = f"[load] {name}: {error.where}: {error.what}"
+        raise RobustokError(what, where=location, hint=error.hint, exit_code=error.exit_code) from error
 
 
 def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFolder, registry: Builder) -> Loaded:
@@ -51,9 +52,15 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
         return Loaded(registry, path, content_fingerprint(path))
     fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
     folder = run.artifact(name, fingerprint)
-    return Loaded(
-        registry, folder, fingerprint, None if folder.is_dir() else read_published(load.importer, path, registry)
-    )
+    intact = folder_damage(folder, contents=True) is None
+    return Loaded(registry, folder, fingerprint, None if intact else read_published(load.importer, path, registry))
+
+
+def component_specs(load: LoadConfig, folder: Path, registry: Builder) -> list[Spec]:
+    """The importer of an entry of [load], and the component in its artifact, where it is one."""
+    table = read_component(folder).get("table")
+    component = [registry.spec(read_component(folder)["kind"], table)] if table is not None else []
+    return [*component, *([] if load.importer is None else [load.importer])]
 
 
 def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
@@ -68,5 +75,5 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
 def save_imported(imported: Imported, kind: str, folder: Path) -> None:
     """Writes a component from a published checkpoint as an artifact."""
     about = {"imported_from": imported.file.name, "report": dict(imported.report)}
-    with new_folder(folder) as aside:
+    with recorded_folder(folder) as aside:
         save_component(aside, kind, imported.table, imported.component, **about)

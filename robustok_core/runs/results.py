@@ -6,6 +6,7 @@ attributes under longer names beside it ("gfid_num_images", "pfid/alpha0.5_delta
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,14 @@ def read_results(path: Path) -> dict[str, Result]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         hint = "`robustok evaluate --out` writes such a file"
         raise RobustokError("this file does not hold results by name", where=str(file), hint=hint) from error
+
+
+def same_results(file: Path, text: str) -> bool:
+    """Whether a file holds the results of a JSON text, also as an earlier version wrote them."""
+    try:
+        return tables_of(read_results(file)) == tables_of(results_of(json.loads(text)))
+    except RobustokError:
+        return False
 
 
 def _put_together(numbers: Mapping[str, float]) -> dict[str, Result]:

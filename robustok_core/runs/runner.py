@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 from robustok_core.errors import Interrupted, RobustokError, RunError, raise_all
@@ -19,16 +20,20 @@ from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
+from robustok_core.runs.code import code_of, differences, finished_with_other_code, recorded_code, shaping_code
 from robustok_core.runs.context import RunContext
-from robustok_core.runs.files import read_json
 from robustok_core.runs.fingerprints import fingerprint_of
-from robustok_core.runs.folder import RUN_FILE, RunFolder, next_free
-from robustok_core.runs.loading import open_loaded, save_imported
+from robustok_core.runs.finished import damaged_artifacts
+from robustok_core.runs.folder import RunFolder
+from robustok_core.runs.history import HISTORY
+from robustok_core.runs.loading import component_specs, open_loaded, save_imported
+from robustok_core.runs.manifest import next_free, set_aside
 from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import now, peak_memory, surroundings
-from robustok_core.runs.results import RESULTS_FILE, results_of, tables_of
+from robustok_core.runs.results import results_of, tables_of
+from robustok_core.runs.run_record import read_run
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
@@ -39,6 +44,7 @@ def run(
     registry: Registry | None = None,
     out: str | Path | None = None,
     fresh: bool = False,
+    accept_old_code: bool = False,
     console: Console | None = None,
 ) -> dict[str, Result]:
     """Runs a recipe to its end, skipping finished stages and resuming an interrupted one.
@@ -48,6 +54,7 @@ def run(
         registry: the components; by default those of all installed plugins.
         out: the folder that holds the runs' folders; the recipe's `run.out` by default.
         fresh: start over in a new folder.
+        accept_old_code: take what a stage made before its plugins changed, instead of running it again.
         console: where to print; silent by default.
 
     Returns:
@@ -58,7 +65,9 @@ def run(
     """
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
-    return _Run(resolved, registry, Path(out or resolved.run.out), fresh, console).go()
+    executed = _Run(resolved, registry, Path(out or resolved.run.out), fresh, console)
+    executed.accept_old_code = accept_old_code
+    return executed.go()
 
 
 def check(recipe: Recipe | ResolvedRecipe, *, registry: Registry | None = None) -> Plan:
@@ -90,6 +99,10 @@ class _Run:
         self.artifacts: dict[str, tuple[Path, str]] = {}
         self.loaded: dict[str, Loaded] = {}
         self.promised: dict[str, Mapping[str, Promise]] = {}
+        self.accept_old_code = False
+        self.code: dict[str, dict[str, dict[str, str]]] = {}
+        self.without_code: dict[str, str] = {}
+        self.loaded_specs: dict[str, list[Spec]] = {}
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
@@ -162,7 +175,7 @@ class _Run:
             self.folder.save()
         self.accelerator.wait_for_everyone()
         if not self.main:
-            self.folder.record = read_json(self.folder.path / RUN_FILE)
+            self.folder.record = read_run(self.folder.path)
         self.accelerator.wait_for_everyone()
 
     def _go(self) -> dict[str, Result]:
@@ -170,6 +183,8 @@ class _Run:
         if self.recipe.run.trackers:  # they write into the folder, which must be open by now
             run = self.recipe.run
             self.accelerator.init_trackers("robustok", config={"run": run.name, "seed": run.seed})
+        if self.folder.repaired:
+            self._say(self.folder.repaired)
         if self.precision is not None:
             self._say_precision(self.precision)
         inputs = {name: self._load(name) for name in self.recipe.load}
@@ -178,14 +193,17 @@ class _Run:
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
             makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
-            self.folder.make_current(self.recipe.toml(), planned, makes, inputs)
+            if changed := self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
+                self._say(changed)
             self.registry.hook.robustok_run_started(folder=self.folder.path, recipe=table)
+        due = self._due(planned)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
-            stage_results = self._stage(stage, planned[stage.name])
+            stage_results = self._stage(stage, planned[stage.name], due=stage.name in due)
             results |= {f"{stage.name}/{name}": result for name, result in stage_results.items()}
         if self.main:
-            self.folder.write_current(RESULTS_FILE, json.dumps(tables_of(results), indent=2) + "\n")
+            if damaged := self.folder.write_results(json.dumps(tables_of(results), indent=2) + "\n"):
+                self._say(damaged)
             self.registry.hook.robustok_run_finished(folder=self.folder.path, results=results)
         self.accelerator.end_training()
         return results
@@ -195,62 +213,118 @@ class _Run:
             "bf16": "bf16, which is computed natively here",
             "no": "float32, as not every device here is known to compute bf16 natively",
         }
-        self.context(self.recipe.stages[0]).say(f"precision auto: {meaning[auto]}")
+        self._say(f"precision auto: {meaning[auto]}")
 
-    def _load(self, name: str) -> str:
+    def _say(self, text: str) -> None:
+        self.context(self.recipe.stages[0]).say(text)
+
+    def _load(self, name: str) -> Path:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
         loaded = self.loaded[name]
-        if self.main and loaded.imported is not None and not loaded.folder.exists():
+        if self.main and loaded.imported is not None:
+            if loaded.folder.exists():
+                kept = set_aside(loaded.folder, self.folder.path / HISTORY)
+                self._say(f"{loaded.folder} is damaged; it is imported again, and the damaged one is now {kept}")
             save_imported(loaded.imported, name, loaded.folder)
         self.accelerator.wait_for_everyone()
         self.artifacts[name] = (loaded.folder, loaded.fingerprint)
-        return str(loaded.folder.resolve())
+        self.loaded_specs[name] = component_specs(self.recipe.load[name], loaded.folder, self.registry)
+        return loaded.folder
+
+    def _due(self, planned: Mapping[str, str]) -> list[str]:
+        """The stages that must run; damaged artifacts are moved to history/."""
+        agreed: list[Any] = [[]]
+        if self.main:
+            agreed[0], damages = damaged_artifacts(self.folder, self.recipe.stages, planned)
+            for stage in self.recipe.stages:
+                if damage := damages.get(stage.name):
+                    self._say(f"{damage}; stage {stage.name} runs again")
+                    for name in stage.spec.factory.makes:
+                        if (artifact := self.folder.artifact(name, planned[stage.name])).exists():
+                            kept = set_aside(artifact, self.folder.path / HISTORY)
+                            self._say(f"  what it made before is now {kept}")
+        broadcast_object_list(agreed)
+        return agreed[0]
 
     def _fingerprints(self) -> dict[str, str]:
         """The fingerprint of each stage by name, computed from those of its inputs before any stage runs."""
         inputs = {name: fingerprint for name, (_, fingerprint) in self.artifacts.items()}
-        fingerprints = {}
+        without_code, fingerprints = dict(inputs), {}
         for stage in self.recipe.stages:
-            fingerprints[stage.name] = self._fingerprint(stage, inputs)
-            inputs |= dict.fromkeys(stage.spec.factory.makes, fingerprints[stage.name])
+            kind, shape = stage.spec.factory, self._shape(stage)
+            pure = fingerprint_of({**shape, "inputs": {name: without_code[name] for name in kind.needs}})
+            code = self._code(stage)
+            shape |= {"code": named} if (named := shaping_code(code)) else {}
+            fingerprint = fingerprint_of({**shape, "inputs": {name: inputs[name] for name in kind.needs}})
+            self.code[stage.name], self.without_code[stage.name] = code, pure
+            fingerprints[stage.name] = self._with_accepted_code(stage, fingerprint)
+            without_code |= dict.fromkeys(kind.makes, pure)
+            inputs |= dict.fromkeys(kind.makes, fingerprints[stage.name])
         return fingerprints
 
-    def _fingerprint(self, stage: NamedStage, inputs: Mapping[str, str]) -> str:
+    def _tables(self, stage: NamedStage) -> dict[str, Spec]:
         kind = stage.spec.factory
         tables = {name: self.recipe.tables[name] for name in (*kind.uses, *kind.may_use) if name in self.recipe.tables}
         if "generator" not in kind.needs:  # it samples nothing, whatever is known of the generator
             tables = {name: attrs.evolve(t, config=without_sampler_options(t.config)) for name, t in tables.items()}
-        data = self._data_fingerprint() if "data" in tables else None
-        return fingerprint_of(
-            {
-                "stage": shaping(stage.spec),
-                "name": stage.name,
-                "tables": {name: spec.table() for name, spec in tables.items()},
-                "data": data,
-                "run": [self.recipe.run.seed, self.recipe.run.precision],
-                "inputs": {name: inputs[name] for name in kind.needs},
-            }
-        )
+        return tables
+
+    def _shape(self, stage: NamedStage) -> dict[str, Any]:
+        """What shapes the result of a stage, besides its inputs and its code."""
+        tables = self._tables(stage)
+        return {
+            "stage": shaping(stage.spec),
+            "name": stage.name,
+            "tables": {name: spec.table() for name, spec in tables.items()},
+            "data": self._data_fingerprint() if "data" in tables else None,
+            "run": [self.recipe.run.seed, self.recipe.run.precision],
+        }
+
+    def _code(self, stage: NamedStage) -> dict[str, dict[str, str]]:
+        loaded = [self.loaded_specs.get(name) for name in stage.spec.factory.needs]
+        return code_of([stage.spec, self._tables(stage), loaded], self.registry)
+
+    def _with_accepted_code(self, stage: NamedStage, fingerprint: str) -> str:
+        """The fingerprint of a finished stage that differs only in its code, if that is accepted; else `fingerprint`.
+
+        Where an earlier version did not record the code, it is accepted: nothing says that it changed.
+        """
+        if self.folder.record["stages"].get(f"{stage.name}-{fingerprint}", {}).get("state") == "done":
+            return fingerprint
+        for other, entry in finished_with_other_code(self.folder.record, stage.name, self.without_code[stage.name]):
+            code = recorded_code(entry)
+            changed = [] if code is None else differences(code, self.code[stage.name])
+            why = f"the code of {', '.join(changed)} changed" if changed else "what it reads is made by other code"
+            if code is None:
+                self._say(f"{stage.name}: it is not recorded which plugins' code made it; taken as it is")
+            elif self.accept_old_code:
+                self._say(f"{stage.name}: {why} since it was done; accepted")
+            else:
+                self._say(f"{stage.name} runs again: {why} (--accept-old-code takes what it made before)")
+                return fingerprint
+            return other
+        return fingerprint
 
     def _data_fingerprint(self) -> list[str]:
         dataset = self.context(self.recipe.stages[0]).dataset()
         return [dataset.train.fingerprint, dataset.validation.fingerprint]
 
-    def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, Result]:
+    def _stage(self, stage: NamedStage, fingerprint: str, *, due: bool) -> Mapping[str, Result]:
         entry = self.folder.stage(stage.name, fingerprint)
         context = self.context(stage, fingerprint)
         artifacts = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
-        if entry["state"] == "done" and all(path.exists() for path in artifacts.values()):
-            context.say(f"{stage.name}: done before, unchanged")
-        else:
+        if due:
             self._run_stage(stage, context, entry)
+        else:
+            context.say(f"{stage.name}: done before, unchanged")
         self.artifacts |= {name: (path, fingerprint) for name, path in artifacts.items()}
         return results_of(entry["results"])
 
     def _run_stage(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
         began, before = time.monotonic(), entry["seconds"]
-        entry |= {"state": "running", "started": now()}
-        if self.main and (made_with := self.surroundings) not in entry.setdefault("made_with", []):
+        entry |= {"state": "running", "started": now(), "without_code": self.without_code[stage.name]}
+        made_with = {**self.surroundings, "plugins": self.code[stage.name]}
+        if self.main and made_with not in entry.setdefault("made_with", []):
             entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
         self._save()
         if self.main:

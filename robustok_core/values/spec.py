@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -78,3 +78,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def specs_in(value: Any) -> Iterator[Spec]:
+    """All components in a configuration, a `Spec`, or a container of them, each before those in its configuration."""
+    if isinstance(value, Spec):
+        yield value
+        yield from specs_in(value.config)
+    elif attrs.has(type(value)):
+        for attribute in attrs.fields(type(value)):
+            yield from specs_in(getattr(value, attribute.name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from specs_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from specs_in(item)
