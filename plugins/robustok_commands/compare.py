@@ -89,7 +89,20 @@ def _print_table(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
     table = Table(*(Column(name, overflow="fold") for name in ("result", *map(str, runs))), box=None)
     for name, row in rows.items():
         table.add_row(name, *_cells(row))
+    for name, texts in _unequal_code(runs).items():
+        table.add_row(f"made with {name}", *texts)
     Console(markup=False, emoji=False).print(table)
+
+
+def _unequal_code(runs: tuple[Path, ...]) -> dict[str, list[str]]:
+    """The packages whose version or source differs between those runs that record it."""
+    from robustok_core.runs.code import code_of_run
+
+    codes = [code_of_run(run) for run in runs]
+    known = [code for code in codes if code]
+    names = dict.fromkeys(name for code in known for name in code)
+    unequal = [name for name in names if len({code.get(name) for code in known}) > 1]
+    return {name: [code.get(name, "not used" if code else "-") for code in codes] for name in unequal}
 
 
 def _cells(row: Row) -> list[str]:

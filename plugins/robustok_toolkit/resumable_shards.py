@@ -100,7 +100,7 @@ def _must_be_made(context: StageContext, shard: Shard, names: Sequence[str]) -> 
     files, manifest = [shard_file(folder, shard, name) for name in names], _manifest(folder, shard)
     if not os.path.lexists(files[-1]):
         return True
-    damage = damage_of(manifest, contents=True)
+    damage = damage_of(manifest)
     if damage is None:
         return not all(file.is_file() for file in files)
     context.say(f"{damage}; this shard is made again, and what was there is set aside")

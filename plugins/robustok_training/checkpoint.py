@@ -56,7 +56,7 @@ def set_damaged_aside(folder: Path) -> list[str]:
 
 def _damage(checkpoint: Path) -> Damage | None:
     missing = [checkpoint / name for name in (_TENSORS, _VALUES) if not (checkpoint / name).is_file()]
-    return Damage(missing[0], "it is missing") if missing else folder_damage(checkpoint, contents=True)
+    return Damage(missing[0], "it is missing") if missing else folder_damage(checkpoint)
 
 
 def checkpoints(folder: Path) -> list[Path]:

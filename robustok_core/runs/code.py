@@ -11,6 +11,7 @@ from typing import Any
 
 from robustok_core import __version__
 from robustok_core.recipe.registry import Registry
+from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.values.spec import specs_in
 
 OWN = "robustok"
@@ -61,6 +62,21 @@ def recorded_code(entry: Mapping[str, Any]) -> Code | None:
     for made in reversed(entry.get("made_with", [])):
         return made.get("plugins")
     return None
+
+
+def code_of_run(run: Path) -> dict[str, str]:
+    """The distributions with which a run's current results were made, and what of each; {} if that is not recorded.
+
+    Raises:
+        RobustokError: if run.json is damaged.
+    """
+    if not is_run(run):
+        return {}
+    record, found = read_run(run), dict[str, dict[str, None]]()
+    for stage, fingerprint in record.get("current", {}).items():
+        for name, about in (recorded_code(record["stages"].get(f"{stage}-{fingerprint}", {})) or {}).items():
+            found.setdefault(name, {})[code_text(about)] = None
+    return {name: " and ".join(texts) for name, texts in found.items()}
 
 
 def finished_with_other_code(record: Mapping[str, Any], stage: str, without_code: str) -> list[tuple[str, Any]]:

@@ -180,6 +180,8 @@ class RunFolder:
         said = [f"{self.path / RECIPE_FILE} was edited or damaged since it was written"] if edited else []
         if changes := changes_between(before.decode(errors="replace"), recipe):
             said.append(f"this folder held another recipe: {described(changes)}")
+        elif files:
+            said.append("the recipe is the same as before, but the data, an input or the code is another")
         if files:
             where = f"  it is kept in {' and '.join(map(str, files))}"
             said.append(f"{where}, and its artifacts are where they were: robustok history {self.path}")

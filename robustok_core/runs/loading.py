@@ -52,7 +52,7 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
         return Loaded(registry, path, content_fingerprint(path))
     fingerprint = fingerprint_of([load.importer.table(), content_fingerprint(path)])
     folder = run.artifact(name, fingerprint)
-    intact = folder_damage(folder, contents=True) is None
+    intact = folder_damage(folder) is None
     return Loaded(registry, folder, fingerprint, None if intact else read_published(load.importer, path, registry))
 
 

@@ -77,12 +77,8 @@ def write_manifest(manifest: Path, files: Iterable[Path]) -> None:
     write_json(manifest, {"files": records, "checksum": fingerprint_of(records)})
 
 
-def damage_of(manifest: Path, *, contents: bool) -> Damage | None:
-    """The first file that is not as a manifest says; None if all are, or if there is no manifest.
-
-    Args:
-        contents: compare hashes as well, which reads every file; otherwise names and sizes only.
-    """
+def damage_of(manifest: Path) -> Damage | None:
+    """The first file that is not as a manifest says; None if all are, or if there is no manifest."""
     if not os.path.lexists(manifest):
         return None
     try:
@@ -93,16 +89,16 @@ def damage_of(manifest: Path, *, contents: bool) -> Damage | None:
         return Damage(manifest, "its content has changed since it was written")
     for name, expected in record.files.items():
         file = manifest.parent / name
-        if what := _difference(file, expected, contents=contents):
+        if what := _difference(file, expected):
             return Damage(file, what)
     return None
 
 
-def folder_damage(folder: Path, *, contents: bool) -> Damage | None:
+def folder_damage(folder: Path) -> Damage | None:
     """As `damage_of`, for a folder that `recorded_folder` made."""
     if not folder.is_dir():
         return Damage(folder, "it is not a folder" if os.path.lexists(folder) else "it is gone")
-    return damage_of(folder / MANIFEST, contents=contents)
+    return damage_of(folder / MANIFEST)
 
 
 def check_folder(folder: Path, *, hint: str) -> None:
@@ -111,7 +107,7 @@ def check_folder(folder: Path, *, hint: str) -> None:
     Raises:
         RunError: naming the first file that is damaged.
     """
-    damage = folder_damage(folder, contents=True)
+    damage = folder_damage(folder)
     if damage is not None:
         raise RunError(f"damaged: {damage.what}", where=str(damage.file), hint=hint)
 
@@ -135,7 +131,7 @@ def next_free(path: Path) -> Path:
     return candidate
 
 
-def _difference(file: Path, expected: FileRecord, *, contents: bool) -> str | None:
+def _difference(file: Path, expected: FileRecord) -> str | None:
     """What differs from the record of a file; None if nothing does."""
     if not file.is_file():
         return "it is not a file" if os.path.lexists(file) else "it is missing"
@@ -143,7 +139,7 @@ def _difference(file: Path, expected: FileRecord, *, contents: bool) -> str | No
         size = file.stat().st_size
         if size != expected.size:
             return f"it has {size:,} bytes instead of {expected.size:,}"
-        if contents and _sha256(file) != expected.sha256:
+        if _sha256(file) != expected.sha256:
             return "its content has changed since it was written"
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import read_json
+from robustok_core.runs.run_record import RUN_FILE, is_run, read_run
 from robustok_core.values.result import Result
 
 RESULTS_FILE = "results.json"
@@ -58,16 +59,51 @@ def read_results(path: Path) -> dict[str, Result]:
     except RunError as error:
         raise RobustokError(f"this is not a JSON file: {error.what}", where=str(file)) from error
     try:
-        return results_of(content.get("results", content))
+        results = results_of(content.get("results", content))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         hint = "`robustok evaluate --out` writes such a file"
         raise RobustokError("this file does not hold results by name", where=str(file), hint=hint) from error
+    if path.is_dir() and not _agrees_with_run(path, results):
+        hint = f"`robustok run {path}` writes it again"
+        raise RobustokError("damaged: it does not agree with run.json", where=str(file), hint=hint)
+    return results
+
+
+def stage_results(entry: Mapping[str, Any], where: str) -> dict[str, Result]:
+    """The results of a stage's entry in run.json.
+
+    Raises:
+        RunError: if they are damaged.
+    """
+    try:
+        return results_of(entry.get("results", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        hint = "start again with --fresh, or restore run.json from a backup"
+        raise RunError(f"{RUN_FILE} does not hold results by name", where=where, hint=hint) from error
+
+
+def _agrees_with_run(run: Path, results: Mapping[str, Result]) -> bool:
+    """Whether these are the results in run.json, if all stages are done and this version wrote it."""
+    record = read_run(run) if is_run(run) else {}
+    if record.get("recipe") is None:
+        return True
+    found: dict[str, Result] = {}
+    for stage, fingerprint in record["current"].items():
+        entry = record["stages"].get(f"{stage}-{fingerprint}", {})
+        if entry.get("state") != "done":
+            return True
+        found |= {f"{stage}/{name}": result for name, result in stage_results(entry, str(run)).items()}
+    return _text(found) == _text(results)
+
+
+def _text(results: Mapping[str, Result]) -> str:
+    return json.dumps(tables_of(results), sort_keys=True)  # as text, a number that is not finite equals itself
 
 
 def same_results(file: Path, text: str) -> bool:
     """Whether a file holds the results of a JSON text, also as an earlier version wrote them."""
     try:
-        return tables_of(read_results(file)) == tables_of(results_of(json.loads(text)))
+        return _text(read_results(file)) == _text(results_of(json.loads(text)))
     except RobustokError:
         return False
 

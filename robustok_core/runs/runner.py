@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,12 +19,10 @@ from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, load_registry
-from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
-from robustok_core.runs.code import code_of, differences, finished_with_other_code, recorded_code, shaping_code
+from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext
-from robustok_core.runs.fingerprints import fingerprint_of
-from robustok_core.runs.finished import damaged_artifacts
+from robustok_core.runs.finished import due_stages
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.history import HISTORY
 from robustok_core.runs.loading import component_specs, open_loaded, save_imported
@@ -32,8 +31,9 @@ from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import now, peak_memory, surroundings
-from robustok_core.runs.results import results_of, tables_of
+from robustok_core.runs.results import stage_results, tables_of
 from robustok_core.runs.run_record import read_run
+from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
@@ -100,8 +100,8 @@ class _Run:
         self.loaded: dict[str, Loaded] = {}
         self.promised: dict[str, Mapping[str, Promise]] = {}
         self.accept_old_code = False
-        self.code: dict[str, dict[str, dict[str, str]]] = {}
-        self.without_code: dict[str, str] = {}
+        self.code: Mapping[str, Code] = {}
+        self.without_code: Mapping[str, str] = {}
         self.loaded_specs: dict[str, list[Spec]] = {}
 
     @cached_property
@@ -189,7 +189,18 @@ class _Run:
             self._say_precision(self.precision)
         inputs = {name: self._load(name) for name in self.recipe.load}
         self.loaded.clear()  # lets go of imported components, which are on the disk now
-        planned = self._fingerprints()
+        fingerprints = StageFingerprints(
+            recipe=self.recipe,
+            registry=self.registry,
+            record=self.folder.record,
+            inputs={name: fingerprint for name, (_, fingerprint) in self.artifacts.items()},
+            loaded=self.loaded_specs,
+            data=self._data_fingerprint,
+            accept_old_code=self.accept_old_code,
+            say=self._say,
+        )
+        planned = fingerprints.compute()
+        self.code, self.without_code = fingerprints.code, fingerprints.without_code
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
             makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
@@ -222,7 +233,7 @@ class _Run:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
         loaded = self.loaded[name]
         if self.main and loaded.imported is not None:
-            if loaded.folder.exists():
+            if os.path.lexists(loaded.folder):
                 kept = set_aside(loaded.folder, self.folder.path / HISTORY)
                 self._say(f"{loaded.folder} is damaged; it is imported again, and the damaged one is now {kept}")
             save_imported(loaded.imported, name, loaded.folder)
@@ -235,75 +246,17 @@ class _Run:
         """The stages that must run; damaged artifacts are moved to history/."""
         agreed: list[Any] = [[]]
         if self.main:
-            agreed[0], damages = damaged_artifacts(self.folder, self.recipe.stages, planned)
+            due = due_stages(self.folder, self.recipe.stages, planned)
+            agreed[0] = list(due)
             for stage in self.recipe.stages:
-                if damage := damages.get(stage.name):
+                if damage := due.get(stage.name):
                     self._say(f"{damage}; stage {stage.name} runs again")
                     for name in stage.spec.factory.makes:
-                        if (artifact := self.folder.artifact(name, planned[stage.name])).exists():
+                        if os.path.lexists(artifact := self.folder.artifact(name, planned[stage.name])):
                             kept = set_aside(artifact, self.folder.path / HISTORY)
                             self._say(f"  what it made before is now {kept}")
         broadcast_object_list(agreed)
         return agreed[0]
-
-    def _fingerprints(self) -> dict[str, str]:
-        """The fingerprint of each stage by name, computed from those of its inputs before any stage runs."""
-        inputs = {name: fingerprint for name, (_, fingerprint) in self.artifacts.items()}
-        without_code, fingerprints = dict(inputs), {}
-        for stage in self.recipe.stages:
-            kind, shape = stage.spec.factory, self._shape(stage)
-            pure = fingerprint_of({**shape, "inputs": {name: without_code[name] for name in kind.needs}})
-            code = self._code(stage)
-            shape |= {"code": named} if (named := shaping_code(code)) else {}
-            fingerprint = fingerprint_of({**shape, "inputs": {name: inputs[name] for name in kind.needs}})
-            self.code[stage.name], self.without_code[stage.name] = code, pure
-            fingerprints[stage.name] = self._with_accepted_code(stage, fingerprint)
-            without_code |= dict.fromkeys(kind.makes, pure)
-            inputs |= dict.fromkeys(kind.makes, fingerprints[stage.name])
-        return fingerprints
-
-    def _tables(self, stage: NamedStage) -> dict[str, Spec]:
-        kind = stage.spec.factory
-        tables = {name: self.recipe.tables[name] for name in (*kind.uses, *kind.may_use) if name in self.recipe.tables}
-        if "generator" not in kind.needs:  # it samples nothing, whatever is known of the generator
-            tables = {name: attrs.evolve(t, config=without_sampler_options(t.config)) for name, t in tables.items()}
-        return tables
-
-    def _shape(self, stage: NamedStage) -> dict[str, Any]:
-        """What shapes the result of a stage, besides its inputs and its code."""
-        tables = self._tables(stage)
-        return {
-            "stage": shaping(stage.spec),
-            "name": stage.name,
-            "tables": {name: spec.table() for name, spec in tables.items()},
-            "data": self._data_fingerprint() if "data" in tables else None,
-            "run": [self.recipe.run.seed, self.recipe.run.precision],
-        }
-
-    def _code(self, stage: NamedStage) -> dict[str, dict[str, str]]:
-        loaded = [self.loaded_specs.get(name) for name in stage.spec.factory.needs]
-        return code_of([stage.spec, self._tables(stage), loaded], self.registry)
-
-    def _with_accepted_code(self, stage: NamedStage, fingerprint: str) -> str:
-        """The fingerprint of a finished stage that differs only in its code, if that is accepted; else `fingerprint`.
-
-        Where an earlier version did not record the code, it is accepted: nothing says that it changed.
-        """
-        if self.folder.record["stages"].get(f"{stage.name}-{fingerprint}", {}).get("state") == "done":
-            return fingerprint
-        for other, entry in finished_with_other_code(self.folder.record, stage.name, self.without_code[stage.name]):
-            code = recorded_code(entry)
-            changed = [] if code is None else differences(code, self.code[stage.name])
-            why = f"the code of {', '.join(changed)} changed" if changed else "what it reads is made by other code"
-            if code is None:
-                self._say(f"{stage.name}: it is not recorded which plugins' code made it; taken as it is")
-            elif self.accept_old_code:
-                self._say(f"{stage.name}: {why} since it was done; accepted")
-            else:
-                self._say(f"{stage.name} runs again: {why} (--accept-old-code takes what it made before)")
-                return fingerprint
-            return other
-        return fingerprint
 
     def _data_fingerprint(self) -> list[str]:
         dataset = self.context(self.recipe.stages[0]).dataset()
@@ -318,7 +271,7 @@ class _Run:
         else:
             context.say(f"{stage.name}: done before, unchanged")
         self.artifacts |= {name: (path, fingerprint) for name, path in artifacts.items()}
-        return results_of(entry["results"])
+        return stage_results(entry, str(self.folder.path))
 
     def _run_stage(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
         began, before = time.monotonic(), entry["seconds"]
@@ -385,9 +338,3 @@ class _Run:
     def _save(self) -> None:
         if self.main:
             self.folder.save()
-
-
-def shaping(spec: Spec) -> dict[str, Any]:
-    """A component's table without the options that do not affect the result (`metadata={"result": False}`)."""
-    neutral = {a.name for a in attrs.fields(type(spec.config)) if not a.metadata.get("result", True)}
-    return {name: value for name, value in spec.table().items() if name not in neutral}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from robustok_core.errors import RunError
 from robustok_core.runs.files import write_text, writing
 
 
@@ -23,12 +24,17 @@ def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
     """
     if not file.exists():
         return
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise RunError(f"cannot be read: {error.strerror}", where=str(file), hint="move it away") from error
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in lines:
         try:
             values = json.loads(line)
-        except ValueError:  # the last line of a killed run may be truncated
+            dropped = values.get("fingerprint") == fingerprint and values.get("step", 0) > after_step
+        except (ValueError, TypeError, AttributeError, RecursionError):  # a killed run leaves a part of a line
             continue
-        if values.get("fingerprint") != fingerprint or values.get("step", 0) <= after_step:
+        if not dropped:
             kept.append(line)
     write_text(file, "".join(f"{line}\n" for line in kept))

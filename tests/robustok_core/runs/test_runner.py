@@ -25,7 +25,7 @@ from project import (
 from robustok_core import Recipe, RobustokError, RunError, hookimpl
 from robustok_core.errors import Interrupted
 from robustok_core.runs.files import read_json
-from robustok_core.runs.runner import shaping
+from robustok_core.runs.stage_fingerprints import shaping
 
 DIVERGING = {"epochs": 5, "optimizer": {"learning_rate": 1e30}}
 
