@@ -8,7 +8,6 @@ damaged, training resumes from the one before.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from robustok_core.errors import RunError
-from robustok_core.runs.files import read_json, read_tensors, write_json, write_tensors
+from robustok_core.runs.files import read_json, read_tensors, remove_folder, write_json, write_tensors
 from robustok_core.runs.manifest import Damage, folder_damage, recorded_folder, set_aside
 
 _NAME = re.compile(r"step-(\d+)")
@@ -32,7 +31,7 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], valu
         write_tensors(aside / _TENSORS, tensors)
         write_json(aside / _VALUES, {"step": step, **values})
     for old in checkpoints(folder)[:-_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old)
     return target
 
 

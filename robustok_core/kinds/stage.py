@@ -95,6 +95,10 @@ class StageContext(ABC):
         """Gives a folder for an artifact, which appears when the block ends; None except on the main process."""
 
     @abstractmethod
+    def discard_checkpoints(self) -> None:
+        """Removes this stage's checkpoints once the stage is recorded as done, so that a kill before loses no work."""
+
+    @abstractmethod
     def part(self, name: str) -> StageContext:
         """The context of one of several trainings in this stage, with checkpoints and log lines of its own."""
 

@@ -36,6 +36,7 @@ class RunContext(StageContext):
         promises: of the artifacts that the stage needs, by name; empty while it runs.
         makers: the stages that make these artifacts, by artifact.
         parts: names of the training within the stage that this context is for.
+        discards: whether the checkpoints are to be removed once the stage is recorded as done.
         built: the data set, once it is opened; shared by all stages of the run.
     """
 
@@ -50,6 +51,7 @@ class RunContext(StageContext):
     promises: Mapping[str, Promise] = field(factory=dict)
     makers: Mapping[str, str] = field(factory=dict)
     parts: tuple[str, ...] = ()
+    discards: bool = field(default=False, init=False)
     built: dict[str, Any] = field(factory=dict)
     run_name: str = field(init=False)
     run_seed: int = field(init=False)
@@ -99,6 +101,9 @@ class RunContext(StageContext):
             maker = self.makers[artifact]
             what = f"stage {maker!r} makes the {artifact} that stage {self.stage!r} reads: {error.what}"
             raise RobustokError(what, where=self._stage_location(maker), hint=error.hint) from error
+
+    def discard_checkpoints(self) -> None:
+        self.discards = True
 
     def load(self, artifact: str) -> Any:
         return load_component(self.registry, self.inputs[artifact]).to(self.device)

@@ -59,12 +59,30 @@ def new_folder(target: Path) -> Iterator[Path]:
             for file in unfinished.rglob("*"):
                 if file.is_file():
                     _flush(file)
-            if target.exists():
-                shutil.rmtree(target)
+            remove_folder(target)
             unfinished.rename(target)
             _flush(target.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder, if there is one; after a kill it is either there or gone, never half there."""
+    if folder.exists():
+        with writing(folder):
+            leftover = aside(folder, "removed")
+            shutil.rmtree(leftover, ignore_errors=True)
+            folder.rename(leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes left of unfinished writes and removals in a folder that nobody else writes to."""
+    for leftover in folder.glob(f"{_ASIDE}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from robustok_core.errors import RobustokError, RunError
-from robustok_core.runs.files import aside, read_json, write_text, writing
+from robustok_core.runs.files import aside, read_json, remove_leftovers, write_text, writing
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.history import (
     HISTORY,
@@ -80,6 +80,8 @@ class RunFolder:
             hint = "wait for it, or give this run another name: --set run.name=NAME"
             raise RobustokError("another command is using this folder", where=str(self.path), hint=hint) from error
         try:
+            for folder in (self.path, self.path / "artifacts", self.path / "checkpoints"):
+                remove_leftovers(folder)
             if is_run(self.path):
                 self._read()
         except BaseException:

@@ -22,6 +22,7 @@ from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext
+from robustok_core.runs.files import remove_folder
 from robustok_core.runs.finished import due_stages
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.history import HISTORY
@@ -303,6 +304,8 @@ class _Run:
             self._save()
         self.accelerator.wait_for_everyone()
         if self.main:
+            if context.discards:
+                remove_folder(context.checkpoints)
             self.registry.hook.robustok_stage_finished(folder=self.folder.path, stage=stage.name, results=results)
 
     def _results(self, stage: NamedStage, values: Any) -> dict[str, Result]:

@@ -72,13 +72,17 @@ def test_the_default_kind_is_perturbation(write):
     assert (write("fog") / "fog" / "perturbation.py").is_file()
 
 
-@pytest.mark.parametrize("kinds", [(), ("importer", "generator")], ids=["one kind", "several"])
-def test_its_own_tests_pass_before_it_is_installed(kinds, write):
-    folder = write("fog", *kinds)
+@pytest.mark.parametrize(
+    ("name", "kinds", "number"),
+    [("fog", (), 1), ("fog", ("importer", "generator"), 4), ("nearest", (), 1), ("patches", ("importer",), 3)],
+    ids=["one kind", "several", "the name of an example", "the name of one of its examples"],
+)
+def test_its_own_tests_pass_before_it_is_installed(name, kinds, number, write):
+    folder = write(name, *kinds)
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(folder)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{1 if not kinds else 4} passed" in done.stdout
+    assert f"{number} passed" in done.stdout
 
 
 @pytest.mark.parametrize("kinds", [("perturbation",), tuple(sorted(REST))], ids=["one kind", "all"])
@@ -107,6 +111,12 @@ def test_a_name_that_no_new_package_can_have_is_refused(name, words, write, tmp_
     with pytest.raises(RobustokError) as caught:
         write(name)
     assert words in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_a_component_of_the_kind_has_already_is_refused(write, tmp_path):
+    with pytest.raises(RobustokError, match="there is a quantizer 'vq' already, from robustok_quantizers"):
+        write("vq", "quantizer")
     assert list(tmp_path.iterdir()) == []
 
 

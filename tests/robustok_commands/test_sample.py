@@ -104,6 +104,8 @@ def test_a_run_that_loaded_its_tokenizer_is_sampled_with_that(sample, trained, t
     ("arguments", "words"),
     [
         (("--class", "ankle bot"), ["no class is called 'ankle bot'", "did you mean 'ankle boot'?"]),
+        (("--class", "--3"), ["no class is called '--3'"]),
+        (("--class", "\N{SUPERSCRIPT TWO}"), ["no class is called '\N{SUPERSCRIPT TWO}'"]),
         (("--class", "10"), ["there is no class 10", "classes are 0 to 9"]),
         (("--class", "9", "--class", "ankle boot"), ["the class 9 is named twice"]),
         (("--set", "step=4"), ["--set step: unknown key 'step'", "did you mean 'steps'?"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,8 +112,7 @@ class Sample(Stage):
         with context.making("samples") as folder:
             if folder is not None:
                 self._put_together(context, work, folder)
-        if context.accelerator.is_main_process:
-            shutil.rmtree(context.checkpoints, ignore_errors=True)
+        context.discard_checkpoints()
         return {"num_samples": float(self.config.num_samples)}
 
     def _work(self, context: StageContext) -> _Work:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -137,8 +136,7 @@ class Tokenize(Stage):
                     data={split.name: split.sources[0].fingerprint for split in splits},
                     options={name: options[name] for name in ("views", "crop_ranges", "precision")},
                 )
-        if context.accelerator.is_main_process:
-            shutil.rmtree(context.checkpoints, ignore_errors=True)
+        context.discard_checkpoints()
         return {"train_images": float(len(splits[0])), "views": float(splits[0].views)}
 
     def _training_split(self, context: StageContext) -> _Split:

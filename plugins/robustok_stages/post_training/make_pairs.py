@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -145,8 +144,7 @@ class MakePairs(Stage):
                     },
                 )
                 write_array(folder / ROWS, rows.numpy())
-        if context.accelerator.is_main_process:
-            shutil.rmtree(context.checkpoints, ignore_errors=True)
+        context.discard_checkpoints()
         return {"num_pairs": float(len(rows)), **{f"changed_{s.name}": float(s.changed) for s in splits}}
 
 

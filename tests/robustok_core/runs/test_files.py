@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,15 @@ import full_disk
 import robustok_core.runs.files
 from full_disk import half, leftovers
 from robustok_core.errors import RunError
-from robustok_core.runs.files import new_file, new_folder, read_tensors, write_tensors, write_text
+from robustok_core.runs.files import (
+    new_file,
+    new_folder,
+    read_tensors,
+    remove_folder,
+    remove_leftovers,
+    write_tensors,
+    write_text,
+)
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
@@ -109,3 +118,15 @@ def test_a_full_disk_exits_with_1_and_leaves_no_partial_files(refused, command, 
     assert list(out.glob("artifacts/*")) == list(out.glob("checkpoints/*/*")) == []
     code, _, output = command("run", recipe_file(train_tokenizer={"epochs": 2}), "--out", "out")
     assert code == 0, output
+
+
+def test_a_folder_whose_removal_was_cut_off_is_gone_and_its_rest_is_swept(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    (folder / "a.npy").write_text("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        remove_folder(folder)
+    assert not folder.exists()
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []

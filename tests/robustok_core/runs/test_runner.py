@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import numpy as np
@@ -16,6 +17,7 @@ from project import (
     NUM_CLASSES,
     STEPS_PER_EPOCH,
     TABLES,
+    TO_SAMPLES,
     TRAIN_IMAGES,
     Project,
     assert_same_weights,
@@ -25,6 +27,7 @@ from project import (
 from robustok_core import Recipe, RobustokError, RunError, hookimpl
 from robustok_core.errors import Interrupted
 from robustok_core.runs.files import read_json
+from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.stage_fingerprints import shaping
 
 DIVERGING = {"epochs": 5, "optimizer": {"learning_rate": 1e30}}
@@ -238,3 +241,26 @@ def test_mistakes_of_load_and_of_stages_are_reported_together(tmp_path):
         Project(tmp_path, ["sample"], load=load).run()
     assert str(caught.value).count("there is no such file or folder") == 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "stages", [TO_SAMPLES[:2], TO_SAMPLES, (*TO_SAMPLES[:3], "make_pairs")], ids=["tokenize", "sample", "make_pairs"]
+)
+def test_shards_are_kept_until_their_stage_is_recorded_as_done(stages, tmp_path, monkeypatch):
+    project, save = Project(tmp_path, stages), RunFolder.save
+
+    def die_before_it_is_recorded(folder):
+        if any(
+            name.startswith(stages[-1]) and entry["state"] == "done" for name, entry in folder.record["stages"].items()
+        ):
+            raise RunError("killed")
+        save(folder)
+
+    monkeypatch.setattr(RunFolder, "save", die_before_it_is_recorded)
+    assert project.refusal() == "killed"
+    monkeypatch.undo()
+    made, all_of_them = re.search(
+        r"(\d+) of (\d+) shards exist already", project.run().printed.replace("\n", " ")
+    ).groups()
+    assert made == all_of_them
+    assert not list((project.folder / "checkpoints").glob(f"{stages[-1]}-*"))
