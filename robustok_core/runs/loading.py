@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tomli
+
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.recipe import LoadConfig, ResolvedRecipe
 from robustok_core.runs.components import read_component, save_component
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
 from robustok_core.runs.folder import RunFolder, find_artifact
-from robustok_core.runs.manifest import folder_damage, recorded_folder
+from robustok_core.runs.history import RECIPE_FILE
+from robustok_core.runs.inputs import find_input
+from robustok_core.runs.manifest import REMAKE, check_folder, folder_damage, recorded_folder
 from robustok_core.runs.promises import Imported, Loaded
-from robustok_core.values.spec import Spec
+from robustok_core.runs.run_record import is_run, read_run
+from robustok_core.values.spec import Spec, plain
 
 
 def find_loaded(name: str, load: LoadConfig, location: str) -> Path:
@@ -42,6 +47,8 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
         RobustokError: if there is no such artifact, it is in this run's own folder, or the checkpoint cannot be read.
     """
     location, run_folder = recipe.source.location(("load", name)), run.path.resolve()
+    if taken := _taken_before(name, load, run.path):
+        return Loaded(registry, *taken)
     path = find_loaded(name, load, location)
     if load.importer is None:
         if run_folder in (Path(load.path).resolve(), *path.resolve().parents):
@@ -54,6 +61,23 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
     folder = run.artifact(name, fingerprint)
     intact = folder_damage(folder) is None
     return Loaded(registry, folder, fingerprint, None if intact else read_published(load.importer, path, registry))
+
+
+def _taken_before(name: str, load: LoadConfig, run: Path) -> tuple[Path, str] | None:
+    """What the run took for the same entry before, where the entry's path is no longer there, and its fingerprint."""
+    if Path(load.path).exists() or not is_run(run):
+        return None
+    try:
+        before = tomli.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))["load"][name]
+        record = read_run(run)
+        if before != plain(load):
+            return None
+        folder = find_input(run, record, name)
+    except (RobustokError, OSError, ValueError, KeyError, TypeError):  # then the path that is not there is refused
+        return None
+    check_folder(folder, hint=REMAKE)
+    entry = record["inputs"][name]
+    return folder, folder.name.rpartition("-")[2] if isinstance(entry, str) else entry["content"]
 
 
 def component_specs(load: LoadConfig, folder: Path, registry: Builder) -> list[Spec]:

@@ -238,6 +238,9 @@ class _Run:
                 kept = set_aside(loaded.folder, self.folder.path / HISTORY)
                 self._say(f"{loaded.folder} is damaged; it is imported again, and the damaged one is now {kept}")
             save_imported(loaded.imported, name, loaded.folder)
+        path = self.recipe.load[name].path
+        if not Path(path).exists():
+            self._say(f"[load] {name}: {path} is no longer there; what this run took from it is used: {loaded.folder}")
         self.accelerator.wait_for_everyone()
         self.artifacts[name] = (loaded.folder, loaded.fingerprint)
         self.loaded_specs[name] = component_specs(self.recipe.load[name], loaded.folder, self.registry)

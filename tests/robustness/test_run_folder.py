@@ -210,6 +210,18 @@ def test_a_run_that_loaded_artifacts_can_be_moved(loading, tmp_path, move):
     assert load_generator(folder).sample_images(n=1)
 
 
+def test_a_moved_run_goes_on_with_what_it_loaded_though_the_recipe_names_the_old_place(loading, tmp_path):
+    before = loading.artifact("generator").name
+    shutil.move(loading.out, tmp_path / "elsewhere")
+    moved = Project.of(loading.table, tmp_path / "elsewhere").run()
+    assert "is no longer there; what this run took from it is used" in moved.printed
+    assert "train_generator: done before, unchanged" in moved.printed
+    moved.stage("train_generator")["epochs"] = 0.4
+    assert moved.run().artifact("generator").name != before
+    moved.table["load"]["tokenizer"] = str(tmp_path / "nowhere")
+    assert "there is no such file or folder" in moved.refusal()
+
+
 def test_another_tokenizer_in_the_place_of_the_loaded_one_is_refused(loading):
     first = find_artifact(loading.folder, "tokenizer")
     other = Project(loading.out / "else", run={"seed": 9}).run().artifact("tokenizer")
