@@ -105,8 +105,20 @@ def _print_json(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
 
 
 def _print_table(runs: tuple[Path, ...], rows: dict[str, Row], *, starred: Container[str]) -> None:
-    cells = ([name, *_cells(row, name in starred)] for name, row in rows.items())
-    print_table(make_console(), ["result", *runs], cells)
+    cells = [[name, *_cells(row, name in starred)] for name, row in rows.items()]
+    made_with = [[f"made with {name}", *texts] for name, texts in _unequal_code(runs).items()]
+    print_table(make_console(), ["result", *runs], [*cells, *made_with])
+
+
+def _unequal_code(runs: tuple[Path, ...]) -> dict[str, list[str]]:
+    """The packages whose version or source differs between those runs that record it."""
+    from robustok_core.runs.code import code_of_run
+
+    codes = [code_of_run(run) for run in runs]
+    known = [code for code in codes if code]
+    names = dict.fromkeys(name for code in known for name in code)
+    unequal = [name for name in names if len({code.get(name) for code in known}) > 1]
+    return {name: [code.get(name, "not used" if code else "-") for code in codes] for name in unequal}
 
 
 def _direction(row: Row) -> bool | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from attrs import frozen
 from numpy.typing import NDArray
 
@@ -15,7 +17,8 @@ from robustok_core.errors import Interrupted
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.files import new_file
 from robustok_core.runs.interrupt import StopRequest
-from robustok_training.distributed import barrier, rank, world_size
+from robustok_core.runs.manifest import damage_of, set_aside, write_manifest
+from robustok_training.distributed import all_sum, barrier, communication_device, rank, world_size
 from robustok_training.interrupt import asked_anywhere, stop_requests
 from robustok_training.progress import StepProgress
 
@@ -56,15 +59,15 @@ Make = Callable[[Sequence[Shard], Callable[[int], None]], Iterator[Mapping[str, 
 def make_missing(context: StageContext, parts: Sequence[Shard], names: Sequence[str], make: Make) -> None:
     """Makes the shards that are missing from `context.checkpoints`; of n processes, each makes every n-th one.
 
-    Array `name` of a shard is the file `STEM.NAME.npy`. The arrays of a shard are written in the order of
-    `names`; the shard is complete once the last one exists.
+    Array `name` of a shard is the file `STEM.NAME.npy`. The arrays of a shard are written in the order of `names`, and
+    then the manifest `STEM.manifest.json`; the shard is complete once the last array exists. A shard whose arrays are
+    not as the manifest says is made again.
 
     Raises:
         Interrupted: the user asked to stop; raised after a batch, and the finished shards are kept.
     """
     folder = context.checkpoints
-    missing = [shard for shard in parts if not shard_file(folder, shard, names[-1]).exists()]
-    barrier()  # all processes must list the missing shards before one of them writes
+    missing = _missing(context, parts, names)  # on all processes, before one of them writes
     if len(missing) < len(parts):
         context.say(
             f"{context.stage} ({context.fingerprint}): {len(parts) - len(missing)} of {len(parts)} shards exist already"
@@ -81,8 +84,38 @@ def make_missing(context: StageContext, parts: Sequence[Shard], names: Sequence[
                 arrays = next(results)
                 for name in names:
                     write_array(shard_file(folder, mine[number], name), arrays[name])
+                files = [shard_file(folder, mine[number], name) for name in names]
+                write_manifest(_manifest(folder, mine[number]), files)
             _maybe_stop(context, stop, number + 1, rounds)
     barrier()
+
+
+def _missing(context: StageContext, parts: Sequence[Shard], names: Sequence[str]) -> list[Shard]:
+    """The shards that do not exist or are damaged; the main process looks, since only it can say what it finds."""
+    absent = torch.zeros(len(parts), device=communication_device())
+    for number in range(len(parts)) if rank() == 0 else ():
+        absent[number] = float(_must_be_made(context, parts[number], names))
+    return [shard for shard, gone in zip(parts, all_sum(absent).tolist(), strict=True) if gone]
+
+
+def _must_be_made(context: StageContext, shard: Shard, names: Sequence[str]) -> bool:
+    """Whether a shard does not exist or is damaged; what is damaged is set aside."""
+    folder = context.checkpoints
+    files, manifest = [shard_file(folder, shard, name) for name in names], _manifest(folder, shard)
+    if not os.path.lexists(files[-1]):
+        return True
+    damage = damage_of(manifest)
+    if damage is None:
+        return not all(file.is_file() for file in files)
+    context.say(f"{damage}; this shard is made again, and what was there is set aside")
+    for file in (*files, manifest):
+        if os.path.lexists(file):
+            set_aside(file)
+    return True
+
+
+def _manifest(folder: Path, shard: Shard) -> Path:
+    return folder / f"{shard.stem}.manifest.json"
 
 
 class _Done:

@@ -12,15 +12,16 @@ from attrs import frozen
 from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.components import (
-    COMPONENT_FILE,
     ComponentRecord,
-    kind_of_artifact,
     load_component,
+    read_artifact,
     read_component,
 )
-from robustok_core.runs.files import read_json
-from robustok_core.runs.folder import RUN_FILE, find_artifact
+from robustok_core.runs.folder import find_artifact, is_artifact
+from robustok_core.runs.inputs import may_be_input
 from robustok_core.runs.loading import read_published
+from robustok_core.runs.manifest import REMAKE, check_folder
+from robustok_core.runs.run_record import is_run, read_run
 
 
 @frozen(kw_only=True, eq=False)
@@ -85,16 +86,18 @@ def artifact_of(run: Path, name: str) -> Path:
     """
     if not run.exists():
         raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
-    component = run / COMPONENT_FILE
-    if not component.is_file() or (kind := kind_of_artifact(run)) == name:
+    if not is_artifact(run):
         return find_artifact(run, name)
+    check_folder(run, hint=REMAKE)
+    if (kind := read_artifact(run).kind) == name:
+        return run
     run_folder = run.resolve().parent.parent  # runs/NAME/artifacts/...
-    if not (run_folder / RUN_FILE).is_file():
+    if not is_run(run_folder):
         what = f"this folder holds only a {kind}, but a {name} is needed too"
         raise RobustokError(what, where=str(run), hint=f"name the folder of a run that made or loaded a {name}")
-    record, folder = read_json(run_folder / RUN_FILE), run.resolve()
-    is_current = folder.name.rpartition("-")[2] in record.get("current", {}).values()
-    if not is_current and str(folder) not in record.get("inputs", {}).values():
+    record = read_run(run_folder)
+    is_current = run.resolve().name.rpartition("-")[2] in record.get("current", {}).values()
+    if not is_current and not may_be_input(run_folder, record, run):
         what = f"this {kind} does not belong to the current recipe of {run_folder}, so its {name} cannot be found"
         raise RobustokError(
             what, where=str(run), hint="run the recipe that made it again, with the same or another name"

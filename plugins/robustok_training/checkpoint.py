@@ -1,13 +1,13 @@
 """Checkpoints, from which training resumes bit for bit: weights, buffers, optimiser states, counters.
 
-A checkpoint is a folder with one safetensors file and one JSON file. It needs no random state, because
-every draw is a function of the step (`robustok_core.values.draws`).
+A checkpoint is a folder with one safetensors file, one JSON file and a manifest of both. It needs no random state,
+because every draw is a function of the step (`robustok_core.values.draws`). The last two are kept: where the newest is
+damaged, training resumes from the one before.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,22 @@ import torch
 from torch import Tensor
 
 from robustok_core.errors import RunError
-from robustok_core.runs.files import new_folder, read_json, read_tensors, write_json, write_tensors
+from robustok_core.runs.files import read_json, read_tensors, remove_folder, write_json, write_tensors
+from robustok_core.runs.manifest import Damage, folder_damage, recorded_folder, set_aside
 
 _NAME = re.compile(r"step-(\d+)")
+_TENSORS, _VALUES = "state.safetensors", "state.json"
+_KEPT = 2
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Path:
-    """Writes the checkpoint of a step into `folder` and removes older ones."""
+    """Writes the checkpoint of a step into `folder` and removes older ones, except the one before."""
     target = folder / f"step-{step:09d}"
-    with new_folder(target) as aside:
-        write_tensors(aside / "state.safetensors", tensors)
-        write_json(aside / "state.json", {"step": step, **values})
-    for old in checkpoints(folder)[:-1]:
-        shutil.rmtree(old, ignore_errors=True)
+    with recorded_folder(target) as aside:
+        write_tensors(aside / _TENSORS, tensors)
+        write_json(aside / _VALUES, {"step": step, **values})
+    for old in checkpoints(folder)[:-_KEPT]:
+        remove_folder(old)
     return target
 
 
@@ -37,7 +40,22 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     paths = checkpoints(folder)
     if not paths:
         return None
-    return read_tensors(paths[-1] / "state.safetensors"), read_json(paths[-1] / "state.json")
+    return read_tensors(paths[-1] / _TENSORS), read_json(paths[-1] / _VALUES)
+
+
+def set_damaged_aside(folder: Path) -> list[str]:
+    """Renames the newest checkpoints in `folder` that are damaged; returns what was wrong, a line for each."""
+    lines: list[str] = []
+    while (paths := checkpoints(folder)) and (damage := _damage(paths[-1])):
+        kept = set_aside(paths[-1])
+        before = f"the one before, {paths[-2].name}, is used" if len(paths) > 1 else "training starts again"
+        lines.append(f"{damage}; this checkpoint is set aside as {kept.name}, and {before}")
+    return lines
+
+
+def _damage(checkpoint: Path) -> Damage | None:
+    missing = [checkpoint / name for name in (_TENSORS, _VALUES) if not (checkpoint / name).is_file()]
+    return Damage(missing[0], "it is missing") if missing else folder_damage(checkpoint)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -24,7 +24,7 @@ from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_training.batches import rows_of_step, steps_per_epoch, training_batches
-from robustok_training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from robustok_training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, set_damaged_aside
 from robustok_training.config import TrainingConfig
 from robustok_training.distributed import barrier, rank, world_size
 from robustok_training.finite import NotFiniteError, check_values, check_weights
@@ -332,6 +332,10 @@ class Trainer:
 
     def _resume(self) -> int:
         """Loads the newest checkpoint and drops what was logged after it; returns the number of completed steps."""
+        if self.accelerator.is_main_process:
+            for line in set_damaged_aside(self.context.checkpoints):
+                self.context.say(line)
+        barrier()
         done = self._load()
         self.context.forget_log_after(done)
         return done

@@ -14,6 +14,7 @@ import click
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder that holds the runs' folders.")
 @click.option("--fresh", is_flag=True, help="Start over, in a new folder.")
+@click.option("--accept-old-code", is_flag=True, help="Keep what stages made before the code of a plugin changed.")
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 @click.option("--replay", is_flag=True, help="Look into the step that became not finite: term, images, module.")
 def run(
@@ -22,6 +23,7 @@ def run(
     presets: tuple[str, ...],
     out: Path | None,
     fresh: bool,
+    accept_old_code: bool,
     until: str | None,
     replay: bool,
 ) -> None:
@@ -35,7 +37,7 @@ def run(
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.recipe import Recipe
     from robustok_core.recipe.registry import load_registry
-    from robustok_core.runs.folder import RECIPE_FILE
+    from robustok_core.runs.history import RECIPE_FILE
     from robustok_core.runs.runner import run as run_recipe
     from robustok_core.values.terminal import make_console
 
@@ -50,5 +52,13 @@ def run(
     resolved = Recipe.load(recipe, overrides=changes, presets=presets).resolve(registry)
     if until is not None:
         resolved = resolved.until(until)
-    results = run_recipe(resolved, registry=registry, out=out, fresh=fresh, console=console, replay=replay)
+    results = run_recipe(
+        resolved,
+        registry=registry,
+        out=out,
+        fresh=fresh,
+        accept_old_code=accept_old_code,
+        console=console,
+        replay=replay,
+    )
     print_results(console, results)

@@ -126,6 +126,11 @@ class Registry:
         chosen = (entry for entry in self._entries.values() if kind in (None, entry.kind))
         return sorted(chosen, key=lambda entry: (entry.kind, entry.name))
 
+    def distribution(self, spec: Spec) -> str:
+        """The distribution that provides a component; "?" if that is not known."""
+        entry = self._entries.get((spec.kind, spec.name))
+        return next((state.distribution for state in self.plugins if entry and state.name == entry.plugin), "?")
+
     def names(self, kind: str) -> list[str]:
         """The names of one kind."""
         return [entry.name for entry in self.entries(kind)]

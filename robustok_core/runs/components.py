@@ -25,9 +25,10 @@ Record = TypeVar("Record")
 
 @frozen(kw_only=True)
 class ArtifactRecord:
-    """What component.json holds for every artifact: its name."""
+    """What component.json holds for every artifact: its name, and the recipe table of a component."""
 
     kind: str
+    table: Mapping[str, Any] | None = None
 
 
 @frozen(kw_only=True)
@@ -78,13 +79,13 @@ def save_component(folder: Path, kind: str, table: Mapping[str, Any], module: nn
     write_tensors(folder / WEIGHTS_FILE, module.state_dict())
 
 
-def kind_of_artifact(folder: Path) -> str:
-    """The name of the artifact in a folder.
+def read_artifact(folder: Path) -> ArtifactRecord:
+    """The record of the artifact in a folder.
 
     Raises:
         RobustokError: if the folder holds no artifact, or its component.json is damaged.
     """
-    return _read(ArtifactRecord, folder).kind
+    return _read(ArtifactRecord, folder)
 
 
 def read_component(folder: Path) -> ComponentRecord:

@@ -15,7 +15,8 @@ from attrs import field, frozen
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.recipe.source import read_source, stage_name
 from robustok_core.runs.files import read_json
-from robustok_core.runs.folder import RECIPE_FILE, RUN_FILE
+from robustok_core.runs.history import RECIPE_FILE
+from robustok_core.runs.run_record import RUN_FILE
 from robustok_core.values.result import Result
 from robustok_core.values.strict import short_text
 

@@ -20,8 +20,8 @@ from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.components import load_component
-from robustok_core.runs.files import new_folder
 from robustok_core.runs.folder import RunFolder
+from robustok_core.runs.manifest import recorded_folder
 from robustok_core.runs.step_log import append_line, drop_lines
 from robustok_core.values.draws import derive_seed, seeded
 from robustok_core.values.spec import Spec, wrong_name
@@ -117,7 +117,7 @@ class RunContext(StageContext):
     @contextmanager
     def making(self, artifact: str) -> Iterator[Path | None]:
         if self.accelerator.is_main_process:
-            with new_folder(self.folder.artifact(artifact, self.fingerprint)) as aside:
+            with recorded_folder(self.folder.artifact(artifact, self.fingerprint)) as aside:
                 yield aside
         else:
             yield None

@@ -147,7 +147,10 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], *, writer: str = ""
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     with new_file(file, writer=writer) as unfinished:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # as the umask has it; safetensors makes a file that only its owner can read
         save_file(copies, unfinished)
+        unfinished.chmod(mode)
 
 
 def read_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:

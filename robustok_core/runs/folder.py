@@ -2,15 +2,15 @@
 
 runs/NAME/
 recipe.toml      resolved, with every default written out
-run.json         each stage's state, time and environment; the fingerprints of the recipe's stages
+run.json         each stage's state, time and environment; the fingerprints of the recipe's stages; the recipes before
 results.json     the current recipe's results by "stage/metric", see results.py
 metrics.jsonl    one line per logged step
-artifacts/NAME-FINGERPRINT/     checkpoints/STAGE-FINGERPRINT/     history/
+artifacts/NAME-FINGERPRINT/     checkpoints/STAGE-FINGERPRINT/     each with a manifest, see manifest.py
+history/         recipes and results of earlier recipes, and what was damaged
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +18,23 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from robustok_core.errors import RobustokError
-from robustok_core.runs.components import kind_of_artifact
-from robustok_core.runs.files import aside, read_json, remove_leftovers, write_json, write_text, writing
-
-RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
-
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.runs.components import read_artifact
+from robustok_core.runs.files import aside, remove_leftovers, write_text, writing
+from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.runs.history import (
+    HISTORY,
+    RECIPE_FILE,
+    changes_between,
+    described,
+    history_file,
+    next_number,
+)
+from robustok_core.runs.inputs import find_input, input_entry
+from robustok_core.runs.manifest import MANIFEST, REMAKE, check_folder, set_aside
+from robustok_core.runs.provenance import now
+from robustok_core.runs.results import RESULTS_FILE, same_results
+from robustok_core.runs.run_record import COPY, RUN_FILE, is_run, read_copy, read_run, write_run
 
 #: Keys of the last command in run.json of earlier versions; they are now recorded for each stage.
 _OF_THE_LAST_COMMAND = (
@@ -47,15 +58,16 @@ class RunFolder:
         self.path = path
         self._lock = FileLock(path / ".lock")
         self.record: dict[str, Any] = {"stages": {}, "current": {}}
+        #: What was found wrong with the folder when it was opened, and repaired.
+        self.repaired = ""
 
     def open(self) -> None:
         """Takes the folder for this command.
 
         Raises:
-            RobustokError: if another command uses it, or it is not a run folder.
+            RobustokError: if another command uses it, or it is not a run folder, or its run.json is damaged.
         """
-        foreign = self.path.exists() and not (self.path / RUN_FILE).exists()
-        if foreign and not (self.path.is_dir() and all(_left_by_a_kill(p) for p in self.path.iterdir())):
+        if self.path.exists() and not is_run(self.path) and not self._is_empty():
             raise RobustokError(
                 "this exists and is not a run folder", where=str(self.path), hint="choose another --out"
             )
@@ -68,10 +80,33 @@ class RunFolder:
         except Timeout as error:
             hint = "wait for it, or give this run another name: --set run.name=NAME"
             raise RobustokError("another command is using this folder", where=str(self.path), hint=hint) from error
-        for folder in (self.path, self.path / "artifacts", self.path / "checkpoints"):
-            remove_leftovers(folder)
-        if (self.path / RUN_FILE).exists():
-            self.record = read_json(self.path / RUN_FILE)
+        try:
+            for folder in (self.path, self.path / "artifacts", self.path / "checkpoints"):
+                remove_leftovers(folder)
+            if is_run(self.path):
+                self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self) -> None:
+        """Reads run.json; where it is damaged, its copy."""
+        try:
+            self.record = read_run(self.path)
+        except RunError as error:
+            copy = read_copy(self.path)
+            if copy is None and not self._is_empty():
+                raise
+            if os.path.lexists(self.path / RUN_FILE):
+                set_aside(self.path / RUN_FILE, self.path / HISTORY)
+            if copy is not None:
+                self.record = copy
+                self.repaired = f"{self.path / RUN_FILE} was damaged ({error.what}); its copy is used"
+
+    def _is_empty(self) -> bool:
+        """Whether the folder holds nothing but what a command leaves that is killed before its first record."""
+        names = {RUN_FILE, COPY, ".lock"}
+        return self.path.is_dir() and all(p.name in names or _unfinished(p) for p in self.path.iterdir())
 
     def close(self) -> None:
         """Releases the folder."""
@@ -79,15 +114,15 @@ class RunFolder:
 
     def save(self) -> None:
         """Writes run.json."""
-        write_json(self.path / RUN_FILE, self.record)
+        write_run(self.path, self.record)
 
     def make_current(
         self,
         recipe: str,
         stages: Mapping[str, str],
         makes: Mapping[str, Sequence[str]],
-        inputs: Mapping[str, str],
-    ) -> None:
+        inputs: Mapping[str, Path],
+    ) -> str:
         """Records the folder's current recipe; from then on run.json names that recipe's artifacts and no others.
 
         A kill during this call leaves a folder that names no artifacts; readers refuse it until the recipe runs again.
@@ -96,41 +131,91 @@ class RunFolder:
             recipe: the text of recipe.toml.
             stages: the fingerprint of each stage by name, in order, whether finished or not.
             makes: the artifacts of each stage, by stage name.
-            inputs: the paths of the artifacts from [load], by artifact name.
+            inputs: the folders of the artifacts from [load], by artifact name.
+
+        Returns:
+            What the recipe changes in one that was here before, and where the files of that lie; "" if nothing.
         """
         for name, fingerprint in stages.items():
             self.stage(name, fingerprint)["makes"] = list(makes[name])
-        names: dict[str, Any] = {"current": dict(stages), "inputs": dict(inputs)}
-        named_before = [list(self.record.get(key, {}).items()) for key in names]
-        if self._holds(RECIPE_FILE, recipe) and named_before == [list(table.items()) for table in names.values()]:
-            return
+        entries = {name: input_entry(self.path, folder) for name, folder in inputs.items()}
+        names: dict[str, Any] = {"current": dict(stages), "inputs": entries, "recipe": fingerprint_of(recipe)}
+        # Fingerprints cover the content of inputs; where these lie may change.
+        same = list(self.record["current"].items()) == list(stages.items()) and self._holds(RECIPE_FILE, recipe)
+        said = "" if same else self._replace(recipe)
+        if any(self.record.get(key) != value for key, value in names.items()):
+            self.record |= names
+            self.save()
+        return said
+
+    def _replace(self, recipe: str) -> str:
+        """Moves the files of the recipe before to history/ and writes recipe.toml; says what is different."""
         for old in _OF_THE_LAST_COMMAND:
             self.record.pop(old, None)
-        self.record |= {"current": {}, "inputs": {}}
+        number = self._number()
+        before = (self.path / RECIPE_FILE).read_bytes() if (self.path / RECIPE_FILE).is_file() else None
+        edited = before is not None and self.record.get("recipe") not in (None, _hash_of(before))
+        if self.record["current"]:
+            past = {"number": number, "replaced": now()}
+            past |= {key: self.record.get(key, {}) for key in ("current", "inputs")}
+            self.record["history"] = [*self.record.get("history", []), past]
+        self.record |= {"current": {}, "inputs": {}, "recipe": None}
         self.save()
-        self.set_aside("results.json")  # it belongs to the previous recipe
-        self.write_current(RECIPE_FILE, recipe)
-        self.record |= names
-        self.save()
+        self.set_aside(RESULTS_FILE, number)  # it belongs to the previous recipe
+        if not self._holds(RECIPE_FILE, recipe):
+            self.set_aside(RECIPE_FILE, number)
+            write_text(self.path / RECIPE_FILE, recipe)
+        return "" if before is None else self._change(before, recipe, number, edited=edited)
+
+    def _number(self) -> int:
+        """The number of the recipe that is replaced now; a call that was killed gave it one already."""
+        history = self.record.get("history", [])
+        if history and not self.record["current"]:
+            number: int = history[-1]["number"]
+            if not history_file(self.path, RECIPE_FILE, number).exists():
+                return number
+        return next_number(self.path, self.record)
+
+    def _change(self, before: bytes, recipe: str, number: int, *, edited: bool) -> str:
+        files = [
+            file for name in (RECIPE_FILE, RESULTS_FILE) if (file := history_file(self.path, name, number)).exists()
+        ]
+        said = [f"{self.path / RECIPE_FILE} was edited or damaged since it was written"] if edited else []
+        if changes := changes_between(before.decode(errors="replace"), recipe):
+            said.append(f"this folder held another recipe: {described(changes)}")
+        elif files:
+            said.append("the recipe is the same as before, but the data, an input or the code is another")
+        if files:
+            where = f"  it is kept in {' and '.join(map(str, files))}"
+            said.append(f"{where}, and its artifacts are where they were: robustok history {self.path}")
+        return "\n".join(said)
 
     def _holds(self, name: str, text: str) -> bool:
         file = self.path / name
-        return file.exists() and file.read_text(encoding="utf-8") == text
+        return file.is_file() and file.read_bytes() == text.encode()
 
     def write_current(self, name: str, text: str) -> None:
         """Writes a file of the current recipe; if an existing one differs, moves that to history/ first."""
         if not self._holds(name, text):
-            self.set_aside(name)
+            self.set_aside(name, next_number(self.path, self.record))
             write_text(self.path / name, text)
 
-    def set_aside(self, name: str) -> None:
-        """Moves a file of an earlier recipe to history/, if there is one."""
-        target, history = self.path / name, self.path / "history"
-        if target.exists():
-            with writing(history):
-                history.mkdir(exist_ok=True)
-                candidates = (history / f"{target.stem}-{number}{target.suffix}" for number in itertools.count(1))
-                target.rename(next(candidate for candidate in candidates if not candidate.exists()))
+    def write_results(self, text: str) -> str:
+        """Writes results.json; returns what was wrong with the one of the same recipe that was here, or ""."""
+        file, said = self.path / RESULTS_FILE, ""
+        if os.path.lexists(file) and not self._holds(RESULTS_FILE, text) and not same_results(file, text):
+            kept = set_aside(file, self.path / HISTORY)
+            said = f"{file} was damaged; it is written again, and the damaged one is now {kept}"
+        self.write_current(RESULTS_FILE, text)
+        return said
+
+    def set_aside(self, name: str, number: int) -> None:
+        """Moves a file of an earlier recipe to history/ under this number, if there is one."""
+        target, kept = self.path / name, history_file(self.path, name, number)
+        if os.path.lexists(target):
+            with writing(kept):
+                kept.parent.mkdir(exist_ok=True)
+                target.rename(kept)
 
     def artifact(self, name: str, fingerprint: str) -> Path:
         """The folder of an artifact."""
@@ -145,42 +230,51 @@ class RunFolder:
         return self.record["stages"].setdefault(f"{name}-{fingerprint}", {"state": "new", "seconds": 0.0})
 
 
-def _left_by_a_kill(path: Path) -> bool:
-    """Whether this may be a leftover of a command killed before it wrote run.json."""
-    return path.name in (".lock", aside(path.with_name(RUN_FILE)).name)
+def _unfinished(path: Path) -> bool:
+    return any(path.name == aside(path.with_name(name)).name for name in (RUN_FILE, COPY))
+
+
+def _hash_of(text: bytes) -> str:
+    return fingerprint_of(text.decode(errors="replace"))
 
 
 def find_artifact(path: Path, name: str) -> Path:
     """The folder of an artifact: `path` itself, or the last one that the run's recipe makes, or the run's [load] entry.
 
     Raises:
-        RobustokError: if there is no such artifact, or it is not finished.
+        RobustokError: if there is no such artifact, or it is not finished, or one of its files is damaged.
     """
-    if (path / "component.json").is_file():
-        kind = kind_of_artifact(path)
+    if is_artifact(path):
+        check_folder(path, hint=REMAKE)
+        kind = read_artifact(path).kind
         if kind != name:
             raise RobustokError(f"this holds a {kind}, not a {name}", where=str(path))
         return path
-    if not (path / RUN_FILE).is_file():
+    folder = _artifact_of_run(path, name)
+    check_folder(folder, hint=REMAKE)
+    return folder
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a folder holds an artifact, or what is left of one."""
+    return (path / "component.json").is_file() or (path / MANIFEST).is_file()
+
+
+def _artifact_of_run(path: Path, name: str) -> Path:
+    if not is_run(path):
         hint = "name the folder of a run, or of an artifact in it"
         raise RobustokError("this is not a run folder", where=str(path), hint=hint)
-    record = read_json(path / RUN_FILE)
+    record = read_run(path)
     candidates = [
         (record["stages"][f"{stage}-{fingerprint}"]["state"] == "done", path / "artifacts" / f"{name}-{fingerprint}")
         for stage, fingerprint in record.get("current", {}).items()
         if name in record["stages"].get(f"{stage}-{fingerprint}", {}).get("makes", [])
     ]
     if not candidates and name in record.get("inputs", {}):
-        return Path(record["inputs"][name])
+        return find_input(path, record, name)
     if candidates and candidates[-1][0]:
         return candidates[-1][1]
     hint = "let the run finish first"
     if earlier := [folder for done, folder in candidates if done]:
         hint += f", or name the {name} of an earlier stage: {earlier[-1]}"
     raise RobustokError(f"this run has no finished {name}", where=str(path), hint=hint)
-
-
-def next_free(path: Path) -> Path:
-    """`path`, or the first of path-2, path-3, ... that does not exist."""
-    others = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    return next(candidate for candidate in itertools.chain([path], others) if not candidate.exists())

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tomli
+
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.recipe import LoadConfig, ResolvedRecipe
-from robustok_core.runs.components import save_component
-from robustok_core.runs.files import new_folder
+from robustok_core.runs.components import read_artifact, save_component
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
 from robustok_core.runs.folder import RunFolder, find_artifact
+from robustok_core.runs.history import RECIPE_FILE
+from robustok_core.runs.inputs import find_input
+from robustok_core.runs.manifest import REMAKE, check_folder, folder_damage, recorded_folder
 from robustok_core.runs.promises import Imported, Loaded
+from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.shard_index import files_of
 from robustok_core.runs.weights import check_weights
-from robustok_core.values.spec import Spec
+from robustok_core.values.spec import Spec, plain
 
 
 def find_loaded(name: str, load: LoadConfig, location: str) -> Path:
@@ -33,7 +38,8 @@ def find_loaded(name: str, load: LoadConfig, location: str) -> Path:
     try:
         return path if load.importer is not None else find_artifact(path, name)
     except RobustokError as error:
-        raise RobustokError(f"[load] {name}: {error.where}: {error.what}", where=location, hint=error.hint) from error
+        what = f"[load] {name}: {error.where}: {error.what}"
+        raise RobustokError(what, where=location, hint=error.hint, exit_code=error.exit_code) from error
 
 
 def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFolder, registry: Builder) -> Loaded:
@@ -43,6 +49,8 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
         RobustokError: if there is no such artifact, it is in this run's own folder, or the checkpoint cannot be read.
     """
     location, run_folder = recipe.source.location(("load", name)), run.path.resolve()
+    if taken := _taken_before(name, load, run.path):
+        return Loaded(registry, *taken)
     path = find_loaded(name, load, location)
     if load.importer is None:
         if run_folder in (Path(load.path).resolve(), *path.resolve().parents):
@@ -54,9 +62,32 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
     contents = [content_fingerprint(file) for file in files_of(path)]
     fingerprint = fingerprint_of([load.importer.table(), *contents])
     folder = run.artifact(name, fingerprint)
-    return Loaded(
-        registry, folder, fingerprint, None if folder.is_dir() else read_published(load.importer, path, registry)
-    )
+    intact = folder_damage(folder) is None
+    return Loaded(registry, folder, fingerprint, None if intact else read_published(load.importer, path, registry))
+
+
+def _taken_before(name: str, load: LoadConfig, run: Path) -> tuple[Path, str] | None:
+    """What the run took for the same entry before, where the entry's path is no longer there, and its fingerprint."""
+    if Path(load.path).exists() or not is_run(run):
+        return None
+    try:
+        before = tomli.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))["load"][name]
+        record = read_run(run)
+        if before != plain(load):
+            return None
+        folder = find_input(run, record, name)
+    except (RobustokError, OSError, ValueError, KeyError, TypeError):  # then the path that is not there is refused
+        return None
+    check_folder(folder, hint=REMAKE)
+    entry = record["inputs"][name]
+    return folder, folder.name.rpartition("-")[2] if isinstance(entry, str) else entry["content"]
+
+
+def component_specs(load: LoadConfig, folder: Path, registry: Builder) -> list[Spec]:
+    """The importer of an entry of [load], and the component in its artifact, where it is one."""
+    artifact = read_artifact(folder)
+    component = [] if artifact.table is None else [registry.spec(artifact.kind, artifact.table)]
+    return [*component, *([] if load.importer is None else [load.importer])]
 
 
 def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
@@ -73,5 +104,5 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
 def save_imported(imported: Imported, kind: str, folder: Path) -> None:
     """Writes a component from a published checkpoint as an artifact."""
     about = {"imported_from": imported.file.name, "report": dict(imported.report)}
-    with new_folder(folder) as aside:
+    with recorded_folder(folder) as aside:
         save_component(aside, kind, imported.table, imported.component, **about)

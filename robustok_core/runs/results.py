@@ -6,6 +6,7 @@ attributes under longer names beside it ("gfid_num_images", "pfid/alpha0.5_delta
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import read_json
 from robustok_core.runs.records import record_of
+from robustok_core.runs.run_record import RUN_FILE, is_run, read_run
 from robustok_core.values.result import Result
 
 RESULTS_FILE = "results.json"
@@ -60,10 +62,49 @@ def read_results(path: Path) -> dict[str, Result]:
         raise RobustokError(f"this is not a JSON file: {error.what}", where=str(file)) from error
     held = content.get("results", content) if isinstance(content, Mapping) else content
     try:
-        return results_of(held, file)
+        results = results_of(held, file)
     except RunError as error:
         what = f"this file does not hold results by name: {error.what}"
         raise RobustokError(what, where=str(file), hint="`robustok evaluate --out` writes such a file") from error
+    if path.is_dir() and not _agrees_with_run(path, results):
+        hint = f"`robustok run {path}` writes it again"
+        raise RobustokError("damaged: it does not agree with run.json", where=str(file), hint=hint)
+    return results
+
+
+def stage_results(entry: Mapping[str, Any], run: Path) -> dict[str, Result]:
+    """The results of a stage's entry in run.json.
+
+    Raises:
+        RunError: if they are damaged.
+    """
+    return results_of(entry.get("results", {}), run / RUN_FILE)
+
+
+def _agrees_with_run(run: Path, results: Mapping[str, Result]) -> bool:
+    """Whether these are the results in run.json, if all stages are done and this version wrote it."""
+    record = read_run(run) if is_run(run) else {}
+    if record.get("recipe") is None:
+        return True
+    found: dict[str, Result] = {}
+    for stage, fingerprint in record["current"].items():
+        entry = record["stages"].get(f"{stage}-{fingerprint}", {})
+        if entry.get("state") != "done":
+            return True
+        found |= {f"{stage}/{name}": result for name, result in stage_results(entry, run).items()}
+    return _text(found) == _text(results)
+
+
+def _text(results: Mapping[str, Result]) -> str:
+    return json.dumps(tables_of(results), sort_keys=True)  # as text, a number that is not finite equals itself
+
+
+def same_results(file: Path, text: str) -> bool:
+    """Whether a file holds the results of a JSON text, also as an earlier version wrote them."""
+    try:
+        return _text(read_results(file)) == _text(results_of(json.loads(text)))
+    except RobustokError:
+        return False
 
 
 def _put_together(numbers: Mapping[str, float]) -> dict[str, Result]:

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import json
-import time
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import attrs
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
-from robustok_core.errors import Interrupted, RobustokError, RunError, raise_all
+from robustok_core.errors import RobustokError, raise_all
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, load_registry
-from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
+from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
-from robustok_core.runs.failures import named_failures
-from robustok_core.runs.files import read_json, remove_folder
-from robustok_core.runs.fingerprints import fingerprint_of
-from robustok_core.runs.folder import RUN_FILE, RunFolder, next_free
+from robustok_core.runs.execution import execute
+from robustok_core.runs.finished import due_stages
+from robustok_core.runs.folder import RunFolder
+from robustok_core.runs.history import HISTORY
 from robustok_core.runs.interrupt import stop_signals
-from robustok_core.runs.loading import open_loaded, save_imported
+from robustok_core.runs.loading import component_specs, open_loaded, save_imported
+from robustok_core.runs.manifest import Damage, next_free, set_aside
 from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
-from robustok_core.runs.provenance import now, peak_memory, surroundings
+from robustok_core.runs.provenance import surroundings
 from robustok_core.runs.replay import replay as replay_stage
-from robustok_core.runs.results import RESULTS_FILE, results_of, tables_of
+from robustok_core.runs.results import stage_results, tables_of
+from robustok_core.runs.run_record import read_run
+from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
@@ -43,6 +47,7 @@ def run(
     registry: Registry | None = None,
     out: str | Path | None = None,
     fresh: bool = False,
+    accept_old_code: bool = False,
     console: Console | None = None,
     replay: bool = False,
 ) -> dict[str, Result]:
@@ -53,6 +58,7 @@ def run(
         registry: the components; by default those of all installed plugins.
         out: the folder that holds the runs' folders; the recipe's `run.out` by default.
         fresh: start over in a new folder.
+        accept_old_code: take what a stage made before its plugins changed, instead of running it again.
         console: where to print; silent by default.
         replay: look again into the step at which a training stopped because a loss, gradient or weight was not finite;
             raises a RunError that says what was found.
@@ -68,7 +74,7 @@ def run(
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
     with stop_signals():
         one = _Run(resolved, registry, Path(out or resolved.run.out), fresh, console)
-        one.replay = replay
+        one.replay, one.accept_old_code = replay, accept_old_code
         return one.go()
 
 
@@ -119,6 +125,10 @@ class _Run:
         self.artifacts: dict[str, tuple[Path, str]] = {}
         self.loaded: dict[str, Loaded] = {}
         self.promised: dict[str, Mapping[str, Promise]] = {}
+        self.accept_old_code = False
+        self.code: Mapping[str, Code] = {}
+        self.without_code: Mapping[str, str] = {}
+        self.loaded_specs: dict[str, list[Spec]] = {}
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
@@ -196,7 +206,7 @@ class _Run:
             self.folder.save()
         self.accelerator.wait_for_everyone()
         if not self.main:
-            self.folder.record = read_json(self.folder.path / RUN_FILE)
+            self.folder.record = read_run(self.folder.path)
         self.accelerator.wait_for_everyone()
 
     def _go(self) -> dict[str, Result]:
@@ -204,25 +214,31 @@ class _Run:
         if self.recipe.run.trackers:  # they write into the folder, which must be open by now
             run = self.recipe.run
             self.accelerator.init_trackers("robustok", config={"run": run.name, "seed": run.seed})
+        if self.folder.repaired:
+            self._say(self.folder.repaired)
         if self.precision is not None:
             self._say_precision(self.precision)
         inputs = {name: self._load(name) for name in self.recipe.load}
         self.loaded.clear()  # lets go of imported components, which are on the disk now
         planned = self._fingerprints()
-        self._provide([stage for stage in self.recipe.stages if not self._done(stage, planned[stage.name])])
+        due = self._due(planned)
+        self._provide([stage for stage in self.recipe.stages if stage.name in due])
         if self.main:
             self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
             if "data" in self.recipe.tables:
                 self.folder.record["data"] = dict(zip(("train", "validation"), self._data_fingerprint(), strict=True))
             makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
-            self.folder.make_current(self.recipe.toml(), planned, makes, inputs)
+            if changed := self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
+                self._say(changed)
             self._notify("robustok_run_started", recipe=table)
+            self._set_damaged_aside(due, planned)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
-            stage_results = self._stage(stage, planned[stage.name])
-            results |= {f"{stage.name}/{name}": result for name, result in stage_results.items()}
+            of_stage = self._stage(stage, planned[stage.name], due=stage.name in due)
+            results |= {f"{stage.name}/{name}": result for name, result in of_stage.items()}
         if self.main:
-            self.folder.write_current(RESULTS_FILE, json.dumps(tables_of(results), indent=2) + "\n")
+            if damaged := self.folder.write_results(json.dumps(tables_of(results), indent=2) + "\n"):
+                self._say(damaged)
             self._notify("robustok_run_finished", results=results)
         self.accelerator.end_training()
         return results
@@ -248,138 +264,81 @@ class _Run:
         }
         self._say(f"precision auto: {meaning[auto]}")
 
-    def _load(self, name: str) -> str:
+    def _load(self, name: str) -> Path:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
         loaded = self.loaded[name]
-        if self.main and loaded.imported is not None and not loaded.folder.exists():
+        if self.main and loaded.imported is not None:
+            if os.path.lexists(loaded.folder):
+                kept = set_aside(loaded.folder, self.folder.path / HISTORY)
+                self._say(f"{loaded.folder} is damaged; it is imported again, and the damaged one is now {kept}")
             save_imported(loaded.imported, name, loaded.folder)
+        path = self.recipe.load[name].path
+        if not Path(path).exists():
+            self._say(f"[load] {name}: {path} is no longer there; what this run took from it is used: {loaded.folder}")
         self.accelerator.wait_for_everyone()
         self.artifacts[name] = (loaded.folder, loaded.fingerprint)
-        return str(loaded.folder.resolve())
+        self.loaded_specs[name] = component_specs(self.recipe.load[name], loaded.folder, self.registry)
+        return loaded.folder
 
     def _fingerprints(self) -> dict[str, str]:
-        """The fingerprint of each stage by name, computed from those of its inputs before any stage runs."""
-        inputs = {name: fingerprint for name, (_, fingerprint) in self.artifacts.items()}
-        fingerprints = {}
-        for stage in self.recipe.stages:
-            fingerprints[stage.name] = self._fingerprint(stage, inputs)
-            inputs |= dict.fromkeys(stage.spec.factory.makes, fingerprints[stage.name])
-        return fingerprints
-
-    def _fingerprint(self, stage: NamedStage, inputs: Mapping[str, str]) -> str:
-        kind = stage.spec.factory
-        tables = {name: self.recipe.tables[name] for name in (*kind.uses, *kind.may_use) if name in self.recipe.tables}
-        if "generator" not in kind.needs:  # it samples nothing, whatever is known of the generator
-            tables = {name: attrs.evolve(t, config=without_sampler_options(t.config)) for name, t in tables.items()}
-        data = self._data_fingerprint() if "data" in tables else None
-        return fingerprint_of(
-            {
-                "stage": shaping(stage.spec),
-                "name": stage.name,
-                "tables": {name: spec.table() for name, spec in tables.items()},
-                "data": data,
-                "run": [self.recipe.run.seed, self.recipe.run.precision],
-                "inputs": {name: inputs[name] for name in kind.needs},
-            }
+        """The fingerprint of each stage by name, from those of its inputs, before any stage runs."""
+        fingerprints = StageFingerprints(
+            recipe=self.recipe,
+            registry=self.registry,
+            record=self.folder.record,
+            inputs={name: fingerprint for name, (_, fingerprint) in self.artifacts.items()},
+            loaded=self.loaded_specs,
+            data=self._data_fingerprint,
+            accept_old_code=self.accept_old_code,
+            say=self._say,
         )
+        planned = fingerprints.compute()
+        self.code, self.without_code = fingerprints.code, fingerprints.without_code
+        return planned
+
+    def _due(self, planned: Mapping[str, str]) -> dict[str, Damage | None]:
+        """The stages that must run, as the main process sees it; see `due_stages`."""
+        agreed: list[Any] = [{}]
+        if self.main:
+            agreed[0] = due_stages(self.folder, self.recipe.stages, planned)
+        broadcast_object_list(agreed)
+        due: dict[str, Damage | None] = agreed[0]
+        return due
+
+    def _set_damaged_aside(self, due: Mapping[str, Damage | None], planned: Mapping[str, str]) -> None:
+        """Moves what finished stages made to history/ where it is damaged, and says so."""
+        for stage in self.recipe.stages:
+            if damage := due.get(stage.name):
+                self._say(f"{damage}; stage {stage.name} runs again")
+                for name in stage.spec.factory.makes:
+                    if os.path.lexists(artifact := self.folder.artifact(name, planned[stage.name])):
+                        kept = set_aside(artifact, self.folder.path / HISTORY)
+                        self._say(f"  what it made before is now {kept}")
 
     def _data_fingerprint(self) -> list[str]:
         dataset = self.context(self.recipe.stages[0]).dataset()
         return [dataset.train.fingerprint, dataset.validation.fingerprint]
 
-    def _stage(self, stage: NamedStage, fingerprint: str) -> Mapping[str, Result]:
+    def _stage(self, stage: NamedStage, fingerprint: str, *, due: bool) -> Mapping[str, Result]:
         entry = self.folder.stage(stage.name, fingerprint)
         context = self.context(stage, fingerprint)
-        artifacts = self._artifacts_of(stage, fingerprint)
-        if self._done(stage, fingerprint):
+        artifacts = {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
+        if not due:
             context.say(f"{stage.name}: done before, unchanged")
         elif self.replay:
             replay_stage(stage, context)
         else:
-            self._run_stage(stage, context, entry)
+            self._execute(stage, context, entry)
         self.artifacts |= {name: (path, fingerprint) for name, path in artifacts.items()}
-        return results_of(entry["results"])
+        return stage_results(entry, self.folder.path)
 
-    def _artifacts_of(self, stage: NamedStage, fingerprint: str) -> dict[str, Path]:
-        return {name: self.folder.artifact(name, fingerprint) for name in stage.spec.factory.makes}
-
-    def _done(self, stage: NamedStage, fingerprint: str) -> bool:
-        """Whether the stage was done before, with everything that it makes."""
-        done = self.folder.stage(stage.name, fingerprint)["state"] == "done"
-        return done and all(path.exists() for path in self._artifacts_of(stage, fingerprint).values())
-
-    def _run_stage(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
-        began, before = time.monotonic(), entry["seconds"]
-        entry |= {"state": "running", "started": now()}
-        if self.main and (made_with := self.surroundings) not in entry.setdefault("made_with", []):
+    def _execute(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
+        entry["without_code"] = self.without_code[stage.name]
+        made_with = {**self.surroundings, "plugins": self.code[stage.name]}
+        if self.main and made_with not in entry.setdefault("made_with", []):
             entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
-        self._save()
-        try:
-            if self.main:
-                context.notify("robustok_stage_started", stage=stage.name)
-            results = self._results(stage, self._values(stage, context))
-            self._check_promised(stage, context)
-            entry["results"] = tables_of(results)
-            entry["state"] = "done"
-        except KeyboardInterrupt as error:
-            entry["state"] = "interrupted"
-            raise Interrupted(f"stopped in stage {stage.name!r}", hint=self._go_on(context)) from error
-        except Interrupted as error:
-            entry["state"] = "interrupted"
-            raise Interrupted(error.what, hint=self._go_on(context)) from error
-        except BaseException:
-            entry["state"] = "failed"
-            raise
-        finally:
-            entry |= {"finished": now(), "seconds": round(before + time.monotonic() - began, 2)}
-            entry["peak_memory_gib"] = round(peak_memory(), 3)
-            self._save()
-        self.accelerator.wait_for_everyone()
-        if self.main:
-            if context.discards:
-                remove_folder(context.checkpoints)
-            context.notify("robustok_stage_finished", stage=stage.name, results=results)
-
-    def _values(self, stage: NamedStage, context: RunContext) -> Any:
-        with named_failures(stage.name, context.location()):
-            return stage.spec.build().run(context)
-
-    def _results(self, stage: NamedStage, values: Any) -> dict[str, Result]:
-        try:
-            return {name: Result.of(value) for name, value in values.items()}
-        except (AttributeError, TypeError, ValueError) as error:
-            what = f"the `run` of stage {stage.name!r} must return numbers or Results by name, found {values!r}"
-            raise RunError(what) from error
-
-    def _check_promised(self, stage: NamedStage, context: RunContext) -> None:
-        """Later stages were checked against what this one promised of its artifacts."""
-        for artifact, promise in self.promised[stage.name].items():
-            folder = self.folder.artifact(artifact, context.fingerprint)
-            if not folder.exists():
-                hint = f"`run` of the stage's class must fill the folder of context.making({artifact!r})"
-                raise RunError(f"stage {stage.name!r} has not made the {artifact}", where=context.location(), hint=hint)
-            if type(promise) is Promise:
-                continue
-            made = type(promise).of_artifact(folder, self.registry)
-            if made.describe() != promise.describe():
-                what = f"stage {stage.name!r} promised {promise.describe()!r} of the {artifact} and made"
-                hint = "mend the `plan` of the stage's class"
-                raise RunError(f"{what} {made.describe()!r}", where=context.location(), hint=hint)
-
-    def _go_on(self, context: RunContext) -> str:
-        # A checkpoint, or shards of what the stage makes.
-        saved = any(path.is_file() for path in context.checkpoints.rglob("[!.]*"))
-        effect = "resumes from the last checkpoint" if saved else "starts this stage again"
-        name = self.folder.path.name
-        other = "" if name == self.recipe.run.name else f", with --set run.name={name} instead of --fresh,"
-        return f"the same command{other} {effect}: {self.folder.path}"
+        execute(stage, context, entry, promised=self.promised[stage.name], save=self._save)
 
     def _save(self) -> None:
         if self.main:
             self.folder.save()
-
-
-def shaping(spec: Spec) -> dict[str, Any]:
-    """A component's table without the options that do not affect the result (`metadata={"result": False}`)."""
-    neutral = {a.name for a in attrs.fields(type(spec.config)) if not a.metadata.get("result", True)}
-    return {name: value for name, value in spec.table().items() if name not in neutral}

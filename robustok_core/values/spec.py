@@ -115,6 +115,13 @@ def specs_in(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield from specs_in(item, (*keys, str(number)))
 
 
+def all_specs(value: Any) -> Iterator[Spec]:
+    """Yields the components that a configuration holds, each before those within it."""
+    for _, spec in specs_in(value):
+        yield spec
+        yield from all_specs(spec.config)
+
+
 def plain(value: Any) -> Any:
     """Converts a configuration to values that TOML can hold; None is omitted."""
     if isinstance(value, Spec):

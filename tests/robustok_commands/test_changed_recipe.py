@@ -22,8 +22,9 @@ from project import POST_TRAINING, TO_SAMPLES, Project, recipe_of, registry_with
 from robustok_core import RobustokError, hookimpl, load_registry
 from robustok_core.cli import main
 from robustok_core.errors import Interrupted
-from robustok_core.runs.files import read_json, write_json
+from robustok_core.runs.files import read_json
 from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.run_record import write_run
 from robustok_core.values.images import to_uint8
 from robustok_toolkit.trained import artifact_of
 
@@ -305,14 +306,14 @@ def test_an_artifact_that_load_gave_is_of_the_recipe_that_loaded_it(recipes, alo
     shutil.copytree(loaded, folder / "artifacts" / "tokenizer-imported")  # where an importer's would lie
     record = read_json(folder / "run.json")
     record["inputs"]["tokenizer"] = str((folder / "artifacts" / "tokenizer-imported").resolve())
-    write_json(folder / "run.json", record)
+    write_run(folder, record)
     assert artifact_of(folder / "artifacts" / "tokenizer-imported", "generator") == find_artifact(folder, "generator")
 
 
 def test_an_old_record_of_the_last_commands_versions_is_removed(recipes, alone, tmp_path):
     """The old record held the versions of the last command for all stages; now each stage records its own."""
     folder = shutil.copytree(alone[0].parent, tmp_path / "old") / "tiny"
-    write_json(folder / "run.json", {**read_json(folder / "run.json"), "torch": "1.0", "processes": 8, "current": {}})
+    write_run(folder, {**read_json(folder / "run.json"), "torch": "1.0", "processes": 8, "current": {}})
     go(recipes[0], tmp_path / "old")
     record = read_json(folder / "run.json")
     assert {"torch", "processes"}.isdisjoint(record)

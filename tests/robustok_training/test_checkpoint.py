@@ -28,10 +28,10 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path):
     assert values == {"step": 7, "scaler": None}
 
 
-def test_only_the_newest_checkpoint_is_retained(tmp_path):
+def test_the_last_two_checkpoints_are_retained_and_the_newest_is_loaded(tmp_path):
     for step in (9, 10, 100):
         save_checkpoint(tmp_path, step, {"step": torch.tensor(step)}, {})
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000100"]
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000010", "step-000000100"]
     found, values = load_checkpoint(tmp_path)
     assert found["step"] == values["step"] == 100
 

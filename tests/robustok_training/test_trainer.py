@@ -305,7 +305,15 @@ def test_a_value_that_is_not_finite_stops_the_training_and_is_not_saved(context,
     with pytest.raises(RunError, match=message) as caught:
         Trainer(context, Task(modules), Points(), config).run()
     assert caught.value.where == "stage fit"
-    assert [path.name for path in context.checkpoints.glob("step-*")] == ["step-000000004"]
+    assert [path.name for path in sorted(context.checkpoints.glob("step-*"))] == ["step-000000002", "step-000000004"]
+    assert "earlier checkpoints are kept" in caught.value.hint
+
+
+def test_earlier_checkpoints_are_mentioned_only_where_there_are_some(context):
+    modules = [trained("line", SpoiltStep("loss"), optimizer=OptimizerConfig(learning_rate=0.1))]
+    with pytest.raises(RunError, match="is not finite") as caught:
+        Trainer(context, Task(modules), Points(), TrainingConfig(**CONFIG, checkpoint_every=100)).run()
+    assert "checkpoints" not in caught.value.hint
 
 
 def test_a_gradient_is_clipped_and_its_norm_before_clipping_is_logged(context):

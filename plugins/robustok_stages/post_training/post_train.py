@@ -18,8 +18,8 @@ from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.runs.components import COMPONENT_FILE, load_component, read_component, save_component
-from robustok_core.runs.files import new_folder
 from robustok_core.runs.fingerprints import latent_fingerprint
+from robustok_core.runs.manifest import folder_damage, recorded_folder, set_aside
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.spec import components
 from robustok_stages.checks import check_image_size, check_made_of, check_main_trained, check_training
@@ -130,7 +130,7 @@ class PostTrain(Stage):
     def _trained(self, context: StageContext, sigma: float) -> Path:
         """The folder of the tokenizer trained on the pairs of a sigma; trains it if needed."""
         done = context.checkpoints / f"{label_of(sigma)}-trained"
-        if (done / COMPONENT_FILE).is_file():
+        if self._is_trained(context, done):
             return done
         context.say(f"{context.stage}: sigma = {sigma:g}{' (control)' if sigma == CONTROL else ''}")
         tokenizer: Any = load_component(context.registry, context.inputs["tokenizer"]).to(context.device)
@@ -149,12 +149,21 @@ class PostTrain(Stage):
         self._save(context, done, kept, sigma)
         return done
 
+    def _is_trained(self, context: StageContext, folder: Path) -> bool:
+        """Whether this tokenizer was trained before and is as it was written; a damaged one is set aside."""
+        exists = context.accelerator.is_main_process and folder.exists()
+        if exists and (damage := folder_damage(folder)):
+            kept = set_aside(folder)
+            context.say(f"{damage}; it is trained again, and what was there is set aside as {kept.name}")
+        context.accelerator.wait_for_everyone()
+        return (folder / COMPONENT_FILE).is_file()
+
     def _save(self, context: StageContext, folder: Path, tokenizer: Any, sigma: float) -> None:
         if context.accelerator.is_main_process:
             table = read_component(context.inputs["tokenizer"]).table
             about: dict[str, Any] = {"fingerprint": context.fingerprint, "run": context.run_name}
             about |= {"post_trained": sigma, "opponents": []}
-            with new_folder(folder) as aside:
+            with recorded_folder(folder) as aside:
                 save_component(aside, "tokenizer", table, tokenizer, **about)
         context.accelerator.wait_for_everyone()
 

@@ -109,6 +109,17 @@ def test_a_published_checkpoint_becomes_an_artifact_once(published, tmp_path):
     assert_same_weights(project.weights(), weights)
 
 
+def test_a_damaged_artifact_of_a_published_checkpoint_is_imported_again(published, tmp_path):
+    project = importing(published, tmp_path / "out").run()
+    weights = project.artifact("tokenizer") / "model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1])
+    assert "is damaged; it is imported again" in project.run().printed
+    assert weights.read_bytes() == before
+    published.unlink()
+    assert "what this run took from it is used" in project.run().printed
+
+
 def test_a_checkpoint_with_other_weights_is_another_artifact(published, tmp_path):
     project = importing(published, tmp_path / "out").run()
     first = project.artifact("tokenizer")

@@ -113,10 +113,13 @@ def test_a_finished_stage_of_an_earlier_version_is_skipped(tmp_path: Path) -> No
     project = Project(tmp_path, ["train_tokenizer", EVALUATION])
     results = project.run().results
     file = project.folder / "run.json"
-    record = read_json(file)
+    record = {name: value for name, value in read_json(file).items() if name != "checksum"}
     for entry in record["stages"].values():
         entry["results"] = flat(results_of(entry["results"])) | {"distance": 2.0, "distance_num_images": 40.0}
     write_json(file, record)
+    of_stages = {stage.rpartition("-")[0]: entry["results"] for stage, entry in record["stages"].items()}
+    earlier = {f"{stage}/{name}": value for stage, values in of_stages.items() for name, value in values.items()}
+    write_json(project.folder / RESULTS_FILE, earlier)
     again = project.run().results
     assert {name: again[name].value for name in results} == {name: result.value for name, result in results.items()}
     assert again["evaluate_tokenizer/distance"] == Result(2.0, num_images=40)

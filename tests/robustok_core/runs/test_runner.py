@@ -28,7 +28,7 @@ from robustok_core import Recipe, RobustokError, RunError, hookimpl
 from robustok_core.errors import Interrupted
 from robustok_core.runs.files import read_json
 from robustok_core.runs.folder import RunFolder
-from robustok_core.runs.runner import shaping
+from robustok_core.runs.stage_fingerprints import shaping
 
 DIVERGING = {"epochs": 5, "optimizer": {"learning_rate": 1e30}}
 

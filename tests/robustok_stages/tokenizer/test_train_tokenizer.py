@@ -68,10 +68,10 @@ def test_a_run_killed_while_it_writes_a_file_ends_with_the_same_weights(whole, t
 
     def break_writing() -> None:
         import robustok_core.runs.components
-        import robustok_core.runs.folder
+        import robustok_core.runs.run_record
         import robustok_training.checkpoint
 
-        for module in (robustok_core.runs.folder, robustok_training.checkpoint, robustok_core.runs.components):
+        for module in (robustok_core.runs.run_record, robustok_training.checkpoint, robustok_core.runs.components):
             for name in ("write_json", "write_tensors"):
                 if hasattr(module, name):
                     real = getattr(module, name)

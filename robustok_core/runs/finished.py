@@ -1,0 +1,31 @@
+"""Which stages of a recipe must run: those that are not finished, and those whose artifacts are damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from robustok_core.recipe.recipe import NamedStage
+from robustok_core.runs.folder import RunFolder
+from robustok_core.runs.manifest import Damage, folder_damage
+
+
+def due_stages(
+    folder: RunFolder, stages: Sequence[NamedStage], fingerprints: Mapping[str, str]
+) -> dict[str, Damage | None]:
+    """The stages that must run, in order; of those that were finished before, why they must run again.
+
+    Every file of a finished stage is compared with its hash, so that "unchanged" is true and later stages read nothing
+    that is damaged.
+
+    Args:
+        folder: the run. stages: in order. fingerprints: of the stages by name.
+    """
+    due: dict[str, Damage | None] = {}
+    for stage in stages:
+        if folder.stage(stage.name, fingerprints[stage.name])["state"] != "done":
+            due[stage.name] = None
+            continue
+        found = (folder_damage(folder.artifact(name, fingerprints[stage.name])) for name in stage.spec.factory.makes)
+        if damage := next(filter(None, found), None):
+            due[stage.name] = damage
+    return due

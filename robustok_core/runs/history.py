@@ -1,0 +1,155 @@
+"""The recipes that a run's folder held before: what was changed, and where their results and artifacts lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import tomli
+from attrs import frozen
+
+from robustok_core.runs.records import record_of
+from robustok_core.runs.run_record import PastRecord, read_run
+
+RECIPE_FILE, HISTORY = "recipe.toml", "history"
+_MOST_CHANGES = 10
+_NONE = "not set"
+
+
+@frozen(kw_only=True)
+class PastRecipe:
+    """A recipe that was replaced.
+
+    Attributes:
+        number: of its files in history/. replaced: when.
+        recipe: its file; None if recipe.toml is the same, and the data, an input or the code was another.
+        results: the file of its results, or None. changes: what differs in the current recipe.
+        artifacts: their folders; None if an earlier version replaced it, which did not record them.
+    """
+
+    number: int
+    replaced: str
+    recipe: Path | None
+    results: Path | None
+    changes: Sequence[str]
+    artifacts: Sequence[Path] | None
+
+
+def past_recipes(run: Path) -> list[PastRecipe]:
+    """All earlier recipes of a run's folder, oldest first.
+
+    Raises:
+        RobustokError: if it is not a run's folder, or its run.json is damaged.
+    """
+    record = read_run(run)
+    known = {past.number: past for past in (record_of(PastRecord, entry, run) for entry in record.get("history", []))}
+    current = _text(run / RECIPE_FILE)
+    found = []
+    for number in sorted({*known, *_numbers(run)}):
+        recipe, results = (history_file(run, name, number) for name in (RECIPE_FILE, "results.json"))
+        past = known.get(number)
+        found.append(
+            PastRecipe(
+                number=number,
+                replaced=past.replaced if past else _time_of(recipe if recipe.is_file() else results),
+                recipe=recipe if recipe.is_file() else None,
+                results=results if results.is_file() else None,
+                changes=changes_between(_text(recipe), current) if recipe.is_file() else [],
+                artifacts=None if past is None else artifacts_of(run, record, past.current),
+            )
+        )
+    return found
+
+
+def artifacts_of(run: Path, record: Mapping[str, Any], stages: Mapping[str, str]) -> list[Path]:
+    """The folders of the artifacts that stages with these fingerprints made, if they exist."""
+    folders = [
+        run / "artifacts" / f"{name}-{fingerprint}"
+        for stage, fingerprint in stages.items()
+        for name in record["stages"].get(f"{stage}-{fingerprint}", {}).get("makes", [])
+    ]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def history_file(run: Path, name: str, number: int) -> Path:
+    """Where the file of this name of a past recipe lies."""
+    path = Path(name)
+    return run / HISTORY / f"{path.stem}-{number}{path.suffix}"
+
+
+def next_number(run: Path, record: Mapping[str, Any]) -> int:
+    """The number of the next past recipe; no file and no record has it."""
+    return max([0, *_numbers(run), *(entry["number"] for entry in record.get("history", []))]) + 1
+
+
+def _numbers(run: Path) -> list[int]:
+    names = [path.name for path in (run / HISTORY).iterdir()] if (run / HISTORY).is_dir() else []
+    return [int(match[1]) for name in names if (match := re.fullmatch(r"(?:recipe|results)-(\d{1,9})\.\w+", name))]
+
+
+def changes_between(old: str, new: str) -> list[str]:
+    """What differs between two recipes, a line for each key: "perturbation.beta: 0.1 -> 0.5"."""
+    tables = []
+    for text in (old, new):
+        try:
+            tables.append(_keys(_by_name(tomli.loads(text))))
+        except (tomli.TOMLDecodeError, RecursionError):
+            return ["one of them is not valid TOML"]
+    before, after = tables
+    keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key, _NONE) != after.get(key, _NONE)]
+    lines = []
+    for group in dict.fromkeys(_group(key) for key in keys):
+        inside = [key for key in keys if _group(key) == group]
+        if not any(_group(key) == group for key in after):
+            lines.append(f"{group}: removed")
+        elif not any(_group(key) == group for key in before):
+            lines.append(f"{group}: added")
+        else:
+            lines += [f"{key}: {before.get(key, _NONE)} -> {after.get(key, _NONE)}" for key in inside]
+    if not lines and old != new and list(before) != list(after):
+        return ["the order of its stages"]
+    return lines
+
+
+def described(changes: Sequence[str]) -> str:
+    """Up to ten changes as one line."""
+    more = f" and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
+    return "; ".join(changes[:_MOST_CHANGES]) + more
+
+
+def _by_name(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with its stages by name instead of in a list."""
+    stages = recipe.get("stage")
+    if isinstance(stages, list) and all(isinstance(stage, dict) for stage in stages):
+        return {**recipe, "stage": {str(stage.get("name", stage.get("use"))): stage for stage in stages}}
+    return recipe
+
+
+def _keys(value: Any, path: str = "") -> dict[str, Any]:
+    """All values by dotted path."""
+    if not isinstance(value, dict):
+        return {path: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= _keys(item, f"{path}.{key}" if path else key)
+    return found
+
+
+def _group(key: str) -> str:
+    """The table, or the stage, that a key belongs to."""
+    parts = key.split(".")
+    return ".".join(parts[: 2 if parts[0] == "stage" else 1])
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return "damaged = "
+
+
+def _time_of(file: Path) -> str:
+    return datetime.fromtimestamp(file.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")

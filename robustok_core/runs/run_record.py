@@ -1,0 +1,137 @@
+"""run.json, and the copy beside it that stands in for it where it is damaged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+
+from robustok_core.errors import RunError
+from robustok_core.runs.files import read_json, write_json
+from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.runs.records import record_of
+
+RUN_FILE, COPY = "run.json", ".run.json.copy"
+_CHECKSUM = "checksum"
+
+
+@define(kw_only=True)
+class StageRecord:
+    """A stage that was begun.
+
+    Attributes:
+        state: "new", "running", "done", "interrupted" or "failed". seconds: of work so far.
+        started, finished: the time of the last attempt. peak_memory_gib: of the last attempt.
+        makes: its artifacts. results: by name, as `Result.table` gives them.
+        made_with: the versions, machine and plugins of each attempt.
+        without_code: its fingerprint but for the code of plugins; equal for two stages that differ in that only.
+    """
+
+    state: str
+    seconds: float = 0.0
+    started: str | None = None
+    finished: str | None = None
+    peak_memory_gib: float | None = None
+    makes: list[str] = field(factory=list)
+    results: dict[str, Any] = field(factory=dict)
+    made_with: list[dict[str, Any]] = field(factory=list)
+    without_code: str | None = None
+
+
+@frozen(kw_only=True)
+class InputRecord:
+    """An artifact from [load] that does not lie in the run's folder.
+
+    Attributes:
+        path: where it was. relative: the same, as seen from the run's folder. content: its `content_fingerprint`.
+    """
+
+    path: str
+    relative: str
+    content: str
+
+
+@define(kw_only=True)
+class PastRecord:
+    """A recipe that another one replaced in this folder.
+
+    Attributes:
+        number: of its files in history/. replaced: when. current, inputs: as in `RunRecord`.
+    """
+
+    number: int
+    replaced: str
+    current: dict[str, str] = field(factory=dict)
+    inputs: dict[str, Any] = field(factory=dict)
+
+
+@define(kw_only=True)
+class RunRecord:
+    """The content of run.json.
+
+    Attributes:
+        stages: by NAME-FINGERPRINT. current: the fingerprint of each stage of the recipe in recipe.toml, by name.
+        inputs: the artifacts from [load] by name: a path, relative to the run's folder where it is inside, or an
+            `InputRecord`. recipe: a hash of recipe.toml as the run wrote it.
+        history: the recipes that were replaced, oldest first.
+    """
+
+    stages: dict[str, StageRecord]
+    current: dict[str, str] = field(factory=dict)
+    inputs: dict[str, Any] = field(factory=dict)
+    recipe: str | None = None
+    history: list[PastRecord] = field(factory=list)
+
+
+def write_run(folder: Path, record: dict[str, Any]) -> None:
+    """Writes run.json and its copy."""
+    content = {name: value for name, value in record.items() if name != _CHECKSUM}
+    content[_CHECKSUM] = fingerprint_of(content)
+    for name in (RUN_FILE, COPY):
+        write_json(folder / name, content)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The content of run.json, which fits `RunRecord`; run.json of an earlier version has no checksum.
+
+    Raises:
+        RunError: if it is missing or damaged.
+    """
+    try:
+        return _read(folder / RUN_FILE)
+    except RunError as error:
+        hint = f"`robustok run {folder}` repairs it from its copy" if _copied(folder) else _without_a_copy(folder)
+        raise RunError(error.what, where=error.where, hint=hint) from error
+
+
+def read_copy(folder: Path) -> dict[str, Any] | None:
+    """The content of the copy of run.json; None if it is missing or damaged."""
+    try:
+        return _read(folder / COPY)
+    except RunError:
+        return None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder has a run.json, or what is left of one."""
+    return any(os.path.lexists(folder / name) for name in (RUN_FILE, COPY))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    record_of(RunRecord, content, file)
+    checksum = content.pop(_CHECKSUM, None)
+    if checksum is not None and checksum != fingerprint_of(content):
+        raise RunError("its content has changed since it was written", where=str(file))
+    return content
+
+
+def _copied(folder: Path) -> bool:
+    return read_copy(folder) is not None
+
+
+def _without_a_copy(folder: Path) -> str:
+    artifacts = folder / "artifacts"
+    return f"restore it from a backup, or run again with --fresh; what the run made can still be used: {artifacts}"

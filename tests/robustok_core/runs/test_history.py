@@ -1,0 +1,63 @@
+"""What differs between two recipes, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from robustok_core.runs.files import write_json
+from robustok_core.runs.history import changes_between, described, past_recipes
+
+OLD = """
+[tokenizer]
+use = "a"
+sizes = [1, 2]
+[perturbation]
+beta = 0.1
+[[stage]]
+use = "train"
+epochs = 1
+[[stage]]
+name = "again"
+use = "train"
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        (("0.1", "0.5"), ["perturbation.beta: 0.1 -> 0.5"]),
+        (("[1, 2]", "[1, 3]"), ["tokenizer.sizes: [1, 2] -> [1, 3]"]),
+        (("epochs = 1", "epochs = 2"), ["stage.train.epochs: 1 -> 2"]),
+        (("epochs = 1", ""), ["stage.train.epochs: 1 -> not set"]),
+        (("[perturbation]\nbeta = 0.1", ""), ["perturbation: removed"]),
+        (('name = "again"', 'name = "other"'), ["stage.again: removed", "stage.other: added"]),
+        (("beta", "beta ="), ["one of them is not valid TOML"]),
+        (("", ""), []),
+    ],
+)
+def test_each_key_that_changed_is_named(change, lines):
+    assert changes_between(OLD, OLD.replace(*change)) == lines
+
+
+def test_a_changed_order_of_stages_is_named():
+    first, second = '[[stage]]\nuse = "a"\n', '[[stage]]\nuse = "b"\n'
+    assert changes_between(first + second, second + first) == ["the order of its stages"]
+
+
+def test_ten_changes_are_listed_and_the_others_counted():
+    text = described([f"key{number}: 0 -> 1" for number in range(13)])
+    assert text.count("key") == 10
+    assert text.endswith(" and 3 more")
+
+
+def test_the_history_of_an_earlier_version_is_read_from_its_files(tmp_path):
+    write_json(tmp_path / "run.json", {"stages": {}, "current": {}})
+    (tmp_path / "recipe.toml").write_text(OLD)
+    (tmp_path / "history").mkdir()
+    (tmp_path / "history" / "recipe-1.toml").write_text(OLD.replace("0.1", "0.2"))
+    (tmp_path / "history" / "results-2.json").write_text("{}")
+    one, two = past_recipes(tmp_path)
+    assert one.changes == ["perturbation.beta: 0.2 -> 0.1"]
+    assert one.artifacts is None
+    assert (one.results, two.recipe) == (None, None)
+    assert two.results == tmp_path / "history" / "results-2.json"
