@@ -15,7 +15,7 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="Folder that holds the runs' folders.")
 @click.option("--fresh", is_flag=True, help="Start over, in a new folder.")
 @click.option("--accept-old-code", is_flag=True, help="Keep what stages made before the code of a plugin changed.")
-@click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@click.option("--until", metavar="STAGE", help="Stop after this stage; the same command without --until goes on.")
 @click.option("--replay", is_flag=True, help="Look into the step that became not finite: term, images, module.")
 def run(
     recipe: str,
@@ -50,14 +50,13 @@ def run(
         recipe, out = str(Path(recipe) / RECIPE_FILE), out or folder.parent
         changes = (f"run.name={folder.name}", *changes)
     resolved = Recipe.load(recipe, overrides=changes, presets=presets).resolve(registry)
-    if until is not None:
-        resolved = resolved.until(until)
     results = run_recipe(
         resolved,
         registry=registry,
         out=out,
         fresh=fresh,
         accept_old_code=accept_old_code,
+        until=until,
         console=console,
         replay=replay,
     )

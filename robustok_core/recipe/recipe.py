@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import attrs
 import tomli_w
 from attrs import field, frozen, validators
 
@@ -86,8 +85,8 @@ class ResolvedRecipe:
     load: Mapping[str, LoadConfig]
     source: Source = field(eq=False)
 
-    def until(self, stage: str) -> ResolvedRecipe:
-        """The recipe without the stages after this one.
+    def stages_until(self, stage: str) -> Sequence[NamedStage]:
+        """The stages up to this one.
 
         Raises:
             RobustokError: if there is no such stage.
@@ -95,7 +94,7 @@ class ResolvedRecipe:
         names = [named.name for named in self.stages]
         if stage not in names:
             raise RobustokError(f"no stage is called {stage!r}", where="--until", hint=did_you_mean(stage, names))
-        return attrs.evolve(self, stages=self.stages[: names.index(stage) + 1])
+        return self.stages[: names.index(stage) + 1]
 
     def table(self) -> dict[str, Any]:
         """The recipe as a table, with every default written out."""

@@ -34,7 +34,7 @@ from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import surroundings
 from robustok_core.runs.replay import replay as replay_stage
-from robustok_core.runs.results import stage_results, tables_of
+from robustok_core.runs.results import RESULTS_FILE, stage_results, tables_of
 from robustok_core.runs.run_record import read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
@@ -48,6 +48,7 @@ def run(
     out: str | Path | None = None,
     fresh: bool = False,
     accept_old_code: bool = False,
+    until: str | None = None,
     console: Console | None = None,
     replay: bool = False,
 ) -> dict[str, Result]:
@@ -59,6 +60,7 @@ def run(
         out: the folder that holds the runs' folders; the recipe's `run.out` by default.
         fresh: start over in a new folder.
         accept_old_code: take what a stage made before its plugins changed, instead of running it again.
+        until: stop after the stage of this name; results of later stages that were done before are kept.
         console: where to print; silent by default.
         replay: look again into the step at which a training stopped because a loss, gradient or weight was not finite;
             raises a RunError that says what was found.
@@ -72,9 +74,11 @@ def run(
     """
     registry = registry or load_registry()
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+    if until is not None:
+        resolved.stages_until(until)  # raises if there is no such stage
     with stop_signals():
         one = _Run(resolved, registry, Path(out or resolved.run.out), fresh, console)
-        one.replay, one.accept_old_code = replay, accept_old_code
+        one.replay, one.accept_old_code, one.until = replay, accept_old_code, until
         return one.go()
 
 
@@ -126,6 +130,7 @@ class _Run:
         self.loaded: dict[str, Loaded] = {}
         self.promised: dict[str, Mapping[str, Promise]] = {}
         self.accept_old_code = False
+        self.until: str | None = None
         self.code: Mapping[str, Code] = {}
         self.without_code: Mapping[str, str] = {}
         self.loaded_specs: dict[str, list[Spec]] = {}
@@ -191,7 +196,7 @@ class _Run:
             raise_all(needs_of_recipe(self.recipe, [], tables=("data",)).announced(self._say))
         self.plan()
         if not self.folder.path.exists():  # nothing is done before, and nothing remains of a run that cannot be
-            self._provide(self.recipe.stages)
+            self._provide(self._asked())
         try:
             self._open()
             return self._go()
@@ -222,26 +227,41 @@ class _Run:
         self.loaded.clear()  # lets go of imported components, which are on the disk now
         planned = self._fingerprints()
         due = self._due(planned)
-        self._provide([stage for stage in self.recipe.stages if stage.name in due])
+        asked = self._asked()
+        self._provide([stage for stage in asked if stage.name in due])
         if self.main:
-            self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
-            if "data" in self.recipe.tables:
-                self.folder.record["data"] = dict(zip(("train", "validation"), self._data_fingerprint(), strict=True))
-            makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
-            if changed := self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
-                self._say(changed)
+            self._make_current(planned, inputs)
             self._notify("robustok_run_started", recipe=table)
             self._set_damaged_aside(due, planned)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
+            if stage not in asked and stage.name in due:
+                continue
             of_stage = self._stage(stage, planned[stage.name], due=stage.name in due)
             results |= {f"{stage.name}/{name}": result for name, result in of_stage.items()}
         if self.main:
             if damaged := self.folder.write_results(json.dumps(tables_of(results), indent=2) + "\n"):
                 self._say(damaged)
+            self._say_end([stage.name for stage in self.recipe.stages if stage not in asked and stage.name in due])
             self._notify("robustok_run_finished", results=results)
         self.accelerator.end_training()
         return results
+
+    def _make_current(self, planned: Mapping[str, str], inputs: Mapping[str, Path]) -> None:
+        self.folder.record |= {"name": self.recipe.run.name, "seed": self.recipe.run.seed}
+        if "data" in self.recipe.tables:
+            self.folder.record["data"] = dict(zip(("train", "validation"), self._data_fingerprint(), strict=True))
+        makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
+        if changed := self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
+            self._say(changed)
+
+    def _asked(self) -> Sequence[NamedStage]:
+        return self.recipe.stages if self.until is None else self.recipe.stages_until(self.until)
+
+    def _say_end(self, left: Sequence[str]) -> None:
+        self._say(f"results: {self.folder.path / RESULTS_FILE}")
+        if left:
+            self._say(f"not run: {', '.join(left)}; `robustok run {self.folder.path}` goes on")
 
     def _notify(self, hook: str, **arguments: Any) -> None:
         self.context(self.recipe.stages[0]).notify(hook, **arguments)

@@ -6,7 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 import robustok_core.runs.runner
+from project import contents
 
 
 def test_a_run_exits_with_0_and_prints_results_and_a_second_run_skips_it(command, recipe_file):
@@ -36,17 +39,35 @@ def test_ctrl_c_before_the_first_stage_exits_with_130(command, recipe_file, monk
     assert command("run", recipe_file()) == (130, "", "\ninterrupted\n")
 
 
-def test_until_stops_after_a_stage_and_running_the_folder_runs_the_rest(command, recipe_file):
+@pytest.fixture
+def two_stages(recipe_file):
+    """The file of a recipe that trains a tokenizer and evaluates it."""
     file = recipe_file()
     with file.open("a") as opened:
         opened.write('[[stage]]\nuse = "evaluate_tokenizer"\nlimit = 20\nmetrics = { psnr = { use = "psnr" } }\n')
-    assert command("run", file, "--out", "out", "--until", "train_tokenizer")[0] == 0
-    assert list(json.loads(Path("out/tiny/run.json").read_text())["current"]) == ["train_tokenizer"]
-    assert "evaluate_tokenizer" not in Path("out/tiny/recipe.toml").read_text()
-    code, output, _ = command("run", file, "--out", "out")
+    return file
+
+
+def test_until_stops_after_a_stage_and_running_the_folder_runs_the_rest(command, two_stages):
+    code, output, _ = command("run", two_stages, "--out", "out", "--until", "train_tokenizer")
+    assert code == 0
+    assert "not run: evaluate_tokenizer; `robustok run out/tiny` goes on" in output
+    results = json.loads(Path("out/tiny/results.json").read_text())
+    assert {name.partition("/")[0] for name in results} == {"train_tokenizer"}
+    code, output, _ = command("run", "out/tiny")
     assert code == 0
     assert "train_tokenizer: done before, unchanged" in output
     assert "evaluate_tokenizer/psnr" in output
+    assert "not run" not in output
+
+
+def test_until_keeps_what_later_stages_did_before(command, two_stages):
+    assert command("run", two_stages, "--out", "out")[0] == 0
+    before = contents(Path("out"))
+    code, output, _ = command("run", "out/tiny", "--until", "train_tokenizer")
+    assert code == 0
+    assert "evaluate_tokenizer: done before, unchanged" in output
+    assert contents(Path("out")) == before
 
 
 def test_until_must_name_a_stage_of_the_recipe(refused, recipe_file):

@@ -25,7 +25,7 @@ from project import (
     Project,
     registry_with,
 )
-from robustok_core import ProblemsError, Recipe, RobustokError, RunError, Stage, run
+from robustok_core import ProblemsError, Recipe, RobustokError, RunError, Stage
 from robustok_core.cli import cli
 from robustok_core.runs.files import read_json
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
@@ -225,13 +225,12 @@ def fingerprint(project: Project, stage: str) -> str:
 
 
 @pytest.mark.parametrize("stage", ["make_pairs", "post_train"])
-def test_a_stage_has_the_same_fingerprint_whatever_comes_behind_it(whole, registry, stage):
+def test_a_stage_has_the_same_fingerprint_whatever_comes_behind_it(whole, stage):
     """Else it would run again once more stages are asked for."""
-    resolved = Recipe.from_table(whole.table).resolve(registry)
-    run(resolved.until(stage), registry=registry, out=whole.out)
-    before = fingerprint(whole, stage)
-    run(resolved, registry=registry, out=whole.out)
-    assert fingerprint(whole, stage) == before
+    stages = whole.table["stage"]
+    shorter = {**whole.table, "stage": stages[: stages.index(whole.stage(stage)) + 1]}
+    before = fingerprint(Project.of(shorter, whole.out).run(), stage)
+    assert fingerprint(whole.run(), stage) == before
 
 
 def test_pairs_alone_and_pairs_beside_a_comparison_train_the_same_decoders(whole, tmp_path):
