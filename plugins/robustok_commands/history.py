@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from robustok_core.values.terminal import echo, echo_lines
+
 if TYPE_CHECKING:
     from robustok_core.runs.history import PastRecipe
 
@@ -23,9 +25,9 @@ def history(run: Path) -> None:
         raise RobustokError("this is not a run folder", where=str(run), hint="a run's folder is runs/NAME")
     recipes = past_recipes(run)
     for recipe in recipes:
-        click.echo(_described(recipe))
+        echo_lines(_described(recipe))
     if not recipes:
-        click.echo("this folder has held one recipe only")
+        echo("this folder has held one recipe only")
 
 
 def _described(past: PastRecipe) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from robustok_core.values.terminal import echo
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -21,7 +23,7 @@ def verify(run: Path) -> None:
     for checked in verified(run):
         total += 1
         damaged += checked.damaged
-        click.echo(f"{checked.path}: {checked.what}")
+        echo(f"{checked.path}: {checked.what}")
     if damaged:
         hint = "run the recipe that made it: the stage of a damaged artifact runs again"
         raise RunError(f"{damaged} of {total} are damaged", where=str(run), hint=hint)

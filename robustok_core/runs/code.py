@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from robustok_core import __version__
+from robustok_core.errors import RunError
 from robustok_core.recipe.registry import Registry
-from robustok_core.runs.run_record import is_run, read_run
+from robustok_core.runs.run_record import read_run
 from robustok_core.values.spec import all_specs
 
 OWN = "robustok"
@@ -67,12 +68,13 @@ def recorded_code(entry: Mapping[str, Any]) -> Code | None:
 def code_of_run(run: Path) -> dict[str, str]:
     """The distributions with which a run's current results were made, and what of each; {} if that is not recorded.
 
-    Raises:
-        RobustokError: if run.json is damaged.
+    The same where run.json is damaged; `robustok verify` says so.
     """
-    if not is_run(run):
+    try:
+        record = read_run(run)
+    except RunError:
         return {}
-    record, found = read_run(run), dict[str, dict[str, None]]()
+    found: dict[str, dict[str, None]] = {}
     for stage, fingerprint in record.get("current", {}).items():
         for name, about in (recorded_code(record["stages"].get(f"{stage}-{fingerprint}", {})) or {}).items():
             found.setdefault(name, {})[code_text(about)] = None

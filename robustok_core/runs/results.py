@@ -14,7 +14,7 @@ from typing import Any
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import read_json
 from robustok_core.runs.records import record_of
-from robustok_core.runs.run_record import RUN_FILE, is_run, read_run
+from robustok_core.runs.run_record import RUN_FILE, read_run
 from robustok_core.values.result import Result
 
 RESULTS_FILE = "results.json"
@@ -82,8 +82,11 @@ def stage_results(entry: Mapping[str, Any], run: Path) -> dict[str, Result]:
 
 
 def _agrees_with_run(run: Path, results: Mapping[str, Result]) -> bool:
-    """Whether these are the results in run.json, if all stages are done and this version wrote it."""
-    record = read_run(run) if is_run(run) else {}
+    """Whether these are the results in run.json, if they can be read, all stages are done and this version wrote it."""
+    try:
+        record = read_run(run)
+    except RunError:  # `robustok verify` says why
+        return True
     if record.get("recipe") is None:
         return True
     found: dict[str, Result] = {}

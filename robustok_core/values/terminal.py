@@ -49,7 +49,12 @@ def printable_notes() -> Iterator[None]:
 
 
 class _Printing(logging.Handler):
+    """Prints records; a message's text may have lines, its arguments are foreign text."""
+
     def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.args, tuple):
+            arguments = (each if isinstance(each, (int, float)) else printable(each) for each in record.args)
+            record = logging.makeLogRecord({**record.__dict__, "args": tuple(arguments)})
         echo_lines(self.format(record), err=True)
 
 

@@ -23,6 +23,7 @@ from robustok_core import Recipe, Registry, Result, RobustokError, hookimpl, loa
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, read_tensors
 from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.manifest import MANIFEST, write_manifest
 from robustok_core.runs.plan import Plan
 from robustok_core.runs.runner import check
 
@@ -276,6 +277,11 @@ def assert_same_weights(first: Mapping[str, torch.Tensor], second: Mapping[str, 
 def contents(folder: Path) -> dict[str, bytes]:
     """The files of a folder by their path in it."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def record_as_it_is(artifact: Path) -> None:
+    """Writes the manifest of an artifact that a test changed, as if it had been made so."""
+    write_manifest(artifact / MANIFEST, (file for file in sorted(artifact.rglob("*")) if file.is_file()))
 
 
 def line_of(file: Path, key: str) -> str:

@@ -68,7 +68,7 @@ def kinds_of_project(project: Project, post_trained: Project, folder: Path) -> d
     tokenizer = load_component(registry, artifacts["tokenizer"])
     sigma, fingerprint = sigmas_of(artifacts["pairs"])[0], latent_fingerprint(tokenizer)
     (checkpoint,) = (run / "checkpoints").glob("train_generator-*")
-    (step,) = checkpoint.iterdir()
+    step = max(checkpoint.iterdir())
     codes = np.load(artifacts["samples"] / "codes.npy")
     np.savez(encoded := folder / "encoded.npz", codes=codes, names=[f"{row}.png" for row in range(len(codes))])
     write_json(evaluated := folder / "evaluated.json", {"samples": "a", "results": read_json(run / "results.json")})

@@ -75,6 +75,7 @@ def test_a_folder_that_has_held_one_recipe_has_no_history(trained, command, refu
 
 
 PLUGIN = '''
+import torch
 from attrs import frozen
 from robustok_core import Perturbation
 
@@ -90,7 +91,7 @@ class Mine(Perturbation):
         self.config = config
 
     def perturb(self, latents, quantizer, *, draws, progress):
-        return latents, None
+        return latents, torch.zeros(latents.codes.shape, dtype=torch.bool)
 '''
 
 

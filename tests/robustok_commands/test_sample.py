@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from project import record_as_it_is
 from robustok_core import Draws, Guidance
 from robustok_core.cli import main
 from robustok_core.runs.folder import find_artifact
@@ -145,6 +146,7 @@ def part_less_guidance(trained, tmp_path) -> Path:
     about = read_json(file)
     about["table"]["label_dropout"] = 0.0
     write_json(file, about)
+    record_as_it_is(file.parent)
     return copied
 
 

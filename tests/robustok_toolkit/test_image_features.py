@@ -173,7 +173,7 @@ def test_features_that_are_not_finite_are_named(samples: Path, networks: SharedF
             return super().forward(images).log()  # of negative means
 
     population = open_features(samples, networks=networks, device=CPU)
-    with pytest.raises(RunError, match="'means' of these images hold NaN or infinity"):
+    with pytest.raises(RunError, match="features 'means': `forward` returns features that are not finite"):
         population.features(means(factory=Broken))
 
 

@@ -15,9 +15,12 @@ from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_training.batches import class_balanced_order, evaluation_batches, steps_per_epoch, training_batches
 
+#: A power of two, so that numbers become pixel values and back exactly.
+SCALE = 1024
+
 
 class CountingImages(Images):
-    """Image i holds the number i in its first channel and its augmentation's draw in the second."""
+    """Image i holds the number i / SCALE in its first channel and its augmentation's draw in the second."""
 
     def __init__(self, count: int, bad: int | None = None, signalled: tuple[int, signal.Signals] | None = None) -> None:
         self.count = count
@@ -39,7 +42,7 @@ class CountingImages(Images):
             os.kill(os.getpid(), self.signalled[1])
         rows = torch.tensor(indices)
         noise = torch.zeros(len(rows)) if draws is None else draws.uniform()
-        images = torch.stack([rows.float(), noise, noise], dim=1)[:, :, None, None]
+        images = torch.stack([rows / SCALE, noise, noise], dim=1)[:, :, None, None]
         return ImageBatch(images=images, labels=self.labels[rows], indices=rows)
 
 
@@ -50,7 +53,8 @@ def batches(images: Images, *, start: int = 0, total: int = 10, rank: int = 0, w
 
 def rows_of(steps: list[list[ImageBatch]]) -> Tensor:
     """(steps, global batch, 3): every number that was loaded, in order."""
-    return torch.stack([torch.cat([batch.images[:, :, 0, 0] for batch in step]) for step in steps])
+    loaded = torch.stack([torch.cat([batch.images[:, :, 0, 0] for batch in step]) for step in steps])
+    return loaded * torch.tensor([SCALE, 1, 1])
 
 
 def test_an_epoch_reads_every_image_at_most_once_and_drops_the_incomplete_batch() -> None:
@@ -177,7 +181,7 @@ def test_evaluation_does_not_augment_and_workers_change_nothing() -> None:
         for workers in (0, 1)
     )
     assert torch.equal(plain, worked)
-    assert plain[:, 0, 0, 0].tolist() == list(range(29))
+    assert (SCALE * plain[:, 0, 0, 0]).tolist() == list(range(29))
     assert not plain[:, 1].any()
 
 

@@ -70,5 +70,5 @@ def test_pairs_with_damaged_image_indices_are_refused(post_trained, tmp_path, da
     else:
         np.save(file, rows[:-1] if damage == "fewer" else rows + 10**6)
     tokenizer = post_trained.component("tokenizer", stage="train_tokenizer")
-    with pytest.raises(RobustokError, match="image indices"):
+    with pytest.raises(RobustokError, match="rows.npy"):
         PairRows(pairs, 0.5, post_trained.dataset().train, tokenizer=latent_fingerprint(tokenizer))
