@@ -86,12 +86,13 @@ def check(
     recipe: Recipe | ResolvedRecipe,
     *,
     registry: Registry | None = None,
+    out: str | Path | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Plan:
     """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
 
     Args:
-        recipe: what to check. registry: as in `run`.
+        recipe: what to check. registry, out: as in `run`.
         announce: called with a line for each file that a run would download. A data set that is not here is downloaded
             by the check itself.
 
@@ -102,7 +103,7 @@ def check(
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
     missing = needs_of_recipe(resolved, resolved.stages).announced(announce or (lambda _: None))
     try:
-        plan = _Run(resolved, registry, Path(resolved.run.out), False, None).plan()
+        plan = _Run(resolved, registry, Path(out or resolved.run.out), False, None).plan()
     except RobustokError as error:
         raise_all([*missing, *without_repeats(error, missing)])
         raise
