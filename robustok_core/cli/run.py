@@ -32,6 +32,7 @@ def run(
 
     Finished stages whose configuration and inputs are unchanged are skipped; an interrupted stage resumes.
     """
+    from robustok_core.cli.said_once import process_number
     from robustok_core.cli.tables import print_results
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
@@ -54,4 +55,5 @@ def run(
         console=console,
         replay=replay,
     )
-    print_results(console, results)
+    if process_number() == 0:
+        print_results(console, results)
