@@ -10,6 +10,7 @@ from robustok_hub.maetok import MAETokImporter
 from robustok_hub.rar import RARImporter
 from robustok_hub.robustok import RobusTok
 from robustok_hub.sit import SiTImporter
+from robustok_hub.titok import TiTokImporter
 
 
 @hookimpl
@@ -21,3 +22,4 @@ def robustok_register(register: Register) -> None:
     register("importer", "sit", SiTImporter)
     register("importer", "lightningdit", LightningDiTImporter)
     register("importer", "maetok", MAETokImporter)
+    register("importer", "titok", TiTokImporter)

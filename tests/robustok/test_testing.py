@@ -48,6 +48,15 @@ SMALL = {
     ("sample_metric", "precision_recall"): WITH_FEATURES,
     ("tokenizer", "conv_vq"): CONV | {"quantizer": {"use": "vq", "codebook_size": 32, "width": 4}},
     ("tokenizer", "kl_vae"): CONV | {"width": 4},
+    ("tokenizer", "titok"): {
+        "image_size": 32,
+        "patch_size": 8,
+        "num_latent_tokens": 6,
+        "encoder": TOKENS,
+        "decoder": TOKENS,
+        "output": "pixels",
+        "quantizer": {"use": "vq", "codebook_size": 32, "width": 4},
+    },
     ("tokenizer", "vit_vq"): VIT | {"quantizer": {"use": "vq", "codebook_size": 32, "width": 4}},
 }
 PARTS = {("metric", "noise_pfd"): {"tokenizer": CONTINUOUS["tokenizer"]}}
