@@ -253,8 +253,8 @@ class _Run:
         if "data" in self.recipe.tables:
             self.folder.record["data"] = dict(zip(("train", "validation"), self._data_fingerprint(), strict=True))
         makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
-        if changed := self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
-            self._say(changed)
+        for line in self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
+            self._say(line)
 
     def _asked(self) -> Sequence[NamedStage]:
         return self.recipe.stages if self.until is None else self.recipe.stages_until(self.until)
