@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
+from robustok_hub.gigatok import GigaTokImporter
 from robustok_hub.lightningdit import LightningDiTImporter
 from robustok_hub.llamagen_gpt import LlamaGenGPTImporter
 from robustok_hub.llamagen_vq import LlamaGenVQ
@@ -23,3 +24,4 @@ def robustok_register(register: Register) -> None:
     register("importer", "lightningdit", LightningDiTImporter)
     register("importer", "maetok", MAETokImporter)
     register("importer", "titok", TiTokImporter)
+    register("importer", "gigatok", GigaTokImporter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_tokenizers.conv_vq import ConvVQ
 from robustok_tokenizers.diffusers_vae import DiffusersVAE
+from robustok_tokenizers.gigatok import GigaTok
 from robustok_tokenizers.kl_vae import KLVAE
 from robustok_tokenizers.mae_tok import MAETok
 from robustok_tokenizers.rae import RAE
@@ -19,6 +20,7 @@ def robustok_register(register: Register) -> None:
     register("tokenizer", "conv_vq", ConvVQ)
     register("tokenizer", "vit_vq", ViTVQ)
     register("tokenizer", "titok", TiTok)
+    register("tokenizer", "gigatok", GigaTok)
     register("tokenizer", "kl_vae", KLVAE)
     register("tokenizer", "mae_tok", MAETok)
     register("tokenizer", "vit_kl", ViTKL)

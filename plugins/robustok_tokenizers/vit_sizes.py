@@ -18,7 +18,8 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
 }
 
 
-def _number(doc: str) -> int | None:
+def size_field(doc: str) -> int | None:
+    """A size that overrides that of a preset."""
     return field(
         default=None,
         validator=validators.optional(validators.ge(1)),
@@ -33,9 +34,9 @@ class StackConfig:
     preset: Literal["S", "B", "L", "XL"] = field(
         default="B", validator=validators.in_(tuple(SIZES)), metadata={"doc": "a published size"}
     )
-    width: int | None = _number("numbers per token")
-    depth: int | None = _number("blocks")
-    num_heads: int | None = _number("attention heads")
+    width: int | None = size_field("numbers per token")
+    depth: int | None = size_field("blocks")
+    num_heads: int | None = size_field("attention heads")
 
     def __attrs_post_init__(self) -> None:
         width, _, heads = self.size

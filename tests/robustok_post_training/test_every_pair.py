@@ -42,6 +42,17 @@ TOKENIZERS = {
         "decoder_num_heads": 2,
     },
     "diffusers_vae": {},
+    "gigatok": {
+        "channels": 8,
+        "channel_multipliers": [1, 1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+        "z_channels": 6,
+        "num_latent_tokens": 8,
+        "encoder": SMALL,
+        "decoder": SMALL,
+        "quantizer": VQ,
+    },
     "titok": {
         "patch_size": 4,
         "num_latent_tokens": 6,
@@ -76,7 +87,7 @@ def generator(name: str, space) -> Generator:
     return made
 
 
-DISCRETE = {"conv_vq", "titok", "vit_vq", "rar", "llamagen_gpt", "maskgit"}
+DISCRETE = {"conv_vq", "gigatok", "titok", "vit_vq", "rar", "llamagen_gpt", "maskgit"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -26,6 +26,17 @@ TOKENIZERS = {
         "inner_codes": 8,
         "pixel_decoder": {"channels": 4, "channel_multipliers": [1, 1, 1], "z_channels": 4, "norm_groups": 2},
     },
+    "gigatok": {
+        "image_size": 16,
+        "channels": 8,
+        "channel_multipliers": [1, 1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+        "z_channels": 6,
+        "num_latent_tokens": 8,
+        "encoder": SMALL,
+        "decoder": SMALL,
+    },
     "conv_vq": {
         "image_size": 16,
         "channels": 8,
@@ -46,7 +57,7 @@ TOKENIZERS = {
     },
 }
 #: Tokenizers whose tokens have no position in the image.
-WITHOUT_GRID = {"titok"}
+WITHOUT_GRID = {"titok", "gigatok"}
 QUANTIZERS = {
     "vq": {"codebook_size": 16, "width": 4, "restart_threshold": 0.5, "restart_after": 2},
     "fsq": {"levels": [5, 4, 3]},
