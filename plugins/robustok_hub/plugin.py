@@ -11,6 +11,7 @@ from robustok_hub.maetok import MAETokImporter
 from robustok_hub.rar import RARImporter
 from robustok_hub.robustok import RobusTok
 from robustok_hub.sit import SiTImporter
+from robustok_hub.softvq import SoftVQImporter
 from robustok_hub.titok import TiTokImporter
 
 
@@ -25,3 +26,4 @@ def robustok_register(register: Register) -> None:
     register("importer", "maetok", MAETokImporter)
     register("importer", "titok", TiTokImporter)
     register("importer", "gigatok", GigaTokImporter)
+    register("importer", "softvq", SoftVQImporter)
