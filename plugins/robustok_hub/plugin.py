@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_hub.gigatok import GigaTokImporter
+from robustok_hub.ldetok import LDeTokImporter
 from robustok_hub.lightningdit import LightningDiTImporter
 from robustok_hub.llamagen_gpt import LlamaGenGPTImporter
 from robustok_hub.llamagen_vq import LlamaGenVQ
@@ -27,3 +28,4 @@ def robustok_register(register: Register) -> None:
     register("importer", "titok", TiTokImporter)
     register("importer", "gigatok", GigaTokImporter)
     register("importer", "softvq", SoftVQImporter)
+    register("importer", "ldetok", LDeTokImporter)
