@@ -23,6 +23,9 @@ from robustok_core.runs.loading import read_published
 from robustok_core.runs.manifest import REMAKE, check_folder
 from robustok_core.runs.run_record import is_run, read_run
 
+#: What the place of a trained component can be, for messages.
+RUN_OR_ARTIFACT = "the folder of a run or an artifact, or a published file, by its path"
+
 
 @frozen(kw_only=True, eq=False)
 class Trained:
@@ -58,6 +61,9 @@ def load_trained(
     if where.is_file():
         hint = "name the importer of a published file; `robustok plugins importer` lists them"
         raise RobustokError("this is a file, not the folder of a run or an artifact", where=str(where), hint=hint)
+    if is_artifact(where) and (held := read_artifact(where).kind) != kind:
+        hint = f"name the folder of a {kind}, or the run's folder for its newest {kind}"
+        raise RobustokError(f"this folder holds the artifact {held!r}, not a {kind}", where=str(where), hint=hint)
     folder = artifact_of(where, kind)
     module = load_component(registry, folder).to(device)
     return Trained(module=module, where=folder, record=read_component(folder))
