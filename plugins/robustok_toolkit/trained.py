@@ -48,7 +48,8 @@ def load_trained(
 
     Args:
         registry: builds it.
-        where: the folder of a run or an artifact, or, with an importer, a published file.
+        where: the folder of a run or an artifact (of another kind: its run is searched), or, with an importer, a
+            published file.
         kind: "tokenizer" or "generator".
         device: the device that it runs on.
         importer: of the published file: its name, or a recipe table with `use`.
@@ -61,12 +62,16 @@ def load_trained(
     if where.is_file():
         hint = "name the importer of a published file; `robustok plugins importer` lists them"
         raise RobustokError("this is a file, not the folder of a run or an artifact", where=str(where), hint=hint)
-    if is_artifact(where) and (held := read_artifact(where).kind) != kind:
-        hint = f"name the folder of a {kind}, or the run's folder for its newest {kind}"
-        raise RobustokError(f"this folder holds the artifact {held!r}, not a {kind}", where=str(where), hint=hint)
     folder = artifact_of(where, kind)
     module = load_component(registry, folder).to(device)
     return Trained(module=module, where=folder, record=read_component(folder))
+
+
+def refuse_other(where: Path, kind: str) -> None:
+    """Raises RobustokError if this is an artifact of another kind, though `load_trained` could find one in its run."""
+    if is_artifact(where) and (held := read_artifact(where).kind) != kind:
+        hint = f"name the folder of a {kind}, or the run's folder for its newest {kind}"
+        raise RobustokError(f"this folder holds the artifact {held!r}, not a {kind}", where=str(where), hint=hint)
 
 
 def _imported(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Latents
 from robustok_toolkit.arguments import folder_or_file, whole_number
 from robustok_toolkit.generating import check_recorded, class_numbers, generate, labels_of, named_sampler_options
-from robustok_toolkit.trained import RUN_OR_ARTIFACT, Trained, artifact_of, load_trained
-from robustok_toolkit.trained_tokenizer import TrainedTokenizer, joined, load_tokenizer
+from robustok_toolkit.trained import RUN_OR_ARTIFACT, Trained, artifact_of, load_trained, refuse_other
+from robustok_toolkit.trained_tokenizer import TrainedTokenizer, joined, load_tokenizer, tokenizer_of
 
 #: One class by number or name, several, or None for all.
 Classes = int | str | Sequence[int | str] | None
@@ -53,6 +54,8 @@ def load_generator(
         device = tokenizer.device
     torch_device = device_called(device)
     place = folder_or_file(where, "where", RUN_OR_ARTIFACT)
+    if importer is None:
+        refuse_other(place, "generator")
     trained = load_trained(registry, place, "generator", device=torch_device, importer=importer)
     if tokenizer is None:
         if importer is not None:
@@ -63,6 +66,12 @@ def load_generator(
         tokenizer = folder_or_file(tokenizer, "tokenizer", f"what load_tokenizer returns, or {RUN_OR_ARTIFACT}")
         tokenizer = load_tokenizer(tokenizer, device=torch_device, registry=registry)
     return TrainedGenerator(trained, tokenizer)
+
+
+def generator_of(run: Path, *, device: torch.device) -> TrainedGenerator:
+    """The newest generator and tokenizer of a run, which the folder of any of its artifacts may name."""
+    trained = load_trained(load_registry(), run, "generator", device=device, importer=None)
+    return TrainedGenerator(trained, tokenizer_of(run, device=device))
 
 
 class TrainedGenerator:

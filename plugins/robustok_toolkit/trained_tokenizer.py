@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,7 +21,7 @@ from robustok_core.values.latents import Latents
 from robustok_toolkit.arguments import folder_or_file, given_latents, whole_number
 from robustok_toolkit.cropped_images import Picture, as_pil, batches_of
 from robustok_toolkit.generating import decode_to_uint8
-from robustok_toolkit.trained import RUN_OR_ARTIFACT, Trained, load_trained
+from robustok_toolkit.trained import RUN_OR_ARTIFACT, Trained, load_trained, refuse_other
 
 
 def load_tokenizer(
@@ -43,8 +44,16 @@ def load_tokenizer(
     """
     registry = registry or load_registry()
     place = folder_or_file(where, "where", RUN_OR_ARTIFACT)
+    if importer is None:
+        refuse_other(place, "tokenizer")
     trained = load_trained(registry, place, "tokenizer", device=device_called(device), importer=importer)
     return TrainedTokenizer(trained, registry)
+
+
+def tokenizer_of(run: Path, *, device: torch.device) -> TrainedTokenizer:
+    """The newest tokenizer of a run, which the folder of any of its artifacts may name: what commands take."""
+    registry = load_registry()
+    return TrainedTokenizer(load_trained(registry, run, "tokenizer", device=device, importer=None), registry)
 
 
 class TrainedTokenizer:
