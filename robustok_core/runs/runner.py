@@ -20,7 +20,7 @@ from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.code import Code
-from robustok_core.runs.context import RunContext
+from robustok_core.runs.context import RunContext, opened_data
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.execution import execute
 from robustok_core.runs.finished import due_stages
@@ -337,7 +337,7 @@ class _Run:
                         self._say(f"  what it made before is now {kept}")
 
     def _data_fingerprint(self) -> list[str]:
-        dataset = self.context(self.recipe.stages[0]).dataset()
+        dataset = opened_data(self.recipe.tables["data"], self.built)
         return [dataset.train.fingerprint, dataset.validation.fingerprint]
 
     def _stage(self, stage: NamedStage, fingerprint: str, *, due: bool) -> Mapping[str, Result]:
