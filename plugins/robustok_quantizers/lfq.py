@@ -15,10 +15,8 @@ from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import in_range
 from robustok_core.values.latents import Latents
+from robustok_quantizers.entropy import usage_entropy
 from robustok_quantizers.library import with_all_buffers_saved
-from robustok_training.distributed import all_mean
-
-_TINY = torch.finfo(torch.float32).tiny
 
 
 @frozen(kw_only=True)
@@ -89,12 +87,9 @@ class LFQ(Quantizer):
         """The mean entropy per code minus the weighted entropy of a micro-batch's usage, over all processes; (M, D)."""
         codebook = self.codebook
         scores = 2 * self.config.inverse_temperature * vectors @ codebook.T  # (M, K)
-        usage = scores.softmax(dim=1).mean(dim=0)
-        # The gradient of the average over processes is the average of their gradients, which training takes anyway.
-        usage = usage + (all_mean(usage.detach()) - usage.detach())
+        evenness = usage_entropy(scores.softmax(dim=1).mean(dim=0))
         # The bits of a soft code are independent: its entropy is the sum of theirs.
         bit_logits = 4 * self.config.inverse_temperature * vectors * codebook[-1]
-        evenness = -(usage * usage.clamp(min=_TINY).log()).sum()  # entr's slope at 0 is infinite
         return _bit_entropy(bit_logits).sum(dim=1).mean() - self.config.diversity * evenness
 
     def _on_sphere(self, vectors: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ QUANTIZERS = {
     "lfq": {"width": 4},
     "residual_vq": {"num_levels": 2, "level_size": 4, "width": 4},
     "sim_vq": {"codebook_size": 16, "width": 4},
+    "projected_vq": {"codebook_size": 16, "width": 4, "table_width": 8},
+    "ibq": {"codebook_size": 16, "width": 4},
 }
 QUANTIZING = [e.name for e in REGISTRY.entries("tokenizer") if "quantizer" in attrs.fields_dict(e.factory.Config)]
 PAIRS = [(t, q) for t in QUANTIZING for q in REGISTRY.names("quantizer")]
