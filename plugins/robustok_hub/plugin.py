@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
+from robustok_hub.ibq import IBQImporter
+from robustok_hub.ldm_vae import LDMVAE
 from robustok_hub.lightningdit import LightningDiTImporter
 from robustok_hub.llamagen_gpt import LlamaGenGPTImporter
 from robustok_hub.llamagen_vq import LlamaGenVQ
@@ -10,6 +12,8 @@ from robustok_hub.maetok import MAETokImporter
 from robustok_hub.rar import RARImporter
 from robustok_hub.robustok import RobusTok
 from robustok_hub.sit import SiTImporter
+from robustok_hub.taming_vq import TamingVQ
+from robustok_hub.vqgan_lc import VQGANLC
 
 
 @hookimpl
@@ -21,3 +25,7 @@ def robustok_register(register: Register) -> None:
     register("importer", "sit", SiTImporter)
     register("importer", "lightningdit", LightningDiTImporter)
     register("importer", "maetok", MAETokImporter)
+    register("importer", "taming_vq", TamingVQ)
+    register("importer", "vqgan_lc", VQGANLC)
+    register("importer", "ibq", IBQImporter)
+    register("importer", "ldm_vae", LDMVAE)
