@@ -6,7 +6,7 @@ the finest in both; our decoder counts from the coarsest. The size of both netwo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +29,7 @@ from robustok_hub.published_names import (
     to_ours,
     to_published,
 )
+from robustok_hub.vq_files import start_usage, without_usage
 
 #: Weights that tell the layout, and their numbers of dimensions.
 _TELLING = {
@@ -109,20 +110,21 @@ def build_networks(
     where: str,
     *,
     rules: NameRules = (),
-    buffers: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], nn.Module]:
     """Builds a tokenizer with published weights; returns its full table and the tokenizer, in eval mode.
 
     Args:
         registry: builds it. table: its recipe table without the options of the networks, which follow from the weights.
         published: weights by published names. config: the importer's options. where: the file.
-        rules: from published names to ours, besides those of the networks. buffers: ours, which the file lacks.
+        rules: from published names to ours, besides those of the networks.
 
     Raises:
         RobustokError: the weights do not fit.
     """
     all_rules = [*rules, *names(count_numbered(published, "encoder.down."))]
-    weights = {to_ours(name, all_rules): value for name, value in published.items()} | dict(buffers)
+    weights = {to_ours(name, all_rules): value for name, value in published.items()}
+    if table.get("quantizer", {}).get("use") == "vq":
+        start_usage(weights)
     return build_with(registry, {**table, **network_table(published, config)}, weights, all_rules, where)
 
 
@@ -167,15 +169,13 @@ def _multiplier(weight: Tensor, channels: int) -> int:
     return max(1, weight.shape[:1].numel() // channels)
 
 
-def export_networks(
-    component: nn.Module, what: str, *, fits: bool, rules: NameRules = (), left_out: Iterable[str] = ()
-) -> dict[str, Tensor]:
+def export_networks(component: nn.Module, what: str, *, fits: bool, rules: NameRules = ()) -> dict[str, Tensor]:
     """The weights of a tokenizer under published names.
 
     Args:
         component: the tokenizer. what: which ones the format holds, for the message.
         fits: whether it is one of them, as far as its networks do not matter.
-        rules: from published names to ours, besides those of the networks. left_out: buffers of ours to leave out.
+        rules: from published names to ours, besides those of the networks.
 
     Raises:
         RobustokError: the format cannot hold this tokenizer.
@@ -187,4 +187,4 @@ def export_networks(
         limits = "stem_patch 1, middle blocks, and an encoder and decoder of the same channel_multipliers"
         raise RobustokError(f"this published format holds only {what}, with {limits}")
     all_rules = [*rules, *names(count_numbered(weights, "encoder.conv_blocks."))]
-    return {to_published(name, all_rules): value for name, value in weights.items() if name not in left_out}
+    return {to_published(name, all_rules): value for name, value in without_usage(weights).items()}

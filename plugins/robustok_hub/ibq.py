@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
 from robustok_hub.conv_files import ConvFileConfig, build_networks, export_networks, read_networks
-
-_EMBEDDING = "quantize.embedding.weight"
-_RULES = [(_EMBEDDING, "quantizer.embedding")]
+from robustok_hub.vq_files import CODEBOOK
 
 
 class IBQImporter(Importer):
@@ -26,14 +24,14 @@ class IBQImporter(Importer):
         self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        published, report = read_networks(path, "IBQ tokenizer", {_EMBEDDING: 2})
-        codebook_size, width = published[_EMBEDDING].shape
+        published, report = read_networks(path, "IBQ tokenizer", {CODEBOOK[0]: 2})
+        codebook_size, width = published[CODEBOOK[0]].shape
         table = {"use": "conv_vq", "quantizer": {"use": "ibq", "codebook_size": codebook_size, "width": width}}
-        full_table, tokenizer = build_networks(registry, table, published, self.config, str(path), rules=_RULES)
+        full_table, tokenizer = build_networks(registry, table, published, self.config, str(path), rules=[CODEBOOK])
         report["lookup"] = "assumed to be the largest dot product: VQGAN's files, which look the same, have another one"
         return full_table, tokenizer, report
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `conv_vq` with an `ibq` under the published names."""
         fits = getattr(getattr(component, "quantizer", None), "nearest_by", None) == "dot product"
-        return export_networks(component, "conv_vq tokenizers with an ibq quantizer", fits=fits, rules=_RULES)
+        return export_networks(component, "conv_vq tokenizers with an ibq quantizer", fits=fits, rules=[CODEBOOK])

@@ -17,15 +17,15 @@ from robustok_hub.published_names import (
     build_with,
     count_numbered,
     l2_normalise_field,
-    new_usage,
     read_published,
     require,
     to_ours,
     to_published,
     vq_table,
 )
+from robustok_hub.vq_files import CODEBOOK, start_usage, without_usage
 
-NAMES = [("quantize.embedding.weight", "quantizer.embedding"), ("decoder.", "pixel_decoder.")]
+NAMES = [CODEBOOK, ("decoder.", "pixel_decoder.")]
 _TELLING = {
     "encoder.conv_in.weight": 4,
     "encoder.conv_blocks.0.res.0.conv1.weight": 4,
@@ -56,7 +56,7 @@ class LlamaGenVQ(Importer):
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         if weights.pop("quantize.codebook_used", None) is not None:
             report["quantize.codebook_used"] = "dropped: a window of recent codes, still with initial zeros"
-        weights |= new_usage(len(weights["quantizer.embedding"]))
+        start_usage(weights)
         table, tokenizer = build_with(registry, self._table(weights), weights, NAMES, str(path))
         return table, tokenizer, report
 
@@ -86,5 +86,4 @@ class LlamaGenVQ(Importer):
                 "the published LlamaGen format holds only conv_vq tokenizers with a vq quantizer, "
                 "stem_patch 1, middle, and attention at the coarsest level"
             )
-        not_published = [name for name in weights if name.startswith("quantizer.") and name != "quantizer.embedding"]
-        return {to_published(name, NAMES): value for name, value in weights.items() if name not in not_published}
+        return {to_published(name, NAMES): value for name, value in without_usage(weights).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
+from robustok_hub.gigatok import GigaTokImporter
 from robustok_hub.ibq import IBQImporter
 from robustok_hub.ldm_vae import LDMVAE
 from robustok_hub.lightningdit import LightningDiTImporter
@@ -13,6 +14,7 @@ from robustok_hub.rar import RARImporter
 from robustok_hub.robustok import RobusTok
 from robustok_hub.sit import SiTImporter
 from robustok_hub.taming_vq import TamingVQ
+from robustok_hub.titok import TiTokImporter
 from robustok_hub.vqgan_lc import VQGANLC
 
 
@@ -29,3 +31,5 @@ def robustok_register(register: Register) -> None:
     register("importer", "vqgan_lc", VQGANLC)
     register("importer", "ibq", IBQImporter)
     register("importer", "ldm_vae", LDMVAE)
+    register("importer", "titok", TiTokImporter)
+    register("importer", "gigatok", GigaTokImporter)

@@ -130,11 +130,6 @@ def vq_table(weights: Mapping[str, Tensor], *, l2_normalise: bool) -> dict[str, 
     return {"use": "vq", "codebook_size": codebook_size, "width": width, "l2_normalise": l2_normalise}
 
 
-def new_usage(codebook_size: int) -> dict[str, Tensor]:
-    """The statistics of a `vq` before its first step, by our names: published files lack them."""
-    return {"quantizer.usage": torch.zeros(codebook_size), "quantizer.steps": torch.tensor(0)}
-
-
 def count_numbered(weights: Mapping[str, Tensor], prefix: str) -> int:
     """The number of entries after a prefix, numbered without gaps: 12 for "blocks." with blocks.0 to blocks.11."""
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.")

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
 from robustok_hub.conv_files import ConvFileConfig, build_networks, export_networks, read_networks
-from robustok_hub.published_names import new_usage
+from robustok_hub.vq_files import CODEBOOK
 
-_EMBEDDING = "quantize.embedding.weight"
-_RULES = [(_EMBEDDING, "quantizer.embedding")]
 #: The published loss: its 0.25 is the codebook term's (`legacy`), and the commitment term has weight 1.
 _VQ = {"use": "vq", "l2_normalise": False, "commitment": 1.0, "codebook_weight": 0.25}
 
@@ -32,12 +30,10 @@ class TamingVQ(Importer):
         self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        published, report = read_networks(path, "VQGAN of taming-transformers", {_EMBEDDING: 2})
-        codebook_size, width = published[_EMBEDDING].shape
+        published, report = read_networks(path, "VQGAN of taming-transformers", {CODEBOOK[0]: 2})
+        codebook_size, width = published[CODEBOOK[0]].shape
         table = {"use": "conv_vq", "quantizer": {**_VQ, "codebook_size": codebook_size, "width": width}}
-        full_table, tokenizer = build_networks(
-            registry, table, published, self.config, str(path), rules=_RULES, buffers=new_usage(codebook_size)
-        )
+        full_table, tokenizer = build_networks(registry, table, published, self.config, str(path), rules=[CODEBOOK])
         report["lookup"] = "assumed to be the nearest codeword: IBQ's files, which look the same, have another one"
         return full_table, tokenizer, report
 
@@ -46,5 +42,4 @@ class TamingVQ(Importer):
         what = "conv_vq tokenizers with a vq quantizer, l2_normalise = false"
         quantizer = getattr(component, "quantizer", None)
         fits = getattr(getattr(quantizer, "config", None), "l2_normalise", None) is False
-        left_out = [f"quantizer.{name}" for name in ("usage", "steps", "cluster_size", "cluster_sum")]
-        return export_networks(component, what, fits=fits, rules=_RULES, left_out=left_out)
+        return export_networks(component, what, fits=fits, rules=[CODEBOOK])

@@ -11,9 +11,6 @@ ratio, since they must have the same number of visible patches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
-
 import torch
 from attrs import field, frozen, validators
 from einops import rearrange
@@ -26,35 +23,12 @@ from robustok_core.recipe.validators import below_one, width_range
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_tokenizers.vit_init import initialise_linear_layers
-from robustok_tokenizers.vit_sizes import PatchConfig
-
-#: width, depth, num_heads
-SIZES: Mapping[str, tuple[int, int, int]] = {
-    "S": (512, 8, 8),
-    "B": (768, 12, 12),
-    "L": (1024, 24, 16),
-    "XL": (1152, 28, 16),
-}
-
-
-def _number(doc: str) -> int | None:
-    return field(
-        default=None,
-        validator=validators.optional(validators.ge(1)),
-        metadata={"doc": f"{doc}; left out: the preset's"},
-    )
+from robustok_tokenizers.vit_sizes import PatchConfig, StackConfig
 
 
 @frozen(kw_only=True)
-class StackConfig:
-    """Size of a ViT."""
-
-    preset: Literal["S", "B", "L", "XL"] = field(
-        default="B", validator=validators.in_(tuple(SIZES)), metadata={"doc": "a published size"}
-    )
-    width: int | None = _number("numbers per token")
-    depth: int | None = _number("blocks")
-    num_heads: int | None = _number("attention heads")
+class RotaryStackConfig(StackConfig):
+    """Size of a ViT with rotary positions."""
 
     def __attrs_post_init__(self) -> None:
         width, _, heads = self.size
@@ -63,20 +37,14 @@ class StackConfig:
                 f"width {width} over num_heads {heads} must be a multiple of 4 for rotary positions on a grid"
             )
 
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """Width, depth and heads."""
-        width, depth, heads = SIZES[self.preset]
-        return self.width or width, self.depth or depth, self.num_heads or heads
-
 
 @frozen(kw_only=True)
 class ViTKLConfig(PatchConfig):
     """Options of `vit_kl`; the defaults are l-DeTok's."""
 
     latent_width: int = field(default=16, validator=width_range, metadata={"doc": "D, numbers per latent token"})
-    encoder: StackConfig = field(factory=StackConfig, metadata={"doc": "table: size of the encoder"})
-    decoder: StackConfig = field(factory=StackConfig, metadata={"doc": "table: size of the decoder"})
+    encoder: RotaryStackConfig = field(factory=RotaryStackConfig, metadata={"doc": "table: size of the encoder"})
+    decoder: RotaryStackConfig = field(factory=RotaryStackConfig, metadata={"doc": "table: size of the decoder"})
     mask_low: float = field(
         default=-0.1,
         validator=[validators.gt(-1.0), validators.lt(1.0)],

@@ -50,6 +50,27 @@ SMALL = {
     ("sample_metric", "precision_recall"): WITH_FEATURES,
     ("tokenizer", "conv_vq"): CONV | {"quantizer": {"use": "vq", "codebook_size": 32, "width": 4}},
     ("tokenizer", "kl_vae"): CONV | {"width": 4},
+    ("tokenizer", "gigatok"): {
+        "image_size": 32,
+        "channels": 8,
+        "channel_multipliers": [1, 1, 1],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+        "z_channels": 8,
+        "num_latent_tokens": 8,
+        "encoder": TOKENS,
+        "decoder": TOKENS,
+        "quantizer": {"use": "vq", "codebook_size": 32, "width": 4},
+    },
+    ("tokenizer", "titok"): {
+        "image_size": 32,
+        "patch_size": 8,
+        "num_latent_tokens": 6,
+        "encoder": TOKENS,
+        "decoder": TOKENS,
+        "output": "pixels",
+        "quantizer": {"use": "vq", "codebook_size": 32, "width": 4},
+    },
     ("tokenizer", "vit_vq"): VIT | {"quantizer": {"use": "vq", "codebook_size": 32, "width": 4}},
 }
 PARTS = {("metric", "noise_pfd"): {"tokenizer": CONTINUOUS["tokenizer"]}}

@@ -11,7 +11,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor
 
-from parity_case import Case
+from published import Case
 from robustok.testing import check_component
 from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import load_registry
