@@ -31,10 +31,11 @@ from robustok_hub.published_names import (
 )
 from robustok_hub.vq_files import start_usage, without_usage
 
-#: Weights that tell the layout, and their numbers of dimensions.
-_TELLING = {
+#: Weights that tell the layout of taming-transformers, and their numbers of dimensions.
+TELLING = {
     "encoder.conv_in.weight": 4,
     "encoder.down.0.block.0.conv1.weight": 4,
+    "encoder.mid.block_1.conv1.weight": 4,
     "encoder.conv_out.weight": 4,
     "decoder.conv_in.weight": 4,
     "decoder.up.0.block.0.conv1.weight": 4,
@@ -78,7 +79,7 @@ def read_networks(
 
     Args:
         path: the file. what: the format, for messages.
-        telling: weights that the format has besides the networks, and their numbers of dimensions.
+        telling: weights that identify the format, and their numbers of dimensions.
         dropped: prefixes of weights that only training needs, besides "loss.", and what they are.
 
     Raises:
@@ -88,7 +89,7 @@ def read_networks(
     published = _first_stage(published, report)
     read_averaged(published, report)
     drop_parts(published, report, {**_LOSSES, **dropped})
-    require(published, {**_TELLING, **telling}, what, str(path))
+    require(published, telling, what, str(path))
     return published, report
 
 
@@ -150,23 +151,27 @@ def level_weights(weights: Mapping[str, Tensor], prefix: str, name: str) -> list
     return [weights.get(f"{prefix}{level}{name}") for level in range(count_numbered(weights, prefix))]
 
 
+def multipliers(levels: Sequence[Tensor | None], channels: int) -> list[int]:
+    """The multiplier of each level; a missing weight counts as 1.
+
+    Args:
+        levels: a weight of each level, whose rows are the level's channels. channels: those at multiplier 1.
+    """
+    return [1 if weight is None else max(1, weight.shape[:1].numel() // channels) for weight in levels]
+
+
 def multiplier_options(
     encoder: Sequence[Tensor | None], decoder: Sequence[Tensor | None], channels: int
 ) -> dict[str, list[int]]:
-    """The options channel_multipliers and, where it differs, decoder_channel_multipliers.
+    """The options channel_multipliers and, where it differs, decoder_channel_multipliers, finest level first.
 
-    Args:
-        encoder, decoder: a weight of each level, finest first, whose rows are the level's channels.
-        channels: those at multiplier 1.
+    For the arguments see `multipliers`. A weight that only the decoder lacks counts as the encoder's.
     """
-    ours = [1 if weight is None else _multiplier(weight, channels) for weight in encoder]
-    known = [*ours, *[1] * len(decoder)]  # a level whose weight is missing is taken for the encoder's
-    theirs = [known[level] if weight is None else _multiplier(weight, channels) for level, weight in enumerate(decoder)]
+    ours, theirs = multipliers(encoder, channels), multipliers(decoder, channels)
+    theirs = [
+        ours[level] if decoder[level] is None and level < len(ours) else factor for level, factor in enumerate(theirs)
+    ]
     return {"channel_multipliers": ours} | ({} if theirs == ours else {"decoder_channel_multipliers": theirs})
-
-
-def _multiplier(weight: Tensor, channels: int) -> int:
-    return max(1, weight.shape[:1].numel() // channels)
 
 
 def export_networks(component: nn.Module, what: str, *, fits: bool, rules: NameRules = ()) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
-from robustok_hub.conv_files import ConvFileConfig, build_networks, export_networks, read_networks
+from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
 from robustok_hub.vq_files import CODEBOOK
 
 
@@ -24,7 +24,7 @@ class IBQImporter(Importer):
         self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        published, report = read_networks(path, "IBQ tokenizer", {CODEBOOK[0]: 2})
+        published, report = read_networks(path, "IBQ tokenizer", {**TELLING, CODEBOOK[0]: 2})
         codebook_size, width = published[CODEBOOK[0]].shape
         table = {"use": "conv_vq", "quantizer": {"use": "ibq", "codebook_size": codebook_size, "width": width}}
         full_table, tokenizer = build_networks(registry, table, published, self.config, str(path), rules=[CODEBOOK])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
-from robustok_hub.conv_files import ConvFileConfig, build_networks, export_networks, read_networks
+from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
 
 _CONVOLUTIONS = ("quant_conv.weight", "post_quant_conv.weight")
 _DROPPED = {
@@ -37,7 +37,7 @@ class LDMVAE(Importer):
         self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        published, report = read_networks(path, "latent diffusion autoencoder", {}, _DROPPED)
+        published, report = read_networks(path, "latent diffusion autoencoder", TELLING, _DROPPED)
         z_channels = published["decoder.conv_in.weight"].shape[1]
         convolution = published.get("post_quant_conv.weight")
         table = {

@@ -10,6 +10,8 @@ from robustok_hub.lightningdit import LightningDiTImporter
 from robustok_hub.llamagen_gpt import LlamaGenGPTImporter
 from robustok_hub.llamagen_vq import LlamaGenVQ
 from robustok_hub.maetok import MAETokImporter
+from robustok_hub.maskgit_vq import MaskGITVQImporter
+from robustok_hub.open_magvit2 import OpenMAGVIT2Importer
 from robustok_hub.rar import RARImporter
 from robustok_hub.robustok import RobusTok
 from robustok_hub.sit import SiTImporter
@@ -31,5 +33,7 @@ def robustok_register(register: Register) -> None:
     register("importer", "vqgan_lc", VQGANLC)
     register("importer", "ibq", IBQImporter)
     register("importer", "ldm_vae", LDMVAE)
+    register("importer", "maskgit_vq", MaskGITVQImporter)
+    register("importer", "open_magvit2", OpenMAGVIT2Importer)
     register("importer", "titok", TiTokImporter)
     register("importer", "gigatok", GigaTokImporter)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
-from robustok_hub.conv_files import ConvFileConfig, build_networks, export_networks, read_networks
+from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
 
 _TABLE, _PROJECTION = "tok_embeddings.weight", "codebook_projection.weight"
 _RULES = [(_TABLE, "quantizer.table"), ("codebook_projection.", "quantizer.projection.")]
@@ -30,7 +30,7 @@ class VQGANLC(Importer):
         self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        telling = {_TABLE: 2, _PROJECTION: 2}
+        telling = {**TELLING, _TABLE: 2, _PROJECTION: 2}
         published, report = read_networks(path, "VQGAN-LC tokenizer with a projected table", telling, _DROPPED)
         (codebook_size, table_width), width = published[_TABLE].shape, len(published[_PROJECTION])
         if width == _NORMALISED_WIDTH:

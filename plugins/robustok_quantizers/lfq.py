@@ -29,6 +29,10 @@ class LFQConfig:
         metadata={"doc": "D, bits per code; K = 2 to the power D, and the entropy term needs K numbers per token"},
     )
     spherical: bool = field(default=False, metadata={"doc": "compare on the unit sphere"})
+    lowest_bit_first: bool = field(
+        default=False,
+        metadata={"doc": "the first number is the lowest bit of the code, as in Open-MAGVIT2, instead of the highest"},
+    )
     entropy_weight: float = field(
         default=0.1, validator=validators.ge(0), metadata={"doc": "weight of the entropy term"}
     )
@@ -66,7 +70,7 @@ class LFQ(Quantizer):
 
     @property
     def codebook(self) -> Tensor:
-        return self._on_sphere(self.library.codebook)
+        return self._on_sphere(self._ordered(self.library.codebook))
 
     def lookup(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.codebook)
@@ -75,7 +79,7 @@ class LFQ(Quantizer):
         """Latents of z (B, N, D); losses "entropy" and "commitment" in training mode."""
         with full_precision(z.device):
             compared = self._on_sphere(z.float())
-            codes = self.library(z.float()).indices.long()
+            codes = self.library(self._ordered(z.float())).indices.long()
             codewords = self.lookup(codes)
             losses = {}
             if self.training:
@@ -91,6 +95,10 @@ class LFQ(Quantizer):
         # The bits of a soft code are independent: its entropy is the sum of theirs.
         bit_logits = 4 * self.config.inverse_temperature * vectors * codebook[-1]
         return _bit_entropy(bit_logits).sum(dim=1).mean() - self.config.diversity * evenness
+
+    def _ordered(self, vectors: Tensor) -> Tensor:
+        """Vectors (..., D) from our order of bits to the library's, or back."""
+        return vectors.flip(-1) if self.config.lowest_bit_first else vectors
 
     def _on_sphere(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.config.spherical else vectors

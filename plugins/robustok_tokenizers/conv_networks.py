@@ -15,27 +15,18 @@ from torch import Tensor, nn
 
 from robustok_blocks.conv import Downsample, ResidualBlock, SpatialAttention, Upsample, group_norm
 from robustok_core.recipe.validators import depth_range, side_range, width_range
+from robustok_tokenizers.conv_levels import ImageLevels, multipliers_range
 
-_multipliers: Any = [validators.min_len(1), validators.deep_iterable(depth_range)]
 _levels: Any = validators.deep_iterable(validators.ge(0))
 
 
 @frozen(kw_only=True)
-class ConvNetworkConfig:
+class ConvNetworkConfig(ImageLevels):
     """Options of a pair of convolutional networks; the defaults are LlamaGen's at 16 pixels a token."""
 
-    image_size: int = field(
-        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
-    )
-    channels: int = field(default=128, validator=width_range, metadata={"doc": "channels at multiplier 1"})
-    channel_multipliers: tuple[int, ...] = field(
-        default=(1, 1, 2, 2, 4),
-        validator=_multipliers,
-        metadata={"doc": "channels of each level, finest first; each level but the last halves the map"},
-    )
     decoder_channel_multipliers: tuple[int, ...] | None = field(
         default=None,
-        validator=validators.optional(_multipliers),
+        validator=validators.optional(multipliers_range),
         metadata={"doc": "the decoder's channel_multipliers, finest level first; left out: the encoder's"},
     )
     num_res_blocks: int = field(
@@ -59,11 +50,6 @@ class ConvNetworkConfig:
         validator=side_range,
         metadata={"doc": "side of the pixel patches that the first level reads and outputs; 2 quarters its cost"},
     )
-    norm_groups: int = field(
-        default=32,
-        validator=width_range,
-        metadata={"doc": "GroupNorm groups; must divide every level's channels"},
-    )
     z_channels: int = field(
         default=256,
         validator=width_range,
@@ -71,21 +57,14 @@ class ConvNetworkConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.image_size % self.downsampling:
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of {self.downsampling}, "
-                f"the side of a token with stem_patch {self.stem_patch} and {len(self.channel_multipliers)} levels"
-            )
+        super().__attrs_post_init__()
+        self.check_groups(*self.decoder_level_channels)
         levels = len(self.channel_multipliers)
         if len(self.decoder_level_channels) != levels:
             raise ValueError(
                 f"the encoder has {levels} levels and the decoder {len(self.decoder_level_channels)}: "
                 "images would change their size"
             )
-        widths = (self.channels, *self.level_channels, *self.decoder_level_channels)
-        bad = [width for width in widths if width % self.norm_groups]
-        if bad:
-            raise ValueError(f"norm_groups {self.norm_groups} does not divide the {bad[0]} channels of a level")
         if not self.attention and self.attention_levels:
             raise ValueError(f"attention_levels {list(self.attention_levels)} have no effect without attention")
         if max(self.attention_levels or (0,)) >= levels:
@@ -94,12 +73,7 @@ class ConvNetworkConfig:
     @property
     def downsampling(self) -> int:
         """Side of a token in pixels."""
-        return self.stem_patch * 2 ** (len(self.channel_multipliers) - 1)
-
-    @property
-    def level_channels(self) -> list[int]:
-        """Channels of each level, finest first."""
-        return [self.channels * multiplier for multiplier in self.channel_multipliers]
+        return self.stem_patch * super().downsampling
 
     @property
     def decoder_level_channels(self) -> list[int]:
@@ -111,11 +85,6 @@ class ConvNetworkConfig:
         """Whether a level, of which 0 is the finest, has attention after its residual blocks."""
         levels = (len(self.channel_multipliers) - 1,) if self.attention_levels is None else self.attention_levels
         return self.attention and level in levels
-
-    @property
-    def side(self) -> int:
-        """Tokens per row and per column."""
-        return self.image_size // self.downsampling
 
 
 class Level(nn.Module):

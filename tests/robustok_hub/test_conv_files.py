@@ -11,7 +11,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor
 
-from published import Case
+from published import Case, export
 from robustok.testing import check_component
 from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import load_registry
@@ -62,10 +62,6 @@ def refusal(importer: str, weights: dict[str, Tensor], folder: Path) -> str:
     with pytest.raises(RobustokError) as caught:
         read(importer, weights, folder)
     return caught.value.what
-
-
-def export(importer: str, tokenizer) -> dict[str, Tensor]:
-    return dict(load_registry().build("importer", {"use": importer}).export(tokenizer))
 
 
 def as_map(vectors: Tensor) -> Tensor:

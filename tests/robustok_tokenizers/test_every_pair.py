@@ -46,6 +46,20 @@ TOKENIZERS = {
         "z_channels": 6,
         "stem_patch": 2,
     },
+    "maskgit_vq": {
+        "image_size": 16,
+        "channels": 8,
+        "channel_multipliers": [1, 1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+    },
+    "open_magvit2": {
+        "image_size": 16,
+        "channels": 8,
+        "channel_multipliers": [1, 1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+    },
     "vit_vq": {
         "image_size": 16,
         "patch_size": 4,
