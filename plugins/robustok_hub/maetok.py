@@ -18,6 +18,7 @@ from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
+    drop_parts,
     heads_field,
     read_published,
     require,
@@ -96,7 +97,7 @@ class MAETokImporter(Importer):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        _drop_training(published, report)
+        drop_parts(published, report, _DROPPED)
         self._require(published, str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         self._check_options(weights, str(path))
@@ -188,16 +189,6 @@ def export_mae_tok(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         # published positions have a row for the class token even if there is none
         weights["pixel_decoder.pos_embed"] = F.pad(positions, (0, 0, 1, 0))
     return {to_published(n, NAMES): value for n, value in weights.items() if not n.startswith("targets.")}
-
-
-def _drop_training(weights: dict[str, Tensor], report: dict[str, str]) -> None:
-    """Removes weights that only training needs and reports them by prefix."""
-    for prefix, what in _DROPPED.items():
-        names = [name for name in weights if name.startswith(prefix)]
-        for name in names:
-            del weights[name]
-        if names:
-            report[f"{prefix}*"] = f"dropped {len(names)} weights: {what}"
 
 
 def _drop_position_tables(weights: dict[str, Tensor], report: dict[str, str], side: int, where: str) -> None:

@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.component import Builder
+from robustok_core.recipe.source import short_name
 from robustok_core.runs.weights import check_weights
 from robustok_core.values.latents import LatentSpace
 from robustok_toolkit.weight_files import read_weights
 
 #: (published prefix, our prefix) of names; the first match counts.
 NameRules = Sequence[tuple[str, str]]
+#: The prefix of running averages in latent diffusion's checkpoints.
+_AVERAGES = "model_ema."
 
 
 def to_ours(name: str, rules: NameRules) -> str:
@@ -41,6 +44,37 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if file.others:
         report["not read"] = ", ".join(file.others)
     return file.weights, report
+
+
+def drop_parts(weights: dict[str, Tensor], report: dict[str, str], parts: Mapping[str, str]) -> None:
+    """Removes weights whose names start with the prefixes in `parts`, and reports what they are."""
+    for prefix, what in parts.items():
+        names = [name for name in weights if name.startswith(prefix)]
+        for name in names:
+            del weights[name]
+        if names:
+            report[f"{prefix}*"] = f"dropped {len(names)} weights: {what}"
+
+
+def read_averaged(weights: dict[str, Tensor], report: dict[str, str]) -> None:
+    """Replaces weights by their running averages where the file has them beside the weights, as "model_ema.NAME".
+
+    The dots of NAME are removed there, as latent diffusion's LitEma does. Averages without a weight stay: they are
+    unexpected.
+    """
+    averages = {name: weights.pop(name) for name in list(weights) if name.startswith(_AVERAGES)}
+    for counter in ("decay", "num_updates"):
+        averages.pop(_AVERAGES + counter, None)
+    if not averages:
+        return
+    taken = 0
+    for name in weights:
+        average = averages.pop(_AVERAGES + name.replace(".", ""), None)
+        if average is not None:
+            weights[name] = average
+            taken += 1
+    weights |= averages
+    report["weights"] += f", with the running averages (model_ema) of {taken} of its {len(weights)} weights"
 
 
 def require(
@@ -63,7 +97,7 @@ def require(
     """
     missing = [name for name in dims if name not in weights]
     if missing:
-        named = f"{', '.join(list(weights)[:5])}{' ...' if len(weights) > 5 else ''}"
+        named = f"{', '.join(map(short_name, list(weights)[:5]))}{' ...' if len(weights) > 5 else ''}"
         hint = f"its {len(weights):,} weights are called {named}" if weights else "it has no other weights"
         raise RobustokError(f"this is not a {what}: it lacks {', '.join(missing[:3])}", where=where, hint=hint)
     held = {name: (weights[name], count) for name, count in {**optional, **dims}.items() if name in weights}
@@ -145,10 +179,14 @@ def build_with(
         args: constructor arguments besides the table: a generator's latent space and number of classes.
 
     Raises:
-        RobustokError: weights are missing, unexpected, of the wrong shape or type, or not finite; names a few as
-            published.
+        RobustokError: the table describes no component, or weights are missing, unexpected, of the wrong shape or
+            type, or not finite; names a few as published.
     """
-    spec = registry.spec(kind, table)
+    try:
+        spec = registry.spec(kind, table)
+    except RobustokError as error:
+        what = f"its weights and the importer's options do not describe a {kind}: {error.what}"
+        raise RobustokError(what, where=where, hint=error.hint) from error
     with torch.device("meta"):
         component = spec.build(*args)
     try:

@@ -19,6 +19,7 @@ from robustok_core.kinds.importer import Importer
 from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
 from robustok_hub.published_names import (
     build_with,
+    drop_parts,
     heads_field,
     l2_normalise_field,
     read_published,
@@ -82,11 +83,7 @@ class RobusTok(Importer):
         for name in _AS_CONVOLUTION:
             if name in weights and weights[name].ndim == 4:
                 weights[name] = weights[name].flatten(1)
-        teacher = [name for name in weights if name.startswith("semantic_model.")]
-        for name in teacher:
-            del weights[name]
-        if teacher:
-            report["semantic_model.*"] = f"dropped {len(teacher)} weights: the teacher of the semantic loss"
+        drop_parts(weights, report, {"semantic_model.": "the teacher of the semantic loss"})
         self._drop_levels(weights, report, where)
         hits = weights.pop("quantizer.usage", torch.zeros(len(weights["quantizer.embedding"])))
         weights["quantizer.usage"] = hits / hits.sum().clamp(min=1e-12)  # published as hits per step

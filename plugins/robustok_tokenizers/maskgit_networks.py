@@ -1,4 +1,4 @@
-"""The decoder of MaskGIT's VQGAN (Chang et al. 2022, arXiv 2202.04200), without attention.
+"""The encoder and decoder of MaskGIT's VQGAN (Chang et al. 2022, arXiv 2202.04200), without attention.
 
 Attribute names are those of the published PyTorch checkpoint. Its convolutions have no bias inside the residual
 blocks, and a block's shortcut reads the output of its branch, not its input; both are kept for released weights.
@@ -7,45 +7,19 @@ blocks, and a block's shortcut reads the output of its branch, not its input; bo
 from __future__ import annotations
 
 import torch.nn.functional as F
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from robustok_blocks.conv import group_norm
-from robustok_core.recipe.validators import depth_range, width_range
+from robustok_core.recipe.validators import width_range
+from robustok_tokenizers.conv_levels import ConvLevels
 
 
 @frozen(kw_only=True)
-class MaskGITConfig:
-    """Options of a network of MaskGIT's VQGAN; the defaults are the published ones."""
+class MaskGITConfig(ConvLevels):
+    """Options of one network of MaskGIT's VQGAN."""
 
-    channels: int = field(default=128, validator=width_range, metadata={"doc": "channels at multiplier 1"})
-    channel_multipliers: tuple[int, ...] = field(
-        default=(1, 1, 2, 2, 4),
-        validator=[validators.min_len(1), validators.deep_iterable(depth_range)],
-        metadata={"doc": "channels of each level, finest first; each level but the last halves the map"},
-    )
-    num_res_blocks: int = field(default=2, validator=depth_range, metadata={"doc": "residual blocks a level"})
     z_channels: int = field(default=256, validator=width_range, metadata={"doc": "channels of the coarsest map"})
-    norm_groups: int = field(
-        default=32,
-        validator=width_range,
-        metadata={"doc": "GroupNorm groups; must divide every level's channels"},
-    )
-
-    def __attrs_post_init__(self) -> None:
-        bad = [width for width in (self.channels, *self.level_channels) if width % self.norm_groups]
-        if bad:
-            raise ValueError(f"norm_groups {self.norm_groups} does not divide the {bad[0]} channels of a level")
-
-    @property
-    def level_channels(self) -> list[int]:
-        """Channels of each level, finest first."""
-        return [self.channels * multiplier for multiplier in self.channel_multipliers]
-
-    @property
-    def downsampling(self) -> int:
-        """Side, in pixels, of a position of the coarsest map."""
-        return int(2 ** (len(self.channel_multipliers) - 1))
 
 
 class MaskGITBlock(nn.Module):
@@ -65,6 +39,47 @@ class MaskGITBlock(nn.Module):
         hidden = self.conv1(F.silu(self.norm1(x)))
         hidden = self.conv2(F.silu(self.norm2(hidden)))
         return hidden + (self.nin_shortcut(hidden) if hasattr(self, "nin_shortcut") else x)
+
+
+class DownLevel(nn.Module):
+    """Residual blocks at one resolution."""
+
+    def __init__(self, channels_in: int, channels: int, num_blocks: int, groups: int) -> None:
+        super().__init__()
+        sources = [channels_in, *[channels] * (num_blocks - 1)]
+        self.block = nn.ModuleList(MaskGITBlock(source, channels, groups) for source in sources)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels_in, h, w) to (B, channels, h, w)."""
+        for block in self.block:
+            x = block(x)
+        return x
+
+
+class MaskGITEncoder(nn.Module):
+    """Images (B, 3, H, W) to maps (B, z_channels, h, w); `down.0` is the finest level."""
+
+    def __init__(self, config: ConvLevels, z_channels: int) -> None:
+        super().__init__()
+        widths, groups = config.level_channels, config.norm_groups
+        self.conv_in = nn.Conv2d(3, config.channels, 3, padding=1, bias=False)
+        sources = [config.channels, *widths[:-1]]
+        self.down = nn.ModuleList(
+            DownLevel(source, width, config.num_res_blocks, groups)
+            for source, width in zip(sources, widths, strict=True)
+        )
+        self.mid = nn.ModuleList(MaskGITBlock(widths[-1], widths[-1], groups) for _ in range(config.num_res_blocks))
+        self.norm_out = group_norm(widths[-1], groups)
+        self.conv_out = nn.Conv2d(widths[-1], z_channels, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, z_channels, h, w)."""
+        x = self.conv_in(images)
+        for number, level in enumerate(self.down):
+            x = level(x if number == 0 else F.avg_pool2d(x, 2))
+        for block in self.mid:
+            x = block(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
 
 
 class UpLevel(nn.Module):
@@ -89,10 +104,10 @@ class UpLevel(nn.Module):
 class MaskGITDecoder(nn.Module):
     """Maps (B, z_channels, h, w) to images; `up.0` is the finest level."""
 
-    def __init__(self, config: MaskGITConfig) -> None:
+    def __init__(self, config: ConvLevels, z_channels: int) -> None:
         super().__init__()
         widths, groups = config.level_channels, config.norm_groups
-        self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1)
+        self.conv_in = nn.Conv2d(z_channels, widths[-1], 3, padding=1)
         self.mid = nn.ModuleList(MaskGITBlock(widths[-1], widths[-1], groups) for _ in range(config.num_res_blocks))
         sources = [*widths[1:], widths[-1]]
         self.up = nn.ModuleList(

@@ -8,6 +8,8 @@ from robustok_tokenizers.diffusers_vae import DiffusersVAE
 from robustok_tokenizers.gigatok import GigaTok
 from robustok_tokenizers.kl_vae import KLVAE
 from robustok_tokenizers.mae_tok import MAETok
+from robustok_tokenizers.maskgit_vq import MaskGITVQ
+from robustok_tokenizers.open_magvit2 import OpenMAGVIT2
 from robustok_tokenizers.rae import RAE
 from robustok_tokenizers.titok import TiTok
 from robustok_tokenizers.vit_kl import ViTKL
@@ -21,6 +23,8 @@ def robustok_register(register: Register) -> None:
     register("tokenizer", "vit_vq", ViTVQ)
     register("tokenizer", "titok", TiTok)
     register("tokenizer", "gigatok", GigaTok)
+    register("tokenizer", "maskgit_vq", MaskGITVQ)
+    register("tokenizer", "open_magvit2", OpenMAGVIT2)
     register("tokenizer", "kl_vae", KLVAE)
     register("tokenizer", "mae_tok", MAETok)
     register("tokenizer", "vit_kl", ViTKL)

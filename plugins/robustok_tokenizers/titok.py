@@ -202,7 +202,7 @@ class CodeDecoder(nn.Module):
         super().__init__()
         self.embedding = nn.Parameter(torch.empty(config.inner_codes, config.pixel_decoder.z_channels))
         nn.init.uniform_(self.embedding, -1.0 / config.inner_codes, 1.0 / config.inner_codes)
-        self.pixel_decoder = MaskGITDecoder(config.pixel_decoder)
+        self.pixel_decoder = MaskGITDecoder(config.pixel_decoder, config.pixel_decoder.z_channels)
 
     def forward(self, logits: Tensor) -> Tensor:
         """(B, K, h, w) to (B, 3, H, W) in about [0, 1]."""

@@ -36,6 +36,12 @@ PARITY = Path(__file__).parents[1] / "parity"
 IMPORTERS: dict[str, dict[str, Any]] = {
     "robustok_tokenizer_a": {"use": "robustok", "num_heads": 4},
     "llamagen_vq_a": {"use": "llamagen_vq", "image_size": 16},
+    "taming_vq_a": {"use": "taming_vq", "image_size": 16, "norm_groups": 4},
+    "vqgan_lc_a": {"use": "vqgan_lc", "image_size": 16, "norm_groups": 4},
+    "ibq_a": {"use": "ibq", "image_size": 16, "norm_groups": 4},
+    "vavae_a": {"use": "ldm_vae", "image_size": 16, "norm_groups": 4},
+    "maskgit_vq_a": {"use": "maskgit_vq", "image_size": 16},
+    "open_magvit2_a": {"use": "open_magvit2", "image_size": 16, "norm_groups": 4},
     "maetok_a": {"use": "maetok", "num_heads": 4},
     "rar_a": {"use": "rar"},
     "llamagen_gpt_a": {"use": "llamagen_gpt", "num_heads": 4, "num_tokens": 16},

@@ -133,6 +133,19 @@ def test_the_size_of_a_llamagen_tokenizer_is_read_from_its_weights(name, tmp_pat
     assert table["z_channels"] == config["z_channels"]
 
 
+def test_a_llamagen_tokenizer_may_have_a_wider_decoder(tmp_path):
+    sizes = {"image_size": 16, "channels": 8, "norm_groups": 4, "z_channels": 6, "num_res_blocks": 1}
+    multipliers = {"channel_multipliers": [1, 1, 2], "decoder_channel_multipliers": [1, 2, 3]}
+    quantizer = {"use": "vq", "codebook_size": 8, "width": 4}
+    registry = load_registry()
+    tokenizer = registry.build("tokenizer", {"use": "conv_vq", **sizes, **multipliers, "quantizer": quantizer}).eval()
+    save_file(registry.build("importer", {"use": "llamagen_vq"}).export(tokenizer), tmp_path / "vq.safetensors")
+    table, again, _ = load("llamagen_vq", tmp_path / "vq.safetensors", image_size=16, norm_groups=4)
+    assert {name: table[name] for name in multipliers} == multipliers
+    images = torch.rand(1, 3, 16, 16)
+    assert torch.equal(again.decode(again.encode(images)), tokenizer.decode(tokenizer.encode(images)))
+
+
 def test_the_report_names_what_was_dropped(tmp_path):
     _, _, tokenizer, report = load_robustok("robustok_tokenizer_a", tmp_path)
     assert report["weights"] == "ema"

@@ -20,14 +20,8 @@ REGISTRY = load_registry()
 SIZE = 16
 VIT = {"patch_size": 4, "width": 16, "depth": 1, "num_heads": 2}
 VQ = {"use": "vq", "codebook_size": 16, "width": 4}
-CONV = {
-    "channels": 8,
-    "channel_multipliers": [1, 2],
-    "num_res_blocks": 1,
-    "norm_groups": 4,
-    "z_channels": 6,
-    "stem_patch": 2,
-}
+LEVELS = {"channels": 8, "channel_multipliers": [1, 2], "num_res_blocks": 1, "norm_groups": 4}
+CONV = {**LEVELS, "z_channels": 6, "stem_patch": 2}
 SMALL = {"width": 16, "depth": 1, "num_heads": 2}
 TOKENIZERS = {
     "conv_vq": {**CONV, "quantizer": VQ},
@@ -61,6 +55,8 @@ TOKENIZERS = {
         "output": "pixels",
         "quantizer": VQ,
     },
+    "maskgit_vq": {**LEVELS, "quantizer": VQ},
+    "open_magvit2": {**LEVELS, "quantizer": {"use": "lfq", "width": 4}},
     "vit_kl": {"patch_size": 4, "latent_width": 4, "encoder": SMALL, "decoder": SMALL},
     "vit_vq": {**VIT, "num_latent_tokens": 16, "layer_scale": 0.5, "quantizer": VQ},
 }
@@ -87,7 +83,7 @@ def generator(name: str, space) -> Generator:
     return made
 
 
-DISCRETE = {"conv_vq", "gigatok", "titok", "vit_vq", "rar", "llamagen_gpt", "maskgit"}
+DISCRETE = {"conv_vq", "gigatok", "maskgit_vq", "open_magvit2", "titok", "vit_vq", "rar", "llamagen_gpt", "maskgit"}
 
 
 @pytest.fixture(scope="module", autouse=True)

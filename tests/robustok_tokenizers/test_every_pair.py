@@ -46,6 +46,20 @@ TOKENIZERS = {
         "z_channels": 6,
         "stem_patch": 2,
     },
+    "maskgit_vq": {
+        "image_size": 16,
+        "channels": 8,
+        "channel_multipliers": [1, 1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+    },
+    "open_magvit2": {
+        "image_size": 16,
+        "channels": 8,
+        "channel_multipliers": [1, 1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+    },
     "vit_vq": {
         "image_size": 16,
         "patch_size": 4,
@@ -64,6 +78,8 @@ QUANTIZERS = {
     "lfq": {"width": 4},
     "residual_vq": {"num_levels": 2, "level_size": 4, "width": 4},
     "sim_vq": {"codebook_size": 16, "width": 4},
+    "projected_vq": {"codebook_size": 16, "width": 4, "table_width": 8},
+    "ibq": {"codebook_size": 16, "width": 4},
 }
 QUANTIZING = [e.name for e in REGISTRY.entries("tokenizer") if "quantizer" in attrs.fields_dict(e.factory.Config)]
 PAIRS = [(t, q) for t in QUANTIZING for q in REGISTRY.names("quantizer")]
