@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -168,6 +169,7 @@ def build_with(
     *,
     kind: str = "tokenizer",
     args: Sequence[Any] = (),
+    brings: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], nn.Module]:
     """Builds a recipe table's component with these weights; returns its full table and the component, in eval mode.
 
@@ -177,6 +179,7 @@ def build_with(
         where: the file, for messages.
         kind: "tokenizer" or "generator".
         args: constructor arguments besides the table: a generator's latent space and number of classes.
+        brings: prefixes of our names whose weights the component has when it is built, such as a frozen network's.
 
     Raises:
         RobustokError: the table describes no component, or weights are missing, unexpected, of the wrong shape or
@@ -187,12 +190,14 @@ def build_with(
     except RobustokError as error:
         what = f"its weights and the importer's options do not describe a {kind}: {error.what}"
         raise RobustokError(what, where=where, hint=error.hint) from error
-    with torch.device("meta"):
+    with nullcontext() if brings else torch.device("meta"):
         component = spec.build(*args)
+    weights = {**{name: value for name, value in component.state_dict().items() if name.startswith(brings)}, **weights}
     try:
         check_weights(component, weights, where, lambda name: to_published(name, rules))
     except RunError as error:
         raise RobustokError(error.what, where=where, hint=error.hint) from error
-    component = component.to_empty(device="cpu")
+    if not brings:
+        component = component.to_empty(device="cpu")
     component.load_state_dict(dict(weights))  # casts half precision to float32
     return spec.table(), component.eval()
