@@ -1,4 +1,4 @@
-"""Shared by the importers of MAETok and RobusTok: ViTs around latent tokens."""
+"""Shared by the importers of MAETok, SoftVQ and RobusTok: ViTs around latent tokens."""
 
 from __future__ import annotations
 

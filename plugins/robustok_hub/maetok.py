@@ -17,6 +17,7 @@ from robustok_core.kinds.importer import Importer
 from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
 from robustok_hub.published_names import (
     build_with,
+    count_numbered,
     drop_parts,
     heads_field,
     read_published,
@@ -26,6 +27,7 @@ from robustok_hub.published_names import (
 )
 
 NAMES = [
+    ("quantize.embedding", "soft_codebook.embedding"),
     ("encoder.model.patch_embed.proj.", "encoder.patch_embed."),
     *((f"encoder.model.{part}", f"encoder.{part}") for part in TRUNK),
     ("decoder.to_pixel.model.", "pixel_decoder.to_patch."),
@@ -41,6 +43,7 @@ _TELLING = {
     "pixel_decoder.to_patch.weight": 2,
     "quant_conv.weight": 2,
     "post_quant_conv.weight": 2,
+    "pixel_decoder.latent_pos_embed": 3,
 }
 #: Prefixes of published names that only training needs, and what they are.
 _TARGET_PARTS = ("decoder", "post_quant_conv", "to_pixel")
@@ -50,6 +53,7 @@ _DROPPED = {
     "dino_model.": "a teacher",
     "clip_model.": "a teacher",
     "projection.": "the projection to a teacher",
+    "quantize.codebook_used": "a window of recent codes",
 }
 _UNUSED = "dropped: its decoder does not use it"
 _POSITION_TABLES = ("freqs_t_x", "freqs_t_y")
@@ -61,6 +65,7 @@ class MAETokImporterConfig:
     """Options that do not follow from the weights but from the published config.json."""
 
     num_heads: int | None = heads_field(HEADS_LEFT_OUT)
+    decoder_num_heads: int | None = heads_field("num_heads, or one for every 64 of the decoder's width if that differs")
     axial_rotary: bool = field(
         default=False, metadata={"doc": "use_rope without rope_mixed: rotary positions along the axes"}
     )
@@ -93,8 +98,7 @@ class MAETokImporter(Importer):
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         drop_parts(published, report, _DROPPED)
-        dims = {to_published(name, NAMES): count for name, count in _TELLING.items()}
-        require(published, dims, "MAETok tokenizer", str(path), {"decoder.model.pos_embed": 3})
+        self._require(published, str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         self._check_options(weights, str(path))
         table = self._table(weights)
@@ -102,6 +106,15 @@ class MAETokImporter(Importer):
         _drop_unused(weights, report, table)
         full_table, tokenizer = build_with(registry, table, weights, NAMES, str(path))
         return full_table, tokenizer, report
+
+    def _require(self, published: Mapping[str, Tensor], where: str) -> None:
+        """Raises RobustokError unless this is a file of the importer's format."""
+        require(published, telling(), "MAETok tokenizer", where, {"decoder.model.pos_embed": 3})
+        if "quantize.embedding" in published:
+            hint = "use the importer softvq"
+            raise RobustokError(
+                "this is a SoftVQ tokenizer: its latents are means of codewords", where=where, hint=hint
+            )
 
     def _check_options(self, weights: Mapping[str, Tensor], where: str) -> None:
         """Raises RobustokError for options that have no effect for this file."""
@@ -126,6 +139,7 @@ class MAETokImporter(Importer):
         table = {
             "use": "mae_tok",
             **size_table(weights, self.config.num_heads),
+            **self._decoder_size(weights),
             "latent_width": latent_width,
             "rotary": rotary,
             "rotary_base": self.config.rotary_base or _ROTARY_BASE,
@@ -138,16 +152,43 @@ class MAETokImporter(Importer):
             table["kl_weight"] = 1e-6
         return table
 
+    def _decoder_size(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The sizes of a decoder that is not the encoder's twin."""
+        encoder, decoder = (
+            (weights[f"{network}.latent_pos_embed"].shape[-1], max(1, count_numbered(weights, f"{network}.blocks.")))
+            for network in ("encoder", "pixel_decoder")
+        )
+        heads = self.config.decoder_num_heads
+        if encoder == decoder and heads is None:
+            return {}
+        if heads is None and encoder[0] != decoder[0]:
+            heads = max(1, decoder[0] // 64)
+        return {
+            "decoder_width": decoder[0],
+            "decoder_depth": decoder[1],
+            **({} if heads is None else {"decoder_num_heads": heads}),
+        }
+
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
-        """The weights of a `mae_tok` under the published names, without the targets."""
+        """The weights of a `mae_tok` without a soft codebook under the published names, without the targets."""
         weights = component.state_dict()
-        if not _TELLING.keys() <= weights.keys():
-            raise RobustokError("the published MAETok format holds only mae_tok tokenizers")
-        positions = weights.get("pixel_decoder.pos_embed")
-        if positions is not None and "pixel_decoder.cls_token" not in weights:
-            # published positions have a row for the class token even if there is none
-            weights["pixel_decoder.pos_embed"] = F.pad(positions, (0, 0, 1, 0))
-        return {to_published(n, NAMES): value for n, value in weights.items() if not n.startswith("targets.")}
+        if not _TELLING.keys() <= weights.keys() or "soft_codebook.embedding" in weights:
+            raise RobustokError("the published MAETok format holds only mae_tok tokenizers without a soft_codebook")
+        return export_mae_tok(weights)
+
+
+def telling() -> dict[str, int]:
+    """The weights that tell the format, by their published names, and their numbers of dimensions."""
+    return {to_published(name, NAMES): count for name, count in _TELLING.items()}
+
+
+def export_mae_tok(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a `mae_tok` under the published names, without the targets."""
+    positions = weights.get("pixel_decoder.pos_embed")
+    if positions is not None and "pixel_decoder.cls_token" not in weights:
+        # published positions have a row for the class token even if there is none
+        weights["pixel_decoder.pos_embed"] = F.pad(positions, (0, 0, 1, 0))
+    return {to_published(n, NAMES): value for n, value in weights.items() if not n.startswith("targets.")}
 
 
 def _drop_position_tables(weights: dict[str, Tensor], report: dict[str, str], side: int, where: str) -> None:

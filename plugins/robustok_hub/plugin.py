@@ -5,6 +5,7 @@ from __future__ import annotations
 from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_hub.gigatok import GigaTokImporter
 from robustok_hub.ibq import IBQImporter
+from robustok_hub.ldetok import LDeTokImporter
 from robustok_hub.ldm_vae import LDMVAE
 from robustok_hub.lightningdit import LightningDiTImporter
 from robustok_hub.llamagen_gpt import LlamaGenGPTImporter
@@ -15,6 +16,7 @@ from robustok_hub.open_magvit2 import OpenMAGVIT2Importer
 from robustok_hub.rar import RARImporter
 from robustok_hub.robustok import RobusTok
 from robustok_hub.sit import SiTImporter
+from robustok_hub.softvq import SoftVQImporter
 from robustok_hub.taming_vq import TamingVQ
 from robustok_hub.titok import TiTokImporter
 from robustok_hub.vqgan_lc import VQGANLC
@@ -37,3 +39,5 @@ def robustok_register(register: Register) -> None:
     register("importer", "open_magvit2", OpenMAGVIT2Importer)
     register("importer", "titok", TiTokImporter)
     register("importer", "gigatok", GigaTokImporter)
+    register("importer", "softvq", SoftVQImporter)
+    register("importer", "ldetok", LDeTokImporter)

@@ -1,4 +1,7 @@
-"""The tokenizers of qiuk6/RobusTok (main-train.pt, post-train.pt), for `vit_vq`."""
+"""RobusTok's tokenizers (main-train.pt, post-train.pt) and XQGAN's (XQGAN-4096.pt, XQGAN-8192.pt), for `vit_vq`.
+
+XQGAN (Li et al. 2024, arXiv 2412.01762) has the same networks and was trained without the perturbation.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ class RobusTokConfig:
 
 
 class RobusTok(Importer):
-    """Reads a RobusTok tokenizer: the averaged weights if the file has them, without its DINOv2 teacher."""
+    """Reads a RobusTok or XQGAN tokenizer: the averaged weights if the file has them, without its DINOv2 teacher."""
 
     Config = RobusTokConfig
     makes = "tokenizer"

@@ -21,7 +21,7 @@ from robustok_core.runs.shard_index import read_shard_index
 from robustok_toolkit.file_kinds import weight_kind
 
 #: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
-_KEYS = ("ema", "model", "state_dict", "module")
+_KEYS = ("ema", "model_ema", "model", "state_dict", "module")
 #: What wrappers of modules insert into names, at the beginning or within: DistributedDataParallel, torch.compile, FSDP.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 #: Endings of the files that `write_weights` writes.
@@ -44,8 +44,8 @@ class WeightFile:
 
 
 def read_weights(file: Path) -> WeightFile:
-    """Reads a safetensors file, the index of several, or a torch file; of several sets of weights it takes ema, then
-    model.
+    """Reads a safetensors file, the index of several, or a torch file; of several sets of weights it takes
+    running averages (ema, model_ema), then model.
 
     What a file is, its first bytes say, not its name. Pickled files are read with torch's restricted unpickler, which
     builds only tensors, containers and argparse.Namespace (training options). What wrappers of modules insert into

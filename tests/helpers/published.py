@@ -46,7 +46,9 @@ class Case:
     def same_weights(self, exported: Mapping[str, Tensor]) -> bool:
         """Whether an export has exactly these names and weights."""
         same = exported.keys() == self.weights.keys()
-        return same and all(torch.equal(exported[name], value.float()) for name, value in self.weights.items())
+        return same and all(
+            torch.equal(exported[name], value.to(exported[name].dtype)) for name, value in self.weights.items()
+        )
 
 
 def import_file(importer: str, file: Path, **options: Any):
