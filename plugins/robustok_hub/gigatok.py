@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_core.recipe.validators import depth_range, width_range
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -82,11 +82,10 @@ class GigaTokImporterConfig:
     l2_normalise: bool = l2_normalise_field()
 
 
-class GigaTokImporter(Importer):
+class GigaTokImporter(TokenizerImporter):
     """Reads a GigaTok tokenizer: the averaged weights if the file has them. Its semantic MLP is kept, not trained."""
 
     Config = GigaTokImporterConfig
-    makes = "tokenizer"
 
     def __init__(self, config: GigaTokImporterConfig) -> None:
         self.config = config

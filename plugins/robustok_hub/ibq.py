@@ -9,16 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.vq_files import CODEBOOK
 
 
-class IBQImporter(Importer):
+class IBQImporter(TokenizerImporter):
     """Reads an IBQ tokenizer: the averaged weights if the file has them, as in the published numbers."""
 
     Config = ConvFileConfig
-    makes = "tokenizer"
 
     def __init__(self, config: ConvFileConfig) -> None:
         self.config = config

@@ -17,8 +17,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
+from robustok_hub.discriminators import TokenizerImporter
 
 _CONVOLUTIONS = ("quant_conv.weight", "post_quant_conv.weight")
 _DROPPED = {
@@ -27,11 +27,10 @@ _DROPPED = {
 }
 
 
-class LDMVAE(Importer):
+class LDMVAE(TokenizerImporter):
     """Reads an autoencoder with a Gaussian posterior in latent diffusion's layout."""
 
     Config = ConvFileConfig
-    makes = "tokenizer"
 
     def __init__(self, config: ConvFileConfig) -> None:
         self.config = config

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_hub.conv_files import ConvFileConfig, level_weights, multiplier_options
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
@@ -41,11 +41,10 @@ class LlamaGenVQConfig(ConvFileConfig):
     l2_normalise: bool = l2_normalise_field()
 
 
-class LlamaGenVQ(Importer):
+class LlamaGenVQ(TokenizerImporter):
     """Reads a LlamaGen tokenizer."""
 
     Config = LlamaGenVQConfig
-    makes = "tokenizer"
 
     def __init__(self, config: LlamaGenVQConfig) -> None:
         self.config = config

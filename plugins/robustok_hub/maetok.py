@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
 from robustok_hub.published_names import (
     build_with,
@@ -86,11 +86,10 @@ class MAETokImporterConfig:
     )
 
 
-class MAETokImporter(Importer):
+class MAETokImporter(TokenizerImporter):
     """Reads a MAETok tokenizer, deterministic or with a Gaussian posterior, without its training-only decoders."""
 
     Config = MAETokImporterConfig
-    makes = "tokenizer"
 
     def __init__(self, config: MAETokImporterConfig) -> None:
         self.config = config

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_hub.conv_files import ConvFileConfig, level_weights, multipliers
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
@@ -34,11 +34,10 @@ _TELLING = {
 }
 
 
-class MaskGITVQImporter(Importer):
+class MaskGITVQImporter(TokenizerImporter):
     """Reads MaskGIT's VQGAN."""
 
     Config = ConvFileConfig
-    makes = "tokenizer"
 
     def __init__(self, config: ConvFileConfig) -> None:
         self.config = config

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_core.runs.weights import prefixed
 from robustok_hub.conv_files import ConvFileConfig, level_weights, multipliers, read_networks
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.published_names import build_with, count_numbered, to_ours, to_published
 
 NAMES = [("decoder.", "pixel_decoder.")]
@@ -26,14 +26,13 @@ _TELLING = {
 }
 
 
-class OpenMAGVIT2Importer(Importer):
+class OpenMAGVIT2Importer(TokenizerImporter):
     """Reads an Open-MAGVIT2 tokenizer: the averaged weights if the file has them, as in the published numbers.
 
     Its quantizer has no weights: a code's bits are the signs of the encoder's output.
     """
 
     Config = ConvFileConfig
-    makes = "tokenizer"
 
     def __init__(self, config: ConvFileConfig) -> None:
         self.config = config

@@ -24,6 +24,8 @@ from robustok_toolkit.weight_files import read_weights
 
 #: (published prefix, our prefix) of names; the first match counts.
 NameRules = Sequence[tuple[str, str]]
+#: Keys that `Importer.opponents` reads.
+_DISCRIMINATOR = ("discriminator", "optimizer_disc")
 #: The prefix of running averages in latent diffusion's checkpoints.
 _AVERAGES = "model_ema."
 
@@ -42,8 +44,11 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The weights in a published file, and the start of the importer's report: what was read and what was not."""
     file = read_weights(path)
     report = {"weights": file.key or "the whole file"}
-    if file.others:
-        report["not read"] = ", ".join(file.others)
+    others = [name for name in file.others if name not in _DISCRIMINATOR]
+    if others:
+        report["not read"] = ", ".join(others)
+    if len(others) < len(file.others):
+        report["discriminator"] = "not read: its network is not one that `adversarial` knows"  # unless it is
     return file.weights, report
 
 

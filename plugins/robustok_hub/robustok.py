@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
 from robustok_hub.published_names import (
     build_with,
@@ -61,11 +61,10 @@ class RobusTokConfig:
     l2_normalise: bool = l2_normalise_field()
 
 
-class RobusTok(Importer):
+class RobusTok(TokenizerImporter):
     """Reads a RobusTok or XQGAN tokenizer: the averaged weights if the file has them, without its DINOv2 teacher."""
 
     Config = RobusTokConfig
-    makes = "tokenizer"
 
     def __init__(self, config: RobusTokConfig) -> None:
         self.config = config

@@ -9,22 +9,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.vq_files import CODEBOOK
 
 #: The published loss: its 0.25 is the codebook term's (`legacy`), and the commitment term has weight 1.
 _VQ = {"use": "vq", "l2_normalise": False, "commitment": 1.0, "codebook_weight": 0.25}
 
 
-class TamingVQ(Importer):
+class TamingVQ(TokenizerImporter):
     """Reads a VQGAN of taming-transformers, whose codes are the nearest codewords, without any normalisation.
 
     IBQ's files have the same names but another lookup: the importer `ibq` reads them.
     """
 
     Config = ConvFileConfig
-    makes = "tokenizer"
 
     def __init__(self, config: ConvFileConfig) -> None:
         self.config = config

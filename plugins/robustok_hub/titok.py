@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_core.recipe.validators import width_range
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -89,11 +89,10 @@ class TiTokImporterConfig:
     )
 
 
-class TiTokImporter(Importer):
+class TiTokImporter(TokenizerImporter):
     """Reads a TiTok tokenizer with either decoder."""
 
     Config = TiTokImporterConfig
-    makes = "tokenizer"
 
     def __init__(self, config: TiTokImporterConfig) -> None:
         self.config = config

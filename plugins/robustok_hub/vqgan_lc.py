@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
+from robustok_hub.discriminators import TokenizerImporter
 
 _TABLE, _PROJECTION = "tok_embeddings.weight", "codebook_projection.weight"
 _RULES = [(_TABLE, "quantizer.table"), ("codebook_projection.", "quantizer.projection.")]
@@ -20,11 +20,10 @@ _DROPPED = {"discriminator.": "the discriminator of its training", "perceptual_l
 _NORMALISED_WIDTH = 768
 
 
-class VQGANLC(Importer):
+class VQGANLC(TokenizerImporter):
     """Reads a VQGAN-LC tokenizer: a frozen table of CLIP features, and the linear layer that makes codewords of it."""
 
     Config = ConvFileConfig
-    makes = "tokenizer"
 
     def __init__(self, config: ConvFileConfig) -> None:
         self.config = config

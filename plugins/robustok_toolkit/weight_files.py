@@ -54,6 +54,24 @@ def read_weights(file: Path) -> WeightFile:
     Raises:
         RobustokError: the file is missing, damaged or of another kind, contains code, or holds no weights.
     """
+    content = read_content(file)
+    found = _find_weights(content)
+    if found is None:
+        raise RobustokError(
+            f"this file holds no weights where they are expected: {_found_in(content)}", where=str(file)
+        )
+    keys, state = found
+    weights = without_wrappers(state, str(file))
+    others = [str(name) for name, value in content.items() if name not in keys[:1] and not isinstance(value, Tensor)]
+    return WeightFile(weights=weights, key=".".join(keys), others=others)
+
+
+def read_content(file: Path) -> Mapping[Any, Any]:
+    """All that a weight file holds, as it is: `read_weights` reads the weights of a model in it.
+
+    Raises:
+        RobustokError: the file is missing, damaged or of another kind, contains code, or has no names.
+    """
     kind = weight_kind(file)
     if kind in ("safetensors", "index"):
         content: Any = _read_safetensors(file) if kind == "safetensors" else _read_sharded(file)
@@ -61,15 +79,7 @@ def read_weights(file: Path) -> WeightFile:
         content = _read_torch(file)
     if not isinstance(content, Mapping):
         raise RobustokError(f"this file holds a {type(content).__name__}, not named weights", where=str(file))
-    found = _find_weights(content)
-    if found is None:
-        raise RobustokError(
-            f"this file holds no weights where they are expected: {_found_in(content)}", where=str(file)
-        )
-    keys, state = found
-    weights = _without_wrappers(state, str(file))
-    others = [str(name) for name, value in content.items() if name not in keys[:1] and not isinstance(value, Tensor)]
-    return WeightFile(weights=weights, key=".".join(keys), others=others)
+    return content
 
 
 def write_weights(file: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -200,7 +210,12 @@ def _tables(content: Mapping[Any, Any], path: str, depth: int = 3) -> Iterator[t
             yield from _tables(value, inner, depth - 1)
 
 
-def _without_wrappers(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+def without_wrappers(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+    """The tensors of a state dict under their names without those of wrappers.
+
+    Raises:
+        RobustokError: located at `where`: two have the same name then, or one cannot be read.
+    """
     weights: dict[str, Tensor] = {}
     for key, value in state.items():
         if not isinstance(value, Tensor):

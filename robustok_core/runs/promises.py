@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 from attrs import field, frozen
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from robustok_core.kinds.component import Builder
@@ -134,12 +135,19 @@ class Imported:
     Attributes:
         file: the checkpoint. table: the component's recipe table. component: with its weights.
         report: the keys that were dropped, and why.
+        opponents: discriminators, as `Importer.opponents` returns them.
     """
 
     file: Path
     table: Mapping[str, Any]
     component: nn.Module
     report: Mapping[str, str]
+    opponents: Mapping[str, Tensor] = field(factory=dict)
+
+    @property
+    def losses_with_opponent(self) -> list[str]:
+        """The names of the losses that it has discriminators of."""
+        return sorted({name.split("/")[1] for name in self.opponents})
 
 
 @frozen(eq=False)
@@ -162,7 +170,10 @@ class Loaded(Promise):
             if self.imported is None:
                 self._read[kind] = kind.of_artifact(self.folder, self.registry)
             else:
-                self._read[kind] = kind.of_component(self.imported.component, self.imported.table)
+                promise = kind.of_component(self.imported.component, self.imported.table)
+                if isinstance(promise, TokenizerPromise):
+                    promise = attrs.evolve(promise, opponents=self.imported.losses_with_opponent)
+                self._read[kind] = promise
         return self._read[kind]  # type: ignore[return-value]
 
 

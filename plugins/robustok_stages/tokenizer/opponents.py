@@ -1,7 +1,8 @@
 """The discriminators that main training saves with the tokenizer, for reuse in post-training.
 
 For each loss NAME, `opponents.safetensors` holds the weights of its opponent (`module/NAME/...`) and the state of the
-opponent's optimiser (`optimizer/NAME/...`). An artifact without opponents has no such file.
+opponent's optimiser (`optimizer/NAME/...`). An artifact without opponents has no such file. Importers of published
+tokenizers write the same, where a file holds a discriminator.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from pathlib import Path
 from torch import Tensor
 
 from robustok_core.kinds.loss import Opponent
+from robustok_core.runs.components import OPPONENTS_FILE
 from robustok_core.runs.files import read_tensors, write_tensors
 from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.spec import Spec
 from robustok_training import Trainer
 from robustok_training.learned_state import learned_state, load_learned
-
-OPPONENTS_FILE = "opponents.safetensors"
 
 
 def losses_with_opponent(losses: Mapping[str, Spec]) -> list[str]:
