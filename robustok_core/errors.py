@@ -91,7 +91,12 @@ def raise_all(problems: Sequence[RobustokError]) -> None:
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """A hint that names the closest known spelling, or all known names if none is close."""
-    close = get_close_matches(name, known, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
+    if close := misspelt(name, known):
+        return close
     return f"known: {', '.join(sorted(known))}" if known else "none is known"
+
+
+def misspelt(name: str, known: Sequence[str]) -> str:
+    """A hint that names the closest known spelling, or "" if none is close."""
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--show", is_flag=True, help="Print what each stage will make, and the recipe with every default.")
 def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...], show: bool) -> None:
-    """Check RECIPES as `run` would, data included, without running them.
+    """Check RECIPES, or the recipes of run folders, as `run` would, data included, without running them.
 
     It names the files that a run would download, and fails if they cannot be had; `robustok fetch` gets them now.
     """
     from robustok_core.errors import ProblemsError, RobustokError
-    from robustok_core.recipe.recipe import Recipe
     from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.opening import open_recipe
     from robustok_core.runs.runner import check as check_recipe
 
     registry, mark = load_registry(), "# " if show else ""
     problems: list[RobustokError] = []
     for name in recipes:
         try:
-            recipe = Recipe.load(name, overrides=changes, presets=presets)
-            plan = check_recipe(recipe, registry=registry, announce=lambda line: echo(f"{mark}{line}"))
+            recipe, out = open_recipe(name, overrides=changes, presets=presets)
+            plan = check_recipe(recipe, registry=registry, out=out, announce=lambda line: echo(f"{mark}{line}"))
         except ProblemsError as error:
             problems.extend(error.problems)
         except RobustokError as error:

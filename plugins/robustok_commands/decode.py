@@ -36,11 +36,11 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     """
     from robustok_commands.new_files import refuse_existing, refuse_other_endings
     from robustok_core.runs.devices import device_called
-    from robustok_toolkit.trained_tokenizer import load_tokenizer
+    from robustok_toolkit.trained_tokenizer import tokenizer_of
 
     refuse_existing(out)
     refuse_other_endings(out, ".png")
-    trained = load_tokenizer(run, device=device_called(device, where="--device"))
+    trained = tokenizer_of(run, device=device_called(device, where="--device"))
     latents, names = _read(codes, trained.tokenizer)
     pictures: list[Any] = []
     for batch in trained.decoded(latents, batch_size=batch_size):

@@ -34,7 +34,7 @@ def encode(
     from robustok_core.runs.fingerprints import latent_fingerprint
     from robustok_toolkit.cropped_images import images_in
     from robustok_toolkit.latent_arrays import array_name, to_array
-    from robustok_toolkit.trained_tokenizer import load_tokenizer
+    from robustok_toolkit.trained_tokenizer import tokenizer_of
 
     refuse_existing(out)
     if out.suffix != ".npz":
@@ -43,7 +43,7 @@ def encode(
     for note in found.notes:
         echo(note, err=True)
     files = found.files
-    trained = load_tokenizer(run, device=device_called(device, where="--device"))
+    trained = tokenizer_of(run, device=device_called(device, where="--device"))
     space = trained.tokenizer.space
     encoded = trained.encoded(list(files.values()), batch_size=batch_size, exif=not ignore_exif)
     codes = np.concatenate([to_array(latents, space, maker="encoder", where=str(run)) for latents in encoded])

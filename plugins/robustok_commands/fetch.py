@@ -12,21 +12,21 @@ from robustok_core.values.terminal import echo
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 def fetch(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...]) -> None:
-    """Download what RECIPES need: weights of frozen networks, data sets.
+    """Download what RECIPES, or those of run folders, need: weights of frozen networks, data sets.
 
     What is here already is left alone. A file that cannot be had does not keep the others from being fetched.
 
     Example: `robustok fetch imagenet256/robustok_tokenizer` before a run on machines without a network.
     """
     from robustok_core.errors import EXIT_FAILED, ProblemsError, RobustokError
-    from robustok_core.recipe.recipe import Recipe
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.downloads import needs_of_recipe
+    from robustok_core.runs.opening import open_recipe
 
     registry = load_registry()
     problems: list[RobustokError] = []
     for name in recipes:
-        recipe = Recipe.load(name, overrides=changes, presets=presets).resolve(registry)
+        recipe = open_recipe(name, overrides=changes, presets=presets)[0].resolve(registry)
         needs = needs_of_recipe(recipe, recipe.stages)
         failed = [*needs.problems, *needs.fetch(echo)]
         problems += failed

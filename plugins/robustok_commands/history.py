@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from robustok_core.values.terminal import echo, echo_lines
+from robustok_core.values.terminal import echo
 
 if TYPE_CHECKING:
     from robustok_core.runs.history import PastRecipe
@@ -25,12 +25,13 @@ def history(run: Path) -> None:
         raise RobustokError("this is not a run folder", where=str(run), hint="a run's folder is runs/NAME")
     recipes = past_recipes(run)
     for recipe in recipes:
-        echo_lines(_described(recipe))
+        for line in _described(recipe):
+            echo(line)
     if not recipes:
         echo("this folder has held one recipe only")
 
 
-def _described(past: PastRecipe) -> str:
+def _described(past: PastRecipe) -> list[str]:
     changes = past.changes or ["nothing in the recipe; the data, an input or the code was another"]
     lines = [f"{past.number}  replaced {past.replaced}", "  now different:", *(f"    {line}" for line in changes)]
     lines.append(f"  recipe: {past.recipe or 'as it is now'}")
@@ -39,7 +40,7 @@ def _described(past: PastRecipe) -> str:
         lines.append("  artifacts: not recorded (an earlier version of robustok ran it)")
     else:
         lines += [f"  artifact: {folder} ({_size(folder)})" for folder in past.artifacts] or ["  artifacts: none"]
-    return "\n".join(lines)
+    return lines
 
 
 def _size(folder: Path) -> str:

@@ -44,13 +44,14 @@ def _list_plugins(registry: Any) -> None:
         echo(f"  {plugin.name:<22} {plugin.distribution}{problem}")
 
 
-def _first_line(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").split("\n")[0]
+def _summary(cls: type) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
 
 
 def _list_kind(registry: Any, kind: str, indent: str = "") -> None:
     for entry in registry.entries(kind):
-        echo(f"{indent}{entry.name:<22} {_first_line(entry.factory)}  [{entry.plugin}]")
+        echo(f"{indent}{entry.name:<22} {_summary(entry.factory)}  [{entry.plugin}]")
 
 
 def _show(registry: Any, kind: str, name: str) -> None:

@@ -62,11 +62,11 @@ def sample(
     """
     from robustok_commands.new_files import refuse_existing, refuse_other_endings
     from robustok_core.runs.devices import device_called
-    from robustok_toolkit.trained_generator import load_generator
+    from robustok_toolkit.trained_generator import generator_of
 
     refuse_existing(out)
     refuse_other_endings(out, ".png", ".npz")
-    trained = load_generator(run, device=device_called(device, where="--device"))
+    trained = generator_of(run, device=device_called(device, where="--device"))
     labels = trained.labels(classes, count)
     options = _options(type(trained.generator), changes)
     latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.images import from_uint8
+from robustok_toolkit.arguments import described, whole_number
 from robustok_toolkit.crops import center_crop
 from robustok_toolkit.image_decoding import as_rgb, naming_the_image
 from robustok_toolkit.image_search import images_of_folder
 
 #: One image: a file, or one in memory.
 Picture = str | os.PathLike[str] | Image.Image | Tensor
+
+_ACCEPTED = "give paths, PIL images (Image.fromarray makes one of an 8-bit array) and float tensors, in a list"
 
 
 @frozen
@@ -65,26 +69,46 @@ def _images_of(given: Path) -> tuple[list[tuple[str, Path]], str | None]:
 
 
 def batches_of(
-    pictures: Sequence[Picture] | Tensor, size: int, batch_size: int, *, exif: bool = True
+    pictures: Picture | Sequence[Picture], size: int, batch_size: int, *, exif: bool = True
 ) -> Iterator[Tensor]:
     """Yields (b, 3, size, size) float32 in [-1, 1], in order; files are opened when their batch is needed.
 
     Args:
         pictures: files and PIL images of any size, which are cropped, and tensors (3, size, size) in [-1, 1], which
-            are not; or one tensor (n, 3, size, size).
+            are not; or one tensor (n, 3, size, size). One image needs no list.
         size: height and width. batch_size: images per batch.
         exif: turn files and PIL images upright as their EXIF data say.
 
     Raises:
-        RobustokError: if there are none, a file is not an image, or a tensor has the wrong shape, type or range.
+        RobustokError: if there are none, one is not an image, or a tensor has the wrong shape, type or range.
     """
-    if isinstance(pictures, (str, os.PathLike, Image.Image)):
-        pictures = [pictures]
-    if len(pictures) == 0:
-        raise RobustokError("there are no images to encode")
-    for start in range(0, len(pictures), batch_size):
-        batch = pictures[start : start + batch_size]
+    given, batch_size = _listed(pictures, size), whole_number(batch_size, "batch_size", least=1)
+    for start in range(0, len(given), batch_size):
+        batch = given[start : start + batch_size]
         yield torch.stack([_as_tensor(image, size, f"image {start + n}", exif) for n, image in enumerate(batch)])
+
+
+def _listed(pictures: Any, size: int) -> Any:
+    """The given images as a sequence or tensor, all of a type that is accepted; their contents are checked later."""
+    if isinstance(pictures, Tensor):
+        if pictures.ndim not in (3, 4):
+            what = f"expected a tensor (n, 3, {size}, {size}) of floats, found {described(pictures)}"
+            raise RobustokError(what, where="images", hint=_ACCEPTED)
+        given: Any = pictures[None] if pictures.ndim == 3 else pictures
+    elif isinstance(pictures, (str, os.PathLike, Image.Image)):
+        given = [pictures]
+    elif isinstance(pictures, Sequence) and not isinstance(pictures, (bytes, bytearray)):
+        given = pictures
+    else:
+        what = f"expected images, found {described(pictures)}"
+        raise RobustokError(what, where="images", hint=_ACCEPTED)
+    if len(given) == 0:
+        raise RobustokError("there are no images to encode")
+    for number, image in enumerate(given):
+        if not isinstance(image, (str, os.PathLike, Image.Image, Tensor)):
+            what = f"expected an image, found {described(image)}"
+            raise RobustokError(what, where=f"image {number}", hint=_ACCEPTED)
+    return given
 
 
 def _as_tensor(image: Picture, size: int, where: str, exif: bool) -> Tensor:
@@ -93,14 +117,21 @@ def _as_tensor(image: Picture, size: int, where: str, exif: bool) -> Tensor:
     if isinstance(image, Image.Image):
         with naming_the_image(where):
             return _cropped(image, size, exif)
-    with naming_the_image(os.fspath(image)), Image.open(image) as opened:
-        return _cropped(opened, size, exif)
+    with naming_the_image(os.fspath(image)):
+        if Path(image).is_dir():
+            hint = "give the image files in it, for example sorted(Path(FOLDER).glob('*.png'))"
+            raise RobustokError("this is a folder, not an image", where=os.fspath(image), hint=hint)
+        with Image.open(image) as opened:
+            return _cropped(opened, size, exif)
 
 
 def _checked(image: Tensor, size: int, where: str) -> Tensor:
     if image.shape != (3, size, size) or not image.is_floating_point():
         what = f"expected a tensor (3, {size}, {size}) of floats, found {tuple(image.shape)} of {image.dtype}"
-        raise RobustokError(what, where=where, hint="only PIL images and files are cropped to this size")
+        hint = "only PIL images and files are cropped to this size"
+        if image.dtype == torch.uint8:
+            hint = "x / 127.5 - 1 makes floats in [-1, 1] of 8-bit pixels"
+        raise RobustokError(what, where=where, hint=hint)
     if not bool((image.abs() <= 1.0).all()):
         raise RobustokError("an image tensor must lie in [-1, 1]", where=where, hint="0 is mid-grey")
     return image.detach().float().cpu()

@@ -23,6 +23,9 @@ from robustok_core.runs.loading import read_published
 from robustok_core.runs.manifest import REMAKE, check_folder
 from robustok_core.runs.run_record import is_run, read_run
 
+#: What the place of a trained component can be, for messages.
+RUN_OR_ARTIFACT = "the folder of a run or an artifact, or a published file, by its path"
+
 
 @frozen(kw_only=True, eq=False)
 class Trained:
@@ -45,7 +48,8 @@ def load_trained(
 
     Args:
         registry: builds it.
-        where: the folder of a run or an artifact, or, with an importer, a published file.
+        where: the folder of a run or an artifact (of another kind: its run is searched), or, with an importer, a
+            published file.
         kind: "tokenizer" or "generator".
         device: the device that it runs on.
         importer: of the published file: its name, or a recipe table with `use`.
@@ -61,6 +65,13 @@ def load_trained(
     folder = artifact_of(where, kind)
     module = load_component(registry, folder).to(device)
     return Trained(module=module, where=folder, record=read_component(folder))
+
+
+def refuse_other(where: Path, kind: str) -> None:
+    """Raises RobustokError if this is an artifact of another kind, though `load_trained` could find one in its run."""
+    if is_artifact(where) and (held := read_artifact(where).kind) != kind:
+        hint = f"name the folder of a {kind}, or the run's folder for its newest {kind}"
+        raise RobustokError(f"this folder holds the artifact {held!r}, not a {kind}", where=str(where), hint=hint)
 
 
 def _imported(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from robustok_core.runs.devices import device_called
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Latents
+from robustok_toolkit.arguments import folder_or_file, whole_number
 from robustok_toolkit.generating import check_recorded, class_numbers, generate, labels_of, named_sampler_options
-from robustok_toolkit.trained import Trained, artifact_of, load_trained
-from robustok_toolkit.trained_tokenizer import TrainedTokenizer, joined, load_tokenizer
+from robustok_toolkit.trained import RUN_OR_ARTIFACT, Trained, artifact_of, load_trained, refuse_other
+from robustok_toolkit.trained_tokenizer import TrainedTokenizer, joined, load_tokenizer, tokenizer_of
 
 #: One class by number or name, several, or None for all.
 Classes = int | str | Sequence[int | str] | None
@@ -51,15 +53,25 @@ def load_generator(
     if device is None and isinstance(tokenizer, TrainedTokenizer):
         device = tokenizer.device
     torch_device = device_called(device)
-    trained = load_trained(registry, Path(where), "generator", device=torch_device, importer=importer)
+    place = folder_or_file(where, "where", RUN_OR_ARTIFACT)
+    if importer is None:
+        refuse_other(place, "generator")
+    trained = load_trained(registry, place, "generator", device=torch_device, importer=importer)
     if tokenizer is None:
         if importer is not None:
             hint = 'load_generator(..., tokenizer=load_tokenizer("FILE", importer="NAME"))'
             raise RobustokError("a published generator has no tokenizer of its own", where=str(where), hint=hint)
-        tokenizer = artifact_of(Path(where), "tokenizer")
+        tokenizer = artifact_of(place, "tokenizer")
     if not isinstance(tokenizer, TrainedTokenizer):
+        tokenizer = folder_or_file(tokenizer, "tokenizer", f"what load_tokenizer returns, or {RUN_OR_ARTIFACT}")
         tokenizer = load_tokenizer(tokenizer, device=torch_device, registry=registry)
     return TrainedGenerator(trained, tokenizer)
+
+
+def generator_of(run: Path, *, device: torch.device) -> TrainedGenerator:
+    """The newest generator and tokenizer of a run, which the folder of any of its artifacts may name."""
+    trained = load_trained(load_registry(), run, "generator", device=device, importer=None)
+    return TrainedGenerator(trained, tokenizer_of(run, device=device))
 
 
 class TrainedGenerator:
@@ -128,9 +140,8 @@ class TrainedGenerator:
 
     def labels(self, classes: Classes, count: int) -> Tensor:
         """(count,) int64: the classes in turn; see `class_` of `sample_images`."""
-        if count < 1:
-            raise RobustokError(f"cannot sample {count} images", where="n", hint="ask for at least 1")
-        wanted = [classes] if isinstance(classes, (int, str)) else list(classes or ())
+        count = whole_number(count, "n", least=1)
+        wanted = _listed(classes)
         return labels_of(class_numbers(wanted, self.class_names, self.generator.num_classes), torch.arange(count))
 
     def sampled(
@@ -142,15 +153,26 @@ class TrainedGenerator:
             labels: (n,) int64. guidance, seed, batch_size: see `sample_images`.
             sampling: an instance of the generator's `Sampling`.
         """
-        rows = torch.arange(len(labels))
+        rows, seed = torch.arange(len(labels)), whole_number(seed, "seed")
         return generate(
             self.generator,
             labels,
             Draws(seed=derive_seed(seed, "sample"), indices=rows, total=len(rows)),
             guidance=_guidance(guidance),
             sampling=sampling,
-            batch_size=batch_size,
+            batch_size=whole_number(batch_size, "batch_size", least=1),
         )
+
+
+def _listed(classes: Any) -> list[int | str]:
+    """The classes that were asked for, none for all; whole numbers of numpy and torch are numbers, too."""
+    alone = isinstance(classes, (str, bytes)) or not isinstance(classes, Iterable) or getattr(classes, "ndim", 1) == 0
+    given = () if classes is None else (classes,) if alone else classes
+    return [operator.index(one) if _is_whole(one) else str(one) for one in given]
+
+
+def _is_whole(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
 
 
 def _guidance(scale: float | Guidance) -> Guidance:

@@ -12,14 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from robustok_core.errors import RobustokError
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.runs.devices import device_called
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.latents import Latents
+from robustok_toolkit.arguments import folder_or_file, given_latents, whole_number
 from robustok_toolkit.cropped_images import Picture, as_pil, batches_of
 from robustok_toolkit.generating import decode_to_uint8
-from robustok_toolkit.trained import Trained, load_trained
+from robustok_toolkit.trained import RUN_OR_ARTIFACT, Trained, load_trained, refuse_other
 
 
 def load_tokenizer(
@@ -41,8 +43,17 @@ def load_tokenizer(
         RobustokError: if there is no tokenizer.
     """
     registry = registry or load_registry()
-    trained = load_trained(registry, Path(where), "tokenizer", device=device_called(device), importer=importer)
+    place = folder_or_file(where, "where", RUN_OR_ARTIFACT)
+    if importer is None:
+        refuse_other(place, "tokenizer")
+    trained = load_trained(registry, place, "tokenizer", device=device_called(device), importer=importer)
     return TrainedTokenizer(trained, registry)
+
+
+def tokenizer_of(run: Path, *, device: torch.device) -> TrainedTokenizer:
+    """The newest tokenizer of a run, which the folder of any of its artifacts may name: what commands take."""
+    registry = load_registry()
+    return TrainedTokenizer(load_trained(registry, run, "tokenizer", device=device, importer=None), registry)
 
 
 class TrainedTokenizer:
@@ -64,37 +75,45 @@ class TrainedTokenizer:
 
     @torch.no_grad()
     def encoded(
-        self, images: Sequence[Picture] | Tensor, *, batch_size: int = 50, exif: bool = True
+        self, images: Picture | Sequence[Picture], *, batch_size: int = 50, exif: bool = True
     ) -> Iterator[Latents]:
         """Like `encode_images`, but yields the latents batch by batch."""
         for batch in batches_of(images, self.tokenizer.image_size, batch_size, exif=exif):
             yield self.tokenizer.encode(batch.to(self.device))
 
-    def encode_images(self, images: Sequence[Picture] | Tensor, *, batch_size: int = 50, exif: bool = True) -> Latents:
+    def encode_images(self, images: Picture | Sequence[Picture], *, batch_size: int = 50, exif: bool = True) -> Latents:
         """Encodes images to latents: `vectors` (n, N, D), and in a discrete space `codes` (n, N).
 
         Args:
             images: any mixture of paths and PIL images of any size, which are cropped as in training (ADM's centre
-                crop), and tensors (3, H, W) in [-1, 1] of the tokenizer's size; or one tensor (n, 3, H, W).
+                crop), and float tensors (3, H, W) in [-1, 1] of the tokenizer's size; or one tensor (n, 3, H, W). One
+                image needs no list.
             batch_size: images per batch.
             exif: turn paths and PIL images upright as their EXIF data say.
 
         Raises:
-            RobustokError: if a file cannot be read, a tensor has the wrong shape or range, or there are no images.
+            RobustokError: if a file cannot be read, a tensor has the wrong shape or range, something is not an image,
+                or there are no images.
         """
         return joined(list(self.encoded(images, batch_size=batch_size, exif=exif)))
 
     def decoded(self, latents: Latents, *, batch_size: int = 50) -> Iterator[Tensor]:
         """Like `decode_to_images`, but yields uint8 tensors (b, 3, H, W) batch by batch."""
+        latents = given_latents(latents, self.tokenizer.space)
+        batch_size = whole_number(batch_size, "batch_size", least=1)
         for start in range(0, len(latents), batch_size):
             yield decode_to_uint8(self.tokenizer, latents[start : start + batch_size].to(self.device))
 
     def decode_to_images(self, latents: Latents, *, batch_size: int = 50) -> list[Image.Image]:
-        """Decodes latents (vectors, or codes alone) to images."""
+        """Decodes latents (vectors, or codes alone) to images.
+
+        Raises:
+            RobustokError: if these are not latents of the tokenizer's space, or the images are not finite.
+        """
         return [image for batch in self.decoded(latents, batch_size=batch_size) for image in as_pil(batch)]
 
     def reconstruct(
-        self, images: Sequence[Picture] | Tensor, *, batch_size: int = 50, exif: bool = True
+        self, images: Picture | Sequence[Picture], *, batch_size: int = 50, exif: bool = True
     ) -> list[Image.Image]:
         """Encodes images and decodes their latents; for the arguments see `encode_images`."""
         encoded = self.encoded(images, batch_size=batch_size, exif=exif)
@@ -111,8 +130,15 @@ class TrainedTokenizer:
             options: of the perturbation; `beta`, the share of perturbed images, is 1 by default.
 
         Raises:
-            RobustokError: if there is no such perturbation or option, or it does not fit the latent space.
+            RobustokError: if there is no such perturbation or option, it does not fit the latent space, or these are
+                not latents of that space.
         """
+        latents, seed = given_latents(latents, self.tokenizer.space), whole_number(seed, "seed")
+        if len(latents) == 0:
+            raise RobustokError("there are no latents to perturb", where="latents")
+        if latents.codes is None and self.tokenizer.space.codebook_size is not None:
+            hint = "`encode_images` returns both"
+            raise RobustokError("in this space latents need codes to be perturbed", where="latents", hint=hint)
         spec = self._registry.spec("perturbation", {"use": use, **options})
         if "beta" in attrs.fields_dict(type(spec.config)) and "beta" not in options:
             spec = attrs.evolve(spec, config=attrs.evolve(spec.config, beta=1.0))

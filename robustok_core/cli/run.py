@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -33,11 +32,11 @@ def run(
 
     Finished stages whose configuration and inputs are unchanged are skipped; an interrupted stage resumes.
     """
+    from robustok_core.cli.said_once import process_number
     from robustok_core.cli.tables import print_results
     from robustok_core.errors import RobustokError
-    from robustok_core.recipe.recipe import Recipe
     from robustok_core.recipe.registry import load_registry
-    from robustok_core.runs.history import RECIPE_FILE
+    from robustok_core.runs.opening import open_recipe
     from robustok_core.runs.runner import run as run_recipe
     from robustok_core.values.terminal import make_console
 
@@ -45,19 +44,16 @@ def run(
         raise RobustokError("--replay looks into a run that has stopped, and --fresh starts a new one")
     console = make_console()
     registry = load_registry()
-    if os.path.isfile(Path(recipe) / RECIPE_FILE):  # noqa: PTH113 (False, too, for a path that cannot exist)
-        folder = Path(recipe).resolve()
-        recipe, out = str(Path(recipe) / RECIPE_FILE), out or folder.parent
-        changes = (f"run.name={folder.name}", *changes)
-    resolved = Recipe.load(recipe, overrides=changes, presets=presets).resolve(registry)
+    opened, place = open_recipe(recipe, overrides=changes, presets=presets)
     results = run_recipe(
-        resolved,
+        opened,
         registry=registry,
-        out=out,
+        out=out or place,
         fresh=fresh,
         accept_old_code=accept_old_code,
         until=until,
         console=console,
         replay=replay,
     )
-    print_results(console, results)
+    if process_number() == 0:
+        print_results(console, results)

@@ -36,3 +36,12 @@ KINDS: Mapping[str, type] = {
     "stage": Stage,
     "importer": Importer,
 }
+
+#: Top-level tables of a recipe that hold a component, and the component's kind.
+TABLES: Mapping[str, str] = {
+    "data": "dataset",
+    "tokenizer": "tokenizer",
+    "perturbation": "perturbation",
+    "generator": "generator",
+    "post_trainer": "post_trainer",
+}

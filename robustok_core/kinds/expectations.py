@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Protocol
 
 import torch
@@ -35,6 +36,30 @@ def scalar(owner: Owner, value: Any, what: str) -> None:
     """Requires a floating point tensor of shape ()."""
     if not (isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()):
         owner.require(False, f"{what} must be a floating point tensor of shape (), found {described(value)}")
+
+
+def named(owner: Owner, name: Any, what: str) -> None:
+    """Requires a name for results and logs, which join names by slashes: text without a slash or a line break."""
+    fits = isinstance(name, str) and bool(name.strip()) and name.isprintable() and "/" not in name
+    owner.require(fits, f"{what} has the name {name!r}; a name is text that is not empty and has no slash")
+
+
+def losses(owner: Owner, values: Any, maker: str) -> None:
+    """Requires floating point tensors of shape () by name; `maker` is the method that they come from."""
+    is_table = isinstance(values, Mapping)
+    owner.require(is_table, f"losses of `{maker}` must be a dict of scalars by name, found {described(values)}")
+    for name, value in values.items():
+        named(owner, name, f"a loss of `{maker}`")
+        scalar(owner, value, f"the loss {name!r} of `{maker}`")
+
+
+def numbers(owner: Owner, values: Any, what: str) -> None:
+    """Requires what `logs` returns: numbers or tensors of one element, by name."""
+    owner.require(isinstance(values, Mapping), f"{what} must be numbers by name, found {described(values)}")
+    for name, value in values.items():
+        named(owner, name, what)
+        is_number = isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
+        owner.require(is_number, f"{what} must be numbers by name, but {name!r} is {described(value)}")
 
 
 def finite(owner: Owner, value: Tensor, what: str) -> None:
@@ -69,10 +94,45 @@ def in_range(owner: Owner, numbers: Tensor, end: int, what: str) -> None:
     owner.require(inside, f"{what} outside [0, {end})")
 
 
-def passes_gradient(owner: Owner, value: Tensor, source: Tensor, what: str, to: str) -> None:
-    """Requires that a result is connected to its source, if that takes a gradient here."""
-    detached = torch.is_grad_enabled() and source.requires_grad and not value.requires_grad
-    owner.require(not detached, f"{what} pass no gradient to {to}: are they detached?")
+def passes_gradient(owner: Owner, value: Tensor, source: Tensor, what: str, to: str, *, graph: bool = False) -> None:
+    """Requires that a result takes a gradient, if its source does.
+
+    Args:
+        graph: whether it must lead to the source; a walk through the graph of the computation, without its values.
+    """
+    if torch.is_grad_enabled() and source.requires_grad:
+        leads = value.requires_grad and (not graph or _derived(value, source))
+        owner.require(leads, f"{what} pass no gradient to {to}: are they detached?")
+
+
+def _derived(value: Tensor, source: Tensor) -> bool:
+    """Whether a gradient of `value` reaches `source`."""
+    if value is source:
+        return True
+    target, seen, ahead = source.grad_fn, set(), [value.grad_fn]
+    while ahead:
+        step: Any = ahead.pop()
+        if step is None or step in seen:
+            continue
+        if step is target or getattr(step, "variable", None) is source:
+            return True
+        seen.add(step)
+        ahead += [before for before, _ in step.next_functions]
+    return False
+
+
+def embedded(owner: Owner, vectors: Tensor, codewords: Tensor, clean: Tensor, what: str) -> None:
+    """Requires vectors to be codewords; waits for a device.
+
+    Args:
+        vectors, codewords: (M, D). clean: the vectors that they replace. Straight-through arithmetic rounds at the
+            scale of both: the tolerance, 2% of the largest number, leaves room for bf16.
+    """
+    if vectors.numel() == 0 or vectors.is_meta:
+        return
+    gap = (vectors.detach().float() - codewords.detach().float()).abs().amax()
+    largest = max(codewords.detach().abs().amax(), clean.detach().abs().amax())
+    owner.require(bool(gap <= 0.02 * largest.float()), what)
 
 
 def results(owner: Owner, value: Any) -> None:
@@ -80,8 +140,10 @@ def results(owner: Owner, value: Any) -> None:
     is_table = isinstance(value, Mapping) and bool(value)
     owner.require(is_table, f"`compute` must return results by name, found {described(value)}")
     for name, result in value.items():
-        is_result = isinstance(name, str) and isinstance(result, Result)
-        owner.require(is_result, f"the result {name!r} must be a Result, found {type(result).__name__}")
+        named(owner, name, "a result of `compute`")
+        owner.require(
+            isinstance(result, Result), f"the result {name!r} must be a Result, found {type(result).__name__}"
+        )
         owner.require(not math.isnan(result.value), f"the result {name!r} is not a number (NaN)")
 
 

@@ -15,7 +15,7 @@ from robustok_core.kinds.component import Component
 
 def _built(call: Call) -> None:
     name, width = getattr(call.component, "name", None), getattr(call.component, "width", None)
-    call.require(isinstance(name, str), f"`name` must be a string, for result names, found {name!r}")
+    expectations.named(call, name, "it, of which results are named,")
     call.require(isinstance(width, int) and width > 0, f"`width` must be a positive integer, found {width!r}")
 
 

@@ -33,8 +33,7 @@ def _built(call: Call) -> None:
 def _losses(call: Call, losses: Any, *_: Any, **__: Any) -> None:
     is_table = isinstance(losses, Mapping) and bool(losses)
     call.require(is_table, f"`loss` must return scalars by name, found {expectations.described(losses)}")
-    for name, value in losses.items():
-        expectations.scalar(call, value, f"the loss {name!r}")
+    expectations.losses(call, losses, "loss")
     if torch.is_grad_enabled() and call.component.training:
         call.require(any(value.requires_grad for value in losses.values()), "its loss does not require a gradient")
 

@@ -54,6 +54,10 @@ def _term(call: Call, value: Any, step: Reconstruction) -> None:
         call.require(bool(value.detach() == 0.0), "its values pass no gradient to the tokenizer: are they detached?")
 
 
+def _logged(call: Call, values: Any) -> None:
+    expectations.numbers(call, values, "values of `logs`")
+
+
 def _opponents_loss(call: Call, value: Any, *_: Any) -> None:
     expectations.scalar(call, value, "`forward` of the opponent")
     detached = torch.is_grad_enabled() and not value.requires_grad
@@ -69,7 +73,7 @@ class Loss(Component, nn.Module, ABC):
         opponent: the network trained against this term, or None.
     """
 
-    returns: ClassVar = {"forward": _term}
+    returns: ClassVar = {"forward": _term, "logs": _logged}
     compares_images: ClassVar[bool] = False
     config: Any  # an instance of Config, which has a `weight`
     opponent: Opponent | None
@@ -109,7 +113,7 @@ class Opponent(Boundary, nn.Module, ABC):
         start: share of the training after which it is trained.
     """
 
-    returns: ClassVar = {"forward": _opponents_loss}
+    returns: ClassVar = {"forward": _opponents_loss, "logs": _logged}
     optimizer: Any
     start: float = 0.0
 

@@ -17,6 +17,20 @@ from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 
 
+def agreement(owner: expectations.Owner, changed: Latents, clean: Latents, quantizer: Quantizer) -> None:
+    """Requires that a token with another code has the vector of that code; waits for a device.
+
+    A token whose code stays may have any vector: a perturbation may drop tokens or add noise to them.
+    """
+    if changed.codes is None or changed.vectors is None or clean.codes is None or clean.vectors is None:
+        return
+    moved = changed.codes != clean.codes  # (B, N)
+    with torch.no_grad():
+        codewords = quantizer.lookup(changed.codes[moved])  # (M, D)
+    what = "`perturb` changes codes, but the vectors of these tokens are not those of the new codes"
+    expectations.embedded(owner, changed.vectors[moved], codewords, clean.vectors, what)
+
+
 def _perturbed(call: Call, result: Any, latents: Latents, quantizer: Quantizer | None, **_: Any) -> None:
     call.require(isinstance(result, tuple) and len(result) == 2, "`perturb` must return latents and a mask")
     changed, mask = result
@@ -26,13 +40,15 @@ def _perturbed(call: Call, result: Any, latents: Latents, quantizer: Quantizer |
         return
     expectations.tensor(call, changed.vectors, tuple(clean.shape), None, "vectors of `perturb`")
     expectations.tensor(call, mask, tuple(clean.shape[:2]), torch.bool, "the mask of `perturb`")
-    expectations.passes_gradient(call, changed.vectors, clean, "vectors of `perturb`", "the clean vectors")
+    values, what = call.looks_at_values(), "vectors of `perturb`"
+    expectations.passes_gradient(call, changed.vectors, clean, what, "the clean vectors", graph=values)
     if changed.codes is not None:
         expectations.tensor(call, changed.codes, tuple(clean.shape[:2]), torch.int64, "codes of `perturb`")
-    if call.looks_at_values():
+    if values:
         expectations.finite(call, changed.vectors, "`perturb` returns vectors that are not finite")
         if changed.codes is not None and quantizer is not None:
             expectations.in_range(call, changed.codes, quantizer.codebook_size, "`perturb` returns codes")
+            agreement(call, changed, latents, quantizer)
 
 
 class Perturbation(Component, ABC):
@@ -53,13 +69,14 @@ class Perturbation(Component, ABC):
             progress: completed share of the training, in [0, 1]; drives the annealing.
 
         Returns:
-            The perturbed latents, and a mask (B, N) bool of the tokens that were replaced.
+            The perturbed latents, and a mask (B, N) bool of the tokens that were replaced. A token with another code
+            has the vector that `quantizer.lookup` gives for it, with a straight-through gradient.
         """
 
     def check(self, space: LatentSpace, batch_size: int | None = None) -> None:
         """Raises RobustokError if it does not fit the latent space or the global batch size.
 
-        A perturbation that replaces codes must refuse spaces without codes here.
+        A perturbation that replaces codes must refuse spaces without codes here, where `space.codebook_size` is None.
 
         Args:
             batch_size: None in an evaluation, which perturbs whatever it is given.

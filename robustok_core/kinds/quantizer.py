@@ -26,12 +26,17 @@ def _quantized(call: Call, latents: Any, z: Tensor) -> None:
     quantizer, (rows, tokens, _) = call.component, z.shape
     size, width = quantizer.codebook_size, quantizer.width
     space = LatentSpace(kind="discrete", num_tokens=tokens, width=width, codebook_size=size)
-    expectations.latents(call, latents, space, rows, "quantize", values=call.looks_at_values())
-    expectations.tensor(call, latents.vectors, (rows, tokens, width), None, "vectors of `quantize`")
-    for name, loss in latents.losses.items():
-        expectations.scalar(call, loss, f"the loss {name!r} of `quantize`")
+    values, what = call.looks_at_values(), "vectors of `quantize`"
+    expectations.latents(call, latents, space, rows, "quantize", values=values)
+    expectations.tensor(call, latents.vectors, (rows, tokens, width), None, what)
+    expectations.losses(call, latents.losses, "quantize")
     if quantizer.training:
-        expectations.passes_gradient(call, latents.vectors, z, "vectors of `quantize`", "its input (straight-through)")
+        expectations.passes_gradient(call, latents.vectors, z, what, "its input (straight-through)", graph=values)
+    elif values:
+        with torch.no_grad():
+            codewords = quantizer.lookup(latents.codes)
+        wrong = "in eval mode the vectors of `quantize` are not those that `lookup` gives for its codes"
+        expectations.embedded(call, latents.vectors, codewords, z, wrong)
 
 
 def _looked_up(call: Call, vectors: Any, codes: Tensor) -> None:

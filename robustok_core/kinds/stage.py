@@ -29,6 +29,9 @@ NOT_FINITE_FILE = "not_finite.json"
 class StageContext(ABC):
     """Everything that a stage may use.
 
+    A stage is held to what its class declares, because its fingerprint covers nothing else: a table that is not in
+    `uses` or `may_use`, or an artifact that is not in `needs` or `makes`, is refused with a `BrokenPromise`.
+
     Attributes:
         stage: the stage's name in the recipe. run_name: the run's name.
         run_seed: the recipe's seed. seed: the seed of this stage, derived from `run_seed` and the stage's name.

@@ -33,6 +33,7 @@ def _encoded(call: Call, latents: Any, images: Tensor) -> None:
     values = call.looks_at_values()
     expectations.latents(call, latents, call.component.space, len(images), "encode", values=values)
     call.require(latents.vectors is not None, "`encode` must return vectors, because the decoder reads them")
+    expectations.losses(call, latents.losses, "encode")
 
 
 def _decoded(call: Call, images: Any, vectors: Tensor) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import tomli_w
 from attrs import field, frozen, validators
 
-from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
+from robustok_core.errors import ProblemsError, RobustokError, did_you_mean, misspelt
+from robustok_core.kinds import TABLES
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.registry import Registry
 from robustok_core.recipe.source import (
@@ -25,15 +26,6 @@ from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
 from robustok_core.values.spec import Spec, component, plain, wrong_name
 from robustok_core.values.strict import short, short_text
-
-#: Top-level tables that hold a component, and the component's kind.
-TABLES: Mapping[str, str] = {
-    "data": "dataset",
-    "tokenizer": "tokenizer",
-    "perturbation": "perturbation",
-    "generator": "generator",
-    "post_trainer": "post_trainer",
-}
 
 
 @frozen(kw_only=True)
@@ -270,15 +262,27 @@ def flow_problems(recipe: ResolvedRecipe, registry: Registry) -> list[Problem]:
                 problems.append(Problem(("stage", index), f"stage {stage.name!r} needs a table [{table}]"))
         for artifact in kind.needs:
             if artifact not in available:
-                hint = f"put stage {makers[artifact]!r} before it" if artifact in makers else "no known stage makes it"
-                hint += f', or [load] {artifact} = "runs/NAME"'
                 what = f"stage {stage.name!r} needs the artifact {artifact!r}, which no stage before it makes"
-                problems.append(Problem(("stage", index), what, hint))
+                problems.append(Problem(("stage", index), what, _where_from(artifact, makers)))
         unread -= set(kind.needs)
         for artifact in sorted(unread & set(kind.makes)):
             what = f"no stage reads it: stage {stage.name!r} makes a new {artifact} first"
             problems.append(Problem(("load", artifact), what, "remove that stage, or this entry of [load]"))
             unread.discard(artifact)
         available |= set(kind.makes)
-    what, hint = "no stage reads it", "remove this entry of [load]"
-    return problems + [Problem(("load", artifact), what, hint) for artifact in sorted(unread)]
+    needed = sorted({artifact for stage in recipe.stages for artifact in stage.spec.factory.needs} - set(recipe.load))
+    for artifact in sorted(unread):
+        close = misspelt(artifact, needed)
+        hint = f"{close} Else remove this entry of [load]" if close else "remove this entry of [load]"
+        problems.append(Problem(("load", artifact), "no stage reads it", hint))
+    return problems
+
+
+def _where_from(artifact: str, makers: Mapping[str, str]) -> str:
+    """The hint for an artifact that is not there: a stage or another run makes it, or a stage's class misspells it."""
+    load = f'or [load] {artifact} = "runs/NAME"'
+    if artifact in makers:
+        return f"put stage {makers[artifact]!r} before it, {load}"
+    if close := misspelt(artifact, list(makers)):
+        return f"no known stage makes it; {close} Then mend `needs` of the stage's class"
+    return f"no known stage makes it, {load}"

@@ -12,7 +12,7 @@ import pluggy
 from attrs import define, field, frozen
 
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
-from robustok_core.kinds import KINDS
+from robustok_core.kinds import KINDS, TABLES
 from robustok_core.recipe import hookspecs
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.structurer import Path, Problem, Structurer
@@ -189,14 +189,27 @@ def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
         raise RobustokError(f"{kind} {name!r} needs a `Config`, an attrs class")
     if missing := getattr(factory, "__abstractmethods__", None):
         raise RobustokError(f"{kind} {name!r} does not implement {', '.join(sorted(missing))}")
-    for names in ("uses", "may_use", "needs", "makes") if kind == "stage" else ():
-        if isinstance(value := getattr(factory, names), str):
-            raise RobustokError(f"stage {name!r}: `{names}` must be a tuple of names, ({value!r},)")
+    if kind == "stage":
+        _check_declared(name, factory)
     artifacts = getattr(factory, "makes", ())  # folders are named after them; an importer makes one
     for artifact in (artifacts,) if isinstance(artifacts, str) else artifacts:
         if wrong := wrong_name(artifact):
             raise RobustokError(f"{kind} {name!r} makes an artifact called {artifact!r}: {wrong}")
     return Entry(kind=kind, name=name, factory=factory, plugin=plugin)
+
+
+def _check_declared(stage: str, factory: Any) -> None:
+    """Raises RobustokError if a stage's class declares something else than names, or tables that no recipe has."""
+    for attribute in ("uses", "may_use", "needs", "makes"):
+        names = getattr(factory, attribute)
+        if isinstance(names, str):
+            raise RobustokError(f"stage {stage!r}: `{attribute}` must be a tuple of names, ({names!r},)")
+        if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+            raise RobustokError(f"stage {stage!r}: `{attribute}` must be a tuple of names, found {names!r}")
+    for table in (*factory.uses, *factory.may_use):
+        if table not in TABLES:
+            what = f"stage {stage!r} declares the table {table!r}, which no recipe has"
+            raise RobustokError(what, hint=did_you_mean(table, list(TABLES)))
 
 
 def load_registry(entry_points: Iterable[Any] | None = None) -> Registry:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import importlib.resources
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tomli
 from attrs import define, field
 
-from robustok_core.errors import RobustokError, did_you_mean
+from robustok_core.errors import RobustokError, did_you_mean, raise_all
 from robustok_core.recipe.limits import nesting_problem, text_problem
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.values.strict import short_text
@@ -172,7 +173,7 @@ def find_recipe(name: str, near: Path = Path()) -> Path:
     if key in bundled:
         return bundled[key]
     if folder:
-        hint = "name the .toml file in it; a run's folder can be given to `robustok run`"
+        hint = "name the .toml file in it, or the folder of a run, which holds recipe.toml"
         raise RobustokError("this is a folder, not a recipe", where=name, hint=hint)
     raise RobustokError(
         f"no recipe file or bundled recipe is called {short_name(name)!r}", hint=did_you_mean(key, list(bundled))
@@ -321,13 +322,31 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Source:
-    """Sets keys by dotted path; a stage is addressed by name ("stage.train_tokenizer.epochs")."""
-    changes = changes if isinstance(changes, Mapping) else dict(map(parse_override, changes))
+    """Sets keys by dotted path; a stage is addressed by name ("stage.train_tokenizer.epochs").
+
+    Raises:
+        RobustokError: what is wrong with each change that cannot be made.
+    """
+    problems: list[RobustokError] = []
+    values = dict(changes) if isinstance(changes, Mapping) else {}
+    for text in changes if not isinstance(changes, Mapping) else ():
+        with _collected(problems):
+            values |= [parse_override(text)]
     changed = Source(copy.deepcopy(source.table), dict(source.locations))
     # A change of `use` clears the table, so it must come before the keys that are set in it.
-    for key in sorted(changes, key=lambda key: (not key.endswith(".use"), key.count("."))):
-        _set(changed, key, changes[key])
+    for key in sorted(values, key=lambda key: (not key.endswith(".use"), key.count("."))):
+        with _collected(problems):
+            _set(changed, key, values[key])
+    raise_all(problems)
     return changed
+
+
+@contextmanager
+def _collected(problems: list[RobustokError]) -> Iterator[None]:
+    try:
+        yield
+    except RobustokError as error:
+        problems.append(error)
 
 
 def _set(source: Source, key: str, value: Any) -> None:

@@ -16,10 +16,11 @@ from rich.console import Console
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.kinds.promise import Promise, PromiseT
-from robustok_core.kinds.stage import StageContext
+from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.components import load_component
+from robustok_core.runs.declared import Declared, Inputs
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.manifest import recorded_folder
 from robustok_core.runs.step_log import append_line, drop_lines
@@ -39,6 +40,7 @@ class RunContext(StageContext):
         parts: names of the training within the stage that this context is for.
         discards: whether the checkpoints are to be removed once the stage is recorded as done.
         built: the data set, once it is opened; shared by all stages of the run.
+        declared: what the stage's class declares, to which it is held.
     """
 
     recipe: ResolvedRecipe
@@ -61,6 +63,7 @@ class RunContext(StageContext):
     device: torch.device = field(init=False)
     checkpoints: Path = field(init=False)
     cache: Path = field(init=False)
+    declared: Declared = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.run_name, self.run_seed = self.recipe.run.name, self.recipe.run.seed
@@ -68,8 +71,14 @@ class RunContext(StageContext):
         self.device = self.accelerator.device
         self.checkpoints = self.folder.checkpoints(self.stage, self.fingerprint).joinpath(*self.parts)
         self.cache = self.folder.path.parent / ".cache"
+        self.declared = Declared(self.stage, self._kind())
+        self.inputs = Inputs(self.inputs, self.declared)
+
+    def _kind(self) -> type[Stage]:
+        return next(named.spec.factory for named in self.recipe.stages if named.name == self.stage)
 
     def has(self, table: str) -> bool:
+        self.declared.require_table(table)
         return table in self.recipe.tables
 
     def spec(self, table: str) -> Spec:
@@ -78,27 +87,27 @@ class RunContext(StageContext):
         return self.recipe.tables[table]
 
     def dataset(self) -> Dataset:
-        if "data" not in self.built:
-            self.built["data"] = self.recipe.tables["data"].build()
-        return self.built["data"]
+        return opened_data(self.spec("data"), self.built)
 
     def build(self, table: str, *args: Any) -> Any:
+        spec = self.spec(table)
         with seeded(self.run_seed, "init", table):
-            return self.recipe.tables[table].build(*args)
+            return spec.build(*args)
 
     def sketch(self, table: str, *args: Any) -> Any:
+        spec = self.spec(table)
         try:
-            return self.recipe.tables[table].sketch(*args)
+            return spec.sketch(*args)
         except RobustokError as error:
             if error.where is not None:
                 raise
             raise RobustokError(error.what, where=self.location(table=table), hint=error.hint) from error
 
     def promise(self, artifact: str, kind: type[PromiseT]) -> PromiseT:
+        self.declared.require_need(artifact)
         if artifact not in self.promises:
-            what = f"stage {self.stage!r} asks for a promise of {artifact!r}"
-            hint = "name it in `needs`, and read promises in `check` and `plan` only"
-            raise RobustokError(what, hint=hint)
+            what = f"stage {self.stage!r} asks for a promise of {artifact!r} while it runs"
+            raise RobustokError(what, hint="read promises in `check` and `plan` only")
         try:
             return self.promises[artifact].read(kind)
         except RobustokError as error:
@@ -116,6 +125,7 @@ class RunContext(StageContext):
 
     @contextmanager
     def making(self, artifact: str) -> Iterator[Path | None]:
+        self.declared.require_made(artifact, self.fingerprint)
         if self.accelerator.is_main_process:
             with recorded_folder(self.folder.artifact(artifact, self.fingerprint)) as aside:
                 yield aside
@@ -176,3 +186,11 @@ class RunContext(StageContext):
     @property
     def _log_fingerprint(self) -> str:
         return "-".join([self.fingerprint, *self.parts])
+
+
+def opened_data(data: Spec, built: dict[str, Any]) -> Dataset:
+    """The data set that [data] describes, opened once for all stages, which share `built`."""
+    if "data" not in built:
+        built["data"] = data.build()
+    dataset: Dataset = built["data"]
+    return dataset

@@ -122,7 +122,7 @@ class RunFolder:
         stages: Mapping[str, str],
         makes: Mapping[str, Sequence[str]],
         inputs: Mapping[str, Path],
-    ) -> str:
+    ) -> list[str]:
         """Records the folder's current recipe; from then on run.json names that recipe's artifacts and no others.
 
         A kill during this call leaves a folder that names no artifacts; readers refuse it until the recipe runs again.
@@ -134,7 +134,7 @@ class RunFolder:
             inputs: the folders of the artifacts from [load], by artifact name.
 
         Returns:
-            What the recipe changes in one that was here before, and where the files of that lie; "" if nothing.
+            What the recipe changes in one that was here before, and where the files of that lie, as lines.
         """
         for name, fingerprint in stages.items():
             self.stage(name, fingerprint)["makes"] = list(makes[name])
@@ -142,13 +142,13 @@ class RunFolder:
         names: dict[str, Any] = {"current": dict(stages), "inputs": entries, "recipe": fingerprint_of(recipe)}
         # Fingerprints cover the content of inputs; where these lie may change.
         same = list(self.record["current"].items()) == list(stages.items()) and self._holds(RECIPE_FILE, recipe)
-        said = "" if same else self._replace(recipe)
+        said = [] if same else self._replace(recipe)
         if any(self.record.get(key) != value for key, value in names.items()):
             self.record |= names
             self.save()
         return said
 
-    def _replace(self, recipe: str) -> str:
+    def _replace(self, recipe: str) -> list[str]:
         """Moves the files of the recipe before to history/ and writes recipe.toml; says what is different."""
         for old in _OF_THE_LAST_COMMAND:
             self.record.pop(old, None)
@@ -165,7 +165,7 @@ class RunFolder:
         if not self._holds(RECIPE_FILE, recipe):
             self.set_aside(RECIPE_FILE, number)
             write_text(self.path / RECIPE_FILE, recipe)
-        return "" if before is None else self._change(before, recipe, number, edited=edited)
+        return [] if before is None else self._change(before, recipe, number, edited=edited)
 
     def _number(self) -> int:
         """The number of the recipe that is replaced now; a call that was killed gave it one already."""
@@ -176,7 +176,7 @@ class RunFolder:
                 return number
         return next_number(self.path, self.record)
 
-    def _change(self, before: bytes, recipe: str, number: int, *, edited: bool) -> str:
+    def _change(self, before: bytes, recipe: str, number: int, *, edited: bool) -> list[str]:
         files = [
             file for name in (RECIPE_FILE, RESULTS_FILE) if (file := history_file(self.path, name, number)).exists()
         ]
@@ -188,7 +188,7 @@ class RunFolder:
         if files:
             where = f"  it is kept in {' and '.join(map(str, files))}"
             said.append(f"{where}, and its artifacts are where they were: robustok history {self.path}")
-        return "\n".join(said)
+        return said
 
     def _holds(self, name: str, text: str) -> bool:
         file = self.path / name

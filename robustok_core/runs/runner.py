@@ -20,7 +20,7 @@ from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.code import Code
-from robustok_core.runs.context import RunContext
+from robustok_core.runs.context import RunContext, opened_data
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.execution import execute
 from robustok_core.runs.finished import due_stages
@@ -86,12 +86,13 @@ def check(
     recipe: Recipe | ResolvedRecipe,
     *,
     registry: Registry | None = None,
+    out: str | Path | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Plan:
     """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
 
     Args:
-        recipe: what to check. registry: as in `run`.
+        recipe: what to check. registry, out: as in `run`.
         announce: called with a line for each file that a run would download. A data set that is not here is downloaded
             by the check itself.
 
@@ -102,7 +103,7 @@ def check(
     resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
     missing = needs_of_recipe(resolved, resolved.stages).announced(announce or (lambda _: None))
     try:
-        plan = _Run(resolved, registry, Path(resolved.run.out), False, None).plan()
+        plan = _Run(resolved, registry, Path(out or resolved.run.out), False, None).plan()
     except RobustokError as error:
         raise_all([*missing, *without_repeats(error, missing)])
         raise
@@ -252,8 +253,8 @@ class _Run:
         if "data" in self.recipe.tables:
             self.folder.record["data"] = dict(zip(("train", "validation"), self._data_fingerprint(), strict=True))
         makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
-        if changed := self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
-            self._say(changed)
+        for line in self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
+            self._say(line)
 
     def _asked(self) -> Sequence[NamedStage]:
         return self.recipe.stages if self.until is None else self.recipe.stages_until(self.until)
@@ -336,7 +337,7 @@ class _Run:
                         self._say(f"  what it made before is now {kept}")
 
     def _data_fingerprint(self) -> list[str]:
-        dataset = self.context(self.recipe.stages[0]).dataset()
+        dataset = opened_data(self.recipe.tables["data"], self.built)
         return [dataset.train.fingerprint, dataset.validation.fingerprint]
 
     def _stage(self, stage: NamedStage, fingerprint: str, *, due: bool) -> Mapping[str, Result]:

@@ -67,10 +67,10 @@ def make_console() -> Console:
 
 
 def say(console: Console, text: object) -> None:
-    """Prints text on any console; it is not wrapped."""
+    """Prints one line on any console; it is not wrapped."""
     from rich.text import Text
 
-    console.print(Text(printable_lines(text)), highlight=False, soft_wrap=True)
+    console.print(Text(printable(text)), highlight=False, soft_wrap=True)
 
 
 def print_table(console: Console, headers: Sequence[object], rows: Iterable[Sequence[object]]) -> None:

@@ -205,6 +205,7 @@ class Project:
         surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=surroundings, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
+        self.printed = done.stdout
         entries = read_json(self.folder / "run.json")["stages"].values()
         assert {made["processes"] for entry in entries for made in entry["made_with"]} == {2}
         return self

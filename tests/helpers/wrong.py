@@ -36,6 +36,11 @@ def detached(value: torch.Tensor) -> torch.Tensor:
     return value.detach()
 
 
+def trained_elsewhere(value: torch.Tensor) -> torch.Tensor:
+    """The same values, which pass their gradient to another parameter than they should."""
+    return value.detach() * torch.ones((), requires_grad=True)
+
+
 def message_of(project: Project, method: str, **components: Any) -> str:
     """The one message with which a run of a recipe that uses wrong components ends."""
     with pytest.raises(BrokenPromise) as caught:

@@ -22,7 +22,7 @@ from robustok_losses.reconstruction import PixelReconstruction
 from robustok_perturbations.top_delta import TopDelta
 from robustok_quantizers.vq import VQ
 from robustok_tokenizers.conv_vq import ConvVQ
-from wrong import Change, codes, detached, message_of, not_finite, returning, vectors
+from wrong import Change, codes, detached, message_of, not_finite, returning, trained_elsewhere, vectors
 
 WRONG_IN_TRAINING: list[tuple[str, type, str, Change, str]] = [
     ("tokenizer", ConvVQ, "encode", lambda latents: latents.vectors, "`encode` must return Latents, found Tensor"),
@@ -72,7 +72,49 @@ WRONG_IN_TRAINING: list[tuple[str, type, str, Change, str]] = [
         lambda near: near.float(),
         "codes of `nearest` must be a tensor (",
     ),
+    (
+        "quantizer",
+        VQ,
+        "quantize",
+        lambda latents: latents.evolve(losses=list(latents.losses.values())),
+        "losses of `quantize` must be a dict of scalars by name, found list",
+    ),
+    (
+        "quantizer",
+        VQ,
+        "quantize",
+        lambda latents: latents.evolve(losses={"": latents.losses["commitment"]}),
+        "a loss of `quantize` has the name ''; a name is text that is not empty and has no slash",
+    ),
+    (
+        "quantizer",
+        VQ,
+        "quantize",
+        vectors(trained_elsewhere),
+        "vectors of `quantize` pass no gradient to its input (straight-through): are they detached?",
+    ),
+    (
+        "tokenizer",
+        ConvVQ,
+        "encode",
+        lambda latents: latents.evolve(losses=None),
+        "losses of `encode` must be a dict of scalars by name, found NoneType",
+    ),
     ("perturbation", TopDelta, "perturb", lambda pair: pair[0], "`perturb` must return latents and a mask"),
+    (
+        "perturbation",
+        TopDelta,
+        "perturb",
+        lambda pair: (codes(lambda c: (c + 1) % 32)(pair[0]), pair[1]),
+        "`perturb` changes codes, but the vectors of these tokens are not those of the new codes",
+    ),
+    (
+        "perturbation",
+        TopDelta,
+        "perturb",
+        lambda pair: (vectors(trained_elsewhere)(pair[0]), pair[1]),
+        "vectors of `perturb` pass no gradient to the clean vectors: are they detached?",
+    ),
     (
         "perturbation",
         TopDelta,

@@ -114,10 +114,96 @@ def test_it_is_in_eval_mode_and_computes_no_gradients(tokenizer, images):
         (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "found (3, 32, 32) of torch.uint8"),
         ([torch.zeros(3, 32, 32), torch.full((3, 32, 32), 255.0)], "image 1: an image tensor must lie in"),
         (["no such file.png"], "no such file.png: this image cannot be read"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "x / 127.5 - 1 makes floats in [-1, 1] of 8-bit pixels"),
+        (torch.zeros(32, 32), "images: expected a tensor (n, 3, 32, 32) of floats, found Tensor (32, 32) of torch.flo"),
+        (torch.full((1, 3, 32, 32), float("nan")), "image 0: an image tensor must lie in [-1, 1]"),
+        (np.zeros((2, 32, 32, 3), np.uint8), "images: expected images, found ndarray (2, 32, 32, 3) of uint8 (give"),
+        ([np.zeros((32, 32, 3), np.uint8)], "image 0: expected an image, found ndarray (32, 32, 3) of uint8"),
+        ([torch.zeros(3, 32, 32), 3], "image 1: expected an image, found int (give paths, PIL images"),
+        ([[torch.zeros(3, 32, 32)]], "image 0: expected an image, found list"),
+        ([b"a.png"], "image 0: expected an image, found bytes"),
+        (b"a.png", "images: expected images, found bytes"),
+        (None, "images: expected images, found NoneType"),
+        ({"a.png"}, "images: expected images, found set"),
+        (iter([torch.zeros(3, 32, 32)]), "images: expected images, found list_iterator"),
+        (robustok.Latents(), "images: expected images, found Latents"),
+        (Path(__file__).parent, "this is a folder, not an image (give the image files in it"),
     ],
 )
 def test_a_wrong_image_is_named(tokenizer, given, words):
     assert_refused(lambda: tokenizer.encode_images(given), words)
+    assert_refused(lambda: tokenizer.reconstruct(given), words)
+
+
+def test_one_image_needs_no_list_whatever_it_is(tokenizer, images, tmp_path):
+    pil(images[0]).save(tmp_path / "0.png")
+    expected = tokenizer.encode_images(images[:1]).codes
+    for one in (images[0], pil(images[0]), tmp_path / "0.png", str(tmp_path / "0.png")):
+        assert torch.equal(tokenizer.encode_images(one).codes, expected)
+
+
+CODES = torch.arange(32).reshape(2, 16)
+VECTORS = torch.zeros(2, 16, 4)
+WRONG_LATENTS = [
+    (CODES, "expected Latents, found Tensor (2, 16) of torch.int64 (`encode_images` and `sample_latents` return"),
+    (CODES.numpy(), "expected Latents, found ndarray (2, 16) of int64"),
+    ([robustok.Latents(codes=CODES)], "expected Latents, found list"),
+    ("codes.npz", "expected Latents, found str"),
+    (None, "expected Latents, found NoneType"),
+    (robustok.Latents(), "these latents hold neither vectors nor codes"),
+    (robustok.Latents(codes=CODES.numpy()), "codes must be a tensor (n, 16) of integers, found ndarray (2, 16) of"),
+    (robustok.Latents(codes=CODES[0]), "codes must be a tensor (n, 16) of integers, found Tensor (16,)"),
+    (robustok.Latents(codes=CODES[:, :7]), "codes must be a tensor (n, 16) of integers, found Tensor (2, 7)"),
+    (robustok.Latents(codes=CODES.float()), "of integers, found Tensor (2, 16) of torch.float32"),
+    (robustok.Latents(codes=CODES > 3), "of integers, found Tensor (2, 16) of torch.bool"),
+    (robustok.Latents(codes=CODES + 1), "codes must lie in [0, 32)"),
+    (robustok.Latents(codes=CODES - 1), "codes must lie in [0, 32)"),
+    (
+        robustok.Latents(vectors=VECTORS[..., :3]),
+        "vectors must be a tensor (n, 16, 4) of floats, found Tensor (2, 16, 3",
+    ),
+    (robustok.Latents(vectors=VECTORS.long()), "of floats, found Tensor (2, 16, 4) of torch.int64"),
+    (robustok.Latents(vectors=VECTORS / 0), "vectors must be finite"),
+    (robustok.Latents(vectors=VECTORS, codes=CODES[:1]), "codes and vectors are of different numbers of images"),
+]
+
+
+@pytest.mark.parametrize(("given", "words"), WRONG_LATENTS)
+def test_what_is_no_latents_of_the_tokenizer_is_named(tokenizer, given, words):
+    assert_refused(lambda: tokenizer.decode_to_images(given), "latents: ", words)
+    assert_refused(lambda: tokenizer.perturbed(given, "top_delta", delta=4), "latents: ", words)
+
+
+def test_codes_of_any_integers_are_decoded_alike(tokenizer, images):
+    codes = tokenizer.encode_images(images).codes
+    expected = pixels(tokenizer.decode_to_images(robustok.Latents(codes=codes)))
+    for dtype in (torch.uint8, torch.int16, torch.uint16, torch.int32):
+        found = tokenizer.decode_to_images(robustok.Latents(codes=codes.to(dtype)))
+        np.testing.assert_array_equal(pixels(found), expected)
+
+
+def test_vectors_alone_and_no_latents_are_not_perturbed(tokenizer):
+    for given, words in ((VECTORS, "need codes to be perturbed"), (VECTORS[:0], "there are no latents to perturb")):
+        assert_refused(lambda given=given: tokenizer.perturbed(robustok.Latents(vectors=given), "top_delta"), words)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "3", None, True])
+def test_a_batch_size_that_is_none_is_refused(tokenizer, generator, images, size):
+    latents = robustok.Latents(codes=CODES)
+    assert_refused(lambda: tokenizer.encode_images(images, batch_size=size), "batch_size: ", "a whole number of at")
+    assert_refused(lambda: tokenizer.decode_to_images(latents, batch_size=size), "batch_size: ", "a whole number")
+    assert_refused(lambda: generator.sample_latents(n=2, batch_size=size), "batch_size: ", "a whole number")
+
+
+def test_a_seed_is_a_whole_number_of_any_library(tokenizer, generator):
+    latents = robustok.Latents(codes=CODES)
+    expected = tokenizer.perturbed(latents, "top_delta", delta=4, seed=3).codes
+    assert torch.equal(tokenizer.perturbed(latents, "top_delta", delta=4, seed=np.int64(3)).codes, expected)
+    expected = generator.sample_latents(n=2, seed=3, steps=1).codes
+    assert torch.equal(generator.sample_latents(n=np.int64(2), seed=np.int64(3), steps=1).codes, expected)
+    for seed in ("a", None, 1.5, True):
+        assert_refused(lambda seed=seed: tokenizer.perturbed(latents, "top_delta", seed=seed), "seed: expected a whole")
+        assert_refused(lambda seed=seed: generator.sample_latents(n=2, seed=seed), "seed: expected a whole number")
 
 
 def test_a_wrong_perturbation_or_option_gives_the_message_of_a_recipe(tokenizer, images):
@@ -127,6 +213,30 @@ def test_a_wrong_perturbation_or_option_gives_the_message_of_a_recipe(tokenizer,
         lambda: tokenizer.perturbed(clean, "top_delta", detla=3), "perturbation.detla", "did you mean 'delta'?"
     )
     assert_refused(lambda: tokenizer.perturbed(clean, "top_delta", delta=300), "exceeds the codebook size")
+
+
+def test_a_folder_that_holds_something_else_is_refused_with_what_it_holds(trained, tokenizer):
+    """The tokenizer of the same run could be found, but is not what the folder holds."""
+    for kind in ("generator", "latents", "samples"):
+        folder = trained.artifact(kind)
+        words = f"{folder}: this folder holds the artifact {kind!r}, not a tokenizer"
+        assert_refused(lambda folder=folder: robustok.load_tokenizer(folder), words, "name the folder of a tokenizer")
+    folder = trained.artifact("tokenizer")
+    words = "this folder holds the artifact 'tokenizer', not a generator (name the folder of a generator"
+    assert_refused(lambda: robustok.load_generator(folder), words)
+    folder = trained.artifact("generator")
+    words = "this folder holds the artifact 'generator', not a tokenizer"
+    assert_refused(lambda: robustok.load_generator(trained.folder, tokenizer=folder), words)
+
+
+def test_what_is_no_path_is_named(trained, tokenizer, generator):
+    for given in (None, 3, b"runs", tokenizer):
+        words = f"or a published file, by its path, found {type(given).__name__}"
+        assert_refused(lambda given=given: robustok.load_tokenizer(given), "where: expected", words)
+        assert_refused(lambda given=given: robustok.load_generator(given), "where: expected", words)
+    module = tokenizer.tokenizer
+    words = "tokenizer: expected what load_tokenizer returns"
+    assert_refused(lambda: robustok.load_generator(trained.folder, tokenizer=module), words, "found ConvVQ")
 
 
 def test_a_folder_without_a_tokenizer_gives_the_message_of_the_commands(tmp_path):
@@ -208,6 +318,8 @@ def test_without_a_class_all_take_turns(generator):
     assert generator.class_names[8] == "bag"
     assert generator.labels(None, 12).tolist() == [*range(10), 0, 1]
     assert generator.labels(["bag", 3], 3).tolist() == [8, 3, 8]
+    assert generator.labels(np.array([8, 3]), 3).tolist() == generator.labels(torch.tensor([8, 3]), 3).tolist()
+    assert generator.labels(np.int64(8), 2).tolist() == generator.labels(torch.tensor(8), 2).tolist() == [8, 8]
     assert generator.sample_latents(n=12).codes.shape == (12, 16)
 
 
@@ -215,6 +327,11 @@ def test_mistakes_in_sampling_are_reported(generator):
     assert_refused(lambda: generator.sample_images("bga"), "no class is called 'bga'", "did you mean 'bag'?")
     assert_refused(lambda: generator.sample_images(10), "there is no class 10")
     assert_refused(lambda: generator.sample_images(n=0), "at least 1")
+    assert_refused(lambda: generator.sample_images(n=2.5), "n: expected a whole number of at least 1, found float 2.5")
+    assert_refused(lambda: generator.sample_images(n=10**12), "n: 1000000000000 is out of range")
+    assert_refused(lambda: generator.sample_images(3.0), "no class is called '3.0'")
+    assert_refused(lambda: generator.sample_images(True), "no class is called 'True'")
+    assert_refused(lambda: generator.sample_images(b"bag"), "did you mean 'bag'?")
     assert_refused(lambda: generator.sample_images(stepz=3), "sampling.stepz", "did you mean 'steps'?")
     assert_refused(lambda: generator.sample_images(guidance=-1), "guidance: -1 is not a guidance scale")
 

@@ -107,7 +107,8 @@ def nothing(*_: Any) -> None:
 @pytest.fixture
 def context(registry, tmp_path) -> RunContext:
     """The context of a stage "fit" in a run's folder."""
-    recipe = Recipe.from_table(recipe_of()).resolve(registry)
+    stage = {"use": "train_tokenizer", "name": "fit", "epochs": 1, "batch_size": 2}
+    recipe = Recipe.from_table(recipe_of([stage])).resolve(registry)
     accelerator = make_accelerator(recipe, tmp_path)
     folder = RunFolder(tmp_path)
     return RunContext(

@@ -70,7 +70,7 @@ def _loss_checks(subject: Subject, generator: Generator, space: LatentSpace) -> 
             losses = generator.loss(_real(space), _labels(), draws=Draws.for_rows(0, _ROWS), progress=0.5)
         subject.require(isinstance(losses, Mapping) and bool(losses), "`loss` must return scalars by name")
         for name, value in losses.items():
-            subject.scalar(value, f"the loss {name!r}")
+            subject.scalar(value, f"the loss {name!r} of `loss`")
         return torch.stack(list(losses.values())).sum()
 
     value = total()

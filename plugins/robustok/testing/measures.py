@@ -26,6 +26,7 @@ def features_checks(subject: Subject) -> None:
     network(images).sum().backward()
     subject.require(bool(images.grad is not None and images.grad.any()), "no gradient reaches the images")
     with torch.no_grad():
+        subject.tensor(network(images), (len(images), network.width), None, "features of `forward`")
         wide = torch.nn.functional.interpolate(images, size=(40, 48), mode="bilinear")
         network(wide)
         alone = close(network(images[:1]), network(images)[:1])

@@ -60,14 +60,21 @@ class Subject:
         self.require(bool(value.isfinite()), f"{what} is {value.item()}, which is not finite")
 
     def tensor(self, value: Any, shape: tuple[int, ...], dtype: torch.dtype | None, what: str) -> None:
-        """Requires a tensor of a shape and dtype; None stands for any floating point dtype."""
+        """Requires a tensor of a shape and dtype; None stands for floating point, but not of 64 bits."""
         expectations.tensor(self, value, shape, dtype, what)
+        if dtype is None:
+            self._not_double(value, what)
+
+    def _not_double(self, value: Tensor, what: str) -> None:
+        """The inputs have 32 bits; 64 would double the memory and slow every later layer."""
+        self.require(value.dtype != torch.float64, f"{what} are of torch.float64 for inputs of torch.float32")
 
     def latents(self, latents: Any, space: LatentSpace, rows: int, maker: str) -> None:
         """Requires latents of a space: valid codes in a discrete space, finite vectors in a continuous one."""
         expectations.latents(self, latents, space, rows, maker)
         if latents.vectors is not None:
             expectations.finite(self, latents.vectors, f"`{maker}` returns vectors that are not finite")
+            self._not_double(latents.vectors, f"vectors of `{maker}`")
 
 
 def close(one: Tensor, two: Tensor) -> bool:

@@ -33,15 +33,23 @@ def tokenizer_checks(subject: Subject) -> None:
         others = torch.cat([images[:1], pictures(_ROWS - 1, tokenizer.image_size, seed=1)])
         alone = same(tokenizer.encode(others)[:1], latents[:1])
         subject.require(alone, "the latents of an image depend on the other images of its batch")
-        decoded = tokenizer.decode(latents)
-        alike = close(loaded.decode(latents), decoded)
-        subject.require(alike, "`decode` gives a different result after its state dict is loaded into another build")
-        if latents.codes is not None:
-            of_codes = tokenizer.decode(Latents(codes=latents.codes))
-            subject.require(
-                close(of_codes, decoded), "`decode` gives different images for codes alone than for vectors"
-            )
+        _decoding_checks(subject, tokenizer, loaded, latents)
     _gradient_checks(subject, tokenizer, images)
+
+
+def _decoding_checks(subject: Subject, tokenizer: Tokenizer, loaded: Tokenizer, latents: Latents) -> None:
+    decoded, size = tokenizer.decode(latents), tokenizer.image_size
+    subject.tensor(decoded, (_ROWS, 3, size, size), None, "images of `decode`")
+    alike = close(loaded.decode(latents), decoded)
+    subject.require(alike, "`decode` gives a different result after its state dict is loaded into another build")
+    again = close(tokenizer.decode(latents), decoded)
+    subject.require(again, "in eval mode two calls of `decode` give different images")
+    for rows in (slice(0, 1), slice(1, _ROWS)):
+        alone = close(tokenizer.decode(latents[rows]), decoded[rows])
+        subject.require(alone, "a decoded image depends on the other images of its batch")
+    if latents.codes is not None:
+        of_codes = tokenizer.decode(Latents(codes=latents.codes))
+        subject.require(close(of_codes, decoded), "`decode` gives different images for codes alone than for vectors")
 
 
 def _gradient_checks(subject: Subject, tokenizer: Tokenizer, images: torch.Tensor) -> None:

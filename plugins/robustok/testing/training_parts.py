@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from robustok.testing.subject import CONTINUOUS, DISCRETE, TINY_TOKENIZER, Subject, pictures, same
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.boundary import BrokenPromise
 from robustok_core.kinds.loss import Loss, Reconstruction
-from robustok_core.kinds.perturbation import Perturbation
+from robustok_core.kinds.perturbation import Perturbation, agreement
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws, seeded
@@ -48,10 +50,14 @@ def _perturbed_checks(
     clean, draws = _latents(space, quantizer), Draws.for_rows(0, _ROWS)
     before = copy.deepcopy(clean.detach())
     changed: Any
-    changed, mask = perturbation.perturb(clean, quantizer, draws=draws, progress=progress)
+    with _failing_in(subject, space):
+        changed, mask = perturbation.perturb(clean, quantizer, draws=draws, progress=progress)
     subject.latents(changed, space, _ROWS, "perturb")
     subject.require(same(clean.detach(), before), "`perturb` modifies its input latents")
     kept = torch.equal(changed.vectors[~mask], before.vectors[~mask])
+    if quantizer is not None:
+        kept = kept and torch.equal(changed.codes[~mask], before.codes[~mask])
+        _agreement_checks(subject, changed, before, quantizer)
     subject.require(kept, "tokens outside the mask have changed")
     again = perturbation.perturb(clean, quantizer, draws=draws, progress=progress)
     repeated = same(again[0], changed) and torch.equal(again[1], mask)
@@ -63,6 +69,35 @@ def _perturbed_checks(
     (gradient,) = torch.autograd.grad(changed.vectors.square().sum(), clean.vectors, allow_unused=True)
     reached = gradient is not None and (bool(mask.all()) or bool(gradient[~mask].any()))
     subject.require(reached, "no gradient flows to the clean vectors")
+
+
+@contextmanager
+def _failing_in(subject: Subject, space: LatentSpace) -> Iterator[None]:
+    """Calls the method in a space that `check` accepts: says what a failure there may mean."""
+    try:
+        yield
+    except BrokenPromise:
+        raise
+    except Exception as error:
+        other = "without" if space.codebook_size is None else "with"
+        what = (
+            f"`perturb` fails in a {space.kind} space, which `check` accepts ({type(error).__name__}: {error}); if it"
+        )
+        what = f"{what} is not made for such latents, refuse spaces {other} codes in `check`"
+        raise AssertionError(f"{subject.spec.kind} {subject.spec.name!r}: {what}") from error
+
+
+def _agreement_checks(subject: Subject, changed: Any, before: Any, quantizer: Quantizer) -> None:
+    """Another code has its own vector, and the vector of another code comes with that code."""
+    agreement(subject, changed, before, quantizer)
+    replaced = (changed.vectors.detach() != before.vectors).any(dim=-1) & (changed.codes == before.codes)  # (B, N)
+    vectors = changed.vectors.detach()[replaced]
+    near = quantizer.nearest(vectors, 1)[:, 0]
+    other = near != changed.codes[replaced]
+    codewords = (quantizer.lookup(near) - vectors).abs().amax(dim=-1) < 1e-5
+    subject.require(
+        not bool((other & codewords).any()), "`perturb` puts in the vectors of other codes, but keeps the codes"
+    )
 
 
 def _latents(space: LatentSpace, quantizer: Quantizer | None) -> Any:
@@ -94,9 +129,7 @@ def loss_checks(subject: Subject, *, tokenizer: Mapping[str, Any] = TINY_TOKENIZ
     wanted = [source for source in sources if isinstance(source, Tensor) and source.requires_grad]
     gradients = torch.autograd.grad(value, wanted, allow_unused=True) if value.requires_grad else [None]
     subject.require(any(gradient is not None for gradient in gradients), "it gives the tokenizer no gradient")
-    for name, number in loss.logs().items():
-        is_number = isinstance(number, (int, float)) or (isinstance(number, Tensor) and number.numel() == 1)
-        subject.require(is_number, f"`logs` must return numbers, but {name!r} is not one")
+    loss.logs()  # checked where it is called
     if loss.opponent is not None:
         _opponent_checks(subject, loss, step)
 
@@ -133,6 +166,7 @@ def _opponent_checks(subject: Subject, loss: Loss, step: Reconstruction) -> None
     subject.require(hasattr(opponent, "optimizer"), "its opponent must have an `optimizer`")
     value = opponent(attrs.evolve(step, images=step.images.detach()))
     subject.scalar(value, "`forward` of the opponent")
+    opponent.logs()  # checked where it is called
     trained = [parameter for parameter in opponent.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(value, trained, allow_unused=True) if value.requires_grad and trained else ()
     subject.require(

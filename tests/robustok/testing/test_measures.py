@@ -48,6 +48,22 @@ class Bare(PSNR):
         return {"psnr": self.total.item()}
 
 
+def called(name):
+    class Called(PSNR):
+        """Gives its result another name."""
+
+        def compute(self):
+            return dict.fromkeys([name], Result(1.0))
+
+    return Called
+
+
+@pytest.mark.parametrize("name", ["", " ", "psnr/all", "psnr\n", 3, None])
+def test_a_result_whose_name_is_none_is_caught(name):
+    words = f"a result of `compute` has the name {name!r}; a name is text that is not empty and has no slash"
+    caught("metric", called(name), words)
+
+
 @pytest.mark.parametrize(
     ("metric", "words"),
     [

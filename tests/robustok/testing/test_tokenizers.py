@@ -81,9 +81,44 @@ class WrongSpace(ConvVQ):
         self.space = attrs.evolve(self.space, codebook_size=33)
 
 
+class TogetherDecoded(ConvVQ):
+    """Subtracts the mean over the batch from the images that it decodes."""
+
+    def decode_vectors(self, vectors):
+        images = super().decode_vectors(vectors)
+        return images - 0.1 * images.mean(dim=0)
+
+
+class DoublesDecoded(ConvVQ):
+    """Decodes to images of 64 bits."""
+
+    def decode_vectors(self, vectors):
+        return super().decode_vectors(vectors).double()
+
+
+class NoisyDecoded(ConvVQ):
+    """Adds noise to what it decodes."""
+
+    def decode_vectors(self, vectors):
+        images = super().decode_vectors(vectors)
+        return images + 0.1 * torch.randn_like(images)
+
+
+class LossesInAList(ConvVQ):
+    """Gives its losses without names."""
+
+    def encode(self, images):
+        found = super().encode(images)
+        return found.evolve(losses=list(found.losses.values()))
+
+
 @pytest.mark.parametrize(
     ("tokenizer", "words"),
     [
+        (TogetherDecoded, "a decoded image depends on the other images of its batch"),
+        (DoublesDecoded, "images of `decode` are of torch.float64 for inputs of torch.float32"),
+        (NoisyDecoded, "`decode` gives a different result after"),
+        (LossesInAList, "losses of `encode` must be a dict of scalars by name, found list"),
         (Hidden, "`decode` gives a different result after its state dict is loaded into another build"),
         (GlobalStart, "two builds with the same seed differ in quant_conv.bias"),
         (NoSketch, "it cannot be built on the meta device"),
@@ -120,12 +155,67 @@ class NoStraightThrough(VQ):
         return found.evolve(vectors=self.lookup(found.codes))
 
 
+class DetachedVectors(VQ):
+    """Cuts the graph behind the vectors."""
+
+    def quantize(self, z):
+        found = super().quantize(z)
+        return found.evolve(vectors=found.vectors.detach())
+
+
+class OtherVectors(VQ):
+    """Gives vectors that are not its codewords."""
+
+    def quantize(self, z):
+        found = super().quantize(z)
+        return found.evolve(vectors=found.vectors * 1.5)
+
+
+def with_losses(make):
+    class WithLosses(VQ):
+        """Gives losses of another form."""
+
+        def quantize(self, z):
+            found = super().quantize(z)
+            return found.evolve(losses=make(z)) if self.training else found
+
+    return WithLosses
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        (
+            lambda z: z.mean(),
+            "losses of `quantize` must be a dict of scalars by name, found () of torch.float32",
+        ),
+        (lambda z: [z.mean()], "losses of `quantize` must be a dict of scalars by name, found list"),
+        (lambda z: None, "losses of `quantize` must be a dict of scalars by name, found NoneType"),
+        (lambda z: {"commitment": z}, "the loss 'commitment' of `quantize` must be a floating point tensor of"),
+        (
+            lambda z: {"commitment": 1.0},
+            "must be a floating point tensor of shape (), found float",
+        ),
+        (lambda z: {"a/b": z.mean()}, "a loss of `quantize` has the name 'a/b'; a name is text that is not empty and"),
+        (lambda z: {1: z.mean()}, "a loss of `quantize` has the name 1; a name is text"),
+        (
+            lambda z: {"commitment": z.mean() * float("nan")},
+            "the loss 'commitment' of `quantize` is nan",
+        ),
+    ],
+)
+def test_losses_that_are_no_scalars_by_name_are_caught(losses, words):
+    caught("quantizer", with_losses(losses), words, VQ_SIZE)
+
+
 @pytest.mark.parametrize(
     ("quantizer", "words"),
     [
+        (DetachedVectors, "vectors of `quantize` pass no gradient to its input (straight-through): are they detached?"),
+        (OtherVectors, "in eval mode the vectors of `quantize` are not those that `lookup` gives for its codes"),
         (LossesAlways, "`quantize` returns losses in eval mode"),
         (FarFirst, "the codeword nearest to a codeword must be itself"),
-        (NoStraightThrough, "no gradient flows from the vectors to the quantizer's input"),
+        (NoStraightThrough, "vectors of `quantize` pass no gradient to its input (straight-through)"),
     ],
 )
 def test_a_quantizer_that_breaks_a_promise_is_caught(quantizer, words):

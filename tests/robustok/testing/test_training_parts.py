@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from breaches import caught
+from robustok.testing import check_component
 from robustok_core import Images, Result
 from robustok_data.fashion_mnist import FashionMNIST
 from robustok_losses.reconstruction import PixelReconstruction
 from robustok_metrics.fashion_classifier import FashionClassifier
 from robustok_metrics.inception_score import InceptionScore
+from robustok_perturbations.gaussian import Gaussian
 from robustok_perturbations.top_delta import TopDelta
 from robustok_post_training.decoder import Decoder
 from robustok_stages.tokenizer.train_tokenizer import TrainTokenizer
@@ -70,9 +72,68 @@ class MaskOfNumbers(TopDelta):
         return found, mask.float()
 
 
+class CodesOnly(TopDelta):
+    """Changes codes, and leaves the vectors that the decoder reads."""
+
+    def perturb(self, latents, quantizer, *, draws, progress):
+        found, mask = super().perturb(latents, quantizer, draws=draws, progress=progress)
+        return found.evolve(vectors=latents.vectors), mask
+
+
+class VectorsOnly(TopDelta):
+    """Puts in the vectors of other codes, and leaves the codes."""
+
+    def perturb(self, latents, quantizer, *, draws, progress):
+        found, mask = super().perturb(latents, quantizer, draws=draws, progress=progress)
+        return found.evolve(codes=latents.codes), mask
+
+
+class Everywhere(TopDelta):
+    """Needs codes, and accepts spaces without."""
+
+    def check(self, space, batch_size=None):
+        pass
+
+
+class OnlyVectors(Gaussian):
+    """Needs vectors without codes, and accepts spaces with codes."""
+
+    def check(self, space, batch_size=None):
+        pass
+
+
+class InDoubles(TopDelta):
+    """Computes with 64 bits."""
+
+    def perturb(self, latents, quantizer, *, draws, progress):
+        found, mask = super().perturb(latents, quantizer, draws=draws, progress=progress)
+        return found.evolve(vectors=found.vectors.double()), mask
+
+
+def test_a_perturbation_of_vectors_alone_keeps_its_promises():
+    """Dropped tokens keep their codes: no other code belongs to a vector of zeros."""
+
+    class Drop(TopDelta):
+        def perturb(self, latents, quantizer, *, draws, progress):
+            dropped = draws.uniform(latents.vectors.shape[1]) < 0.5
+            return latents.evolve(vectors=latents.vectors.masked_fill(dropped[..., None], 0.0)), dropped
+
+    check_component("perturbation", Drop, {"delta": 4})
+
+
+def test_a_perturbation_that_fails_in_a_space_that_it_accepts_is_told_what_to_refuse():
+    words = "`perturb` fails in a continuous space, which `check` accepts (ValueError: top_delta needs the quantizer"
+    caught("perturbation", Everywhere, words, {"delta": 4})
+    caught("perturbation", Everywhere, "refuse spaces without codes in `check`", {"delta": 4})
+    caught("perturbation", OnlyVectors, "refuse spaces with codes in `check`")
+
+
 @pytest.mark.parametrize(
     ("perturbation", "words"),
     [
+        (CodesOnly, "`perturb` changes codes, but the vectors of these tokens are not those of the new codes"),
+        (VectorsOnly, "`perturb` puts in the vectors of other codes, but keeps the codes"),
+        (InDoubles, "vectors of `perturb` are of torch.float64"),
         (Anew, "take random numbers only from `draws`"),
         (OfTheBatch, "the perturbed latents of an image depend on the other images of its batch"),
         (InPlace, "`perturb` modifies its input latents"),
@@ -97,6 +158,13 @@ class NoGradient(PixelReconstruction):
 
     def forward(self, step):
         return super().forward(step).detach()
+
+
+class NamedBadly(PixelReconstruction):
+    """Logs a number without a name."""
+
+    def logs(self):
+        return {"": 1.0}
 
 
 class Bright(FashionMNIST):
@@ -159,6 +227,7 @@ class Infinite(InceptionScore):
     [
         ("loss", Vector, {}, "`forward` must be a floating point tensor of shape (), found (8,)"),
         ("loss", NoGradient, {}, "pass no gradient to the images that it compares"),
+        ("loss", NamedBadly, {}, "values of `logs` has the name ''; a name is text that is not empty and has no slash"),
         ("dataset", Bright, {}, "images of `load` must lie in [-1, 1]"),
         ("features", Thawed, {}, "a frozen network must not have parameters that require gradients, found ['extra']"),
         ("stage", OneName, TRAINING, "`needs` must be a tuple of names"),

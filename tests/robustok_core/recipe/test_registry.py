@@ -50,6 +50,15 @@ class Plugin:
         register(*self.what)
 
 
+class Whole(Stage):
+    """A stage that declares nothing."""
+
+    Config = NothingConfig
+
+    def run(self, context):
+        return {}
+
+
 class Escaping(Stage):
     """Would write an artifact outside the run's folder."""
 
@@ -102,6 +111,21 @@ def test_all_first_party_plugins_load():
 def test_a_stage_whose_artifact_name_leaves_the_run_folder_is_refused():
     state = Registry().add_plugin(Plugin("stage", "escaping", Escaping), "theirs")
     assert "stage 'escaping' makes an artifact called '../tokenizer': a name starts with" in state.error
+
+
+@pytest.mark.parametrize("attribute", ["uses", "may_use"])
+def test_a_stage_that_declares_a_table_which_no_recipe_has_is_refused(attribute):
+    wrong = type("Wrong", (Whole,), {attribute: ("data", "pertubation")})
+    state = Registry().add_plugin(Plugin("stage", "wrong", wrong), "theirs")
+    assert "stage 'wrong' declares the table 'pertubation', which no recipe has" in state.error
+    assert "did you mean 'perturbation'?" in state.error
+
+
+@pytest.mark.parametrize("attribute", ["uses", "may_use", "needs", "makes"])
+@pytest.mark.parametrize("names", [None, 3, {"data": 1}, ("data", None)])
+def test_a_stage_that_declares_no_names_is_refused(attribute, names):
+    state = Registry().add_plugin(Plugin("stage", "wrong", type("Wrong", (Whole,), {attribute: names})), "theirs")
+    assert f"stage 'wrong': `{attribute}` must be a tuple of names, found {names!r}" in state.error
 
 
 def test_a_plugin_that_fails_to_import_does_not_hide_others_and_is_named_when_its_component_is_missing():

@@ -205,7 +205,8 @@ def test_promises_are_for_checks_and_plans_of_what_a_stage_needs(whole):
         def check(self, context):
             context.promise("latents", LatentsPromise)
 
-    assert "stage 'theirs' asks for a promise of 'latents' (name it in `needs`" in refusal_of(whole, Theirs)
+    message = refusal_of(whole, Theirs)
+    assert "stage 'theirs' reads the artifact 'latents', which its class does not name in `needs`" in message
 
 
 def test_a_stage_that_cannot_be_built_hides_no_other_mistake(whole):

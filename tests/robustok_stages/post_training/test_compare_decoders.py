@@ -9,7 +9,7 @@ import pytest
 import torch
 from attrs import frozen
 
-from project import BATCH_SIZE, POST_TRAINING, Project, changed, registry_with
+from project import BATCH_SIZE, POST_TRAINING, TO_SAMPLES, Project, changed, recipe_of, registry_with
 from robustok_core import Guidance, Recipe, Registry, Result, RobustokError
 from robustok_core.kinds.sample_metric import SampleMetric
 from robustok_core.runs.accelerator import make_accelerator
@@ -80,7 +80,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(trained, 
 
 def test_a_process_without_a_sample_takes_part_in_the_comparison(trained, registry, tmp_path, monkeypatch):
     """Two samples on three processes: the third has none."""
-    recipe = Recipe.from_table(trained.table).resolve(registry)
+    recipe = Recipe.from_table(recipe_of((*TO_SAMPLES, *POST_TRAINING))).resolve(registry)
     context = RunContext(
         recipe=recipe,
         registry=registry,

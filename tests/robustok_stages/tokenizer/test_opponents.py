@@ -42,7 +42,8 @@ def another(registry, tmp_path) -> tuple[TokenizerTask, Trainer]:
     """Another training with such a discriminator, with other weights."""
     recipe = Recipe.from_table(recipe_of(run={"seed": 4}, train_tokenizer={"losses": LOSSES})).resolve(registry)
     accelerator, folder = make_accelerator(recipe, tmp_path), RunFolder(tmp_path)
-    context = RunContext(recipe=recipe, registry=registry, accelerator=accelerator, stage="another", folder=folder)
+    stage = "train_tokenizer"
+    context = RunContext(recipe=recipe, registry=registry, accelerator=accelerator, stage=stage, folder=folder)
     tokenizer = context.build("tokenizer")
     losses = {name: registry.build("loss", table) for name, table in LOSSES.items()}
     task = TokenizerTask(tokenizer, None, losses, OptimizerConfig())
