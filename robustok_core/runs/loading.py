@@ -96,7 +96,14 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
     Raises:
         RobustokError: if the file is not such a checkpoint, or weights of the component are not finite.
     """
-    imported = Imported(file, *importer.build().load(file, registry))
+    try:
+        imported = Imported(file, *importer.build().load(file, registry))
+    except RobustokError as error:
+        if error.where is not None:
+            raise
+        # of the component that the weights describe
+        what = f"the model of these weights cannot be built: {error.what}"
+        raise RobustokError(what, where=str(file), hint=error.hint) from error
     check_weights(imported.component, imported.component.state_dict(), str(file))
     return imported
 
