@@ -38,9 +38,7 @@ def test_a_hook_that_fails_while_a_run_logs_does_not_end_the_run(tmp_path):
     [(KeyboardInterrupt(), 130), (click.Abort(), 1), (SystemExit(0), 1), (SystemExit(130), 1), (MemoryError(), 1)],
     ids=repr,
 )
-def test_only_an_interrupt_exits_with_130_and_nothing_that_failed_with_0(
-    command, recipe_file, monkeypatch, raised, code
-):
+def test_only_an_interrupt_exits_with_130_and_no_failure_with_0(command, recipe_file, monkeypatch, raised, code):
     def fail(*_: object, **__: object) -> None:
         raise raised
 
