@@ -11,6 +11,9 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+#: Characters of a message or hint. Names in damaged files and texts of libraries may be of any length.
+_LONGEST = 900
+
 
 class RobustokError(Exception):
     """An error that the user can fix; shown as one message, never as a traceback.
@@ -25,10 +28,10 @@ class RobustokError(Exception):
     def __init__(
         self, what: str, *, where: str | None = None, hint: str | None = None, exit_code: int = EXIT_USAGE
     ) -> None:
-        super().__init__(what)
-        self.what = what
+        self.what = shortened(what)
         self.where = where
-        self.hint = hint
+        self.hint = hint and shortened(hint)
+        super().__init__(self.what)
         self.exit_code = exit_code
 
     def __str__(self) -> str:
@@ -39,6 +42,14 @@ class RobustokError(Exception):
     def __reduce__(self) -> Any:
         # errors cross process boundaries (data loader workers), and subclasses differ in their arguments
         return _restore, (type(self), self.what), self.__dict__
+
+
+def shortened(text: str) -> str:
+    """A text whose middle is left out if it is too long for a message."""
+    if len(text) <= _LONGEST:
+        return text
+    left, right = text[: _LONGEST * 2 // 3], text[-_LONGEST // 4 :]
+    return f"{left} [{len(text) - len(left) - len(right):,} characters] {right}"
 
 
 def _restore(kind: type[RobustokError], what: str) -> RobustokError:
@@ -64,7 +75,9 @@ class ProblemsError(RobustokError):
 
     def __init__(self, problems: Sequence[RobustokError]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("")
+        self.what = "\n".join(str(problem) for problem in self.problems)
+        self.args = (self.what,)
 
 
 def raise_all(problems: Sequence[RobustokError]) -> None:

@@ -21,7 +21,9 @@ torch.set_num_threads(int(os.environ.get("ROBUSTOK_TEST_THREADS", "1")))
 settings.register_profile(
     "robustok", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
-settings.load_profile("robustok")
+# Other examples for every seed, in `tox -e soak`.
+settings.register_profile("soak", parent=settings.get_profile("robustok"), derandomize=False, database=None)
+settings.load_profile("soak" if "ROBUSTOK_SOAK_TIMES" in os.environ else "robustok")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from robustok_core.runs.files import writing
+from robustok_core.runs.files import new_file
 from robustok_core.values.printable import printable
 
 _CAPTION_HEIGHT = 16
@@ -75,9 +75,8 @@ def save_grid(file: Path, pictures: Sequence[NDArray[np.uint8]], columns: int) -
 
 def save_png(file: Path, pixels: NDArray[np.uint8]) -> None:
     """Writes one image (H, W, 3) uint8, creating missing parent folders."""
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(file, format="PNG")
+    with new_file(file) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format="PNG")
 
 
 def _strip(images: Tensor) -> Image.Image:

@@ -59,13 +59,15 @@ def failure_of_the_machine(error: BaseException) -> RunError | None:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return RunError(first, hint="use a smaller batch_size, or a larger accumulation in a training stage")
-    if torch is not None and _is_lost_connection(torch, error):
+    if torch is not None and (lost := _lost_connection(torch, error)):
         hint = "the message of the process that stopped first says why; the same command goes on"
-        return RunError(f"another process of this run has stopped ({first})", hint=hint)
+        return RunError(f"another process of this run has stopped ({lost})", hint=hint)
     return None
 
 
-def _is_lost_connection(torch: ModuleType, error: BaseException) -> bool:
+def _lost_connection(torch: ModuleType, error: BaseException) -> str | None:
     if not isinstance(error, RuntimeError) or not torch.distributed.is_available():
-        return False
-    return torch.distributed.is_initialized() and any(said in str(error) for said in _OF_A_CONNECTION)
+        return None
+    if not torch.distributed.is_initialized():
+        return None
+    return next((said for said in _OF_A_CONNECTION if said in str(error)), None)

@@ -29,14 +29,15 @@ def writing(target: Path) -> Iterator[None]:
     Raises:
         RunError: if the disk is full, a folder is not writable, or the write fails otherwise.
     """
+    where = str(Path(*(part.removeprefix(_ASIDE) for part in target.parts)))
     try:
         yield
     except SafetensorError as error:
-        raise RunError(f"cannot write: {error}", where=str(target), hint="is the disk full?") from error
+        raise RunError(f"cannot write: {error}", where=where, hint="is the disk full?") from error
     except OSError as error:
         hint = {errno.ENOSPC: "free some space and run again", errno.EACCES: "choose a folder you may write to"}
         reason = error.strerror or str(error)
-        raise RunError(f"cannot write: {reason}", where=str(target), hint=hint.get(error.errno or 0)) from error
+        raise RunError(f"cannot write: {reason}", where=where, hint=hint.get(error.errno or 0)) from error
 
 
 def aside(target: Path, writer: str = "") -> Path:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mutations import damaged_bytes, damaged_json, damaged_weights
 from readers import IMPORTERS, Kind, kinds_of_project, kinds_of_published, published_weights
 from robustok_core import RobustokError
+from tried import inputs, trying
 
-#: Few enough for every run of the tests; tests/soak/files.py tries thousands.
+#: Of each kind of file, in CI.
 TRIES = 15
 PROJECT = (
     *("tokenizer record", "generator record", "weights", "opponents", "latents index", "latents labels"),
@@ -35,18 +36,21 @@ def test_every_kind_is_tried(kinds):
     assert set(kinds) == {*PROJECT, *PUBLISHED}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", [*PROJECT, *PUBLISHED])
 def test_a_damaged_file_is_read_or_refused_with_one_message(kinds, name):
     kind = kinds[name]
     content = kind.file.read_bytes()
 
-    @settings(max_examples=TRIES)
+    @inputs(TRIES)
     @given(seed=st.integers(0, 2**32))
     def check(seed):
         random = Random(seed)
         as_json = kind.file.suffix == ".json" and random.random() < 0.7
         kind.file.write_bytes((damaged_json if as_json else damaged_bytes)(content, random))
-        assert_read_or_refused(kind)
+        fault = "a file of a run is damaged" if name in PROJECT else "a published file is damaged"
+        with trying(fault, name.encode() + kind.file.read_bytes()):
+            assert_read_or_refused(kind)
 
     try:
         check()
@@ -55,16 +59,18 @@ def test_a_damaged_file_is_read_or_refused_with_one_message(kinds, name):
     kind.read()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_a_published_model_with_other_weights_is_read_or_refused_with_one_message(kinds, name):
     kind, weights = kinds[name], published_weights(name)
     content = kind.file.read_bytes()
 
-    @settings(max_examples=TRIES)
+    @inputs(TRIES)
     @given(seed=st.integers(0, 2**32))
     def check(seed):
         save_file(damaged_weights(weights, Random(seed)), kind.file)
-        assert_read_or_refused(kind)
+        with trying("a published file has other weights", name.encode() + kind.file.read_bytes()):
+            assert_read_or_refused(kind)
 
     try:
         check()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
@@ -24,6 +24,7 @@ from robustok_data.npz import Npz, NpzConfig
 from robustok_data.webdataset import WebDataset, WebDatasetConfig
 from robustok_toolkit.cropped_images import batches_of
 from robustok_toolkit.image_files import FolderImages, NpzImages
+from tried import inputs, trying
 
 #: What Pillow warns of while it reads damaged files.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
@@ -112,7 +113,8 @@ def whole(dataset: Any) -> None:
         split.load(range(len(split)))
 
 
-@settings(max_examples=120)
+@pytest.mark.soak
+@inputs(120)
 @given(
     name=st.sampled_from(sorted(pictures())),
     content=st.data(),
@@ -126,7 +128,11 @@ def test_a_mutated_picture_is_read_or_named_and_skipped(folder: Path, name: str,
         old.unlink()
     file = (root / "class" / "m").with_suffix(Path(name).suffix)
     file.write_bytes(content.draw(mutated(st.just(pictures()[name]))))
+    with trying("an image file is damaged", name.encode() + file.read_bytes()):
+        check_picture(root, file)
 
+
+def check_picture(root: Path, file: Path) -> None:
     refused = quietly(lambda: whole(ImageFolder(ImageFolderConfig(path=str(root), image_size=16))))
     skipping = ImageFolder(ImageFolderConfig(path=str(root), image_size=16, on_bad_file="skip"))
     whole(skipping)
@@ -156,7 +162,8 @@ def shard() -> bytes:
     return out.getvalue()
 
 
-@settings(max_examples=120)
+@pytest.mark.soak
+@inputs(120)
 @given(content=mutated(st.builds(shard)))
 def test_a_mutated_shard_loses_nothing_without_a_word(folder: Path, content: bytes) -> None:
     pytest.importorskip("webdataset")
@@ -171,8 +178,9 @@ def test_a_mutated_shard_loses_nothing_without_a_word(folder: Path, content: byt
         whole(dataset)
         assert len(dataset.train) + len(dataset.validation) == 5
 
-    quietly(strict)
-    quietly(lambda: whole(opened("skip")))
+    with trying("a shard is damaged", content):
+        quietly(strict)
+        quietly(lambda: whole(opened("skip")))
 
 
 @cache
@@ -183,19 +191,21 @@ def arrays(compressed: bool) -> bytes:
     return out.getvalue()
 
 
-@settings(max_examples=120)
+@pytest.mark.soak
+@inputs(120)
 @given(content=mutated(st.builds(arrays, st.booleans())))
 def test_a_mutated_npz_file_is_read_or_named(folder: Path, content: bytes) -> None:
     file = folder / "arrays.npz"
     file.write_bytes(content)
-    quietly(lambda: whole(Npz(NpzConfig(path=str(file), image_size=16))))
 
     def evaluate() -> None:
         images = NpzImages(file)
         assert images.fingerprint
         images.load([0])
 
-    quietly(evaluate)
+    with trying("an .npz file of images is damaged", content):
+        quietly(lambda: whole(Npz(NpzConfig(path=str(file), image_size=16))))
+        quietly(evaluate)
 
 
 def test_a_name_in_a_note_is_shown_and_not_obeyed(command, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import json
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ import attrs
 import pytest
 import tomli
 import tomli_w
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from project import ADVERSARIAL, CONTINUOUS, FLOW, POST_TRAINING, TO_SAMPLES, recipe_of
@@ -23,6 +24,7 @@ from robustok_core import ProblemsError, Recipe, RobustokError, load_registry
 from robustok_core.recipe.source import bundled_recipes
 from robustok_core.recipe.structurer import Structurer, nested_config
 from robustok_core.runs.runner import check
+from tried import inputs, trying
 
 REGISTRY = load_registry()
 
@@ -93,10 +95,15 @@ def refusals(load: Any) -> list[RobustokError]:
     return []
 
 
-@settings(max_examples=100)
+@pytest.mark.soak
+@inputs(100)
 @given(mutated())
 def test_a_mutated_recipe_is_good_or_each_mistake_has_a_message_with_its_place(tmp_path_factory, table):
-    file = tmp_path_factory.getbasetemp() / "mutated.toml"
+    with trying("a recipe has mistakes", pickle.dumps(table)):
+        check_each_message(tmp_path_factory.getbasetemp() / "mutated.toml", table)
+
+
+def check_each_message(file: Path, table: dict[str, Any]) -> None:
     try:
         file.write_text(tomli_w.dumps(table), encoding="utf-8")
     except ValueError:  # TOML cannot hold it, but a program can

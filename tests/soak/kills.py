@@ -1,25 +1,21 @@
 """Kills a run again and again, at random moments and around its writes, and compares what it leaves with a calm run.
 
-python tests/soak/kills.py --kills 1000
-
 Each round runs a small recipe of one kind (discrete or continuous) to its end. A child process runs it and is killed;
 the next child continues. In half of the rounds the child dies at a random moment, in the others just before or just
 after one of its renamings, flushes or directory changes. At the end the folder must hold, bit for bit, the weights,
-latents, samples and results of a run that nobody disturbed, and the same lines in metrics.jsonl.
+latents, samples and results of a run that nobody disturbed, and the same lines in metrics.jsonl. `soak.py` calls it.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
 import random
 import shutil
 import signal
-import sys
-import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,12 +24,12 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
-
 from project import CONTINUOUS, FLOW, POST_TRAINING, TO_SAMPLES, Project
 
 #: What a process calls to make a write visible; it may die before and after each.
 WRITES = ("replace", "rename", "fsync", "mkdir", "unlink", "link")
+#: By whether the moment is one of these writes.
+FAULTS = ("SIGKILL at a random moment", "SIGKILL just before or after a write")
 KINDS: dict[str, dict[str, Any]] = {
     "discrete": {},
     "continuous": {**CONTINUOUS, "generator": FLOW, "post_trainer": {"use": "decoder"}},
@@ -86,6 +82,8 @@ def child(work: Callable[[], Any], dies: Callable[[], None]) -> int:
             dies()
             work()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return pid
@@ -116,8 +114,8 @@ def at_a_write(number: int, *, after: bool) -> Callable[[], None]:
     return prepare
 
 
-def round_of(kind: str, out: Path, rng: random.Random, *, aimed: bool, seconds: float) -> int:
-    """Runs a recipe to its end under fire; returns how often it was killed.
+def round_of(kind: str, out: Path, rng: random.Random, *, aimed: bool, seconds: float) -> tuple[int, bool]:
+    """Runs a recipe to its end under fire; returns how often it was killed, and whether it failed then.
 
     Args:
         seconds: how long a calm run takes.
@@ -130,49 +128,45 @@ def round_of(kind: str, out: Path, rng: random.Random, *, aimed: bool, seconds: 
         pid = child(made.run, at_a_write(write, after=rng.random() < 0.5) if aimed else lambda: None)
         if not aimed:
             end = time.monotonic() + rng.random() * reach * seconds / 4
-            while time.monotonic() < end and os.waitpid(pid, os.WNOHANG) == (0, 0):
+            while time.monotonic() < end and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 time.sleep(0.005)
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return killed
+            os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         if os.WIFEXITED(status):
-            if os.WEXITSTATUS(status):
-                raise SystemExit(f"{kind}: the run failed after {killed} kills: {out}")
-            return killed
+            return killed, os.WEXITSTATUS(status) != 0
     raise AssertionError("unreachable")
 
 
-def main() -> None:
-    """Rounds until enough kills; exits with 1 at the first difference, and keeps its folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "robustok-soak")
-    options = parser.parse_args()
-    rng, killed, rounds = random.Random(options.seed), 0, 0
-    shutil.rmtree(options.out, ignore_errors=True)
+def kill_runs(kills: int, seed: int, out: Path) -> list[tuple[str, int, int]]:
+    """Kills runs; returns each fault with its number of kills and of rounds that lost something.
+
+    Args:
+        kills: at least so many; a round is always finished.
+        seed: of all random choices, except when a kill hits.
+        out: a folder to replace; the folders of rounds that lost something stay in it.
+    """
+    rng, rounds = random.Random(seed), 0
+    killed, lost = dict.fromkeys(FAULTS, 0), dict.fromkeys(FAULTS, 0)
+    shutil.rmtree(out, ignore_errors=True)
     calm: dict[str, tuple[dict[str, Any], float]] = {}
     for kind in KINDS:
         began = time.monotonic()
-        pid = child(project(kind, options.out / f"calm-{kind}").run, lambda: None)
+        pid = child(project(kind, out / f"calm-{kind}").run, lambda: None)
         if os.waitpid(pid, 0)[1]:
             raise SystemExit(f"{kind}: the calm run failed")
-        calm[kind] = content(options.out / f"calm-{kind}" / "tiny"), time.monotonic() - began
-    while killed < options.kills:
+        calm[kind] = content(out / f"calm-{kind}" / "tiny"), time.monotonic() - began
+    while sum(killed.values()) < kills:
         kind, aimed = list(KINDS)[rounds % len(KINDS)], rounds // len(KINDS) % 2 == 0
-        out = options.out / f"round-{rounds}"
-        expected, seconds = calm[kind]
-        killed += round_of(kind, out, rng, aimed=aimed, seconds=seconds)
-        left = content(out / "tiny")
-        different = sorted(key for key in expected.keys() | left.keys() if expected.get(key) != left.get(key))
-        if different:
-            raise SystemExit(f"{kind}: {different[:5]} differ from a calm run: {out}")
-        shutil.rmtree(out)
+        folder, (expected, seconds) = out / f"round-{rounds}", calm[kind]
+        died, failed = round_of(kind, folder, rng, aimed=aimed, seconds=seconds)
+        killed[FAULTS[aimed]] += died
+        left = {} if failed else content(folder / "tiny")
+        if different := sorted(key for key in expected.keys() | left.keys() if expected.get(key) != left.get(key)):
+            lost[FAULTS[aimed]] += 1
+            what = "the run failed" if failed else f"{different[:5]} differ from a calm run"
+            print(f"{kind}: {what} after {died} kills: {folder}", flush=True)
+        else:
+            shutil.rmtree(folder)
         rounds += 1
-        print(f"{killed} kills, {rounds} rounds, nothing differs", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        print(f"{sum(killed.values())} kills, {rounds} rounds, {sum(lost.values())} of them lost something", flush=True)
+    return [(fault, killed[fault], lost[fault]) for fault in FAULTS]
