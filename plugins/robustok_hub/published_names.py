@@ -41,8 +41,18 @@ def to_published(name: str, rules: NameRules) -> str:
 
 
 def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The weights in a published file, and the start of the importer's report: what was read and what was not."""
+    """The weights in a published file, and the start of the importer's report: what was read and what was not.
+
+    Raises:
+        RobustokError: as `read_weights`, or some weights are quantized to floats of 8 bits or fewer, which do not mean
+            their values and which torch does not compare.
+    """
     file = read_weights(path)
+    short = [name for name, weight in file.weights.items() if weight.is_floating_point() and weight.element_size() < 2]
+    if short:
+        named = ", ".join(f"{name} ({str(file.weights[name].dtype).removeprefix('torch.')})" for name in short[:3])
+        what = f"{len(short):,} of {len(file.weights):,} weights are quantized: {named}"
+        raise RobustokError(what, where=str(path), hint="use the file with weights in float32, bfloat16 or float16")
     report = {"weights": file.key or "the whole file"}
     others = [name for name in file.others if name not in _DISCRIMINATOR]
     if others:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_core.recipe.validators import side_range
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -91,11 +91,10 @@ class RAEImporterConfig:
     num_heads: int | None = heads_field("as published: 16 for the width 1152, otherwise one for every 64 of the width")
 
 
-class RAEImporter(Importer):
+class RAEImporter(TokenizerImporter):
     """Reads an RAE's decoder, and puts its frozen encoder, which comes from timm, before it."""
 
     Config = RAEImporterConfig
-    makes = "tokenizer"
 
     def __init__(self, config: RAEImporterConfig) -> None:
         self.config = config
