@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,10 @@ class RAEImporter(TokenizerImporter):
         full_table, tokenizer = build_with(registry, table, weights, names, str(path), brings=brings)
         report["encoder"] = f"{self.config.encoder}, not in the file: taken from timm ({self.config.weights})"
         return full_table, tokenizer, report
+
+    def also_reads(self, path: Path) -> Sequence[Path]:
+        """The file of statistics, if there is one."""
+        return [Path(file) for file in (self.config.statistics,) if file is not None and Path(file).is_file()]
 
     def _table(self, published: Mapping[str, Tensor], depth: int) -> dict[str, Any]:
         width = published["decoder_embed.weight"].shape[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.validators import width_range
 from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.published_config import PublishedConfig, config_beside
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -80,8 +81,8 @@ class TiTokImporterConfig:
         default=None,
         validator=validators.optional(validators.instance_of(bool)),
         metadata={
-            "doc": "use_l2_norm of the published configuration: the codebook is on the unit sphere; left out: as in "
-            "the released files, true unless codewords are 64 wide"
+            "doc": "use_l2_norm: the codebook is on the unit sphere; left out: as config.json beside the weights says, "
+            "else as in the released files, true unless codewords are 64 wide"
         },
     )
     norm_groups: int = field(
@@ -110,16 +111,32 @@ class TiTokImporter(TokenizerImporter):
         weights = {to_ours(name, names): value for name, value in published.items()}
         as_linear(weights, _AS_CONVOLUTION)
         start_usage(weights)
-        table, tokenizer = build_with(registry, self._table(weights, str(path)), weights, names, str(path))
-        report["l2_normalise"] = f"{table['quantizer']['l2_normalise']}: it does not follow from the weights"
-        return table, tokenizer, report
+        normalise = self._normalise(weights, PublishedConfig.beside(path), report)
+        table = self._table(weights, str(path)) | {"quantizer": vq_table(weights, l2_normalise=normalise)}
+        full_table, tokenizer = build_with(registry, table, weights, names, str(path))
+        return full_table, tokenizer, report
+
+    def also_reads(self, path: Path) -> Sequence[Path]:
+        """The configuration beside the weights, if there is one."""
+        return config_beside(path)
+
+    def _normalise(self, weights: Mapping[str, Tensor], config: PublishedConfig, report: dict[str, str]) -> bool:
+        """Whether the codebook is on the unit sphere; reports why."""
+        codebook_size, width = weights["quantizer.embedding"].shape
+        num_tokens = len(weights["encoder.latent_tokens"])
+        config.must_agree({"codebook_size": codebook_size, "token_size": width, "num_latent_tokens": num_tokens})
+        reasons = {
+            "the importer's option": self.config.l2_normalise,
+            "as config.json says": config.get("use_l2_norm", bool),
+            "as in released files, for it does not follow from the weights": width != _WIDTH_OF_PLAIN_CODES,
+        }
+        reason, normalise = next((reason, value) for reason, value in reasons.items() if value is not None)
+        report["l2_normalise"] = f"{normalise}: {reason}"
+        return normalise
 
     def _table(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         patch_size = weights["encoder.patch_embed.weight"].shape[-1]
         side = math.isqrt(max(1, len(weights["encoder.positional_embedding"]) - 1))
-        normalise = self.config.l2_normalise
-        if normalise is None:
-            normalise = weights["quantizer.embedding"].shape[1] != _WIDTH_OF_PLAIN_CODES
         table = {
             "use": "titok",
             "image_size": side * patch_size,
@@ -127,7 +144,6 @@ class TiTokImporter(TokenizerImporter):
             "num_latent_tokens": len(weights["encoder.latent_tokens"]),
             "encoder": _stack(weights, "encoder", self.config.encoder_num_heads),
             "decoder": _stack(weights, "token_decoder", self.config.decoder_num_heads),
-            "quantizer": vq_table(weights, l2_normalise=normalise),
         }
         if "code_decoder.embedding" not in weights:
             return {**table, "output": "pixels"}
