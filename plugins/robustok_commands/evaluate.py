@@ -61,6 +61,7 @@ def evaluate(
     from robustok_core.runs.devices import device_called
     from robustok_core.runs.files import write_json
     from robustok_core.runs.results import tables_of
+    from robustok_core.values.result import add_results
     from robustok_core.values.terminal import make_console, say
     from robustok_toolkit.image_features import SharedFeatures, open_features
 
@@ -86,8 +87,8 @@ def evaluate(
     for note in _notes(generated, real, net.width):
         say(console, f"note: {note}")
     results: dict[str, Result] = {}
-    for metric in chosen.values():
-        results |= metric.compute(generated, real)
+    for key, metric in chosen.items():
+        add_results(results, key, metric.compute(generated, real))
     print_results(console, results)
     if out is not None:
         about: dict[str, Any] = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}

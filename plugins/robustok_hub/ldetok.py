@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
@@ -63,14 +63,13 @@ class LDeTokImporterConfig:
     decoder_num_heads: int | None = heads_field(_HEADS_LEFT_OUT)
 
 
-class LDeTokImporter(Importer):
+class LDeTokImporter(TokenizerImporter):
     """Reads an l-DeTok tokenizer: the averaged weights if the file has them.
 
     Latents are not normalised: generators of ours measure their mean and deviation.
     """
 
     Config = LDeTokImporterConfig
-    makes = "tokenizer"
 
     def __init__(self, config: LDeTokImporterConfig) -> None:
         self.config = config

@@ -13,6 +13,7 @@ from robustok_hub.llamagen_vq import LlamaGenVQ
 from robustok_hub.maetok import MAETokImporter
 from robustok_hub.maskgit_vq import MaskGITVQImporter
 from robustok_hub.open_magvit2 import OpenMAGVIT2Importer
+from robustok_hub.rae import RAEImporter
 from robustok_hub.rar import RARImporter
 from robustok_hub.robustok import RobusTok
 from robustok_hub.sit import SiTImporter
@@ -41,3 +42,4 @@ def robustok_register(register: Register) -> None:
     register("importer", "gigatok", GigaTokImporter)
     register("importer", "softvq", SoftVQImporter)
     register("importer", "ldetok", LDeTokImporter)
+    register("importer", "rae", RAEImporter)

@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -40,8 +41,18 @@ def to_published(name: str, rules: NameRules) -> str:
 
 
 def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The weights in a published file, and the start of the importer's report: what was read and what was not."""
+    """The weights in a published file, and the start of the importer's report: what was read and what was not.
+
+    Raises:
+        RobustokError: as `read_weights`, or some weights are quantized to floats of 8 bits or fewer, which do not mean
+            their values and which torch does not compare.
+    """
     file = read_weights(path)
+    short = [name for name, weight in file.weights.items() if weight.is_floating_point() and weight.element_size() < 2]
+    if short:
+        named = ", ".join(f"{name} ({str(file.weights[name].dtype).removeprefix('torch.')})" for name in short[:3])
+        what = f"{len(short):,} of {len(file.weights):,} weights are quantized: {named}"
+        raise RobustokError(what, where=str(path), hint="use the file with weights in float32, bfloat16 or float16")
     report = {"weights": file.key or "the whole file"}
     others = [name for name in file.others if name not in _DISCRIMINATOR]
     if others:
@@ -173,6 +184,7 @@ def build_with(
     *,
     kind: str = "tokenizer",
     args: Sequence[Any] = (),
+    brings: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], nn.Module]:
     """Builds a recipe table's component with these weights; returns its full table and the component, in eval mode.
 
@@ -182,6 +194,7 @@ def build_with(
         where: the file, for messages.
         kind: "tokenizer" or "generator".
         args: constructor arguments besides the table: a generator's latent space and number of classes.
+        brings: prefixes of our names whose weights the component has when it is built, such as a frozen network's.
 
     Raises:
         RobustokError: the table describes no component, or weights are missing, unexpected, of the wrong shape or
@@ -192,12 +205,14 @@ def build_with(
     except RobustokError as error:
         what = f"its weights and the importer's options do not describe a {kind}: {error.what}"
         raise RobustokError(what, where=where, hint=error.hint) from error
-    with torch.device("meta"):
+    with nullcontext() if brings else torch.device("meta"):
         component = spec.build(*args)
+    weights = {**{name: value for name, value in component.state_dict().items() if name.startswith(brings)}, **weights}
     try:
         check_weights(component, weights, where, lambda name: to_published(name, rules))
     except RunError as error:
         raise RobustokError(error.what, where=where, hint=error.hint) from error
-    component = component.to_empty(device="cpu")
+    if not brings:
+        component = component.to_empty(device="cpu")
     component.load_state_dict(dict(weights))  # casts half precision to float32
     return spec.table(), component.eval()

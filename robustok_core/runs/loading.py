@@ -100,7 +100,14 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
         RobustokError: if the file is not such a checkpoint, or weights of the component are not finite.
     """
     built = importer.build()
-    table, component, report = built.load(file, registry)
+    try:
+        table, component, report = built.load(file, registry)
+    except RobustokError as error:
+        if error.where is not None:
+            raise
+        # of the component that the weights describe
+        what = f"the model of these weights cannot be built: {error.what}"
+        raise RobustokError(what, where=str(file), hint=error.hint) from error
     check_weights(component, component.state_dict(), str(file))
     imported = Imported(file, table, component, report, built.opponents(file))
     if not imported.opponents:

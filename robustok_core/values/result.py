@@ -48,3 +48,12 @@ class Result:
             if getattr(self, name) is not None:
                 table[name] = getattr(self, name)
         return table | ({"details": dict(self.details)} if self.details else {})
+
+
+def add_results(results: dict[str, Result], metric: str, found: Mapping[str, Result]) -> None:
+    """Adds what a metric of a recipe measured. A result whose name is taken gets the metric's name before it."""
+    for name, result in found.items():
+        free = name
+        while free in results:
+            free = f"{metric}_{free}"
+        results[free] = result

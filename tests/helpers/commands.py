@@ -25,7 +25,8 @@ def update(self, done, values=None):
     seen[0] += self._title.startswith(stage)
     if seen[0] == int(count):
         seen[0] = -10**9
-        act()
+        if os.environ["ACT_ON"] in ("", os.environ.get("RANK", "")):
+            act()
 
 def act():
     targets = {
@@ -59,15 +60,19 @@ def robustok(*arguments: Any, env: dict[str, str] | None = None, launch: tuple[s
     )
 
 
-def run_and_act(project: Project, stage: str, count: int, number: int, whom: str, **options: Any) -> Any:
+def run_and_act(
+    project: Project, stage: str, count: int, number: int, whom: str, *, rank: int | None = None, **options: Any
+) -> Any:
     """Runs a project in another process, and sends a signal when a stage has made progress for the `count`-th time.
 
     Args:
         whom: it is sent to: the "group" of processes, the "launcher" of this process, or itself.
+        rank: which of several processes sends it; all by default.
     """
     project.out.mkdir(parents=True, exist_ok=True)
     file = project.out / "r.toml"
     file.write_text(tomli_w.dumps(project.table))
     env = install(project.out / "plugin", "actor", _ACTOR)
     env["ACT_AT"] = f"{stage},{count},{int(number)},{whom}"
+    env["ACT_ON"] = "" if rank is None else str(rank)
     return robustok("run", file, "--out", project.out, env=env, **options)

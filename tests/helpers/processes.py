@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,15 @@ def one_and_two(script: Path, folder: Path) -> None:
     for process in started:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
+
+
+def launcher() -> tuple[str, ...]:
+    """What starts two CPU processes with `accelerate launch`, after `python`; needs ACCELERATE_USE_CPU=true."""
+    with socket.socket() as free:  # older launchers wait for ever on port 0
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+    return (*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port)
 
 
 def kill() -> None:

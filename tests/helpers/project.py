@@ -7,7 +7,6 @@ import functools
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ import tomli_w
 import torch
 from rich.console import Console
 
+from processes import launcher
 from robustok_core import Recipe, Registry, Result, RobustokError, hookimpl, load_registry, run
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, read_tensors
@@ -201,12 +201,7 @@ class Project:
         self.out.mkdir(parents=True, exist_ok=True)
         file = self.out.with_name(f"{self.out.name}.toml")
         file.write_text(tomli_w.dumps(self.table))
-        with socket.socket() as free:  # older launchers wait for ever on port 0
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-        launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port]
-        command = [sys.executable, *launch, "-m", "robustok_core", "run", str(file), "--out", str(self.out)]
+        command = [sys.executable, *launcher(), "-m", "robustok_core", "run", str(file), "--out", str(self.out)]
         surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=surroundings, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]

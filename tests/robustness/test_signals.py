@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 import robustok_core.runs.interrupt
 from commands import run_and_act
-from processes import in_a_process_that_dies, kill
+from processes import in_a_process_that_dies, kill, launcher
 from project import COLOURS, POST_TRAINING, TO_SAMPLES, Project, assert_same_weights, contents
 from robustok_core.errors import Interrupted
 from robustok_core.runs.files import read_json
@@ -133,15 +132,6 @@ def test_a_loader_that_is_killed_for_memory_is_said_to_be(tmp_path, at_progress,
     assert said.startswith("data loader: a process that loads images was killed or has failed (SIGKILL) (")
     assert "memory" in said
     assert states(project) == ["failed"]
-
-
-def launcher() -> tuple[str, ...]:
-    """`accelerate launch` of two CPU processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
-    return (*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port)
 
 
 def test_two_processes_stop_at_the_same_step_and_say_so_once(uninterrupted, tmp_path, monkeypatch):

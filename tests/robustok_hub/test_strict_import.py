@@ -86,6 +86,18 @@ def test_missing_and_unexpected_weights_are_named(importer, name, tmp_path):
     assert f"missing {name}" in what
 
 
+@pytest.mark.parametrize(
+    ("importer", "name"),
+    [("robustok", "encoder.lvl1LC"), ("robustok", "quantize.embedding.weight"), ("llamagen_vq", "quant_conv.bias")],
+)
+def test_quantized_weights_are_named(importer, name, tmp_path):
+    weights = published(importer)
+    weights[name] = weights[name].to(torch.float8_e4m3fn)
+    save_file(weights, tmp_path / "file.safetensors")
+    what = refusal(importer, tmp_path / "file.safetensors").what
+    assert what == f"1 of {len(weights)} weights are quantized: {name} (float8_e4m3fn)"
+
+
 def test_a_weight_of_another_shape_is_named(tmp_path):
     weights = published("robustok")
     weights["decoder.mask_token"] = torch.ones(1, 1, 3)

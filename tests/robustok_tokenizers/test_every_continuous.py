@@ -56,7 +56,8 @@ TOKENIZERS = {
     "diffusers_vae": {"image_size": 16},
 }
 #: Tokenizers whose encoder is not trained.
-FROZEN = {"rae"}
+FROZEN = {"rae", "rae in the style mae"}
+TOKENIZERS["rae in the style mae"] = TOKENIZERS["rae"] | {"use": "rae", "decoder_style": "mae"}
 TOKENIZERS["vit_kl in the style detok"] = TOKENIZERS["vit_kl"] | {"use": "vit_kl", "style": "detok"}
 TOKENIZERS["mae_tok with a soft codebook"] = TOKENIZERS["mae_tok"] | {
     "use": "mae_tok",

@@ -80,11 +80,9 @@ def _failing_in(subject: Subject, space: LatentSpace) -> Iterator[None]:
         raise
     except Exception as error:
         other = "without" if space.codebook_size is None else "with"
-        what = (
-            f"`perturb` fails in a {space.kind} space, which `check` accepts ({type(error).__name__}: {error}); if it"
-        )
-        what = f"{what} is not made for such latents, refuse spaces {other} codes in `check`"
-        raise AssertionError(f"{subject.spec.kind} {subject.spec.name!r}: {what}") from error
+        what = f"`perturb` fails in a {space.kind} space, which `check` accepts ({type(error).__name__}: {error})"
+        advice = f"if it is not made for such latents, refuse spaces {other} codes in `check`"
+        raise AssertionError(f"{subject.spec.kind} {subject.spec.name!r}: {what}; {advice}") from error
 
 
 def _agreement_checks(subject: Subject, changed: Any, before: Any, quantizer: Quantizer) -> None:
@@ -95,9 +93,8 @@ def _agreement_checks(subject: Subject, changed: Any, before: Any, quantizer: Qu
     near = quantizer.nearest(vectors, 1)[:, 0]
     other = near != changed.codes[replaced]
     codewords = (quantizer.lookup(near) - vectors).abs().amax(dim=-1) < 1e-5
-    subject.require(
-        not bool((other & codewords).any()), "`perturb` puts in the vectors of other codes, but keeps the codes"
-    )
+    stale = bool((other & codewords).any())
+    subject.require(not stale, "`perturb` puts in the vectors of other codes, but keeps the codes")
 
 
 def _latents(space: LatentSpace, quantizer: Quantizer | None) -> Any:

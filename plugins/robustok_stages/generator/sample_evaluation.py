@@ -12,7 +12,7 @@ from attrs import field, validators
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.stage import StageContext
-from robustok_core.values.result import Result
+from robustok_core.values.result import Result, add_results
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
 from robustok_toolkit.array_files import array_names
@@ -204,6 +204,6 @@ class SampleEvaluation:
         if (problem := sizes_problem(samples, self._reference)) is not None:
             raise self._context.located(RobustokError(problem, hint=SIZES_HINT), *self._keys)
         results: dict[str, Result] = {}
-        for metric in self._built.values():
-            results |= metric.compute(samples, self._reference)
+        for key, metric in self._built.items():
+            add_results(results, key, metric.compute(samples, self._reference))
         return results

@@ -24,7 +24,7 @@ from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.images import to_uint8
 from robustok_core.values.latents import Latents
-from robustok_core.values.result import Result
+from robustok_core.values.result import Result, add_results
 from robustok_core.values.spec import components, sampler_options
 from robustok_stages.generator.sample_evaluation import say_singular
 from robustok_stages.tokenizer.tokenizer_evaluation import measure_tokenizer
@@ -172,12 +172,14 @@ class Comparison:
         metrics = {name: spec.build() for name, spec in self._options.metrics.items()}
         for prefix, latents in self._latents.items():
             samples = self._features(self._decoded(tokenizer, latents), f"samples, {label}")
-            for number, metric in enumerate(metrics.values()):
-                for name, result in metric.compute(samples, self._reported_on).items():
-                    results[f"{label}_{prefix}{name}"] = self._labelled(result, label, guided=bool(prefix))
+            measured: dict[str, Result] = {}
+            for number, (key, metric) in enumerate(metrics.items()):
+                add_results(measured, key, metric.compute(samples, self._reported_on))
                 if number == 0 and not prefix:
                     first = next(iter(metric.compute(samples, self._chosen_on).values()))
                     self._selection[label] = -first.value if first.higher_is_better else first.value
+            guided = bool(prefix)
+            results |= {f"{label}_{prefix}{n}": self._labelled(r, label, guided=guided) for n, r in measured.items()}
         return results
 
     def _labelled(self, result: Result, label: str, *, guided: bool = False) -> Result:

@@ -13,7 +13,7 @@ from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8, to_uint8
-from robustok_core.values.result import Result
+from robustok_core.values.result import Result, add_results
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
 from robustok_toolkit.image_features import SharedFeatures
@@ -105,7 +105,7 @@ def measure_tokenizer(
             done += len(batch) * world_size()
             progress.update(min(done, count), {"images": min(done, count)})
     results: dict[str, Result] = {}
-    for metric in built:
+    for key, metric in zip(metrics, built, strict=True):
         metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
-        results |= metric.compute()
+        add_results(results, key, metric.compute())
     return results

@@ -80,6 +80,15 @@ class CodesOnly(TopDelta):
         return found.evolve(vectors=latents.vectors), mask
 
 
+class CodesOnlyLater(CodesOnly):
+    """Changes codes alone once half of the training is over, when a run no longer looks at values."""
+
+    def perturb(self, latents, quantizer, *, draws, progress):
+        if progress > 0.5:
+            return super().perturb(latents, quantizer, draws=draws, progress=progress)
+        return latents, torch.zeros(latents.codes.shape, dtype=torch.bool)
+
+
 class VectorsOnly(TopDelta):
     """Puts in the vectors of other codes, and leaves the codes."""
 
@@ -132,6 +141,7 @@ def test_a_perturbation_that_fails_in_a_space_that_it_accepts_is_told_what_to_re
     ("perturbation", "words"),
     [
         (CodesOnly, "`perturb` changes codes, but the vectors of these tokens are not those of the new codes"),
+        (CodesOnlyLater, "`perturb` changes codes, but the vectors of these tokens are not those of the new codes"),
         (VectorsOnly, "`perturb` puts in the vectors of other codes, but keeps the codes"),
         (InDoubles, "vectors of `perturb` are of torch.float64"),
         (Anew, "take random numbers only from `draws`"),

@@ -172,6 +172,24 @@ def test_an_importer_that_does_not_look_for_them_lets_no_weights_through_that_ar
         read_published(registry.spec("importer", {"use": "careless"}), tmp_path / "weights", registry)
 
 
+def test_where_the_model_of_a_file_cannot_be_built_the_file_is_named(tmp_path):
+    class Vast(Importer):
+        Config = CarelessConfig
+        makes = "tokenizer"
+
+        def __init__(self, config):
+            self.config = config
+
+        def load(self, path, registry):
+            return registry.build("tokenizer", TABLES["tokenizer"] | {"channel_multipliers": [1, 576]})
+
+    (tmp_path / "weights").touch()
+    registry = registry_with(importer={"vast": Vast})
+    with pytest.raises(RobustokError, match="the model of these weights cannot be built: .*576") as caught:
+        read_published(registry.spec("importer", {"use": "vast"}), tmp_path / "weights", registry)
+    assert caught.value.where == str(tmp_path / "weights")
+
+
 def test_a_checkpoint_in_several_files_is_another_artifact_if_one_of_them_changes(published, tmp_path):
     index = write_sharded(tmp_path / "sharded", load_file(published))
     project = importing(index, tmp_path / "out").run()

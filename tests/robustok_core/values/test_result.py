@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from robustok_core import Result
 from robustok_core.runs.results import results_of
+from robustok_core.values.result import add_results
 
 counts = st.none() | st.integers(0, 10**9)
 
@@ -48,3 +49,10 @@ def test_a_bare_number_or_a_tensor_becomes_a_result_and_a_result_stays_itself():
 def test_what_results_json_cannot_hold_is_refused_where_it_is_made(wrong):
     with pytest.raises((TypeError, ValueError)):
         Result(1.0, **wrong)
+
+
+def test_a_result_whose_name_is_taken_gets_the_name_of_its_metric():
+    results: dict[str, Result] = {}
+    for metric, value in (("a", 1.0), ("b", 2.0), ("b", 3.0)):
+        add_results(results, metric, {"psnr": Result(value)})
+    assert {name: result.value for name, result in results.items()} == {"psnr": 1.0, "b_psnr": 2.0, "b_b_psnr": 3.0}

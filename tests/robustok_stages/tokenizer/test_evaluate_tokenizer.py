@@ -115,6 +115,14 @@ def test_perturbing_each_token_to_its_own_code_gives_the_distance_of_reconstruct
         assert abs(cell / rfd - 1) > 1e-3
 
 
+def test_two_metrics_that_give_one_name_are_both_reported(learned, tmp_path):
+    one = {"use": "pfid", "features": FEATURES, "alphas": [1.0], "deltas": [8]}
+    results = evaluated(evaluating(learned, tmp_path, metrics={"near": one | {"deltas": [1]}, "far": one}))
+    assert list(results) == ["pfd_fashion_classifier", "far_pfd_fashion_classifier"]
+    assert list(results["pfd_fashion_classifier"].details["cells"]) == ["alpha1_delta1"]
+    assert list(results["far_pfd_fashion_classifier"].details["cells"]) == ["alpha1_delta8"]
+
+
 def test_the_picture_has_three_captioned_rows_of_enlarged_images(learned):
     picture = np.asarray(Image.open(learned.artifact("tokenizer_pictures") / "reconstructions.png").convert("RGB"))
     size, caption = 64, 16

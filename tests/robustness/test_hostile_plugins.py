@@ -1,0 +1,57 @@
+"""Plugins and libraries that end the program, fail in a hook, or read where there is nothing to read."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+import robustok_core.cli
+from commands import install, robustok
+from project import Project, assert_same_weights, registry_with
+from robustok_core import hookimpl
+
+SHORT = {"epochs": 0.4, "log_every": 1}
+
+
+@pytest.mark.parametrize("ending", ["import sys; sys.exit()", "raise KeyError('x')", "import os; os.environ['NONE']"])
+def test_a_plugin_that_ends_the_program_on_import_hides_nothing_and_is_named(tmp_path, ending):
+    done = robustok("plugins", env=install(tmp_path, "quitter", ending))
+    assert "conv_vq" in done.stdout
+    assert "quitter" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_hook_that_fails_while_a_run_logs_does_not_end_the_run(tmp_path):
+    class Watcher:
+        @hookimpl
+        def robustok_step_logged(self, folder, stage, step, values):
+            raise ValueError("no network")
+
+    calm = Project(tmp_path / "calm", train_tokenizer=SHORT).run()
+    watched = Project(tmp_path / "watched", train_tokenizer=SHORT).run(registry=registry_with(Watcher()))
+    assert watched.printed.count("no network") == 1
+    assert_same_weights(watched.weights(), calm.weights())
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [(KeyboardInterrupt(), 130), (click.Abort(), 1), (SystemExit(0), 1), (SystemExit(130), 1), (MemoryError(), 1)],
+    ids=repr,
+)
+def test_only_an_interrupt_exits_with_130_and_no_failure_with_0(command, recipe_file, monkeypatch, raised, code):
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("robustok_core.runs.runner.run", fail)
+    found, _, errors = command("run", recipe_file(), "--out", "out")
+    assert found == code
+    assert len(errors.splitlines()) in (1, 2)
+
+
+def test_the_end_of_the_input_is_no_interrupt(command, recipe_file, monkeypatch):
+    def read(*_: object, **__: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr("robustok_core.runs.runner.run", read)
+    with pytest.raises(EOFError):  # a bug, with its traceback
+        robustok_core.cli.main(["run", str(recipe_file()), "--out", "out"])

@@ -1,0 +1,39 @@
+"""What the environment may not change: each variable that would is refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "16"),
+        ("ACCELERATE_DYNAMO_BACKEND", "inductor"),
+        ("ACCELERATE_USE_DEEPSPEED", "true"),
+        ("ACCELERATE_USE_FSDP", "1"),
+        ("ACCELERATE_USE_MEGATRON_LM", "yes"),
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "BF16"),
+        ("ACCELERATE_MIXED_PRECISION", "fp8"),
+        ("ACCELERATE_TORCH_DEVICE", "meta"),
+    ],
+)
+def test_a_variable_that_would_change_a_run_is_named_and_refused(
+    refused, recipe_file, monkeypatch, tmp_path, name, value
+):
+    monkeypatch.setenv(name, value)
+    assert name in refused("run", recipe_file(), "--out", "out")
+    assert not list(tmp_path.glob("out/*/artifacts/*"))
+
+
+def test_what_a_launcher_sets_to_say_nothing_is_allowed(command, recipe_file, monkeypatch):
+    for name, value in (
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1"),
+        ("ACCELERATE_DYNAMO_BACKEND", "NO"),
+        ("ACCELERATE_USE_FSDP", "false"),
+        ("ACCELERATE_MIXED_PRECISION", "no"),
+        ("ACCELERATE_USE_CPU", "true"),
+    ):
+        monkeypatch.setenv(name, value)
+    code, _, errors = command("run", recipe_file(train_tokenizer={"epochs": 0.2}), "--out", "out")
+    assert code == 0, errors
