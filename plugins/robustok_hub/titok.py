@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.validators import width_range
+from robustok_hub.conv_files import level_weights, multipliers
 from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.latent_token_vits import stack_table
 from robustok_hub.published_config import PublishedConfig, config_beside
 from robustok_hub.published_names import (
     NameRules,
@@ -142,8 +144,8 @@ class TiTokImporter(TokenizerImporter):
             "image_size": side * patch_size,
             "patch_size": patch_size,
             "num_latent_tokens": len(weights["encoder.latent_tokens"]),
-            "encoder": _stack(weights, "encoder", self.config.encoder_num_heads),
-            "decoder": _stack(weights, "token_decoder", self.config.decoder_num_heads),
+            "encoder": self._stack(weights, "encoder", self.config.encoder_num_heads),
+            "decoder": self._stack(weights, "token_decoder", self.config.decoder_num_heads),
         }
         if "code_decoder.embedding" not in weights:
             return {**table, "output": "pixels"}
@@ -151,17 +153,21 @@ class TiTokImporter(TokenizerImporter):
         decoder = self._pixel_decoder(weights, where) | {"z_channels": z_channels}
         return {**table, "output": "codes", "inner_codes": codes, "pixel_decoder": decoder}
 
+    @staticmethod
+    def _stack(weights: Mapping[str, Tensor], network: str, num_heads: int | None) -> dict[str, int]:
+        width = weights[f"{network}.positional_embedding"].shape[1]
+        return stack_table(weights, f"{network}.transformer.", width, num_heads)
+
     def _pixel_decoder(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         prefix = "code_decoder.pixel_decoder."
-        first = [f"{prefix}up.{level}.block.0.conv1.weight" for level in range(count_numbered(weights, f"{prefix}up."))]
-        lacking = [name for name in first if name not in weights]
-        if lacking or not first:
+        first = level_weights(weights, f"{prefix}up.", ".block.0.conv1.weight")
+        widths = [len(weight) for weight in first if weight is not None]
+        if not first or len(widths) < len(first):
             raise RobustokError("this is not a TiTok tokenizer: its pixel_decoder lacks levels (up.*)", where=where)
-        widths = [len(weights[name]) for name in first]
-        channels = math.gcd(*widths)
+        channels = math.gcd(*widths)  # multipliers are integers
         return {
             "channels": channels,
-            "channel_multipliers": [width // channels for width in widths],
+            "channel_multipliers": multipliers(first, channels),
             "num_res_blocks": max(1, count_numbered(weights, f"{prefix}up.0.block.")),
             "norm_groups": self.config.norm_groups,
         }
@@ -177,13 +183,3 @@ class TiTokImporter(TokenizerImporter):
             {network: count_numbered(weights, f"{network}.transformer.") for network in ("encoder", "token_decoder")}
         )
         return {to_published(name, names): value for name, value in weights.items()}
-
-
-def _stack(weights: Mapping[str, Tensor], network: str, num_heads: int | None) -> dict[str, Any]:
-    """The table of a ViT's size; `network` is our name of it."""
-    width = weights[f"{network}.positional_embedding"].shape[1]
-    return {
-        "width": width,
-        "depth": max(1, count_numbered(weights, f"{network}.transformer.")),
-        "num_heads": num_heads or max(1, width // 64),
-    }
