@@ -87,6 +87,10 @@ class GigaTokConfig(ImageLevels):
         levels, decoder_levels = len(self.channel_multipliers), len(self.decoder_widths)
         if levels != decoder_levels:
             raise ValueError(f"the encoder has {levels} levels and the decoder {decoder_levels}")
+        if self.side < 2:
+            raise ValueError(
+                "the decoder's norms need the deviation of the map, which has a single place: use fewer levels"
+            )
         rows, columns = block_grids(self.num_latent_tokens)[-1]
         if self.side % rows or self.side % columns:
             raise ValueError(
