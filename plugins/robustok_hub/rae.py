@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.validators import side_range
+from robustok_core.values.download import Download, local_file
 from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import STACK_HEADS_LEFT_OUT, stack_table
 from robustok_hub.published_names import (
@@ -28,7 +29,7 @@ from robustok_hub.published_names import (
     to_ours,
     to_published,
 )
-from robustok_toolkit.timm_networks import WEIGHTS_DOC
+from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads
 from robustok_toolkit.weight_files import read_weights
 
 _TELLING = {
@@ -97,6 +98,14 @@ class RAEImporter(TokenizerImporter):
 
     def __init__(self, config: RAEImporterConfig) -> None:
         self.config = config
+
+    @classmethod
+    def downloads(cls, config: RAEImporterConfig) -> Iterable[Download]:
+        if config.statistics is not None:
+            local_file(
+                config.statistics, hint="set statistics to the published stat.pt, or leave it out"
+            )
+        return timm_downloads(config.encoder, config.weights)
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
