@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.validators import depth_range, width_range
+from robustok_hub.conv_files import level_weights, multiplier_options
 from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.latent_token_vits import stack_table
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -39,6 +41,8 @@ _TELLING = {
     "quantize.embedding.weight": 2,
 }
 _MLP = {"s1to2decoder.distill_mlp.4.weight": 2}
+#: The weight of a level whose rows are the level's channels.
+_FIRST = ".res.0.conv1.weight"
 _AS_CONVOLUTION = ("map_encoder.conv_out.weight", "quant_conv.weight", "post_quant_conv.weight")
 #: Published with an axis for the batch, which is the second.
 _POSITIONS = tuple(
@@ -107,13 +111,14 @@ class GigaTokImporter(TokenizerImporter):
 
     def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         channels = len(weights["encoder.conv_in.weight"])
-        multipliers = _multipliers(weights, "encoder.conv_blocks.", channels)
+        encoder = level_weights(weights, "encoder.conv_blocks.", _FIRST)
+        decoder = level_weights(weights, "pixel_decoder.conv_blocks.", _FIRST)[::-1]
         side = math.isqrt(len(weights["map_encoder.positional_embedding"]))
         table = {
             "use": "gigatok",
-            "image_size": max(1, side) * 2 ** (len(multipliers) - 1),
+            "image_size": max(1, side) * 2 ** (max(1, len(encoder)) - 1),
             "channels": channels,
-            "channel_multipliers": multipliers,
+            **multiplier_options(encoder, decoder, channels),
             "num_res_blocks": max(1, count_numbered(weights, "encoder.conv_blocks.0.res.")),
             "norm_groups": self.config.norm_groups,
             "z_channels": len(weights["encoder.conv_out.weight"]),
@@ -122,9 +127,6 @@ class GigaTokImporter(TokenizerImporter):
             "decoder": _size(weights, "map_decoder", "decoder_embed", self.config.decoder_num_heads),
             "quantizer": vq_table(weights, l2_normalise=self.config.l2_normalise),
         }
-        decoder_multipliers = _multipliers(weights, "pixel_decoder.conv_blocks.", channels)[::-1]
-        if decoder_multipliers != multipliers:
-            table["decoder_channel_multipliers"] = decoder_multipliers
         mlp = weights.get("semantic_mlp.4.weight")
         if mlp is not None:
             depth = min(self.config.semantic_depth, table["decoder"]["depth"])
@@ -144,17 +146,7 @@ class GigaTokImporter(TokenizerImporter):
         return {to_published(name, names): value for name, value in weights.items()}
 
 
-def _multipliers(weights: Mapping[str, Tensor], prefix: str, channels: int) -> list[int]:
-    """Channels of each level over `channels`, in the order of the levels' numbers; 1 where the level's is missing."""
-    first = [weights.get(f"{prefix}{level}.res.0.conv1.weight") for level in range(count_numbered(weights, prefix))]
-    return [1 if weight is None else max(1, len(weight) // channels) for weight in first] or [1]
-
-
-def _size(weights: Mapping[str, Tensor], network: str, embedding: str, num_heads: int | None) -> dict[str, Any]:
+def _size(weights: Mapping[str, Tensor], network: str, embedding: str, num_heads: int | None) -> dict[str, int]:
     """The table of a transformer's size; `network` and `embedding` are our names."""
     width = len(weights[f"{network}.{embedding}.weight"])
-    return {
-        "width": width,
-        "depth": max(1, count_numbered(weights, f"{network}.transformer.")),
-        "num_heads": num_heads or max(1, width // 64),
-    }
+    return stack_table(weights, f"{network}.transformer.", width, num_heads)

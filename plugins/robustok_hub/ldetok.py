@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.latent_token_vits import STACK_HEADS_LEFT_OUT, stack_table
 from robustok_hub.published_names import (
     build_with,
-    count_numbered,
     heads_field,
     read_published,
     require,
@@ -50,17 +50,14 @@ _TELLING = {
     "decoder.mask_token": 3,
 }
 _AS_CONVOLUTION = ("pixel_decoder.to_pixels.weight",)
-#: Heads of the published width whose heads are not 64 wide.
-_HEADS = {1152: 16}
-_HEADS_LEFT_OUT = "as published: 16 for the width 1152, otherwise one for every 64 of the width"
 
 
 @frozen(kw_only=True)
 class LDeTokImporterConfig:
     """Options that do not follow from the weights."""
 
-    encoder_num_heads: int | None = heads_field(_HEADS_LEFT_OUT)
-    decoder_num_heads: int | None = heads_field(_HEADS_LEFT_OUT)
+    encoder_num_heads: int | None = heads_field(STACK_HEADS_LEFT_OUT)
+    decoder_num_heads: int | None = heads_field(STACK_HEADS_LEFT_OUT)
 
 
 class LDeTokImporter(TokenizerImporter):
@@ -106,11 +103,5 @@ class LDeTokImporter(TokenizerImporter):
         return {to_published(name, NAMES): value for name, value in weights.items()}
 
 
-def _stack(weights: Mapping[str, Tensor], network: str, num_heads: int | None) -> dict[str, Any]:
-    """The table of a ViT's size; `network` is our name of it."""
-    width = weights[f"{network}.pos_embed"].shape[2]
-    return {
-        "width": width,
-        "depth": max(1, count_numbered(weights, f"{network}.blocks.")),
-        "num_heads": num_heads or _HEADS.get(width, max(1, width // 64)),
-    }
+def _stack(weights: Mapping[str, Tensor], network: str, num_heads: int | None) -> dict[str, int]:
+    return stack_table(weights, f"{network}.blocks.", weights[f"{network}.pos_embed"].shape[2], num_heads)

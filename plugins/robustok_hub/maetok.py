@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen, validators
@@ -15,6 +16,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
+from robustok_hub.published_config import PublishedConfig, config_beside
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
@@ -62,7 +64,10 @@ _ROTARY_BASE = 10.0
 
 @frozen(kw_only=True)
 class MAETokImporterConfig:
-    """Options that do not follow from the weights but from the published config.json."""
+    """Options that do not follow from the weights.
+
+    Left out, those of positions are as the published config.json beside the weights says, if it is there.
+    """
 
     num_heads: int | None = heads_field(HEADS_LEFT_OUT)
     decoder_num_heads: int | None = heads_field("num_heads, or one for every 64 of the decoder's width if that differs")
@@ -99,12 +104,49 @@ class MAETokImporter(TokenizerImporter):
         drop_parts(published, report, _DROPPED)
         self._require(published, str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
-        self._check_options(weights, str(path))
-        table = self._table(weights)
+        options = self._options(weights, PublishedConfig.beside(path), report)
+        _check_options(options, weights, str(path))
+        table = self._table(weights, options)
         _drop_position_tables(weights, report, table["image_size"] // table["patch_size"], str(path))
         _drop_unused(weights, report, table)
         full_table, tokenizer = build_with(registry, table, weights, NAMES, str(path))
         return full_table, tokenizer, report
+
+    def also_reads(self, path: Path) -> Sequence[Path]:
+        """The configuration beside the weights, if there is one."""
+        return config_beside(path)
+
+    def _options(self, weights: Mapping[str, Tensor], config: PublishedConfig, report: dict[str, str]) -> Any:
+        """The importer's options, and where they are left out those of the published configuration."""
+        num_tokens, latent_width = weights["encoder.latent_tokens"].shape[1], weights["post_quant_conv.weight"].shape[1]
+        config.must_agree({"num_latent_tokens": num_tokens, "codebook_embed_dim": latent_width})
+        published = self._published(config, "encoder.freqs" in weights)
+        taken = {
+            name: value
+            for name, value in published.items()
+            if value is not None and (getattr(self.config, name) is None or name == "axial_rotary")
+        }
+        if taken:
+            report[config.file.name] = ", ".join(f"{name} = {value}" for name, value in taken.items())
+        return attrs.evolve(self.config, **taken)
+
+    def _published(self, config: PublishedConfig, mixed: bool) -> dict[str, Any]:
+        """Values of the importer's options by name, as far as the published configuration gives them.
+
+        Raises:
+            RobustokError: it contradicts the weights, which have rotary positions in learned directions if `mixed`.
+        """
+        rotary, in_directions = config.get("use_rope", bool), config.get("rope_mixed", bool)
+        if rotary is not None and in_directions is not None and mixed != (rotary and in_directions):
+            what = f"use_rope {rotary} and rope_mixed {in_directions} do not fit the weights, which have "
+            hint = "get the configuration that belongs to the weights, or take this one away"
+            raise RobustokError(f"{what}{'' if mixed else 'no '}encoder.freqs", where=str(config.file), hint=hint)
+        axial = bool(rotary) and in_directions is False
+        return {
+            "axial_rotary": axial or None,
+            "rotary_base": config.get("rope_theta", float) if axial or self.config.axial_rotary else None,
+            "decoder_absolute_positions": config.get("use_ape", bool),
+        }
 
     def _require(self, published: Mapping[str, Tensor], where: str) -> None:
         """Raises RobustokError unless this is a file of the importer's format."""
@@ -115,33 +157,18 @@ class MAETokImporter(TokenizerImporter):
                 "this is a SoftVQ tokenizer: its latents are means of codewords", where=where, hint=hint
             )
 
-    def _check_options(self, weights: Mapping[str, Tensor], where: str) -> None:
-        """Raises RobustokError for options that have no effect for this file."""
-        options, mixed = self.config, "encoder.freqs" in weights
-        axial = options.axial_rotary and not mixed
-        other_base, other_mask = options.rotary_base not in (None, _ROTARY_BASE), options.mask not in (None, (0.0, 0.0))
-        reasons = {
-            "axial_rotary": mixed and options.axial_rotary and "its rotary positions are mixed (encoder.freqs)",
-            "rotary_base": other_base and not axial and "it has no rotary positions along the axes",
-            "mask": other_mask and "encoder.mask_token" not in weights and "it has no mask token",
-        }
-        for option, reason in reasons.items():
-            if reason:
-                what = f"the importer's {option} has no effect for this file: {reason}"
-                raise RobustokError(what, where=where, hint=f"leave out {option}")
-
-    def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _table(self, weights: Mapping[str, Tensor], options: Any) -> dict[str, Any]:
         latent_width = weights["post_quant_conv.weight"].shape[1]
-        rotary = "mixed" if "encoder.freqs" in weights else "axial" if self.config.axial_rotary else "none"
-        absolute = self.config.decoder_absolute_positions
-        smallest, largest = (self.config.mask or (0.4, 0.6)) if "encoder.mask_token" in weights else (0.0, 0.0)
+        rotary = "mixed" if "encoder.freqs" in weights else "axial" if options.axial_rotary else "none"
+        absolute = options.decoder_absolute_positions
+        smallest, largest = (options.mask or (0.4, 0.6)) if "encoder.mask_token" in weights else (0.0, 0.0)
         table = {
             "use": "mae_tok",
-            **size_table(weights, self.config.num_heads),
+            **size_table(weights, options.num_heads),
             **self._decoder_size(weights),
             "latent_width": latent_width,
             "rotary": rotary,
-            "rotary_base": self.config.rotary_base or _ROTARY_BASE,
+            "rotary_base": options.rotary_base or _ROTARY_BASE,
             "decoder_absolute_positions": rotary == "none" if absolute is None else absolute,
             "decoder_cls_token": "pixel_decoder.cls_token" in weights,
             "mask_smallest": smallest,
@@ -174,6 +201,22 @@ class MAETokImporter(TokenizerImporter):
         if not _TELLING.keys() <= weights.keys() or "soft_codebook.embedding" in weights:
             raise RobustokError("the published MAETok format holds only mae_tok tokenizers without a soft_codebook")
         return export_mae_tok(weights)
+
+
+def _check_options(options: MAETokImporterConfig, weights: Mapping[str, Tensor], where: str) -> None:
+    """Raises RobustokError for options that have no effect for this file."""
+    mixed = "encoder.freqs" in weights
+    axial = options.axial_rotary and not mixed
+    other_base, other_mask = options.rotary_base not in (None, _ROTARY_BASE), options.mask not in (None, (0.0, 0.0))
+    reasons = {
+        "axial_rotary": mixed and options.axial_rotary and "its rotary positions are mixed (encoder.freqs)",
+        "rotary_base": other_base and not axial and "it has no rotary positions along the axes",
+        "mask": other_mask and "encoder.mask_token" not in weights and "it has no mask token",
+    }
+    for option, reason in reasons.items():
+        if reason:
+            what = f"the importer's {option} has no effect for this file: {reason}"
+            raise RobustokError(what, where=where, hint=f"leave out {option}")
 
 
 def telling() -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.validators import side_range
+from robustok_core.values.download import Download, local_file
 from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.latent_token_vits import STACK_HEADS_LEFT_OUT, stack_table
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -27,7 +29,7 @@ from robustok_hub.published_names import (
     to_ours,
     to_published,
 )
-from robustok_toolkit.timm_networks import WEIGHTS_DOC
+from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads
 from robustok_toolkit.weight_files import read_weights
 
 _TELLING = {
@@ -41,8 +43,6 @@ _TELLING = {
 _DECODER, _ENCODER = "decoder.", "encoder."
 _BLOCKS = "pixel_decoder.blocks."
 _THREE = ("query", "key", "value")
-#: Heads of the published width whose heads are not 64 wide.
-_HEADS = {1152: 16}
 #: Our buffers of the latents' statistics; their shape is (N, D), that of the published ones (D, h, w).
 _STATISTICS = {"mean": "statistics.mean", "var": "statistics.variance"}
 #: Images that measured statistics count, so that further training does not change them: more than `rae` measures over.
@@ -88,7 +88,7 @@ class RAEImporterConfig:
         validator=side_range,
         metadata={"doc": "height and width of the images that the frozen ViT reads, in pixels"},
     )
-    num_heads: int | None = heads_field("as published: 16 for the width 1152, otherwise one for every 64 of the width")
+    num_heads: int | None = heads_field(STACK_HEADS_LEFT_OUT)
 
 
 class RAEImporter(TokenizerImporter):
@@ -99,6 +99,14 @@ class RAEImporter(TokenizerImporter):
     def __init__(self, config: RAEImporterConfig) -> None:
         self.config = config
 
+    @classmethod
+    def downloads(cls, config: RAEImporterConfig) -> Iterable[Download]:
+        if config.statistics is not None:
+            local_file(
+                config.statistics, hint="set statistics to the published stat.pt, or leave it out"
+            )
+        return timm_downloads(config.encoder, config.weights)
+
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         if any(name.startswith(_DECODER) for name in published):
@@ -106,7 +114,7 @@ class RAEImporter(TokenizerImporter):
             published = {name.removeprefix(_DECODER): value for name, value in published.items()}
         require(published, _TELLING, "RAE decoder", str(path))
         depth = count_numbered(published, "decoder_layers.")
-        table = self._table(published, depth)
+        table = self._table(published)
         names = _names(depth)
         weights = {to_ours(name, names): value for name, value in _joined(published, depth).items()}
         weights |= self._statistics(weights, report)
@@ -115,8 +123,12 @@ class RAEImporter(TokenizerImporter):
         report["encoder"] = f"{self.config.encoder}, not in the file: taken from timm ({self.config.weights})"
         return full_table, tokenizer, report
 
-    def _table(self, published: Mapping[str, Tensor], depth: int) -> dict[str, Any]:
-        width = published["decoder_embed.weight"].shape[0]
+    def also_reads(self, path: Path) -> Sequence[Path]:
+        """The file of statistics, if there is one."""
+        return [Path(file) for file in (self.config.statistics,) if file is not None and Path(file).is_file()]
+
+    def _table(self, published: Mapping[str, Tensor]) -> dict[str, Any]:
+        size = stack_table(published, "decoder_layers.", len(published["decoder_embed.weight"]), self.config.num_heads)
         side = math.isqrt(max(1, published["decoder_pos_embed"].shape[1] - 1))
         return {
             "use": "rae",
@@ -125,9 +137,7 @@ class RAEImporter(TokenizerImporter):
             "weights": self.config.weights,
             "encoder_image_size": self.config.encoder_image_size,
             "decoder_style": "mae",
-            "decoder_width": width,
-            "decoder_depth": max(1, depth),
-            "decoder_num_heads": self.config.num_heads or _HEADS.get(width, max(1, width // 64)),
+            **{f"decoder_{name}": value for name, value in size.items()},
             "decoder_mlp_width": len(published["decoder_layers.0.intermediate.dense.weight"]),
             **({} if self.config.statistics else {"statistics_images": 0}),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.validators import width_range
+from robustok_hub.conv_files import level_weights, multipliers
 from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.latent_token_vits import stack_table
+from robustok_hub.published_config import PublishedConfig, config_beside
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -80,8 +83,8 @@ class TiTokImporterConfig:
         default=None,
         validator=validators.optional(validators.instance_of(bool)),
         metadata={
-            "doc": "use_l2_norm of the published configuration: the codebook is on the unit sphere; left out: as in "
-            "the released files, true unless codewords are 64 wide"
+            "doc": "use_l2_norm: the codebook is on the unit sphere; left out: as config.json beside the weights says, "
+            "else as in the released files, true unless codewords are 64 wide"
         },
     )
     norm_groups: int = field(
@@ -110,24 +113,39 @@ class TiTokImporter(TokenizerImporter):
         weights = {to_ours(name, names): value for name, value in published.items()}
         as_linear(weights, _AS_CONVOLUTION)
         start_usage(weights)
-        table, tokenizer = build_with(registry, self._table(weights, str(path)), weights, names, str(path))
-        report["l2_normalise"] = f"{table['quantizer']['l2_normalise']}: it does not follow from the weights"
-        return table, tokenizer, report
+        normalise = self._normalise(weights, PublishedConfig.beside(path), report)
+        table = self._table(weights, str(path)) | {"quantizer": vq_table(weights, l2_normalise=normalise)}
+        full_table, tokenizer = build_with(registry, table, weights, names, str(path))
+        return full_table, tokenizer, report
+
+    def also_reads(self, path: Path) -> Sequence[Path]:
+        """The configuration beside the weights, if there is one."""
+        return config_beside(path)
+
+    def _normalise(self, weights: Mapping[str, Tensor], config: PublishedConfig, report: dict[str, str]) -> bool:
+        """Whether the codebook is on the unit sphere; reports why."""
+        codebook_size, width = weights["quantizer.embedding"].shape
+        num_tokens = len(weights["encoder.latent_tokens"])
+        config.must_agree({"codebook_size": codebook_size, "token_size": width, "num_latent_tokens": num_tokens})
+        reasons = {
+            "the importer's option": self.config.l2_normalise,
+            "as config.json says": config.get("use_l2_norm", bool),
+            "as in released files, for it does not follow from the weights": width != _WIDTH_OF_PLAIN_CODES,
+        }
+        reason, normalise = next((reason, value) for reason, value in reasons.items() if value is not None)
+        report["l2_normalise"] = f"{normalise}: {reason}"
+        return normalise
 
     def _table(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         patch_size = weights["encoder.patch_embed.weight"].shape[-1]
         side = math.isqrt(max(1, len(weights["encoder.positional_embedding"]) - 1))
-        normalise = self.config.l2_normalise
-        if normalise is None:
-            normalise = weights["quantizer.embedding"].shape[1] != _WIDTH_OF_PLAIN_CODES
         table = {
             "use": "titok",
             "image_size": side * patch_size,
             "patch_size": patch_size,
             "num_latent_tokens": len(weights["encoder.latent_tokens"]),
-            "encoder": _stack(weights, "encoder", self.config.encoder_num_heads),
-            "decoder": _stack(weights, "token_decoder", self.config.decoder_num_heads),
-            "quantizer": vq_table(weights, l2_normalise=normalise),
+            "encoder": self._stack(weights, "encoder", self.config.encoder_num_heads),
+            "decoder": self._stack(weights, "token_decoder", self.config.decoder_num_heads),
         }
         if "code_decoder.embedding" not in weights:
             return {**table, "output": "pixels"}
@@ -135,17 +153,21 @@ class TiTokImporter(TokenizerImporter):
         decoder = self._pixel_decoder(weights, where) | {"z_channels": z_channels}
         return {**table, "output": "codes", "inner_codes": codes, "pixel_decoder": decoder}
 
+    @staticmethod
+    def _stack(weights: Mapping[str, Tensor], network: str, num_heads: int | None) -> dict[str, int]:
+        width = weights[f"{network}.positional_embedding"].shape[1]
+        return stack_table(weights, f"{network}.transformer.", width, num_heads)
+
     def _pixel_decoder(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         prefix = "code_decoder.pixel_decoder."
-        first = [f"{prefix}up.{level}.block.0.conv1.weight" for level in range(count_numbered(weights, f"{prefix}up."))]
-        lacking = [name for name in first if name not in weights]
-        if lacking or not first:
+        first = level_weights(weights, f"{prefix}up.", ".block.0.conv1.weight")
+        widths = [len(weight) for weight in first if weight is not None]
+        if not first or len(widths) < len(first):
             raise RobustokError("this is not a TiTok tokenizer: its pixel_decoder lacks levels (up.*)", where=where)
-        widths = [len(weights[name]) for name in first]
-        channels = math.gcd(*widths)
+        channels = math.gcd(*widths)  # multipliers are integers
         return {
             "channels": channels,
-            "channel_multipliers": [width // channels for width in widths],
+            "channel_multipliers": multipliers(first, channels),
             "num_res_blocks": max(1, count_numbered(weights, f"{prefix}up.0.block.")),
             "norm_groups": self.config.norm_groups,
         }
@@ -161,13 +183,3 @@ class TiTokImporter(TokenizerImporter):
             {network: count_numbered(weights, f"{network}.transformer.") for network in ("encoder", "token_decoder")}
         )
         return {to_published(name, names): value for name, value in weights.items()}
-
-
-def _stack(weights: Mapping[str, Tensor], network: str, num_heads: int | None) -> dict[str, Any]:
-    """The table of a ViT's size; `network` is our name of it."""
-    width = weights[f"{network}.positional_embedding"].shape[1]
-    return {
-        "width": width,
-        "depth": max(1, count_numbered(weights, f"{network}.transformer.")),
-        "num_heads": num_heads or max(1, width // 64),
-    }

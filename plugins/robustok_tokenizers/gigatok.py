@@ -26,14 +26,13 @@ from robustok_blocks.conv import ResidualBlock, group_norm
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import depth_range, finite, side_range, width_range
+from robustok_core.recipe.validators import depth_range, finite, width_range
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import component
+from robustok_tokenizers.conv_levels import ImageLevels, multipliers_range
 from robustok_tokenizers.conv_networks import ConvEncoder, ConvNetworkConfig
 from robustok_tokenizers.gigatok_networks import MapDecoder, MapEncoder, QueryTransformerConfig, block_grids
 from robustok_tokenizers.patch_features import PatchFeatures
-
-_factors: Any = validators.deep_iterable(depth_range)
 
 
 @frozen(kw_only=True)
@@ -55,28 +54,13 @@ class SemanticTargetConfig:
 
 
 @frozen(kw_only=True)
-class GigaTokConfig:
+class GigaTokConfig(ImageLevels):
     """Options of `gigatok`; the defaults are those of S-S, without its semantic target."""
 
-    image_size: int = field(
-        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
-    )
-    channels: int = field(default=128, validator=width_range, metadata={"doc": "channels at multiplier 1"})
-    channel_multipliers: tuple[int, ...] = field(
-        default=(1, 1, 2, 2, 4),
-        validator=[validators.min_len(1), validators.deep_iterable(depth_range)],
-        metadata={"doc": "channels of each level, finest first; each level but the last halves the map"},
-    )
     decoder_channel_multipliers: tuple[int, ...] | None = field(
         default=None,
-        validator=validators.optional(_factors),
+        validator=validators.optional(multipliers_range),
         metadata={"doc": "the decoder's channel_multipliers, finest level first; left out: the encoder's"},
-    )
-    num_res_blocks: int = field(
-        default=2, validator=depth_range, metadata={"doc": "residual blocks a level (the decoder has one more)"}
-    )
-    norm_groups: int = field(
-        default=32, validator=width_range, metadata={"doc": "GroupNorm groups; must divide every level's channels"}
     )
     z_channels: int = field(
         default=256, validator=width_range, metadata={"doc": "channels between networks and transformers"}
@@ -98,25 +82,27 @@ class GigaTokConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        side = self.networks.side
-        rows, columns = block_grids(self.num_latent_tokens)[-1]
-        if side % rows or side % columns:
-            raise ValueError(
-                f"num_latent_tokens {self.num_latent_tokens} start from {rows} x {columns} blocks of the map, "
-                f"whose {side} x {side} places they do not divide"
-            )
+        super().__attrs_post_init__()
+        self.check_groups(*self.decoder_widths)
         levels, decoder_levels = len(self.channel_multipliers), len(self.decoder_widths)
         if levels != decoder_levels:
             raise ValueError(f"the encoder has {levels} levels and the decoder {decoder_levels}")
-        bad = [width for width in self.decoder_widths if width % self.norm_groups]
-        if bad:
-            raise ValueError(f"norm_groups {self.norm_groups} does not divide the {bad[0]} channels of a level")
+        if self.side < 2:
+            raise ValueError(
+                "the decoder's norms need the deviation of the map, which has a single place: use fewer levels"
+            )
+        rows, columns = block_grids(self.num_latent_tokens)[-1]
+        if self.side % rows or self.side % columns:
+            raise ValueError(
+                f"num_latent_tokens {self.num_latent_tokens} start from {rows} x {columns} blocks of the map, "
+                f"whose {self.side} x {self.side} places they do not divide"
+            )
         if self.semantic is not None and self.semantic.depth > self.decoder.size[1]:
             raise ValueError(f"semantic.depth {self.semantic.depth} is above the decoder's {self.decoder.size[1]}")
 
     @property
     def networks(self) -> ConvNetworkConfig:
-        """The options of the convolutional encoder."""
+        """The options of the convolutional encoder, for the networks of other tokenizers."""
         return ConvNetworkConfig(
             image_size=self.image_size,
             channels=self.channels,
@@ -148,7 +134,7 @@ class GigaTok(Tokenizer):
         self.config = config
         self.image_size = config.image_size
         self.quantizer = config.quantizer.build()
-        channels, side, tokens = config.z_channels, config.networks.side, config.num_latent_tokens
+        channels, side, tokens = config.z_channels, config.side, config.num_latent_tokens
         self.encoder = ConvEncoder(config.networks)
         self.map_encoder = MapEncoder(config.encoder, channels, side, tokens)
         self.quant_conv = nn.Linear(channels, self.quantizer.width)
@@ -255,7 +241,7 @@ def _semantic_mlp(config: GigaTokConfig) -> nn.Sequential:
 def _semantic_target(config: GigaTokConfig) -> PatchFeatures | None:
     if config.semantic is None or config.semantic.network is None:
         return None
-    target = PatchFeatures(config.semantic.network, config.networks.side)
+    target = PatchFeatures(config.semantic.network, config.side)
     width = target.width(config.image_size)
     if width != config.semantic.outputs:
         what = f"the network's deepest map has {width} numbers per place, not {config.semantic.outputs}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -50,6 +50,13 @@ class Importer(Component, ABC):
             The component's recipe table (with `use`), the component with its weights, and a report that maps each
             dropped key to the reason.
         """
+
+    def also_reads(self, path: Path) -> Sequence[Path]:
+        """Existing files that `load` reads besides the checkpoint, such as a configuration beside it.
+
+        What [load] took is known by the content of all of them.
+        """
+        return ()
 
     def opponents(self, path: Path) -> Mapping[str, Tensor]:
         """The discriminators in the file of a tokenizer, for reuse in post-training; empty if it has none.

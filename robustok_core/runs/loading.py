@@ -62,7 +62,8 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
             )
             raise RobustokError(what, where=location, hint="give this run another name: --set run.name=NAME")
         return Loaded(registry, path, content_fingerprint(path))
-    contents = [content_fingerprint(file) for file in files_of(path)]
+    files = [*files_of(path), *load.importer.build().also_reads(path)]
+    contents = [content_fingerprint(file) for file in files]
     fingerprint = fingerprint_of([load.importer.table(), *contents])
     folder = run.artifact(name, fingerprint)
     intact = folder_damage(folder) is None

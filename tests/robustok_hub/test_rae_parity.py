@@ -146,6 +146,19 @@ def test_statistics_of_another_space_are_refused(case, tmp_path):
         assert caught.value.where == str(tmp_path / "other.pt")
 
 
+def test_what_it_needs_is_known_before_it_is_read(tmp_path):
+    registry = load_registry()
+
+    def needs(**options: object) -> list[str]:
+        spec = registry.spec("importer", {"use": "rae", **options})
+        return [download.what for download in spec.factory.downloads(spec.config)]
+
+    assert ["vit_base_patch14_reg4_dinov2" in what for what in needs()] == [True]
+    assert needs(**OPTIONS) == []
+    with pytest.raises(RobustokError, match="there is no file"):
+        needs(statistics=str(tmp_path / "nowhere.pt"))
+
+
 def test_an_encoder_of_another_width_is_refused(case, tmp_path):
     with pytest.raises(RobustokError, match=r"wrong shape decoder_embed\.weight"):
         load(case, tmp_path, encoder="test_vit", encoder_image_size=64, statistics=None)

@@ -98,6 +98,7 @@ def test_a_target_of_another_width_is_refused():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ({"image_size": 8, "num_latent_tokens": 1}, "which has a single place"),
         ({"num_latent_tokens": 12}, "power of 2, not 12"),
         ({"num_latent_tokens": 128}, "8 x 8 blocks of the map, whose 4 x 4 places"),
         ({"decoder_channel_multipliers": [1, 1]}, "the encoder has 4 levels and the decoder 2"),
