@@ -102,9 +102,7 @@ class RAEImporter(TokenizerImporter):
     @classmethod
     def downloads(cls, config: RAEImporterConfig) -> Iterable[Download]:
         if config.statistics is not None:
-            local_file(
-                config.statistics, hint="set statistics to the published stat.pt, or leave it out"
-            )
+            local_file(config.statistics, hint="set statistics to the published stat.pt, or leave it out")
         return timm_downloads(config.encoder, config.weights)
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
