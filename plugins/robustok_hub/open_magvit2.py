@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.runs.weights import prefixed
 from robustok_hub.conv_files import ConvFileConfig, level_weights, multipliers, read_networks
 from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.published_names import build_with, count_numbered, to_ours, to_published
@@ -41,8 +40,7 @@ class OpenMAGVIT2Importer(TokenizerImporter):
         published, report = read_networks(path, "Open-MAGVIT2 tokenizer", _TELLING)
         table = self._table(published)
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
-        weights |= prefixed(registry.build("quantizer", table["quantizer"]).state_dict(), "quantizer.")
-        full_table, tokenizer = build_with(registry, table, weights, NAMES, str(path))
+        full_table, tokenizer = build_with(registry, table, weights, NAMES, str(path), brings=("quantizer.",))
         return full_table, tokenizer, report
 
     def _table(self, published: Mapping[str, Tensor]) -> dict[str, Any]:

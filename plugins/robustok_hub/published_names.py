@@ -20,6 +20,7 @@ from robustok_core.kinds.component import Builder
 from robustok_core.recipe.source import short_name
 from robustok_core.runs.weights import check_weights
 from robustok_core.values.latents import LatentSpace
+from robustok_hub.known_files import likely_importers
 from robustok_toolkit.weight_files import read_weights
 
 #: (published prefix, our prefix) of names; the first match counts.
@@ -115,6 +116,8 @@ def require(
     if missing:
         named = f"{', '.join(map(short_name, list(weights)[:5]))}{' ...' if len(weights) > 5 else ''}"
         hint = f"its {len(weights):,} weights are called {named}" if weights else "it has no other weights"
+        if likely := likely_importers(weights, dims):
+            hint = f"it looks like a file of the importer {' or '.join(likely)}"
         raise RobustokError(f"this is not a {what}: it lacks {', '.join(missing[:3])}", where=where, hint=hint)
     held = {name: (weights[name], count) for name, count in {**optional, **dims}.items() if name in weights}
     wrong = [
@@ -200,11 +203,7 @@ def build_with(
         RobustokError: the table describes no component, or weights are missing, unexpected, of the wrong shape or
             type, or not finite; names a few as published.
     """
-    try:
-        spec = registry.spec(kind, table)
-    except RobustokError as error:
-        what = f"its weights and the importer's options do not describe a {kind}: {error.what}"
-        raise RobustokError(what, where=where, hint=error.hint) from error
+    spec = registry.spec(kind, table)
     with nullcontext() if brings else torch.device("meta"):
         component = spec.build(*args)
     weights = {**{name: value for name, value in component.state_dict().items() if name.startswith(brings)}, **weights}

@@ -19,6 +19,7 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import new_file, read_tensors, write_tensors
 from robustok_core.runs.shard_index import read_shard_index
 from robustok_toolkit.file_kinds import weight_kind
+from robustok_toolkit.training_objects import stand_ins
 
 #: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
 _KEYS = ("ema", "model_ema", "model", "state_dict", "module")
@@ -48,7 +49,8 @@ def read_weights(file: Path) -> WeightFile:
     running averages (ema, model_ema), then model.
 
     What a file is, its first bytes say, not its name. Pickled files are read with torch's restricted unpickler, which
-    builds only tensors, containers and argparse.Namespace (training options). What wrappers of modules insert into
+    builds only tensors, containers and argparse.Namespace (training options); objects of training libraries are passed
+    over. What wrappers of modules insert into
     names (`module.`, `_orig_mod.`) is removed.
 
     Raises:
@@ -140,7 +142,7 @@ def _read_torch(file: Path) -> Any:
         raise RobustokError(what, where=str(file), hint="download it again")
     try:
         # opened here, because torch would take a file called .safetensors for one
-        with file.open("rb") as opened, _allowed(argparse.Namespace):
+        with file.open("rb") as opened, _allowed([argparse.Namespace, *stand_ins(file)]):
             return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RobustokError(
@@ -154,9 +156,9 @@ def _read_torch(file: Path) -> Any:
 
 
 @contextmanager
-def _allowed(kind: type) -> Iterator[None]:
-    """Lets torch's restricted unpickler build this class, without its warnings of how long rare tensors take."""
-    with torch.serialization.safe_globals([kind]), warnings.catch_warnings():
+def _allowed(kinds: list[Any]) -> Iterator[None]:
+    """Lets torch's restricted unpickler build these classes, without its warnings of how long rare tensors take."""
+    with torch.serialization.safe_globals(kinds), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

@@ -27,6 +27,7 @@ class TokenizerPromise(Promise):
     Attributes:
         space: its latent space. image_size: H = W of its images.
         opponents: losses of main training whose discriminators are stored with it; None if that is not recorded.
+        opponent_weights: those of a published tokenizer that is not written yet, as `Importer.opponents` returns them.
         post_trained: whether its decoder is already post-trained.
         fingerprint: computes its `latent_fingerprint`; None if its weights do not exist yet.
         folder: its folder; None if it does not exist yet.
@@ -36,6 +37,7 @@ class TokenizerPromise(Promise):
     space: LatentSpace
     image_size: int
     opponents: Sequence[str] | None = ()
+    opponent_weights: Mapping[str, Tensor] = field(factory=dict, eq=False)
     post_trained: bool = False
     fingerprint: Callable[[], str] | None = None
     folder: Path | None = None
@@ -172,7 +174,8 @@ class Loaded(Promise):
             else:
                 promise = kind.of_component(self.imported.component, self.imported.table)
                 if isinstance(promise, TokenizerPromise):
-                    promise = attrs.evolve(promise, opponents=self.imported.losses_with_opponent)
+                    names, weights = self.imported.losses_with_opponent, self.imported.opponents
+                    promise = attrs.evolve(promise, opponents=names, opponent_weights=weights)
                 self._read[kind] = promise
         return self._read[kind]  # type: ignore[return-value]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from project import Project
 from published import Case, export
+from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import load_registry
 from robustok_core.runs.files import read_tensors
 from robustok_core.runs.loading import read_published, save_imported
@@ -227,6 +228,8 @@ def test_post_training_goes_on_with_a_published_discriminator(tmp_path):
     assert saved_opponents(project.artifact("tokenizer")) == ["adversarial"]
 
 
-def test_a_published_discriminator_of_another_size_is_refused_with_one_message(tmp_path):
-    message = post_training(tmp_path, {"layers": 1, "width": 4, "norm": "batch"}).refusal()
-    assert "opponents.safetensors: the weights do not fit the model" in message
+def test_a_published_discriminator_of_another_size_is_refused_before_anything_runs(tmp_path):
+    project = post_training(tmp_path, {"layers": 1, "width": 4, "norm": "batch"})
+    with pytest.raises(RobustokError, match="is another one than this: missing network.levels.5.bias") as caught:
+        project.check()
+    assert "losses.adversarial" in caught.value.where
