@@ -7,7 +7,7 @@ outputs of generators are not.
 from __future__ import annotations
 
 from abc import ABC
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -93,8 +93,8 @@ class DiffusionTransformer(Generator, ABC):
         RobustokError: the latent space is discrete, or lacks the grid that rope or patches need.
     """
 
-    #: Its name, for messages.
-    where: str
+    #: The name that recipes call it by.
+    name: ClassVar[str]
     not_decayed = ("label_embedding.weight",)
     positions: Tensor
     rotations: Tensor | None
@@ -112,7 +112,7 @@ class DiffusionTransformer(Generator, ABC):
         rope: bool = False,
     ) -> None:
         super().__init__()
-        check_space(config, space, rope=rope, where=f"generator {self.where}")
+        check_space(config, space, rope=rope, where=f"generator {self.name}")
         self.space, self.num_classes, self.patch_size = space, num_classes, config.patch_size
         self.null_label = num_classes
         self.knows_null_class = config.label_dropout > 0.0
@@ -176,7 +176,7 @@ class DiffusionTransformer(Generator, ABC):
 
     def _vectors(self, latents: Latents) -> Tensor:
         if latents.vectors is None:
-            raise ValueError(f"{self.where} reads latents with vectors")
+            raise ValueError(f"{self.name} reads latents with vectors")
         return latents.vectors
 
     def _conditions(self, network_times: Tensor, labels: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class FlowTransformer(DiffusionTransformer):
 
     Config = FlowTransformerConfig
     Sampling = FlowSampling
-    where = "flow_transformer"
+    name = "flow_transformer"
 
     def __init__(self, config: FlowTransformerConfig, space: LatentSpace, num_classes: int) -> None:
         style = Style(norm=config.norm, mlp=config.mlp, qk_norm=config.qk_norm, qk_norm_eps=config.qk_norm_eps)

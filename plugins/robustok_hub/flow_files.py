@@ -292,7 +292,7 @@ def export_network(
         RobustokError: the format cannot hold this generator.
     """
     config = getattr(component, "config", None)
-    if getattr(component, "where", None) != use or not _fits(config, holds):
+    if getattr(component, "name", None) != use or not _fits(config, holds):
         raise RobustokError(f"the published {what} format holds only {use} generators of its own style")
     weights = component.state_dict()
     mean, std = (weights.pop(name) for name in _STATISTICS)
