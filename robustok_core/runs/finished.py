@@ -24,8 +24,12 @@ def due_stages(
     for stage in stages:
         if folder.stage(stage.name, fingerprints[stage.name])["state"] != "done":
             due[stage.name] = None
-            continue
-        found = (folder_damage(folder.artifact(name, fingerprints[stage.name])) for name in stage.spec.factory.makes)
-        if damage := next(filter(None, found), None):
+        elif damage := stage_damage(folder, stage, fingerprints[stage.name]):
             due[stage.name] = damage
     return due
+
+
+def stage_damage(folder: RunFolder, stage: NamedStage, fingerprint: str) -> Damage | None:
+    """The first damage of what a finished stage made; every file is compared with its hash."""
+    found = (folder_damage(folder.artifact(name, fingerprint)) for name in stage.spec.factory.makes)
+    return next(filter(None, found), None)

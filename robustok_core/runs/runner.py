@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from accelerate.utils import broadcast_object_list
@@ -23,7 +23,7 @@ from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.execution import execute
-from robustok_core.runs.finished import due_stages
+from robustok_core.runs.finished import due_stages, stage_damage
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.history import HISTORY
 from robustok_core.runs.interrupt import stop_signals
@@ -39,6 +39,8 @@ from robustok_core.runs.run_record import read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
+
+T = TypeVar("T")
 
 
 def run(
@@ -196,7 +198,9 @@ class _Run:
         if "data" in self.recipe.tables:  # the plan opens it
             raise_all(needs_of_recipe(self.recipe, [], tables=("data",)).announced(self._say))
         self.plan()
-        if not self.folder.path.exists():  # nothing is done before, and nothing remains of a run that cannot be
+        if not self._agreed(
+            self.folder.path.exists
+        ):  # nothing is done before, and nothing remains of a run that cannot be
             self._provide(self._asked())
         try:
             self._open()
@@ -310,6 +314,7 @@ class _Run:
             inputs={name: fingerprint for name, (_, fingerprint) in self.artifacts.items()},
             loaded=self.loaded_specs,
             data=self._data_fingerprint,
+            damage=lambda stage, other: self._agreed(lambda: stage_damage(self.folder, stage, other)),
             accept_old_code=self.accept_old_code,
             say=self._say,
         )
@@ -318,13 +323,15 @@ class _Run:
         return planned
 
     def _due(self, planned: Mapping[str, str]) -> dict[str, Damage | None]:
-        """The stages that must run, as the main process sees it; see `due_stages`."""
-        agreed: list[Any] = [{}]
-        if self.main:
-            agreed[0] = due_stages(self.folder, self.recipe.stages, planned)
+        """The stages that must run; see `due_stages`."""
+        return self._agreed(lambda: due_stages(self.folder, self.recipe.stages, planned))
+
+    def _agreed(self, look: Callable[[], T]) -> T:
+        """What the main process finds, on all processes: on a network file system, each may see another state."""
+        agreed: list[Any] = [look() if self.main else None]
         broadcast_object_list(agreed)
-        due: dict[str, Damage | None] = agreed[0]
-        return due
+        found: T = agreed[0]
+        return found
 
     def _set_damaged_aside(self, due: Mapping[str, Damage | None], planned: Mapping[str, str]) -> None:
         """Moves what finished stages made to history/ where it is damaged, and says so."""

@@ -147,6 +147,40 @@ def test_old_code_can_be_accepted(with_plugin, package):
     assert with_plugin.artifact("latents") == first
 
 
+def test_old_code_is_not_accepted_for_what_is_damaged(with_plugin, package):
+    """It would be made again with the new code, and taken for the old code's later."""
+    project, registry = with_plugin, registry_of_mine()
+    old = {name: project.artifact(name) for name in ("tokenizer", "latents")}
+    before = contents(old["tokenizer"])
+    (package / "more.py").write_text("")
+    weights = old["tokenizer"] / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    project.run(registry=registry, accept_old_code=True)
+    assert f"{weights}: its content has changed" in project.printed
+    assert "train_tokenizer runs again: the code of robustok_mine (" in project.printed
+    assert "tokenize runs again: what it reads is made by other code\n" in project.printed
+    assert "; accepted" not in project.printed
+    assert {name: project.artifact(name) for name in old}.items().isdisjoint(old.items())
+    assert weights.read_bytes() == content, "it stays where it is, under the old code's name"
+    (package / "more.py").unlink()
+    project.run(registry=registry)
+    assert (
+        f"{weights}: its content has changed since it was written; stage train_tokenizer runs again" in project.printed
+    )
+    assert contents(old["tokenizer"]) == before
+
+
+def test_old_code_is_not_accepted_where_what_a_stage_reads_is_made_anew(with_plugin, package):
+    project, registry = with_plugin, registry_of_mine()
+    (package / "more.py").write_text("")
+    project.run(registry=registry, until="train_tokenizer")
+    project.run(registry=registry, accept_old_code=True)
+    assert "tokenize runs again: what it reads is made by other code\n" in project.printed
+    assert artifact_of(project.artifact("latents"), "tokenizer")
+
+
 def test_another_version_of_robustok_makes_stages_run_again(tmp_path, monkeypatch):
     project = Project(tmp_path, train_tokenizer=SHORT).run()
     monkeypatch.setattr(robustok_core.runs.code, "__version__", "0.2.0")
