@@ -198,9 +198,8 @@ class _Run:
         if "data" in self.recipe.tables:  # the plan opens it
             raise_all(needs_of_recipe(self.recipe, [], tables=("data",)).announced(self._say))
         self.plan()
-        if not self._agreed(
-            self.folder.path.exists
-        ):  # nothing is done before, and nothing remains of a run that cannot be
+        # Where the folder is new, nothing is done before, and nothing remains of a run that cannot be.
+        if not self._agreed(self.folder.path.exists):
             self._provide(self._asked())
         try:
             self._open()

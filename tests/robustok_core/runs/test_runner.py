@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import robustok_core.runs.runner
-from processes import AtStep
+from processes import AtStep, one_and_two
 from project import (
     CODEBOOK_SIZE,
     IMAGE_SIZE,
@@ -264,3 +265,9 @@ def test_shards_are_kept_until_their_stage_is_recorded_as_done(stages, tmp_path,
     ).groups()
     assert made == all_of_them
     assert not list((project.folder / "checkpoints").glob(f"{stages[-1]}-*"))
+
+
+def test_processes_that_see_a_shared_folder_differently_do_the_same(tmp_path):
+    """As on a network file system, which shows a new folder to some machines earlier than to others."""
+    one_and_two(Path(__file__).with_name("folder_seen_otherwise.py"), tmp_path)
+    assert read_json(tmp_path / "runs" / "tiny" / "run.json")["stages"] == {}
