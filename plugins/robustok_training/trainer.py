@@ -333,7 +333,7 @@ class Trainer:
     def _resume(self) -> int:
         """Loads the newest checkpoint and drops what was logged after it; returns the number of completed steps."""
         if self.accelerator.is_main_process:
-            for line in set_damaged_aside(self.context.checkpoints):
+            for line in set_damaged_aside(self.context.checkpoints, recorded=self.context.manifests):
                 self.context.say(line)
         barrier()
         done = self._load()

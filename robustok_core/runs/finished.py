@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from robustok_core.recipe.recipe import NamedStage
 from robustok_core.runs.folder import RunFolder
-from robustok_core.runs.manifest import Damage, folder_damage
+from robustok_core.runs.intact import artifact_damage
+from robustok_core.runs.manifest import Damage
 
 
 def due_stages(
@@ -31,5 +32,5 @@ def due_stages(
 
 def stage_damage(folder: RunFolder, stage: NamedStage, fingerprint: str) -> Damage | None:
     """The first damage of what a finished stage made; every file is compared with its hash."""
-    found = (folder_damage(folder.artifact(name, fingerprint)) for name in stage.spec.factory.makes)
+    found = (artifact_damage(folder.artifact(name, fingerprint)) for name in stage.spec.factory.makes)
     return next(filter(None, found), None)

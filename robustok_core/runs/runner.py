@@ -296,6 +296,9 @@ class _Run:
                 kept = set_aside(loaded.folder, self.folder.path / HISTORY)
                 self._say(f"{loaded.folder} is damaged; it is imported again, and the damaged one is now {kept}")
             save_imported(loaded.imported, name, loaded.folder)
+            imported = {*self.folder.record.get("imported", []), loaded.folder.name}
+            self.folder.record["imported"] = sorted(imported)
+            self.folder.save()
         path = self.recipe.load[name].path
         if not Path(path).exists():
             self._say(f"[load] {name}: {path} is no longer there; what this run took from it is used: {loaded.folder}")
@@ -360,6 +363,8 @@ class _Run:
         return stage_results(entry, self.folder.path)
 
     def _execute(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
+        if not context.checkpoints.exists():
+            entry["manifests"] = True
         entry["without_code"] = self.without_code[stage.name]
         made_with = {**self.surroundings, "plugins": self.code[stage.name]}
         if self.main and made_with not in entry.setdefault("made_with", []):
