@@ -39,7 +39,7 @@ class StageContext(ABC):
         inputs: folders of the artifacts that the stage reads, by name; empty while the recipe is checked.
         checkpoints: a folder for what an interrupted stage needs to resume.
         manifests: whether everything in `checkpoints` was written with a manifest (`robustok_core.runs.manifest`), so
-            that a missing one is damage; False where an earlier version wrote there. For the main process only.
+            that a missing one is damage; False where an earlier version wrote there.
         cache: a folder beside the runs, shared by them; its files are named by content.
         registry: builds components. accelerator: the processes.
         device: the device of this process.

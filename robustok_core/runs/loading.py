@@ -80,8 +80,7 @@ def _taken_before(name: str, load: LoadConfig, run: Path) -> tuple[Path, str] | 
     except (RobustokError, OSError, ValueError, KeyError, TypeError):  # then the path that is not there is refused
         return None
     check_artifact(folder)
-    entry = record["inputs"][name]
-    return folder, folder.name.rpartition("-")[2] if isinstance(entry, str) else entry["content"]
+    return folder, content_fingerprint(folder) if load.importer is None else folder.name.rpartition("-")[2]
 
 
 def component_specs(load: LoadConfig, folder: Path, registry: Builder) -> list[Spec]:

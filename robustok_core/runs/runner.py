@@ -33,6 +33,7 @@ from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import surroundings
+from robustok_core.runs.replay import check_replay
 from robustok_core.runs.replay import replay as replay_stage
 from robustok_core.runs.results import RESULTS_FILE, stage_results, tables_of
 from robustok_core.runs.run_record import read_run
@@ -200,6 +201,9 @@ class _Run:
         self.plan()
         # Where the folder is new, nothing is done before, and nothing remains of a run that cannot be.
         if not self._agreed(self.folder.path.exists):
+            if self.replay:
+                what = "there is no such run, so there is no step to look into again"
+                raise RobustokError(what, where=str(self.folder.path), hint="run it without --replay")
             self._provide(self._asked())
         try:
             self._open()
@@ -232,11 +236,14 @@ class _Run:
         planned = self._fingerprints()
         due = self._due(planned)
         asked = self._asked()
-        self._provide([stage for stage in asked if stage.name in due])
-        if self.main:
+        to_run = [stage for stage in asked if stage.name in due]
+        if self.replay:
+            check_replay(self.folder, to_run, planned)
+        self._provide(to_run)
+        if self.main and not self.replay:
             self._make_current(planned, inputs)
-            self._notify("robustok_run_started", recipe=table)
             self._set_damaged_aside(due, planned)
+        self._notify("robustok_run_started", recipe=table)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
             if stage not in asked and stage.name in due:
@@ -268,7 +275,8 @@ class _Run:
             self._say(f"not run: {', '.join(left)}; `robustok run {self.folder.path}` goes on")
 
     def _notify(self, hook: str, **arguments: Any) -> None:
-        self.context(self.recipe.stages[0]).notify(hook, **arguments)
+        if self.main:
+            self.context(self.recipe.stages[0]).notify(hook, **arguments)
 
     def _say(self, text: str) -> None:
         self.context(self.recipe.stages[0]).say(text)
@@ -363,7 +371,7 @@ class _Run:
         return stage_results(entry, self.folder.path)
 
     def _execute(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
-        if not context.checkpoints.exists():
+        if not self._agreed(context.checkpoints.exists):
             entry["manifests"] = True
         entry["without_code"] = self.without_code[stage.name]
         made_with = {**self.surroundings, "plugins": self.code[stage.name]}

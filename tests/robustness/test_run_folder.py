@@ -275,6 +275,8 @@ def test_a_record_with_full_paths_of_an_earlier_version_is_read_after_a_move(loa
     write_json(loading.folder / "run.json", record)
     shutil.move(loading.out, tmp_path / "elsewhere")
     assert find_artifact(tmp_path / "elsewhere" / "tiny", "tokenizer").is_relative_to(tmp_path / "elsewhere")
+    moved = Project.of(loading.table, tmp_path / "elsewhere").run()
+    assert "train_generator: done before, unchanged" in moved.printed
 
 
 @pytest.mark.parametrize("write", range(1, 5))
