@@ -19,9 +19,10 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import new_file, read_tensors, write_tensors
 from robustok_core.runs.shard_index import read_shard_index
 from robustok_toolkit.file_kinds import weight_kind
+from robustok_toolkit.training_objects import stand_ins
 
 #: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
-_KEYS = ("ema", "model", "state_dict", "module")
+_KEYS = ("ema", "model_ema", "model", "state_dict", "module")
 #: What wrappers of modules insert into names, at the beginning or within: DistributedDataParallel, torch.compile, FSDP.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 #: Endings of the files that `write_weights` writes.
@@ -44,15 +45,34 @@ class WeightFile:
 
 
 def read_weights(file: Path) -> WeightFile:
-    """Reads a safetensors file, the index of several, or a torch file; of several sets of weights it takes ema, then
-    model.
+    """Reads a safetensors file, the index of several, or a torch file; of several sets of weights it takes
+    running averages (ema, model_ema), then model.
 
     What a file is, its first bytes say, not its name. Pickled files are read with torch's restricted unpickler, which
-    builds only tensors, containers and argparse.Namespace (training options). What wrappers of modules insert into
+    builds only tensors, containers and argparse.Namespace (training options); objects of training libraries are passed
+    over. What wrappers of modules insert into
     names (`module.`, `_orig_mod.`) is removed.
 
     Raises:
         RobustokError: the file is missing, damaged or of another kind, contains code, or holds no weights.
+    """
+    content = read_content(file)
+    found = _find_weights(content)
+    if found is None:
+        raise RobustokError(
+            f"this file holds no weights where they are expected: {_found_in(content)}", where=str(file)
+        )
+    keys, state = found
+    weights = without_wrappers(state, str(file))
+    others = [str(name) for name, value in content.items() if name not in keys[:1] and not isinstance(value, Tensor)]
+    return WeightFile(weights=weights, key=".".join(keys), others=others)
+
+
+def read_content(file: Path) -> Mapping[Any, Any]:
+    """All that a weight file holds, as it is: `read_weights` reads the weights of a model in it.
+
+    Raises:
+        RobustokError: the file is missing, damaged or of another kind, contains code, or has no names.
     """
     kind = weight_kind(file)
     if kind in ("safetensors", "index"):
@@ -61,15 +81,7 @@ def read_weights(file: Path) -> WeightFile:
         content = _read_torch(file)
     if not isinstance(content, Mapping):
         raise RobustokError(f"this file holds a {type(content).__name__}, not named weights", where=str(file))
-    found = _find_weights(content)
-    if found is None:
-        raise RobustokError(
-            f"this file holds no weights where they are expected: {_found_in(content)}", where=str(file)
-        )
-    keys, state = found
-    weights = _without_wrappers(state, str(file))
-    others = [str(name) for name, value in content.items() if name not in keys[:1] and not isinstance(value, Tensor)]
-    return WeightFile(weights=weights, key=".".join(keys), others=others)
+    return content
 
 
 def write_weights(file: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -130,7 +142,7 @@ def _read_torch(file: Path) -> Any:
         raise RobustokError(what, where=str(file), hint="download it again")
     try:
         # opened here, because torch would take a file called .safetensors for one
-        with file.open("rb") as opened, _allowed(argparse.Namespace):
+        with file.open("rb") as opened, _allowed([argparse.Namespace, *stand_ins(file)]):
             return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RobustokError(
@@ -144,9 +156,9 @@ def _read_torch(file: Path) -> Any:
 
 
 @contextmanager
-def _allowed(kind: type) -> Iterator[None]:
-    """Lets torch's restricted unpickler build this class, without its warnings of how long rare tensors take."""
-    with torch.serialization.safe_globals([kind]), warnings.catch_warnings():
+def _allowed(kinds: list[Any]) -> Iterator[None]:
+    """Lets torch's restricted unpickler build these classes, without its warnings of how long rare tensors take."""
+    with torch.serialization.safe_globals(kinds), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
@@ -200,7 +212,12 @@ def _tables(content: Mapping[Any, Any], path: str, depth: int = 3) -> Iterator[t
             yield from _tables(value, inner, depth - 1)
 
 
-def _without_wrappers(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+def without_wrappers(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+    """The tensors of a state dict under their names without those of wrappers.
+
+    Raises:
+        RobustokError: located at `where`: two have the same name then, or one cannot be read.
+    """
     weights: dict[str, Tensor] = {}
     for key, value in state.items():
         if not isinstance(value, Tensor):
