@@ -21,7 +21,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.components import read_artifact
-from robustok_core.runs.files import aside, remove_leftovers, write_text, writing
+from robustok_core.runs.files import aside, move, remove_leftovers, write_text, writing
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.history import (
     HISTORY,
@@ -225,9 +225,7 @@ class RunFolder:
         """Moves a file of an earlier recipe to history/ under this number, if there is one."""
         target, kept = self.path / name, history_file(self.path, name, number)
         if os.path.lexists(target):
-            with writing(kept):
-                kept.parent.mkdir(exist_ok=True)
-                target.rename(kept)
+            move(target, kept)
 
     def artifact(self, name: str, fingerprint: str) -> Path:
         """The folder of an artifact."""

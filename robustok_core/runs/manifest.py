@@ -17,7 +17,7 @@ import attrs
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
-from robustok_core.runs.files import new_folder, write_json, writing
+from robustok_core.runs.files import move, new_folder, write_json
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.records import read_record
 
@@ -105,11 +105,8 @@ def folder_damage(folder: Path, *, recorded: bool = False) -> Damage | None:
 
 def set_aside(path: Path, folder: Path | None = None) -> Path:
     """Renames what is damaged to damaged-NAME, in `folder` or where it is; returns the new path."""
-    folder = folder or path.parent
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-        target = next_free(folder / f"{DAMAGED}{path.name}")
-        path.rename(target)
+    target = next_free((folder or path.parent) / f"{DAMAGED}{path.name}")
+    move(path, target)
     return target
 
 
