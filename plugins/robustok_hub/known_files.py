@@ -31,10 +31,12 @@ NAMES: Mapping[str, Collection[str]] = {
 }
 
 
-def likely_importers(weights: Collection[str]) -> list[str]:
+def likely_importers(weights: Collection[str], wanted: Collection[str] = ()) -> list[str]:
     """The importers of files whose weights have these names, the best fitting only; several if names cannot tell.
 
-    `taming_vq` and `ibq` read the same names.
+    `taming_vq` and `ibq` read the same names. Importers whose names are all among the wanted ones are left out: a
+    damaged file still looks like one of its own importer.
     """
     fitting = {importer: set(names) for importer, names in NAMES.items() if set(names) <= set(weights)}
-    return [name for name, own in fitting.items() if not any(own < other for other in fitting.values())]
+    best = [name for name, own in fitting.items() if not any(own < other for other in fitting.values())]
+    return [name for name in best if not fitting[name] <= set(wanted)]

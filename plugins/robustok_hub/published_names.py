@@ -116,7 +116,7 @@ def require(
     if missing:
         named = f"{', '.join(map(short_name, list(weights)[:5]))}{' ...' if len(weights) > 5 else ''}"
         hint = f"its {len(weights):,} weights are called {named}" if weights else "it has no other weights"
-        if likely := likely_importers(weights):
+        if likely := likely_importers(weights, dims):
             hint = f"it looks like a file of the importer {' or '.join(likely)}"
         raise RobustokError(f"this is not a {what}: it lacks {', '.join(missing[:3])}", where=where, hint=hint)
     held = {name: (weights[name], count) for name, count in {**optional, **dims}.items() if name in weights}

@@ -41,3 +41,12 @@ def test_a_refusal_names_the_importer_that_would_read_the_file(tmp_path):
     with pytest.raises(RobustokError, match="this is not a LlamaGen tokenizer") as caught:
         import_file("llamagen_vq", tmp_path / "file.safetensors")
     assert caught.value.hint == "it looks like a file of the importer titok"
+
+
+def test_a_damaged_file_is_not_said_to_be_of_the_importer_that_refuses_it(tmp_path):
+    weights = dict(Case("titok_a").weights)
+    del weights["decoder.ffn.0.weight"]
+    save_file(weights, tmp_path / "file.safetensors")
+    with pytest.raises(RobustokError, match=r"it lacks decoder\.ffn\.0\.weight") as caught:
+        import_file("titok", tmp_path / "file.safetensors")
+    assert "weights are called" in caught.value.hint
