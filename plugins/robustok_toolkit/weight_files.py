@@ -17,13 +17,14 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import new_file, read_tensors, write_tensors
-from robustok_core.runs.shard_index import read_shard_index
-from robustok_toolkit.file_kinds import weight_kind
+from robustok_core.runs.shard_index import read_shard_index, shards_of
+from robustok_toolkit.file_kinds import WeightKind, weight_kind
 
 #: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
 _KEYS = ("ema", "model", "state_dict", "module")
 #: What wrappers of modules insert into names, at the beginning or within: DistributedDataParallel, torch.compile, FSDP.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_TWICE = f"two weights are called {{!r}} without the names of wrappers ({', '.join(_WRAPPERS[:2])})"
 #: Endings of the files that `write_weights` writes.
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -55,10 +56,11 @@ def read_weights(file: Path) -> WeightFile:
         RobustokError: the file is missing, damaged or of another kind, contains code, or holds no weights.
     """
     kind = weight_kind(file)
-    if kind in ("safetensors", "index"):
-        content: Any = _read_safetensors(file) if kind == "safetensors" else _read_sharded(file)
-    else:
-        content = _read_torch(file)
+    return _read_sharded(file) if kind == "index" else _read_one(file, kind)
+
+
+def _read_one(file: Path, kind: WeightKind) -> WeightFile:
+    content: Any = _read_safetensors(file) if kind == "safetensors" else _read_torch(file)
     if not isinstance(content, Mapping):
         raise RobustokError(f"this file holds a {type(content).__name__}, not named weights", where=str(file))
     found = _find_weights(content)
@@ -108,19 +110,23 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         raise RobustokError(what, where=str(file), hint=hint) from error
 
 
-def _read_sharded(file: Path) -> dict[str, Tensor]:
+def _read_sharded(file: Path) -> WeightFile:
     """The tensors of all files that an index names."""
     index = read_shard_index(file)
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(index.weight_map.values())):
-        part = read_weights(file.with_name(name)).weights
-        expected = {tensor for tensor, shard in index.weight_map.items() if shard == name}
-        lacking = sorted(expected - part.keys())
-        if lacking:
+    for shard in shards_of(index, file):
+        kind = weight_kind(shard)
+        if kind == "index":
+            raise RobustokError(f"{file.name} names this index, not a weight file", where=str(shard))
+        part = _read_one(shard, kind).weights
+        names = {_without_wrapper_names(name) for name, held in index.weight_map.items() if held == shard.name}
+        if lacking := sorted(names - part.keys()):
             what = f"this file lacks {len(lacking)} tensors that {file.name} says it has: {', '.join(lacking[:3])}"
-            raise RobustokError(what, where=str(file.with_name(name)), hint="download it again")
-        tensors |= {tensor: part[tensor] for tensor in expected}
-    return tensors
+            raise RobustokError(what, where=str(shard), hint="download it again")
+        if twice := sorted(names & tensors.keys()):
+            raise RobustokError(_TWICE.format(twice[0]), where=str(file))
+        tensors |= {name: part[name] for name in names}
+    return WeightFile(weights=tensors, key="", others=[])
 
 
 def _read_torch(file: Path) -> Any:
@@ -205,12 +211,15 @@ def _without_wrappers(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]
     for key, value in state.items():
         if not isinstance(value, Tensor):
             continue
-        name = ".".join(part for part in str(key).split(".") if part not in _WRAPPERS)
+        name = _without_wrapper_names(str(key))
         if name in weights:
-            what = f"two weights are called {name!r} without the names of wrappers ({', '.join(_WRAPPERS[:2])})"
-            raise RobustokError(what, where=where)
+            raise RobustokError(_TWICE.format(name), where=where)
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             kind = "without values" if value.is_meta else "quantized" if value.is_quantized else "sparse"
             raise RobustokError(f"the weight {name!r} is {kind}, which cannot be read", where=where)
         weights[name] = value.detach()
     return weights
+
+
+def _without_wrapper_names(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)

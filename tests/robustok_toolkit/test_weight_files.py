@@ -182,6 +182,24 @@ def test_all_files_of_an_index_are_read(tmp_path):
     assert_same(read_weights(write_sharded(tmp_path / "s", WEIGHTS)).weights)
 
 
+def test_wrapper_names_are_removed_from_an_index_too(tmp_path):
+    wrapped = {f"module.{name}": value for name, value in WEIGHTS.items()}
+    assert_same(read_weights(write_sharded(tmp_path / "s", wrapped)).weights)
+
+
+def test_an_index_that_names_an_index_is_refused(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    for named in (index.name, "other.safetensors.index.json"):
+        index.write_text(json.dumps({"weight_map": dict.fromkeys(WEIGHTS, named)}))
+        index.with_name(named).write_bytes(index.read_bytes())
+        assert refusal(index).what == f"{index.name} names this index, not a weight file"
+
+
+def test_two_weights_in_different_files_that_only_wrappers_tell_apart_are_refused(tmp_path):
+    index = write_sharded(tmp_path / "s", {"a": torch.ones(1), "module.a": torch.zeros(1)})
+    assert "two weights are called 'a'" in refusal(index).what
+
+
 def test_a_missing_file_of_an_index_is_named(tmp_path):
     index = write_sharded(tmp_path / "s", WEIGHTS)
     index.with_name("part-1.safetensors").unlink()
