@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.values.download import Download
+from robustok_core.values.wording import reason_of
 from robustok_data.arrays import as_labels
 from robustok_data.bad_files import checked, refuse_or_log
 from robustok_data.pictures import FilesConfig, Policy, StoredPictures
@@ -177,7 +178,9 @@ def _open(config: HuggingFaceConfig) -> Any:
             path = str(folder) if folder.exists() else config.path
             opened = open_dataset(path, config.name, config.revision)
     except Exception as error:  # the library and those below it raise many types
-        raise RobustokError(_first_line(error), where=config.path, hint=_hint(error)) from error
+        raise RobustokError(
+            f"the data set cannot be opened ({reason_of(error)})", where=config.path, hint=_hint(error)
+        ) from error
     return opened if isinstance(opened, dict) else {str(opened.split or "train"): opened}
 
 
@@ -193,10 +196,6 @@ def _library() -> Any:
         hint = "pip install 'robustok[huggingface]'"
         raise RobustokError("this data set needs the package `datasets`", where="huggingface", hint=hint) from error
     return datasets
-
-
-def _first_line(error: Exception) -> str:
-    return f"the data set cannot be opened ({next(iter(str(error).splitlines()), type(error).__name__)})"
 
 
 def _hint(error: Exception) -> str:

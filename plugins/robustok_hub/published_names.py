@@ -18,6 +18,7 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.component import Builder
 from robustok_core.runs.weights import check_weights
 from robustok_core.values.latents import LatentSpace
+from robustok_core.values.wording import some_names
 from robustok_toolkit.weight_files import read_weights
 
 #: (published prefix, our prefix) of names; the first match counts.
@@ -44,7 +45,7 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     file = read_weights(path)
     short = [name for name, weight in file.weights.items() if weight.is_floating_point() and weight.element_size() < 2]
     if short:
-        named = ", ".join(f"{name} ({str(file.weights[name].dtype).removeprefix('torch.')})" for name in short[:3])
+        named = some_names([f"{name} ({str(file.weights[name].dtype).removeprefix('torch.')})" for name in short])
         what = f"{len(short):,} of {len(file.weights):,} weights are quantized: {named}"
         raise RobustokError(what, where=str(path), hint="use the file with weights in float32, bfloat16 or float16")
     report = {"weights": file.key or "the whole file"}
@@ -73,9 +74,9 @@ def require(
     """
     missing = [name for name in dims if name not in weights]
     if missing:
-        named = f"{', '.join(list(weights)[:5])}{' ...' if len(weights) > 5 else ''}"
+        named = some_names(list(weights), most=5)
         hint = f"its {len(weights):,} weights are called {named}" if weights else "it has no other weights"
-        raise RobustokError(f"this is not a {what}: it lacks {', '.join(missing[:3])}", where=where, hint=hint)
+        raise RobustokError(f"this is not a {what}: it lacks {some_names(missing)}", where=where, hint=hint)
     held = {name: (weights[name], count) for name, count in {**optional, **dims}.items() if name in weights}
     wrong = [
         f"{name} {tuple(weight.shape)} {str(weight.dtype).removeprefix('torch.')}"
@@ -83,7 +84,7 @@ def require(
         if count not in (None, weight.ndim) or weight.numel() == 0 or weight.is_complex()
     ]
     if wrong:
-        raise RobustokError(f"this is not a {what}: of another shape or type are {', '.join(wrong[:3])}", where=where)
+        raise RobustokError(f"this is not a {what}: of another shape or type are {some_names(wrong)}", where=where)
 
 
 def heads_field(otherwise: str) -> Any:

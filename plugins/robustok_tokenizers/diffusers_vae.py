@@ -22,6 +22,7 @@ from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import side_range
 from robustok_core.values.download import Download
 from robustok_core.values.latents import Latents, LatentSpace
+from robustok_core.values.wording import reason_of
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_tokenizers.grid_tokenizer import GridTokenizer
 from robustok_toolkit.downloads import hub_file
@@ -158,8 +159,7 @@ def _model(config: DiffusersVAEConfig) -> Any:
         ValueError,
         SafetensorError,
     ) as error:  # missing, damaged or foreign files
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RobustokError(f"{config.source} cannot be loaded: {reason}", where=_WHERE) from error
+        raise RobustokError(f"{config.source} cannot be loaded: {reason_of(error)}", where=_WHERE) from error
 
 
 def _library() -> Any:

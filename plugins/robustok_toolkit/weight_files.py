@@ -18,6 +18,7 @@ from torch import Tensor
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import new_file, read_tensors, write_tensors
 from robustok_core.runs.shard_index import read_shard_index, shards_of
+from robustok_core.values.wording import reason_of, some_names
 from robustok_toolkit.file_kinds import WeightKind, weight_kind
 
 #: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
@@ -121,7 +122,7 @@ def _read_sharded(file: Path) -> WeightFile:
         part = _read_one(shard, kind).weights
         names = {_without_wrapper_names(name) for name, held in index.weight_map.items() if held == shard.name}
         if lacking := sorted(names - part.keys()):
-            what = f"this file lacks {len(lacking)} tensors that {file.name} says it has: {', '.join(lacking[:3])}"
+            what = f"this file lacks {len(lacking)} tensors that {file.name} says it has: {some_names(lacking)}"
             raise RobustokError(what, where=str(shard), hint="download it again")
         if twice := sorted(names & tensors.keys()):
             raise RobustokError(_TWICE.format(twice[0]), where=str(file))
@@ -145,7 +146,7 @@ def _read_torch(file: Path) -> Any:
             hint="ask its author for a safetensors file",
         ) from error
     except Exception as error:  # a damaged pickle raises anything
-        what = f"this torch file is damaged: {type(error).__name__}: {_first_line(error)}"
+        what = f"this torch file is damaged: {type(error).__name__}: {reason_of(error)}"
         raise RobustokError(what, where=str(file), hint="download it again") from error
 
 
@@ -166,12 +167,8 @@ def _damage(file: Path) -> str | None:
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()
     except Exception as error:  # zipfile raises many types
-        return _first_line(error) or type(error).__name__
+        return reason_of(error)
     return None if broken is None else f"{broken} does not have the checksum in the file"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]
 
 
 # --- weights in what was read ---------------------------------------------------------------------

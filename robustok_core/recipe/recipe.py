@@ -25,7 +25,7 @@ from robustok_core.recipe.source import (
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
 from robustok_core.values.spec import Spec, component, plain, wrong_name
-from robustok_core.values.strict import short, short_text
+from robustok_core.values.wording import short, short_text
 
 
 @frozen(kw_only=True)

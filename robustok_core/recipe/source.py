@@ -16,7 +16,7 @@ from attrs import define, field
 from robustok_core.errors import RobustokError, did_you_mean, raise_all
 from robustok_core.recipe.limits import nesting_problem, text_problem
 from robustok_core.recipe.structurer import Path as KeyPath
-from robustok_core.values.strict import short_text
+from robustok_core.values.wording import short_text
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"']+)\s*=")

@@ -13,8 +13,9 @@ from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe, located
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem
-from robustok_core.values.download import Download, reason_of
+from robustok_core.values.download import Download
 from robustok_core.values.spec import Spec
+from robustok_core.values.wording import reason_of
 
 #: The error of a problem, located where the user can mend it.
 Locate = Callable[[Problem], RobustokError]
