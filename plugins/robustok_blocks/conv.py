@@ -16,16 +16,16 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """Norm, swish and 3x3 convolution, twice, plus a shortcut."""
+    """Norm, swish and 3x3 convolution, twice, plus a shortcut; convolutions without `bias` in Open-MAGVIT2."""
 
-    def __init__(self, channels_in: int, channels_out: int, groups: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, groups: int, *, bias: bool = True) -> None:
         super().__init__()
         self.norm1 = group_norm(channels_in, groups)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=bias)
         self.norm2 = group_norm(channels_out, groups)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=bias)
         if channels_in != channels_out:
-            self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1)
+            self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels_in, h, w) to (B, channels_out, h, w)."""

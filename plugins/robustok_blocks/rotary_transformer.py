@@ -14,11 +14,13 @@ from robustok_blocks.transformer import Attention, Block
 class RotaryAttention(Attention):
     """Self-attention over all tokens; queries and keys are rotated by their positions if rotations are given."""
 
+    turn = staticmethod(rotate)
+
     def forward(self, x: Tensor, rotations: Tensor | None = None) -> Tensor:
         """(B, N, D) to the same shape; rotations ([heads or B, 1,] N, head width / 2, 2)."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         if rotations is not None:
-            q, k = rotate(q, rotations), rotate(k, rotations)
+            q, k = self.turn(q, rotations), self.turn(k, rotations)
         mixed = attend(q, k, v)  # (B, heads, N, D / heads)
         return self.proj(rearrange(mixed, "b h n d -> b n (h d)"))
 
@@ -44,7 +46,7 @@ class GatedRotaryBlock(nn.Module):
         self.norm1 = nn.RMSNorm(width, eps=1e-6)
         self.attn = RotaryAttention(width, num_heads)
         self.norm2 = nn.RMSNorm(width, eps=1e-6)
-        self.mlp = SwiGLU(width, swiglu_width(width))
+        self.mlp: nn.Module = SwiGLU(width, swiglu_width(width))
 
     def forward(self, x: Tensor, rotations: Tensor) -> Tensor:
         """(B, N, D) to the same shape."""

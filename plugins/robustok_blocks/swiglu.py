@@ -1,4 +1,4 @@
-"""The gated feed-forward layer of Llama (Shazeer 2020, arXiv 2002.05202)."""
+"""Gated feed-forward layers (Shazeer 2020, arXiv 2002.05202): Llama's, and one with biases."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to the same shape."""
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+class GatedMlp(nn.Module):
+    """SwiGLU with biases, gate and values in one layer."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(width, 2 * hidden)
+        self.w3 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to the same shape."""
+        gate, values = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(gate) * values)
 
 
 def swiglu_width(width: int, multiple: int = 256) -> int:

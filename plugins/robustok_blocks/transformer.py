@@ -70,16 +70,29 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each with a norm before it, and layer scale and drop path after it."""
+    """Attention and MLP, each with a norm before it, and layer scale (None: none) and drop path after it.
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float, layer_scale: float, drop_path: float) -> None:
+    The MLP's hidden width is `mlp_width` if that is given, else `mlp_ratio` times the width.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+        *,
+        mlp_width: int | None = None,
+        eps: float = 1e-6,
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, num_heads)
-        self.ls1 = LayerScale(width, layer_scale)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
-        self.ls2 = LayerScale(width, layer_scale)
+        self.ls1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, mlp_width or int(width * mlp_ratio))
+        self.ls2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

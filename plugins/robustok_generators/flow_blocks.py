@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from robustok_blocks.attention import attend
 from robustok_blocks.modulation import modulate
 from robustok_blocks.rotary import rotate
+from robustok_blocks.swiglu import GatedMlp
 from robustok_blocks.transformer import Mlp
 from robustok_generators.sizes import Size
 
@@ -45,20 +46,6 @@ class TanhMlp(Mlp):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to the same shape."""
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
-
-
-class GatedMlp(nn.Module):
-    """SwiGLU with biases, gate and values in one layer (Shazeer 2020, arXiv 2002.05202)."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.w12 = nn.Linear(width, 2 * hidden)
-        self.w3 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to the same shape."""
-        gate, values = self.w12(x).chunk(2, dim=-1)
-        return self.w3(F.silu(gate) * values)
 
 
 class Attention(nn.Module):

@@ -137,7 +137,7 @@ def build_flow(
     channels, num_tokens = len(published["final_layer.linear.weight"]), published["pos_embed"].shape[1]
     space = LatentSpace(kind="continuous", num_tokens=num_tokens, width=channels, grid=grid)
     rules = names(count_numbered(published, "blocks."))
-    weights = {**published, **dict.fromkeys(_STATISTICS, torch.empty(channels))}
+    weights = {**published, **dict.fromkeys(_STATISTICS, torch.zeros(channels))}
     num_classes = len(published["y_embedder.embedding_table.weight"]) - 1
     full_table, generator = load_generator(registry, table, weights, rules, where, space=space, num_classes=num_classes)
     _observe(generator, statistics, channels)

@@ -1,4 +1,4 @@
-"""Shared by the importers of MAETok and RobusTok: ViTs around latent tokens."""
+"""Shared by the importers of ViTs, some around latent tokens: their sizes."""
 
 from __future__ import annotations
 
@@ -35,4 +35,24 @@ def size_table(weights: Mapping[str, Tensor], num_heads: int | None) -> dict[str
         "num_heads": num_heads or max(1, width // 64),
         "mlp_ratio": hidden.numel() / width,
         "num_latent_tokens": num_latents,
+    }
+
+
+#: Heads of the published width whose heads are not 64 wide: that of XL.
+_HEADS = {1152: 16}
+#: The default number of heads of one ViT, in words.
+STACK_HEADS_LEFT_OUT = "as published: 16 for the width 1152, otherwise one for every 64 of the width"
+
+
+def stack_table(weights: Mapping[str, Tensor], blocks: str, width: int, num_heads: int | None) -> dict[str, int]:
+    """The size of one transformer, for a recipe table.
+
+    Args:
+        weights: any of its weights. blocks: the prefix of their numbered blocks, "encoder.blocks.".
+        width: numbers per token. num_heads: the importer's option.
+    """
+    return {
+        "width": width,
+        "depth": max(1, count_numbered(weights, blocks)),
+        "num_heads": num_heads or _HEADS.get(width, max(1, width // 64)),
     }

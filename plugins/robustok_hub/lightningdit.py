@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,10 @@ class LightningDiTImporter(Importer):
             registry, table, _in_our_shapes(published), grid=grid, statistics=statistics, where=str(path)
         )
         return full_table, generator, report
+
+    def also_reads(self, path: Path) -> Sequence[Path]:
+        """The file of statistics, if there is one."""
+        return [Path(file) for file in (self.config.statistics,) if file is not None and Path(file).is_file()]
 
     def _statistics(self) -> LatentStatistics:
         file = self.config.statistics

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
-from robustok_core.recipe.validators import side_range, width_range
+from robustok_hub.conv_files import ConvFileConfig, level_weights, multiplier_options
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
@@ -24,8 +23,9 @@ from robustok_hub.published_names import (
     to_published,
     vq_table,
 )
+from robustok_hub.vq_files import CODEBOOK, start_usage, without_usage
 
-NAMES = [("quantize.embedding.weight", "quantizer.embedding"), ("decoder.", "pixel_decoder.")]
+NAMES = [CODEBOOK, ("decoder.", "pixel_decoder.")]
 _TELLING = {
     "encoder.conv_in.weight": 4,
     "encoder.conv_blocks.0.res.0.conv1.weight": 4,
@@ -35,21 +35,16 @@ _TELLING = {
 
 
 @frozen(kw_only=True)
-class LlamaGenVQConfig:
+class LlamaGenVQConfig(ConvFileConfig):
     """Options that do not follow from the shapes of the weights."""
 
-    image_size: int = field(
-        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
-    )
-    norm_groups: int = field(default=32, validator=width_range, metadata={"doc": "groups of the GroupNorms"})
     l2_normalise: bool = l2_normalise_field()
 
 
-class LlamaGenVQ(Importer):
+class LlamaGenVQ(TokenizerImporter):
     """Reads a LlamaGen tokenizer."""
 
     Config = LlamaGenVQConfig
-    makes = "tokenizer"
 
     def __init__(self, config: LlamaGenVQConfig) -> None:
         self.config = config
@@ -60,22 +55,19 @@ class LlamaGenVQ(Importer):
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         if weights.pop("quantize.codebook_used", None) is not None:
             report["quantize.codebook_used"] = "dropped: a window of recent codes, still with initial zeros"
-        weights["quantizer.usage"] = torch.zeros(len(weights["quantizer.embedding"]))
-        weights["quantizer.steps"] = torch.tensor(0)
+        start_usage(weights)
         table, tokenizer = build_with(registry, self._table(weights), weights, NAMES, str(path))
         return table, tokenizer, report
 
     def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         channels = len(weights["encoder.conv_in.weight"])
-        first_convolutions = [
-            weights.get(f"encoder.conv_blocks.{level}.res.0.conv1.weight", torch.empty(channels))
-            for level in range(count_numbered(weights, "encoder.conv_blocks."))
-        ]
+        encoder = level_weights(weights, "encoder.conv_blocks.", ".res.0.conv1.weight")
+        decoder = level_weights(weights, "pixel_decoder.conv_blocks.", ".res.0.conv1.weight")[::-1]
         return {
             "use": "conv_vq",
             "image_size": self.config.image_size,
             "channels": channels,
-            "channel_multipliers": [max(1, weight.shape[:1].numel() // channels) for weight in first_convolutions],
+            **multiplier_options(encoder, decoder, channels),
             "num_res_blocks": count_numbered(weights, "encoder.conv_blocks.0.res."),
             "norm_groups": self.config.norm_groups,
             "z_channels": len(weights["encoder.conv_out.weight"]),
@@ -84,12 +76,13 @@ class LlamaGenVQ(Importer):
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `conv_vq` with a `vq` under the published names."""
-        weights = component.state_dict()
+        weights, config = component.state_dict(), getattr(component, "config", None)
         conv_in, middle = weights.get("encoder.conv_in.weight"), "encoder.mid.1.q.weight"
-        if conv_in is None or conv_in.shape[1] != 3 or middle not in weights or "quantizer.usage" not in weights:
+        whole = conv_in is not None and conv_in.shape[1] == 3 and {middle, "quantizer.usage"} <= weights.keys()
+        coarsest = count_numbered(weights, "encoder.conv_blocks.") - 1
+        if not whole or getattr(config, "attention_levels", None) not in (None, (coarsest,)):
             raise RobustokError(
                 "the published LlamaGen format holds only conv_vq tokenizers with a vq quantizer, "
-                "stem_patch 1, middle and attention"
+                "stem_patch 1, middle, and attention at the coarsest level"
             )
-        not_published = [name for name in weights if name.startswith("quantizer.") and name != "quantizer.embedding"]
-        return {to_published(name, NAMES): value for name, value in weights.items() if name not in not_published}
+        return {to_published(name, NAMES): value for name, value in without_usage(weights).items()}

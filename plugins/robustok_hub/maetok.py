@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen, validators
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
+from robustok_hub.published_config import PublishedConfig, config_beside
 from robustok_hub.published_names import (
     build_with,
+    count_numbered,
+    drop_parts,
     heads_field,
     read_published,
     require,
@@ -25,6 +29,7 @@ from robustok_hub.published_names import (
 )
 
 NAMES = [
+    ("quantize.embedding", "soft_codebook.embedding"),
     ("encoder.model.patch_embed.proj.", "encoder.patch_embed."),
     *((f"encoder.model.{part}", f"encoder.{part}") for part in TRUNK),
     ("decoder.to_pixel.model.", "pixel_decoder.to_patch."),
@@ -40,6 +45,7 @@ _TELLING = {
     "pixel_decoder.to_patch.weight": 2,
     "quant_conv.weight": 2,
     "post_quant_conv.weight": 2,
+    "pixel_decoder.latent_pos_embed": 3,
 }
 #: Prefixes of published names that only training needs, and what they are.
 _TARGET_PARTS = ("decoder", "post_quant_conv", "to_pixel")
@@ -49,6 +55,7 @@ _DROPPED = {
     "dino_model.": "a teacher",
     "clip_model.": "a teacher",
     "projection.": "the projection to a teacher",
+    "quantize.codebook_used": "a window of recent codes",
 }
 _UNUSED = "dropped: its decoder does not use it"
 _POSITION_TABLES = ("freqs_t_x", "freqs_t_y")
@@ -57,9 +64,13 @@ _ROTARY_BASE = 10.0
 
 @frozen(kw_only=True)
 class MAETokImporterConfig:
-    """Options that do not follow from the weights but from the published config.json."""
+    """Options that do not follow from the weights.
+
+    Left out, those of positions are as the published config.json beside the weights says, if it is there.
+    """
 
     num_heads: int | None = heads_field(HEADS_LEFT_OUT)
+    decoder_num_heads: int | None = heads_field("num_heads, or one for every 64 of the decoder's width if that differs")
     axial_rotary: bool = field(
         default=False, metadata={"doc": "use_rope without rope_mixed: rotary positions along the axes"}
     )
@@ -80,54 +91,84 @@ class MAETokImporterConfig:
     )
 
 
-class MAETokImporter(Importer):
+class MAETokImporter(TokenizerImporter):
     """Reads a MAETok tokenizer, deterministic or with a Gaussian posterior, without its training-only decoders."""
 
     Config = MAETokImporterConfig
-    makes = "tokenizer"
 
     def __init__(self, config: MAETokImporterConfig) -> None:
         self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        _drop_training(published, report)
-        dims = {to_published(name, NAMES): count for name, count in _TELLING.items()}
-        require(published, dims, "MAETok tokenizer", str(path), {"decoder.model.pos_embed": 3})
+        drop_parts(published, report, _DROPPED)
+        self._require(published, str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
-        self._check_options(weights, str(path))
-        table = self._table(weights)
+        options = self._options(weights, PublishedConfig.beside(path), report)
+        _check_options(options, weights, str(path))
+        table = self._table(weights, options)
         _drop_position_tables(weights, report, table["image_size"] // table["patch_size"], str(path))
         _drop_unused(weights, report, table)
         full_table, tokenizer = build_with(registry, table, weights, NAMES, str(path))
         return full_table, tokenizer, report
 
-    def _check_options(self, weights: Mapping[str, Tensor], where: str) -> None:
-        """Raises RobustokError for options that have no effect for this file."""
-        options, mixed = self.config, "encoder.freqs" in weights
-        axial = options.axial_rotary and not mixed
-        other_base, other_mask = options.rotary_base not in (None, _ROTARY_BASE), options.mask not in (None, (0.0, 0.0))
-        reasons = {
-            "axial_rotary": mixed and options.axial_rotary and "its rotary positions are mixed (encoder.freqs)",
-            "rotary_base": other_base and not axial and "it has no rotary positions along the axes",
-            "mask": other_mask and "encoder.mask_token" not in weights and "it has no mask token",
-        }
-        for option, reason in reasons.items():
-            if reason:
-                what = f"the importer's {option} has no effect for this file: {reason}"
-                raise RobustokError(what, where=where, hint=f"leave out {option}")
+    def also_reads(self, path: Path) -> Sequence[Path]:
+        """The configuration beside the weights, if there is one."""
+        return config_beside(path)
 
-    def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _options(self, weights: Mapping[str, Tensor], config: PublishedConfig, report: dict[str, str]) -> Any:
+        """The importer's options, and where they are left out those of the published configuration."""
+        num_tokens, latent_width = weights["encoder.latent_tokens"].shape[1], weights["post_quant_conv.weight"].shape[1]
+        config.must_agree({"num_latent_tokens": num_tokens, "codebook_embed_dim": latent_width})
+        published = self._published(config, "encoder.freqs" in weights)
+        taken = {
+            name: value
+            for name, value in published.items()
+            if value is not None and (getattr(self.config, name) is None or name == "axial_rotary")
+        }
+        if taken:
+            report[config.file.name] = ", ".join(f"{name} = {value}" for name, value in taken.items())
+        return attrs.evolve(self.config, **taken)
+
+    def _published(self, config: PublishedConfig, mixed: bool) -> dict[str, Any]:
+        """Values of the importer's options by name, as far as the published configuration gives them.
+
+        Raises:
+            RobustokError: it contradicts the weights, which have rotary positions in learned directions if `mixed`.
+        """
+        rotary, in_directions = config.get("use_rope", bool), config.get("rope_mixed", bool)
+        if rotary is not None and in_directions is not None and mixed != (rotary and in_directions):
+            what = f"use_rope {rotary} and rope_mixed {in_directions} do not fit the weights, which have "
+            hint = "get the configuration that belongs to the weights, or take this one away"
+            raise RobustokError(f"{what}{'' if mixed else 'no '}encoder.freqs", where=str(config.file), hint=hint)
+        axial = bool(rotary) and in_directions is False
+        return {
+            "axial_rotary": axial or None,
+            "rotary_base": config.get("rope_theta", float) if axial or self.config.axial_rotary else None,
+            "decoder_absolute_positions": config.get("use_ape", bool),
+        }
+
+    def _require(self, published: Mapping[str, Tensor], where: str) -> None:
+        """Raises RobustokError unless this is a file of the importer's format."""
+        require(published, telling(), "MAETok tokenizer", where, {"decoder.model.pos_embed": 3})
+        if "quantize.embedding" in published:
+            hint = "use the importer softvq"
+            raise RobustokError(
+                "this is a SoftVQ tokenizer: its latents are means of codewords", where=where, hint=hint
+            )
+
+    def _table(self, weights: Mapping[str, Tensor], options: Any) -> dict[str, Any]:
         latent_width = weights["post_quant_conv.weight"].shape[1]
-        rotary = "mixed" if "encoder.freqs" in weights else "axial" if self.config.axial_rotary else "none"
-        absolute = self.config.decoder_absolute_positions
-        smallest, largest = (self.config.mask or (0.4, 0.6)) if "encoder.mask_token" in weights else (0.0, 0.0)
+        rotary = "mixed" if "encoder.freqs" in weights else "axial" if options.axial_rotary else "none"
+        absolute = options.decoder_absolute_positions
+        smallest, largest = (options.mask or (0.4, 0.6)) if "encoder.mask_token" in weights else (0.0, 0.0)
         table = {
             "use": "mae_tok",
-            **size_table(weights, self.config.num_heads),
+            **size_table(weights, options.num_heads),
+            **self._decoder_size(weights),
             "latent_width": latent_width,
             "rotary": rotary,
-            "rotary_base": self.config.rotary_base or _ROTARY_BASE,
+            "rotary_base": options.rotary_base or _ROTARY_BASE,
             "decoder_absolute_positions": rotary == "none" if absolute is None else absolute,
             "decoder_cls_token": "pixel_decoder.cls_token" in weights,
             "mask_smallest": smallest,
@@ -137,26 +178,59 @@ class MAETokImporter(Importer):
             table["kl_weight"] = 1e-6
         return table
 
+    def _decoder_size(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The sizes of a decoder that is not the encoder's twin."""
+        encoder, decoder = (
+            (weights[f"{network}.latent_pos_embed"].shape[-1], max(1, count_numbered(weights, f"{network}.blocks.")))
+            for network in ("encoder", "pixel_decoder")
+        )
+        heads = self.config.decoder_num_heads
+        if encoder == decoder and heads is None:
+            return {}
+        if heads is None and encoder[0] != decoder[0]:
+            heads = max(1, decoder[0] // 64)
+        return {
+            "decoder_width": decoder[0],
+            "decoder_depth": decoder[1],
+            **({} if heads is None else {"decoder_num_heads": heads}),
+        }
+
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
-        """The weights of a `mae_tok` under the published names, without the targets."""
+        """The weights of a `mae_tok` without a soft codebook under the published names, without the targets."""
         weights = component.state_dict()
-        if not _TELLING.keys() <= weights.keys():
-            raise RobustokError("the published MAETok format holds only mae_tok tokenizers")
-        positions = weights.get("pixel_decoder.pos_embed")
-        if positions is not None and "pixel_decoder.cls_token" not in weights:
-            # published positions have a row for the class token even if there is none
-            weights["pixel_decoder.pos_embed"] = F.pad(positions, (0, 0, 1, 0))
-        return {to_published(n, NAMES): value for n, value in weights.items() if not n.startswith("targets.")}
+        if not _TELLING.keys() <= weights.keys() or "soft_codebook.embedding" in weights:
+            raise RobustokError("the published MAETok format holds only mae_tok tokenizers without a soft_codebook")
+        return export_mae_tok(weights)
 
 
-def _drop_training(weights: dict[str, Tensor], report: dict[str, str]) -> None:
-    """Removes weights that only training needs and reports them by prefix."""
-    for prefix, what in _DROPPED.items():
-        names = [name for name in weights if name.startswith(prefix)]
-        for name in names:
-            del weights[name]
-        if names:
-            report[f"{prefix}*"] = f"dropped {len(names)} weights: {what}"
+def _check_options(options: MAETokImporterConfig, weights: Mapping[str, Tensor], where: str) -> None:
+    """Raises RobustokError for options that have no effect for this file."""
+    mixed = "encoder.freqs" in weights
+    axial = options.axial_rotary and not mixed
+    other_base, other_mask = options.rotary_base not in (None, _ROTARY_BASE), options.mask not in (None, (0.0, 0.0))
+    reasons = {
+        "axial_rotary": mixed and options.axial_rotary and "its rotary positions are mixed (encoder.freqs)",
+        "rotary_base": other_base and not axial and "it has no rotary positions along the axes",
+        "mask": other_mask and "encoder.mask_token" not in weights and "it has no mask token",
+    }
+    for option, reason in reasons.items():
+        if reason:
+            what = f"the importer's {option} has no effect for this file: {reason}"
+            raise RobustokError(what, where=where, hint=f"leave out {option}")
+
+
+def telling() -> dict[str, int]:
+    """The weights that tell the format, by their published names, and their numbers of dimensions."""
+    return {to_published(name, NAMES): count for name, count in _TELLING.items()}
+
+
+def export_mae_tok(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a `mae_tok` under the published names, without the targets."""
+    positions = weights.get("pixel_decoder.pos_embed")
+    if positions is not None and "pixel_decoder.cls_token" not in weights:
+        # published positions have a row for the class token even if there is none
+        weights["pixel_decoder.pos_embed"] = F.pad(positions, (0, 0, 1, 0))
+    return {to_published(n, NAMES): value for n, value in weights.items() if not n.startswith("targets.")}
 
 
 def _drop_position_tables(weights: dict[str, Tensor], report: dict[str, str], side: int, where: str) -> None:

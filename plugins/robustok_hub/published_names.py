@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,11 +19,16 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.component import Builder
 from robustok_core.runs.weights import check_weights
 from robustok_core.values.latents import LatentSpace
-from robustok_core.values.wording import some_names
+from robustok_core.values.wording import short_name, some_names
+from robustok_hub.known_files import likely_importers
 from robustok_toolkit.weight_files import read_weights
 
 #: (published prefix, our prefix) of names; the first match counts.
 NameRules = Sequence[tuple[str, str]]
+#: Keys that `Importer.opponents` reads.
+_DISCRIMINATOR = ("discriminator", "optimizer_disc")
+#: The prefix of running averages in latent diffusion's checkpoints.
+_AVERAGES = "model_ema."
 
 
 def to_ours(name: str, rules: NameRules) -> str:
@@ -49,9 +55,43 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         what = f"{len(short):,} of {len(file.weights):,} weights are quantized: {named}"
         raise RobustokError(what, where=str(path), hint="use the file with weights in float32, bfloat16 or float16")
     report = {"weights": file.key or "the whole file"}
-    if file.others:
-        report["not read"] = ", ".join(file.others)
+    others = [name for name in file.others if name not in _DISCRIMINATOR]
+    if others:
+        report["not read"] = ", ".join(others)
+    if len(others) < len(file.others):
+        report["discriminator"] = "not read: its network is not one that `adversarial` knows"  # unless it is
     return file.weights, report
+
+
+def drop_parts(weights: dict[str, Tensor], report: dict[str, str], parts: Mapping[str, str]) -> None:
+    """Removes weights whose names start with the prefixes in `parts`, and reports what they are."""
+    for prefix, what in parts.items():
+        names = [name for name in weights if name.startswith(prefix)]
+        for name in names:
+            del weights[name]
+        if names:
+            report[f"{prefix}*"] = f"dropped {len(names)} weights: {what}"
+
+
+def read_averaged(weights: dict[str, Tensor], report: dict[str, str]) -> None:
+    """Replaces weights by their running averages where the file has them beside the weights, as "model_ema.NAME".
+
+    The dots of NAME are removed there, as latent diffusion's LitEma does. Averages without a weight stay: they are
+    unexpected.
+    """
+    averages = {name: weights.pop(name) for name in list(weights) if name.startswith(_AVERAGES)}
+    for counter in ("decay", "num_updates"):
+        averages.pop(_AVERAGES + counter, None)
+    if not averages:
+        return
+    taken = 0
+    for name in weights:
+        average = averages.pop(_AVERAGES + name.replace(".", ""), None)
+        if average is not None:
+            weights[name] = average
+            taken += 1
+    weights |= averages
+    report["weights"] += f", with the running averages (model_ema) of {taken} of its {len(weights)} weights"
 
 
 def require(
@@ -74,8 +114,10 @@ def require(
     """
     missing = [name for name in dims if name not in weights]
     if missing:
-        named = some_names(list(weights), most=5)
+        named = some_names([short_name(name) for name in weights], most=5)
         hint = f"its {len(weights):,} weights are called {named}" if weights else "it has no other weights"
+        if likely := likely_importers(weights, dims):
+            hint = f"it looks like a file of the importer {' or '.join(likely)}"
         raise RobustokError(f"this is not a {what}: it lacks {some_names(missing)}", where=where, hint=hint)
     held = {name: (weights[name], count) for name, count in {**optional, **dims}.items() if name in weights}
     wrong = [
@@ -145,6 +187,7 @@ def build_with(
     *,
     kind: str = "tokenizer",
     args: Sequence[Any] = (),
+    brings: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], nn.Module]:
     """Builds a recipe table's component with these weights; returns its full table and the component, in eval mode.
 
@@ -154,18 +197,21 @@ def build_with(
         where: the file, for messages.
         kind: "tokenizer" or "generator".
         args: constructor arguments besides the table: a generator's latent space and number of classes.
+        brings: prefixes of our names whose weights the component has when it is built, such as a frozen network's.
 
     Raises:
-        RobustokError: weights are missing, unexpected, of the wrong shape or type, or not finite; names a few as
-            published.
+        RobustokError: the table describes no component, or weights are missing, unexpected, of the wrong shape or
+            type, or not finite; names a few as published.
     """
     spec = registry.spec(kind, table)
-    with torch.device("meta"):
+    with nullcontext() if brings else torch.device("meta"):
         component = spec.build(*args)
+    weights = {**{name: value for name, value in component.state_dict().items() if name.startswith(brings)}, **weights}
     try:
         check_weights(component, weights, where, lambda name: to_published(name, rules))
     except RunError as error:
         raise RobustokError(error.what, where=where, hint=error.hint) from error
-    component = component.to_empty(device="cpu")
+    if not brings:
+        component = component.to_empty(device="cpu")
     component.load_state_dict(dict(weights))  # casts half precision to float32
     return spec.table(), component.eval()

@@ -1,4 +1,7 @@
-"""The tokenizers of qiuk6/RobusTok (main-train.pt, post-train.pt), for `vit_vq`."""
+"""RobusTok's tokenizers (main-train.pt, post-train.pt) and XQGAN's (XQGAN-4096.pt, XQGAN-8192.pt), for `vit_vq`.
+
+XQGAN (Li et al. 2024, arXiv 2412.01762) has the same networks and was trained without the perturbation.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
+from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
 from robustok_hub.published_names import (
     build_with,
+    drop_parts,
     heads_field,
     l2_normalise_field,
     read_published,
@@ -57,11 +61,10 @@ class RobusTokConfig:
     l2_normalise: bool = l2_normalise_field()
 
 
-class RobusTok(Importer):
-    """Reads a RobusTok tokenizer: the averaged weights if the file has them, without its DINOv2 teacher."""
+class RobusTok(TokenizerImporter):
+    """Reads a RobusTok or XQGAN tokenizer: the averaged weights if the file has them, without its DINOv2 teacher."""
 
     Config = RobusTokConfig
-    makes = "tokenizer"
 
     def __init__(self, config: RobusTokConfig) -> None:
         self.config = config
@@ -79,11 +82,7 @@ class RobusTok(Importer):
         for name in _AS_CONVOLUTION:
             if name in weights and weights[name].ndim == 4:
                 weights[name] = weights[name].flatten(1)
-        teacher = [name for name in weights if name.startswith("semantic_model.")]
-        for name in teacher:
-            del weights[name]
-        if teacher:
-            report["semantic_model.*"] = f"dropped {len(teacher)} weights: the teacher of the semantic loss"
+        drop_parts(weights, report, {"semantic_model.": "the teacher of the semantic loss"})
         self._drop_levels(weights, report, where)
         hits = weights.pop("quantizer.usage", torch.zeros(len(weights["quantizer.embedding"])))
         weights["quantizer.usage"] = hits / hits.sum().clamp(min=1e-12)  # published as hits per step

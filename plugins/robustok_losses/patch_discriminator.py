@@ -23,10 +23,13 @@ class PatchConfig:
         metadata={"doc": "levels that halve the image; each widens the patch"},
     )
     width: int = field(default=64, validator=width_range, metadata={"doc": "channels of the first level"})
-    norm: Literal["group", "none"] = field(
+    norm: Literal["group", "batch", "none"] = field(
         default="group",
-        validator=validators.in_(("group", "none")),
-        metadata={"doc": "normalisation of the inner levels; `group` is within an image, so independent of the batch"},
+        validator=validators.in_(("group", "batch", "none")),
+        metadata={
+            "doc": "normalisation of the inner levels; `group` is within an image, so independent of the batch; "
+            "`batch` is that of published discriminators"
+        },
     )
 
     @property
@@ -55,8 +58,8 @@ class PatchDiscriminator(nn.Module):
 
 def _level(channels_in: int, channels_out: int, stride: int, norm: str) -> list[nn.Module]:
     convolution = nn.Conv2d(channels_in, channels_out, 4, stride=stride, padding=1, bias=norm == "none")
-    norms = [nn.GroupNorm(math.gcd(32, channels_out), channels_out)] if norm == "group" else []
-    return [convolution, *norms, nn.LeakyReLU(0.2)]
+    norms = {"group": nn.GroupNorm(math.gcd(32, channels_out), channels_out), "batch": nn.BatchNorm2d(channels_out)}
+    return [convolution, *([norms[norm]] if norm in norms else []), nn.LeakyReLU(0.2)]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -15,10 +15,8 @@ from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import in_range
 from robustok_core.values.latents import Latents
+from robustok_quantizers.entropy import usage_entropy
 from robustok_quantizers.library import with_all_buffers_saved
-from robustok_training.distributed import all_mean
-
-_TINY = torch.finfo(torch.float32).tiny
 
 
 @frozen(kw_only=True)
@@ -31,6 +29,10 @@ class LFQConfig:
         metadata={"doc": "D, bits per code; K = 2 to the power D, and the entropy term needs K numbers per token"},
     )
     spherical: bool = field(default=False, metadata={"doc": "compare on the unit sphere"})
+    lowest_bit_first: bool = field(
+        default=False,
+        metadata={"doc": "the first number is the lowest bit of the code, as in Open-MAGVIT2, instead of the highest"},
+    )
     entropy_weight: float = field(
         default=0.1, validator=validators.ge(0), metadata={"doc": "weight of the entropy term"}
     )
@@ -68,7 +70,7 @@ class LFQ(Quantizer):
 
     @property
     def codebook(self) -> Tensor:
-        return self._on_sphere(self.library.codebook)
+        return self._on_sphere(self._ordered(self.library.codebook))
 
     def lookup(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.codebook)
@@ -77,7 +79,7 @@ class LFQ(Quantizer):
         """Latents of z (B, N, D); losses "entropy" and "commitment" in training mode."""
         with full_precision(z.device):
             compared = self._on_sphere(z.float())
-            codes = self.library(z.float()).indices.long()
+            codes = self.library(self._ordered(z.float())).indices.long()
             codewords = self.lookup(codes)
             losses = {}
             if self.training:
@@ -89,13 +91,14 @@ class LFQ(Quantizer):
         """The mean entropy per code minus the weighted entropy of a micro-batch's usage, over all processes; (M, D)."""
         codebook = self.codebook
         scores = 2 * self.config.inverse_temperature * vectors @ codebook.T  # (M, K)
-        usage = scores.softmax(dim=1).mean(dim=0)
-        # The gradient of the average over processes is the average of their gradients, which training takes anyway.
-        usage = usage + (all_mean(usage.detach()) - usage.detach())
+        evenness = usage_entropy(scores.softmax(dim=1).mean(dim=0))
         # The bits of a soft code are independent: its entropy is the sum of theirs.
         bit_logits = 4 * self.config.inverse_temperature * vectors * codebook[-1]
-        evenness = -(usage * usage.clamp(min=_TINY).log()).sum()  # entr's slope at 0 is infinite
         return _bit_entropy(bit_logits).sum(dim=1).mean() - self.config.diversity * evenness
+
+    def _ordered(self, vectors: Tensor) -> Tensor:
+        """Vectors (..., D) from our order of bits to the library's, or back."""
+        return vectors.flip(-1) if self.config.lowest_bit_first else vectors
 
     def _on_sphere(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.config.spherical else vectors

@@ -1,6 +1,12 @@
-"""The encoder and decoder of the VQGAN family, as published by LlamaGen (arXiv 2406.06525), also for small images."""
+"""The encoder and decoder of the VQGAN family (Esser et al. 2021, arXiv 2012.09841), also for small images.
+
+The defaults are those published by LlamaGen (arXiv 2406.06525). Latent diffusion, VA-VAE, IBQ and VQGAN-LC use the
+same networks.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,27 +15,33 @@ from torch import Tensor, nn
 
 from robustok_blocks.conv import Downsample, ResidualBlock, SpatialAttention, Upsample, group_norm
 from robustok_core.recipe.validators import depth_range, side_range, width_range
+from robustok_tokenizers.conv_levels import ImageLevels, multipliers_range
+
+_levels: Any = validators.deep_iterable(validators.ge(0))
 
 
 @frozen(kw_only=True)
-class ConvNetworkConfig:
+class ConvNetworkConfig(ImageLevels):
     """Options of a pair of convolutional networks; the defaults are LlamaGen's at 16 pixels a token."""
 
-    image_size: int = field(
-        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
-    )
-    channels: int = field(default=128, validator=width_range, metadata={"doc": "channels at multiplier 1"})
-    channel_multipliers: tuple[int, ...] = field(
-        default=(1, 1, 2, 2, 4),
-        validator=[validators.min_len(1), validators.deep_iterable(depth_range)],
-        metadata={"doc": "channels of each level, finest first; each level but the last halves the map"},
+    decoder_channel_multipliers: tuple[int, ...] | None = field(
+        default=None,
+        validator=validators.optional(multipliers_range),
+        metadata={"doc": "the decoder's channel_multipliers, finest level first; left out: the encoder's"},
     )
     num_res_blocks: int = field(
         default=2,
         validator=depth_range,
         metadata={"doc": "residual blocks a level (the decoder has one more)"},
     )
-    attention: bool = field(default=True, metadata={"doc": "self-attention over all positions at the coarsest level"})
+    attention: bool = field(
+        default=True, metadata={"doc": "self-attention over all positions, at attention_levels and in the middle"}
+    )
+    attention_levels: tuple[int, ...] | None = field(
+        default=None,
+        validator=validators.optional(_levels),
+        metadata={"doc": "levels with attention after each residual block; 0 is the finest; left out: the coarsest"},
+    )
     middle: bool = field(
         default=True, metadata={"doc": "two more residual blocks at the coarsest level, on each side of the latents"}
     )
@@ -38,11 +50,6 @@ class ConvNetworkConfig:
         validator=side_range,
         metadata={"doc": "side of the pixel patches that the first level reads and outputs; 2 quarters its cost"},
     )
-    norm_groups: int = field(
-        default=32,
-        validator=width_range,
-        metadata={"doc": "GroupNorm groups; must divide every level's channels"},
-    )
     z_channels: int = field(
         default=256,
         validator=width_range,
@@ -50,29 +57,34 @@ class ConvNetworkConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.image_size % self.downsampling:
+        super().__attrs_post_init__()
+        self.check_groups(*self.decoder_level_channels)
+        levels = len(self.channel_multipliers)
+        if len(self.decoder_level_channels) != levels:
             raise ValueError(
-                f"image_size {self.image_size} is not a multiple of {self.downsampling}, "
-                f"the side of a token with stem_patch {self.stem_patch} and {len(self.channel_multipliers)} levels"
+                f"the encoder has {levels} levels and the decoder {len(self.decoder_level_channels)}: "
+                "images would change their size"
             )
-        bad = [width for width in (self.channels, *self.level_channels) if width % self.norm_groups]
-        if bad:
-            raise ValueError(f"norm_groups {self.norm_groups} does not divide the {bad[0]} channels of a level")
+        if not self.attention and self.attention_levels:
+            raise ValueError(f"attention_levels {list(self.attention_levels)} have no effect without attention")
+        if max(self.attention_levels or (0,)) >= levels:
+            raise ValueError(f"attention_levels {list(self.attention_levels or ())}: there are only {levels} levels")
 
     @property
     def downsampling(self) -> int:
         """Side of a token in pixels."""
-        return self.stem_patch * 2 ** (len(self.channel_multipliers) - 1)
+        return self.stem_patch * super().downsampling
 
     @property
-    def level_channels(self) -> list[int]:
-        """Channels of each level, finest first."""
-        return [self.channels * multiplier for multiplier in self.channel_multipliers]
+    def decoder_level_channels(self) -> list[int]:
+        """Channels of each level of the decoder, finest first."""
+        multipliers = self.decoder_channel_multipliers
+        return self.level_channels if multipliers is None else [self.channels * factor for factor in multipliers]
 
-    @property
-    def side(self) -> int:
-        """Tokens per row and per column."""
-        return self.image_size // self.downsampling
+    def attends(self, level: int) -> bool:
+        """Whether a level, of which 0 is the finest, has attention after its residual blocks."""
+        levels = (len(self.channel_multipliers) - 1,) if self.attention_levels is None else self.attention_levels
+        return self.attention and level in levels
 
 
 class Level(nn.Module):
@@ -122,9 +134,9 @@ def middle(channels: int, config: ConvNetworkConfig) -> nn.ModuleList:
 
 
 class ConvEncoder(nn.Module):
-    """Images (B, 3, H, W) to maps (B, z_channels, h, w)."""
+    """Images (B, 3, H, W) to maps (B, z_channels, h, w), or of another number of output channels."""
 
-    def __init__(self, config: ConvNetworkConfig) -> None:
+    def __init__(self, config: ConvNetworkConfig, channels_out: int | None = None) -> None:
         super().__init__()
         self.stem_patch = config.stem_patch
         widths = config.level_channels
@@ -136,17 +148,17 @@ class ConvEncoder(nn.Module):
                 width,
                 config.num_res_blocks,
                 config.norm_groups,
-                attend=config.attention and level == len(widths) - 1,
+                attend=config.attends(level),
                 downsample=level < len(widths) - 1,
             )
             for level, (source, width) in enumerate(zip(sources, widths, strict=True))
         )
         self.mid = middle(widths[-1], config)
         self.norm_out = group_norm(widths[-1], config.norm_groups)
-        self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], channels_out or config.z_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, z_channels, h, w)."""
+        """(B, 3, H, W) to (B, output channels, h, w)."""
         x = self.conv_in(F.pixel_unshuffle(images, self.stem_patch).contiguous(memory_format=torch.channels_last))
         for level in self.conv_blocks:
             x = level(x)
@@ -161,7 +173,7 @@ class ConvDecoder(nn.Module):
     def __init__(self, config: ConvNetworkConfig) -> None:
         super().__init__()
         self.stem_patch = config.stem_patch
-        widths = config.level_channels[::-1]
+        widths = config.decoder_level_channels[::-1]
         self.conv_in = nn.Conv2d(config.z_channels, widths[0], 3, padding=1)
         self.mid = middle(widths[0], config)
         sources = [widths[0], *widths[:-1]]
@@ -171,7 +183,7 @@ class ConvDecoder(nn.Module):
                 width,
                 config.num_res_blocks + 1,
                 config.norm_groups,
-                attend=config.attention and level == 0,
+                attend=config.attends(len(widths) - 1 - level),
                 upsample=level < len(widths) - 1,
             )
             for level, (source, width) in enumerate(zip(sources, widths, strict=True))

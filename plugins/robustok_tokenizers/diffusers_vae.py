@@ -1,19 +1,21 @@
-"""Pretrained autoencoders of the diffusers library: AutoencoderKL (continuous) and VQModel (discrete).
+"""Pretrained autoencoders of the diffusers library, continuous and discrete.
 
-Latents of an AutoencoderKL are scaled as its diffusion models read them, (z - shift_factor) * scaling_factor;
-those of a VQModel are its unscaled codewords. A VQModel keeps its own codebook, trained by gradient only.
+| class | latents | examples |
+|---|---|---|
+| AutoencoderKL | a Gaussian posterior, (z - shift_factor) * scaling_factor | Stable Diffusion's and FLUX's |
+| AutoencoderDC | deterministic, z * scaling_factor | DC-AE (arXiv 2410.10733) |
+| AutoencoderRAE | frozen features, normalised, times scaling_factor | RAE (arXiv 2510.11690); needs transformers |
+| VQModel | its unscaled codewords; it keeps its own codebook, trained by gradient only | LDM's |
+
+So latents are scaled as the diffusion models of an autoencoder read them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from attrs import field, frozen
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robustok_blocks.straight_through import straight_through
@@ -22,15 +24,12 @@ from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import side_range
 from robustok_core.values.download import Download
 from robustok_core.values.latents import Latents, LatentSpace
-from robustok_core.values.wording import reason_of
+from robustok_tokenizers.diffusers_models import load_model, locate, repository_files
+from robustok_tokenizers.diffusers_rae import RAEDecoder, RAEEncoder
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_tokenizers.grid_tokenizer import GridTokenizer
-from robustok_toolkit.downloads import hub_file
 
-_WHERE = "tokenizer.source"
-_KINDS = ("AutoencoderKL", "VQModel")
 _COMMITMENT = 0.25
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @frozen(kw_only=True)
@@ -50,6 +49,67 @@ class DiffusersVAEConfig:
     kl_weight: float = kl_weight_field()
 
 
+@frozen(kw_only=True, eq=False)
+class Parts:
+    """A diffusers model in parts.
+
+    Attributes:
+        encoder: images to maps. quant_conv, post_quant_conv: on both sides of the latents. decoder: maps to images.
+        last: the name of the decoder's last weight. side: of a token in pixels. width: of a token.
+        scale, shift: latents are (z - shift) * scale. quantizer: of a discrete model.
+        posterior: whether the encoder gives moments of a Gaussian. image_size: the only one possible, or None.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    width: int
+    side: int
+    quant_conv: nn.Module = field(factory=nn.Identity)
+    post_quant_conv: nn.Module = field(factory=nn.Identity)
+    last: str = "conv_out.weight"
+    scale: float = 1.0
+    shift: float = 0.0
+    quantizer: OwnCodebook | None = None
+    posterior: bool = False
+    image_size: int | None = None
+
+
+def parts_of(model: Any) -> Parts:
+    """The parts of a diffusers model of a kind that is supported."""
+    kind, options = type(model).__name__, model.config
+    if kind == "AutoencoderDC":
+        return Parts(
+            encoder=model.encoder,
+            decoder=model.decoder,
+            width=options["latent_channels"],
+            side=model.spatial_compression_ratio,
+            scale=options["scaling_factor"] or 1.0,
+        )
+    if kind == "AutoencoderRAE":
+        return Parts(
+            encoder=RAEEncoder(model),
+            decoder=RAEDecoder(model),
+            width=options["encoder_hidden_size"],
+            side=options["patch_size"],
+            last="network.decoder_pred.weight",
+            scale=options["scaling_factor"],
+            image_size=model.decoder_image_size,
+        )
+    quantizer = OwnCodebook(model.quantize.embedding) if kind == "VQModel" else None
+    return Parts(
+        encoder=model.encoder,
+        decoder=model.decoder,
+        width=options["latent_channels"] if quantizer is None else quantizer.width,
+        side=2 ** (len(options["block_out_channels"]) - 1),
+        quant_conv=model.quant_conv or nn.Identity(),
+        post_quant_conv=model.post_quant_conv or nn.Identity(),
+        scale=options["scaling_factor"] if quantizer is None else 1.0,
+        shift=(options.get("shift_factor") or 0.0) if quantizer is None else 0.0,
+        quantizer=quantizer,
+        posterior=quantizer is None,
+    )
+
+
 class DiffusersVAE(GridTokenizer):
     """A diffusers autoencoder as a tokenizer; its tokens are the positions of the latent map."""
 
@@ -59,41 +119,53 @@ class DiffusersVAE(GridTokenizer):
         super().__init__()
         self.config = config
         self.image_size = config.image_size
-        model = _model(config)
-        factor = 2 ** (len(model.config["block_out_channels"]) - 1)
-        if config.image_size % factor:
-            raise RobustokError(
-                f"image_size {config.image_size} is not a multiple of {factor}, the side of a token of {config.source}",
-                where="tokenizer.image_size",
-            )
-        side = config.image_size // factor
-        self.encoder, self.pixel_decoder = model.encoder, model.decoder
-        self.quant_conv = model.quant_conv or nn.Identity()
-        self.post_quant_conv = model.post_quant_conv or nn.Identity()
-        self.quantizer = _quantizer(model)
-        if self.quantizer is not None and config.kl_weight != DiffusersVAEConfig(source="").kl_weight:
-            what = f"{config.source} is a VQModel, which has no posterior"
-            raise RobustokError(what, where="tokenizer.kl_weight", hint="leave it out")
-        self.scale = 1.0 if self.quantizer is not None else model.config["scaling_factor"]
-        self.shift = 0.0 if self.quantizer is not None else model.config.get("shift_factor") or 0.0
+        model = load_model(config.source, config.subfolder)
+        parts = parts_of(model)
+        self._check(parts, type(model).__name__)
+        self.encoder, self.quant_conv = parts.encoder, parts.quant_conv
+        self.post_quant_conv, self.pixel_decoder = parts.post_quant_conv, parts.decoder
+        self.quantizer = parts.quantizer
+        self.scale, self.shift = parts.scale, parts.shift
+        self._last, self._posterior = parts.last, parts.posterior
+        side = config.image_size // parts.side
         self.space = LatentSpace(
-            kind="continuous" if self.quantizer is None else "discrete",
+            kind="continuous" if parts.quantizer is None else "discrete",
             num_tokens=side * side,
-            width=model.config["latent_channels"] if self.quantizer is None else self.quantizer.width,
-            codebook_size=None if self.quantizer is None else self.quantizer.codebook_size,
+            width=parts.width,
+            codebook_size=None if parts.quantizer is None else parts.quantizer.codebook_size,
             grid=(side, side),
         )
 
+    def _check(self, parts: Parts, kind: str) -> None:
+        """Checks the options against the model.
+
+        Raises:
+            RobustokError: the model has no such image size, or no posterior.
+        """
+        size, source = self.config.image_size, self.config.source
+        if parts.image_size not in (None, size):
+            what = f"{source} is for images of {parts.image_size} pixels, not of {size}"
+            raise RobustokError(what, where="tokenizer.image_size")
+        if size % parts.side:
+            what = f"image_size {size} is not a multiple of {parts.side}, the side of a token of {source}"
+            raise RobustokError(what, where="tokenizer.image_size")
+        if not parts.posterior and self.config.kl_weight != DiffusersVAEConfig(source="").kl_weight:
+            what = f"{source} holds a {kind}, which has no posterior"
+            raise RobustokError(what, where="tokenizer.kl_weight", hint="leave it out")
+
     @classmethod
     def downloads(cls, config: DiffusersVAEConfig) -> Iterable[Download]:
-        _, options = _locate(config)
-        return _repository_files(config) if options else ()
+        _, options = locate(config.source, config.subfolder)
+        return repository_files(config.source, config.subfolder) if options else ()
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior's means, or what is quantized."""
         hidden = self.tokens(images)
         if self.quantizer is not None:
             return self.quantizer.quantize(hidden)
+        if not self._posterior:
+            vectors = self._scaled(hidden.float())
+            return Latents(vectors=vectors, features=vectors)
         latents = posterior_latents(hidden, training=self.encoder.training, kl_weight=self.config.kl_weight)
         assert latents.vectors is not None
         assert latents.features is not None
@@ -105,6 +177,11 @@ class DiffusersVAE(GridTokenizer):
     def decode_vectors(self, vectors: Tensor) -> Tensor:
         """Images (B, 3, H, W), not clamped, from vectors (B, N, D)."""
         return super().decode_vectors(vectors / self.scale + self.shift)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weight of the layer that outputs the pixels."""
+        return self.pixel_decoder.get_parameter(self._last)
 
 
 class OwnCodebook(Quantizer):
@@ -133,76 +210,3 @@ class OwnCodebook(Quantizer):
     @property
     def codebook(self) -> Tensor:
         return self.embedding
-
-
-def _quantizer(model: Any) -> OwnCodebook | None:
-    """The quantizer of a VQModel; None for an AutoencoderKL."""
-    if type(model).__name__ == "AutoencoderKL":
-        return None
-    return OwnCodebook(model.quantize.embedding)
-
-
-def _model(config: DiffusersVAEConfig) -> Any:
-    """The diffusers model with its weights; without them on the meta device."""
-    diffusers = _library()
-    source, options = _locate(config)
-    for download in _repository_files(config)[: 1 if torch.empty(0).is_meta else None] if options else ():
-        download.require(_WHERE)
-    try:
-        table: Mapping[str, Any] = diffusers.AutoencoderKL.load_config(source, **options)
-        cls = getattr(diffusers, _supported(table, config.source))
-        if torch.empty(0).is_meta:
-            return cls.from_config(table)
-        return cls.from_pretrained(source, **options, torch_dtype=torch.float32)
-    except (
-        OSError,
-        ValueError,
-        SafetensorError,
-    ) as error:  # missing, damaged or foreign files
-        raise RobustokError(f"{config.source} cannot be loaded: {reason_of(error)}", where=_WHERE) from error
-
-
-def _library() -> Any:
-    try:
-        import diffusers
-    except ImportError as error:
-        hint = 'pip install "robustok[diffusers]"'
-        raise RobustokError("diffusers_vae needs the package diffusers", where="tokenizer.use", hint=hint) from error
-    return diffusers
-
-
-def _supported(table: Mapping[str, Any], source: str) -> str:
-    """The name of the model's class, from its config.json."""
-    kind = str(table.get("_class_name"))
-    if kind not in _KINDS:
-        what = f'{source} holds "{kind}"; supported: {" and ".join(_KINDS)}'
-        raise RobustokError(what, where=_WHERE)
-    if table.get("norm_type", "group") != "group":
-        what = f'{source} has norm_type = "{table["norm_type"]}": its decoder reads codewords at every level'
-        raise RobustokError(what, where=_WHERE, hint='use a model with norm_type = "group"')
-    return kind
-
-
-def _locate(config: DiffusersVAEConfig) -> tuple[str, dict[str, Any]]:
-    """The folder, or the repository and the option for its subfolder."""
-    _library()
-    folder = Path(config.source).expanduser()
-    if folder.is_dir():
-        if not (folder / config.subfolder).is_dir():
-            raise RobustokError(f"{config.source} has no subfolder {config.subfolder!r}", where=_WHERE)
-        return str(folder / config.subfolder), {}
-    if not _REPOSITORY.fullmatch(config.source):
-        raise RobustokError(f"no such folder: {config.source!r}", where=_WHERE)
-    return config.source, {"subfolder": config.subfolder or None}
-
-
-def _repository_files(config: DiffusersVAEConfig) -> list[Download]:
-    """The configuration, which every build reads, and the weights."""
-    prefix = f"{config.subfolder}/" if config.subfolder else ""
-    weights = [f"{prefix}diffusion_pytorch_model{ending}" for ending in (".safetensors", ".bin")]
-    instead = "set source to the folder of a saved model"
-    named = config.source if not config.subfolder else f"{config.source}, {config.subfolder}"
-    return [
-        hub_file(config.source, [f"{prefix}config.json"], what=f"the configuration of {named}", instead=instead),
-        hub_file(config.source, weights, what=f"the weights of {named}", instead=instead),
-    ]

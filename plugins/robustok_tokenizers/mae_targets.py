@@ -11,14 +11,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen, validators
-from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_core.recipe.validators import depth_range, finite, require_multiple, width_range
-from robustok_core.values.draws import seeded
 from robustok_core.values.spec import component
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeShape
 from robustok_tokenizers.oriented_gradients import NUM_BINS, patch_gradients
+from robustok_tokenizers.patch_features import PatchFeatures
 
 
 @frozen(kw_only=True)
@@ -97,29 +96,17 @@ class GradientTarget(Target):
 
 
 class FeatureTarget(Target):
-    """A frozen network's features at each patch; 1 - cosine similarity.
-
-    The network is built when it is first needed and is not a submodule, so that neither checkpoints nor
-    artifacts contain it.
-    """
+    """A frozen network's features at each patch; 1 - cosine similarity."""
 
     def __init__(
         self, config: FeatureTargetConfig, latent_width: int, side: int, num_latents: int, image_size: int
     ) -> None:
-        with torch.device("meta"):
-            maps = config.network.build().maps(torch.zeros(1, 3, image_size, image_size))
-        super().__init__(config, latent_width, side, num_latents, outputs=maps[-1].shape[1])
-        self.side, self.spec = side, config.network
-        self._network: tuple[Any, ...] = ()  # a tuple keeps it out of the module tree
+        features = PatchFeatures(config.network, side)
+        super().__init__(config, latent_width, side, num_latents, outputs=features.width(image_size))
+        self.features = features
 
     def wanted(self, images: Tensor) -> Tensor:
-        if not self._network:
-            with seeded("target", self.spec.name):
-                self._network = (self.spec.build().to(images.device).requires_grad_(False),)
-        features = self._network[0].maps(images)[-1]
-        if features.shape[-2:] != (self.side, self.side):
-            features = F.interpolate(features.float(), size=(self.side, self.side), mode="bilinear", antialias=True)
-        return rearrange(features, "b c h w -> b (h w) c")
+        return self.features(images)
 
     def errors(self, predicted: Tensor, wanted: Tensor) -> Tensor:
         return 1.0 - F.cosine_similarity(predicted, wanted, dim=-1)

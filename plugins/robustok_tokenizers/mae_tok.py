@@ -8,6 +8,9 @@ and turns the mask tokens into pixels. Small auxiliary decoders can predict targ
 The defaults are those known of MAETok-B-128: 171.9 M parameters, without the unused ones of the published file
 (a patch embedding and positions in the decoder, 0.8 M).
 
+With `soft_codebook` it is SoftVQ-VAE (Chen et al. 2024, arXiv 2412.10958): latents are means of codewords. Published
+are 32 or 64 tokens, positions `rotary = "none"` and `decoder_absolute_positions`, and `decoder_cls_token`, no masks.
+
 As in the published code, the encoder's image tokens have learned and rotary positions, the decoder's only rotary
 ones; latent and class tokens are not rotated.
 """
@@ -23,13 +26,14 @@ from torch import Tensor, nn
 
 from robustok_blocks.rotary import check_head_width
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import below_one, finite, width_range
+from robustok_core.recipe.validators import below_one, depth_range, finite, width_range
 from robustok_core.values.download import Download
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import posterior_latents
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeEncoder, MaeShape, Rotary
 from robustok_tokenizers.mae_targets import FeatureTarget, FeatureTargetConfig, GradientTarget, Target, TargetConfig
 from robustok_tokenizers.pretrained_vit import load_pretrained, pretrained_downloads
+from robustok_tokenizers.soft_codebook import SoftCodebook, SoftCodebookConfig
 from robustok_tokenizers.vit_sizes import ViTPairConfig
 
 #: Standard deviation of the truncated normal that mask ratios are drawn from, as in MAR.
@@ -45,6 +49,21 @@ class MAETokConfig(ViTPairConfig):
     """Options of `mae_tok`."""
 
     num_latent_tokens: int = field(default=128, validator=width_range, metadata={"doc": "N, tokens per image"})
+    decoder_width: int | None = field(
+        default=None,
+        validator=validators.optional(width_range),
+        metadata={"doc": "numbers per token of the decoder; left out: width"},
+    )
+    decoder_depth: int | None = field(
+        default=None,
+        validator=validators.optional(depth_range),
+        metadata={"doc": "blocks of the decoder; left out: depth"},
+    )
+    decoder_num_heads: int | None = field(
+        default=None,
+        validator=validators.optional(width_range),
+        metadata={"doc": "attention heads of the decoder; left out: num_heads"},
+    )
     latent_width: int = field(default=32, validator=width_range, metadata={"doc": "D, numbers per latent token"})
     rotary: Rotary = field(
         default="mixed",
@@ -73,6 +92,9 @@ class MAETokConfig(ViTPairConfig):
             "latents, in nats; left out: no posterior"
         },
     )
+    soft_codebook: SoftCodebookConfig | None = field(
+        default=None, metadata={"doc": "table: latents are means of codewords; left out: they are the encoder's output"}
+    )
     layer_scale: float = field(
         default=1e-5,
         validator=validators.gt(0),
@@ -98,8 +120,12 @@ class MAETokConfig(ViTPairConfig):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
+        width, _, heads = self.decoder_size
+        if width % heads:
+            raise ValueError(f"the decoder's width {width} is not a multiple of its {heads} heads")
         if self.rotary != "none":
             check_head_width(self.width // self.num_heads)
+            check_head_width(width // heads)
         if self.rotary == "none" and self.rotary_base != 10.0:
             raise ValueError("rotary_base needs rotary positions, and rotary is none")
         if self.mask_smallest > self.mask_largest:
@@ -107,12 +133,34 @@ class MAETokConfig(ViTPairConfig):
         if self.hog is not None and self.patch_size % 2:
             raise ValueError(f"hog needs an even patch_size, not {self.patch_size}")
 
-    def shape(self, *, drop_path: float, cls_token: bool, absolute: bool) -> MaeShape:
-        """The shape of the encoder or the decoder."""
+        if self.soft_codebook is not None:
+            self._check_soft_codebook(self.soft_codebook)
+
+    def _check_soft_codebook(self, soft: SoftCodebookConfig) -> None:
+        if self.kl_weight is not None:
+            raise ValueError("latents have either a soft_codebook or a posterior (kl_weight), not both")
+        if self.num_latent_tokens % soft.num_tables:
+            raise ValueError(
+                f"num_latent_tokens {self.num_latent_tokens} is not a multiple of soft_codebook.num_tables "
+                f"{soft.num_tables}"
+            )
+
+    @property
+    def decoder_size(self) -> tuple[int, int, int]:
+        """Width, depth and heads of the decoder."""
+        return (
+            self.decoder_width or self.width,
+            self.decoder_depth or self.depth,
+            self.decoder_num_heads or self.num_heads,
+        )
+
+    def shape(self, size: tuple[int, int, int], *, drop_path: float, cls_token: bool, absolute: bool) -> MaeShape:
+        """The shape of the encoder or the decoder, of this width, depth and number of heads."""
+        width, depth, num_heads = size
         return MaeShape(
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
+            width=width,
+            depth=depth,
+            num_heads=num_heads,
             mlp_ratio=self.mlp_ratio,
             layer_scale=self.layer_scale,
             drop_path=drop_path,
@@ -135,8 +183,11 @@ class MAETok(Tokenizer):
         super().__init__()
         self.config = config
         self.image_size = config.image_size
-        encoder = config.shape(drop_path=config.drop_path, cls_token=True, absolute=True)
+        encoder = config.shape(
+            (config.width, config.depth, config.num_heads), drop_path=config.drop_path, cls_token=True, absolute=True
+        )
         decoder = config.shape(
+            config.decoder_size,
             drop_path=config.decoder_drop_path,
             cls_token=config.decoder_cls_token,
             absolute=config.decoder_absolute_positions,
@@ -144,7 +195,9 @@ class MAETok(Tokenizer):
         moments = 1 if config.kl_weight is None else 2
         self.encoder = MaeEncoder(encoder, config.patch_size, masks=config.mask_largest > 0)
         self.quant_conv = nn.Linear(config.width, moments * config.latent_width)
-        self.post_quant_conv = nn.Linear(config.latent_width, config.width)
+        soft, tokens = config.soft_codebook, config.num_latent_tokens
+        self.soft_codebook = None if soft is None else SoftCodebook(soft, tokens, config.latent_width)
+        self.post_quant_conv = nn.Linear(config.latent_width, config.decoder_size[0])
         self.pixel_decoder = MaeDecoder(decoder, outputs=3 * config.patch_size**2)
         self.targets = _targets(config)
         self.space = LatentSpace(kind="continuous", num_tokens=config.num_latent_tokens, width=config.latent_width)
@@ -156,9 +209,9 @@ class MAETok(Tokenizer):
         return pretrained_downloads(config.init, config.width)
 
     def encode(self, images: Tensor) -> Latents:
-        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the vectors, or the posterior means.
+        """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the quant_conv's output, or the posterior means.
 
-        In training some patches are hidden, and `losses` holds those of the posterior and the targets.
+        In training some patches are hidden, and `losses` holds those of the posterior, the codebook and the targets.
         """
         training = self.encoder.training
         mask = self._mask(images) if training and self.config.mask_largest > 0 else None
@@ -170,6 +223,9 @@ class MAETok(Tokenizer):
         return latents.evolve(losses={**latents.losses, **losses})
 
     def _latents(self, encoded: Tensor, training: bool) -> Latents:
+        if self.soft_codebook is not None:
+            latents: Latents = self.soft_codebook(encoded)
+            return latents
         if self.config.kl_weight is None:
             return Latents(vectors=encoded, features=encoded)
         return posterior_latents(encoded, training=training, kl_weight=self.config.kl_weight)

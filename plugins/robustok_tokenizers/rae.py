@@ -9,14 +9,15 @@ Published: DINOv2-B with registers at 224 pixels, 256 tokens of 768 numbers, a M
 and perturbation `gaussian` with tau 0.8. The published code adds the noise before the normalisation, we add it
 after, so in units of the standard deviation at each position and channel. The scales are close: the last norm's
 output has mean square 1, of which the mean takes a share.
-Decoder sizes (width, depth, heads): B 768, 12, 12; L 1024, 24, 16; XL 1152, 28, 16.
+Decoder sizes (width, depth, heads): B 768, 12, 12; L 1024, 24, 16; XL 1152, 28, 16. The released decoders have the
+style "mae" and, in XL, MLPs of width 4096: 415.4 M parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
+from robustok_blocks.sinusoids import grid_positions
 from robustok_blocks.transformer import Block
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.tokenizer import Tokenizer
@@ -56,6 +58,19 @@ class RAEConfig:
     decoder_num_heads: int = field(
         default=16, validator=width_range, metadata={"doc": "attention heads of the decoder"}
     )
+    decoder_mlp_width: int | None = field(
+        default=None,
+        validator=validators.optional(width_range),
+        metadata={"doc": "hidden width of the decoder's MLPs; left out: 4 times decoder_width"},
+    )
+    decoder_style: Literal["plain", "mae"] = field(
+        default="plain",
+        validator=validators.in_(("plain", "mae")),
+        metadata={
+            "doc": "plain: learned positions and LayerScale; mae, as in the released files: fixed positions and a "
+            "class token"
+        },
+    )
     statistics: str = field(
         default="measured",
         metadata={
@@ -70,6 +85,8 @@ class RAEConfig:
 
     def __attrs_post_init__(self) -> None:
         require_multiple(self, "decoder_width", "decoder_num_heads")
+        if self.decoder_style == "mae" and self.decoder_width % 4:
+            raise ValueError(f"fixed positions need a decoder_width that is a multiple of 4, not {self.decoder_width}")
         if self.statistics != "measured" and self.statistics_images != 50_000:
             raise ValueError("statistics_images needs statistics = measured, and statistics names a file")
 
@@ -183,26 +200,42 @@ class PixelDecoder(nn.Module):
 
     def __init__(self, config: RAEConfig, side: int, latent_width: int) -> None:
         super().__init__()
-        width = config.decoder_width
+        width, plain = config.decoder_width, config.decoder_style == "plain"
         self.side, self.patch_size = side, config.image_size // side
         self.from_latents = nn.Linear(latent_width, width)
-        self.pos_embed = nn.Parameter(torch.zeros(1, side * side, width))
+        eps = 1e-6 if plain else 1e-12
         self.blocks = nn.ModuleList(
-            Block(width, config.decoder_num_heads, mlp_ratio=4.0, layer_scale=1.0, drop_path=0.0)
+            Block(
+                width,
+                config.decoder_num_heads,
+                layer_scale=1.0 if plain else None,
+                mlp_width=config.decoder_mlp_width,
+                eps=eps,
+            )
             for _ in range(config.decoder_depth)
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = nn.LayerNorm(width, eps=eps)
         self.to_pixels = nn.Linear(width, 3 * self.patch_size**2)
         initialise_linear_layers(self, width)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if plain:
+            self.pos_embed = nn.Parameter(torch.zeros(1, side * side, width))
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        else:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+            positions = grid_positions((side, side), width)
+            self.register_buffer("pos_embed", torch.cat([torch.zeros_like(positions[:1]), positions])[None])
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, N, D) to images (B, 3, H, W), normalised as the encoder reads them."""
-        x = self.from_latents(latents) + self.pos_embed
+        x = self.from_latents(latents)
+        if hasattr(self, "cls_token"):
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = x + self.pos_embed
         for block in self.blocks:
             x = block(x)
         return rearrange(
-            self.to_pixels(self.norm(x)),
+            self.to_pixels(self.norm(x[:, -latents.shape[1] :])),
             "b (h w) (p q c) -> b c (h p) (w q)",
             h=self.side,
             p=self.patch_size,

@@ -2,16 +2,16 @@
 
 l-DeTok is this tokenizer with perturbation `interpolate`: in training, latents are mixed with noise and the
 encoder sees a random subset of the patches. Presets (width, depth, heads): S 512, 8, 8; B 768, 12, 12; L 1024, 24, 16;
-XL 1152, 28, 16. B on both sides, the default, has 171.6 M parameters.
+XL 1152, 28, 16. B on both sides, the default, has 171.6 M parameters (171.7 M in the style "detok").
 
-As in MAE, the encoder reads only the visible patches. A learned vector replaces the latents of the hidden ones, so
-the decoder, and the perturbation if any, read all N latents. All images of a batch (on a process) share one masking
+As in MAE, the encoder reads only the visible patches. In the style "plain", a learned vector replaces the latents of
+the hidden ones, so the decoder, and the perturbation if any, read all N latents; in the style "detok", that of the
+released files, a mask token of the decoder does. All images of a batch (on a process) share one masking
 ratio, since they must have the same number of visible patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -24,37 +24,15 @@ from robustok_blocks.rotary_transformer import GatedRotaryBlock
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import below_one, width_range
 from robustok_core.values.latents import Latents, LatentSpace
+from robustok_tokenizers.detok_blocks import DeTokBlock, channel_rotations
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_tokenizers.vit_init import initialise_linear_layers
-from robustok_tokenizers.vit_sizes import PatchConfig
-
-#: width, depth, num_heads
-SIZES: Mapping[str, tuple[int, int, int]] = {
-    "S": (512, 8, 8),
-    "B": (768, 12, 12),
-    "L": (1024, 24, 16),
-    "XL": (1152, 28, 16),
-}
-
-
-def _number(doc: str) -> int | None:
-    return field(
-        default=None,
-        validator=validators.optional(validators.ge(1)),
-        metadata={"doc": f"{doc}; left out: the preset's"},
-    )
+from robustok_tokenizers.vit_sizes import PatchConfig, StackConfig
 
 
 @frozen(kw_only=True)
-class StackConfig:
-    """Size of a ViT."""
-
-    preset: Literal["S", "B", "L", "XL"] = field(
-        default="B", validator=validators.in_(tuple(SIZES)), metadata={"doc": "a published size"}
-    )
-    width: int | None = _number("numbers per token")
-    depth: int | None = _number("blocks")
-    num_heads: int | None = _number("attention heads")
+class RotaryStackConfig(StackConfig):
+    """Size of a ViT with rotary positions."""
 
     def __attrs_post_init__(self) -> None:
         width, _, heads = self.size
@@ -63,20 +41,22 @@ class StackConfig:
                 f"width {width} over num_heads {heads} must be a multiple of 4 for rotary positions on a grid"
             )
 
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """Width, depth and heads."""
-        width, depth, heads = SIZES[self.preset]
-        return self.width or width, self.depth or depth, self.num_heads or heads
-
 
 @frozen(kw_only=True)
 class ViTKLConfig(PatchConfig):
     """Options of `vit_kl`; the defaults are l-DeTok's."""
 
+    style: Literal["plain", "detok"] = field(
+        default="plain",
+        validator=validators.in_(("plain", "detok")),
+        metadata={
+            "doc": "plain, or as in the released files (detok): gated MLPs with biases, a mask token in the decoder, "
+            "and their own turn of queries and keys by position"
+        },
+    )
     latent_width: int = field(default=16, validator=width_range, metadata={"doc": "D, numbers per latent token"})
-    encoder: StackConfig = field(factory=StackConfig, metadata={"doc": "table: size of the encoder"})
-    decoder: StackConfig = field(factory=StackConfig, metadata={"doc": "table: size of the decoder"})
+    encoder: RotaryStackConfig = field(factory=RotaryStackConfig, metadata={"doc": "table: size of the encoder"})
+    decoder: RotaryStackConfig = field(factory=RotaryStackConfig, metadata={"doc": "table: size of the decoder"})
     mask_low: float = field(
         default=-0.1,
         validator=[validators.gt(-1.0), validators.lt(1.0)],
@@ -105,9 +85,13 @@ class ViTKL(Tokenizer):
         self.config = config
         self.image_size = config.image_size
         self.encoder = PatchEncoder(config)
-        self.mask_latent = nn.Parameter(torch.zeros(1, 1, config.latent_width))
-        nn.init.normal_(self.mask_latent, std=0.02)
+        if config.style == "plain":
+            self.mask_latent = nn.Parameter(torch.zeros(1, 1, config.latent_width))
+            nn.init.normal_(self.mask_latent, std=0.02)
         self.pixel_decoder = PatchDecoder(config)
+        if config.style == "detok":  # not within the decoder: without hidden patches it has no gradient
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, self.pixel_decoder.width))
+            nn.init.normal_(self.mask_token, std=0.02)
         side = config.side
         self.space = LatentSpace(
             kind="continuous", num_tokens=side * side, width=config.latent_width, grid=(side, side)
@@ -116,7 +100,8 @@ class ViTKL(Tokenizer):
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior means.
 
-        In training, hidden patches all have the same latent vector and do not count in the loss "kl".
+        In training, hidden patches do not count in the loss "kl". They all have the same latent vector, or are marked
+        in `hidden` for the decoder.
         """
         training = self.encoder.training
         visible = self._visible(images) if training and self.config.mask_high > 0 else None
@@ -125,9 +110,11 @@ class ViTKL(Tokenizer):
             return latents
         assert latents.vectors is not None
         assert latents.features is not None
-        return latents.evolve(
-            vectors=self._with_hidden(latents.vectors, visible), features=self._with_hidden(latents.features, visible)
-        )
+        vectors, features = (self._with_hidden(part, visible) for part in (latents.vectors, latents.features))
+        if self.config.style == "plain":
+            return latents.evolve(vectors=vectors, features=features)
+        hidden = torch.ones(len(images), self.config.side**2, dtype=torch.bool, device=visible.device)
+        return latents.evolve(vectors=vectors, features=features, hidden=hidden.scatter(1, visible, value=False))
 
     def _visible(self, images: Tensor) -> Tensor:
         """(B, n) int64, the patches that the encoder sees, from torch's global generators, seeded at each step."""
@@ -137,9 +124,17 @@ class ViTKL(Tokenizer):
         return order[:, : patches - int(share * patches)]
 
     def _with_hidden(self, vectors: Tensor, visible: Tensor) -> Tensor:
-        """(B, N, D): the vectors (B, n, D) of visible patches at their positions, the mask latent elsewhere."""
-        hidden = self.mask_latent.to(vectors.dtype).expand(len(vectors), self.config.side**2, -1)
+        """(B, N, D): vectors (B, n, D) of visible patches at their positions, elsewhere the mask latent or zeros."""
+        mask = self.mask_latent if self.config.style == "plain" else vectors.new_zeros(1, 1, vectors.shape[-1])
+        hidden = mask.to(vectors.dtype).expand(len(vectors), self.config.side**2, -1)
         return hidden.scatter(1, visible[..., None].expand_as(vectors), vectors)
+
+    def decode(self, latents: Latents) -> Tensor:
+        """Images (B, 3, H, W), not clamped, from latents with vectors, of which some may be hidden in training."""
+        if latents.hidden is None:
+            return super().decode(latents)
+        tokens = self.pixel_decoder.from_latents(self.vectors_of(latents))
+        return self.pixel_decoder.draw(torch.where(latents.hidden[..., None], self.mask_token.to(tokens.dtype), tokens))
 
     def decode_vectors(self, vectors: Tensor) -> Tensor:
         """Images (B, 3, H, W), not clamped, from vectors (B, N, D)."""
@@ -159,13 +154,14 @@ class ViTKL(Tokenizer):
 class PatchStack(nn.Module):
     """A ViT over tokens on a grid: learned and rotary positions, norms before and after the blocks."""
 
-    def __init__(self, size: StackConfig, side: int) -> None:
+    def __init__(self, size: StackConfig, side: int, style: str) -> None:
         super().__init__()
-        self.side = side
+        self.side, self.style = side, style
         self.width, depth, self.num_heads = size.size
         self.pos_embed = nn.Parameter(torch.zeros(1, side * side, self.width))
         self.norm_in = nn.RMSNorm(self.width, eps=1e-6)
-        self.blocks = nn.ModuleList(GatedRotaryBlock(self.width, self.num_heads) for _ in range(depth))
+        block = GatedRotaryBlock if style == "plain" else DeTokBlock
+        self.blocks = nn.ModuleList(block(self.width, self.num_heads) for _ in range(depth))
         self.norm_out = nn.RMSNorm(self.width, eps=1e-6)
 
     def initialise(self) -> None:
@@ -176,10 +172,11 @@ class PatchStack(nn.Module):
     def mix(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """Maps all tokens (B, N, D) of a grid to (B, N, D), or only those at positions visible (B, n) to (B, n, D)."""
         x = x + self.pos_embed
-        rotations = grid_rotations((self.side, self.side), self.width // self.num_heads).to(x.device)
+        rotations_of = grid_rotations if self.style == "plain" else channel_rotations
+        rotations = rotations_of((self.side, self.side), self.width // self.num_heads).to(x.device)
         if visible is not None:
             x = x.gather(1, visible[..., None].expand(-1, -1, x.shape[-1]))
-            rotations = rotations[visible][:, None]  # (B, 1, n, D / heads / 2, 2)
+            rotations = rotations[visible][:, None]  # (B, 1, n, ..., 2)
         x = self.norm_in(x)
         for block in self.blocks:
             x = block(x, rotations)
@@ -190,7 +187,7 @@ class PatchEncoder(PatchStack):
     """Images to the moments of a posterior for each patch."""
 
     def __init__(self, config: ViTKLConfig) -> None:
-        super().__init__(config.encoder, config.side)
+        super().__init__(config.encoder, config.side, config.style)
         self.patch_embed = nn.Conv2d(3, self.width, config.patch_size, stride=config.patch_size)
         self.to_moments = nn.Linear(self.width, 2 * config.latent_width)
         self.initialise()
@@ -205,7 +202,7 @@ class PatchDecoder(PatchStack):
     """Latents of patches to images."""
 
     def __init__(self, config: ViTKLConfig) -> None:
-        super().__init__(config.decoder, config.side)
+        super().__init__(config.decoder, config.side, config.style)
         self.patch_size = config.patch_size
         self.from_latents = nn.Linear(config.latent_width, self.width)
         self.to_pixels = nn.Linear(self.width, 3 * config.patch_size**2)
@@ -214,8 +211,15 @@ class PatchDecoder(PatchStack):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(B, N, D) to (B, 3, H, W)."""
-        pixels = self.to_pixels(self.mix(self.from_latents(vectors)))
+        return self.draw(self.from_latents(vectors))
+
+    def draw(self, tokens: Tensor) -> Tensor:
+        """Embedded latents (B, N, width) to (B, 3, H, W)."""
         images = rearrange(
-            pixels, "b (h w) (p q c) -> b c (h p) (w q)", h=self.side, p=self.patch_size, q=self.patch_size
+            self.to_pixels(self.mix(tokens)),
+            "b (h w) (p q c) -> b c (h p) (w q)",
+            h=self.side,
+            p=self.patch_size,
+            q=self.patch_size,
         )
         return self.smooth(images)

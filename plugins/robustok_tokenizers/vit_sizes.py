@@ -2,9 +2,52 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from collections.abc import Mapping
+from typing import Literal
+
+from attrs import field, frozen, validators
 
 from robustok_core.recipe.validators import depth_range, ratio_range, require_multiple, side_range, width_range
+
+#: width, depth, num_heads
+SIZES: Mapping[str, tuple[int, int, int]] = {
+    "S": (512, 8, 8),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+    "XL": (1152, 28, 16),
+}
+
+
+def size_field(doc: str) -> int | None:
+    """A size that overrides that of a preset."""
+    return field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": f"{doc}; left out: the preset's"},
+    )
+
+
+@frozen(kw_only=True)
+class StackConfig:
+    """Size of a ViT that need not equal that of its counterpart."""
+
+    preset: Literal["S", "B", "L", "XL"] = field(
+        default="B", validator=validators.in_(tuple(SIZES)), metadata={"doc": "a published size"}
+    )
+    width: int | None = size_field("numbers per token")
+    depth: int | None = size_field("blocks")
+    num_heads: int | None = size_field("attention heads")
+
+    def __attrs_post_init__(self) -> None:
+        width, _, heads = self.size
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of num_heads {heads}")
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Width, depth and heads."""
+        width, depth, heads = SIZES[self.preset]
+        return self.width or width, self.depth or depth, self.num_heads or heads
 
 
 @frozen(kw_only=True)

@@ -20,9 +20,10 @@ from robustok_core.runs.files import new_file, read_tensors, write_tensors
 from robustok_core.runs.shard_index import read_shard_index, shards_of
 from robustok_core.values.wording import reason_of, some_names
 from robustok_toolkit.file_kinds import WeightKind, weight_kind
+from robustok_toolkit.training_objects import stand_ins
 
 #: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
-_KEYS = ("ema", "model", "state_dict", "module")
+_KEYS = ("ema", "model_ema", "model", "state_dict", "module")
 #: What wrappers of modules insert into names, at the beginning or within: DistributedDataParallel, torch.compile, FSDP.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _TWICE = f"two weights are called {{!r}} without the names of wrappers ({', '.join(_WRAPPERS[:2])})"
@@ -46,33 +47,47 @@ class WeightFile:
 
 
 def read_weights(file: Path) -> WeightFile:
-    """Reads a safetensors file, the index of several, or a torch file; of several sets of weights it takes ema, then
-    model.
+    """Reads a safetensors file, the index of several, or a torch file; of several sets of weights it takes
+    running averages (ema, model_ema), then model.
 
     What a file is, its first bytes say, not its name. Pickled files are read with torch's restricted unpickler, which
-    builds only tensors, containers and argparse.Namespace (training options). What wrappers of modules insert into
+    builds only tensors, containers and argparse.Namespace (training options); objects of training libraries are passed
+    over. What wrappers of modules insert into
     names (`module.`, `_orig_mod.`) is removed.
 
     Raises:
         RobustokError: the file is missing, damaged or of another kind, contains code, or holds no weights.
     """
-    kind = weight_kind(file)
-    return _read_sharded(file) if kind == "index" else _read_one(file, kind)
+    return _weights_in(read_content(file), file)
 
 
-def _read_one(file: Path, kind: WeightKind) -> WeightFile:
-    content: Any = _read_safetensors(file) if kind == "safetensors" else _read_torch(file)
-    if not isinstance(content, Mapping):
-        raise RobustokError(f"this file holds a {type(content).__name__}, not named weights", where=str(file))
+def _weights_in(content: Mapping[Any, Any], file: Path) -> WeightFile:
     found = _find_weights(content)
     if found is None:
         raise RobustokError(
             f"this file holds no weights where they are expected: {_found_in(content)}", where=str(file)
         )
     keys, state = found
-    weights = _without_wrappers(state, str(file))
+    weights = without_wrappers(state, str(file))
     others = [str(name) for name, value in content.items() if name not in keys[:1] and not isinstance(value, Tensor)]
     return WeightFile(weights=weights, key=".".join(keys), others=others)
+
+
+def read_content(file: Path) -> Mapping[Any, Any]:
+    """All that a weight file holds, as it is: `read_weights` reads the weights of a model in it.
+
+    Raises:
+        RobustokError: the file is missing, damaged or of another kind, contains code, or has no names.
+    """
+    kind = weight_kind(file)
+    return _read_sharded(file) if kind == "index" else _content(file, kind)
+
+
+def _content(file: Path, kind: WeightKind) -> Mapping[Any, Any]:
+    content: Any = _read_safetensors(file) if kind == "safetensors" else _read_torch(file)
+    if not isinstance(content, Mapping):
+        raise RobustokError(f"this file holds a {type(content).__name__}, not named weights", where=str(file))
+    return content
 
 
 def write_weights(file: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -111,7 +126,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         raise RobustokError(what, where=str(file), hint=hint) from error
 
 
-def _read_sharded(file: Path) -> WeightFile:
+def _read_sharded(file: Path) -> dict[str, Tensor]:
     """The tensors of all files that an index names."""
     index = read_shard_index(file)
     tensors: dict[str, Tensor] = {}
@@ -119,7 +134,7 @@ def _read_sharded(file: Path) -> WeightFile:
         kind = weight_kind(shard)
         if kind == "index":
             raise RobustokError(f"{file.name} names this index, not a weight file", where=str(shard))
-        part = _read_one(shard, kind).weights
+        part = _weights_in(_content(shard, kind), shard).weights
         names = {_without_wrapper_names(name) for name, held in index.weight_map.items() if held == shard.name}
         if lacking := sorted(names - part.keys()):
             what = f"this file lacks {len(lacking)} tensors that {file.name} says it has: {some_names(lacking)}"
@@ -127,7 +142,7 @@ def _read_sharded(file: Path) -> WeightFile:
         if twice := sorted(names & tensors.keys()):
             raise RobustokError(_TWICE.format(twice[0]), where=str(file))
         tensors |= {name: part[name] for name in names}
-    return WeightFile(weights=tensors, key="", others=[])
+    return tensors
 
 
 def _read_torch(file: Path) -> Any:
@@ -137,7 +152,7 @@ def _read_torch(file: Path) -> Any:
         raise RobustokError(what, where=str(file), hint="download it again")
     try:
         # opened here, because torch would take a file called .safetensors for one
-        with file.open("rb") as opened, _allowed(argparse.Namespace):
+        with file.open("rb") as opened, _allowed([argparse.Namespace, *stand_ins(file)]):
             return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RobustokError(
@@ -151,9 +166,9 @@ def _read_torch(file: Path) -> Any:
 
 
 @contextmanager
-def _allowed(kind: type) -> Iterator[None]:
-    """Lets torch's restricted unpickler build this class, without its warnings of how long rare tensors take."""
-    with torch.serialization.safe_globals([kind]), warnings.catch_warnings():
+def _allowed(kinds: list[Any]) -> Iterator[None]:
+    """Lets torch's restricted unpickler build these classes, without its warnings of how long rare tensors take."""
+    with torch.serialization.safe_globals(kinds), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
@@ -187,11 +202,9 @@ def _found_in(content: Mapping[Any, Any]) -> str:
     """What a file without weights holds, for a message."""
     tables = [f"{path} ({count:,} tensors)" for path, count in _tables(content, "")]
     if tables:
-        return f"it has tensors in {', '.join(tables[:5])}; save one of them as a file of its own"
+        return f"it has tensors in {some_names(tables, most=5)}; save one of them as a file of its own"
     keys = [str(key)[:40] for key in content]
-    return (
-        f"it has the {len(keys)} keys {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}" if keys else "it is empty"
-    )
+    return f"it has the {len(keys)} keys {some_names(keys, most=5)}" if keys else "it is empty"
 
 
 def _tables(content: Mapping[Any, Any], path: str, depth: int = 3) -> Iterator[tuple[str, int]]:
@@ -203,7 +216,12 @@ def _tables(content: Mapping[Any, Any], path: str, depth: int = 3) -> Iterator[t
             yield from _tables(value, inner, depth - 1)
 
 
-def _without_wrappers(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+def without_wrappers(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+    """The tensors of a state dict under their names without those of wrappers.
+
+    Raises:
+        RobustokError: located at `where`: two have the same name then, or one cannot be read.
+    """
     weights: dict[str, Tensor] = {}
     for key, value in state.items():
         if not isinstance(value, Tensor):

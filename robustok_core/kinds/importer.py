@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,10 +27,17 @@ def _imported(call: Call, result: Any, *_: Any, **__: Any) -> None:
     call.require(is_text, "the report must map dropped keys to reasons, both strings")
 
 
+def _opponents(call: Call, result: Any, *_: Any, **__: Any) -> None:
+    is_named = isinstance(result, Mapping) and all(isinstance(value, Tensor) for value in result.values())
+    call.require(is_named, "`opponents` must return tensors by name")
+    prefixes = all(name.startswith(("module/", "optimizer/")) and name.count("/") >= 2 for name in result)
+    call.require(prefixes, "the names of `opponents` must be module/LOSS/... and optimizer/LOSS/...")
+
+
 class Importer(Component, ABC):
     """Turns a published checkpoint into a component. Built as `Importer(config)`."""
 
-    returns: ClassVar = {"load": _imported}
+    returns: ClassVar = {"load": _imported, "opponents": _opponents}
     makes: ClassVar[Literal["tokenizer", "generator"]]
 
     @abstractmethod
@@ -43,6 +50,22 @@ class Importer(Component, ABC):
             The component's recipe table (with `use`), the component with its weights, and a report that maps each
             dropped key to the reason.
         """
+
+    def also_reads(self, path: Path) -> Sequence[Path]:
+        """Existing files that `load` reads besides the checkpoint, such as a configuration beside it.
+
+        What [load] took is known by the content of all of them.
+        """
+        return ()
+
+    def opponents(self, path: Path) -> Mapping[str, Tensor]:
+        """The discriminators in the file of a tokenizer, for reuse in post-training; empty if it has none.
+
+        Returns:
+            The weights of the opponent of the loss LOSS as `module/LOSS/NAME`, and the state of its optimiser, as far
+            as the file has it, as `optimizer/LOSS/KEY/opponent.NAME`.
+        """
+        return {}
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The component's weights under the published names.

@@ -20,10 +20,24 @@ def distance_scores(z: Tensor, codebook: Tensor) -> Iterator[Tensor]:
     even under autocast: in bfloat16 many codewords tie.
     """
     codebook = codebook.float()
-    squares = codebook.square().sum(1)
+    yield from _in_parts(z, codebook, codebook.square().sum(1), -2.0)
+
+
+@torch.no_grad()
+def product_scores(z: Tensor, codebook: Tensor) -> Iterator[Tensor]:
+    """(rows, K) float32 - z e, smallest for the codeword e (K, D) with the largest dot product; else `distance_scores`.
+
+    The rows of z (M, D) are processed in chunks.
+    """
+    codebook = codebook.float()
+    yield from _in_parts(z, codebook, codebook.new_zeros(len(codebook)), -1.0)
+
+
+def _in_parts(z: Tensor, codebook: Tensor, offset: Tensor, factor: float) -> Iterator[Tensor]:
+    """(rows, K) offset (K,) + factor * z e, chunk by chunk."""
     for part in z.float().split(max(1, _SCORES_AT_ONCE // len(codebook))):
         with torch.autocast(z.device.type, enabled=False):
-            scores = torch.addmm(squares, part, codebook.T, alpha=-2.0)
+            scores = torch.addmm(offset, part, codebook.T, alpha=factor)
         yield scores
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,12 @@ class Quantizer(Component, nn.Module, ABC):
     Attributes:
         codebook_size: K.
         width: D.
+        nearest_by: what `nearest` orders codewords by. By dot product, a codeword need not be nearest to itself.
     """
 
     returns: ClassVar = {"quantize": _quantized, "lookup": _looked_up, "nearest": _nearest}
     built: ClassVar = staticmethod(_built)
+    nearest_by: ClassVar[Literal["distance", "dot product"]] = "distance"
     codebook_size: int
     width: int
 

@@ -20,6 +20,8 @@ from robustok_core.values.latents import LatentSpace
 
 COMPONENT_FILE = "component.json"
 WEIGHTS_FILE = "model.safetensors"
+#: Discriminators of a tokenizer, and the states of their optimisers.
+OPPONENTS_FILE = "opponents.safetensors"
 Record = TypeVar("Record")
 
 

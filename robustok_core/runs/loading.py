@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import attrs
 import tomli
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.recipe import LoadConfig, ResolvedRecipe
-from robustok_core.runs.components import read_artifact, save_component
+from robustok_core.runs.components import OPPONENTS_FILE, read_artifact, save_component
+from robustok_core.runs.files import write_tensors
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
 from robustok_core.runs.folder import RunFolder, find_artifact
 from robustok_core.runs.history import RECIPE_FILE
@@ -59,7 +62,8 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
             )
             raise RobustokError(what, where=location, hint="give this run another name: --set run.name=NAME")
         return Loaded(registry, path, content_fingerprint(path))
-    contents = [content_fingerprint(file) for file in files_of(path)]
+    files = [*files_of(path), *load.importer.build().also_reads(path)]
+    contents = [content_fingerprint(file) for file in files]
     fingerprint = fingerprint_of([load.importer.table(), *contents])
     folder = run.artifact(name, fingerprint)
     intact = folder_damage(folder) is None
@@ -96,20 +100,28 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
     Raises:
         RobustokError: if the file is not such a checkpoint, or weights of the component are not finite.
     """
+    built = importer.build()
     try:
-        imported = Imported(file, *importer.build().load(file, registry))
+        table, component, report = built.load(file, registry)
     except RobustokError as error:
         if error.where is not None:
             raise
         # of the component that the weights describe
         what = f"the model of these weights cannot be built: {error.what}"
         raise RobustokError(what, where=str(file), hint=error.hint) from error
-    check_weights(imported.component, imported.component.state_dict(), str(file))
-    return imported
+    check_weights(component, component.state_dict(), str(file))
+    imported = Imported(file, table, component, report, built.opponents(file))
+    if not imported.opponents:
+        return imported
+    kept = f"kept for post_train, whose loss must be called {', '.join(imported.losses_with_opponent)}"
+    return attrs.evolve(imported, report={**report, "discriminator": kept})
 
 
 def save_imported(imported: Imported, kind: str, folder: Path) -> None:
     """Writes a component from a published checkpoint as an artifact."""
-    about = {"imported_from": imported.file.name, "report": dict(imported.report)}
+    about: dict[str, Any] = {"imported_from": imported.file.name, "report": dict(imported.report)}
     with recorded_folder(folder) as aside:
+        if imported.opponents:
+            about["opponents"] = imported.losses_with_opponent
+            write_tensors(aside / OPPONENTS_FILE, imported.opponents)
         save_component(aside, kind, imported.table, imported.component, **about)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 from attrs import field, frozen
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from robustok_core.kinds.component import Builder
@@ -26,6 +27,7 @@ class TokenizerPromise(Promise):
     Attributes:
         space: its latent space. image_size: H = W of its images.
         opponents: losses of main training whose discriminators are stored with it; None if that is not recorded.
+        opponent_weights: those of a published tokenizer that is not written yet, as `Importer.opponents` returns them.
         post_trained: whether its decoder is already post-trained.
         fingerprint: computes its `latent_fingerprint`; None if its weights do not exist yet.
         folder: its folder; None if it does not exist yet.
@@ -35,6 +37,7 @@ class TokenizerPromise(Promise):
     space: LatentSpace
     image_size: int
     opponents: Sequence[str] | None = ()
+    opponent_weights: Mapping[str, Tensor] = field(factory=dict, eq=False)
     post_trained: bool = False
     fingerprint: Callable[[], str] | None = None
     folder: Path | None = None
@@ -134,12 +137,19 @@ class Imported:
     Attributes:
         file: the checkpoint. table: the component's recipe table. component: with its weights.
         report: the keys that were dropped, and why.
+        opponents: discriminators, as `Importer.opponents` returns them.
     """
 
     file: Path
     table: Mapping[str, Any]
     component: nn.Module
     report: Mapping[str, str]
+    opponents: Mapping[str, Tensor] = field(factory=dict)
+
+    @property
+    def losses_with_opponent(self) -> list[str]:
+        """The names of the losses that it has discriminators of."""
+        return sorted({name.split("/")[1] for name in self.opponents})
 
 
 @frozen(eq=False)
@@ -162,7 +172,11 @@ class Loaded(Promise):
             if self.imported is None:
                 self._read[kind] = kind.of_artifact(self.folder, self.registry)
             else:
-                self._read[kind] = kind.of_component(self.imported.component, self.imported.table)
+                promise = kind.of_component(self.imported.component, self.imported.table)
+                if isinstance(promise, TokenizerPromise):
+                    names, weights = self.imported.losses_with_opponent, self.imported.opponents
+                    promise = attrs.evolve(promise, opponents=names, opponent_weights=weights)
+                self._read[kind] = promise
         return self._read[kind]  # type: ignore[return-value]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from robustok_core.errors import RunError
-from robustok_core.values.wording import some_names
+from robustok_core.values.wording import short_name, some_names
 
 
 def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: Callable[[str], str] = str) -> str:
@@ -17,8 +17,8 @@ def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: C
     """
     both = sorted(wanted.keys() & tensors.keys())
     groups = {
-        "missing": [spell(name) for name in sorted(wanted.keys() - tensors.keys())],
-        "unexpected": [spell(name) for name in sorted(tensors.keys() - wanted.keys())],
+        "missing": [short_name(spell(name)) for name in sorted(wanted.keys() - tensors.keys())],
+        "unexpected": [short_name(spell(name)) for name in sorted(tensors.keys() - wanted.keys())],
         "wrong shape": [
             f"{spell(name)}: {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
             for name in both

@@ -16,7 +16,8 @@ class Guidance:
 
     The weight w depends on s, the completed share of the sampling (of the tokens, or of the integration time),
     from 0 to 1: "constant" g; "linear" 1 + (g - 1) s^p; "cosine" 1 + (g - 1) (1 - cos(pi s^p)) / 2, which is
-    RAR's for a power p other than 1. Outside [start, stop) there is no guidance (w = 1).
+    RAR's for a power p other than 1. Outside [start, stop) there is no guidance (w = 1), except for the first step
+    with `guide_first`. GigaTok's "step" schedule over N tokens from r on is `start` = r (N - 1) / N with `guide_first`.
     """
 
     scale: float = field(
@@ -38,15 +39,18 @@ class Guidance:
         validator=[validators.ge(0.0), validators.le(1.0)],
         metadata={"doc": "share of the sampling at which guidance ends"},
     )
+    guide_first: bool = field(
+        default=False, metadata={"doc": "guide the first step although guidance begins later, as GigaTok's code does"}
+    )
 
     @property
     def active(self) -> bool:
         """Whether guidance has any effect."""
-        return self.scale != 1.0 and self.start < self.stop
+        return self.scale != 1.0 and (self.start < self.stop or self.guide_first)
 
     def weight(self, done: float) -> float:
         """The weight after a share `done` in [0, 1) of the sampling."""
-        if not self.start <= done < self.stop:
+        if not (self.start <= done < self.stop or (self.guide_first and done == 0.0)):
             return 1.0
         grown = done**self.power
         shares = {"constant": 1.0, "linear": grown, "cosine": 0.5 - 0.5 * math.cos(math.pi * grown)}

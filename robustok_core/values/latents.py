@@ -56,12 +56,15 @@ class Latents:
             (a generator's output), in which case the tokenizer looks them up.
         codes: (B, N) int64 in [0, K), or None in a continuous space.
         features: (B, N, D) float, the encoder's output before the quantizer, or None.
+        hidden: (B, N) bool, the tokens that training hid from the encoder, for a decoder that does not read their
+            vectors, or None.
         losses: the quantizer's own loss terms, weighted, scalars; empty outside training.
     """
 
     vectors: Tensor | None = None
     codes: Tensor | None = None
     features: Tensor | None = None
+    hidden: Tensor | None = None
     losses: Mapping[str, Tensor] = field(factory=dict)
 
     def __len__(self) -> int:
@@ -98,7 +101,12 @@ class Latents:
         def changed(part: Tensor | None) -> Tensor | None:
             return None if part is None else change(part)
 
-        return Latents(vectors=changed(self.vectors), codes=changed(self.codes), features=changed(self.features))
+        return Latents(
+            vectors=changed(self.vectors),
+            codes=changed(self.codes),
+            features=changed(self.features),
+            hidden=changed(self.hidden),
+        )
 
 
 @frozen(kw_only=True, eq=False)

@@ -21,6 +21,11 @@ def short_text(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
+def short_name(name: str) -> str:
+    """A name for a message, cut to 200 characters."""
+    return name if len(name) <= 200 else f"{name[:200]}..."
+
+
 def described(value: Any) -> str:
     """A value's type, with the shape and dtype of a tensor or array: "Tensor (2, 16) of torch.int64"."""
     kind = type(value).__name__

@@ -13,6 +13,7 @@ from robustok_core.runs.files import write_tensors
 from robustok_perturbations.top_delta import TopDelta
 
 VIT = {"image_size": 32, "patch_size": 8, "width": 24, "depth": 1, "num_heads": 3, "num_latent_tokens": 16}
+LEVELS = {"image_size": 16, "channels": 8, "channel_multipliers": [1, 2], "num_res_blocks": 1, "norm_groups": 4}
 TOKENS = {"width": 16, "depth": 1, "num_heads": 2}
 WITH_FEATURES = {"features": {"use": "fashion_classifier"}}
 #: Options with which a component is small, and what it works with.
@@ -38,7 +39,9 @@ SMALL = {
     ("perturbation", "top_delta"): {"beta": 0.5, "delta": 4},
     ("post_trainer", "decoder"): {},
     ("quantizer", "fsq"): {"levels": [3, 3, 3]},
+    ("quantizer", "ibq"): {"codebook_size": 32, "width": 4},
     ("quantizer", "lfq"): {"width": 5},
+    ("quantizer", "projected_vq"): {"codebook_size": 32, "width": 4, "table_width": 8},
     ("quantizer", "residual_vq"): {"level_size": 8, "num_levels": 2, "width": 4},
     ("quantizer", "sim_vq"): {"codebook_size": 32, "width": 4},
     ("quantizer", "vq"): {"codebook_size": 32, "width": 4},
@@ -47,7 +50,30 @@ SMALL = {
     ("sample_metric", "kid"): WITH_FEATURES | {"subset_size": 32},
     ("sample_metric", "precision_recall"): WITH_FEATURES,
     ("tokenizer", "conv_vq"): CONV | {"quantizer": {"use": "vq", "codebook_size": 32, "width": 4}},
+    ("tokenizer", "maskgit_vq"): LEVELS | {"quantizer": {"use": "vq", "codebook_size": 32, "width": 4}},
+    ("tokenizer", "open_magvit2"): LEVELS | {"quantizer": {"use": "lfq", "width": 5, "lowest_bit_first": True}},
     ("tokenizer", "kl_vae"): CONV | {"width": 4},
+    ("tokenizer", "gigatok"): {
+        "image_size": 32,
+        "channels": 8,
+        "channel_multipliers": [1, 1, 1],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+        "z_channels": 8,
+        "num_latent_tokens": 8,
+        "encoder": TOKENS,
+        "decoder": TOKENS,
+        "quantizer": {"use": "vq", "codebook_size": 32, "width": 4},
+    },
+    ("tokenizer", "titok"): {
+        "image_size": 32,
+        "patch_size": 8,
+        "num_latent_tokens": 6,
+        "encoder": TOKENS,
+        "decoder": TOKENS,
+        "output": "pixels",
+        "quantizer": {"use": "vq", "codebook_size": 32, "width": 4},
+    },
     ("tokenizer", "vit_vq"): VIT | {"quantizer": {"use": "vq", "codebook_size": 32, "width": 4}},
 }
 PARTS = {("metric", "noise_pfd"): {"tokenizer": CONTINUOUS["tokenizer"]}}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from published import millions
 from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import load_registry
 from robustok_core.runs.components import load_component, save_component
@@ -19,8 +20,8 @@ from robustok_generators.autoregressive import Kept
 from robustok_generators.token_sampling import TokenSampling
 
 PARITY = Path(__file__).parents[1] / "parity"
-OPTIONS = {"rar": {}, "llamagen_gpt": {"num_tokens": 16, "num_heads": 4}}
-IMPORTERS = list(OPTIONS)
+OPTIONS = {"rar": {}, "llamagen_gpt": {"num_tokens": 16, "num_heads": 4}, "gigatok_gpt": {"num_heads": 4}}
+IMPORTERS = {"rar": "rar", "llamagen_gpt": "llamagen_gpt", "gigatok_gpt": "llamagen_gpt"}  # by the name of the file
 GREEDY = TokenSampling(temperature=0.0)
 NONE = Guidance()
 RAR_GUIDANCE = Guidance(scale=4.0, schedule="cosine", power=1.5)
@@ -47,7 +48,7 @@ class Case:
 
 
 def load(importer: str, file: Path, **options: object):
-    table = {"use": importer, **OPTIONS[importer], **options}
+    table = {"use": IMPORTERS[importer], **OPTIONS[importer], **options}
     return load_registry().build("importer", table).load(file, load_registry())
 
 
@@ -138,7 +139,40 @@ def test_llamagen_gpt_samples_the_published_codes_with_and_without_guidance(tmp_
     case.check("greedy_cfg4", greedy(generator, case.labels, Guidance(scale=4.0)))
 
 
-@pytest.mark.parametrize(("importer", "number"), [("rar", 12), ("llamagen_gpt", 6)])
+@torch.no_grad()
+def test_gigatok_gpt_computes_what_the_published_code_computes(tmp_path):
+    case, _, generator, _ = imported("gigatok_gpt", tmp_path)
+    case.check("logits", generator(case.tokens, case.labels))
+    case.check("logits_uncond", generator(case.tokens, case.null))
+    generator.label_dropout = 0.0
+    losses = generator.loss(Latents(codes=case.tokens), case.labels, draws=Draws.for_rows(0, 3), progress=0.0)
+    case.check("loss", losses["cross_entropy"][None])
+
+
+def test_gigatok_gpt_samples_the_published_codes_with_and_without_guidance(tmp_path):
+    case, _, generator, _ = imported("gigatok_gpt", tmp_path)
+    case.check("greedy_cfg1", greedy(generator, case.labels))
+    case.check("greedy_cfg4", greedy(generator, case.labels, Guidance(scale=4.0)))
+    late = Guidance(scale=4.0, start=0.3 * 15 / 16, guide_first=True)  # their share of a token i is i / 15
+    case.check("greedy_cfg4_step", greedy(generator, case.labels, late))
+
+
+def test_the_size_of_a_gigatok_gpt_is_read_from_its_weights(tmp_path):
+    _, table, generator, _ = imported("gigatok_gpt", tmp_path)
+    sizes = {"width": 48, "depth": 2, "num_heads": 4, "mlp_width": 128, "positions": "learned"}
+    assert sizes.items() <= table.items()
+    assert generator.space == LatentSpace(kind="discrete", num_tokens=16, width=8, codebook_size=64)
+
+
+@pytest.mark.parametrize(("preset", "published"), [("B", 111.1), ("XL", 775.1), ("XXL", 1411.4)])
+def test_a_gigatok_gpt_has_its_number_of_parameters(preset, published):
+    """111.09 M is GigaTok's own number; the others are LlamaGen's and the table of 257 positions."""
+    space = LatentSpace(kind="discrete", num_tokens=256, width=8, codebook_size=16384)
+    table = {"use": "llamagen_gpt", "preset": preset, "positions": "learned"}
+    assert millions("generator", table, space, 1000) == pytest.approx(published, abs=0.1)
+
+
+@pytest.mark.parametrize(("importer", "number"), [("rar", 12), ("llamagen_gpt", 6), ("gigatok_gpt", 6)])
 def test_every_output_is_compared(importer, number):
     assert len(Case(importer).outputs) == number
 
@@ -166,7 +200,7 @@ def test_the_size_of_a_llamagen_gpt_is_read_from_its_weights(tmp_path):
 @pytest.mark.parametrize("importer", IMPORTERS)
 def test_export_is_the_inverse_of_import(importer, tmp_path):
     case, _, generator, _ = imported(importer, tmp_path)
-    exported = load_registry().build("importer", {"use": importer}).export(generator)
+    exported = load_registry().build("importer", {"use": IMPORTERS[importer]}).export(generator)
     assert exported.keys() == case.weights.keys()
     assert all(torch.equal(exported[key], value) for key, value in case.weights.items())
 
@@ -220,7 +254,7 @@ def test_a_stored_rotary_table_is_dropped_and_reported(tmp_path):
 
 @pytest.mark.parametrize("importer", IMPORTERS)
 def test_the_file_of_another_model_is_refused(importer, tmp_path):
-    other = {"rar": "llamagen_gpt", "llamagen_gpt": "rar"}[importer]
+    other = "llamagen_gpt" if importer == "rar" else "rar"
     save_file(Case(other).weights, tmp_path / "file.safetensors")
     with pytest.raises(RobustokError, match=r"this is not a .* generator: it lacks") as caught:
         load(importer, tmp_path / "file.safetensors")
@@ -242,9 +276,9 @@ def test_missing_and_unexpected_weights_are_named_as_published(importer, name, t
 
 @pytest.mark.parametrize("importer", IMPORTERS)
 def test_another_generator_is_not_exported(importer):
-    other = {"rar": "llamagen_gpt", "llamagen_gpt": "rar"}[importer]
+    other = "llamagen_gpt" if importer == "rar" else "rar"
     registry = load_registry()
     space = LatentSpace(kind="discrete", num_tokens=4, width=4, codebook_size=5, grid=(2, 2))
     generator = registry.build("generator", {"use": other, "width": 16, "depth": 1, "num_heads": 2}, space, 3)
     with pytest.raises(RobustokError, match="the published"):
-        registry.build("importer", {"use": importer}).export(generator)
+        registry.build("importer", {"use": IMPORTERS[importer]}).export(generator)

@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 
+from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import load_registry
 
 PARITY = Path(__file__).parents[1] / "parity"
@@ -131,6 +132,35 @@ def test_the_size_of_a_llamagen_tokenizer_is_read_from_its_weights(name, tmp_pat
     assert table["channel_multipliers"] == config["encoder_ch_mult"]
     assert (table["channels"], table["num_res_blocks"]) == (config["ch"], config["num_res_blocks"])
     assert table["z_channels"] == config["z_channels"]
+
+
+def test_a_llamagen_tokenizer_may_have_a_wider_decoder(tmp_path):
+    sizes = {"image_size": 16, "channels": 8, "norm_groups": 4, "z_channels": 6, "num_res_blocks": 1}
+    multipliers = {"channel_multipliers": [1, 1, 2], "decoder_channel_multipliers": [1, 2, 3]}
+    quantizer = {"use": "vq", "codebook_size": 8, "width": 4}
+    registry = load_registry()
+    tokenizer = registry.build("tokenizer", {"use": "conv_vq", **sizes, **multipliers, "quantizer": quantizer}).eval()
+    save_file(registry.build("importer", {"use": "llamagen_vq"}).export(tokenizer), tmp_path / "vq.safetensors")
+    table, again, _ = load("llamagen_vq", tmp_path / "vq.safetensors", image_size=16, norm_groups=4)
+    assert {name: table[name] for name in multipliers} == multipliers
+    images = torch.rand(1, 3, 16, 16)
+    assert torch.equal(again.decode(again.encode(images)), tokenizer.decode(tokenizer.encode(images)))
+
+
+def test_a_llamagen_tokenizer_with_another_number_of_levels_in_its_decoder_is_refused(tmp_path):
+    sizes = {"image_size": 16, "channels": 8, "norm_groups": 4, "z_channels": 6, "num_res_blocks": 1}
+    table = {"use": "conv_vq", **sizes, "quantizer": {"use": "vq", "codebook_size": 8, "width": 4}}
+    registry = load_registry()
+    importer = registry.build("importer", {"use": "llamagen_vq"})
+    two, three = (
+        importer.export(registry.build("tokenizer", table | {"channel_multipliers": multipliers}))
+        for multipliers in ([1, 2], [1, 2, 2])
+    )
+    weights = {name: value for name, value in three.items() if not name.startswith("encoder.")}
+    weights |= {name: value for name, value in two.items() if name.startswith("encoder.")}
+    save_file(weights, tmp_path / "vq.safetensors")
+    with pytest.raises(RobustokError, match="the encoder has 2 levels and the decoder 3"):
+        load("llamagen_vq", tmp_path / "vq.safetensors", image_size=16, norm_groups=4)
 
 
 def test_the_report_names_what_was_dropped(tmp_path):

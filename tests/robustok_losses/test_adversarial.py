@@ -243,7 +243,7 @@ def test_the_discriminators_optimizer_keeps_its_other_defaults_if_one_key_is_set
         ({}, "exactly one discriminator"),
         ({**PATCH, "heads": {}}, "exactly one discriminator"),
         ({**PATCH, "start": 0.2, "discriminator_start": 0.3}, "must not be later than start"),
-        ({"patch": {"norm": "batch"}}, "is not one of 'group', 'none'"),
+        ({"patch": {"norm": "layer"}}, "is not one of 'group', 'batch', 'none'"),
         ({**PATCH, "augmentation": {"probabilty": 0.5}}, "did you mean 'probability'"),
         ({**PATCH, "start": 56}, "out of range"),
     ],

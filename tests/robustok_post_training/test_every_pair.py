@@ -20,14 +20,8 @@ REGISTRY = load_registry()
 SIZE = 16
 VIT = {"patch_size": 4, "width": 16, "depth": 1, "num_heads": 2}
 VQ = {"use": "vq", "codebook_size": 16, "width": 4}
-CONV = {
-    "channels": 8,
-    "channel_multipliers": [1, 2],
-    "num_res_blocks": 1,
-    "norm_groups": 4,
-    "z_channels": 6,
-    "stem_patch": 2,
-}
+LEVELS = {"channels": 8, "channel_multipliers": [1, 2], "num_res_blocks": 1, "norm_groups": 4}
+CONV = {**LEVELS, "z_channels": 6, "stem_patch": 2}
 SMALL = {"width": 16, "depth": 1, "num_heads": 2}
 TOKENIZERS = {
     "conv_vq": {**CONV, "quantizer": VQ},
@@ -42,6 +36,27 @@ TOKENIZERS = {
         "decoder_num_heads": 2,
     },
     "diffusers_vae": {},
+    "gigatok": {
+        "channels": 8,
+        "channel_multipliers": [1, 1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+        "z_channels": 6,
+        "num_latent_tokens": 8,
+        "encoder": SMALL,
+        "decoder": SMALL,
+        "quantizer": VQ,
+    },
+    "titok": {
+        "patch_size": 4,
+        "num_latent_tokens": 6,
+        "encoder": SMALL,
+        "decoder": SMALL,
+        "output": "pixels",
+        "quantizer": VQ,
+    },
+    "maskgit_vq": {**LEVELS, "quantizer": VQ},
+    "open_magvit2": {**LEVELS, "quantizer": {"use": "lfq", "width": 4}},
     "vit_kl": {"patch_size": 4, "latent_width": 4, "encoder": SMALL, "decoder": SMALL},
     "vit_vq": {**VIT, "num_latent_tokens": 16, "layer_scale": 0.5, "quantizer": VQ},
 }
@@ -61,13 +76,14 @@ def tokenizer(name: str) -> Tokenizer:
 
 def generator(name: str, space) -> Generator:
     torch.manual_seed(1)
-    made = REGISTRY.build("generator", {"use": name, **GENERATORS[name]}, space, 3).eval()
+    positions = {"positions": "learned"} if name == "llamagen_gpt" and space.grid is None else {}
+    made = REGISTRY.build("generator", {"use": name, **GENERATORS[name], **positions}, space, 3).eval()
     for parameter in made.parameters():  # published initialisations set the last layers to zero; avoid that
         torch.nn.init.normal_(parameter, std=0.2)
     return made
 
 
-DISCRETE = {"conv_vq", "vit_vq", "rar", "llamagen_gpt", "maskgit"}
+DISCRETE = {"conv_vq", "gigatok", "maskgit_vq", "open_magvit2", "titok", "vit_vq", "rar", "llamagen_gpt", "maskgit"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,6 +27,8 @@ TINY = {
     "fsq": {"levels": [5, 4, 3]},
     "lfq": {"width": 4},
     "sim_vq": {"codebook_size": 16, "width": 4},
+    "projected_vq": {"codebook_size": 16, "width": 4, "table_width": 8},
+    "ibq": {"codebook_size": 64, "width": 4},
 }
 
 
@@ -67,6 +69,15 @@ def test_lfq_codes_are_the_signs(spherical):
     assert latents.codes.flatten().tolist() == [
         int("".join("1" if number > 0 else "0" for number in row), 2) for row in z.flatten(0, 1).tolist()
     ]
+
+
+def test_the_first_number_may_be_the_lowest_bit_of_an_lfq_code():
+    """As in Open-MAGVIT2."""
+    quantizer, z = make("lfq", width=5, lowest_bit_first=True).eval(), vectors(3, 7, 5)
+    latents = quantizer.quantize(z)
+    assert torch.equal(latents.codes, ((z > 0) * 2 ** torch.arange(5)).sum(-1))
+    assert torch.equal(latents.vectors, torch.where(z > 0, 1.0, -1.0))
+    assert torch.equal(quantizer.codebook[latents.codes], latents.vectors)
 
 
 @pytest.mark.parametrize("spherical", [False, True])

@@ -89,11 +89,29 @@ def test_a_token_describes_its_position():
         ({"image_size": 15}, "image_size 15 is not a multiple of 2"),
         ({"channels": 6}, "norm_groups 4 does not divide the 6 channels"),
         ({"channel_multipliers": []}, "channel_multipliers"),
+        ({"decoder_channel_multipliers": [1]}, "the encoder has 2 levels and the decoder 1"),
+        ({"decoder_channel_multipliers": [1, 2], "channels": 6}, "norm_groups 4 does not divide"),
+        ({"attention_levels": [2]}, "there are only 2 levels"),
+        ({"attention": False, "attention_levels": [1]}, "have no effect without attention"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(options, complaint):
     with pytest.raises(ProblemsError, match=complaint):
         make(**options)
+
+
+def test_attention_stands_at_the_levels_that_are_named():
+    tokenizer = make(attention_levels=[0])
+    assert [len(level.attn) for level in tokenizer.encoder.conv_blocks] == [1, 0]
+    assert [len(level.attn) for level in tokenizer.pixel_decoder.conv_blocks] == [0, 2]  # coarsest first
+    assert [len(level.attn) for level in make().encoder.conv_blocks] == [0, 1]
+
+
+def test_the_decoder_may_be_wider_than_the_encoder():
+    tokenizer = make(decoder_channel_multipliers=[2, 3])
+    assert tokenizer.encoder.conv_out.in_channels == 16
+    assert tokenizer.pixel_decoder.conv_in.out_channels == 24
+    assert tokenizer.last_layer.shape == (3, 16, 3, 3)
 
 
 def test_decoder_and_last_layer_come_after_the_quantizer():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustok.testing import check_component
 from robustok_core import LatentSpace, RobustokError
 from robustok_core.recipe.registry import load_registry
 
@@ -21,6 +23,15 @@ COMMON = {
     "block_out_channels": (8, 16),
     "norm_num_groups": 4,
     "latent_channels": 4,
+}
+DEEP = {
+    "latent_channels": 4,
+    "attention_head_dim": 4,
+    "scaling_factor": 0.5,
+    **{f"{half}_block_types": ("ResBlock", "EfficientViTBlock") for half in ("encoder", "decoder")},
+    **{f"{half}_block_out_channels": (8, 16) for half in ("encoder", "decoder")},
+    **{f"{half}_layers_per_block": (1, 1) for half in ("encoder", "decoder")},
+    **{f"{half}_qkv_multiscales": ((), (5,)) for half in ("encoder", "decoder")},
 }
 OPTIONS = {
     "AutoencoderKL": {"scaling_factor": 0.5, "shift_factor": 0.25},
@@ -35,7 +46,8 @@ def saved(tmp_path_factory) -> Callable[..., tuple[object, str]]:
 
     def make(kind: str, **options: object) -> tuple[object, str]:
         torch.manual_seed(0)
-        model = getattr(diffusers, kind)(**COMMON, **{**OPTIONS[kind], **options}).eval()
+        sizes = DEEP if kind == "AutoencoderDC" else {**COMMON, **OPTIONS[kind]} if kind in OPTIONS else {}
+        model = getattr(diffusers, kind)(**{**sizes, **options}).eval()
         folder = tmp_path_factory.mktemp(kind)
         model.save_pretrained(folder)
         return model, str(folder)
@@ -86,6 +98,58 @@ def test_models_without_quant_convolutions_or_shift_work_too(saved, without):
     tokenizer = build(folder).eval()
     expected = model(images()).sample
     torch.testing.assert_close(tokenizer.decode(tokenizer.encode(images())), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_deep_compression_autoencoder_is_deterministic_and_scaled(saved):
+    model, folder = saved("AutoencoderDC")
+    tokenizer = build(folder).eval()
+    latent = model.encode(images()).latent
+    latents = tokenizer.encode(images())
+    torch.testing.assert_close(as_map(latents.vectors), 0.5 * latent)
+    torch.testing.assert_close(tokenizer.decode(latents), model.decode(latent).sample, atol=1e-5, rtol=1e-4)
+    assert not tokenizer.train().encode(images()).losses
+    with pytest.raises(RobustokError, match="holds a AutoencoderDC, which has no posterior"):
+        build(folder, kl_weight=0.5)
+
+
+def test_a_deep_compression_autoencoder_keeps_what_its_kind_promises(saved):
+    _, folder = saved("AutoencoderDC")
+    check_component("tokenizer", "diffusers_vae", {"source": folder, "image_size": 16}, registry=load_registry())
+
+
+def representation_autoencoder(saved: Callable[..., tuple[object, str]]) -> tuple[object, str]:
+    """An AutoencoderRAE for images of 16 x 16, in 2 x 2 tokens."""
+    pytest.importorskip("transformers")
+    sizes = {"encoder_hidden_size": 64, "encoder_num_hidden_layers": 1, "encoder_input_size": 28, "patch_size": 8}
+    decoder = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    statistics = {"latents_mean": torch.randn(64, 2, 2), "latents_std": torch.rand(64, 2, 2) + 0.5}
+    options = {f"decoder_{name}": value for name, value in decoder.items()}
+    return saved("AutoencoderRAE", **sizes, **options, **statistics, scaling_factor=0.5, noise_tau=0.8)
+
+
+@torch.no_grad()
+def test_a_representation_autoencoder_gives_normalised_features(saved):
+    model, folder = representation_autoencoder(saved)
+    tokenizer = build(folder).eval()
+    latent = model.encode((images() + 1) / 2).latent
+    latents = tokenizer.encode(images())
+    torch.testing.assert_close(latents.vectors.transpose(1, 2).unflatten(2, (2, 2)), latent)
+    torch.testing.assert_close(tokenizer.decode(latents), 2 * model.decode(latent).sample - 1, atol=1e-5, rtol=1e-4)
+    with pytest.raises(RobustokError, match="is for images of 16 pixels, not of 32"):
+        build(folder, image_size=32)
+
+
+def test_a_representation_autoencoder_keeps_what_its_kind_promises(saved):
+    _, folder = representation_autoencoder(saved)
+    check_component("tokenizer", "diffusers_vae", {"source": folder, "image_size": 16}, registry=load_registry())
+
+
+def test_an_encoder_of_a_package_that_is_missing_is_refused_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderRAE"}))
+    with pytest.raises(RobustokError, match="has an encoder of the package transformers"):
+        build(str(tmp_path))
 
 
 # --- discrete -------------------------------------------------------------------------------------
@@ -161,7 +225,7 @@ def test_foreign_models_sizes_and_sources_are_refused_in_one_line(saved, tmp_pat
     _, folder = saved("AutoencoderKL")
     with pytest.raises(RobustokError, match="image_size 15 is not a multiple of 2"):
         build(folder, image_size=15)
-    with pytest.raises(RobustokError, match="is a VQModel, which has no posterior"):
+    with pytest.raises(RobustokError, match="holds a VQModel, which has no posterior"):
         build(saved("VQModel")[1], kl_weight=0.5)
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
@@ -174,7 +238,7 @@ def test_foreign_models_sizes_and_sources_are_refused_in_one_line(saved, tmp_pat
     with pytest.raises(RobustokError, match="cannot be loaded"):
         build(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny"}))
-    with pytest.raises(RobustokError, match='holds "AutoencoderTiny"; supported: AutoencoderKL and VQModel'):
+    with pytest.raises(RobustokError, match='holds "AutoencoderTiny"; supported: AutoencoderKL, VQModel'):
         build(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "VQModel", "norm_type": "spatial"}))
     with pytest.raises(RobustokError, match='has norm_type = "spatial"'):

@@ -15,7 +15,28 @@ from robustok_core.recipe.registry import load_registry
 from robustok_core.values.draws import Draws
 
 REGISTRY = load_registry()
+SMALL = {"width": 16, "depth": 1, "num_heads": 2}
 TOKENIZERS = {
+    "titok": {
+        "image_size": 16,
+        "patch_size": 4,
+        "num_latent_tokens": 6,
+        "encoder": SMALL,
+        "decoder": SMALL,
+        "inner_codes": 8,
+        "pixel_decoder": {"channels": 4, "channel_multipliers": [1, 1, 1], "z_channels": 4, "norm_groups": 2},
+    },
+    "gigatok": {
+        "image_size": 16,
+        "channels": 8,
+        "channel_multipliers": [1, 1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+        "z_channels": 6,
+        "num_latent_tokens": 8,
+        "encoder": SMALL,
+        "decoder": SMALL,
+    },
     "conv_vq": {
         "image_size": 16,
         "channels": 8,
@@ -24,6 +45,20 @@ TOKENIZERS = {
         "norm_groups": 4,
         "z_channels": 6,
         "stem_patch": 2,
+    },
+    "maskgit_vq": {
+        "image_size": 16,
+        "channels": 8,
+        "channel_multipliers": [1, 1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
+    },
+    "open_magvit2": {
+        "image_size": 16,
+        "channels": 8,
+        "channel_multipliers": [1, 1, 2],
+        "num_res_blocks": 1,
+        "norm_groups": 4,
     },
     "vit_vq": {
         "image_size": 16,
@@ -35,12 +70,16 @@ TOKENIZERS = {
         "layer_scale": 0.5,
     },
 }
+#: Tokenizers whose tokens have no position in the image.
+WITHOUT_GRID = {"titok", "gigatok"}
 QUANTIZERS = {
     "vq": {"codebook_size": 16, "width": 4, "restart_threshold": 0.5, "restart_after": 2},
     "fsq": {"levels": [5, 4, 3]},
     "lfq": {"width": 4},
     "residual_vq": {"num_levels": 2, "level_size": 4, "width": 4},
     "sim_vq": {"codebook_size": 16, "width": 4},
+    "projected_vq": {"codebook_size": 16, "width": 4, "table_width": 8},
+    "ibq": {"codebook_size": 16, "width": 4},
 }
 QUANTIZING = [e.name for e in REGISTRY.entries("tokenizer") if "quantizer" in attrs.fields_dict(e.factory.Config)]
 PAIRS = [(t, q) for t in QUANTIZING for q in REGISTRY.names("quantizer")]
@@ -87,7 +126,7 @@ def test_latents_have_the_shapes_and_ranges_of_the_space(tokenizer_name, quantiz
     tokenizer = make(tokenizer_name, quantizer_name).train()
     space, latents = tokenizer.space, tokenizer.encode(images())
     assert space.kind == "discrete"
-    assert space.grid == (4, 4)
+    assert space.grid == (None if tokenizer_name in WITHOUT_GRID else (4, 4))
     assert (space.width, space.codebook_size) == (tokenizer.quantizer.width, tokenizer.quantizer.codebook_size)
     assert latents.vectors.shape == latents.features.shape == (4, space.num_tokens, space.width)
     assert latents.codes.shape == (4, space.num_tokens)

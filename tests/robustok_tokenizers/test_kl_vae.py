@@ -132,3 +132,18 @@ def test_a_recipe_trains_it_with_noise_measures_it_and_saves_its_latents(tmp_pat
     assert all(line["perturbed_share"] == 0.5 for line in lines)
     assert results["evaluate_tokenizer/psnr"].value > 5
     assert results["tokenize/train_images"].value == 80
+
+
+def test_published_encoders_output_moments_of_every_channel():
+    tokenizer = make(double_z=True)
+    assert (tokenizer.encoder.conv_out.out_channels, tokenizer.pixel_decoder.conv_in.in_channels) == (12, 6)
+    bare = make(double_z=True, latent_convs=False, width=6)
+    assert not any(name.startswith(("quant_conv", "post_quant_conv")) for name in bare.state_dict())
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    assert bare.decode(bare.encode(images)).shape == images.shape
+
+
+@pytest.mark.parametrize("options", [{"width": 6}, {"double_z": True, "width": 4}])
+def test_without_convolutions_at_the_latents_the_widths_must_agree(options):
+    with pytest.raises(ProblemsError, match="without latent_convs, double_z must be true"):
+        make(latent_convs=False, **options)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from project import STEPS_PER_EPOCH, Project
 from robustok_core import LatentSpace, RobustokError
 from robustok_core.recipe.registry import load_registry
 from robustok_tokenizers.latent_statistics import LatentStatistics
@@ -143,6 +144,12 @@ def test_statistics_of_another_space_are_refused(tmp_path):
         save_file({"mean": torch.zeros(4, 64), "var": torch.full((4, 64), bad)}, tmp_path / "stat.safetensors")
         with pytest.raises(RobustokError, match="its var holds invalid numbers"):
             make(statistics=str(tmp_path / "stat.safetensors"))
+
+
+def test_it_trains_in_a_recipe_in_the_style_of_the_released_files(tmp_path):
+    table = {**TINY, "image_size": 32, "decoder_style": "mae", "decoder_mlp_width": 24}
+    project = Project(tmp_path, tokenizer=table, perturbation={"use": "gaussian", "tau": 0.8}).run()
+    assert len(project.logged()) == STEPS_PER_EPOCH
 
 
 # --- sizes and mistakes ---------------------------------------------------------------------------

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustok_core import LatentSpace, ProblemsError
+from project import STEPS_PER_EPOCH, Project
+from robustok_blocks.rotary import rotate
+from robustok_core import Latents, LatentSpace, ProblemsError
 from robustok_core.recipe.registry import load_registry
+from robustok_tokenizers.detok_blocks import channel_rotations, turn_channels
 
 SMALL = {"width": 16, "depth": 2, "num_heads": 2}
 TINY = {"use": "vit_kl", "image_size": 16, "patch_size": 4, "latent_width": 4, "encoder": SMALL, "decoder": SMALL}
@@ -114,3 +117,42 @@ def test_presets_grow_and_are_counted_apart():
 def test_options_that_do_not_fit_are_refused(options, complaint):
     with pytest.raises(ProblemsError, match=complaint):
         make(**options)
+
+
+# --- the style of the released files --------------------------------------------------------------
+
+
+def test_in_the_style_of_the_released_files_the_decoder_does_not_read_hidden_latents():
+    tokenizer = make(style="detok")
+    hidden = torch.zeros(2, 16, dtype=torch.bool)
+    hidden[:, 3] = True
+    vectors = torch.randn(2, 16, 4)
+    other = vectors.clone()
+    other[:, 3] = 9.0
+    with torch.no_grad():
+        drawn = tokenizer.decode(Latents(vectors=vectors, hidden=hidden))
+        assert torch.equal(tokenizer.decode(Latents(vectors=other, hidden=hidden)), drawn)
+        assert not torch.allclose(tokenizer.decode(Latents(vectors=vectors)), drawn)
+        assert not torch.allclose(tokenizer.decode(Latents(vectors=other)), tokenizer.decode(Latents(vectors=vectors)))
+
+
+def test_channels_turn_by_the_published_angles():
+    rotations = channel_rotations((2, 3), 8)  # 2 frequencies on each axis
+    angles = torch.atan2(rotations[..., 1], rotations[..., 0])
+    turns = 2 * torch.pi * torch.tensor([7.0, 7e-4, 7.0, 7e-4])
+    row_1_column_1 = torch.cat([1.0 * turns, 0.5 * turns])
+    torch.testing.assert_close(rotations[4], torch.stack([row_1_column_1.cos(), row_1_column_1.sin()], -1))
+    assert not angles[0].any()
+
+
+def test_with_equal_angles_in_a_pair_turning_is_a_rotation():
+    angles = torch.randn(5, 3)
+    pairs = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    x = torch.randn(2, 5, 6)
+    torch.testing.assert_close(turn_channels(x, pairs.repeat_interleave(2, dim=1)), rotate(x, pairs))
+
+
+def test_it_trains_in_a_recipe_with_hidden_patches_and_noise(tmp_path):
+    table = {**TINY, "style": "detok", "image_size": 32, "patch_size": 8}
+    project = Project(tmp_path, tokenizer=table, perturbation={"use": "interpolate", "gamma": 3.0}).run()
+    assert len(project.logged()) == STEPS_PER_EPOCH

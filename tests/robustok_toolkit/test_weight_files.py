@@ -161,11 +161,11 @@ def test_the_set_that_holds_weights_is_found(content, key, tmp_path):
 
 
 def test_where_weights_lie_elsewhere_the_message_says_where(tmp_path):
-    torch.save({"model_ema": WEIGHTS, "teacher": {"net": WEIGHTS}, "step": 3}, tmp_path / "w.pt")
+    torch.save({"averages": WEIGHTS, "teacher": {"net": WEIGHTS}, "step": 3}, tmp_path / "w.pt")
     what = refusal(tmp_path / "w.pt").what
-    assert "tensors in model_ema (2 tensors), teacher.net (2 tensors)" in what
+    assert "tensors in averages (2 tensors), teacher.net (2 tensors)" in what
     torch.save(dict.fromkeys("abcdefg", 0), tmp_path / "w.pt")
-    assert "it has the 7 keys a, b, c, d, e ..." in refusal(tmp_path / "w.pt").what
+    assert "it has the 7 keys a, b, c, d, e and 2 more" in refusal(tmp_path / "w.pt").what
     torch.save({}, tmp_path / "w.pt")
     assert "it is empty" in refusal(tmp_path / "w.pt").what
 

@@ -50,6 +50,7 @@ def importer_checks(subject: Subject, *, file: str | Path) -> None:
     kind: str = getattr(importer, "makes", "nothing")
     subject.require(kind in ("tokenizer", "generator"), '`makes` must be "tokenizer" or "generator"')
     table, module, _ = importer.load(Path(file), subject.registry)
+    importer.opponents(Path(file))
     args = (module.space, module.num_classes) if kind == "generator" else ()
     with torch.device("meta"):
         built = subject.registry.build(kind, table, *args).state_dict()

@@ -115,8 +115,12 @@ def _codebook_checks(subject: Subject, quantizer: Any, z: torch.Tensor) -> None:
     listed = close(quantizer.lookup(torch.arange(size)), codebook)
     subject.require(listed, "`codebook` must equal `lookup` of all codes in order")
     near = quantizer.nearest(codebook, count)
-    distances = torch.cdist(codebook.double()[:, None], codebook.double()[near])[:, 0]  # (K, count)
-    subject.require(bool((distances[:, 0] < 1e-3).all()), "the codeword nearest to a codeword must be itself")
+    found, rows = codebook.double()[near], codebook.double()[:, None]  # (K, count, D), (K, 1, D)
+    if quantizer.nearest_by == "distance":
+        distances = torch.cdist(rows, found)[:, 0]  # (K, count)
+        subject.require(bool((distances[:, 0] < 1e-3).all()), "the codeword nearest to a codeword must be itself")
+    else:
+        distances = -(rows * found).sum(-1)
     subject.require(bool((distances.diff(dim=1) > -1e-3).all()), "`nearest` must return the nearest codes first")
     distinct = all(len(set(row)) == count for row in quantizer.nearest(z, count).tolist())
     subject.require(distinct, "`nearest` returns a code twice")

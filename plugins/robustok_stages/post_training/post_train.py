@@ -25,7 +25,14 @@ from robustok_core.values.spec import components
 from robustok_stages.checks import check_image_size, check_made_of, check_main_trained, check_training
 from robustok_stages.post_training.training_step import DecoderTask
 from robustok_stages.tokenizer.loss_terms import build_losses
-from robustok_stages.tokenizer.opponents import adopt_opponents, has_opponents, losses_with_opponent, saved_opponents
+from robustok_stages.tokenizer.opponents import (
+    adopt_opponents,
+    has_opponents,
+    losses_with_opponent,
+    opponent_misfit,
+    opponent_tensors,
+    saved_opponents,
+)
 from robustok_toolkit.decoder_files import DecodersPromise, write_decoders
 from robustok_toolkit.pair_files import CONTROL, PairRows, PairsPromise, label_of, made_of_pairs, sigmas_of
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
@@ -112,6 +119,12 @@ class PostTrain(Stage):
             if name not in (available or ()):
                 what = f"main training has no opponent for a loss {name!r}, only for {', '.join(available or ())}"
                 raise context.located(RobustokError(what, hint="give the loss the same name"), "losses", name)
+        held = tokenizer.opponent_weights if tokenizer.folder is None else opponent_tensors(tokenizer.folder)
+        for name in reused:
+            if wrong := opponent_misfit(self.config.losses[name], name, held):
+                what = f"the discriminator of {name!r} in main training is another one than this: {wrong}"
+                hint = 'describe the same network, or set discriminator = "fresh"'
+                raise context.located(RobustokError(what, hint=hint), "losses", name)
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """One decoder per sigma of the pairs."""

@@ -1,7 +1,8 @@
 """The discriminators that main training saves with the tokenizer, for reuse in post-training.
 
 For each loss NAME, `opponents.safetensors` holds the weights of its opponent (`module/NAME/...`) and the state of the
-opponent's optimiser (`optimizer/NAME/...`). An artifact without opponents has no such file.
+opponent's optimiser (`optimizer/NAME/...`). An artifact without opponents has no such file. Importers of published
+tokenizers write the same, where a file holds a discriminator.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from pathlib import Path
 from torch import Tensor
 
 from robustok_core.kinds.loss import Opponent
+from robustok_core.runs.components import OPPONENTS_FILE
 from robustok_core.runs.files import read_tensors, write_tensors
-from robustok_core.runs.weights import part, prefixed
+from robustok_core.runs.weights import misfit, part, prefixed
 from robustok_core.values.spec import Spec
 from robustok_training import Trainer
 from robustok_training.learned_state import learned_state, load_learned
-
-OPPONENTS_FILE = "opponents.safetensors"
 
 
 def losses_with_opponent(losses: Mapping[str, Spec]) -> list[str]:
@@ -49,6 +49,21 @@ def save_opponents(folder: Path, opponents: Mapping[str, Opponent], trainer: Tra
 def saved_opponents(folder: Path) -> list[str]:
     """The names of the losses whose opponents `save_opponents` wrote."""
     return sorted({key.split("/")[1] for key in read_tensors(folder / OPPONENTS_FILE) if "/" in key})
+
+
+def opponent_tensors(folder: Path) -> dict[str, Tensor]:
+    """What `save_opponents` wrote to a tokenizer's artifact; nothing if there is no such file."""
+    return read_tensors(folder / OPPONENTS_FILE) if has_opponents(folder) else {}
+
+
+def opponent_misfit(loss: Spec, name: str, tensors: Mapping[str, Tensor]) -> str:
+    """Names weights of a loss's opponent that do not fit those in `tensors`; "" if they fit or there are none.
+
+    Args:
+        loss: the loss. name: its name. tensors: as `save_opponents` writes them.
+    """
+    held, opponent = part(tensors, f"module/{name}/"), loss.sketch().opponent
+    return misfit(learned_state(opponent), held) if held else ""
 
 
 def adopt_opponents(folder: Path, opponents: Mapping[str, Opponent], trainer: Trainer) -> None:

@@ -41,9 +41,20 @@ def test_outside_of_its_interval_there_is_none():
     assert [guidance.weight(done) for done in (0.0, 0.25, 0.5, 0.75)] == [1.0, 3.0, 3.0, 1.0]
 
 
+def test_the_first_step_can_be_guided_before_the_interval():
+    guidance = Guidance(scale=3.0, start=0.5, guide_first=True)
+    assert [guidance.weight(done) for done in (0.0, 0.25, 0.5)] == [3.0, 1.0, 3.0]
+
+
 @pytest.mark.parametrize(
     ("options", "active"),
-    [({}, False), ({"scale": 2.0}, True), ({"scale": 0.5}, True), ({"scale": 2.0, "start": 0.5, "stop": 0.5}, False)],
+    [
+        ({}, False),
+        ({"scale": 2.0}, True),
+        ({"scale": 0.5}, True),
+        ({"scale": 2.0, "start": 0.5, "stop": 0.5}, False),
+        ({"scale": 2.0, "start": 1.0, "guide_first": True}, True),
+    ],
 )
 def test_guidance_is_active_if_it_changes_anything(options, active):
     assert Guidance(**options).active == active

@@ -83,7 +83,8 @@ def test_samples_say_how_they_were_made(known, trained):
     folder, _ = known(num_samples=6, guidance={"scale": 1.0, "schedule": "linear"}, precision="bf16")
     about = read_json(folder / "samples.json")
     assert about["sampling"] == {"shift": 0}, "with its defaults"
-    assert about["guidance"] == {"scale": 1.0, "schedule": "linear", "power": 1.0, "start": 0.0, "stop": 1.0}
+    linear = {"scale": 1.0, "schedule": "linear", "power": 1.0, "start": 0.0, "stop": 1.0, "guide_first": False}
+    assert about["guidance"] == linear
     assert (about["num_samples"], about["precision"], about["image_size"]) == (6, "bf16", 32)
     latents = read_json(trained.artifact("latents") / "latents.json")
     assert about["latents_of"] == latents["tokenizer"]

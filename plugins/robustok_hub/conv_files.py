@@ -1,0 +1,195 @@
+"""Shared by the importers of the VQGAN family's files: convolutional networks in the layout of taming-transformers.
+
+Latent diffusion, VA-VAE, VQGAN-LC and IBQ use the same names. A level is `encoder.down.I` and `decoder.up.I`, and 0 is
+the finest in both; our decoder counts from the coarsest. The size of both networks follows from the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from attrs import field, frozen
+from torch import Tensor, nn
+
+from robustok_core.errors import RobustokError
+from robustok_core.kinds.component import Builder
+from robustok_core.recipe.validators import side_range, width_range
+from robustok_core.runs.weights import part
+from robustok_hub.published_names import (
+    NameRules,
+    build_with,
+    count_numbered,
+    drop_parts,
+    read_averaged,
+    read_published,
+    require,
+    to_ours,
+    to_published,
+)
+from robustok_hub.vq_files import start_usage, without_usage
+
+#: Weights that tell the layout of taming-transformers, and their numbers of dimensions.
+TELLING = {
+    "encoder.conv_in.weight": 4,
+    "encoder.down.0.block.0.conv1.weight": 4,
+    "encoder.mid.block_1.conv1.weight": 4,
+    "encoder.conv_out.weight": 4,
+    "decoder.conv_in.weight": 4,
+    "decoder.up.0.block.0.conv1.weight": 4,
+}
+#: Prefixes of weights that only training needs, and what they are.
+_LOSSES = {"loss.": "the losses of its training"}
+#: The prefix of the tokenizer in the checkpoints of latent diffusion and taming-transformers.
+_FIRST_STAGE = "first_stage_model."
+#: The blocks in the middle, theirs and ours.
+_MIDDLE = {"block_1": "0", "attn_1": "1", "block_2": "2"}
+#: Weights that every component has whose networks the layout can hold, by our names.
+_OURS = ("encoder.conv_in.weight", "encoder.mid.0.conv1.weight", "pixel_decoder.conv_blocks.0.res.0.conv1.weight")
+
+
+@frozen(kw_only=True)
+class ConvFileConfig:
+    """Options that do not follow from the shapes of the weights."""
+
+    image_size: int = field(
+        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
+    )
+    norm_groups: int = field(default=32, validator=width_range, metadata={"doc": "groups of the GroupNorms"})
+
+
+def names(levels: int) -> NameRules:
+    """The rules from published names of both networks to ours, for so many levels."""
+    rules: list[tuple[str, str]] = []
+    for theirs, ours, kind in (("encoder.", "encoder.", "down"), ("decoder.", "pixel_decoder.", "up")):
+        for level in range(levels):
+            number = level if kind == "down" else levels - 1 - level
+            block, target = f"{theirs}{kind}.{level}.", f"{ours}conv_blocks.{number}."
+            rules += [(f"{block}block.", f"{target}res."), (block, target)]
+        rules += [(f"{theirs}mid.{name}.", f"{ours}mid.{number}.") for name, number in _MIDDLE.items()]
+    return [*rules, ("decoder.", "pixel_decoder.")]
+
+
+def read_networks(
+    path: Path, what: str, telling: Mapping[str, int], dropped: Mapping[str, str] = MappingProxyType({})
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The weights in a published file by their names, averaged ones if it has them, and the importer's report.
+
+    Args:
+        path: the file. what: the format, for messages.
+        telling: weights that identify the format, and their numbers of dimensions.
+        dropped: prefixes of weights that only training needs, besides "loss.", and what they are.
+
+    Raises:
+        RobustokError: the file is not of this format.
+    """
+    published, report = read_published(path)
+    published = _first_stage(published, report)
+    read_averaged(published, report)
+    drop_parts(published, report, {**_LOSSES, **dropped})
+    require(published, telling, what, str(path))
+    return published, report
+
+
+def _first_stage(published: dict[str, Tensor], report: dict[str, str]) -> dict[str, Tensor]:
+    """The tokenizer within the checkpoint of a whole diffusion model or transformer; other files as they are."""
+    inner = part(published, _FIRST_STAGE)
+    if not inner:
+        return published
+    report["weights"] += f", those of {_FIRST_STAGE}*"
+    report["the others"] = f"dropped {len(published) - len(inner)} weights: the model of the latents"
+    return inner
+
+
+def build_networks(
+    registry: Builder,
+    table: Mapping[str, Any],
+    published: Mapping[str, Tensor],
+    config: ConvFileConfig,
+    where: str,
+    *,
+    rules: NameRules = (),
+) -> tuple[dict[str, Any], nn.Module]:
+    """Builds a tokenizer with published weights; returns its full table and the tokenizer, in eval mode.
+
+    Args:
+        registry: builds it. table: its recipe table without the options of the networks, which follow from the weights.
+        published: weights by published names. config: the importer's options. where: the file.
+        rules: from published names to ours, besides those of the networks.
+
+    Raises:
+        RobustokError: the weights do not fit.
+    """
+    all_rules = [*rules, *names(count_numbered(published, "encoder.down."))]
+    weights = {to_ours(name, all_rules): value for name, value in published.items()}
+    if table.get("quantizer", {}).get("use") == "vq":
+        start_usage(weights)
+    return build_with(registry, {**table, **network_table(published, config)}, weights, all_rules, where)
+
+
+def network_table(published: Mapping[str, Tensor], config: ConvFileConfig) -> dict[str, Any]:
+    """The options of both networks, for a recipe table, from weights by published names."""
+    channels, levels = len(published["encoder.conv_in.weight"]), count_numbered(published, "encoder.down.")
+    encoder = level_weights(published, "encoder.down.", ".block.0.conv1.weight")
+    decoder = level_weights(published, "decoder.up.", ".block.0.conv1.weight")
+    return {
+        "image_size": config.image_size,
+        "channels": channels,
+        **multiplier_options(encoder, decoder, channels),
+        "num_res_blocks": count_numbered(published, "encoder.down.0.block."),
+        "attention": "encoder.mid.attn_1.q.weight" in published,
+        "attention_levels": [level for level in range(levels) if f"encoder.down.{level}.attn.0.q.weight" in published],
+        "norm_groups": config.norm_groups,
+        "z_channels": published["decoder.conv_in.weight"].shape[1],
+    }
+
+
+def level_weights(weights: Mapping[str, Tensor], prefix: str, name: str) -> list[Tensor | None]:
+    """The weights called PREFIX LEVEL NAME, in the order of the numbers of the levels; None where one is missing."""
+    return [weights.get(f"{prefix}{level}{name}") for level in range(count_numbered(weights, prefix))]
+
+
+def multipliers(levels: Sequence[Tensor | None], channels: int) -> list[int]:
+    """The multiplier of each level; a missing weight counts as 1.
+
+    Args:
+        levels: a weight of each level, whose rows are the level's channels. channels: those at multiplier 1.
+    """
+    return [1 if weight is None else max(1, weight.shape[:1].numel() // channels) for weight in levels]
+
+
+def multiplier_options(
+    encoder: Sequence[Tensor | None], decoder: Sequence[Tensor | None], channels: int
+) -> dict[str, list[int]]:
+    """The options channel_multipliers and, where it differs, decoder_channel_multipliers, finest level first.
+
+    For the arguments see `multipliers`. A weight that only the decoder lacks counts as the encoder's.
+    """
+    ours, theirs = multipliers(encoder, channels), multipliers(decoder, channels)
+    theirs = [
+        ours[level] if decoder[level] is None and level < len(ours) else factor for level, factor in enumerate(theirs)
+    ]
+    return {"channel_multipliers": ours} | ({} if theirs == ours else {"decoder_channel_multipliers": theirs})
+
+
+def export_networks(component: nn.Module, what: str, *, fits: bool, rules: NameRules = ()) -> dict[str, Tensor]:
+    """The weights of a tokenizer under published names.
+
+    Args:
+        component: the tokenizer. what: which ones the format holds, for the message.
+        fits: whether it is one of them, as far as its networks do not matter.
+        rules: from published names to ours, besides those of the networks.
+
+    Raises:
+        RobustokError: the format cannot hold this tokenizer.
+    """
+    weights, config = component.state_dict(), getattr(component, "config", None)
+    conv_in = weights.get("encoder.conv_in.weight")
+    whole = conv_in is not None and conv_in.shape[1] == 3 and weights.keys() >= set(_OURS)
+    if not (fits and whole and getattr(config, "decoder_channel_multipliers", None) is None):
+        limits = "stem_patch 1, middle blocks, and an encoder and decoder of the same channel_multipliers"
+        raise RobustokError(f"this published format holds only {what}, with {limits}")
+    all_rules = [*rules, *names(count_numbered(weights, "encoder.conv_blocks."))]
+    return {to_published(name, all_rules): value for name, value in without_usage(weights).items()}
