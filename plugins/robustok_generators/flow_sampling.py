@@ -16,7 +16,7 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_core.errors import RunError
-from robustok_core.recipe.validators import finite, rounds_range
+from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.finite import all_finite
 from robustok_generators.flow_path import expected_noise
 
@@ -50,12 +50,12 @@ class FlowSampling:
     )
     timestep_shift: float = field(
         default=1.0,
-        validator=[validators.gt(0.0), finite],
+        validator=validators.gt(0.0),
         metadata={"doc": "s: a share d of the steps covers a share s d / (1 + (s - 1) d) of the time; 1: equal steps"},
     )
     tolerance: float = field(
         default=_TOLERANCE,
-        validator=[validators.gt(0.0), finite],
+        validator=validators.gt(0.0),
         metadata={"doc": "absolute and relative error allowed per step of dopri5"},
     )
 

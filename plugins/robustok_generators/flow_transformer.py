@@ -19,7 +19,7 @@ from robustok_blocks.rotary import check_head_width, grid_rotations
 from robustok_blocks.sinusoids import grid_positions, sequence_positions
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.recipe.validators import below_one, depth_range, finite, width_range
+from robustok_core.recipe.validators import below_one, depth_range, width_range
 from robustok_core.values.draws import Draws
 from robustok_core.values.finite import all_finite
 from robustok_core.values.guidance import Guidance
@@ -74,7 +74,7 @@ class FlowTransformerConfig:
     )
     cosine_weight: float = field(
         default=0.0,
-        validator=[validators.ge(0.0), finite],
+        validator=validators.ge(0.0),
         metadata={"doc": "weight of a second loss, 1 - cosine similarity of predicted and true velocity"},
     )
     direction: Literal["noise", "data"] = field(
