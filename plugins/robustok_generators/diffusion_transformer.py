@@ -20,6 +20,7 @@ from robustok_blocks.sinusoids import grid_positions, sequence_positions
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
 from robustok_core.recipe.validators import below_one, depth_range, side_range, width_range
+from robustok_core.values.finite import all_finite
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.flow_blocks import FlowBlock, FlowHead, Style, TimeEmbedding
 from robustok_generators.sizes import Size, size_field, size_of
@@ -163,7 +164,7 @@ class DiffusionTransformer(Generator, ABC):
         """
         if mean.shape != (self.space.width,) or std.shape != (self.space.width,):
             raise ValueError(f"expected {self.space.width} means and deviations, found {mean.shape} and {std.shape}")
-        if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0.0).all()):
+        if not (all_finite(mean, std) and (std >= 0.0).all()):
             raise ValueError("means and deviations must be finite, and deviations must not be negative")
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(torch.where(std == 0.0, 1.0, std))

@@ -193,11 +193,12 @@ def test_the_file_of_another_model_is_refused(importer, name, tmp_path):
 def test_missing_unexpected_and_misshapen_weights_are_named_as_published(tmp_path):
     case = Case("dit_a")
     del case.weights["blocks.1.adaLN_modulation.1.bias"]
-    case.weights["mystery.weight"] = torch.ones(1)
+    case.weights |= {"mystery.weight": torch.ones(1), "x_embedder.weight": torch.ones(32, 16)}
     case.weights["final_layer.linear.weight"] = case.weights["final_layer.linear.weight"][:16].contiguous()
     with pytest.raises(RobustokError, match=r"missing blocks.1.adaLN_modulation.1.bias") as caught:
         case.load("dit", tmp_path, num_heads=4)
-    assert "unexpected mystery.weight" in caught.value.what
+    assert "mystery.weight" in caught.value.what
+    assert "x_embedder.weight" in caught.value.what
     assert "final_layer.linear.weight" in caught.value.what
 
 
