@@ -33,7 +33,6 @@ def main() -> None:
         device=torch.device("cpu"),
         console=Console(quiet=True),
         say=lambda text: None,
-        manifests=True,
     )
     context.checkpoints.mkdir(exist_ok=True)
 
