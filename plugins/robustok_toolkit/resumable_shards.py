@@ -60,8 +60,8 @@ def make_missing(context: StageContext, parts: Sequence[Shard], names: Sequence[
     """Makes the shards that are missing from `context.checkpoints`; of n processes, each makes every n-th one.
 
     Array `name` of a shard is the file `STEM.NAME.npy`. The arrays of a shard are written in the order of `names`, and
-    then the manifest `STEM.manifest.json`; the shard is complete once the last array exists. A shard whose arrays are
-    not as the manifest says is made again.
+    then the manifest `STEM.manifest.json`, with which the shard is complete; in a folder that an earlier version wrote
+    to, it is once the last array exists. A shard whose arrays are not as the manifest says is made again.
 
     Raises:
         Interrupted: the user asked to stop; raised after a batch, and the finished shards are kept.
@@ -102,7 +102,7 @@ def _must_be_made(context: StageContext, shard: Shard, names: Sequence[str]) -> 
     """Whether a shard does not exist or is damaged; what is damaged is set aside."""
     folder = context.checkpoints
     files, manifest = [shard_file(folder, shard, name) for name in names], _manifest(folder, shard)
-    if not os.path.lexists(files[-1]):
+    if not os.path.lexists(manifest if context.manifests else files[-1]):
         return True
     damage = damage_of(manifest)
     if damage is None:

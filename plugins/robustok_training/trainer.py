@@ -116,7 +116,7 @@ class Trainer:
         except NotFiniteError as error:
             raise self._recorded(error) from error
         if self.accelerator.is_main_process:
-            forget(self.context.checkpoints)
+            forget(self.context.checkpoints, self.total)
 
     def _train(self, start: int) -> None:
         progress = StepProgress(self.context.console, self.context.stage, self.total, start)
@@ -328,12 +328,12 @@ class Trainer:
         scaler = self.accelerator.scaler
         values = {"scaler": scaler.state_dict() if scaler is not None else None}
         save_checkpoint(self.context.checkpoints, done, tensors, values)
-        forget(self.context.checkpoints)
+        forget(self.context.checkpoints, done)
 
     def _resume(self) -> int:
         """Loads the newest checkpoint and drops what was logged after it; returns the number of completed steps."""
         if self.accelerator.is_main_process:
-            for line in set_damaged_aside(self.context.checkpoints):
+            for line in set_damaged_aside(self.context.checkpoints, recorded=self.context.manifests):
                 self.context.say(line)
         barrier()
         done = self._load()

@@ -17,7 +17,8 @@ from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
 from robustok_core.runs.folder import RunFolder, find_artifact
 from robustok_core.runs.history import RECIPE_FILE
 from robustok_core.runs.inputs import find_input
-from robustok_core.runs.manifest import REMAKE, check_folder, folder_damage, recorded_folder
+from robustok_core.runs.intact import artifact_damage, check_artifact
+from robustok_core.runs.manifest import recorded_folder
 from robustok_core.runs.promises import Imported, Loaded
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.shard_index import files_of
@@ -66,7 +67,7 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
     contents = [content_fingerprint(file) for file in files]
     fingerprint = fingerprint_of([load.importer.table(), *contents])
     folder = run.artifact(name, fingerprint)
-    intact = folder_damage(folder) is None
+    intact = artifact_damage(folder) is None
     return Loaded(registry, folder, fingerprint, None if intact else read_published(load.importer, path, registry))
 
 
@@ -82,9 +83,8 @@ def _taken_before(name: str, load: LoadConfig, run: Path) -> tuple[Path, str] | 
         folder = find_input(run, record, name)
     except (RobustokError, OSError, ValueError, KeyError, TypeError):  # then the path that is not there is refused
         return None
-    check_folder(folder, hint=REMAKE)
-    entry = record["inputs"][name]
-    return folder, folder.name.rpartition("-")[2] if isinstance(entry, str) else entry["content"]
+    check_artifact(folder)
+    return folder, content_fingerprint(folder) if load.importer is None else folder.name.rpartition("-")[2]
 
 
 def component_specs(load: LoadConfig, folder: Path, registry: Builder) -> list[Spec]:
