@@ -20,13 +20,13 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
     Example: `robustok import robustok main-train.pt tokenizers/robustok`. The folder can be named in a recipe:
     `[load] tokenizer = "tokenizers/robustok"`.
     """
+    from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.loading import read_published, save_imported
 
-    if out.exists():
-        raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: name a new folder")
+    refuse_existing(out)
     if not checkpoint.exists():
         raise RobustokError("there is no such file", where=str(checkpoint))
     registry = load_registry()
@@ -51,6 +51,7 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     of the weights alone (.bin). A format with a config.json gets it beside OUT. Example: `robustok export robustok
     tokenizers/robustok again.pt`.
     """
+    from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
@@ -59,8 +60,7 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     from robustok_core.runs.folder import find_artifact
     from robustok_toolkit.weight_files import check_ending, write_weights
 
-    if out.exists():
-        raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: name a new file")
+    refuse_existing(out)
     if not artifact.exists():
         raise RobustokError("there is no such run or artifact", where=str(artifact), hint="a run's folder is runs/NAME")
     registry = load_registry()

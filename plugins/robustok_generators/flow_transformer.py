@@ -19,8 +19,9 @@ from robustok_blocks.rotary import check_head_width, grid_rotations
 from robustok_blocks.sinusoids import grid_positions, sequence_positions
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.recipe.validators import below_one, depth_range, finite, width_range
+from robustok_core.recipe.validators import below_one, depth_range, width_range
 from robustok_core.values.draws import Draws
+from robustok_core.values.finite import all_finite
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_generators.flow_blocks import FlowBlock, FlowHead, MlpKind, NormKind, Style, TimeEmbedding
@@ -73,7 +74,7 @@ class FlowTransformerConfig:
     )
     cosine_weight: float = field(
         default=0.0,
-        validator=[validators.ge(0.0), finite],
+        validator=validators.ge(0.0),
         metadata={"doc": "weight of a second loss, 1 - cosine similarity of predicted and true velocity"},
     )
     direction: Literal["noise", "data"] = field(
@@ -165,7 +166,7 @@ class FlowTransformer(Generator):
         """
         if mean.shape != (self.space.width,) or std.shape != (self.space.width,):
             raise ValueError(f"expected {self.space.width} means and deviations, found {mean.shape} and {std.shape}")
-        if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0.0).all()):
+        if not (all_finite(mean, std) and (std >= 0.0).all()):
             raise ValueError("means and deviations must be finite, and deviations must not be negative")
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(torch.where(std == 0.0, 1.0, std))
