@@ -18,7 +18,7 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
     """Read a published CHECKPOINT with an IMPORTER and write it as an artifact to the new folder OUT.
 
     Example: `robustok import robustok main-train.pt tokenizers/robustok`. The folder can be named in a recipe:
-    `[load] tokenizer = "tokenizers/robustok"`.
+    `[load] tokenizer = "tokenizers/robustok"`. The importer `auto` chooses another one by the names of the weights.
     """
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
@@ -31,9 +31,9 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
         raise RobustokError("there is no such file", where=str(checkpoint))
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
-    spec = registry.spec("importer", {"use": importer, **options})
-    imported = read_published(spec, checkpoint, registry)
-    save_imported(imported, spec.factory.makes, out)
+    table = {"options": options} if importer == "auto" else options
+    imported = read_published(registry.spec("importer", {"use": importer, **table}), checkpoint, registry)
+    save_imported(imported, out)
     for key, value in imported.report.items():
         echo(f"{key}: {value}")
     echo(f"written to {out}")
@@ -61,6 +61,8 @@ def export(importer: str, artifact: Path, out: Path) -> None:
         raise RobustokError("there is no such run or artifact", where=str(artifact), hint="a run's folder is runs/NAME")
     registry = load_registry()
     spec = registry.spec("importer", {"use": importer})
+    if spec.factory.makes is None:
+        raise RobustokError(f"the importer {importer!r} cannot export", hint="name the one whose format is wanted")
     folder = find_artifact(artifact, spec.factory.makes)
     check_ending(out)
     module = load_component(registry, folder)

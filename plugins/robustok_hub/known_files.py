@@ -1,4 +1,8 @@
-"""Which importer reads a file, by the names of its weights."""
+"""Which importer reads a file, by the names of its weights.
+
+Those of our importers are here rather than in `Importer.recognised_by`, because importers refuse each other's files by
+them.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +35,14 @@ NAMES: Mapping[str, Collection[str]] = {
 }
 
 
-def likely_importers(weights: Collection[str], wanted: Collection[str] = ()) -> list[str]:
+def likely_importers(
+    weights: Collection[str], wanted: Collection[str] = (), known: Mapping[str, Collection[str]] = NAMES
+) -> list[str]:
     """The importers of files whose weights have these names, the best fitting only; several if names cannot tell.
 
     `taming_vq` and `ibq` read the same names. Importers whose names are all among the wanted ones are left out: a
     damaged file still looks like one of its own importer.
     """
-    fitting = {importer: set(names) for importer, names in NAMES.items() if set(names) <= set(weights)}
+    fitting = {importer: set(names) for importer, names in known.items() if set(names) <= set(weights)}
     best = [name for name, own in fitting.items() if not any(own < other for other in fitting.values())]
     return [name for name in best if not fitting[name] <= set(wanted)]

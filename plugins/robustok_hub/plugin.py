@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
+from robustok_hub.auto import Auto
 from robustok_hub.gigatok import GigaTokImporter
 from robustok_hub.ibq import IBQImporter
 from robustok_hub.ldetok import LDeTokImporter
@@ -25,6 +26,7 @@ from robustok_hub.vqgan_lc import VQGANLC
 
 @hookimpl
 def robustok_register(register: Register) -> None:
+    register("importer", "auto", Auto)
     register("importer", "robustok", RobusTok)
     register("importer", "llamagen_vq", LlamaGenVQ)
     register("importer", "rar", RARImporter)

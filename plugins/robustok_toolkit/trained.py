@@ -19,7 +19,7 @@ from robustok_core.runs.components import (
 )
 from robustok_core.runs.folder import find_artifact, is_artifact
 from robustok_core.runs.inputs import may_be_input
-from robustok_core.runs.loading import read_published
+from robustok_core.runs.loading import read_published, refuse_kind
 from robustok_core.runs.manifest import REMAKE, check_folder
 from robustok_core.runs.run_record import is_run, read_run
 
@@ -78,12 +78,11 @@ def _imported(
     registry: Registry, file: Path, kind: str, device: torch.device, importer: str | Mapping[str, Any]
 ) -> Trained:
     spec = registry.spec("importer", {"use": importer} if isinstance(importer, str) else importer)
-    if spec.factory.makes != kind:
-        what = f"the importer {spec.name!r} makes a {spec.factory.makes}, not a {kind}"
-        raise RobustokError(what, where=str(file), hint="`robustok plugins importer` lists them")
+    refuse_kind(spec, spec.factory.makes, kind, str(file))
     if not file.exists():
         raise RobustokError("there is no such file", where=str(file), hint="an importer reads a published file")
     imported = read_published(spec, file, registry)
+    refuse_kind(spec, imported.kind, kind, str(file))
     module: Any = imported.component.to(device).eval()
     of_generator = {"space": module.space, "num_classes": module.num_classes} if kind == "generator" else {}
     return Trained(module=module, where=file, record=ComponentRecord(kind=kind, table=imported.table, **of_generator))

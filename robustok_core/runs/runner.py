@@ -292,7 +292,7 @@ class _Run:
             if os.path.lexists(loaded.folder):
                 kept = set_aside(loaded.folder, self.folder.path / HISTORY)
                 self._say(f"{loaded.folder} is damaged; it is imported again, and the damaged one is now {kept}")
-            save_imported(loaded.imported, name, loaded.folder)
+            save_imported(loaded.imported, loaded.folder)
         path = self.recipe.load[name].path
         if not Path(path).exists():
             self._say(f"[load] {name}: {path} is no longer there; what this run took from it is used: {loaded.folder}")
