@@ -43,15 +43,19 @@ def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]
 @click.argument("importer")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-def export(importer: str, artifact: Path, out: Path) -> None:
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set an option of the importer.")
+def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -> None:
     """Write an ARTIFACT (its folder, or that of its run) to the new file OUT in the published format of an IMPORTER.
 
     The ending of OUT decides its format: .safetensors, a torch file with the weights under "model" (.pt, .pth), or one
-    of the weights alone (.bin). Example: `robustok export robustok tokenizers/robustok again.pt`.
+    of the weights alone (.bin). A format with a config.json gets it beside OUT. Example: `robustok export robustok
+    tokenizers/robustok again.pt`.
     """
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
+    from robustok_core.recipe.source import parse_override
     from robustok_core.runs.components import load_component
+    from robustok_core.runs.files import write_json
     from robustok_core.runs.folder import find_artifact
     from robustok_toolkit.weight_files import check_ending, write_weights
 
@@ -60,11 +64,19 @@ def export(importer: str, artifact: Path, out: Path) -> None:
     if not artifact.exists():
         raise RobustokError("there is no such run or artifact", where=str(artifact), hint="a run's folder is runs/NAME")
     registry = load_registry()
-    spec = registry.spec("importer", {"use": importer})
+    options = dict(parse_override(change) for change in changes)
+    spec = registry.spec("importer", {"use": importer, **options})
     if spec.factory.makes is None:
         raise RobustokError(f"the importer {importer!r} cannot export", hint="name the one whose format is wanted")
     folder = find_artifact(artifact, spec.factory.makes)
     check_ending(out)
     module = load_component(registry, folder)
-    write_weights(out, spec.build().export(module))
+    built, beside = spec.build(), out.with_name("config.json")
+    weights, configuration = built.export(module), built.configuration(module)
+    if configuration is not None:
+        if beside.exists():
+            hint = "nothing is overwritten: name a file in another folder"
+            raise RobustokError("the configuration of these weights already exists", where=str(beside), hint=hint)
+        write_json(beside, configuration)
+    write_weights(out, weights)
     echo(f"written to {out}")

@@ -24,6 +24,7 @@ NAMES: Mapping[str, Collection[str]] = {
     "ibq": (*_TAMING, "quantize.embedding.weight"),
     "vqgan_lc": (*_TAMING, "tok_embeddings.weight", "codebook_projection.weight"),
     "ldm_vae": _TAMING,
+    "diffusers": ("encoder.down_blocks.0.resnets.0.conv1.weight", "encoder.mid_block.resnets.0.conv1.weight"),
     "maskgit_vq": ("encoder.mid.0.conv1.weight", "encoder.down.0.block.0.conv1.weight", "quantize.embedding.weight"),
     "open_magvit2": ("encoder.mid_block.0.conv1.weight", "decoder.adaptive.0.gamma.weight"),
     "ldetok": ("encoder.latent_head.weight", "decoder.decoder_embed.weight"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_hub.auto import Auto
+from robustok_hub.diffusers_layout import DiffusersLayout
 from robustok_hub.gigatok import GigaTokImporter
 from robustok_hub.ibq import IBQImporter
 from robustok_hub.ldetok import LDeTokImporter
@@ -38,6 +39,7 @@ def robustok_register(register: Register) -> None:
     register("importer", "vqgan_lc", VQGANLC)
     register("importer", "ibq", IBQImporter)
     register("importer", "ldm_vae", LDMVAE)
+    register("importer", "diffusers", DiffusersLayout)
     register("importer", "maskgit_vq", MaskGITVQImporter)
     register("importer", "open_magvit2", OpenMAGVIT2Importer)
     register("importer", "titok", TiTokImporter)

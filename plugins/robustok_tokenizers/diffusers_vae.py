@@ -12,6 +12,7 @@ So latents are scaled as the diffusion models of an autoencoder read them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -126,6 +127,8 @@ class DiffusersVAE(GridTokenizer):
         self.post_quant_conv, self.pixel_decoder = parts.post_quant_conv, parts.decoder
         self.quantizer = parts.quantizer
         self.scale, self.shift = parts.scale, parts.shift
+        #: The model's config.json, for export; None if its weights have other names here.
+        self.published_configuration = None if parts.image_size else json.loads(model.to_json_string())
         self._last, self._posterior = parts.last, parts.posterior
         side = config.image_size // parts.side
         self.space = LatentSpace(

@@ -82,3 +82,11 @@ class Importer(Component, ABC):
             RobustokError: if the published format cannot hold this component.
         """
         raise RobustokError(f"the importer {type(self).__name__} cannot export")
+
+    def configuration(self, component: nn.Module) -> Mapping[str, Any] | None:
+        """The published config.json of a component, which belongs beside its exported weights; None if there is none.
+
+        Raises:
+            RobustokError: if the published format cannot hold this component.
+        """
+        return None

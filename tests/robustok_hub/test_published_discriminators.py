@@ -232,4 +232,4 @@ def test_a_published_discriminator_of_another_size_is_refused_before_anything_ru
     project = post_training(tmp_path, {"layers": 1, "width": 4, "norm": "batch"})
     with pytest.raises(RobustokError, match="is another one than this: missing network.levels.5.bias") as caught:
         project.check()
-    assert "losses.adversarial" in caught.value.where
+    assert "stage.post_train.losses.adversarial" in caught.value.what
