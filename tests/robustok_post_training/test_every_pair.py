@@ -65,6 +65,7 @@ GENERATORS = {
     "llamagen_gpt": {**SMALL},
     "maskgit": {**SMALL},
     "flow_transformer": {**SMALL},
+    "dit": {**SMALL},
 }
 LABELS = torch.tensor([0, 1, 2, 0])
 
