@@ -186,6 +186,7 @@ def test_every_kind_and_every_hook_is_these():
     hooks = [name for name, value in vars(hookspecs).items() if hasattr(value, "robustok_spec")]
     assert hookspecs.HOOK_VERSION == 1
     assert sorted(hooks) == [
+        "robustok_published_files",
         "robustok_register",
         "robustok_run_finished",
         "robustok_run_started",

@@ -6,7 +6,19 @@ from pathlib import Path
 
 import click
 
-from robustok_core.values.terminal import echo
+from robustok_core.values.terminal import echo, make_console, print_table
+
+
+def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Prints the published files that are known, and ends."""
+    if not wanted or context.resilient_parsing:
+        return
+    from robustok_core.recipe.registry import load_registry
+    from robustok_toolkit.published_files import published_files, rows
+
+    files = published_files(load_registry())
+    print_table(make_console(), ["system", "file", "size", "licence of the code", "importer"], rows(files))
+    context.exit()
 
 
 @click.command(name="import")
@@ -14,6 +26,7 @@ from robustok_core.values.terminal import echo
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set an option of the importer.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List the known files.")
 def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]) -> None:
     """Read a published CHECKPOINT with an IMPORTER and write it as an artifact to the new folder OUT.
 

@@ -15,8 +15,11 @@ from robustok_core.kinds.importer import Importer
 from robustok_core.recipe.source import short_name
 from robustok_hub.known_files import NAMES, likely_importers
 from robustok_hub.published_config import config_beside
+from robustok_toolkit.published_files import read_published_files
 from robustok_toolkit.weight_files import read_weights
 
+#: Our table of known files.
+OURS = Path(__file__).with_name("published.toml")
 #: The prefix of a tokenizer's weights in the checkpoint of a whole latent diffusion model.
 _FIRST_STAGE = "first_stage_model."
 _LIST = "`robustok plugins importer` lists all"
@@ -54,18 +57,22 @@ class Auto(Importer):
 
 
 def importer_of(path: Path, registry: Builder) -> str:
-    """The importer that reads a file.
+    """The importer that reads a file; if the names of its weights fit several, the one of a known file of its name.
 
     Raises:
         RobustokError: the file is damaged, or none or several read weights of these names.
     """
-    theirs = {name: kind.recognised_by for name, kind in registry.classes("importer").items() if kind.recognised_by}
+    classes = registry.classes("importer").items()
+    known = [*NAMES, *((name, kind.recognised_by) for name, kind in classes if kind.recognised_by)]
     weights = {name.removeprefix(_FIRST_STAGE) for name in read_weights(path).weights}
-    likely = likely_importers(weights, known={**NAMES, **theirs})
+    likely = likely_importers(weights, known=known)
     if not likely:
         named = f"{', '.join(map(short_name, sorted(weights)[:5]))}{' ...' if len(weights) > 5 else ''}"
         what = f"no importer is known by the names of these {len(weights):,} weights: {named}"
         raise RobustokError(what, where=str(path), hint=f"name the importer; {_LIST}")
+    if len(likely) > 1:
+        listed = {file.importer for file in read_published_files(OURS) if file.name == path.name}
+        likely = [name for name in likely if name in listed] or likely
     if len(likely) > 1:
         what = f"the names of these weights fit several importers: {', '.join(likely)}"
         raise RobustokError(what, where=str(path), hint=f"name the right one instead of auto; {_LIST}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from robustok_core.recipe.hookspecs import Register, hookimpl
-from robustok_hub.auto import Auto
+from robustok_hub.auto import OURS, Auto
 from robustok_hub.diffusers_layout import DiffusersLayout
 from robustok_hub.dit import DiTImporter
 from robustok_hub.gigatok import GigaTokImporter
@@ -24,6 +26,11 @@ from robustok_hub.softvq import SoftVQImporter
 from robustok_hub.taming_vq import TamingVQ
 from robustok_hub.titok import TiTokImporter
 from robustok_hub.vqgan_lc import VQGANLC
+
+
+@hookimpl
+def robustok_published_files() -> Path:
+    return OURS
 
 
 @hookimpl

@@ -55,6 +55,21 @@ class Registry:
         self._failed_hooks: set[tuple[str, str]] = set()
         self.plugins: list[PluginState] = []
 
+    def answers(self, hook: str) -> dict[str, Any]:
+        """Calls a hook of each plugin that has it; returns its answers by the plugin's name.
+
+        Raises:
+            RobustokError: a plugin failed.
+        """
+        found = {}
+        for name, plugin in self._manager.list_name_plugin():
+            if hasattr(plugin, hook):
+                try:
+                    found[name] = getattr(plugin, hook)()
+                except PLUGIN_FAILURES as error:
+                    raise RobustokError(f"the plugin {name!r} failed in {hook} ({_reason(error)})") from error
+        return found
+
     def notify(self, hook: str, **arguments: Any) -> list[str]:
         """Calls a hook of each plugin: `registry.notify("robustok_run_started", folder=..., recipe=...)`.
 

@@ -13,6 +13,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import load_registry
 from robustok_core.runs.components import read_component
 from robustok_core.runs.loading import read_published, save_imported
+from robustok_hub.auto import importer_of
 from robustok_hub.known_files import NAMES, likely_importers
 
 REGISTRY = load_registry()
@@ -21,7 +22,7 @@ ALIKE = {"taming_vq": ["taming_vq", "ibq"], "ibq": ["taming_vq", "ibq"]}
 
 
 def test_every_importer_has_names():
-    assert set(REGISTRY.names("importer")) == {*NAMES, "auto"}
+    assert set(REGISTRY.names("importer")) == {name for name, _ in NAMES} | {"auto"}
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
@@ -87,6 +88,17 @@ def test_auto_asks_where_names_cannot_tell(tmp_path):
     save_file(Case("ibq_a").weights, tmp_path / "file.safetensors")
     with pytest.raises(RobustokError, match="fit several importers: taming_vq, ibq"):
         automatic(tmp_path / "file.safetensors")
+
+
+def test_auto_takes_the_importer_of_a_known_file_where_names_cannot_tell(tmp_path):
+    save_file(Case("ibq_a").weights, tmp_path / "imagenet256_1024.ckpt")
+    options = {"image_size": 16, "norm_groups": 4}
+    assert automatic(tmp_path / "imagenet256_1024.ckpt", **options).report["importer"] == "ibq"
+    save_file(Case("sit2d_a").weights, tmp_path / "SiT-XL-2-256x256.pt")
+    with pytest.raises(RobustokError, match="several importers: sit, dit"):
+        importer_of((tmp_path / "SiT-XL-2-256x256.pt").rename(tmp_path / "mine.pt"), REGISTRY)
+    save_file(Case("sit2d_a").weights, tmp_path / "SiT-XL-2-256x256.pt")
+    assert importer_of(tmp_path / "SiT-XL-2-256x256.pt", REGISTRY) == "sit"
 
 
 def test_auto_knows_the_files_of_a_third_party_by_the_names_that_its_importer_gives(tmp_path):
