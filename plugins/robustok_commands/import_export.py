@@ -22,31 +22,36 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.command(name="import")
-@click.argument("importer")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, metavar="[IMPORTER] CHECKPOINT OUT")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set an option of the importer.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List the known files.")
-def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]) -> None:
+def import_(words: tuple[str, ...], changes: tuple[str, ...]) -> None:
     """Read a published CHECKPOINT with an IMPORTER and write it as an artifact to the new folder OUT.
 
     Example: `robustok import robustok main-train.pt tokenizers/robustok`. The folder can be named in a recipe:
-    `[load] tokenizer = "tokenizers/robustok"`. The importer `auto` chooses another one by the names of the weights.
+    `[load] tokenizer = "tokenizers/robustok"`. CHECKPOINT may be a file on the Hugging Face hub,
+    hf://OWNER/REPOSITORY/FILE or hf://OWNER/REPOSITORY/FILE@REVISION. The importer `auto`, which is the one if none is
+    named, chooses another one by the names of the weights.
     """
+    if not 2 <= len(words) <= 3:
+        raise click.UsageError("expected [IMPORTER] CHECKPOINT OUT")
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
+    from robustok_core.runs.hub import local_path
     from robustok_core.runs.loading import read_published, save_imported
 
-    if out.exists():
-        raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: name a new folder")
-    if not checkpoint.exists():
-        raise RobustokError("there is no such file", where=str(checkpoint))
+    importer, checkpoint, out = ("auto", *words)[-3:]
+    if Path(out).exists():
+        raise RobustokError("this already exists", where=out, hint="nothing is overwritten: name a new folder")
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
-    table = {"options": options} if importer == "auto" else options
-    imported = read_published(registry.spec("importer", {"use": importer, **table}), checkpoint, registry)
-    save_imported(imported, out)
+    spec = registry.spec("importer", {"use": importer, **({"options": options} if importer == "auto" else options)})
+    file = local_path(checkpoint, None)
+    if not file.exists():
+        raise RobustokError("there is no such file", where=checkpoint)
+    imported = read_published(spec, file, registry)
+    save_imported(imported, Path(out))
     for key, value in imported.report.items():
         echo(f"{key}: {value}")
     echo(f"written to {out}")

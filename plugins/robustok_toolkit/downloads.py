@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from robustok_core.runs.hub import refuse_offline, size_on_hub
 from robustok_core.values.download import Download
 
 #: Seconds within which a host must answer whether it has a file.
@@ -77,7 +78,7 @@ def hub_file(repository: str, names: Sequence[str], *, what: str, instead: str) 
         host=str(urlsplit(constants.ENDPOINT).hostname),
         instead=instead,
         present=lambda: any(_is_cached(repository, name) for name in names),
-        probe=lambda: _size_on_hub(repository, names),
+        probe=lambda: size_on_hub(repository, names),
         fetch=lambda: _fetch_from_hub(repository, names),
     )
 
@@ -86,31 +87,6 @@ def _is_cached(repository: str, name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(repository, name), str)
-
-
-def _size_on_hub(repository: str, names: Sequence[str]) -> int | None:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
-
-    refuse_offline()
-    for name in names:
-        try:
-            return get_hf_file_metadata(hf_hub_url(repository, name), timeout=_PATIENCE).size
-        except EntryNotFoundError:
-            continue
-        except GatedRepoError as error:
-            raise FileNotFoundError("its licence must be accepted there, and HF_TOKEN set") from error
-        except RepositoryNotFoundError as error:
-            raise FileNotFoundError(f"it has no repository {repository}, or it is private") from error
-    raise FileNotFoundError(f"{repository} has no file {' or '.join(names)}")
-
-
-def refuse_offline() -> None:
-    """Raises ConnectionError if the user forbids the use of the hub."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        raise ConnectionError("HF_HUB_OFFLINE is set")
 
 
 def _fetch_from_hub(repository: str, names: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from robustok_core.runs.components import (
     read_component,
 )
 from robustok_core.runs.folder import find_artifact, is_artifact
+from robustok_core.runs.hub import hub_file_of, local_path
 from robustok_core.runs.inputs import may_be_input
 from robustok_core.runs.loading import read_published, refuse_kind
 from robustok_core.runs.manifest import REMAKE, check_folder
@@ -49,7 +50,7 @@ def load_trained(
     Args:
         registry: builds it.
         where: the folder of a run or an artifact (of another kind: its run is searched), or, with an importer, a
-            published file.
+            published file, also hf://OWNER/REPOSITORY/FILE, whose importer may be left out.
         kind: "tokenizer" or "generator".
         device: the device that it runs on.
         importer: of the published file: its name, or a recipe table with `use`.
@@ -57,8 +58,10 @@ def load_trained(
     Raises:
         RobustokError: if it does not exist, or is not of this kind.
     """
+    if importer is None and hub_file_of(str(where)) is not None:
+        importer = "auto"
     if importer is not None:
-        return _imported(registry, where, kind, device, importer)
+        return _imported(registry, local_path(str(where), None), kind, device, importer)
     if where.is_file():
         hint = "name the importer of a published file; `robustok plugins importer` lists them"
         raise RobustokError("this is a file, not the folder of a run or an artifact", where=str(where), hint=hint)

@@ -16,6 +16,7 @@ from robustok_core.runs.files import write_tensors
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
 from robustok_core.runs.folder import RunFolder, find_artifact
 from robustok_core.runs.history import RECIPE_FILE
+from robustok_core.runs.hub import is_there, local_path, pinned, sha256_of
 from robustok_core.runs.inputs import find_input
 from robustok_core.runs.manifest import REMAKE, check_folder, folder_damage, recorded_folder
 from robustok_core.runs.promises import Imported, Loaded
@@ -31,7 +32,7 @@ def find_loaded(name: str, load: LoadConfig, location: str) -> Path:
     Raises:
         RobustokError: if it does not exist, or is not what the entry says.
     """
-    path = Path(load.path)
+    path = local_path(load.path, location)
     if not path.exists():
         hint = f"paths in [load] are relative to the working directory, {Path.cwd()}"
         raise RobustokError(f"[load] {name}: {path}: there is no such file or folder", where=location, hint=hint)
@@ -85,7 +86,7 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
 
 def _taken_before(name: str, load: LoadConfig, run: Path) -> tuple[Path, str] | None:
     """What the run took for the same entry before, where the entry's path is no longer there, and its fingerprint."""
-    if Path(load.path).exists() or not is_run(run):
+    if is_there(load.path) or not is_run(run):
         return None
     try:
         before = tomli.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))["load"][name]
@@ -133,6 +134,8 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
 def save_imported(imported: Imported, folder: Path) -> None:
     """Writes a component from a published checkpoint as an artifact."""
     about: dict[str, Any] = {"imported_from": imported.file.name, "report": dict(imported.report)}
+    if (source := pinned(imported.file)) is not None:
+        about |= {"imported_from": str(source), "sha256": sha256_of(imported.file)}
     with recorded_folder(folder) as aside:
         if imported.opponents:
             about["opponents"] = imported.losses_with_opponent
