@@ -35,6 +35,7 @@ def import_(words: tuple[str, ...], changes: tuple[str, ...]) -> None:
     """
     if not 2 <= len(words) <= 3:
         raise click.UsageError("expected [IMPORTER] CHECKPOINT OUT")
+    from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
@@ -42,8 +43,7 @@ def import_(words: tuple[str, ...], changes: tuple[str, ...]) -> None:
     from robustok_core.runs.loading import read_published, save_imported
 
     importer, checkpoint, out = ("auto", *words)[-3:]
-    if Path(out).exists():
-        raise RobustokError("this already exists", where=out, hint="nothing is overwritten: name a new folder")
+    refuse_existing(Path(out))
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
     spec = registry.spec("importer", {"use": importer, **({"options": options} if importer == "auto" else options)})
@@ -69,6 +69,7 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     of the weights alone (.bin). A format with a config.json gets it beside OUT. Example: `robustok export robustok
     tokenizers/robustok again.pt`.
     """
+    from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
@@ -77,8 +78,7 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     from robustok_core.runs.folder import find_artifact
     from robustok_toolkit.weight_files import check_ending, write_weights
 
-    if out.exists():
-        raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: name a new file")
+    refuse_existing(out)
     if not artifact.exists():
         raise RobustokError("there is no such run or artifact", where=str(artifact), hint="a run's folder is runs/NAME")
     registry = load_registry()

@@ -59,7 +59,7 @@ def _upload(folder: Path, repository: str, private: bool) -> str:
     from huggingface_hub import HfApi
 
     from robustok_core.errors import RunError
-    from robustok_core.values.download import reason_of
+    from robustok_core.values.wording import reason_of
 
     api = HfApi(library_name="robustok")
     try:

@@ -14,11 +14,11 @@ import torch
 from attrs import evolve
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.wording import some_names
 from robustok_data.cache import remembered_each
 from robustok_data.pictures import FilesConfig, Pictures, Policy, SomePictures, StoredPictures, try_decode
 from robustok_data.splits import Labelled
 from robustok_toolkit.image_decoding import why_unreadable
-from robustok_toolkit.image_search import some_names
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 4096  # images queued for the threads

@@ -10,7 +10,8 @@ from typing import Literal
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
-from robustok_toolkit.image_search import EXTENSIONS, files_in, folders_in, some_names
+from robustok_core.values.wording import some_names
+from robustok_toolkit.image_search import EXTENSIONS, files_in, folders_in
 
 #: How folders are read: "auto" looks for train/ and val/; under "none", every folder is a class.
 Splits = Literal["auto", "none"]

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.values.download import Download
+from robustok_core.values.wording import reason_of
 from robustok_data.arrays import as_labels
 from robustok_data.bad_files import checked, refuse_or_log
 from robustok_data.pictures import FilesConfig, Policy, StoredPictures
 from robustok_data.places import local
 from robustok_data.splits import Labelled, two_splits, validation_share_field
-from robustok_toolkit.downloads import hub_dataset
+from robustok_toolkit.downloads import hub_dataset, open_dataset
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -175,10 +176,11 @@ def _open(config: HuggingFaceConfig) -> Any:
             for download in HuggingFace.downloads(config):
                 download.require(config.path)
             path = str(folder) if folder.exists() else config.path
-            # with older versions, a data set may come with code, which is never run
-            opened = datasets.load_dataset(path, config.name, revision=config.revision, trust_remote_code=False)
+            opened = open_dataset(path, config.name, config.revision)
     except Exception as error:  # the library and those below it raise many types
-        raise RobustokError(_first_line(error), where=config.path, hint=_hint(error)) from error
+        raise RobustokError(
+            f"the data set cannot be opened ({reason_of(error)})", where=config.path, hint=_hint(error)
+        ) from error
     return opened if isinstance(opened, dict) else {str(opened.split or "train"): opened}
 
 
@@ -194,10 +196,6 @@ def _library() -> Any:
         hint = "pip install 'robustok[huggingface]'"
         raise RobustokError("this data set needs the package `datasets`", where="huggingface", hint=hint) from error
     return datasets
-
-
-def _first_line(error: Exception) -> str:
-    return f"the data set cannot be opened ({next(iter(str(error).splitlines()), type(error).__name__)})"
 
 
 def _hint(error: Exception) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.draws import Draws, derive_seed
+from robustok_core.values.wording import some_names
 from robustok_data.pictures import FilesConfig, PictureImages, Pictures, SomePictures
 
 MIN_IMAGES = 2
@@ -94,8 +95,7 @@ def check_classes(labels: Tensor, class_names: Sequence[str], where: str) -> Non
     counts = torch.bincount(labels, minlength=len(class_names)).tolist()
     short = [f"{name!r} ({count})" for name, count in zip(class_names, counts, strict=True) if count < MIN_IMAGES]
     if short:
-        more = f" and {len(short) - 3} more" if len(short) > 3 else ""
-        what = f"a class needs at least {MIN_IMAGES} training images: {', '.join(short[:3])}{more}"
+        what = f"a class needs at least {MIN_IMAGES} training images: {some_names(short)}"
         raise RobustokError(what, where=where, hint="add images, or remove the class")
 
 

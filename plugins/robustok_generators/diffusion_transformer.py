@@ -7,7 +7,7 @@ outputs of generators are not.
 from __future__ import annotations
 
 from abc import ABC
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from robustok_blocks.sinusoids import grid_positions, sequence_positions
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
 from robustok_core.recipe.validators import below_one, depth_range, side_range, width_range
+from robustok_core.values.finite import all_finite
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.flow_blocks import FlowBlock, FlowHead, Style, TimeEmbedding
 from robustok_generators.sizes import Size, size_field, size_of
@@ -93,8 +94,8 @@ class DiffusionTransformer(Generator, ABC):
         RobustokError: the latent space is discrete, or lacks the grid that rope or patches need.
     """
 
-    #: Its name, for messages.
-    where: str
+    #: The name that recipes call it by.
+    name: ClassVar[str]
     not_decayed = ("label_embedding.weight",)
     positions: Tensor
     rotations: Tensor | None
@@ -112,7 +113,7 @@ class DiffusionTransformer(Generator, ABC):
         rope: bool = False,
     ) -> None:
         super().__init__()
-        check_space(config, space, rope=rope, where=f"generator {self.where}")
+        check_space(config, space, rope=rope, where=f"generator {self.name}")
         self.space, self.num_classes, self.patch_size = space, num_classes, config.patch_size
         self.null_label = num_classes
         self.knows_null_class = config.label_dropout > 0.0
@@ -163,7 +164,7 @@ class DiffusionTransformer(Generator, ABC):
         """
         if mean.shape != (self.space.width,) or std.shape != (self.space.width,):
             raise ValueError(f"expected {self.space.width} means and deviations, found {mean.shape} and {std.shape}")
-        if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0.0).all()):
+        if not (all_finite(mean, std) and (std >= 0.0).all()):
             raise ValueError("means and deviations must be finite, and deviations must not be negative")
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(torch.where(std == 0.0, 1.0, std))
@@ -176,7 +177,7 @@ class DiffusionTransformer(Generator, ABC):
 
     def _vectors(self, latents: Latents) -> Tensor:
         if latents.vectors is None:
-            raise ValueError(f"{self.where} reads latents with vectors")
+            raise ValueError(f"{self.name} reads latents with vectors")
         return latents.vectors
 
     def _conditions(self, network_times: Tensor, labels: Tensor) -> Tensor:

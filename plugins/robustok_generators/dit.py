@@ -52,7 +52,7 @@ class DiT(DiffusionTransformer):
 
     Config = DiTConfig
     Sampling = DiTSampling
-    where = "dit"
+    name = "dit"
 
     def __init__(self, config: DiTConfig, space: LatentSpace, num_classes: int) -> None:
         style = Style(norm="layer", mlp="gelu_tanh", qk_norm=False)

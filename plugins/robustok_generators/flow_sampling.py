@@ -16,7 +16,8 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_core.errors import RunError
-from robustok_core.recipe.validators import finite, rounds_range
+from robustok_core.recipe.validators import rounds_range
+from robustok_core.values.finite import all_finite
 from robustok_generators.flow_path import Path, expected_noise, score_weight
 
 #: v(x, t): the velocity of a state of any shape at a time in [0, 1].
@@ -50,12 +51,12 @@ class FlowSampling:
     )
     timestep_shift: float = field(
         default=1.0,
-        validator=[validators.gt(0.0), finite],
+        validator=validators.gt(0.0),
         metadata={"doc": "s: a share d of the steps covers a share s d / (1 + (s - 1) d) of the time; 1: equal steps"},
     )
     tolerance: float = field(
         default=_TOLERANCE,
-        validator=[validators.gt(0.0), finite],
+        validator=validators.gt(0.0),
         metadata={"doc": "absolute and relative error allowed per step of dopri5"},
     )
 
@@ -137,7 +138,7 @@ def _dopri5(velocity: Velocity, x: Tensor, tolerance: float, start: float) -> Te
     def slope(t: float, flat: object) -> object:
         state = torch.as_tensor(flat, dtype=x.dtype, device=x.device).view_as(x)
         derivative = velocity(state, float(t)).flatten().double().cpu()
-        if not derivative.isfinite().all():  # SciPy would search for a short enough step forever
+        if not all_finite(derivative):  # SciPy would search for a short enough step forever
             raise RunError(f"the velocity at time {t:g} is not finite", where="dopri5")
         return derivative.numpy()
 

@@ -16,7 +16,6 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_blocks.rotary import check_head_width
-from robustok_core.recipe.validators import finite
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
@@ -49,7 +48,7 @@ class FlowTransformerConfig(TransformerConfig):
     )
     qk_norm_eps: float = field(
         default=1e-6,
-        validator=[validators.gt(0.0), finite],
+        validator=validators.gt(0.0),
         metadata={"doc": "added to the variance by these norms; published: 1e-5 in layer norms, 1e-6 in RMS norms"},
     )
     learn_sigma: bool = field(
@@ -65,7 +64,7 @@ class FlowTransformerConfig(TransformerConfig):
     )
     cosine_weight: float = field(
         default=0.0,
-        validator=[validators.ge(0.0), finite],
+        validator=validators.ge(0.0),
         metadata={"doc": "weight of a second loss, 1 - cosine similarity of predicted and true velocity"},
     )
     direction: Literal["noise", "data"] = field(
@@ -94,7 +93,7 @@ class FlowTransformer(DiffusionTransformer):
 
     Config = FlowTransformerConfig
     Sampling = FlowSampling
-    where = "flow_transformer"
+    name = "flow_transformer"
 
     def __init__(self, config: FlowTransformerConfig, space: LatentSpace, num_classes: int) -> None:
         style = Style(norm=config.norm, mlp=config.mlp, qk_norm=config.qk_norm, qk_norm_eps=config.qk_norm_eps)

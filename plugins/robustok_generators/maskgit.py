@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from robustok_blocks.transformer import Attention, Mlp
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.recipe.validators import below_one, depth_range, finite, rounds_range, width_range
+from robustok_core.recipe.validators import below_one, depth_range, rounds_range, width_range
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
@@ -80,7 +80,7 @@ class MaskGITSampling(TokenSampling):
     steps: int = field(default=8, validator=rounds_range, metadata={"doc": "passes through the transformer"})
     choice_temperature: float = field(
         default=4.5,
-        validator=[validators.ge(0.0), finite],
+        validator=validators.ge(0.0),
         metadata={"doc": "noise in the choice of tokens to keep; falls linearly to 0 at the last step"},
     )
 

@@ -6,8 +6,6 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_core.recipe.validators import finite
-
 
 @frozen(kw_only=True)
 class TokenSampling:
@@ -15,7 +13,7 @@ class TokenSampling:
 
     temperature: float = field(
         default=1.0,
-        validator=[validators.ge(0.0), finite],
+        validator=validators.ge(0.0),
         metadata={"doc": "divides the logits; below 1 is sharper, 0 takes the most likely code"},
     )
     top_k: int = field(

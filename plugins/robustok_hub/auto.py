@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
-from robustok_core.recipe.source import short_name
+from robustok_core.values.wording import short_name
 from robustok_hub.known_files import NAMES, likely_importers
 from robustok_hub.published_config import config_beside
 from robustok_toolkit.published_files import read_published_files

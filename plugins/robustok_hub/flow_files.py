@@ -113,11 +113,11 @@ def given_statistics(config: NetworkImporterConfig) -> LatentStatistics:
     )
 
 
-def names(depth: int) -> NameRules:
+def names(depth: int, *, images: bool) -> NameRules:
     """The rules from published names to ours."""
     return [
         ("pos_embed", "positions"),
-        ("x_embedder.", "token_embedding."),
+        ("x_embedder.proj." if images else "x_embedder.", "token_embedding."),
         ("t_embedder.", "time_embedding."),
         ("y_embedder.embedding_table.", "label_embedding."),
         *((f"blocks.{i}.adaLN_modulation.1.", f"blocks.{i}.modulation.") for i in range(depth)),
@@ -227,13 +227,11 @@ def build_network(
     Raises:
         RobustokError: the weights or the statistics do not fit.
     """
-    space, weights = _space(published, where), dict(published)
+    space = _space(published, where)
+    weights = {**published, **dict.fromkeys(_STATISTICS, torch.zeros(space.width))}
     if PATCHES in weights:  # a convolution over patches
-        weights[_TOKENS] = rearrange(weights.pop(PATCHES), "d c p q -> d (p q c)")
-        if "x_embedder.proj.bias" in weights:
-            weights["x_embedder.bias"] = weights.pop("x_embedder.proj.bias")
-    rules = names(count_numbered(published, "blocks."))
-    weights |= dict.fromkeys(_STATISTICS, torch.zeros(space.width))
+        weights[PATCHES] = rearrange(weights[PATCHES], "d c p q -> d (p q c)")
+    rules = names(count_numbered(published, "blocks."), images=PATCHES in published)
     num_classes = len(published["y_embedder.embedding_table.weight"]) - 1
     full_table, generator = load_generator(registry, table, weights, rules, where, space=space, num_classes=num_classes)
     _observe(generator, statistics, space.width)
@@ -275,6 +273,7 @@ def export_network(
     use: str,
     holds: Mapping[str, Container[Any]],
     *,
+    images: bool,
     restore: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """The weights of a generator under published names, without the statistics of its latents.
@@ -286,13 +285,14 @@ def export_network(
         what: the name of the format.
         use: the name of the generators that it holds.
         holds: their options with which it holds them.
+        images: whether tokens are patches of a square grid.
         restore: other import options without which the generator would not be the same.
 
     Raises:
         RobustokError: the format cannot hold this generator.
     """
     config = getattr(component, "config", None)
-    if getattr(component, "where", None) != use or not _fits(config, holds):
+    if getattr(component, "name", None) != use or not _fits(config, holds):
         raise RobustokError(f"the published {what} format holds only {use} generators of its own style")
     weights = component.state_dict()
     mean, std = (weights.pop(name) for name in _STATISTICS)
@@ -302,7 +302,9 @@ def export_network(
         named = " ".join(f"--set '{name}={value}'" for name, value in {**options, **restore}.items())
         names_lost = " and ".join(name for name, is_lost in lost.items() if is_lost)
         echo(f"note: the published {what} format does not hold {names_lost}; import it with {named}", err=True)
-    rules = names(count_numbered(weights, "blocks."))
+    if images:
+        weights["token_embedding.weight"] = _convolution(weights["token_embedding.weight"], component, what)
+    rules = names(count_numbered(weights, "blocks."), images=images)
     return {to_published(name, rules): value for name, value in weights.items()}
 
 
@@ -313,19 +315,12 @@ def _fits(config: Any, holds: Mapping[str, Container[Any]]) -> bool:
     return not qk_norm or config.qk_norm_eps == QK_NORM_EPS[config.norm]
 
 
-def patches_as_published(weights: dict[str, Tensor], component: nn.Module, what: str) -> dict[str, Tensor]:
-    """Turns the linear layer over patches into a convolution.
-
-    Raises:
-        RobustokError: the grid is not square.
-    """
-    generator: Any = component
+def _convolution(linear: Tensor, generator: Any, what: str) -> Tensor:
+    """The convolution over patches that a linear layer is."""
     grid, side = generator.space.grid, generator.patch_size
     if grid is None or grid[0] != grid[1]:
         raise RobustokError(f"the published {what} format holds only generators for a square grid of tokens")
-    kernel = rearrange(weights.pop(_TOKENS), "d (p q c) -> d c p q", p=side, q=side).contiguous()
-    bias = weights.pop("x_embedder.bias")
-    return {**weights, PATCHES: kernel, "x_embedder.proj.bias": bias}
+    return rearrange(linear, "d (p q c) -> d c p q", p=side, q=side).contiguous()
 
 
 def _option(values: Tensor) -> list[float]:

@@ -22,7 +22,6 @@ from robustok_hub.flow_files import (
     export_network,
     given_statistics,
     network_table,
-    patches_as_published,
     path_of,
     path_to_restore,
     style_table,
@@ -101,8 +100,7 @@ class LightningDiTImporter(Importer):
         """The weights of a `flow_transformer` of direction "data", without the statistics of its latents."""
         restore = path_to_restore(component)
         holds = {"direction": ["data"]}
-        weights = export_network(component, "LightningDiT", "flow_transformer", holds, restore=restore)
-        weights = patches_as_published(weights, component, "LightningDiT")
+        weights = export_network(component, "LightningDiT", "flow_transformer", holds, images=True, restore=restore)
         if "rotations" not in weights:
             return weights
         cosines, sines = weights.pop("rotations").repeat_interleave(2, dim=1).unbind(-1)

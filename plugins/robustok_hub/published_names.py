@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.component import Builder
-from robustok_core.recipe.source import short_name
 from robustok_core.runs.weights import check_weights
 from robustok_core.values.latents import LatentSpace
+from robustok_core.values.wording import short_name, some_names
 from robustok_hub.known_files import likely_importers
 from robustok_toolkit.weight_files import read_weights
 
@@ -51,7 +51,7 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     file = read_weights(path)
     short = [name for name, weight in file.weights.items() if weight.is_floating_point() and weight.element_size() < 2]
     if short:
-        named = ", ".join(f"{name} ({str(file.weights[name].dtype).removeprefix('torch.')})" for name in short[:3])
+        named = some_names([f"{name} ({str(file.weights[name].dtype).removeprefix('torch.')})" for name in short])
         what = f"{len(short):,} of {len(file.weights):,} weights are quantized: {named}"
         raise RobustokError(what, where=str(path), hint="use the file with weights in float32, bfloat16 or float16")
     report = {"weights": file.key or "the whole file"}
@@ -114,11 +114,11 @@ def require(
     """
     missing = [name for name in dims if name not in weights]
     if missing:
-        named = f"{', '.join(map(short_name, list(weights)[:5]))}{' ...' if len(weights) > 5 else ''}"
+        named = some_names([short_name(name) for name in weights], most=5)
         hint = f"its {len(weights):,} weights are called {named}" if weights else "it has no other weights"
         if likely := likely_importers(weights, dims):
             hint = f"it looks like a file of the importer {' or '.join(likely)}"
-        raise RobustokError(f"this is not a {what}: it lacks {', '.join(missing[:3])}", where=where, hint=hint)
+        raise RobustokError(f"this is not a {what}: it lacks {some_names(missing)}", where=where, hint=hint)
     held = {name: (weights[name], count) for name, count in {**optional, **dims}.items() if name in weights}
     wrong = [
         f"{name} {tuple(weight.shape)} {str(weight.dtype).removeprefix('torch.')}"
@@ -126,7 +126,7 @@ def require(
         if count not in (None, weight.ndim) or weight.numel() == 0 or weight.is_complex()
     ]
     if wrong:
-        raise RobustokError(f"this is not a {what}: of another shape or type are {', '.join(wrong[:3])}", where=where)
+        raise RobustokError(f"this is not a {what}: of another shape or type are {some_names(wrong)}", where=where)
 
 
 def heads_field(otherwise: str) -> Any:

@@ -4,6 +4,9 @@
 |---|---|
 | SiT-XL-2-256x256.pt of willisma/SiT | images: patches of a grid |
 | sit-xl_maetok-b-128, sit-xl_softvq-... of MAETok and SoftVQ | one-dimensional: tokens without a place |
+
+The latents of images are those of Stable Diffusion's autoencoder times 0.18215, as `diffusers_vae` gives them.
+Published sampling: euler_maruyama with 250 steps; SoftVQ's command samples with the path "cosine".
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ from robustok_hub.flow_files import (
     export_network,
     given_statistics,
     network_table,
-    patches_as_published,
     path_of,
     path_to_restore,
     style_table,
@@ -82,9 +84,6 @@ class SiTImporter(Importer):
         One of direction "data" is a SiT of images, one of direction "noise" one-dimensional.
         """
         images = getattr(getattr(component, "config", None), "direction", "noise") == "data"
-        holds: Mapping[str, Sequence[Any]] = (
-            {"qk_norm": [False]} if images else {"patch_size": [1], "learn_sigma": [False]}
-        )
+        holds = _STYLE | (_IMAGES if images else _SEQUENCES)
         restore = path_to_restore(component)
-        weights = export_network(component, "SiT", "flow_transformer", {**_STYLE, **holds}, restore=restore)
-        return patches_as_published(weights, component, "SiT") if images else weights
+        return export_network(component, "SiT", "flow_transformer", holds, images=images, restore=restore)

@@ -10,6 +10,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from robustok_core.errors import RunError
+from robustok_core.values.finite import all_finite
 
 
 class FeatureSums:
@@ -50,7 +51,7 @@ class FeatureSums:
             raise RunError(f"a Fréchet distance needs at least two images, found {count}")
         mean = self.total / count
         covariance = (self.outer - count * torch.outer(mean, mean)) / (count - 1)
-        if not bool(covariance.isfinite().all()):
+        if not all_finite(covariance):
             raise RunError("the features hold NaN or infinity", hint="are the tokenizer's images finite?")
         return Moments(count=count, mean=mean, covariance=covariance)
 

@@ -12,7 +12,6 @@ from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.metric import EvaluationContext
-from robustok_core.recipe.validators import finite
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.spec import Spec, component
 from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance, of_strength
@@ -49,7 +48,7 @@ class NoisePFDConfig(GridConfig):
     )
     levels: tuple[float, ...] = field(
         default=LEVELS,
-        validator=[validators.min_len(1), validators.deep_iterable(validators.and_(validators.ge(0.0), finite))],
+        validator=[validators.min_len(1), validators.deep_iterable(validators.ge(0.0))],
         metadata={"doc": "noise levels, in the perturbation's unit of tau: standard deviations of the latents"},
     )
 

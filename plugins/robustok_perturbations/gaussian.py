@@ -15,7 +15,6 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
-from robustok_core.recipe.validators import finite
 from robustok_core.values.latents import LatentSpace
 from robustok_perturbations.vector_noise import VectorNoise, VectorNoiseConfig
 
@@ -24,9 +23,7 @@ from robustok_perturbations.vector_noise import VectorNoise, VectorNoiseConfig
 class GaussianConfig(VectorNoiseConfig):
     """Options of `gaussian`; the defaults are RAE's."""
 
-    tau: float = field(
-        default=0.8, validator=[validators.ge(0.0), finite], metadata={"doc": "largest strength of the noise"}
-    )
+    tau: float = field(default=0.8, validator=validators.ge(0.0), metadata={"doc": "largest strength of the noise"})
     scale: Literal["absolute", "relative"] = field(
         default="absolute",
         validator=validators.in_(("absolute", "relative")),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_core.recipe.validators import finite
 from robustok_perturbations.selection import share_field
 from robustok_perturbations.vector_noise import VectorNoise, VectorNoiseConfig
 
@@ -19,9 +18,7 @@ class InterpolateConfig(VectorNoiseConfig):
     """Options of `interpolate`; the defaults are l-DeTok's."""
 
     tau: float = share_field(1.0, "largest share of noise in the mixture")
-    gamma: float = field(
-        default=3.0, validator=[validators.gt(0.0), finite], metadata={"doc": "standard deviation of the noise"}
-    )
+    gamma: float = field(default=3.0, validator=validators.gt(0.0), metadata={"doc": "standard deviation of the noise"})
 
 
 class Interpolate(VectorNoise):

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.download import Download
+from robustok_core.values.wording import reason_of
 from robustok_toolkit.downloads import hub_file
 
 WHERE = "tokenizer.source"
@@ -40,8 +41,7 @@ def load_model(source: str, subfolder: str) -> Any:
             return cls.from_config(table)
         return cls.from_pretrained(place, **options, torch_dtype=torch.float32)
     except (OSError, ValueError, SafetensorError) as error:  # missing, damaged or foreign files
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RobustokError(f"{source} cannot be loaded: {reason}", where=WHERE) from error
+        raise RobustokError(f"{source} cannot be loaded: {reason_of(error)}", where=WHERE) from error
 
 
 def _library() -> Any:

@@ -8,7 +8,6 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_core.recipe.validators import finite
 from robustok_core.values.latents import Latents
 
 #: Bounds of log variances, as in latent diffusion's code: their exp() is finite and above zero.
@@ -19,7 +18,7 @@ def kl_weight_field() -> Any:
     """The option `kl_weight` of a tokenizer with a Gaussian posterior."""
     return field(
         default=1e-6,
-        validator=[validators.ge(0.0), finite],
+        validator=validators.ge(0.0),
         metadata={"doc": "weight of the KL divergence from a standard normal, summed over an image's latents, in nats"},
     )
 

@@ -26,7 +26,7 @@ from robustok_blocks.conv import ResidualBlock, group_norm
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import depth_range, finite, width_range
+from robustok_core.recipe.validators import depth_range, width_range
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import component
 from robustok_tokenizers.conv_levels import ImageLevels, multipliers_range
@@ -50,7 +50,7 @@ class SemanticTargetConfig:
     outputs: int = field(
         default=768, validator=width_range, metadata={"doc": "numbers per place of the network's deepest map"}
     )
-    weight: float = field(default=0.5, validator=[validators.ge(0.0), finite], metadata={"doc": "weight of the loss"})
+    weight: float = field(default=0.5, validator=validators.ge(0.0), metadata={"doc": "weight of the loss"})
 
 
 @frozen(kw_only=True)

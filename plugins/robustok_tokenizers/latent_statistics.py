@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.finite import all_finite
 from robustok_toolkit.weight_files import read_weights
 from robustok_training.distributed import all_sum
 
@@ -83,7 +84,7 @@ class LatentStatistics(nn.Module):
             if value.shape != buffer.shape:
                 what = f"its {name} has shape {tuple(value.shape)}, the latents have {tuple(buffer.shape)}"
                 raise RobustokError(what, where=str(file))
-            if not value.isfinite().all() or (name == "var" and (value < 0.0).any()):
+            if not all_finite(value) or (name == "var" and (value < 0.0).any()):
                 raise RobustokError(
                     f"its {name} holds invalid numbers (not finite, or a negative variance)", where=str(file)
                 )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_core.recipe.validators import depth_range, finite, require_multiple, width_range
+from robustok_core.recipe.validators import depth_range, require_multiple, width_range
 from robustok_core.values.spec import component
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeShape
 from robustok_tokenizers.oriented_gradients import NUM_BINS, patch_gradients
@@ -24,7 +24,7 @@ from robustok_tokenizers.patch_features import PatchFeatures
 class TargetConfig:
     """A target's decoder; the published size is not known, so the default is our choice."""
 
-    weight: float = field(default=1.0, validator=[validators.ge(0.0), finite], metadata={"doc": "weight of the loss"})
+    weight: float = field(default=1.0, validator=validators.ge(0.0), metadata={"doc": "weight of the loss"})
     width: int = field(default=384, validator=width_range, metadata={"doc": "width of the decoder's tokens"})
     depth: int = field(default=3, validator=depth_range, metadata={"doc": "blocks of the decoder"})
     num_heads: int = field(default=6, validator=width_range, metadata={"doc": "attention heads of the decoder"})

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from robustok_blocks.rotary import check_head_width
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import below_one, depth_range, finite, width_range
+from robustok_core.recipe.validators import below_one, depth_range, width_range
 from robustok_core.values.download import Download
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import posterior_latents
@@ -86,7 +86,7 @@ class MAETokConfig(ViTPairConfig):
     mask_largest: float = _share(0.6, "largest such share; most shares are near it; 0 hides none")
     kl_weight: float | None = field(
         default=None,
-        validator=validators.optional([validators.ge(0.0), finite]),
+        validator=validators.optional(validators.ge(0.0)),
         metadata={
             "doc": "weight of a Gaussian posterior's KL divergence from a standard normal, summed over an image's "
             "latents, in nats; left out: no posterior"

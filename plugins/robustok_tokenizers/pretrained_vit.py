@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.runs.weights import load_module
-from robustok_core.values.download import Download, local_file, reason_of
+from robustok_core.values.download import Download, local_file
+from robustok_core.values.wording import reason_of, some_names
 from robustok_toolkit.timm_networks import timm_downloads
 from robustok_toolkit.weight_files import read_weights
 
@@ -103,6 +104,6 @@ def _load_trunk(network: nn.Module, weights: Mapping[str, Tensor], source: str) 
         if weights[name].shape != current[name].shape
     ]
     if wrong:
-        summary = "; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else "")
-        raise RobustokError(f"these weights do not fit the ViT: {summary}", where=source, hint="check width and depth")
+        what = f"these weights do not fit the ViT: {some_names(wrong)}"
+        raise RobustokError(what, where=source, hint="check width and depth")
     load_module(network, {**current, **weights}, source)

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_blocks.full_precision import full_precision
-from robustok_core.recipe.validators import codebook_range, finite, width_range
+from robustok_core.recipe.validators import codebook_range, width_range
 from robustok_core.values.latents import Latents
 from robustok_training.distributed import all_mean
 
@@ -27,14 +27,14 @@ class SoftCodebookConfig:
     )
     size: int = field(default=8192, validator=codebook_range, metadata={"doc": "K, codewords of a table"})
     temperature: float = field(
-        default=0.07, validator=[validators.gt(0.0), finite], metadata={"doc": "temperature of the softmax over them"}
+        default=0.07, validator=validators.gt(0.0), metadata={"doc": "temperature of the softmax over them"}
     )
     l2_normalise: bool = field(
         default=True, metadata={"doc": "compare on the unit sphere: vectors and codewords are normalised"}
     )
     entropy_weight: float = field(
         default=0.01,
-        validator=[validators.ge(0.0), finite],
+        validator=validators.ge(0.0),
         metadata={"doc": "weight of the entropy of each token's weights minus that of their mean, in nats"},
     )
 

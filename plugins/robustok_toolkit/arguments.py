@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.finite import all_finite
 from robustok_core.values.latents import Latents, LatentSpace
-from robustok_core.values.strict import short
+from robustok_core.values.wording import described, short
 
 _LARGEST = 2**31 - 1
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32)
@@ -84,17 +84,10 @@ def _check_vectors(vectors: Any, space: LatentSpace) -> None:
     fits = isinstance(vectors, Tensor) and vectors.is_floating_point() and vectors.ndim == 3
     wanted = f"vectors must be a tensor (n, {shape[0]}, {shape[1]}) of floats"
     _require(fits and vectors.shape[1:] == shape, f"{wanted}, found {described(vectors)}")
-    _require(bool(vectors.isfinite().all()), "vectors must be finite")
+    _require(all_finite(vectors), "vectors must be finite")
 
 
 def _require(holds: bool, what: str) -> None:
     if not holds:
         made = "Latents(codes=...) and Latents(vectors=...) make them of tensors"
         raise RobustokError(what, where="latents", hint=f"`encode_images` and `sample_latents` return latents; {made}")
-
-
-def described(value: Any) -> str:
-    """A value's type, with the shape and dtype of a tensor or array."""
-    if isinstance(value, (Tensor, np.ndarray)):
-        return f"{type(value).__name__} {tuple(value.shape)} of {value.dtype}"
-    return type(value).__name__

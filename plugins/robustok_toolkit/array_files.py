@@ -17,6 +17,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.wording import reason_of
 
 #: First bytes of an array, a zip file and an empty zip file.
 _NPY, _ZIP = b"\x93NUMPY", (b"PK\3\4", b"PK\5\6")
@@ -245,5 +246,5 @@ def _readable(file: Path, hint: str, what: str = "this array cannot be read") ->
     except RobustokError:
         raise
     except Exception as error:  # zipfile, its decompressors and numpy raise many types for damaged files
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        reason = getattr(error, "strerror", None) or reason_of(error)
         raise RobustokError(f"{what} ({reason})", where=str(file), hint=hint) from error

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.images import from_uint8
-from robustok_toolkit.arguments import described, whole_number
+from robustok_core.values.wording import described
+from robustok_toolkit.arguments import whole_number
 from robustok_toolkit.crops import center_crop
 from robustok_toolkit.image_decoding import as_rgb, naming_the_image
 from robustok_toolkit.image_search import images_of_folder

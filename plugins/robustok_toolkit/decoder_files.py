@@ -1,6 +1,6 @@
 """The artifact "decoders": one post-trained decoder for each sigma.
 
-decoders.json    the tokenizer they come from, and the sigma, folder and hash of each decoder
+decoders.json    the tokenizer they come from, and the sigma and folder of each decoder
 sigma0.9/        the whole tokenizer with this decoder; one folder per sigma
 """
 
@@ -20,7 +20,6 @@ from robustok_core.kinds.component import Builder
 from robustok_core.kinds.promise import Promise
 from robustok_core.runs.components import COMPONENT_FILE
 from robustok_core.runs.files import write_json
-from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.records import file_name, read_record
 from robustok_toolkit.pair_files import label_of
 
@@ -99,7 +98,7 @@ def write_decoders(folder: Path, trained: Mapping[float, Path], *, seed: int, ma
     entries: list[dict[str, Any]] = []
     for sigma, source in trained.items():
         copy_component(source, folder / label_of(sigma))
-        entries.append({"sigma": sigma, "folder": label_of(sigma), "hash": content_fingerprint(source)})
+        entries.append({"sigma": sigma, "folder": label_of(sigma)})
     write_json(folder / INDEX, {"seed": seed, "made_of": dict(made_of), "decoders": entries})
     write_json(folder / COMPONENT_FILE, {"kind": "decoders"})  # so that [load] accepts the folder itself
 

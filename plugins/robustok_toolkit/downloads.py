@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from robustok_core.runs.hub import refuse_offline, size_on_hub
+from robustok_core.runs.hub import naming_what_is_missing, refuse_offline, size_on_hub
 from robustok_core.values.download import Download
 
 #: Seconds within which a host must answer whether it has a file.
 _PATIENCE = 5.0
+#: The name of a commit on the hub.
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def torch_file(url: str, *, what: str, instead: str, hash_begins: str, size: int | None = None) -> Download:
@@ -120,10 +124,44 @@ def hub_dataset(path: str, name: str | None, revision: str | None) -> Download:
         variable="HF_DATASETS_CACHE",
         host=str(urlsplit(constants.ENDPOINT).hostname),
         instead="give a local folder in `path`",
-        present=lambda: any(found.is_dir() for found in folder.glob(f"{name or ''}*/*/*")),
+        present=lambda: any(_holds(found, path, name, revision) for found in folder.glob("*/*/*")),
         probe=lambda: _dataset_size(path, name, revision),
-        fetch=lambda: datasets.load_dataset(path, name, revision=revision),
+        fetch=lambda: open_dataset(path, name, revision),
     )
+
+
+def open_dataset(path: str, name: str | None, revision: str | None) -> Any:
+    """What `datasets.load_dataset` opens at a name on the hub or a folder: downloaded, or from its cache.
+
+    With older versions of the library, a data set may come with code, which is never run.
+    """
+    import datasets
+
+    return datasets.load_dataset(path, name, revision=revision, trust_remote_code=False)
+
+
+def _holds(prepared: Path, path: str, name: str | None, revision: str | None) -> bool:
+    """Whether a folder CONFIGURATION/VERSION/COMMIT of the cache is complete, and of this configuration and revision.
+
+    The name of the configuration may end in a hash of 16 digits.
+    """
+    configuration = prepared.parent.parent.name
+    if not prepared.is_dir() or prepared.suffix == ".incomplete":
+        return False
+    if name is not None and re.sub("-[0-9a-f]{16}$", "", configuration) != name != configuration:
+        return False
+    return revision is None or prepared.name == _commit(path, revision)
+
+
+def _commit(path: str, revision: str) -> str | None:
+    """The commit of a revision; None if that is a branch or tag of which the cache of the hub knows no commit."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    if _COMMIT.fullmatch(revision):
+        return revision
+    reference = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=path, repo_type="dataset"), "refs", revision)
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
 
 
 def _snake_case(name: str) -> str:
@@ -135,11 +173,8 @@ def _snake_case(name: str) -> str:
 def _dataset_size(path: str, name: str | None, revision: str | None) -> int | None:
     """The size of all files of a data set with one configuration; None if it has several."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
 
     refuse_offline()
-    try:
+    with naming_what_is_missing(f"data set {path}", revision):
         files = HfApi().dataset_info(path, revision=revision, timeout=_PATIENCE, files_metadata=True).siblings
-    except RepositoryNotFoundError as error:
-        raise FileNotFoundError(f"it has no data set {path}, or it is private") from error
     return None if name is not None or files is None else sum(file.size or 0 for file in files)

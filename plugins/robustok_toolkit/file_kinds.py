@@ -8,6 +8,7 @@ from typing import Literal
 
 from robustok_core.errors import RobustokError
 from robustok_core.runs.shard_index import ENDING
+from robustok_core.values.wording import some_names
 
 #: Kinds of files that hold weights.
 WeightKind = Literal["safetensors", "torch", "legacy torch", "index"]
@@ -70,7 +71,7 @@ def _zip(file: Path) -> WeightKind:
         if any(name.rpartition("/")[2] == "constants.pkl" for name in names):
             raise RobustokError("this is a TorchScript program, not a weight file", where=str(file), hint=_AUTHOR)
         return "torch"
-    held = f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" or "nothing"
+    held = some_names(names) or "nothing"
     what, hint = "a zip archive", _UNPACK
     if names and all(name.endswith(".npy") for name in names):
         what, hint = "a file of NumPy arrays", "convert it to safetensors"
@@ -81,7 +82,7 @@ def _folder(folder: Path) -> RobustokError:
     endings = (ENDING, ".safetensors", ".pt", ".pth", ".bin", ".ckpt")
     names = sorted(file.name for file in folder.iterdir() if file.name.endswith(endings))
     names.sort(key=lambda name: not name.endswith(ENDING))  # an index stands for the files beside it
-    hint = f"name a file in it: {', '.join(names[:3])}" if names else "it holds no weight file"
+    hint = f"name a file in it: {some_names(names)}" if names else "it holds no weight file"
     return RobustokError("this is a folder, not a weight file", where=str(folder), hint=hint)
 
 

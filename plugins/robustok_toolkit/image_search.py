@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import Factory, define, frozen
@@ -100,12 +100,6 @@ def images_of_folder(folder: Path) -> Search:
         raise RobustokError(f"there are no images in this folder{note}", where=str(folder), hint=hint)
     found.images.sort(key=lambda image: image.name.split("/"))
     return found
-
-
-def some_names(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustok_core.errors import RobustokError, RunError
+from robustok_core.values.finite import all_finite
 from robustok_core.values.latents import Latents, LatentSpace
 
 VectorType = Literal["float32", "float16"]
@@ -62,7 +63,7 @@ def to_array(
 
 def check_finite(vectors: Tensor, maker: str, where: str | None) -> None:
     """Raises RunError if vectors, of any shape, are not finite: the decoded images would hide it."""
-    if not vectors.isfinite().all():
+    if not all_finite(vectors):
         raise RunError(f"the {maker} returned vectors that are not finite", where=where, hint=_HINTS.get(maker))
 
 

@@ -18,7 +18,7 @@ from robustok_core.runs.folder import find_artifact, is_artifact
 from robustok_core.runs.history import RECIPE_FILE
 from robustok_core.runs.manifest import MANIFEST
 from robustok_core.runs.run_record import is_run
-from robustok_core.values.download import reason_of
+from robustok_core.values.wording import reason_of
 from robustok_toolkit.arguments import folder_or_file
 from robustok_toolkit.model_card import CardFacts, model_card
 from robustok_toolkit.trained_tokenizer import TrainedTokenizer, load_tokenizer

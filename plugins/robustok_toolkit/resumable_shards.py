@@ -60,11 +60,12 @@ def make_missing(context: StageContext, parts: Sequence[Shard], names: Sequence[
     """Makes the shards that are missing from `context.checkpoints`; of n processes, each makes every n-th one.
 
     Array `name` of a shard is the file `STEM.NAME.npy`. The arrays of a shard are written in the order of `names`, and
-    then the manifest `STEM.manifest.json`; the shard is complete once the last array exists. A shard whose arrays are
-    not as the manifest says is made again.
+    then the manifest `STEM.manifest.json`, with which the shard is complete; in a folder that an earlier version wrote
+    to, it is once the last array exists. A shard whose arrays are not as the manifest says is made again.
 
     Raises:
-        Interrupted: the user asked to stop; raised after a batch, and the finished shards are kept.
+        Interrupted: the user asked to stop. All processes stop at the end of the same round of shards, in which one
+            that was asked leaves its shard after a batch. The finished shards are kept.
     """
     folder = context.checkpoints
     missing = _missing(context, parts, names)  # on all processes, before one of them writes
@@ -81,13 +82,20 @@ def make_missing(context: StageContext, parts: Sequence[Shard], names: Sequence[
         results = make(mine, done)
         for number in range(rounds):
             if number < len(mine):
-                arrays = next(results)
-                for name in names:
-                    write_array(shard_file(folder, mine[number], name), arrays[name])
-                files = [shard_file(folder, mine[number], name) for name in names]
-                write_manifest(_manifest(folder, mine[number]), files)
+                try:
+                    arrays = next(results)
+                except _ShardLeft:
+                    pass  # stop.asked, which all processes learn now
+                else:
+                    _write(folder, mine[number], {name: arrays[name] for name in names})
             _maybe_stop(context, stop, number + 1, rounds)
     barrier()
+
+
+def _write(folder: Path, shard: Shard, arrays: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        write_array(shard_file(folder, shard, name), array)
+    write_manifest(_manifest(folder, shard), [shard_file(folder, shard, name) for name in arrays])
 
 
 def _missing(context: StageContext, parts: Sequence[Shard], names: Sequence[str]) -> list[Shard]:
@@ -102,7 +110,7 @@ def _must_be_made(context: StageContext, shard: Shard, names: Sequence[str]) -> 
     """Whether a shard does not exist or is damaged; what is damaged is set aside."""
     folder = context.checkpoints
     files, manifest = [shard_file(folder, shard, name) for name in names], _manifest(folder, shard)
-    if not os.path.lexists(files[-1]):
+    if not os.path.lexists(manifest if context.manifests else files[-1]):
         return True
     damage = damage_of(manifest)
     if damage is None:
@@ -118,6 +126,10 @@ def _manifest(folder: Path, shard: Shard) -> Path:
     return folder / f"{shard.stem}.manifest.json"
 
 
+class _ShardLeft(Interrupted):
+    """This process was asked to stop in the middle of a shard."""
+
+
 class _Done:
     """Estimates how many images all processes have done, from what this one has done."""
 
@@ -128,7 +140,7 @@ class _Done:
 
     def __call__(self, images: int) -> None:
         if self.stop is not None and self.stop.asked:
-            raise Interrupted("stopped; the finished shards are saved", hint=_GO_ON)
+            raise _ShardLeft("stopped; the finished shards are saved", hint=_GO_ON)
         self._done = min(self._done + images * world_size(), self._total)
         self.progress.update(self._done, {"images": self._done})
 
@@ -136,7 +148,8 @@ class _Done:
 def _maybe_stop(context: StageContext, stop: StopRequest, done: int, rounds: int) -> None:
     if asked_anywhere(stop, context.device):
         barrier()
-        raise Interrupted(f"stopped after {done} of {rounds} rounds of shards, which are saved", hint=_GO_ON)
+        what = f"stopped in round {done} of {rounds} of the shards; the finished shards are saved"
+        raise Interrupted(what, hint=_GO_ON)
 
 
 def shard_file(folder: Path, part: Shard, name: str) -> Path:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from robustok_core.errors import RobustokError
-from robustok_core.values.download import Download, local_file, reason_of
+from robustok_core.values.download import Download, local_file
 from robustok_core.values.draws import seeded
+from robustok_core.values.wording import reason_of
 from robustok_toolkit.downloads import hub_file
 
 WEIGHTS_DOC = '"pretrained" (downloaded once), a local file with these weights, or "random" (for tests)'

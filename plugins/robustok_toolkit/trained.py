@@ -20,8 +20,8 @@ from robustok_core.runs.components import (
 from robustok_core.runs.folder import find_artifact, is_artifact
 from robustok_core.runs.hub import hub_file_of, local_path
 from robustok_core.runs.inputs import may_be_input
+from robustok_core.runs.intact import check_artifact
 from robustok_core.runs.loading import read_published, refuse_kind
-from robustok_core.runs.manifest import REMAKE, check_folder
 from robustok_core.runs.run_record import is_run, read_run
 
 #: What the place of a trained component can be, for messages.
@@ -101,7 +101,7 @@ def artifact_of(run: Path, name: str) -> Path:
         raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
     if not is_artifact(run):
         return find_artifact(run, name)
-    check_folder(run, hint=REMAKE)
+    check_artifact(run)
     if (kind := read_artifact(run).kind) == name:
         return run
     run_folder = run.resolve().parent.parent  # runs/NAME/artifacts/...

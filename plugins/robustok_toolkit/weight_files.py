@@ -17,14 +17,16 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import new_file, read_tensors, write_tensors
-from robustok_core.runs.shard_index import read_shard_index
-from robustok_toolkit.file_kinds import weight_kind
+from robustok_core.runs.shard_index import read_shard_index, shards_of
+from robustok_core.values.wording import reason_of, some_names
+from robustok_toolkit.file_kinds import WeightKind, weight_kind
 from robustok_toolkit.training_objects import stand_ins
 
 #: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
 _KEYS = ("ema", "model_ema", "model", "state_dict", "module")
 #: What wrappers of modules insert into names, at the beginning or within: DistributedDataParallel, torch.compile, FSDP.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_TWICE = f"two weights are called {{!r}} without the names of wrappers ({', '.join(_WRAPPERS[:2])})"
 #: Endings of the files that `write_weights` writes.
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -56,7 +58,10 @@ def read_weights(file: Path) -> WeightFile:
     Raises:
         RobustokError: the file is missing, damaged or of another kind, contains code, or holds no weights.
     """
-    content = read_content(file)
+    return _weights_in(read_content(file), file)
+
+
+def _weights_in(content: Mapping[Any, Any], file: Path) -> WeightFile:
     found = _find_weights(content)
     if found is None:
         raise RobustokError(
@@ -75,10 +80,11 @@ def read_content(file: Path) -> Mapping[Any, Any]:
         RobustokError: the file is missing, damaged or of another kind, contains code, or has no names.
     """
     kind = weight_kind(file)
-    if kind in ("safetensors", "index"):
-        content: Any = _read_safetensors(file) if kind == "safetensors" else _read_sharded(file)
-    else:
-        content = _read_torch(file)
+    return _read_sharded(file) if kind == "index" else _content(file, kind)
+
+
+def _content(file: Path, kind: WeightKind) -> Mapping[Any, Any]:
+    content: Any = _read_safetensors(file) if kind == "safetensors" else _read_torch(file)
     if not isinstance(content, Mapping):
         raise RobustokError(f"this file holds a {type(content).__name__}, not named weights", where=str(file))
     return content
@@ -124,14 +130,18 @@ def _read_sharded(file: Path) -> dict[str, Tensor]:
     """The tensors of all files that an index names."""
     index = read_shard_index(file)
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(index.weight_map.values())):
-        part = read_weights(file.with_name(name)).weights
-        expected = {tensor for tensor, shard in index.weight_map.items() if shard == name}
-        lacking = sorted(expected - part.keys())
-        if lacking:
-            what = f"this file lacks {len(lacking)} tensors that {file.name} says it has: {', '.join(lacking[:3])}"
-            raise RobustokError(what, where=str(file.with_name(name)), hint="download it again")
-        tensors |= {tensor: part[tensor] for tensor in expected}
+    for shard in shards_of(index, file):
+        kind = weight_kind(shard)
+        if kind == "index":
+            raise RobustokError(f"{file.name} names this index, not a weight file", where=str(shard))
+        part = _weights_in(_content(shard, kind), shard).weights
+        names = {_without_wrapper_names(name) for name, held in index.weight_map.items() if held == shard.name}
+        if lacking := sorted(names - part.keys()):
+            what = f"this file lacks {len(lacking)} tensors that {file.name} says it has: {some_names(lacking)}"
+            raise RobustokError(what, where=str(shard), hint="download it again")
+        if twice := sorted(names & tensors.keys()):
+            raise RobustokError(_TWICE.format(twice[0]), where=str(file))
+        tensors |= {name: part[name] for name in names}
     return tensors
 
 
@@ -151,7 +161,7 @@ def _read_torch(file: Path) -> Any:
             hint="ask its author for a safetensors file",
         ) from error
     except Exception as error:  # a damaged pickle raises anything
-        what = f"this torch file is damaged: {type(error).__name__}: {_first_line(error)}"
+        what = f"this torch file is damaged: {type(error).__name__}: {reason_of(error)}"
         raise RobustokError(what, where=str(file), hint="download it again") from error
 
 
@@ -172,12 +182,8 @@ def _damage(file: Path) -> str | None:
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()
     except Exception as error:  # zipfile raises many types
-        return _first_line(error) or type(error).__name__
+        return reason_of(error)
     return None if broken is None else f"{broken} does not have the checksum in the file"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]
 
 
 # --- weights in what was read ---------------------------------------------------------------------
@@ -196,11 +202,9 @@ def _found_in(content: Mapping[Any, Any]) -> str:
     """What a file without weights holds, for a message."""
     tables = [f"{path} ({count:,} tensors)" for path, count in _tables(content, "")]
     if tables:
-        return f"it has tensors in {', '.join(tables[:5])}; save one of them as a file of its own"
+        return f"it has tensors in {some_names(tables, most=5)}; save one of them as a file of its own"
     keys = [str(key)[:40] for key in content]
-    return (
-        f"it has the {len(keys)} keys {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}" if keys else "it is empty"
-    )
+    return f"it has the {len(keys)} keys {some_names(keys, most=5)}" if keys else "it is empty"
 
 
 def _tables(content: Mapping[Any, Any], path: str, depth: int = 3) -> Iterator[tuple[str, int]]:
@@ -222,12 +226,15 @@ def without_wrappers(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     for key, value in state.items():
         if not isinstance(value, Tensor):
             continue
-        name = ".".join(part for part in str(key).split(".") if part not in _WRAPPERS)
+        name = _without_wrapper_names(str(key))
         if name in weights:
-            what = f"two weights are called {name!r} without the names of wrappers ({', '.join(_WRAPPERS[:2])})"
-            raise RobustokError(what, where=where)
+            raise RobustokError(_TWICE.format(name), where=where)
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             kind = "without values" if value.is_meta else "quantized" if value.is_quantized else "sparse"
             raise RobustokError(f"the weight {name!r} is {kind}, which cannot be read", where=where)
         weights[name] = value.detach()
     return weights
+
+
+def _without_wrapper_names(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.dataset import Images, Rows
+from robustok_core.runs.failures import loader_failure
 from robustok_core.runs.interrupt import STOP_SIGNALS
 from robustok_core.values.batches import Batch, ImageBatch
 from robustok_core.values.draws import Draws, derive_seed
@@ -247,11 +248,9 @@ def _has_died(processes: Sequence[BaseProcess], error: BaseException) -> bool:
 
 def _death_of(processes: Sequence[BaseProcess]) -> RunError:
     codes = [process.exitcode for process in processes if process.exitcode]
-    hint = "the system may have run out of memory or of shared memory (/dev/shm); use fewer workers"
-    if codes and codes[0] == -signal.SIGKILL:
-        hint = "the system kills processes when memory runs out; use fewer workers or give the run more memory"
     how = f"exit code {codes[0]}" if codes and codes[0] > 0 else signal.Signals(-codes[0]).name if codes else "unknown"
-    return RunError(f"a process that loads images was killed or has failed ({how})", where="data loader", hint=hint)
+    what = f"a process that loads images was killed or has failed ({how})"
+    return loader_failure(what, killed=codes[:1] == [-signal.SIGKILL])
 
 
 def _unchanged(loaded: Any) -> Any:

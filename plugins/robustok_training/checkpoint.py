@@ -43,19 +43,22 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     return read_tensors(paths[-1] / _TENSORS), read_json(paths[-1] / _VALUES)
 
 
-def set_damaged_aside(folder: Path) -> list[str]:
-    """Renames the newest checkpoints in `folder` that are damaged; returns what was wrong, a line for each."""
+def set_damaged_aside(folder: Path, *, recorded: bool) -> list[str]:
+    """Renames the newest checkpoints in `folder` that are damaged; returns what was wrong, a line for each.
+
+    `recorded`: whether each was written with a manifest, see `StageContext.manifests`.
+    """
     lines: list[str] = []
-    while (paths := checkpoints(folder)) and (damage := _damage(paths[-1])):
+    while (paths := checkpoints(folder)) and (damage := _damage(paths[-1], recorded)):
         kept = set_aside(paths[-1])
         before = f"the one before, {paths[-2].name}, is used" if len(paths) > 1 else "training starts again"
         lines.append(f"{damage}; this checkpoint is set aside as {kept.name}, and {before}")
     return lines
 
 
-def _damage(checkpoint: Path) -> Damage | None:
+def _damage(checkpoint: Path, recorded: bool) -> Damage | None:
     missing = [checkpoint / name for name in (_TENSORS, _VALUES) if not (checkpoint / name).is_file()]
-    return Damage(missing[0], "it is missing") if missing else folder_damage(checkpoint)
+    return Damage(missing[0], "it is missing") if missing else folder_damage(checkpoint, recorded=recorded)
 
 
 def checkpoints(folder: Path) -> list[Path]:

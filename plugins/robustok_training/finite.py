@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from robustok_core.errors import RunError
+from robustok_core.values.finite import all_finite
 from robustok_training.learned_state import learned_state
 
 _HINT = 'lower the learning rate, or use precision = "no"'
@@ -32,14 +33,14 @@ def check_values(values: Mapping[str, float], *, step: int, stage: str, scaled: 
         raise NotFiniteError(what, where=f"stage {stage}", hint=_hint(kept))
 
 
-def check_weights(modules: Mapping[str, nn.Module], *, step: int, stage: str, kept: bool = False) -> None:
+def check_modules(modules: Mapping[str, nn.Module], *, step: int, stage: str, kept: bool = False) -> None:
     """Raises RunError if a weight or buffer is infinite or not a number; `kept` as in `check_values`.
 
     A NaN gradient shows in the weights even if the loss before it was finite.
     """
     for name, module in modules.items():
         for key, value in learned_state(module).items():
-            if value.is_floating_point() and not bool(value.isfinite().all()):
+            if value.is_floating_point() and not all_finite(value):
                 what = f"{key} of {name!r} is not finite after step {step}"
                 raise NotFiniteError(what, where=f"stage {stage}", hint=_hint(kept))
 

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from attrs import frozen
 from torch import Tensor
 
+from robustok_core.errors import RobustokError
 from robustok_core.kinds.stage import NOT_FINITE_FILE
 from robustok_core.runs.files import write_json
 from robustok_core.runs.records import read_record
@@ -50,9 +51,14 @@ def recorded(folder: Path) -> NotFinite | None:
     return read_record(NotFinite, folder / NOT_FINITE_FILE) if (folder / NOT_FINITE_FILE).is_file() else None
 
 
-def forget(folder: Path) -> None:
-    """Removes the record: the training has passed that step."""
-    (folder / NOT_FINITE_FILE).unlink(missing_ok=True)
+def forget(folder: Path, done: int) -> None:
+    """Removes the record, or what is left of a damaged one, once the training has completed that step."""
+    try:
+        record = recorded(folder)
+    except RobustokError:
+        record = None
+    if record is None or record.step <= done:
+        (folder / NOT_FINITE_FILE).unlink(missing_ok=True)
 
 
 class FirstNotFinite:

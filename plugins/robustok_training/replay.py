@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws
+from robustok_core.values.finite import all_finite
 from robustok_training.task import Task, TrainedModule
 
 
@@ -37,7 +38,7 @@ class Turn:
     def gradients_are_finite(self, loss: Tensor) -> bool:
         """Whether the loss has a finite gradient for each parameter."""
         found = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)
-        return all(bool(gradient.isfinite().all()) for gradient in found if gradient is not None)
+        return all_finite(*(gradient for gradient in found if gradient is not None))
 
 
 def finding(turn: Turn, task: Task) -> str | None:
@@ -126,4 +127,4 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _is_finite(value: Any) -> bool:
-    return bool(torch.as_tensor(value).isfinite().all())
+    return all_finite(torch.as_tensor(value))

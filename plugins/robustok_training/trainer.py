@@ -23,11 +23,12 @@ from robustok_core.runs.interrupt import StopRequest
 from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
+from robustok_core.values.finite import all_finite
 from robustok_training.batches import rows_of_step, steps_per_epoch, training_batches
 from robustok_training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, set_damaged_aside
 from robustok_training.config import TrainingConfig
 from robustok_training.distributed import barrier, rank, world_size
-from robustok_training.finite import NotFiniteError, check_values, check_weights
+from robustok_training.finite import NotFiniteError, check_modules, check_values
 from robustok_training.interrupt import asked_anywhere, stop_requests
 from robustok_training.interval_means import IntervalMeans, means_of
 from robustok_training.learned_state import learned_state, load_learned
@@ -116,7 +117,7 @@ class Trainer:
         except NotFiniteError as error:
             raise self._recorded(error) from error
         if self.accelerator.is_main_process:
-            forget(self.context.checkpoints)
+            forget(self.context.checkpoints, self.total)
 
     def _train(self, start: int) -> None:
         progress = StepProgress(self.context.console, self.context.stage, self.total, start)
@@ -184,7 +185,7 @@ class Trainer:
         """Whether a loss and the gradients are finite; a scaler lets gradients overflow."""
         scaled = self.accelerator.scaler is not None
         gradients = [] if scaled else [p.grad for p in prepared.parameters.values() if p.grad is not None]
-        return all(bool(value.isfinite().all()) for value in (loss, *gradients))
+        return all_finite(loss, *gradients)
 
     def _examine(self, prepared: PreparedModule, micro_batch: _MicroBatch, number: int, progress: float) -> None:
         turn = Turn(
@@ -305,7 +306,7 @@ class Trainer:
         return self.task.modules if self._average is None else {**self.task.modules, "average": self._average}
 
     def _check_weights(self, done: int) -> None:
-        check_weights(self._modules(), step=done, stage=self.context.stage, kept=self._has_checkpoints())
+        check_modules(self._modules(), step=done, stage=self.context.stage, kept=self._has_checkpoints())
 
     def _has_checkpoints(self) -> bool:
         return bool(checkpoints(self.context.checkpoints))
@@ -328,12 +329,12 @@ class Trainer:
         scaler = self.accelerator.scaler
         values = {"scaler": scaler.state_dict() if scaler is not None else None}
         save_checkpoint(self.context.checkpoints, done, tensors, values)
-        forget(self.context.checkpoints)
+        forget(self.context.checkpoints, done)
 
     def _resume(self) -> int:
         """Loads the newest checkpoint and drops what was logged after it; returns the number of completed steps."""
         if self.accelerator.is_main_process:
-            for line in set_damaged_aside(self.context.checkpoints):
+            for line in set_damaged_aside(self.context.checkpoints, recorded=self.context.manifests):
                 self.context.say(line)
         barrier()
         done = self._load()

@@ -90,7 +90,7 @@ def _quieten_other_processes() -> None:
 
 
 def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:
-    """Runs a command; prints what went wrong, if that is no bug."""
+    """Runs a command; prints what went wrong."""
     try:
         code = cli.main(args=arguments, prog_name="robustok", standalone_mode=False)
     except RobustokError as error:
@@ -112,17 +112,18 @@ def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:
             return _interrupted()
         if (failure := failure_of_the_machine(error)) is not None:
             return _shown(failure)
-        _blame(error)
-        raise
+        return _bug(error)
     return code if isinstance(code, int) else 0
 
 
-def _blame(error: Exception) -> None:
-    """Names the plugin in whose code an error happened, above its traceback."""
+def _bug(error: Exception) -> int:
+    """Prints a traceback, below a line that names the plugin in whose code the error happened."""
     from robustok_core.cli.blame import blamed
 
     if (line := blamed(error)) is not None:
         echo(f"error: {line}; its traceback follows", err=True)
+    echo_lines("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
+    return EXIT_FAILED
 
 
 def _interrupted() -> int:
@@ -137,7 +138,7 @@ def _aborted(error: click.Abort) -> int:
     if isinstance(reason, KeyboardInterrupt):
         return _interrupted()
     if isinstance(error.__cause__, EOFError):
-        raise error.__cause__
+        return _bug(error.__cause__)
     echo("aborted", err=True)
     return EXIT_FAILED
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-_GROUPS = ("robustok", "robustok.commands")
-_OWN = "robustok"
+from robustok_core.values.distributions import is_ours, owner_of, package_of, plugin_packages
 
 
 def blamed(error: BaseException) -> str | None:
@@ -19,21 +17,14 @@ def blamed(error: BaseException) -> str | None:
     Returns:
         None if no code of a plugin was running.
     """
-    plugins = _third_party_packages()
+    plugins = plugin_packages()
     for frame, number in reversed(list(traceback.walk_tb(error.__traceback__))):
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package in plugins or _is_foreign(frame):
+        module = str(frame.f_globals.get("__name__", ""))
+        if package_of(module) in plugins or _is_foreign(frame):
             place = f"{frame.f_code.co_filename}, line {number}"
-            owner = f"the plugin {plugins[package]}" if package in plugins else f"the module {package}"
-            return f"this error happened in code of {owner}: {_component(frame)}{frame.f_code.co_name} ({place})"
+            method = f"{_component(frame)}{frame.f_code.co_name}"
+            return f"this error happened in code of {owner_of(module)}: {method} ({place})"
     return _in_a_loader(error, plugins)
-
-
-def _third_party_packages() -> dict[str, str]:
-    """The distribution of each package that an installed plugin of somebody else provides."""
-    points = [point for group in _GROUPS for point in importlib.metadata.entry_points(group=group)]
-    dists = {point.value.partition(".")[0].partition(":")[0]: point.dist.name for point in points if point.dist}
-    return {package: name for package, name in dists.items() if name != _OWN}
 
 
 def _is_foreign(frame: FrameType) -> bool:
@@ -42,7 +33,7 @@ def _is_foreign(frame: FrameType) -> bool:
 
     module = str(frame.f_globals.get("__name__", ""))
     owner = frame.f_locals.get("self")
-    return isinstance(owner, Boundary) and type(owner).__module__ == module and not module.startswith(_OWN)
+    return isinstance(owner, Boundary) and type(owner).__module__ == module and not is_ours(module)
 
 
 def _component(frame: FrameType) -> str:

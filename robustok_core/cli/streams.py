@@ -1,4 +1,4 @@
-"""Standard output and standard error that never end a command: not what the work is for."""
+"""Standard output and standard error whose failure never ends a command."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
+from robustok_core.values.terminal import accept_all
+
 
 class SafeStream:
-    """A text stream that replaces what it cannot encode, and drops what it cannot write.
+    """A text stream that escapes what it cannot encode, and drops what it cannot write.
 
     Attributes:
         lost: why nothing can be written any more; None if all is well or the reader has left (`robustok ... | head`).
@@ -63,9 +65,8 @@ def safe_streams() -> Iterator[SafeStream | None]:
     before = sys.stdout, sys.stderr
     safe = [None if stream is None else SafeStream(stream) for stream in before]
     errors = [getattr(stream, "errors", None) for stream in before]
-    for stream in before:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    for stream in filter(None, before):
+        accept_all(stream)
     sys.stdout, sys.stderr = cast(TextIO, safe[0]), cast(TextIO, safe[1])
     try:
         yield safe[0]

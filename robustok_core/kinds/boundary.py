@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ import torch
 from attrs import frozen
 
 from robustok_core.errors import RunError
+from robustok_core.values.distributions import owner_of
 
 #: A check of what a method returned: `check(call, result, *args, **kwargs)` with the arguments of the method.
 Check = Callable[..., None]
@@ -69,7 +69,7 @@ class Call:
         if not holds:
             kind, name, factory = kind_of(self.component), name_of(self.component), type(self.component)
             where = f"{factory.__module__}.{factory.__qualname__}.{self.method}"
-            hint = f"it comes from {distribution_of(factory.__module__)}; `robustok.testing.check_component` checks it"
+            hint = f"it comes from {owner_of(factory.__module__)}; `robustok.testing.check_component` checks it"
             raise BrokenPromise(f"{kind} {name!r}: {message}", where=where, hint=hint)
 
     def looks_at_values(self) -> bool:
@@ -92,15 +92,6 @@ def kind_of(component: Any) -> str:
     """The kind of a component in words: "sample metric", "images"."""
     kinds = [base for base in type(component).__mro__ if base.__module__.startswith("robustok_core.kinds.")]
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kinds[0].__name__).lower() if kinds else "component"
-
-
-def distribution_of(module: str) -> str:
-    """The installed plugin that a module belongs to, or the module itself: "the plugin robustok-example"."""
-    package = module.partition(".")[0]
-    for point in importlib.metadata.entry_points(group="robustok"):
-        if point.dist is not None and point.value.partition(".")[0] == package:
-            return f"the plugin {point.dist.name}"
-    return f"the module {module}"
 
 
 def _checked(method: Callable[..., Any], name: str, check: Check) -> Callable[..., Any]:

@@ -13,8 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from robustok_core.values.finite import all_finite
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.result import Result
+from robustok_core.values.wording import described
 
 
 class Owner(Protocol):
@@ -64,7 +66,7 @@ def numbers(owner: Owner, values: Any, what: str) -> None:
 
 def finite(owner: Owner, value: Tensor, what: str) -> None:
     """Requires that no number is infinite or NaN; a tensor on the meta device has no numbers."""
-    owner.require(value.is_meta or bool(value.isfinite().all()), what)
+    owner.require(value.is_meta or all_finite(value), what)
 
 
 def latents(owner: Owner, value: Any, space: LatentSpace, rows: int, maker: str, *, values: bool = True) -> None:
@@ -145,8 +147,3 @@ def results(owner: Owner, value: Any) -> None:
             isinstance(result, Result), f"the result {name!r} must be a Result, found {type(result).__name__}"
         )
         owner.require(not math.isnan(result.value), f"the result {name!r} is not a number (NaN)")
-
-
-def described(value: Any) -> str:
-    """A value's shape and dtype, or its type."""
-    return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

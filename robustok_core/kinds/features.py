@@ -11,6 +11,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds import expectations
 from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
+from robustok_core.values.wording import described
 
 
 def _built(call: Call) -> None:
@@ -30,7 +31,7 @@ def _maps(call: Call, maps: Any, images: Tensor) -> None:
     call.require(isinstance(maps, list) and bool(maps), "`maps` must be a list of feature maps")
     for number, value in enumerate(maps):
         fits = isinstance(value, Tensor) and value.ndim == 4 and len(value) == len(images)
-        found = expectations.described(value)
+        found = described(value)
         call.require(fits, f"map {number} must be (B, C, h, w) with B = {len(images)}, found {found}")
 
 

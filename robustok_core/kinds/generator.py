@@ -17,6 +17,7 @@ from robustok_core.kinds.component import Component
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
+from robustok_core.values.wording import described
 
 
 @frozen(kw_only=True)
@@ -32,7 +33,7 @@ def _built(call: Call) -> None:
 
 def _losses(call: Call, losses: Any, *_: Any, **__: Any) -> None:
     is_table = isinstance(losses, Mapping) and bool(losses)
-    call.require(is_table, f"`loss` must return scalars by name, found {expectations.described(losses)}")
+    call.require(is_table, f"`loss` must return scalars by name, found {described(losses)}")
     expectations.losses(call, losses, "loss")
     if torch.is_grad_enabled() and call.component.training:
         call.require(any(value.requires_grad for value in losses.values()), "its loss does not require a gradient")

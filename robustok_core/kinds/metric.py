@@ -20,6 +20,7 @@ from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.result import Result
+from robustok_core.values.wording import described
 
 
 @frozen(kw_only=True, eq=False)
@@ -74,7 +75,7 @@ class EvaluationContext:
 
 def _state(call: Call, state: Any) -> None:
     is_table = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
-    call.require(is_table, f"`state` must return tensors by name, found {expectations.described(state)}")
+    call.require(is_table, f"`state` must return tensors by name, found {described(state)}")
 
 
 class Metric(Component, ABC):

@@ -38,6 +38,8 @@ class StageContext(ABC):
         fingerprint: of the stage's configuration and inputs; "" while the recipe is checked.
         inputs: folders of the artifacts that the stage reads, by name; empty while the recipe is checked.
         checkpoints: a folder for what an interrupted stage needs to resume.
+        manifests: whether everything in `checkpoints` was written with a manifest (`robustok_core.runs.manifest`), so
+            that a missing one is damage; False where an earlier version wrote there.
         cache: a folder beside the runs, shared by them; its files are named by content.
         registry: builds components. accelerator: the processes.
         device: the device of this process.
@@ -52,6 +54,7 @@ class StageContext(ABC):
     fingerprint: str
     inputs: Mapping[str, Path]
     checkpoints: Path
+    manifests: bool
     cache: Path
     registry: Builder
     accelerator: Accelerator

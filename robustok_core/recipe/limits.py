@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from robustok_core.values.wording import short_text
+
 #: Of integers: what 32 bits hold. An option may have a limit of its own: `metadata={"largest": 2**63 - 1}`.
 LARGEST_INTEGER = 2**31 - 1
 #: Of other numbers: what float32 holds, in which they are used.
@@ -54,9 +56,9 @@ def text_problem(text: str) -> str | None:
     if len(text) > LONGEST_TEXT:
         return f"a text of {len(text):,} characters is too long: at most {LONGEST_TEXT:,} are possible"
     if "\0" in text:
-        return f"{_shown(text)} holds a NUL character"
+        return f"{short_text(text)} holds a NUL character"
     if any("\ud800" <= character <= "\udfff" for character in text):
-        return f"{_shown(text)} is not valid UTF-8"
+        return f"{short_text(text)} is not valid UTF-8"
     return None
 
 
@@ -72,7 +74,3 @@ def _items(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return list(value.values())
     return list(value) if isinstance(value, (list, tuple)) else []
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:60]}...")

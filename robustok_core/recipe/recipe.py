@@ -19,13 +19,12 @@ from robustok_core.recipe.source import (
     lay_preset,
     override,
     read_source,
-    short_name,
     stage_name,
 )
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
 from robustok_core.values.spec import Spec, component, plain, wrong_name
-from robustok_core.values.strict import short, short_text
+from robustok_core.values.wording import short, short_name, short_text
 
 #: How addresses of published files on the Hugging Face hub start; the importer is chosen by the file, if none is named.
 HUB = "hf://"

@@ -17,7 +17,7 @@ from robustok_core.recipe import hookspecs
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.structurer import Path, Problem, Structurer
 from robustok_core.values.spec import Spec, wrong_name
-from robustok_core.values.strict import short_text
+from robustok_core.values.wording import short_text
 
 ENTRY_POINT_GROUP = "robustok"
 #: What a broken plugin may raise; KeyboardInterrupt is the user's.

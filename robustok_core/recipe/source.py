@@ -16,7 +16,7 @@ from attrs import define, field
 from robustok_core.errors import RobustokError, did_you_mean, raise_all
 from robustok_core.recipe.limits import nesting_problem, text_problem
 from robustok_core.recipe.structurer import Path as KeyPath
-from robustok_core.values.strict import short_text
+from robustok_core.values.wording import short_name, short_text
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"']+)\s*=")
@@ -178,11 +178,6 @@ def find_recipe(name: str, near: Path = Path()) -> Path:
     raise RobustokError(
         f"no recipe file or bundled recipe is called {short_name(name)!r}", hint=did_you_mean(key, list(bundled))
     )
-
-
-def short_name(name: str) -> str:
-    """A name for a message, cut to 200 characters."""
-    return name if len(name) <= 200 else f"{name[:200]}..."
 
 
 def bundled_recipes() -> dict[str, Path]:

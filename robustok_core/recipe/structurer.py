@@ -11,7 +11,8 @@ from attrs import NOTHING, frozen
 from robustok_core.errors import did_you_mean
 from robustok_core.recipe.limits import LARGEST_INTEGER, value_problem
 from robustok_core.values.spec import Spec, is_sampler_options, wrong_name
-from robustok_core.values.strict import short, short_text, strict_converter
+from robustok_core.values.strict import strict_converter
+from robustok_core.values.wording import short, short_text
 
 Path = tuple[str | int, ...]
 

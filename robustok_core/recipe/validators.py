@@ -1,8 +1,7 @@
-"""Validators of options, beyond those of attrs."""
+"""Validators of options, beyond those of attrs. That numbers are finite is checked before them: see `limits`."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from attrs import validators
@@ -38,16 +37,6 @@ rounds_range = in_range(1, 100_000)
 workers_range = in_range(0, 1000)
 #: Passes over the training images; a part of one is possible.
 epochs_range = validators.and_(validators.gt(0.0), validators.le(1e6))
-
-
-def finite(_: Any, attribute: Any, value: float) -> None:
-    """An attrs validator that refuses infinity and NaN, which TOML and the command line can express.
-
-    Raises:
-        ValueError: if the value is infinite or NaN.
-    """
-    if not math.isfinite(value):
-        raise ValueError(f"{attribute.name} must be finite")
 
 
 def require_multiple(config: Any, name: str, of: str) -> None:

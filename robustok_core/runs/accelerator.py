@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,11 @@ from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.runs.devices import device_called
 from robustok_core.runs.environment import check_arithmetic, check_launch, check_precision
 from robustok_core.runs.precision import computes_bf16
+from robustok_core.values.wording import reason_of
+
+#: How long processes wait for one that downloads, or compares the files of finished stages with their hashes. A process
+#: that has died is noticed at once all the same, by its closed connection or by the launcher.
+_LONGEST_WAIT = timedelta(hours=6)
 
 
 def own_device() -> torch.device:
@@ -37,11 +43,10 @@ def own_device() -> torch.device:
     if "ACCELERATE_TORCH_DEVICE" in os.environ:
         device_called(os.environ["ACCELERATE_TORCH_DEVICE"], where="ACCELERATE_TORCH_DEVICE")
     try:
-        return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+        return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_LONGEST_WAIT).device
     except (ValueError, RuntimeError, ImportError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         hint = "start several processes with `accelerate launch`; for one process, unset RANK, LOCAL_RANK, WORLD_SIZE"
-        raise RunError(f"the processes of this run cannot be set up: {reason}", hint=hint) from error
+        raise RunError(f"the processes of this run cannot be set up: {reason_of(error)}", hint=hint) from error
 
 
 def auto_precision() -> Literal["no", "bf16"]:

@@ -126,4 +126,7 @@ def _sources(package: str) -> list[tuple[str, Path]]:
     file = Path(location)
     if file.name != "__init__.py":
         return [(file.name, file)]
-    return sorted((source.relative_to(file.parent).as_posix(), source) for source in file.parent.rglob("*.py"))
+    names = sorted(source.relative_to(file.parent).as_posix() for source in file.parent.rglob("*.py"))
+    # Editors lock a file that is open by a hidden link to nowhere.
+    sources = [(name, file.parent / name) for name in names if not any(part[0] == "." for part in name.split("/"))]
+    return [(name, source) for name, source in sources if source.is_file()]

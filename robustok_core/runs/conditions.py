@@ -18,7 +18,7 @@ from robustok_core.runs.files import read_json
 from robustok_core.runs.history import RECIPE_FILE
 from robustok_core.runs.run_record import RUN_FILE
 from robustok_core.values.result import Result
-from robustok_core.values.strict import short_text
+from robustok_core.values.wording import short_text
 
 #: Training on other images does not make the results of two runs incomparable: it may be what is compared.
 TRAINING_IMAGES = "training images"

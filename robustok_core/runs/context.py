@@ -74,6 +74,11 @@ class RunContext(StageContext):
         self.declared = Declared(self.stage, self._kind())
         self.inputs = Inputs(self.inputs, self.declared)
 
+    @property
+    def manifests(self) -> bool:  # type: ignore[override]  # it changes when the stage begins
+        entry = self.folder.record["stages"].get(f"{self.stage}-{self.fingerprint}", {})
+        return bool(entry.get("manifests", False))
+
     def _kind(self) -> type[Stage]:
         return next(named.spec.factory for named in self.recipe.stages if named.name == self.stage)
 

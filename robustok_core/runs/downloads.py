@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import field, frozen
@@ -11,11 +14,16 @@ from robustok_core.recipe.recipe import LoadConfig, NamedStage, ResolvedRecipe, 
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem
 from robustok_core.runs.hub import hub_file_of
-from robustok_core.values.download import Download, reason_of
+from robustok_core.values.download import Download
 from robustok_core.values.spec import Spec
+from robustok_core.values.wording import reason_of
 
 #: The error of a problem, located where the user can mend it.
 Locate = Callable[[Problem], RobustokError]
+
+#: What is below the exceptions of every client library if a host does not answer.
+_UNREACHABLE = (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 
 
 @frozen(kw_only=True)
@@ -152,7 +160,7 @@ def _failure(download: Download) -> str | None:
 
 
 def _probed(needs: Iterable[Need]) -> Iterator[tuple[Need, int | None, str | None]]:
-    """Each need with its size, or the reason why it cannot be had. A host that does not answer is asked once."""
+    """Each need with its size, or the reason why it cannot be had. A host that cannot be reached is asked once."""
     silent: dict[str, str] = {}
     for need in needs:
         host = need.download.host
@@ -161,8 +169,18 @@ def _probed(needs: Iterable[Need]) -> Iterator[tuple[Need, int | None, str | Non
             continue
         try:
             yield need, need.download.probe(), None
-        except FileNotFoundError as error:  # the host answers, and does not have it
+        except Exception as error:  # each client library has exceptions of its own
+            if _is_unreachable(error):
+                silent[host] = reason_of(error)
             yield need, None, reason_of(error)
-        except Exception as error:
-            silent[host] = reason_of(error)
-            yield need, None, silent[host]
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Whether an exception, or one that caused it, says that a host does not answer; not, that it refuses."""
+    while error is not None:
+        reason = getattr(error, "reason", None)  # of an URLError
+        for each in (error, reason):
+            if isinstance(each, _UNREACHABLE) or (isinstance(each, OSError) and each.errno in _NO_ROUTE):
+                return True
+        error = error.__cause__ or error.__context__
+    return False

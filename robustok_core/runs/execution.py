@@ -8,10 +8,12 @@ from typing import Any
 
 from robustok_core.errors import Interrupted, RunError
 from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.stage import NOT_FINITE_FILE
 from robustok_core.recipe.recipe import NamedStage
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.failures import named_failures
 from robustok_core.runs.files import remove_folder
+from robustok_core.runs.manifest import DAMAGED, MANIFEST
 from robustok_core.runs.provenance import now, peak_memory
 from robustok_core.runs.results import tables_of
 from robustok_core.values.result import Result
@@ -94,9 +96,18 @@ def _check_promised(stage: NamedStage, context: RunContext, promised: Mapping[st
 
 
 def _go_on(context: RunContext) -> str:
-    # A checkpoint, or shards of what the stage makes.
-    saved = any(path.is_file() for path in context.checkpoints.rglob("[!.]*"))
-    effect = "resumes from the last checkpoint" if saved else "starts this stage again"
+    effect = "resumes from the last checkpoint" if _has_checkpoint(context) else "starts this stage again"
     name, own = context.folder.path.name, context.recipe.run.name
     other = "" if name == own else f", with --set run.name={name} instead of --fresh,"
     return f"the same command{other} {effect}: {context.folder.path}"
+
+
+def _has_checkpoint(context: RunContext) -> bool:
+    """Whether a checkpoint, or a shard of what the stage makes, is complete; earlier versions wrote no manifest."""
+    folder = context.checkpoints
+    complete = folder.rglob(f"*{MANIFEST}" if context.manifests else "*")
+    return any(
+        path.is_file() and path.name != NOT_FINITE_FILE
+        for path in complete
+        if not any(part.startswith((".", DAMAGED)) for part in path.relative_to(folder).parts)
+    )

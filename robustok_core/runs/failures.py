@@ -48,10 +48,7 @@ def failure_of_the_machine(error: BaseException) -> RunError | None:
     lines = str(error).splitlines()
     first = lines[0].rstrip(". ") if lines else ""
     if isinstance(error, RuntimeError) and _OF_A_LOADER in first:
-        hint = "the system may have run out of memory or of shared memory (/dev/shm); use fewer workers"
-        if "killed by signal: Killed" in first:
-            hint = "the system kills processes when memory runs out; use fewer workers or give the run more memory"
-        return RunError(first, where="data loader", hint=hint)
+        return loader_failure(first, killed="killed by signal: Killed" in first)
     if isinstance(error, RuntimeError) and "home directory" in first:  # of pathlib
         return RunError("the home folder is not known", hint="set HOME, or write whole paths instead of ~")
     if isinstance(error, MemoryError):
@@ -63,6 +60,14 @@ def failure_of_the_machine(error: BaseException) -> RunError | None:
         hint = "the message of the process that stopped first says why; the same command goes on"
         return RunError(f"another process of this run has stopped ({lost})", hint=hint)
     return None
+
+
+def loader_failure(what: str, *, killed: bool) -> RunError:
+    """The error for a process that loads data and has failed; `killed` is whether the system has killed it."""
+    hint = "the system may have run out of memory or of shared memory (/dev/shm); use fewer workers"
+    if killed:
+        hint = "the system kills processes when memory runs out; use fewer workers or give the run more memory"
+    return RunError(what, where="data loader", hint=hint)
 
 
 def _lost_connection(torch: ModuleType, error: BaseException) -> str | None:

@@ -49,7 +49,8 @@ def aside(target: Path, writer: str = "") -> Path:
 def new_folder(target: Path) -> Iterator[Path]:
     """Gives a folder to fill; it is renamed to `target` only if the block ends without an error.
 
-    An existing folder is replaced: callers name folders by their content.
+    An existing folder is replaced: callers name folders by their content. A kill between the two renamings leaves
+    neither the old folder nor the new one.
     """
     unfinished = aside(target)
     with writing(target):
@@ -58,14 +59,26 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         with writing(target):
             yield unfinished
-            for file in unfinished.rglob("*"):
-                if file.is_file():
-                    _flush(file)
-            remove_folder(target)
-            unfinished.rename(target)
-            _flush(target.parent)
+            _flush_below(unfinished)
+            _replace_folder(target, unfinished)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _replace_folder(target: Path, new: Path) -> None:
+    old = aside(target, "removed")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+        _flush_folder(target.parent)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_folder(folder: Path) -> None:
@@ -76,6 +89,15 @@ def remove_folder(folder: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
             folder.rename(leftover)
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def move(path: Path, target: Path) -> None:
+    """Renames a file or folder, perhaps into another folder; not lost if the power goes after the call."""
+    with writing(target):
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+        for folder in {target.parent, path.parent}:
+            _flush_folder(folder)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -108,6 +130,7 @@ def new_file(target: Path, *, writer: str = "") -> Iterator[Path]:
             yield unfinished
             _flush(unfinished)
             unfinished.replace(target)
+            _flush_folder(target.parent)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -168,6 +191,24 @@ def read_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     except Exception as error:  # SafetensorError, and whatever a data type raises that torch does not have
         hint = "the file is damaged, or not a safetensors file"
         raise RunError(f"cannot be read: {error}", where=str(file), hint=hint) from error
+
+
+def _flush_below(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _flush(path)
+        elif path.is_dir():
+            _flush_folder(path)
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flushes the names in a folder; some file systems cannot, and some folders may be written to but not read."""
+    try:
+        _flush(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES):
+            raise
 
 
 def _flush(path: Path) -> None:

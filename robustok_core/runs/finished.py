@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from robustok_core.recipe.recipe import NamedStage
 from robustok_core.runs.folder import RunFolder
-from robustok_core.runs.manifest import Damage, folder_damage
+from robustok_core.runs.intact import artifact_damage
+from robustok_core.runs.manifest import Damage
 
 
 def due_stages(
@@ -24,8 +25,12 @@ def due_stages(
     for stage in stages:
         if folder.stage(stage.name, fingerprints[stage.name])["state"] != "done":
             due[stage.name] = None
-            continue
-        found = (folder_damage(folder.artifact(name, fingerprints[stage.name])) for name in stage.spec.factory.makes)
-        if damage := next(filter(None, found), None):
+        elif damage := stage_damage(folder, stage, fingerprints[stage.name]):
             due[stage.name] = damage
     return due
+
+
+def stage_damage(folder: RunFolder, stage: NamedStage, fingerprint: str) -> Damage | None:
+    """The first damage of what a finished stage made; every file is compared with its hash."""
+    found = (artifact_damage(folder.artifact(name, fingerprint)) for name in stage.spec.factory.makes)
+    return next(filter(None, found), None)

@@ -12,15 +12,16 @@ history/         recipes and results of earlier recipes, and what was damaged
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.components import read_artifact
-from robustok_core.runs.files import aside, remove_leftovers, write_text, writing
+from robustok_core.runs.files import aside, move, remove_leftovers, write_text, writing
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.history import (
     HISTORY,
@@ -31,11 +32,13 @@ from robustok_core.runs.history import (
     next_number,
 )
 from robustok_core.runs.inputs import find_input, input_entry
-from robustok_core.runs.manifest import MANIFEST, REMAKE, check_folder, set_aside
+from robustok_core.runs.intact import check_artifact
+from robustok_core.runs.manifest import DAMAGED, MANIFEST, set_aside
 from robustok_core.runs.provenance import now
 from robustok_core.runs.results import RESULTS_FILE, same_results
 from robustok_core.runs.run_record import COPY, RUN_FILE, is_run, read_copy, read_run, write_run
 
+_LOCK = ".lock"
 #: Keys of the last command in run.json of earlier versions; they are now recorded for each stage.
 _OF_THE_LAST_COMMAND = (
     "robustok",
@@ -56,7 +59,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path / ".lock")
+        self._lock: BaseFileLock | None = None
         self.record: dict[str, Any] = {"stages": {}, "current": {}}
         #: What was found wrong with the folder when it was opened, and repaired.
         self.repaired = ""
@@ -75,11 +78,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(13, "Permission denied")
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout as error:
-            hint = "wait for it, or give this run another name: --set run.name=NAME"
-            raise RobustokError("another command is using this folder", where=str(self.path), hint=hint) from error
+        self._take_lock()
         try:
             for folder in (self.path, self.path / "artifacts", self.path / "checkpoints"):
                 remove_leftovers(folder)
@@ -88,6 +87,19 @@ class RunFolder:
         except BaseException:
             self.close()
             raise
+
+    def _take_lock(self) -> None:
+        file = self.path / _LOCK
+        with writing(file):
+            file.touch()
+            # As the umask has it, for colleagues who share the folder; filelock would set 0644.
+            lock = FileLock(file, mode=stat.S_IMODE(file.stat().st_mode))
+            try:
+                lock.acquire(blocking=False)
+            except Timeout as error:
+                hint = "wait for it, or give this run another name: --set run.name=NAME"
+                raise RobustokError("another command is using this folder", where=str(self.path), hint=hint) from error
+        self._lock = lock
 
     def _read(self) -> None:
         """Reads run.json; where it is damaged, its copy."""
@@ -105,12 +117,12 @@ class RunFolder:
 
     def _is_empty(self) -> bool:
         """Whether the folder holds nothing but what a command leaves that is killed before its first record."""
-        names = {RUN_FILE, COPY, ".lock"}
-        return self.path.is_dir() and all(p.name in names or _unfinished(p) for p in self.path.iterdir())
+        return self.path.is_dir() and all(map(_before_the_first_record, self.path.iterdir()))
 
     def close(self) -> None:
         """Releases the folder."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def save(self) -> None:
         """Writes run.json."""
@@ -213,9 +225,7 @@ class RunFolder:
         """Moves a file of an earlier recipe to history/ under this number, if there is one."""
         target, kept = self.path / name, history_file(self.path, name, number)
         if os.path.lexists(target):
-            with writing(kept):
-                kept.parent.mkdir(exist_ok=True)
-                target.rename(kept)
+            move(target, kept)
 
     def artifact(self, name: str, fingerprint: str) -> Path:
         """The folder of an artifact."""
@@ -230,8 +240,12 @@ class RunFolder:
         return self.record["stages"].setdefault(f"{name}-{fingerprint}", {"state": "new", "seconds": 0.0})
 
 
-def _unfinished(path: Path) -> bool:
-    return any(path.name == aside(path.with_name(name)).name for name in (RUN_FILE, COPY))
+def _before_the_first_record(path: Path) -> bool:
+    """Whether a path in a run's folder may be there before its first record is complete."""
+    if path.name == HISTORY and path.is_dir():  # a record that a kill left half-written was set aside
+        return all(kept.name.startswith(f"{DAMAGED}{RUN_FILE}") for kept in path.iterdir())
+    records = (RUN_FILE, COPY)
+    return path.name in (*records, _LOCK, *(aside(path.with_name(name)).name for name in records))
 
 
 def _hash_of(text: bytes) -> str:
@@ -245,13 +259,13 @@ def find_artifact(path: Path, name: str) -> Path:
         RobustokError: if there is no such artifact, or it is not finished, or one of its files is damaged.
     """
     if is_artifact(path):
-        check_folder(path, hint=REMAKE)
+        check_artifact(path)
         kind = read_artifact(path).kind
         if kind != name:
             raise RobustokError(f"this holds a {kind}, not a {name}", where=str(path))
         return path
     folder = _artifact_of_run(path, name)
-    check_folder(folder, hint=REMAKE)
+    check_artifact(folder)
     return folder
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -190,23 +191,28 @@ def size_on_hub(repository: str, names: Sequence[str], revision: str | None = No
         FileNotFoundError: it has none, or the hub does not show them. Another exception: the hub does not answer.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import EntryNotFoundError
 
     refuse_offline()
     for name in names:
         try:
-            return get_hf_file_metadata(hf_hub_url(repository, name, revision=revision), timeout=_PATIENCE).size
+            with naming_what_is_missing(f"repository {repository}", revision):
+                return get_hf_file_metadata(hf_hub_url(repository, name, revision=revision), timeout=_PATIENCE).size
         except EntryNotFoundError:
             continue
-        except GatedRepoError as error:
-            raise FileNotFoundError("its licence must be accepted there, and HF_TOKEN set") from error
-        except RevisionNotFoundError as error:
-            raise FileNotFoundError(f"{repository} has no revision {revision}") from error
-        except RepositoryNotFoundError as error:
-            raise FileNotFoundError(f"it has no repository {repository}, or it is private") from error
     raise FileNotFoundError(f"{repository} has no file {' or '.join(names)}")
+
+
+@contextmanager
+def naming_what_is_missing(what: str, revision: str | None) -> Iterator[None]:
+    """Raises FileNotFoundError if the hub answers that it does not have this, or does not give it to this user."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise FileNotFoundError("its licence must be accepted there, and HF_TOKEN set") from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(f"it has no {what}, or it is private") from error
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"the {what} has no revision {revision!r}") from error

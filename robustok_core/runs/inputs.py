@@ -12,7 +12,7 @@ import attrs
 
 from robustok_core.errors import RobustokError
 from robustok_core.runs.fingerprints import content_fingerprint
-from robustok_core.runs.manifest import REMAKE, check_folder
+from robustok_core.runs.intact import check_artifact
 from robustok_core.runs.records import record_of
 from robustok_core.runs.run_record import RUN_FILE, InputRecord
 
@@ -48,7 +48,7 @@ def find_input(run: Path, record: Mapping[str, Any], name: str) -> Path:
         if content is None or content_fingerprint(place) == content:
             return place
     if found:
-        check_folder(found[0], hint=REMAKE)
+        check_artifact(found[0])
         what = f"the {name} that this run loaded has changed since then: {found[0]}"
         raise RobustokError(what, where=str(run), hint="run the recipe again, which takes what is there now")
     where = entry if isinstance(entry, str) else entry["path"]

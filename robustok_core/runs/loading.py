@@ -18,7 +18,8 @@ from robustok_core.runs.folder import RunFolder, find_artifact
 from robustok_core.runs.history import RECIPE_FILE
 from robustok_core.runs.hub import is_there, local_path, pinned, sha256_of
 from robustok_core.runs.inputs import find_input
-from robustok_core.runs.manifest import REMAKE, check_folder, folder_damage, recorded_folder
+from robustok_core.runs.intact import artifact_damage, check_artifact
+from robustok_core.runs.manifest import recorded_folder
 from robustok_core.runs.promises import Imported, Loaded
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.shard_index import files_of
@@ -78,7 +79,7 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
     contents = [content_fingerprint(file) for file in files]
     fingerprint = fingerprint_of([load.importer.table(), *contents])
     folder = run.artifact(name, fingerprint)
-    imported = None if folder_damage(folder) is None else read_published(load.importer, path, registry)
+    imported = None if artifact_damage(folder) is None else read_published(load.importer, path, registry)
     made = read_artifact(folder).kind if imported is None else imported.kind
     refuse_kind(load.importer, made, name, location, f"[load] {name}: ")
     return Loaded(registry, folder, fingerprint, imported)
@@ -96,9 +97,8 @@ def _taken_before(name: str, load: LoadConfig, run: Path) -> tuple[Path, str] | 
         folder = find_input(run, record, name)
     except (RobustokError, OSError, ValueError, KeyError, TypeError):  # then the path that is not there is refused
         return None
-    check_folder(folder, hint=REMAKE)
-    entry = record["inputs"][name]
-    return folder, folder.name.rpartition("-")[2] if isinstance(entry, str) else entry["content"]
+    check_artifact(folder)
+    return folder, content_fingerprint(folder) if load.importer is None else folder.name.rpartition("-")[2]
 
 
 def component_specs(load: LoadConfig, folder: Path, registry: Builder) -> list[Spec]:

@@ -1,7 +1,8 @@
 """Manifests: the size and hash of every file of an artifact or checkpoint, so that damage is found before it is used.
 
 A manifest is a JSON file beside the files that it lists, written last. Folders of earlier versions have none; they are
-taken as they are.
+taken as they are. Where run.json says that a folder had one (`intact.py`, `StageContext.manifests`), a missing manifest
+is damage.
 """
 
 from __future__ import annotations
@@ -15,16 +16,14 @@ from pathlib import Path
 import attrs
 from attrs import frozen
 
-from robustok_core.errors import RobustokError, RunError
-from robustok_core.runs.files import new_folder, write_json, writing
+from robustok_core.errors import RobustokError
+from robustok_core.runs.files import move, new_folder, write_json
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.records import read_record
 
 MANIFEST = "manifest.json"
 #: The name of a damaged file or folder that was set aside begins with this.
 DAMAGED = "damaged-"
-#: What to do about a damaged artifact.
-REMAKE = "run the recipe that made it again: its stage then makes it anew"
 
 
 @frozen(kw_only=True)
@@ -77,10 +76,13 @@ def write_manifest(manifest: Path, files: Iterable[Path]) -> None:
     write_json(manifest, {"files": records, "checksum": fingerprint_of(records)})
 
 
-def damage_of(manifest: Path) -> Damage | None:
-    """The first file that is not as a manifest says; None if all are, or if there is no manifest."""
+def damage_of(manifest: Path, *, recorded: bool = False) -> Damage | None:
+    """The first file that is not as a manifest says; None if all are.
+
+    Without a manifest, the files are taken as they are, unless it is recorded that there was one.
+    """
     if not os.path.lexists(manifest):
-        return None
+        return Damage(manifest, "it is missing") if recorded else None
     try:
         record = read_record(Manifest, manifest)
     except RobustokError as error:
@@ -94,31 +96,17 @@ def damage_of(manifest: Path) -> Damage | None:
     return None
 
 
-def folder_damage(folder: Path) -> Damage | None:
+def folder_damage(folder: Path, *, recorded: bool = False) -> Damage | None:
     """As `damage_of`, for a folder that `recorded_folder` made."""
     if not folder.is_dir():
         return Damage(folder, "it is not a folder" if os.path.lexists(folder) else "it is gone")
-    return damage_of(folder / MANIFEST)
-
-
-def check_folder(folder: Path, *, hint: str) -> None:
-    """Compares every file of a folder with the manifest.
-
-    Raises:
-        RunError: naming the first file that is damaged.
-    """
-    damage = folder_damage(folder)
-    if damage is not None:
-        raise RunError(f"damaged: {damage.what}", where=str(damage.file), hint=hint)
+    return damage_of(folder / MANIFEST, recorded=recorded)
 
 
 def set_aside(path: Path, folder: Path | None = None) -> Path:
     """Renames what is damaged to damaged-NAME, in `folder` or where it is; returns the new path."""
-    folder = folder or path.parent
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-        target = next_free(folder / f"{DAMAGED}{path.name}")
-        path.rename(target)
+    target = next_free((folder or path.parent) / f"{DAMAGED}{path.name}")
+    move(path, target)
     return target
 
 

@@ -12,7 +12,8 @@ from cattrs.gen import make_dict_structure_fn
 from robustok_core.errors import RunError
 from robustok_core.runs.files import read_json
 from robustok_core.values.spec import wrong_name
-from robustok_core.values.strict import short, strict_converter
+from robustok_core.values.strict import strict_converter
+from robustok_core.values.wording import short
 
 T = TypeVar("T")
 

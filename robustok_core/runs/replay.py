@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from robustok_core.errors import RobustokError, RunError
@@ -9,6 +10,25 @@ from robustok_core.kinds.stage import NOT_FINITE_FILE
 from robustok_core.recipe.recipe import NamedStage
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.failures import named_failures
+from robustok_core.runs.folder import RunFolder
+
+
+def check_replay(folder: RunFolder, due: Sequence[NamedStage], planned: Mapping[str, str]) -> None:
+    """Refuses a replay if there is nothing to replay, before anything in the folder changes.
+
+    Args:
+        folder: the run. due: the stages that must run, in order. planned: the fingerprint of each by name.
+
+    Raises:
+        RobustokError: no stage is due, or the first of them has not stopped at a step that was not finite.
+    """
+    if not due:
+        what = "every stage is done, so there is no step to look into again"
+    elif not list(folder.checkpoints(due[0].name, planned[due[0].name]).rglob(NOT_FINITE_FILE)):
+        what = f"stage {due[0].name!r} has not stopped at a step that was not finite"
+    else:
+        return
+    raise RobustokError(what, where=str(folder.path), hint="run it without --replay")
 
 
 def replay(stage: NamedStage, context: RunContext) -> NoReturn:
@@ -16,11 +36,7 @@ def replay(stage: NamedStage, context: RunContext) -> NoReturn:
 
     Raises:
         RunError: what was found.
-        RobustokError: the stage has not stopped at such a step.
     """
-    if not list(context.checkpoints.rglob(NOT_FINITE_FILE)):
-        what = f"stage {stage.name!r} has not stopped at a step that was not finite"
-        raise RobustokError(what, where=str(context.folder.path), hint="run it without --replay")
     with named_failures(stage.name, context.location()):
         stage.spec.build().run(context)
     raise RunError(f"stage {stage.name!r} came to its end", hint="run it without --replay")

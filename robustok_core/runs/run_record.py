@@ -26,7 +26,9 @@ class StageRecord:
         started, finished: the time of the last attempt. peak_memory_gib: of the last attempt.
         makes: its artifacts. results: by name, as `Result.table` gives them.
         made_with: the versions, machine and plugins of each attempt.
-        without_code: its fingerprint but for the code of plugins; equal for two stages that differ in that only.
+        without_code: its fingerprint but for the code of plugins; equal for two stages that differ in that only. A
+            version that records it gives each artifact a manifest.
+        manifests: whether everything in its checkpoints was written by such a version.
     """
 
     state: str
@@ -38,6 +40,7 @@ class StageRecord:
     results: dict[str, Any] = field(factory=dict)
     made_with: list[dict[str, Any]] = field(factory=list)
     without_code: str | None = None
+    manifests: bool = False
 
 
 @frozen(kw_only=True)
@@ -76,6 +79,7 @@ class RunRecord:
         inputs: the artifacts from [load] by name: a path, relative to the run's folder where it is inside, or an
             `InputRecord`. recipe: a hash of recipe.toml as the run wrote it.
         history: the recipes that were replaced, oldest first.
+        imported: the artifacts from published checkpoints that have a manifest, as NAME-FINGERPRINT.
     """
 
     stages: dict[str, StageRecord]
@@ -83,6 +87,7 @@ class RunRecord:
     inputs: dict[str, Any] = field(factory=dict)
     recipe: str | None = None
     history: list[PastRecord] = field(factory=list)
+    imported: list[str] = field(factory=list)
 
 
 def write_run(folder: Path, record: dict[str, Any]) -> None:

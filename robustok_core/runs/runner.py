@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from accelerate.utils import broadcast_object_list
@@ -23,7 +23,7 @@ from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.execution import execute
-from robustok_core.runs.finished import due_stages
+from robustok_core.runs.finished import due_stages, stage_damage
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.history import HISTORY
 from robustok_core.runs.hub import is_there
@@ -34,12 +34,15 @@ from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import surroundings
+from robustok_core.runs.replay import check_replay
 from robustok_core.runs.replay import replay as replay_stage
 from robustok_core.runs.results import RESULTS_FILE, stage_results, tables_of
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
+
+T = TypeVar("T")
 
 
 def run(
@@ -198,7 +201,11 @@ class _Run:
         needs = needs_of_recipe(self.recipe, [], tables=("data",), loaded=is_run(self.folder.path))
         raise_all(needs.announced(self._say))
         self.plan()
-        if not self.folder.path.exists():  # nothing is done before, and nothing remains of a run that cannot be
+        # Where the folder is new, nothing is done before, and nothing remains of a run that cannot be.
+        if not self._agreed(self.folder.path.exists):
+            if self.replay:
+                what = "there is no such run, so there is no step to look into again"
+                raise RobustokError(what, where=str(self.folder.path), hint="run it without --replay")
             self._provide(self._asked())
         try:
             self._open()
@@ -231,11 +238,14 @@ class _Run:
         planned = self._fingerprints()
         due = self._due(planned)
         asked = self._asked()
-        self._provide([stage for stage in asked if stage.name in due])
-        if self.main:
+        to_run = [stage for stage in asked if stage.name in due]
+        if self.replay:
+            check_replay(self.folder, to_run, planned)
+        self._provide(to_run)
+        if self.main and not self.replay:
             self._make_current(planned, inputs)
-            self._notify("robustok_run_started", recipe=table)
             self._set_damaged_aside(due, planned)
+        self._notify("robustok_run_started", recipe=table)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
             if stage not in asked and stage.name in due:
@@ -267,7 +277,8 @@ class _Run:
             self._say(f"not run: {', '.join(left)}; `robustok run {self.folder.path}` goes on")
 
     def _notify(self, hook: str, **arguments: Any) -> None:
-        self.context(self.recipe.stages[0]).notify(hook, **arguments)
+        if self.main:
+            self.context(self.recipe.stages[0]).notify(hook, **arguments)
 
     def _say(self, text: str) -> None:
         self.context(self.recipe.stages[0]).say(text)
@@ -295,6 +306,9 @@ class _Run:
                 kept = set_aside(loaded.folder, self.folder.path / HISTORY)
                 self._say(f"{loaded.folder} is damaged; it is imported again, and the damaged one is now {kept}")
             save_imported(loaded.imported, loaded.folder)
+            imported = {*self.folder.record.get("imported", []), loaded.folder.name}
+            self.folder.record["imported"] = sorted(imported)
+            self.folder.save()
         path = self.recipe.load[name].path
         if not is_there(path):
             self._say(f"[load] {name}: {path} is no longer there; what this run took from it is used: {loaded.folder}")
@@ -312,6 +326,7 @@ class _Run:
             inputs={name: fingerprint for name, (_, fingerprint) in self.artifacts.items()},
             loaded=self.loaded_specs,
             data=self._data_fingerprint,
+            damage=lambda stage, other: self._agreed(lambda: stage_damage(self.folder, stage, other)),
             accept_old_code=self.accept_old_code,
             say=self._say,
         )
@@ -320,13 +335,15 @@ class _Run:
         return planned
 
     def _due(self, planned: Mapping[str, str]) -> dict[str, Damage | None]:
-        """The stages that must run, as the main process sees it; see `due_stages`."""
-        agreed: list[Any] = [{}]
-        if self.main:
-            agreed[0] = due_stages(self.folder, self.recipe.stages, planned)
+        """The stages that must run; see `due_stages`."""
+        return self._agreed(lambda: due_stages(self.folder, self.recipe.stages, planned))
+
+    def _agreed(self, look: Callable[[], T]) -> T:
+        """What the main process finds, on all processes: on a network file system, each may see another state."""
+        agreed: list[Any] = [look() if self.main else None]
         broadcast_object_list(agreed)
-        due: dict[str, Damage | None] = agreed[0]
-        return due
+        found: T = agreed[0]
+        return found
 
     def _set_damaged_aside(self, due: Mapping[str, Damage | None], planned: Mapping[str, str]) -> None:
         """Moves what finished stages made to history/ where it is damaged, and says so."""
@@ -356,6 +373,8 @@ class _Run:
         return stage_results(entry, self.folder.path)
 
     def _execute(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
+        if not self._agreed(context.checkpoints.exists):
+            entry["manifests"] = True
         entry["without_code"] = self.without_code[stage.name]
         made_with = {**self.surroundings, "plugins": self.code[stage.name]}
         if self.main and made_with not in entry.setdefault("made_with", []):

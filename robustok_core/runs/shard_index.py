@@ -9,7 +9,7 @@ from attrs import field, frozen, validators
 from robustok_core.errors import RobustokError
 from robustok_core.runs.records import read_record
 from robustok_core.values.spec import wrong_name
-from robustok_core.values.strict import short
+from robustok_core.values.wording import short, some_names
 
 ENDING = ".index.json"
 
@@ -35,8 +35,8 @@ def read_shard_index(file: Path) -> ShardIndex:
     index = read_record(ShardIndex, file)
     missing = [shard for shard in shards_of(index, file) if not shard.is_file()]
     if missing:
-        names = f"{', '.join(shard.name for shard in missing[:3])}{' ...' if len(missing) > 3 else ''}"
         what = f"{len(missing)} of the {len(set(index.weight_map.values()))} files that this index names are missing"
+        names = some_names([shard.name for shard in missing])
         raise RobustokError(f"{what}: {names}", where=str(file), hint="download them to the folder of the index")
     return index
 

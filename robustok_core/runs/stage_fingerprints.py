@@ -13,6 +13,7 @@ from robustok_core.recipe.registry import Registry
 from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.code import Code, code_of, differences, finished_with_other_code, recorded_code, shaping_code
 from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.runs.manifest import Damage
 from robustok_core.values.spec import Spec
 
 
@@ -24,6 +25,7 @@ class StageFingerprints:
         recipe: with sampler options resolved. registry: of its components. record: the content of run.json.
         inputs: the fingerprints of the artifacts from [load]. loaded: their components and importers.
         data: computes the fingerprint of the data.
+        damage: what is wrong with the artifacts of a finished stage of this fingerprint, if anything.
         accept_old_code: take a finished stage that differs only in its code. say: prints a line.
         code: of each stage. without_code: the fingerprint that each stage would have, were no code part of it.
     """
@@ -34,6 +36,7 @@ class StageFingerprints:
     inputs: Mapping[str, str]
     loaded: Mapping[str, Sequence[Spec]]
     data: Callable[[], Any]
+    damage: Callable[[NamedStage, str], Damage | None]
     accept_old_code: bool
     say: Callable[[str], None]
     code: dict[str, Code] = field(factory=dict, init=False)
@@ -49,10 +52,10 @@ class StageFingerprints:
                 {**shape, "inputs": {name: without_code[name] for name in kind.needs}}
             )
             self.code[stage.name] = self._code(stage)
-            if code := shaping_code(self.code[stage.name]):
-                shape["code"] = code
-            fingerprint = fingerprint_of({**shape, "inputs": {name: inputs[name] for name in kind.needs}})
-            fingerprints[stage.name] = self._with_accepted_code(stage, fingerprint)
+            shape["inputs"] = {name: inputs[name] for name in kind.needs}
+            fingerprints[stage.name] = self._finished_with_old_code(stage, shape) or self._with_code(
+                shape, self.code[stage.name]
+            )
             without_code |= dict.fromkeys(kind.makes, self.without_code[stage.name])
             inputs |= dict.fromkeys(kind.makes, fingerprints[stage.name])
         return fingerprints
@@ -79,28 +82,46 @@ class StageFingerprints:
         loaded = [self.loaded.get(name) for name in stage.spec.factory.needs]
         return code_of([stage.spec, self._tables(stage), loaded], self.registry)
 
-    def _with_accepted_code(self, stage: NamedStage, fingerprint: str) -> str:
-        """The fingerprint of a finished stage that differs only in its code, if that is accepted; else `fingerprint`.
+    @staticmethod
+    def _with_code(shape: Mapping[str, Any], code: Code) -> str:
+        """The fingerprint of a stage of this shape and these inputs that is made with this code."""
+        part = shaping_code(code)
+        return fingerprint_of({**shape, "code": part} if part else shape)
 
-        Where an earlier version did not record the code, it is accepted: nothing says that it changed.
+    def _finished_with_old_code(self, stage: NamedStage, shape: Mapping[str, Any]) -> str | None:
+        """The fingerprint of a finished stage that differs in its code only, if that is accepted; `shape` has inputs.
+
+        Where an earlier version did not record the code, it is accepted: nothing says that it changed. What was made
+        from other inputs than the stage would read now, or is damaged, is never accepted: it would be made again with
+        the new code under the fingerprint of the old one.
         """
-        if self.record["stages"].get(f"{stage.name}-{fingerprint}", {}).get("state") == "done":
-            return fingerprint
+        own = self._with_code(shape, self.code[stage.name])
+        if self.record["stages"].get(f"{stage.name}-{own}", {}).get("state") == "done":
+            return None
         others = finished_with_other_code(self.record, stage.name, self.without_code[stage.name])
-        if not others:
-            return fingerprint
-        other, entry = others[0]
-        code = recorded_code(entry)
+        for other, entry in others:
+            code = recorded_code(entry)
+            if (code is None or self.accept_old_code) and self._made_from(shape, code, other):
+                if damage := self.damage(stage, other):
+                    self.say(f"{damage}; what {stage.name} made with other code is not taken")
+                    continue
+                why = self._why(stage, code)
+                self.say(f"{stage.name}: {why}{'' if code is None else ' since it was done; accepted'}")
+                return other
+        if others:
+            hint = "" if self.accept_old_code else " (--accept-old-code takes what it made before)"
+            self.say(f"{stage.name} runs again: {self._why(stage, recorded_code(others[0][1]) or {})}{hint}")
+        return None
+
+    def _made_from(self, shape: Mapping[str, Any], code: Code | None, fingerprint: str) -> bool:
+        """Whether this fingerprint is that of `shape`, inputs included, with this code; versions before named none."""
+        return fingerprint in (fingerprint_of(shape), self._with_code(shape, code or {}))
+
+    def _why(self, stage: NamedStage, code: Code | None) -> str:
         if code is None:
-            self.say(f"{stage.name}: which plugin code made it is not recorded; it is taken as it is")
-            return other
+            return "which plugin code made it is not recorded; it is taken as it is"
         changed = differences(code, self.code[stage.name])
-        why = f"the code of {', '.join(changed)} changed" if changed else "what it reads is made by other code"
-        if self.accept_old_code:
-            self.say(f"{stage.name}: {why} since it was done; accepted")
-            return other
-        self.say(f"{stage.name} runs again: {why} (--accept-old-code takes what it made before)")
-        return fingerprint
+        return f"the code of {', '.join(changed)} changed" if changed else "what it reads is made by other code"
 
 
 def shaping(spec: Spec) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.folder import is_artifact
 from robustok_core.runs.history import RECIPE_FILE
 from robustok_core.runs.inputs import find_input
-from robustok_core.runs.manifest import DAMAGED, MANIFEST, damage_of, folder_damage
+from robustok_core.runs.intact import artifact_damage
+from robustok_core.runs.manifest import DAMAGED, MANIFEST, damage_of
 from robustok_core.runs.results import RESULTS_FILE, read_results
 from robustok_core.runs.run_record import COPY, RUN_FILE, is_run, read_copy, read_run
 
@@ -104,7 +105,7 @@ def _of_recipe(run: Path, record: Mapping[str, Any]) -> Iterator[Verified]:
 
 
 def _artifact(folder: Path) -> Verified:
-    damage = folder_damage(folder)
+    damage = artifact_damage(folder)
     if damage is not None:
         return Verified(path=damage.file, what=damage.what, damaged=True)
     unknown = "it has no manifest (an earlier version made it), so damage would not be noticed"

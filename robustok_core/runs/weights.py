@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from robustok_core.errors import RunError
-from robustok_core.recipe.source import short_name
+from robustok_core.values.wording import short_name, some_names
 
 
 def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: Callable[[str], str] = str) -> str:
@@ -30,9 +30,7 @@ def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spell: C
             if not _converts(tensors[name], wanted[name])
         ],
     }
-    parts = (
-        f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" for what, names in groups.items() if names
-    )
+    parts = (f"{what} {some_names(names)}" for what, names in groups.items() if names)
     return "; ".join(parts)
 
 
@@ -68,7 +66,7 @@ def not_finite(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spel
             broken = int((~tensor.to(wanted[name].dtype).isfinite()).sum())
             if broken:
                 found.append(f"{spell(name)} ({broken:,} of {tensor.numel():,} values)")
-    return f"{', '.join(found[:3])}{' ...' if len(found) > 3 else ''}"
+    return some_names(found)
 
 
 def check_weights(

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.wording import reason_of
 
 
 @frozen(kw_only=True, eq=False)
@@ -72,11 +73,6 @@ class Download:
         """ "the weights of Inception (91 MB) to FILE"."""
         known = self.size if size is None else size
         return f"{self.what}{'' if known is None else f' ({size_text(known)})'} to {self.place}"
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of an exception's text, or its type."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def size_text(size: int) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from robustok_core.errors import RunError
+from robustok_core.values.finite import all_finite
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -16,7 +17,7 @@ def to_uint8(images: Tensor) -> Tensor:
     Raises:
         RunError: if an image is not finite; it would be saved as a black or white one.
     """
-    if not bool(images.isfinite().all()):
+    if not all_finite(images):
         finite = images.isfinite().flatten(1).all(1) if images.ndim > 1 else images.isfinite()
         what = f"{int((~finite).sum())} of {len(finite)} decoded images hold values that are NaN or infinite"
         hint = "the weights of the decoder are damaged or diverged, or its latents are too large"

@@ -7,6 +7,8 @@ from typing import Any
 
 import cattrs
 
+from robustok_core.values.wording import short
+
 
 def strict_converter(*, detailed_validation: bool) -> cattrs.Converter:
     """A converter that accepts for int, float, str and bool only values of that type, and an int for a float.
@@ -30,17 +32,3 @@ def _strict(kind: type, accepted: Any) -> Callable[[Any, Any], Any]:
             raise TypeError(f"expected {kind.__name__}, found a number that is too large") from error
 
     return structure
-
-
-def short(value: Any) -> str:
-    """A value's type and text for a message, cut to 60 characters: "str 'abc'"."""
-    return f"{type(value).__name__} {short_text(value)}"
-
-
-def short_text(value: Any) -> str:
-    """A value's text for a message, cut to 60 characters."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # Python refuses to print numbers of more than 4,300 digits
-        return "too large to print"
-    return text if len(text) <= 60 else f"{text[:60]}..."

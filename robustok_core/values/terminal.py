@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+#: What a stream may be told to do with text that it cannot encode, and that ends in an exception.
+_FAILING = ("strict", "surrogateescape", "surrogatepass")
+
 
 def echo(text: object, *, err: bool = False) -> None:
     """Prints one line on standard output, or on standard error; it is not wrapped."""
@@ -29,7 +32,7 @@ def echo_lines(text: object, *, err: bool = False) -> None:
     import click
 
     stream = sys.stderr if err else sys.stdout
-    _accept_all(stream)
+    accept_all(stream)
     click.echo(printable_lines(text), file=stream)
 
 
@@ -62,7 +65,7 @@ def make_console() -> Console:
     """The console of a command, on standard output."""
     from rich.console import Console
 
-    _accept_all(sys.stdout)
+    accept_all(sys.stdout)
     return Console(markup=False, emoji=False, highlight=False)
 
 
@@ -98,8 +101,8 @@ def make_progress(console: Console) -> Progress:
     )
 
 
-def _accept_all(stream: TextIO) -> None:
+def accept_all(stream: TextIO) -> None:
     """Makes a stream escape what its encoding does not have (é on an ASCII terminal) instead of failing."""
     reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is not None and getattr(stream, "errors", None) == "strict":
+    if reconfigure is not None and getattr(stream, "errors", None) in _FAILING:
         reconfigure(errors="backslashreplace")

@@ -21,6 +21,7 @@ from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.loading import read_published
+from robustok_core.runs.manifest import MANIFEST
 from robustok_core.runs.results import read_results
 from robustok_core.runs.step_log import drop_lines
 from robustok_stages.tokenizer.opponents import saved_opponents
@@ -67,6 +68,11 @@ class Kind:
     file: Path
     read: Callable[[], Any]
 
+    @property
+    def recorded(self) -> Path | None:
+        """The folder of an artifact or checkpoint, whose manifest has the hash of this file."""
+        return next((folder for folder in self.file.parents[:2] if (folder / MANIFEST).is_file()), None)
+
 
 def kinds_of_project(project: Project, post_trained: Project, folder: Path) -> dict[str, Kind]:
     """The kinds of files in a project; copies them to `folder`.
@@ -97,20 +103,20 @@ def kinds_of_project(project: Project, post_trained: Project, folder: Path) -> d
             find_artifact(artifacts[name], name),
         )
 
-    def latents() -> None:
+    def latents() -> Any:
         LatentsPromise.of_artifact(artifacts["latents"], registry)
         rows = LatentRows(artifacts["latents"], "train")
-        rows.load(range(len(rows)))
         assert rows.fingerprint
+        return rows.load(range(len(rows)))
 
-    def pairs() -> None:
+    def pairs() -> Any:
         PairsPromise.of_artifact(artifacts["pairs"], registry)
         rows = PairRows(artifacts["pairs"], sigma, dataset.train, tokenizer=fingerprint)
-        rows.load(range(len(rows)))
+        return rows.load(range(len(rows)))
 
-    def samples() -> None:
+    def samples() -> Any:
         images = NpzImages(artifacts["samples"] / "samples.npz")
-        images.load(range(len(images)))
+        return images.load(range(len(images)))
 
     part = next(iter(sorted((artifacts["latents"] / "parts").glob("train-*"))))
     tokenizer_read, generator_read = component("tokenizer", TokenizerPromise), component("generator", GeneratorPromise)

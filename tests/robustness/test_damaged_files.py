@@ -94,8 +94,6 @@ def test_a_stage_with_a_damaged_artifact_runs_again_and_gives_what_it_gave(train
 def test_a_damaged_artifact_is_refused_wherever_it_is_read(project, refused, tmp_path, name, damage):
     file = project.artifact("tokenizer") / name
     damage(file)
-    if (name, damage) == ("manifest.json", removed):
-        return  # as in a folder of an earlier version: it is taken as it is
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"")
     for place in (project.folder, file.parent):
@@ -107,6 +105,19 @@ def test_a_damaged_artifact_is_refused_wherever_it_is_read(project, refused, tmp
     loading = Project(tmp_path / "other", ["tokenize"], load={"tokenizer": project.folder})
     assert str(file) in loading.refusal()
     assert not loading.folder.exists()
+
+
+def test_damage_is_noticed_though_the_manifest_is_gone(trained, project):
+    manifests = []
+    for name in ("tokenizer", "latents", "generator", "samples"):
+        manifests.append(project.artifact(name) / "manifest.json")
+        flipped(files_of(project, name)[-1])
+        removed(manifests[-1])
+    assert [checked.path for checked in verified(project.folder) if checked.damaged] == sorted(manifests)
+    project.run()
+    for manifest in manifests:
+        assert f"{manifest}: it is missing; stage" in project.printed
+    assert as_made(project) == as_made(trained)
 
 
 def test_every_file_of_a_run_is_verified(project, command):
@@ -199,7 +210,8 @@ def without_tokenizer(resumable: Project, out: Path) -> tuple[Project, list[Path
 @pytest.mark.parametrize(
     ("name", "damage"),
     [("state.safetensors", damage) for damage in WAYS]
-    + [("state.json", cut), ("state.json", removed), ("manifest.json", flipped), ("manifest.json", replaced)],
+    + [("state.json", cut), ("state.json", removed)]
+    + [("manifest.json", damage) for damage in (flipped, removed, replaced)],
 )
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_gives_the_same(resumable, tmp_path, name, damage):
     project, (before, last) = without_tokenizer(resumable, tmp_path)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from attrs import field, frozen
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RevisionNotFoundError
 
 from file_server import FileServer
 from project import Project, registry_with
 from robustok_core import Download, Loss, Registry, RobustokError, component, local_file
+from robustok_core.runs.downloads import _is_unreachable as is_unreachable
 from robustok_core.runs.downloads import needs_of
-from robustok_toolkit.downloads import hub_file, torch_file
+from robustok_toolkit import downloads
+from robustok_toolkit.downloads import hub_dataset, hub_file, torch_file
 
 CONTENT = b"weights" * 1000
 FRECHET = {"use": "frechet", "features": {"use": "inception"}}
@@ -109,6 +115,50 @@ def test_a_host_that_does_not_answer_is_asked_once_and_each_file_is_named(server
         "stage.train_tokenizer.losses.a: cannot get the file one.pth",
         "stage.train_tokenizer.losses.b: cannot get the file two.pth",
     ]
+
+
+def test_a_host_that_refuses_one_file_is_asked_for_the_others(server, tmp_path, monkeypatch) -> None:
+    def probe(url: str) -> int | None:
+        if url.endswith("one.pth"):
+            raise PermissionError("it answers 403 for one.pth")
+        return size_at(url)
+
+    size_at = downloads._size_at
+    monkeypatch.setattr(downloads, "_size_at", probe)
+    project = training(tmp_path, a={"url": f"{server.url}/one.pth"}, b={"url": f"{server.url}/two.pth"})
+    lines: list[str] = []
+    with pytest.raises(RobustokError, match=r"losses.a: cannot get the file one.pth .* 403"):
+        project.check(registry(), announce=lines.append)
+    assert [line.split(" (")[0] for line in lines] == ["will download: the file two.pth"]
+
+
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: urllib.request.urlopen(NOBODY, timeout=1),
+        lambda: HfApi(endpoint=NOBODY).dataset_info("owner/cats", timeout=1),
+    ],
+)
+def test_every_client_library_says_that_a_host_does_not_answer(ask: Callable[[], Any], monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(Exception, match=".") as caught:
+        ask()
+    assert is_unreachable(caught.value)
+    assert not is_unreachable(TypeError("a bug"))
+
+
+def test_a_revision_that_the_hub_does_not_have_is_named(monkeypatch, tmp_path) -> None:
+    def answer(*_: Any, **__: Any) -> None:
+        response: Any = SimpleNamespace(status_code=404, headers={}, request=None, text="")
+        raise RevisionNotFoundError("404 Client Error. Revision Not Found", response=response)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", answer)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(FileNotFoundError, match="the data set owner/cats has no revision 'v9'"):
+        hub_dataset("owner/cats", None, "v9").probe()
 
 
 def test_a_run_gets_its_files_before_it_trains_and_asks_no_more_when_it_is_done(server, tmp_path) -> None:

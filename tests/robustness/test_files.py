@@ -1,8 +1,9 @@
-"""Whatever happens to a file: what reads it gets its content or one message, and nothing else."""
+"""Whatever happens to a file: it is read or refused with one message; where its hash is recorded, damage is noticed."""
 
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from mutations import damaged_bytes, damaged_json, damaged_weights
 from readers import IMPORTERS, Kind, kinds_of_project, kinds_of_published, published_weights
 from robustok_core import RobustokError
+from robustok_core.runs.manifest import folder_damage
 from tried import inputs, trying
 
 #: Of each kind of file, in CI.
@@ -50,8 +52,14 @@ def test_a_damaged_file_is_read_or_refused_with_one_message(kinds, name):
         kind.file.write_bytes((damaged_json if as_json else damaged_bytes)(content, random))
         fault = "a file of a run is damaged" if name in PROJECT else "a published file is damaged"
         with trying(fault, name.encode() + kind.file.read_bytes()):
-            assert_read_or_refused(kind)
+            found = assert_read_or_refused(kind)
+            if kind.recorded is not None:
+                unchanged = kind.file.read_bytes() == content
+                assert (folder_damage(kind.recorded) is None) == unchanged, "the manifest tells"
+            elif name == "results" and found is not None:
+                assert found == good, "run.json tells"
 
+    good = kind.read()
     try:
         check()
     finally:
@@ -78,14 +86,16 @@ def test_a_published_model_with_other_weights_is_read_or_refused_with_one_messag
         kind.file.write_bytes(content)
 
 
-def assert_read_or_refused(kind: Kind) -> None:
-    """Fails if reading raises anything but an error that users see, or if its message is not a message."""
-    message = None
+def assert_read_or_refused(kind: Kind) -> Any:
+    """Returns what is read, or None if it is refused.
+
+    Fails if reading raises anything but an error that users see, or if its message is not a message.
+    """
     try:
-        kind.read()
+        return kind.read()
     except RobustokError as error:
         message = error
-    if message is not None:
-        assert message.what.strip()
-        assert message.where is not None
-        assert len(str(message)) < 2000, "a message, not a dump"
+    assert message.what.strip()
+    assert message.where is not None
+    assert len(str(message)) < 2000, "a message, not a dump"
+    return None

@@ -19,7 +19,7 @@ def made(project: Project) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("for_good", [True, False], ids=["and stays full", "for one file"])
 def test_a_run_says_that_the_disk_is_full_and_goes_on_when_there_is_room(trained, tmp_path, for_good):
-    project = Project.of(trained.table, tmp_path)
+    project, refusals = Project.of(trained.table, tmp_path), 0
     for flushes in itertools.count(1, 7):
         refused = None
         try:
@@ -30,9 +30,11 @@ def test_a_run_says_that_the_disk_is_full_and_goes_on_when_there_is_room(trained
         assert leftovers(tmp_path) == []
         if refused is None:
             break
+        refusals += 1
         assert refused.what.startswith("cannot write: ")
         assert str(project.folder) in str(refused.where)
         assert ".writing-" not in str(refused)
+    assert refusals > len(trained.table["stage"]), "each stage is flushed to the disk"
     assert made(project) == made(trained)
     assert [step_of(line) for line in project.logged()] == [step_of(line) for line in trained.logged()]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 import pytest
 
-import robustok_core.cli
 from commands import install, robustok
 from project import Project, assert_same_weights, registry_with
 from robustok_core import hookimpl
@@ -53,5 +52,19 @@ def test_the_end_of_the_input_is_no_interrupt(command, recipe_file, monkeypatch)
         raise EOFError
 
     monkeypatch.setattr("robustok_core.runs.runner.run", read)
-    with pytest.raises(EOFError):  # a bug, with its traceback
-        robustok_core.cli.main(["run", str(recipe_file()), "--out", "out"])
+    code, _, errors = command("run", recipe_file(), "--out", "out")
+    assert code == 1
+    assert "Traceback (most recent call last):\n" in errors  # a bug
+    assert errors.endswith("\nEOFError\n")
+
+
+def test_the_traceback_of_a_bug_does_not_obey_what_is_in_it(command, recipe_file, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("\x1b[2J") from ValueError("a\x1b]0;title\x07\u202e")
+
+    monkeypatch.setattr("robustok_core.runs.runner.run", fail)
+    code, _, errors = command("run", recipe_file(), "--out", "out")
+    assert code == 1
+    assert not {"\x1b", "\x07", "\u202e"} & set(errors)
+    assert "ValueError: a\\u001b]0;title\\u0007\\u202e\n" in errors
+    assert "in fail\n" in errors

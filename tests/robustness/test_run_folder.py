@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import sys
@@ -18,7 +19,7 @@ from project import Project, contents, registry_with
 from robustok_core import Registry, RobustokError
 from robustok_core.runs.code import code_of_run
 from robustok_core.runs.files import read_json, write_json
-from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.folder import RunFolder, find_artifact
 from robustok_core.runs.results import read_results
 from robustok_toolkit.trained import artifact_of
 from robustok_toolkit.trained_generator import load_generator
@@ -147,6 +148,40 @@ def test_old_code_can_be_accepted(with_plugin, package):
     assert with_plugin.artifact("latents") == first
 
 
+def test_old_code_is_not_accepted_for_what_is_damaged(with_plugin, package):
+    """It would be made again with the new code, and taken for the old code's later."""
+    project, registry = with_plugin, registry_of_mine()
+    old = {name: project.artifact(name) for name in ("tokenizer", "latents")}
+    before = contents(old["tokenizer"])
+    (package / "more.py").write_text("")
+    weights = old["tokenizer"] / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    project.run(registry=registry, accept_old_code=True)
+    assert f"{weights}: its content has changed" in project.printed
+    assert "train_tokenizer runs again: the code of robustok_mine (" in project.printed
+    assert "tokenize runs again: what it reads is made by other code\n" in project.printed
+    assert "; accepted" not in project.printed
+    assert {name: project.artifact(name) for name in old}.items().isdisjoint(old.items())
+    assert weights.read_bytes() == content, "it stays where it is, under the old code's name"
+    (package / "more.py").unlink()
+    project.run(registry=registry)
+    assert (
+        f"{weights}: its content has changed since it was written; stage train_tokenizer runs again" in project.printed
+    )
+    assert contents(old["tokenizer"]) == before
+
+
+def test_old_code_is_not_accepted_where_what_a_stage_reads_is_made_anew(with_plugin, package):
+    project, registry = with_plugin, registry_of_mine()
+    (package / "more.py").write_text("")
+    project.run(registry=registry, until="train_tokenizer")
+    project.run(registry=registry, accept_old_code=True)
+    assert "tokenize runs again: what it reads is made by other code\n" in project.printed
+    assert artifact_of(project.artifact("latents"), "tokenizer")
+
+
 def test_another_version_of_robustok_makes_stages_run_again(tmp_path, monkeypatch):
     project = Project(tmp_path, train_tokenizer=SHORT).run()
     monkeypatch.setattr(robustok_core.runs.code, "__version__", "0.2.0")
@@ -161,6 +196,7 @@ def test_a_finished_stage_whose_code_an_earlier_version_did_not_record_is_taken(
         stage = key.rpartition("-")[0]
         for name in entry["makes"]:
             folder = with_plugin.artifact(name)
+            (folder / "manifest.json").unlink()
             folder.rename(folder.with_name(f"{name}-{entry['without_code']}"))
         for made in entry["made_with"]:
             del made["plugins"]
@@ -239,6 +275,8 @@ def test_a_record_with_full_paths_of_an_earlier_version_is_read_after_a_move(loa
     write_json(loading.folder / "run.json", record)
     shutil.move(loading.out, tmp_path / "elsewhere")
     assert find_artifact(tmp_path / "elsewhere" / "tiny", "tokenizer").is_relative_to(tmp_path / "elsewhere")
+    moved = Project.of(loading.table, tmp_path / "elsewhere").run()
+    assert "train_generator: done before, unchanged" in moved.printed
 
 
 @pytest.mark.parametrize("write", range(1, 5))
@@ -278,6 +316,18 @@ def test_what_a_kill_leaves_of_the_first_record_is_no_obstacle(tmp_path, content
     assert project.run().artifact("tokenizer").is_dir()
 
 
+def test_a_kill_while_half_a_first_record_is_set_aside_is_no_obstacle(tmp_path, monkeypatch):
+    project = Project(tmp_path, train_tokenizer=SHORT)
+    project.folder.mkdir()
+    (project.folder / "run.json").write_text("{")
+    monkeypatch.setattr(RunFolder, "save", lambda _: kill())
+    in_a_process_that_dies(project.run)
+    monkeypatch.undo()
+    assert (project.folder / "history" / "damaged-run.json").is_file()
+    assert not (project.folder / "run.json").exists()
+    assert project.run().artifact("tokenizer").is_dir()
+
+
 def test_weights_can_be_read_by_whom_the_umask_lets(tmp_path):
     before = os.umask(0o027)
     try:
@@ -286,6 +336,40 @@ def test_weights_can_be_read_by_whom_the_umask_lets(tmp_path):
         os.umask(before)
     modes = {stat.S_IMODE(file.stat().st_mode) for file in project.folder.rglob("*.safetensors")}
     assert modes == {0o640}
+
+
+def killed_before_a_manifest(project: Project) -> tuple[Path, bytes]:
+    """Kills a run between the last array of a shard and its manifest; returns that array and its content."""
+    import robustok_toolkit.resumable_shards
+
+    def act() -> None:
+        robustok_toolkit.resumable_shards.write_manifest = lambda *_: kill()
+        project.run()
+
+    in_a_process_that_dies(act)
+    (array,) = (project.folder / "checkpoints").glob("tokenize-*/*.npy")
+    return array, array.read_bytes()
+
+
+def test_a_shard_without_a_manifest_is_made_again(trained, tmp_path):
+    project = Project.of({**trained.table, "stage": trained.table["stage"][:2]}, tmp_path)
+    array, content = killed_before_a_manifest(project)
+    array.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    project.run()
+    assert "shards exist already" not in project.printed
+    assert contents(project.artifact("latents")) == contents(trained.artifact("latents"))
+
+
+def test_a_shard_of_an_earlier_version_needs_no_manifest(trained, tmp_path):
+    project = Project.of({**trained.table, "stage": trained.table["stage"][:2]}, tmp_path)
+    killed_before_a_manifest(project)
+    record = read_json(project.folder / "run.json")
+    del record["checksum"]
+    for entry in record["stages"].values():
+        entry.pop("manifests", None)
+    write_json(project.folder / "run.json", record)
+    assert re.search(r": 1 of \d+ shards exist already", project.run().printed)
+    assert contents(project.artifact("latents")) == contents(trained.artifact("latents"))
 
 
 def test_shards_that_were_damaged_before_the_artifact_was_complete_are_made_again(trained, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -93,21 +94,22 @@ def test_a_signal_to_the_whole_group_leaves_the_loaders_to_the_main_process(unin
 def test_every_stage_answers_at_once_and_goes_on(trained, tmp_path, at_progress):
     stages = [*TO_SAMPLES, "evaluate_tokenizer", "evaluate_generator", *POST_TRAINING]
     project = Project(tmp_path, stages, evaluate_generator={"metrics": {"gfd": COLOURS}})
+    asked: list[float] = []
     for number, stage in enumerate(stages):
-        at_progress("samples in" if stage == "evaluate_generator" else stage, 1, ask)
+        at_progress(
+            "samples in" if stage == "evaluate_generator" else stage, 1, lambda: (asked.append(time.monotonic()), ask())
+        )
         with pytest.raises(Interrupted, match="stopped") as caught:
             project.run()
+        assert time.monotonic() - asked[-1] < 30, stage
         assert str(project.folder) in caught.value.hint
         assert states(project)[: number + 2] == [*["done"] * number, "interrupted", "new"][: len(stages)], stage
     at_progress("", 0, ask)  # not again
     project.run()
     for artifact in ("tokenizer", "latents", "generator", "samples"):
         of_stage = "train_tokenizer" if artifact == "tokenizer" else None
-        assert (
-            contents(project.artifact(artifact, stage=of_stage)).keys()
-            == contents(trained.artifact(artifact, stage=of_stage)).keys()
-        )
-    assert_same_weights(project.weights("generator"), trained.weights("generator"))
+        made = contents(project.artifact(artifact, stage=of_stage))
+        assert made == contents(trained.artifact(artifact, stage=of_stage)), artifact
 
 
 def test_a_second_signal_ends_a_training_at_once(tmp_path, at_progress, monkeypatch):

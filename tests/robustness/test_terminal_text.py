@@ -135,3 +135,13 @@ def test_an_ascii_terminal_and_arguments_that_are_not_utf8_end_no_command(tmp_pa
     assert done.returncode == 2, done.stderr
     assert b"Traceback" not in done.stderr
     assert b"not valid UTF-8" in done.stderr
+
+
+def test_what_an_ascii_terminal_does_not_have_is_escaped_on_both_streams(tmp_path):
+    (tmp_path / "é.json").write_text(json.dumps({"stage/dé": {"value": 1.0}}))
+    surroundings = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    for name, stream in (("é.json", "stdout"), ("dé.json", "stderr")):
+        command = [sys.executable, "-m", "robustok_core", "compare", "é.json", name]
+        done = subprocess.run(command, check=False, capture_output=True, cwd=tmp_path, env=surroundings)
+        assert b"d\\xe9" in getattr(done, stream), done
+        assert b"d?" not in done.stdout + done.stderr

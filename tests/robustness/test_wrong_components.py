@@ -31,14 +31,14 @@ WRONG_IN_TRAINING: list[tuple[str, type, str, Change, str]] = [
         ConvVQ,
         "encode",
         vectors(lambda v: v[:, :8]),
-        "vectors of `encode` must be a tensor (16, 16, 4) of floating point numbers, found (16, 8, 4) of torch.float32",
+        "vectors of `encode` must be a tensor (16, 16, 4) of floating point numbers, found Tensor (16, 8, 4)",
     ),
     (
         "tokenizer",
         ConvVQ,
         "encode",
         codes(lambda c: c.int()),
-        "codes of `encode` must be a tensor (16, 16) of torch.int64, found (16, 16) of torch.int32",
+        "codes of `encode` must be a tensor (16, 16) of torch.int64, found Tensor (16, 16) of torch.int32",
     ),
     ("tokenizer", ConvVQ, "encode", codes(lambda c: c + 32), "`encode` returns codes outside [0, 32)"),
     ("tokenizer", ConvVQ, "encode", vectors(not_finite), "`encode` returns vectors that are not finite"),
@@ -47,7 +47,7 @@ WRONG_IN_TRAINING: list[tuple[str, type, str, Change, str]] = [
         ConvVQ,
         "decode_vectors",
         lambda images: images[:, :1],
-        "images of `decode_vectors` must be a tensor (16, 3, 32, 32) of floating point numbers, found (16, 1, 32, 32)",
+        "images of `decode_vectors` must be a tensor (16, 3, 32, 32) of floating point numbers, found Tensor (16, 1,",
     ),
     (
         "tokenizer",
@@ -120,7 +120,7 @@ WRONG_IN_TRAINING: list[tuple[str, type, str, Change, str]] = [
         TopDelta,
         "perturb",
         lambda pair: (pair[0], pair[1].float()),
-        "the mask of `perturb` must be a tensor (16, 16) of torch.bool, found (16, 16) of torch.float32",
+        "the mask of `perturb` must be a tensor (16, 16) of torch.bool, found Tensor (16, 16) of torch.float32",
     ),
     (
         "perturbation",
@@ -141,7 +141,7 @@ WRONG_IN_TRAINING: list[tuple[str, type, str, Change, str]] = [
         PixelReconstruction,
         "forward",
         lambda term: term[None],
-        "`forward` must be a floating point tensor of shape (), found (1,) of torch.float32",
+        "`forward` must be a floating point tensor of shape (), found Tensor (1,) of torch.float32",
     ),
     (
         "loss",
@@ -247,9 +247,12 @@ def batch(**changes: Change) -> Change:
     ("change", "wanted"),
     [
         (lambda loaded: (loaded.images, loaded.labels), "`load` must return an ImageBatch, found tuple"),
-        (batch(images=lambda images: images.half()), "found (16, 3, 32, 32) of torch.float16"),
+        (batch(images=lambda images: images.half()), "found Tensor (16, 3, 32, 32) of torch.float16"),
         (batch(images=lambda images: images * 255), "images of `load` must lie in [-1, 1]"),
-        (batch(images=lambda images: images[..., :28, :28]), "(16, 3, 32, 32) of torch.float32, found (16, 3, 28, 28)"),
+        (
+            batch(images=lambda images: images[..., :28, :28]),
+            "of torch.float32, found Tensor (16, 3, 28, 28)",
+        ),
         (batch(images=not_finite), "images of `load` must lie in [-1, 1]"),
         (batch(images=lambda images: images[:, :1]), "must be a tensor (16, 3, 32, 32) of torch.float32"),
         (batch(labels=lambda labels: labels.int()), "labels of `load` must be a tensor (16,) of torch.int64"),

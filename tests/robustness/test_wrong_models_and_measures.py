@@ -50,7 +50,10 @@ def test_what_a_metric_returns_is_checked(trained, tmp_path, method, change, wan
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [
-        (lambda pooled: pooled[:, :3], "`forward` must be a tensor (20, 96) of floating point numbers, found (20, 3)"),
+        (
+            lambda pooled: pooled[:, :3],
+            "`forward` must be a tensor (20, 96) of floating point numbers, found Tensor (20",
+        ),
         (not_finite, "`forward` returns features that are not finite"),
         (lambda pooled: pooled.long(), "`forward` must be a tensor (20, 96) of floating point numbers"),
     ],
@@ -84,7 +87,11 @@ def test_what_a_sample_metric_returns_is_checked(trained, tmp_path, change, want
 @pytest.mark.parametrize(
     ("method", "change", "wanted"),
     [
-        ("loss", lambda losses: sum(losses.values()), "`loss` must return scalars by name, found () of torch.float32"),
+        (
+            "loss",
+            lambda losses: sum(losses.values()),
+            "must return scalars by name, found Tensor () of torch.float32",
+        ),
         ("loss", lambda losses: {k: v.detach() for k, v in losses.items()}, "its loss does not require a gradient"),
         ("loss", lambda losses: {k: v[None] for k, v in losses.items()}, "must be a floating point tensor of shape ()"),
         ("sample", codes(lambda c: c[:, :4]), "codes of `sample` must be a tensor (24, 16) of torch.int64, found"),
@@ -106,7 +113,11 @@ def test_what_a_generator_returns_is_checked(trained, tmp_path, method, change, 
     ("method", "change", "wanted"),
     [
         ("pair", codes(lambda c: c.float()), "codes of `pair` must be a tensor (16, 16) of torch.int64, found"),
-        ("pair", codes(lambda c: c[:3]), "codes of `pair` must be a tensor (16, 16) of torch.int64, found (3, 16)"),
+        (
+            "pair",
+            codes(lambda c: c[:3]),
+            "`pair` must be a tensor (16, 16) of torch.int64, found Tensor (3, 16)",
+        ),
         ("pair", lambda latents: Latents(codes=latents.codes - 1), "`pair` returns codes outside [0, 32)"),
         ("trained", lambda modules: [], "`trained` must return at least one module of the tokenizer"),
         ("trained", lambda modules: [nn.Linear(2, 2)], "`trained` returns parameters that are not the tokenizer's"),

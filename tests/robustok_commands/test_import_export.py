@@ -84,7 +84,7 @@ def test_integers_and_infinite_numbers_are_no_weights(refused, published):
 def test_import_and_export_overwrite_nothing(refused, published, tmp_path, arguments):
     (tmp_path / "there").mkdir()
     output = refused(*arguments, "there")
-    assert "error: there: this already exists\n  hint: nothing is overwritten: name a new f" in output
+    assert "error: there: this already exists\n  hint: nothing is overwritten: choose a new name" in output
 
 
 def test_a_full_disk_leaves_no_half_exported_file(refused, command, published, monkeypatch):

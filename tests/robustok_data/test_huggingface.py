@@ -232,3 +232,43 @@ def test_a_cut_table_is_one_message(on_disk: Path, kept: float) -> None:
         file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
     with pytest.raises(RobustokError, match=r"saved.*: (the data set cannot be opened|this table is damaged)"):
         opened(on_disk)
+
+
+def test_fetch_runs_no_code_either(library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(library, "load_dataset", lambda *_, **options: asked.update(options))
+    (download,) = HuggingFace.downloads(HuggingFaceConfig(path="owner/cats", image_size=16))
+    download.fetch()
+    assert asked["trust_remote_code"] is False
+
+
+COMMIT, OTHER = "a" * 40, "b" * 40
+
+
+@pytest.mark.parametrize(
+    ("kept", "options", "present"),
+    [
+        (f"a/0.0.0/{COMMIT}", {}, True),
+        (f"a/0.0.0/{COMMIT}", {"name": "a"}, True),
+        (f"a-0123456789abcdef/0.0.0/{COMMIT}", {"name": "a"}, True),
+        (f"ab/0.0.0/{COMMIT}", {"name": "a"}, False),
+        (f"a-b/0.0.0/{COMMIT}", {"name": "a"}, False),
+        (f"a/0.0.0/{COMMIT}", {"name": "[a]"}, False),
+        (f"a/0.0.0/{COMMIT}.incomplete", {}, False),
+        (f"a/0.0.0/{COMMIT}", {"revision": COMMIT}, True),
+        (f"a/0.0.0/{COMMIT}", {"revision": OTHER}, False),
+        (f"a/0.0.0/{COMMIT}", {"revision": "v1"}, True),
+        (f"a/0.0.0/{OTHER}", {"revision": "v1"}, False),
+        (f"a/0.0.0/{COMMIT}", {"revision": "v2"}, False),
+    ],
+)
+def test_a_data_set_is_here_only_if_it_is_complete_and_the_one_asked_for(
+    kept: str, options: dict[str, str], present: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    references = tmp_path / "cache/datasets--owner--cats/refs"
+    references.mkdir(parents=True)
+    (references / "v1").write_text(COMMIT)
+    (tmp_path / "hub/owner___cats" / kept).mkdir(parents=True)
+    (download,) = HuggingFace.downloads(HuggingFaceConfig(path="owner/cats", image_size=16, **options))
+    assert download.present() is present

@@ -165,7 +165,7 @@ def test_where_weights_lie_elsewhere_the_message_says_where(tmp_path):
     what = refusal(tmp_path / "w.pt").what
     assert "tensors in averages (2 tensors), teacher.net (2 tensors)" in what
     torch.save(dict.fromkeys("abcdefg", 0), tmp_path / "w.pt")
-    assert "it has the 7 keys a, b, c, d, e ..." in refusal(tmp_path / "w.pt").what
+    assert "it has the 7 keys a, b, c, d, e and 2 more" in refusal(tmp_path / "w.pt").what
     torch.save({}, tmp_path / "w.pt")
     assert "it is empty" in refusal(tmp_path / "w.pt").what
 
@@ -180,6 +180,24 @@ def test_a_weight_of_another_layout_is_named(value, kind, tmp_path):
 
 def test_all_files_of_an_index_are_read(tmp_path):
     assert_same(read_weights(write_sharded(tmp_path / "s", WEIGHTS)).weights)
+
+
+def test_wrapper_names_are_removed_from_an_index_too(tmp_path):
+    wrapped = {f"module.{name}": value for name, value in WEIGHTS.items()}
+    assert_same(read_weights(write_sharded(tmp_path / "s", wrapped)).weights)
+
+
+def test_an_index_that_names_an_index_is_refused(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    for named in (index.name, "other.safetensors.index.json"):
+        index.write_text(json.dumps({"weight_map": dict.fromkeys(WEIGHTS, named)}))
+        index.with_name(named).write_bytes(index.read_bytes())
+        assert refusal(index).what == f"{index.name} names this index, not a weight file"
+
+
+def test_two_weights_in_different_files_that_only_wrappers_tell_apart_are_refused(tmp_path):
+    index = write_sharded(tmp_path / "s", {"a": torch.ones(1), "module.a": torch.zeros(1)})
+    assert "two weights are called 'a'" in refusal(index).what
 
 
 def test_a_missing_file_of_an_index_is_named(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from robustok_core.errors import RunError
-from robustok_training.finite import check_values, check_weights
+from robustok_training.finite import check_modules, check_values
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -30,7 +30,7 @@ def test_a_gradient_that_is_not_finite_is_accepted_only_with_a_scaler():
 
 def test_a_buffer_that_is_not_finite_is_named_with_its_module():
     module = nn.BatchNorm1d(2)
-    check_weights({"norm": module}, step=3, stage="fit")
+    check_modules({"norm": module}, step=3, stage="fit")
     module.running_var[1] = float("inf")
     with pytest.raises(RunError, match="running_var of 'norm' is not finite after step 3"):
-        check_weights({"norm": module}, step=3, stage="fit")
+        check_modules({"norm": module}, step=3, stage="fit")

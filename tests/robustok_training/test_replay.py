@@ -6,9 +6,10 @@ import pytest
 import torch
 from attrs import frozen
 
-from project import Project, registry_with
-from robustok_core import Loss, RobustokError
+from project import Project, contents, registry_with
+from robustok_core import Loss
 from robustok_core.runs.files import read_json
+from robustok_training.not_finite import NotFinite, forget, recorded
 
 BAD = 17  # an image of the training split
 
@@ -79,8 +80,25 @@ def test_a_gradient_that_is_not_a_number_for_one_image(tmp_path):
 
 
 def test_a_replay_of_a_run_that_has_not_failed_is_refused(tmp_path):
-    with pytest.raises(RobustokError, match="'train_tokenizer' has not stopped at a step that was not finite"):
-        Project(tmp_path).run(replay=True)
+    project = Project(tmp_path)
+    assert "there is no such run" in project.refusal(replay=True)
+    assert not project.folder.exists()
+    before = contents(project.run().folder)
+    assert "every stage is done, so there is no step to look into again" in project.refusal(replay=True)
+    project.table["perturbation"]["beta"] = 0.5
+    assert "'train_tokenizer' has not stopped at a step that was not finite" in project.refusal(replay=True)
+    assert contents(project.folder) == before
+
+
+def test_a_step_that_was_not_finite_is_kept_until_the_training_has_passed_it(tmp_path):
+    record = NotFinite(
+        what="", step=100, process=None, micro_batch=None, images=[], stage_seed=0, step_seed=0, torch_seed=0
+    )
+    record.write(tmp_path)
+    forget(tmp_path, 60)
+    assert recorded(tmp_path) == record
+    forget(tmp_path, 100)
+    assert recorded(tmp_path) is None
 
 
 def test_a_training_that_passes_the_step_forgets_it(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_core.values.spec import Spec
+from robustok_core.values.wording import some_names
 
 
 def features_checks(subject: Subject) -> None:
@@ -37,7 +38,7 @@ def features_checks(subject: Subject) -> None:
             network.logits(network(images))
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     subject.require(
-        not trained, f"a frozen network must not have parameters that require gradients, found {trained[:3]}"
+        not trained, f"a frozen network must not have parameters that require gradients, found {some_names(trained)}"
     )
     subject.require(not network.train().training, "`train` must leave it in eval mode")
     prints = (network.fingerprint, again.fingerprint)

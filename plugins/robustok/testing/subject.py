@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustok_core.kinds import expectations
 from robustok_core.recipe.registry import Registry
 from robustok_core.values.draws import Draws, seeded
+from robustok_core.values.finite import all_finite
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import Spec
 
@@ -57,7 +58,7 @@ class Subject:
     def scalar(self, value: Any, what: str) -> None:
         """Requires a finite floating point tensor of shape ()."""
         expectations.scalar(self, value, what)
-        self.require(bool(value.isfinite()), f"{what} is {value.item()}, which is not finite")
+        self.require(all_finite(value), f"{what} is {value.item()}, which is not finite")
 
     def tensor(self, value: Any, shape: tuple[int, ...], dtype: torch.dtype | None, what: str) -> None:
         """Requires a tensor of a shape and dtype; None stands for floating point, but not of 64 bits."""

@@ -165,7 +165,7 @@ class PostTrain(Stage):
     def _is_trained(self, context: StageContext, folder: Path) -> bool:
         """Whether this tokenizer was trained before and is as it was written; a damaged one is set aside."""
         exists = context.accelerator.is_main_process and folder.exists()
-        if exists and (damage := folder_damage(folder)):
+        if exists and (damage := folder_damage(folder, recorded=context.manifests)):
             kept = set_aside(folder)
             context.say(f"{damage}; it is trained again, and what was there is set aside as {kept.name}")
         context.accelerator.wait_for_everyone()

@@ -187,7 +187,7 @@ def with_losses(make):
     [
         (
             lambda z: z.mean(),
-            "losses of `quantize` must be a dict of scalars by name, found () of torch.float32",
+            "losses of `quantize` must be a dict of scalars by name, found Tensor () of torch.float32",
         ),
         (lambda z: [z.mean()], "losses of `quantize` must be a dict of scalars by name, found list"),
         (lambda z: None, "losses of `quantize` must be a dict of scalars by name, found NoneType"),

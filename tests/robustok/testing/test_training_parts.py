@@ -149,7 +149,10 @@ def test_a_perturbation_that_fails_in_a_space_that_it_accepts_is_told_what_to_re
         (InPlace, "`perturb` modifies its input latents"),
         (Cut, "no gradient flows to the clean vectors"),
         (Unmasked, "tokens outside the mask have changed"),
-        (MaskOfNumbers, "the mask of `perturb` must be a tensor (8, 16) of torch.bool, found (8, 16) of torch.float32"),
+        (
+            MaskOfNumbers,
+            "mask of `perturb` must be a tensor (8, 16) of torch.bool, found Tensor (8, 16) of torch.float32",
+        ),
     ],
 )
 def test_a_perturbation_that_breaks_a_promise_is_caught(perturbation, words):
@@ -235,11 +238,11 @@ class Infinite(InceptionScore):
 @pytest.mark.parametrize(
     ("kind", "component", "config", "words"),
     [
-        ("loss", Vector, {}, "`forward` must be a floating point tensor of shape (), found (8,)"),
+        ("loss", Vector, {}, "`forward` must be a floating point tensor of shape (), found Tensor (8,)"),
         ("loss", NoGradient, {}, "pass no gradient to the images that it compares"),
         ("loss", NamedBadly, {}, "values of `logs` has the name ''; a name is text that is not empty and has no slash"),
         ("dataset", Bright, {}, "images of `load` must lie in [-1, 1]"),
-        ("features", Thawed, {}, "a frozen network must not have parameters that require gradients, found ['extra']"),
+        ("features", Thawed, {}, "a frozen network must not have parameters that require gradients, found extra"),
         ("stage", OneName, TRAINING, "`needs` must be a tuple of names"),
         ("post_trainer", Elsewhere, {}, "`trained` returns parameters that are not the tokenizer's"),
         ("sample_metric", Infinite, WITH_FEATURES, "the result 'inception_score' is not finite"),

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import importlib.util
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 
 from project import line_of
+from robustok_core import RunError
+from robustok_core.runs.accelerator import own_device
+
+
+def test_processes_wait_for_a_long_download(monkeypatch):
+    """By default, gloo waits for half an hour, and NCCL ends the run after ten minutes."""
+    began = []
+
+    def connect(**options):
+        began.append(options)
+        raise RuntimeError("there is no other process")
+
+    monkeypatch.setattr(PartialState, "_shared_state", {})
+    monkeypatch.setattr(torch.distributed, "init_process_group", connect)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    with pytest.raises(RunError, match="there is no other process"):
+        own_device()
+    assert began[0]["timeout"] >= timedelta(hours=2)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 fits a CUDA device")

@@ -51,6 +51,17 @@ def test_a_plugin_is_known_by_the_source_of_its_whole_package(module, registry, 
     assert differences(second, second) == []
 
 
+def test_what_an_editor_leaves_beside_the_source_is_no_code(module, registry, tmp_path):
+    nested = specs(registry, loss=module.Theirs)
+    first = code_of(nested, registry)
+    (tmp_path / "theirs" / ".#open.py").symlink_to("user@host.1234:1")
+    (tmp_path / "theirs" / ".checkpoints").mkdir()
+    (tmp_path / "theirs" / ".checkpoints" / "helper.py").touch()
+    (tmp_path / "theirs" / "folder.py").mkdir()
+    (tmp_path / "theirs" / "gone.py").symlink_to("nowhere")
+    assert code_of(nested, registry) == first
+
+
 def test_where_a_package_lies_does_not_matter(module, registry, tmp_path, monkeypatch):
     first = code_of(specs(registry, loss=module.Theirs), registry)
     (tmp_path / "moved").mkdir()

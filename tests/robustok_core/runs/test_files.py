@@ -15,6 +15,7 @@ import robustok_core.runs.files
 from full_disk import half, leftovers
 from robustok_core.errors import RunError
 from robustok_core.runs.files import (
+    move,
     new_file,
     new_folder,
     read_tensors,
@@ -97,6 +98,52 @@ def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
         write_text(unfinished / "inside" / "file.txt", "text")
         assert not target.exists()
     assert (target / "inside" / "file.txt").read_text() == "text"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files and folders that are flushed, in order."""
+    paths: list[Path] = []
+    flush = robustok_core.runs.files._flush
+    monkeypatch.setattr(robustok_core.runs.files, "_flush", lambda path: (paths.append(path), flush(path)))
+    return paths
+
+
+def test_files_and_folders_are_flushed_before_they_are_renamed_and_their_folder_after(
+    tmp_path: Path, flushed: list[Path]
+) -> None:
+    write_text(tmp_path / "file.txt", "text")
+    assert flushed == [tmp_path / ".writing-file.txt", tmp_path]
+    flushed.clear()
+    with new_folder(tmp_path / "folder") as unfinished:
+        (unfinished / "inside").mkdir()
+        (unfinished / "inside" / "file.txt").touch()
+    *first, unfinished_folder, parent = flushed
+    assert set(first) == {unfinished / "inside", unfinished / "inside" / "file.txt"}
+    assert (unfinished_folder, parent) == (unfinished, tmp_path)
+    flushed.clear()
+    move(tmp_path / "file.txt", tmp_path / "history" / "file.txt")
+    assert set(flushed) == {tmp_path, tmp_path / "history"}
+
+
+def test_a_folder_that_is_replaced_is_there_until_the_new_one_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "folder"
+    with new_folder(target) as unfinished:
+        write_text(unfinished / "file.txt", "old")
+    rename = Path.rename
+
+    def refuse(path: Path, to: Path) -> Path:
+        if to == target and path.name == ".writing-folder":
+            full_disk.full()
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(RunError, match="No space left"), new_folder(target) as unfinished:
+        write_text(unfinished / "file.txt", "new")
+    assert (target / "file.txt").read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 

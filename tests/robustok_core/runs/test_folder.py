@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,31 @@ def test_a_folder_that_a_kill_left_before_its_first_record_can_be_opened(tmp_pat
     folder = RunFolder(tmp_path)
     folder.open()
     folder.close()
+
+
+def test_a_history_of_other_files_is_not_taken_for_what_a_kill_left(tmp_path):
+    (tmp_path / "history").mkdir()
+    (tmp_path / "history" / "rome.tex").touch()
+    with pytest.raises(RobustokError, match="this exists and is not a run folder"):
+        RunFolder(tmp_path).open()
+
+
+def test_the_lock_has_the_mode_that_the_umask_gives(tmp_path):
+    before = os.umask(0o002)
+    try:
+        folder = RunFolder(tmp_path)
+        folder.open()
+        folder.close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / ".lock").stat().st_mode) == 0o664
+
+
+def test_a_lock_that_is_no_file_is_one_message(refused, recipe_file, tmp_path):
+    (tmp_path / "out" / "tiny" / ".lock").mkdir(parents=True)
+    assert "error: out/tiny/.lock: cannot write: Is a directory" in refused(
+        "run", recipe_file(), "--out", "out", code=1
+    )
 
 
 def test_a_recipe_that_stays_the_same_moves_nothing_to_history(folder):

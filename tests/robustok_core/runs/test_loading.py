@@ -116,6 +116,10 @@ def test_a_damaged_artifact_of_a_published_checkpoint_is_imported_again(publishe
     weights.write_bytes(before[:-1])
     assert "is damaged; it is imported again" in project.run().printed
     assert weights.read_bytes() == before
+    weights.write_bytes(before[:-1])
+    (weights.parent / "manifest.json").unlink()
+    assert "is damaged; it is imported again" in project.run().printed
+    assert weights.read_bytes() == before
     published.unlink()
     assert "what this run took from it is used" in project.run().printed
 

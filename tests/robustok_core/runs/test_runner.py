@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import robustok_core.runs.runner
-from processes import AtStep
+from processes import AtStep, one_and_two
 from project import (
     CODEBOOK_SIZE,
     IMAGE_SIZE,
@@ -62,9 +64,7 @@ def test_a_skipped_stage_gives_the_results_that_it_gave_first(tmp_path):
 def test_a_stage_whose_artifact_was_deleted_runs_again(tmp_path):
     project = Project(tmp_path).run()
     before = project.weights()
-    for file in project.artifact("tokenizer").iterdir():
-        file.unlink()
-    project.artifact("tokenizer").rmdir()
+    shutil.rmtree(project.artifact("tokenizer"))
     assert "unchanged" not in project.run().printed
     assert_same_weights(project.weights(), before)
 
@@ -264,3 +264,9 @@ def test_shards_are_kept_until_their_stage_is_recorded_as_done(stages, tmp_path,
     ).groups()
     assert made == all_of_them
     assert not list((project.folder / "checkpoints").glob(f"{stages[-1]}-*"))
+
+
+def test_processes_that_see_a_shared_folder_differently_do_the_same(tmp_path):
+    """As on a network file system, which shows a new folder to some machines earlier than to others."""
+    one_and_two(Path(__file__).with_name("folder_seen_otherwise.py"), tmp_path)
+    assert read_json(tmp_path / "runs" / "tiny" / "run.json")["stages"] == {}

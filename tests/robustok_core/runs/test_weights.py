@@ -26,7 +26,7 @@ def test_each_misfit_is_named():
 
 
 def test_of_many_names_the_first_three_are_shown():
-    assert misfit(tensors(**dict.fromkeys("edcba", ())), {}) == "missing a, b, c ..."
+    assert misfit(tensors(**dict.fromkeys("edcba", ())), {}) == "missing a, b, c and 2 more"
     assert misfit(tensors(a=(), b=(), c=()), {}) == "missing a, b, c"
 
 

@@ -76,7 +76,9 @@ def test_a_stop_retains_finished_shards(trained, tmp_path, monkeypatch):
 
     project, calls = tokenizing(trained, tmp_path), []
     monkeypatch.setattr(shards, "asked_anywhere", lambda stop, device: calls.append(1) or len(calls) == 2)
-    with pytest.raises(Interrupted, match="stopped after 2 of 3 rounds of shards, which are saved") as caught:
+    with pytest.raises(
+        Interrupted, match="stopped in round 2 of 3 of the shards; the finished shards are saved"
+    ) as caught:
         project.run()
     assert "resumes from the last checkpoint" in caught.value.hint
     assert len(list((project.folder / "checkpoints").rglob("*.npy"))) == 2

@@ -1,0 +1,55 @@
+"""One of `world` processes that make 6 shards of 4 rows: `shards_two_processes.py RANK WORLD FOLDER`.
+
+Process 0 alone is asked to stop, in the middle of its second shard. Writes what happened to FOLDER/RANK-of-WORLD.txt.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from rich.console import Console
+
+from robustok_core.errors import Interrupted
+from robustok_toolkit.resumable_shards import cut, make_missing
+
+
+def main() -> None:
+    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+    context: Any = SimpleNamespace(
+        checkpoints=folder / f"shards-of-{world}",
+        stage="count",
+        fingerprint="0",
+        device=torch.device("cpu"),
+        console=Console(quiet=True),
+        say=lambda text: None,
+    )
+    context.checkpoints.mkdir(exist_ok=True)
+
+    def make(shards, done):
+        for number, shard in enumerate(shards):
+            done(2)
+            if rank == 0 and number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            done(2)
+            yield {"rows": np.arange(shard.first, shard.stop)}
+
+    try:
+        make_missing(context, cut("rows", 24, 4), ["rows"], make)
+    except Interrupted as error:
+        (folder / f"{rank}-of-{world}.txt").write_text(error.what)
+    if world > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
