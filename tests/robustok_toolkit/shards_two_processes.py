@@ -27,6 +27,7 @@ def main() -> None:
         dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
     context: Any = SimpleNamespace(
         checkpoints=folder / f"shards-of-{world}",
+        manifests=True,
         stage="count",
         fingerprint="0",
         device=torch.device("cpu"),
