@@ -12,7 +12,7 @@ from safetensors.torch import save
 from file_server import FileServer
 from project import Project, contents
 from readers import published_weights
-from robustok import load_tokenizer
+from robustok import load_generator, load_tokenizer
 from robustok_core import RobustokError
 from robustok_core.runs.files import read_json
 from robustok_core.runs.fingerprints import content_fingerprint
@@ -163,6 +163,15 @@ def test_a_program_loads_the_file_by_its_address(hub):
     by_names = load_tokenizer(FILE, importer={"use": "auto", "options": OPTIONS})
     named = load_tokenizer(Path(FILE), importer={"use": "robustok", **OPTIONS})
     assert by_names.tokenizer.space == named.tokenizer.space == load_tokenizer(FILE).tokenizer.space
+
+
+def test_a_generator_by_its_address_needs_a_tokenizer_and_is_none(hub):
+    place(hub, "rar.safetensors", save(published_weights("rar_a")))
+    address = "hf://qiuk6/RobusTok/rar.safetensors"
+    with pytest.raises(RobustokError, match="a published generator has no tokenizer of its own"):
+        load_generator(address)
+    with pytest.raises(RobustokError, match="the importer 'auto' makes a generator, not a tokenizer"):
+        load_tokenizer(address)
 
 
 # --- check, fetch, and what cannot be had ---------------------------------------------------------
