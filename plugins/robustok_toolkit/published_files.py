@@ -99,10 +99,15 @@ def published_files(registry: Registry) -> list[PublishedFile]:
     """The files that all plugins list.
 
     Raises:
-        RobustokError: a list is damaged.
+        RobustokError: a list is damaged, or a plugin fails.
     """
-    answers = registry.answers("robustok_published_files")
-    return [file for table in answers.values() for file in read_published_files(Path(table))]
+    found = []
+    for plugin, table in registry.answers("robustok_published_files").items():
+        if not isinstance(table, Path):
+            what = f"robustok_published_files of the plugin {plugin!r} must return a Path, found {type(table).__name__}"
+            raise RobustokError(what)
+        found += read_published_files(table)
+    return found
 
 
 def rows(files: Sequence[PublishedFile]) -> list[list[str]]:

@@ -71,6 +71,24 @@ def test_a_plugin_lists_its_files_in_a_table_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda: None, "must return a Path, found NoneType"),
+        (lambda: 1 / 0, "the plugin 'test0' failed in robustok_published_files .ZeroDivisionError"),
+        (lambda: Path("nowhere.toml"), "nowhere.toml: this list of published files cannot be read"),
+    ],
+)
+def test_a_plugin_without_a_list_is_one_message(answer, words):
+    class Plugin:
+        @hookimpl
+        def robustok_published_files(self):
+            return answer()
+
+    with pytest.raises(RobustokError, match=words):
+        published_files(registry_with(Plugin()))
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("[[system]\n", "this list of published files cannot be read"),
