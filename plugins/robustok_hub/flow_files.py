@@ -168,16 +168,20 @@ def _heads(published: Mapping[str, Tensor], width: int) -> int | None:
 
 
 def style_table(published: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The variant of a `flow_transformer` in a recipe table; of norms of queries and keys as published."""
-    norm = "rms" if "blocks.0.norm1.weight" in published else "layer"
-    style: dict[str, Any] = {
-        "norm": norm,
+    """Which norms, MLPs and positions a `flow_transformer` has, in a recipe table."""
+    return {
+        "norm": "rms" if "blocks.0.norm1.weight" in published else "layer",
         "mlp": "swiglu" if _GATE in published else "gelu_tanh",
         "rope": "feat_rope.freqs_cos" in published,
-        "qk_norm": _Q_NORM in published,
-        "learn_sigma": len(published["final_layer.linear.weight"]) == 2 * _numbers_per_token(published),
     }
-    return style | ({"qk_norm_eps": QK_NORM_EPS[norm]} if style["qk_norm"] else {})
+
+
+def extras_table(published: Mapping[str, Tensor], norm: Literal["layer", "rms"] = "layer") -> dict[str, Any]:
+    """What a `flow_transformer` may have in addition, in a recipe table; norms of queries and keys are as published."""
+    doubled = len(published["final_layer.linear.weight"]) == 2 * _numbers_per_token(published)
+    if _Q_NORM not in published:
+        return {"learn_sigma": doubled, "qk_norm": False}
+    return {"learn_sigma": doubled, "qk_norm": True, "qk_norm_eps": QK_NORM_EPS[norm]}
 
 
 def _numbers_per_token(published: Mapping[str, Tensor]) -> int:

@@ -11,8 +11,9 @@ from collections.abc import Collection, Sequence
 _TAMING = ("encoder.mid.block_1.conv1.weight", "decoder.up.0.block.0.conv1.weight")
 _LLAMAGEN = ("encoder.conv_blocks.0.res.0.conv1.weight", "quantize.embedding.weight")
 _DINOV2 = ("encoder.latent_tokens", "encoder.model.patch_embed.proj.weight")
-_FLOW = ("t_embedder.mlp.0.weight", "final_layer.linear.weight")
-_FLOW_OF_IMAGES = (*_FLOW, "x_embedder.proj.weight", "blocks.0.mlp.fc2.weight")
+_DIFFUSION = ("t_embedder.mlp.0.weight", "final_layer.linear.weight")
+_PATCHES = (*_DIFFUSION, "x_embedder.proj.weight")
+_DIT = (*_PATCHES, "blocks.0.mlp.fc2.weight")
 #: Pairs of an importer and names of weights.
 KnownNames = Sequence[tuple[str, Collection[str]]]
 #: Importers, and names that all their files have, or all of one layout, and that no other's files have together.
@@ -34,11 +35,12 @@ NAMES: KnownNames = (
     ("rae", ("decoder_embed.weight", "decoder_layers.0.intermediate.dense.weight")),
     ("rar", ("target_aware_pos_embed", "timesteps_embeddings", "lm_head.weight")),
     ("llamagen_gpt", ("cls_embedding.embedding_table.weight", "tok_embeddings.weight", "output.weight")),
-    ("sit", (*_FLOW, "x_embedder.weight")),
-    ("sit", _FLOW_OF_IMAGES),
-    ("dit", _FLOW_OF_IMAGES),
-    ("lightningdit", (*_FLOW, "x_embedder.proj.weight", "blocks.0.mlp.w3.weight")),
-    ("lightningdit", (*_FLOW_OF_IMAGES, "feat_rope.freqs_cos")),
+    ("sit", (*_DIFFUSION, "x_embedder.weight")),
+    ("dit", _DIT),
+    ("sit", _DIT),
+    ("lightningdit", (*_PATCHES, "blocks.0.mlp.w3.weight")),
+    ("lightningdit", (*_DIT, "feat_rope.freqs_cos")),
+    ("lightningdit", (*_DIT, "blocks.0.norm1.weight")),
 )
 
 

@@ -20,6 +20,7 @@ from robustok_hub.flow_files import (
     LatentStatistics,
     build_network,
     export_network,
+    extras_table,
     given_statistics,
     network_table,
     path_of,
@@ -67,11 +68,12 @@ class LightningDiTImporter(Importer):
         mlp = _PLAIN if "blocks.0.mlp.fc2.weight" in published else _GATED
         rope = dict.fromkeys((_COSINES, _SINES), 2) if {_COSINES, _SINES} & published.keys() else {}
         require(published, {**TELLING, **IMAGES, **mlp, **rope}, "LightningDiT", str(path))
-        beside, statistics = PublishedConfig.beside(path), self._statistics()
+        beside, statistics, style = PublishedConfig.beside(path), self._statistics(), style_table(published)
         table = {
             "use": "flow_transformer",
             **network_table(published, self.config, beside, str(path)),
-            **style_table(published),
+            **style,
+            **extras_table(published, style["norm"]),
             "times": "logit_normal",
             "cosine_weight": 1.0,
             "path": path_of(self.config, beside, report),

@@ -26,11 +26,11 @@ from robustok_hub.flow_files import (
     FlowImporterConfig,
     build_network,
     export_network,
+    extras_table,
     given_statistics,
     network_table,
     path_of,
     path_to_restore,
-    style_table,
 )
 from robustok_hub.published_config import PublishedConfig, config_beside
 from robustok_hub.published_names import read_published, require
@@ -63,7 +63,7 @@ class SiTImporter(Importer):
         table = {
             "use": "flow_transformer",
             **network_table(published, self.config, beside, str(path)),
-            **style_table(published),
+            **extras_table(published),
             "path": path_of(self.config, beside, report),
             "direction": "data" if images else "noise",
         }

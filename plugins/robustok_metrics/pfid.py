@@ -104,7 +104,8 @@ class PFIDConfig(GridConfig):
 class PFID(PerturbedDistance[Cell]):
     """The mean over the cells: `pfid` for the published Inception and the paper's grid, else `pfd_FEATURES`.
 
-    Only if the deltas were scaled, the detail `deltas_scaled_from` is the tabulated codebook size they come from.
+    Only if the deltas were scaled, the detail `deltas_scaled_from` is the tabulated codebook size they come from; only
+    if neighbours are not ordered by distance, the detail `nearest_by` says by what.
     """
 
     Config = PFIDConfig
@@ -129,6 +130,8 @@ class PFID(PerturbedDistance[Cell]):
         self.check(space)
         assert space.codebook_size is not None
         self.codebook_size = space.codebook_size
+        quantizer = context.tokenizer.quantizer
+        self.nearest_by = "distance" if quantizer is None else quantizer.nearest_by
         cells = {cell: self.config.spec_of(cell).build() for cell in self.config.cells(self.codebook_size)}
         self.begin(context, self.config.features, cells)
 
@@ -136,6 +139,9 @@ class PFID(PerturbedDistance[Cell]):
         return frechet_name("p", self.features) if self.config.is_paper_grid else f"pfd_{self.features.name}"
 
     def more_details(self) -> Mapping[str, Any]:
-        if self.config.deltas is not None or self.codebook_size in DELTAS:
-            return {}
-        return {"deltas_scaled_from": nearest_tabulated(self.codebook_size)}
+        details: dict[str, Any] = {}
+        if self.config.deltas is None and self.codebook_size not in DELTAS:
+            details["deltas_scaled_from"] = nearest_tabulated(self.codebook_size)
+        if self.nearest_by != "distance":
+            details["nearest_by"] = self.nearest_by
+        return details

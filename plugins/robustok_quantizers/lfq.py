@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
+from robustok_core.kinds.nearest import distance_scores, smallest
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import in_range
 from robustok_core.values.latents import Latents
@@ -86,6 +87,20 @@ class LFQ(Quantizer):
                 losses["entropy"] = self.config.entropy_weight * self._entropy(compared.flatten(0, 1))
                 losses["commitment"] = self.config.commitment * F.mse_loss(compared, codewords)
         return Latents(vectors=straight_through(compared, codewords), codes=codes, features=z, losses=losses)
+
+    def nearest(self, z: Tensor, count: int) -> Tensor:
+        """(M, count) int64, the codes nearest to each row of z (M, D), nearest first.
+
+        The codes nearest to a codeword are those that differ from its code in the fewest bits; among codes that
+        differ in equally many, the lower ones come first.
+        """
+        if not self.config.spherical:
+            return super().nearest(z, count)
+        # All codewords have the same length, so the order is that of the corners of the cube for any multiple of z.
+        # With this multiple a codeword becomes a corner, whose distances are whole numbers: equal ones are equal.
+        z = z.float() / z.float().abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        corners = self._ordered(self.library.codebook)
+        return torch.cat([smallest(scores, count) for scores in distance_scores(z, corners)])
 
     def _entropy(self, vectors: Tensor) -> Tensor:
         """The mean entropy per code minus the weighted entropy of a micro-batch's usage, over all processes; (M, D)."""

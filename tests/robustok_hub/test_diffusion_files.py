@@ -190,6 +190,16 @@ def test_the_file_of_another_model_is_refused(importer, name, tmp_path):
         Case(name).load(importer, tmp_path)
 
 
+@pytest.mark.parametrize("variant", [{"norm": "rms"}, {"rope": True}])
+@pytest.mark.parametrize("importer", ["sit", "dit"])
+def test_a_lightningdit_with_plain_mlps_is_not_taken_for_a_sit_or_a_dit(importer, variant, tmp_path):
+    weights = export("lightningdit", made({**TO_DATA, **variant}))
+    save_file(dict(weights), tmp_path / "file.safetensors")
+    extra = "blocks.0.norm1.weight" if "norm" in variant else "feat_rope.freqs_cos"
+    with pytest.raises(RobustokError, match=rf"unexpected .*{extra}"):
+        import_file(importer, tmp_path / "file.safetensors", num_heads=2)
+
+
 def test_missing_unexpected_and_misshapen_weights_are_named_as_published(tmp_path):
     case = Case("dit_a")
     del case.weights["blocks.1.adaLN_modulation.1.bias"]

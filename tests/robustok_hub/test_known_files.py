@@ -18,7 +18,7 @@ from robustok_hub.known_files import NAMES, likely_importers
 
 REGISTRY = load_registry()
 #: Importers that read the same names.
-ALIKE = {"taming_vq": ["taming_vq", "ibq"], "ibq": ["taming_vq", "ibq"]}
+ALIKE = {"taming_vq": ["taming_vq", "ibq"], "ibq": ["taming_vq", "ibq"], "dit": ["dit", "sit"]}
 
 
 def test_every_importer_has_names():
@@ -35,6 +35,19 @@ def test_every_parity_file_of_weights_is_recognised():
     files = [file.stem for file in PARITY.glob("*.json") if not file.stem.startswith("perturb")]
     assert len(files) > len(IMPORTERS) / 2
     assert not [name for name in files if not likely_importers(Case(name).weights)]
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "importers"),
+    [
+        ("sit2d_a", {}, ["dit", "sit"]),
+        ("sit1d_qk_a", {}, ["sit"]),
+        ("lightningdit_qk_a", {}, ["lightningdit"]),
+        ("sit2d_a", {"feat_rope.freqs_cos", "feat_rope.freqs_sin", "blocks.0.norm1.weight"}, ["lightningdit"]),
+    ],
+)
+def test_variants_of_diffusion_transformers_are_recognised(name, more, importers):
+    assert likely_importers({*Case(name).weights, *more}) == importers
 
 
 def test_foreign_names_are_not_recognised():
@@ -95,7 +108,7 @@ def test_auto_takes_the_importer_of_a_known_file_where_names_cannot_tell(tmp_pat
     options = {"image_size": 16, "norm_groups": 4}
     assert automatic(tmp_path / "imagenet256_1024.ckpt", **options).report["importer"] == "ibq"
     save_file(Case("sit2d_a").weights, tmp_path / "SiT-XL-2-256x256.pt")
-    with pytest.raises(RobustokError, match="several importers: sit, dit"):
+    with pytest.raises(RobustokError, match="several importers: dit, sit"):
         importer_of((tmp_path / "SiT-XL-2-256x256.pt").rename(tmp_path / "mine.pt"), REGISTRY)
     save_file(Case("sit2d_a").weights, tmp_path / "SiT-XL-2-256x256.pt")
     assert importer_of(tmp_path / "SiT-XL-2-256x256.pt", REGISTRY) == "sit"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from every_model import PAIRS, generator_table, save_autoencoder, tokenizer_table
+from project import IMAGE_SIZE
 from robustok_core import Draws, LatentBatch, Latents, load_registry
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.post_trainer import PostTrainer
@@ -17,99 +21,37 @@ from robustok_toolkit.pair_files import PairBatch
 from robustok_training.optimizer import OptimizerConfig
 
 REGISTRY = load_registry()
-SIZE = 16
-VIT = {"patch_size": 4, "width": 16, "depth": 1, "num_heads": 2}
-VQ = {"use": "vq", "codebook_size": 16, "width": 4}
-LEVELS = {"channels": 8, "channel_multipliers": [1, 2], "num_res_blocks": 1, "norm_groups": 4}
-CONV = {**LEVELS, "z_channels": 6, "stem_patch": 2}
-SMALL = {"width": 16, "depth": 1, "num_heads": 2}
-TOKENIZERS = {
-    "conv_vq": {**CONV, "quantizer": VQ},
-    "kl_vae": {**CONV, "width": 4},
-    "mae_tok": {**VIT, "num_latent_tokens": 6, "latent_width": 4, "layer_scale": 0.5},
-    "rae": {
-        "encoder": "test_vit",
-        "weights": "random",
-        "encoder_image_size": 32,
-        "decoder_width": 16,
-        "decoder_depth": 1,
-        "decoder_num_heads": 2,
-    },
-    "diffusers_vae": {},
-    "gigatok": {
-        "channels": 8,
-        "channel_multipliers": [1, 1, 2],
-        "num_res_blocks": 1,
-        "norm_groups": 4,
-        "z_channels": 6,
-        "num_latent_tokens": 8,
-        "encoder": SMALL,
-        "decoder": SMALL,
-        "quantizer": VQ,
-    },
-    "titok": {
-        "patch_size": 4,
-        "num_latent_tokens": 6,
-        "encoder": SMALL,
-        "decoder": SMALL,
-        "output": "pixels",
-        "quantizer": VQ,
-    },
-    "maskgit_vq": {**LEVELS, "quantizer": VQ},
-    "open_magvit2": {**LEVELS, "quantizer": {"use": "lfq", "width": 4}},
-    "vit_kl": {"patch_size": 4, "latent_width": 4, "encoder": SMALL, "decoder": SMALL},
-    "vit_vq": {**VIT, "num_latent_tokens": 16, "layer_scale": 0.5, "quantizer": VQ},
-}
-GENERATORS = {
-    "rar": {**SMALL},
-    "llamagen_gpt": {**SMALL},
-    "maskgit": {**SMALL},
-    "flow_transformer": {**SMALL},
-    "dit": {**SMALL},
-}
 LABELS = torch.tensor([0, 1, 2, 0])
 
 
-def tokenizer(name: str) -> Tokenizer:
-    torch.manual_seed(0)
-    return REGISTRY.build("tokenizer", {"use": name, "image_size": SIZE, **TOKENIZERS[name]}).eval()
-
-
-def generator(name: str, space) -> Generator:
-    torch.manual_seed(1)
-    positions = {"positions": "learned"} if name == "llamagen_gpt" and space.grid is None else {}
-    made = REGISTRY.build("generator", {"use": name, **GENERATORS[name], **positions}, space, 3).eval()
-    for parameter in made.parameters():  # published initialisations set the last layers to zero; avoid that
-        torch.nn.init.normal_(parameter, std=0.2)
-    return made
-
-
-DISCRETE = {"conv_vq", "gigatok", "maskgit_vq", "open_magvit2", "titok", "vit_vq", "rar", "llamagen_gpt", "maskgit"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def saved_autoencoder(tmp_path_factory) -> None:
-    """An AutoencoderKL with random weights, as diffusers saves it."""
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(0)
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory) -> Path:
+    """A folder of diffusers."""
     folder = tmp_path_factory.mktemp("vae")
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    AutoencoderKL(**blocks, block_out_channels=(8, 16), norm_num_groups=4).save_pretrained(folder)
-    TOKENIZERS["diffusers_vae"]["source"] = str(folder)
+    save_autoencoder(folder)
+    return folder
 
 
-PAIRS = [(t, g) for t in TOKENIZERS for g in GENERATORS if (t in DISCRETE) == (g in DISCRETE)]
+@pytest.fixture
+def made(autoencoder, tokenizer_name) -> Tokenizer:
+    torch.manual_seed(0)
+    return REGISTRY.build("tokenizer", tokenizer_table(tokenizer_name, autoencoder)).eval()
+
+
+@pytest.fixture
+def drawn(made, generator_name) -> Generator:
+    torch.manual_seed(1)
+    built = REGISTRY.build("generator", generator_table(generator_name, made.space), made.space, 3).eval()
+    for parameter in built.parameters():  # published initialisations set the last layers to zero; avoid that
+        torch.nn.init.normal_(parameter, std=0.2)
+    return built
+
+
 every_pair = pytest.mark.parametrize(("tokenizer_name", "generator_name"), PAIRS)
 
 
-def test_every_registered_tokenizer_and_generator_is_tested_here():
-    assert set(TOKENIZERS) == set(REGISTRY.names("tokenizer"))
-    assert set(GENERATORS) == set(REGISTRY.names("generator"))
-
-
 def images() -> Tensor:
-    pictures = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
+    pictures = torch.rand(4, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(2))
     return from_uint8((pictures * 255).to(torch.uint8))
 
 
@@ -129,9 +71,7 @@ def pair(post_trainer: PostTrainer, made: Tokenizer, drawn: Generator, sigma: fl
 
 
 @every_pair
-def test_sigma_1_gives_the_latents_and_the_reconstruction_and_a_lower_one_does_not(tokenizer_name, generator_name):
-    made = tokenizer(tokenizer_name)
-    drawn = generator(generator_name, made.space)
+def test_sigma_1_gives_the_latents_and_the_reconstruction_and_a_lower_one_does_not(made, drawn):
     direct = REGISTRY.build("post_trainer", {"use": "decoder", "pairs": "latents"})
     real = held(encoded(made, images()))
     assert torch.equal(held(pair(direct, made, drawn, 1.0)), real)
@@ -143,9 +83,7 @@ def test_sigma_1_gives_the_latents_and_the_reconstruction_and_a_lower_one_does_n
 
 
 @every_pair
-def test_a_step_changes_the_decoder_and_nothing_in_front_of_it(tokenizer_name, generator_name):
-    made = tokenizer(tokenizer_name)
-    drawn = generator(generator_name, made.space)
+def test_a_step_changes_the_decoder_and_nothing_in_front_of_it(made, drawn):
     post_trainer = REGISTRY.build("post_trainer", {"use": "decoder"})
     latents = pair(post_trainer, made, drawn, 0.5)
     before, front = {n: v.clone() for n, v in made.state_dict().items()}, latent_fingerprint(made)
