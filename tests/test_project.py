@@ -156,8 +156,8 @@ def test_the_public_names_of_the_core_are_these_and_no_others():
     }
 
 
-def test_the_face_has_those_of_the_core_and_two_more():
-    assert dir(robustok) == sorted([*robustok_core.__all__, "load_generator", "load_tokenizer"])
+def test_the_face_has_those_of_the_core_and_three_more():
+    assert dir(robustok) == sorted([*robustok_core.__all__, "from_pretrained", "load_generator", "load_tokenizer"])
     assert {
         name for name in robustok_core.__all__ if getattr(robustok, name) is not getattr(robustok_core, name)
     } == set()
@@ -186,6 +186,7 @@ def test_every_kind_and_every_hook_is_these():
     hooks = [name for name, value in vars(hookspecs).items() if hasattr(value, "robustok_spec")]
     assert hookspecs.HOOK_VERSION == 1
     assert sorted(hooks) == [
+        "robustok_published_files",
         "robustok_register",
         "robustok_run_finished",
         "robustok_run_started",

@@ -79,8 +79,8 @@ def test_a_command_has_the_arguments_that_it_is_shown_with(arguments, registry, 
         resolved = Recipe.load(name, overrides=changes, presets=options["presets"]).resolve(registry)
         if resolved.tables["data"].name == "fashion_mnist":  # the others' files are not here
             check(resolved, registry=registry)
-    if "importer" in options:
-        assert options["importer"] in registry.names("importer")
+    if (importer := options.get("importer") or (*options.get("words", ()), None)[0]) is not None:
+        assert importer in registry.names("importer")
     if arguments[0] == "plugins":
         with pytest.raises(SystemExit) as ended:
             main(arguments)

@@ -18,11 +18,12 @@ import robustok_core
 from robustok_core import __version__
 
 _MODULES = {
+    "from_pretrained": "robustok_toolkit.pushed",
     "load_generator": "robustok_toolkit.trained_generator",
     "load_tokenizer": "robustok_toolkit.trained_tokenizer",
 }
 
-__all__ = ["load_generator", "load_tokenizer"]
+__all__ = ["from_pretrained", "load_generator", "load_tokenizer"]
 __all__ += robustok_core.__all__
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         sampler_options,
         save_component,
     )
+    from robustok_toolkit.pushed import from_pretrained
     from robustok_toolkit.trained_generator import load_generator
     from robustok_toolkit.trained_tokenizer import load_tokenizer
 

@@ -6,34 +6,52 @@ from pathlib import Path
 
 import click
 
-from robustok_core.values.terminal import echo
+from robustok_core.values.terminal import echo, make_console, print_table
+
+
+def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Prints the published files that are known, and ends."""
+    if not wanted or context.resilient_parsing:
+        return
+    from robustok_core.recipe.registry import load_registry
+    from robustok_toolkit.published_files import published_files, rows
+
+    files = published_files(load_registry())
+    print_table(make_console(), ["system", "file", "size", "licence of the code", "importer"], rows(files))
+    context.exit()
 
 
 @click.command(name="import")
-@click.argument("importer")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, metavar="[IMPORTER] CHECKPOINT OUT")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set an option of the importer.")
-def import_(importer: str, checkpoint: Path, out: Path, changes: tuple[str, ...]) -> None:
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List the known files.")
+def import_(words: tuple[str, ...], changes: tuple[str, ...]) -> None:
     """Read a published CHECKPOINT with an IMPORTER and write it as an artifact to the new folder OUT.
 
     Example: `robustok import robustok main-train.pt tokenizers/robustok`. The folder can be named in a recipe:
-    `[load] tokenizer = "tokenizers/robustok"`.
+    `[load] tokenizer = "tokenizers/robustok"`. CHECKPOINT may be a file on the Hugging Face hub,
+    hf://OWNER/REPOSITORY/FILE or hf://OWNER/REPOSITORY/FILE@REVISION. The importer `auto`, which is the one if none is
+    named, chooses another one by the names of the weights.
     """
+    if not 2 <= len(words) <= 3:
+        raise click.UsageError("expected [IMPORTER] CHECKPOINT OUT")
     from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
+    from robustok_core.runs.hub import local_path
     from robustok_core.runs.loading import read_published, save_imported
 
-    refuse_existing(out)
-    if not checkpoint.exists():
-        raise RobustokError("there is no such file", where=str(checkpoint))
+    importer, checkpoint, out = ("auto", *words)[-3:]
+    refuse_existing(Path(out))
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
-    spec = registry.spec("importer", {"use": importer, **options})
-    imported = read_published(spec, checkpoint, registry)
-    save_imported(imported, spec.factory.makes, out)
+    spec = registry.spec("importer", {"use": importer, **({"options": options} if importer == "auto" else options)})
+    file = local_path(checkpoint, None)
+    if not file.exists():
+        raise RobustokError("there is no such file", where=checkpoint)
+    imported = read_published(spec, file, registry)
+    save_imported(imported, Path(out))
     for key, value in imported.report.items():
         echo(f"{key}: {value}")
     echo(f"written to {out}")
@@ -66,6 +84,8 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
     spec = registry.spec("importer", {"use": importer, **options})
+    if spec.factory.makes is None:
+        raise RobustokError(f"the importer {importer!r} cannot export", hint="name the one whose format is wanted")
     folder = find_artifact(artifact, spec.factory.makes)
     check_ending(out)
     module = load_component(registry, folder)

@@ -1,8 +1,12 @@
-"""Which importer reads a file, by the names of its weights."""
+"""Which importer reads a file, by the names of its weights.
+
+Those of our importers are here rather than in `Importer.recognised_by`, because importers refuse each other's files by
+them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 _TAMING = ("encoder.mid.block_1.conv1.weight", "decoder.up.0.block.0.conv1.weight")
 _LLAMAGEN = ("encoder.conv_blocks.0.res.0.conv1.weight", "quantize.embedding.weight")
@@ -10,44 +14,42 @@ _DINOV2 = ("encoder.latent_tokens", "encoder.model.patch_embed.proj.weight")
 _DIFFUSION = ("t_embedder.mlp.0.weight", "final_layer.linear.weight")
 _PATCHES = (*_DIFFUSION, "x_embedder.proj.weight")
 _DIT = (*_PATCHES, "blocks.0.mlp.fc2.weight")
-#: Names that files of an importer have, and that no other's files have together.
-NAMES: Mapping[str, Collection[str]] = {
-    "robustok": (*_DINOV2, "quantize.embedding.weight"),
-    "maetok": (*_DINOV2, "encoder.latent_pos_embed"),
-    "softvq": (*_DINOV2, "encoder.latent_pos_embed", "quantize.embedding"),
-    "titok": ("latent_tokens", "encoder.latent_token_positional_embedding", "quantize.embedding.weight"),
-    "gigatok": (*_LLAMAGEN, "s2to1encoder.encoder_embed.weight"),
-    "llamagen_vq": _LLAMAGEN,
-    "taming_vq": (*_TAMING, "quantize.embedding.weight"),
-    "ibq": (*_TAMING, "quantize.embedding.weight"),
-    "vqgan_lc": (*_TAMING, "tok_embeddings.weight", "codebook_projection.weight"),
-    "ldm_vae": _TAMING,
-    "diffusers": ("encoder.down_blocks.0.resnets.0.conv1.weight", "encoder.mid_block.resnets.0.conv1.weight"),
-    "maskgit_vq": ("encoder.mid.0.conv1.weight", "encoder.down.0.block.0.conv1.weight", "quantize.embedding.weight"),
-    "open_magvit2": ("encoder.mid_block.0.conv1.weight", "decoder.adaptive.0.gamma.weight"),
-    "ldetok": ("encoder.latent_head.weight", "decoder.decoder_embed.weight"),
-    "rae": ("decoder_embed.weight", "decoder_layers.0.intermediate.dense.weight"),
-    "rar": ("target_aware_pos_embed", "timesteps_embeddings", "lm_head.weight"),
-    "llamagen_gpt": ("cls_embedding.embedding_table.weight", "tok_embeddings.weight", "output.weight"),
-    "sit": (*_DIFFUSION, "x_embedder.weight"),
-    "lightningdit": (*_PATCHES, "blocks.0.mlp.w3.weight"),
-    "dit": _DIT,
-}
-#: The names in other files of an importer.
-_ALSO: Sequence[tuple[str, Collection[str]]] = (
+#: Pairs of an importer and names of weights.
+KnownNames = Sequence[tuple[str, Collection[str]]]
+#: Importers, and names that all their files have, or all of one layout, and that no other's files have together.
+NAMES: KnownNames = (
+    ("robustok", (*_DINOV2, "quantize.embedding.weight")),
+    ("maetok", (*_DINOV2, "encoder.latent_pos_embed")),
+    ("softvq", (*_DINOV2, "encoder.latent_pos_embed", "quantize.embedding")),
+    ("titok", ("latent_tokens", "encoder.latent_token_positional_embedding", "quantize.embedding.weight")),
+    ("gigatok", (*_LLAMAGEN, "s2to1encoder.encoder_embed.weight")),
+    ("llamagen_vq", _LLAMAGEN),
+    ("taming_vq", (*_TAMING, "quantize.embedding.weight")),
+    ("ibq", (*_TAMING, "quantize.embedding.weight")),
+    ("vqgan_lc", (*_TAMING, "tok_embeddings.weight", "codebook_projection.weight")),
+    ("ldm_vae", _TAMING),
+    ("diffusers", ("encoder.down_blocks.0.resnets.0.conv1.weight", "encoder.mid_block.resnets.0.conv1.weight")),
+    ("maskgit_vq", ("encoder.mid.0.conv1.weight", "encoder.down.0.block.0.conv1.weight", "quantize.embedding.weight")),
+    ("open_magvit2", ("encoder.mid_block.0.conv1.weight", "decoder.adaptive.0.gamma.weight")),
+    ("ldetok", ("encoder.latent_head.weight", "decoder.decoder_embed.weight")),
+    ("rae", ("decoder_embed.weight", "decoder_layers.0.intermediate.dense.weight")),
+    ("rar", ("target_aware_pos_embed", "timesteps_embeddings", "lm_head.weight")),
+    ("llamagen_gpt", ("cls_embedding.embedding_table.weight", "tok_embeddings.weight", "output.weight")),
+    ("sit", (*_DIFFUSION, "x_embedder.weight")),
+    ("dit", _DIT),
     ("sit", _DIT),
+    ("lightningdit", (*_PATCHES, "blocks.0.mlp.w3.weight")),
     ("lightningdit", (*_DIT, "feat_rope.freqs_cos")),
     ("lightningdit", (*_DIT, "blocks.0.norm1.weight")),
 )
 
 
-def likely_importers(weights: Collection[str], wanted: Collection[str] = ()) -> list[str]:
+def likely_importers(weights: Collection[str], wanted: Collection[str] = (), known: KnownNames = NAMES) -> list[str]:
     """The importers of files whose weights have these names, the best fitting only; several if names cannot tell.
 
-    `taming_vq` and `ibq` read the same names, and so do `dit` and `sit`. Importers whose names are all among the wanted
+    `taming_vq` and `ibq` read the same names, as do `sit` and `dit`. Importers whose names are all among the wanted
     ones are left out: a damaged file still looks like one of its own importer.
     """
-    layouts = [(importer, set(names)) for importer, names in (*NAMES.items(), *_ALSO)]
-    fitting = [(importer, names) for importer, names in layouts if names <= set(weights)]
-    best = [(importer, names) for importer, names in fitting if not any(names < other for _, other in fitting)]
-    return list(dict.fromkeys(importer for importer, names in best if not names <= set(wanted)))
+    fitting = [(importer, own) for importer, names in known if (own := set(names)) <= set(weights)]
+    best = [(importer, own) for importer, own in fitting if not any(own < other for _, other in fitting)]
+    return list(dict.fromkeys(importer for importer, own in best if not own <= set(wanted)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from robustok_core.recipe.hookspecs import Register, hookimpl
+from robustok_hub.auto import OURS, Auto
 from robustok_hub.diffusers_layout import DiffusersLayout
 from robustok_hub.dit import DiTImporter
 from robustok_hub.gigatok import GigaTokImporter
@@ -26,7 +29,13 @@ from robustok_hub.vqgan_lc import VQGANLC
 
 
 @hookimpl
+def robustok_published_files() -> Path:
+    return OURS
+
+
+@hookimpl
 def robustok_register(register: Register) -> None:
+    register("importer", "auto", Auto)
     register("importer", "robustok", RobusTok)
     register("importer", "llamagen_vq", LlamaGenVQ)
     register("importer", "rar", RARImporter)

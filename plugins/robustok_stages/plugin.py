@@ -11,6 +11,7 @@ from robustok_stages.post_training.compare_decoders import CompareDecoders
 from robustok_stages.post_training.make_pairs import MakePairs
 from robustok_stages.post_training.post_train import PostTrain
 from robustok_stages.tokenizer.evaluate_tokenizer import EvaluateTokenizer
+from robustok_stages.tokenizer.take_tokenizer import TakeTokenizer
 from robustok_stages.tokenizer.train_tokenizer import TrainTokenizer
 
 
@@ -18,6 +19,7 @@ from robustok_stages.tokenizer.train_tokenizer import TrainTokenizer
 def robustok_register(register: Register) -> None:
     """Registers the stages of this package."""
     register("stage", "train_tokenizer", TrainTokenizer)
+    register("stage", "take_tokenizer", TakeTokenizer)
     register("stage", "evaluate_tokenizer", EvaluateTokenizer)
     register("stage", "tokenize", Tokenize)
     register("stage", "train_generator", TrainGenerator)

@@ -6,12 +6,12 @@ import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from robustok_core.runs.hub import naming_what_is_missing, refuse_offline, size_on_hub
 from robustok_core.values.download import Download
 
 #: Seconds within which a host must answer whether it has a file.
@@ -82,7 +82,7 @@ def hub_file(repository: str, names: Sequence[str], *, what: str, instead: str) 
         host=str(urlsplit(constants.ENDPOINT).hostname),
         instead=instead,
         present=lambda: any(_is_cached(repository, name) for name in names),
-        probe=lambda: _size_on_hub(repository, names),
+        probe=lambda: size_on_hub(repository, names),
         fetch=lambda: _fetch_from_hub(repository, names),
     )
 
@@ -91,43 +91,6 @@ def _is_cached(repository: str, name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(repository, name), str)
-
-
-def _size_on_hub(repository: str, names: Sequence[str]) -> int | None:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError
-
-    refuse_offline()
-    for name in names:
-        try:
-            with _naming_what_is_missing(f"repository {repository}", None):
-                return get_hf_file_metadata(hf_hub_url(repository, name), timeout=_PATIENCE).size
-        except EntryNotFoundError:
-            continue
-    raise FileNotFoundError(f"{repository} has no file {' or '.join(names)}")
-
-
-@contextmanager
-def _naming_what_is_missing(what: str, revision: str | None) -> Iterator[None]:
-    """Raises FileNotFoundError if the hub answers that it does not have this, or does not give it to this user."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        yield
-    except GatedRepoError as error:
-        raise FileNotFoundError("its licence must be accepted there, and HF_TOKEN set") from error
-    except RepositoryNotFoundError as error:
-        raise FileNotFoundError(f"it has no {what}, or it is private") from error
-    except RevisionNotFoundError as error:
-        raise FileNotFoundError(f"the {what} has no revision {revision!r}") from error
-
-
-def refuse_offline() -> None:
-    """Raises ConnectionError if the user forbids the use of the hub."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        raise ConnectionError("HF_HUB_OFFLINE is set")
 
 
 def _fetch_from_hub(repository: str, names: Sequence[str]) -> None:
@@ -212,6 +175,6 @@ def _dataset_size(path: str, name: str | None, revision: str | None) -> int | No
     from huggingface_hub import HfApi
 
     refuse_offline()
-    with _naming_what_is_missing(f"data set {path}", revision):
+    with naming_what_is_missing(f"data set {path}", revision):
         files = HfApi().dataset_info(path, revision=revision, timeout=_PATIENCE, files_metadata=True).siblings
     return None if name is not None or files is None else sum(file.size or 0 for file in files)

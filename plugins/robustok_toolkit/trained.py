@@ -18,9 +18,10 @@ from robustok_core.runs.components import (
     read_component,
 )
 from robustok_core.runs.folder import find_artifact, is_artifact
+from robustok_core.runs.hub import hub_file_of, local_path
 from robustok_core.runs.inputs import may_be_input
 from robustok_core.runs.intact import check_artifact
-from robustok_core.runs.loading import read_published
+from robustok_core.runs.loading import read_published, refuse_kind
 from robustok_core.runs.run_record import is_run, read_run
 
 #: What the place of a trained component can be, for messages.
@@ -49,7 +50,7 @@ def load_trained(
     Args:
         registry: builds it.
         where: the folder of a run or an artifact (of another kind: its run is searched), or, with an importer, a
-            published file.
+            published file, also hf://OWNER/REPOSITORY/FILE, whose importer may be left out.
         kind: "tokenizer" or "generator".
         device: the device that it runs on.
         importer: of the published file: its name, or a recipe table with `use`.
@@ -57,8 +58,10 @@ def load_trained(
     Raises:
         RobustokError: if it does not exist, or is not of this kind.
     """
+    if importer is None and hub_file_of(str(where)) is not None:
+        importer = "auto"
     if importer is not None:
-        return _imported(registry, where, kind, device, importer)
+        return _imported(registry, local_path(str(where), None), kind, device, importer)
     if where.is_file():
         hint = "name the importer of a published file; `robustok plugins importer` lists them"
         raise RobustokError("this is a file, not the folder of a run or an artifact", where=str(where), hint=hint)
@@ -78,12 +81,11 @@ def _imported(
     registry: Registry, file: Path, kind: str, device: torch.device, importer: str | Mapping[str, Any]
 ) -> Trained:
     spec = registry.spec("importer", {"use": importer} if isinstance(importer, str) else importer)
-    if spec.factory.makes != kind:
-        what = f"the importer {spec.name!r} makes a {spec.factory.makes}, not a {kind}"
-        raise RobustokError(what, where=str(file), hint="`robustok plugins importer` lists them")
+    refuse_kind(spec, spec.factory.makes, kind, str(file))
     if not file.exists():
         raise RobustokError("there is no such file", where=str(file), hint="an importer reads a published file")
     imported = read_published(spec, file, registry)
+    refuse_kind(spec, imported.kind, kind, str(file))
     module: Any = imported.component.to(device).eval()
     of_generator = {"space": module.space, "num_classes": module.num_classes} if kind == "generator" else {}
     return Trained(module=module, where=file, record=ComponentRecord(kind=kind, table=imported.table, **of_generator))

@@ -16,6 +16,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
 from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.runs.devices import device_called
+from robustok_core.runs.hub import hub_file_of
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Latents
@@ -39,7 +40,8 @@ def load_generator(
     """Loads a trained generator and the tokenizer that decodes its latents.
 
     Args:
-        where: the folder of a run or an artifact, or, with an importer, a published file.
+        where: the folder of a run or an artifact, or, with an importer, a published file; also the address of one on
+            the hub, hf://OWNER/REPOSITORY/FILE or ...FILE@REVISION, whose importer may be left out.
         importer: of the published file: its name ("rar", "sit"), or a table with `use` and options.
         tokenizer: a loaded tokenizer or the folder of one; default: the newest of the run. Required for a published
             file.
@@ -58,7 +60,7 @@ def load_generator(
         refuse_other(place, "generator")
     trained = load_trained(registry, place, "generator", device=torch_device, importer=importer)
     if tokenizer is None:
-        if importer is not None:
+        if importer is not None or hub_file_of(str(place)) is not None:
             hint = 'load_generator(..., tokenizer=load_tokenizer("FILE", importer="NAME"))'
             raise RobustokError("a published generator has no tokenizer of its own", where=str(where), hint=hint)
         tokenizer = artifact_of(place, "tokenizer")

@@ -34,7 +34,8 @@ def load_tokenizer(
     """Loads a trained tokenizer, with the decoder that was trained last.
 
     Args:
-        where: the folder of a run or an artifact, or, with an importer, a published file.
+        where: the folder of a run or an artifact, or, with an importer, a published file; also the address of one on
+            the hub, hf://OWNER/REPOSITORY/FILE or ...FILE@REVISION, whose importer may be left out.
         importer: of the published file: its name ("robustok", "llamagen_vq"), or a table with `use` and options.
         device: the device that it runs on; default: the GPU if there is one.
         registry: the plugins to use; default: all installed ones.

@@ -43,3 +43,6 @@ class Builder(Protocol):
 
     def build(self, kind: str, table: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Builds the component that a recipe table describes."""
+
+    def classes(self, kind: str) -> Mapping[str, Any]:
+        """The classes of a kind by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,8 +21,9 @@ def _imported(call: Call, result: Any, *_: Any, **__: Any) -> None:
     call.require(whole, "`load` must return the component's table, the component and a report")
     table, module, report = result
     call.require(isinstance(table, Mapping) and "use" in table, "the table of `load` must name the component in `use`")
-    kind = {"tokenizer": Tokenizer, "generator": Generator}[call.component.makes]
-    call.require(isinstance(module, kind), f"`load` must return a {kind.__name__}, found {type(module).__name__}")
+    kinds = {"tokenizer": (Tokenizer,), "generator": (Generator,), None: (Tokenizer, Generator)}[call.component.makes]
+    named = " or ".join(kind.__name__ for kind in kinds)
+    call.require(isinstance(module, kinds), f"`load` must return a {named}, found {type(module).__name__}")
     is_text = isinstance(report, Mapping) and all(isinstance(text, str) for pair in report.items() for text in pair)
     call.require(is_text, "the report must map dropped keys to reasons, both strings")
 
@@ -35,10 +36,17 @@ def _opponents(call: Call, result: Any, *_: Any, **__: Any) -> None:
 
 
 class Importer(Component, ABC):
-    """Turns a published checkpoint into a component. Built as `Importer(config)`."""
+    """Turns a published checkpoint into a component. Built as `Importer(config)`.
+
+    Attributes:
+        makes: what it makes; None if only a file tells.
+        recognised_by: names of weights that all its files have, and that no other importer's files have together. The
+            importer `auto` chooses by them.
+    """
 
     returns: ClassVar = {"load": _imported, "opponents": _opponents}
-    makes: ClassVar[Literal["tokenizer", "generator"]]
+    makes: ClassVar[Literal["tokenizer", "generator"] | None]
+    recognised_by: ClassVar[Collection[str]] = ()
 
     @abstractmethod
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:

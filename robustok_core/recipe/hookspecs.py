@@ -26,6 +26,11 @@ def robustok_register(register: Register) -> None:
 
 
 @hookspec
+def robustok_published_files() -> Path:  # type: ignore[empty-body]
+    """Returns a TOML file that lists published files of the plugin's importers, for `robustok import --list`."""
+
+
+@hookspec
 def robustok_run_started(folder: Path, recipe: Mapping[str, Any]) -> None:
     """A run starts or resumes in `folder`; `recipe` is resolved, with every default written out."""
 

@@ -26,6 +26,9 @@ from robustok_core.recipe.structurer import Problem, Structurer
 from robustok_core.values.spec import Spec, component, plain, wrong_name
 from robustok_core.values.wording import short, short_name, short_text
 
+#: How addresses of published files on the Hugging Face hub start; the importer is chosen by the file, if none is named.
+HUB = "hf://"
+
 
 @frozen(kw_only=True)
 class RunConfig:
@@ -54,7 +57,11 @@ class RunConfig:
 class LoadConfig:
     """One entry of [load]: an artifact of another run, or a published checkpoint."""
 
-    path: str = field(metadata={"doc": "a run's folder, an artifact's folder, or a checkpoint file"})
+    path: str = field(
+        metadata={
+            "doc": "a run's folder, an artifact's folder, or a checkpoint file, also hf://OWNER/REPOSITORY/FILE@REVISION"
+        }
+    )
     importer: Spec | None = component("importer", doc="reads a published checkpoint", optional=True)
 
 
@@ -220,6 +227,8 @@ class _Reader:
         entries = {}
         for name, value in raw.items():
             table = {"path": value} if isinstance(value, str) else value
+            if isinstance(table, Mapping) and str(table.get("path")).startswith(HUB):
+                table = {"importer": {"use": "auto"}, **table}
             if isinstance(table, Mapping):
                 entries[name] = self._structurer.config(LoadConfig, table, ("load", name))
             else:

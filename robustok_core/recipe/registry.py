@@ -55,6 +55,21 @@ class Registry:
         self._failed_hooks: set[tuple[str, str]] = set()
         self.plugins: list[PluginState] = []
 
+    def answers(self, hook: str) -> dict[str, Any]:
+        """Calls a hook of each plugin that has it; returns its answers by the plugin's name.
+
+        Raises:
+            RobustokError: a plugin failed.
+        """
+        found = {}
+        for name, plugin in self._manager.list_name_plugin():
+            if hasattr(plugin, hook):
+                try:
+                    found[name] = getattr(plugin, hook)()
+                except PLUGIN_FAILURES as error:
+                    raise RobustokError(f"the plugin {name!r} failed in {hook} ({_reason(error)})") from error
+        return found
+
     def notify(self, hook: str, **arguments: Any) -> list[str]:
         """Calls a hook of each plugin: `registry.notify("robustok_run_started", folder=..., recipe=...)`.
 
@@ -135,6 +150,10 @@ class Registry:
         """The names of one kind."""
         return [entry.name for entry in self.entries(kind)]
 
+    def classes(self, kind: str) -> dict[str, Any]:
+        """The classes of one kind by name."""
+        return {entry.name: entry.factory for entry in self.entries(kind)}
+
     def find(self, kind: str, name: str, path: Path = ()) -> type | Problem:
         """The class of a component, or the problem with it."""
         key = (kind, name)
@@ -191,7 +210,7 @@ def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
         raise RobustokError(f"{kind} {name!r} does not implement {', '.join(sorted(missing))}")
     if kind == "stage":
         _check_declared(name, factory)
-    artifacts = getattr(factory, "makes", ())  # folders are named after them; an importer makes one
+    artifacts = getattr(factory, "makes", ()) or ()  # folders are named after them; an importer makes at most one
     for artifact in (artifacts,) if isinstance(artifacts, str) else artifacts:
         if wrong := wrong_name(artifact):
             raise RobustokError(f"{kind} {name!r} makes an artifact called {artifact!r}: {wrong}")

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from attrs import field, frozen
 
 from robustok_core.errors import ProblemsError, RobustokError
-from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe, located
+from robustok_core.recipe.recipe import LoadConfig, NamedStage, ResolvedRecipe, located
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem
+from robustok_core.runs.hub import hub_file_of
 from robustok_core.values.download import Download
 from robustok_core.values.spec import Spec
 from robustok_core.values.wording import reason_of
@@ -73,9 +74,15 @@ class Needs:
         return self.locate(Problem(need.path, error.what, error.hint))
 
 
-def needs_of(specs: Iterable[tuple[KeyPath, Spec]], locate: Locate) -> Needs:
-    """What components need, and those that they build in turn, with their paths of keys; nothing is built."""
-    downloads: dict[str, Need] = {}
+def needs_of(
+    specs: Iterable[tuple[KeyPath, Spec]], locate: Locate, files: Iterable[tuple[KeyPath, Download]] = ()
+) -> Needs:
+    """What components need, and those that they build in turn, with their paths of keys; nothing is built.
+
+    Args:
+        specs: the components. locate: see `Locate`. files: needed besides.
+    """
+    downloads = {file.what: Need(download=file, path=path) for path, file in files if not file.present()}
     problems: list[RobustokError] = []
     for path, spec in _with_parts(specs):
         try:
@@ -88,9 +95,22 @@ def needs_of(specs: Iterable[tuple[KeyPath, Spec]], locate: Locate) -> Needs:
     return Needs(downloads=list(downloads.values()), problems=problems, locate=locate)
 
 
-def needs_of_recipe(recipe: ResolvedRecipe, stages: Sequence[NamedStage], tables: Sequence[str] = ()) -> Needs:
-    """What some stages of a recipe need, the tables and importers that they use, and further tables."""
-    return needs_of(_specs(recipe, stages, tables), lambda problem: located(recipe.source, problem))
+def needs_of_recipe(
+    recipe: ResolvedRecipe, stages: Sequence[NamedStage], tables: Sequence[str] = (), *, loaded: bool = False
+) -> Needs:
+    """What some stages of a recipe need, the tables and importers that they use.
+
+    Args:
+        recipe: the recipe. stages: the stages. tables: further ones. loaded: [load] is taken already.
+    """
+    files = [] if loaded else [(("load", name), file) for name, load in recipe.load.items() if (file := _file(load))]
+    return needs_of(_specs(recipe, stages, tables), lambda problem: located(recipe.source, problem), files)
+
+
+def _file(load: LoadConfig) -> Download | None:
+    """The download of the file of the hub that an entry of [load] names."""
+    file = hub_file_of(load.path)
+    return None if file is None else file.download()
 
 
 def without_repeats(error: RobustokError, missing: Sequence[RobustokError]) -> list[RobustokError]:

@@ -16,6 +16,7 @@ from robustok_core.runs.files import write_tensors
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
 from robustok_core.runs.folder import RunFolder, find_artifact
 from robustok_core.runs.history import RECIPE_FILE
+from robustok_core.runs.hub import is_there, local_path, pinned, sha256_of
 from robustok_core.runs.inputs import find_input
 from robustok_core.runs.intact import artifact_damage, check_artifact
 from robustok_core.runs.manifest import recorded_folder
@@ -32,18 +33,29 @@ def find_loaded(name: str, load: LoadConfig, location: str) -> Path:
     Raises:
         RobustokError: if it does not exist, or is not what the entry says.
     """
-    path = Path(load.path)
+    path = local_path(load.path, location)
     if not path.exists():
         hint = f"paths in [load] are relative to the working directory, {Path.cwd()}"
         raise RobustokError(f"[load] {name}: {path}: there is no such file or folder", where=location, hint=hint)
-    if load.importer is not None and load.importer.factory.makes != name:
-        what = f"[load] {name}: the importer {load.importer.name!r} makes a {load.importer.factory.makes}"
-        raise RobustokError(what, where=location, hint="`robustok plugins importer` lists them")
+    if load.importer is not None:
+        refuse_kind(load.importer, load.importer.factory.makes, name, location, f"[load] {name}: ")
     try:
         return path if load.importer is not None else find_artifact(path, name)
     except RobustokError as error:
         what = f"[load] {name}: {error.where}: {error.what}"
         raise RobustokError(what, where=location, hint=error.hint, exit_code=error.exit_code) from error
+
+
+def refuse_kind(importer: Spec, made: str | None, wanted: str, where: str, entry: str = "") -> None:
+    """Raises RobustokError, located at `where`, if an importer makes another kind than the one that is wanted.
+
+    Args:
+        importer: the importer. made: what it makes, or made of a file; None if that is not known yet.
+        wanted: "tokenizer" or "generator". entry: "[load] NAME: " for an entry of [load].
+    """
+    if made not in (None, wanted):
+        what = f"{entry}the importer {importer.name!r} makes a {made}, not a {wanted}"
+        raise RobustokError(what, where=where, hint="`robustok plugins importer` lists them")
 
 
 def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFolder, registry: Builder) -> Loaded:
@@ -67,13 +79,15 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
     contents = [content_fingerprint(file) for file in files]
     fingerprint = fingerprint_of([load.importer.table(), *contents])
     folder = run.artifact(name, fingerprint)
-    intact = artifact_damage(folder) is None
-    return Loaded(registry, folder, fingerprint, None if intact else read_published(load.importer, path, registry))
+    imported = None if artifact_damage(folder) is None else read_published(load.importer, path, registry)
+    made = read_artifact(folder).kind if imported is None else imported.kind
+    refuse_kind(load.importer, made, name, location, f"[load] {name}: ")
+    return Loaded(registry, folder, fingerprint, imported)
 
 
 def _taken_before(name: str, load: LoadConfig, run: Path) -> tuple[Path, str] | None:
     """What the run took for the same entry before, where the entry's path is no longer there, and its fingerprint."""
-    if Path(load.path).exists() or not is_run(run):
+    if is_there(load.path) or not is_run(run):
         return None
     try:
         before = tomli.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))["load"][name]
@@ -117,11 +131,13 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
     return attrs.evolve(imported, report={**report, "discriminator": kept})
 
 
-def save_imported(imported: Imported, kind: str, folder: Path) -> None:
+def save_imported(imported: Imported, folder: Path) -> None:
     """Writes a component from a published checkpoint as an artifact."""
     about: dict[str, Any] = {"imported_from": imported.file.name, "report": dict(imported.report)}
+    if (source := pinned(imported.file)) is not None:
+        about |= {"imported_from": str(source), "sha256": sha256_of(imported.file)}
     with recorded_folder(folder) as aside:
         if imported.opponents:
             about["opponents"] = imported.losses_with_opponent
             write_tensors(aside / OPPONENTS_FILE, imported.opponents)
-        save_component(aside, kind, imported.table, imported.component, **about)
+        save_component(aside, imported.kind, imported.table, imported.component, **about)

@@ -147,6 +147,11 @@ class Imported:
     opponents: Mapping[str, Tensor] = field(factory=dict)
 
     @property
+    def kind(self) -> str:
+        """ "tokenizer" or "generator"."""
+        return "generator" if isinstance(self.component, Generator) else "tokenizer"
+
+    @property
     def losses_with_opponent(self) -> list[str]:
         """The names of the losses that it has discriminators of."""
         return sorted({name.split("/")[1] for name in self.opponents})

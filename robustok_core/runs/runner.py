@@ -26,6 +26,7 @@ from robustok_core.runs.execution import execute
 from robustok_core.runs.finished import due_stages, stage_damage
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.history import HISTORY
+from robustok_core.runs.hub import is_there
 from robustok_core.runs.interrupt import stop_signals
 from robustok_core.runs.loading import component_specs, open_loaded, save_imported
 from robustok_core.runs.manifest import Damage, next_free, set_aside
@@ -36,7 +37,7 @@ from robustok_core.runs.provenance import surroundings
 from robustok_core.runs.replay import check_replay
 from robustok_core.runs.replay import replay as replay_stage
 from robustok_core.runs.results import RESULTS_FILE, stage_results, tables_of
-from robustok_core.runs.run_record import read_run
+from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
@@ -196,8 +197,9 @@ class _Run:
         return self.context(stage, recipe=recipe, promises=promises, makers=makers)
 
     def go(self) -> dict[str, Result]:
-        if "data" in self.recipe.tables:  # the plan opens it
-            raise_all(needs_of_recipe(self.recipe, [], tables=("data",)).announced(self._say))
+        # the plan opens the data and [load]; what an earlier run of this folder took need not be there any more
+        needs = needs_of_recipe(self.recipe, [], tables=("data",), loaded=is_run(self.folder.path))
+        raise_all(needs.announced(self._say))
         self.plan()
         # Where the folder is new, nothing is done before, and nothing remains of a run that cannot be.
         if not self._agreed(self.folder.path.exists):
@@ -283,7 +285,7 @@ class _Run:
 
     def _provide(self, stages: Sequence[NamedStage]) -> None:
         """Downloads what these stages need, so that none of them fails for it after hours."""
-        needs = needs_of_recipe(self.recipe, stages)
+        needs = needs_of_recipe(self.recipe, stages, loaded=True)
         raise_all(needs.problems)
         if self.main and needs.downloads:
             raise_all(needs.fetch(self._say))
@@ -303,12 +305,12 @@ class _Run:
             if os.path.lexists(loaded.folder):
                 kept = set_aside(loaded.folder, self.folder.path / HISTORY)
                 self._say(f"{loaded.folder} is damaged; it is imported again, and the damaged one is now {kept}")
-            save_imported(loaded.imported, name, loaded.folder)
+            save_imported(loaded.imported, loaded.folder)
             imported = {*self.folder.record.get("imported", []), loaded.folder.name}
             self.folder.record["imported"] = sorted(imported)
             self.folder.save()
         path = self.recipe.load[name].path
-        if not Path(path).exists():
+        if not is_there(path):
             self._say(f"[load] {name}: {path} is no longer there; what this run took from it is used: {loaded.folder}")
         self.accelerator.wait_for_everyone()
         self.artifacts[name] = (loaded.folder, loaded.fingerprint)

@@ -39,7 +39,7 @@ class Download:
     fetch: Callable[[], Any]
     size: int | None = None
 
-    def require(self, where: str) -> None:
+    def require(self, where: str | None) -> None:
         """Checks, before a library tries for minutes, that it is there or that the host has it.
 
         Raises:
@@ -51,7 +51,7 @@ class Download:
             except Exception as error:  # each client library has exceptions of its own
                 raise self.refusal(reason_of(error), where) from error
 
-    def get(self, where: str) -> None:
+    def get(self, where: str | None) -> None:
         """Downloads it unless it is there.
 
         Raises:

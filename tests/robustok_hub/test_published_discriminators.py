@@ -188,7 +188,7 @@ def test_the_artifact_and_its_promise_have_the_discriminator(tmp_path):
     read = imported(content, importer, tmp_path)
     promise = Loaded(REGISTRY, tmp_path / "artifact", "", read).read(TokenizerPromise)
     assert promise.opponents == ["adversarial"]
-    save_imported(read, "tokenizer", tmp_path / "artifact")
+    save_imported(read, tmp_path / "artifact")
     assert saved_opponents(tmp_path / "artifact") == ["adversarial"]
     later = Loaded(REGISTRY, tmp_path / "artifact", "").read(TokenizerPromise)
     assert later.opponents == ["adversarial"]

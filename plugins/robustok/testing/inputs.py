@@ -14,6 +14,7 @@ import torch
 from robustok.testing.subject import Subject
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.generator import Generator
 from robustok_core.recipe.recipe import Recipe
 from robustok_core.runs.files import write_tensors
 from robustok_core.runs.runner import run
@@ -47,9 +48,10 @@ def _split_checks(subject: Subject, split: Images, name: str) -> None:
 def importer_checks(subject: Subject, *, file: str | Path) -> None:
     """Checks that the recipe table rebuilds the component, and that an exported file can be read back."""
     importer = subject.build()
-    kind: str = getattr(importer, "makes", "nothing")
-    subject.require(kind in ("tokenizer", "generator"), '`makes` must be "tokenizer" or "generator"')
+    makes = getattr(importer, "makes", "nothing")
+    subject.require(makes in ("tokenizer", "generator", None), '`makes` must be "tokenizer", "generator" or None')
     table, module, _ = importer.load(Path(file), subject.registry)
+    kind = makes or ("generator" if isinstance(module, Generator) else "tokenizer")
     importer.opponents(Path(file))
     args = (module.space, module.num_classes) if kind == "generator" else ()
     with torch.device("meta"):

@@ -1,0 +1,73 @@
+"""`robustok push`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+import click
+
+from robustok_core.values.terminal import echo
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("repository", metavar="OWNER/NAME")
+@click.option("--to", type=click.Path(path_type=Path), help="Write to this new folder instead of uploading.")
+@click.option("--licence", metavar="ID", help="Licence of the weights, as the hub calls it: apache-2.0, mit, ...")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+def push(run: Path, repository: str, to: Path | None, licence: str | None, private: bool) -> None:
+    """Upload the tokenizer of a RUN, or of its folder, to OWNER/NAME on the Hugging Face hub.
+
+    The repository gets the weights, config.json, the recipe, and a model card with what it was trained on and what was
+    measured; the recipe names paths as it was run with them. `robustok.from_pretrained("OWNER/NAME")` loads it.
+
+    Example: `robustok push runs/main_train me/tokenizer --to folder` to see it before.
+    """
+    from robustok_commands.new_files import refuse_existing
+    from robustok_core.errors import RobustokError
+    from robustok_core.recipe.registry import load_registry
+    from robustok_toolkit.pushed import write_repository
+
+    _check_name(repository)
+    if not run.exists():
+        raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
+    registry = load_registry()
+    if to is not None:
+        refuse_existing(to)
+        write_repository(run, to, repository=repository, licence=licence, registry=registry)
+        echo(f"written to {to}")
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "repository"
+        write_repository(run, folder, repository=repository, licence=licence, registry=registry)
+        echo(f"uploaded to {_upload(folder, repository, private)}")
+
+
+def _check_name(repository: str) -> None:
+    from robustok_core.errors import RobustokError
+
+    if not _REPOSITORY.fullmatch(repository):
+        raise RobustokError("this is not the name of a repository", where=repository, hint="expected OWNER/NAME")
+
+
+def _upload(folder: Path, repository: str, private: bool) -> str:
+    """Uploads a folder, as one commit; returns its address."""
+    from huggingface_hub import HfApi
+
+    from robustok_core.errors import RunError
+    from robustok_core.values.wording import reason_of
+
+    api = HfApi(library_name="robustok")
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload with robustok push")
+        )
+    except Exception as error:  # the hub's client raises many types
+        what = f"cannot upload: {reason_of(error)}"
+        hint = "`hf auth login` gives access to the hub; --to FOLDER writes what would be uploaded"
+        raise RunError(what, where=repository, hint=hint) from error
