@@ -33,6 +33,7 @@ class Style:
     norm: NormKind
     mlp: MlpKind
     qk_norm: bool
+    qk_norm_eps: float = _EPS
 
 
 def make_norm(kind: NormKind, width: int) -> nn.Module:
@@ -58,7 +59,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
         if style.qk_norm:
             kind = nn.RMSNorm if style.norm == "rms" else nn.LayerNorm
-            self.q_norm, self.k_norm = (kind(width // num_heads, eps=_EPS) for _ in range(2))
+            self.q_norm, self.k_norm = (kind(width // num_heads, eps=style.qk_norm_eps) for _ in range(2))
 
     def forward(self, x: Tensor, rotations: Tensor | None) -> Tensor:
         """(B, N, D) to the same shape; rotations (N, head width / 2, 2)."""
@@ -91,7 +92,10 @@ class FlowBlock(nn.Module):
 
 
 class FlowHead(nn.Module):
-    """A final modulated norm, then the velocity of each token."""
+    """A final modulated norm, then the outputs of each token.
+
+    They are called velocities in weights, but `dit` predicts noise.
+    """
 
     def __init__(self, width: int, channels: int, norm: NormKind) -> None:
         super().__init__()
@@ -108,7 +112,7 @@ class FlowHead(nn.Module):
 class TimeEmbedding(nn.Module):
     """Cosines and sines of the time at frequencies from 1 to 1/10,000, then two linear layers.
 
-    Times are in [0, 1] and not scaled up, as in SiT and LightningDiT; DiT's are up to 1,000.
+    Times are not scaled: those of SiT and LightningDiT are in [0, 1], DiT's are steps from 0 to 999.
     """
 
     num_frequencies = 128

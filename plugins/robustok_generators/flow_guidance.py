@@ -1,4 +1,4 @@
-"""A model's velocity during sampling, with classifier-free guidance."""
+"""A model's velocity, or another prediction, during sampling with classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _JUST_BELOW_ONE = math.nextafter(1.0, 0.0)
 
 
 class ClassVelocity(Protocol):
-    """A model's velocity for rows at one common time: `velocity(x, t, classes, row)`."""
+    """A model's velocity for rows at one common time: `velocity(x, t, classes, row)`.
+
+    It may be any prediction, with any number of channels: that of `dit` is noise and its variance.
+    """
 
     def __call__(self, x: Tensor, t: float, classes: Tensor, row: Tensor) -> Tensor:
         """Velocities (rows, N, D) float32 of states x at time t; row i has class `classes[row[i]]`."""

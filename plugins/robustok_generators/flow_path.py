@@ -1,12 +1,15 @@
-"""The straight path from data to noise: x_t = (1 - t) data + t noise (Lipman et al. 2022, arXiv 2210.02747).
+"""Paths from data to noise (Lipman et al. 2022, arXiv 2210.02747; Ma et al. 2024, arXiv 2401.08740).
 
-In this package t = 0 is data and t = 1 is noise. The velocity along the path is noise - data; a network learns its
-mean at each point, which transports noise to data.
+linear: x_t = (1 - t) data + t noise. cosine: x_t = cos(pi t / 2) data + sin(pi t / 2) noise.
+
+In this package t = 0 is data and t = 1 is noise. The velocity is the derivative of x_t with respect to t; a network
+learns its mean at each point, which transports noise to data.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +17,44 @@ from torch import Tensor
 
 from robustok_core.values.draws import Draws
 
+Path = Literal["linear", "cosine"]
 Times = Literal["uniform", "logit_normal"]
+_QUARTER = math.pi / 2
 
 
-def between(data: Tensor, noise: Tensor, t: Tensor | float) -> Tensor:
+def between(data: Tensor, noise: Tensor, t: Tensor | float, path: Path = "linear") -> Tensor:
     """The point x_t (B, N, D) of the path; t in [0, 1] is a number, or (B, 1, 1)."""
-    return (1.0 - t) * data + t * noise
+    if path == "linear":
+        return (1.0 - t) * data + t * noise
+    cosine, sine = _quarter_turn(t)
+    return cosine * data + sine * noise
 
 
-def velocity_between(data: Tensor, noise: Tensor) -> Tensor:
-    """The derivative of x_t with respect to t, constant along the path."""
-    return noise - data
+def velocity_between(data: Tensor, noise: Tensor, t: Tensor | float = 0.0, path: Path = "linear") -> Tensor:
+    """The derivative of x_t with respect to t; constant along the linear path."""
+    if path == "linear":
+        return noise - data
+    cosine, sine = _quarter_turn(t)
+    return _QUARTER * (cosine * noise - sine * data)
 
 
-def expected_noise(x: Tensor, velocity: Tensor, t: float) -> Tensor:
-    """The mean noise at x and time t, from the mean velocity there; the score is -1/t times it."""
-    return x + (1.0 - t) * velocity
+def expected_noise(x: Tensor, velocity: Tensor, t: float, path: Path = "linear") -> Tensor:
+    """The mean noise at x and time t, from the mean velocity there; see `score_weight`."""
+    if path == "linear":
+        return x + (1.0 - t) * velocity
+    cosine, sine = _quarter_turn(t)
+    return sine * x + cosine * velocity / _QUARTER
+
+
+def score_weight(t: float, path: Path) -> float:
+    """-t times the score at time t in (0, 1] is this number times the expected noise: t over the share of noise."""
+    return 1.0 if path == "linear" else t / math.sin(_QUARTER * t)
+
+
+def _quarter_turn(t: Tensor | float) -> tuple[Any, Any]:
+    """Cosine and sine of pi t / 2; both numbers, or both tensors."""
+    angle = _QUARTER * t
+    return (angle.cos(), angle.sin()) if isinstance(angle, Tensor) else (math.cos(angle), math.sin(angle))
 
 
 def training_times(draws: Draws, how: Times) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from robustok_core.errors import RunError
 from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.finite import all_finite
-from robustok_generators.flow_path import expected_noise
+from robustok_generators.flow_path import Path, expected_noise, score_weight
 
 #: v(x, t): the velocity of a state of any shape at a time in [0, 1].
 Velocity = Callable[[Tensor, float], Tensor]
@@ -35,10 +35,11 @@ _STEPS, _TOLERANCE = 50, 1e-5
 class FlowSampling:
     """Options of the sampler."""
 
-    method: Literal["euler", "heun", "dopri5", "euler_maruyama"] = field(
+    method: Literal["euler", "heun", "heun2", "dopri5", "euler_maruyama"] = field(
         default="euler",
         metadata={
-            "doc": "euler, heun: fixed steps; dopri5: adaptive steps; euler_maruyama: fixed steps, adds noise in each"
+            "doc": "euler; heun, whose last step is Euler's as in EDM; heun2, all of whose steps are Heun's; dopri5: "
+            "adaptive steps; euler_maruyama: adds noise in each step"
         },
     )
     steps: int = field(
@@ -76,7 +77,15 @@ class FlowSampling:
         return self.timestep_shift * done / (1.0 + (self.timestep_shift - 1.0) * done)
 
 
-def integrate(velocity: Velocity, x: Tensor, sampling: FlowSampling, *, start: float = 1.0, noise: Noise) -> Tensor:
+def integrate(
+    velocity: Velocity,
+    x: Tensor,
+    sampling: FlowSampling,
+    *,
+    start: float = 1.0,
+    noise: Noise,
+    path: Path = "linear",
+) -> Tensor:
     """Integrates x from time `start` to time 0.
 
     Args:
@@ -85,6 +94,7 @@ def integrate(velocity: Velocity, x: Tensor, sampling: FlowSampling, *, start: f
         sampling: method and steps.
         start: in (0, 1].
         noise: the noise that euler_maruyama adds in step i; not used by the other methods.
+        path: the path of the velocities, on which euler_maruyama's drift depends.
 
     Raises:
         RunError: with dopri5, a velocity is not finite or no step is short enough.
@@ -95,8 +105,8 @@ def integrate(velocity: Velocity, x: Tensor, sampling: FlowSampling, *, start: f
     for number, (t, until) in enumerate(steps):
         last = number == len(steps) - 1
         if sampling.method == "euler_maruyama":
-            x = _diffused(velocity, x, t, until, None if last else noise(number))
-        elif sampling.method == "heun" and not last:  # the last step is Euler's, as in EDM
+            x = _diffused(velocity, x, t, until, None if last else noise(number), path)
+        elif sampling.method == "heun2" or (sampling.method == "heun" and not last):
             x = _heun(velocity, x, t, until)
         else:
             x = x + (until - t) * velocity(x, t)
@@ -110,13 +120,14 @@ def _heun(velocity: Velocity, x: Tensor, t: float, until: float) -> Tensor:
     return x + (until - t) * 0.5 * (first + second)
 
 
-def _diffused(velocity: Velocity, x: Tensor, t: float, until: float, noise: Tensor | None) -> Tensor:
+def _diffused(velocity: Velocity, x: Tensor, t: float, until: float, noise: Tensor | None, path: Path) -> Tensor:
     """A step of the SDE with diffusion w = 2 t, whose states have the same distribution as the flow's.
 
-    Its drift is v - w/2 score, and w/2 score = t (-noise / t), so the drift is the velocity plus the expected noise.
+    Its drift is v - w/2 score. On the linear path w/2 score = t (-noise / t), so the drift is the velocity plus the
+    expected noise.
     """
     v = velocity(x, t)
-    x = x + (until - t) * (v + expected_noise(x, v, t))
+    x = x + (until - t) * (v + score_weight(t, path) * expected_noise(x, v, t, path))
     return x if noise is None else x + math.sqrt(2.0 * t * (t - until)) * noise
 
 

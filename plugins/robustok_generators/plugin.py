@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
+from robustok_generators.dit import DiT
 from robustok_generators.flow_transformer import FlowTransformer
 from robustok_generators.llamagen_gpt import LlamaGenGPT
 from robustok_generators.maskgit import MaskGIT
@@ -15,3 +16,4 @@ def robustok_register(register: Register) -> None:
     register("generator", "rar", RAR)
     register("generator", "llamagen_gpt", LlamaGenGPT)
     register("generator", "flow_transformer", FlowTransformer)
+    register("generator", "dit", DiT)

@@ -1,21 +1,28 @@
-"""Shared by the importers of published flow transformers, for `flow_transformer`."""
+"""Shared by the importers of published diffusion transformers, for `flow_transformer` and `dit`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Container, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from attrs import field, frozen, validators
+from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
+from robustok_core.recipe.validators import width_range
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.terminal import echo
+from robustok_hub.published_config import PublishedConfig
 from robustok_hub.published_names import NameRules, count_numbered, heads_field, load_generator, to_published
 
-#: Weights that tell the format, and their numbers of dimensions.
+PATCHES = "x_embedder.proj.weight"
+_TOKENS = "x_embedder.weight"
+#: Weights that tell a transformer, and their numbers of dimensions; those of its tokens or patches are `IMAGES`, too.
 TELLING = {
     "pos_embed": 3,
     "t_embedder.mlp.0.weight": 2,
@@ -23,18 +30,27 @@ TELLING = {
     "blocks.0.adaLN_modulation.1.weight": 2,
     "final_layer.linear.weight": 2,
 }
-#: Heads by published width; they do not follow from the shapes of the weights.
+IMAGES = {PATCHES: 4, "x_embedder.proj.bias": 1}
+_GATE = "blocks.0.mlp.w12.weight"
+_Q_NORM = "blocks.0.attn.q_norm.weight"
+#: What norms of queries and keys add to the variance; it does not follow from the weights.
+QK_NORM_EPS = {"layer": 1e-5, "rms": 1e-6}
+#: Heads by published width; in general they do not follow from the shapes of the weights.
 _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 #: Our buffers that published files lack: they store the statistics of the latents elsewhere.
 _STATISTICS = ("latent_mean", "latent_std")
+#: Channels of an image's latent that published guidance is for.
+_GUIDED = 3
 _all_positive: Any = validators.deep_iterable(validators.gt(0.0))
 
 
 @frozen(kw_only=True)
-class FlowImporterConfig:
+class NetworkImporterConfig:
     """Options that do not follow from the weights."""
 
-    num_heads: int | None = heads_field("those of the published sizes")
+    num_heads: int | None = heads_field(
+        "as config.json beside the weights says, or as the weights show, or those of the published sizes"
+    )
     mean: list[float] | None = field(
         default=None,
         metadata={"doc": "mean of the latents it was trained on: [a] or one number per channel; left out: [0]"},
@@ -42,7 +58,28 @@ class FlowImporterConfig:
     std: list[float] | None = field(
         default=None,
         validator=validators.optional(_all_positive),
-        metadata={"doc": "standard deviation of these latents: [a] or one number per channel; left out: [1]"},
+        metadata={
+            "doc": "standard deviation of these latents: [a] or one number per channel; left out: [1]. "
+            "SiT and DiT of images: [5.48998] for latents that `diffusers_vae` has not multiplied by 0.18215"
+        },
+    )
+    guided_channels: int | None = field(
+        default=None,
+        validator=validators.optional(width_range),
+        metadata={
+            "doc": "number of first channels of a latent to guide; left out: 3 for images, as the published scales are "
+            "for, and all for one-dimensional tokens"
+        },
+    )
+
+
+@frozen(kw_only=True)
+class FlowImporterConfig(NetworkImporterConfig):
+    """Options that do not follow from the weights."""
+
+    path: Literal["linear", "cosine"] | None = field(
+        default=None,
+        metadata={"doc": "path of its training; left out: path_type in config.json beside the weights, or linear"},
     )
 
 
@@ -62,7 +99,7 @@ class LatentStatistics:
     report: str
 
 
-def given_statistics(config: FlowImporterConfig) -> LatentStatistics:
+def given_statistics(config: NetworkImporterConfig) -> LatentStatistics:
     """The statistics in an importer's options; by default they leave latents unchanged."""
     descriptions = (
         f"{name} {default} (not given)" if given is None else f"{name} {given}"
@@ -76,11 +113,11 @@ def given_statistics(config: FlowImporterConfig) -> LatentStatistics:
     )
 
 
-def names(depth: int) -> NameRules:
+def names(depth: int, *, images: bool) -> NameRules:
     """The rules from published names to ours."""
     return [
         ("pos_embed", "positions"),
-        ("x_embedder.", "token_embedding."),
+        ("x_embedder.proj." if images else "x_embedder.", "token_embedding."),
         ("t_embedder.", "time_embedding."),
         ("y_embedder.embedding_table.", "label_embedding."),
         *((f"blocks.{i}.adaLN_modulation.1.", f"blocks.{i}.modulation.") for i in range(depth)),
@@ -90,35 +127,96 @@ def names(depth: int) -> NameRules:
     ]
 
 
-def size_table(published: Mapping[str, Tensor], num_heads: int | None, hidden: str, where: str) -> dict[str, Any]:
-    """The size of a published model; `hidden` names a weight with as many columns as the MLP's hidden width.
+def network_table(
+    published: Mapping[str, Tensor], options: NetworkImporterConfig, config: PublishedConfig, where: str
+) -> dict[str, Any]:
+    """The sizes in a recipe table.
+
+    Args:
+        published: weights by published name. options: the importer's.
+        config: the configuration beside the weights. where: the file, for messages.
 
     Raises:
-        RobustokError: the number of heads is not known.
+        RobustokError: the number of heads is not known, or the configuration contradicts the weights.
     """
-    width = published["pos_embed"].shape[2]
-    heads = num_heads or _HEADS.get(width)
+    width, depth = published["pos_embed"].shape[2], count_numbered(published, "blocks.")
+    config.must_agree({"hidden_size": width, "depth": depth})
+    heads = options.num_heads or config.get("num_heads", int) or _heads(published, width)
     if heads is None:
         raise RobustokError(
             f"the number of heads of a model of width {width} does not follow from its weights",
             where=where,
             hint="set the importer's num_heads",
         )
+    table = {"width": width, "depth": depth, "num_heads": heads}
+    hidden = published["blocks.0.mlp.w3.weight" if _GATE in published else "blocks.0.mlp.fc2.weight"]
+    table["mlp_width"] = hidden.shape[1]
+    if PATCHES in published:
+        table["patch_size"] = published[PATCHES].shape[2]
+        table["guided_channels"] = options.guided_channels or min(_GUIDED, published[PATCHES].shape[1])
+    elif options.guided_channels is not None:
+        table["guided_channels"] = options.guided_channels
+    return table
+
+
+def _heads(published: Mapping[str, Tensor], width: int) -> int | None:
+    """From the width of a head, if a norm or the rotary positions show it, or from the width of a published size."""
+    for name in (_Q_NORM, "feat_rope.freqs_cos"):
+        if name in published:
+            return max(1, width // max(1, published[name].shape[-1]))
+    return _HEADS.get(width)
+
+
+def style_table(published: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Which norms, MLPs and positions a `flow_transformer` has, in a recipe table."""
     return {
-        "use": "flow_transformer",
-        "width": width,
-        "depth": count_numbered(published, "blocks."),
-        "num_heads": heads,
-        "mlp_width": published[hidden].shape[1],
+        "norm": "rms" if "blocks.0.norm1.weight" in published else "layer",
+        "mlp": "swiglu" if _GATE in published else "gelu_tanh",
+        "rope": "feat_rope.freqs_cos" in published,
     }
 
 
-def build_flow(
+def extras_table(published: Mapping[str, Tensor], norm: Literal["layer", "rms"] = "layer") -> dict[str, Any]:
+    """What a `flow_transformer` may have in addition, in a recipe table; norms of queries and keys are as published."""
+    doubled = len(published["final_layer.linear.weight"]) == 2 * _numbers_per_token(published)
+    if _Q_NORM not in published:
+        return {"learn_sigma": doubled, "qk_norm": False}
+    return {"learn_sigma": doubled, "qk_norm": True, "qk_norm_eps": QK_NORM_EPS[norm]}
+
+
+def _numbers_per_token(published: Mapping[str, Tensor]) -> int:
+    """Of the transformer's tokens."""
+    return published[PATCHES][0].numel() if PATCHES in published else published[_TOKENS].shape[1]
+
+
+def path_of(options: FlowImporterConfig, config: PublishedConfig, report: dict[str, str]) -> str:
+    """The path of a flow's training; reports why.
+
+    Raises:
+        RobustokError: path_type in the configuration is no text.
+    """
+    held = config.get("path_type", str)
+    reasons = {
+        "the importer's option": options.path,
+        "path_type in config.json": held if held in ("linear", "cosine") else None,
+    }
+    reason, path = next(((reason, path) for reason, path in reasons.items() if path is not None), (None, "linear"))
+    says = f", for config.json says {held!r}" if held else ": check the configuration beside the weights"
+    report["path"] = f'assumed to be "{path}"{says}' if reason is None else f'"{path}": {reason}'
+    return path
+
+
+def path_to_restore(component: nn.Module) -> dict[str, str]:
+    """The import option that restores a path other than the linear one, which published weights do not hold."""
+    path = getattr(getattr(component, "config", None), "path", "linear")
+    return {} if path == "linear" else {"path": path}
+
+
+def build_network(
     registry: Builder,
     table: Mapping[str, Any],
     published: Mapping[str, Tensor],
     *,
-    grid: tuple[int, int] | None,
     statistics: LatentStatistics,
     where: str,
 ) -> tuple[dict[str, Any], nn.Module]:
@@ -126,22 +224,35 @@ def build_flow(
 
     Args:
         registry: builds the generator. table: the recipe table, with `use`.
-        published: weights by published name, in our shapes.
-        grid: the grid of the tokens, or None.
+        published: weights by published name; patches make a square grid, tokens have none.
         statistics: the statistics of the latents.
         where: the file, for messages.
 
     Raises:
         RobustokError: the weights or the statistics do not fit.
     """
-    channels, num_tokens = len(published["final_layer.linear.weight"]), published["pos_embed"].shape[1]
-    space = LatentSpace(kind="continuous", num_tokens=num_tokens, width=channels, grid=grid)
-    rules = names(count_numbered(published, "blocks."))
-    weights = {**published, **dict.fromkeys(_STATISTICS, torch.zeros(channels))}
+    space = _space(published, where)
+    weights = {**published, **dict.fromkeys(_STATISTICS, torch.zeros(space.width))}
+    if PATCHES in weights:  # a convolution over patches
+        weights[PATCHES] = rearrange(weights[PATCHES], "d c p q -> d (p q c)")
+    rules = names(count_numbered(published, "blocks."), images=PATCHES in published)
     num_classes = len(published["y_embedder.embedding_table.weight"]) - 1
     full_table, generator = load_generator(registry, table, weights, rules, where, space=space, num_classes=num_classes)
-    _observe(generator, statistics, channels)
+    _observe(generator, statistics, space.width)
     return full_table, generator
+
+
+def _space(published: Mapping[str, Tensor], where: str) -> LatentSpace:
+    """The latent space of the weights."""
+    num_tokens = published["pos_embed"].shape[1]
+    if PATCHES not in published:
+        return LatentSpace(kind="continuous", num_tokens=num_tokens, width=_numbers_per_token(published))
+    side = math.isqrt(num_tokens)
+    _, channels, rows, columns = published[PATCHES].shape
+    if side * side != num_tokens or rows != columns:
+        raise RobustokError("only square grids of square patches can be read", where=where)
+    side *= rows
+    return LatentSpace(kind="continuous", num_tokens=side * side, width=channels, grid=(side, side))
 
 
 def _observe(generator: Any, statistics: LatentStatistics, channels: int) -> None:
@@ -160,32 +271,60 @@ def _per_channel(values: Sequence[float] | Tensor, channels: int) -> Tensor:
     return tensor.expand(channels) if len(tensor) == 1 else tensor
 
 
-def export_flow(component: nn.Module, what: str, marks: Mapping[str, bool]) -> dict[str, Tensor]:
-    """The weights of a `flow_transformer` under published names, without the statistics of its latents.
+def export_network(
+    component: nn.Module,
+    what: str,
+    use: str,
+    holds: Mapping[str, Container[Any]],
+    *,
+    images: bool,
+    restore: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Tensor]:
+    """The weights of a generator under published names, without the statistics of its latents.
 
     If it has statistics, prints to standard error the import options that restore them.
 
     Args:
         component: the generator.
         what: the name of the format.
-        marks: our weight names that a generator of this format must have (True) or must not have (False).
+        use: the name of the generators that it holds.
+        holds: their options with which it holds them.
+        images: whether tokens are patches of a square grid.
+        restore: other import options without which the generator would not be the same.
 
     Raises:
         RobustokError: the format cannot hold this generator.
     """
+    config = getattr(component, "config", None)
+    if getattr(component, "name", None) != use or not _fits(config, holds):
+        raise RobustokError(f"the published {what} format holds only {use} generators of its own style")
     weights = component.state_dict()
-    marks = {"head.to_velocity.weight": True, "blocks.0.attn.q_norm.weight": False, **marks}
-    if any((name in weights) != required for name, required in marks.items()):
-        raise RobustokError(f"the published {what} format holds only flow_transformer generators of its own style")
-    mean, std = (weights[name] for name in _STATISTICS)
-    if mean.any() or (std != 1.0).any():
-        echo(
-            f"note: the published {what} format does not hold the statistics of the latents; import it with "
-            f"--set 'mean={_option(mean)}' --set 'std={_option(std)}'",
-            err=True,
-        )
-    rules = names(count_numbered(weights, "blocks."))
-    return {to_published(name, rules): value for name, value in weights.items() if name not in _STATISTICS}
+    mean, std = (weights.pop(name) for name in _STATISTICS)
+    options = {"mean": _option(mean), "std": _option(std)} if mean.any() or (std != 1.0).any() else {}
+    lost = {"the statistics of the latents": bool(options), "the path": bool(restore)}
+    if options or restore:
+        named = " ".join(f"--set '{name}={value}'" for name, value in {**options, **restore}.items())
+        names_lost = " and ".join(name for name, is_lost in lost.items() if is_lost)
+        echo(f"note: the published {what} format does not hold {names_lost}; import it with {named}", err=True)
+    if images:
+        weights["token_embedding.weight"] = _convolution(weights["token_embedding.weight"], component, what)
+    rules = names(count_numbered(weights, "blocks."), images=images)
+    return {to_published(name, rules): value for name, value in weights.items()}
+
+
+def _fits(config: Any, holds: Mapping[str, Container[Any]]) -> bool:
+    if not all(getattr(config, name) in values for name, values in holds.items()):
+        return False
+    qk_norm = getattr(config, "qk_norm", False)
+    return not qk_norm or config.qk_norm_eps == QK_NORM_EPS[config.norm]
+
+
+def _convolution(linear: Tensor, generator: Any, what: str) -> Tensor:
+    """The convolution over patches that a linear layer is."""
+    grid, side = generator.space.grid, generator.patch_size
+    if grid is None or grid[0] != grid[1]:
+        raise RobustokError(f"the published {what} format holds only generators for a square grid of tokens")
+    return rearrange(linear, "d (p q c) -> d c p q", p=side, q=side).contiguous()
 
 
 def _option(values: Tensor) -> list[float]:

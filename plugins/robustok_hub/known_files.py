@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 _TAMING = ("encoder.mid.block_1.conv1.weight", "decoder.up.0.block.0.conv1.weight")
 _LLAMAGEN = ("encoder.conv_blocks.0.res.0.conv1.weight", "quantize.embedding.weight")
 _DINOV2 = ("encoder.latent_tokens", "encoder.model.patch_embed.proj.weight")
-_FLOW = ("t_embedder.mlp.0.weight", "final_layer.linear.weight")
-#: Names that all files of an importer have, and that no other's files have together.
+_DIFFUSION = ("t_embedder.mlp.0.weight", "final_layer.linear.weight")
+_PATCHES = (*_DIFFUSION, "x_embedder.proj.weight")
+_DIT = (*_PATCHES, "blocks.0.mlp.fc2.weight")
+#: Names that files of an importer have, and that no other's files have together.
 NAMES: Mapping[str, Collection[str]] = {
     "robustok": (*_DINOV2, "quantize.embedding.weight"),
     "maetok": (*_DINOV2, "encoder.latent_pos_embed"),
@@ -27,17 +29,25 @@ NAMES: Mapping[str, Collection[str]] = {
     "rae": ("decoder_embed.weight", "decoder_layers.0.intermediate.dense.weight"),
     "rar": ("target_aware_pos_embed", "timesteps_embeddings", "lm_head.weight"),
     "llamagen_gpt": ("cls_embedding.embedding_table.weight", "tok_embeddings.weight", "output.weight"),
-    "sit": (*_FLOW, "x_embedder.weight"),
-    "lightningdit": (*_FLOW, "x_embedder.proj.weight", "blocks.0.mlp.w3.weight"),
+    "sit": (*_DIFFUSION, "x_embedder.weight"),
+    "lightningdit": (*_PATCHES, "blocks.0.mlp.w3.weight"),
+    "dit": _DIT,
 }
+#: The names in other files of an importer.
+_ALSO: Sequence[tuple[str, Collection[str]]] = (
+    ("sit", _DIT),
+    ("lightningdit", (*_DIT, "feat_rope.freqs_cos")),
+    ("lightningdit", (*_DIT, "blocks.0.norm1.weight")),
+)
 
 
 def likely_importers(weights: Collection[str], wanted: Collection[str] = ()) -> list[str]:
     """The importers of files whose weights have these names, the best fitting only; several if names cannot tell.
 
-    `taming_vq` and `ibq` read the same names. Importers whose names are all among the wanted ones are left out: a
-    damaged file still looks like one of its own importer.
+    `taming_vq` and `ibq` read the same names, and so do `dit` and `sit`. Importers whose names are all among the wanted
+    ones are left out: a damaged file still looks like one of its own importer.
     """
-    fitting = {importer: set(names) for importer, names in NAMES.items() if set(names) <= set(weights)}
-    best = [name for name, own in fitting.items() if not any(own < other for other in fitting.values())]
-    return [name for name in best if not fitting[name] <= set(wanted)]
+    layouts = [(importer, set(names)) for importer, names in (*NAMES.items(), *_ALSO)]
+    fitting = [(importer, names) for importer, names in layouts if names <= set(weights)]
+    best = [(importer, names) for importer, names in fitting if not any(names < other for _, other in fitting)]
+    return list(dict.fromkeys(importer for importer, names in best if not names <= set(wanted)))

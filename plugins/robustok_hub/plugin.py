@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_hub.diffusers_layout import DiffusersLayout
+from robustok_hub.dit import DiTImporter
 from robustok_hub.gigatok import GigaTokImporter
 from robustok_hub.ibq import IBQImporter
 from robustok_hub.ldetok import LDeTokImporter
@@ -32,6 +33,7 @@ def robustok_register(register: Register) -> None:
     register("importer", "llamagen_gpt", LlamaGenGPTImporter)
     register("importer", "sit", SiTImporter)
     register("importer", "lightningdit", LightningDiTImporter)
+    register("importer", "dit", DiTImporter)
     register("importer", "maetok", MAETokImporter)
     register("importer", "taming_vq", TamingVQ)
     register("importer", "vqgan_lc", VQGANLC)

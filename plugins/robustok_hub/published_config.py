@@ -12,7 +12,7 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import read_json
 
 _FILE = "config.json"
-_Value = TypeVar("_Value", bool, int, float)
+_Value = TypeVar("_Value", bool, int, float, str)
 
 
 def config_beside(weights: Path) -> list[Path]:

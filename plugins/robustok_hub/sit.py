@@ -1,8 +1,17 @@
-"""The one-dimensional SiT of MAETok and SoftVQ (sit-xl_maetok-b-128 and others), for `flow_transformer`."""
+"""SiT (Ma et al. 2024, arXiv 2401.08740), for `flow_transformer`.
+
+| file | latents |
+|---|---|
+| SiT-XL-2-256x256.pt of willisma/SiT | images: patches of a grid |
+| sit-xl_maetok-b-128, sit-xl_softvq-... of MAETok and SoftVQ | one-dimensional: tokens without a place |
+
+The latents of images are those of Stable Diffusion's autoencoder times 0.18215, as `diffusers_vae` gives them.
+Published sampling: euler_maruyama with 250 steps; SoftVQ's command samples with the path "cosine".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +19,30 @@ from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
-from robustok_hub.flow_files import TELLING, FlowImporterConfig, build_flow, export_flow, given_statistics, size_table
+from robustok_hub.flow_files import (
+    IMAGES,
+    PATCHES,
+    TELLING,
+    FlowImporterConfig,
+    build_network,
+    export_network,
+    extras_table,
+    given_statistics,
+    network_table,
+    path_of,
+    path_to_restore,
+)
+from robustok_hub.published_config import PublishedConfig, config_beside
 from robustok_hub.published_names import read_published, require
 
-_HIDDEN = "blocks.0.mlp.fc2.weight"
+#: Options of the generators that the format holds.
+_STYLE: dict[str, Sequence[Any]] = {"norm": ["layer"], "mlp": ["gelu_tanh"], "rope": [False]}
+_IMAGES: dict[str, Sequence[Any]] = {"qk_norm": [False]}
+_SEQUENCES: dict[str, Sequence[Any]] = {"patch_size": [1], "learn_sigma": [False]}
 
 
 class SiTImporter(Importer):
-    """Reads a SiT trained on the linear path. With another path, which the weights do not show, it samples nonsense.
+    """Reads a SiT of images, whose time points to the data, or a one-dimensional one, whose time points to noise.
 
     MAETok stores mean and deviation of its latents, one number each, as vq_mean and vq_std in the tokenizer's
     configuration.
@@ -31,20 +56,34 @@ class SiTImporter(Importer):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, {**TELLING, "x_embedder.weight": 2, _HIDDEN: 2}, "one-dimensional SiT", str(path))
-        table = size_table(published, self.config.num_heads, _HIDDEN, str(path))
-        report["path"] = 'assumed to be "linear": check the configuration beside the weights'
+        images = PATCHES in published
+        what, tokens = ("SiT", IMAGES) if images else ("one-dimensional SiT", {"x_embedder.weight": 2})
+        require(published, {**TELLING, **tokens, "blocks.0.mlp.fc2.weight": 2}, what, str(path))
+        beside = PublishedConfig.beside(path)
+        table = {
+            "use": "flow_transformer",
+            **network_table(published, self.config, beside, str(path)),
+            **extras_table(published),
+            "path": path_of(self.config, beside, report),
+            "direction": "data" if images else "noise",
+        }
+        if images:
+            report["model"] = "assumed to be a SiT: the weights of a DiT have the same names and shapes"
         statistics = given_statistics(self.config)
         report["statistics"] = statistics.report
-        full_table, generator = build_flow(
-            registry, table, published, grid=None, statistics=statistics, where=str(path)
-        )
+        full_table, generator = build_network(registry, table, published, statistics=statistics, where=str(path))
         return full_table, generator, report
 
+    def also_reads(self, path: Path) -> Sequence[Path]:
+        """The configuration beside the weights, if there is one."""
+        return config_beside(path)
+
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
-        """The weights of a `flow_transformer` in SiT's style, without the statistics of its latents."""
-        return export_flow(
-            component,
-            "SiT",
-            {"blocks.0.mlp.fc1.weight": True, "blocks.0.norm1.weight": False, "rotations": False},
-        )
+        """The weights of a `flow_transformer` in SiT's style, without the statistics of its latents.
+
+        One of direction "data" is a SiT of images, one of direction "noise" one-dimensional.
+        """
+        images = getattr(getattr(component, "config", None), "direction", "noise") == "data"
+        holds = _STYLE | (_IMAGES if images else _SEQUENCES)
+        restore = path_to_restore(component)
+        return export_network(component, "SiT", "flow_transformer", holds, images=images, restore=restore)

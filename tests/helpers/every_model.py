@@ -57,6 +57,7 @@ _GENERATORS: dict[str, dict[str, Any]] = {
     "llamagen_gpt": _SMALL,
     "maskgit": _SMALL,
     "flow_transformer": _SMALL,
+    "dit": _SMALL,
 }
 _DISCRETE = {"conv_vq", "gigatok", "maskgit_vq", "open_magvit2", "titok", "vit_vq", "rar", "llamagen_gpt", "maskgit"}
 

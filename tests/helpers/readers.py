@@ -58,6 +58,7 @@ IMPORTERS: dict[str, dict[str, Any]] = {
     "llamagen_gpt_a": {"use": "llamagen_gpt", "num_heads": 4, "num_tokens": 16},
     "sit1d_a": {"use": "sit", "num_heads": 4},
     "lightningdit_a": {"use": "lightningdit", "num_heads": 4},
+    "dit_a": {"use": "dit", "num_heads": 4},
 }
 
 

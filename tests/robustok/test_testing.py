@@ -21,6 +21,7 @@ SMALL = {
     ("dataset", "fashion_mnist"): {},
     ("features", "efficientnet_lite0"): {},
     ("features", "fashion_classifier"): {},
+    ("generator", "dit"): TOKENS,
     ("generator", "flow_transformer"): TOKENS,
     ("generator", "llamagen_gpt"): TOKENS,
     ("generator", "maskgit"): TOKENS,

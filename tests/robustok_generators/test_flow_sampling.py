@@ -14,12 +14,21 @@ from robustok_generators.flow_sampling import FlowSampling, integrate
 
 MEAN = torch.tensor([2.0, -1.0], dtype=torch.float64)
 COVARIANCE = torch.tensor([[1.5, 0.6], [0.6, 0.5]], dtype=torch.float64)
-METHODS = ["euler", "heun", "dopri5", "euler_maruyama"]
+METHODS = ["euler", "heun", "heun2", "dopri5", "euler_maruyama"]
 
 
 def root(matrix: torch.Tensor) -> torch.Tensor:
     values, vectors = torch.linalg.eigh(matrix)
     return vectors @ values.sqrt().diag() @ vectors.T
+
+
+def cosine_velocity(x: torch.Tensor, t: float) -> torch.Tensor:
+    """The mean derivative of cos(pi t / 2) data + sin(pi t / 2) noise, given its value x."""
+    cosine, sine = math.cos(math.pi / 2 * t), math.sin(math.pi / 2 * t)
+    marginal = cosine**2 * COVARIANCE + sine**2 * torch.eye(2, dtype=torch.float64)
+    standard = torch.linalg.solve(marginal, (x - cosine * MEAN).mT).mT
+    data, noise = MEAN + cosine * standard @ COVARIANCE, sine * standard
+    return math.pi / 2 * (cosine * noise - sine * data)
 
 
 def gaussian_velocity(x: torch.Tensor, t: float) -> torch.Tensor:
@@ -65,8 +74,9 @@ def test_the_error_of_euler_halves_with_twice_the_steps():
     assert errors[1] / errors[2] == pytest.approx(2, rel=0.05)
 
 
-def test_the_error_of_heun_falls_to_a_quarter_with_twice_the_steps():
-    errors = [error_of(method="heun", steps=steps) for steps in (100, 200, 400)]
+@pytest.mark.parametrize("method", ["heun", "heun2"])
+def test_the_error_of_heun_falls_to_a_quarter_with_twice_the_steps(method):
+    errors = [error_of(method=method, steps=steps) for steps in (100, 200, 400)]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.1)
 
@@ -85,6 +95,28 @@ def test_points_of_any_time_become_data_of_the_right_mean_and_covariance(method,
     standard_error = 4 * math.sqrt(2 / count) * 1.5
     torch.testing.assert_close(samples.mean(0), MEAN, atol=standard_error, rtol=0)
     torch.testing.assert_close(samples.T.cov(), COVARIANCE, atol=standard_error + 0.02, rtol=0)
+
+
+@pytest.mark.parametrize("start", [1.0, 0.4])
+def test_euler_maruyama_gives_data_of_the_right_mean_and_covariance_on_the_cosine_path_too(start):
+    count = 10_000
+    x = between(exact(normal(count)), normal(count, seed=1), start, "cosine")
+    sampling = FlowSampling(method="euler_maruyama", steps=100)
+    samples = integrate(cosine_velocity, x, sampling, start=start, noise=noise_of(count), path="cosine")
+    torch.testing.assert_close(samples.mean(0), MEAN, atol=0.07, rtol=0)
+    torch.testing.assert_close(samples.T.cov(), COVARIANCE, atol=0.11, rtol=0)
+
+
+@pytest.mark.parametrize(("method", "calls"), [("euler", 3), ("heun", 5), ("heun2", 6)])
+def test_the_last_step_of_heun_is_eulers_and_that_of_heun2_is_not(method, calls):
+    seen = []
+
+    def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
+        seen.append(t)
+        return gaussian_velocity(x, t)
+
+    integrate(velocity, normal(2), FlowSampling(method=method, steps=3), noise=None)
+    assert len(seen) == calls
 
 
 def test_euler_maruyama_forgets_a_part_of_its_initial_noise():
@@ -110,10 +142,22 @@ def test_the_last_step_of_euler_maruyama_adds_no_noise():
     assert asked == [0, 1, 2, 3]
 
 
-def test_the_expected_noise_is_that_of_the_path():
+@pytest.mark.parametrize("path", ["linear", "cosine"])
+def test_the_expected_noise_is_that_of_the_path(path):
     data, noise = normal(4), normal(4, seed=1)
     for t in (0.0, 0.3, 1.0):
-        torch.testing.assert_close(expected_noise(between(data, noise, t), velocity_between(data, noise), t), noise)
+        x, velocity = between(data, noise, t, path), velocity_between(data, noise, t, path)
+        torch.testing.assert_close(expected_noise(x, velocity, t, path), noise)
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine"])
+def test_the_velocity_is_the_derivative_of_the_path_from_data_to_noise(path):
+    data, noise = normal(4), normal(4, seed=1)
+    torch.testing.assert_close(between(data, noise, 0.0, path), data)
+    torch.testing.assert_close(between(data, noise, 1.0, path), noise)
+    for t in (0.2, torch.full((4, 1), 0.7, dtype=torch.float64)):
+        slope = (between(data, noise, t + 1e-6, path) - between(data, noise, t - 1e-6, path)) / 2e-6
+        torch.testing.assert_close(velocity_between(data, noise, t, path), slope, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,31 @@ def test_labels_are_dropped_only_in_training():
     assert set(evaluated.tolist()) == {7}
 
 
+def test_on_the_cosine_path_the_target_turns_with_the_time():
+    model, data, draws = make(path="cosine"), real(5), Draws.for_rows(3, 5)
+    with Watch(model) as seen:
+        losses = losses_of(model, data, torch.arange(5), draws)
+    ((x, times, _),) = seen.read
+    angle = math.pi / 2 * times[:, None, None]
+    torch.testing.assert_close(x, angle.cos() * data + angle.sin() * noise_of(draws))
+    wanted = math.pi / 2 * (angle.cos() * noise_of(draws) - angle.sin() * data)
+    torch.testing.assert_close(losses["velocity"], wanted.square().mean())
+    samples = sampled(model, torch.arange(5), draws, keep=Keep(latents=Latents(vectors=data), sigma=0.6))
+    angle = math.pi / 2 * 0.4  # the velocity is 0: the output is the starting point
+    torch.testing.assert_close(samples, math.cos(angle) * data + math.sin(angle) * noise_of(draws))
+
+
+def test_outputs_without_use_change_nothing():
+    model, doubled = sharp(), make(learn_sigma=True)
+    state = model.state_dict()
+    for name in ("weight", "bias"):
+        value = state[f"head.to_velocity.{name}"]
+        state[f"head.to_velocity.{name}"] = torch.cat([value, torch.ones_like(value)])
+    doubled.load_state_dict(state)
+    x, t, labels = real(3), torch.tensor([0.25, 0.5, 1.0]), torch.arange(3)
+    torch.testing.assert_close(doubled(x, t, labels), model(x, t, labels))
+
+
 @pytest.mark.parametrize(
     ("space", "options"), [(SPACE, {}), (GRID, {**LIGHTNING, "direction": "data", "cosine_weight": 1.0})]
 )
@@ -166,6 +191,11 @@ def test_velocities_of_one_time_are_those_of_the_rows(model):
     [
         (LatentSpace(kind="continuous", num_tokens=128, width=32), {}, 675.0),
         (LatentSpace(kind="continuous", num_tokens=256, width=32, grid=(16, 16)), LIGHTNING, 675.3),
+        (
+            LatentSpace(kind="continuous", num_tokens=1024, width=4, grid=(32, 32)),
+            {"patch_size": 2, "learn_sigma": True},  # SiT of images
+            675.1,
+        ),
     ],
 )
 def test_the_largest_preset_has_the_published_number_of_parameters(space, options, published):
@@ -322,6 +352,8 @@ def test_invalid_statistics_are_refused(mean, std):
     [
         (LatentSpace(kind="discrete", num_tokens=6, width=4, codebook_size=8), {}, "has codes"),
         (SPACE, {"rope": True}, "grid"),
+        (SPACE, {"patch_size": 2}, "patches need tokens on a grid"),
+        (GRID, {"patch_size": 2}, "a grid of 2 by 3 tokens has no whole patches of side 2"),
         (SPACE, {"guided_channels": 5}, "a token has 4 channels"),
     ],
 )
@@ -338,6 +370,8 @@ def test_a_latent_space_that_does_not_fit_is_refused(space, options, what):
         ({"width": 24, "num_heads": 4, "rope": True}, "heads whose width is a multiple of 4"),
         ({"label_dropout": 1.0}, "label_dropout"),
         ({"direction": "up"}, "'noise', 'data'"),
+        ({"path": "straight"}, "'linear', 'cosine'"),
+        ({"qk_norm_eps": 0.0}, "qk_norm_eps"),
     ],
 )
 def test_wrong_options_are_named(options, what):

@@ -13,7 +13,7 @@ from robustok_hub.known_files import NAMES, likely_importers
 
 REGISTRY = load_registry()
 #: Importers that read the same names.
-ALIKE = {"taming_vq": ["taming_vq", "ibq"], "ibq": ["taming_vq", "ibq"]}
+ALIKE = {"taming_vq": ["taming_vq", "ibq"], "ibq": ["taming_vq", "ibq"], "dit": ["dit", "sit"]}
 
 
 def test_every_importer_has_names():
@@ -30,6 +30,19 @@ def test_every_parity_file_of_weights_is_recognised():
     files = [file.stem for file in PARITY.glob("*.json") if not file.stem.startswith("perturb")]
     assert len(files) > len(IMPORTERS) / 2
     assert not [name for name in files if not likely_importers(Case(name).weights)]
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "importers"),
+    [
+        ("sit2d_a", {}, ["dit", "sit"]),
+        ("sit1d_qk_a", {}, ["sit"]),
+        ("lightningdit_qk_a", {}, ["lightningdit"]),
+        ("sit2d_a", {"feat_rope.freqs_cos", "feat_rope.freqs_sin", "blocks.0.norm1.weight"}, ["lightningdit"]),
+    ],
+)
+def test_variants_of_diffusion_transformers_are_recognised(name, more, importers):
+    assert likely_importers({*Case(name).weights, *more}) == importers
 
 
 def test_foreign_names_are_not_recognised():
