@@ -147,8 +147,12 @@ def network_table(published: Mapping[str, Tensor], config: ConvFileConfig) -> di
 
 
 def level_weights(weights: Mapping[str, Tensor], prefix: str, name: str) -> list[Tensor | None]:
-    """The weights called PREFIX LEVEL NAME, in the order of the numbers of the levels; None where one is missing."""
-    return [weights.get(f"{prefix}{level}{name}") for level in range(count_numbered(weights, prefix))]
+    """The convolutions called PREFIX LEVEL NAME, in the order of the numbers of the levels.
+
+    None where one is missing, or is not the weight of a convolution.
+    """
+    found = (weights.get(f"{prefix}{level}{name}") for level in range(count_numbered(weights, prefix)))
+    return [weight if weight is not None and weight.ndim == 4 and weight.numel() else None for weight in found]
 
 
 def multipliers(levels: Sequence[Tensor | None], channels: int) -> list[int]:

@@ -99,6 +99,15 @@ def test_a_file_with_a_part_of_the_decoder_of_codes_is_refused(tmp_path):
         import_file("titok", tmp_path / "file.safetensors")
 
 
+@pytest.mark.parametrize("instead", [torch.tensor(0.7), torch.ones(0, 8, 3, 3)], ids=["a number", "no rows"])
+def test_a_level_that_is_not_a_convolution_is_refused(instead, tmp_path):
+    weights = dict(Case("titok_a").weights)
+    weights["pixel_decoder.up.0.block.0.conv1.weight"] = instead
+    save_file(weights, tmp_path / "file.safetensors")
+    with pytest.raises(RobustokError, match=r"its pixel_decoder lacks levels"):
+        import_file("titok", tmp_path / "file.safetensors")
+
+
 # --- full size: the numbers of parameters, in millions, of the published files' model cards ---------
 @pytest.mark.parametrize(
     ("encoder", "decoder", "tokens", "output", "codebook", "published"),
