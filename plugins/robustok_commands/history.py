@@ -32,8 +32,7 @@ def history(run: Path) -> None:
 
 
 def _described(past: PastRecipe) -> list[str]:
-    changes = past.changes or ["nothing in the recipe; the data, an input or the code was another"]
-    lines = [f"{past.number}  replaced {past.replaced}", "  now different:", *(f"    {line}" for line in changes)]
+    lines = [f"{past.number}  replaced {past.replaced}", "  now different:", *(f"    {line}" for line in past.changes)]
     lines.append(f"  recipe: {past.recipe or 'as it is now'}")
     lines.append(f"  results: {past.results or 'none'}")
     if past.artifacts is None:

@@ -240,7 +240,8 @@ def _check_memory(nbytes: int) -> None:
 @contextmanager
 def _readable(file: Path, hint: str, what: str = "this array cannot be read") -> Iterator[None]:
     if not file.is_file():
-        raise RobustokError("there is no such file", where=str(file), hint=hint)
+        of_damage = hint in (_HINT, _COMPLETE)
+        raise RobustokError("there is no such file", where=str(file), hint=None if of_damage else hint)
     try:
         yield
     except RobustokError:

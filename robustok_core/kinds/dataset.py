@@ -29,16 +29,17 @@ def _loaded_images(call: Call, batch: Any, indices: Sequence[int], *_: Any, **__
     call.require(isinstance(batch, ImageBatch), f"`load` must return an ImageBatch, found {type(batch).__name__}")
     _loaded(call, batch, indices)
     known = getattr(call.component, "__dict__", {}).get(_SIZE)
-    size = _width(batch.images) if known is None else known
-    expectations.tensor(call, batch.images, (len(indices), 3, size, size), torch.float32, "images of `load`")
+    height, width = _size(batch.images) if known is None else (known, known)
+    expectations.tensor(call, batch.images, (len(indices), 3, height, width), torch.float32, "images of `load`")
     if call.looks_at_values():
         call.require(bool((batch.images.abs() <= 1.0).all()), "images of `load` must lie in [-1, 1]")
         asked = known is None or batch.indices.tolist() == list(indices)  # a part of a split names the whole's rows
         call.require(asked, "`load` must return the indices that it was asked for")
 
 
-def _width(images: Any) -> int:
-    return int(images.shape[-1]) if isinstance(images, Tensor) and images.ndim else 0
+def _size(images: Any) -> tuple[int, int]:
+    """The height and width of images that are in no data set, whose images would be square."""
+    return (images.shape[2], images.shape[3]) if isinstance(images, Tensor) and images.ndim == 4 else (0, 0)
 
 
 def _built(call: Call) -> None:

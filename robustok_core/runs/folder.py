@@ -11,6 +11,7 @@ history/         recipes and results of earlier recipes, and what was damaged
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -35,8 +36,9 @@ from robustok_core.runs.inputs import find_input, input_entry
 from robustok_core.runs.intact import check_artifact
 from robustok_core.runs.manifest import DAMAGED, MANIFEST, set_aside
 from robustok_core.runs.provenance import now
-from robustok_core.runs.results import RESULTS_FILE, same_results
+from robustok_core.runs.results import RESULTS_FILE, holds_a_part, read_results, tables_of
 from robustok_core.runs.run_record import COPY, RUN_FILE, is_run, read_copy, read_run, write_run
+from robustok_core.values.result import Result
 
 _LOCK = ".lock"
 #: Keys of the last command in run.json of earlier versions; they are now recorded for each stage.
@@ -212,14 +214,25 @@ class RunFolder:
             self.set_aside(name, next_number(self.path, self.record))
             write_text(self.path / name, text)
 
-    def write_results(self, text: str) -> str:
-        """Writes results.json; returns what was wrong with the one of the same recipe that was here, or ""."""
-        file, said = self.path / RESULTS_FILE, ""
-        if os.path.lexists(file) and not self._holds(RESULTS_FILE, text) and not same_results(file, text):
+    def set_damaged_results_aside(self) -> list[str]:
+        """Moves a results.json that does not agree with run.json to history/; returns what there is to say of it."""
+        file = self.path / RESULTS_FILE
+        if not os.path.lexists(file):
+            return []
+        try:
+            read_results(self.path)
+        except RobustokError:
             kept = set_aside(file, self.path / HISTORY)
-            said = f"{file} was damaged; it is written again, and the damaged one is now {kept}"
-        self.write_current(RESULTS_FILE, text)
-        return said
+            return [f"{file} was damaged; it is written again, and the damaged one is now {kept}"]
+        return []
+
+    def write_results(self, results: Mapping[str, Result]) -> None:
+        """Writes results.json; one that differs is moved to history/ first, unless it only lacks later stages."""
+        text = json.dumps(tables_of(results), indent=2) + "\n"
+        if holds_a_part(self.path / RESULTS_FILE, results):
+            write_text(self.path / RESULTS_FILE, text)
+        else:
+            self.write_current(RESULTS_FILE, text)
 
     def set_aside(self, name: str, number: int) -> None:
         """Moves a file of an earlier recipe to history/ under this number, if there is one."""

@@ -57,11 +57,18 @@ def past_recipes(run: Path) -> list[PastRecipe]:
                 replaced=past.replaced if past else _time_of(recipe if recipe.is_file() else results),
                 recipe=recipe if recipe.is_file() else None,
                 results=results if results.is_file() else None,
-                changes=changes_between(_text(recipe), current) if recipe.is_file() else [],
+                changes=_changes(recipe, current, same=past is not None and past.current == record["current"]),
                 artifacts=None if past is None else artifacts_of(run, record, past.current),
             )
         )
     return found
+
+
+def _changes(recipe: Path, current: str, *, same: bool) -> list[str]:
+    """What differs from the current recipe; `same` is whether its stages have the fingerprints of the current ones."""
+    if found := changes_between(_text(recipe), current) if recipe.is_file() else []:
+        return found
+    return ["nothing: the folder holds it again" if same else "not the recipe, but the data, an input or the code"]
 
 
 def artifacts_of(run: Path, record: Mapping[str, Any], stages: Mapping[str, str]) -> list[Path]:

@@ -82,19 +82,19 @@ def stage_results(entry: Mapping[str, Any], run: Path) -> dict[str, Result]:
 
 
 def _agrees_with_run(run: Path, results: Mapping[str, Result]) -> bool:
-    """Whether these are the results in run.json, if they can be read, all stages are done and this version wrote it."""
+    """Whether these are the results of stages in run.json, all of each, if it can be read and this version wrote it."""
     try:
         record = read_run(run)
     except RunError:  # `robustok verify` says why
         return True
     if record.get("recipe") is None:
         return True
+    held = {name.partition("/")[0] for name in results}  # a run that stopped early has those of its first stages
     found: dict[str, Result] = {}
     for stage, fingerprint in record["current"].items():
-        entry = record["stages"].get(f"{stage}-{fingerprint}", {})
-        if entry.get("state") != "done":
-            return True
-        found |= {f"{stage}/{name}": result for name, result in stage_results(entry, run).items()}
+        if stage in held:
+            entry = record["stages"].get(f"{stage}-{fingerprint}", {})
+            found |= {f"{stage}/{name}": result for name, result in stage_results(entry, run).items()}
     return _text(found) == _text(results)
 
 
@@ -102,12 +102,14 @@ def _text(results: Mapping[str, Result]) -> str:
     return json.dumps(tables_of(results), sort_keys=True)  # as text, a number that is not finite equals itself
 
 
-def same_results(file: Path, text: str) -> bool:
-    """Whether a file holds the results of a JSON text, also as an earlier version wrote them."""
+def holds_a_part(file: Path, results: Mapping[str, Result]) -> bool:
+    """Whether a file holds some of these results, and no others."""
     try:
-        return _text(read_results(file)) == _text(results_of(json.loads(text)))
+        held = read_results(file)
     except RobustokError:
         return False
+    part = {name: result for name, result in results.items() if name in held}
+    return len(part) < len(results) and _text(held) == _text(part)
 
 
 def _put_together(numbers: Mapping[str, float]) -> dict[str, Result]:

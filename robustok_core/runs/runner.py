@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -36,7 +35,7 @@ from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import surroundings
 from robustok_core.runs.replay import check_replay
 from robustok_core.runs.replay import replay as replay_stage
-from robustok_core.runs.results import RESULTS_FILE, stage_results, tables_of
+from robustok_core.runs.results import RESULTS_FILE, stage_results
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
@@ -253,8 +252,7 @@ class _Run:
             of_stage = self._stage(stage, planned[stage.name], due=stage.name in due)
             results |= {f"{stage.name}/{name}": result for name, result in of_stage.items()}
         if self.main:
-            if damaged := self.folder.write_results(json.dumps(tables_of(results), indent=2) + "\n"):
-                self._say(damaged)
+            self.folder.write_results(results)
             self._say_end([stage.name for stage in self.recipe.stages if stage not in asked and stage.name in due])
             self._notify("robustok_run_finished", results=results)
         self.accelerator.end_training()
@@ -346,7 +344,9 @@ class _Run:
         return found
 
     def _set_damaged_aside(self, due: Mapping[str, Damage | None], planned: Mapping[str, str]) -> None:
-        """Moves what finished stages made to history/ where it is damaged, and says so."""
+        """Moves what finished stages made, and their results, to history/ where they are damaged, and says so."""
+        for line in self.folder.set_damaged_results_aside():
+            self._say(line)
         for stage in self.recipe.stages:
             if damage := due.get(stage.name):
                 self._say(f"{damage}; stage {stage.name} runs again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def _of_recipe(run: Path, record: Mapping[str, Any]) -> Iterator[Verified]:
         what = _GOOD if unchanged else "it was changed since the run wrote it"
         yield Verified(path=run / RECIPE_FILE, what=what, damaged=not unchanged)
     stages = [record["stages"].get(f"{name}-{fingerprint}", {}) for name, fingerprint in _current(record)]
-    if stages and all(entry.get("state") == "done" for entry in stages):
+    finished = bool(stages) and all(entry.get("state") == "done" for entry in stages)
+    if finished or os.path.lexists(run / RESULTS_FILE):
         try:
             read_results(run)
         except RobustokError as error:

@@ -55,7 +55,7 @@ def test_the_history_of_a_folder_that_changes_back_and_forth_keeps_all_results(t
     _, output, _ = command("history", project.folder)
     assert [line for line in output.splitlines() if "beta" in line] == ["    perturbation.beta: 0.5 -> 0.25"]
     assert "1  replaced" in output
-    assert "nothing in the recipe" in output
+    assert "nothing: the folder holds it again" in output
     assert {file.name for file in (project.folder / "history").iterdir()} == {
         f"{name}-{number}.{ending}" for name, ending in (("recipe", "toml"), ("results", "json")) for number in (1, 2)
     }

@@ -182,6 +182,17 @@ def test_pictures_of_other_sizes_are_compared_only_on_request_and_with_a_note(co
     assert json.loads(Path("mixed.json").read_text())["picture_sizes"] == [[32, 32], [64, 64]]
 
 
+def test_images_need_not_be_square(command: Command) -> None:
+    Path("wide").mkdir()
+    for number, pixels in enumerate(np.load("real.npz")["arr_0"]):
+        Image.fromarray(pixels[:24]).save(f"wide/{number}.png")
+    arguments = ("--features", "fashion_classifier", "--metric", "frechet", "--out", "found.json")
+    code, _, errors = command("wide", "wide", *arguments)
+    assert code == 0, errors
+    (distance,) = json.loads(Path("found.json").read_text())["results"].values()
+    assert distance["value"] == pytest.approx(0.0, abs=1e-3)
+
+
 def test_statistics_of_a_reference_have_no_picture_size_to_compare(command: Command, monkeypatch: Any) -> None:
     np.savez("statistics.npz", mu=np.zeros(8), sigma=np.eye(8))
     _, _, errors = command("samples.npz", "statistics.npz", "--features", "fashion_classifier", "--metric", "frechet")

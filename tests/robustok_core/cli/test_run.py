@@ -61,6 +61,21 @@ def test_until_stops_after_a_stage_and_running_the_folder_runs_the_rest(command,
     assert "not run" not in output
 
 
+def test_the_results_of_a_run_that_stopped_early_are_checked_and_completed(command, two_stages):
+    assert command("run", two_stages, "--out", "out", "--until", "train_tokenizer")[0] == 0
+    file = Path("out/tiny/results.json")
+    code, output, _ = command("verify", "out/tiny")
+    assert (code, f"{file}: good" in output) == (0, True)
+    whole = file.read_text()
+    file.write_text(whole.replace("1", "2"))
+    assert command("verify", "out/tiny")[0] == 1
+    assert command("compare", "out/tiny", "out/tiny")[0] != 0
+    file.write_text(whole)
+    output = command("run", "out/tiny")[1]
+    assert "damaged" not in output
+    assert not Path("out/tiny/history").exists()
+
+
 def test_until_keeps_what_later_stages_did_before(command, two_stages):
     assert command("run", two_stages, "--out", "out")[0] == 0
     before = contents(Path("out"))

@@ -58,6 +58,7 @@ def test_the_history_of_an_earlier_version_is_read_from_its_files(tmp_path):
     (tmp_path / "history" / "results-2.json").write_text("{}")
     one, two = past_recipes(tmp_path)
     assert one.changes == ["perturbation.beta: 0.2 -> 0.1"]
+    assert two.changes == ["not the recipe, but the data, an input or the code"]
     assert one.artifacts is None
     assert (one.results, two.recipe) == (None, None)
     assert two.results == tmp_path / "history" / "results-2.json"
