@@ -223,17 +223,17 @@ def _started(loader: DataLoader[Any]) -> tuple[list[BaseProcess], Iterator[Any]]
     """Starts the loader's processes, with signals held back until they have chosen not to answer them."""
     if loader.num_workers == 0:
         return [], iter(loader)
-    others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+    handler = signal.getsignal(signal.SIGCHLD)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        batches = iter(loader)
+        batches: Any = iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # torch would raise the death of a worker wherever the main process is, even while it writes a checkpoint;
         # without its handler, it notices when it waits for a batch.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
-    return [child for child in multiprocessing.active_children() if child not in others], batches
+    return list(batches._workers), batches  # not those of active_children(), which lacks one that has died already
 
 
 def _has_died(processes: Sequence[BaseProcess], error: BaseException) -> bool:

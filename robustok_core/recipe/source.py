@@ -13,7 +13,7 @@ from typing import Any
 import tomli
 from attrs import define, field
 
-from robustok_core.errors import RobustokError, did_you_mean, raise_all
+from robustok_core.errors import RobustokError, did_you_mean, misspelt, raise_all
 from robustok_core.recipe.limits import nesting_problem, text_problem
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.values.wording import short_name, short_text
@@ -21,6 +21,7 @@ from robustok_core.values.wording import short_name, short_text
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"']+)\s*=")
 
+_NAMES = "`robustok recipes` lists the bundled ones; a run's folder has a recipe.toml"
 _LARGEST_FILE = 2**20
 _LONGEST_CHAIN = 20
 
@@ -176,7 +177,7 @@ def find_recipe(name: str, near: Path = Path()) -> Path:
         hint = "name the .toml file in it, or the folder of a run, which holds recipe.toml"
         raise RobustokError("this is a folder, not a recipe", where=name, hint=hint)
     raise RobustokError(
-        f"no recipe file or bundled recipe is called {short_name(name)!r}", hint=did_you_mean(key, list(bundled))
+        f"no recipe file or bundled recipe is called {short_name(name)!r}", hint=misspelt(key, list(bundled)) or _NAMES
     )
 
 
