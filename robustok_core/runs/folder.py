@@ -173,7 +173,7 @@ class RunFolder:
             past = {"number": number, "replaced": now()}
             past |= {key: self.record.get(key, {}) for key in ("current", "inputs")}
             self.record["history"] = [*self.record.get("history", []), past]
-        self.record |= {"current": {}, "inputs": {}, "recipe": None}
+        self.record |= {"current": {}, "inputs": {}, "recipe": None, "results": None}
         self.save()
         self.set_aside(RESULTS_FILE, number)  # it belongs to the previous recipe
         if not self._holds(RECIPE_FILE, recipe):
@@ -233,6 +233,8 @@ class RunFolder:
             write_text(self.path / RESULTS_FILE, text)
         else:
             self.write_current(RESULTS_FILE, text)
+        self.record["results"] = fingerprint_of(text)
+        self.save()
 
     def set_aside(self, name: str, number: int) -> None:
         """Moves a file of an earlier recipe to history/ under this number, if there is one."""

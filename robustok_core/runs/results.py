@@ -13,6 +13,7 @@ from typing import Any
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import read_json
+from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.records import record_of
 from robustok_core.runs.run_record import RUN_FILE, read_run
 from robustok_core.values.result import Result
@@ -82,19 +83,26 @@ def stage_results(entry: Mapping[str, Any], run: Path) -> dict[str, Result]:
 
 
 def _agrees_with_run(run: Path, results: Mapping[str, Result]) -> bool:
-    """Whether these are the results of stages in run.json, all of each, if it can be read and this version wrote it."""
+    """Whether these are the results in run.json, if it can be read and this version wrote it.
+
+    They are those of all finished stages. A file that was not damaged since it was written may lack later ones.
+    """
     try:
         record = read_run(run)
     except RunError:  # `robustok verify` says why
         return True
     if record.get("recipe") is None:
         return True
-    held = {name.partition("/")[0] for name in results}  # a run that stopped early has those of its first stages
+    written = record.get("results")
+    if written is not None and written == fingerprint_of((run / RESULTS_FILE).read_text(encoding="utf-8")):
+        return True
     found: dict[str, Result] = {}
     for stage, fingerprint in record["current"].items():
-        if stage in held:
-            entry = record["stages"].get(f"{stage}-{fingerprint}", {})
+        entry = record["stages"].get(f"{stage}-{fingerprint}", {})
+        if entry.get("state") == "done":
             found |= {f"{stage}/{name}": result for name, result in stage_results(entry, run).items()}
+        elif written is None:  # an earlier version wrote it
+            return True
     return _text(found) == _text(results)
 
 

@@ -77,7 +77,7 @@ class RunRecord:
     Attributes:
         stages: by NAME-FINGERPRINT. current: the fingerprint of each stage of the recipe in recipe.toml, by name.
         inputs: the artifacts from [load] by name: a path, relative to the run's folder where it is inside, or an
-            `InputRecord`. recipe: a hash of recipe.toml as the run wrote it.
+            `InputRecord`. recipe, results: hashes of recipe.toml and results.json as the run wrote them.
         history: the recipes that were replaced, oldest first.
         imported: the artifacts from published checkpoints that have a manifest, as NAME-FINGERPRINT.
     """
@@ -86,6 +86,7 @@ class RunRecord:
     current: dict[str, str] = field(factory=dict)
     inputs: dict[str, Any] = field(factory=dict)
     recipe: str | None = None
+    results: str | None = None
     history: list[PastRecord] = field(factory=list)
     imported: list[str] = field(factory=list)
 
