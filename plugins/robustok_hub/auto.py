@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
-from robustok_core.values.wording import short_name
+from robustok_core.values.wording import short_name, some_names
 from robustok_hub.known_files import NAMES, likely_importers
 from robustok_hub.published_config import config_beside
 from robustok_toolkit.published_files import read_published_files
@@ -67,7 +67,7 @@ def importer_of(path: Path, registry: Builder) -> str:
     weights = {name.removeprefix(_FIRST_STAGE) for name in read_weights(path).weights}
     likely = likely_importers(weights, known=known)
     if not likely:
-        named = f"{', '.join(map(short_name, sorted(weights)[:5]))}{' ...' if len(weights) > 5 else ''}"
+        named = some_names([short_name(name) for name in sorted(weights)], most=5)
         what = f"no importer is known by the names of these {len(weights):,} weights: {named}"
         raise RobustokError(what, where=str(path), hint=f"name the importer; {_LIST}")
     if len(likely) > 1:

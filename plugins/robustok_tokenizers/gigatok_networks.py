@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robustok_blocks.attention import attend
 from robustok_tokenizers.vit_init import initialise_linear_layers
-from robustok_tokenizers.vit_sizes import size_field
+from robustok_tokenizers.vit_sizes import PresetSize, size_field
 
 #: width, depth, num_heads
 SIZES: Mapping[str, tuple[int, int, int]] = {
@@ -30,8 +30,10 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
 
 
 @frozen(kw_only=True)
-class QueryTransformerConfig:
+class QueryTransformerConfig(PresetSize):
     """Size of a transformer of `gigatok`."""
+
+    sizes = SIZES
 
     preset: Literal["S", "B", "L", "XL", "XXL"] = field(
         default="S", validator=validators.in_(tuple(SIZES)), metadata={"doc": "a published size"}
@@ -39,17 +41,6 @@ class QueryTransformerConfig:
     width: int | None = size_field("numbers per token")
     depth: int | None = size_field("layers")
     num_heads: int | None = size_field("attention heads")
-
-    def __attrs_post_init__(self) -> None:
-        width, _, heads = self.size
-        if width % heads:
-            raise ValueError(f"width {width} is not a multiple of num_heads {heads}")
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """Width, depth and heads."""
-        width, depth, heads = SIZES[self.preset]
-        return self.width or width, self.depth or depth, self.num_heads or heads
 
 
 class MixedAttention(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from attrs import field, frozen, validators
 
@@ -27,16 +27,18 @@ def size_field(doc: str) -> int | None:
     )
 
 
-@frozen(kw_only=True)
-class StackConfig:
-    """Size of a ViT that need not equal that of its counterpart."""
+class PresetSize:
+    """What options of a size have: those of a preset, unless they are given.
 
-    preset: Literal["S", "B", "L", "XL"] = field(
-        default="B", validator=validators.in_(tuple(SIZES)), metadata={"doc": "a published size"}
-    )
-    width: int | None = size_field("numbers per token")
-    depth: int | None = size_field("blocks")
-    num_heads: int | None = size_field("attention heads")
+    Attributes:
+        sizes: (width, depth, num_heads) of each preset.
+    """
+
+    sizes: ClassVar[Mapping[str, tuple[int, int, int]]]
+    preset: str
+    width: int | None
+    depth: int | None
+    num_heads: int | None
 
     def __attrs_post_init__(self) -> None:
         width, _, heads = self.size
@@ -46,8 +48,22 @@ class StackConfig:
     @property
     def size(self) -> tuple[int, int, int]:
         """Width, depth and heads."""
-        width, depth, heads = SIZES[self.preset]
+        width, depth, heads = self.sizes[self.preset]
         return self.width or width, self.depth or depth, self.num_heads or heads
+
+
+@frozen(kw_only=True)
+class StackConfig(PresetSize):
+    """Size of a ViT that need not equal that of its counterpart."""
+
+    sizes = SIZES
+
+    preset: Literal["S", "B", "L", "XL"] = field(
+        default="B", validator=validators.in_(tuple(SIZES)), metadata={"doc": "a published size"}
+    )
+    width: int | None = size_field("numbers per token")
+    depth: int | None = size_field("blocks")
+    num_heads: int | None = size_field("attention heads")
 
 
 @frozen(kw_only=True)

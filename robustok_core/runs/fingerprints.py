@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,28 @@ def fingerprint_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    for block in _blocks(file):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while block := opened.read(2**20):
+            yield block
+
+
 def content_fingerprint(path: Path) -> str:
     """A hash of a file, or of the files in a folder, used for content from outside the run."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
     for file in files:
         digest.update(file.name.encode())
-        with file.open("rb") as opened:
-            while block := opened.read(2**20):
-                digest.update(block)
+        for block in _blocks(file):
+            digest.update(block)
     return digest.hexdigest()[:16]
 
 

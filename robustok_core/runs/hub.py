@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
+from robustok_core.runs.fingerprints import sha256_of
 from robustok_core.runs.records import read_record
 from robustok_core.runs.shard_index import ENDING, ShardIndex, shards_of
 from robustok_core.values.download import Download
@@ -151,15 +151,6 @@ def _check_hash(path: Path) -> None:
     if re.fullmatch(r"[0-9a-f]{64}", hashed) and sha256_of(path) != hashed:
         what = "this file of the hub's cache is damaged: its content does not have the hash that the hub gave for it"
         raise RobustokError(what, where=str(path), hint=f"delete {path.resolve()}; it is downloaded again")
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def pinned(path: Path) -> HubFile | None:

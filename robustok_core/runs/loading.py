@@ -13,10 +13,10 @@ from robustok_core.kinds.component import Builder
 from robustok_core.recipe.recipe import LoadConfig, ResolvedRecipe
 from robustok_core.runs.components import OPPONENTS_FILE, read_artifact, save_component
 from robustok_core.runs.files import write_tensors
-from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
+from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of, sha256_of
 from robustok_core.runs.folder import RunFolder, find_artifact
 from robustok_core.runs.history import RECIPE_FILE
-from robustok_core.runs.hub import is_there, local_path, pinned, sha256_of
+from robustok_core.runs.hub import is_there, local_path, pinned
 from robustok_core.runs.inputs import find_input
 from robustok_core.runs.intact import artifact_damage, check_artifact
 from robustok_core.runs.manifest import recorded_folder

@@ -7,7 +7,6 @@ is damage.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from attrs import frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.runs.files import move, new_folder, write_json
-from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.runs.fingerprints import fingerprint_of, sha256_of
 from robustok_core.runs.records import read_record
 
 MANIFEST = "manifest.json"
@@ -69,7 +68,7 @@ def recorded_folder(target: Path) -> Iterator[Path]:
 def write_manifest(manifest: Path, files: Iterable[Path]) -> None:
     """Writes a manifest of these files, which lie in its folder or below."""
     records = {
-        file.relative_to(manifest.parent).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)}
+        file.relative_to(manifest.parent).as_posix(): {"size": file.stat().st_size, "sha256": sha256_of(file)}
         for file in files
         if file != manifest
     }
@@ -127,16 +126,8 @@ def _difference(file: Path, expected: FileRecord) -> str | None:
         size = file.stat().st_size
         if size != expected.size:
             return f"it has {size:,} bytes instead of {expected.size:,}"
-        if _sha256(file) != expected.sha256:
+        if sha256_of(file) != expected.sha256:
             return "its content has changed since it was written"
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
     return None
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -15,8 +15,8 @@ from readers import published_weights
 from robustok import load_generator, load_tokenizer
 from robustok_core import RobustokError
 from robustok_core.runs.files import read_json
-from robustok_core.runs.fingerprints import content_fingerprint
-from robustok_core.runs.hub import HubFile, hub_file_of, pinned, sha256_of
+from robustok_core.runs.fingerprints import content_fingerprint, sha256_of
+from robustok_core.runs.hub import HubFile, hub_file_of, pinned
 
 FILE = "hf://qiuk6/RobusTok/deep/tiny.safetensors"
 COMMIT = "0" * 40  # the server's
