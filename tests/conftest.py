@@ -26,6 +26,11 @@ settings.register_profile("soak", parent=settings.get_profile("robustok"), deran
 settings.load_profile("soak" if "ROBUSTOK_SOAK_TIMES" in os.environ else "robustok")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes do not name a test: they may hold the time they were made at, and pytest-xdist needs equal names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def registry() -> Registry:
     """All installed plugins."""
