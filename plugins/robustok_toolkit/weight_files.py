@@ -23,7 +23,8 @@ from robustok_toolkit.file_kinds import WeightKind, weight_kind
 from robustok_toolkit.training_objects import stand_ins
 
 #: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
-_KEYS = ("ema", "model_ema", "model", "state_dict", "module")
+#: GEAR's "vq" is a tokenizer that stands beside the averages of a generator.
+_KEYS = ("vq", "ema", "model_ema", "model", "state_dict", "module")
 #: What wrappers of modules insert into names, at the beginning or within: DistributedDataParallel, torch.compile, FSDP.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _TWICE = f"two weights are called {{!r}} without the names of wrappers ({', '.join(_WRAPPERS[:2])})"
@@ -48,7 +49,7 @@ class WeightFile:
 
 def read_weights(file: Path) -> WeightFile:
     """Reads a safetensors file, the index of several, or a torch file; of several sets of weights it takes
-    running averages (ema, model_ema), then model.
+    a tokenizer (vq), then running averages (ema, model_ema), then model.
 
     What a file is, its first bytes say, not its name. Pickled files are read with torch's restricted unpickler, which
     builds only tensors, containers and argparse.Namespace (training options); objects of training libraries are passed
