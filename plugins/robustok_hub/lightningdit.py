@@ -54,7 +54,7 @@ class LightningDiTImporter(Importer):
     """Reads a LightningDiT, whose time points to the data; in ours t = 1 is noise.
 
     Its weights show whether it has RMS norms or layer norms, a gated MLP or a plain one, rotary positions, normalised
-    queries and keys, and patches.
+    queries and keys, modulations without shifts (`wo_shift`), and patches.
     """
 
     Config = LightningDiTImporterConfig

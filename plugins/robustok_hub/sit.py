@@ -36,7 +36,7 @@ from robustok_hub.published_config import PublishedConfig, config_beside
 from robustok_hub.published_names import read_published, require
 
 #: Options of the generators that the format holds.
-_STYLE: dict[str, Sequence[Any]] = {"norm": ["layer"], "mlp": ["gelu_tanh"], "rope": [False]}
+_STYLE: dict[str, Sequence[Any]] = {"norm": ["layer"], "mlp": ["gelu_tanh"], "rope": [False], "shift": [True]}
 _IMAGES: dict[str, Sequence[Any]] = {"qk_norm": [False]}
 _SEQUENCES: dict[str, Sequence[Any]] = {"patch_size": [1], "learn_sigma": [False]}
 
