@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
-from robustok_hub.published_config import PublishedConfig, config_beside
+from robustok_hub.published_config import PublishedConfig, ReadsConfig
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
@@ -91,7 +91,7 @@ class MAETokImporterConfig:
     )
 
 
-class MAETokImporter(TokenizerImporter):
+class MAETokImporter(ReadsConfig, TokenizerImporter):
     """Reads a MAETok tokenizer, deterministic or with a Gaussian posterior, without its training-only decoders."""
 
     Config = MAETokImporterConfig
@@ -111,10 +111,6 @@ class MAETokImporter(TokenizerImporter):
         _drop_unused(weights, report, table)
         full_table, tokenizer = build_with(registry, table, weights, NAMES, str(path))
         return full_table, tokenizer, report
-
-    def also_reads(self, path: Path) -> Sequence[Path]:
-        """The configuration beside the weights, if there is one."""
-        return config_beside(path)
 
     def _options(self, weights: Mapping[str, Tensor], config: PublishedConfig, report: dict[str, str]) -> Any:
         """The importer's options, and where they are left out those of the published configuration."""

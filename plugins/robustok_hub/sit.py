@@ -18,7 +18,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_hub.flow_files import (
     IMAGES,
     PATCHES,
@@ -32,7 +31,7 @@ from robustok_hub.flow_files import (
     path_of,
     path_to_restore,
 )
-from robustok_hub.published_config import PublishedConfig, config_beside
+from robustok_hub.published_config import PublishedConfig, ReadsConfig
 from robustok_hub.published_names import read_published, require
 
 #: Options of the generators that the format holds.
@@ -41,7 +40,7 @@ _IMAGES: dict[str, Sequence[Any]] = {"qk_norm": [False]}
 _SEQUENCES: dict[str, Sequence[Any]] = {"patch_size": [1], "learn_sigma": [False]}
 
 
-class SiTImporter(Importer):
+class SiTImporter(ReadsConfig):
     """Reads a SiT of images, whose time points to the data, or a one-dimensional one, whose time points to noise.
 
     MAETok stores mean and deviation of its latents, one number each, as vq_mean and vq_std in the tokenizer's
@@ -73,10 +72,6 @@ class SiTImporter(Importer):
         report["statistics"] = statistics.report
         full_table, generator = build_network(registry, table, published, statistics=statistics, where=str(path))
         return full_table, generator, report
-
-    def also_reads(self, path: Path) -> Sequence[Path]:
-        """The configuration beside the weights, if there is one."""
-        return config_beside(path)
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `flow_transformer` in SiT's style, without the statistics of its latents.
