@@ -46,8 +46,8 @@ TELLING = {
 _LOSSES = {"loss.": "the losses of its training"}
 #: The prefix of the tokenizer in the checkpoints of latent diffusion and taming-transformers.
 _FIRST_STAGE = "first_stage_model."
-#: Side of the images of published files, in pixels.
-_IMAGE_SIZE = 256
+#: Side of the images of published files, in pixels, and groups of their GroupNorms.
+_IMAGE_SIZE, NORM_GROUPS = 256, 32
 #: The blocks in the middle, theirs and ours.
 _MIDDLE = {"block_1": "0", "attn_1": "1", "block_2": "2"}
 #: Weights that every component has whose networks the layout can hold, by our names.
@@ -56,16 +56,21 @@ _OURS = ("encoder.conv_in.weight", "encoder.mid.0.conv1.weight", "pixel_decoder.
 
 def norm_groups_field() -> Any:
     """The importer's option norm_groups, which does not follow from the weights."""
-    return field(default=32, validator=width_range, metadata={"doc": "groups of the GroupNorms"})
+    return field(default=NORM_GROUPS, validator=width_range, metadata={"doc": "groups of the GroupNorms"})
+
+
+def image_size_field() -> Any:
+    """The importer's option image_size, which does not follow from the weights of a convolutional network."""
+    return field(
+        default=_IMAGE_SIZE, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
+    )
 
 
 @frozen(kw_only=True)
 class ConvFileConfig:
     """Options that do not follow from the shapes of the weights."""
 
-    image_size: int = field(
-        default=_IMAGE_SIZE, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
-    )
+    image_size: int = image_size_field()
     norm_groups: int = norm_groups_field()
 
 

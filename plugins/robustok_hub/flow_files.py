@@ -100,6 +100,12 @@ class LatentStatistics:
     report: str
 
 
+def refuse_both(config: NetworkImporterConfig, file: str | None) -> None:
+    """Raises ValueError if the statistics of the latents are given by a file and by options."""
+    if file is not None and (config.mean, config.std) != (None, None):
+        raise ValueError("statistics already gives mean and std: set either statistics or mean and std")
+
+
 def given_statistics(config: NetworkImporterConfig) -> LatentStatistics:
     """The statistics in an importer's options; by default they leave latents unchanged."""
     descriptions = (
@@ -200,10 +206,10 @@ def path_of(options: FlowImporterConfig, config: PublishedConfig, report: dict[s
     held = config.get("path_type", str)
     reasons = {
         "the importer's option": options.path,
-        "path_type in config.json": held if held in ("linear", "cosine") else None,
+        f"path_type in {config.file.name}": held if held in ("linear", "cosine") else None,
     }
     reason, path = next(((reason, path) for reason, path in reasons.items() if path is not None), (None, "linear"))
-    says = f", for config.json says {held!r}" if held else ": check the configuration beside the weights"
+    says = f", for {config.file.name} says {held!r}" if held else ": check the configuration beside the weights"
     report["path"] = f'assumed to be "{path}"{says}' if reason is None else f'"{path}": {reason}'
     return path
 

@@ -104,7 +104,9 @@ class MAETokImporter(ReadsConfig, TokenizerImporter):
         drop_parts(published, report, _DROPPED)
         self._require(published, str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
-        options = self._options(weights, PublishedConfig.beside(path), report)
+        config = PublishedConfig.beside(path)
+        options = self._options(weights, config, report)
+        report["latents"] = _latent_statistics(config)
         _check_options(options, weights, str(path))
         table = self._table(weights, options)
         _drop_position_tables(weights, report, table["image_size"] // table["patch_size"], str(path))
@@ -197,6 +199,15 @@ class MAETokImporter(ReadsConfig, TokenizerImporter):
         if not _TELLING.keys() <= weights.keys() or "soft_codebook.embedding" in weights:
             raise RobustokError("the published MAETok format holds only mae_tok tokenizers without a soft_codebook")
         return export_mae_tok(weights)
+
+
+def _latent_statistics(config: PublishedConfig) -> str:
+    """What is known of the statistics of the latents, for the report."""
+    mean, std = config.get("vq_mean", float), config.get("vq_std", float)
+    if mean is None or std is None:
+        unknown = f"not normalised; their mean and deviation are unknown (no vq_mean and vq_std in {config.file.name})"
+        return f"{unknown}: training a generator measures those of each channel"
+    return f"not normalised; a published SiT takes vq_mean {mean} and vq_std {std}: its importer's option statistics"
 
 
 def _check_options(options: MAETokImporterConfig, weights: Mapping[str, Tensor], where: str) -> None:

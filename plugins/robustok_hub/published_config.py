@@ -29,6 +29,11 @@ def config_beside(weights: Path) -> list[Path]:
     return [file for file in files if file.is_file()][:1]
 
 
+def existing(file: str | None) -> list[Path]:
+    """A file that an option names, if it exists."""
+    return [Path(file)] if file is not None and Path(file).is_file() else []
+
+
 class ReadsConfig(Importer):
     """An importer that reads the configuration beside the weights, too."""
 
@@ -51,22 +56,25 @@ class PublishedConfig:
 
     @classmethod
     def beside(cls, weights: Path) -> PublishedConfig:
-        """Reads the configuration beside a weight file; of that of a whole model, the part of its tokenizer.
+        """Reads the configuration beside a weight file, if there is one; raises as `read` does."""
+        found = config_beside(weights)
+        return cls.read(found[0]) if found else cls(values={}, file=weights.with_name(_FILES[0]))
+
+    @classmethod
+    def read(cls, file: Path) -> PublishedConfig:
+        """Reads a configuration; of that of a whole model, the part of its tokenizer.
 
         Raises:
-            RobustokError: it is damaged.
+            RobustokError: it is missing or damaged.
         """
+        tables = list(_tables([_content(file)]))
+        first_stage = next((table[_FIRST_STAGE] for table in tables if _FIRST_STAGE in table), None)
         values: dict[str, Any] = {}
-        for file in config_beside(weights):
-            content = _read(file)
-            tables = list(_tables([content]))
-            first_stage = next((table[_FIRST_STAGE] for table in tables if _FIRST_STAGE in table), None)
-            for table in tables if first_stage is None else _tables([first_stage]):
-                for key, value in table.items():
-                    if isinstance(value, (bool, int, float, str, list)):
-                        values.setdefault(str(key), value)
-            return cls(values=values, file=file)
-        return cls(values=values, file=weights.with_name(_FILES[0]))
+        for table in tables if first_stage is None else _tables([first_stage]):
+            for key, value in table.items():
+                if isinstance(value, (bool, int, float, str, list)):
+                    values.setdefault(str(key), value)
+        return cls(values=values, file=file)
 
     def get(self, key: str, kind: type[_Value]) -> _Value | None:
         """The option's value, or None if it is not given; an integer may stand for a float.
@@ -103,7 +111,7 @@ class PublishedConfig:
             )
 
 
-def _read(file: Path) -> Any:
+def _content(file: Path) -> Any:
     """The content of a JSON or YAML file; no code in it runs."""
     if file.suffix == ".json":
         try:

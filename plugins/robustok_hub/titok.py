@@ -125,7 +125,7 @@ class TiTokImporter(ReadsConfig, TokenizerImporter):
         config.must_agree({"codebook_size": codebook_size, "token_size": width, "num_latent_tokens": num_tokens})
         reasons = {
             "the importer's option": self.config.l2_normalise,
-            "as config.json says": config.get("use_l2_norm", bool),
+            f"as {config.file.name} says": config.get("use_l2_norm", bool),
             "as in released files, for it does not follow from the weights": width != _WIDTH_OF_PLAIN_CODES,
         }
         reason, normalise = next((reason, value) for reason, value in reasons.items() if value is not None)

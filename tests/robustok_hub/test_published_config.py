@@ -87,6 +87,42 @@ def test_the_outermost_value_counts_and_other_content_is_passed_over(tmp_path):
     assert not PublishedConfig.beside(tmp_path / "w.pt").values
 
 
+def test_maetok_says_what_is_known_of_the_statistics_of_its_latents(tmp_path):
+    (alone := tmp_path / "alone").mkdir()
+    report = read("maetok", "maetok_a", alone, num_heads=4)[1]
+    assert report["latents"].startswith(
+        "not normalised; their mean and deviation are unknown (no vq_mean and vq_std in "
+    )
+    write(tmp_path, {"config": {"vq_mean": 0.25, "vq_std": 2}})
+    report = read("maetok", "maetok_a", tmp_path, num_heads=4)[1]
+    assert "takes vq_mean 0.25 and vq_std 2.0" in report["latents"]
+
+
+def test_sit_takes_the_statistics_in_the_configuration_of_the_tokenizer(tmp_path):
+    write(tmp_path, {"config": {"vq_mean": 0.25, "vq_std": 2}})
+    (beside := tmp_path / "sit").mkdir()
+    place = str(tmp_path / "config.json")
+    _, generator, report = Case("sit1d_a").load("sit", beside, num_heads=4, statistics=place)
+    assert (generator.latent_mean == 0.25).all()
+    assert (generator.latent_std == 2.0).all()
+    assert report["statistics"] == f"vq_mean 0.25 and vq_std 2.0 of {place}"
+    assert "see the option statistics" in read("sit", "sit1d_a", beside, num_heads=4)[1]["statistics"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [({"vq_mean": 0.0}, "does not have vq_mean and vq_std"), ({"vq_mean": 0, "vq_std": 0}, "must be positive")],
+)
+def test_sit_refuses_a_configuration_without_usable_statistics(content, words, tmp_path):
+    write(tmp_path, content)
+    (beside := tmp_path / "sit").mkdir()
+    with pytest.raises(RobustokError, match=words) as caught:
+        read("sit", "sit1d_a", beside, num_heads=4, statistics=str(tmp_path / "config.json"))
+    assert caught.value.where == str(tmp_path / "config.json")
+    with pytest.raises(RobustokError, match="No such file") as caught:
+        read("sit", "sit1d_a", beside, num_heads=4, statistics=str(tmp_path / "nowhere.json"))
+
+
 # --- YAML of taming-transformers and its descendants ----------------------------------------------
 
 DDCONFIG = {"ch": 8, "ch_mult": [1, 2, 2], "num_res_blocks": 1, "attn_resolutions": [4], "z_channels": 10}
