@@ -84,6 +84,22 @@ def read_content(file: Path) -> Mapping[Any, Any]:
     return _read_sharded(file) if kind == "index" else _content(file, kind)
 
 
+def read_matrix(file: Path) -> Tensor:
+    """The one matrix that a safetensors or torch file holds, by any name or by none.
+
+    Raises:
+        RobustokError: the file is missing, damaged or of another kind, contains code, or holds something else.
+    """
+    kind = weight_kind(file)
+    content: Any = _read_safetensors(file) if kind == "safetensors" else _read_torch(file)
+    found = list(content.values()) if isinstance(content, Mapping) else [content]
+    matrices = [value for value in found if isinstance(value, Tensor) and value.ndim == 2]
+    if len(matrices) != 1:
+        what = f"expected a file with one matrix, found {len(matrices)} in it"
+        raise RobustokError(what, where=str(file), hint="save the wanted one as a file of its own")
+    return without_wrappers({"matrix": matrices[0]}, str(file))["matrix"]
+
+
 def _content(file: Path, kind: WeightKind) -> Mapping[Any, Any]:
     content: Any = _read_safetensors(file) if kind == "safetensors" else _read_torch(file)
     if not isinstance(content, Mapping):
