@@ -31,9 +31,9 @@ def sheet_of(images: NDArray[np.uint8], *, effort: int = 100) -> NDArray[np.uint
     return np.frombuffer(written.getvalue(), np.uint8)
 
 
-def coded(arrays: Mapping[str, NDArray[Any]], *, effort: int = 100) -> dict[str, NDArray[Any]]:
+def coded(arrays: Mapping[str, NDArray[Any]], *, effort: int = 100) -> dict[str, Any]:
     """The arrays to write: each split's images become a sheet; its labels and names, and the classes, stay."""
-    chosen: dict[str, NDArray[Any]] = {"class_names": arrays["class_names"]}
+    chosen: dict[str, Any] = {"class_names": arrays["class_names"]}
     for split in SPLITS:
         chosen[f"{split}_sheet"] = sheet_of(arrays[f"{split}_images"], effort=effort)
         chosen[f"{split}_labels"] = arrays[f"{split}_labels"].astype(np.uint8)
