@@ -110,6 +110,20 @@ def balanced_halves(labels: Tensor) -> tuple[Tensor, Tensor]:
     return by_class[0::2].sort().values, by_class[1::2].sort().values
 
 
+class _MadeOnce:
+    """The latents that `make` gives for a batch, made once: every decoder reads the same batches."""
+
+    def __init__(self, make: Callable[[ImageBatch], Latents]) -> None:
+        self._make = make
+        self._made: dict[tuple[int, ...], Latents] = {}
+
+    def __call__(self, batch: ImageBatch) -> Latents:
+        images = tuple(batch.indices.tolist())
+        if images not in self._made:
+            self._made[images] = self._make(batch).to("cpu")
+        return self._made[images].to(batch.images.device)
+
+
 class Comparison:
     """Measures tokenizers that share a latent space. Call `results` first, then `best` and `save_pictures`.
 
@@ -154,8 +168,7 @@ class Comparison:
             self._context.say(f"{self._context.stage}: measuring {label}")
             results |= self._sample_results(label, tokenizer)
             results |= self._reconstruction_results(label, tokenizer)
-            results |= self._pair_results(label, tokenizer)
-        return results
+        return results | self._pair_results()
 
     def best(self) -> float:
         """The sigma below 1 with the best first sample metric, unguided, on the selection half; 1 if there is none."""
@@ -187,14 +200,17 @@ class Comparison:
         of_tokenizer = self._measured(tokenizer, self._options.tokenizer_metrics)
         return {f"{label}_{name}": self._labelled(result, label) for name, result in of_tokenizer.items()}
 
-    def _pair_results(self, label: str, tokenizer: Tokenizer) -> dict[str, Result]:
+    def _pair_results(self) -> dict[str, Result]:
         results: dict[str, Result] = {}
         for sigma in (sigma for sigma in self._after if sigma < CONTROL and self._options.pair_metrics):
-            on_pairs = self._measured(tokenizer, self._options.pair_metrics, partial(self._pair, sigma))
-            for name, result in on_pairs.items():
-                labelled = self._labelled(result, label)
-                details = {**labelled.details, "pairs_sigma": sigma}
-                results[f"{label}_on_{label_of(sigma)}_{name}"] = attrs.evolve(labelled, details=details)
+            self._context.say(f"{self._context.stage}: measuring pairs of held-out images, sigma = {sigma:g}")
+            pairs = _MadeOnce(partial(self._pair, sigma))
+            for label, tokenizer in self._tokenizers.items():
+                on_pairs = self._measured(tokenizer, self._options.pair_metrics, pairs)
+                for name, result in on_pairs.items():
+                    labelled = self._labelled(result, label)
+                    details = {**labelled.details, "pairs_sigma": sigma}
+                    results[f"{label}_on_{label_of(sigma)}_{name}"] = attrs.evolve(labelled, details=details)
         return results
 
     def _measured(
