@@ -96,6 +96,14 @@ def test_what_the_system_refuses_in_a_stage_is_no_bug(tmp_path):
         (tmp_path / "missing").read_bytes()
 
 
+def test_a_working_folder_that_is_gone_is_no_bug(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(RunError, match="the working folder is no longer there"), named_failures("stage", "where"):
+        Path("file").absolute()
+
+
 @pytest.mark.parametrize("read", [read_json, read_tensors, lambda file: drop_lines(file, "f", 0)])
 def test_a_pipe_in_the_place_of_a_file_is_refused_instead_of_waited_for(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")

@@ -146,9 +146,8 @@ def test_an_interrupt_after_the_end_changes_nothing():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_working_folder_that_is_gone_is_one_message(refused, recipe_file, tmp_path, monkeypatch):
-    recipe = recipe_file()
-    (tmp_path / "gone").mkdir()
-    monkeypatch.chdir(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
-    assert "the working folder is no longer there" in refused("run", recipe, code=1)
+@pytest.mark.parametrize("number", ["x", "-1", "9" * 5000])
+def test_a_process_number_that_is_no_number_says_nothing(refused, monkeypatch, number):
+    monkeypatch.setenv("RANK", number)
+    monkeypatch.setenv("WORLD_SIZE", number)
+    assert refused("verify", "nowhere").startswith("error: nowhere: ")
