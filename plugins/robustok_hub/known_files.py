@@ -19,6 +19,7 @@ KnownNames = Sequence[tuple[str, Collection[str]]]
 #: Importers, and names that all their files have, or all of one layout, and that no other's files have together.
 NAMES: KnownNames = (
     ("robustok", (*_DINOV2, "quantize.embedding.weight")),
+    ("robustok", (*_DINOV2, "quantize.embedding.weight", "encoder.latent_pos_embed")),
     ("maetok", (*_DINOV2, "encoder.latent_pos_embed")),
     ("softvq", (*_DINOV2, "encoder.latent_pos_embed", "quantize.embedding")),
     ("titok", ("latent_tokens", "encoder.latent_token_positional_embedding", "quantize.embedding.weight")),

@@ -72,6 +72,7 @@ class LlamaGenGPTImporter(Importer):
         table, generator = load_generator(
             registry, self._table(published), published, NAMES, str(path), space=space, num_classes=num_classes
         )
+        report["codes"] = f"assumed to be those of a tokenizer of this space: {space.describe()}"
         return table, generator, report
 
     def _table(self, published: Mapping[str, Tensor]) -> dict[str, Any]:

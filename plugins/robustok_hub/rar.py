@@ -81,6 +81,7 @@ class RARImporter(Importer):
         table, generator = load_generator(
             registry, self._table(published), published, names, str(path), space=space, num_classes=num_classes
         )
+        report["codes"] = f"assumed to be those of a tokenizer of this space: {space.describe()}"
         return table, generator, report
 
     def _num_tokens(self, published: Mapping[str, Tensor], where: str) -> int:

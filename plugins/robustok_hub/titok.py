@@ -129,7 +129,7 @@ class TiTokImporter(ReadsConfig, TokenizerImporter):
             "as in released files, for it does not follow from the weights": width != _WIDTH_OF_PLAIN_CODES,
         }
         reason, normalise = next((reason, value) for reason, value in reasons.items() if value is not None)
-        report["l2_normalise"] = f"{normalise}: {reason}"
+        report["l2_normalise"] = f"{str(normalise).lower()}: {reason}"
         return normalise
 
     def _table(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:

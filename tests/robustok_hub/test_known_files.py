@@ -40,13 +40,14 @@ def test_every_parity_file_of_weights_is_recognised():
 @pytest.mark.parametrize(
     ("name", "more", "importers"),
     [
+        ("robustok_tokenizer_nope_a", {}, ["robustok"]),
         ("sit2d_a", {}, ["dit", "sit"]),
         ("sit1d_qk_a", {}, ["sit"]),
         ("lightningdit_qk_a", {}, ["lightningdit"]),
         ("sit2d_a", {"feat_rope.freqs_cos", "feat_rope.freqs_sin", "blocks.0.norm1.weight"}, ["lightningdit"]),
     ],
 )
-def test_variants_of_diffusion_transformers_are_recognised(name, more, importers):
+def test_variants_of_a_format_are_recognised(name, more, importers):
     assert likely_importers({*Case(name).weights, *more}) == importers
 
 
