@@ -188,6 +188,7 @@ def test_every_kind_and_every_hook_is_these():
     assert sorted(hooks) == [
         "robustok_published_files",
         "robustok_register",
+        "robustok_report_section",
         "robustok_run_finished",
         "robustok_run_started",
         "robustok_stage_finished",
