@@ -46,7 +46,7 @@ def trained(tmp_path_factory) -> Project:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """A headless Chromium, in which `browser.visited` opens pages; tests that need it are skipped where there is none."""
+    """A headless Chromium, in which `browser.visited` opens pages; where there is none, the test is skipped."""
     with started() as chromium:
         yield chromium
 

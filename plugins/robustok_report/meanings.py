@@ -9,7 +9,7 @@ from attrs import frozen
 
 @frozen
 class Meaning:
-    """A number's name for people, its unit, what it is, and why it matters, a sentence each."""
+    """A number's name for people, its unit ("%" for a share), what it is, and why it matters, a sentence each."""
 
     name: str
     what: str
@@ -65,6 +65,7 @@ _KNOWN: dict[str, Meaning] = {
         "Codebook usage",
         "Share of the codes that occur in the held-out images.",
         "Codes that never occur are capacity that is wasted.",
+        "%",
     ),
     r"codebook_perplexity": Meaning(
         "Codebook perplexity",
@@ -103,7 +104,7 @@ _KNOWN: dict[str, Meaning] = {
     ),
     r"latent_mmd": Meaning(
         "Latent MMD",
-        "Distance between generated latents and perturbed latents of real images, at the best strength α.",
+        "Squared distance between generated latents and perturbed latents of real images, at the best α.",
         "It says which strength of perturbation imitates this generator's errors.",
     ),
     r"suggested_alpha": Meaning(
@@ -124,6 +125,7 @@ _KNOWN: dict[str, Meaning] = {
         "Changed tokens",
         "Share of an image's tokens that the generator replaced at σ = {features}.",
         "How hard the pairs are for the decoder.",
+        "%",
     ),
     r"kept_sigma": Meaning("Kept σ", "The σ of the decoder that the run keeps.", "Chosen on the selection images."),
 }

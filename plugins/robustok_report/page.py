@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from robustok_core import __version__
 from robustok_core.values.printable import printable
@@ -89,9 +89,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"picture": _picture, "figure": _figure, "cell": _cell, "shown": printable}
+    environment.filters["breakable"] = _breakable
     environment.globals["next_number"] = lambda: next(numbers)
     environment.tests["of_type"] = lambda part, name: type(part).__name__ == name
     return environment
+
+
+def _breakable(text: str) -> Markup:
+    """A text that may be broken after a slash or an underscore."""
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(text))))
 
 
 def _picture(pixels: Any) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from robustok_toolkit.report_parts import Bars, Heatmap, Lines, Points, Section
 #: Inches: a column of a two-column paper.
 _WIDTH, _HEIGHT = 3.4, 2.4
 #: Real fonts in the file, so that a journal accepts it; no date, so that the same run gives the same file.
-_STYLE = {"pdf.fonttype": 42, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+_STYLE: Any = {"pdf.fonttype": 42, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def save_figures(sections: Sequence[Section], folder: Path) -> list[Path]:
@@ -55,7 +55,7 @@ def _named(sections: Sequence[Section]) -> Iterator[tuple[str, Lines | Points | 
 
 
 @singledispatch
-def draw(figure: Any, axes: Any) -> None:
+def draw(figure: Any, axes: Any) -> None:  # noqa: ARG001  # what is registered below uses them
     """Draws the data of a figure into matplotlib's axes."""
     raise TypeError(f"a report cannot draw a {type(figure).__name__}")
 

@@ -11,7 +11,7 @@ from robustok_toolkit.report_parts import Bars, Heatmap, Lines, Points
 #: Okabe and Ito's colours, which people with any colour vision tell apart; dark enough for lines on white.
 COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#a3457b", "#8a6d00", "#3a8fc4", "#444444")
 SCALE = "Viridis"
-_INK, _GRID = "#475467", "#e7eaee"
+_INK, _AXIS, _GRID = "#475467", "#98a2b3", "#e7eaee"
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 #: A curve with more points is thinned out: no screen shows more.
 MOST_POINTS = 600
@@ -24,7 +24,8 @@ def plotly_figure(figure: Any) -> dict[str, Any]:
 
 
 def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
-    axis = {"gridcolor": _GRID, "zeroline": False, "linecolor": "#98a2b3", "ticks": "outside", "tickcolor": "#98a2b3"}
+    ticks = {"ticks": "outside", "tickcolor": _AXIS, "exponentformat": "power"}
+    axis = {"gridcolor": _GRID, "zeroline": False, "linecolor": _AXIS, **ticks}
     return {
         "font": {"family": _FONT, "size": 13, "color": _INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -32,7 +33,7 @@ def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
         "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
         "xaxis": {**axis, "title": {"text": _plain(x)}, "automargin": True},
         "yaxis": {**axis, "title": {"text": _plain(y)}, "automargin": True},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
         "hoverlabel": {"font": {"family": _FONT}},
         "showlegend": False,
     } | more
@@ -78,7 +79,15 @@ def _(figure: Lines) -> dict[str, Any]:
             {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dot"}}
         ]
         layout["annotations"] = [
-            {"x": at, "y": 1, "yref": "paper", "text": _plain(label), "showarrow": False, "xanchor": "left", "xshift": 6}
+            {
+                "x": at,
+                "y": 1,
+                "yref": "paper",
+                "text": _plain(label),
+                "showarrow": False,
+                "xanchor": "left",
+                "xshift": 6,
+            }
         ]
     return {"data": data, "layout": layout}
 
@@ -103,6 +112,9 @@ def _(figure: Points) -> dict[str, Any]:
     layout = _layout(figure.x, figure.y)
     if figure.labelled:
         layout["margin"] = {"l": 8, "r": 40, "t": 28, "b": 8}
+    if not figure.x and not figure.y:  # a map: only distances mean something
+        layout["xaxis"] |= {"showticklabels": False, "ticks": "", "showline": False}
+        layout["yaxis"] |= {"showticklabels": False, "ticks": "", "showline": False, "scaleanchor": "x"}
     return {"data": [trace], "layout": layout}
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from robustok_core.recipe.hookspecs import hookimpl
-from robustok_core.values.result import Result
 
 
 @hookimpl
-def robustok_run_finished(folder: Path, results: Mapping[str, Result], registry: Any) -> None:
+def robustok_run_finished(folder: Path, registry: Any) -> None:
     from robustok_report.report import REPORT_FILE, is_wanted, write_report
 
     if is_wanted(folder):

@@ -145,7 +145,9 @@ def _conditions(arms: Sequence[Arm], names: Sequence[str]) -> list[Part]:
             concerned.setdefault(key, []).append(name)
         if len({result.num_images for result in row if result is not None}) > 1:
             concerned.setdefault("numbers of images", []).append(name)
-    return [Text(f"Measured with different {key}, so not comparable: {', '.join(of)}.") for key, of in concerned.items()]
+    return [
+        Text(f"Measured with different {key}, so not comparable: {', '.join(of)}.") for key, of in concerned.items()
+    ]
 
 
 def _recipes(arms: Sequence[Arm]) -> Section | None:

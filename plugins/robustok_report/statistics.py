@@ -82,7 +82,7 @@ def _interval(of: object, pairs: np.ndarray) -> tuple[float, float] | None:
         warnings.simplefilter("ignore")  # a sample may hold one run only, which gives NaN
         found = bootstrap(
             tuple(pairs), of, paired=True, vectorized=False, n_resamples=_RESAMPLES, method="percentile", rng=0
-        )  # type: ignore[call-overload]
+        )
     samples = found.bootstrap_distribution
     low, high = np.nanpercentile(samples, [2.5, 97.5])
     return float(low), float(high)

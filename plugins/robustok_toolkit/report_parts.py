@@ -8,8 +8,8 @@
         lengths = [line["length"] for line in run.log if "length" in line]
         return Section("Length", [Lines("Length", [Series("length", range(len(lengths)), lengths)], x="line")])
 
-All text is shown as it is: `<` and `&` need no care, except in `Html`. A figure is data; the page and the PDF files draw
-the same data.
+All text is shown as it is: `<` and `&` need no care, except in `Html`. A figure is data, which the page and the PDF
+files draw alike.
 """
 
 from __future__ import annotations
@@ -45,12 +45,29 @@ class Html:
 
 
 @frozen
+class Fact:
+    """A number that is shown large: its name, its value as text, and a hint."""
+
+    name: str
+    value: str
+    hint: str = ""
+
+
+@frozen
+class Facts:
+    """A few numbers side by side."""
+
+    facts: Sequence[Fact]
+
+
+@frozen
 class Cell:
-    """A cell of a table: a text, its `hint` below it, and whether it is `marked`."""
+    """A cell of a table: a text, its `hint` below it, and whether it is `marked`; `code` is a command to copy."""
 
     text: str
     hint: str = field(default="", kw_only=True)
     marked: bool = field(default=False, kw_only=True)
+    code: bool = field(default=False, kw_only=True)
 
 
 @frozen
@@ -149,7 +166,7 @@ class BeforeAfter:
 
 
 Figure: TypeAlias = "Lines | Points | Bars | Heatmap"
-Part: TypeAlias = "Text | Html | Table | Pictures | BeforeAfter | Figure"
+Part: TypeAlias = "Text | Html | Facts | Table | Pictures | BeforeAfter | Figure"
 
 
 @frozen

@@ -62,6 +62,6 @@ def robustok_step_logged(folder: Path, stage: str, step: int, values: Mapping[st
 def robustok_report_section(run: Any) -> Any:
     """A run's report is written: returns a `Section` or several, or None if the run has nothing to show.
 
-    `run` is a `robustok_toolkit.reported_run.ReportedRun`; `robustok_toolkit.report_parts` has `Section` and what it may
-    hold. A plugin that fails is named in the report, which is written without it.
+    `run` is a `ReportedRun` of `robustok_toolkit.reported_run`; `robustok_toolkit.report_parts` has `Section` and what
+    it may hold. A plugin that fails is named in the report, which is written without it.
     """

@@ -93,7 +93,7 @@ class Registry:
         return messages
 
     def ask(self, hook: str, **arguments: Any) -> dict[str, Any]:
-        """Calls a hook of each plugin and returns their answers by the plugin's name, a `HookFailure` where one failed."""
+        """Calls a hook of each plugin; returns the answers by the plugins' names, a `HookFailure` where one failed."""
         plugins = [(name, plugin) for name, plugin in self._manager.list_name_plugin() if hasattr(plugin, hook)]
         answers: dict[str, Any] = {}
         for name, plugin in reversed(plugins):  # the order of pluggy: the last one registered is called first

@@ -11,6 +11,9 @@ from robustok_report.defaults import Value, value_text, values_of
 from robustok_toolkit.report_parts import Cell, Part, Section, Table, Text
 from robustok_toolkit.reported_run import ReportedRun
 
+#: Characters; a longer command gets a line for each option.
+_LONG_COMMAND = 80
+
 
 def what_ran(run: ReportedRun) -> Section:
     """The run's origin, the cost of its stages, and its recipe."""
@@ -32,8 +35,9 @@ def _origin(run: ReportedRun) -> Table:
     made_with = [made for stage in run.stages for made in stage.entry.get("made_with") or [stage.entry]]
     last = made_with[-1] if made_with else {}
     started = [str(stage.entry["started"]) for stage in run.stages if stage.entry.get("started")]
-    rows = [
-        ["Command", Cell(command(made_with), hint=f"or, from its folder: robustok run {shlex.quote(str(run.folder))}")],
+    rows: list[list[str | Cell]] = [
+        ["Command", Cell(command(made_with), code=True)],
+        ["Or from its folder", Cell(shlex.join(["robustok", "run", str(run.folder)]), code=True)],
         ["Seed", str(run.record.get("seed", run.table.get("run", {}).get("seed", "not recorded")))],
         ["Started", min(started).replace("T", " ") if started else "never"],
         ["Versions", ", ".join(f"{name} {last[name]}" for name in ("robustok", "python", "torch") if name in last)],
@@ -46,7 +50,10 @@ def _origin(run: ReportedRun) -> Table:
 def command(made_with: list[Mapping[str, Any]]) -> str:
     """The command that made a run; that of its last stage, as it may have been changed since its first."""
     arguments = next((made["command"] for made in reversed(made_with) if made.get("command")), None)
-    return "not recorded" if arguments is None else shlex.join(["robustok", *map(str, arguments)])
+    if arguments is None:
+        return "not recorded"
+    text = shlex.join(["robustok", *map(str, arguments)])
+    return text.replace(" --", " \\\n  --") if len(text) > _LONG_COMMAND else text
 
 
 def _code(made: Mapping[str, Any]) -> str:
@@ -83,7 +90,9 @@ def _costs(run: ReportedRun) -> Table:
             ]
         )
     total = sum(float(stage.entry.get("seconds", 0.0)) for stage in run.stages)
-    return Table("Cost of each stage", ["stage", "state", "time", "peak memory"], [*rows, ["all", "", duration(total), ""]])
+    return Table(
+        "Cost of each stage", ["stage", "state", "time", "peak memory"], [*rows, ["all", "", duration(total), ""]]
+    )
 
 
 def _recipe(run: ReportedRun) -> list[Part]:

@@ -1,7 +1,7 @@
 """What post-training changed: numbers, samples before and after, and images along sigma.
 
-Images along sigma need the generator and the post-trainer, so `compare_decoders` draws them. Samples are cheap to decode
-again from their latents, so the report does this with both decoders, and finds those that changed most and least.
+Images along sigma need the generator and the post-trainer, so `compare_decoders` draws them. Samples are cheap to
+decode again from their latents, so the report does this with both decoders, and finds what changed most and least.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _compared(run: ReportedRun) -> dict[str, dict[str, Result]]:
     """Results by metric, with its stage and whether samples are guided, and by decoder."""
     found: dict[str, dict[str, Result]] = {}
     for name, result in run.results.items():
-        stage, _, metric = name.partition("/")
+        metric = name.partition("/")[2]
         if (match := OF_DECODER.fullmatch(metric)) is not None:
             decoder, guided, what = match.groups()
             meaning = meaning_of(what)
@@ -59,7 +59,9 @@ def _table(compared: dict[str, dict[str, Result]]) -> list[Part]:
         return []
     decoders = list(dict.fromkeys(decoder for results in compared.values() for decoder in results))
     heads = [_decoder_name(decoder) for decoder in decoders]
-    rows = [[metric, *(_cell(results, decoder) for decoder in decoders)] for metric, results in compared.items()]
+    rows: list[list[str | Cell]] = [
+        [metric, *(_cell(results, decoder) for decoder in decoders)] for metric, results in compared.items()
+    ]
     return [Table("Decoders compared", ["number", *heads], rows)]
 
 
@@ -75,7 +77,7 @@ def _cell(results: dict[str, Result], decoder: str) -> Cell:
     if (result := results.get(decoder)) is None:
         return Cell("–")
     before = results.get("before")
-    change = "" if before is None or decoder == "before" else f"{result.value - before.value:+.4g}"
+    change = "" if before is None or decoder == "before" else f"{result.value - before.value:+.3g}"
     best = {True: max, False: min}.get(result.higher_is_better)  # type: ignore[arg-type]
     marked = best is not None and result.value == best(other.value for other in results.values()) and len(results) > 1
     return Cell(number_text(result.value, 4), hint=change.replace("-", "−"), marked=marked)

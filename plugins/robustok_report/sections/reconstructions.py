@@ -7,6 +7,7 @@ the run ended with, and for old runs, too. The cost is bounded: a few images, at
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from robustok_core.values.images import to_uint8
 from robustok_core.values.latents import Latents
 from robustok_report.embedding import error_map
-from robustok_toolkit.report_parts import Pictures, Pixels, Section, Text
+from robustok_toolkit.report_parts import Part, Pictures, Pixels, Section, Text
 from robustok_toolkit.reported_run import ReportedRun
 from robustok_toolkit.trained_tokenizer import TrainedTokenizer
 from robustok_training.batches import class_balanced_order
@@ -38,9 +39,11 @@ def reconstructions(run: ReportedRun) -> Section:
     latents = tokenizer.encode_images(images)
     inputs, decoded = as_pixels(to_uint8(images)), _decoded(tokenizer, latents)
     errors = [error_map(one, other, _BRIGHTEST) for one, other in zip(inputs, decoded, strict=True)]
-    plain = Pictures("Reconstructions", {"input": inputs, "reconstruction": decoded, "error": errors}, names)
-    legend = f"Error maps are black where a pixel is exact, and pale yellow from an error of {_BRIGHTEST} of 255 levels on."
-    parts = [plain, Text(legend, muted=True), *_perturbed(tokenizer, latents, inputs)]
+    plain = Pictures("One image of each class", {"input": inputs, "reconstruction": decoded, "error": errors}, names)
+    legend = (
+        f"Error maps are black where a pixel is exact, and pale yellow from an error of {_BRIGHTEST} of 255 levels on."
+    )
+    parts: list[Part] = [plain, Text(legend, muted=True), *_perturbed(tokenizer, latents)]
     why = "A robust tokenizer still draws the same object when many of its tokens are slightly wrong."
     return Section("Reconstructions", parts, why=why)
 
@@ -64,7 +67,7 @@ def _decoded(tokenizer: TrainedTokenizer, latents: Latents) -> list[Pixels]:
     return [picture for batch in tokenizer.decoded(latents) for picture in as_pixels(batch)]
 
 
-def _perturbed(tokenizer: TrainedTokenizer, latents: Latents, inputs: list[Pixels]) -> list[Pictures]:
+def _perturbed(tokenizer: TrainedTokenizer, latents: Latents) -> list[Pictures]:
     return [
         Pictures(
             title,
@@ -77,7 +80,7 @@ def _perturbed(tokenizer: TrainedTokenizer, latents: Latents, inputs: list[Pixel
     ]
 
 
-def _strengths(tokenizer: TrainedTokenizer) -> dict[str, tuple[str, Mapping[str, Mapping[str, float]]]]:
+def _strengths(tokenizer: TrainedTokenizer) -> dict[str, tuple[str, Mapping[str, Mapping[str, Any]]]]:
     """By title: a perturbation, and its options by caption."""
     size = tokenizer.tokenizer.space.codebook_size
     if size is None:
@@ -85,15 +88,15 @@ def _strengths(tokenizer: TrainedTokenizer) -> dict[str, tuple[str, Mapping[str,
         noise = {f"τ = {tau:g}": {**fixed, "tau": tau, "alpha": 1.0} for tau in _LEVELS}
         share = {f"α = {alpha:g}": {**fixed, "tau": _MIDDLE_LEVEL, "alpha": alpha} for alpha in _ALPHAS}
         return {
-            "Noise on all tokens, of rising strength τ": ("gaussian", noise),  # type: ignore[dict-item]
-            f"Noise of τ = {_MIDDLE_LEVEL:g} on a rising share α of the tokens": ("gaussian", share),  # type: ignore[dict-item]
+            "Noise on all tokens, of rising strength τ": ("gaussian", noise),
+            f"Noise of τ = {_MIDDLE_LEVEL:g} on a rising share α of the tokens": ("gaussian", share),
         }
     deltas = list(dict.fromkeys(min(size, max(2, round(share * size))) for share in _DELTA_SHARES))
     middle = max(2, round(_MIDDLE_DELTA * size))
     far = {f"δ = {delta}": {"alpha": _MIDDLE_ALPHA, "delta": delta} for delta in deltas}
     more = {f"α = {alpha:g}": {"alpha": alpha, "delta": middle} for alpha in _ALPHAS}
     return {
-        f"{_MIDDLE_ALPHA:.0%} of the tokens replaced by one of the δ nearest codes": ("top_delta", far),
+        f"{_MIDDLE_ALPHA * 100:.0f} % of the tokens replaced by one of the δ nearest codes": ("top_delta", far),
         f"A rising share α of the tokens replaced by one of the {middle} nearest codes": ("top_delta", more),
     }
 

@@ -24,7 +24,7 @@ def samples(run: ReportedRun) -> Section | None:
     """A row of samples for each class, and the results of several guidance scales where the recipe has them."""
     if "samples" not in [name for stage in run.stages for name in stage.entry.get("makes", [])]:
         return None
-    title = f"Guidance {guidance_of(run, run.artifact('samples')):g}"
+    title = f"Guidance {guidance_of(run.artifact('samples')):g}"
     parts: list[Part] = [Pictures(title, by_class(run.artifact("samples"))), *_sweep(run)]
     return Section("Samples", parts, why="What the generator draws for each class, decoded by the tokenizer.")
 
@@ -41,7 +41,7 @@ def by_class(folder: Path, columns: int = _COLUMNS) -> dict[str, list[Pixels]]:
     return rows
 
 
-def guidance_of(run: ReportedRun, folder: Path) -> float:
+def guidance_of(folder: Path) -> float:
     """The guidance scale that samples were made with."""
     guidance = read_json(folder / INDEX).get("guidance", {})
     return float(guidance.get("scale", 1.0)) if isinstance(guidance, Mapping) else 1.0
@@ -49,10 +49,11 @@ def guidance_of(run: ReportedRun, folder: Path) -> float:
 
 def _sweep(run: ReportedRun) -> list[Part]:
     """A curve over the guidance scale for each number that several stages measured at different scales."""
-    scale, found = None, {}
+    scale: float | None = None
+    found: dict[str, dict[float, float]] = {}
     for stage in run.stages:
         if "samples" in stage.entry.get("makes", []) and stage.done:
-            scale = guidance_of(run, run.folder / "artifacts" / f"samples-{stage.fingerprint}")
+            scale = guidance_of(run.folder / "artifacts" / f"samples-{stage.fingerprint}")
         elif scale is not None:
             for name, result in _results_of(run, stage.name).items():
                 if result.higher_is_better is not None:

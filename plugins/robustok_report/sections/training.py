@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ def _figures(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, lis
     keys = list(dict.fromkeys(key for line in lines for key, value in line.items() if isinstance(value, (int, float))))
     left = [key for key in keys if key not in _NOT_DRAWN]
     for title, (end, label) in _FIGURES.items():
-        chosen = [key for key in left if key.endswith(end) or (end == "loss" and key.startswith("loss/"))]
+        chosen = [key for key in left if key.endswith(end) or (end == "loss" and re.fullmatch("loss/[^/]+", key))]
         left = [key for key in left if key not in chosen]
         if chosen:
             yield title, label, [curve(lines, key) for key in chosen]
