@@ -38,57 +38,63 @@ def all_drawn(visit) -> None:
     )
 
 
-@pytest.mark.parametrize("width", [360, 1440])
-def test_a_report_works_at_a_width_of(complete, browser, width):
-    with visited(browser, complete.folder / "report.html", width=width) as visit:
+@pytest.fixture(scope="module")
+def opened(complete, browser):
+    """The report in a wide window, drawn; a test leaves its switches as they were."""
+    with visited(browser, complete.folder / "report.html", width=1440) as visit:
+        all_drawn(visit)
+        yield visit
+
+
+def test_a_report_works_in_a_wide_window(opened):
+    assert opened.errors == []
+    assert opened.requests == []
+    assert not opened.overflows
+
+
+def test_a_report_works_on_a_phone(complete, browser):
+    with visited(browser, complete.folder / "report.html", width=360) as visit:
         all_drawn(visit)
         assert visit.errors == []
-        assert visit.requests == []
         assert not visit.overflows
 
 
-def test_a_report_has_no_barriers(complete, browser):
+def test_a_report_has_no_barriers(opened):
     """Labels, contrast, order of headings: what axe-core can tell."""
-    with visited(browser, complete.folder / "report.html", width=360) as visit:
-        assert visit.barriers() == []
+    assert opened.barriers() == []
 
 
-def test_every_picture_has_content(complete, browser):
-    with visited(browser, complete.folder / "report.html") as visit:
-        all_drawn(visit)
-        sizes = visit.page.evaluate(
-            "Promise.all([...document.images].map(async (one) => { one.loading = 'eager'; await one.decode();"
-            " return one.naturalWidth * one.naturalHeight; }))"
-        )
-        assert len(sizes) > 50
-        assert min(sizes) >= 32 * 32
+def test_every_picture_has_content(opened):
+    sizes = opened.page.evaluate(
+        "Promise.all([...document.images].map(async (one) => { one.loading = 'eager'; await one.decode();"
+        " return one.naturalWidth * one.naturalHeight; }))"
+    )
+    assert len(sizes) > 50
+    assert min(sizes) >= 32 * 32
 
 
-def test_the_slider_moves_with_the_arrow_keys(complete, browser):
-    with visited(browser, complete.folder / "report.html") as visit:
-        slider = visit.page.locator("[data-slider]").first
-        place = "getComputedStyle(document.querySelector('[data-compared]')).getPropertyValue('--place')"
-        before = visit.page.evaluate(place)
-        slider.focus()
-        visit.page.keyboard.press("ArrowRight")
-        visit.page.keyboard.press("ArrowRight")
-        assert (before, visit.page.evaluate(place)) == ("50%", "52%")
-        clip = "getComputedStyle(document.querySelector('.pair img + img')).clipPath"
-        assert "48%" in visit.page.evaluate(clip)
+def test_the_slider_moves_with_the_arrow_keys(opened):
+    slider = opened.page.locator("[data-slider]").first
+    place = "getComputedStyle(document.querySelector('[data-compared]')).getPropertyValue('--place')"
+    before = opened.page.evaluate(place)
+    slider.focus()
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("ArrowRight")
+    assert (before, opened.page.evaluate(place)) == ("50%", "52%")
+    covered = opened.page.evaluate("getComputedStyle(document.querySelector('.pair img + img')).clipPath")
+    assert "48%" in covered, "the picture before covers the first 52 %"
 
 
-def test_curves_can_be_smoothed_and_drawn_on_a_logarithmic_axis(complete, browser):
-    with visited(browser, complete.folder / "report.html") as visit:
-        all_drawn(visit)
-        plot = "document.querySelector('[data-curves]')"
-        raw = visit.page.evaluate(f"{plot}.data[0].y")
-        visit.page.locator('[data-switch="log"]').first.check()
-        assert visit.page.evaluate(f"{plot}.layout.yaxis.type") == "log"
-        visit.page.locator('[data-switch="smoothing"]').first.focus()
-        visit.page.keyboard.press("End")
-        smooth = visit.page.evaluate(f"{plot}.data[0].y")
-        assert smooth[0] == pytest.approx(raw[0]), "the average starts without a bias"
-        assert np.ptp(smooth) < np.ptp(raw)
+def test_curves_can_be_smoothed_and_drawn_on_a_logarithmic_axis(opened):
+    plot = "document.querySelector('[data-curves]')"
+    raw = opened.page.evaluate(f"{plot}.data[0].y")
+    opened.page.locator('[data-switch="log"]').first.check()
+    assert opened.page.evaluate(f"{plot}.layout.yaxis.type") == "log"
+    opened.page.locator('[data-switch="smoothing"]').first.focus()
+    opened.page.keyboard.press("End")
+    smooth = opened.page.evaluate(f"{plot}.data[0].y")
+    assert smooth[0] == pytest.approx(raw[0]), "the average starts without a bias"
+    assert np.ptp(smooth) < np.ptp(raw)
 
 
 def test_no_name_becomes_markup(browser, tmp_path):

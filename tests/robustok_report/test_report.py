@@ -18,7 +18,7 @@ SECTIONS = ["Numbers", "Reconstructions", "Robustness", "Samples", "Post-trainin
 
 
 def headings(text: str) -> list[str]:
-    return re.findall(r"<h2 id[^>]*>(.*?)</h2>", text)
+    return re.findall(r'<h2 id="section-[^>]*>(.*?)</h2>', text)
 
 
 def missing(text: str) -> str:
