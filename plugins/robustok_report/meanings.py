@@ -16,6 +16,11 @@ class Meaning:
     why: str
     unit: str = ""
 
+    @property
+    def factor(self) -> int:
+        """What a number is multiplied with to be in its unit."""
+        return 100 if self.unit == "%" else 1
+
 
 _DISTANCE = "in the features of {features}"
 _FID_WHY = "It sees blur, artefacts and missing variety at once, but not where they are."

@@ -103,12 +103,14 @@ def _row(name: str, arms: Sequence[Arm]) -> list[str | Cell] | None:
         return None
     stage, _, metric = name.rpartition("/")
     meaning = meaning_of(metric)
-    values = [arm.values(name) for arm in arms]
+    values = [{seed: value * meaning.factor for seed, value in arm.values(name).items()} for arm in arms]
     means = [Mean.of(list(of_arm.values())) if of_arm else None for of_arm in values]
     known = [mean.value for mean in means if mean is not None]
-    best = (max if direction else min)(known)
+    # Numbers that depend on how many images there were say nothing about each other where these differ.
+    comparable = len({(result.num_images, result.num_reference) for result in held}) == 1
+    best = (max if direction else min)(known) if comparable else None
     cells = [
-        _cell(mean, None if number == 0 or not values[0] or not of_arm else difference(of_arm, values[0]), best)
+        _cell(mean, None if number == 0 or not values[0] or not comparable else difference(of_arm, values[0]), best)
         if mean is not None
         else Cell("–")
         for number, (mean, of_arm) in enumerate(zip(means, values, strict=True))
@@ -123,7 +125,7 @@ def _images(results: Sequence[Result]) -> str:
     return f", {' or '.join(f'{count:,}' for count in sorted(counts))} images" if counts else ""  # type: ignore[type-var]
 
 
-def _cell(mean: Mean, change: Mean | None, best: float) -> Cell:
+def _cell(mean: Mean, change: Mean | None, best: float | None) -> Cell:
     hint = "" if change is None else _with_error(change, signed=True)
     return Cell(_with_error(mean), hint=hint, marked=mean.value == best)
 

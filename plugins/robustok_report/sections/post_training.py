@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import attrs
 import numpy as np
 
 from robustok_core.errors import RobustokError
@@ -50,7 +51,7 @@ def _compared(run: ReportedRun) -> dict[str, dict[str, Result]]:
             decoder, guided, what = match.groups()
             meaning = meaning_of(what)
             label = meaning.name + (", guided" if guided else "") + (f" [{meaning.unit}]" if meaning.unit else "")
-            found.setdefault(label, {})[decoder] = result
+            found.setdefault(label, {})[decoder] = attrs.evolve(result, value=result.value * meaning.factor)
     return found
 
 
