@@ -75,7 +75,8 @@ def lower_bounds() -> dict[str, str]:
     """The oldest version that pyproject.toml allows of each dependency that the tests need."""
     extras = PROJECT["project"]["optional-dependencies"]
     needed = [*PROJECT["project"]["dependencies"], *extras["test"]]
-    needed += [*extras["diffusers"], *extras["huggingface"], *extras["tensorboard"], *extras["webdataset"]]
+    for extra in ("diffusers", "huggingface", "plots", "tensorboard", "webdataset"):
+        needed += extras[extra]
     bounds = {}
     for requirement in map(Requirement, needed):
         if requirement.name != "robustok":
@@ -188,6 +189,7 @@ def test_every_kind_and_every_hook_is_these():
     assert sorted(hooks) == [
         "robustok_published_files",
         "robustok_register",
+        "robustok_report_section",
         "robustok_run_finished",
         "robustok_run_started",
         "robustok_stage_finished",
@@ -213,7 +215,7 @@ def test_every_kind_and_every_hook_is_these():
 def test_every_hook_says_when_it_is_called():
     for name, value in vars(hookspecs).items():
         if hasattr(value, "robustok_spec"):
-            assert (value.__doc__ or "").endswith("."), f"{name} has no docstring, or it is no sentence"
+            assert (value.__doc__ or "").rstrip().endswith("."), f"{name} has no docstring, or it is no sentence"
 
 
 def test_every_option_of_every_component_has_a_line_of_documentation():

@@ -52,6 +52,7 @@ class RunConfig:
         validator=validators.deep_iterable(validators.in_(("tensorboard", "wandb"))),
         metadata={"doc": 'experiment trackers besides metrics.jsonl: "tensorboard", "wandb"'},
     )
+    report: bool = field(default=True, metadata={"doc": "write report.html into the run's folder when it ends"})
 
 
 @frozen(kw_only=True)

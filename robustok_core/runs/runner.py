@@ -261,8 +261,8 @@ class _Run:
             results |= {f"{stage.name}/{name}": result for name, result in of_stage.items()}
         if self.main:
             self.folder.write_results(results)
+            self._notify("robustok_run_finished", results=results, registry=self.registry)
             self._say_end([stage.name for stage in self.recipe.stages if stage not in asked and stage.name in due])
-            self._notify("robustok_run_finished", results=results)
         self.accelerator.end_training()
         return results
 
