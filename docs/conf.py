@@ -27,10 +27,13 @@ extensions = [
     "public_names",
     "recipe_pages",
 ]
-exclude_patterns = ["auto_tutorial/GALLERY_HEADER.rst", "auto_tutorial/sg_execution_times.rst"]
+exclude_patterns = ["tutorial"]  # the build reads what it makes of it, auto_tutorial
 
 # Docstrings put names in single backticks, and say what they return and raise in Google's style.
 default_role = "literal"
+smartquotes = False  # values are copied into recipes
+python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -47,10 +50,9 @@ sphinx_gallery_conf = {
     "examples_dirs": "tutorial",
     "gallery_dirs": "auto_tutorial",
     "filename_pattern": r"\.py$",
-    "copyfile_regex": r"",
     "image_scrapers": ("matplotlib",),
-    "remove_config_comments": True,
-    "show_memory": False,
+    "capture_repr": (),
+    "min_reported_time": 10**9,  # what it took depends on the machine
     "show_signature": False,
     "write_computation_times": False,
     "abort_on_example_error": True,

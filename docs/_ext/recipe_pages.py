@@ -31,9 +31,10 @@ def recipe_section(name: str, file: Path) -> nodes.Node:
     section = nodes.section(ids=[f"recipe-{name.replace('/', '-')}"], names=[])
     section += nodes.title("", "", nodes.literal("", name))
     for title, written in header(source).items():
-        is_commands = title == "Command"
-        section += nodes.paragraph("", "", nodes.strong("", title))
-        section += _block(written, "console") if is_commands else nodes.paragraph("", " ".join(written.split()))
+        if title == "Command":
+            section += _block(written, "console")
+        else:
+            section += nodes.paragraph("", "", nodes.strong("", f"{title}: "), nodes.Text(" ".join(written.split())))
     section += nodes.raw("", "<details><summary>The recipe</summary>", format="html")
     section += _block(source, "toml")
     section += nodes.raw("", "</details>", format="html")
