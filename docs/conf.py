@@ -31,7 +31,7 @@ exclude_patterns = ["tutorial"]  # the build reads what it makes of it, auto_tut
 
 # Docstrings put names in single backticks, and say what they return and raise in Google's style.
 default_role = "literal"
-smartquotes = False  # values are copied into recipes
+smartquotes_action = "D"  # dashes, but no curly quotes: values are copied into recipes
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
