@@ -16,6 +16,8 @@ from robustok_core.recipe.source import bundled_recipes, parse_override
 from robustok_core.runs.runner import check
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Data sets that come with the package.
+EMBEDDED = ("fashion_mnist", "fluent_emoji")
 #: Programs of the repository that have options of their own.
 SCRIPTS = [file for folder in ("benchmarks", "studies", "tests/soak") for file in (ROOT / folder).glob("*.py")]
 
@@ -76,7 +78,7 @@ def assert_understood(arguments: Sequence[str], registry: Registry) -> None:
         changes = dict(parse_override(change) for change in options["changes"])
         resolved = Recipe.load(name, overrides=changes, presets=options["presets"]).resolve(registry)
         data = resolved.tables["data"]
-        if data.name == "fashion_mnist" or Path(getattr(data.config, "path", "not here")).is_dir():
+        if data.name in EMBEDDED or Path(getattr(data.config, "path", "not here")).is_dir():
             check(resolved, registry=registry)
     if (importer := options.get("importer") or (*options.get("words", ()), None)[0]) is not None:
         assert importer in registry.names("importer")
