@@ -23,8 +23,13 @@ _CHOOSE, _COPY = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("cho
 _MARK = "(on) => { document.body.classList.toggle('rx-unmarked', !on); }"
 #: Images of a class that are shown at once.
 _AT_ONCE = 24
-#: An event that answers the last of several quick changes, without a sign of waiting.
-_QUIET: Mapping[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+#: An event that is answered at once, with the last of several quick changes, and without a sign of waiting.
+_QUIET: Mapping[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "trigger_mode": "always_last",
+    "api_visibility": "private",
+}
 
 #: Makes a view's settings of its controls' values.
 Adapt = Callable[[dict[str, Any]], Mapping[str, Any]]

@@ -29,11 +29,12 @@ class Strength:
 
 def own_perturbation(run: OpenedRun) -> dict[str, Any]:
     """The run's perturbation as a table that perturbs every image, without annealing; else the first that fits."""
-    of_run = run.recipe.get("perturbation", {})
-    table = {name: value for name, value in of_run.items() if name not in ("beta", "anneal")}
-    offered = fitting(run)
-    if table.get("use", "none") == "none" or table["use"] not in offered:
+    of_run, offered = run.recipe.get("perturbation", {}), fitting(run)
+    if of_run.get("use") in offered:
+        table = {name: value for name, value in of_run.items() if name not in ("beta", "anneal")}
+    else:
         table = {"use": next(iter(offered), "none")}
+        table |= {option: strength.value for option, strength in offered.get(table["use"], {}).items()}
     config = run.registry.classes("perturbation")[table["use"]].Config
     return table | ({"beta": 1.0} if "beta" in attrs.fields_dict(config) else {})
 
