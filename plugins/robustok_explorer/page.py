@@ -23,9 +23,9 @@ _CHOOSE, _COPY = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("cho
 _MARK = "(on) => { document.body.classList.toggle('rx-unmarked', !on); }"
 #: Images of a class that are shown at once.
 _AT_ONCE = 24
-#: An event that is answered at once, with the last of several quick changes, and without a sign of waiting.
+#: An event that answers the last of several quick changes, without a sign of waiting. It is queued if it sets a state:
+#: only then does gradio tell those who watch that state.
 _QUIET: Mapping[str, Any] = {
-    "queue": False,
     "show_progress": "hidden",
     "trigger_mode": "always_last",
     "api_visibility": "private",
@@ -59,7 +59,14 @@ class _Place:
                 return gr.skip() if not isinstance(outputs, list) else [gr.skip()] * len(outputs)
             return answer(*values)
 
-        gr.on([self.page.load, self.views.change, *triggers], if_shown, [self.views, *inputs], outputs, **_QUIET)
+        gr.on(
+            [self.page.load, self.views.change, *triggers],
+            if_shown,
+            [self.views, *inputs],
+            outputs,
+            queue=False,
+            **_QUIET,
+        )
 
 
 def build_page(run: OpenedRun) -> gr.Blocks:
@@ -79,7 +86,9 @@ def build_page(run: OpenedRun) -> gr.Blocks:
                         build(_Place(page=page, views=views, name=name), run, picked)
                     columns.append(column)
         marks.change(None, marks, js=_MARK)
-        views.change(lambda chosen: [gr.Column(visible=name == chosen) for name in _VIEWS], views, columns, **_QUIET)
+        views.change(
+            lambda chosen: [gr.Column(visible=name == chosen) for name in _VIEWS], views, columns, queue=False, **_QUIET
+        )
     return page
 
 
