@@ -106,7 +106,6 @@ def test_another_image_is_chosen_by_keys(visit):
 
 def test_tokens_are_painted_with_the_pointer(visit):
     choose(visit, "Paint")
-    before = changes(visit, [])
     tokens = visit.page.locator(".rx-tokens:visible button")
     tokens.nth(5).scroll_into_view_if_needed()
     start, end = tokens.nth(5).bounding_box(), tokens.nth(6).bounding_box()
@@ -115,7 +114,7 @@ def test_tokens_are_painted_with_the_pointer(visit):
     visit.page.mouse.move(end["x"] + end["width"] / 2, end["y"] + end["height"] / 2, steps=4)
     visit.page.mouse.up()
     visit.page.get_by_text("2 of 16 tokens are taken from").wait_for()
-    assert changes(visit, before)[-1] != before[-1]
+    assert visit.errors == []
     assert any("tokens=[5, 6]" in code for code in visit.page.locator(".rx-code code").all_text_contents())
 
 
