@@ -12,7 +12,6 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests" / "helpers"))
 
 from browser import started, visited  # noqa: E402
-
 from robustok_core.runs.devices import device_called  # noqa: E402
 from robustok_explorer.opened_run import open_run  # noqa: E402
 from robustok_explorer.server import served  # noqa: E402
