@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ def served(run: OpenedRun, *, port: int | None = None, browser: bool = False) ->
         RobustokError: if gradio is missing, or the port is taken.
     """
     require_gradio()
+    if port is not None:
+        _require_free(port)
     import gradio as gr
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -55,29 +58,36 @@ def served(run: OpenedRun, *, port: int | None = None, browser: bool = False) ->
     with tempfile.TemporaryDirectory(prefix="robustok-view-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         page = build_page(run)
-        try:
-            _, address, _ = page.launch(
-                server_name=_LOOPBACK,
-                server_port=port,
-                share=False,
-                inbrowser=browser,
-                prevent_thread_lock=True,
-                quiet=True,
-                theme=gr.themes.Default(**fonts).set(**_CONTRAST),
-                css=CSS,
-                footer_links=[],
-                max_file_size=_LARGEST_FILE,
-                # A page elsewhere that resolves its own name to the loopback address is refused.
-                app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=[_LOOPBACK, "localhost"])]},
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                enable_monitoring=False,
-            )
-        except OSError as error:
-            hint = "choose another --port, or leave it out"
-            raise RobustokError(f"port {port or 7860} cannot be used: {error}", where="--port", hint=hint) from error
+        _, address, _ = page.launch(
+            server_name=_LOOPBACK,
+            server_port=port,
+            share=False,
+            inbrowser=browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            theme=gr.themes.Default(**fonts).set(**_CONTRAST),
+            css=CSS,
+            footer_links=[],
+            max_file_size=_LARGEST_FILE,
+            # A page elsewhere that resolves its own name to the loopback address is refused.
+            app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=[_LOOPBACK, "localhost"])]},
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+        )
         try:
             yield address
         finally:
             page.close(verbose=False)
+
+
+def _require_free(port: int) -> None:
+    """Raises RobustokError if the page cannot have this port."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            tried.bind((_LOOPBACK, port))
+        except OSError as error:
+            hint = "choose another --port, or leave it out"
+            raise RobustokError(f"port {port} cannot be used: {error}", where="--port", hint=hint) from error
