@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -40,6 +41,7 @@ def address(post_trained) -> Iterator[str]:
     run.data.class_names = [EVIL, *run.data.class_names[1:]]
     with served(attrs.evolve(run, missing=[EVIL])) as where:
         yield where
+    gc.collect()  # gradio leaves an event loop open, of which Python warns: here, where warnings are not errors
 
 
 @pytest.fixture(params=[1440, 360])
