@@ -18,9 +18,15 @@ def process_number() -> int:
     return int(number) if number.isdecimal() else 0
 
 
+def num_processes() -> int:
+    """How many processes a launcher started."""
+    number = os.environ.get("WORLD_SIZE", "1")
+    return int(number) if number.isdecimal() else 1
+
+
 def is_ours_to_say(message: str) -> bool:
     """Whether this process has to print a message: it is the main process, or that one does not say the same."""
-    if not os.environ.get("WORLD_SIZE", "1").isdecimal() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if num_processes() == 1:
         return True
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
