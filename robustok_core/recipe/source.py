@@ -19,7 +19,8 @@ from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.values.wording import short_name, short_text
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"']+)\s*=")
+_KEY_NAME = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_\-]+)"""
+_KEY = re.compile(rf"^\s*({_KEY_NAME}(?:\s*\.\s*{_KEY_NAME})*)\s*=")
 
 _NAMES = "`robustok recipes` lists the bundled ones; a run's folder has a recipe.toml"
 #: Where, among the bundled files, those of `robustok study` lie.
@@ -142,7 +143,7 @@ def _key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def _names(dotted: str) -> list[str]:
-    return [name.strip().strip("\"'") for name in dotted.split(".")]
+    return [name.strip("\"'") for name in re.findall(_KEY_NAME, dotted)]
 
 
 def _through_arrays(path: KeyPath, counts: Mapping[KeyPath, int]) -> KeyPath:

@@ -16,9 +16,7 @@ def test_each_seed_is_a_run_of_its_own_that_resumes(command, recipe_file):
         "tiny-seed0": 0,
         "tiny-seed2": 2,
     }
-    assert [word for line in output.splitlines() if line.startswith("result ") for word in line.split()] == (
-        ["result", "seed", "0", "seed", "2"]
-    )
+    assert ["result", "seed", "0", "seed", "2"] in [line.split() for line in output.splitlines()]
     code, output, _ = command("run", recipe_file(), "--out", "out", "--seeds", "0,2")
     assert code == 0
     assert output.count("train_tokenizer: done before, unchanged") == 2

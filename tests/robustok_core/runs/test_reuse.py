@@ -76,6 +76,8 @@ def test_a_place_that_does_not_exist_is_refused_before_anything_runs(tmp_path):
 
 def test_fingerprints_are_known_before_anything_runs(first, tmp_path):
     registry = load_registry()
-    planned = fingerprints(Recipe.from_table(another(tmp_path).table).resolve(registry), registry=registry, out=tmp_path)
+    planned = fingerprints(
+        Recipe.from_table(another(tmp_path).table).resolve(registry), registry=registry, out=tmp_path
+    )
     assert planned == read_json(first.folder / "run.json")["current"]
     assert list(tmp_path.iterdir()) == []
