@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 
 from robustok_core.errors import RobustokError, did_you_mean
-from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe
+from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.recipe.registry import Registry
+from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.values.spec import Spec
 from robustok_core.values.wording import short_text
 from robustok_study.spec import Study
@@ -58,17 +59,18 @@ def _text(value: Any) -> str:
 
 def unknown_metrics(study: Study, registry: Registry) -> list[RobustokError]:
     """Metrics of the table that no arm gives, and those of claims that their arms do not give."""
-    given = {arm.name: _given(arm.recipe.resolve(registry)) for arm in study.arms}
+    known: dict[str, Sequence[str] | None] = {}
+    given = {arm.name: _given(arm.recipe.resolve(registry), known) for arm in study.arms}
     problems = []
     for label, expression in study.metrics.items():
         for name in expression.names:
             if not any(_gives(stages, name) for stages in given.values()):
-                problems.append(_unknown(name, "no arm", study.metric_lines[label], list(given.values())))
+                problems.append(_unknown(name, None, study.metric_lines[label], list(given.values())))
     for claim in study.claims:
         for arm in [claim.config.arm] + ([claim.config.base] if claim.config.base else []):
             for name in claim.expression.names:
                 if not _gives(given[arm], name):
-                    problems.append(_unknown(name, f"not even arm {arm!r}", claim.where, [given[arm]]))
+                    problems.append(_unknown(name, arm, claim.where, [given[arm]]))
     return problems
 
 
@@ -76,13 +78,15 @@ def unknown_metrics(study: Study, registry: Registry) -> list[RobustokError]:
 Given = Mapping[str, Sequence[str] | None]
 
 
-def _given(recipe: ResolvedRecipe) -> Given:
-    return {stage.name: _names(stage) for stage in recipe.stages}
-
-
-def _names(stage: NamedStage) -> Sequence[str] | None:
-    names: Sequence[str] | None = stage.spec.build().result_names()
-    return names
+def _given(recipe: ResolvedRecipe, known: dict[str, Sequence[str] | None]) -> Given:
+    """What the stages of a recipe give; `known` holds what equal stages of other arms give."""
+    found: dict[str, Sequence[str] | None] = {}
+    for stage in recipe.stages:
+        key = fingerprint_of(stage.spec.table())
+        if key not in known:
+            known[key] = stage.spec.build().result_names()
+        found[stage.name] = known[key]
+    return found
 
 
 def _gives(stages: Given, name: str) -> bool:
@@ -93,11 +97,13 @@ def _gives(stages: Given, name: str) -> bool:
     return known is None or result in known
 
 
-def _unknown(name: str, who: str, where: str, given: Sequence[Given]) -> RobustokError:
+def _unknown(name: str, arm: str | None, where: str, given: Sequence[Given]) -> RobustokError:
+    """A result that an arm does not give, or without one, no arm."""
     stage = name.partition("/")[0]
     stages = list(dict.fromkeys(each for one in given for each in one))
     if stage not in stages:
-        what = f"{who} has a stage {short_text(stage)}, whose result {name} would be"
-        return RobustokError(what, where=where, hint=did_you_mean(stage, stages))
+        who = "no arm has a" if arm is None else f"arm {arm!r} has no"
+        return RobustokError(f"{name}: {who} stage {stage!r}", where=where, hint=did_you_mean(stage, stages))
     known = dict.fromkeys(f"{stage}/{each}" for one in given for each in one.get(stage) or ())
-    return RobustokError(f"{who} measures {short_text(name)}", where=where, hint=did_you_mean(name, list(known)))
+    who = "no arm measures it" if arm is None else f"arm {arm!r} does not measure it"
+    return RobustokError(f"{name}: {who}", where=where, hint=did_you_mean(name, list(known)))
