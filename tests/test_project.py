@@ -23,7 +23,7 @@ import robustok_core
 from robustok_core.kinds import KINDS
 from robustok_core.recipe import hookspecs
 from robustok_core.recipe.registry import ENTRY_POINT_GROUP, load_registry
-from robustok_core.recipe.source import bundled_recipes
+from robustok_core.recipe.source import bundled_recipes, bundled_studies
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -304,7 +304,7 @@ def test_every_file_of_a_package_is_installed(name: str):
 def test_every_recipe_of_the_checkout_is_bundled():
     written = {file.relative_to(ROOT / "recipes").with_suffix("").as_posix() for file in ROOT.glob("recipes/**/*.toml")}
     assert written
-    assert set(bundled_recipes()) == written
+    assert set(bundled_recipes() | bundled_studies()) == written
 
 
 def test_the_version_is_the_same_everywhere():

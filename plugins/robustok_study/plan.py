@@ -96,10 +96,9 @@ def make_plan(study: Study, out: Path, registry: Registry) -> Plan:
 
 def _missing_seeds(study: Study) -> list[RobustokError]:
     hint = f"seeds: {', '.join(map(str, study.seeds))}"
+    what = "arm {!r} loads the {} of seed {}, which is not one of the study's"
     return [
-        RobustokError(
-            f"arm {arm.name!r} loads {artifact} of seed {seed}, which the study has not", where=arm.where, hint=hint
-        )
+        RobustokError(what.format(arm.name, artifact, seed), where=arm.where, hint=hint)
         for arm in study.arms
         for artifact, (_, seed) in arm.load.items()
         if seed is not None and seed not in study.seeds

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import attrs
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError, did_you_mean, raise_all
@@ -144,8 +145,14 @@ class _Reader:
             what = "this is a recipe, not a study" if "stage" in table else "a study needs at least one [[arm]]"
             hint = "`robustok run` runs it" if "stage" in table else 'for example [[arm]] with name = "none"'
             raise RobustokError(what, where=str(self._file), hint=hint)
-        top = {key: value for key, value in table.items() if key not in ("arm", "claim", "quick")}
-        config = self._structurer.config(StudyConfig, {"name": self._file.stem, **top}, ())
+        top: Any = {key: value for key, value in table.items() if key not in ("arm", "claim", "quick")}
+        known = [option.name for option in attrs.fields(StudyConfig)]
+        for key in top.keys() - set(known):
+            self._problem(
+                (key,), f"unknown key {short_text(key)}", did_you_mean(key, [*known, "arm", "claim", "quick"])
+            )
+        top = {"name": self._file.stem, **{key: value for key, value in top.items() if key in known}}
+        config = self._structurer.config(StudyConfig, top, ())
         quick = self._quick_config()
         arms, claims = self._tables("arm", ArmConfig), self._tables("claim", ClaimConfig)
         if config is None or not arms:
