@@ -261,6 +261,7 @@ def test_every_plugin_folder_is_an_entry_point_but_for_the_libraries_the_command
         "robustok_blocks.plugin",
         "robustok_commands.plugin",
         "robustok_core.plugin",
+        "robustok_study.plugin",
         "robustok_toolkit.plugin",
         "robustok_training.plugin",
     }
@@ -289,7 +290,7 @@ def test_the_import_contracts_name_every_plugin():
         set(PACKAGES) - {"robustok", "robustok_core", "robustok_toolkit"}
     )
     assert sorted(plugins.split(" | ")) == packages
-    assert below == ["robustok_toolkit", "robustok_training", "robustok_blocks"]
+    assert below == ["robustok_study", "robustok_toolkit", "robustok_training", "robustok_blocks"]
 
 
 @pytest.mark.parametrize("name", PACKAGES)
