@@ -14,7 +14,6 @@ TOY = {
     "data": {"train_limit": 80, "validation_limit": 40},
     "tokenizer": {"channels": 8, "stem_patch": 4, "channel_multipliers": [1, 1], "norm_groups": 4, "z_channels": 8},
     "tokenizer.quantizer.codebook_size": 32,
-    "perturbation.delta": 4,
     "generator": {"width": 16, "depth": 1, "num_heads": 2},
     "stage": {
         "train_tokenizer": {"epochs": 1, "batch_size": 16},
@@ -23,7 +22,7 @@ TOY = {
         "sample.num_samples": 20,
         "evaluate_generator.metrics.kid.subset_size": 10,
         "make_pairs.num_pairs": 16,
-        "post_train": {"epochs": 1, "batch_size": 16},
+        "post_train": {"epochs": 2, "batch_size": 8},
         "compare_decoders": {"num_samples": 20, "limit": 20, "tokenizer_metrics.pfd": {"alphas": [0.5], "deltas": [4]}},
     },
 }
