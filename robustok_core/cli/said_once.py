@@ -14,14 +14,18 @@ _PATIENCE = 3.0
 
 def process_number() -> int:
     """The number of this process among those that a launcher started, from 0."""
-    number = os.environ.get("RANK", "0")
-    return int(number) if number.isdecimal() else 0
+    return _number_in("RANK", 0)
+
+
+def _number_in(variable: str, default: int) -> int:
+    """The number that a launcher has put into a variable; what is no number says nothing."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else default
 
 
 def num_processes() -> int:
     """How many processes a launcher started."""
-    number = os.environ.get("WORLD_SIZE", "1")
-    return int(number) if number.isdecimal() else 1
+    return _number_in("WORLD_SIZE", 1)
 
 
 def is_ours_to_say(message: str) -> bool:

@@ -27,6 +27,7 @@ from robustok_core.runs.hub import is_there
 from robustok_core.runs.interrupt import stop_signals
 from robustok_core.runs.loading import component_specs, keep_imported, open_loaded
 from robustok_core.runs.manifest import Damage, next_free
+from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import MEANING, settled
 from robustok_core.runs.promises import Loaded
@@ -77,7 +78,7 @@ def run(
         KeyboardInterrupt: the user asked to stop before the first stage or after the last one.
     """
     registry = registry or load_registry()
-    resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+    resolved = resolved_recipe(recipe, registry)
     if until is not None:
         resolved.stages_until(until)  # raises if there is no such stage
     runs_at(reuse)  # raises if there is no such folder
@@ -105,7 +106,7 @@ def check(
         RobustokError: as `run`.
     """
     registry = registry or load_registry()
-    resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+    resolved = resolved_recipe(recipe, registry)
     missing = needs_of_recipe(resolved, resolved.stages).announced(announce or (lambda _: None))
     try:
         plan = _Run(resolved, registry, Path(out or resolved.run.out), False, None).plan()
