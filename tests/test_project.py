@@ -23,7 +23,7 @@ import robustok_core
 from robustok_core.kinds import KINDS
 from robustok_core.recipe import hookspecs
 from robustok_core.recipe.registry import ENTRY_POINT_GROUP, load_registry
-from robustok_core.recipe.source import bundled_recipes
+from robustok_core.recipe.source import bundled_recipes, bundled_studies
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -265,6 +265,7 @@ def test_every_plugin_folder_is_an_entry_point_but_for_the_libraries_the_command
         "robustok_commands.plugin",
         "robustok_core.plugin",
         "robustok_explorer.plugin",
+        "robustok_study.plugin",
         "robustok_toolkit.plugin",
         "robustok_training.plugin",
     }
@@ -293,7 +294,7 @@ def test_the_import_contracts_name_every_plugin():
         set(PACKAGES) - {"robustok", "robustok_core", "robustok_toolkit"}
     )
     assert sorted(plugins.split(" | ")) == packages
-    assert below == ["robustok_toolkit", "robustok_training", "robustok_blocks"]
+    assert below == ["robustok_study", "robustok_toolkit", "robustok_training", "robustok_blocks"]
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -308,7 +309,7 @@ def test_every_file_of_a_package_is_installed(name: str):
 def test_every_recipe_of_the_checkout_is_bundled():
     written = {file.relative_to(ROOT / "recipes").with_suffix("").as_posix() for file in ROOT.glob("recipes/**/*.toml")}
     assert written
-    assert set(bundled_recipes()) == written
+    assert set(bundled_recipes() | bundled_studies()) == written
 
 
 def test_the_version_is_the_same_everywhere():

@@ -255,6 +255,19 @@ class RunFolder:
         return self.record["stages"].setdefault(f"{name}-{fingerprint}", {"state": "new", "seconds": 0.0})
 
 
+def is_in_use(run: Path) -> bool:
+    """Whether a command uses a run's folder now."""
+    if not (file := run / _LOCK).is_file():
+        return False
+    lock = FileLock(file, mode=stat.S_IMODE(file.stat().st_mode))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
 def _before_the_first_record(path: Path) -> bool:
     """Whether a path in a run's folder may be there before its first record is complete."""
     if path.name == HISTORY and path.is_dir():  # a record that a kill left half-written was set aside
