@@ -15,6 +15,7 @@ from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.registry import Registry
 from robustok_core.recipe.source import (
     Source,
+    check_texts,
     find_recipe,
     lay_preset,
     override,
@@ -132,8 +133,9 @@ class Recipe:
         """
         file = find_recipe(str(name))
         source = read_source(file)
+        check_texts(presets, "presets", '["presets/released"]')
         for preset in presets:
-            source = lay_preset(source, read_source(find_recipe(preset)))
+            source = lay_preset(source, read_source(find_recipe(str(preset))))
         return cls(source=override(source, overrides), default_name=file.stem)
 
     @classmethod

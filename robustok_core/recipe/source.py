@@ -16,7 +16,7 @@ from attrs import define, field
 from robustok_core.errors import RobustokError, did_you_mean, misspelt, raise_all
 from robustok_core.recipe.limits import nesting_problem, text_problem
 from robustok_core.recipe.structurer import Path as KeyPath
-from robustok_core.values.wording import short_name, short_text
+from robustok_core.values.wording import short, short_name, short_text
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"']+)\s*=")
@@ -323,6 +323,10 @@ def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Sour
     Raises:
         RobustokError: what is wrong with each change that cannot be made.
     """
+    if not isinstance(changes, Mapping):
+        check_texts(changes, "overrides", '["run.seed=1"], or {"run.seed": 1}')
+    elif others := [key for key in changes if not isinstance(key, str)]:
+        raise RobustokError(f"a key of a recipe is a text, not {short(others[0])}", where="overrides")
     problems: list[RobustokError] = []
     values = dict(changes) if isinstance(changes, Mapping) else {}
     for text in changes if not isinstance(changes, Mapping) else ():
@@ -335,6 +339,14 @@ def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Sour
             _set(changed, key, values[key])
     raise_all(problems)
     return changed
+
+
+def check_texts(texts: Any, argument: str, example: str) -> None:
+    """Refuses an argument of a program that is not a sequence of texts; one text is a mistake, not its letters."""
+    alone = isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence)
+    if alone or not all(isinstance(text, (str, Path)) for text in texts):
+        what = f"expected a list of texts, found {short(texts)}"
+        raise RobustokError(what, where=argument, hint=f"for example {argument}={example}")
 
 
 @contextmanager

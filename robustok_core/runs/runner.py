@@ -40,6 +40,7 @@ from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
+from robustok_core.values.wording import short
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ def run(
         KeyboardInterrupt: the user asked to stop before the first stage or after the last one.
     """
     registry = registry or load_registry()
-    resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+    resolved = _resolved(recipe, registry)
     if until is not None:
         resolved.stages_until(until)  # raises if there is no such stage
     with stop_signals():
@@ -103,7 +104,7 @@ def check(
         RobustokError: as `run`.
     """
     registry = registry or load_registry()
-    resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+    resolved = _resolved(recipe, registry)
     missing = needs_of_recipe(resolved, resolved.stages).announced(announce or (lambda _: None))
     try:
         plan = _Run(resolved, registry, Path(out or resolved.run.out), False, None).plan()
@@ -112,6 +113,13 @@ def check(
         raise
     raise_all(missing)
     return plan
+
+
+def _resolved(recipe: Recipe | ResolvedRecipe, registry: Registry) -> ResolvedRecipe:
+    if not isinstance(recipe, (Recipe, ResolvedRecipe)):
+        hint = 'Recipe.load("main_train") reads one, Recipe.from_table({...}) makes one'
+        raise RobustokError(f"expected a Recipe, found {short(recipe)}", where="recipe", hint=hint)
+    return recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
 
 
 class _Run:

@@ -283,3 +283,10 @@ def test_a_string_is_not_a_list_of_its_letters(registry):
     table = {"stage": [{"use": "sample", "num_samples": 10, "classes": "bag"}], "load": {}}
     with pytest.raises(ProblemsError, match=r"stage.sample.classes: expected list.*, found str 'bag'"):
         Recipe.from_table(table).resolve(registry)
+
+
+@pytest.mark.parametrize("given", [None, 3, "run.seed=1", b"x", [3], [None], {3: 1}, Path("r.toml")])
+def test_overrides_and_presets_are_lists_of_texts(given):
+    for argument in ("overrides", "presets"):
+        with pytest.raises(RobustokError, match=f"^{argument}: .* text"):
+            Recipe.load("main_train", **{argument: given})
