@@ -60,7 +60,7 @@ class LlamaGenGPTImporter(Importer):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "LlamaGen generator", str(path), {"positional_embedding": 2})
+        require(published, _TELLING, "llamagen_gpt", str(path), {"positional_embedding": 2})
         if published.pop("freqs_cis", None) is not None:
             report["freqs_cis"] = "dropped: follows from the grid of the tokens"
         positions = published.get("positional_embedding")

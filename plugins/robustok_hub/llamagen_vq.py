@@ -61,7 +61,7 @@ class LlamaGenVQ(TokenizerImporter):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "LlamaGen tokenizer", str(path))
+        require(published, _TELLING, "llamagen_vq", str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         if weights.pop(_WINDOW, None) is not None:
             report[_WINDOW] = "dropped: a window of recent codes, still with initial zeros"

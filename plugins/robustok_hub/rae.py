@@ -111,7 +111,7 @@ class RAEImporter(TokenizerImporter):
         if any(name.startswith(_DECODER) for name in published):
             drop_parts(published, report, {_ENCODER: "the frozen encoder, which comes from timm"})
             published = {name.removeprefix(_DECODER): value for name, value in published.items()}
-        require(published, _TELLING, "RAE decoder", str(path))
+        require(published, _TELLING, "rae", str(path))
         depth = count_numbered(published, "decoder_layers.")
         table = self._table(published)
         names = _names(depth)
@@ -149,7 +149,7 @@ class RAEImporter(TokenizerImporter):
         held = read_weights(Path(file)).weights
         channels = weights["pixel_decoder.from_latents.weight"].shape[1]
         side = math.isqrt(max(1, weights["pixel_decoder.pos_embed"].shape[1] - 1))
-        require(held, dict.fromkeys(_STATISTICS, 3), "file of latent statistics", file)
+        require(held, dict.fromkeys(_STATISTICS, 3), "a file of latent statistics", file)
         for name in _STATISTICS:
             if held[name].shape != (channels, side, side):
                 what = f"its {name} has shape {tuple(held[name].shape)}, the decoder's latents {(channels, side, side)}"

@@ -73,7 +73,7 @@ class RARImporter(Importer):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "RAR generator", str(path))
+        require(published, _TELLING, "rar", str(path))
         names = _names(count_numbered(published, "blocks."))
         codebook_size = len(published["lm_head.weight"])
         space = code_space(self._num_tokens(published, str(path)), self.config.code_width, codebook_size)

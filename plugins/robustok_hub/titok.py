@@ -103,7 +103,7 @@ class TiTokImporter(ReadsConfig, TokenizerImporter):
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         has_codes = any(name in published for name in _CODES)
-        require(published, {**_TELLING, **(_CODES if has_codes else {})}, "TiTok tokenizer", str(path))
+        require(published, {**_TELLING, **(_CODES if has_codes else {})}, "titok", str(path))
         names = _names(
             {
                 "encoder": count_numbered(published, "encoder.transformer."),
