@@ -151,7 +151,7 @@ def rae(r: random.Random) -> Case:
     encoder = {"encoder": "test_vit", "weights": "random", "encoder_image_size": 16 * side}
     table = {"use": "rae", "image_size": side * r.choice([2, 4, 5]), "decoder_style": "mae", "statistics_images": 0}
     table |= {"decoder_mlp_width": r.choice([20, 33])}
-    return tokenizer(table | encoder | decoder, **encoder, num_heads=2)
+    return tokenizer(table | encoder | decoder, encoder="test_vit", weights="random", num_heads=2)
 
 
 def codes(r: random.Random, table: dict[str, Any], **options: Any) -> Case:
