@@ -76,11 +76,12 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     from robustok_core.runs.components import load_component
     from robustok_core.runs.files import write_json
     from robustok_core.runs.folder import find_artifact
+    from robustok_core.runs.near_runs import no_run
     from robustok_toolkit.weight_files import check_ending, write_weights
 
     refuse_existing(out)
     if not artifact.exists():
-        raise RobustokError("there is no such run or artifact", where=str(artifact), hint="a run's folder is runs/NAME")
+        raise no_run(artifact)
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
     spec = registry.spec("importer", {"use": importer, **options})

@@ -28,13 +28,13 @@ def push(run: Path, repository: str, to: Path | None, licence: str | None, priva
     Example: `robustok push runs/main_train me/tokenizer --to folder` to see it before.
     """
     from robustok_commands.new_files import refuse_existing
-    from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.near_runs import no_run
     from robustok_toolkit.pushed import write_repository
 
     _check_name(repository)
     if not run.exists():
-        raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
+        raise no_run(run)
     registry = load_registry()
     if to is not None:
         refuse_existing(to)

@@ -22,6 +22,7 @@ from robustok_core.runs.hub import hub_file_of, local_path
 from robustok_core.runs.inputs import may_be_input
 from robustok_core.runs.intact import check_artifact
 from robustok_core.runs.loading import read_published, refuse_kind
+from robustok_core.runs.near_runs import no_run
 from robustok_core.runs.run_record import is_run, read_run
 
 #: What the place of a trained component can be, for messages.
@@ -98,7 +99,7 @@ def artifact_of(run: Path, name: str) -> Path:
         RobustokError: if it does not exist.
     """
     if not run.exists():
-        raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
+        raise no_run(run)
     if not is_artifact(run):
         return find_artifact(run, name)
     check_artifact(run)

@@ -23,7 +23,7 @@ from robustok_core.runs.components import load_component
 from robustok_core.runs.declared import Declared, Inputs
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.manifest import recorded_folder
-from robustok_core.runs.step_log import append_line, drop_lines
+from robustok_core.runs.step_log import LOG_FILE, append_line, drop_lines
 from robustok_core.values.draws import derive_seed, seeded
 from robustok_core.values.spec import Spec, wrong_name
 from robustok_core.values.terminal import say
@@ -165,7 +165,7 @@ class RunContext(StageContext):
         if not self.accelerator.is_main_process:
             return
         line = {"stage": self.stage, "fingerprint": self._log_fingerprint, "step": step, **values}
-        append_line(self.folder.path / "metrics.jsonl", line)
+        append_line(self.folder.path / LOG_FILE, line)
         curve = "/".join([self.stage, *self.parts])  # the steps of every part begin at 0
         self._track({f"{curve}/{name}": value for name, value in values.items()}, step)
         self.notify("robustok_step_logged", stage=self.stage, step=step, values=dict(values))
@@ -186,7 +186,8 @@ class RunContext(StageContext):
 
     def forget_log_after(self, step: int) -> None:
         if self.accelerator.is_main_process:
-            drop_lines(self.folder.path / "metrics.jsonl", self._log_fingerprint, step)
+            self.folder.forget_log()
+            drop_lines(self.folder.path / LOG_FILE, self._log_fingerprint, step)
 
     @property
     def _log_fingerprint(self) -> str:

@@ -17,6 +17,21 @@ RUN_FILE, COPY = "run.json", ".run.json.copy"
 _CHECKSUM = "checksum"
 
 
+@frozen(kw_only=True)
+class MadeFrom:
+    """What shapes a stage's result besides code.
+
+    Attributes:
+        settings: a hash of the stage's options, the tables that it uses, the seed and the precision.
+        data: the fingerprints of the training and the validation split; empty if the stage reads no images.
+        inputs: the fingerprints of the artifacts that it reads, by name.
+    """
+
+    settings: str
+    data: list[str] = field(factory=list)
+    inputs: dict[str, str] = field(factory=dict)
+
+
 @define(kw_only=True)
 class StageRecord:
     """A stage that was begun.
@@ -29,6 +44,7 @@ class StageRecord:
         without_code: its fingerprint but for the code of plugins; equal for two stages that differ in that only. A
             version that records it gives each artifact a manifest.
         manifests: whether everything in its checkpoints was written by such a version.
+        made_from: a `MadeFrom`; None if an earlier version ran it.
     """
 
     state: str
@@ -41,6 +57,15 @@ class StageRecord:
     made_with: list[dict[str, Any]] = field(factory=list)
     without_code: str | None = None
     manifests: bool = False
+    made_from: MadeFrom | None = None
+
+
+@frozen(kw_only=True)
+class FileRecord:
+    """A file's size in bytes, and its hash."""
+
+    size: int
+    sha256: str
 
 
 @frozen(kw_only=True)
@@ -79,6 +104,8 @@ class RunRecord:
         inputs: the artifacts from [load] by name: a path, relative to the run's folder where it is inside, or an
             `InputRecord`. recipe, results: hashes of recipe.toml and results.json as the run wrote them.
         history: the recipes that were replaced, oldest first.
+        kept: a `FileRecord` of each of their files in history/, by name; earlier versions recorded none.
+        log: a `FileRecord` of metrics.jsonl as it was when a stage ended last; later lines are not covered.
         imported: the artifacts from published checkpoints that have a manifest, as NAME-FINGERPRINT.
     """
 
@@ -88,6 +115,8 @@ class RunRecord:
     recipe: str | None = None
     results: str | None = None
     history: list[PastRecord] = field(factory=list)
+    kept: dict[str, FileRecord] = field(factory=dict)
+    log: FileRecord | None = None
     imported: list[str] = field(factory=list)
 
 

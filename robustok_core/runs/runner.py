@@ -28,7 +28,9 @@ from robustok_core.runs.history import HISTORY
 from robustok_core.runs.hub import is_there
 from robustok_core.runs.interrupt import stop_signals
 from robustok_core.runs.loading import component_specs, open_loaded, save_imported
+from robustok_core.runs.made_from import recorded
 from robustok_core.runs.manifest import Damage, next_free, set_aside
+from robustok_core.runs.near_runs import run_hint
 from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
@@ -36,7 +38,7 @@ from robustok_core.runs.provenance import surroundings
 from robustok_core.runs.replay import check_replay
 from robustok_core.runs.replay import replay as replay_stage
 from robustok_core.runs.results import RESULTS_FILE, stage_results
-from robustok_core.runs.run_record import is_run, read_run
+from robustok_core.runs.run_record import MadeFrom, is_run, read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
@@ -137,6 +139,8 @@ class _Run:
         self.until: str | None = None
         self.code: Mapping[str, Code] = {}
         self.without_code: Mapping[str, str] = {}
+        self.made_from: Mapping[str, MadeFrom] = {}
+        self.again: Mapping[str, str] = {}
         self.loaded_specs: dict[str, list[Spec]] = {}
 
     @cached_property
@@ -203,8 +207,8 @@ class _Run:
         # Where the folder is new, nothing is done before, and nothing remains of a run that cannot be.
         if not self._agreed(self.folder.path.exists):
             if self.replay:
-                what = "there is no such run, so there is no step to look into again"
-                raise RobustokError(what, where=str(self.folder.path), hint="run it without --replay")
+                what = "there is no such run, so no step of it can be replayed"
+                raise RobustokError(what, where=str(self.folder.path), hint=run_hint(self.folder.path))
             self._provide(self._asked())
         try:
             self._open()
@@ -244,6 +248,7 @@ class _Run:
         if self.main and not self.replay:
             self._make_current(planned, inputs)
             self._set_damaged_aside(due, planned)
+            self._say_why(to_run)
         self._notify("robustok_run_started", recipe=table)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
@@ -265,6 +270,11 @@ class _Run:
         makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
         for line in self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
             self._say(line)
+
+    def _say_why(self, stages: Sequence[NamedStage]) -> None:
+        for stage in stages:
+            if stage.name in self.again:
+                self._say(f"{stage.name} runs again: {self.again[stage.name]}")
 
     def _asked(self) -> Sequence[NamedStage]:
         return self.recipe.stages if self.until is None else self.recipe.stages_until(self.until)
@@ -330,6 +340,7 @@ class _Run:
         )
         planned = fingerprints.compute()
         self.code, self.without_code = fingerprints.code, fingerprints.without_code
+        self.made_from, self.again = fingerprints.made_from, fingerprints.again
         return planned
 
     def _due(self, planned: Mapping[str, str]) -> dict[str, Damage | None]:
@@ -376,10 +387,14 @@ class _Run:
         if not self._agreed(context.checkpoints.exists):
             entry["manifests"] = True
         entry["without_code"] = self.without_code[stage.name]
+        entry["made_from"] = recorded(self.made_from[stage.name])
         made_with = {**self.surroundings, "plugins": self.code[stage.name]}
         if self.main and made_with not in entry.setdefault("made_with", []):
             entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
         execute(stage, context, entry, promised=self.promised[stage.name], save=self._save)
+        if self.main:
+            self.folder.record_log()
+            self.folder.save()
 
     def _save(self) -> None:
         if self.main:
