@@ -22,7 +22,7 @@ from robustok_core import Draws, Guidance, Keep, Latents, LatentSpace, Recipe, l
 from robustok_core.cli import cli, main
 from robustok_core.kinds import KINDS
 from robustok_core.recipe.source import bundled_recipes, parse_override
-from robustok_core.runs.runner import check
+from robustok_core.runs.checking import check
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

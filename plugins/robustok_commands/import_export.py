@@ -77,6 +77,7 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     from robustok_core.runs.files import write_json
     from robustok_core.runs.folder import find_artifact
     from robustok_core.runs.near_runs import no_run
+    from robustok_core.runs.old_code import note_old_code
     from robustok_toolkit.weight_files import check_ending, write_weights
 
     refuse_existing(out)
@@ -90,6 +91,7 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     folder = find_artifact(artifact, spec.factory.makes)
     check_ending(out)
     module = load_component(registry, folder)
+    note_old_code(registry, folder)
     built, beside = spec.build(), out.with_name("config.json")
     weights, configuration = built.export(module), built.configuration(module)
     if configuration is not None:

@@ -48,7 +48,7 @@ class ImageFolder(Dataset):
     def __init__(self, config: ImageFolderConfig) -> None:
         root = local(config.path)
         if not root.is_dir():
-            raise RobustokError("no such folder", where=str(root), hint="check the key `path`")
+            raise RobustokError("no such folder", where=str(root), hint=f"a relative path starts in {Path.cwd()}")
         layout = layout_of(root, config.splits)
         self.image_size = config.image_size
         self.class_names = layout.class_names

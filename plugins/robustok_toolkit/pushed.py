@@ -11,12 +11,13 @@ import torch
 
 from robustok_core import __version__
 from robustok_core.errors import RobustokError
-from robustok_core.recipe.registry import Registry, load_registry
+from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.runs.components import COMPONENT_FILE, sketch_component
 from robustok_core.runs.files import new_folder, read_json, write_json
 from robustok_core.runs.folder import find_artifact, is_artifact
 from robustok_core.runs.history import RECIPE_FILE
 from robustok_core.runs.manifest import MANIFEST
+from robustok_core.runs.old_code import note_old_code
 from robustok_core.runs.run_record import is_run
 from robustok_core.values.wording import reason_of
 from robustok_toolkit.arguments import folder_or_file
@@ -41,6 +42,7 @@ def write_repository(run: Path, folder: Path, *, repository: str, licence: str |
         RobustokError: there is no tokenizer, or it is damaged.
     """
     artifact = find_artifact(run, _KIND)
+    note_old_code(registry, artifact)
     record: dict[str, Any] = read_json(artifact / COMPONENT_FILE)
     facts = CardFacts(
         repository=repository,
@@ -86,12 +88,13 @@ def from_pretrained(
     Raises:
         RobustokError: it cannot be had, or is no tokenizer.
     """
+    registry = given_registry(registry)
     path = folder_or_file(place, "place", 'a repository, "OWNER/NAME", or a folder')
     folder = path if path.exists() else _downloaded(str(place), revision)
     if not is_artifact(folder):
         hint = "`robustok push` writes such repositories; for files of others name an importer in load_tokenizer"
         raise RobustokError("this holds no tokenizer of robustok", where=str(place), hint=hint)
-    return load_tokenizer(folder, device=device, registry=registry or load_registry())
+    return load_tokenizer(folder, device=device, registry=registry)
 
 
 def _downloaded(repository: str, revision: str | None) -> Path:

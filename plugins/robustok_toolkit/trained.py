@@ -23,6 +23,7 @@ from robustok_core.runs.inputs import may_be_input
 from robustok_core.runs.intact import check_artifact
 from robustok_core.runs.loading import read_published, refuse_kind
 from robustok_core.runs.near_runs import no_run
+from robustok_core.runs.old_code import note_old_code
 from robustok_core.runs.run_record import is_run, read_run
 
 #: What the place of a trained component can be, for messages.
@@ -68,6 +69,7 @@ def load_trained(
         raise RobustokError("this is a file, not the folder of a run or an artifact", where=str(where), hint=hint)
     folder = artifact_of(where, kind)
     module = load_component(registry, folder).to(device)
+    note_old_code(registry, folder)
     return Trained(module=module, where=folder, record=read_component(folder))
 
 

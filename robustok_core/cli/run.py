@@ -15,7 +15,7 @@ import click
 @click.option("--fresh", is_flag=True, help="Start over, in a new folder.")
 @click.option("--accept-old-code", is_flag=True, help="Keep what stages made before the code of a plugin changed.")
 @click.option("--until", metavar="STAGE", help="Stop after this stage; the same command without --until goes on.")
-@click.option("--replay", is_flag=True, help="Look into the step that became not finite: term, images, module.")
+@click.option("--replay", is_flag=True, help="Repeat the step whose loss or gradient was not finite, to find where.")
 def run(
     recipe: str,
     changes: tuple[str, ...],

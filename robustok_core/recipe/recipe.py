@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,7 +134,7 @@ class Recipe:
         """
         file = find_recipe(str(name))
         source = read_source(file)
-        for preset in presets:
+        for preset in [presets] if isinstance(presets, str) else presets:
             source = lay_preset(source, read_source(find_recipe(preset)))
         return cls(source=override(source, overrides), default_name=file.stem)
 
@@ -155,11 +157,40 @@ class Recipe:
         return resolved
 
 
+def resolved_recipe(recipe: Any, registry: Registry) -> ResolvedRecipe:
+    """A recipe with every key checked, whether it was before or not.
+
+    Raises:
+        RobustokError: it has mistakes, or is no recipe.
+    """
+    if isinstance(recipe, ResolvedRecipe):
+        return recipe
+    if not isinstance(recipe, Recipe):
+        hint = 'robustok.Recipe.load("main_train") reads one, robustok.Recipe.from_table({...}) makes one'
+        raise RobustokError(f"expected a Recipe, found {short(recipe)}", where="recipe", hint=hint)
+    return recipe.resolve(registry)
+
+
 def located(source: Source, problem: Problem) -> RobustokError:
     """A problem as a user-facing error, located at the file and line of its key."""
     keys = ".".join(short_name(str(key)) for key in _named(source, problem.path))
     what = f"{keys}: {problem.what}" if keys else problem.what
-    return RobustokError(what, where=source.location(problem.path), hint=problem.hint)
+    where = source.location(problem.path)
+    return RobustokError(what, where=where, hint=_quoted(source, problem, where) or problem.hint)
+
+
+def _quoted(source: Source, problem: Problem, where: str) -> str | None:
+    """How a text is written that TOML reads as a number, truth value or date; None if that is not the mistake."""
+    if "expected str, found" not in problem.what:
+        return None
+    value: Any = source.table
+    for key in problem.path:
+        value = value[key]
+    if not isinstance(value, (bool, int, float, date, time)):
+        return None
+    text = json.dumps(str(value).lower() if isinstance(value, bool) else str(value))
+    change = f"--set '{where.removeprefix('--set ')}={text}'" if where.startswith("--set ") else text
+    return f"a text in quotes: {change}"
 
 
 def _named(source: Source, path: KeyPath) -> KeyPath:

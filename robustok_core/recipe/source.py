@@ -16,7 +16,7 @@ from attrs import define, field
 from robustok_core.errors import RobustokError, did_you_mean, misspelt, raise_all
 from robustok_core.recipe.limits import nesting_problem, text_problem
 from robustok_core.recipe.structurer import Path as KeyPath
-from robustok_core.values.wording import short_name, short_text
+from robustok_core.values.wording import short, short_name, short_text
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"']+)\s*=")
@@ -324,6 +324,11 @@ def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Sour
         RobustokError: what is wrong with each change that cannot be made.
     """
     problems: list[RobustokError] = []
+    changes = [changes] if isinstance(changes, str) else changes
+    keys = list(changes) if isinstance(changes, (Mapping, Sequence)) else [changes]
+    if wrong := [key for key in keys if not isinstance(key, str)]:
+        hint = """as in {"run.seed": 1} or ["run.seed=1"]"""
+        raise RobustokError(f"expected changes by dotted path, found {short(wrong[0])}", where="overrides", hint=hint)
     values = dict(changes) if isinstance(changes, Mapping) else {}
     for text in changes if not isinstance(changes, Mapping) else ():
         with _collected(problems):
@@ -359,6 +364,8 @@ def _set(source: Source, key: str, value: Any) -> None:
             where = where[stages.index(name)]
         else:
             path = (*path, name)
+            if name not in where:
+                source.locations[path] = at
             where = where.setdefault(name, {})
         if not isinstance(where, (dict, list)):
             raise RobustokError(f"{short_text(name)} is not a table", where=at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from accelerate import Accelerator
 from attrs import define, field
 from rich.console import Console
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.kinds.promise import Promise, PromiseT
 from robustok_core.kinds.stage import Stage, StageContext
@@ -92,7 +93,8 @@ class RunContext(StageContext):
         return self.recipe.tables[table]
 
     def dataset(self) -> Dataset:
-        return opened_data(self.spec("data"), self.built)
+        self.spec("data")
+        return opened_data(self.recipe, self.built)
 
     def build(self, table: str, *args: Any) -> Any:
         spec = self.spec(table)
@@ -194,9 +196,41 @@ class RunContext(StageContext):
         return "-".join([self.fingerprint, *self.parts])
 
 
-def opened_data(data: Spec, built: dict[str, Any]) -> Dataset:
-    """The data set that [data] describes, opened once for all stages, which share `built`."""
+def opened_data(recipe: ResolvedRecipe, built: dict[str, Any]) -> Dataset:
+    """The data set that [data] describes, opened once for all stages, which share `built`.
+
+    Raises:
+        RobustokError: it cannot be opened; the message has the line of the option that names what it is about.
+    """
     if "data" not in built:
-        built["data"] = data.build()
+        spec = recipe.tables["data"]
+        try:
+            built["data"] = spec.build()
+        except ProblemsError:
+            raise
+        except RobustokError as error:
+            key = _key_of_place(spec.config, error)
+            about = f"{error.where}: " if error.where not in (None, *key) else ""
+            what, where = f"{'.'.join(('data', *key))}: {about}{error.what}", recipe.source.location(("data", *key))
+            raise RobustokError(what, where=where, hint=error.hint, exit_code=error.exit_code) from error
     dataset: Dataset = built["data"]
     return dataset
+
+
+def _key_of_place(config: Any, error: RobustokError) -> tuple[str, ...]:
+    """The option of a data set that names the place that a message is about; none if no option does."""
+    where = error.where or ""
+    texts = {
+        option: value
+        for option in attrs.fields(type(config))
+        if isinstance(value := getattr(config, option.name), str) and value
+    }
+    places = [option.name for option in texts if not option.metadata.get("result", True)]
+    keys = [name for name in attrs.fields_dict(type(config)) if name == where]
+    keys += [name for name in places if _expanded(getattr(config, name)) in f"{where} {error.hint}"]
+    keys += [option.name for option, value in texts.items() if where.startswith(_expanded(value))]
+    return tuple(keys[:1])
+
+
+def _expanded(path: str) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 (the text as it is, and no error for an unknown user)

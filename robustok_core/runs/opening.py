@@ -35,7 +35,7 @@ def open_recipe(name: str, *, overrides: Sequence[str] = (), presets: Sequence[s
     path = Path(name)
     if not _is_run(path):
         return _loaded(name, overrides, presets), None
-    folder = path.resolve()
+    folder = path if path.name not in ("", "..") else path.resolve()  # paths are printed as they were given
     file = readable_recipe(folder)
     return Recipe.load(
         file, overrides=(f"run.name={json.dumps(folder.name)}", *overrides), presets=presets

@@ -154,6 +154,30 @@ def is_run(folder: Path) -> bool:
     return any(os.path.lexists(folder / name) for name in (RUN_FILE, COPY))
 
 
+def record_around(artifact: Path) -> dict[str, Any]:
+    """The content of run.json, or of its copy, above RUN/artifacts/NAME-FINGERPRINT; empty where there is none."""
+    artifact = artifact.resolve()
+    run = artifact.parent.parent
+    if artifact.parent.name != "artifacts" or not is_run(run):
+        return {"stages": {}}
+    try:
+        return read_run(run)
+    except RunError:
+        return read_copy(run) or {"stages": {}}
+
+
+def maker_of(artifact: Path) -> dict[str, Any] | None:
+    """The entry in run.json of the stage that made an artifact of a run; None if that is not known."""
+    name, _, fingerprint = artifact.resolve().name.rpartition("-")
+    entries: dict[str, dict[str, Any]] = record_around(artifact)["stages"]
+    makers = (
+        entry
+        for key, entry in entries.items()
+        if key.rpartition("-")[2] == fingerprint and name in entry.get("makes", [])
+    )
+    return next(makers, None)
+
+
 def _read(file: Path) -> dict[str, Any]:
     content = read_json(file)
     record_of(RunRecord, content, file)

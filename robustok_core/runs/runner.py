@@ -13,14 +13,15 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 from robustok_core.errors import RobustokError, raise_all
+from robustok_core.kinds.dataset import Dataset
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import StageContext
-from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
-from robustok_core.recipe.registry import Registry, load_registry
+from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe, resolved_recipe
+from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
-from robustok_core.runs.downloads import needs_of_recipe, without_repeats
+from robustok_core.runs.downloads import needs_of_recipe
 from robustok_core.runs.execution import execute
 from robustok_core.runs.finished import due_stages, stage_damage
 from robustok_core.runs.folder import RunFolder
@@ -77,46 +78,17 @@ def run(
         RobustokError: see errors.py; a ProblemsError holds all mistakes in a recipe.
         KeyboardInterrupt: the user asked to stop before the first stage or after the last one.
     """
-    registry = registry or load_registry()
-    resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+    registry = given_registry(registry)
+    resolved = resolved_recipe(recipe, registry)
     if until is not None:
         resolved.stages_until(until)  # raises if there is no such stage
     with stop_signals():
-        one = _Run(resolved, registry, Path(out or resolved.run.out), fresh, console)
+        one = RecipeRun(resolved, registry, Path(out or resolved.run.out), fresh, console)
         one.replay, one.accept_old_code, one.until = replay, accept_old_code, until
         return one.go()
 
 
-def check(
-    recipe: Recipe | ResolvedRecipe,
-    *,
-    registry: Registry | None = None,
-    out: str | Path | None = None,
-    announce: Callable[[str], None] | None = None,
-) -> Plan:
-    """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
-
-    Args:
-        recipe: what to check. registry, out: as in `run`.
-        announce: called with a line for each file that a run would download. A data set that is not here is downloaded
-            by the check itself.
-
-    Raises:
-        RobustokError: as `run`.
-    """
-    registry = registry or load_registry()
-    resolved = recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
-    missing = needs_of_recipe(resolved, resolved.stages).announced(announce or (lambda _: None))
-    try:
-        plan = _Run(resolved, registry, Path(out or resolved.run.out), False, None).plan()
-    except RobustokError as error:
-        raise_all([*missing, *without_repeats(error, missing)])
-        raise
-    raise_all(missing)
-    return plan
-
-
-class _Run:
+class RecipeRun:
     """One command's work on one recipe."""
 
     def __init__(
@@ -145,10 +117,12 @@ class _Run:
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
+        """The versions, machine and command of this process, and how many processes there are."""
         return {"processes": self.accelerator.num_processes, **surroundings()}
 
     @property
     def main(self) -> bool:
+        """Whether this is the main process."""
         return self.accelerator.is_main_process
 
     def context(
@@ -160,6 +134,7 @@ class _Run:
         promises: Mapping[str, Promise] | None = None,
         makers: Mapping[str, str] | None = None,
     ) -> RunContext:
+        """The context of a stage, for its plan or its run."""
         needs = stage.spec.factory.needs
         return RunContext(
             recipe=recipe or self.recipe,
@@ -200,6 +175,7 @@ class _Run:
         return self.context(stage, recipe=recipe, promises=promises, makers=makers)
 
     def go(self) -> dict[str, Result]:
+        """Runs the stages that are due; returns all results."""
         # the plan opens the data and [load]; what an earlier run of this folder took need not be there any more
         needs = needs_of_recipe(self.recipe, [], tables=("data",), loaded=is_run(self.folder.path))
         raise_all(needs.announced(self._say))
@@ -366,8 +342,12 @@ class _Run:
                         kept = set_aside(artifact, self.folder.path / HISTORY)
                         self._say(f"  what it made before is now {kept}")
 
+    def dataset(self) -> Dataset:
+        """The data set, opened once."""
+        return opened_data(self.recipe, self.built)
+
     def _data_fingerprint(self) -> list[str]:
-        dataset = opened_data(self.recipe.tables["data"], self.built)
+        dataset = self.dataset()
         return [dataset.train.fingerprint, dataset.validation.fingerprint]
 
     def _stage(self, stage: NamedStage, fingerprint: str, *, due: bool) -> Mapping[str, Result]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustok_core.errors import RobustokError, RunError
+from robustok_core.errors import RobustokError
 from robustok_core.values.draws import Draws
 from robustok_data.image_folder import ImageFolder, ImageFolderConfig
 from robustok_toolkit.crops import center_crop
@@ -175,7 +175,9 @@ def test_a_broken_image_is_named_when_it_is_read(root: Path, picture: Callable[.
     add_bad_files(root, picture)
     images = opened(root).train
     for index, name in ((5, "900.jpg"), (6, "901.png"), (11, "902.png")):
-        with pytest.raises(RunError, match=rf"train/\w+/{name}: this image cannot be read: .*on_bad_file") as caught:
+        with pytest.raises(
+            RobustokError, match=rf"train/\w+/{name}: this image cannot be read: .*on_bad_file"
+        ) as caught:
             images.load([0, index])
         assert caught.value.exit_code == 1
 
@@ -260,7 +262,7 @@ def test_every_bad_folder_is_one_message(root: Path, spoil: Callable[[Path], obj
 def test_a_file_that_disappears_during_a_run_is_one_message(root: Path) -> None:
     images = opened(root).train
     (root / "train/cat/000.png").unlink()
-    with pytest.raises(RunError, match="cat/000.png: this image cannot be read: FileNotFoundError"):
+    with pytest.raises(RobustokError, match="cat/000.png: this image cannot be read: FileNotFoundError"):
         images.load([0])
 
 
@@ -268,7 +270,7 @@ def test_a_file_that_is_truncated_during_a_run_is_one_message(root: Path) -> Non
     images = opened(root).train
     (root / "train/cat/001.png").write_bytes(b"x")
     with pytest.raises(
-        RunError, match=r"cat/001.png: this image cannot be read: OSError: the file ends after 1 of \d+"
+        RobustokError, match=r"cat/001.png: this image cannot be read: OSError: the file ends after 1 of \d+"
     ):
         images.load([1])
 
@@ -277,7 +279,7 @@ def test_pixels_without_a_known_range_are_refused(root: Path) -> None:
     out = io.BytesIO()
     Image.fromarray(np.zeros((20, 20), np.float32)).save(out, "TIFF")
     write(root / "train/cat/000.tif", out.getvalue())
-    with pytest.raises(RunError, match="32-bit pixels .mode F. have no known range"):
+    with pytest.raises(RobustokError, match="32-bit pixels .mode F. have no known range"):
         opened(root).train.load([1])
 
 

@@ -9,7 +9,7 @@ import tomli
 
 from robustok_core import ProblemsError, Recipe, RobustokError
 from robustok_core.recipe.source import bundled_recipes, parse_override
-from robustok_core.runs.runner import check
+from robustok_core.runs.checking import check
 from robustok_core.values.wording import short_text
 
 GOOD = """
