@@ -123,8 +123,8 @@ def changes_between(old: str, new: str) -> list[str]:
     tables = []
     for text in (old, new):
         try:
-            tables.append(_keys(_by_name(tomli.loads(text))))
-        except (tomli.TOMLDecodeError, RecursionError):
+            tables.append(settings_in(text))
+        except ValueError:
             return ["one of them is not valid TOML"]
     before, after = tables
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key, _NONE) != after.get(key, _NONE)]
@@ -140,6 +140,39 @@ def changes_between(old: str, new: str) -> list[str]:
     if not lines and old != new and list(before) != list(after):
         return ["the order of its stages"]
     return lines
+
+
+def settings_in(recipe: str) -> dict[str, Any]:
+    """The values of a recipe by dotted path: "stage.train_tokenizer.epochs".
+
+    Raises:
+        ValueError: if it is not valid TOML.
+    """
+    try:
+        return _keys(_by_name(tomli.loads(recipe)))
+    except RecursionError as error:
+        raise ValueError("tables are nested too deeply") from error
+
+
+def different_settings(runs: Sequence[Path]) -> dict[str, list[str]]:
+    """What the recipes of runs say differently, by key, for each run as text; "-" where a run has no recipe.
+
+    Names of runs are left out, and so are the options of a component where the runs use different ones.
+    """
+    recipes = [_settings_of(run) for run in runs]
+    known = [recipe for recipe in recipes if recipe is not None]
+    keys = dict.fromkeys(key for recipe in known for key in recipe if key not in ("run.name", "run.out"))
+    differ = [key for key in keys if any(recipe.get(key, _NONE) != known[0].get(key, _NONE) for recipe in known)]
+    other = tuple(key.removesuffix("use") for key in differ if key.endswith(".use"))
+    shown = [key for key in differ if key.endswith(".use") or not key.startswith(other)]
+    return {key: ["-" if each is None else str(each.get(key, _NONE)) for each in recipes] for key in shown}
+
+
+def _settings_of(run: Path) -> dict[str, Any] | None:
+    try:
+        return settings_in((run / RECIPE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def described(changes: Sequence[str]) -> str:
