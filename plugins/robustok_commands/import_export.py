@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from robustok_core.values.terminal import echo, make_console, print_table
+
+if TYPE_CHECKING:
+    from robustok_core.recipe.registry import Registry
 
 
 def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -92,8 +96,11 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     check_ending(out)
     module = load_component(registry, folder)
     note_old_code(registry, folder)
-    built, beside = spec.build(), out.with_name("config.json")
-    weights, configuration = built.export(module), built.configuration(module)
+    beside = out.with_name("config.json")
+    try:
+        weights, configuration = _exported(spec, module)
+    except RobustokError as error:
+        raise RobustokError(error.what, where=str(folder), hint=_other_formats(registry, folder, module)) from error
     if configuration is not None:
         if beside.exists():
             hint = "nothing is overwritten: name a file in another folder"
@@ -101,3 +108,30 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
         write_json(beside, configuration)
     write_weights(out, weights)
     echo(f"written to {out}")
+
+
+def _exported(spec: Any, module: Any) -> tuple[Any, Any]:
+    """The weights and config.json of a component in an importer's format."""
+    built = spec.build()
+    return built.export(module), built.configuration(module)
+
+
+def _other_formats(registry: Registry, folder: Path, module: Any) -> str:
+    """The hint for a component that a format cannot hold: what it is, and whose format can."""
+    from robustok_core.errors import RobustokError
+    from robustok_core.runs.components import read_component
+
+    record, able = read_component(folder), []
+    for entry in registry.entries("importer"):
+        if entry.factory.makes == record.kind:
+            try:
+                _exported(registry.spec("importer", {"use": entry.name}), module)
+            except RobustokError:
+                continue
+            able.append(entry.name)
+    kind = record.use
+    if isinstance(quantizer := record.table.get("quantizer"), dict):
+        kind += f" with the quantizer {quantizer.get('use')}"
+    formats = f"formats that hold it: {', '.join(able)}" if able else "no importer's format holds it"
+    push = "" if record.kind != "tokenizer" else "; `robustok push RUN OWNER/NAME --to FOLDER` writes any tokenizer"
+    return f"this {record.kind} is {kind}; {formats}{push}"

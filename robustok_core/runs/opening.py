@@ -13,7 +13,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.recipe.recipe import Recipe
 from robustok_core.recipe.source import read_source
 from robustok_core.runs.history import RECIPE_COPY, RECIPE_FILE
-from robustok_core.runs.near_runs import run_called
+from robustok_core.runs.near_runs import RUNS, run_called, run_hint
 from robustok_core.runs.run_record import is_run, read_run
 
 _log = logging.getLogger(__name__)
@@ -47,9 +47,12 @@ def _loaded(name: str, overrides: Sequence[str], presets: Sequence[str]) -> Reci
     try:
         return Recipe.load(name, overrides=overrides, presets=presets)
     except RobustokError as error:
-        if error.where is not None or (run := run_called(Path(name))) is None:
-            raise
-        raise RobustokError(error.what, where=error.where, hint=f"did you mean the run {run}?") from error
+        path = Path(name)
+        if error.where is None and (run := run_called(path)) is not None:
+            raise RobustokError(error.what, hint=f"did you mean the run {run}?") from error
+        if error.where is None and path.parent == RUNS:
+            raise RobustokError(f"{error.what}, and no run", hint=run_hint(path)) from error
+        raise
 
 
 def readable_recipe(run: Path) -> Path:
