@@ -48,7 +48,8 @@ class ImageFolder(Dataset):
     def __init__(self, config: ImageFolderConfig) -> None:
         root = local(config.path)
         if not root.is_dir():
-            raise RobustokError("no such folder", where=str(root), hint=f"a relative path starts in {Path.cwd()}")
+            start = "" if root.is_absolute() else f"; it starts in {Path.cwd()}"
+            raise RobustokError("no such folder", where=str(root), hint=f"check the key `path`{start}")
         layout = layout_of(root, config.splits)
         self.image_size = config.image_size
         self.class_names = layout.class_names

@@ -249,7 +249,7 @@ def load_registry(entry_points: Iterable[Any] | None = None) -> Registry:
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for point in entry_points:
-        distribution = point.dist.name if point.dist else "?"
+        distribution = (point.dist.name if point.dist else None) or "?"  # damaged metadata have no name
         try:
             plugin = point.load()
         except PLUGIN_FAILURES as error:  # one plugin that fails to import must not hide the others

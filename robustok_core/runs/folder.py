@@ -338,10 +338,10 @@ def _artifact_of_run(path: Path, name: str) -> Path:
     if candidates and candidates[-1][0]:
         return candidates[-1][1]
     hint = "let the run finish first" if candidates else "its recipe makes none"
-    if earlier := [folder for done, folder in candidates if done]:
-        hint += f", or name the {name} of an earlier stage: {earlier[-1]}"
     own = {f"{stage}-{fingerprint}" for stage, fingerprint in record.get("current", {}).items()}
     others = (entry for key, entry in record["stages"].items() if key not in own and entry["state"] == "done")
     if any(name in entry.get("makes", []) for entry in others):
         hint += f"; `robustok history {path}` lists those of earlier recipes of this folder"
+    if earlier := [folder for done, folder in candidates if done]:
+        hint += f", or name the {name} of an earlier stage: {earlier[-1]}"
     raise RobustokError(f"this run has no finished {name}", where=str(path), hint=hint)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from project import line_of
 from robustok_core.errors import RobustokError
 from robustok_core.values.draws import Draws
 from robustok_data.image_folder import ImageFolder, ImageFolderConfig
@@ -179,7 +180,7 @@ def test_a_broken_image_is_named_when_it_is_read(root: Path, picture: Callable[.
             RobustokError, match=rf"train/\w+/{name}: this image cannot be read: .*on_bad_file"
         ) as caught:
             images.load([0, index])
-        assert caught.value.exit_code == 1
+        assert caught.value.exit_code == 2, "a damaged image is a mistake in the input"
 
 
 def test_skip_leaves_broken_images_out_and_says_how_many(
@@ -302,7 +303,8 @@ def of_images(path: Path) -> dict[str, Any]:
 def test_an_empty_image_folder_is_one_message(refused, recipe_file, tmp_path):
     (tmp_path / "images").mkdir()
     output = refused("check", recipe_file(of_images(tmp_path / "images")))
-    assert f"error: {tmp_path / 'images'}: no class folders found\n  hint: " in output
+    assert f"{line_of(tmp_path / 'r.toml', 'path = ')}data.path: {tmp_path / 'images'}: no class folders" in output
+    assert "\n  hint: " in output
 
 
 def test_a_class_with_one_image_is_named(refused, recipe_file, tmp_path):
@@ -314,7 +316,7 @@ def test_a_corrupt_image_stops_the_run_and_is_named(refused, recipe_file, tmp_pa
     images = write_images(tmp_path / "images", {"cat": 8, "dog": 8})
     broken = images / "train" / "cat" / "3.png"
     broken.write_bytes(broken.read_bytes()[:200])
-    output = refused("run", recipe_file(of_images(images)), "--out", "out", code=1)
+    output = refused("run", recipe_file(of_images(images)), "--out", "out")
     assert "cat/3.png: this image cannot be read: " in output
     assert "hint: repair or remove it" in output
     assert not Path("out/tiny/artifacts").exists()
