@@ -28,7 +28,7 @@ class RobustokError(Exception):
         self, what: str, *, where: str | None = None, hint: str | None = None, exit_code: int = EXIT_USAGE
     ) -> None:
         self.what = shortened(what)
-        self.where = where
+        self.where = where and shortened(where)
         self.hint = hint and shortened(hint)
         super().__init__(self.what)
         self.exit_code = exit_code

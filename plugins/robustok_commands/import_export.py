@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustok_core.values.terminal import echo, make_console, print_table
+from robustok_core.values.terminal import echo, echo_lines
 
 if TYPE_CHECKING:
     from robustok_core.recipe.registry import Registry
 
 
-def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    """Prints the published files that are known, and ends."""
-    if not wanted or context.resilient_parsing:
-        return
+def _list(*, as_json: bool) -> None:
+    """Prints the published files that are known: an address a line, never wrapped, under its system."""
+    from itertools import groupby
+
+    import attrs
+
     from robustok_core.recipe.registry import load_registry
-    from robustok_toolkit.published_files import published_files, rows
+    from robustok_toolkit.published_files import NO_IMPORTER, published_files
 
     files = published_files(load_registry())
-    print_table(make_console(), ["system", "file", "size", "licence of the code", "importer"], rows(files))
-    context.exit()
+    if as_json:
+        echo_lines(json.dumps([attrs.asdict(file) for file in files], indent=2, ensure_ascii=False))
+        return
+    for (system, importer, licence), group in groupby(files, lambda file: (file.system, file.importer, file.licence)):
+        reader = "no importer" if importer == NO_IMPORTER else f"importer {importer}"
+        echo(f"{system}  [{reader}; licence of the code: {licence}]")
+        for file in group:
+            echo(f"  {file.place}  {file.size}")
 
 
 @click.command(name="import")
 @click.argument("words", nargs=-1, metavar="[IMPORTER] CHECKPOINT OUT")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set an option of the importer.")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List the known files.")
-def import_(words: tuple[str, ...], changes: tuple[str, ...]) -> None:
+@click.option("--list", "listed", is_flag=True, help="List the known files: addresses, sizes, licences and importers.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+def import_(words: tuple[str, ...], changes: tuple[str, ...], listed: bool, as_json: bool) -> None:
     """Read a published CHECKPOINT with an IMPORTER and write it as an artifact to the new folder OUT.
 
     Example: `robustok import robustok main-train.pt tokenizers/robustok`. The folder can be named in a recipe:
@@ -37,6 +47,13 @@ def import_(words: tuple[str, ...], changes: tuple[str, ...]) -> None:
     hf://OWNER/REPOSITORY/FILE or hf://OWNER/REPOSITORY/FILE@REVISION. The importer `auto`, which is the one if none is
     named, chooses another one by the names of the weights.
     """
+    if listed:
+        if words or changes:
+            raise click.UsageError("--list takes neither IMPORTER, CHECKPOINT and OUT nor --set")
+        _list(as_json=as_json)
+        return
+    if as_json:
+        raise click.UsageError("--json belongs to --list")
     if not 2 <= len(words) <= 3:
         raise click.UsageError("expected [IMPORTER] CHECKPOINT OUT")
     from robustok_commands.new_files import refuse_existing

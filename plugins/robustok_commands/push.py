@@ -16,34 +16,42 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("repository", metavar="OWNER/NAME")
+@click.option("--generator", is_flag=True, help="Upload the generator, with its tokenizer in the folder tokenizer.")
 @click.option("--to", type=click.Path(path_type=Path), help="Write to this new folder instead of uploading.")
 @click.option("--licence", metavar="ID", help="Licence of the weights, as the hub calls it: apache-2.0, mit, ...")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
-def push(run: Path, repository: str, to: Path | None, licence: str | None, private: bool) -> None:
+def push(run: Path, repository: str, generator: bool, to: Path | None, licence: str | None, private: bool) -> None:
     """Upload the tokenizer of a RUN, or of its folder, to OWNER/NAME on the Hugging Face hub.
 
     The repository gets the weights, config.json, the recipe, and a model card with what it was trained on and what was
-    measured; the recipe names paths as it was run with them. `robustok.from_pretrained("OWNER/NAME")` loads it.
+    measured; the recipe names paths as it was run with them. `robustok.from_pretrained("OWNER/NAME")` loads it. With
+    --generator, or if RUN is the folder of a generator, the generator is uploaded with its tokenizer.
 
     Example: `robustok push runs/main_train me/tokenizer --to folder` to see it before.
     """
+    from functools import partial
+
     from robustok_commands.new_files import refuse_existing
     from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.components import read_artifact
+    from robustok_core.runs.folder import is_artifact
     from robustok_core.runs.near_runs import no_run
-    from robustok_toolkit.pushed import write_repository
+    from robustok_toolkit.pushed import Kind, write_repository
 
     _check_name(repository)
     if not run.exists():
         raise no_run(run)
-    registry = load_registry()
+    generator = generator or (is_artifact(run) and read_artifact(run).kind == "generator")
+    kind: Kind = "generator" if generator else "tokenizer"
+    write = partial(write_repository, run, kind=kind, repository=repository, licence=licence, registry=load_registry())
     if to is not None:
         refuse_existing(to)
-        write_repository(run, to, repository=repository, licence=licence, registry=registry)
+        write(to)
         echo(f"written to {to}")
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "repository"
-        write_repository(run, folder, repository=repository, licence=licence, registry=registry)
+        write(folder)
         echo(f"uploaded to {_upload(folder, repository, private)}")
 
 

@@ -67,7 +67,7 @@ def sample(
     refuse_existing(out)
     refuse_other_endings(out, ".png", ".npz")
     trained = generator_of(run, device=device_called(device, where="--device"))
-    labels = trained.labels(classes, count)
+    labels = trained.labels(classes or None, count)
     options = _options(type(trained.generator), changes)
     latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
     decoded = (batch for samples in latents for batch in trained.tokenizer.decoded(samples, batch_size=batch_size))

@@ -28,12 +28,13 @@ _EPS = 1e-6
 
 @frozen(kw_only=True)
 class Style:
-    """The variant of a block."""
+    """The variant of a block; `shift` is whether a condition shifts tokens besides scaling them."""
 
     norm: NormKind
     mlp: MlpKind
     qk_norm: bool
     qk_norm_eps: float = _EPS
+    shift: bool = True
 
 
 def make_norm(kind: NormKind, width: int) -> nn.Module:
@@ -74,7 +75,7 @@ class Attention(nn.Module):
 
 
 class FlowBlock(nn.Module):
-    """Attention and MLP with adaLN-zero; `modulation` maps a condition to shifts, scales and gates."""
+    """Attention and MLP with adaLN-zero; `modulation` maps a condition to shifts, if any, scales and gates."""
 
     def __init__(self, size: Size, style: Style) -> None:
         super().__init__()
@@ -82,11 +83,16 @@ class FlowBlock(nn.Module):
         self.attn = Attention(size.width, size.num_heads, style)
         self.norm2 = make_norm(style.norm, size.width)
         self.mlp = (GatedMlp if style.mlp == "swiglu" else TanhMlp)(size.width, size.mlp_width)
-        self.modulation = nn.Linear(size.width, 6 * size.width)
+        self.shifted = style.shift
+        self.modulation = nn.Linear(size.width, (6 if style.shift else 4) * size.width)
 
     def forward(self, x: Tensor, modulation: Tensor, rotations: Tensor | None) -> Tensor:
-        """(B, N, D) to the same shape, modulated by (B, 1, 6 D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
+        """(B, N, D) to the same shape, modulated by (B, 1, 6 D), or (B, 1, 4 D) without shifts."""
+        if self.shifted:
+            shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
+        else:
+            scale1, gate1, scale2, gate2 = modulation.chunk(4, dim=-1)
+            shift1 = shift2 = torch.zeros_like(scale1)
         x = torch.addcmul(x, gate1, self.attn(modulate(self.norm1(x), shift=shift1, scale=scale1), rotations))
         return torch.addcmul(x, gate2, self.mlp(modulate(self.norm2(x), shift=shift2, scale=scale2)))
 

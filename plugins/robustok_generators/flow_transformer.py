@@ -51,6 +51,10 @@ class FlowTransformerConfig(TransformerConfig):
         validator=validators.gt(0.0),
         metadata={"doc": "added to the variance by these norms; published: 1e-5 in layer norms, 1e-6 in RMS norms"},
     )
+    shift: bool = field(
+        default=True,
+        metadata={"doc": "time and class shift the tokens before attention and MLP; false: they only scale and gate"},
+    )
     learn_sigma: bool = field(
         default=False,
         metadata={"doc": "twice as many outputs, half of which have no use, as in the released SiT of images"},
@@ -96,7 +100,13 @@ class FlowTransformer(DiffusionTransformer):
     name = "flow_transformer"
 
     def __init__(self, config: FlowTransformerConfig, space: LatentSpace, num_classes: int) -> None:
-        style = Style(norm=config.norm, mlp=config.mlp, qk_norm=config.qk_norm, qk_norm_eps=config.qk_norm_eps)
+        style = Style(
+            norm=config.norm,
+            mlp=config.mlp,
+            qk_norm=config.qk_norm,
+            qk_norm_eps=config.qk_norm_eps,
+            shift=config.shift,
+        )
         outputs = (2 if config.learn_sigma else 1) * space.width
         super().__init__(config, space, num_classes, style=style, outputs=outputs, rope=config.rope)
         self.config = config

@@ -11,13 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.validators import side_range, width_range
 from robustok_core.runs.weights import part
+from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.published_config import PublishedConfig, ReadsConfig
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -44,20 +46,56 @@ TELLING = {
 _LOSSES = {"loss.": "the losses of its training"}
 #: The prefix of the tokenizer in the checkpoints of latent diffusion and taming-transformers.
 _FIRST_STAGE = "first_stage_model."
+#: Side of the images of published files, in pixels, and groups of their GroupNorms.
+_IMAGE_SIZE, NORM_GROUPS = 256, 32
 #: The blocks in the middle, theirs and ours.
 _MIDDLE = {"block_1": "0", "attn_1": "1", "block_2": "2"}
 #: Weights that every component has whose networks the layout can hold, by our names.
 _OURS = ("encoder.conv_in.weight", "encoder.mid.0.conv1.weight", "pixel_decoder.conv_blocks.0.res.0.conv1.weight")
 
 
+def norm_groups_field() -> Any:
+    """The importer's option norm_groups, which does not follow from the weights."""
+    return field(default=NORM_GROUPS, validator=width_range, metadata={"doc": "groups of the GroupNorms"})
+
+
+def image_size_field() -> Any:
+    """The importer's option image_size, which does not follow from the weights of a convolutional network."""
+    return field(
+        default=_IMAGE_SIZE, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
+    )
+
+
 @frozen(kw_only=True)
 class ConvFileConfig:
     """Options that do not follow from the shapes of the weights."""
 
-    image_size: int = field(
-        default=256, validator=side_range, metadata={"doc": "height and width of the images, in pixels"}
+    image_size: int = image_size_field()
+    norm_groups: int = norm_groups_field()
+
+
+@frozen(kw_only=True)
+class TamingFileConfig:
+    """Options that do not follow from the shapes of the weights."""
+
+    image_size: int | None = field(
+        default=None,
+        validator=validators.optional(side_range),
+        metadata={
+            "doc": "height and width of the images, in pixels; left out: resolution in the configuration beside the "
+            "weights (config.json, or NAME.yaml, model.yaml, config.yaml), or 256"
+        },
     )
-    norm_groups: int = field(default=32, validator=width_range, metadata={"doc": "groups of the GroupNorms"})
+    norm_groups: int = norm_groups_field()
+
+
+class TamingImporter(ReadsConfig, TokenizerImporter):
+    """An importer of networks in the layout of taming-transformers."""
+
+    Config = TamingFileConfig
+
+    def __init__(self, config: TamingFileConfig) -> None:
+        self.config = config
 
 
 def names(levels: int) -> NameRules:
@@ -107,41 +145,70 @@ def build_networks(
     registry: Builder,
     table: Mapping[str, Any],
     published: Mapping[str, Tensor],
-    config: ConvFileConfig,
-    where: str,
+    config: TamingFileConfig,
+    path: Path,
+    report: dict[str, str],
     *,
     rules: NameRules = (),
+    sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], nn.Module]:
     """Builds a tokenizer with published weights; returns its full table and the tokenizer, in eval mode.
 
     Args:
         registry: builds it. table: its recipe table without the options of the networks, which follow from the weights.
-        published: weights by published names. config: the importer's options. where: the file.
+        published: weights by published names. config: the importer's options.
+        path: the file. report: the importer's report.
         rules: from published names to ours, besides those of the networks.
+        sizes: what the configuration beside the file must say, if it does, besides the sizes of the networks.
 
     Raises:
-        RobustokError: the weights do not fit.
+        RobustokError: the weights do not fit, or contradict the configuration beside them.
     """
+    networks, beside = network_table(published), PublishedConfig.beside(path)
+    resolution = beside.get("resolution", int)
+    beside.must_agree({**_published_sizes(networks, beside), **sizes})
+    if config.image_size is None and resolution is not None:
+        report[beside.file.name] = f"image_size = {resolution}"
+    networks["image_size"] = config.image_size or resolution or _IMAGE_SIZE
+    networks["norm_groups"] = config.norm_groups
     all_rules = [*rules, *names(count_numbered(published, "encoder.down."))]
     weights = {to_ours(name, all_rules): value for name, value in published.items()}
     if table.get("quantizer", {}).get("use") == "vq":
         start_usage(weights)
-    return build_with(registry, {**table, **network_table(published, config)}, weights, all_rules, where)
+    return build_with(registry, {**table, **networks}, weights, all_rules, str(path))
 
 
-def network_table(published: Mapping[str, Tensor], config: ConvFileConfig) -> dict[str, Any]:
-    """The options of both networks, for a recipe table, from weights by published names."""
+def _published_sizes(networks: Mapping[str, Any], beside: PublishedConfig) -> dict[str, int | list[int]]:
+    """The sizes of both networks by their names in a published configuration (ddconfig).
+
+    A level has attention if the side of its maps, `resolution` halved at each level, is among `attn_resolutions`.
+    """
+    sizes = {
+        "ch": networks["channels"],
+        "ch_mult": networks["channel_multipliers"],
+        "num_res_blocks": networks["num_res_blocks"],
+        "z_channels": networks["z_channels"],
+    }
+    resolution, attended = beside.get("resolution", int), beside.values.get("attn_resolutions")
+    if resolution is not None and isinstance(attended, list):
+        sides = [resolution // 2**level for level in range(len(networks["channel_multipliers"]))]
+        found = [sides[level] for level in networks["attention_levels"]]
+        if found != [side for side in sides if side in attended]:
+            sizes["attn_resolutions"] = found
+    return sizes
+
+
+def network_table(published: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The options of both networks that follow from weights by published names, for a recipe table."""
     channels, levels = len(published["encoder.conv_in.weight"]), count_numbered(published, "encoder.down.")
     encoder = level_weights(published, "encoder.down.", ".block.0.conv1.weight")
     decoder = level_weights(published, "decoder.up.", ".block.0.conv1.weight")
     return {
-        "image_size": config.image_size,
         "channels": channels,
         **multiplier_options(encoder, decoder, channels),
         "num_res_blocks": count_numbered(published, "encoder.down.0.block."),
         "attention": "encoder.mid.attn_1.q.weight" in published,
         "attention_levels": [level for level in range(levels) if f"encoder.down.{level}.attn.0.q.weight" in published],
-        "norm_groups": config.norm_groups,
         "z_channels": published["decoder.conv_in.weight"].shape[1],
     }
 

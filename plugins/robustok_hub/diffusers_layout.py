@@ -11,7 +11,7 @@ can use a decoder that was trained here. It also writes a `diffusers_vae`, in th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_hub.conv_files import ConvFileConfig, level_weights, multiplier_options
+from robustok_core.recipe.validators import width_range
+from robustok_hub.conv_files import NORM_GROUPS, image_size_field, level_weights, multiplier_options
 from robustok_hub.discriminators import TokenizerImporter
-from robustok_hub.published_config import PublishedConfig, config_beside
+from robustok_hub.published_config import PublishedConfig, ReadsConfig
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -78,9 +79,18 @@ def _attention(theirs: str, ours: str) -> list[tuple[str, str]]:
 
 
 @frozen(kw_only=True)
-class DiffusersLayoutConfig(ConvFileConfig):
+class DiffusersLayoutConfig:
     """Options that do not follow from the shapes of the weights."""
 
+    image_size: int = image_size_field()
+    norm_groups: int | None = field(
+        default=None,
+        validator=validators.optional(width_range),
+        metadata={
+            "doc": "groups of the GroupNorms; left out: norm_num_groups in config.json beside the weights, or "
+            f"{NORM_GROUPS}"
+        },
+    )
     scaling_factor: float = field(
         default=1.0,
         validator=validators.gt(0.0),
@@ -88,7 +98,7 @@ class DiffusersLayoutConfig(ConvFileConfig):
     )
 
 
-class DiffusersLayout(TokenizerImporter):
+class DiffusersLayout(ReadsConfig, TokenizerImporter):
     """Reads and writes an AutoencoderKL or a VQModel of diffusers.
 
     Latents are those of the networks, not scaled as `diffusers_vae` does it. A config.json beside the weights gives the
@@ -109,16 +119,12 @@ class DiffusersLayout(TokenizerImporter):
         table = self._table(weights)
         beside = PublishedConfig.beside(path)
         beside.must_agree({"latent_channels": table["z_channels"], "layers_per_block": table["num_res_blocks"]})
-        table["norm_groups"] = beside.get("norm_num_groups", int) or self.config.norm_groups
+        table["norm_groups"] = self.config.norm_groups or beside.get("norm_num_groups", int) or NORM_GROUPS
         if "quantizer" in table:
             start_usage(weights)
         full_table, tokenizer = build_with(registry, table, weights, rules, str(path))
         report["scaling_factor"] = "not applied: latents are those of the network"
         return full_table, tokenizer, report
-
-    def also_reads(self, path: Path) -> Sequence[Path]:
-        """The configuration beside the weights, if there is one."""
-        return config_beside(path)
 
     def _table(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         channels, levels = len(weights["encoder.conv_in.weight"]), count_numbered(weights, "encoder.conv_blocks.")

@@ -2,14 +2,14 @@
 
 | network | files | options of `adversarial` |
 |---|---|---|
-| PatchGAN with batch normalisation | LlamaGen, taming-transformers, VQGAN-LC, IBQ, Open-MAGVIT2, VA-VAE | \
+| PatchGAN with batch normalisation | LlamaGen, GEAR, taming-transformers, VQGAN-LC, IBQ, Open-MAGVIT2, VA-VAE | \
     patch = { norm = "batch" } |
 | heads on DINO's features | RobusTok, XQGAN, MAETok | heads = {} |
 
 They stand under "discriminator" beside the model, or among its weights as `loss.discriminator.*` or
 `discriminator.*`. Of weights that have running averages, the discriminator's own weights are taken: it was trained
-against them, not against the averages. Its optimiser's state is read too, from "optimizer_disc" or Lightning's second
-optimiser, which numbers parameters in the order of the weights.
+against them, not against the averages. Its optimiser's state is read too, from "optimizer_disc", "opt_disc" or
+Lightning's second optimiser, which numbers parameters in the order of the weights.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from robustok_toolkit.weight_files import read_content, without_wrappers
 
 #: The name of the loss whose opponent a published discriminator becomes.
 LOSS = "adversarial"
+#: Keys of the state of its optimiser beside the model.
+_OPTIMIZERS = ("optimizer_disc", "opt_disc")
 #: Where a state dict has a discriminator among its weights.
 _PREFIXES = ("loss.discriminator.", "discriminator.")
 #: Keys of state dicts in training scripts' files.
-_MODELS = ("model", "state_dict", "module")
+_MODELS = ("vq", "model", "state_dict", "module")
 #: A weight that tells the network, and the rules from published names to ours.
 _NETWORKS: Mapping[str, NameRules] = {
     "main.0.weight": [("main.", "network.levels.")],
@@ -74,7 +76,7 @@ def _find(content: Mapping[Any, Any], where: str) -> tuple[dict[str, Tensor], An
     """The weights of a file's discriminator by their names, empty if there is none; and its optimiser's state."""
     beside = content.get("discriminator")
     if isinstance(beside, Mapping):
-        return without_wrappers(beside, where), content.get("optimizer_disc")
+        return without_wrappers(beside, where), next((content[key] for key in _OPTIMIZERS if key in content), None)
     model = next((content[key] for key in _MODELS if isinstance(content.get(key), Mapping)), content)
     weights = without_wrappers(model, where)
     optimizers = content.get("optimizer_states")

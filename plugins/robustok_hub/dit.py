@@ -6,14 +6,13 @@ sampling: 250 steps of ddpm, guidance of scale 1.5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_hub.flow_files import (
     IMAGES,
     TELLING,
@@ -23,11 +22,11 @@ from robustok_hub.flow_files import (
     given_statistics,
     network_table,
 )
-from robustok_hub.published_config import PublishedConfig, config_beside
+from robustok_hub.published_config import PublishedConfig, ReadsConfig
 from robustok_hub.published_names import read_published, require
 
 
-class DiTImporter(Importer):
+class DiTImporter(ReadsConfig):
     """Reads a DiT with learned variances, as all released ones."""
 
     Config = NetworkImporterConfig
@@ -45,10 +44,6 @@ class DiTImporter(Importer):
         report["statistics"] = statistics.report
         full_table, generator = build_network(registry, table, published, statistics=statistics, where=str(path))
         return full_table, generator, report
-
-    def also_reads(self, path: Path) -> Sequence[Path]:
-        """The configuration beside the weights, if there is one."""
-        return config_beside(path)
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `dit` under the published names, without the statistics of its latents."""

@@ -22,17 +22,18 @@ from robustok_hub.published_names import NameRules, count_numbered, heads_field,
 
 PATCHES = "x_embedder.proj.weight"
 _TOKENS = "x_embedder.weight"
+IMAGES = {PATCHES: 4, "x_embedder.proj.bias": 1}
+_GATE = "blocks.0.mlp.w12.weight"
+_Q_NORM = "blocks.0.attn.q_norm.weight"
+_MODULATION = "blocks.0.adaLN_modulation.1.weight"
 #: Weights that tell a transformer, and their numbers of dimensions; those of its tokens or patches are `IMAGES`, too.
 TELLING = {
     "pos_embed": 3,
     "t_embedder.mlp.0.weight": 2,
     "y_embedder.embedding_table.weight": 2,
-    "blocks.0.adaLN_modulation.1.weight": 2,
+    _MODULATION: 2,
     "final_layer.linear.weight": 2,
 }
-IMAGES = {PATCHES: 4, "x_embedder.proj.bias": 1}
-_GATE = "blocks.0.mlp.w12.weight"
-_Q_NORM = "blocks.0.attn.q_norm.weight"
 #: What norms of queries and keys add to the variance; it does not follow from the weights.
 QK_NORM_EPS = {"layer": 1e-5, "rms": 1e-6}
 #: Heads by published width; in general they do not follow from the shapes of the weights.
@@ -97,6 +98,12 @@ class LatentStatistics:
     std: Sequence[float] | Tensor
     where: str
     report: str
+
+
+def refuse_both(config: NetworkImporterConfig, file: str | None) -> None:
+    """Raises ValueError if the statistics of the latents are given by a file and by options."""
+    if file is not None and (config.mean, config.std) != (None, None):
+        raise ValueError("statistics already gives mean and std: set either statistics or mean and std")
 
 
 def given_statistics(config: NetworkImporterConfig) -> LatentStatistics:
@@ -168,11 +175,12 @@ def _heads(published: Mapping[str, Tensor], width: int) -> int | None:
 
 
 def style_table(published: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Which norms, MLPs and positions a `flow_transformer` has, in a recipe table."""
+    """Which norms, MLPs, positions and modulations a `flow_transformer` has, in a recipe table."""
     return {
         "norm": "rms" if "blocks.0.norm1.weight" in published else "layer",
         "mlp": "swiglu" if _GATE in published else "gelu_tanh",
         "rope": "feat_rope.freqs_cos" in published,
+        "shift": len(published[_MODULATION]) != 4 * published[_MODULATION].shape[1],
     }
 
 
@@ -198,10 +206,10 @@ def path_of(options: FlowImporterConfig, config: PublishedConfig, report: dict[s
     held = config.get("path_type", str)
     reasons = {
         "the importer's option": options.path,
-        "path_type in config.json": held if held in ("linear", "cosine") else None,
+        f"path_type in {config.file.name}": held if held in ("linear", "cosine") else None,
     }
     reason, path = next(((reason, path) for reason, path in reasons.items() if path is not None), (None, "linear"))
-    says = f", for config.json says {held!r}" if held else ": check the configuration beside the weights"
+    says = f", for {config.file.name} says {held!r}" if held else ": check the configuration beside the weights"
     report["path"] = f'assumed to be "{path}"{says}' if reason is None else f'"{path}": {reason}'
     return path
 

@@ -9,24 +9,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
-from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
-from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.conv_files import TELLING, TamingImporter, build_networks, export_networks, read_networks
 from robustok_hub.vq_files import CODEBOOK
 
 
-class IBQImporter(TokenizerImporter):
+class IBQImporter(TamingImporter):
     """Reads an IBQ tokenizer: the averaged weights if the file has them, as in the published numbers."""
-
-    Config = ConvFileConfig
-
-    def __init__(self, config: ConvFileConfig) -> None:
-        self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_networks(path, "IBQ tokenizer", {**TELLING, CODEBOOK[0]: 2})
         codebook_size, width = published[CODEBOOK[0]].shape
         table = {"use": "conv_vq", "quantizer": {"use": "ibq", "codebook_size": codebook_size, "width": width}}
-        full_table, tokenizer = build_networks(registry, table, published, self.config, str(path), rules=[CODEBOOK])
+        sizes = {"n_embed": codebook_size, "embed_dim": width}
+        full_table, tokenizer = build_networks(
+            registry, table, published, self.config, path, report, rules=[CODEBOOK], sizes=sizes
+        )
         report["lookup"] = "assumed to be the largest dot product: VQGAN's files, which look the same, have another one"
         return full_table, tokenizer, report
 

@@ -17,8 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
-from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
-from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.conv_files import TELLING, TamingImporter, build_networks, export_networks, read_networks
 
 _CONVOLUTIONS = ("quant_conv.weight", "post_quant_conv.weight")
 _DROPPED = {
@@ -27,25 +26,23 @@ _DROPPED = {
 }
 
 
-class LDMVAE(TokenizerImporter):
+class LDMVAE(TamingImporter):
     """Reads an autoencoder with a Gaussian posterior in latent diffusion's layout."""
-
-    Config = ConvFileConfig
-
-    def __init__(self, config: ConvFileConfig) -> None:
-        self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_networks(path, "latent diffusion autoencoder", TELLING, _DROPPED)
         z_channels = published["decoder.conv_in.weight"].shape[1]
         convolution = published.get("post_quant_conv.weight")
+        width = z_channels if convolution is None else convolution.shape[1]
         table = {
             "use": "kl_vae",
-            "width": z_channels if convolution is None else convolution.shape[1],
+            "width": width,
             "double_z": len(published["encoder.conv_out.weight"]) == 2 * z_channels,
             "latent_convs": any(name in published for name in _CONVOLUTIONS),
         }
-        full_table, tokenizer = build_networks(registry, table, published, self.config, str(path))
+        full_table, tokenizer = build_networks(
+            registry, table, published, self.config, path, report, sizes={"embed_dim": width}
+        )
         return full_table, tokenizer, report
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_hub.flow_files import (
     IMAGES,
     TELLING,
@@ -25,9 +24,10 @@ from robustok_hub.flow_files import (
     network_table,
     path_of,
     path_to_restore,
+    refuse_both,
     style_table,
 )
-from robustok_hub.published_config import PublishedConfig, config_beside
+from robustok_hub.published_config import PublishedConfig, ReadsConfig, existing
 from robustok_hub.published_names import read_published, require
 from robustok_toolkit.weight_files import read_weights
 
@@ -46,15 +46,14 @@ class LightningDiTImporterConfig(FlowImporterConfig):
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.statistics is not None and (self.mean, self.std) != (None, None):
-            raise ValueError("statistics already gives mean and std: set either statistics or mean and std")
+        refuse_both(self, self.statistics)
 
 
-class LightningDiTImporter(Importer):
+class LightningDiTImporter(ReadsConfig):
     """Reads a LightningDiT, whose time points to the data; in ours t = 1 is noise.
 
     Its weights show whether it has RMS norms or layer norms, a gated MLP or a plain one, rotary positions, normalised
-    queries and keys, and patches.
+    queries and keys, modulations without shifts (`wo_shift`), and patches.
     """
 
     Config = LightningDiTImporterConfig
@@ -87,8 +86,7 @@ class LightningDiTImporter(Importer):
 
     def also_reads(self, path: Path) -> Sequence[Path]:
         """The configuration beside the weights and the file of statistics, if there are any."""
-        statistics = [Path(file) for file in (self.config.statistics,) if file is not None and Path(file).is_file()]
-        return [*config_beside(path), *statistics]
+        return [*super().also_reads(path), *existing(self.config.statistics)]
 
     def _statistics(self) -> LatentStatistics:
         file = self.config.statistics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import HEADS_LEFT_OUT, TRUNK, size_table
-from robustok_hub.published_config import PublishedConfig, config_beside
+from robustok_hub.published_config import PublishedConfig, ReadsConfig
 from robustok_hub.published_names import (
     build_with,
     count_numbered,
@@ -91,7 +91,7 @@ class MAETokImporterConfig:
     )
 
 
-class MAETokImporter(TokenizerImporter):
+class MAETokImporter(ReadsConfig, TokenizerImporter):
     """Reads a MAETok tokenizer, deterministic or with a Gaussian posterior, without its training-only decoders."""
 
     Config = MAETokImporterConfig
@@ -104,17 +104,15 @@ class MAETokImporter(TokenizerImporter):
         drop_parts(published, report, _DROPPED)
         self._require(published, str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
-        options = self._options(weights, PublishedConfig.beside(path), report)
+        config = PublishedConfig.beside(path)
+        options = self._options(weights, config, report)
+        report["latents"] = _latent_statistics(config)
         _check_options(options, weights, str(path))
         table = self._table(weights, options)
         _drop_position_tables(weights, report, table["image_size"] // table["patch_size"], str(path))
         _drop_unused(weights, report, table)
         full_table, tokenizer = build_with(registry, table, weights, NAMES, str(path))
         return full_table, tokenizer, report
-
-    def also_reads(self, path: Path) -> Sequence[Path]:
-        """The configuration beside the weights, if there is one."""
-        return config_beside(path)
 
     def _options(self, weights: Mapping[str, Tensor], config: PublishedConfig, report: dict[str, str]) -> Any:
         """The importer's options, and where they are left out those of the published configuration."""
@@ -201,6 +199,15 @@ class MAETokImporter(TokenizerImporter):
         if not _TELLING.keys() <= weights.keys() or "soft_codebook.embedding" in weights:
             raise RobustokError("the published MAETok format holds only mae_tok tokenizers without a soft_codebook")
         return export_mae_tok(weights)
+
+
+def _latent_statistics(config: PublishedConfig) -> str:
+    """What is known of the statistics of the latents, for the report."""
+    mean, std = config.get("vq_mean", float), config.get("vq_std", float)
+    if mean is None or std is None:
+        unknown = f"not normalised; their mean and deviation are unknown (no vq_mean and vq_std in {config.file.name})"
+        return f"{unknown}: training a generator measures those of each channel"
+    return f"not normalised; a published SiT takes vq_mean {mean} and vq_std {std}: its importer's option statistics"
 
 
 def _check_options(options: MAETokImporterConfig, weights: Mapping[str, Tensor], where: str) -> None:

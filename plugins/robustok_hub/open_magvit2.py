@@ -12,6 +12,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_hub.conv_files import ConvFileConfig, level_weights, multipliers, read_networks
 from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.published_config import PublishedConfig, ReadsConfig
 from robustok_hub.published_names import build_with, count_numbered, to_ours, to_published
 
 NAMES = [("decoder.", "pixel_decoder.")]
@@ -25,10 +26,11 @@ _TELLING = {
 }
 
 
-class OpenMAGVIT2Importer(TokenizerImporter):
+class OpenMAGVIT2Importer(ReadsConfig, TokenizerImporter):
     """Reads an Open-MAGVIT2 tokenizer: the averaged weights if the file has them, as in the published numbers.
 
-    Its quantizer has no weights: a code's bits are the signs of the encoder's output.
+    Its quantizer has no weights: a code's bits are the signs of the encoder's output. The resolution in a published
+    configuration is not that of its images, so it is not read.
     """
 
     Config = ConvFileConfig
@@ -39,6 +41,7 @@ class OpenMAGVIT2Importer(TokenizerImporter):
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_networks(path, "Open-MAGVIT2 tokenizer", _TELLING)
         table = self._table(published)
+        PublishedConfig.beside(path).must_agree(_published_sizes(table))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         full_table, tokenizer = build_with(registry, table, weights, NAMES, str(path), brings=("quantizer.",))
         return full_table, tokenizer, report
@@ -67,3 +70,16 @@ class OpenMAGVIT2Importer(TokenizerImporter):
             )
         published = {name: value for name, value in weights.items() if not name.startswith("quantizer.")}
         return {to_published(name, NAMES): value for name, value in published.items()}
+
+
+def _published_sizes(table: Mapping[str, Any]) -> dict[str, int | list[int]]:
+    """The sizes of a tokenizer by their names in a published configuration."""
+    width = table["quantizer"]["width"]
+    return {
+        "ch": table["channels"],
+        "ch_mult": table["channel_multipliers"],
+        "num_res_blocks": table["num_res_blocks"],
+        "z_channels": width,
+        "embed_dim": width,
+        "n_embed": 2**width,
+    }

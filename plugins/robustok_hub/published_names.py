@@ -26,7 +26,7 @@ from robustok_toolkit.weight_files import read_weights
 #: (published prefix, our prefix) of names; the first match counts.
 NameRules = Sequence[tuple[str, str]]
 #: Keys that `Importer.opponents` reads.
-_DISCRIMINATOR = ("discriminator", "optimizer_disc")
+_DISCRIMINATOR = ("discriminator", "optimizer_disc", "opt_disc")
 #: The prefix of running averages in latent diffusion's checkpoints.
 _AVERAGES = "model_ema."
 

@@ -18,6 +18,7 @@ from robustok_core.recipe.validators import side_range
 from robustok_core.values.download import Download, local_file
 from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import STACK_HEADS_LEFT_OUT, stack_table
+from robustok_hub.published_config import existing
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -123,7 +124,7 @@ class RAEImporter(TokenizerImporter):
 
     def also_reads(self, path: Path) -> Sequence[Path]:
         """The file of statistics, if there is one."""
-        return [Path(file) for file in (self.config.statistics,) if file is not None and Path(file).is_file()]
+        return existing(self.config.statistics)
 
     def _table(self, published: Mapping[str, Tensor]) -> dict[str, Any]:
         size = stack_table(published, "decoder_layers.", len(published["decoder_embed.weight"]), self.config.num_heads)

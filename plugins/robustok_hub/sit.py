@@ -15,15 +15,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attrs import field, frozen
 from torch import Tensor, nn
 
+from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.importer import Importer
 from robustok_hub.flow_files import (
     IMAGES,
     PATCHES,
     TELLING,
     FlowImporterConfig,
+    LatentStatistics,
     build_network,
     export_network,
     extras_table,
@@ -31,27 +33,44 @@ from robustok_hub.flow_files import (
     network_table,
     path_of,
     path_to_restore,
+    refuse_both,
 )
-from robustok_hub.published_config import PublishedConfig, config_beside
+from robustok_hub.published_config import PublishedConfig, ReadsConfig, existing
 from robustok_hub.published_names import read_published, require
 
 #: Options of the generators that the format holds.
-_STYLE: dict[str, Sequence[Any]] = {"norm": ["layer"], "mlp": ["gelu_tanh"], "rope": [False]}
+_STYLE: dict[str, Sequence[Any]] = {"norm": ["layer"], "mlp": ["gelu_tanh"], "rope": [False], "shift": [True]}
 _IMAGES: dict[str, Sequence[Any]] = {"qk_norm": [False]}
 _SEQUENCES: dict[str, Sequence[Any]] = {"patch_size": [1], "learn_sigma": [False]}
 
 
-class SiTImporter(Importer):
+@frozen(kw_only=True)
+class SiTImporterConfig(FlowImporterConfig):
+    """Options that do not follow from the weights."""
+
+    statistics: str | None = field(
+        default=None,
+        metadata={
+            "doc": "config.json of MAETok's or SoftVQ's tokenizer, whose vq_mean and vq_std are mean and deviation of "
+            "the latents, instead of the options mean and std"
+        },
+    )
+
+    def __attrs_post_init__(self) -> None:
+        refuse_both(self, self.statistics)
+
+
+class SiTImporter(ReadsConfig):
     """Reads a SiT of images, whose time points to the data, or a one-dimensional one, whose time points to noise.
 
     MAETok stores mean and deviation of its latents, one number each, as vq_mean and vq_std in the tokenizer's
     configuration.
     """
 
-    Config = FlowImporterConfig
+    Config = SiTImporterConfig
     makes = "generator"
 
-    def __init__(self, config: FlowImporterConfig) -> None:
+    def __init__(self, config: SiTImporterConfig) -> None:
         self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
@@ -69,14 +88,28 @@ class SiTImporter(Importer):
         }
         if images:
             report["model"] = "assumed to be a SiT: the weights of a DiT have the same names and shapes"
-        statistics = given_statistics(self.config)
+        statistics = self._statistics()
         report["statistics"] = statistics.report
+        if not images and self.config.statistics is None and (self.config.mean is None or self.config.std is None):
+            report["statistics"] += ": the tokenizer's config.json has them, see the option statistics"
         full_table, generator = build_network(registry, table, published, statistics=statistics, where=str(path))
         return full_table, generator, report
 
     def also_reads(self, path: Path) -> Sequence[Path]:
-        """The configuration beside the weights, if there is one."""
-        return config_beside(path)
+        """The configuration beside the weights and that of the tokenizer, if there are any."""
+        return [*super().also_reads(path), *existing(self.config.statistics)]
+
+    def _statistics(self) -> LatentStatistics:
+        file = self.config.statistics
+        if file is None:
+            return given_statistics(self.config)
+        config = PublishedConfig.read(Path(file))
+        mean, std = config.get("vq_mean", float), config.get("vq_std", float)
+        if mean is None or std is None:
+            hint = "name config.json of the tokenizer, or set the importer's mean and std"
+            raise RobustokError("this configuration does not have vq_mean and vq_std", where=file, hint=hint)
+        report = f"vq_mean {mean} and vq_std {std} of {file}"
+        return LatentStatistics(mean=[mean], std=[std], where=file, report=report)
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `flow_transformer` in SiT's style, without the statistics of its latents.

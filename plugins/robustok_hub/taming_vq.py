@@ -9,30 +9,27 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustok_core.kinds.component import Builder
-from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
-from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.conv_files import TELLING, TamingImporter, build_networks, export_networks, read_networks
 from robustok_hub.vq_files import CODEBOOK
 
 #: The published loss: its 0.25 is the codebook term's (`legacy`), and the commitment term has weight 1.
 _VQ = {"use": "vq", "l2_normalise": False, "commitment": 1.0, "codebook_weight": 0.25}
 
 
-class TamingVQ(TokenizerImporter):
+class TamingVQ(TamingImporter):
     """Reads a VQGAN of taming-transformers, whose codes are the nearest codewords, without any normalisation.
 
     IBQ's files have the same names but another lookup: the importer `ibq` reads them.
     """
 
-    Config = ConvFileConfig
-
-    def __init__(self, config: ConvFileConfig) -> None:
-        self.config = config
-
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_networks(path, "VQGAN of taming-transformers", {**TELLING, CODEBOOK[0]: 2})
         codebook_size, width = published[CODEBOOK[0]].shape
         table = {"use": "conv_vq", "quantizer": {**_VQ, "codebook_size": codebook_size, "width": width}}
-        full_table, tokenizer = build_networks(registry, table, published, self.config, str(path), rules=[CODEBOOK])
+        sizes = {"n_embed": codebook_size, "embed_dim": width}
+        full_table, tokenizer = build_networks(
+            registry, table, published, self.config, path, report, rules=[CODEBOOK], sizes=sizes
+        )
         report["lookup"] = "assumed to be the nearest codeword: IBQ's files, which look the same, have another one"
         return full_table, tokenizer, report
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from robustok_core.recipe.validators import width_range
 from robustok_hub.conv_files import level_weights, multipliers
 from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import stack_table
-from robustok_hub.published_config import PublishedConfig, config_beside
+from robustok_hub.published_config import PublishedConfig, ReadsConfig
 from robustok_hub.published_names import (
     NameRules,
     build_with,
@@ -92,7 +92,7 @@ class TiTokImporterConfig:
     )
 
 
-class TiTokImporter(TokenizerImporter):
+class TiTokImporter(ReadsConfig, TokenizerImporter):
     """Reads a TiTok tokenizer with either decoder."""
 
     Config = TiTokImporterConfig
@@ -118,10 +118,6 @@ class TiTokImporter(TokenizerImporter):
         full_table, tokenizer = build_with(registry, table, weights, names, str(path))
         return full_table, tokenizer, report
 
-    def also_reads(self, path: Path) -> Sequence[Path]:
-        """The configuration beside the weights, if there is one."""
-        return config_beside(path)
-
     def _normalise(self, weights: Mapping[str, Tensor], config: PublishedConfig, report: dict[str, str]) -> bool:
         """Whether the codebook is on the unit sphere; reports why."""
         codebook_size, width = weights["quantizer.embedding"].shape
@@ -129,7 +125,7 @@ class TiTokImporter(TokenizerImporter):
         config.must_agree({"codebook_size": codebook_size, "token_size": width, "num_latent_tokens": num_tokens})
         reasons = {
             "the importer's option": self.config.l2_normalise,
-            "as config.json says": config.get("use_l2_norm", bool),
+            f"as {config.file.name} says": config.get("use_l2_norm", bool),
             "as in released files, for it does not follow from the weights": width != _WIDTH_OF_PLAIN_CODES,
         }
         reason, normalise = next((reason, value) for reason, value in reasons.items() if value is not None)

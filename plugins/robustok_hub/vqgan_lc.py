@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_hub.conv_files import TELLING, ConvFileConfig, build_networks, export_networks, read_networks
-from robustok_hub.discriminators import TokenizerImporter
+from robustok_hub.conv_files import TELLING, TamingImporter, build_networks, export_networks, read_networks
 
 _TABLE, _PROJECTION = "tok_embeddings.weight", "codebook_projection.weight"
 _RULES = [(_TABLE, "quantizer.table"), ("codebook_projection.", "quantizer.projection.")]
@@ -20,13 +19,8 @@ _DROPPED = {"discriminator.": "the discriminator of its training", "perceptual_l
 _NORMALISED_WIDTH = 768
 
 
-class VQGANLC(TokenizerImporter):
+class VQGANLC(TamingImporter):
     """Reads a VQGAN-LC tokenizer: a frozen table of CLIP features, and the linear layer that makes codewords of it."""
-
-    Config = ConvFileConfig
-
-    def __init__(self, config: ConvFileConfig) -> None:
-        self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         telling = {**TELLING, _TABLE: 2, _PROJECTION: 2}
@@ -42,7 +36,10 @@ class VQGANLC(TokenizerImporter):
             "table_width": table_width,
         }
         table = {"use": "conv_vq", "quantizer": quantizer}
-        full_table, tokenizer = build_networks(registry, table, published, self.config, str(path), rules=_RULES)
+        sizes = {"n_embed": codebook_size, "embed_dim": width}
+        full_table, tokenizer = build_networks(
+            registry, table, published, self.config, path, report, rules=_RULES, sizes=sizes
+        )
         return full_table, tokenizer, report
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_metrics.codebook_usage import CodebookUsage
+from robustok_metrics.colour_error import ColourError
 from robustok_metrics.dino import DINO
 from robustok_metrics.dinov2 import DINOv2
 from robustok_metrics.efficientnet_lite0 import EfficientNetLite0
@@ -34,6 +35,7 @@ def robustok_register(register: Register) -> None:
     register("metric", "psnr", PSNR)
     register("metric", "ssim", SSIM)
     register("metric", "lpips", LPIPS)
+    register("metric", "colour_error", ColourError)
     register("metric", "codebook_usage", CodebookUsage)
     register("sample_metric", "frechet", SampleFrechet)
     register("sample_metric", "inception_score", InceptionScore)

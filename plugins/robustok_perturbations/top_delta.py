@@ -28,6 +28,7 @@ from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.perturbation import Perturbation
 from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.recipe.validators import LARGEST_CODEBOOK
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_perturbations.selection import (
@@ -192,6 +193,13 @@ class TopDelta(Perturbation):
                 f"top_delta replaces codes, and this latent space has none ({space.describe()})",
                 where="perturbation.use",
                 hint='use a tokenizer with a quantizer, or perturbation "none"',
+            )
+        if space.codebook_size > LARGEST_CODEBOOK:
+            raise RobustokError(
+                f"neighbours are searched among at most {LARGEST_CODEBOOK:,} codewords, and this tokenizer has "
+                f"{space.codebook_size:,}",
+                where="perturbation.use",
+                hint="use a smaller codebook (residual_vq: level_size to the power num_levels), or perturbation none",
             )
         if self.config.delta > space.codebook_size:
             raise RobustokError(

@@ -13,12 +13,13 @@ from torch import Tensor
 from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.nearest import distance_scores, smallest
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import codebook_range, in_range, width_range
 from robustok_core.values.latents import Latents
 from robustok_quantizers.library import check_fits, with_all_buffers_saved
 
-#: The largest codebook that can be listed.
+#: The largest codebook that can be listed, and the number of codewords of a larger one that are searched at once.
 _LARGEST_LISTED = 65536
 
 
@@ -89,6 +90,22 @@ class ResidualVQ(Quantizer):
             vectors = vectors + F.embedding(codes % self.config.level_size, codewords)
             codes = codes // self.config.level_size
         return vectors
+
+    def nearest(self, z: Tensor, count: int) -> Tensor:
+        """As that of every quantizer; a codebook that cannot be listed is searched part by part."""
+        if self.codebook_size <= _LARGEST_LISTED:
+            return super().nearest(z, count)
+        best = z.new_empty(len(z), 0, dtype=torch.float32)  # scores, smallest first, of the codes beside them
+        codes = torch.empty_like(best, dtype=torch.int64)
+        for start in range(0, self.codebook_size, _LARGEST_LISTED):
+            part = torch.arange(start, min(start + _LARGEST_LISTED, self.codebook_size), device=z.device)
+            scores = list(distance_scores(z, self.lookup(part)))
+            columns = [smallest(rows, min(count, len(part))) for rows in scores]
+            found = torch.cat([rows.gather(1, order) for rows, order in zip(scores, columns, strict=True)])
+            best, codes = torch.cat([best, found], dim=1), torch.cat([codes, part[torch.cat(columns)]], dim=1)
+            order = smallest(best, min(count, best.shape[1]))  # of equal scores, those before have lower codes
+            best, codes = best.gather(1, order), codes.gather(1, order)
+        return codes
 
     def quantize(self, z: Tensor) -> Latents:
         """Latents of z (B, N, D); one loss in training mode, "codebook_and_commitment"."""

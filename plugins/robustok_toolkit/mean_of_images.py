@@ -51,4 +51,7 @@ class MeanOfImages(Metric):
     def compute(self) -> Mapping[str, Result]:
         if self.count.item() == 0:
             raise RunError(f"{self.name} is a mean over images, but there were no images")
-        return {self.name: Result((self.total / self.count).item(), higher_is_better=self.higher_is_better)}
+        # not `num_images`, because the value does not depend on how many they are
+        about = {"num_images": int(self.count.item())}
+        value = (self.total / self.count).item()
+        return {self.name: Result(value, higher_is_better=self.higher_is_better, details=about)}

@@ -1,4 +1,4 @@
-"""The model card of a tokenizer on the Hugging Face hub: what it is, what it was trained on, and what was measured."""
+"""The model card of a component on the Hugging Face hub: what it is, what it was trained on, and what was measured."""
 
 from __future__ import annotations
 
@@ -24,16 +24,23 @@ class CardFacts:
 
     Attributes:
         repository: "OWNER/NAME". record: the content of the artifact's component.json.
-        tokenizer: the module, which may be on the meta device.
-        run: the folder of the run whose tokenizer it is; None if it comes from no run.
+        component: a tokenizer or a generator, which may be on the meta device.
+        tokenizer: the same tokenizer, or that of the generator.
+        run: the folder of the run whose component it is; None if it comes from no run.
         licence: as the hub calls it ("apache-2.0"); None if it is not stated.
     """
 
     repository: str
     record: Mapping[str, Any]
+    component: Any
     tokenizer: Any
     run: Path | None
     licence: str | None
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether the component is a generator, and not a tokenizer."""
+        return bool(self.record["kind"] == "generator")
 
 
 def model_card(facts: CardFacts) -> str:
@@ -44,35 +51,55 @@ def model_card(facts: CardFacts) -> str:
     """
     from huggingface_hub import ModelCardData
 
-    metadata = ModelCardData(
-        license=facts.licence, library_name="robustok", tags=["image-tokenizer", str(facts.record["table"]["use"])]
-    )
+    kind = "image-generator" if facts.is_generator else "image-tokenizer"
+    tags = [kind, str(facts.record["table"]["use"])]
+    metadata = ModelCardData(license=facts.licence, library_name="robustok", tags=tags)
     parts = [f"---\n{metadata.to_yaml()}\n---", *_parts(facts)]
     return "\n\n".join(parts) + "\n"
 
 
 def _parts(facts: CardFacts) -> Iterator[str]:
-    tokenizer = facts.tokenizer
-    millions = sum(parameter.numel() for parameter in tokenizer.parameters()) / 1e6
-    size = f"{tokenizer.image_size} x {tokenizer.image_size}"
     yield f"# {facts.repository.partition('/')[2]}"
-    yield (
-        f"An image tokenizer, `{facts.record['table']['use']}` of robustok {__version__}, for images of {size} pixels: "
-        f"{tokenizer.space.describe()}; {number_text(millions, 4)} M parameters."
-    )
-    yield f"""```python
-import robustok
-
-tokenizer = robustok.from_pretrained("{facts.repository}")
-latents = tokenizer.encode_images(["photo.png"])
-tokenizer.decode_to_images(latents)[0].save("again.png")
-```"""
+    yield _what(facts)
+    yield f"```python\nimport robustok\n\n{_use(facts)}\n```"
     yield "## Training\n\n" + "\n".join(f"- {line}" for line in _origin(facts))
     yield "## Measured\n\n" + _measured(facts.run)
     yield f"## Licence\n\n{facts.licence or _NOT_STATED}"
     if facts.run is not None:
         recipe = (facts.run / RECIPE_FILE).read_text(encoding="utf-8").strip()
         yield f"## Recipe\n\nWith every default, as `robustok run` takes it:\n\n````toml\n{recipe}\n````"
+
+
+def _what(facts: CardFacts) -> str:
+    """What it is, in a sentence or two."""
+    tokenizer, component = facts.tokenizer, facts.component
+    size, use = f"{tokenizer.image_size} x {tokenizer.image_size}", facts.record["table"]["use"]
+    name, space = f"`{use}` of robustok {__version__}", tokenizer.space.describe()
+    if not facts.is_generator:
+        return f"An image tokenizer, {name}, for images of {size} pixels: {space}; {_millions(component)}."
+    return (
+        f"An image generator, {name}, for {component.num_classes:,} classes and images of {size} pixels; "
+        f"{_millions(component)}. Its tokenizer is in the folder tokenizer: {space}; {_millions(tokenizer)}."
+    )
+
+
+def _millions(module: Any) -> str:
+    return f"{number_text(sum(parameter.numel() for parameter in module.parameters()) / 1e6, 4)} M parameters"
+
+
+def _use(facts: CardFacts) -> str:
+    """Lines of Python that use it."""
+    if not facts.is_generator:
+        return (
+            f'tokenizer = robustok.from_pretrained("{facts.repository}")\n'
+            'latents = tokenizer.encode_images(["photo.png"])\n'
+            'tokenizer.decode_to_images(latents)[0].save("again.png")'
+        )
+    return (
+        f'generator = robustok.from_pretrained("{facts.repository}")\n'
+        'generator.sample_images(0, n=1)[0].save("sample.png")  # of class 0\n'
+        "tokenizer = generator.tokenizer"
+    )
 
 
 def _origin(facts: CardFacts) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import tomli
@@ -43,9 +42,9 @@ class PublishedFile:
     @property
     def size(self) -> str:
         """ "172.3 M parameters, 2.1 GB", as far as it is known."""
-        known = [] if self.parameters is None else [f"{self.parameters:,} M"]
+        known = [] if self.parameters is None else [f"{self.parameters:,} M parameters"]
         known += [] if self.num_bytes is None else [f"{self.num_bytes / 1e9:.2f} GB"]
-        return ", ".join(known) or _UNKNOWN
+        return ", ".join(known) or "size unknown"
 
 
 @frozen(kw_only=True)
@@ -108,8 +107,3 @@ def published_files(registry: Registry) -> list[PublishedFile]:
             raise RobustokError(what)
         found += read_published_files(table)
     return found
-
-
-def rows(files: Sequence[PublishedFile]) -> list[list[str]]:
-    """A line for each file: system, place, size, licence, importer."""
-    return [[file.system, file.place, file.size, file.licence, file.importer] for file in files]

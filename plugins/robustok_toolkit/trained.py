@@ -26,6 +26,8 @@ from robustok_core.runs.near_runs import no_run
 from robustok_core.runs.old_code import note_old_code
 from robustok_core.runs.run_record import is_run, read_run
 
+#: The folder of the tokenizer in a generator's, where `robustok push` wrote both.
+TOKENIZER_FOLDER = "tokenizer"
 #: What the place of a trained component can be, for messages.
 RUN_OR_ARTIFACT = "the folder of a run or an artifact, or a published file, by its path"
 
@@ -97,6 +99,8 @@ def _imported(
 def artifact_of(run: Path, name: str) -> Path:
     """The folder of an artifact of a run; `run` may also be the folder of another artifact of the same recipe.
 
+    A generator that `robustok push` wrote has its tokenizer in a folder within its own.
+
     Raises:
         RobustokError: if it does not exist.
     """
@@ -107,6 +111,8 @@ def artifact_of(run: Path, name: str) -> Path:
     check_artifact(run)
     if (kind := read_artifact(run).kind) == name:
         return run
+    if name == "tokenizer" and is_artifact(run / TOKENIZER_FOLDER):
+        return find_artifact(run / TOKENIZER_FOLDER, name)
     run_folder = run.resolve().parent.parent  # runs/NAME/artifacts/...
     if not is_run(run_folder):
         what = f"this folder holds only a {kind}, but a {name} is needed too"

@@ -20,6 +20,7 @@ from robustok_core.runs.hub import hub_file_of
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Latents
+from robustok_core.values.wording import short_text
 from robustok_toolkit.arguments import folder_or_file, whole_number
 from robustok_toolkit.generating import check_recorded, class_numbers, generate, labels_of, named_sampler_options
 from robustok_toolkit.trained import RUN_OR_ARTIFACT, Trained, artifact_of, load_trained, refuse_other
@@ -170,11 +171,18 @@ def _listed(classes: Any) -> list[int | str]:
     """The classes that were asked for, none for all; whole numbers of numpy and torch are numbers, too."""
     alone = isinstance(classes, (str, bytes)) or not isinstance(classes, Iterable) or getattr(classes, "ndim", 1) == 0
     given = () if classes is None else (classes,) if alone else classes
-    return [operator.index(one) if _is_whole(one) else str(one) for one in given]
+    listed = [operator.index(one) if _is_whole(one) else str(one) for one in given]
+    if classes is not None and not listed:
+        raise RobustokError("no class is named", where="class_", hint="None is all classes in turn")
+    return listed
 
 
 def _is_whole(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
 
 
 def _guidance(scale: float | Guidance) -> Guidance:
@@ -182,6 +190,6 @@ def _guidance(scale: float | Guidance) -> Guidance:
         if isinstance(scale, bool):
             raise TypeError("a truth value is no number")
         return scale if isinstance(scale, Guidance) else Guidance(scale=scale)
-    except (TypeError, ValueError) as error:
-        what = f"{scale!r} is not a guidance scale"
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's, for a tensor of several numbers
+        what = f"{short_text(scale)} is not a guidance scale"
         raise RobustokError(what, where="guidance", hint="a finite number, at least 0; 1 is no guidance") from error

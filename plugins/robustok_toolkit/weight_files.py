@@ -23,7 +23,8 @@ from robustok_toolkit.file_kinds import WeightKind, weight_kind
 from robustok_toolkit.training_objects import stand_ins
 
 #: Keys under which training scripts store weights, best first; without any of them, the file itself is the weights.
-_KEYS = ("ema", "model_ema", "model", "state_dict", "module")
+#: GEAR's "vq" is a tokenizer that stands beside the averages of a generator.
+_KEYS = ("vq", "ema", "model_ema", "model", "state_dict", "module")
 #: What wrappers of modules insert into names, at the beginning or within: DistributedDataParallel, torch.compile, FSDP.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _TWICE = f"two weights are called {{!r}} without the names of wrappers ({', '.join(_WRAPPERS[:2])})"
@@ -48,7 +49,7 @@ class WeightFile:
 
 def read_weights(file: Path) -> WeightFile:
     """Reads a safetensors file, the index of several, or a torch file; of several sets of weights it takes
-    running averages (ema, model_ema), then model.
+    a tokenizer (vq), then running averages (ema, model_ema), then model.
 
     What a file is, its first bytes say, not its name. Pickled files are read with torch's restricted unpickler, which
     builds only tensors, containers and argparse.Namespace (training options); objects of training libraries are passed
@@ -81,6 +82,22 @@ def read_content(file: Path) -> Mapping[Any, Any]:
     """
     kind = weight_kind(file)
     return _read_sharded(file) if kind == "index" else _content(file, kind)
+
+
+def read_matrix(file: Path) -> Tensor:
+    """The one matrix that a safetensors or torch file holds, by any name or by none.
+
+    Raises:
+        RobustokError: the file is missing, damaged or of another kind, contains code, or holds something else.
+    """
+    kind = weight_kind(file)
+    content: Any = _read_safetensors(file) if kind == "safetensors" else _read_torch(file)
+    found = list(content.values()) if isinstance(content, Mapping) else [content]
+    matrices = [value for value in found if isinstance(value, Tensor) and value.ndim == 2]
+    if len(matrices) != 1:
+        what = f"expected a file with one matrix, found {len(matrices)} in it"
+        raise RobustokError(what, where=str(file), hint="save the wanted one as a file of its own")
+    return without_wrappers({"matrix": matrices[0]}, str(file))["matrix"]
 
 
 def _content(file: Path, kind: WeightKind) -> Mapping[Any, Any]:

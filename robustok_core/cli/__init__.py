@@ -15,7 +15,7 @@ import click
 from robustok_core import __version__
 from robustok_core.cli.said_once import is_ours_to_say, process_number
 from robustok_core.cli.streams import safe_streams
-from robustok_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, ProblemsError, RobustokError, RunError
+from robustok_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, ProblemsError, RobustokError, RunError, shortened
 from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.interrupt import StopRequest, stop_signals
 from robustok_core.values.printable import printable
@@ -110,7 +110,7 @@ def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:
         if is_ours_to_say(error.format_message()):
             shown = io.StringIO()
             error.show(file=shown)
-            echo_lines(shown.getvalue().rstrip("\n"), err=True)
+            echo_lines(shortened(shown.getvalue().rstrip("\n")), err=True)
         return error.exit_code
     except KeyboardInterrupt:
         return _interrupted()

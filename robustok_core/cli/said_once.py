@@ -14,13 +14,18 @@ _PATIENCE = 3.0
 
 def process_number() -> int:
     """The number of this process among those that a launcher started, from 0."""
-    number = os.environ.get("RANK", "0")
-    return int(number) if number.isdecimal() else 0
+    return _number_in("RANK", 0)
+
+
+def _number_in(variable: str, default: int) -> int:
+    """The number that a launcher has put into a variable; what is no number says nothing."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else default
 
 
 def is_ours_to_say(message: str) -> bool:
     """Whether this process has to print a message: it is the main process, or that one does not say the same."""
-    if not os.environ.get("WORLD_SIZE", "1").isdecimal() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _number_in("WORLD_SIZE", 1) == 1:
         return True
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 

@@ -17,6 +17,7 @@ from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.registry import Registry
 from robustok_core.recipe.source import (
     Source,
+    check_texts,
     find_recipe,
     lay_preset,
     override,
@@ -134,8 +135,9 @@ class Recipe:
         """
         file = find_recipe(str(name))
         source = read_source(file)
-        for preset in [presets] if isinstance(presets, str) else presets:
-            source = lay_preset(source, read_source(find_recipe(preset)))
+        check_texts(presets, "presets", '["presets/released"]')
+        for preset in presets:
+            source = lay_preset(source, read_source(find_recipe(str(preset))))
         return cls(source=override(source, overrides), default_name=file.stem)
 
     @classmethod

@@ -323,12 +323,11 @@ def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Sour
     Raises:
         RobustokError: what is wrong with each change that cannot be made.
     """
+    if not isinstance(changes, Mapping):
+        check_texts(changes, "overrides", '["run.seed=1"], or {"run.seed": 1}')
+    elif others := [key for key in changes if not isinstance(key, str)]:
+        raise RobustokError(f"a key of a recipe is a text, not {short(others[0])}", where="overrides")
     problems: list[RobustokError] = []
-    changes = [changes] if isinstance(changes, str) else changes
-    keys = list(changes) if isinstance(changes, (Mapping, Sequence)) else [changes]
-    if wrong := [key for key in keys if not isinstance(key, str)]:
-        hint = """as in {"run.seed": 1} or ["run.seed=1"]"""
-        raise RobustokError(f"expected changes by dotted path, found {short(wrong[0])}", where="overrides", hint=hint)
     values = dict(changes) if isinstance(changes, Mapping) else {}
     for text in changes if not isinstance(changes, Mapping) else ():
         with _collected(problems):
@@ -340,6 +339,14 @@ def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Sour
             _set(changed, key, values[key])
     raise_all(problems)
     return changed
+
+
+def check_texts(texts: Any, argument: str, example: str) -> None:
+    """Refuses an argument of a program that is not a sequence of texts; one text is a mistake, not its letters."""
+    alone = isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence)
+    if alone or not all(isinstance(text, (str, Path)) for text in texts):
+        what = f"expected a list of texts, found {short(texts)}"
+        raise RobustokError(what, where=argument, hint=f"for example {argument}={example}")
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,15 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.interrupt import stop_signals
 
 _OF_A_LOADER = "DataLoader worker (pid"
+#: What a file system or the system refuses, whatever a program asks of it. That a file is missing is not among them:
+#: whoever opens a file that need not be there says so itself.
+_REFUSED = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "ELOOP", "ENOSPC", "EDQUOT", "EFBIG", "EIO", "ESTALE"),
+        *("EMFILE", "ENFILE", "ENOMEM", "EBUSY", "ETXTBSY"),
+    )
+)
 _OF_A_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
 
 
@@ -41,7 +52,8 @@ def named_failures(stage: str, where: str) -> Iterator[None]:
 
 
 def failure_of_the_machine(error: BaseException) -> RunError | None:
-    """The message for a data loader process that was killed, for memory that ran out, or for a lost process.
+    """The message for a data loader process that was killed, for memory that ran out, for what the file system refuses
+    (no permission, a name that is too long, too many open files), or for a lost process.
 
     None for any other error.
     """
@@ -51,6 +63,12 @@ def failure_of_the_machine(error: BaseException) -> RunError | None:
         return loader_failure(first, killed="killed by signal: Killed" in first)
     if isinstance(error, RuntimeError) and "home directory" in first:  # of pathlib
         return RunError("the home folder is not known", hint="set HOME, or write whole paths instead of ~")
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        where = None if error.filename is None else os.fsdecode(error.filename)
+        hint = "is it yours to read and write?" if error.errno in (errno.EACCES, errno.EPERM) else None
+        return RunError(f"cannot be read or written: {error.strerror}", where=where, hint=hint)
+    if isinstance(error, FileNotFoundError) and not _has_working_folder():
+        return RunError("the working folder is no longer there", hint="change into one that exists")
     if isinstance(error, MemoryError):
         return RunError("memory ran out", hint="use smaller batches or fewer workers, or give the run more memory")
     torch = sys.modules.get("torch")
@@ -60,6 +78,14 @@ def failure_of_the_machine(error: BaseException) -> RunError | None:
         hint = "the message of the process that stopped first says why; the same command goes on"
         return RunError(f"another process of this run has stopped ({lost})", hint=hint)
     return None
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 (the same)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def loader_failure(what: str, *, killed: bool) -> RunError:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,12 +147,28 @@ def write_json(target: Path, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2, sort_keys=False) + "\n")
 
 
+def check_regular(file: Path) -> None:
+    """Refuses a path that would be read without end, such as a pipe or a device.
+
+    Raises:
+        RunError: if it is no file, or cannot be looked at.
+    """
+    try:
+        mode = file.stat().st_mode
+    except OSError as error:
+        raise RunError(f"cannot be read: {error.strerror or error}", where=str(file)) from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise RunError(f"cannot be read: it is {kind}, not a file", where=str(file))
+
+
 def read_json(file: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
         RunError: if the file is missing or damaged.
     """
+    check_regular(file)
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -183,6 +200,7 @@ def read_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     Raises:
         RunError: if the file is missing or damaged.
     """
+    check_regular(file)
     try:
         with safe_open(file, framework="pt", device=device) as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)

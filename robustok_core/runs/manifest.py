@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import move, new_folder, write_json
 from robustok_core.runs.fingerprints import fingerprint_of, sha256_of
 from robustok_core.runs.records import read_record
@@ -114,7 +114,11 @@ def next_free(path: Path) -> Path:
 
 
 def difference(file: Path, expected: FileRecord) -> str | None:
-    """What differs from the record of a file; None if nothing does."""
+    """What differs from the record of a file; None if nothing does.
+
+    Raises:
+        RunError: if it may not be read.
+    """
     if not file.is_file():
         return "it is not a file" if os.path.lexists(file) else "it is missing"
     try:
@@ -123,6 +127,9 @@ def difference(file: Path, expected: FileRecord) -> str | None:
             return f"it has {size:,} bytes instead of {expected.size:,}"
         if sha256_of(file) != expected.sha256:
             return "its content has changed since it was written"
+    except PermissionError as error:  # it may be as it was, and need not be made again
+        hint = "is it yours to read?"
+        raise RunError(f"cannot be read: {error.strerror}", where=str(file), hint=hint) from error
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
     return None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from robustok_core.errors import RunError
-from robustok_core.runs.files import new_file, writing
+from robustok_core.runs.files import check_regular, new_file, writing
 from robustok_core.runs.fingerprints import sha256_of
 from robustok_core.runs.manifest import file_record
 
@@ -30,8 +31,9 @@ def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
     Raises:
         RunError: if the file cannot be read or written.
     """
-    if not file.exists():
+    if not os.path.lexists(file):
         return
+    check_regular(file)
     try:
         *lines, cut_off = file.read_bytes().split(b"\n")
     except OSError as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,3 +83,28 @@ class AtStep:
     def robustok_step_logged(self, folder, stage, step, values):
         if step == self.step:
             self.act()
+
+
+def without_privileges(action: Callable[[], Any]) -> None:
+    """Calls `action` in a copy of this process to which the modes of files apply, also if this one is root's."""
+    fork = multiprocessing.get_context("fork")
+    failed = fork.SimpleQueue()
+
+    def act() -> None:
+        try:
+            _drop_capabilities()
+            action()
+        except BaseException:
+            failed.put(traceback.format_exc())
+
+    process = fork.Process(target=act)
+    process.start()
+    process.join()
+    assert failed.empty(), failed.get()
+    assert process.exitcode == 0
+
+
+def _drop_capabilities() -> None:
+    version_3, this_thread = 0x20080522, 0
+    header, none = struct.pack("Ii", version_3, this_thread), bytes(24)
+    assert ctypes.CDLL(None).capset(header, none) == 0

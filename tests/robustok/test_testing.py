@@ -19,6 +19,7 @@ WITH_FEATURES = {"features": {"use": "fashion_classifier"}}
 #: Options with which a component is small, and what it works with.
 SMALL = {
     ("dataset", "fashion_mnist"): {},
+    ("dataset", "fluent_emoji"): {"train_limit": 90, "validation_limit": 27},
     ("features", "efficientnet_lite0"): {},
     ("features", "fashion_classifier"): {},
     ("generator", "dit"): TOKENS,
@@ -29,6 +30,7 @@ SMALL = {
     ("loss", "adversarial"): {"start": 0.0, "patch": {"width": 4, "layers": 1}},
     ("loss", "reconstruction"): {},
     ("metric", "codebook_usage"): {},
+    ("metric", "colour_error"): {},
     ("metric", "frechet"): WITH_FEATURES,
     ("metric", "noise_pfd"): WITH_FEATURES | {"alphas": [0.5], "levels": [0.5]},
     ("metric", "pfid"): WITH_FEATURES | {"alphas": [0.5], "deltas": [4]},

@@ -338,6 +338,9 @@ def test_mistakes_in_sampling_are_reported(generator):
     assert_refused(lambda: generator.sample_images(3.0), "no class is called '3.0'")
     assert_refused(lambda: generator.sample_images(True), "no class is called 'True'")
     assert_refused(lambda: generator.sample_images(b"bag"), "did you mean 'bag'?")
+    assert_refused(lambda: generator.sample_images([]), "class_: no class is named", "None is all classes in turn")
+    assert_refused(lambda: generator.sample_images(torch.tensor([8.0])), "no class is called 'tensor(8.)'")
+    assert_refused(lambda: generator.sample_images(guidance=torch.ones(2)), "guidance: tensor([1., 1.]) is not")
     assert_refused(lambda: generator.sample_images(stepz=3), "sampling.stepz", "did you mean 'steps'?")
     assert_refused(lambda: generator.sample_images(guidance=-1), "guidance: -1 is not a guidance scale")
 

@@ -6,14 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
 from project import Project, contents
 from readers import published_weights
-from robustok import RobustokError, RunError, from_pretrained, load_tokenizer
+from robustok import RobustokError, RunError, from_pretrained, load_generator, load_tokenizer
 from robustok_commands.push import push
 from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.loading import read_published, save_imported
@@ -99,6 +101,77 @@ def test_what_is_pushed_can_be_loaded_by_a_recipe(measured, folder, tmp_path):
     assert project.results[name].value == measured.results[name].value
 
 
+# --- generators ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def generator_folder(trained, tmp_path_factory) -> Path:
+    """What would be uploaded of a trained generator; not to be changed."""
+    folder = tmp_path_factory.mktemp("pushed") / "net"
+    pushed(trained.folder, "me/net", "--generator", "--to", folder)
+    return folder
+
+
+def test_a_generator_gives_the_same_samples_wherever_it_is(trained, generator_folder, tmp_path):
+    moved = shutil.copytree(generator_folder, tmp_path / "moved")
+    ours = load_generator(trained.folder).sample_images("bag", n=3, seed=5)
+    assert from_pretrained(moved).sample_images("bag", n=3, seed=5) == ours
+    assert load_generator(moved).sample_images("bag", n=3, seed=5) == ours
+
+
+def test_a_generator_has_its_tokenizer_in_a_folder_of_its_own(trained, generator_folder):
+    of_generator, of_tokenizer = (set(contents(trained.artifact(kind))) for kind in ("generator", "tokenizer"))
+    assert set(contents(generator_folder)) == {
+        "README.md",
+        "config.json",
+        "recipe.toml",
+        *of_generator,
+        *(f"tokenizer/{name}" for name in of_tokenizer),
+    }
+    config = json.loads((generator_folder / "config.json").read_text())
+    assert (config["kind"], config["table"]["use"]) == ("generator", trained.table["generator"]["use"])
+    assert load_tokenizer(generator_folder / "tokenizer").tokenizer.space == trained.component("tokenizer").space
+
+
+def test_the_card_of_a_generator_says_how_to_sample(trained, generator_folder):
+    card = ModelCard.load(generator_folder / "README.md")
+    assert card.data.tags == ["image-generator", trained.table["generator"]["use"]]
+    assert "for 10 classes and images of 32 x 32 pixels" in card.text
+    code = card.text.partition("```python\n")[2].partition("```")[0].replace("me/net", str(generator_folder))
+    code = code.replace("sample.png", str(generator_folder.parent / "sample.png"))
+    exec(code, found := {})
+    assert (generator_folder.parent / "sample.png").is_file()
+    assert found["tokenizer"] is found["generator"].tokenizer
+
+
+def test_the_folder_of_a_generator_is_pushed_as_one(trained, generator_folder, tmp_path):
+    pushed(trained.artifact("generator"), "me/net", "--to", tmp_path / "net")
+    assert contents(tmp_path / "net") == contents(generator_folder)
+    pushed(generator_folder, "me/net", "--to", tmp_path / "again")
+    assert (tmp_path / "again" / "tokenizer" / "model.safetensors").is_file()
+
+
+def test_both_of_a_pushed_generator_can_be_loaded_by_a_recipe(trained, generator_folder, tmp_path):
+    load = {"generator": generator_folder, "tokenizer": generator_folder / "tokenizer"}
+    project = Project(tmp_path, ["sample"], load=load).run()
+    first, second = (np.load(run.artifact("samples") / "codes.npy") for run in (trained, project))
+    assert np.array_equal(first, second)
+
+
+def test_a_damaged_tokenizer_of_a_generator_is_named(generator_folder, tmp_path):
+    moved = shutil.copytree(generator_folder, tmp_path / "moved")
+    (moved / "tokenizer" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(RobustokError, match="damaged: ") as caught:
+        from_pretrained(moved)
+    assert caught.value.where == str(moved / "tokenizer" / "model.safetensors")
+
+
+def test_a_generator_without_a_tokenizer_is_one_message(trained, tmp_path):
+    alone = shutil.copytree(trained.artifact("generator"), tmp_path / "alone")
+    with pytest.raises(RobustokError, match="holds only a generator, but a tokenizer is needed too"):
+        pushed(alone, "me/net", "--to", tmp_path / "net")
+
+
 # --- the hub --------------------------------------------------------------------------------------
 
 
@@ -110,11 +183,17 @@ def hub(monkeypatch, tmp_path) -> Path:
         shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
         return f"https://hub/{repo_id}"
 
+    def download(name, *, revision, allow_patterns):
+        source, target = tmp_path / "hub" / name, tmp_path / "cache" / name
+        files = [file.relative_to(source).as_posix() for file in source.rglob("*") if file.is_file()]
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns):
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / file, target / file)
+        return str(target)
+
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda self, repo_id, private, exist_ok: None)
     monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", upload)
-    monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", lambda name, revision, allow_patterns: str(tmp_path / "hub" / name)
-    )
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     return tmp_path / "hub"
 
 
@@ -123,6 +202,12 @@ def test_what_is_uploaded_is_what_the_folder_would_hold_and_is_loaded_by_its_nam
     assert capsys.readouterr().out == "uploaded to https://hub/me/net\n"
     assert contents(hub / "me/net") == contents(folder)
     assert from_pretrained("me/net").tokenizer.space == from_pretrained(folder).tokenizer.space
+
+
+def test_a_generator_is_loaded_by_its_name(trained, hub):
+    pushed(trained.folder, "me/sampler", "--generator")
+    ours = load_generator(trained.folder).sample_images("bag", n=2)
+    assert from_pretrained("me/sampler").sample_images("bag", n=2) == ours
 
 
 def test_without_a_network_there_is_one_message_for_each_direction(measured, monkeypatch, tmp_path):
@@ -151,7 +236,7 @@ def test_mistakes_are_one_message(measured, words, message):
 
 def test_a_folder_of_something_else_is_refused_and_a_damaged_one_named(folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RobustokError, match="this holds no tokenizer of robustok"):
+    with pytest.raises(RobustokError, match="this holds no tokenizer or generator of robustok"):
         from_pretrained(tmp_path / "empty")
     (folder / "README.md").write_text("a user's own words")
     from_pretrained(folder)

@@ -19,6 +19,12 @@ def test_a_message_stays_short_however_long_the_names_and_texts_in_it(kind):
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+def test_a_place_of_any_length_is_short_too():
+    error = RobustokError("there is no such file", where="a/" * 3000 + "run.json")
+    assert str(error).endswith("a/run.json: there is no such file")
+    assert len(str(error)) < 1000
+
+
 def test_none_of_many_problems_is_left_out():
     problems = [RobustokError(f"key {number} is unknown", where="r.toml") for number in range(500)]
     assert str(ProblemsError(problems)).splitlines() == list(map(str, problems))

@@ -60,6 +60,27 @@ def test_every_variant_of_a_lightningdit_follows_from_its_weights(
     assert torch.equal(outputs(again), outputs(generator))
 
 
+def test_a_lightningdit_without_shifts_computes_what_one_with_zero_shifts_does(tmp_path):
+    weights = Case("lightningdit_p2_a").weights
+    zeroed, shorter = dict(weights), dict(weights)
+    for name, value in weights.items():
+        if name.startswith("blocks.") and "adaLN_modulation" in name:
+            shift1, *first, shift2, scale2, gate2 = value.chunk(6)
+            zeroed[name] = torch.cat([shift1 * 0, *first, shift2 * 0, scale2, gate2])
+            shorter[name] = torch.cat([*first, scale2, gate2])
+    read = []
+    for name, content in (("zeroed", zeroed), ("shorter", shorter)):
+        save_file(content, tmp_path / f"{name}.safetensors")
+        read.append(import_file("lightningdit", tmp_path / f"{name}.safetensors"))
+    assert [table["shift"] for table, *_ in read] == [True, False]
+    x = torch.randn(2, 36, 5, generator=torch.Generator().manual_seed(0))
+    expected, found = (generator(x, torch.tensor([0.25, 0.75]), torch.tensor([0, 2])) for _, generator, _ in read)
+    torch.testing.assert_close(found, expected)
+    assert export("lightningdit", read[1][1]).keys() == shorter.keys()
+    with pytest.raises(RobustokError, match="holds only flow_transformer generators of its own style"):
+        export("sit", made({**TO_DATA, "shift": False}))
+
+
 @pytest.mark.parametrize(
     ("importer", "table", "space"),
     [

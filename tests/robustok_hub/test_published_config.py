@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from project import Project, recipe_of
 from published import Case
@@ -84,6 +85,103 @@ def test_the_outermost_value_counts_and_other_content_is_passed_over(tmp_path):
     assert PublishedConfig.beside(tmp_path / "w.pt").get("tau", float) == 1.0
     write(tmp_path, [1, 2])
     assert not PublishedConfig.beside(tmp_path / "w.pt").values
+
+
+def test_maetok_says_what_is_known_of_the_statistics_of_its_latents(tmp_path):
+    (alone := tmp_path / "alone").mkdir()
+    report = read("maetok", "maetok_a", alone, num_heads=4)[1]
+    assert report["latents"].startswith(
+        "not normalised; their mean and deviation are unknown (no vq_mean and vq_std in "
+    )
+    write(tmp_path, {"config": {"vq_mean": 0.25, "vq_std": 2}})
+    report = read("maetok", "maetok_a", tmp_path, num_heads=4)[1]
+    assert "takes vq_mean 0.25 and vq_std 2.0" in report["latents"]
+
+
+def test_sit_takes_the_statistics_in_the_configuration_of_the_tokenizer(tmp_path):
+    write(tmp_path, {"config": {"vq_mean": 0.25, "vq_std": 2}})
+    (beside := tmp_path / "sit").mkdir()
+    place = str(tmp_path / "config.json")
+    _, generator, report = Case("sit1d_a").load("sit", beside, num_heads=4, statistics=place)
+    assert (generator.latent_mean == 0.25).all()
+    assert (generator.latent_std == 2.0).all()
+    assert report["statistics"] == f"vq_mean 0.25 and vq_std 2.0 of {place}"
+    assert "see the option statistics" in read("sit", "sit1d_a", beside, num_heads=4)[1]["statistics"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [({"vq_mean": 0.0}, "does not have vq_mean and vq_std"), ({"vq_mean": 0, "vq_std": 0}, "must be positive")],
+)
+def test_sit_refuses_a_configuration_without_usable_statistics(content, words, tmp_path):
+    write(tmp_path, content)
+    (beside := tmp_path / "sit").mkdir()
+    with pytest.raises(RobustokError, match=words) as caught:
+        read("sit", "sit1d_a", beside, num_heads=4, statistics=str(tmp_path / "config.json"))
+    assert caught.value.where == str(tmp_path / "config.json")
+    with pytest.raises(RobustokError, match="No such file") as caught:
+        read("sit", "sit1d_a", beside, num_heads=4, statistics=str(tmp_path / "nowhere.json"))
+
+
+# --- YAML of taming-transformers and its descendants ----------------------------------------------
+
+DDCONFIG = {"ch": 8, "ch_mult": [1, 2, 2], "num_res_blocks": 1, "attn_resolutions": [4], "z_channels": 10}
+TAMING = {"ddconfig": {**DDCONFIG, "resolution": 16, "double_z": False}, "n_embed": 64, "embed_dim": 10}
+
+
+def write_yaml(folder: Path, params: dict[str, object], name: str = "model.yaml") -> None:
+    content = {"model": {"target": "taming.models.vqgan.VQModel", "base_learning_rate": 4.5e-06, "params": params}}
+    (folder / name).write_text(yaml.safe_dump(content))
+
+
+@pytest.mark.parametrize("name", ["model.yaml", "config.yaml", "weights.yaml"])
+@pytest.mark.parametrize(("importer", "case"), [("taming_vq", "taming_vq_a"), ("ibq", "ibq_a")])
+def test_the_size_of_the_images_is_the_resolution_in_a_yaml_file(importer, case, name, tmp_path):
+    write_yaml(tmp_path, TAMING, name)
+    table, report = read(importer, case, tmp_path, norm_groups=4)
+    assert table["image_size"] == 16
+    assert report[name] == "image_size = 16"
+    assert read(importer, case, tmp_path, norm_groups=4, image_size=32)[0]["image_size"] == 32
+
+
+def test_everything_in_which_a_yaml_file_contradicts_the_weights_is_in_one_message(tmp_path):
+    wrong = {**DDCONFIG, "ch": 128, "ch_mult": [1, 1, 2, 2, 4], "attn_resolutions": [8], "resolution": 16}
+    write_yaml(tmp_path, {**TAMING, "ddconfig": wrong, "n_embed": 1024})
+    with pytest.raises(RobustokError) as caught:
+        read("taming_vq", "taming_vq_a", tmp_path, norm_groups=4)
+    assert caught.value.where == str(tmp_path / "model.yaml")
+    assert caught.value.what.endswith(
+        "ch is 128 here and 8 in the weights; ch_mult is [1, 1, 2, 2, 4] here and [1, 2, 2] in the weights; "
+        "attn_resolutions is [8] here and [4] in the weights; n_embed is 1024 here and 64 in the weights"
+    )
+
+
+def test_of_the_configuration_of_a_transformer_the_part_of_its_tokenizer_counts(tmp_path):
+    first, condition = {"params": TAMING}, {"params": {"n_embed": 7}}
+    write_yaml(tmp_path, {"embed_dim": 3, "cond_stage_config": condition, "first_stage_config": first})
+    assert read("taming_vq", "taming_vq_a", tmp_path, norm_groups=4)[0]["image_size"] == 16
+
+
+def test_a_resolution_that_is_not_that_of_the_images_is_not_read(tmp_path):
+    ddconfig = {"ch": 8, "ch_mult": [1, 2, 2], "num_res_blocks": 1, "resolution": 128, "z_channels": 7}
+    write_yaml(tmp_path, {"ddconfig": ddconfig, "n_embed": 128, "embed_dim": 7})
+    assert read("open_magvit2", "open_magvit2_a", tmp_path, norm_groups=4)[0]["image_size"] == 256
+    write_yaml(tmp_path, {"ddconfig": {**ddconfig, "ch_mult": [1, 2]}, "n_embed": 64})
+    with pytest.raises(RobustokError, match=r"ch_mult is \[1, 2\] here .*; n_embed is 64 here and 128 in the weights"):
+        read("open_magvit2", "open_magvit2_a", tmp_path, norm_groups=4)
+
+
+@pytest.mark.parametrize("text", ["a: [", "!!python/object/apply:os.getcwd []", "a: &a [*a]\nb: : c", "\x00"])
+def test_a_yaml_file_that_cannot_be_read_is_one_message_and_runs_no_code(text, tmp_path):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(RobustokError, match="cannot be read") as caught:
+        read("taming_vq", "taming_vq_a", tmp_path, norm_groups=4)
+    assert caught.value.where == str(tmp_path / "config.yaml")
+
+
+def test_an_outer_value_counts_even_behind_an_inner_one(tmp_path):
+    write(tmp_path, {"first": {"inner": {"tau": 2.0}}, "second": {"tau": 1.0}})
+    assert PublishedConfig.beside(tmp_path / "w.pt").get("tau", float) == 1.0
 
 
 def test_a_changed_configuration_is_loaded_anew(tmp_path):

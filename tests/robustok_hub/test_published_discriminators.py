@@ -27,6 +27,12 @@ from robustok_training.learned_state import load_learned
 REGISTRY = load_registry()
 SIZE = {"layers": 2, "width": 4}
 TAMING = {"use": "taming_vq", "image_size": 16, "norm_groups": 4}
+#: The importers of GEAR's tokenizers, by the parity file of their layout.
+GEAR = {
+    "llamagen_vq_a": {"use": "llamagen_vq", "image_size": 16},
+    "open_magvit2_a": {"use": "open_magvit2", "image_size": 16, "norm_groups": 4},
+    "ibq_a": {"use": "ibq", "image_size": 16, "norm_groups": 4},
+}
 
 
 def patch_gan() -> nn.ModuleDict:
@@ -79,10 +85,19 @@ def files(network: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, tuple[d
             llamagen | {"discriminator": prefixed("module."), "optimizer_disc": learned},
             {"use": "llamagen_vq", "image_size": 16},
         ),
+        **{f"GEAR {table['use']}": (gear(Case(name).weights, state, learned), table) for name, table in GEAR.items()},
     }
 
 
-FILES = ["taming", "SEED-Voken", "VQGAN-LC", "LlamaGen"]
+def gear(weights: dict[str, Tensor], discriminator: dict[str, Tensor], learned: dict[str, Any]) -> dict[str, Any]:
+    """What GEAR's training writes: its tokenizer is taken, neither the averages nor the generator's weights."""
+    averages = {name: value * 0 for name, value in weights.items()}
+    generator = {"tok_embeddings.weight": torch.ones(2, 2)}
+    others = {"ema": generator, "ar": generator, "opt_vq": {}, "sched_disc": {}, "steps": 3, "stage": 0}
+    return {"vq": weights, "vq_ema": averages, "discriminator": discriminator, "opt_disc": learned, **others}
+
+
+FILES = ["taming", "SEED-Voken", "VQGAN-LC", "LlamaGen", "GEAR llamagen_vq", "GEAR open_magvit2", "GEAR ibq"]
 
 
 def imported(content: dict[str, Any], importer: dict[str, Any], folder: Path):
@@ -107,7 +122,7 @@ def test_a_published_patch_discriminator_scores_as_it_did(name, tmp_path):
     assert "discriminator" not in read.report.get("not read", "")
 
 
-@pytest.mark.parametrize("name", ["taming", "LlamaGen"])
+@pytest.mark.parametrize("name", ["taming", "LlamaGen", "GEAR ibq"])
 def test_its_optimiser_goes_on_where_it_stopped(name, tmp_path):
     network = patch_gan()
     optimizer = trained(network, images())
@@ -121,6 +136,16 @@ def test_its_optimiser_goes_on_where_it_stopped(name, tmp_path):
     assert {key: value.tolist() for key, value in optimizer_tensors(again, list(parameters)).items()} == {
         key: value.tolist() for key, value in first.items()
     }
+
+
+@pytest.mark.parametrize("case", GEAR)
+def test_of_a_training_of_gear_the_tokenizer_is_read(case, tmp_path):
+    network = patch_gan()
+    content, importer = files(network, trained(network, images()))[f"GEAR {GEAR[case]['use']}"]
+    read = imported(content, importer, tmp_path)
+    assert Case(case).same_weights(export(importer["use"], read.component))
+    assert read.report["weights"] == "vq"
+    assert read.report["not read"] == "vq_ema, ema, ar, opt_vq, sched_disc, steps, stage"
 
 
 def test_an_optimiser_of_other_parameters_is_left_out(tmp_path):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustok_core import Draws, Latents, Quantizer, Registry, RobustokError, Spec
+from robustok_core import Draws, Latents, LatentSpace, Quantizer, Registry, RobustokError, Spec
 from robustok_metrics.pfid import PFID, Cell, PFIDConfig
 
 Order = Callable[[Quantizer], Tensor]
@@ -143,9 +143,8 @@ def test_one_dimensional_tokens_are_measured_and_the_result_names_an_order_that_
     assert result.details.get("nearest_by") == ("dot product" if kind == "ibq" else None)
 
 
-def test_codes_too_many_to_list_have_no_neighbours(registry: Registry) -> None:
-    quantizer = registry.build("quantizer", {"use": "residual_vq", "num_levels": 3, "level_size": 64, "width": 2})
-    codes = torch.zeros(2, 4, dtype=torch.int64)
-    perturbation = registry.build("perturbation", {"use": "top_delta", "beta": 1.0, "delta": 2})
-    with pytest.raises(RobustokError, match="too many to list"):
-        perturbation.perturb(Latents(codes=codes), quantizer, draws=Draws.for_rows(0, 2), progress=0.0)
+def test_more_codes_than_can_be_searched_are_refused_beforehand(registry: Registry) -> None:
+    space = LatentSpace(kind="discrete", num_tokens=4, width=2, codebook_size=2**24 + 1)
+    for kind, table in (("metric", {"use": "pfid"}), ("perturbation", {"use": "top_delta"})):
+        with pytest.raises(RobustokError, match="at most 16,777,216 codewords, and this tokenizer has 16,777,217"):
+            registry.build(kind, table).check(space)

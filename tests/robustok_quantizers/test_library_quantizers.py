@@ -158,6 +158,18 @@ def test_a_residual_codebook_that_is_too_large_is_not_listed():
         _ = quantizer.codebook
 
 
+@pytest.mark.parametrize("count", [1, 40])
+def test_the_neighbours_in_a_large_residual_codebook_are_those_of_the_whole(monkeypatch, count):
+    quantizer = make("residual_vq", num_levels=3, level_size=7, width=3).eval()
+    with torch.no_grad():
+        for parameter in quantizer.parameters():  # whole numbers: of many equal distances the lower code comes first
+            parameter.mul_(4).round_()
+        z = vectors(5, 3).mul(4).round()
+        whole = quantizer.nearest(z, count)
+        monkeypatch.setattr("robustok_quantizers.residual_vq._LARGEST_LISTED", 30)
+        assert torch.equal(quantizer.nearest(z, count), whole)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [

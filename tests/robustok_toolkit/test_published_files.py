@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
 from project import registry_with
 from robustok_core import RobustokError, hookimpl, load_registry
-from robustok_toolkit.published_files import NO_IMPORTER, published_files, read_published_files
+from robustok_toolkit.published_files import NO_IMPORTER, PublishedFile, published_files, read_published_files
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = published_files(load_registry())
@@ -33,21 +34,39 @@ def test_the_table_in_the_readme_is_made_of_the_list():
     assert text == module.with_table(text), "run python docs/published_models.py"
 
 
-def test_the_command_prints_every_file_whole(command, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "250")
+def test_the_command_prints_every_address_whole_on_a_narrow_terminal(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
     code, output, errors = command("import", "--list")
     assert code == 0, errors
-    assert all(file.place in output for file in FILES)
-    line = next(line for line in output.splitlines() if "hf://qiuk6/RobusTok/main-train.pt" in line)
-    assert line.split()[0] == "RobusTok"
-    assert "172.3 M" in line
-    assert line.split()[-1] == "robustok"
+    lines = output.splitlines()
+    assert all(f"  {file.place}  {file.size}" in lines for file in FILES)
+    heading = lines[lines.index("  hf://qiuk6/RobusTok/main-train.pt  172.3 M parameters") - 1]
+    assert heading.startswith("RobusTok  [importer robustok; licence of the code: ADOBE RESEARCH LICENSE")
+
+
+def test_the_list_as_json_has_every_field(command):
+    code, output, errors = command("import", "--list", "--json")
+    assert code == 0, errors
+    assert [PublishedFile(**entry) for entry in json.loads(output)] == FILES
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--list", "auto", "file.pt", "out"], "--list takes neither"),
+        (["--json", "file.pt", "out"], "belongs to --list"),
+    ],
+)
+def test_options_of_the_list_that_do_not_belong_together_are_refused(command, words, complaint):
+    code, _, errors = command("import", *words)
+    assert code == 2
+    assert complaint in errors
 
 
 def test_a_file_of_which_little_is_known_says_so(tmp_path):
     (tmp_path / "list.toml").write_text(_ONE)
     (file,) = read_published_files(tmp_path / "list.toml")
-    assert (file.size, file.licence, file.name) == ("unknown", "unknown", "net.pt")
+    assert (file.size, file.licence, file.name) == ("size unknown", "unknown", "net.pt")
 
 
 _ONE = """

@@ -68,7 +68,8 @@ class CompareDecoders(Stage):
         check_generator(context, generator, tokenizer)
         held_out = min(map(len, balanced_halves(context.dataset().validation.labels)))
         check_metrics(context, config.metrics, config.num_samples, held_out, "metrics")
-        check_tokenizer_metrics(context, tokenizer, config.tokenizer_metrics, "tokenizer_metrics")
+        for key in ("tokenizer_metrics", "pair_metrics"):
+            check_tokenizer_metrics(context, tokenizer, getattr(config, key), key)
         decoders = context.promise("decoders", DecodersPromise)
         for component in (tokenizer, generator):
             check_made_of(context, component, decoders.made_of, "decoders were not trained")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,18 @@ class ComparisonConfig:
         doc="what to measure on reconstructions, to see what post-training costs",
         default={"rfd": {"use": "frechet"}, "pfd": {"use": "pfid"}},
     )
+    pair_metrics: dict[str, Any] = components(
+        "metric",
+        doc="what to measure on held-out images decoded from the generator's versions of their latents, made like the "
+        "pairs; with every decoder, at every sigma below 1",
+        default={},
+    )
     limit: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "number of validation images for tokenizer_metrics, class-balanced; default: all"},
+        metadata={
+            "doc": "number of validation images for tokenizer_metrics and pair_metrics, class-balanced; default: all"
+        },
     )
     batch_size: int = field(default=100, validator=validators.ge(1), metadata={"doc": "images at once on each process"})
     pictures: int = field(
@@ -102,6 +110,20 @@ def balanced_halves(labels: Tensor) -> tuple[Tensor, Tensor]:
     return by_class[0::2].sort().values, by_class[1::2].sort().values
 
 
+class _MadeOnce:
+    """The latents that `make` gives for a batch, made once: every decoder reads the same batches."""
+
+    def __init__(self, make: Callable[[ImageBatch], Latents]) -> None:
+        self._make = make
+        self._made: dict[tuple[int, ...], Latents] = {}
+
+    def __call__(self, batch: ImageBatch) -> Latents:
+        images = tuple(batch.indices.tolist())
+        if images not in self._made:
+            self._made[images] = self._make(batch).to("cpu")
+        return self._made[images].to(batch.images.device)
+
+
 class Comparison:
     """Measures tokenizers that share a latent space. Call `results` first, then `best` and `save_pictures`.
 
@@ -124,6 +146,7 @@ class Comparison:
         self._context, self._options, self._before, self._after, self._seed = context, options, before, after, seed
         self._networks = SharedFeatures(context.device)
         self._generator: Generator = context.load("generator")
+        self._post_trainer: PostTrainer = context.build("post_trainer")
         self._selection: dict[str, float] = {}
         held_out = context.dataset().validation
         halves = [SomeImages(held_out, rows) for rows in balanced_halves(held_out.labels)]
@@ -135,26 +158,17 @@ class Comparison:
         return {BEFORE: self._before, **{label_of(sigma): tokenizer for sigma, tokenizer in self._after.items()}}
 
     def results(self) -> dict[str, Result]:
-        """All results: `DECODER_NAME`, or `DECODER_guided_NAME` for guided samples; DECODER is "before" or "sigma0.9".
+        """All results; DECODER is "before" or "sigma0.9".
 
-        The details of each result hold "decoder", "sigma" (None for "before") and "guided".
+        `DECODER_NAME`; `DECODER_guided_NAME` for guided samples; `DECODER_on_sigma0.9_NAME` for pairs of that sigma.
+        The details of each hold "decoder", "sigma" (None for "before") and "guided"; those of pairs "pairs_sigma" too.
         """
         results: dict[str, Result] = {}
         for label, tokenizer in self._tokenizers.items():
             self._context.say(f"{self._context.stage}: measuring {label}")
             results |= self._sample_results(label, tokenizer)
-            of_tokenizer = measure_tokenizer(
-                self._context,
-                tokenizer,
-                self._options.tokenizer_metrics,
-                networks=self._networks,
-                limit=self._options.limit,
-                seed=self._seed,
-                batch_size=self._options.batch_size,
-                workers=0,
-            )
-            results |= {f"{label}_{name}": self._labelled(result, label) for name, result in of_tokenizer.items()}
-        return results
+            results |= self._reconstruction_results(label, tokenizer)
+        return results | self._pair_results()
 
     def best(self) -> float:
         """The sigma below 1 with the best first sample metric, unguided, on the selection half; 1 if there is none."""
@@ -181,6 +195,56 @@ class Comparison:
             guided = bool(prefix)
             results |= {f"{label}_{prefix}{n}": self._labelled(r, label, guided=guided) for n, r in measured.items()}
         return results
+
+    def _reconstruction_results(self, label: str, tokenizer: Tokenizer) -> dict[str, Result]:
+        of_tokenizer = self._measured(tokenizer, self._options.tokenizer_metrics)
+        return {f"{label}_{name}": self._labelled(result, label) for name, result in of_tokenizer.items()}
+
+    def _pair_results(self) -> dict[str, Result]:
+        results: dict[str, Result] = {}
+        for sigma in (sigma for sigma in self._after if sigma < CONTROL and self._options.pair_metrics):
+            self._context.say(f"{self._context.stage}: measuring pairs of held-out images, sigma = {sigma:g}")
+            pairs = _MadeOnce(partial(self._pair, sigma))
+            for label, tokenizer in self._tokenizers.items():
+                on_pairs = self._measured(tokenizer, self._options.pair_metrics, pairs)
+                for name, result in on_pairs.items():
+                    labelled = self._labelled(result, label)
+                    details = {**labelled.details, "pairs_sigma": sigma}
+                    results[f"{label}_on_{label_of(sigma)}_{name}"] = attrs.evolve(labelled, details=details)
+        return results
+
+    def _measured(
+        self,
+        tokenizer: Tokenizer,
+        metrics: Mapping[str, Any],
+        latents_of: Callable[[ImageBatch], Latents] | None = None,
+    ) -> dict[str, Result]:
+        return measure_tokenizer(
+            self._context,
+            tokenizer,
+            metrics,
+            networks=self._networks,
+            limit=self._options.limit,
+            seed=self._seed,
+            batch_size=self._options.batch_size,
+            workers=0,
+            latents_of=latents_of,
+        )
+
+    def _pair(self, sigma: float, batch: ImageBatch) -> Latents:
+        """The generator's versions of held-out images: the same for every decoder and batch size."""
+        held_out = self._context.dataset().validation
+        return self._post_trainer.pair(
+            self._before,
+            self._generator,
+            LatentBatch(
+                latents=self._before.encode(batch.images).without_features(),
+                labels=batch.labels,
+                indices=batch.indices,
+            ),
+            draws=Draws(seed=derive_seed(self._seed, "picture"), indices=batch.indices, total=len(held_out)),
+            sigma=sigma,
+        )
 
     def _labelled(self, result: Result, label: str, *, guided: bool = False) -> Result:
         """A result with its decoder, and whether the samples are guided, in its details."""
@@ -231,18 +295,12 @@ class Comparison:
 
     def _along_sigma(self) -> dict[str, Tensor]:
         """Rows for sigma.png: pairs of held-out images at each sigma, decoded before and after post-training."""
-        context, before = self._context, self._before
-        post_trainer: PostTrainer = context.build("post_trainer")
-        images = context.dataset().validation
+        images = self._context.dataset().validation
         chosen = class_balanced_order(images.labels)[: self._options.pictures]
-        batch = images.load(chosen.tolist()).to(context.device)
-        encoded = before.encode(batch.images)
-        real = encoded.without_features()
+        batch = images.load(chosen.tolist()).to(self._context.device)
         rows = {"real": to_uint8(batch.images)}
         for sigma, after in self._after.items():
-            draws = Draws(seed=derive_seed(self._seed, "picture"), indices=batch.indices, total=len(images))
-            latents = LatentBatch(latents=real, labels=batch.labels, indices=batch.indices)
-            pair = post_trainer.pair(before, self._generator, latents, draws=draws, sigma=sigma)
-            rows[f"{label_of(sigma)}, before"] = decode_to_uint8(before, pair)
+            pair = self._pair(sigma, batch)
+            rows[f"{label_of(sigma)}, before"] = decode_to_uint8(self._before, pair)
             rows[f"{label_of(sigma)}, after"] = decode_to_uint8(after, pair)
         return rows

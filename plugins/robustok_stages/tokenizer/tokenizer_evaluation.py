@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -11,8 +11,10 @@ from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.kinds.stage import StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.promises import TokenizerPromise
+from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8, to_uint8
+from robustok_core.values.latents import Latents
 from robustok_core.values.result import Result, add_results
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
@@ -69,6 +71,7 @@ def measure_tokenizer(
     seed: int,
     batch_size: int,
     workers: int,
+    latents_of: Callable[[ImageBatch], Latents] | None = None,
 ) -> dict[str, Result]:
     """The results of all metrics by name.
 
@@ -78,6 +81,7 @@ def measure_tokenizer(
         limit: measure only the first `limit` images of `class_balanced_order`.
         seed: of the perturbations, the same for every tokenizer. batch_size: images at once on each process.
         workers: processes that load images.
+        latents_of: the latents to decode for a batch, if not the tokenizer's own.
 
     Raises:
         RobustokError: if a metric does not fit the tokenizer, or its network is not available.
@@ -92,7 +96,7 @@ def measure_tokenizer(
     with StepProgress(context.console, context.stage, count) as progress:
         for loaded in batches:
             batch = loaded.to(context.device)
-            latents = tokenizer.encode(batch.images)
+            latents = tokenizer.encode(batch.images) if latents_of is None else latents_of(batch)
             step = Evaluation(
                 batch=batch,
                 latents=latents,

@@ -112,3 +112,42 @@ def test_idle_threads_yield_early_unless_the_user_says_otherwise_or_torch_is_loa
     assert what_a_command_sets(VERSION, GOMP_SPINCOUNT="7") == {"GOMP_SPINCOUNT": "7"}
     assert what_a_command_sets(f"import torch; {VERSION}") == {}
     assert what_a_command_sets("import robustok_core; robustok_core.run") == {}
+
+
+def test_an_argument_of_any_length_is_named_in_few_words(command):
+    for arguments in (["run", "main_train", "x" * 9000], ["sample", "r", "--count", "9" * 9000], ["y" * 9000]):
+        code, _, output = command(*arguments)
+        assert code == 2
+        assert len(output) < 2000
+
+
+def started(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the installed command does, after `code`."""
+    code += "\nfrom robustok_core.__main__ import start; start()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_an_interrupt_while_the_command_starts_is_no_traceback():
+    code = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+"""
+    done = started(code, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_an_interrupt_after_the_end_changes_nothing():
+    code = "import atexit, os, signal; atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))"
+    done = started(code, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", ["x", "-1", "9" * 5000])
+def test_a_process_number_that_is_no_number_says_nothing(refused, monkeypatch, number):
+    monkeypatch.setenv("RANK", number)
+    monkeypatch.setenv("WORLD_SIZE", number)
+    assert refused("verify", "nowhere").startswith("error: nowhere: ")

@@ -310,8 +310,6 @@ def test_a_text_that_toml_reads_as_something_else_gets_the_quotes_that_work(regi
     [
         ({"run.sed": 1}, "--set run.sed: run.sed: unknown key 'sed' (did you mean 'seed'?)"),
         ({"rn.seed": 1}, "--set rn.seed: rn: unknown table 'rn' (did you mean 'run'?)"),
-        ({3: 4}, "overrides: expected changes by dotted path, found int 3"),
-        (3, "overrides: expected changes by dotted path, found int 3"),
     ],
 )
 def test_a_change_of_a_key_that_is_not_there_is_refused_with_the_near_one(registry, overrides, words):
@@ -325,3 +323,10 @@ def test_what_is_no_recipe_or_registry_is_one_message():
         run(Recipe.load("main_train"), registry=3)
     with pytest.raises(RobustokError, match="recipe: expected a Recipe, found str 'main_train'"):
         run("main_train")
+
+
+@pytest.mark.parametrize("given", [None, 3, "run.seed=1", b"x", [3], [None], {3: 1}, Path("r.toml")])
+def test_overrides_and_presets_are_lists_of_texts(given):
+    for argument in ("overrides", "presets"):
+        with pytest.raises(RobustokError, match=f"^{argument}: .* text"):
+            Recipe.load("main_train", **{argument: given})

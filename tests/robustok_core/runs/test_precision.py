@@ -78,7 +78,17 @@ def precisions(table: object, path: tuple[object, ...] = ()) -> dict[tuple[objec
     return found
 
 
-@pytest.mark.parametrize("name", ["main_train", "post_train", "continuous_train", "continuous_post_train"])
+LAPTOP = [
+    "main_train",
+    "post_train",
+    "continuous_train",
+    "continuous_post_train",
+    "colour_train",
+    "colour_post_train",
+]
+
+
+@pytest.mark.parametrize("name", LAPTOP)
 def test_every_auto_of_a_laptop_recipe_is_settled_and_nothing_else(registry, name):
     recipe = Recipe.load(name).resolve(registry)
     before = precisions(recipe.table())

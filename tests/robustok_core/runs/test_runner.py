@@ -270,3 +270,10 @@ def test_processes_that_see_a_shared_folder_differently_do_the_same(tmp_path):
     """As on a network file system, which shows a new folder to some machines earlier than to others."""
     one_and_two(Path(__file__).with_name("folder_seen_otherwise.py"), tmp_path)
     assert read_json(tmp_path / "runs" / "tiny" / "run.json")["stages"] == {}
+
+
+@pytest.mark.parametrize("given", ["main_train", Path("r.toml"), None, {"run": {}}])
+def test_what_is_no_recipe_is_one_message(given, tmp_path):
+    for function in (robustok_core.runs.runner.run, robustok_core.runs.runner.check):
+        with pytest.raises(RobustokError, match="^recipe: expected a Recipe, found .*Recipe.load"):
+            function(given, out=tmp_path)

@@ -10,14 +10,20 @@ import torch
 from attrs import frozen
 
 from project import BATCH_SIZE, POST_TRAINING, TO_SAMPLES, Project, changed, recipe_of, registry_with
-from robustok_core import Guidance, Recipe, Registry, Result, RobustokError
+from robustok_core import Draws, Guidance, Recipe, Registry, Result, RobustokError, load_registry
 from robustok_core.kinds.sample_metric import SampleMetric
 from robustok_core.runs.accelerator import make_accelerator
+from robustok_core.runs.components import load_component
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.folder import RunFolder
+from robustok_core.values.batches import LatentBatch
+from robustok_core.values.draws import derive_seed
+from robustok_core.values.images import to_uint8
+from robustok_generators.maskgit import MaskGIT
 from robustok_stages.post_training.comparison import Comparison, ComparisonConfig, balanced_halves
 from robustok_toolkit import generating
-from robustok_training.batches import epoch_order
+from robustok_toolkit.decoder_files import Decoders
+from robustok_training.batches import class_balanced_order, epoch_order
 
 
 @pytest.mark.parametrize(("classes", "each"), [(10, 100), (1000, 5), (3, 30), (7, 3)])
@@ -69,13 +75,51 @@ def test_the_sigma_with_the_highest_value_is_kept_if_higher_is_better(trained, t
     assert results["compare_decoders/kept_sigma"].value == max(values, key=values.get)
 
 
-def test_what_cannot_be_measured_is_refused_before_anything_is_written(trained, tmp_path):
-    project = comparing(
-        trained, tmp_path, compare_decoders={"tokenizer_metrics": {"pfd": {"use": "pfid", "deltas": [10**6]}}}
-    )
-    with pytest.raises(RobustokError, match=r"stage.compare_decoders.tokenizer_metrics.pfd: "):
+@pytest.mark.parametrize("key", ["tokenizer_metrics", "pair_metrics"])
+def test_what_cannot_be_measured_is_refused_before_anything_is_written(trained, tmp_path, key):
+    project = comparing(trained, tmp_path, compare_decoders={key: {"pfd": {"use": "pfid", "deltas": [10**6]}}})
+    with pytest.raises(RobustokError, match=rf"stage.compare_decoders.{key}.pfd: "):
         project.run(registry=with_brightness())
     assert not project.folder.exists()
+
+
+def test_every_decoder_is_measured_on_the_same_pairs_of_held_out_images(trained, tmp_path):
+    project = comparing(
+        trained,
+        tmp_path,
+        make_pairs={"sigma": [0.5], "control": True},
+        post_train={"optimizer": {"learning_rate": 1e-2}},
+        compare_decoders={"pair_metrics": {"psnr": {"use": "psnr"}}, "limit": 20, "batch_size": 7},
+    )
+    results = project.run(registry=with_brightness()).results
+    before, generator = trained.component("tokenizer"), trained.component("generator")
+    decoders = Decoders.read(project.artifact("decoders"))
+    registry = load_registry()
+    after = {f"sigma{sigma:g}": load_component(registry, folder) for sigma, folder in decoders.folders.items()}
+    images = project.dataset().validation
+    batch = images.load(class_balanced_order(images.labels)[:20].tolist())
+    with torch.no_grad():
+        sampling = MaskGIT.Sampling(steps=1)
+        pairs = registry.build("post_trainer", {"use": "decoder", "sampling": sampling}).pair(
+            before,
+            generator,
+            LatentBatch(
+                latents=before.encode(batch.images).without_features(), labels=batch.labels, indices=batch.indices
+            ),
+            draws=Draws(seed=derive_seed(decoders.seed, "picture"), indices=batch.indices, total=len(images)),
+            sigma=0.5,
+        )
+        assert (pairs.codes != before.encode(batch.images).codes).float().mean() > 0.2
+        for label, tokenizer in {"before": before, **after}.items():
+            error = (to_uint8(tokenizer.decode(pairs)).double() - to_uint8(batch.images).double()).square()
+            expected = (10 * torch.log10(255**2 / error.mean(dim=(1, 2, 3)))).mean().item()
+            result = results[f"compare_decoders/{label}_on_sigma0.5_psnr"]
+            assert result.value == pytest.approx(expected, abs=0.02)
+            assert result.details["pairs_sigma"] == 0.5
+            assert result.details["num_images"] == 20
+    clean, paired = (results[f"compare_decoders/before_{name}"].value for name in ("psnr", "on_sigma0.5_psnr"))
+    assert paired < clean
+    assert not [name for name in results if "on_sigma1" in name]
 
 
 def test_a_process_without_a_sample_takes_part_in_the_comparison(trained, registry, tmp_path, monkeypatch):
@@ -91,7 +135,7 @@ def test_a_process_without_a_sample_takes_part_in_the_comparison(trained, regist
     )
     monkeypatch.setattr(generating, "world_size", lambda: 3)
     tokenizer = trained.component("tokenizer")
-    options = ComparisonConfig(num_samples=2, sampling=None, metrics={}, tokenizer_metrics={})
+    options = ComparisonConfig(num_samples=2, sampling=None, metrics={}, tokenizer_metrics={}, pair_metrics={})
     compared = Comparison(context, options, tokenizer, {}, seed=0)
     shares = []
     for process in range(3):

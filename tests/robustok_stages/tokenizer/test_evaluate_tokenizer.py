@@ -83,7 +83,11 @@ def test_the_results_are_those_of_the_metrics_and_are_in_results_json(learned):
     training = {"train_tokenizer/parameters", "train_tokenizer/steps"}
     assert learned.results.keys() == training | {f"{STAGE}/{name}" for name in names}
     written = read_json(learned.folder / "results.json")
-    assert written["evaluate_tokenizer/psnr"] == {"value": results["psnr"].value, "higher_is_better": True}
+    assert written["evaluate_tokenizer/psnr"] == {
+        "value": results["psnr"].value,
+        "higher_is_better": True,
+        "details": {"num_images": VALIDATION_IMAGES},
+    }
     assert read_results(learned.folder) == learned.results
     assert written.keys() == learned.results.keys()
     assert [results[name].num_images for name in distances] == [VALIDATION_IMAGES] * 2
