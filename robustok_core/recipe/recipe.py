@@ -54,6 +54,7 @@ class RunConfig:
         validator=validators.deep_iterable(validators.in_(("tensorboard", "wandb"))),
         metadata={"doc": 'experiment trackers besides metrics.jsonl: "tensorboard", "wandb"'},
     )
+    report: bool = field(default=True, metadata={"doc": "write report.html into the run's folder when it ends"})
 
 
 @frozen(kw_only=True)
@@ -159,20 +160,6 @@ class Recipe:
         return resolved
 
 
-def resolved_recipe(recipe: Any, registry: Registry) -> ResolvedRecipe:
-    """A recipe with every key checked, whether it was before or not.
-
-    Raises:
-        RobustokError: it has mistakes, or is no recipe.
-    """
-    if isinstance(recipe, ResolvedRecipe):
-        return recipe
-    if not isinstance(recipe, Recipe):
-        hint = 'robustok.Recipe.load("main_train") reads one, robustok.Recipe.from_table({...}) makes one'
-        raise RobustokError(f"expected a Recipe, found {short(recipe)}", where="recipe", hint=hint)
-    return recipe.resolve(registry)
-
-
 def located(source: Source, problem: Problem) -> RobustokError:
     """A problem as a user-facing error, located at the file and line of its key."""
     keys = ".".join(short_name(str(key)) for key in _named(source, problem.path))
@@ -221,6 +208,9 @@ class _Reader:
             self.problems.append(Problem((), what))
             return None
         known = ["run", "load", "stage", *TABLES]
+        if "arm" in table:
+            self.problems.append(Problem(("arm",), "this is a study, not a recipe", "`robustok study FILE` runs it"))
+            return None
         for key in table:
             if key not in known:
                 self.problems.append(Problem((key,), f"unknown table {short_text(key)}", did_you_mean(key, known)))

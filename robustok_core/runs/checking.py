@@ -7,9 +7,10 @@ from pathlib import Path
 
 from robustok_core.errors import RobustokError, raise_all
 from robustok_core.kinds.dataset import Images
-from robustok_core.recipe.recipe import Recipe, ResolvedRecipe, resolved_recipe
+from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
+from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan
 from robustok_core.runs.runner import RecipeRun
 from robustok_core.values.wording import some_names

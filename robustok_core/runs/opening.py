@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustok_core.errors import RobustokError
-from robustok_core.recipe.recipe import Recipe
+from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
+from robustok_core.recipe.registry import Registry
 from robustok_core.recipe.source import read_source
 from robustok_core.runs.history import RECIPE_COPY, RECIPE_FILE
 from robustok_core.runs.near_runs import RUNS, run_called, run_hint
 from robustok_core.runs.run_record import is_run, read_run
+from robustok_core.values.wording import short
 
 _log = logging.getLogger(__name__)
 
@@ -102,3 +104,15 @@ def _way_out(run: Path) -> str:
 def _names(command: Sequence[object], run: Path) -> bool:
     """Whether a command names the run's folder instead of a recipe."""
     return any(Path(str(word)).name == run.name and "=" not in str(word) for word in command[1:2])
+
+
+def resolved_recipe(recipe: Recipe | ResolvedRecipe, registry: Registry) -> ResolvedRecipe:
+    """A recipe, resolved if it is not yet.
+
+    Raises:
+        RobustokError: if a program gave something else; and as `Recipe.resolve`.
+    """
+    if not isinstance(recipe, (Recipe, ResolvedRecipe)):
+        hint = 'Recipe.load("main_train") reads one, Recipe.from_table({...}) makes one'
+        raise RobustokError(f"expected a Recipe, found {short(recipe)}", where="recipe", hint=hint)
+    return recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)

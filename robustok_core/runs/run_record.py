@@ -45,6 +45,7 @@ class StageRecord:
             version that records it gives each artifact a manifest.
         manifests: whether everything in its checkpoints was written by such a version.
         made_from: a `MadeFrom`; None if an earlier version ran it.
+        taken_from: the folder of the run that made it, if that was another one.
     """
 
     state: str
@@ -58,6 +59,7 @@ class StageRecord:
     without_code: str | None = None
     manifests: bool = False
     made_from: MadeFrom | None = None
+    taken_from: str | None = None
 
 
 @frozen(kw_only=True)
