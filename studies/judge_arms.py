@@ -1,6 +1,6 @@
 """Evaluates the decoders of a post-trained run again, against all held-out images and with metrics unbiased in n.
 
-    python studies/judge_arms.py runs/study/none_seed0
+    python studies/judge_arms.py runs/none-seed0
 
 Decodes the unguided samples of the stage `post_train` again, with the original tokenizer and with that of every sigma.
 Prints JSON: gFD, KD, precision and recall of each decoder. docs/results.md shows them.

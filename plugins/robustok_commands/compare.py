@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--skip-unequal", is_flag=True, help="Leave out results measured with unequal numbers of images.")
+@click.option("--group", is_flag=True, help="Take runs that are called alike but for -seed0, -seed1, ... as one.")
+@click.option("--csv", "as_csv", is_flag=True, help="With --group: print CSV, a line for each result and group.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all details of each result.")
-def compare(runs: tuple[Path, ...], skip_unequal: bool, as_json: bool) -> None:
+def compare(runs: tuple[Path, ...], skip_unequal: bool, group: bool, as_csv: bool, as_json: bool) -> None:
     """Show the results of RUNS side by side: folders of runs, or files that `evaluate --out` wrote.
 
     A star marks the best value of a row. Distances measured with unequal numbers of images cannot be compared and are
     refused. Rows measured on other data, picture sizes, references or feature networks have no star but a note. A
     result of `evaluate` joins the row of the only stage that measured the same.
+
+    With --group, the table has means over seeds with their standard errors, and differences from the first group,
+    paired by seed. There, a star marks a value that is better than all others beyond the error of the differences.
     """
     from robustok_core.errors import RobustokError
     from robustok_core.runs.conditions import TRAINING_IMAGES, differences, read_conditions
@@ -35,6 +40,13 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool, as_json: bool) -> None:
 
     if len(runs) < 2:
         raise RobustokError("there is nothing to compare", hint="name at least two runs")
+    if as_csv and (as_json or not group):
+        raise RobustokError("--csv prints groups, as a table", hint="use it with --group, and without --json")
+    if group:
+        from robustok_commands.compare_groups import compare_groups
+
+        compare_groups(runs, skip_unequal=skip_unequal, form="json" if as_json else "csv" if as_csv else "table")
+        return
     rows = _rows([read_results(run) for run in runs])
     unequal = _unequal(rows)
     if unequal and not skip_unequal:

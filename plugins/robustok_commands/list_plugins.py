@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from robustok_core.values.terminal import echo, echo_lines
+
+if TYPE_CHECKING:
+    from robustok_core.recipe.options import Option
 
 
 @click.command()
@@ -72,28 +76,12 @@ def _show(registry: Any, kind: str, name: str) -> None:
 
 
 def _options(config: type, indent: str) -> None:
-    import attrs
+    from robustok_core.recipe.options import options_of
 
-    from robustok_core.recipe.structurer import nested_config, type_name
-
-    for option in attrs.fields(attrs.resolve_types(config)):
-        kind = option.metadata.get("kind")
-        wanted = f"a {kind}" if kind else type_name(option.type)
-        echo(f"{indent}{option.name} ({wanted}, {_default(option)}): {option.metadata.get('doc', '')}")
-        nested = None if kind else nested_config(option.type)
-        if nested is not None:
-            _options(nested, indent + "    ")
+    _print_options(options_of(config), indent)
 
 
-def _default(option: Any) -> str:
-    """A field's default as text: "required", or its value."""
-    import attrs
-
-    from robustok_core.values.spec import plain
-
-    if option.metadata.get("table") is not None:
-        return f"default {dict(option.metadata['table'])!r}"
-    if option.default is attrs.NOTHING:
-        return "required"
-    value = option.default.factory() if isinstance(option.default, attrs.Factory) else option.default  # type: ignore[arg-type]
-    return f"default {plain(value)!r}"
+def _print_options(options: Iterable[Option], indent: str) -> None:
+    for option in options:
+        echo(f"{indent}{option.name} ({option.wanted}, {option.default}): {option.doc}")
+        _print_options(option.nested, indent + "    ")

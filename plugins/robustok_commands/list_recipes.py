@@ -11,10 +11,13 @@ from robustok_core.values.terminal import echo
 
 @click.command()
 def recipes() -> None:
-    """List the bundled recipes and presets, with the first line of each: `robustok run NAME` runs one."""
-    from robustok_core.recipe.source import bundled_recipes
+    """List the bundled recipes and presets, with the first line of each: `robustok run NAME` runs one.
 
-    files = sorted(bundled_recipes().items(), key=lambda item: (item[0].count("/"), item[0]))
+    Those called study/NAME are studies: `robustok study NAME` runs one.
+    """
+    from robustok_core.recipe.source import bundled_recipes, bundled_studies
+
+    files = sorted((bundled_recipes() | bundled_studies()).items(), key=lambda item: (item[0].count("/"), item[0]))
     width = max(len(name) for name, _ in files)
     for name, file in files:
         echo(f"{name:<{width}}  {_what(file)}")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from attrs import frozen
 from torch import Tensor
 
 from robustok_core.errors import RobustokError, RunError
+from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.result import Result
+from robustok_core.values.spec import Spec
 
 
 @frozen(kw_only=True)
@@ -38,6 +40,9 @@ class CodebookUsage(Metric):
                 where="metric codebook_usage",
                 hint="remove the metric for a continuous tokenizer",
             )
+
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        return ["codebook_usage", "codebook_perplexity"]
 
     def start(self, context: EvaluationContext) -> None:
         """Clears the counts; raises as `check` does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 from torch import Tensor
@@ -41,6 +41,9 @@ class Frechet(Metric):
 
     def __init__(self, config: FrechetConfig) -> None:
         self.config = config
+
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        return [frechet_name("r", network(self.config.features))]
 
     def start(self, context: EvaluationContext) -> None:
         self.features: Features = context.share_features(self.config.features)

@@ -5,11 +5,12 @@ The mean of exp(E KL(p(y|x) || p(y))) over splits of the samples (Salimans et al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
 from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.result import Result
@@ -57,6 +58,9 @@ class InceptionScore(SampleMetric):
             message = f"{count} samples are too few for {self.config.splits} splits"
             raise RobustokError(message, where=where, hint="lower splits of inception_score")
 
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        return [_name_with(network(self.config.features))]
+
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The score; the reference is not used.
 
@@ -68,8 +72,7 @@ class InceptionScore(SampleMetric):
         self._require_splits(len(samples), samples.name)
         logits = samples.logits(self.config.features)
         scores = isc_features_to_metric(logits, splits=self.config.splits, shuffle=self.config.shuffle)
-        network_name = network_of(self.config.features, samples).name
-        name = "inception_score" if network_name == "inception" else f"classifier_score_{network_name}"
+        name = _name_with(network_of(self.config.features, samples))
         result = Result(
             scores[KEY_METRIC_ISC_MEAN],
             higher_is_better=True,
@@ -77,3 +80,7 @@ class InceptionScore(SampleMetric):
             details={"std": float(scores[KEY_METRIC_ISC_STD])},
         )
         return {name: result}
+
+
+def _name_with(features: Features) -> str:
+    return "inception_score" if features.name == "inception" else f"classifier_score_{features.name}"

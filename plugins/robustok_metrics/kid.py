@@ -6,11 +6,12 @@ computed by torch-fidelity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
 from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.result import Result
@@ -54,6 +55,9 @@ class KID(SampleMetric):
             message = f"{count} images are too few for subsets of {self.config.subset_size}"
             raise RobustokError(message, where=where, hint=hint)
 
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        return [_name_with(network(self.config.features))]
+
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The distance.
 
@@ -69,8 +73,7 @@ class KID(SampleMetric):
         options = {"kid_subsets": self.config.subsets, "kid_subset_size": self.config.subset_size, "verbose": False}
         # in float64: the distance is a small difference of sums of cubes
         distances = kid_features_to_metric(generated.double(), real.double(), **options)
-        network_name = network_of(network, samples).name
-        name = "kid" if network_name == "inception" else f"kd_{network_name}"
+        name = _name_with(network_of(network, samples))
         result = Result(
             distances[KEY_METRIC_KID_MEAN],
             higher_is_better=False,
@@ -78,3 +81,7 @@ class KID(SampleMetric):
             details={"std": float(distances[KEY_METRIC_KID_STD])},
         )
         return {name: result}
+
+
+def _name_with(features: Features) -> str:
+    return "kid" if features.name == "inception" else f"kd_{features.name}"

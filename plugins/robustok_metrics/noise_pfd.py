@@ -8,9 +8,12 @@ image's noise depends only on the image. docs/pfid.md has the exact definition.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import EvaluationContext
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.spec import Spec, component
@@ -103,12 +106,15 @@ class NoisePFD(PerturbedDistance[NoiseCell]):
         for cell in self.config.cells():
             self.config.spec_of(cell).build().check(space, None)
 
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        return [self.result_name(network(self.config.features))]
+
     def start(self, context: EvaluationContext) -> None:
         """Builds the cells; raises as `check` does."""
         self.check(context.tokenizer.space)
         cells = {cell: self.config.spec_of(cell).build() for cell in self.config.cells()}
         self.begin(context, self.config.features, cells)
 
-    def result_name(self) -> str:
+    def result_name(self, features: Features) -> str:
         perturbation = "" if self.config.is_defined else f"{self.config.perturbation.name}_"
-        return f"noise_pfd_{perturbation}{self.features.name}"
+        return f"noise_pfd_{perturbation}{features.name}"

@@ -137,12 +137,12 @@ class PerturbedDistance(Metric, Generic[CellT]):
                 **self.more_details(),
             },
         )
-        return {self.result_name(): result}
+        return {self.result_name(self.features): result}
 
     def more_details(self) -> Mapping[str, Any]:
         """Details of the result in addition to the cells."""
         return {}
 
     @abstractmethod
-    def result_name(self) -> str:
+    def result_name(self, features: Features) -> str:
         """The name of the result."""

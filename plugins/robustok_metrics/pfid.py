@@ -8,12 +8,13 @@ codewords. docs/pfid.md has the exact definition.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import EvaluationContext
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.spec import Spec, component
@@ -124,6 +125,9 @@ class PFID(PerturbedDistance[Cell]):
         for cell in self.config.cells(space.codebook_size):
             self.config.spec_of(cell).build().check(space, None)
 
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        return [self.result_name(network(self.config.features))]
+
     def start(self, context: EvaluationContext) -> None:
         """Builds the cells; raises as `check` does."""
         space = context.tokenizer.space
@@ -135,8 +139,8 @@ class PFID(PerturbedDistance[Cell]):
         cells = {cell: self.config.spec_of(cell).build() for cell in self.config.cells(self.codebook_size)}
         self.begin(context, self.config.features, cells)
 
-    def result_name(self) -> str:
-        return frechet_name("p", self.features) if self.config.is_paper_grid else f"pfd_{self.features.name}"
+    def result_name(self, features: Features) -> str:
+        return frechet_name("p", features) if self.config.is_paper_grid else f"pfd_{features.name}"
 
     def more_details(self) -> Mapping[str, Any]:
         details: dict[str, Any] = {}

@@ -6,7 +6,7 @@ other point (Kynkäänniemi et al. 2019, equations 1 and 2).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -63,6 +63,10 @@ class PrecisionRecall(SampleMetric):
             hint = "use more images" if count else "statistics are not enough: use a reference with images"
             message = f"{count} images are too few for {self.config.neighbours} neighbours each"
             raise RobustokError(message, where=where, hint=hint)
+
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        name = network(self.config.features).name
+        return [f"precision_{name}", f"recall_{name}"]
 
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The two shares.

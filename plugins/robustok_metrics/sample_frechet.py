@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
@@ -39,6 +40,9 @@ class SampleFrechet(SampleMetric):
 
     def __init__(self, config: SampleFrechetConfig) -> None:
         self.config = config
+
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        return [frechet_name("g", network(self.config.features))]
 
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The distance.

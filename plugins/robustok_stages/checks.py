@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 
 from robustok_core.errors import ProblemsError, RobustokError
+from robustok_core.kinds.features import Features
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.components import WEIGHTS_FILE
 from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
+from robustok_core.values.result import free_name
+from robustok_core.values.spec import Spec
 from robustok_toolkit.generating import check_origin, check_space
 from robustok_training import OptimizerConfig, TrainingConfig
 from robustok_training.batches import check_parts, steps_per_epoch
@@ -134,3 +138,23 @@ def latents_tokenizer(recorded: str | None, tokenizer: TokenizerPromise) -> str 
     if recorded.startswith("stage "):
         return tokenizer.origin or "one that is loaded"
     return None if tokenizer.fingerprint is None else tokenizer.fingerprint()
+
+
+def names_of(metrics: Mapping[str, Spec]) -> Sequence[str] | None:
+    """The names of the results of a stage's metrics; None if one does not know its own before it has measured."""
+    networks: dict[str, Features] = {}
+
+    def network(spec: Spec) -> Features:
+        key = json.dumps(spec.table(), sort_keys=True)
+        if key not in networks:
+            networks[key] = spec.build()
+        return networks[key]
+
+    found: list[str] = []
+    for metric, spec in metrics.items():
+        names: Sequence[str] | None = spec.build().result_names(network)
+        if names is None:
+            return None
+        for name in names:
+            found.append(free_name(name, metric, found))
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from robustok_blocks.full_precision import sums_device
 from robustok_core.errors import RunError
+from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.values.result import Result
+from robustok_core.values.spec import Spec
 
 
 class MeanOfImages(Metric):
@@ -31,6 +33,9 @@ class MeanOfImages(Metric):
     @abstractmethod
     def per_image(self, step: Evaluation) -> Tensor:
         """(B,) one number per image."""
+
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        return [self.name]
 
     def start(self, context: EvaluationContext) -> None:
         device = sums_device(context.device)

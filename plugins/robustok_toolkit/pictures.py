@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,12 +11,17 @@ import torch
 from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from robustok_core.errors import RobustokError
 from robustok_core.runs.files import new_file
+from robustok_core.runs.records import record_of
 from robustok_core.values.printable import printable
 
 _CAPTION_HEIGHT = 16
+#: The key of a PNG file under which `save_rows` records captions, and the sizes and numbers of their pictures.
+_ROWS = "robustok rows"
 _SMALL = 64  # pixels; smaller images are enlarged by a whole factor to be visible
 
 
@@ -27,6 +33,7 @@ def save_rows(file: Path, rows: Mapping[str, Tensor]) -> None:
         rows: images (B, 3, H, W) uint8 by caption, all of the same size.
     """
     strips = {caption: _strip(images) for caption, images in rows.items()}
+    about = [[caption, strip.height, strip.width // strip.height] for caption, strip in strips.items()]
     width = max(strip.width for strip in strips.values())
     height = sum(strip.height + _CAPTION_HEIGHT for strip in strips.values())
     picture = Image.new("RGB", (width, height), "white")
@@ -36,7 +43,30 @@ def save_rows(file: Path, rows: Mapping[str, Tensor]) -> None:
         pen.text((4, top + 2), printable(caption), fill="black")
         picture.paste(strip, (0, top + _CAPTION_HEIGHT))
         top += strip.height + _CAPTION_HEIGHT
-    save_png(file, np.asarray(picture))
+    save_png(file, np.asarray(picture), about={_ROWS: json.dumps(about)})
+
+
+def read_rows(file: Path) -> dict[str, list[NDArray[np.uint8]]]:
+    """The pictures (H, W, 3) uint8 that `save_rows` wrote, by caption; small ones are enlarged.
+
+    Raises:
+        RobustokError: if the file is damaged, or an earlier version wrote it, which did not record the captions.
+    """
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+            pixels = np.asarray(opened.convert("RGB"))
+            about = json.loads(getattr(opened, "text", {}).get(_ROWS, "null"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise RobustokError(f"this picture cannot be read: {error}", where=str(file)) from error
+    if about is None:
+        raise RobustokError("an earlier version wrote this picture, without the captions of its rows", where=str(file))
+    rows, top = {}, 0
+    for caption, size, count in record_of(list[tuple[str, int, int]], about, file):
+        top += _CAPTION_HEIGHT
+        rows[caption] = [pixels[top : top + size, size * column : size * (column + 1)] for column in range(count)]
+        top += size
+    return rows
 
 
 def rows_by_class(
@@ -73,10 +103,13 @@ def save_grid(file: Path, pictures: Sequence[NDArray[np.uint8]], columns: int) -
     save_png(file, np.asarray(_enlarged(grid, width)))
 
 
-def save_png(file: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes one image (H, W, 3) uint8, creating missing parent folders."""
+def save_png(file: Path, pixels: NDArray[np.uint8], *, about: Mapping[str, str] | None = None) -> None:
+    """Writes one image (H, W, 3) uint8, creating missing parent folders; `about` are texts to keep in the file."""
+    texts = PngInfo()
+    for key, text in (about or {}).items():
+        texts.add_text(key, text)
     with new_file(file) as unfinished:
-        Image.fromarray(pixels).save(unfinished, format="PNG")
+        Image.fromarray(pixels).save(unfinished, format="PNG", pnginfo=texts)
 
 
 def _strip(images: Tensor) -> Image.Image:

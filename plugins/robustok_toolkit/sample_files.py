@@ -24,6 +24,7 @@ class SamplesIndex:
 
     num_samples: int = field(validator=validators.ge(1))
     image_size: int = field(validator=validators.ge(1))
+    latents_of: str | None = None
 
 
 @frozen(kw_only=True)

@@ -19,9 +19,9 @@ from robustok_core.runs.devices import device_called
 from robustok_core.runs.hub import hub_file_of
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
-from robustok_core.values.latents import Latents
+from robustok_core.values.latents import Keep, Latents
 from robustok_core.values.wording import short_text
-from robustok_toolkit.arguments import folder_or_file, whole_number
+from robustok_toolkit.arguments import folder_or_file, given_latents, whole_number
 from robustok_toolkit.generating import check_recorded, class_numbers, generate, labels_of, named_sampler_options
 from robustok_toolkit.trained import RUN_OR_ARTIFACT, Trained, artifact_of, load_trained, refuse_other
 from robustok_toolkit.trained_tokenizer import TrainedTokenizer, joined, load_tokenizer, tokenizer_of
@@ -141,6 +141,37 @@ class TrainedGenerator:
         batches = self.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
         return joined(list(batches))
 
+    def sample_keeping(
+        self,
+        latents: Latents,
+        class_: Classes,
+        sigma: float,
+        guidance: float | Guidance = 1.0,
+        seed: int = 0,
+        *,
+        batch_size: int = 50,
+        **sampling: Any,
+    ) -> Latents:
+        """Samples latents that keep a share sigma of real images', as post-training does.
+
+        Args:
+            latents: of the real images, as `encode_images` returns them.
+            class_: of the images; several classes take turns.
+            sigma: in [0, 1]; 1 keeps everything, 0 nothing.
+            guidance, seed, batch_size, sampling: see `sample_images`.
+
+        Raises:
+            RobustokError: as `sample_images`, or if these are not latents of the tokenizer's space.
+        """
+        latents = given_latents(latents, self.generator.space).without_features()
+        if not isinstance(sigma, (int, float)) or not 0.0 <= sigma <= 1.0:
+            raise RobustokError(f"{sigma!r} is not a share", where="sigma", hint="a number from 0 to 1")
+        options = named_sampler_options(type(self.generator), sampling, "sampling.")
+        kept = Keep(latents=latents, sigma=float(sigma))
+        labels = self.labels(class_, len(latents))
+        batches = self._generated(labels, guidance, "keep", seed, sampling=options, batch_size=batch_size, keep=kept)
+        return joined(list(batches))
+
     def labels(self, classes: Classes, count: int) -> Tensor:
         """(count,) int64: the classes in turn; see `class_` of `sample_images`."""
         count = whole_number(count, "n", least=1)
@@ -156,14 +187,19 @@ class TrainedGenerator:
             labels: (n,) int64. guidance, seed, batch_size: see `sample_images`.
             sampling: an instance of the generator's `Sampling`.
         """
+        return self._generated(labels, guidance, "sample", seed, sampling=sampling, batch_size=batch_size)
+
+    def _generated(
+        self, labels: Tensor, guidance: float | Guidance, stream: str, seed: int, *, batch_size: int, **options: Any
+    ) -> Iterator[Latents]:
         rows, seed = torch.arange(len(labels)), whole_number(seed, "seed")
         return generate(
             self.generator,
             labels,
-            Draws(seed=derive_seed(seed, "sample"), indices=rows, total=len(rows)),
+            Draws(seed=derive_seed(seed, stream), indices=rows, total=len(rows)),
             guidance=_guidance(guidance),
-            sampling=sampling,
             batch_size=whole_number(batch_size, "batch_size", least=1),
+            **options,
         )
 
 

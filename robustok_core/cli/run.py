@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,14 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="Folder that holds the runs' folders.")
 @click.option("--fresh", is_flag=True, help="Start over, in a new folder.")
 @click.option("--accept-old-code", is_flag=True, help="Keep what stages made before the code of a plugin changed.")
+@click.option(
+    "--reuse",
+    multiple=True,
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Take stages that are finished there with the same fingerprint: a run, or a folder of runs.",
+)
+@click.option("--seeds", metavar="LIST", help="Run once for each seed, as NAME-seed0, ...: --seeds 0,1,2.")
 @click.option("--until", metavar="STAGE", help="Stop after this stage; the same command without --until goes on.")
 @click.option("--replay", is_flag=True, help="Look into the step that became not finite: term, images, module.")
 def run(
@@ -23,6 +32,8 @@ def run(
     out: Path | None,
     fresh: bool,
     accept_old_code: bool,
+    reuse: tuple[Path, ...],
+    seeds: str | None,
     until: str | None,
     replay: bool,
 ) -> None:
@@ -33,6 +44,7 @@ def run(
     Finished stages whose configuration and inputs are unchanged are skipped; an interrupted stage resumes.
     """
     from robustok_core.cli.said_once import process_number
+    from robustok_core.cli.seeds import numbers_of, run_seeds
     from robustok_core.cli.tables import print_results
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
@@ -44,16 +56,21 @@ def run(
         raise RobustokError("--replay looks into a run that has stopped, and --fresh starts a new one")
     console = make_console()
     registry = load_registry()
+    numbers = None if seeds is None else numbers_of(seeds)
     opened, place = open_recipe(recipe, overrides=changes, presets=presets)
-    results = run_recipe(
-        opened,
-        registry=registry,
-        out=out or place,
-        fresh=fresh,
-        accept_old_code=accept_old_code,
-        until=until,
-        console=console,
-        replay=replay,
-    )
+    options: dict[str, Any] = {
+        "registry": registry,
+        "out": out or place,
+        "fresh": fresh,
+        "accept_old_code": accept_old_code,
+        "until": until,
+        "console": console,
+        "replay": replay,
+        "reuse": reuse,
+    }
+    if numbers is not None:
+        run_seeds(opened, numbers, options)
+        return
+    results = run_recipe(opened, **options)
     if process_number() == 0:
         print_results(console, results)

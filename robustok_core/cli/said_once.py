@@ -23,9 +23,14 @@ def _number_in(variable: str, default: int) -> int:
     return int(text) if text.isdecimal() and len(text) < 10 else default
 
 
+def num_processes() -> int:
+    """How many processes a launcher started."""
+    return _number_in("WORLD_SIZE", 1)
+
+
 def is_ours_to_say(message: str) -> bool:
     """Whether this process has to print a message: it is the main process, or that one does not say the same."""
-    if _number_in("WORLD_SIZE", 1) == 1:
+    if num_processes() == 1:
         return True
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 

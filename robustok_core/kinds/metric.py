@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.result import Result
+from robustok_core.values.spec import Spec
 from robustok_core.values.wording import described
 
 
@@ -93,6 +94,14 @@ class Metric(Component, ABC):
 
     def check(self, space: LatentSpace) -> None:
         """Raises RobustokError if the metric does not fit this latent space; called before anything runs."""
+
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str] | None:
+        """The names of its results; None if they are not known before it has measured.
+
+        Args:
+            network: builds a feature network.
+        """
+        return None
 
     @abstractmethod
     def start(self, context: EvaluationContext) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from robustok_core.kinds.component import Component
 from robustok_core.values.result import Result
 
 if TYPE_CHECKING:
+    from robustok_core.kinds.features import Features
     from robustok_core.values.spec import Spec
 
 
@@ -67,6 +68,14 @@ class SampleMetric(Component, ABC):
 
         A number is None if it is unknown; `num_reference` is 0 if only statistics of the reference are known.
         """
+
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str] | None:
+        """The names of its results; None if they are not known before it has measured.
+
+        Args:
+            network: builds a feature network.
+        """
+        return None
 
     @abstractmethod
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -162,6 +162,10 @@ class Stage(Component, ABC):
         An artifact left out gets an empty `Promise`.
         """
         return {}
+
+    def result_names(self) -> Sequence[str] | None:
+        """The names of its results; None if they are not known before it runs. A study checks its metrics by them."""
+        return None
 
     @abstractmethod
     def run(self, context: StageContext) -> Mapping[str, float | Result]:

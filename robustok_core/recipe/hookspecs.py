@@ -36,8 +36,11 @@ def robustok_run_started(folder: Path, recipe: Mapping[str, Any]) -> None:
 
 
 @hookspec
-def robustok_run_finished(folder: Path, results: Mapping[str, Result]) -> None:
-    """A run is complete; `results` holds the results of all stages by "stage/metric", as in results.json."""
+def robustok_run_finished(folder: Path, results: Mapping[str, Result], registry: Any) -> None:
+    """A run is complete; `results` holds the results of all stages by "stage/metric", as in results.json.
+
+    `registry` is the one that the run used, with which its components can be built.
+    """
 
 
 @hookspec
@@ -53,3 +56,12 @@ def robustok_stage_finished(folder: Path, stage: str, results: Mapping[str, Resu
 @hookspec
 def robustok_step_logged(folder: Path, stage: str, step: int, values: Mapping[str, float]) -> None:
     """A line of metrics was written (main process only)."""
+
+
+@hookspec
+def robustok_report_section(run: Any) -> Any:
+    """A run's report is written: returns a `Section` or several, or None if the run has nothing to show.
+
+    `run` is a `ReportedRun` of `robustok_toolkit.reported_run`; `robustok_toolkit.report_parts` has `Section` and what
+    it may hold. A plugin that fails is named in the report, which is written without it.
+    """

@@ -52,6 +52,7 @@ class RunConfig:
         validator=validators.deep_iterable(validators.in_(("tensorboard", "wandb"))),
         metadata={"doc": 'experiment trackers besides metrics.jsonl: "tensorboard", "wandb"'},
     )
+    report: bool = field(default=True, metadata={"doc": "write report.html into the run's folder when it ends"})
 
 
 @frozen(kw_only=True)
@@ -190,6 +191,9 @@ class _Reader:
             self.problems.append(Problem((), what))
             return None
         known = ["run", "load", "stage", *TABLES]
+        if "arm" in table:
+            self.problems.append(Problem(("arm",), "this is a study, not a recipe", "`robustok study FILE` runs it"))
+            return None
         for key in table:
             if key not in known:
                 self.problems.append(Problem((key,), f"unknown table {short_text(key)}", did_you_mean(key, known)))

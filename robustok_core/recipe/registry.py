@@ -44,6 +44,13 @@ class PluginState:
     components: list[str] = field(factory=list)
 
 
+@frozen
+class HookFailure:
+    """What `Registry.ask` returns for a plugin that failed; `reason` is its error."""
+
+    reason: str
+
+
 class Registry:
     """The components that are known, by kind and name. Two registries share nothing."""
 
@@ -78,17 +85,24 @@ class Registry:
         Returns:
             A message for each plugin that failed in this hook for the first time.
         """
-        plugins = [(name, plugin) for name, plugin in self._manager.list_name_plugin() if hasattr(plugin, hook)]
         messages = []
+        for name, answer in self.ask(hook, **arguments).items():
+            if isinstance(answer, HookFailure) and (name, hook) not in self._failed_hooks:
+                self._failed_hooks.add((name, hook))
+                messages.append(f"the plugin {name!r} failed in {hook} ({answer.reason}); the run goes on")
+        return messages
+
+    def ask(self, hook: str, **arguments: Any) -> dict[str, Any]:
+        """Calls a hook of each plugin; returns the answers by the plugins' names, a `HookFailure` where one failed."""
+        plugins = [(name, plugin) for name, plugin in self._manager.list_name_plugin() if hasattr(plugin, hook)]
+        answers: dict[str, Any] = {}
         for name, plugin in reversed(plugins):  # the order of pluggy: the last one registered is called first
             others = [other for _, other in plugins if other is not plugin]
             try:
-                self._manager.subset_hook_caller(hook, others)(**arguments)
+                (answers[name],) = self._manager.subset_hook_caller(hook, others)(**arguments) or (None,)
             except PLUGIN_FAILURES as error:
-                if (name, hook) not in self._failed_hooks:
-                    self._failed_hooks.add((name, hook))
-                    messages.append(f"the plugin {name!r} failed in {hook} ({_reason(error)}); the run goes on")
-        return messages
+                answers[name] = HookFailure(_reason(error))
+        return answers
 
     def add_plugin(self, plugin: object, name: str, distribution: str = "?") -> PluginState:
         """Registers a plugin module or object; a broken one is recorded with its error and not used."""

@@ -19,9 +19,12 @@ from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.values.wording import short, short_name, short_text
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"']+)\s*=")
+_KEY_NAME = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_\-]+)"""
+_KEY = re.compile(rf"^\s*({_KEY_NAME}(?:\s*\.\s*{_KEY_NAME})*)\s*=")
 
 _NAMES = "`robustok recipes` lists the bundled ones; a run's folder has a recipe.toml"
+#: Where, among the bundled files, those of `robustok study` lie.
+STUDIES = "study/"
 _LARGEST_FILE = 2**20
 _LONGEST_CHAIN = 20
 
@@ -140,7 +143,7 @@ def _key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def _names(dotted: str) -> list[str]:
-    return [name.strip().strip("\"'") for name in dotted.split(".")]
+    return [name.strip("\"'") for name in re.findall(_KEY_NAME, dotted)]
 
 
 def _through_arrays(path: KeyPath, counts: Mapping[KeyPath, int]) -> KeyPath:
@@ -169,7 +172,7 @@ def find_recipe(name: str, near: Path = Path()) -> Path:
         folder = any(candidate.is_dir() for candidate in candidates)
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise RobustokError(f"the recipe cannot be read: {error.strerror or error}", where=short_name(name)) from error
-    bundled = bundled_recipes()
+    bundled = bundled_recipes() | bundled_studies()
     key = name.removesuffix(".toml")
     if key in bundled:
         return bundled[key]
@@ -183,6 +186,15 @@ def find_recipe(name: str, near: Path = Path()) -> Path:
 
 def bundled_recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name ("main_train", "imagenet256/robustok_tokenizer")."""
+    return {name: file for name, file in _bundled().items() if not name.startswith(STUDIES)}
+
+
+def bundled_studies() -> dict[str, Path]:
+    """The files for `robustok study` that come with the package, by name ("study/claims")."""
+    return {name: file for name, file in _bundled().items() if name.startswith(STUDIES)}
+
+
+def _bundled() -> dict[str, Path]:
     package = Path(str(importlib.resources.files("robustok_core")))
     # An editable install has no copy inside the package; the checkout has the recipes beside it.
     roots = [root for root in (package / "recipes", package.parent / "recipes") if root.is_dir()]
@@ -317,8 +329,13 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise RobustokError(str(error), where=where) from error
 
 
-def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Source:
+def override(
+    source: Source, changes: Mapping[str, Any] | Sequence[str], *, locations: Mapping[str, str] | None = None
+) -> Source:
     """Sets keys by dotted path; a stage is addressed by name ("stage.train_tokenizer.epochs").
+
+    Args:
+        locations: the file and line of each change by its path, where they are from a file.
 
     Raises:
         RobustokError: what is wrong with each change that cannot be made.
@@ -336,7 +353,7 @@ def override(source: Source, changes: Mapping[str, Any] | Sequence[str]) -> Sour
     # A change of `use` clears the table, so it must come before the keys that are set in it.
     for key in sorted(values, key=lambda key: (not key.endswith(".use"), key.count("."))):
         with _collected(problems):
-            _set(changed, key, values[key])
+            _set(changed, key, values[key], (locations or {}).get(key, f"--set {short_name(key)}"))
     raise_all(problems)
     return changed
 
@@ -357,8 +374,8 @@ def _collected(problems: list[RobustokError]) -> Iterator[None]:
         problems.append(error)
 
 
-def _set(source: Source, key: str, value: Any) -> None:
-    names, at = key.split("."), f"--set {short_name(key)}"
+def _set(source: Source, key: str, value: Any, at: str) -> None:
+    names = key.split(".")
     where: Any = source.table
     path: KeyPath = ()
     for name in names[:-1]:

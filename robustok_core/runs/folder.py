@@ -255,6 +255,19 @@ class RunFolder:
         return self.record["stages"].setdefault(f"{name}-{fingerprint}", {"state": "new", "seconds": 0.0})
 
 
+def is_in_use(run: Path) -> bool:
+    """Whether a command uses a run's folder now."""
+    if not (file := run / _LOCK).is_file():
+        return False
+    lock = FileLock(file, mode=stat.S_IMODE(file.stat().st_mode))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
 def _before_the_first_record(path: Path) -> bool:
     """Whether a path in a run's folder may be there before its first record is complete."""
     if path.name == HISTORY and path.is_dir():  # a record that a kill left half-written was set aside
@@ -289,16 +302,20 @@ def is_artifact(path: Path) -> bool:
     return (path / "component.json").is_file() or (path / MANIFEST).is_file()
 
 
+def finished_artifacts(run: Path, name: str) -> list[Path]:
+    """The folders of all finished artifacts of a name in a run: the one from [load], then those that its recipe makes.
+
+    Raises:
+        RobustokError: if this is not a run, or an artifact from [load] is not where it was.
+    """
+    record = _record_of(run)
+    loaded = [find_input(run, record, name)] if name in record.get("inputs", {}) else []
+    return [*loaded, *(folder for done, folder in _made(run, record, name) if done)]
+
+
 def _artifact_of_run(path: Path, name: str) -> Path:
-    if not is_run(path):
-        hint = "name the folder of a run, or of an artifact in it"
-        raise RobustokError("this is not a run folder", where=str(path), hint=hint)
-    record = read_run(path)
-    candidates = [
-        (record["stages"][f"{stage}-{fingerprint}"]["state"] == "done", path / "artifacts" / f"{name}-{fingerprint}")
-        for stage, fingerprint in record.get("current", {}).items()
-        if name in record["stages"].get(f"{stage}-{fingerprint}", {}).get("makes", [])
-    ]
+    record = _record_of(path)
+    candidates = _made(path, record, name)
     if not candidates and name in record.get("inputs", {}):
         return find_input(path, record, name)
     if candidates and candidates[-1][0]:
@@ -307,3 +324,19 @@ def _artifact_of_run(path: Path, name: str) -> Path:
     if earlier := [folder for done, folder in candidates if done]:
         hint += f", or name the {name} of an earlier stage: {earlier[-1]}"
     raise RobustokError(f"this run has no finished {name}", where=str(path), hint=hint)
+
+
+def _record_of(path: Path) -> dict[str, Any]:
+    if not is_run(path):
+        hint = "name the folder of a run, or of an artifact in it"
+        raise RobustokError("this is not a run folder", where=str(path), hint=hint)
+    return read_run(path)
+
+
+def _made(path: Path, record: Mapping[str, Any], name: str) -> list[tuple[bool, Path]]:
+    """The artifacts of a name that a run's recipe makes, in the order of its stages, and whether each is finished."""
+    return [
+        (record["stages"][f"{stage}-{fingerprint}"]["state"] == "done", path / "artifacts" / f"{name}-{fingerprint}")
+        for stage, fingerprint in record.get("current", {}).items()
+        if name in record["stages"].get(f"{stage}-{fingerprint}", {}).get("makes", [])
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from robustok_core.runs.components import OPPONENTS_FILE, read_artifact, save_co
 from robustok_core.runs.files import write_tensors
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of, sha256_of
 from robustok_core.runs.folder import RunFolder, find_artifact
-from robustok_core.runs.history import RECIPE_FILE
+from robustok_core.runs.history import HISTORY, RECIPE_FILE
 from robustok_core.runs.hub import is_there, local_path, pinned
 from robustok_core.runs.inputs import find_input
 from robustok_core.runs.intact import artifact_damage, check_artifact
-from robustok_core.runs.manifest import recorded_folder
+from robustok_core.runs.manifest import recorded_folder, set_aside
 from robustok_core.runs.promises import Imported, Loaded
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.shard_index import files_of
@@ -101,10 +102,10 @@ def _taken_before(name: str, load: LoadConfig, run: Path) -> tuple[Path, str] | 
     return folder, content_fingerprint(folder) if load.importer is None else folder.name.rpartition("-")[2]
 
 
-def component_specs(load: LoadConfig, folder: Path, registry: Builder) -> list[Spec]:
+def component_specs(load: LoadConfig, loaded: Loaded, registry: Builder) -> list[Spec]:
     """The importer of an entry of [load], and the component in its artifact, where it is one."""
-    artifact = read_artifact(folder)
-    component = [] if artifact.table is None else [registry.spec(artifact.kind, artifact.table)]
+    found = read_artifact(loaded.folder) if loaded.imported is None else loaded.imported
+    component = [] if found.table is None else [registry.spec(found.kind, found.table)]
     return [*component, *([] if load.importer is None else [load.importer])]
 
 
@@ -129,6 +130,18 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
         return imported
     kept = f"kept for post_train, whose loss must be called {', '.join(imported.losses_with_opponent)}"
     return attrs.evolve(imported, report={**report, "discriminator": kept})
+
+
+def keep_imported(imported: Imported, target: Path, run: RunFolder) -> list[str]:
+    """Writes a component from a published checkpoint into a run's folder, and records it; returns what to say of it."""
+    said = []
+    if os.path.lexists(target):
+        kept = set_aside(target, run.path / HISTORY)
+        said.append(f"{target} is damaged; it is imported again, and the damaged one is now {kept}")
+    save_imported(imported, target)
+    run.record["imported"] = sorted({*run.record.get("imported", []), target.name})
+    run.save()
+    return said
 
 
 def save_imported(imported: Imported, folder: Path) -> None:

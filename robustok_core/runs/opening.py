@@ -6,8 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustok_core.recipe.recipe import Recipe
+from robustok_core.errors import RobustokError
+from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
+from robustok_core.recipe.registry import Registry
 from robustok_core.runs.history import RECIPE_FILE
+from robustok_core.values.wording import short
 
 
 def open_recipe(name: str, *, overrides: Sequence[str] = (), presets: Sequence[str] = ()) -> tuple[Recipe, Path | None]:
@@ -28,3 +31,15 @@ def open_recipe(name: str, *, overrides: Sequence[str] = (), presets: Sequence[s
         return Recipe.load(name, overrides=overrides, presets=presets), None
     folder = Path(name).resolve()
     return Recipe.load(file, overrides=(f"run.name={folder.name}", *overrides), presets=presets), folder.parent
+
+
+def resolved_recipe(recipe: Recipe | ResolvedRecipe, registry: Registry) -> ResolvedRecipe:
+    """A recipe, resolved if it is not yet.
+
+    Raises:
+        RobustokError: if a program gave something else; and as `Recipe.resolve`.
+    """
+    if not isinstance(recipe, (Recipe, ResolvedRecipe)):
+        hint = 'Recipe.load("main_train") reads one, Recipe.from_table({...}) makes one'
+        raise RobustokError(f"expected a Recipe, found {short(recipe)}", where="recipe", hint=hint)
+    return recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)

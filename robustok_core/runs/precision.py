@@ -10,6 +10,11 @@ import attrs
 import torch
 
 Precision = Literal["auto", "no", "bf16"]
+#: What "auto" came to, in words.
+MEANING: Mapping[str, str] = {
+    "bf16": "bf16, which is computed natively here",
+    "no": "float32, as not every device here is known to compute bf16 natively",
+}
 
 
 def computes_bf16(device: torch.device) -> bool:

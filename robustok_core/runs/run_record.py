@@ -29,6 +29,7 @@ class StageRecord:
         without_code: its fingerprint but for the code of plugins; equal for two stages that differ in that only. A
             version that records it gives each artifact a manifest.
         manifests: whether everything in its checkpoints was written by such a version.
+        taken_from: the folder of the run that made it, if that was another one.
     """
 
     state: str
@@ -41,6 +42,7 @@ class StageRecord:
     made_with: list[dict[str, Any]] = field(factory=list)
     without_code: str | None = None
     manifests: bool = False
+    taken_from: str | None = None
 
 
 @frozen(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,25 +21,25 @@ from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.execution import execute
-from robustok_core.runs.finished import due_stages, stage_damage
+from robustok_core.runs.finished import due_stages, set_damaged_aside, stage_damage
 from robustok_core.runs.folder import RunFolder
-from robustok_core.runs.history import HISTORY
 from robustok_core.runs.hub import is_there
 from robustok_core.runs.interrupt import stop_signals
-from robustok_core.runs.loading import component_specs, open_loaded, save_imported
-from robustok_core.runs.manifest import Damage, next_free, set_aside
+from robustok_core.runs.loading import component_specs, keep_imported, open_loaded
+from robustok_core.runs.manifest import Damage, next_free
+from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan, make_plan
-from robustok_core.runs.precision import settled
+from robustok_core.runs.precision import MEANING, settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import surroundings
 from robustok_core.runs.replay import check_replay
 from robustok_core.runs.replay import replay as replay_stage
 from robustok_core.runs.results import RESULTS_FILE, stage_results
+from robustok_core.runs.reuse import runs_at, take_finished
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
-from robustok_core.values.wording import short
 
 T = TypeVar("T")
 
@@ -55,6 +54,7 @@ def run(
     until: str | None = None,
     console: Console | None = None,
     replay: bool = False,
+    reuse: Sequence[Path] = (),
 ) -> dict[str, Result]:
     """Runs a recipe to its end, skipping finished stages and resuming an interrupted one.
 
@@ -68,6 +68,7 @@ def run(
         console: where to print; silent by default.
         replay: look again into the step at which a training stopped because a loss, gradient or weight was not finite;
             raises a RunError that says what was found.
+        reuse: runs, or folders that hold runs; stages that are finished there with the same fingerprint are taken.
 
     Returns:
         The results by "stage/metric", as in results.json.
@@ -77,12 +78,13 @@ def run(
         KeyboardInterrupt: the user asked to stop before the first stage or after the last one.
     """
     registry = registry or load_registry()
-    resolved = _resolved(recipe, registry)
+    resolved = resolved_recipe(recipe, registry)
     if until is not None:
         resolved.stages_until(until)  # raises if there is no such stage
+    runs_at(reuse)  # raises if there is no such folder
     with stop_signals():
         one = _Run(resolved, registry, Path(out or resolved.run.out), fresh, console)
-        one.replay, one.accept_old_code, one.until = replay, accept_old_code, until
+        one.replay, one.accept_old_code, one.until, one.reuse = replay, accept_old_code, until, reuse
         return one.go()
 
 
@@ -104,7 +106,7 @@ def check(
         RobustokError: as `run`.
     """
     registry = registry or load_registry()
-    resolved = _resolved(recipe, registry)
+    resolved = resolved_recipe(recipe, registry)
     missing = needs_of_recipe(resolved, resolved.stages).announced(announce or (lambda _: None))
     try:
         plan = _Run(resolved, registry, Path(out or resolved.run.out), False, None).plan()
@@ -115,11 +117,19 @@ def check(
     return plan
 
 
-def _resolved(recipe: Recipe | ResolvedRecipe, registry: Registry) -> ResolvedRecipe:
-    if not isinstance(recipe, (Recipe, ResolvedRecipe)):
-        hint = 'Recipe.load("main_train") reads one, Recipe.from_table({...}) makes one'
-        raise RobustokError(f"expected a Recipe, found {short(recipe)}", where="recipe", hint=hint)
-    return recipe if isinstance(recipe, ResolvedRecipe) else recipe.resolve(registry)
+def fingerprints(recipe: ResolvedRecipe, *, registry: Registry, out: str | Path | None = None) -> dict[str, str]:
+    """The fingerprint that each stage of a run would have, by name, in order; makes the checks of `run`.
+
+    Raises:
+        RobustokError: as `run`.
+    """
+    one = _Run(recipe, registry, Path(out or recipe.run.out), False, None)
+    one.plan()
+    if is_run(one.folder.path):
+        one.folder.record = read_run(one.folder.path)
+    for name, loaded in one.loaded.items():
+        one.take_loaded(name, loaded)
+    return one.fingerprints()
 
 
 class _Run:
@@ -143,6 +153,7 @@ class _Run:
         self.promised: dict[str, Mapping[str, Promise]] = {}
         self.accept_old_code = False
         self.until: str | None = None
+        self.reuse: Sequence[Path] = ()
         self.code: Mapping[str, Code] = {}
         self.without_code: Mapping[str, str] = {}
         self.loaded_specs: dict[str, list[Spec]] = {}
@@ -239,10 +250,11 @@ class _Run:
         if self.folder.repaired:
             self._say(self.folder.repaired)
         if self.precision is not None:
-            self._say_precision(self.precision)
+            self._say(f"precision auto: {MEANING[self.precision]}")
         inputs = {name: self._load(name) for name in self.recipe.load}
         self.loaded.clear()  # lets go of imported components, which are on the disk now
-        planned = self._fingerprints()
+        planned = self.fingerprints()
+        self._take_finished(planned)
         due = self._due(planned)
         asked = self._asked()
         to_run = [stage for stage in asked if stage.name in due]
@@ -251,7 +263,8 @@ class _Run:
         self._provide(to_run)
         if self.main and not self.replay:
             self._make_current(planned, inputs)
-            self._set_damaged_aside(due, planned)
+            for line in set_damaged_aside(self.folder, self.recipe.stages, due, planned):
+                self._say(line)
         self._notify("robustok_run_started", recipe=table)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
@@ -261,8 +274,8 @@ class _Run:
             results |= {f"{stage.name}/{name}": result for name, result in of_stage.items()}
         if self.main:
             self.folder.write_results(results)
+            self._notify("robustok_run_finished", results=results, registry=self.registry)
             self._say_end([stage.name for stage in self.recipe.stages if stage not in asked and stage.name in due])
-            self._notify("robustok_run_finished", results=results)
         self.accelerator.end_training()
         return results
 
@@ -297,33 +310,36 @@ class _Run:
             raise_all(needs.fetch(self._say))
         self.accelerator.wait_for_everyone()
 
-    def _say_precision(self, auto: str) -> None:
-        meaning = {
-            "bf16": "bf16, which is computed natively here",
-            "no": "float32, as not every device here is known to compute bf16 natively",
-        }
-        self._say(f"precision auto: {meaning[auto]}")
-
     def _load(self, name: str) -> Path:
         """Makes an artifact of another run, or of a published checkpoint, available to the stages; returns its path."""
         loaded = self.loaded[name]
         if self.main and loaded.imported is not None:
-            if os.path.lexists(loaded.folder):
-                kept = set_aside(loaded.folder, self.folder.path / HISTORY)
-                self._say(f"{loaded.folder} is damaged; it is imported again, and the damaged one is now {kept}")
-            save_imported(loaded.imported, loaded.folder)
-            imported = {*self.folder.record.get("imported", []), loaded.folder.name}
-            self.folder.record["imported"] = sorted(imported)
-            self.folder.save()
+            for line in keep_imported(loaded.imported, loaded.folder, self.folder):
+                self._say(line)
         path = self.recipe.load[name].path
         if not is_there(path):
             self._say(f"[load] {name}: {path} is no longer there; what this run took from it is used: {loaded.folder}")
         self.accelerator.wait_for_everyone()
-        self.artifacts[name] = (loaded.folder, loaded.fingerprint)
-        self.loaded_specs[name] = component_specs(self.recipe.load[name], loaded.folder, self.registry)
+        self.take_loaded(name, loaded)
         return loaded.folder
 
-    def _fingerprints(self) -> dict[str, str]:
+    def take_loaded(self, name: str, loaded: Loaded) -> None:
+        """Makes an artifact from [load] an input of the stages."""
+        self.artifacts[name] = (loaded.folder, loaded.fingerprint)
+        self.loaded_specs[name] = component_specs(self.recipe.load[name], loaded, self.registry)
+
+    def _take_finished(self, planned: Mapping[str, str]) -> None:
+        """Takes stages that another run has finished, so that they are not due here."""
+        if not self.reuse or self.replay:
+            return
+        if self.main:
+            for line in take_finished(self.folder, self._asked(), planned, runs_at(self.reuse)):
+                self._say(line)
+        self.accelerator.wait_for_everyone()
+        if not self.main:
+            self.folder.record = read_run(self.folder.path)
+
+    def fingerprints(self) -> dict[str, str]:
         """The fingerprint of each stage by name, from those of its inputs, before any stage runs."""
         fingerprints = StageFingerprints(
             recipe=self.recipe,
@@ -350,18 +366,6 @@ class _Run:
         broadcast_object_list(agreed)
         found: T = agreed[0]
         return found
-
-    def _set_damaged_aside(self, due: Mapping[str, Damage | None], planned: Mapping[str, str]) -> None:
-        """Moves what finished stages made, and their results, to history/ where they are damaged, and says so."""
-        for line in self.folder.set_damaged_results_aside():
-            self._say(line)
-        for stage in self.recipe.stages:
-            if damage := due.get(stage.name):
-                self._say(f"{damage}; stage {stage.name} runs again")
-                for name in stage.spec.factory.makes:
-                    if os.path.lexists(artifact := self.folder.artifact(name, planned[stage.name])):
-                        kept = set_aside(artifact, self.folder.path / HISTORY)
-                        self._say(f"  what it made before is now {kept}")
 
     def _data_fingerprint(self) -> list[str]:
         dataset = opened_data(self.recipe.tables["data"], self.built)

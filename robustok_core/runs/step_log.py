@@ -34,19 +34,19 @@ def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
         *lines, cut_off = file.read_bytes().split(b"\n")
     except OSError as error:
         raise RunError(f"cannot be read: {error.strerror}", where=str(file)) from error
-    lines += [cut_off] if _values(cut_off) is not None else []
+    lines += [cut_off] if values_of(cut_off) is not None else []
     kept = [line for line in lines if not _is_after(line, fingerprint, after_step)]
     with new_file(file) as unfinished:
         unfinished.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
 def _is_after(line: bytes, fingerprint: str, step: int) -> bool:
-    values = _values(line) or {}
+    values = values_of(line) or {}
     logged = values.get("step", 0)
     return values.get("fingerprint") == fingerprint and isinstance(logged, (int, float)) and logged > step
 
 
-def _values(line: bytes) -> dict[str, Any] | None:
+def values_of(line: bytes) -> dict[str, Any] | None:
     """The values of a line; None if it is damaged."""
     try:
         values = json.loads(line)

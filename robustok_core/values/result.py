@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from attrs import field, frozen, validators
@@ -53,7 +53,11 @@ class Result:
 def add_results(results: dict[str, Result], metric: str, found: Mapping[str, Result]) -> None:
     """Adds what a metric of a recipe measured. A result whose name is taken gets the metric's name before it."""
     for name, result in found.items():
-        free = name
-        while free in results:
-            free = f"{metric}_{free}"
-        results[free] = result
+        results[free_name(name, metric, results)] = result
+
+
+def free_name(name: str, metric: str, taken: Container[str]) -> str:
+    """The name under which a result is added to those whose names are taken."""
+    while name in taken:
+        name = f"{metric}_{name}"
+    return name

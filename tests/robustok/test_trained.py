@@ -323,6 +323,18 @@ def test_without_a_class_all_take_turns(generator):
     assert generator.sample_latents(n=12).codes.shape == (12, 16)
 
 
+def test_samples_keep_the_share_sigma_of_real_latents(generator, tokenizer, images):
+    real = tokenizer.encode_images(images)
+    assert torch.equal(generator.sample_keeping(real, "bag", 1.0, steps=2).codes, real.codes)
+    half = generator.sample_keeping(real, "bag", 0.5, seed=1, steps=2).codes
+    assert torch.equal(half, generator.sample_keeping(real, "bag", 0.5, seed=1, steps=2, batch_size=1).codes)
+    assert 0.3 < (half == real.codes).float().mean() < 1.0
+    for sigma in (1.5, -0.1, "half", float("nan")):
+        assert_refused(
+            lambda sigma=sigma: generator.sample_keeping(real, "bag", sigma), "sigma", "a number from 0 to 1"
+        )
+
+
 def test_mistakes_in_sampling_are_reported(generator):
     assert_refused(lambda: generator.sample_images("bga"), "no class is called 'bga'", "did you mean 'bag'?")
     assert_refused(lambda: generator.sample_images(10), "there is no class 10")

@@ -59,7 +59,7 @@ def test_the_options_of_a_component_are_shown_with_type_default_and_meaning(comm
     assert "stage train_tokenizer, from robustok_stages" in output
     assert "  epochs (float, required): passes over the training images\n" in output
     assert "  log_every (int, default 20): steps between lines of metrics.jsonl\n" in output
-    assert "  losses (a loss, default {'reconstruction': {'use': 'reconstruction'}}): the terms of the loss" in output
+    assert '  losses (a loss, default { reconstruction = { use = "reconstruction" } }): the terms of the loss' in output
     assert re.search(r"\n  optimizer \(table, .*\n      \w+ \(", output), "the options of a table are indented below it"
 
 

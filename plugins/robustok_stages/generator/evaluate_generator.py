@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen, validators
@@ -11,6 +11,7 @@ from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.recipe.validators import workers_range
 from robustok_core.values.result import Result
 from robustok_core.values.spec import components
+from robustok_stages.checks import names_of
 from robustok_stages.generator.sample_evaluation import (
     SampleEvaluation,
     check_metrics,
@@ -64,6 +65,9 @@ class EvaluateGenerator(Stage):
         samples = context.promise("samples", SamplesPromise)
         check_picture_size(context, config.reference, samples.image_size, "reference")
         check_metrics(context, config.metrics, samples.num_samples, num_reference, "metrics")
+
+    def result_names(self) -> Sequence[str] | None:
+        return names_of(self.config.metrics)
 
     def run(self, context: StageContext) -> Mapping[str, Result]:
         """Each network processes every image once."""

@@ -104,6 +104,9 @@ class Sample(Stage):
         size = context.promise("tokenizer", TokenizerPromise).image_size
         return {"samples": SamplesPromise(num_samples=self.config.num_samples, image_size=size)}
 
+    def result_names(self) -> Sequence[str]:
+        return ["num_samples"]
+
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Makes the missing shards and merges all shards."""
         work = self._work(context)

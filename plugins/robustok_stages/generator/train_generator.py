@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -89,6 +89,9 @@ class TrainGenerator(Stage):
             stage=context.stage,
         )
         return {"generator": promise}
+
+    def result_names(self) -> Sequence[str]:
+        return ["parameters", "steps", "validation_loss"]
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains, writes the artifact, and returns size, steps and validation loss."""

@@ -118,6 +118,9 @@ class Tokenize(Stage):
         )
         return {"latents": promise}
 
+    def result_names(self) -> Sequence[str]:
+        return ["train_images", "views"]
+
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Makes the missing shards and merges all shards."""

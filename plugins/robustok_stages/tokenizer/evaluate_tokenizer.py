@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from robustok_core.values.draws import Draws
 from robustok_core.values.images import to_uint8
 from robustok_core.values.result import Result
 from robustok_core.values.spec import components
-from robustok_stages.checks import check_image_size
+from robustok_stages.checks import check_image_size, names_of
 from robustok_stages.generator.sample_evaluation import say_singular
 from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics, measure_tokenizer
 from robustok_toolkit.image_features import SharedFeatures
@@ -71,6 +71,9 @@ class EvaluateTokenizer(Stage):
         tokenizer = context.promise("tokenizer", TokenizerPromise)
         check_image_size(context, tokenizer)
         check_tokenizer_metrics(context, tokenizer, self.config.metrics, "metrics")
+
+    def result_names(self) -> Sequence[str] | None:
+        return names_of(self.config.metrics)
 
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, Result]:

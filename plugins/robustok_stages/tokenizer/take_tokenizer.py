@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
@@ -35,6 +35,9 @@ class TakeTokenizer(Stage):
         tokenizer = context.sketch("tokenizer")
         promise = TokenizerPromise(space=tokenizer.space, image_size=tokenizer.image_size, stage=context.stage)
         return {"tokenizer": promise}
+
+    def result_names(self) -> Sequence[str]:
+        return ["parameters"]
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Writes the artifact and returns the number of parameters."""

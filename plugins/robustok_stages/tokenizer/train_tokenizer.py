@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -76,6 +76,9 @@ class TrainTokenizer(Stage):
     def _promise(self, tokenizer: Tokenizer) -> TokenizerPromise:
         opponents = losses_with_opponent(self.config.losses)
         return TokenizerPromise(space=tokenizer.space, image_size=tokenizer.image_size, opponents=opponents)
+
+    def result_names(self) -> Sequence[str]:
+        return ["parameters", "steps"]
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains, writes the artifact, and returns the number of parameters and steps."""

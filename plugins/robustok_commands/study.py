@@ -1,0 +1,98 @@
+"""`robustok study`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from robustok_core.values.terminal import echo, echo_lines, make_console, print_table, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from robustok_study.plan import Plan
+    from robustok_study.record import StudyRecord
+
+
+@click.command()
+@click.argument("file")
+@click.option("--quick", is_flag=True, help="Everything small, as the table [quick] of the file says: does it work?")
+@click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Holds its folder.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at once; default: one on each GPU, or else each core.")
+@click.option("--dry-run", is_flag=True, help="Check everything, and print the jobs and what is done of them.")
+@click.option("--show", is_flag=True, help="Print what is known so far; nothing runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print study.json instead of a table.")
+def study(file: str, quick: bool, out: Path, jobs: int | None, dry_run: bool, show: bool, as_json: bool) -> None:
+    """Run the study in FILE, or a bundled one: arms of a recipe with the same seeds; do their differences hold?
+
+    Example: `robustok study claims --quick`
+
+    Finished runs are skipped, and interrupted ones resume. The results are in OUT/NAME/study.json and study.md.
+    """
+    from robustok_core.errors import RobustokError
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.run_record import is_run
+    from robustok_study.conduct import conduct, progress_of
+    from robustok_study.plan import make_plan
+    from robustok_study.spec import read_study_file
+
+    registry, console = load_registry(), make_console()
+    read = read_study_file(file, registry, quick=quick)
+    folder = out / read.name
+    if is_run(folder):
+        hint = "give the study another name, or choose another --out"
+        raise RobustokError("this is the folder of a run", where=str(folder), hint=hint)
+    plan = make_plan(read, folder, registry)
+    if dry_run:
+        _print_plan(console, plan)
+    elif show:
+        _print(console, progress_of(read, plan), as_json)
+    else:
+        record = conduct(read, plan, folder, jobs=jobs, registry=registry, say=lambda line: echo(line, err=as_json))
+        _print(console, record, as_json)
+        say(console, f"study: {folder}") if not as_json else None
+        _fail_if_incomplete(record)
+
+
+def _print(console: Console, record: StudyRecord, as_json: bool) -> None:
+    import json
+
+    import attrs
+
+    from robustok_study.tables import print_study
+
+    if as_json:
+        echo_lines(json.dumps(attrs.asdict(record), indent=2))
+    else:
+        print_study(console, record)
+
+
+def _print_plan(console: Console, plan: Plan) -> None:
+    tasks = {id(task.job): task for task in plan.tasks}
+    rows = []
+    for job in plan.jobs:
+        taken = dict(tasks[id(job)].shared) if id(job) in tasks else {}
+        shared = [f"{stage} of {maker}" for stage, maker in taken.items()]
+        loaded = [f"waits for {need}" for need in job.needs] if job.stages is None else []
+        stages = "?" if job.stages is None else str(len(job.stages))
+        rows.append([job.name, job.state, f"{len(job.finished)} of {stages}", ", ".join([*shared, *loaded])])
+    print_table(console, ["job", "state", "stages done", "takes"], rows)
+    say(console, f"{len(plan.tasks)} tasks are left")
+
+
+def _fail_if_incomplete(record: StudyRecord) -> None:
+    from robustok_core.errors import RunError, raise_all
+
+    problems = [
+        RunError(f"{run.folder} failed: {run.problem}", hint="the same command tries again, and keeps what is done")
+        for run in record.runs
+        if run.problem is not None
+    ]
+    problems += [
+        RunError(f"the metric {metric.label} cannot be shown: {metric.problem}", where=record.file)
+        for metric in record.metrics
+        if metric.problem is not None
+    ]
+    raise_all(problems)

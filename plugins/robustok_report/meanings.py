@@ -1,0 +1,150 @@
+"""What each number of a run means, and why one should look at it."""
+
+from __future__ import annotations
+
+import re
+
+from attrs import frozen
+
+
+@frozen
+class Meaning:
+    """A number's name for people, its unit ("%" for a share), what it is, and why it matters, a sentence each."""
+
+    name: str
+    what: str
+    why: str
+    unit: str = ""
+
+    @property
+    def factor(self) -> int:
+        """What a number is multiplied with to be in its unit."""
+        return 100 if self.unit == "%" else 1
+
+
+_DISTANCE = "in the features of {features}"
+_FID_WHY = "It sees blur, artefacts and missing variety at once, but not where they are."
+_KNOWN: dict[str, Meaning] = {
+    r"psnr": Meaning(
+        "PSNR",
+        "Peak signal-to-noise ratio of reconstructions: how close their pixels are to the input's.",
+        "Every pixel counts alike, so it rewards blur; read it beside a perceptual number.",
+        "dB",
+    ),
+    r"ssim": Meaning(
+        "SSIM",
+        "Structural similarity of reconstructions and inputs; 1 if they are equal.",
+        "It compares local contrast and structure, which the eye notices more than brightness.",
+    ),
+    r"lpips": Meaning(
+        "LPIPS",
+        "Perceptual distance of reconstructions from inputs, in the layers of a network.",
+        "It agrees with people better than PSNR on blur and texture.",
+    ),
+    r"colour_error": Meaning(
+        "Colour error",
+        "Mean difference of colours (ΔE in CIELAB) between reconstructions and inputs.",
+        "A difference of about 2 is just visible side by side; wrong tokens often show as wrong colours.",
+        "ΔE",
+    ),
+    r"rfid": Meaning("rFID", "Fréchet distance between inputs and reconstructions (Inception).", _FID_WHY),
+    r"rfd_(?P<features>\w+)": Meaning(
+        "rFD", f"Fréchet distance between inputs and reconstructions, {_DISTANCE}.", _FID_WHY
+    ),
+    r"pfid": Meaning(
+        "pFID",
+        "Mean Fréchet distance between inputs and reconstructions from perturbed codes, over 15 strengths.",
+        "It foretells how well a generator's imperfect codes will be decoded, before any generator is trained.",
+    ),
+    r"pfd_(?P<features>\w+)": Meaning(
+        "pFD",
+        f"Mean Fréchet distance between inputs and reconstructions from perturbed codes, {_DISTANCE}.",
+        "It foretells how well a generator's imperfect codes will be decoded, before any generator is trained.",
+    ),
+    r"noise_pf(id|d)(_(?P<features>\w+))?": Meaning(
+        "noise pFD",
+        "Mean Fréchet distance between inputs and reconstructions from noisy vectors.",
+        "The same question as pFID, for tokenizers without a codebook.",
+    ),
+    r"codebook_usage": Meaning(
+        "Codebook usage",
+        "Share of the codes that occur in the held-out images.",
+        "Codes that never occur are capacity that is wasted.",
+        "%",
+    ),
+    r"codebook_perplexity": Meaning(
+        "Codebook perplexity",
+        "Number of codes that would be as hard to guess if all were equally frequent.",
+        "It falls where a few codes do most of the work, even if all occur.",
+    ),
+    r"gfid": Meaning("gFID", "Fréchet distance between samples and real images (Inception).", _FID_WHY),
+    r"gfd_(?P<features>\w+)": Meaning(
+        "gFD",
+        f"Fréchet distance between samples and real images, {_DISTANCE}.",
+        "The number that training a tokenizer is for: how good what a generator draws looks after decoding.",
+    ),
+    r"inception_score": Meaning(
+        "Inception Score",
+        "Whether samples look like one class each, and like all classes together.",
+        "It never looks at real images, so it cannot see a wrong style.",
+    ),
+    r"classifier_score_(?P<features>\w+)": Meaning(
+        "Classifier score",
+        "Inception Score's formula with another network: {features}.",
+        "It never looks at real images, so it cannot see a wrong style.",
+    ),
+    r"precision_?(?P<features>\w*)": Meaning(
+        "Precision",
+        "Share of samples that lie among the real images.",
+        "It falls where samples have artefacts.",
+    ),
+    r"recall_?(?P<features>\w*)": Meaning(
+        "Recall",
+        "Share of real images that lie among the samples.",
+        "It falls where samples lack variety.",
+    ),
+    r"kid": Meaning("KID", "Kernel distance between samples and real images (Inception).", "Unbiased for few images."),
+    r"kd_(?P<features>\w+)": Meaning(
+        "KD", f"Kernel distance between samples and real images, {_DISTANCE}.", "Unbiased for few images."
+    ),
+    r"latent_mmd": Meaning(
+        "Latent MMD",
+        "Squared distance between generated latents and perturbed latents of real images, at the best α.",
+        "It says which strength of perturbation imitates this generator's errors.",
+    ),
+    r"suggested_alpha": Meaning(
+        "Suggested α",
+        "The share of perturbed tokens at which perturbed latents come closest to generated ones.",
+        "A sensible α for training a tokenizer and for pFID with this generator.",
+    ),
+    r"validation_loss": Meaning(
+        "Validation loss", "The generator's loss on held-out latents.", "It rises where a generator memorises."
+    ),
+    r"parameters": Meaning("Parameters", "Number of trained parameters.", "The size of the model."),
+    r"steps": Meaning("Steps", "Steps of the optimiser.", "The length of the training."),
+    r"num_samples": Meaning("Samples", "Number of samples.", "Distances fall with it, so compare equal numbers."),
+    r"num_pairs": Meaning("Pairs", "Pairs of a generated latent and its real image.", "What post-training sees."),
+    r"train_images": Meaning("Images", "Number of encoded training images.", "What the generator sees."),
+    r"views": Meaning("Views", "Crops of each training image.", "Augmentation of the generator's data."),
+    r"changed_sigma(?P<features>[\d.]+)": Meaning(
+        "Changed tokens",
+        "Share of an image's tokens that the generator replaced at σ = {features}.",
+        "How hard the pairs are for the decoder.",
+        "%",
+    ),
+    r"kept_sigma": Meaning("Kept σ", "The σ of the decoder that the run keeps.", "Chosen on the selection images."),
+}
+_UNKNOWN = Meaning("", "", "")
+
+
+def meaning_of(metric: str) -> Meaning:
+    """What a number is called and means; without a text if this version does not know it.
+
+    Args:
+        metric: its name without the stage: "rfd_efficientnet_lite0".
+    """
+    for pattern, meaning in _KNOWN.items():
+        if (found := re.fullmatch(pattern, metric)) is not None:
+            features = found.groupdict().get("features") or ""
+            return Meaning(meaning.name, meaning.what.replace("{features}", features), meaning.why, meaning.unit)
+    return Meaning(metric.replace("_", " "), _UNKNOWN.what, _UNKNOWN.why)

@@ -1,0 +1,115 @@
+"""The page: sections as one HTML file that loads nothing and needs no network."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from attrs import frozen
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from robustok_core import __version__
+from robustok_core.values.printable import printable
+from robustok_report.embedding import data_uri
+from robustok_report.plotly_figures import plotly_figure
+from robustok_toolkit.report_parts import Cell, Section
+
+#: Sides in pixels of small pictures, which the page enlarges without smoothing.
+_PIXELATED = 64
+
+
+@frozen(kw_only=True)
+class Page:
+    """What a page shows: its title, a line below it, its sections, and what is missing from them."""
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
+    missing: Sequence[str]
+
+    def html(self) -> str:
+        """The whole file. The same content gives the same text.
+
+        A section that cannot be written, because a plugin filled it wrongly, is named among what is missing.
+        """
+        environment = _environment()
+        template = environment.get_template("section.html")
+        missing, written, contents = list(self.missing), [], []
+        for number, section in enumerate(self.sections):
+            anchor = f"section-{number}"
+            try:
+                written.append(Markup(template.render(section=section, anchor=anchor)))
+            except Exception as error:  # its parts may hold anything
+                missing.append(f"the section {section.title}, which cannot be shown: {type(error).__name__}: {error}")
+            else:
+                contents.append((anchor, section.title))
+        return environment.get_template("page.html").render(
+            page=self,
+            missing=missing,
+            written=written,
+            contents=contents,
+            style=Markup(_file("page.css")),
+            script=Markup(_file("page.js")),
+            plotly=Markup(_plotly()) if self.has_figures else None,
+            version=__version__,
+        )
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether a section has a figure, so that plotly.js is needed."""
+        figures = ("Lines", "Points", "Bars", "Heatmap")
+        return any(type(part).__name__ in figures for section in self.sections for part in section.parts)
+
+
+def _file(name: str) -> str:
+    return files("robustok_report").joinpath("page", name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    """plotly.js, which must not end the element that holds it."""
+    from plotly.offline import get_plotlyjs
+
+    return re.sub(r"</(script)", r"<\\/\1", get_plotlyjs(), flags=re.IGNORECASE)
+
+
+def _environment() -> Environment:
+    numbers = itertools.count()
+    environment = Environment(
+        loader=PackageLoader("robustok_report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"picture": _picture, "figure": _figure, "cell": _cell, "shown": printable}
+    environment.filters["breakable"] = _breakable
+    environment.globals["next_number"] = lambda: next(numbers)
+    environment.tests["of_type"] = lambda part, name: type(part).__name__ == name
+    return environment
+
+
+def _breakable(text: str) -> Markup:
+    """A text that may be broken after a slash or an underscore."""
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(text))))
+
+
+def _picture(pixels: Any) -> Mapping[str, Any]:
+    height, width = pixels.shape[:2]
+    return {"uri": data_uri(pixels), "width": width, "height": height, "small": max(height, width) <= _PIXELATED}
+
+
+def _figure(figure: Any) -> Markup:
+    """The figure as JSON within a script element: no text in it can end the element."""
+    text = json.dumps(plotly_figure(figure), allow_nan=True).replace("NaN", "null").replace("Infinity", "null")
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _cell(cell: str | Cell) -> Cell:
+    return cell if isinstance(cell, Cell) else Cell(str(cell))

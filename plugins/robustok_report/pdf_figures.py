@@ -1,0 +1,108 @@
+"""Figures for papers: the same data as on the page, drawn by matplotlib as vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+from robustok_core.errors import RobustokError
+from robustok_core.runs.files import new_file, writing
+from robustok_report.plotly_figures import COLOURS
+from robustok_toolkit.report_parts import Bars, Heatmap, Lines, Points, Section
+
+#: Inches: a column of a two-column paper.
+_WIDTH, _HEIGHT = 3.4, 2.4
+#: Real fonts in the file, so that a journal accepts it; no date, so that the same run gives the same file.
+_STYLE: Any = {"pdf.fonttype": 42, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def save_figures(sections: Sequence[Section], folder: Path) -> list[Path]:
+    """Writes each figure of the sections as FOLDER/SECTION-TITLE.pdf and returns the files.
+
+    Raises:
+        RobustokError: if matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        hint = "pip install 'robustok[plots]'"
+        raise RobustokError("figures as PDF need matplotlib, which is not installed", hint=hint) from error
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    with mpl.rc_context(_STYLE):
+        for name, part in _named(sections):
+            figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+            draw(part, figure.add_subplot())
+            files.append(folder / f"{name}.pdf")
+            with new_file(files[-1]) as unfinished:
+                figure.savefig(unfinished, format="pdf", metadata={"CreationDate": None})
+    return files
+
+
+def _named(sections: Sequence[Section]) -> Iterator[tuple[str, Lines | Points | Bars | Heatmap]]:
+    taken: dict[str, int] = {}
+    for section in sections:
+        for part in section.parts:
+            if isinstance(part, (Lines, Points, Bars, Heatmap)):
+                name = re.sub(r"[^a-z0-9.]+", "-", f"{section.title} {part.title}".lower()).strip("-.") or "figure"
+                taken[name] = taken.get(name, 0) + 1
+                yield name if taken[name] == 1 else f"{name}-{taken[name]}", part
+
+
+@singledispatch
+def draw(figure: Any, axes: Any) -> None:  # noqa: ARG001  # what is registered below uses them
+    """Draws the data of a figure into matplotlib's axes."""
+    raise TypeError(f"a report cannot draw a {type(figure).__name__}")
+
+
+@draw.register
+def _(figure: Lines, axes: Any) -> None:
+    for number, series in enumerate(figure.series):
+        style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "label": series.name, "linewidth": 1.2}
+        if series.error is None:
+            axes.plot(series.x, series.y, marker="o" if figure.markers else None, markersize=3, **style)
+        else:
+            axes.errorbar(series.x, series.y, series.error, marker="o", markersize=3, capsize=2, **style)
+    if figure.log:
+        axes.set_yscale("log")
+    if figure.mark is not None:
+        axes.axvline(figure.mark[0], linestyle=":", color="black", linewidth=0.8)
+    if len(figure.series) > 1:
+        axes.legend(frameon=False)
+    axes.set(xlabel=figure.x, ylabel=figure.y or figure.title)
+
+
+@draw.register
+def _(figure: Points, axes: Any) -> None:
+    colours = COLOURS[0] if figure.colours is None else list(figure.colours)
+    drawn = axes.scatter(figure.across, figure.up, c=colours, s=12 if figure.labelled else 6, cmap="viridis")
+    if figure.colours is not None:
+        axes.figure.colorbar(drawn, label=figure.colour)
+    for name, across, up in zip(figure.names, figure.across, figure.up, strict=True) if figure.labelled else ():
+        axes.annotate(name, (across, up), textcoords="offset points", xytext=(3, 3), fontsize=6)
+    axes.set(xlabel=figure.x, ylabel=figure.y)
+
+
+@draw.register
+def _(figure: Bars, axes: Any) -> None:
+    axes.bar(figure.positions, figure.heights, color=COLOURS[0])
+    axes.set(xlabel=figure.x, ylabel=figure.y)
+
+
+@draw.register
+def _(figure: Heatmap, axes: Any) -> None:
+    drawn = axes.imshow(figure.values, aspect="auto", cmap="viridis", origin="lower")
+    axes.set_xticks(range(len(figure.columns)), figure.columns)
+    axes.set_yticks(range(len(figure.rows)), figure.rows)
+    low, high = drawn.get_clim()
+    for row, values in enumerate(figure.values):
+        for column, value in enumerate(values):
+            colour = "white" if value < (low + high) / 2 else "black"
+            axes.text(column, row, f"{value:.4g}", ha="center", va="center", color=colour, fontsize=6)
+    axes.figure.colorbar(drawn)
+    axes.set(xlabel=figure.x, ylabel=figure.y)

@@ -1,0 +1,118 @@
+"""The report of one run: the sections of all plugins on one page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from robustok_core.errors import RobustokError
+from robustok_core.recipe.registry import HookFailure, Registry
+from robustok_core.runs.devices import device_called
+from robustok_core.runs.files import write_text
+from robustok_report.page import Page
+from robustok_report.pdf_figures import save_figures
+from robustok_report.sections.codebook import codebook
+from robustok_report.sections.numbers import numbers
+from robustok_report.sections.overview import duration, what_ran
+from robustok_report.sections.post_training import post_training
+from robustok_report.sections.reconstructions import reconstructions
+from robustok_report.sections.robustness import robustness
+from robustok_report.sections.samples import samples
+from robustok_report.sections.training import training
+from robustok_report.several import compared
+from robustok_toolkit.report_parts import Section
+from robustok_toolkit.reported_run import ReportedRun
+
+REPORT_FILE = "report.html"
+_HOOK = "robustok_report_section"
+
+#: The sections in their order, by the name under which one that cannot be written is mentioned.
+_SECTIONS: dict[str, Callable[[ReportedRun], Section | None]] = {
+    "Numbers": numbers,
+    "Reconstructions": reconstructions,
+    "Robustness": robustness,
+    "Samples": samples,
+    "Post-training": post_training,
+    "Codebook": codebook,
+    "Training": training,
+    "What ran": what_ran,
+}
+
+
+def is_wanted(folder: Path) -> bool:
+    """Whether the recipe of a run lets it write a report: [run] report."""
+    from robustok_core.recipe.source import read_source
+    from robustok_core.runs.history import RECIPE_FILE
+
+    return read_source(folder / RECIPE_FILE).table.get("run", {}).get("report") is not False
+
+
+def write_report(
+    runs: Sequence[Path], file: Path, *, registry: Registry, device: str | None = None, pdf: Path | None = None
+) -> None:
+    """Writes the report of a run, or the comparison of several.
+
+    Args:
+        runs: folders. file: the page to write; an older one is replaced.
+        registry: builds the components, and asks the plugins for their sections.
+        device: where pictures are decoded; default: the GPU if there is one.
+        pdf: a folder for the figures as vector PDF.
+
+    Raises:
+        RobustokError: if one is no run's folder, or something cannot be written.
+    """
+    opened = [ReportedRun(folder, registry, device_called(device)) for folder in runs]
+    page = _of_one(opened[0]) if len(opened) == 1 else compared(opened)
+    write_text(file, page.html())
+    if pdf is not None:
+        save_figures(page.sections, pdf)
+
+
+def first_party_sections(run: ReportedRun) -> list[Section]:
+    """Our sections; one that lacks something is left out and named among what is missing."""
+    found = []
+    for name, make in _SECTIONS.items():
+        try:
+            section = make(run)
+        except RobustokError as error:
+            run.missing.append(f"the section {name}: {error}")
+        except Exception as error:  # a fault of ours must cost one section, not the report of a long run
+            logging.getLogger(__name__).debug("section %s", name, exc_info=True)
+            run.missing.append(f"the section {name}, which failed: {type(error).__name__}: {error}")
+        else:
+            found += [section] if section is not None else []
+    return found
+
+
+def _of_one(run: ReportedRun) -> Page:
+    sections: list[Section] = []
+    for plugin, answer in reversed(run.registry.ask(_HOOK, run=run).items()):
+        if isinstance(answer, HookFailure):
+            run.missing.append(f"the section of the plugin {plugin!r}, which failed: {answer.reason}")
+            continue
+        for section in _listed(answer):
+            if isinstance(section, Section):
+                sections.append(section)
+            else:
+                what = f"returned a {type(section).__name__}, not a Section"
+                run.missing.append(f"the section of the plugin {plugin!r}, which {what}")
+    return Page(title=run.name, subtitle=_subtitle(run), sections=sections, missing=run.missing)
+
+
+def _listed(answer: object) -> Iterable[object]:
+    return () if answer is None else answer if isinstance(answer, (list, tuple)) else (answer,)
+
+
+def _subtitle(run: ReportedRun) -> str:
+    parts = [
+        f"{run.table[name]['use']}" + (f" ({run.table[name]['quantizer']['use']})" if _has_quantizer(run, name) else "")
+        for name in ("data", "tokenizer", "perturbation", "generator", "post_trainer")
+        if isinstance(run.table.get(name), dict) and "use" in run.table[name]
+    ]
+    seconds = sum(float(stage.entry.get("seconds", 0.0)) for stage in run.stages)
+    return " · ".join([*parts, f"seed {run.record.get('seed', '?')}", duration(seconds)])
+
+
+def _has_quantizer(run: ReportedRun, name: str) -> bool:
+    return isinstance(run.table[name].get("quantizer"), dict) and "use" in run.table[name]["quantizer"]

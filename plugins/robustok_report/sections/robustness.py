@@ -1,0 +1,83 @@
+"""pFID cell by cell, and how close perturbed latents come to generated ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from robustok_core.values.numbers import number_text
+from robustok_core.values.result import Result
+from robustok_report.meanings import meaning_of
+from robustok_report.sections.numbers import OF_DECODER
+from robustok_toolkit.report_parts import Fact, Facts, Heatmap, Lines, Part, Section, Series, Text
+from robustok_toolkit.reported_run import ReportedRun
+
+_CELL = re.compile(r"alpha(?P<alpha>[0-9.e-]+)_(?P<other>[a-z]+?)(?P<value>[0-9.e-]+)")
+_AXES = {"delta": "δ, nearest codes", "noise": "noise, standard deviations"}
+
+
+def robustness(run: ReportedRun) -> Section | None:
+    """A heat map for each result with cells, and the latent MMD over α."""
+    parts: list[Part] = []
+    clean = _clean(run)
+    for name, result in run.results.items():
+        stage, _, metric = name.partition("/")
+        cells = result.details.get("cells")
+        if isinstance(cells, Mapping) and OF_DECODER.fullmatch(metric) is None:
+            title = f"{meaning_of(metric).name} by strength" + ("" if stage == "evaluate_tokenizer" else f" ({stage})")
+            parts += [
+                *_heat(title, cells),
+                *_rise(meaning_of(metric).name, result, clean.get(f"{stage}/r{metric[1:]}")),
+            ]
+        if metric == "latent_mmd" and isinstance(result.details.get("by_alpha"), Mapping):
+            parts += _mmd(result.details["by_alpha"], result.details)
+    why = "How much worse reconstructions get when latents are wrong in the way a generator's are."
+    return Section("Robustness", parts, why=why) if parts else None
+
+
+def _clean(run: ReportedRun) -> Mapping[str, Result]:
+    """The distances of reconstructions from latents that were not perturbed."""
+    return {name: one for name, one in run.results.items() if name.rpartition("/")[2].startswith(("rfid", "rfd_"))}
+
+
+def _rise(name: str, perturbed: Result, clean: Result | None) -> list[Part]:
+    if clean is None:
+        return []
+    share = number_text((perturbed.value / clean.value - 1) * 100, 2).replace("-", "−") if clean.value else "?"
+    values = f"{number_text(perturbed.value, 4)} instead of {number_text(clean.value, 4)}"
+    return [Facts([Fact(f"{name} compared with no perturbation", f"{share} %", values)])]
+
+
+def _heat(title: str, cells: Mapping[str, float]) -> list[Part]:
+    found = {name: match for name in cells if (match := _CELL.fullmatch(name))}
+    if not found:
+        return []
+    rows = sorted({match["alpha"] for match in found.values()}, key=float)
+    columns = sorted({match["value"] for match in found.values()}, key=float)
+    other = next(iter(found.values()))["other"]
+    by_place = {(match["alpha"], match["value"]): float(cells[name]) for name, match in found.items()}
+    values = [[by_place.get((row, column), float("nan")) for column in columns] for row in rows]
+    return [Heatmap(title, columns, rows, values, x=_AXES.get(other, other), y="α, share of the tokens")]
+
+
+def _mmd(by_alpha: Mapping[str, float], details: Mapping[str, object]) -> list[Part]:
+    alphas = sorted(by_alpha, key=float)
+    values = [float(by_alpha[alpha]) for alpha in alphas]
+    best = min(alphas, key=lambda alpha: float(by_alpha[alpha]))
+    series = Series("perturbed against generated", [float(alpha) for alpha in alphas], values)
+    chart = Lines(
+        "Distance of perturbed latents to generated latents",
+        [series],
+        x="α, share of the tokens that are perturbed",
+        y="MMD²",
+        markers=True,
+        mark=(float(best), f"α = {best}"),
+    )
+    strength = f" with δ = {details['delta']}" if "delta" in details else ""
+    text = (
+        f"Latents of real images{strength} come closest to generated ones at α = {best} "
+        f"(MMD² {number_text(min(values), 2)}; {number_text(values[-1], 2)} at α = {alphas[-1]})."
+    ).replace("-", "−")
+    if float(best) == 0:
+        text += " So this measure sees no errors in the generated latents that such a perturbation would imitate."
+    return [chart, Text(text)]

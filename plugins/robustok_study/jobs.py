@@ -1,0 +1,197 @@
+"""Runs the tasks of a study in processes of their own, several at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tomli_w
+from attrs import define, frozen
+
+from robustok_core.errors import Interrupted
+from robustok_core.runs.files import write_text
+from robustok_core.runs.folder import is_in_use
+from robustok_core.runs.interrupt import StopRequest, stop_signals
+from robustok_core.runs.provenance import now
+from robustok_study.plan import Task
+from robustok_study.slots import Slot
+
+_POLL_SECONDS = 0.2
+RECIPES, LOGS = "recipes", "logs"
+
+
+@frozen(kw_only=True)
+class Failure:
+    """A task that did not end well: what its process said, and its log; None if it was not started."""
+
+    task: Task
+    what: str
+    log: Path | None
+
+
+@define(kw_only=True, eq=False)
+class _Running:
+    task: Task
+    slot: Slot
+    process: subprocess.Popen[bytes]
+    log: Path
+    start: int
+    since: float
+
+
+class Jobs:
+    """Runs tasks, each after those that it needs.
+
+    Args:
+        out: the study's folder. slots: the places for processes. say: prints a line.
+        finished: called after each task that ends well.
+    """
+
+    def __init__(
+        self, out: Path, slots: Sequence[Slot], say: Callable[[str], None], finished: Callable[[Task], None]
+    ) -> None:
+        self._out, self._slots, self._say, self._finished = out, slots, say, finished
+        self._running: list[_Running] = []
+        self._done: set[int] = set()
+        self._failures: dict[int, Failure] = {}
+        self._said: set[str] = set()
+        self._total = 0
+
+    def run(self, tasks: Sequence[Task]) -> list[Failure]:
+        """Runs all tasks; returns those that failed, and those that could not start because of it.
+
+        Raises:
+            Interrupted: on Ctrl-C or a request to stop, once every process has saved its work.
+        """
+        waiting = list(tasks)
+        self._total = len(tasks)
+        with stop_signals() as stop, contextlib.suppress(KeyboardInterrupt), stop.deferred():
+            try:
+                self._loop(waiting, stop)
+            finally:
+                self._kill()
+        if stop.asked:
+            raise Interrupted("the study was stopped", hint="the same command goes on where it was")
+        return list(self._failures.values())
+
+    def _loop(self, waiting: list[Task], stop: StopRequest) -> None:
+        try:
+            while (waiting or self._running) and not stop.asked:
+                self._start(waiting)
+                time.sleep(_POLL_SECONDS)
+                self._collect()
+        finally:
+            if self._running:
+                self._say(f"stopping {len(self._running)} jobs, which save their work; once more to kill them")
+                self._stop()
+
+    def _start(self, waiting: list[Task]) -> None:
+        """Starts what can start, and gives up what needs a task that failed."""
+        for task in list(waiting):
+            if failed := [before for before in task.after if id(before) in self._failures]:
+                waiting.remove(task)
+                what = f"not started, because {failed[0].title} failed"
+                self._failures[id(task)] = Failure(task=task, what=what, log=None)
+                self._say(f"{task.title}: {what}")
+            elif all(id(before) in self._done for before in task.after) and (slot := self._free()) is not None:
+                if is_in_use(task.job.folder):
+                    self._say_once(f"{task.title}: waits for another command that uses {task.job.folder}")
+                    continue
+                waiting.remove(task)
+                self._running.append(self._started(task, slot))
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
+    def _free(self) -> Slot | None:
+        taken = [id(one.slot) for one in self._running]
+        return next((slot for slot in self._slots if id(slot) not in taken), None)
+
+    def _started(self, task: Task, slot: Slot) -> _Running:
+        recipe, log = self._out / RECIPES / f"{task.job.name}.toml", self._out / LOGS / f"{task.job.name}.log"
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        write_text(recipe, tomli_w.dumps(task.job.recipe.source.table))
+        command = [sys.executable, "-m", "robustok_study.job", "run", str(recipe), "--out", str(self._out)]
+        command += ["--reuse", str(self._out)] + ([] if task.until is None else ["--until", task.until])
+        with log.open("ab") as opened:
+            opened.write(f"--- {now()} {' '.join(command[2:])}\n".encode())
+            start = opened.tell()
+            opened.flush()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,  # held open: the job stops when it is closed, however the study ends
+                stdout=opened,
+                stderr=opened,
+                env={**os.environ, **slot.environment, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # Ctrl-C in a terminal reaches the study only, which passes it on
+            )
+        self._say(f"{task.title}: started ({slot.name}; {log})")
+        return _Running(task=task, slot=slot, process=process, log=log, start=start, since=time.monotonic())
+
+    def _collect(self) -> None:
+        """Notes the tasks that have ended."""
+        for one in list(self._running):
+            code = one.process.poll()
+            if code is None:
+                continue
+            self._running.remove(one)
+            assert one.process.stdin is not None
+            one.process.stdin.close()
+            if code == 0:
+                self._done.add(id(one.task))
+                minutes = (time.monotonic() - one.since) / 60
+                self._say(f"{one.task.title}: done in {minutes:.1f} minutes ({len(self._done)} of {self._total})")
+                self._finished(one.task)
+            else:
+                what = _reason(one.log, one.start, code)
+                self._failures[id(one.task)] = Failure(task=one.task, what=what, log=one.log)
+                self._say(f"{one.task.title}: failed: {what} ({one.log})")
+
+    def _stop(self) -> None:
+        """Asks all processes to stop, and waits for them."""
+        for one in self._running:
+            _signal(one.process, signal.SIGTERM)
+        while self._running:
+            time.sleep(_POLL_SECONDS)
+            self._running = [one for one in self._running if one.process.poll() is None]
+
+    def _kill(self) -> None:
+        """Ends what still runs, after a second request to stop or an error."""
+        for one in self._running:
+            _signal(one.process, signal.SIGKILL)
+            one.process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    """Sends a signal to a job and the processes that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _reason(log: Path, start: int, code: int) -> str:
+    """Why a task failed: the last error in its log, or how its process ended."""
+    with log.open("rb") as opened:
+        opened.seek(start)
+        lines = opened.read().decode(errors="replace").splitlines()
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if said:
+        return said[-1]
+    if code < 0:
+        return f"it was ended by signal {-code} ({_signal_name(-code)})"
+    return f"exit code {code}: {lines[-1]}" if lines else f"exit code {code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"

@@ -1,0 +1,223 @@
+"""The plan of a study: its jobs, what each shares with others, and what is done already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from attrs import field, frozen
+
+from robustok_core.errors import RobustokError, RunError, raise_all
+from robustok_core.recipe.recipe import Recipe
+from robustok_core.recipe.registry import Registry
+from robustok_core.runs.results import RESULTS_FILE
+from robustok_core.runs.run_record import is_run, read_run
+from robustok_core.runs.runner import check, fingerprints
+from robustok_study.arms import Arm, run_name
+from robustok_study.checks import unequal_counts, unknown_metrics
+from robustok_study.spec import Study
+
+State = Literal["done", "begun", "new"]
+
+
+@frozen(kw_only=True, eq=False)
+class Job:
+    """One arm with one seed: a run.
+
+    Attributes:
+        name: of the run. arm, seed: whose. folder: of the run. recipe: what it runs.
+        stages: the fingerprint of each stage by name; None if it loads from a run that is not finished.
+        state: of its run. finished: the stages that this run or another one of the study has finished.
+        needs: the jobs whose artifacts it loads, by name.
+    """
+
+    name: str
+    arm: str
+    seed: int
+    folder: Path
+    recipe: Recipe
+    stages: Mapping[str, str] | None
+    state: State
+    finished: Sequence[str]
+    needs: Sequence[str]
+
+
+@frozen(kw_only=True, eq=False)
+class Task:
+    """A part of a job that one process does.
+
+    Attributes:
+        job: whose. until: the stage after which it stops; None for the rest.
+        after: the tasks that must be done before.
+        shared: the stages that it takes from a job in `after`, with that job's name.
+    """
+
+    job: Job
+    until: str | None
+    after: Sequence[Task]
+    shared: Mapping[str, str] = field(factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Its name in what is printed."""
+        return self.job.name if self.until is None else f"{self.job.name} until {self.until}"
+
+
+@frozen(kw_only=True)
+class Plan:
+    """The jobs of a study, seed by seed, and the tasks that are left."""
+
+    jobs: Sequence[Job]
+    tasks: Sequence[Task]
+
+
+def make_plan(study: Study, out: Path, registry: Registry) -> Plan:
+    """Checks all arms and plans the study, without running or writing anything.
+
+    Args:
+        out: the study's folder, which holds its runs.
+
+    Raises:
+        RobustokError: all mistakes, also those that the checks of `robustok run` find in the arms.
+    """
+    problems = [*unequal_counts(study, registry), *unknown_metrics(study, registry), *_missing_seeds(study)]
+    jobs: list[Job] = []
+    done = _finished_stages(out)
+    for seed in study.seeds:
+        for arm in study.arms:
+            try:
+                jobs.append(_job(arm, seed, out, registry, done, first=seed == study.seeds[0]))
+            except RobustokError as error:
+                problems += getattr(error, "problems", None) or [error]
+    raise_all(problems)
+    return Plan(jobs=jobs, tasks=list(_tasks(jobs, done)))
+
+
+def _missing_seeds(study: Study) -> list[RobustokError]:
+    hint = f"seeds: {', '.join(map(str, study.seeds))}"
+    what = "arm {!r} loads the {} of seed {}, which is not one of the study's"
+    return [
+        RobustokError(what.format(arm.name, artifact, seed), where=arm.where, hint=hint)
+        for arm in study.arms
+        for artifact, (_, seed) in arm.load.items()
+        if seed is not None and seed not in study.seeds
+    ]
+
+
+def _job(arm: Arm, seed: int, out: Path, registry: Registry, done: set[str], *, first: bool) -> Job:
+    recipe, name = arm.at(seed, out), run_name(arm.name, seed)
+    folder, resolved = out / name, recipe.resolve(registry)
+    needs = [run_name(other, seed if fixed is None else fixed) for other, fixed in arm.load.values()]
+    stages = None
+    if not needs or all((out / need / RESULTS_FILE).is_file() for need in needs):
+        try:
+            if first:
+                check(resolved, registry=registry, out=out)
+            stages = fingerprints(resolved, registry=registry, out=out)
+        except RobustokError:
+            if not needs:  # else the run that it loads from may not be finished after all
+                raise
+    keys = [] if stages is None else [f"{stage}-{fingerprint}" for stage, fingerprint in stages.items()]
+    finished = [_stage_of(key) for key in keys if key in done]
+    return Job(
+        name=name,
+        arm=arm.name,
+        seed=seed,
+        folder=folder,
+        recipe=recipe,
+        stages=stages,
+        state=state_of(folder, stages),
+        finished=finished,
+        needs=needs,
+    )
+
+
+def state_of(run: Path, stages: Mapping[str, str] | None) -> State:
+    """How far a run of these stages is; its folder may hold another recipe."""
+    if not is_run(run):
+        return "new"
+    try:
+        record = read_run(run)
+    except RunError:  # the run repairs it, or says why it cannot
+        return "begun"
+    entries = [record["stages"].get(f"{stage}-{fingerprint}", {}) for stage, fingerprint in (stages or {}).items()]
+    whole = stages is not None and record["current"] == stages and (run / RESULTS_FILE).is_file()
+    return "done" if whole and all(entry.get("state") == "done" for entry in entries) else "begun"
+
+
+def _finished_stages(out: Path) -> set[str]:
+    """The stages that any run of the study has finished, as NAME-FINGERPRINT."""
+    found: set[str] = set()
+    for run in sorted(out.iterdir()) if out.is_dir() else []:
+        if is_run(run):
+            try:
+                entries = read_run(run)["stages"]
+            except RunError:
+                continue
+            found |= {name for name, entry in entries.items() if entry["state"] == "done"}
+    return found
+
+
+def _tasks(jobs: Sequence[Job], done: set[str]) -> Iterator[Task]:
+    """The tasks of all jobs that are not done, each after those that it needs.
+
+    A stage that several jobs share is made by the first of them. If that job has more to do, it is done in two tasks,
+    so that the others need not wait for the rest.
+    """
+    left = _loaded_first([job for job in jobs if job.state != "done"])
+    makers: dict[str, Job] = {}
+    shared: set[str] = set()
+    for job in left:
+        for key in _keys(job, done):
+            if makers.setdefault(key, job) is not job:
+                shared.add(key)
+    making: dict[str, Task] = {}
+    last: dict[str, Task] = {}
+    for job in left:
+        keys = _keys(job, done)
+        taken = [key for key in keys if makers[key] is not job]
+        after = _once([*(making[key] for key in taken), *(last[need] for need in job.needs if need in last)])
+        names = {_stage_of(key): makers[key].name for key in taken}
+        for_others = [key for key in keys if key in shared and makers[key] is job]
+        first = None
+        if for_others and for_others[-1] != keys[-1]:
+            first = Task(job=job, until=_stage_of(for_others[-1]), after=after, shared=names)
+            yield first
+        last[job.name] = Task(job=job, until=None, after=after if first is None else [first], shared=names)
+        yield last[job.name]
+        making |= dict.fromkeys(for_others, first or last[job.name])
+
+
+def _keys(job: Job, done: set[str]) -> list[str]:
+    """The stages of a job that no run has finished, as NAME-FINGERPRINT, in order."""
+    keys = [f"{stage}-{fingerprint}" for stage, fingerprint in (job.stages or {}).items()]
+    return [key for key in keys if key not in done]
+
+
+def _stage_of(key: str) -> str:
+    return key.rpartition("-")[0]
+
+
+def _once(tasks: Sequence[Task]) -> list[Task]:
+    return list({id(task): task for task in tasks}.values())
+
+
+def _loaded_first(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs in an order in which each comes after those that it loads from.
+
+    Raises:
+        RobustokError: if arms load from each other.
+    """
+    ordered: list[Job] = []
+    waiting = list(jobs)
+    names = {job.name for job in jobs}
+    while waiting:
+        placed = {job.name for job in ordered}
+        ready = [job for job in waiting if all(need in placed or need not in names for need in job.needs)]
+        if not ready:
+            what = f"arms load from each other: {', '.join(dict.fromkeys(job.arm for job in waiting))}"
+            raise RobustokError(what, hint="break the circle of `load`")
+        ordered += ready
+        waiting = [job for job in waiting if job not in ready]
+    return ordered

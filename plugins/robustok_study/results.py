@@ -1,0 +1,212 @@
+"""Puts the results of a study's runs together: means, paired differences and verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from robustok_core.errors import RobustokError
+from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.runs.provenance import now
+from robustok_core.runs.results import read_results
+from robustok_core.runs.run_record import read_run
+from robustok_core.values.result import Result
+from robustok_study.expression import Expression
+from robustok_study.plan import Job, State, state_of
+from robustok_study.record import ArmRecord, ClaimRecord, MetricRecord, RunOfStudy, StudyRecord, Summary
+from robustok_study.spec import Claim, Study
+from robustok_study.statistics import estimate
+from robustok_study.verdicts import difference_of, verdict_of
+
+#: What is kept of the surroundings in which stages ran.
+_MADE_WITH = ("robustok", "git_commit", "device", "torch", "threads", "processes")
+
+
+@frozen(kw_only=True)
+class _Done:
+    """The results of a finished run, its time of work, and with what it was made."""
+
+    results: Mapping[str, Result]
+    seconds: float
+    made_with: Sequence[Mapping[str, Any]]
+
+
+def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> StudyRecord:
+    """The record of a study as far as its runs are finished.
+
+    Args:
+        jobs: of its plan. failed: why jobs failed, by the name of their run.
+    """
+    found = {job.name: _read(job) for job in jobs}
+    table: dict[str, dict[int, _Done]] = {arm.name: {} for arm in study.arms}
+    for job in jobs:
+        if isinstance(one := found[job.name], _Done):
+            table[job.arm][job.seed] = one
+    results = {arm: {seed: one.results for seed, one in by_seed.items()} for arm, by_seed in table.items()}
+    made_with = [made for by_seed in table.values() for one in by_seed.values() for made in one.made_with]
+    arms = [_arm(study, arm.name) for arm in study.arms]
+    return StudyRecord(
+        name=study.name,
+        file=str(study.file),
+        quick=study.quick,
+        recipe=study.config.recipe,
+        seeds=list(study.seeds),
+        base=study.base.name,
+        fingerprint=fingerprint_of([[arm.name, arm.fingerprint] for arm in arms] + [list(study.seeds)]),
+        written=now(),
+        arms=arms,
+        runs=[_run(job, found[job.name], failed.get(job.name)) for job in jobs],
+        metrics=[_metric(label, metric, study, results) for label, metric in _metrics(study, results).items()],
+        claims=[_claim(claim, study, results) for claim in study.claims],
+        made_with=list({fingerprint_of(made): dict(made) for made in made_with}.values()),
+    )
+
+
+#: Results by arm and seed.
+Table = Mapping[str, Mapping[int, Mapping[str, Result]]]
+
+
+def _read(job: Job) -> _Done | State | RobustokError:
+    """The results of a job's run; its state if it is not done, or why they cannot be read."""
+    if (state := state_of(job.folder, job.stages)) != "done":
+        return state
+    try:
+        record = read_run(job.folder)["stages"]
+        entries = [record[f"{stage}-{fingerprint}"] for stage, fingerprint in (job.stages or {}).items()]
+        results = read_results(job.folder)
+    except RobustokError as error:
+        return error
+    made = [{key: each.get(key) for key in _MADE_WITH} for entry in entries for each in entry.get("made_with", [])]
+    return _Done(results=results, seconds=sum(entry["seconds"] for entry in entries), made_with=made)
+
+
+def _run(job: Job, found: _Done | State | RobustokError, problem: str | None) -> RunOfStudy:
+    if isinstance(found, RobustokError):
+        found, problem = "begun", problem or str(found)
+    state: str = "done" if isinstance(found, _Done) else found
+    return RunOfStudy(
+        arm=job.arm,
+        seed=job.seed,
+        folder=job.name,
+        state="failed" if problem else state,
+        seconds=found.seconds if isinstance(found, _Done) else 0.0,
+        stages=job.stages or {},
+        problem=problem,
+    )
+
+
+def _arm(study: Study, name: str) -> ArmRecord:
+    arm = study.arm(name)
+    load = {artifact: of if seed is None else f"{of}@{seed}" for artifact, (of, seed) in arm.load.items()}
+    return ArmRecord(name=name, fingerprint=fingerprint_of(arm.recipe.source.table), changes=arm.changes, load=load)
+
+
+def _metrics(study: Study, results: Table) -> Mapping[str, Expression]:
+    """What the table shows: the study's metrics, or all results that have a better direction."""
+    if study.metrics:
+        return study.metrics
+    found: dict[str, Expression] = {}
+    for by_seed in results.values():
+        for run in by_seed.values():
+            found |= {name: Expression((name,)) for name, result in run.items() if result.higher_is_better is not None}
+    return found
+
+
+def _values(metric: Expression, results: Mapping[int, Mapping[str, Result]]) -> dict[int, Result]:
+    """The values of an arm by seed.
+
+    Raises:
+        ValueError: if one cannot be computed, or is not finite.
+    """
+    found = {}
+    for seed, run in results.items():
+        try:
+            value = metric.value(run)
+        except ValueError as error:
+            raise ValueError(f"seed {seed}: {error}") from error
+        if not math.isfinite(value.value):
+            raise ValueError(f"seed {seed}: {metric} is not finite")
+        found[seed] = value
+    return found
+
+
+def _metric(label: str, metric: Expression, study: Study, results: Table) -> MetricRecord:
+    values: dict[str, dict[int, Result]] = {}
+    for arm, by_seed in results.items():
+        if not by_seed or not any(all(name in run for name in metric.names) for run in by_seed.values()):
+            continue  # an arm may lack the stage
+        try:
+            values[arm] = _values(metric, by_seed)
+        except ValueError as error:
+            return MetricRecord(label=label, metric=str(metric), problem=f"arm {arm!r}, {error}")
+    if not values:
+        problem = "no finished run gave it" if any(results.values()) else None
+        return MetricRecord(label=label, metric=str(metric), problem=problem)
+    if (problem := _unequal(values)) is not None:
+        return MetricRecord(label=label, metric=str(metric), problem=problem)
+    numbers = {arm: {seed: result.value for seed, result in by_seed.items()} for arm, by_seed in values.items()}
+    base = study.base.name
+    differences = {
+        arm: difference
+        for arm, of_arm in numbers.items()
+        if arm != base and base in numbers and (difference := difference_of(of_arm, numbers[base], base)) is not None
+    }
+    one = next(iter(next(iter(values.values())).values()))
+    return MetricRecord(
+        label=label,
+        metric=str(metric),
+        higher_is_better=one.higher_is_better,
+        num_images=one.num_images,
+        num_reference=one.num_reference,
+        arms={arm: _summary(of_arm) for arm, of_arm in numbers.items()},
+        differences=differences,
+    )
+
+
+def _summary(values: Mapping[int, float]) -> Summary:
+    found = estimate(list(values.values()))
+    by_seed = {str(seed): value for seed, value in values.items()}
+    return Summary(mean=found.mean, standard_error=found.standard_error, by_seed=by_seed)
+
+
+def _unequal(values: Mapping[str, Mapping[int, Result]]) -> str | None:
+    """Why values cannot be compared: unequal numbers of images."""
+    counts = {
+        (result.num_images, result.num_reference): f"arm {arm!r}, seed {seed}"
+        for arm, by_seed in values.items()
+        for seed, result in by_seed.items()
+    }
+    if len(counts) < 2:
+        return None
+    texts = [f"{who}: {images} images, {real} real ones" for (images, real), who in list(counts.items())[:2]]
+    return f"measured with unequal numbers of images, and depends on them ({'; '.join(texts)})"
+
+
+def _claim(claim: Claim, study: Study, results: Table) -> ClaimRecord:
+    config, difference = claim.config, None
+    verdict: str = "undecided"
+    try:
+        values = {arm: _values(claim.expression, results[arm]) for arm in (config.arm, config.base) if arm is not None}
+        reason = _unequal(values)
+    except ValueError as error:
+        reason = str(error)
+    if reason is None:
+        numbers = {arm: {seed: result.value for seed, result in found.items()} for arm, found in values.items()}
+        base = None if config.base is None else numbers[config.base]
+        difference = difference_of(numbers[config.arm], base, config.base, config.than)
+        verdict, reason = verdict_of(difference, config.direction, study.seeds)
+    return ClaimRecord(
+        text=config.text,
+        metric=config.metric,
+        expression=str(claim.expression),
+        arm=config.arm,
+        base=config.base,
+        direction=config.direction,
+        than=config.than,
+        verdict=verdict,
+        reason=reason,
+        difference=difference,
+    )

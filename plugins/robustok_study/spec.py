@@ -1,0 +1,279 @@
+"""Study files: arms, seeds, metrics and claims. All mistakes are found in one pass, each with its file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+from attrs import field, frozen, validators
+
+from robustok_core.errors import RobustokError, did_you_mean, raise_all
+from robustok_core.kinds.component import Builder
+from robustok_core.recipe.recipe import located
+from robustok_core.recipe.source import STUDIES, Source, find_recipe, read_source
+from robustok_core.recipe.structurer import Path as KeyPath
+from robustok_core.recipe.structurer import Problem, Structurer
+from robustok_core.values.spec import wrong_name
+from robustok_core.values.wording import short_text
+from robustok_study.arms import Arm, ArmConfig, read_arm
+from robustok_study.expression import Expression
+
+_SEEDS = {"doc": "seeds of every arm: arms are compared seed by seed", "largest": 2**63 - 1}
+
+
+def _seeds_valid(_: object, __: object, seeds: Any) -> None:
+    if seeds is not None and (not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds)):
+        raise ValueError("must be one or more different numbers from 0 on")
+
+
+@frozen(kw_only=True)
+class StudyConfig:
+    """The top level of a study file, except for its arms and claims."""
+
+    name: str = field(metadata={"doc": "name of the study's folder; default: that of the file"})
+    recipe: str = field(metadata={"doc": "the recipe that the arms change: a file, or the name of a bundled one"})
+    seeds: list[int] = field(validator=_seeds_valid, metadata=_SEEDS)
+    base: str | None = field(
+        default=None, metadata={"doc": "the arm that others are compared with; default: the first"}
+    )
+    threads: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": "threads of each job; default: the cores, divided among the jobs"},
+    )
+    metrics: dict[str, str] = field(
+        factory=dict, metadata={"doc": "what the table shows, by label: a result, or a difference or ratio of two"}
+    )
+    set: dict[str, Any] = field(factory=dict, metadata={"doc": "keys of the recipe that are set in all arms"})
+
+
+@frozen(kw_only=True)
+class ClaimConfig:
+    """One [[claim]]."""
+
+    text: str = field(metadata={"doc": "the claim in words"})
+    metric: str = field(metadata={"doc": "a label of [metrics], a result, or a difference or ratio of two"})
+    arm: str = field(metadata={"doc": "the arm that it is about"})
+    base: str | None = field(
+        default=None, metadata={"doc": "the arm it is compared with, seed by seed; default: none, the metric itself"}
+    )
+    direction: Literal["lower", "higher"] = field(metadata={"doc": "where the metric or difference lies"})
+    than: float = field(default=0.0, metadata={"doc": "what the metric or difference is compared with"})
+
+
+@frozen(kw_only=True)
+class QuickConfig:
+    """The [quick] table: what `--quick` changes."""
+
+    seeds: list[int] | None = field(default=None, validator=_seeds_valid, metadata=_SEEDS)
+    set: dict[str, Any] = field(factory=dict, metadata={"doc": "keys of the recipe that are set last in all arms"})
+
+
+@frozen(kw_only=True)
+class Claim:
+    """A claim, read.
+
+    Attributes:
+        config: as it stands in the file. expression: its metric. where: its file and line.
+    """
+
+    config: ClaimConfig
+    expression: Expression
+    where: str
+
+
+@frozen(kw_only=True)
+class Study:
+    """A study, read and checked as far as that is possible without running anything.
+
+    Attributes:
+        file: where it is from. quick: whether its [quick] table is laid over it. config: its top level.
+        name: of its folder. seeds: of all arms. base: the arm that others are compared with.
+        metrics: by label, with the line of each; empty for all results that have a better direction.
+    """
+
+    file: Path
+    quick: bool
+    config: StudyConfig
+    name: str
+    seeds: Sequence[int]
+    base: Arm
+    arms: Sequence[Arm]
+    metrics: Mapping[str, Expression]
+    metric_lines: Mapping[str, str]
+    claims: Sequence[Claim]
+
+    def arm(self, name: str) -> Arm:
+        """The arm of this name, which exists."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+
+def read_study_file(name: str, registry: Builder, *, quick: bool = False) -> Study:
+    """Reads a study by file name or bundled name ("claims" or "study/claims").
+
+    Raises:
+        RobustokError: if it does not exist; a ProblemsError holds all mistakes in it and in its arms.
+    """
+    file = _find(name)
+    return _Reader(file, read_source(file), registry, quick).read()
+
+
+def _find(name: str) -> Path:
+    try:
+        return find_recipe(name)
+    except RobustokError as error:
+        try:
+            return find_recipe(f"{STUDIES}{name}")
+        except RobustokError:
+            raise RobustokError(error.what.replace("recipe", "study"), where=error.where, hint=error.hint) from error
+
+
+class _Reader:
+    """Reads a study's table and collects all problems."""
+
+    def __init__(self, file: Path, source: Source, registry: Builder, quick: bool) -> None:
+        self._file, self._source, self._quick = file, source, quick
+        self._registry = registry
+        self._structurer = Structurer(lambda *_: Problem((), "a study names no components"))
+        self._errors: list[RobustokError] = []
+
+    def read(self) -> Study:
+        table = self._source.table
+        if "arm" not in table:
+            what = "this is a recipe, not a study" if "stage" in table else "a study needs at least one [[arm]]"
+            hint = "`robustok run` runs it" if "stage" in table else 'for example [[arm]] with name = "none"'
+            raise RobustokError(what, where=str(self._file), hint=hint)
+        top: Any = {key: value for key, value in table.items() if key not in ("arm", "claim", "quick")}
+        known = [option.name for option in attrs.fields(StudyConfig)]
+        for key in top.keys() - set(known):
+            self._problem(
+                (key,), f"unknown key {short_text(key)}", did_you_mean(key, [*known, "arm", "claim", "quick"])
+            )
+        top = {"name": self._file.stem, **{key: value for key, value in top.items() if key in known}}
+        config = self._structurer.config(StudyConfig, top, ())
+        quick = self._quick_config()
+        arms, claims = self._tables("arm", ArmConfig), self._tables("claim", ClaimConfig)
+        if config is None or not arms:
+            self._raise()
+        if wrong := wrong_name(config.name):
+            self._problem(("name",), f"a study cannot be called {short_text(config.name)}: {wrong}")
+        self._check_names(config, arms, claims)
+        found = [self._arm(index, arm, config, quick) for index, arm in arms]
+        metrics = {label: self._expression(("metrics", label), text) for label, text in config.metrics.items()}
+        read = [self._claim(index, claim, metrics) for index, claim in claims]
+        self._raise()
+        return Study(
+            file=self._file,
+            quick=self._quick,
+            config=config,
+            name=f"{config.name}-quick" if self._quick else config.name,
+            seeds=(quick.seeds if quick is not None else None) or config.seeds,
+            base=next(arm for arm in found if arm is not None and arm.name == (config.base or arms[0][1].name)),
+            arms=[arm for arm in found if arm is not None],
+            metrics={label: metric for label, metric in metrics.items() if metric is not None},
+            metric_lines={label: self._source.location(("metrics", label)) for label in metrics},
+            claims=[claim for claim in read if claim is not None],
+        )
+
+    def _quick_config(self) -> QuickConfig | None:
+        """The table [quick], checked; None unless the study is quick."""
+        table = self._source.table.get("quick")
+        if table is None:
+            if self._quick:
+                hint = "add it, or run the study without --quick"
+                self._problem((), "--quick needs a table [quick], which says how small everything is", hint)
+            return None
+        if not isinstance(table, Mapping):
+            self._problem(("quick",), "expected a table")
+            return None
+        config: QuickConfig | None = self._structurer.config(QuickConfig, table, ("quick",))
+        return config if self._quick else None
+
+    def _raise(self) -> None:
+        problems = [located(self._source, problem) for problem in self._structurer.problems]
+        raise_all([*problems, *self._errors])
+
+    def _problem(self, path: KeyPath, what: str, hint: str | None = None) -> None:
+        self._structurer.problems.append(Problem(path, what, hint))
+
+    def _tables(self, key: str, cls: type) -> list[tuple[int, Any]]:
+        """The configurations of an array of tables with their numbers; those with mistakes are left out."""
+        found = self._source.table.get(key, [])
+        if not isinstance(found, list) or (key == "arm" and not found):
+            self._problem((key,), f"expected tables, as in [[{key}]]")
+            return []
+        configs = []
+        for index, table in enumerate(found):
+            if not isinstance(table, Mapping):
+                self._problem((key, index), "expected a table")
+            elif (config := self._structurer.config(cls, table, (key, index))) is not None:
+                configs.append((index, config))
+        return configs
+
+    def _check_names(
+        self, config: StudyConfig, arms: Sequence[tuple[int, Any]], claims: Sequence[tuple[int, Any]]
+    ) -> None:
+        """Arms have different names that folders can have."""
+        names = [arm.name for _, arm in arms]
+        for place, (index, arm) in enumerate(arms):
+            if wrong := wrong_name(arm.name):
+                self._problem(("arm", index, "name"), f"an arm cannot be called {short_text(arm.name)}: {wrong}")
+            elif arm.name in names[:place]:
+                self._problem(("arm", index, "name"), f"two arms are called {arm.name!r}")
+        if len(arms) < len(self._source.table["arm"]):  # what the others are called is not known
+            return
+        for path, name, other in _references(config, arms, claims):
+            if name not in names:
+                self._problem(path, f"no arm is called {short_text(name)}", did_you_mean(name, names))
+            elif name == other:
+                self._problem(path, "an arm cannot be compared with itself, or load from itself")
+
+    def _arm(self, index: int, arm: ArmConfig, config: StudyConfig, quick: QuickConfig | None) -> Arm | None:
+        changes: list[tuple[Mapping[str, Any], KeyPath]] = [(config.set, ("set",)), (arm.set, ("arm", index, "set"))]
+        if self._quick and quick is not None:
+            changes.append((quick.set, ("quick", "set")))
+        try:
+            file = find_recipe(arm.recipe or config.recipe, near=self._file.parent)
+        except RobustokError as error:
+            path: KeyPath = ("recipe",) if arm.recipe is None else ("arm", index, "recipe")
+            self._errors.append(RobustokError(error.what, where=self._source.location(path), hint=error.hint))
+            return None
+        try:
+            read = read_arm(arm, file, self._source, changes, ("arm", index))
+            read.recipe.resolve(self._registry)  # type: ignore[arg-type]
+        except RobustokError as error:
+            self._errors += getattr(error, "problems", None) or [error]
+            return None
+        return read
+
+    def _expression(self, path: KeyPath, text: str) -> Expression | None:
+        try:
+            return Expression.parse(text)
+        except ValueError as error:
+            self._problem(path, str(error))
+            return None
+
+    def _claim(self, index: int, claim: ClaimConfig, metrics: Mapping[str, Expression | None]) -> Claim | None:
+        if claim.metric in metrics:
+            expression = metrics[claim.metric]
+        else:
+            expression = self._expression(("claim", index, "metric"), claim.metric)
+        where = self._source.location(("claim", index, "metric"))
+        return None if expression is None else Claim(config=claim, expression=expression, where=where)
+
+
+def _references(
+    config: StudyConfig, arms: Sequence[tuple[int, Any]], claims: Sequence[tuple[int, Any]]
+) -> Iterator[tuple[KeyPath, str, str | None]]:
+    """Where arms are named: the path, the name, and the arm that it must not be."""
+    if config.base is not None:
+        yield ("base",), config.base, None
+    for index, claim in claims:
+        yield ("claim", index, "arm"), claim.arm, None
+        if claim.base is not None:
+            yield ("claim", index, "base"), claim.base, claim.arm
+    for index, arm in arms:
+        for artifact, place in arm.load.items():
+            yield ("arm", index, "load", artifact), place.partition("@")[0], arm.name

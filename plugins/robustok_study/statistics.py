@@ -1,0 +1,73 @@
+"""Means over seeds, their errors, and intervals of paired differences (Student's t)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from attrs import frozen
+
+#: The confidence of every interval.
+CONFIDENCE = 0.95
+#: A verdict needs at least so many seeds; two always lie on one side of their mean each.
+FEWEST_SEEDS = 3
+#: More seeds than this are not proposed.
+MOST_SEEDS = 1000
+
+
+@frozen(kw_only=True)
+class Estimate:
+    """A mean over seeds.
+
+    Attributes:
+        count: the number of seeds. mean: of them.
+        standard_error: of the mean; None for one seed. low, high: the ends of the 95 % interval of the mean.
+    """
+
+    count: int
+    mean: float
+    standard_error: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def excludes(self, value: float) -> bool:
+        """Whether the interval excludes a value. Equal numbers from all seeds are no repetitions, and exclude none."""
+        if self.low is None or self.high is None or not self.standard_error:
+            return False
+        return value < self.low or value > self.high
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of one or more numbers, its standard error, and the interval of Student's t."""
+    count, mean = len(values), fmean(values)
+    if count < 2:
+        return Estimate(count=count, mean=mean)
+    error = stdev(values) / math.sqrt(count) if len(set(values)) > 1 else 0.0
+    half = _quantile(count) * error
+    return Estimate(count=count, mean=mean, standard_error=error, low=mean - half, high=mean + half)
+
+
+def seeds_needed(values: Sequence[float], value: float = 0.0) -> int | None:
+    """How many seeds would exclude `value`, if their mean and spread stay as they are.
+
+    Returns:
+        The smallest number from 3 on; None if it would be more than 1,000, or the spread is not known.
+    """
+    if len(set(values)) < 2:
+        return None
+    distance, spread = abs(fmean(values) - value), stdev(values)
+    return next(
+        (
+            count
+            for count in range(FEWEST_SEEDS, MOST_SEEDS + 1)
+            if _quantile(count) * spread / math.sqrt(count) < distance
+        ),
+        None,
+    )
+
+
+def _quantile(count: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, count - 1))

@@ -1,0 +1,146 @@
+"""A study as text: on the terminal, and as study.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustok_core.runs.files import write_text
+from robustok_core.values.numbers import number_text
+from robustok_core.values.printable import printable
+from robustok_core.values.terminal import print_table, say
+from robustok_study.record import Difference, MetricRecord, StudyRecord, Summary
+from robustok_study.verdicts import signed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MARKDOWN_FILE = "study.md"
+_HEADERS = ("metric", "arm", "mean ± error", "difference", "95 % interval", "seeds to settle", "by seed")
+_CLAIMS = ("verdict", "claim", "metric", "arm", "found", "why")
+RULE = (
+    "A claim is reproduced if the 95 % interval (Student's t) of the mean paired difference of at least 3 seeds lies "
+    "wholly on the claimed side, contradicted if it lies on the other side, and undecided otherwise. "
+    "A star marks a difference whose interval excludes 0."
+)
+
+
+def print_study(console: Console, record: StudyRecord) -> None:
+    """Prints the table and the verdicts."""
+    print_table(console, _HEADERS, _rows(record))
+    if record.claims:
+        say(console, "")
+        print_table(console, _CLAIMS, _claim_rows(record))
+    for line in _notes(record):
+        say(console, line)
+
+
+def write_markdown(folder: Path, record: StudyRecord) -> None:
+    """Writes study.md."""
+    write_text(folder / MARKDOWN_FILE, "\n".join(_markdown(record)) + "\n")
+
+
+def _markdown(record: StudyRecord) -> Iterator[str]:
+    yield f"# {record.name}"
+    yield ""
+    seeds = ", ".join(map(str, record.seeds))
+    yield f"Recipe `{record.recipe}`, seeds {seeds}; differences are to `{record.base}`, seed by seed. {RULE}"
+    if record.claims:
+        yield ""
+        yield from _markdown_table(_CLAIMS, _claim_rows(record))
+    yield ""
+    yield from _markdown_table(_HEADERS, _rows(record))
+    yield ""
+    yield from _markdown_table(("arm", "changes"), [[f"`{arm.name}`", _changes(arm)] for arm in record.arms])
+    yield ""
+    for line in _notes(record):
+        yield f"- {printable(line)}"
+    for made in record.made_with:
+        commit = f" ({made['git_commit']})" if made.get("git_commit") else ""
+        yield (
+            f"- made with robustok {made.get('robustok')}{commit}, torch {made.get('torch')}, on {made.get('device')}, "
+            f"{made.get('threads')} threads"
+        )
+    yield f"- study file `{record.file}`, fingerprint {record.fingerprint}, written {record.written}"
+
+
+def _changes(arm: object) -> str:
+    changes, load = getattr(arm, "changes", {}), getattr(arm, "load", {})
+    parts = [f"{key} = {value}" for key, value in changes.items()]
+    return "; ".join(parts + [f"{artifact} of {of}" for artifact, of in load.items()]) or "none"
+
+
+def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(headers)} |"
+    yield "|" + "---|" * len(headers)
+    for row in rows:
+        yield f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def _rows(record: StudyRecord) -> list[list[str]]:
+    rows = []
+    for metric in record.metrics:
+        name = _metric_name(metric)
+        if metric.problem is not None:
+            rows.append([name, "", f"refused: {metric.problem}", "", "", "", ""])
+        for arm, summary in metric.arms.items():
+            rows.append([name, arm, _mean(summary), *_difference_cells(metric.differences.get(arm)), _by_seed(summary)])
+            name = ""
+    return rows
+
+
+def _metric_name(metric: MetricRecord) -> str:
+    if metric.num_images is None:
+        return metric.label
+    reference = f" against {metric.num_reference:,}" if metric.num_reference else ""
+    return f"{metric.label} (n = {metric.num_images:,}{reference})"
+
+
+def _mean(summary: Summary) -> str:
+    if summary.standard_error is None:
+        return number_text(summary.mean, 4)
+    return f"{number_text(summary.mean, 4)} ± {number_text(summary.standard_error, 2)}"
+
+
+def _by_seed(summary: Summary) -> str:
+    return ", ".join(number_text(value, 4) for value in summary.by_seed.values())
+
+
+def _difference_cells(difference: Difference | None) -> list[str]:
+    if difference is None:
+        return ["", "", ""]
+    mean = difference_text(difference)
+    if difference.low is None or difference.high is None:
+        return [mean, "", ""]
+    settled = "" if difference.significant else ">1,000"
+    needed = f"{difference.seeds_needed:,}" if difference.seeds_needed is not None else settled
+    return [mean, f"{signed(difference.low)} to {signed(difference.high)}", needed]
+
+
+def difference_text(difference: Difference) -> str:
+    """A difference with its standard error, and a star if its interval excludes 0."""
+    error = "" if difference.standard_error is None else f" ± {number_text(difference.standard_error, 2)}"
+    return f"{signed(difference.mean)}{error}{' *' if difference.significant else ''}"
+
+
+def _claim_rows(record: StudyRecord) -> list[list[str]]:
+    rows = []
+    for claim in record.claims:
+        arm = claim.arm if claim.base is None else f"{claim.arm} - {claim.base}"
+        claimed = f"{claim.direction} than {number_text(claim.than, 3)}"
+        found = "" if claim.difference is None else difference_text(claim.difference).removesuffix(" *")
+        rows.append([claim.verdict, claim.text, f"{claim.metric} {claimed}", arm, found, claim.reason])
+    return rows
+
+
+def _notes(record: StudyRecord) -> Iterator[str]:
+    for run in record.runs:
+        if run.problem is not None:
+            yield f"{run.folder} failed: {run.problem}"
+    if missing := [run.folder for run in record.runs if run.state != "done" and run.problem is None]:
+        yield f"not finished: {', '.join(missing)}"
+    if len(machines := {str(made.get("device")) for made in record.made_with}) > 1:
+        yield f"made on different devices, so that differences are not exactly paired: {', '.join(sorted(machines))}"
+    if len(threads := {str(made.get("threads")) for made in record.made_with}) > 1:
+        yield f"made with different numbers of threads: {', '.join(sorted(threads))}"

@@ -1,0 +1,77 @@
+"""Verdicts on claims, by one rule.
+
+With at least 3 seeds, the 95 % interval (Student's t) of the mean of the paired differences, arm - base for each seed,
+decides: a claim is *reproduced* if the interval lies wholly on the claimed side of `than` (0 by default),
+*contradicted* if it lies wholly on the other side, and *undecided* otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from robustok_core.values.numbers import number_text
+from robustok_study.record import Difference
+from robustok_study.statistics import FEWEST_SEEDS, estimate, seeds_needed
+
+Verdict = Literal["reproduced", "contradicted", "undecided"]
+
+
+def difference_of(
+    arm: Mapping[int, float], base: Mapping[int, float] | None, name: str | None, than: float = 0.0
+) -> Difference | None:
+    """The differences of the seeds that both have, and their mean; without a base, the values themselves.
+
+    Args:
+        arm, base: values by seed. name: of the base arm. than: what the mean is compared with.
+    """
+    pairs = {seed: value - (0.0 if base is None else base[seed]) for seed, value in arm.items() if _paired(seed, base)}
+    if not pairs:
+        return None
+    values = list(pairs.values())
+    found = estimate(values)
+    significant = found.excludes(than)
+    return Difference(
+        base=name,
+        mean=found.mean,
+        standard_error=found.standard_error,
+        low=found.low,
+        high=found.high,
+        significant=significant,
+        seeds_needed=None if significant and len(values) >= FEWEST_SEEDS else seeds_needed(values, than),
+        by_seed={str(seed): value for seed, value in pairs.items()},
+        than=than,
+    )
+
+
+def _paired(seed: int, base: Mapping[int, float] | None) -> bool:
+    return base is None or seed in base
+
+
+def verdict_of(difference: Difference | None, direction: str, seeds: Sequence[int]) -> tuple[Verdict, str]:
+    """The verdict on a claim, and its reason.
+
+    Args:
+        difference: what was found. direction: "lower" or "higher", what is claimed. seeds: of the study.
+    """
+    if difference is None:
+        return "undecided", "there are no results yet"
+    count = len(difference.by_seed)
+    missing = f", of {len(seeds)}" if count < len(seeds) else ""
+    if count < FEWEST_SEEDS:
+        return "undecided", f"{count} of the {FEWEST_SEEDS} seeds that a verdict needs at least{missing}"
+    if not difference.standard_error:
+        return "undecided", "all seeds gave the same number, so they are no repetitions"
+    assert difference.low is not None
+    assert difference.high is not None
+    interval = f"95 % interval {signed(difference.low)} to {signed(difference.high)}, {count} seeds{missing}"
+    if not difference.significant:
+        needed = "more than 1,000" if difference.seeds_needed is None else f"about {difference.seeds_needed:,}"
+        return "undecided", f"{interval}; {needed} seeds would settle it, if mean and spread stay"
+    lower = difference.high < difference.than
+    return ("reproduced" if lower == (direction == "lower") else "contradicted"), interval
+
+
+def signed(value: float) -> str:
+    """A difference as text: its sign and three significant digits, or all digits before the point."""
+    return f"{'-' if value < 0 else '+'}{number_text(abs(value), 3)}"

@@ -1,0 +1,86 @@
+"""The code that the page shows makes the images that the page shows."""
+
+from __future__ import annotations
+
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustok_explorer.answers import drawn
+from robustok_explorer.picture import save_sheet
+
+VIEWS = [
+    ("perturb", {"image": 3, "num_images": 2, "seed": 5, "perturbation.alpha": 0.5}),
+    ("keep", {"image": 3, "num_images": 2, "sigma": 0.5, "seed": 2}),
+    ("paint", {"image": 3, "source": 4, "tokens": [6, 2, 2]}),
+    ("neighbours", {"image": 3, "token": 5, "count": 4}),
+    ("sample", {"class_": "bag", "count": 2, "seed": 4}),
+    ("sample", {"count": 2}),
+]
+
+
+def made(sheet, view: str) -> dict[str, list[torch.Tensor]]:
+    """The tiles that a view makes, by the decoder that its row or caption names."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for name, row in sheet.rows.items():
+        for tile in row:
+            caption = name if view in ("neighbours", "sample") else tile.caption
+            if tile.changed is not None or view == "sample":
+                when = caption.rpartition(", ")[2]
+                found.setdefault(when if when in ("before", "after") else "", []).append(tile.pixels)
+    return found
+
+
+@pytest.mark.parametrize(("view", "changes"), VIEWS)
+def test_the_python_makes_the_same_images(run, view, changes, tmp_path, monkeypatch):
+    if view == "neighbours" and run.tokenizer.tokenizer.quantizer is None:
+        pytest.skip("a continuous space has no neighbours")
+    sheet, code = drawn(run, view, changes)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.python, "snippet.py", "exec"), {})
+    expected = made(sheet, view)
+    assert len(list(tmp_path.glob("*.png"))) == sum(map(len, expected.values()))
+    for when, tiles in expected.items():
+        for number, pixels in enumerate(tiles):
+            (file,) = (
+                tmp_path.glob(f"*{when and '_' + when}_{number}.png") if when else tmp_path.glob(f"*_{number}.png")
+            )
+            assert torch.equal(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1), pixels)
+
+
+@pytest.mark.parametrize(("view", "changes"), VIEWS[:4])
+def test_the_command_draws_the_same_sheet(run, view, changes, tmp_path, command):
+    if view == "neighbours" and run.tokenizer.tokenizer.quantizer is None:
+        pytest.skip("a continuous space has no neighbours")
+    sheet, code = drawn(run, view, changes)
+    words = shlex.split(code.command)
+    assert words[0] == "robustok"
+    assert command(*words[1:])[0] == 0
+    save_sheet(tmp_path / "expected.png", sheet)
+    assert (tmp_path / f"{view}.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+def test_the_command_of_samples_draws_the_same_ones(run, tmp_path, command):
+    sheet, code = drawn(run, "sample", {"class_": "bag", "count": 2, "guidance": 1.0, "seed": 4})
+    assert command(*shlex.split(code.command)[1:])[0] == 0
+    *_, newest = sheet.rows.values()
+    picture = np.array(Image.open(tmp_path / "samples.png"))[16:]  # below the name of the class
+    expected = torch.cat([tile.pixels for tile in newest], dim=2).permute(1, 2, 0).numpy()
+    assert np.array_equal(picture[::2, ::2], expected)
+
+
+def test_a_file_goes_by_its_name_and_is_said_to_be_needed(trained, open_project, tmp_path, command, monkeypatch):
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    name = "a 'red' one é.png"
+    Image.new("RGB", (40, 40), (255, 0, 0)).save(folder / name)
+    sheet, code = drawn(open_project(trained), "paint", {"file": str(folder / name), "source": 4, "tokens": [1]})
+    assert list(code.files) == [name]
+    monkeypatch.chdir(folder)
+    exec(compile(code.python, "snippet.py", "exec"), {})
+    painted = made(sheet, "paint")[""][0]
+    assert torch.equal(torch.from_numpy(np.array(Image.open("painted_0.png"))).permute(2, 0, 1), painted)
+    assert command(*shlex.split(code.command)[1:])[0] == 0

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from project import CONTINUOUS, FLOW, TO_SAMPLES, Project
+from robustok_stages.generator.latent_mmd import KernelDistance
+from robustok_toolkit.trained_tokenizer import load_tokenizer
+from robustok_training.batches import class_balanced_order
+
+
+def test_the_distance_is_the_unbiased_one_of_its_definition():
+    generator = torch.Generator().manual_seed(0)
+    one, other = torch.randn(5, 3, generator=generator), torch.randn(4, 3, generator=generator) + 1
+    width = torch.tensor(2.0)
+
+    def kernel(a, b) -> float:
+        squared = sum((float(p) - float(q)) ** 2 for p, q in zip(a, b, strict=True))
+        return sum(math.exp(-squared / (2.0 * factor)) for factor in (0.25, 0.5, 1, 2, 4)) / 5
+
+    def mean(some, others, *, distinct: bool) -> float:
+        pairs = [kernel(a, b) for i, a in enumerate(some) for j, b in enumerate(others) if not (distinct and i == j)]
+        return sum(pairs) / len(pairs)
+
+    expected = mean(one, one, distinct=True) + mean(other, other, distinct=True) - 2 * mean(one, other, distinct=False)
+    assert KernelDistance(one, width).to(other) == pytest.approx(expected, abs=1e-5)
+
+
+def test_it_suggests_the_strength_with_which_the_samples_were_perturbed(trained, tmp_path):
+    """Samples that are held-out latents, perturbed with another seed at alpha = 0.6, are closest to those at 0.6."""
+    import shutil
+
+    samples = shutil.copytree(trained.artifact("samples"), tmp_path / "samples")
+    (samples / "manifest.json").unlink()
+    tokenizer, images = load_tokenizer(trained.folder), trained.dataset().validation
+    real = tokenizer.encode_images(images.load(class_balanced_order(images.labels).tolist()).images)
+    codes = tokenizer.perturbed(real, "top_delta", alpha=0.6, delta=31, seed=1).codes.numpy()
+    np.save(samples / "codes.npy", codes.astype(np.uint16))
+    stage = {"use": "latent_mmd", "alphas": [0.0, 0.3, 0.6, 1.0], "delta": 31}
+    later = Project(tmp_path / "later", [stage], load={"tokenizer": trained.folder, "samples": samples}).run()
+    assert later.results["latent_mmd/suggested_alpha"].value == 0.6
+    found = later.results["latent_mmd/latent_mmd"]
+    assert found.value == min(found.details["by_alpha"].values())
+    assert found.details["delta"] == 31
+
+
+def test_it_measures_vectors_too(tmp_path):
+    stages = (*TO_SAMPLES, {"use": "latent_mmd", "alphas": [0.0, 1.0], "tau": 2.0})
+    results = Project(tmp_path, stages, **CONTINUOUS, generator=FLOW).run().results
+    assert set(results["latent_mmd/latent_mmd"].details["by_alpha"]) == {"0", "1"}
+
+
+def test_more_codes_than_there_are_cannot_replace_one(tmp_path):
+    project = Project(tmp_path, (*TO_SAMPLES, {"use": "latent_mmd", "delta": 1000}))
+    assert "delta is 1000, but the codebook has 32 codes" in project.refusal()

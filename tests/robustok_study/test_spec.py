@@ -1,0 +1,145 @@
+"""Study files: what they say, and every mistake in them in one pass, with its line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from robustok_core import RobustokError
+from robustok_core.recipe.source import bundled_studies
+from robustok_study.plan import make_plan
+from robustok_study.spec import read_study_file
+
+
+def mistakes(file, registry, **options) -> list[str]:
+    """All problems that are found before anything runs."""
+    with pytest.raises(RobustokError) as caught:
+        make_plan(read_study_file(str(file), registry, **options), Path("runs/s"), registry)
+    return [str(problem) for problem in getattr(caught.value, "problems", [caught.value])]
+
+
+def test_arms_change_the_recipe_seeds_are_paired_and_the_last_table_wins(study_file, registry):
+    arms = [{"name": "one"}, {"name": "two", "set": {"perturbation": {"use": "none"}, "data": {"train_limit": 40}}}]
+    quick = {"seeds": [5], "set": {"data": {"train_limit": 24}, "perturbation": {"delta": 2}}}
+    file = study_file(arm=arms, set={"run.precision": "no", "data": {"train_limit": 20}}, quick=quick)
+    study = read_study_file(str(file), registry)
+    recipes = {arm.name: arm.at(7, Path("out")).source.table for arm in study.arms}
+    assert {name: recipe["run"] for name, recipe in recipes.items()} == {
+        "one": {"name": "one-seed7", "seed": 7, "precision": "no"},
+        "two": {"name": "two-seed7", "seed": 7, "precision": "no"},
+    }
+    assert [recipe["data"]["train_limit"] for recipe in recipes.values()] == [20, 40]
+    assert recipes["two"]["perturbation"] == {"use": "none"}
+    assert (study.name, study.base.name, list(study.seeds)) == ("s", "one", [0, 1, 2])
+
+
+def test_quick_has_a_folder_seeds_and_sizes_of_its_own(study_file, registry):
+    quick = {"seeds": [5], "set": {"data": {"train_limit": 24}, "generator": {"depth": 1}}}
+    study = read_study_file(str(study_file(quick=quick)), registry, quick=True)
+    assert (study.name, list(study.seeds)) == ("s-quick", [5])
+    assert [arm.recipe.source.table["data"]["train_limit"] for arm in study.arms] == [24, 24]
+    assert "generator" not in study.arms[0].recipe.source.table  # what no recipe has is left out
+    assert "[quick]" in mistakes(study_file(), registry, quick=True)[0]
+
+
+MISTAKES = """
+recipe = "r.toml"
+seeds = [0, 1]
+base = "noone"  # no arm is called 'noone'
+seed = 3  # unknown key 'seed' (did you mean 'seeds'?)
+
+[[arm]]
+name = "one"
+set.tokenizer.chanels = 3  # tokenizer.chanels: unknown key 'chanels'
+
+[[arm]]
+name = "one"  # two arms are called 'one'
+set.stage.sample.num_samples = 3  # no stage is called 'sample'
+
+[[arm]]
+name = "a b"  # an arm cannot be called 'a b'
+recipe = "nothing"  # no recipe file or bundled recipe is called 'nothing'
+load.tokenizer = "tow"  # no arm is called 'tow'
+
+[[claim]]
+text = "x"
+metric = "a+b"  # 'a+b' is not a metric
+arm = "three"  # no arm is called 'three'
+base = "one"
+direction = "lower"
+"""
+
+
+def test_every_mistake_is_found_in_one_pass_with_its_line(study_file, registry):
+    study_file()
+    Path("s.toml").write_text(MISTAKES)
+    found = mistakes("s.toml", registry)
+    expected = {
+        f"s.toml:{number}: ": line.partition("  # ")[2]
+        for number, line in enumerate(MISTAKES.splitlines(), start=1)
+        if "  # " in line
+    }
+    assert len(found) == len(expected)
+    for where, what in expected.items():
+        assert any(problem.startswith(where) and what in problem for problem in found), (where, what, found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": []}, "seeds: [] is out of range"),
+        ({"seeds": [0, 0]}, "seeds: [0, 0] is out of range: must be one or more different numbers"),
+        ({"seeds": "0,1"}, "seeds: expected"),
+        ({"arm": []}, "arm: expected tables, as in [[arm]]"),
+        ({"arm": None}, "a study needs at least one [[arm]]"),
+        ({"arm": [{"name": "a", "set": {"run": {"seed": 1}}}]}, "run.seed: a study sets it itself"),
+        ({"arm": [{"name": "a", "seeds": [1]}]}, "unknown key 'seeds'"),
+        ({"arm": [{"name": "a", "load": {"tokenizer": "a"}}]}, "or load from itself"),
+        ({"claim": [{"text": "x"}]}, "the key 'metric' is required"),
+        ({"quick": 3}, "quick: expected a table"),
+    ],
+)
+def test_one_mistake_is_one_message(changes, message, study_file, registry):
+    if "claim" not in changes:
+        changes = {**changes, "claim": []}
+    found = mistakes(study_file(**changes), registry)
+    assert any(message in problem for problem in found), found
+
+
+def test_arms_that_measure_with_unequal_numbers_of_images_are_refused_before_anything_runs(study_file, registry):
+    arms = [
+        {"name": "one"},
+        {"name": "two", "set": {"stage": {"evaluate_tokenizer": {"limit": 10}}, "data": {"validation_limit": 20}}},
+    ]
+    found = mistakes(study_file(arm=arms), registry)
+    assert len(found) == 2
+    assert re.search(
+        r"^s\.toml:\d+: arm 'two' has limit = 10 in stage\.evaluate_tokenizer, and the base arm 'one' has all", found[0]
+    )
+    assert "validation_limit = 20 in data, and the base arm 'one' has 40" in found[1]
+
+
+def test_metrics_that_no_stage_gives_are_refused_before_anything_runs(study_file, registry):
+    claim = {"text": "x", "metric": "sample/psnr", "arm": "one", "direction": "lower"}
+    file = study_file(metrics={"a": "evaluate_tokenizer/pnsr", "b": "train_tokenizer/steps"}, claim=[claim])
+    one, other = mistakes(file, registry)
+    assert "evaluate_tokenizer/pnsr: no arm measures it (did you mean 'evaluate_tokenizer/psnr'?)" in one
+    assert "sample/psnr: arm 'one' has no stage 'sample'" in other
+
+
+def test_a_recipe_and_a_study_are_told_from_each_other(study_file, refused):
+    file = study_file()
+    assert "this is a recipe, not a study (" not in refused("study", "r.toml")
+    assert "this is a study, not a recipe" in refused("run", file)
+    assert "no study file or bundled study is called 'nothing'" in refused("study", "nothing")
+
+
+@pytest.mark.parametrize("name", sorted(bundled_studies()))
+def test_bundled_studies_pass_all_checks_as_they_are_and_quick(name, registry, tmp_path):
+    for quick in (False, True):
+        study = read_study_file(name.removeprefix("study/"), registry, quick=quick)
+        plan = make_plan(study, tmp_path, registry)
+        assert len(plan.jobs) == len(study.arms) * len(study.seeds)
+        assert list(tmp_path.iterdir()) == []

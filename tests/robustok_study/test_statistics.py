@@ -1,0 +1,60 @@
+"""Means, intervals and how many seeds are needed, against scipy and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from robustok_study.statistics import Estimate, estimate, seeds_needed
+
+VALUES = [-30.4, -34.8, -23.7]
+
+
+def test_mean_error_and_interval_are_those_of_scipy():
+    found = estimate(VALUES)
+    assert found.count == 3
+    assert found.mean == pytest.approx(np.mean(VALUES))
+    assert found.standard_error == pytest.approx(stats.sem(VALUES))
+    low, high = stats.t.interval(0.95, df=2, loc=np.mean(VALUES), scale=stats.sem(VALUES))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_interval_of_three_seeds_by_hand():
+    """1, 2, 3: mean 2, standard deviation 1; t for 2 degrees of freedom is 4.3027."""
+    found = estimate([1.0, 2.0, 3.0])
+    assert found.standard_error == pytest.approx(1 / math.sqrt(3))
+    assert found.high == pytest.approx(2 + 4.3027 / math.sqrt(3), abs=1e-4)
+
+
+@pytest.mark.parametrize("values", [VALUES, [-1.0, 2.0, 0.5], [3.0, 3.1, 2.9, 3.0]])
+def test_an_interval_excludes_zero_where_the_t_test_is_significant(values):
+    assert estimate(values).excludes(0.0) == bool(stats.ttest_1samp(values, 0.0).pvalue < 0.05)
+
+
+def test_one_seed_has_no_error_and_excludes_nothing():
+    assert estimate([5.0]) == Estimate(count=1, mean=5.0)
+    assert not estimate([5.0]).excludes(0.0)
+
+
+def test_equal_numbers_of_all_seeds_exclude_nothing():
+    assert not estimate([0.1, 0.1, 0.1]).excludes(0.0)
+
+
+@pytest.mark.parametrize("values", [[0.9, 1.2, 0.1], [-1.0, 2.0, 0.5], [10.0, 11.0, 12.0]])
+def test_the_seeds_needed_are_the_fewest_whose_interval_would_exclude_the_value(values):
+    count, mean, spread = seeds_needed(values), abs(np.mean(values)), np.std(values, ddof=1)
+
+    def settled(n: int) -> bool:
+        return stats.t.ppf(0.975, n - 1) * spread / math.sqrt(n) < mean
+
+    assert count is not None
+    assert settled(count)
+    assert count == 3 or not settled(count - 1)
+
+
+def test_no_number_of_seeds_is_proposed_for_a_difference_that_is_lost_in_the_noise():
+    assert seeds_needed([1.0, -1.0, 0.001]) is None
+    assert seeds_needed([2.0, 2.0]) is None

@@ -1,0 +1,143 @@
+"""`robustok study` from its file to its verdicts: stages that are shared, a kill, an edit, an arm that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from robustok_core import RobustokError
+from robustok_core.runs.files import read_json
+from robustok_study.record import STUDY_FILE, read_study
+from robustok_study.verdicts import verdict_of
+from studies import study_table
+
+COMMAND = [sys.executable, "-m", "robustok_core", "study", "s.toml"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def conducted(*options: str, code: int = 0) -> str:
+    """Runs the study to its end in another process; returns what it printed."""
+    done = subprocess.run(
+        [*COMMAND, *options], check=False, capture_output=True, text=True, env=ENVIRONMENT, timeout=600
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def stages(name: str, out: Path = Path("runs/s")) -> list[tuple[str, bool]]:
+    """Each finished stage of this name in the study's runs, and whether it was made there."""
+    return [
+        (run.parent.name, entry.get("taken_from") is None)
+        for run in sorted(out.glob("*/run.json"))
+        for key, entry in read_json(run)["stages"].items()
+        if key.startswith(f"{name}-") and entry["state"] == "done"
+    ]
+
+
+def test_a_study_is_stopped_killed_resumed_and_edited_and_makes_every_shared_stage_once(study_file):
+    study_file()
+    _until_it_says(r"two-seed0: started", signal.SIGTERM, code=130)
+    assert "one-seed0" in dict(stages("train_tokenizer"))
+    _until_it_says(r"seed1\S* .*started|seed1: started", signal.SIGKILL, code=-signal.SIGKILL)
+    printed = conducted("--jobs", "2")
+    assert stages("train_tokenizer") == [(f"{arm}-seed{s}", arm == "one") for arm in ("one", "two") for s in range(3)]
+    assert all(made for _, made in stages("evaluate_tokenizer"))
+    record = read_study(Path("runs/s"))
+    assert (record.missing, [run.state for run in record.runs]) == ([], ["done"] * 6)
+    psnr, gap = record.metrics
+    values = {arm: [summary.by_seed[str(seed)] for seed in range(3)] for arm, summary in psnr.arms.items()}
+    for arm, of_seeds in values.items():
+        for seed, value in enumerate(of_seeds):
+            results = read_json(Path(f"runs/s/{arm}-seed{seed}/results.json"))
+            assert value == results["evaluate_tokenizer/psnr"]["value"]
+            measured = (results[f"evaluate_tokenizer/{name}_fashion_classifier"]["value"] for name in ("pfd", "rfd"))
+            pfd, rfd = measured
+            assert gap.arms[arm].by_seed[str(seed)] == pfd - rfd
+    assert values["one"] == values["two"]  # seeds are paired: the arms differ in a picture only
+    falls, high = record.claims
+    assert (falls.verdict, falls.reason) == ("undecided", "all seeds gave the same number, so they are no repetitions")
+    assert high.verdict == "reproduced"
+    assert verdict_of(high.difference, "higher", record.seeds)[0] == high.verdict
+    assert "| reproduced | it is high |" in Path("runs/s/study.md").read_text()
+    assert "it is high" in printed
+
+    # Edited: what is unchanged stays, and the new arm takes what others made.
+    arms = [*study_table()["arm"], {"name": "three", "set": {"stage": {"evaluate_tokenizer": {"batch_size": 20}}}}]
+    study_file(arm=arms, seeds=[0])
+    before = {file: file.stat().st_mtime_ns for file in Path("runs/s").glob("*/results.json")}
+    assert "three-seed0: started" in (printed := conducted())
+    assert printed.count(": started") == 1
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert ("three-seed0", False) in stages("train_tokenizer")
+    assert [run.folder for run in read_study(Path("runs/s")).runs] == ["one-seed0", "two-seed0", "three-seed0"]
+
+
+def _until_it_says(pattern: str, number: int, code: int) -> None:
+    """Starts the study, and sends it a signal once it has printed a line."""
+    process = subprocess.Popen(
+        [*COMMAND, "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+    )
+    said = []
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if re.search(pattern, line):
+                break
+        process.send_signal(number)
+        said.append(process.communicate(timeout=300)[0])
+        assert process.returncode == code, "".join(said)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+
+def test_a_failing_arm_is_named_with_its_reason_and_does_not_end_the_others(study_file):
+    arms = [{"name": "one"}, {"name": "bad", "set": {"stage.train_tokenizer.optimizer.learning_rate": 1e30}}]
+    study_file(arm=arms, claim=[], seeds=[0], metrics=None)
+    printed = conducted(code=1)
+    assert "error: bad-seed0 failed: " in printed
+    assert "not finite" in printed
+    record = read_study(Path("runs/s"))
+    assert {run.folder: run.state for run in record.runs} == {"one-seed0": "done", "bad-seed0": "failed"}
+    assert {metric.label for metric in record.metrics} >= {"evaluate_tokenizer/psnr"}
+    assert not any("bad" in metric.arms for metric in record.metrics)
+
+
+def test_a_dry_run_and_show_print_what_is_done_and_run_nothing(study_file, command):
+    study_file()
+    code, output, _ = command("study", "s.toml", "--dry-run")
+    assert code == 0
+    assert [line.split()[:2] for line in output.splitlines()[1:3]] == [["one-seed0", "new"], ["two-seed0", "new"]]
+    assert "train_tokenizer of one-seed0" in output
+    code, output, _ = command("study", "s.toml", "--show", "--json")
+    assert code == 0
+    assert {claim["verdict"] for claim in json.loads(output)["claims"]} == {"undecided"}
+    assert not Path("runs").exists()
+
+
+def test_a_study_does_not_take_the_folder_of_a_run_or_of_another_command(study_file, refused):
+    from filelock import FileLock
+
+    study_file()
+    Path("runs/s").mkdir(parents=True)
+    with FileLock("runs/s/.lock"):
+        assert "another command conducts this study" in refused("study", "s.toml")
+    Path("runs/s/run.json").write_text("{}")
+    assert "this is the folder of a run" in refused("study", "s.toml")
+
+
+def test_a_folder_without_a_study_and_a_damaged_record_are_one_message(tmp_path):
+    with pytest.raises(RobustokError, match="this is not the folder of a study"):
+        read_study(tmp_path)
+    (tmp_path / STUDY_FILE).write_text('{"name": 3}')
+    with pytest.raises(RobustokError, match=r"study\.json"):
+        read_study(tmp_path)

@@ -1,0 +1,70 @@
+"""The rule by which claims are decided."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from robustok_study.verdicts import difference_of, verdict_of
+
+NUMBERS = st.lists(st.floats(-100, 100).map(lambda x: round(x, 3)), min_size=1, max_size=6)
+
+
+def decided(differences, direction="lower", than=0.0):
+    base = dict.fromkeys(range(len(differences)), 50.0)
+    arm = {seed: 50.0 + value for seed, value in enumerate(differences)}
+    return verdict_of(difference_of(arm, base, "base", than), direction, list(base))[0]
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([-30.0, -35.0, -24.0], "reproduced"),
+        ([30.0, 35.0, 24.0], "contradicted"),
+        ([-30.0, 35.0, 24.0], "undecided"),
+        ([-1.0, -30.0, -2.0], "undecided"),  # all fall, but the interval reaches 0
+        ([-30.0, -31.0], "undecided"),  # two seeds are not enough
+        ([-5.0, -5.0, -5.0], "undecided"),  # no repetitions
+    ],
+)
+def test_three_seeds_whose_interval_excludes_zero_decide(differences, verdict):
+    opposite = {"reproduced": "contradicted", "contradicted": "reproduced"}
+    assert decided(differences) == verdict
+    assert decided(differences, "higher") == opposite.get(verdict, verdict)
+
+
+def test_the_interval_is_compared_with_what_the_claim_says():
+    assert decided([0.18, 0.20, 0.21], than=0.25) == "reproduced"
+    assert decided([0.30, 0.31, 0.33], than=0.25) == "contradicted"
+
+
+def test_only_seeds_that_both_arms_have_are_paired():
+    difference = difference_of({0: 1.0, 1: 2.0, 2: 9.0}, {0: 0.5, 2: 1.0, 3: 7.0}, "base")
+    assert difference.by_seed == {"0": 0.5, "2": 8.0}
+    assert verdict_of(difference, "higher", [0, 1, 2, 3])[1] == "2 of the 3 seeds that a verdict needs at least, of 4"
+
+
+def test_without_a_base_the_metric_itself_is_what_is_claimed():
+    difference = difference_of({0: -1.0, 1: -1.5, 2: -1.2}, None, None)
+    assert difference.by_seed == {"0": -1.0, "1": -1.5, "2": -1.2}
+    assert verdict_of(difference, "lower", [0, 1, 2])[0] == "reproduced"
+
+
+def test_without_results_nothing_is_decided():
+    assert difference_of({}, {0: 1.0}, "base") is None
+    assert verdict_of(None, "lower", [0])[0] == "undecided"
+
+
+@given(NUMBERS)
+def test_a_verdict_agrees_with_the_paired_t_test(differences):
+    verdict = decided(differences)
+    if len(differences) < 3 or len(set(differences)) == 1:
+        assert verdict == "undecided"
+        return
+    p = stats.ttest_1samp(differences, 0.0).pvalue
+    if abs(p - 0.05) > 1e-9:
+        assert (verdict != "undecided") == (p < 0.05)
+        if verdict != "undecided":
+            assert (verdict == "reproduced") == (sum(differences) < 0)
