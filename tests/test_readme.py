@@ -19,7 +19,7 @@ from project import CODEBOOK_SIZE, TO_SAMPLES, Project
 from robustok_core import Draws, Guidance, Keep, Latents, LatentSpace, Recipe, load_registry
 from robustok_core.cli import main
 from robustok_core.kinds import KINDS
-from robustok_core.runs.runner import check
+from robustok_core.runs.checking import check
 from snippets import assert_options_exist, assert_understood, blocks, commands
 
 ROOT = Path(__file__).resolve().parents[1]

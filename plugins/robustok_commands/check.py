@@ -17,23 +17,33 @@ if TYPE_CHECKING:
 @click.argument("recipes", nargs=-1, required=True)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
+@click.option("--every-image", is_flag=True, help="Decode all images instead of up to 2,048 of each split.")
 @click.option("--show", is_flag=True, help="Print what each stage will make, and the recipe with every default.")
-def check(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...], show: bool) -> None:
+def check(
+    recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...], every_image: bool, show: bool
+) -> None:
     """Check RECIPES, or the recipes of run folders, as `run` would, data included, without running them.
+
+    Images of the data set are decoded, and those that cannot be read are counted and named.
 
     It names the files that a run would download, and fails if they cannot be had; `robustok fetch` gets them now.
     """
     from robustok_core.errors import ProblemsError, RobustokError
     from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.checking import SOME_IMAGES
+    from robustok_core.runs.checking import check as check_recipe
     from robustok_core.runs.opening import open_recipe
-    from robustok_core.runs.runner import check as check_recipe
 
-    registry, mark = load_registry(), "# " if show else ""
+    registry, images = load_registry(), None if every_image else SOME_IMAGES
+
+    def announce(line: str) -> None:
+        echo(f"{'# ' if show else ''}{line}")
+
     problems: list[RobustokError] = []
     for name in recipes:
         try:
             recipe, out = open_recipe(name, overrides=changes, presets=presets)
-            plan = check_recipe(recipe, registry=registry, out=out, announce=lambda line: echo(f"{mark}{line}"))
+            plan = check_recipe(recipe, registry=registry, out=out, announce=announce, images=images)
         except ProblemsError as error:
             problems.extend(error.problems)
         except RobustokError as error:

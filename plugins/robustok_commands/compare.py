@@ -29,7 +29,8 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool, group: bool, as_csv: boo
 
     A star marks the best value of a row. Distances measured with unequal numbers of images cannot be compared and are
     refused. Rows measured on other data, picture sizes, references or feature networks have no star but a note. A
-    result of `evaluate` joins the row of the only stage that measured the same.
+    result of `evaluate` joins the row of the only stage that measured the same. A second table has the settings that
+    differ between the recipes of the runs.
 
     With --group, the table has means over seeds with their standard errors, and differences from the first group,
     paired by seed. There, a star marks a value that is better than all others beyond the error of the differences.
@@ -117,9 +118,21 @@ def _print_json(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
 
 
 def _print_table(runs: tuple[Path, ...], rows: dict[str, Row], *, starred: Container[str]) -> None:
+    from robustok_core.runs.history import different_settings
+
     cells = [[name, *_cells(row, name in starred)] for name, row in rows.items()]
     made_with = [[f"made with {name}", *texts] for name, texts in _unequal_code(runs).items()]
-    print_table(make_console(), ["result", *runs], [*cells, *made_with])
+    settings = [[key, *values] for key, values in different_settings(runs).items()]
+    console, titles = make_console(), list(map(str, runs))
+    names = max(len(row[0]) for row in [["result"], *cells, *settings])
+    if names + sum(len(title) + 1 for title in titles) > console.width:  # names of runs are not broken
+        titles = [f"({number})" for number in range(1, len(runs) + 1)]
+        for title, run in zip(titles, runs, strict=True):
+            echo(f"{title} {run}")
+    print_table(console, ["result", *titles], [*cells, *made_with])
+    if settings:
+        echo("")
+        print_table(console, ["different setting", *titles], settings)
 
 
 def _unequal_code(runs: tuple[Path, ...]) -> dict[str, list[str]]:

@@ -84,6 +84,7 @@ def evaluate(
     net = networks(network)
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
+    _check_counts(chosen, specs, len(generated), len(real))
     for note in _notes(generated, real, net.width):
         say(console, f"note: {note}")
     results: dict[str, Result] = {}
@@ -161,6 +162,25 @@ def _possible(
             say(console, f"note: {name} left out: {reasons[name]}")
         else:
             yield name, metric
+
+
+def _check_counts(metrics: Mapping[str, SampleMetric], specs: Mapping[str, Spec], samples: int, reference: int) -> None:
+    """Refuses metrics that need more images, before any features are computed; hints have the syntax of --set."""
+    import attrs
+
+    from robustok_core.errors import RobustokError, raise_all
+
+    problems, fewest = [], min(samples, reference or samples)
+    for name, metric in metrics.items():
+        try:
+            metric.check(samples, reference)
+        except RobustokError as error:
+            words = (error.hint or "").split()
+            option = next((each.name for each in attrs.fields(type(specs[name].config)) if each.name in words), None)
+            change = "" if option is None else f", as with --set {name}.{option}={fewest}"
+            what = f"{name}: {error.where}: {error.what}" if error.where else f"{name}: {error.what}"
+            problems.append(RobustokError(what, hint=f"{error.hint or 'use more images'}{change}"))
+    raise_all(problems)
 
 
 def _check_sizes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, allowed: bool) -> None:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 def history(run: Path) -> None:
     """List the earlier recipes of a RUN's folder: what was different, and where their results and artifacts lie."""
-    from robustok_core.errors import RobustokError
     from robustok_core.runs.history import past_recipes
+    from robustok_core.runs.near_runs import no_run
     from robustok_core.runs.run_record import is_run
 
     if not is_run(run):
-        raise RobustokError("this is not a run folder", where=str(run), hint="a run's folder is runs/NAME")
+        raise no_run(run)
     recipes = past_recipes(run)
     for recipe in recipes:
         for line in _described(recipe):
@@ -35,6 +35,7 @@ def _described(past: PastRecipe) -> list[str]:
     lines = [f"{past.number}  replaced {past.replaced}", "  now different:", *(f"    {line}" for line in past.changes)]
     lines.append(f"  recipe: {past.recipe or 'as it is now'}")
     lines.append(f"  results: {past.results or 'none'}")
+    lines += [f"  loaded: {name} of {place}" for name, place in past.loaded.items()]
     if past.artifacts is None:
         lines.append("  artifacts: not recorded (an earlier version of robustok ran it)")
     else:

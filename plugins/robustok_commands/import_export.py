@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from robustok_core.values.terminal import echo, echo_lines
+
+if TYPE_CHECKING:
+    from robustok_core.recipe.registry import Registry
 
 
 def _list(*, as_json: bool) -> None:
@@ -93,11 +97,13 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     from robustok_core.runs.components import load_component
     from robustok_core.runs.files import write_json
     from robustok_core.runs.folder import find_artifact
+    from robustok_core.runs.near_runs import no_run
+    from robustok_core.runs.old_code import note_old_code
     from robustok_toolkit.weight_files import check_ending, write_weights
 
     refuse_existing(out)
     if not artifact.exists():
-        raise RobustokError("there is no such run or artifact", where=str(artifact), hint="a run's folder is runs/NAME")
+        raise no_run(artifact)
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
     spec = registry.spec("importer", {"use": importer, **options})
@@ -106,8 +112,12 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     folder = find_artifact(artifact, spec.factory.makes)
     check_ending(out)
     module = load_component(registry, folder)
-    built, beside = spec.build(), out.with_name("config.json")
-    weights, configuration = built.export(module), built.configuration(module)
+    note_old_code(registry, folder)
+    beside = out.with_name("config.json")
+    try:
+        weights, configuration = _exported(spec, module)
+    except RobustokError as error:
+        raise RobustokError(error.what, where=str(folder), hint=_other_formats(registry, folder, module)) from error
     if configuration is not None:
         if beside.exists():
             hint = "nothing is overwritten: name a file in another folder"
@@ -115,3 +125,30 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
         write_json(beside, configuration)
     write_weights(out, weights)
     echo(f"written to {out}")
+
+
+def _exported(spec: Any, module: Any) -> tuple[Any, Any]:
+    """The weights and config.json of a component in an importer's format."""
+    built = spec.build()
+    return built.export(module), built.configuration(module)
+
+
+def _other_formats(registry: Registry, folder: Path, module: Any) -> str:
+    """The hint for a component that a format cannot hold: what it is, and whose format can."""
+    from robustok_core.errors import RobustokError
+    from robustok_core.runs.components import read_component
+
+    record, able = read_component(folder), []
+    for entry in registry.entries("importer"):
+        if entry.factory.makes == record.kind:
+            try:
+                _exported(registry.spec("importer", {"use": entry.name}), module)
+            except RobustokError:
+                continue
+            able.append(entry.name)
+    kind = record.use
+    if isinstance(quantizer := record.table.get("quantizer"), dict):
+        kind += f" with the quantizer {quantizer.get('use')}"
+    formats = f"formats that hold it: {', '.join(able)}" if able else "no importer's format holds it"
+    push = "" if record.kind != "tokenizer" else "; `robustok push RUN OWNER/NAME --to FOLDER` writes any tokenizer"
+    return f"this {record.kind} is {kind}; {formats}{push}"

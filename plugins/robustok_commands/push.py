@@ -32,15 +32,15 @@ def push(run: Path, repository: str, generator: bool, to: Path | None, licence: 
     from functools import partial
 
     from robustok_commands.new_files import refuse_existing
-    from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.components import read_artifact
     from robustok_core.runs.folder import is_artifact
+    from robustok_core.runs.near_runs import no_run
     from robustok_toolkit.pushed import Kind, write_repository
 
     _check_name(repository)
     if not run.exists():
-        raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
+        raise no_run(run)
     generator = generator or (is_artifact(run) and read_artifact(run).kind == "generator")
     kind: Kind = "generator" if generator else "tokenizer"
     write = partial(write_repository, run, kind=kind, repository=repository, licence=licence, registry=load_registry())

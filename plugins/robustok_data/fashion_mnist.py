@@ -14,7 +14,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_npz
-from robustok_data.places import local
+from robustok_data.places import local, place_field
 from robustok_data.splits import check_classes, check_labels
 from robustok_training.batches import class_balanced_order
 
@@ -40,11 +40,8 @@ _PADDED_SIZE = 32
 class FashionMNISTConfig:
     """Options of `fashion_mnist`."""
 
-    path: str | None = field(
-        default=None,
-        metadata={
-            "doc": "an .npz file with train_images, train_labels, val_images, val_labels; left out: the embedded one"
-        },
+    path: str | None = place_field(
+        "an .npz file with train_images, train_labels, val_images, val_labels; left out: the embedded one", default=None
     )
     image_size: int = field(
         default=_PADDED_SIZE,

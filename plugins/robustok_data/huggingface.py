@@ -21,7 +21,7 @@ from robustok_core.values.wording import reason_of
 from robustok_data.arrays import as_labels
 from robustok_data.bad_files import checked, refuse_or_log
 from robustok_data.pictures import FilesConfig, Policy, StoredPictures
-from robustok_data.places import local
+from robustok_data.places import local, place_field
 from robustok_data.splits import Labelled, two_splits, validation_share_field
 from robustok_toolkit.downloads import hub_dataset, open_dataset
 
@@ -35,10 +35,8 @@ _NO_LABEL = -1
 class HuggingFaceConfig(FilesConfig):
     """Options of `huggingface`."""
 
-    path: str = field(
-        metadata={
-            "doc": "a name on the hub (OWNER/NAME), a folder written by save_to_disk, or one of parquet or image files"
-        }
+    path: str = place_field(
+        "a name on the hub (OWNER/NAME), a folder written by save_to_disk, or one of parquet or image files"
     )
     name: str | None = field(default=None, metadata={"doc": "configuration of the data set, if it has several"})
     revision: str | None = field(default=None, metadata={"doc": "commit or tag on the hub; set it for reproducibility"})

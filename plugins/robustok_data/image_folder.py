@@ -17,7 +17,7 @@ from robustok_data.bad_files import checked, refuse_or_log
 from robustok_data.file_ranges import FileRange, FileRangePictures
 from robustok_data.folder_layout import Layout, Splits, check_depth, layout_of, say_loose
 from robustok_data.pictures import FilesConfig
-from robustok_data.places import local
+from robustok_data.places import local, place_field
 from robustok_data.splits import Labelled, two_splits, validation_share_field
 from robustok_toolkit.image_search import HARMLESS, HIDDEN, counted, folders_in, search
 
@@ -28,9 +28,7 @@ _log = logging.getLogger(__name__)
 class ImageFolderConfig(FilesConfig):
     """Options of `image_folder`."""
 
-    path: str = field(
-        metadata={"doc": "folder with train/CLASS/* and val/CLASS/*, or with only CLASS/*, or with only images"}
-    )
+    path: str = place_field("folder with train/CLASS/* and val/CLASS/*, or with only CLASS/*, or with only images")
     splits: Splits = field(
         default="auto",
         metadata={"doc": "auto: train/ and val/ are splits; none: every folder is a class, whatever its name"},
@@ -50,7 +48,8 @@ class ImageFolder(Dataset):
     def __init__(self, config: ImageFolderConfig) -> None:
         root = local(config.path)
         if not root.is_dir():
-            raise RobustokError("no such folder", where=str(root), hint="check the key `path`")
+            start = "" if root.is_absolute() else f"; it starts in {Path.cwd()}"
+            raise RobustokError("no such folder", where=str(root), hint=f"check the key `path`{start}")
         layout = layout_of(root, config.splits)
         self.image_size = config.image_size
         self.class_names = layout.class_names

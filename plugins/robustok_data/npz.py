@@ -17,7 +17,7 @@ from robustok_core.kinds.dataset import Dataset, Images
 from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_names, read_npz
 from robustok_data.pictures import PictureConfig, PictureImages, Pictures
-from robustok_data.places import local
+from robustok_data.places import local, place_field
 from robustok_data.splits import check_classes, check_labels, keys_of_places, validation_rows, validation_share_field
 
 _TWO_SPLITS = ("train_images", "train_labels", "val_images", "val_labels")
@@ -28,9 +28,7 @@ _ONE_SPLIT = ("arr_0", "arr_1")
 class NpzConfig(PictureConfig):
     """Options of `npz`."""
 
-    path: str = field(
-        metadata={"doc": "file with train_images, train_labels, val_images, val_labels; or arr_0 and arr_1 (labels)"}
-    )
+    path: str = place_field("file with train_images, train_labels, val_images, val_labels; or arr_0 and arr_1 (labels)")
     image_size: int = field(
         validator=in_range(8, LARGEST_SIDE),
         metadata={"doc": "height and width in pixels; arrays of another size get ADM's crop"},

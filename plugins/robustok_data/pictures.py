@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from robustok_core.errors import RunError
+from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.dataset import Images
 from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_core.values.batches import ImageBatch
@@ -184,7 +184,9 @@ class PictureImages(Images):
         decoded = try_decode(self._pictures, index, exif=self._exif)
         if isinstance(decoded, str):
             hint = 'repair or remove it; `on_bad_file = "skip"` finds all such files beforehand and leaves them out'
-            raise RunError(f"this image cannot be read: {decoded}", where=self._pictures.location(index), hint=hint)
+            raise RobustokError(
+                f"this image cannot be read: {decoded}", where=self._pictures.location(index), hint=hint
+            )
         return decoded
 
 

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from attrs import NOTHING, field
 
 from robustok_core.errors import RobustokError
+
+
+def place_field(doc: str, *, default: Any = NOTHING) -> Any:
+    """An option that says where data lie. It is part of no fingerprint: that of the data covers what lies there."""
+    return field(default=default, metadata={"doc": doc, "result": False})
 
 
 def local(text: str, key: str = "path") -> Path:

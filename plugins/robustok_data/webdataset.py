@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
@@ -29,7 +29,7 @@ from robustok_data.bad_files import checked, refuse_or_log
 from robustok_data.cache import remembered
 from robustok_data.file_ranges import FileRange, FileRangePictures
 from robustok_data.pictures import FilesConfig, Policy
-from robustok_data.places import local
+from robustok_data.places import local, place_field
 from robustok_data.splits import Labelled, two_splits, validation_share_field
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
@@ -43,9 +43,9 @@ _LONGEST_LABEL = 18  # digits, which fit into 64 bits
 class WebDatasetConfig(FilesConfig):
     """Options of `webdataset`."""
 
-    train: str = field(metadata={"doc": "local training shards: data/train-{000..146}.tar, or data/train-*.tar"})
-    validation: str | None = field(
-        default=None, metadata={"doc": "local validation shards; left out: a share of the training images"}
+    train: str = place_field("local training shards: data/train-{000..146}.tar, or data/train-*.tar")
+    validation: str | None = place_field(
+        "local validation shards; left out: a share of the training images", default=None
     )
     validation_share: float = validation_share_field("if there are no validation shards")
 

@@ -56,7 +56,7 @@ class InceptionScore(SampleMetric):
     def _require_splits(self, count: int, where: str) -> None:
         if count < self.config.splits:
             message = f"{count} samples are too few for {self.config.splits} splits"
-            raise RobustokError(message, where=where, hint="lower splits of inception_score")
+            raise RobustokError(message, where=where, hint="lower splits")
 
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
         return [_name_with(network(self.config.features))]

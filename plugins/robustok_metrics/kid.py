@@ -51,7 +51,7 @@ class KID(SampleMetric):
 
     def _require_subset(self, count: int, where: str) -> None:
         if count < self.config.subset_size:
-            hint = "lower subset_size of kid" if count else "statistics are not enough: use a reference with images"
+            hint = "lower subset_size" if count else "statistics are not enough: use a reference with images"
             message = f"{count} images are too few for subsets of {self.config.subset_size}"
             raise RobustokError(message, where=where, hint=hint)
 

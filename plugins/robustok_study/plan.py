@@ -11,9 +11,10 @@ from attrs import field, frozen
 from robustok_core.errors import RobustokError, RunError, raise_all
 from robustok_core.recipe.recipe import Recipe
 from robustok_core.recipe.registry import Registry
+from robustok_core.runs.checking import check
 from robustok_core.runs.results import RESULTS_FILE
 from robustok_core.runs.run_record import is_run, read_run
-from robustok_core.runs.runner import check, fingerprints
+from robustok_core.runs.runner import fingerprints
 from robustok_study.arms import Arm, run_name
 from robustok_study.checks import unequal_counts, unknown_metrics
 from robustok_study.spec import Study

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.images import from_uint8
-from robustok_core.values.wording import described
+from robustok_core.values.wording import described, some_names
 from robustok_toolkit.arguments import whole_number
 from robustok_toolkit.crops import center_crop
 from robustok_toolkit.image_decoding import as_rgb, naming_the_image
@@ -67,6 +67,29 @@ def _images_of(given: Path) -> tuple[list[tuple[str, Path]], str | None]:
         raise RobustokError("there is no such file or folder", where=str(given))
     found = images_of_folder(given)
     return [(image.name, Path(image.path)) for image in found.images], found.note
+
+
+def without_damaged(files: Mapping[str, Path]) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The image files that can be decoded, all of which are tried, and a note that counts and names the others.
+
+    Raises:
+        RobustokError: if none can be decoded.
+    """
+    good, damaged = {}, []
+    for name, file in files.items():
+        try:
+            with naming_the_image(str(file)), Image.open(file) as opened:
+                as_rgb(opened)
+        except RobustokError as error:
+            damaged.append(f"{error.where} ({error.what})")
+        else:
+            good[name] = file
+    if not damaged:
+        return good, ()
+    note = f"{len(damaged)} of {len(files)} images cannot be read and are left out: {some_names(damaged)}"
+    if not good:
+        raise RobustokError(note.replace(" and are left out", ""))
+    return good, (note,)
 
 
 def batches_of(

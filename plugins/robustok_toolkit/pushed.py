@@ -18,12 +18,13 @@ import torch
 
 from robustok_core import __version__
 from robustok_core.errors import RobustokError
-from robustok_core.recipe.registry import Registry
+from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.runs.components import COMPONENT_FILE, read_artifact, sketch_component
 from robustok_core.runs.files import new_folder, read_json, write_json
 from robustok_core.runs.folder import find_artifact, is_artifact
 from robustok_core.runs.history import RECIPE_FILE
 from robustok_core.runs.manifest import MANIFEST
+from robustok_core.runs.old_code import note_old_code
 from robustok_core.runs.run_record import is_run
 from robustok_core.values.wording import reason_of
 from robustok_toolkit.arguments import folder_or_file
@@ -56,6 +57,7 @@ def write_repository(
     """
     artifact = find_artifact(run, kind)
     tokenizer = artifact if kind == "tokenizer" else artifact_of(run, "tokenizer")
+    note_old_code(registry, artifact)
     record: dict[str, Any] = read_json(artifact / COMPONENT_FILE)
     facts = CardFacts(
         repository=repository,
@@ -109,6 +111,7 @@ def from_pretrained(
     Raises:
         RobustokError: it cannot be had, or holds neither.
     """
+    registry = given_registry(registry)
     path = folder_or_file(place, "place", 'a repository, "OWNER/NAME", or a folder')
     folder = path if path.exists() else _downloaded(str(place), revision)
     if not is_artifact(folder):

@@ -22,6 +22,8 @@ from robustok_core.runs.hub import hub_file_of, local_path
 from robustok_core.runs.inputs import may_be_input
 from robustok_core.runs.intact import check_artifact
 from robustok_core.runs.loading import read_published, refuse_kind
+from robustok_core.runs.near_runs import no_run
+from robustok_core.runs.old_code import note_old_code
 from robustok_core.runs.run_record import is_run, read_run
 
 #: The folder of the tokenizer in a generator's, where `robustok push` wrote both.
@@ -69,6 +71,7 @@ def load_trained(
         raise RobustokError("this is a file, not the folder of a run or an artifact", where=str(where), hint=hint)
     folder = artifact_of(where, kind)
     module = load_component(registry, folder).to(device)
+    note_old_code(registry, folder)
     return Trained(module=module, where=folder, record=read_component(folder))
 
 
@@ -102,7 +105,7 @@ def artifact_of(run: Path, name: str) -> Path:
         RobustokError: if it does not exist.
     """
     if not run.exists():
-        raise RobustokError("there is no such run or artifact", where=str(run), hint="a run's folder is runs/NAME")
+        raise no_run(run)
     if not is_artifact(run):
         return find_artifact(run, name)
     check_artifact(run)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.recipe.registry import Registry, load_registry
+from robustok_core.recipe.registry import Registry, given_registry, load_registry
 from robustok_core.runs.devices import device_called
 from robustok_core.runs.hub import hub_file_of
 from robustok_core.values.draws import Draws, derive_seed
@@ -52,7 +52,7 @@ def load_generator(
     Raises:
         RobustokError: if there is no generator, or the tokenizer cannot decode what it samples.
     """
-    registry = registry or load_registry()
+    registry = given_registry(registry)
     if device is None and isinstance(tokenizer, TrainedTokenizer):
         device = tokenizer.device
     torch_device = device_called(device)
@@ -223,6 +223,8 @@ def _is_whole(value: Any) -> bool:
 
 def _guidance(scale: float | Guidance) -> Guidance:
     try:
+        if isinstance(scale, bool):
+            raise TypeError("a truth value is no number")
         return scale if isinstance(scale, Guidance) else Guidance(scale=scale)
     except (TypeError, ValueError, RuntimeError) as error:  # torch's, for a tensor of several numbers
         what = f"{short_text(scale)} is not a guidance scale"

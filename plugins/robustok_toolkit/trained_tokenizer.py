@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.registry import Registry, load_registry
+from robustok_core.recipe.registry import Registry, given_registry, load_registry
 from robustok_core.runs.devices import device_called
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.latents import Latents
@@ -43,7 +43,7 @@ def load_tokenizer(
     Raises:
         RobustokError: if there is no tokenizer.
     """
-    registry = registry or load_registry()
+    registry = given_registry(registry)
     place = folder_or_file(where, "where", RUN_OR_ARTIFACT)
     if importer is None:
         refuse_other(place, "tokenizer")

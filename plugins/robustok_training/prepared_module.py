@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,10 @@ class PreparedModule:
         }
         self.forward: Any
         self.optimizer: Any
-        self.forward, self.optimizer = accelerator.prepare(trained_module.module, optimizer)
+        with warnings.catch_warnings():
+            # Its successor, forward_sync_buffers, is unknown to torch before 2.14 and to accelerate.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.forward, self.optimizer = accelerator.prepare(trained_module.module, optimizer)
 
     @property
     def name(self) -> str:

@@ -70,9 +70,20 @@ def _wait_briefly() -> None:
         os.environ["GOMP_SPINCOUNT"] = "1000"  # benchmarks/waiting_threads.py
 
 
+def _quieten_the_reducer() -> None:
+    """Lets torch's C++ code print errors only where several processes run. Must run before torch is imported.
+
+    Some modules leave parameters unused in some steps, so DistributedDataParallel must look for them; where it finds
+    none, it says on every process that looking was in vain, in C++ that no filter of warnings reaches.
+    """
+    if "torch" not in sys.modules and os.environ.get("WORLD_SIZE", "1") != "1":
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: user errors become one message and an exit code, anything else a traceback."""
     _wait_briefly()
+    _quieten_the_reducer()
     _quieten_other_processes()
     with safe_streams() as output, printable_notes(), stop_signals() as stop:
         code = _exit_code(arguments, stop)

@@ -24,7 +24,7 @@ import click
 )
 @click.option("--seeds", metavar="LIST", help="Run once for each seed, as NAME-seed0, ...: --seeds 0,1,2.")
 @click.option("--until", metavar="STAGE", help="Stop after this stage; the same command without --until goes on.")
-@click.option("--replay", is_flag=True, help="Look into the step that became not finite: term, images, module.")
+@click.option("--replay", is_flag=True, help="Repeat the step whose loss or gradient was not finite, to find where.")
 def run(
     recipe: str,
     changes: tuple[str, ...],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,7 +164,22 @@ def located(source: Source, problem: Problem) -> RobustokError:
     """A problem as a user-facing error, located at the file and line of its key."""
     keys = ".".join(short_name(str(key)) for key in _named(source, problem.path))
     what = f"{keys}: {problem.what}" if keys else problem.what
-    return RobustokError(what, where=source.location(problem.path), hint=problem.hint)
+    where = source.location(problem.path)
+    return RobustokError(what, where=where, hint=_quoted(source, problem, where) or problem.hint)
+
+
+def _quoted(source: Source, problem: Problem, where: str) -> str | None:
+    """How a text is written that TOML reads as a number, truth value or date; None if that is not the mistake."""
+    if "expected str, found" not in problem.what:
+        return None
+    value: Any = source.table
+    for key in problem.path:
+        value = value[key]
+    if not isinstance(value, (bool, int, float, date, time)):
+        return None
+    text = json.dumps(str(value).lower() if isinstance(value, bool) else str(value))
+    change = f"--set '{where.removeprefix('--set ')}={text}'" if where.startswith("--set ") else text
+    return f"a text in quotes: {change}"
 
 
 def _named(source: Source, path: KeyPath) -> KeyPath:

@@ -17,7 +17,7 @@ from robustok_core.recipe import hookspecs
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.structurer import Path, Problem, Structurer
 from robustok_core.values.spec import Spec, wrong_name
-from robustok_core.values.wording import short_text
+from robustok_core.values.wording import short, short_text
 
 ENTRY_POINT_GROUP = "robustok"
 #: What a broken plugin may raise; KeyboardInterrupt is the user's.
@@ -245,13 +245,25 @@ def _check_declared(stage: str, factory: Any) -> None:
             raise RobustokError(what, hint=did_you_mean(table, list(TABLES)))
 
 
+def given_registry(value: Any) -> Registry:
+    """The registry that was given, or one with all installed plugins for None.
+
+    Raises:
+        RobustokError: if it is something else.
+    """
+    if value is not None and not isinstance(value, Registry):
+        hint = "robustok.load_registry() makes one; left out, all installed plugins are used"
+        raise RobustokError(f"expected a Registry, found {short(value)}", where="registry", hint=hint)
+    return value or load_registry()
+
+
 def load_registry(entry_points: Iterable[Any] | None = None) -> Registry:
     """A registry of all installed plugins (entry point group "robustok"), each loaded on its own."""
     registry = Registry()
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for point in entry_points:
-        distribution = point.dist.name if point.dist else "?"
+        distribution = (point.dist.name if point.dist else None) or "?"  # damaged metadata have no name
         try:
             plugin = point.load()
         except PLUGIN_FAILURES as error:  # one plugin that fails to import must not hide the others

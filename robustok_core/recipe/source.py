@@ -382,12 +382,12 @@ def _set(source: Source, key: str, value: Any, at: str) -> None:
         if isinstance(where, list):
             stages = [stage_name(stage) for stage in where]
             if name not in stages:
-                hint = did_you_mean(name, stages)
-                raise RobustokError(f"no stage is called {short_text(name)}", where=at, hint=hint)
+                raise RobustokError(f"no stage is called {short_text(name)}", where=at, hint=did_you_mean(name, stages))
             path = (*path, stages.index(name))
             where = where[stages.index(name)]
         else:
             path = (*path, name)
+            source.locations |= {} if name in where else {path: at}
             where = where.setdefault(name, {})
         if not isinstance(where, (dict, list)):
             raise RobustokError(f"{short_text(name)} is not a table", where=at)

@@ -90,7 +90,8 @@ class Structurer:
             self._problem(path, f"expected a table, found {short(raw)}")
             return NOTHING
         largest = attribute.metadata.get("largest", LARGEST_INTEGER)
-        if nested_config(attribute.type) is None and (what := value_problem(raw, largest)) is not None:
+        is_text = attribute.type is str and not isinstance(raw, str)  # a number there needs quotes, not a range
+        if nested_config(attribute.type) is None and not is_text and (what := value_problem(raw, largest)) is not None:
             self._problem(path, what, attribute.metadata.get("doc"))
             return NOTHING
         value = self._value(raw, attribute.type, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +81,20 @@ def code_of_run(run: Path) -> dict[str, str]:
     return {name: " and ".join(texts) for name, texts in found.items()}
 
 
-def finished_with_other_code(record: Mapping[str, Any], stage: str, without_code: str) -> list[tuple[str, Any]]:
-    """The finished stages of this name that may differ in their code only, with their fingerprints; newest first."""
+def finished_with_other_code(
+    record: Mapping[str, Any], stage: str, without_code: Sequence[str]
+) -> list[tuple[str, Any]]:
+    """The finished stages of this name that may differ in their code only, with their fingerprints; newest first.
+
+    `without_code` holds the fingerprints that the stage would have without code, in this version and earlier ones.
+    """
     found = [
         (key.removeprefix(f"{stage}-"), entry)
         for key, entry in record["stages"].items()
         if entry["state"] == "done"
         and key.startswith(f"{stage}-")
         # earlier versions recorded no code, and their fingerprints covered none
-        and (key == f"{stage}-{without_code}" or entry.get("without_code") == without_code)
+        and (key.removeprefix(f"{stage}-") in without_code or entry.get("without_code") in without_code)
     ]
     return sorted(found, key=lambda pair: pair[1].get("finished") or "", reverse=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from accelerate import Accelerator
 from attrs import define, field
 from rich.console import Console
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.kinds.promise import Promise, PromiseT
 from robustok_core.kinds.stage import Stage, StageContext
@@ -23,7 +24,7 @@ from robustok_core.runs.components import load_component
 from robustok_core.runs.declared import Declared, Inputs
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.manifest import recorded_folder
-from robustok_core.runs.step_log import append_line, drop_lines
+from robustok_core.runs.step_log import LOG_FILE, append_line, drop_lines
 from robustok_core.values.draws import derive_seed, seeded
 from robustok_core.values.spec import Spec, wrong_name
 from robustok_core.values.terminal import say
@@ -92,7 +93,8 @@ class RunContext(StageContext):
         return self.recipe.tables[table]
 
     def dataset(self) -> Dataset:
-        return opened_data(self.spec("data"), self.built)
+        self.spec("data")
+        return opened_data(self.recipe, self.built)
 
     def build(self, table: str, *args: Any) -> Any:
         spec = self.spec(table)
@@ -165,7 +167,7 @@ class RunContext(StageContext):
         if not self.accelerator.is_main_process:
             return
         line = {"stage": self.stage, "fingerprint": self._log_fingerprint, "step": step, **values}
-        append_line(self.folder.path / "metrics.jsonl", line)
+        append_line(self.folder.path / LOG_FILE, line)
         curve = "/".join([self.stage, *self.parts])  # the steps of every part begin at 0
         self._track({f"{curve}/{name}": value for name, value in values.items()}, step)
         self.notify("robustok_step_logged", stage=self.stage, step=step, values=dict(values))
@@ -186,16 +188,49 @@ class RunContext(StageContext):
 
     def forget_log_after(self, step: int) -> None:
         if self.accelerator.is_main_process:
-            drop_lines(self.folder.path / "metrics.jsonl", self._log_fingerprint, step)
+            self.folder.forget_log()
+            drop_lines(self.folder.path / LOG_FILE, self._log_fingerprint, step)
 
     @property
     def _log_fingerprint(self) -> str:
         return "-".join([self.fingerprint, *self.parts])
 
 
-def opened_data(data: Spec, built: dict[str, Any]) -> Dataset:
-    """The data set that [data] describes, opened once for all stages, which share `built`."""
+def opened_data(recipe: ResolvedRecipe, built: dict[str, Any]) -> Dataset:
+    """The data set that [data] describes, opened once for all stages, which share `built`.
+
+    Raises:
+        RobustokError: it cannot be opened; the message has the line of the option that names what it is about.
+    """
     if "data" not in built:
-        built["data"] = data.build()
+        spec = recipe.tables["data"]
+        try:
+            built["data"] = spec.build()
+        except ProblemsError:
+            raise
+        except RobustokError as error:
+            key = _key_of_place(spec.config, error)
+            about = f"{error.where}: " if error.where not in (None, *key) else ""
+            what, where = f"{'.'.join(('data', *key))}: {about}{error.what}", recipe.source.location(("data", *key))
+            raise RobustokError(what, where=where, hint=error.hint, exit_code=error.exit_code) from error
     dataset: Dataset = built["data"]
     return dataset
+
+
+def _key_of_place(config: Any, error: RobustokError) -> tuple[str, ...]:
+    """The option of a data set that names the place that a message is about; none if no option does."""
+    where = error.where or ""
+    texts = {
+        option: value
+        for option in attrs.fields(type(config))
+        if isinstance(value := getattr(config, option.name), str) and value
+    }
+    places = [option.name for option in texts if not option.metadata.get("result", True)]
+    keys = [name for name in attrs.fields_dict(type(config)) if name == where]
+    keys += [name for name in places if _expanded(getattr(config, name)) in f"{where} {error.hint}"]
+    keys += [option.name for option, value in texts.items() if where.startswith(_expanded(value))]
+    return tuple(keys[:1])
+
+
+def _expanded(path: str) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 (the text as it is, and no error for an unknown user)

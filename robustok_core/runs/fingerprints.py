@@ -19,17 +19,19 @@ def fingerprint_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+def sha256_of(file: Path, size: int | None = None) -> str:
+    """The SHA-256 of a file, or of its first `size` bytes, in hexadecimal."""
     digest = hashlib.sha256()
-    for block in _blocks(file):
+    for block in _blocks(file, size):
         digest.update(block)
     return digest.hexdigest()
 
 
-def _blocks(file: Path) -> Iterator[bytes]:
+def _blocks(file: Path, size: int | None = None) -> Iterator[bytes]:
+    left = file.stat().st_size if size is None else size
     with file.open("rb") as opened:
-        while block := opened.read(2**20):
+        while left > 0 and (block := opened.read(min(left, 2**20))):
+            left -= len(block)
             yield block
 
 

@@ -26,6 +26,7 @@ from robustok_core.runs.files import aside, move, remove_leftovers, write_text, 
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.history import (
     HISTORY,
+    RECIPE_COPY,
     RECIPE_FILE,
     changes_between,
     described,
@@ -34,10 +35,12 @@ from robustok_core.runs.history import (
 )
 from robustok_core.runs.inputs import find_input, input_entry
 from robustok_core.runs.intact import check_artifact
-from robustok_core.runs.manifest import DAMAGED, MANIFEST, set_aside
+from robustok_core.runs.manifest import DAMAGED, MANIFEST, file_record, set_aside
+from robustok_core.runs.near_runs import no_run
 from robustok_core.runs.provenance import now
 from robustok_core.runs.results import RESULTS_FILE, holds_a_part, read_results, tables_of
 from robustok_core.runs.run_record import COPY, RUN_FILE, is_run, read_copy, read_run, write_run
+from robustok_core.runs.step_log import LOG_FILE, recorded_log
 from robustok_core.values.result import Result
 
 _LOCK = ".lock"
@@ -155,12 +158,32 @@ class RunFolder:
         entries = {name: input_entry(self.path, folder) for name, folder in inputs.items()}
         names: dict[str, Any] = {"current": dict(stages), "inputs": entries, "recipe": fingerprint_of(recipe)}
         # Fingerprints cover the content of inputs; where these lie may change.
-        same = list(self.record["current"].items()) == list(stages.items()) and self._holds(RECIPE_FILE, recipe)
-        said = [] if same else self._replace(recipe)
+        same = list(self.record["current"].items()) == list(stages.items())
+        if same and (renamed := self._renamed(recipe)):
+            write_text(self.path / RECIPE_FILE, recipe)
+            said = [renamed]
+        else:
+            said = [] if same and self._holds(RECIPE_FILE, recipe) else self._replace(recipe)
+        self._keep_copy(recipe)
         if any(self.record.get(key) != value for key, value in names.items()):
             self.record |= names
             self.save()
         return said
+
+    def _renamed(self, recipe: str) -> str | None:
+        """What to say if this recipe is the one in the folder but for the run's name."""
+        file = self.path / RECIPE_FILE
+        before = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else recipe
+        changes = [] if before == recipe else changes_between(before, recipe)
+        if len(changes) != 1 or not changes[0].startswith("run.name: "):
+            return None
+        old, new = changes[0].removeprefix("run.name: ").split(" -> ")
+        return f"this run was called {old}; it is {new} now"
+
+    def _keep_copy(self, recipe: str) -> None:
+        """Keeps a copy of recipe.toml, which stands in for it where it is damaged."""
+        if not self._holds(RECIPE_COPY, recipe):
+            write_text(self.path / RECIPE_COPY, recipe)
 
     def _replace(self, recipe: str) -> list[str]:
         """Moves the files of the recipe before to history/ and writes recipe.toml; says what is different."""
@@ -236,10 +259,22 @@ class RunFolder:
         self.record["results"] = fingerprint_of(text)
         self.save()
 
+    def record_log(self) -> None:
+        """Records the size and hash of metrics.jsonl; `save` writes them."""
+        if (log := recorded_log(self.path / LOG_FILE, self.record.get("log"))) is not None:
+            self.record["log"] = dict(log)
+
+    def forget_log(self) -> None:
+        """Forgets what was recorded of metrics.jsonl, because lines in it are about to be dropped."""
+        if self.record.pop("log", None) is not None:
+            self.save()
+
     def set_aside(self, name: str, number: int) -> None:
         """Moves a file of an earlier recipe to history/ under this number, if there is one."""
         target, kept = self.path / name, history_file(self.path, name, number)
         if os.path.lexists(target):
+            if target.is_file():
+                self.record["kept"] = {**self.record.get("kept", {}), kept.name: file_record(target)}
             move(target, kept)
 
     def artifact(self, name: str, fingerprint: str) -> Path:
@@ -320,7 +355,11 @@ def _artifact_of_run(path: Path, name: str) -> Path:
         return find_input(path, record, name)
     if candidates and candidates[-1][0]:
         return candidates[-1][1]
-    hint = "let the run finish first"
+    hint = "let the run finish first" if candidates else "its recipe makes none"
+    own = {f"{stage}-{fingerprint}" for stage, fingerprint in record.get("current", {}).items()}
+    others = (entry for key, entry in record["stages"].items() if key not in own and entry["state"] == "done")
+    if any(name in entry.get("makes", []) for entry in others):
+        hint += f"; `robustok history {path}` lists those of earlier recipes of this folder"
     if earlier := [folder for done, folder in candidates if done]:
         hint += f", or name the {name} of an earlier stage: {earlier[-1]}"
     raise RobustokError(f"this run has no finished {name}", where=str(path), hint=hint)
@@ -328,8 +367,7 @@ def _artifact_of_run(path: Path, name: str) -> Path:
 
 def _record_of(path: Path) -> dict[str, Any]:
     if not is_run(path):
-        hint = "name the folder of a run, or of an artifact in it"
-        raise RobustokError("this is not a run folder", where=str(path), hint=hint)
+        raise no_run(path)
     return read_run(path)
 
 

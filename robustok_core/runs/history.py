@@ -11,10 +11,11 @@ from typing import Any
 import tomli
 from attrs import frozen
 
+from robustok_core.runs.made_from import changes_of
 from robustok_core.runs.records import record_of
 from robustok_core.runs.run_record import PastRecord, read_run
 
-RECIPE_FILE, HISTORY = "recipe.toml", "history"
+RECIPE_FILE, RECIPE_COPY, HISTORY = "recipe.toml", ".recipe.toml.copy", "history"
 _MOST_CHANGES = 10
 _NONE = "not set"
 
@@ -28,6 +29,7 @@ class PastRecipe:
         recipe: its file; None if recipe.toml is the same, and the data, an input or the code was another.
         results: the file of its results, or None. changes: what differs in the current recipe.
         artifacts: their folders; None if an earlier version replaced it, which did not record them.
+        loaded: where the artifacts from [load] were, by name.
     """
 
     number: int
@@ -36,6 +38,7 @@ class PastRecipe:
     results: Path | None
     changes: Sequence[str]
     artifacts: Sequence[Path] | None
+    loaded: Mapping[str, str]
 
 
 def past_recipes(run: Path) -> list[PastRecipe]:
@@ -57,18 +60,36 @@ def past_recipes(run: Path) -> list[PastRecipe]:
                 replaced=past.replaced if past else _time_of(recipe if recipe.is_file() else results),
                 recipe=recipe if recipe.is_file() else None,
                 results=results if results.is_file() else None,
-                changes=_changes(recipe, current, same=past is not None and past.current == record["current"]),
+                changes=_changes(recipe, current, record, past),
                 artifacts=None if past is None else artifacts_of(run, record, past.current),
+                loaded={} if past is None else {name: _place(entry) for name, entry in past.inputs.items()},
             )
         )
     return found
 
 
-def _changes(recipe: Path, current: str, *, same: bool) -> list[str]:
-    """What differs from the current recipe; `same` is whether its stages have the fingerprints of the current ones."""
+def _changes(recipe: Path, current: str, record: Mapping[str, Any], past: PastRecord | None) -> list[str]:
+    """What differs from the current recipe, or in what its stages read."""
     if found := changes_between(_text(recipe), current) if recipe.is_file() else []:
         return found
-    return ["nothing: the folder holds it again" if same else "not the recipe, but the data, an input or the code"]
+    if past is not None and past.current == record["current"]:
+        return ["nothing: the folder holds it again"]
+    found = [] if past is None else _stage_changes(record, past.current)
+    return found or ["not the recipe, but the data, an input or the code"]
+
+
+def _stage_changes(record: Mapping[str, Any], stages: Mapping[str, str]) -> list[str]:
+    """What differs, besides the recipe, in what the stages of a past recipe and of the current one are made from."""
+    pairs = (
+        (stage, *(record["stages"].get(f"{stage}-{own}", {}) for own in (fingerprint, record["current"].get(stage))))
+        for stage, fingerprint in stages.items()
+    )
+    found = ((stage, changes_of(old, new)) for stage, old, new in pairs)
+    return [f"{stage}: {' and '.join(changed)}" for stage, changed in found if changed]
+
+
+def _place(entry: Any) -> str:
+    return str(entry["path"]) if isinstance(entry, Mapping) and "path" in entry else str(entry)
 
 
 def artifacts_of(run: Path, record: Mapping[str, Any], stages: Mapping[str, str]) -> list[Path]:
@@ -102,8 +123,8 @@ def changes_between(old: str, new: str) -> list[str]:
     tables = []
     for text in (old, new):
         try:
-            tables.append(_keys(_by_name(tomli.loads(text))))
-        except (tomli.TOMLDecodeError, RecursionError):
+            tables.append(settings_in(text))
+        except ValueError:
             return ["one of them is not valid TOML"]
     before, after = tables
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key, _NONE) != after.get(key, _NONE)]
@@ -119,6 +140,39 @@ def changes_between(old: str, new: str) -> list[str]:
     if not lines and old != new and list(before) != list(after):
         return ["the order of its stages"]
     return lines
+
+
+def settings_in(recipe: str) -> dict[str, Any]:
+    """The values of a recipe by dotted path: "stage.train_tokenizer.epochs".
+
+    Raises:
+        ValueError: if it is not valid TOML.
+    """
+    try:
+        return _keys(_by_name(tomli.loads(recipe)))
+    except RecursionError as error:
+        raise ValueError("tables are nested too deeply") from error
+
+
+def different_settings(runs: Sequence[Path]) -> dict[str, list[str]]:
+    """What the recipes of runs say differently, by key, for each run as text; "-" where a run has no recipe.
+
+    Names of runs are left out, and so are the options of a component where the runs use different ones.
+    """
+    recipes = [_settings_of(run) for run in runs]
+    known = [recipe for recipe in recipes if recipe is not None]
+    keys = dict.fromkeys(key for recipe in known for key in recipe if key not in ("run.name", "run.out"))
+    differ = [key for key in keys if any(recipe.get(key, _NONE) != known[0].get(key, _NONE) for recipe in known)]
+    other = tuple(key.removesuffix("use") for key in differ if key.endswith(".use"))
+    shown = [key for key in differ if key.endswith(".use") or not key.startswith(other)]
+    return {key: ["-" if each is None else str(each.get(key, _NONE)) for each in recipes] for key in shown}
+
+
+def _settings_of(run: Path) -> dict[str, Any] | None:
+    try:
+        return settings_in((run / RECIPE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def described(changes: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robustok_core.errors import RunError
 from robustok_core.runs.manifest import Damage, folder_damage
-from robustok_core.runs.run_record import is_run, read_copy, read_run
+from robustok_core.runs.run_record import maker_of, record_around
 
 #: What to do about a damaged artifact.
 REMAKE = "run the recipe that made it again: its stage then makes it anew"
@@ -33,20 +33,7 @@ def check_artifact(folder: Path) -> None:
 
 def _has_manifest(artifact: Path) -> bool:
     """Whether the run.json above RUN/artifacts/NAME-FINGERPRINT says that a version with manifests made it."""
-    artifact = artifact.resolve()
-    run = artifact.parent.parent
-    if artifact.parent.name != "artifacts" or not is_run(run):
-        return False
-    try:
-        record = read_run(run)
-    except RunError:
-        record = read_copy(run) or {"stages": {}}
-    name, _, fingerprint = artifact.name.rpartition("-")
-    makers = (
-        entry
-        for key, entry in record["stages"].items()
-        if key.rpartition("-")[2] == fingerprint and name in entry.get("makes", [])
-    )
-    return artifact.name in record.get("imported", []) or any(
-        entry["state"] == "done" and entry.get("without_code") is not None for entry in makers
-    )
+    record = record_around(artifact)
+    maker = maker_of(artifact)
+    made = maker is not None and maker["state"] == "done" and maker.get("without_code") is not None
+    return made or artifact.resolve().name in record.get("imported", [])

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 from attrs import frozen
@@ -19,18 +20,11 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import move, new_folder, write_json
 from robustok_core.runs.fingerprints import fingerprint_of, sha256_of
 from robustok_core.runs.records import read_record
+from robustok_core.runs.run_record import FileRecord
 
 MANIFEST = "manifest.json"
 #: The name of a damaged file or folder that was set aside begins with this.
 DAMAGED = "damaged-"
-
-
-@frozen(kw_only=True)
-class FileRecord:
-    """A file's size in bytes, and its hash."""
-
-    size: int
-    sha256: str
 
 
 @frozen(kw_only=True)
@@ -67,12 +61,13 @@ def recorded_folder(target: Path) -> Iterator[Path]:
 
 def write_manifest(manifest: Path, files: Iterable[Path]) -> None:
     """Writes a manifest of these files, which lie in its folder or below."""
-    records = {
-        file.relative_to(manifest.parent).as_posix(): {"size": file.stat().st_size, "sha256": sha256_of(file)}
-        for file in files
-        if file != manifest
-    }
+    records = {file.relative_to(manifest.parent).as_posix(): file_record(file) for file in files if file != manifest}
     write_json(manifest, {"files": records, "checksum": fingerprint_of(records)})
+
+
+def file_record(file: Path) -> dict[str, Any]:
+    """A `FileRecord` of a file, as JSON files hold it."""
+    return {"size": file.stat().st_size, "sha256": sha256_of(file)}
 
 
 def damage_of(manifest: Path, *, recorded: bool = False) -> Damage | None:
@@ -90,7 +85,7 @@ def damage_of(manifest: Path, *, recorded: bool = False) -> Damage | None:
         return Damage(manifest, "its content has changed since it was written")
     for name, expected in record.files.items():
         file = manifest.parent / name
-        if what := _difference(file, expected):
+        if what := difference(file, expected):
             return Damage(file, what)
     return None
 
@@ -118,7 +113,7 @@ def next_free(path: Path) -> Path:
     return candidate
 
 
-def _difference(file: Path, expected: FileRecord) -> str | None:
+def difference(file: Path, expected: FileRecord) -> str | None:
     """What differs from the record of a file; None if nothing does.
 
     Raises:

@@ -23,12 +23,14 @@ def check_replay(folder: RunFolder, due: Sequence[NamedStage], planned: Mapping[
         RobustokError: no stage is due, or the first of them has not stopped at a step that was not finite.
     """
     if not due:
-        what = "every stage is done, so there is no step to look into again"
+        what = "every stage is done: no training stopped because of a value that was not finite"
+        hint = "--replay is for the step named by such a message; there is nothing to do"
     elif not list(folder.checkpoints(due[0].name, planned[due[0].name]).rglob(NOT_FINITE_FILE)):
-        what = f"stage {due[0].name!r} has not stopped at a step that was not finite"
+        what = f"the next stage, {due[0].name!r}, has not stopped because of a value that was not finite"
+        hint = f"to go on with it: `robustok run {folder.path}`, without --replay"
     else:
         return
-    raise RobustokError(what, where=str(folder.path), hint="run it without --replay")
+    raise RobustokError(what, where=str(folder.path), hint=hint)
 
 
 def replay(stage: NamedStage, context: RunContext) -> NoReturn:

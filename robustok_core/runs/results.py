@@ -14,6 +14,7 @@ from typing import Any
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import read_json
 from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.runs.near_runs import run_hint
 from robustok_core.runs.records import record_of
 from robustok_core.runs.run_record import RUN_FILE, read_run
 from robustok_core.values.result import Result
@@ -56,6 +57,8 @@ def read_results(path: Path) -> dict[str, Result]:
     file = path / RESULTS_FILE if path.is_dir() else path
     if not file.is_file():
         hint = "name the folder of a finished run, or a file written by `robustok evaluate --out`"
+        if not path.exists():
+            raise RobustokError("there is no such run or file", where=str(path), hint=run_hint(path))
         raise RobustokError("there are no results", where=str(path), hint=hint)
     try:
         content = read_json(file)

@@ -17,6 +17,21 @@ RUN_FILE, COPY = "run.json", ".run.json.copy"
 _CHECKSUM = "checksum"
 
 
+@frozen(kw_only=True)
+class MadeFrom:
+    """What shapes a stage's result besides code.
+
+    Attributes:
+        settings: a hash of the stage's options, the tables that it uses, the seed and the precision.
+        data: the fingerprints of the training and the validation split; empty if the stage reads no images.
+        inputs: the fingerprints of the artifacts that it reads, by name.
+    """
+
+    settings: str
+    data: list[str] = field(factory=list)
+    inputs: dict[str, str] = field(factory=dict)
+
+
 @define(kw_only=True)
 class StageRecord:
     """A stage that was begun.
@@ -29,6 +44,7 @@ class StageRecord:
         without_code: its fingerprint but for the code of plugins; equal for two stages that differ in that only. A
             version that records it gives each artifact a manifest.
         manifests: whether everything in its checkpoints was written by such a version.
+        made_from: a `MadeFrom`; None if an earlier version ran it.
         taken_from: the folder of the run that made it, if that was another one.
     """
 
@@ -42,7 +58,16 @@ class StageRecord:
     made_with: list[dict[str, Any]] = field(factory=list)
     without_code: str | None = None
     manifests: bool = False
+    made_from: MadeFrom | None = None
     taken_from: str | None = None
+
+
+@frozen(kw_only=True)
+class FileRecord:
+    """A file's size in bytes, and its hash."""
+
+    size: int
+    sha256: str
 
 
 @frozen(kw_only=True)
@@ -81,6 +106,8 @@ class RunRecord:
         inputs: the artifacts from [load] by name: a path, relative to the run's folder where it is inside, or an
             `InputRecord`. recipe, results: hashes of recipe.toml and results.json as the run wrote them.
         history: the recipes that were replaced, oldest first.
+        kept: a `FileRecord` of each of their files in history/, by name; earlier versions recorded none.
+        log: a `FileRecord` of metrics.jsonl as it was when a stage ended last; later lines are not covered.
         imported: the artifacts from published checkpoints that have a manifest, as NAME-FINGERPRINT.
     """
 
@@ -90,6 +117,8 @@ class RunRecord:
     recipe: str | None = None
     results: str | None = None
     history: list[PastRecord] = field(factory=list)
+    kept: dict[str, FileRecord] = field(factory=dict)
+    log: FileRecord | None = None
     imported: list[str] = field(factory=list)
 
 
@@ -125,6 +154,30 @@ def read_copy(folder: Path) -> dict[str, Any] | None:
 def is_run(folder: Path) -> bool:
     """Whether a folder has a run.json, or what is left of one."""
     return any(os.path.lexists(folder / name) for name in (RUN_FILE, COPY))
+
+
+def record_around(artifact: Path) -> dict[str, Any]:
+    """The content of run.json, or of its copy, above RUN/artifacts/NAME-FINGERPRINT; empty where there is none."""
+    artifact = artifact.resolve()
+    run = artifact.parent.parent
+    if artifact.parent.name != "artifacts" or not is_run(run):
+        return {"stages": {}}
+    try:
+        return read_run(run)
+    except RunError:
+        return read_copy(run) or {"stages": {}}
+
+
+def maker_of(artifact: Path) -> dict[str, Any] | None:
+    """The entry in run.json of the stage that made an artifact of a run; None if that is not known."""
+    name, _, fingerprint = artifact.resolve().name.rpartition("-")
+    entries: dict[str, dict[str, Any]] = record_around(artifact)["stages"]
+    makers = (
+        entry
+        for key, entry in entries.items()
+        if key.rpartition("-")[2] == fingerprint and name in entry.get("makes", [])
+    )
+    return next(makers, None)
 
 
 def _read(file: Path) -> dict[str, Any]:

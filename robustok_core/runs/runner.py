@@ -12,21 +12,24 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 from robustok_core.errors import RobustokError, raise_all
+from robustok_core.kinds.dataset import Dataset
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
-from robustok_core.recipe.registry import Registry, load_registry
+from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
 from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
-from robustok_core.runs.downloads import needs_of_recipe, without_repeats
+from robustok_core.runs.downloads import needs_of_recipe
 from robustok_core.runs.execution import execute
 from robustok_core.runs.finished import due_stages, set_damaged_aside, stage_damage
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.hub import is_there
 from robustok_core.runs.interrupt import stop_signals
 from robustok_core.runs.loading import component_specs, keep_imported, open_loaded
+from robustok_core.runs.made_from import recorded
 from robustok_core.runs.manifest import Damage, next_free
+from robustok_core.runs.near_runs import run_hint
 from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import MEANING, settled
@@ -36,7 +39,7 @@ from robustok_core.runs.replay import check_replay
 from robustok_core.runs.replay import replay as replay_stage
 from robustok_core.runs.results import RESULTS_FILE, stage_results
 from robustok_core.runs.reuse import runs_at, take_finished
-from robustok_core.runs.run_record import is_run, read_run
+from robustok_core.runs.run_record import MadeFrom, is_run, read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
@@ -77,44 +80,15 @@ def run(
         RobustokError: see errors.py; a ProblemsError holds all mistakes in a recipe.
         KeyboardInterrupt: the user asked to stop before the first stage or after the last one.
     """
-    registry = registry or load_registry()
+    registry = given_registry(registry)
     resolved = resolved_recipe(recipe, registry)
     if until is not None:
         resolved.stages_until(until)  # raises if there is no such stage
     runs_at(reuse)  # raises if there is no such folder
     with stop_signals():
-        one = _Run(resolved, registry, Path(out or resolved.run.out), fresh, console)
+        one = RecipeRun(resolved, registry, Path(out or resolved.run.out), fresh, console)
         one.replay, one.accept_old_code, one.until, one.reuse = replay, accept_old_code, until, reuse
         return one.go()
-
-
-def check(
-    recipe: Recipe | ResolvedRecipe,
-    *,
-    registry: Registry | None = None,
-    out: str | Path | None = None,
-    announce: Callable[[str], None] | None = None,
-) -> Plan:
-    """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
-
-    Args:
-        recipe: what to check. registry, out: as in `run`.
-        announce: called with a line for each file that a run would download. A data set that is not here is downloaded
-            by the check itself.
-
-    Raises:
-        RobustokError: as `run`.
-    """
-    registry = registry or load_registry()
-    resolved = resolved_recipe(recipe, registry)
-    missing = needs_of_recipe(resolved, resolved.stages).announced(announce or (lambda _: None))
-    try:
-        plan = _Run(resolved, registry, Path(out or resolved.run.out), False, None).plan()
-    except RobustokError as error:
-        raise_all([*missing, *without_repeats(error, missing)])
-        raise
-    raise_all(missing)
-    return plan
 
 
 def fingerprints(recipe: ResolvedRecipe, *, registry: Registry, out: str | Path | None = None) -> dict[str, str]:
@@ -123,7 +97,7 @@ def fingerprints(recipe: ResolvedRecipe, *, registry: Registry, out: str | Path 
     Raises:
         RobustokError: as `run`.
     """
-    one = _Run(recipe, registry, Path(out or recipe.run.out), False, None)
+    one = RecipeRun(recipe, registry, Path(out or recipe.run.out), False, None)
     one.plan()
     if is_run(one.folder.path):
         one.folder.record = read_run(one.folder.path)
@@ -132,7 +106,7 @@ def fingerprints(recipe: ResolvedRecipe, *, registry: Registry, out: str | Path 
     return one.fingerprints()
 
 
-class _Run:
+class RecipeRun:
     """One command's work on one recipe."""
 
     def __init__(
@@ -156,14 +130,18 @@ class _Run:
         self.reuse: Sequence[Path] = ()
         self.code: Mapping[str, Code] = {}
         self.without_code: Mapping[str, str] = {}
+        self.made_from: Mapping[str, MadeFrom] = {}
+        self.again: Mapping[str, str] = {}
         self.loaded_specs: dict[str, list[Spec]] = {}
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
+        """The versions, machine and command of this process, and how many processes there are."""
         return {"processes": self.accelerator.num_processes, **surroundings()}
 
     @property
     def main(self) -> bool:
+        """Whether this is the main process."""
         return self.accelerator.is_main_process
 
     def context(
@@ -175,6 +153,7 @@ class _Run:
         promises: Mapping[str, Promise] | None = None,
         makers: Mapping[str, str] | None = None,
     ) -> RunContext:
+        """The context of a stage, for its plan or its run."""
         needs = stage.spec.factory.needs
         return RunContext(
             recipe=recipe or self.recipe,
@@ -215,6 +194,7 @@ class _Run:
         return self.context(stage, recipe=recipe, promises=promises, makers=makers)
 
     def go(self) -> dict[str, Result]:
+        """Runs the stages that are due; returns all results."""
         # the plan opens the data and [load]; what an earlier run of this folder took need not be there any more
         needs = needs_of_recipe(self.recipe, [], tables=("data",), loaded=is_run(self.folder.path))
         raise_all(needs.announced(self._say))
@@ -222,8 +202,8 @@ class _Run:
         # Where the folder is new, nothing is done before, and nothing remains of a run that cannot be.
         if not self._agreed(self.folder.path.exists):
             if self.replay:
-                what = "there is no such run, so there is no step to look into again"
-                raise RobustokError(what, where=str(self.folder.path), hint="run it without --replay")
+                what = "there is no such run, so no step of it can be replayed"
+                raise RobustokError(what, where=str(self.folder.path), hint=run_hint(self.folder.path))
             self._provide(self._asked())
         try:
             self._open()
@@ -265,6 +245,7 @@ class _Run:
             self._make_current(planned, inputs)
             for line in set_damaged_aside(self.folder, self.recipe.stages, due, planned):
                 self._say(line)
+            self._say_why(to_run)
         self._notify("robustok_run_started", recipe=table)
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
@@ -286,6 +267,11 @@ class _Run:
         makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
         for line in self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
             self._say(line)
+
+    def _say_why(self, stages: Sequence[NamedStage]) -> None:
+        for stage in stages:
+            if stage.name in self.again:
+                self._say(f"{stage.name} runs again: {self.again[stage.name]}")
 
     def _asked(self) -> Sequence[NamedStage]:
         return self.recipe.stages if self.until is None else self.recipe.stages_until(self.until)
@@ -354,6 +340,7 @@ class _Run:
         )
         planned = fingerprints.compute()
         self.code, self.without_code = fingerprints.code, fingerprints.without_code
+        self.made_from, self.again = fingerprints.made_from, fingerprints.again
         return planned
 
     def _due(self, planned: Mapping[str, str]) -> dict[str, Damage | None]:
@@ -367,8 +354,12 @@ class _Run:
         found: T = agreed[0]
         return found
 
+    def dataset(self) -> Dataset:
+        """The data set, opened once."""
+        return opened_data(self.recipe, self.built)
+
     def _data_fingerprint(self) -> list[str]:
-        dataset = opened_data(self.recipe.tables["data"], self.built)
+        dataset = self.dataset()
         return [dataset.train.fingerprint, dataset.validation.fingerprint]
 
     def _stage(self, stage: NamedStage, fingerprint: str, *, due: bool) -> Mapping[str, Result]:
@@ -388,10 +379,14 @@ class _Run:
         if not self._agreed(context.checkpoints.exists):
             entry["manifests"] = True
         entry["without_code"] = self.without_code[stage.name]
+        entry["made_from"] = recorded(self.made_from[stage.name])
         made_with = {**self.surroundings, "plugins": self.code[stage.name]}
         if self.main and made_with not in entry.setdefault("made_with", []):
             entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
         execute(stage, context, entry, promised=self.promised[stage.name], save=self._save)
+        if self.main:
+            self.folder.record_log()
+            self.folder.save()
 
     def _save(self) -> None:
         if self.main:

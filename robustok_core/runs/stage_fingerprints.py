@@ -13,7 +13,9 @@ from robustok_core.recipe.registry import Registry
 from robustok_core.recipe.samplers import without_sampler_options
 from robustok_core.runs.code import Code, code_of, differences, finished_with_other_code, recorded_code, shaping_code
 from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.runs.made_from import made_from, why_again
 from robustok_core.runs.manifest import Damage
+from robustok_core.runs.run_record import MadeFrom
 from robustok_core.values.spec import Spec
 
 
@@ -28,6 +30,7 @@ class StageFingerprints:
         damage: what is wrong with the artifacts of a finished stage of this fingerprint, if anything.
         accept_old_code: take a finished stage that differs only in its code. say: prints a line.
         code: of each stage. without_code: the fingerprint that each stage would have, were no code part of it.
+        made_from: what else shapes each stage's result. again: why stages run again that were done in this folder.
     """
 
     recipe: ResolvedRecipe
@@ -41,22 +44,24 @@ class StageFingerprints:
     say: Callable[[str], None]
     code: dict[str, Code] = field(factory=dict, init=False)
     without_code: dict[str, str] = field(factory=dict, init=False)
+    made_from: dict[str, MadeFrom] = field(factory=dict, init=False)
+    again: dict[str, str] = field(factory=dict, init=False)
 
     def compute(self) -> dict[str, str]:
         """The fingerprint of each stage by name, computed from those of its inputs."""
-        inputs, without_code = dict(self.inputs), dict(self.inputs)
+        inputs = dict(self.inputs)
+        without_code: list[dict[str, str]] = [dict(self.inputs) for _ in _VERSIONS]
         fingerprints = {}
         for stage in self.recipe.stages:
-            kind, shape = stage.spec.factory, self._shape(stage)
-            self.without_code[stage.name] = fingerprint_of(
-                {**shape, "inputs": {name: without_code[name] for name in kind.needs}}
-            )
-            self.code[stage.name] = self._code(stage)
-            shape["inputs"] = {name: inputs[name] for name in kind.needs}
-            fingerprints[stage.name] = self._finished_with_old_code(stage, shape) or self._with_code(
-                shape, self.code[stage.name]
-            )
-            without_code |= dict.fromkeys(kind.makes, self.without_code[stage.name])
+            kind, shapes = stage.spec.factory, [self._shape(stage, shaped) for shaped in _VERSIONS]
+            bare = [_with_inputs(*pair, kind.needs) for pair in zip(shapes, without_code, strict=True)]
+            hashes = [fingerprint_of(shape) for shape in bare]
+            self.without_code[stage.name], self.code[stage.name] = hashes[0], self._code(stage)
+            whole = [_with_inputs(shape, inputs, kind.needs) for shape in shapes]
+            self.made_from[stage.name] = made_from(whole[0])
+            fingerprints[stage.name] = self._fingerprint(stage, whole, hashes)
+            for by_name, bare_hash in zip(without_code, hashes, strict=True):
+                by_name.update(dict.fromkeys(kind.makes, bare_hash))
             inputs |= dict.fromkeys(kind.makes, fingerprints[stage.name])
         return fingerprints
 
@@ -67,13 +72,13 @@ class StageFingerprints:
             tables = {name: attrs.evolve(t, config=without_sampler_options(t.config)) for name, t in tables.items()}
         return tables
 
-    def _shape(self, stage: NamedStage) -> dict[str, Any]:
-        """What shapes the result of a stage, besides its inputs and its code."""
+    def _shape(self, stage: NamedStage, shaped: Callable[[Spec], Mapping[str, Any]]) -> dict[str, Any]:
+        """What shapes the result of a stage, besides its inputs and its code; `shaped` says what of each table does."""
         tables = self._tables(stage)
         return {
             "stage": shaping(stage.spec),
             "name": stage.name,
-            "tables": {name: spec.table() for name, spec in tables.items()},
+            "tables": {name: shaped(spec) for name, spec in tables.items()},
             "data": self.data() if "data" in tables else None,
             "run": [self.recipe.run.seed, self.recipe.run.precision],
         }
@@ -88,20 +93,32 @@ class StageFingerprints:
         part = shaping_code(code)
         return fingerprint_of({**shape, "code": part} if part else shape)
 
-    def _finished_with_old_code(self, stage: NamedStage, shape: Mapping[str, Any]) -> str | None:
-        """The fingerprint of a finished stage that differs in its code only, if that is accepted; `shape` has inputs.
+    def _fingerprint(self, stage: NamedStage, shapes: Sequence[Mapping[str, Any]], without_code: Sequence[str]) -> str:
+        """The fingerprint of a stage, whose shapes have inputs: that of an earlier version, if it was begun with it."""
+        known = [self._with_code(shape, self.code[stage.name]) for shape in shapes]
+        begun = [own for own in known if self._state(stage, own) != "new"]
+        own = (*begun, *known)[0]
+        if self._state(stage, own) == "done":
+            return own
+        return self._finished_with_old_code(stage, shapes, without_code) or self._due(stage, own)
+
+    def _state(self, stage: NamedStage, fingerprint: str) -> str:
+        state: str = self.record["stages"].get(f"{stage.name}-{fingerprint}", {}).get("state", "new")
+        return state
+
+    def _finished_with_old_code(
+        self, stage: NamedStage, shapes: Sequence[Mapping[str, Any]], without_code: Sequence[str]
+    ) -> str | None:
+        """The fingerprint of a finished stage that differs in its code only, if that is accepted; `shapes` have inputs.
 
         Where an earlier version did not record the code, it is accepted: nothing says that it changed. What was made
         from other inputs than the stage would read now, or is damaged, is never accepted: it would be made again with
         the new code under the fingerprint of the old one.
         """
-        own = self._with_code(shape, self.code[stage.name])
-        if self.record["stages"].get(f"{stage.name}-{own}", {}).get("state") == "done":
-            return None
-        others = finished_with_other_code(self.record, stage.name, self.without_code[stage.name])
+        others = finished_with_other_code(self.record, stage.name, without_code)
         for other, entry in others:
             code = recorded_code(entry)
-            if (code is None or self.accept_old_code) and self._made_from(shape, code, other):
+            if (code is None or self.accept_old_code) and self._made_from(shapes, code, other):
                 if damage := self.damage(stage, other):
                     self.say(f"{damage}; what {stage.name} made with other code is not taken")
                     continue
@@ -110,12 +127,20 @@ class StageFingerprints:
                 return other
         if others:
             hint = "" if self.accept_old_code else " (--accept-old-code takes what it made before)"
-            self.say(f"{stage.name} runs again: {self._why(stage, recorded_code(others[0][1]) or {})}{hint}")
+            self.again[stage.name] = f"{self._why(stage, recorded_code(others[0][1]) or {})}{hint}"
         return None
 
-    def _made_from(self, shape: Mapping[str, Any], code: Code | None, fingerprint: str) -> bool:
-        """Whether this fingerprint is that of `shape`, inputs included, with this code; versions before named none."""
-        return fingerprint in (fingerprint_of(shape), self._with_code(shape, code or {}))
+    def _due(self, stage: NamedStage, own: str) -> str:
+        """Its own fingerprint, for a stage that is not done; notes what changed since it was done in this folder."""
+        if stage.name not in self.again and self._state(stage, own) == "new":
+            why = why_again(self.record, stage.name, self.made_from[stage.name], self.code[stage.name])
+            if why is not None:
+                self.again[stage.name] = why
+        return own
+
+    def _made_from(self, shapes: Sequence[Mapping[str, Any]], code: Code | None, fingerprint: str) -> bool:
+        """Whether this is the fingerprint of a shape, inputs included, with this code; versions before named none."""
+        return any(fingerprint in (fingerprint_of(shape), self._with_code(shape, code or {})) for shape in shapes)
 
     def _why(self, stage: NamedStage, code: Code | None) -> str:
         if code is None:
@@ -128,3 +153,11 @@ def shaping(spec: Spec) -> dict[str, Any]:
     """A component's table without the options that do not affect the result (`metadata={"result": False}`)."""
     neutral = {a.name for a in attrs.fields(type(spec.config)) if not a.metadata.get("result", True)}
     return {name: value for name, value in spec.table().items() if name not in neutral}
+
+
+#: What of a table is part of a fingerprint, in this version and in earlier ones: in those, where the data lies, too.
+_VERSIONS: tuple[Callable[[Spec], Mapping[str, Any]], ...] = (shaping, Spec.table)
+
+
+def _with_inputs(shape: Mapping[str, Any], inputs: Mapping[str, str], needs: Sequence[str]) -> dict[str, Any]:
+    return {**shape, "inputs": {name: inputs[name] for name in needs}}

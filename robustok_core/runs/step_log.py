@@ -10,6 +10,10 @@ from typing import Any
 
 from robustok_core.errors import RunError
 from robustok_core.runs.files import check_regular, new_file, writing
+from robustok_core.runs.fingerprints import sha256_of
+from robustok_core.runs.manifest import file_record
+
+LOG_FILE = "metrics.jsonl"
 
 
 def append_line(file: Path, values: Mapping[str, Any]) -> None:
@@ -38,6 +42,30 @@ def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
     kept = [line for line in lines if not _is_after(line, fingerprint, after_step)]
     with new_file(file) as unfinished:
         unfinished.write_bytes(b"".join(line + b"\n" for line in kept))
+
+
+def recorded_log(file: Path, record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A new record of a log, as it is; where it does not begin as recorded, the old record, which tells the damage."""
+    if not file.is_file() or (record is not None and log_damage(file, record) is not None):
+        return record
+    return file_record(file)
+
+
+def log_damage(file: Path, record: Mapping[str, Any]) -> str | None:
+    """How a log differs from its record, which does not cover the lines that were added since; None if it does not."""
+    if not file.is_file():
+        return "it is missing"
+    if (size := file.stat().st_size) < record["size"]:
+        return f"it has {size:,} bytes instead of at least {record['size']:,}"
+    if sha256_of(file, record["size"]) != record["sha256"]:
+        return "its content has changed since it was written"
+    return None
+
+
+def wrong_lines(file: Path) -> list[int]:
+    """The numbers of the lines, from 1, that are not JSON objects; a kill may cut off the last one."""
+    lines = file.read_bytes().split(b"\n")[:-1]
+    return [number for number, line in enumerate(lines, start=1) if values_of(line) is None]
 
 
 def _is_after(line: bytes, fingerprint: str, step: int) -> bool:

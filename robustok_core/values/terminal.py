@@ -61,6 +61,10 @@ class _Printing(logging.Handler):
         echo_lines(self.format(record), err=True)
 
 
+#: Characters that a column of a table needs at least, with the space beside it.
+_NARROWEST = 10
+
+
 def make_console() -> Console:
     """The console of a command, on standard output."""
     from rich.console import Console
@@ -77,13 +81,17 @@ def say(console: Console, text: object) -> None:
 
 
 def print_table(console: Console, headers: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
-    """Prints a table without lines; a long cell continues below instead of being cut."""
+    """Prints a table without lines; a long cell continues below instead of being cut, the first one of a row last."""
     from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*(Column(Text(printable(header)), overflow="fold") for header in headers), box=None)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+    cells = [[Text(printable(cell)) for cell in row] for row in (headers, *rows)]
+    names = max(row[0].cell_len for row in cells)
+    whole = names + _NARROWEST * (len(headers) - 1) <= console.width
+    columns = [Column(title, overflow="fold", no_wrap=whole and not number) for number, title in enumerate(cells[0])]
+    table = Table(*columns, box=None)
+    for row in cells[1:]:
+        table.add_row(*row)
     console.print(table, highlight=False)
 
 

@@ -20,12 +20,12 @@ from rich.console import Console
 
 from processes import launcher
 from robustok_core import Recipe, Registry, Result, RobustokError, hookimpl, load_registry, run
+from robustok_core.runs.checking import check
 from robustok_core.runs.components import load_component
 from robustok_core.runs.files import read_json, read_tensors
 from robustok_core.runs.folder import find_artifact
 from robustok_core.runs.manifest import MANIFEST, write_manifest
 from robustok_core.runs.plan import Plan
-from robustok_core.runs.runner import check
 
 Table = dict[str, Any]
 
@@ -188,7 +188,7 @@ class Project:
         return self
 
     def check(self, registry: Registry | None = None, **options: Any) -> Plan:
-        """Makes all checks of a run; the options are those of `robustok_core.runs.runner.check`."""
+        """Makes all checks of a run; the options are those of `robustok_core.runs.checking.check`."""
         return check(Recipe.from_table(self.table), registry=registry, **options)
 
     def refusal(self, **options: Any) -> str:
@@ -206,6 +206,7 @@ class Project:
         surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=surroundings, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
+        assert "warning" not in done.stderr.lower(), done.stderr[-3000:]
         self.printed = done.stdout
         entries = read_json(self.folder / "run.json")["stages"].values()
         assert {made["processes"] for entry in entries for made in entry["made_with"]} == {2}

@@ -13,7 +13,7 @@ import click
 from robustok_core import Recipe, Registry
 from robustok_core.cli import cli
 from robustok_core.recipe.source import bundled_recipes, parse_override
-from robustok_core.runs.runner import check
+from robustok_core.runs.checking import check
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Data sets that come with the package.

@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from published import Case
 from robustok_core import Recipe
 from robustok_core.recipe.source import find_recipe
+from robustok_core.runs.checking import check
 from robustok_core.runs.downloads import Needs
-from robustok_core.runs.runner import check
 
 IMAGENET, EPOCHS, TOKENS, VIEWS = 1_281_167, 300, 256, 20
 #: rFID, pFID, and gFID with LlamaGen-B, with and without guidance.

@@ -121,19 +121,21 @@ def test_damage_is_noticed_though_the_manifest_is_gone(trained, project):
 
 
 def test_every_file_of_a_run_is_verified(project, command):
+    project.table = {**project.table, "stage": project.table["stage"][:1]}
+    project.run()  # the recipe before lies in history/
     code, output, _ = command("verify", project.folder)
     assert code == 0
     assert {line.rpartition(": ")[2] for line in output.splitlines()} == {"good"}
     held = [path for path in sorted(project.folder.rglob("*")) if path.is_file()]
     for file in held:
-        if file.name in (".lock", "metrics.jsonl"):
+        if file.name == ".lock":
             continue
         before = file.read_bytes()
         flipped(file)
         bad = [checked for checked in verified(project.folder) if checked.damaged]
         assert [checked.path for checked in bad] == [file]
         rewrite(file, before)
-    flipped(project.artifact("samples") / "samples.npz")
+    flipped(next((project.folder / "artifacts").glob("samples-*/samples.npz")))
     code, output, errors = command("verify", project.folder)
     assert code == 1
     assert "samples.npz: its content has changed since it was written" in output

@@ -23,7 +23,7 @@ from project import ADVERSARIAL, CONTINUOUS, FLOW, POST_TRAINING, TO_SAMPLES, re
 from robustok_core import ProblemsError, Recipe, RobustokError, load_registry
 from robustok_core.recipe.source import bundled_recipes
 from robustok_core.recipe.structurer import Structurer, nested_config
-from robustok_core.runs.runner import check
+from robustok_core.runs.checking import check
 from tried import inputs, trying
 
 REGISTRY = load_registry()
@@ -241,7 +241,7 @@ def test_no_number_of_any_component_can_be_endless_or_larger_than_a_machine(cls,
 LARGE = """
 import resource, sys, tomli, torch
 from robustok_core import Recipe, RobustokError, load_registry
-from robustok_core.runs.runner import check
+from robustok_core.runs.checking import check
 registry = load_registry()
 check(Recipe.from_table(tomli.loads(open("good.toml").read())), registry=registry)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -239,6 +239,12 @@ def test_what_is_no_path_is_named(trained, tokenizer, generator):
     assert_refused(lambda: robustok.load_generator(trained.folder, tokenizer=module), words, "found ConvVQ")
 
 
+def test_what_is_no_registry_or_guidance_is_named(trained, generator):
+    for load in (robustok.load_tokenizer, robustok.load_generator, robustok.from_pretrained):
+        assert_refused(lambda load=load: load(trained.folder, registry=3), "registry: expected a Registry, found int 3")
+    assert_refused(lambda: generator.sample_images(n=1, guidance=True), "guidance: True is not a guidance scale")
+
+
 def test_a_folder_without_a_tokenizer_gives_the_message_of_the_commands(tmp_path):
     assert_refused(lambda: robustok.load_tokenizer(tmp_path / "gone"), "there is no such run or artifact", "runs/NAME")
     assert_refused(lambda: robustok.load_tokenizer(tmp_path), "this is not a run folder")

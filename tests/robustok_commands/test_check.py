@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
 import tomli
+from PIL import Image
+
+from project import line_of
 
 
 def test_check_continues_with_the_next_recipe(command, recipe_file):
@@ -35,3 +43,51 @@ def test_check_show_prints_a_recipe_with_every_default(command, recipe_file):
     shown = tomli.loads(output)
     assert shown["perturbation"]["delta"] == 2
     assert shown["stage"][0]["optimizer"]["betas"] == [0.9, 0.95]
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """Two classes of ten images each."""
+    for number in range(20):
+        file = tmp_path / "images" / ("cat", "dog")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32, 3), number, np.uint8)).save(file)
+    return tmp_path / "images"
+
+
+def test_damaged_images_are_counted_and_named(command, refused, recipe_file, images):
+    file = recipe_file(data={"use": "image_folder", "path": str(images), "image_size": 32})
+    few = ("--set", "stage.train_tokenizer.batch_size=4")
+    assert command("check", file)[0] == 0
+    for name in ("cat/4.png", "dog/5.png"):
+        (images / name).write_bytes(b"no image")
+    (images / "cat" / "0.png").write_bytes((images / "cat" / "0.png").read_bytes()[:60])
+    code, _, errors = command("check", file)
+    assert code == 2
+    lines = [line for line in errors.splitlines() if "error: " in line]
+    counts = [int(re.search(r"data: (\d+) of \d+ images of \w+ cannot be read: ", line)[1]) for line in lines]
+    assert sum(counts) == 3
+    assert all(f"/{name} (this image cannot be read" in errors for name in ("4.png", "5.png", "0.png"))
+    assert line_of(file, "[data]") in errors
+    assert command("check", file, "--set", "data.on_bad_file=skip", *few)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ({"use": "image_folder", "path": "gone"}, "path"),
+        ({"use": "npz", "path": "gone.npz", "image_size": 32}, "path"),
+        ({"use": "webdataset", "train": "gone-{0..1}.tar"}, "train"),
+        ({"use": "fashion_mnist", "path": "gone.npz"}, "path"),
+        ({"use": "image_folder", "path": ""}, "path"),
+    ],
+)
+def test_a_wrong_place_of_the_data_is_named_with_its_line_and_key(refused, recipe_file, table, key):
+    file = recipe_file({f"data.{name}": value for name, value in table.items()} | {})
+    text = file.read_text()
+    table_lines = "".join(f"{name} = {value!r}\n" for name, value in table.items()).replace("'", '"')
+    start, end = text.index("[data]"), text.index("[", text.index("[data]") + 1)
+    file.write_text(f"{text[:start]}[data]\n{table_lines}\n{text[end:]}")
+    output = refused("check", file)
+    assert f"error: {file}:" in output
+    assert f"{line_of(file, f'{key} = ')}data.{key}: " in output

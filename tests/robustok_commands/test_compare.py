@@ -166,7 +166,7 @@ def test_unequal_rows_are_left_out_on_request_and_named(command: Command) -> Non
     ("arguments", "reason"),
     [
         (("good",), "there is nothing to compare"),
-        (("good", "nothing"), "nothing: there are no results"),
+        (("good", "nothing"), "nothing: there is no such run or file"),
         (("good", "empty"), "empty: there are no results"),
         (("good", "list.json"), "list.json: this file does not hold results by name"),
         (("good", "text.json"), "text.json: this is not a JSON file"),
@@ -337,3 +337,34 @@ def test_a_damaged_recipe_or_record_beside_the_results_does_not_hide_them(comman
         (Path(name) / "run.json").write_text(damage)
     (Path("two") / "recipe.toml").write_text("[")
     assert rows(command("one", "two")[1])["eval/gfid"] == ["3", "3"]
+
+
+def test_settings_that_differ_are_listed_and_no_name_breaks_at_80_columns(command: Command, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    recipe = """
+        [run]
+        name = "{0}"
+        [perturbation]
+        use = "top_delta"
+        beta = {1}
+        [generator]
+        use = "{2}"
+        {3} = 1
+        [[stage]]
+        use = "train_tokenizer"
+        epochs = 5
+    """
+    runs = ("baseline_with_a_long_name_of_its_own", "robust_with_a_long_name_of_its_own")
+    for run, values in zip(runs, ((0.1, "rar", "a"), (0.5, "maskgit", "b")), strict=True):
+        leave(run, evaluate_generator__precision_fashion_classifier=high(values[0]))
+        Path(run, "recipe.toml").write_text(recipe.format(run, *values))
+    code, output, _ = command(*runs)
+    assert code == 0
+    assert rows(output)["evaluate_generator/precision_fashion_classifier"] == ["0.1", "0.5*"]
+    assert rows(output)["perturbation.beta"] == ["0.1", "0.5"]
+    assert rows(output)["generator.use"] == ["rar", "maskgit"]
+    for absent in ("generator.a", "run.name", "epochs"):
+        assert absent not in output
+    assert rows(output)["(1)"] == [runs[0]]
+    assert rows(output)["(2)"] == [runs[1]]
+    assert max(map(len, output.splitlines())) <= 80

@@ -296,3 +296,19 @@ def test_images_that_are_not_finite_are_refused_instead_of_saved_as_black_ones(c
         assert code == 1
         assert "`decode_vectors` returns images that are not finite" in errors
         assert not Path(out).exists()
+
+
+def test_damaged_images_can_be_left_out_and_are_counted(command, pixels):
+    Path("images/0.png").write_bytes(b"no image")
+    code, _, errors = command("encode", "images", "--out", "codes.npz")
+    assert code == 2
+    assert "images/0.png: this image cannot be read" in errors
+    code, output, errors = command("encode", "images", "--on-bad-file", "skip", "--out", "codes.npz")
+    assert (code, output) == (0, "4 images written to codes.npz\n")
+    assert "1 of 5 images cannot be read and are left out: images/0.png (" in errors
+    with np.load("codes.npz") as file:
+        assert file["names"].tolist() == ["1.png", "2.png", "more/3.png", "more/4.png"]
+        assert len(file["codes"]) == 4
+    code, _, errors = command("encode", "images/0.png", "--on-bad-file", "skip", "--out", "other.npz")
+    assert code == 2
+    assert "1 of 1 images cannot be read: images/0.png" in errors

@@ -213,3 +213,15 @@ def test_a_folder_in_a_folder_called_like_a_picture_is_searched(command: Command
     code, output, _ = command("samples.npz", "real", *SMALL)
     assert code == 0
     assert "50" in output
+
+
+def test_every_metric_with_too_few_images_is_named_before_features_are_computed(command: Command) -> None:
+    metrics = ("--metric", "kid", "--metric", "precision_recall", "--set", "precision_recall.neighbours=50")
+    code, output, errors = command("samples.npz", "real.npz", *SMALL, *metrics)
+    assert code == 2
+    assert "error: kid: the samples: 60 images are too few for subsets of 1000\n" in errors
+    assert "hint: lower subset_size, as with --set kid.subset_size=50\n" in errors
+    assert "error: precision_recall: the reference: 50 images are too few for 50 neighbours each\n" in errors
+    assert "features" not in output, "nothing was computed"
+    change = ("--set", "kid.subset_size=50", "--set", "kid.subsets=2")
+    assert command("samples.npz", "real.npz", *SMALL, "--metric", "kid", *change)[0] == 0

@@ -109,3 +109,15 @@ def test_a_full_disk_leaves_no_half_exported_file(refused, command, published, m
 def test_mistakes_of_import_and_export_are_one_message(refused, published, arguments, words):
     assert words in refused(*arguments)
     assert not Path("out").exists()
+
+
+def test_a_format_that_cannot_hold_a_tokenizer_is_refused_with_those_that_can(refused, command, published, trained):
+    output = refused("export", "titok", trained.folder, "out.pt")
+    assert "the published TiTok format holds only titok tokenizers" in output
+    assert (
+        "hint: this tokenizer is conv_vq with the quantizer vq; no importer's format holds it; `robustok push" in output
+    )
+    assert command("import", "robustok", published, "imported", "--set", "num_heads=2")[0] == 0
+    output = refused("export", "titok", "imported", "out.pt")
+    assert "this tokenizer is vit_vq with the quantizer vq; formats that hold it: robustok" in output
+    assert not Path("out.pt").exists()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustok_core.errors import RobustokError, RunError
+from robustok_core.errors import RobustokError
 from robustok_data.huggingface import HuggingFace, HuggingFaceConfig
 from robustok_toolkit.crops import center_crop
 from robustok_training.batches import training_batches
@@ -110,7 +110,7 @@ def test_a_broken_image_is_named_or_skipped(library: Any, tmp_path: Path, pictur
     dataset_rows.cast_column("image", library.Image()).save_to_disk(tmp_path / "bad")
     dataset = opened(tmp_path / "bad")
     index = next(i for i in range(5) if dataset.train._pictures.location(i).endswith("row 1"))
-    with pytest.raises(RunError, match="bad, train, row 1: this image cannot be read: UnidentifiedImageError"):
+    with pytest.raises(RobustokError, match="bad, train, row 1: this image cannot be read: UnidentifiedImageError"):
         dataset.train.load([index])
     skipping = opened(tmp_path / "bad", on_bad_file="skip")
     assert len(skipping.train) + len(skipping.validation) == 5

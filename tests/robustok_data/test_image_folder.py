@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from robustok_core.errors import RobustokError, RunError
+from project import line_of
+from robustok_core.errors import RobustokError
 from robustok_core.values.draws import Draws
 from robustok_data.image_folder import ImageFolder, ImageFolderConfig
 from robustok_toolkit.crops import center_crop
@@ -175,9 +176,11 @@ def test_a_broken_image_is_named_when_it_is_read(root: Path, picture: Callable[.
     add_bad_files(root, picture)
     images = opened(root).train
     for index, name in ((5, "900.jpg"), (6, "901.png"), (11, "902.png")):
-        with pytest.raises(RunError, match=rf"train/\w+/{name}: this image cannot be read: .*on_bad_file") as caught:
+        with pytest.raises(
+            RobustokError, match=rf"train/\w+/{name}: this image cannot be read: .*on_bad_file"
+        ) as caught:
             images.load([0, index])
-        assert caught.value.exit_code == 1
+        assert caught.value.exit_code == 2, "a damaged image is a mistake in the input"
 
 
 def test_skip_leaves_broken_images_out_and_says_how_many(
@@ -260,7 +263,7 @@ def test_every_bad_folder_is_one_message(root: Path, spoil: Callable[[Path], obj
 def test_a_file_that_disappears_during_a_run_is_one_message(root: Path) -> None:
     images = opened(root).train
     (root / "train/cat/000.png").unlink()
-    with pytest.raises(RunError, match="cat/000.png: this image cannot be read: FileNotFoundError"):
+    with pytest.raises(RobustokError, match="cat/000.png: this image cannot be read: FileNotFoundError"):
         images.load([0])
 
 
@@ -268,7 +271,7 @@ def test_a_file_that_is_truncated_during_a_run_is_one_message(root: Path) -> Non
     images = opened(root).train
     (root / "train/cat/001.png").write_bytes(b"x")
     with pytest.raises(
-        RunError, match=r"cat/001.png: this image cannot be read: OSError: the file ends after 1 of \d+"
+        RobustokError, match=r"cat/001.png: this image cannot be read: OSError: the file ends after 1 of \d+"
     ):
         images.load([1])
 
@@ -277,7 +280,7 @@ def test_pixels_without_a_known_range_are_refused(root: Path) -> None:
     out = io.BytesIO()
     Image.fromarray(np.zeros((20, 20), np.float32)).save(out, "TIFF")
     write(root / "train/cat/000.tif", out.getvalue())
-    with pytest.raises(RunError, match="32-bit pixels .mode F. have no known range"):
+    with pytest.raises(RobustokError, match="32-bit pixels .mode F. have no known range"):
         opened(root).train.load([1])
 
 
@@ -300,7 +303,8 @@ def of_images(path: Path) -> dict[str, Any]:
 def test_an_empty_image_folder_is_one_message(refused, recipe_file, tmp_path):
     (tmp_path / "images").mkdir()
     output = refused("check", recipe_file(of_images(tmp_path / "images")))
-    assert f"error: {tmp_path / 'images'}: no class folders found\n  hint: " in output
+    assert f"{line_of(tmp_path / 'r.toml', 'path = ')}data.path: {tmp_path / 'images'}: no class folders" in output
+    assert "\n  hint: " in output
 
 
 def test_a_class_with_one_image_is_named(refused, recipe_file, tmp_path):
@@ -312,7 +316,7 @@ def test_a_corrupt_image_stops_the_run_and_is_named(refused, recipe_file, tmp_pa
     images = write_images(tmp_path / "images", {"cat": 8, "dog": 8})
     broken = images / "train" / "cat" / "3.png"
     broken.write_bytes(broken.read_bytes()[:200])
-    output = refused("run", recipe_file(of_images(images)), "--out", "out", code=1)
+    output = refused("run", recipe_file(of_images(images)), "--out", "out")
     assert "cat/3.png: this image cannot be read: " in output
     assert "hint: repair or remove it" in output
     assert not Path("out/tiny/artifacts").exists()

@@ -14,7 +14,7 @@ from PIL import Image
 
 pytest.importorskip("webdataset")
 
-from robustok_core.errors import RobustokError, RunError
+from robustok_core.errors import RobustokError
 from robustok_data.webdataset import WebDataset, WebDatasetConfig
 from robustok_toolkit.crops import center_crop
 from robustok_training.batches import training_batches
@@ -127,7 +127,7 @@ def test_a_broken_image_is_named_or_skipped(shards: Path, picture: Picture) -> N
     samples["s1"]["png"] = samples["s1"]["png"][:200]
     write_shard(shards / "bad.tar", samples)
     images = opened(shards, "bad.tar", validation=str(shards / "bad.tar")).train
-    with pytest.raises(RunError, match="bad.tar, s1: this image cannot be read"):
+    with pytest.raises(RobustokError, match="bad.tar, s1: this image cannot be read"):
         images.load([0, 1])
     assert len(opened(shards, "bad.tar", validation=str(shards / "bad.tar"), on_bad_file="skip").train) == 3
 

@@ -59,4 +59,4 @@ def test_sets_smaller_than_a_subset_are_refused(
     with pytest.raises(RobustokError, match="9 images are too few for subsets of 10") as caught:
         metric.compute(given(cloud(1, num_generated), "generated"), given(cloud(2, num_real), "real"))
     assert caught.value.where == where
-    assert caught.value.hint == "lower subset_size of kid"
+    assert caught.value.hint == "lower subset_size"

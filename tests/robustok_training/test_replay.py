@@ -84,9 +84,9 @@ def test_a_replay_of_a_run_that_has_not_failed_is_refused(tmp_path):
     assert "there is no such run" in project.refusal(replay=True)
     assert not project.folder.exists()
     before = contents(project.run().folder)
-    assert "every stage is done, so there is no step to look into again" in project.refusal(replay=True)
+    assert "every stage is done: no training stopped" in project.refusal(replay=True)
     project.table["perturbation"]["beta"] = 0.5
-    assert "'train_tokenizer' has not stopped at a step that was not finite" in project.refusal(replay=True)
+    assert "'train_tokenizer', has not stopped because of a value" in project.refusal(replay=True)
     assert contents(project.folder) == before
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 import tomli
 
-from robustok_core import ProblemsError, Recipe, RobustokError
+from robustok_core import ProblemsError, Recipe, RobustokError, run
 from robustok_core.recipe.source import bundled_recipes, parse_override
-from robustok_core.runs.runner import check
+from robustok_core.runs.checking import check
 from robustok_core.values.wording import short_text
 
 GOOD = """
@@ -147,8 +148,8 @@ def test_a_name_must_be_a_string(registry, name):
     with pytest.raises(ProblemsError) as caught:
         Recipe.from_table(recipe).resolve(registry)
     kind, (of_run, of_stage) = type(name).__name__, map(str, caught.value.problems)
-    assert of_run == f"recipe: run.name: expected str, found {kind} {name!r}"
-    assert of_stage.endswith(f".name: a stage cannot be called {name!r}: expected str, found {kind}")
+    assert of_run.startswith(f"recipe: run.name: expected str, found {kind} {name!r}")
+    assert f".name: a stage cannot be called {name!r}: expected str, found {kind}" in of_stage
 
 
 def test_a_long_valid_name_is_accepted(registry):
@@ -283,6 +284,45 @@ def test_a_string_is_not_a_list_of_its_letters(registry):
     table = {"stage": [{"use": "sample", "num_samples": 10, "classes": "bag"}], "load": {}}
     with pytest.raises(ProblemsError, match=r"stage.sample.classes: expected list.*, found str 'bag'"):
         Recipe.from_table(table).resolve(registry)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("run.name=2024", "--set 'run.name=\"2024\"'"),
+        ("run.name=nan", "--set 'run.name=\"nan\"'"),
+        ("run.name=true", "--set 'run.name=\"true\"'"),
+        ("run.name=2024-01-31", "--set 'run.name=\"2024-01-31\"'"),
+        ("stage.sample.name=3", "--set 'stage.sample.name=\"3\"'"),
+        ("data.path=7", "--set 'data.path=\"7\"'"),
+    ],
+)
+def test_a_text_that_toml_reads_as_something_else_gets_the_quotes_that_work(registry, change, text):
+    with pytest.raises(RobustokError) as caught:
+        Recipe.load("main_train", overrides=[change]).resolve(registry)
+    assert f"a text in quotes: {text}" in str(caught.value)
+    mended = shlex.split(text)[1]
+    assert Recipe.load("main_train", overrides=[mended]).resolve(registry)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"run.sed": 1}, "--set run.sed: run.sed: unknown key 'sed' (did you mean 'seed'?)"),
+        ({"rn.seed": 1}, "--set rn.seed: rn: unknown table 'rn' (did you mean 'run'?)"),
+    ],
+)
+def test_a_change_of_a_key_that_is_not_there_is_refused_with_the_near_one(registry, overrides, words):
+    with pytest.raises(RobustokError) as caught:
+        Recipe.load("main_train", overrides=overrides).resolve(registry)
+    assert words in str(caught.value)
+
+
+def test_what_is_no_recipe_or_registry_is_one_message():
+    with pytest.raises(RobustokError, match="registry: expected a Registry, found int 3"):
+        run(Recipe.load("main_train"), registry=3)
+    with pytest.raises(RobustokError, match="recipe: expected a Recipe, found str 'main_train'"):
+        run("main_train")
 
 
 @pytest.mark.parametrize("given", [None, 3, "run.seed=1", b"x", [3], [None], {3: 1}, Path("r.toml")])

@@ -11,7 +11,7 @@ import torch.distributed as dist
 sys.path.append(str(Path(__file__).parents[2] / "helpers"))
 
 from project import Project
-from robustok_core.runs.runner import _Run
+from robustok_core.runs.runner import RecipeRun
 
 
 def main(rank: int, world: int, folder: Path) -> None:
@@ -22,7 +22,7 @@ def main(rank: int, world: int, folder: Path) -> None:
     if rank > 0:
         real = Path.exists
         Path.exists = lambda path, **options: path == project.folder or real(path, **options)
-    _Run._go = lambda self: {}  # the stages take seconds
+    RecipeRun._go = lambda self: {}  # the stages take seconds
     project.run()
 
 

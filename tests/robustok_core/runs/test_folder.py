@@ -191,7 +191,7 @@ def test_an_artifact_of_an_earlier_recipe_is_never_found(folder):
     current(folder, "second", train="b")
     with pytest.raises(RobustokError, match="this run has no finished tokenizer") as caught:
         find_artifact(folder.path, "tokenizer")
-    assert caught.value.hint == "let the run finish first"
+    assert caught.value.hint.startswith("let the run finish first; `robustok history ")
 
 
 def test_an_artifact_that_the_run_loaded_is_found_where_it_lies(folder, tmp_path):

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from project import STEPS_PER_EPOCH, TABLES, Project, assert_same_weights, registry_with
 from readers import write_sharded
 from robustok_core import Importer, Recipe, RobustokError, RunError
+from robustok_core.runs.checking import check
 from robustok_core.runs.files import read_json
 from robustok_core.runs.loading import read_published
-from robustok_core.runs.runner import check
 
 PARITY = Path(__file__).parents[2] / "parity" / "robustok_tokenizer_a.safetensors"
 EVALUATION = {"use": "evaluate_tokenizer", "limit": 20, "metrics": {"psnr": {"use": "psnr"}}}

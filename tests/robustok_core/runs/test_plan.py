@@ -27,9 +27,9 @@ from project import (
 )
 from robustok_core import ProblemsError, Recipe, RobustokError, RunError, Stage
 from robustok_core.cli import cli
+from robustok_core.runs.checking import check
 from robustok_core.runs.files import read_json
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
-from robustok_core.runs.runner import check
 from robustok_toolkit.decoder_files import DecodersPromise
 from robustok_toolkit.latent_files import LatentsPromise
 from robustok_toolkit.pair_files import PairsPromise

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+import tomli
 
-from robustok_core.runs import provenance
-from robustok_core.runs.provenance import git_commit
+from robustok_core.runs import source_commit
+from robustok_core.runs.source_commit import COMMIT_FILE, git_commit
 
 NAMED = ("-c", "user.name=a", "-c", "user.email=a@b")
 
@@ -26,10 +29,10 @@ def place(tmp_path, monkeypatch):
     """Puts this code in a folder, as if it had been imported from there."""
 
     def put(package: Path) -> Path:
-        file = package / "runs" / "provenance.py"
+        file = package / "runs" / "source_commit.py"
         file.parent.mkdir(parents=True)
-        shutil.copyfile(provenance.__file__, file)
-        monkeypatch.setattr(provenance, "__file__", str(file))
+        shutil.copyfile(source_commit.__file__, file)
+        monkeypatch.setattr(source_commit, "__file__", str(file))
         return file
 
     return put
@@ -79,3 +82,31 @@ def test_the_repository_of_a_git_hook_does_not_count(repository, place, monkeypa
     monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(repository))
     assert git_commit() is None
+
+
+def test_an_installed_robustok_has_the_commit_that_was_recorded_when_it_was_built(repository, place, monkeypatch):
+    """A wheel of a small checkout with the hook of ours."""
+    root = Path(__file__).parents[3]
+    file = place(repository / "robustok_core")
+    (file.parents[1] / "__init__.py").write_text("")
+    shutil.copyfile(root / "hatch_build.py", repository / "hatch_build.py")
+    (repository / "pyproject.toml").write_text(
+        '[project]\nname = "robustok"\nversion = "1"\n[tool.hatch.build.targets.wheel]\npackages = ["robustok_core"]\n'
+        "[tool.hatch.build.hooks.custom]\n"
+    )
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "source")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(repository / "dist")]
+    subprocess.run(command, check=True, cwd=repository, capture_output=True)
+    (wheel,) = (repository / "dist").glob("*.whl")
+    installed = repository / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    assert (installed / "robustok_core" / COMMIT_FILE).is_file()
+    monkeypatch.setattr(source_commit, "__file__", str(installed / "robustok_core" / "runs" / "source_commit.py"))
+    assert git_commit() == git(repository, "rev-parse", "--short", "HEAD")
+
+
+def test_the_build_of_robustok_records_its_commit():
+    settings = tomli.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    assert "custom" in settings["tool"]["hatch"]["build"]["hooks"]

@@ -28,6 +28,7 @@ from project import (
 )
 from robustok_core import Recipe, RobustokError, RunError, hookimpl
 from robustok_core.errors import Interrupted
+from robustok_core.runs.checking import check
 from robustok_core.runs.files import read_json
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.stage_fingerprints import shaping
@@ -274,6 +275,6 @@ def test_processes_that_see_a_shared_folder_differently_do_the_same(tmp_path):
 
 @pytest.mark.parametrize("given", ["main_train", Path("r.toml"), None, {"run": {}}])
 def test_what_is_no_recipe_is_one_message(given, tmp_path):
-    for function in (robustok_core.runs.runner.run, robustok_core.runs.runner.check):
+    for function in (robustok_core.runs.runner.run, check):
         with pytest.raises(RobustokError, match="^recipe: expected a Recipe, found .*Recipe.load"):
             function(given, out=tmp_path)

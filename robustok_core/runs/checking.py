@@ -1,0 +1,74 @@
+"""Checks a recipe as a run would, without running it: its plan, its downloads, and whether its images can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from robustok_core.errors import RobustokError, raise_all
+from robustok_core.kinds.dataset import Images
+from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
+from robustok_core.recipe.registry import Registry, given_registry
+from robustok_core.runs.downloads import needs_of_recipe, without_repeats
+from robustok_core.runs.opening import resolved_recipe
+from robustok_core.runs.plan import Plan
+from robustok_core.runs.runner import RecipeRun
+from robustok_core.values.wording import some_names
+
+#: Images of each split that are decoded unless all are asked for: a few seconds of work.
+SOME_IMAGES = 2048
+
+
+def check(
+    recipe: Recipe | ResolvedRecipe,
+    *,
+    registry: Registry | None = None,
+    out: str | Path | None = None,
+    announce: Callable[[str], None] | None = None,
+    images: int | None = SOME_IMAGES,
+) -> Plan:
+    """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
+
+    Args:
+        recipe: what to check. registry, out: as in `run`.
+        announce: called with a line for each file that a run would download, and for each split of which only some
+            images were decoded. A data set that is not here is downloaded by the check itself.
+        images: how many images of each split are decoded, evenly spread; None for all.
+
+    Raises:
+        RobustokError: as `run`, and if images cannot be read.
+    """
+    registry, say = given_registry(registry), announce or (lambda _: None)
+    resolved = resolved_recipe(recipe, registry)
+    missing = needs_of_recipe(resolved, resolved.stages).announced(say)
+    one = RecipeRun(resolved, registry, Path(out or resolved.run.out), False, None)
+    try:
+        plan = one.plan()
+        if "data" in resolved.tables:
+            data = one.dataset()
+            unreadable = [_unreadable(name, getattr(data, name), images, say) for name in ("train", "validation")]
+            where = resolved.source.location(("data",))
+            hint = 'mend or remove them, or set on_bad_file = "skip" where the data set has it'
+            missing += [RobustokError(f"data: {what}", where=where, hint=hint) for what in unreadable if what]
+    except RobustokError as error:
+        raise_all([*missing, *without_repeats(error, missing)])
+        raise
+    raise_all(missing)
+    return plan
+
+
+def _unreadable(name: str, split: Images, most: int | None, say: Callable[[str], None]) -> str | None:
+    """Decodes images of a split; returns which of them cannot be read, counted."""
+    total = len(split)
+    looked_at = total if most is None else min(most, total)
+    if looked_at < total:
+        say(f"data: {looked_at:,} of {total:,} images of {name} were decoded; --every-image decodes all")
+    problems = []
+    for number in range(looked_at):
+        try:
+            split.load([number * total // looked_at])
+        except RobustokError as error:
+            problems.append(f"{error.where} ({error.what})")
+    if not problems:
+        return None
+    return f"{len(problems):,} of {looked_at:,} images of {name} cannot be read: {some_names(problems)}"

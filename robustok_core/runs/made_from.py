@@ -1,0 +1,70 @@
+"""From what a stage's result was made, in parts, so that a stage that runs again can say which of them changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from robustok_core.runs.code import Code, differences, recorded_code
+from robustok_core.runs.fingerprints import fingerprint_of
+from robustok_core.runs.run_record import MadeFrom
+
+_SPLITS = ("training", "validation")
+
+
+def made_from(shape: Mapping[str, Any]) -> MadeFrom:
+    """The parts of what a fingerprint is made of."""
+    settings = {name: value for name, value in shape.items() if name not in ("data", "inputs")}
+    return MadeFrom(settings=fingerprint_of(settings), data=list(shape["data"] or ()), inputs=dict(shape["inputs"]))
+
+
+def why_again(record: Mapping[str, Any], stage: str, now: MadeFrom, code: Code) -> str | None:
+    """What changed since a stage of this name was done last; None if it never was, or an earlier version ran it.
+
+    Args:
+        record: the content of run.json. now, code: from what the stage is made now.
+    """
+    entry = _last_done(record, stage)
+    return None if entry is None or "made_from" not in entry else _named(changes(entry, now, code))
+
+
+def changes_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two entries of one stage in run.json; nothing if that is not recorded."""
+    if "made_from" not in old or "made_from" not in new:
+        return []
+    return changes(old, MadeFrom(**new["made_from"]), recorded_code(new) or {})
+
+
+def changes(old: Mapping[str, Any], now: MadeFrom, code: Code) -> list[str]:
+    """What of that from which a stage is made differs from an entry of run.json that has `made_from`."""
+    before = MadeFrom(**old["made_from"])
+    found = ["its settings"] if before.settings != now.settings else []
+    if len(before.data) == len(now.data):
+        changed = [name for name, a, b in zip(_SPLITS, before.data, now.data, strict=False) if a != b]
+        found += [f"the {' and '.join(changed)} images (files, sizes, content or labels)"] if changed else []
+    found += [f"the {name} that it reads" for name, own in now.inputs.items() if before.inputs.get(name) != own]
+    if (recorded := recorded_code(old)) is not None and (other := differences(recorded, code)):
+        found.append(f"the code of {', '.join(other)}")
+    return found
+
+
+def recorded(parts: MadeFrom) -> dict[str, Any]:
+    """What run.json holds of it."""
+    return attrs.asdict(parts)
+
+
+def _named(found: list[str]) -> str | None:
+    return f"{' and '.join(found)} changed" if found else None
+
+
+def _last_done(record: Mapping[str, Any], stage: str) -> Mapping[str, Any] | None:
+    """The entry of the stage in the folder's recipe if it is done there, else the one that was finished last."""
+    current = record["stages"].get(f"{stage}-{record.get('current', {}).get(stage)}", {})
+    if current.get("state") == "done":
+        return dict(current)
+    done = [
+        entry for key, entry in record["stages"].items() if key.rpartition("-")[0] == stage and entry["state"] == "done"
+    ]
+    return max(done, key=lambda entry: entry.get("finished") or "", default=None)
