@@ -7,7 +7,14 @@ import importlib.metadata
 _GROUPS = ("robustok", "robustok.commands")
 _OWN = "robustok"
 #: Our packages that register no component or command.
-_LIBRARIES = {"robustok", "robustok_core", "robustok_blocks", "robustok_toolkit", "robustok_training"}
+_LIBRARIES = {
+    "robustok",
+    "robustok_core",
+    "robustok_blocks",
+    "robustok_study",
+    "robustok_toolkit",
+    "robustok_training",
+}
 
 
 def package_of(module: str) -> str:

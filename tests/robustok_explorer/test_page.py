@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from browser import Visit, started, visited
+from browser import Visit, visited
 from robustok_explorer.opened_run import open_run
 from robustok_explorer.server import served
 
@@ -26,12 +26,6 @@ EVIL = "<script>document.title = 'broken into'</script>"
 VIEWS = ["Perturb", "Keep a share σ", "Paint", "Neighbours", "Sample"]
 #: Milliseconds: generous, since a test's machine may be busy.
 SOON = 30_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with started() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ def test_arms_change_the_recipe_seeds_are_paired_and_the_last_table_wins(study_f
     study = read_study_file(str(file), registry)
     recipes = {arm.name: arm.at(7, Path("out")).source.table for arm in study.arms}
     assert {name: recipe["run"] for name, recipe in recipes.items()} == {
-        "one": {"name": "one-seed7", "seed": 7, "precision": "no"},
-        "two": {"name": "two-seed7", "seed": 7, "precision": "no"},
+        "one": {"name": "one-seed7", "seed": 7, "precision": "no", "report": False},
+        "two": {"name": "two-seed7", "seed": 7, "precision": "no", "report": False},
     }
     assert [recipe["data"]["train_limit"] for recipe in recipes.values()] == [20, 40]
     assert recipes["two"]["perturbation"] == {"use": "none"}

@@ -130,6 +130,7 @@ def started(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_an_interrupt_while_the_command_starts_is_no_traceback():
     code = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs these tests may ignore it
 class Interrupting:
     def find_spec(self, name, *_):
         if name == "click":

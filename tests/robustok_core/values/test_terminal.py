@@ -76,7 +76,7 @@ def test_what_a_terminal_cannot_encode_is_escaped_instead_of_ending_the_command(
 
 
 def test_everything_is_printed_by_this_module():
-    """Anything else would let foreign text through."""
+    """Anything else would let foreign text through; what starts the command has one word of its own to say."""
     root = Path(robustok_core.__file__).parents[1]
     plugins = root / "plugins" if (root / "plugins").is_dir() else root
     files = [*(root / "robustok_core").rglob("*.py"), *(f for p in plugins.glob("robustok*") for f in p.rglob("*.py"))]
@@ -86,7 +86,7 @@ def test_everything_is_printed_by_this_module():
     found = {
         f"{file.relative_to(root)}:{number}"
         for file in files
-        if file.name != "terminal.py"
+        if file.name not in ("terminal.py", "__main__.py")
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
         if printing.search(line)
     }
