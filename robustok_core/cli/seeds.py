@@ -11,7 +11,7 @@ from robustok_core.cli.said_once import num_processes, process_number
 from robustok_core.errors import EXIT_FAILED, RobustokError, raise_all
 from robustok_core.recipe.recipe import Recipe
 from robustok_core.recipe.source import override
-from robustok_core.runs.runner import run
+from robustok_core.runs import runner
 from robustok_core.values.numbers import number_text
 from robustok_core.values.result import Result
 from robustok_core.values.terminal import print_table, say
@@ -56,7 +56,7 @@ def run_seeds(recipe: Recipe, seeds: Sequence[int], options: Mapping[str, Any]) 
         one = attrs.evolve(recipe, source=override(recipe.source, changes))
         say(options["console"], f"seed {seed}: {changes['run.name']}")
         try:
-            found[seed] = run(one, **options)
+            found[seed] = runner.run(one, **options)
         except RobustokError as error:
             if error.exit_code != EXIT_FAILED or num_processes() > 1:
                 raise
