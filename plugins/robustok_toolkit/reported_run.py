@@ -59,6 +59,7 @@ class ReportedRun:
         self.folder, self.registry, self.device = folder, registry, device
         self.name = folder.resolve().name
         self.missing: list[str] = []
+        self._intact: set[Path] = set()
         self.record = self._record()
         self.table = self._table()
         self.stages = self._stages()
@@ -152,7 +153,9 @@ class ReportedRun:
         made = [stage for stage in self.stages if stage.done and name in stage.entry.get("makes", [])]
         folders = loaded + [self.folder / "artifacts" / f"{name}-{stage.fingerprint}" for stage in made]
         for folder in folders:
-            check_artifact(folder)
+            if folder not in self._intact:  # once: it reads every file
+                check_artifact(folder)
+                self._intact.add(folder)
         return folders
 
     def artifact(self, name: str) -> Path:

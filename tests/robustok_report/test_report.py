@@ -217,7 +217,6 @@ def test_figures_become_vector_pdf_from_the_same_data(complete, tmp_path, regist
 def test_names_from_files_are_shown_as_they_are(copied, tmp_path, registry):
     """A class may be called anything, and so may a stage of a log."""
     hurt = "<script>window.hurt = 1</script>"
-    folder = next(copied.glob("artifacts/samples-*"))
     for folder in copied.glob("artifacts/samples-*"):
         about = read_json(folder / "samples.json")
         about["class_names"] = [hurt] * len(about["class_names"])

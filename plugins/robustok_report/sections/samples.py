@@ -24,8 +24,8 @@ def samples(run: ReportedRun) -> Section | None:
     """A row of samples for each class, and the results of several guidance scales where the recipe has them."""
     if "samples" not in [name for stage in run.stages for name in stage.entry.get("makes", [])]:
         return None
-    title = f"Guidance {guidance_of(run.artifact('samples')):g}"
-    parts: list[Part] = [Pictures(title, by_class(run.artifact("samples"))), *_sweep(run)]
+    folder = run.artifact("samples")
+    parts: list[Part] = [Pictures(f"Guidance {guidance_of(folder):g}", by_class(folder)), *_sweep(run)]
     return Section("Samples", parts, why="What the generator draws for each class, decoded by the tokenizer.")
 
 
