@@ -17,7 +17,8 @@ from robustok_report.page import Page
 from robustok_report.sections.overview import duration, flat
 from robustok_report.sections.samples import by_class
 from robustok_report.sections.training import curve, trainings
-from robustok_report.statistics import LEAST_FOR_INTERVAL, Mean, correlations, difference
+from robustok_report.statistics import LEAST_FOR_INTERVAL, correlations, difference
+from robustok_study.statistics import Estimate, estimate
 from robustok_toolkit.report_parts import Cell, Lines, Part, Pictures, Points, Section, Series, Table, Text
 from robustok_toolkit.reported_run import ReportedRun
 
@@ -104,16 +105,16 @@ def _row(name: str, arms: Sequence[Arm]) -> list[str | Cell] | None:
     stage, _, metric = name.rpartition("/")
     meaning = meaning_of(metric)
     values = [{seed: value * meaning.factor for seed, value in arm.values(name).items()} for arm in arms]
-    means = [Mean.of(list(of_arm.values())) if of_arm else None for of_arm in values]
-    known = [mean.value for mean in means if mean is not None]
+    estimates = [estimate(list(of_arm.values())) if of_arm else None for of_arm in values]
+    known = [found.mean for found in estimates if found is not None]
     # Numbers that depend on how many images there were say nothing about each other where these differ.
     comparable = len({(result.num_images, result.num_reference) for result in held}) == 1
     best = (max if direction else min)(known) if comparable else None
     cells = [
-        _cell(mean, None if number == 0 or not values[0] or not comparable else difference(of_arm, values[0]), best)
-        if mean is not None
+        _cell(found, None if number == 0 or not values[0] or not comparable else difference(of_arm, values[0]), best)
+        if found is not None
         else Cell("–")
-        for number, (mean, of_arm) in enumerate(zip(means, values, strict=True))
+        for number, (found, of_arm) in enumerate(zip(estimates, values, strict=True))
     ]
     unit = f" [{meaning.unit}]" if meaning.unit else ""
     arrow = "↑" if direction else "↓"
@@ -125,15 +126,15 @@ def _images(results: Sequence[Result]) -> str:
     return f", {' or '.join(f'{count:,}' for count in sorted(counts))} images" if counts else ""  # type: ignore[type-var]
 
 
-def _cell(mean: Mean, change: Mean | None, best: float | None) -> Cell:
+def _cell(found: Estimate, change: Estimate | None, best: float | None) -> Cell:
     hint = "" if change is None else _with_error(change, signed=True)
-    return Cell(_with_error(mean), hint=hint, marked=mean.value == best)
+    return Cell(_with_error(found), hint=hint, marked=found.mean == best)
 
 
-def _with_error(mean: Mean, *, signed: bool = False) -> str:
-    text = number_text(mean.value, 4)
-    text = (f"+{text}" if signed and mean.value > 0 else text).replace("-", "−")
-    return text if mean.error is None else f"{text} ± {number_text(mean.error, 2)}"
+def _with_error(found: Estimate, *, signed: bool = False) -> str:
+    text = number_text(found.mean, 4)
+    text = (f"+{text}" if signed and found.mean > 0 else text).replace("-", "−")
+    return text if found.standard_error is None else f"{text} ± {number_text(found.standard_error, 2)}"
 
 
 def _conditions(arms: Sequence[Arm], names: Sequence[str]) -> list[Part]:

@@ -9,38 +9,24 @@ from collections.abc import Sequence
 import numpy as np
 from attrs import frozen
 
+from robustok_study.statistics import Estimate, estimate
+
 #: Below this many runs an interval would say more than is known.
 LEAST_FOR_INTERVAL = 5
 _RESAMPLES = 2000
 
 
-@frozen
-class Mean:
-    """The mean of n values, and its standard error where n > 1."""
-
-    value: float
-    error: float | None
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Mean:
-        """The mean of values, at least one."""
-        count = len(values)
-        error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
-        return cls(float(np.mean(values)), error, count)
-
-
-def difference(values: dict[int, float], others: dict[int, float]) -> Mean:
+def difference(values: dict[int, float], others: dict[int, float]) -> Estimate:
     """The mean difference of two arms, from their values by seed.
 
     Where both have the same seeds, at least two, the differences are paired; else the errors of the two means add up.
     """
     if values.keys() == others.keys() and len(values) > 1:
-        return Mean.of([values[seed] - others[seed] for seed in values])
-    one, other = Mean.of(list(values.values())), Mean.of(list(others.values()))
-    known = one.error is not None and other.error is not None
-    error = math.hypot(one.error or 0.0, other.error or 0.0) if known else None
-    return Mean(one.value - other.value, error, min(one.count, other.count))
+        return estimate([values[seed] - others[seed] for seed in values])
+    one, other = estimate(list(values.values())), estimate(list(others.values()))
+    errors = [of.standard_error for of in (one, other) if of.standard_error is not None]
+    error = math.hypot(*errors) if len(errors) == 2 else None
+    return Estimate(count=min(one.count, other.count), mean=one.mean - other.mean, standard_error=error)
 
 
 @frozen

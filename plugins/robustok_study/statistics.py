@@ -39,8 +39,14 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of one or more numbers, its standard error, and the interval of Student's t."""
-    count, mean = len(values), fmean(values)
+    """The mean of one or more numbers, its standard error, and the interval of Student's t.
+
+    Numbers that are not all finite have neither error nor interval.
+    """
+    count = len(values)
+    if not all(map(math.isfinite, values)):
+        return Estimate(count=count, mean=sum(values) / count)
+    mean = fmean(values)
     if count < 2:
         return Estimate(count=count, mean=mean)
     error = stdev(values) / math.sqrt(count) if len(set(values)) > 1 else 0.0
@@ -54,7 +60,7 @@ def seeds_needed(values: Sequence[float], value: float = 0.0) -> int | None:
     Returns:
         The smallest number from 3 on; None if it would be more than 1,000, or the spread is not known.
     """
-    if len(set(values)) < 2:
+    if len(set(values)) < 2 or not all(map(math.isfinite, values)):
         return None
     distance, spread = abs(fmean(values) - value), stdev(values)
     return next(

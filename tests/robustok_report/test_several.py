@@ -44,11 +44,11 @@ def test_the_page_shows_means_differences_and_what_the_recipes_differ_in(runs):
 def test_a_difference_is_paired_where_both_arms_have_the_same_seeds():
     """Values that rise together with the seed: their difference is known exactly, though neither mean is."""
     paired = difference({0: 1.0, 1: 5.0, 2: 9.0}, {0: 0.0, 1: 4.0, 2: 8.0})
-    assert (paired.value, paired.error) == (1.0, 0.0)
+    assert (paired.mean, paired.standard_error) == (1.0, 0.0)
     unpaired = difference({0: 1.0, 1: 5.0}, {2: 0.0, 3: 4.0})
-    assert unpaired.value == 1.0
-    assert unpaired.error == pytest.approx((8 / 2 + 8 / 2) ** 0.5)
-    assert difference({0: 1.0}, {0: 3.0}).error is None
+    assert unpaired.mean == 1.0
+    assert unpaired.standard_error == pytest.approx((8 / 2 + 8 / 2) ** 0.5)
+    assert difference({0: 1.0}, {0: 3.0}).standard_error is None
 
 
 def test_correlations_are_scipys_and_their_interval_holds_them():

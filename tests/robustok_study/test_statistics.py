@@ -58,3 +58,12 @@ def test_the_seeds_needed_are_the_fewest_whose_interval_would_exclude_the_value(
 def test_no_number_of_seeds_is_proposed_for_a_difference_that_is_lost_in_the_noise():
     assert seeds_needed([1.0, -1.0, 0.001]) is None
     assert seeds_needed([2.0, 2.0]) is None
+
+
+@pytest.mark.parametrize("values", [[math.inf, 1.0, 2.0], [math.nan, 1.0, 2.0], [math.inf, -math.inf]])
+def test_numbers_that_are_not_finite_decide_nothing(values):
+    found = estimate(values)
+    assert not math.isfinite(found.mean)
+    assert (found.standard_error, found.low, found.high) == (None, None, None)
+    assert not found.excludes(0.0)
+    assert seeds_needed(values) is None
