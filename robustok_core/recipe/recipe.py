@@ -52,8 +52,8 @@ class RunConfig:
     )
     trackers: list[str] = field(
         factory=list,
-        validator=validators.deep_iterable(validators.in_(("tensorboard", "wandb"))),
-        metadata={"doc": 'experiment trackers besides metrics.jsonl: "tensorboard", "wandb"'},
+        validator=validators.deep_iterable(validators.in_(("tensorboard", "trackio", "wandb"))),
+        metadata={"doc": 'experiment trackers besides metrics.jsonl: "tensorboard", "trackio", "wandb"'},
     )
     report: bool = field(default=True, metadata={"doc": "write report.html into the run's folder when it ends"})
 

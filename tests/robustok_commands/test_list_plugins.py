@@ -8,8 +8,9 @@ import pytest
 
 from known_codes import KnownCodes
 from project import registry_with
-from robustok_commands.list_plugins import _show
+from robustok_commands.list_plugins import _entry, _show
 from robustok_core import Registry
+from robustok_core.values.terminal import make_console
 
 
 @pytest.fixture
@@ -19,13 +20,13 @@ def known() -> Registry:
 
 @pytest.mark.parametrize(("kind", "name", "shown"), [("generator", "known_codes", True), ("metric", "psnr", False)])
 def test_sampler_options_are_listed(kind, name, shown, known, capsys):
-    _show(known, kind, name)
+    _show(make_console(), _entry(known, kind, name))
     assert ("options of its sampler" in capsys.readouterr().out) == shown
 
 
 def test_a_generator_without_sampler_options_lists_none(known, monkeypatch, capsys):
     monkeypatch.delattr(KnownCodes, "Sampling")
-    _show(known, "generator", "known_codes")
+    _show(make_console(), _entry(known, "generator", "known_codes"))
     assert "options of its sampler" not in capsys.readouterr().out
 
 
@@ -37,7 +38,7 @@ def test_plugins_lists_every_component_by_kind_with_its_description_and_every_pl
     components, packages = output.split("\nfrom\n")
     kinds = dict.fromkeys(entry.kind for entry in registry.entries())
     expected = [line for kind in kinds for line in (kind, *(f"  {name}" for name in registry.names(kind)))]
-    lines = components.splitlines()
+    lines = [line for line in components.splitlines() if line]
     assert [re.match(r" *\w+", line)[0] for line in lines] == expected
     assert all(re.fullmatch(r"  \w+ +.{20,}  \[\w+\]", line) for line in lines if line.startswith(" "))
     assert re.search(r"^  robustok_perturbations +robustok$", packages, re.MULTILINE)
