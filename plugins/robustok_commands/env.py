@@ -65,10 +65,12 @@ def _libraries() -> dict[str, str | None]:
     import re
     from importlib.metadata import PackageNotFoundError, requires, version
 
-    found: dict[str, str | None] = {}
-    for requirement in ["torch", *sorted(requires("robustok") or ())]:
+    import torch
+
+    found: dict[str, str | None] = {"torch": torch.__version__}  # with its build, which its metadata lack
+    for requirement in sorted(requires("robustok") or ()):
         name = re.split(r"[^A-Za-z0-9_.-]", requirement)[0]
-        if name != "robustok" and not re.search(r"extra *== *['\"](dev|docs|test)['\"]", requirement):
+        if name not in ("robustok", "torch") and not re.search(r"extra *== *['\"](dev|docs|test)['\"]", requirement):
             try:
                 found[name] = version(name)
             except PackageNotFoundError:
@@ -118,9 +120,8 @@ def _memory() -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return (
-            "\n".join(f"{name} {'not installed' if held is None else held}" for name, held in value.items()) or "none"
-        )
+        lines = [f"{name} {'not installed' if held is None else held}" for name, held in value.items()]
+        return "\n".join(lines) or "none"
     if isinstance(value, list):
         return "\n".join(map(str, value)) or "none"
     return "none" if value is None else str(value)

@@ -23,7 +23,7 @@ def test_it_names_versions_machine_and_precision(capsys):
     assert found["robustok"].startswith(robustok.__version__)
     assert found["libraries"]["torch"] == torch.__version__
     assert found["threads"] == torch.get_num_threads()
-    assert {"trackio", "numpy", "click"} <= found["libraries"].keys()
+    assert {"wandb", "numpy", "click"} <= found["libraries"].keys()
     assert not {"pytest", "sphinx", "ruff"} & found["libraries"].keys()
     assert found["precision auto"]
     text = printed(capsys)

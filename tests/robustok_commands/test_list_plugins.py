@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 
 import pytest
+from rich.console import Console
 
 from known_codes import KnownCodes
 from project import registry_with
-from robustok_commands.list_plugins import _entry, _show
+from robustok_commands.list_plugins import _entry, _list_plugins, _show
 from robustok_core import Registry
 from robustok_core.values.terminal import make_console
 
@@ -83,3 +86,25 @@ def test_every_option_of_every_component_is_shown_with_its_meaning(command, regi
 )
 def test_a_misspelt_kind_or_name_gets_a_hint(refused, arguments, words):
     assert words in refused("plugins", *arguments)
+
+
+def test_plugins_as_json_has_every_component_with_its_options(command, registry):
+    table = json.loads(command("plugins", "--json")[1])
+    assert [(one["kind"], one["name"]) for one in table["components"]] == [(e.kind, e.name) for e in registry.entries()]
+    assert {plugin["name"] for plugin in table["plugins"]} == {plugin.name for plugin in registry.plugins}
+    (one,) = json.loads(command("plugins", "perturbation", "top_delta", "--json")[1])["components"]
+    (delta,) = [option for option in one["options"] if option["name"] == "delta"]
+    assert delta["wanted"] == "int"
+    assert delta["doc"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_on_a_terminal_names_and_texts_are_in_columns(registry, width):
+    printed = io.StringIO()
+    _list_plugins(Console(file=printed, width=width, force_terminal=True, color_system=None), registry)
+    components, packages = printed.getvalue().split("\nfrom\n")
+    lines = [line for line in components.splitlines() if line.startswith("  ")]
+    column = max(len(entry.name) for entry in registry.entries()) + 4
+    assert all(len(line) <= width for line in lines)
+    assert all(line[column - 1] == " " != line[column] for line in lines)
+    assert packages.count("\n") == len(registry.plugins)

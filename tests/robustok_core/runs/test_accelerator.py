@@ -83,3 +83,31 @@ def two_stages(recipe_file, monkeypatch):
         return file
 
     return write
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "trackio"])
+def test_trackers_get_curves_and_pictures_in_the_run_folder_without_a_network(tracker, command, two_stages):
+    pytest.importorskip(tracker)
+    file = two_stages(tracker)
+    code, _, output = command("run", file, "--out", "out")
+    assert (code, "a tracker failed" in output) == (0, False), output
+    if tracker == "trackio":
+        assert list(Path("out/tiny/trackio").rglob("*.png"))
+        assert list(Path("out/tiny/trackio").rglob("*.db"))
+    else:
+        (events, *_) = Path("out/tiny").rglob("events.out.tfevents*")
+        assert b"evaluate_tokenizer/reconstructions" in events.read_bytes()
+
+
+@pytest.fixture
+def two_stages(recipe_file, monkeypatch):
+    """Writes a recipe with a tracker that trains a tokenizer and evaluates it."""
+    monkeypatch.delenv("TRACKIO_DIR", raising=False)
+
+    def write(tracker: str) -> Path:
+        file = recipe_file({"run.trackers": [tracker]})
+        with file.open("a") as opened:
+            opened.write('[[stage]]\nuse = "evaluate_tokenizer"\nlimit = 20\nmetrics = { psnr = { use = "psnr" } }\n')
+        return file
+
+    return write
