@@ -38,7 +38,13 @@ def start_trackers(accelerator: Accelerator, recipe: ResolvedRecipe, folder: Pat
     if "trackio" in run.trackers:
         # trackio reads the variable when it is imported, and would otherwise write into the user's home folder
         os.environ.setdefault("TRACKIO_DIR", str((folder / TRACKIO_FOLDER).resolve()))
-        options["trackio"] = {"name": run.name, "embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
+        options["trackio"] = {
+            "name": run.name,
+            "embed": False,
+            "resume": "allow",
+            "auto_log_cpu": False,
+            "auto_log_gpu": False,
+        }
     accelerator.init_trackers("robustok", config={"run": run.name, "seed": run.seed}, init_kwargs=options)
 
 
