@@ -1,4 +1,4 @@
-"""Blocks of a decoder that is styled by its latents, as in Open-MAGVIT2 (Luo et al. 2024, arXiv 2409.04410).
+"""Blocks of a decoder that is styled by its latents: Open-MAGVIT2 (Luo et al. 2024, arXiv 2409.04410), GigaTok.
 
 Attribute names are those of the published checkpoints.
 """

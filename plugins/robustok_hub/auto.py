@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.importer import Importer
+from robustok_core.runs.left_out import with_options_left_out
 from robustok_core.values.wording import short_name, some_names
 from robustok_hub.known_files import NAMES, likely_importers
 from robustok_hub.published_config import config_beside
@@ -44,9 +45,10 @@ class Auto(Importer):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         name = importer_of(path, registry)
-        self._chosen = importer = registry.build("importer", {"use": name, **self.config.options})
+        spec = registry.spec("importer", {"use": name, **self.config.options})
+        self._chosen = importer = spec.build()
         table, component, report = importer.load(path, registry)
-        return table, component, {"importer": name, **report}
+        return table, component, with_options_left_out({"importer": name, **report}, spec.config, table)
 
     def also_reads(self, path: Path) -> Sequence[Path]:
         """The configuration beside the file, if there is one: whichever importer is chosen may read it."""

@@ -111,13 +111,13 @@ def names(levels: int) -> NameRules:
 
 
 def read_networks(
-    path: Path, what: str, telling: Mapping[str, int], dropped: Mapping[str, str] = MappingProxyType({})
+    path: Path, importer: str, telling: Mapping[str, int], dropped: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The weights in a published file by their names, averaged ones if it has them, and the importer's report.
 
     Args:
-        path: the file. what: the format, for messages.
-        telling: weights that identify the format, and their numbers of dimensions.
+        path: the file. importer: the name of the importer.
+        telling: weights that identify its format, and their numbers of dimensions.
         dropped: prefixes of weights that only training needs, besides "loss.", and what they are.
 
     Raises:
@@ -127,7 +127,7 @@ def read_networks(
     published = _first_stage(published, report)
     read_averaged(published, report)
     drop_parts(published, report, {**_LOSSES, **dropped})
-    require(published, telling, what, str(path))
+    require(published, telling, importer, str(path))
     return published, report
 
 

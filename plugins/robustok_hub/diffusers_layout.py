@@ -112,7 +112,7 @@ class DiffusersLayout(ReadsConfig, TokenizerImporter):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "model of diffusers (AutoencoderKL or VQModel)", str(path))
+        require(published, _TELLING, "diffusers", str(path))
         rules = _rules(published, "encoder.down_blocks.", ".resnets.")
         weights = {to_ours(name, rules): value for name, value in published.items()}
         as_convolution(weights, [name for name in _projections(weights) if weights[name].ndim == 2])

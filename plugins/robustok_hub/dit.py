@@ -37,7 +37,7 @@ class DiTImporter(ReadsConfig):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, {**TELLING, **IMAGES, "blocks.0.mlp.fc2.weight": 2}, "DiT", str(path))
+        require(published, {**TELLING, **IMAGES, "blocks.0.mlp.fc2.weight": 2}, "dit", str(path))
         beside, statistics = PublishedConfig.beside(path), given_statistics(self.config)
         table = {"use": "dit", **network_table(published, self.config, beside, str(path))}
         report["model"] = "assumed to be a DiT: the weights of a SiT of images have the same names and shapes"

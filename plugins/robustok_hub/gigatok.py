@@ -96,7 +96,7 @@ class GigaTokImporter(TokenizerImporter):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "GigaTok tokenizer", str(path), _MLP)
+        require(published, _TELLING, "gigatok", str(path), _MLP)
         if published.pop("quantize.codebook_used", None) is not None:
             report["quantize.codebook_used"] = "dropped: a window of recent codes"
         names = _names(published)

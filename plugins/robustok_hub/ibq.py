@@ -17,7 +17,7 @@ class IBQImporter(TamingImporter):
     """Reads an IBQ tokenizer: the averaged weights if the file has them, as in the published numbers."""
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        published, report = read_networks(path, "IBQ tokenizer", {**TELLING, CODEBOOK[0]: 2})
+        published, report = read_networks(path, "ibq", {**TELLING, CODEBOOK[0]: 2})
         codebook_size, width = published[CODEBOOK[0]].shape
         table = {"use": "conv_vq", "quantizer": {"use": "ibq", "codebook_size": codebook_size, "width": width}}
         sizes = {"n_embed": codebook_size, "embed_dim": width}

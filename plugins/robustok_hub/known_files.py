@@ -19,6 +19,7 @@ KnownNames = Sequence[tuple[str, Collection[str]]]
 #: Importers, and names that all their files have, or all of one layout, and that no other's files have together.
 NAMES: KnownNames = (
     ("robustok", (*_DINOV2, "quantize.embedding.weight")),
+    ("robustok", (*_DINOV2, "quantize.embedding.weight", "encoder.latent_pos_embed")),
     ("maetok", (*_DINOV2, "encoder.latent_pos_embed")),
     ("softvq", (*_DINOV2, "encoder.latent_pos_embed", "quantize.embedding")),
     ("titok", ("latent_tokens", "encoder.latent_token_positional_embedding", "quantize.embedding.weight")),
@@ -42,14 +43,50 @@ NAMES: KnownNames = (
     ("lightningdit", (*_DIT, "feat_rope.freqs_cos")),
     ("lightningdit", (*_DIT, "blocks.0.norm1.weight")),
 )
+#: What the importers read.
+FORMATS = {
+    "robustok": "a RobusTok tokenizer",
+    "maetok": "a MAETok tokenizer",
+    "softvq": "a SoftVQ tokenizer",
+    "titok": "a TiTok tokenizer",
+    "gigatok": "a GigaTok tokenizer",
+    "llamagen_vq": "a LlamaGen tokenizer",
+    "taming_vq": "a VQGAN of taming-transformers",
+    "ibq": "an IBQ tokenizer",
+    "vqgan_lc": "a VQGAN-LC tokenizer with a projected table",
+    "ldm_vae": "a latent diffusion autoencoder",
+    "diffusers": "a model of diffusers (AutoencoderKL or VQModel)",
+    "maskgit_vq": "a MaskGIT VQGAN",
+    "open_magvit2": "an Open-MAGVIT2 tokenizer",
+    "ldetok": "a DeTok tokenizer",
+    "rae": "a RAE decoder",
+    "rar": "a RAR generator",
+    "llamagen_gpt": "a LlamaGen generator",
+    "sit": "a SiT",
+    "dit": "a DiT",
+    "lightningdit": "a LightningDiT",
+}
 
 
-def likely_importers(weights: Collection[str], wanted: Collection[str] = (), known: KnownNames = NAMES) -> list[str]:
+def likely_importers(weights: Collection[str], known: KnownNames = NAMES) -> list[str]:
     """The importers of files whose weights have these names, the best fitting only; several if names cannot tell.
 
-    `taming_vq` and `ibq` read the same names, as do `sit` and `dit`. Importers whose names are all among the wanted
-    ones are left out: a damaged file still looks like one of its own importer.
+    `taming_vq` and `ibq` read the same names, as do `sit` and `dit`.
     """
     fitting = [(importer, own) for importer, names in known if (own := set(names)) <= set(weights)]
-    best = [(importer, own) for importer, own in fitting if not any(own < other for _, other in fitting)]
-    return list(dict.fromkeys(importer for importer, own in best if not own <= set(wanted)))
+    return list(dict.fromkeys(name for name, own in fitting if not any(own < other for _, other in fitting)))
+
+
+def better_importers(importer: str, weights: Collection[str]) -> list[str]:
+    """The likely importers of such a file, or none if this one is among them: a damaged file still looks like its own.
+
+    Args:
+        importer: the one that was chosen. weights: the names in the file.
+    """
+    likely = likely_importers(weights)
+    return [] if importer in likely else likely
+
+
+def fits(importer: str, weights: Collection[str]) -> bool:
+    """Whether a file has the names of an importer's files, and perhaps more."""
+    return any(name == importer and set(names) <= set(weights) for name, names in NAMES)

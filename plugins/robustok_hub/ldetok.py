@@ -73,7 +73,7 @@ class LDeTokImporter(TokenizerImporter):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "DeTok tokenizer", str(path))
+        require(published, _TELLING, "ldetok", str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         as_linear(weights, _AS_CONVOLUTION)
         table, tokenizer = build_with(registry, self._table(weights), weights, NAMES, str(path))

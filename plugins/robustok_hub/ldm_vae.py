@@ -30,7 +30,7 @@ class LDMVAE(TamingImporter):
     """Reads an autoencoder with a Gaussian posterior in latent diffusion's layout."""
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        published, report = read_networks(path, "latent diffusion autoencoder", TELLING, _DROPPED)
+        published, report = read_networks(path, "ldm_vae", TELLING, _DROPPED)
         z_channels = published["decoder.conv_in.weight"].shape[1]
         convolution = published.get("post_quant_conv.weight")
         width = z_channels if convolution is None else convolution.shape[1]

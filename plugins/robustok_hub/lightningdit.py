@@ -66,7 +66,7 @@ class LightningDiTImporter(ReadsConfig):
         published, report = read_published(path)
         mlp = _PLAIN if "blocks.0.mlp.fc2.weight" in published else _GATED
         rope = dict.fromkeys((_COSINES, _SINES), 2) if {_COSINES, _SINES} & published.keys() else {}
-        require(published, {**TELLING, **IMAGES, **mlp, **rope}, "LightningDiT", str(path))
+        require(published, {**TELLING, **IMAGES, **mlp, **rope}, "lightningdit", str(path))
         beside, statistics, style = PublishedConfig.beside(path), self._statistics(), style_table(published)
         table = {
             "use": "flow_transformer",
@@ -93,7 +93,7 @@ class LightningDiTImporter(ReadsConfig):
         if file is None:
             return given_statistics(self.config)
         weights = read_weights(Path(file)).weights
-        require(weights, {"mean": None, "std": None}, "file of latent statistics", file)
+        require(weights, {"mean": None, "std": None}, "a file of latent statistics", file)
         return LatentStatistics(mean=weights["mean"], std=weights["std"], where=file, report=f"mean and std of {file}")
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:

@@ -60,7 +60,7 @@ class LlamaGenGPTImporter(Importer):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "LlamaGen generator", str(path), {"positional_embedding": 2})
+        require(published, _TELLING, "llamagen_gpt", str(path), {"positional_embedding": 2})
         if published.pop("freqs_cis", None) is not None:
             report["freqs_cis"] = "dropped: follows from the grid of the tokens"
         positions = published.get("positional_embedding")
@@ -72,6 +72,7 @@ class LlamaGenGPTImporter(Importer):
         table, generator = load_generator(
             registry, self._table(published), published, NAMES, str(path), space=space, num_classes=num_classes
         )
+        report["codes"] = f"assumed to be those of a tokenizer of this space: {space.describe()}"
         return table, generator, report
 
     def _table(self, published: Mapping[str, Tensor]) -> dict[str, Any]:

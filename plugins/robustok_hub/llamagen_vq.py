@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+import torch
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
@@ -25,6 +26,8 @@ from robustok_hub.published_names import (
 )
 from robustok_hub.vq_files import CODEBOOK, start_usage, without_usage
 
+#: A buffer of the codes of the last tokens, from which LlamaGen counts how many are in use, and its length.
+_WINDOW, _WINDOW_LENGTH = "quantize.codebook_used", 65536
 NAMES = [CODEBOOK, ("decoder.", "pixel_decoder.")]
 _TELLING = {
     "encoder.conv_in.weight": 4,
@@ -39,6 +42,13 @@ class LlamaGenVQConfig(ConvFileConfig):
     """Options that do not follow from the shapes of the weights."""
 
     l2_normalise: bool = l2_normalise_field()
+    usage_window: bool = field(
+        default=False,
+        metadata={
+            "doc": f"export {_WINDOW}, as empty as before training: LlamaGen's code loads no file without it, unless "
+            "its codebook_show_usage is false; imports ignore it"
+        },
+    )
 
 
 class LlamaGenVQ(TokenizerImporter):
@@ -51,10 +61,10 @@ class LlamaGenVQ(TokenizerImporter):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "LlamaGen tokenizer", str(path))
+        require(published, _TELLING, "llamagen_vq", str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
-        if weights.pop("quantize.codebook_used", None) is not None:
-            report["quantize.codebook_used"] = "dropped: a window of recent codes, still with initial zeros"
+        if weights.pop(_WINDOW, None) is not None:
+            report[_WINDOW] = "dropped: a window of recent codes, still with initial zeros"
         start_usage(weights)
         table, tokenizer = build_with(registry, self._table(weights), weights, NAMES, str(path))
         return table, tokenizer, report
@@ -85,4 +95,5 @@ class LlamaGenVQ(TokenizerImporter):
                 "the published LlamaGen format holds only conv_vq tokenizers with a vq quantizer, "
                 "stem_patch 1, middle, and attention at the coarsest level"
             )
-        return {to_published(name, NAMES): value for name, value in without_usage(weights).items()}
+        window = {_WINDOW: torch.zeros(_WINDOW_LENGTH)} if self.config.usage_window else {}
+        return {to_published(name, NAMES): value for name, value in without_usage(weights).items()} | window

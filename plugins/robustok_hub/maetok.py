@@ -148,12 +148,7 @@ class MAETokImporter(ReadsConfig, TokenizerImporter):
 
     def _require(self, published: Mapping[str, Tensor], where: str) -> None:
         """Raises RobustokError unless this is a file of the importer's format."""
-        require(published, telling(), "MAETok tokenizer", where, {"decoder.model.pos_embed": 3})
-        if "quantize.embedding" in published:
-            hint = "use the importer softvq"
-            raise RobustokError(
-                "this is a SoftVQ tokenizer: its latents are means of codewords", where=where, hint=hint
-            )
+        require(published, telling(), "maetok", where, {"decoder.model.pos_embed": 3})
 
     def _table(self, weights: Mapping[str, Tensor], options: Any) -> dict[str, Any]:
         latent_width = weights["post_quant_conv.weight"].shape[1]

@@ -44,7 +44,7 @@ class MaskGITVQImporter(TokenizerImporter):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "MaskGIT VQGAN", str(path))
+        require(published, _TELLING, "maskgit_vq", str(path))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         start_usage(weights)
         table, tokenizer = build_with(registry, self._table(weights), weights, NAMES, str(path))

@@ -39,7 +39,7 @@ class OpenMAGVIT2Importer(ReadsConfig, TokenizerImporter):
         self.config = config
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        published, report = read_networks(path, "Open-MAGVIT2 tokenizer", _TELLING)
+        published, report = read_networks(path, "open_magvit2", _TELLING)
         table = self._table(published)
         PublishedConfig.beside(path).must_agree(_published_sizes(table))
         weights = {to_ours(name, NAMES): value for name, value in published.items()}

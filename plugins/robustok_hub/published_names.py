@@ -20,7 +20,7 @@ from robustok_core.kinds.component import Builder
 from robustok_core.runs.weights import check_weights
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.wording import short_name, some_names
-from robustok_hub.known_files import likely_importers
+from robustok_hub.known_files import FORMATS, better_importers, fits
 from robustok_toolkit.weight_files import read_weights
 
 #: (published prefix, our prefix) of names; the first match counts.
@@ -97,7 +97,7 @@ def read_averaged(weights: dict[str, Tensor], report: dict[str, str]) -> None:
 def require(
     weights: Mapping[str, Tensor],
     dims: Mapping[str, int | None],
-    what: str,
+    importer: str,
     where: str,
     optional: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
@@ -106,19 +106,23 @@ def require(
     Args:
         weights: the file's.
         dims: the number of dimensions of each required weight by its name; None for any.
-        what: the format, for messages. where: the file.
+        importer: the importer's name, or what is read. where: the file.
         optional: like `dims`, for weights that may be missing.
 
     Raises:
-        RobustokError: names weights that are missing, together with those that there are, or that have another shape.
+        RobustokError: names weights that are missing, together with those that there are, or that have another shape;
+            or the importer whose files have these and more.
     """
+    what, better = FORMATS.get(importer, importer), better_importers(importer, weights)
+    named = some_names([short_name(name) for name in weights], most=5)
+    hint = f"its {len(weights):,} weights are called {named}" if weights else "it has no other weights"
+    if better:
+        hint = f"it looks like a file of the importer {' or '.join(better)}"
     missing = [name for name in dims if name not in weights]
     if missing:
-        named = some_names([short_name(name) for name in weights], most=5)
-        hint = f"its {len(weights):,} weights are called {named}" if weights else "it has no other weights"
-        if likely := likely_importers(weights, dims):
-            hint = f"it looks like a file of the importer {' or '.join(likely)}"
-        raise RobustokError(f"this is not a {what}: it lacks {some_names(missing)}", where=where, hint=hint)
+        raise RobustokError(f"this is not {what}: it lacks {some_names(missing)}", where=where, hint=hint)
+    if better and fits(importer, weights):
+        raise RobustokError(f"this is not {what}, whose weights it has among others", where=where, hint=hint)
     held = {name: (weights[name], count) for name, count in {**optional, **dims}.items() if name in weights}
     wrong = [
         f"{name} {tuple(weight.shape)} {str(weight.dtype).removeprefix('torch.')}"
@@ -126,7 +130,7 @@ def require(
         if count not in (None, weight.ndim) or weight.numel() == 0 or weight.is_complex()
     ]
     if wrong:
-        raise RobustokError(f"this is not a {what}: of another shape or type are {some_names(wrong)}", where=where)
+        raise RobustokError(f"this is not {what}: of another shape or type are {some_names(wrong)}", where=where)
 
 
 def heads_field(otherwise: str) -> Any:

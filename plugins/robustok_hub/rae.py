@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ from robustok_hub.published_names import (
     to_ours,
     to_published,
 )
-from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads
+from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads, timm_network
 from robustok_toolkit.weight_files import read_weights
 
 _TELLING = {
@@ -44,6 +44,8 @@ _TELLING = {
 _DECODER, _ENCODER = "decoder.", "encoder."
 _BLOCKS = "pixel_decoder.blocks."
 _THREE = ("query", "key", "value")
+#: Side of the images, in pixels, for a ViT of which only the patches count.
+_ANY_SIZE = 224
 #: Our buffers of the latents' statistics; their shape is (N, D), that of the published ones (D, h, w).
 _STATISTICS = {"mean": "statistics.mean", "var": "statistics.variance"}
 #: Images that measured statistics count, so that further training does not change them: more than `rae` measures over.
@@ -84,10 +86,13 @@ class RAEImporterConfig:
         default="vit_base_patch14_reg4_dinov2.lvd142m", metadata={"doc": "name of the frozen ViT in timm"}
     )
     weights: str = field(default="pretrained", metadata={"doc": f"the frozen ViT's: {WEIGHTS_DOC}"})
-    encoder_image_size: int = field(
-        default=224,
-        validator=side_range,
-        metadata={"doc": "height and width of the images that the frozen ViT reads, in pixels"},
+    encoder_image_size: int | None = field(
+        default=None,
+        validator=validators.optional(side_range),
+        metadata={
+            "doc": "height and width of the images that the frozen ViT reads, in pixels; left out: those that give it "
+            "one patch for each token of the decoder (224 for DINOv2 and 256 tokens)"
+        },
     )
     num_heads: int | None = heads_field(STACK_HEADS_LEFT_OUT)
 
@@ -111,7 +116,7 @@ class RAEImporter(TokenizerImporter):
         if any(name.startswith(_DECODER) for name in published):
             drop_parts(published, report, {_ENCODER: "the frozen encoder, which comes from timm"})
             published = {name.removeprefix(_DECODER): value for name, value in published.items()}
-        require(published, _TELLING, "RAE decoder", str(path))
+        require(published, _TELLING, "rae", str(path))
         depth = count_numbered(published, "decoder_layers.")
         table = self._table(published)
         names = _names(depth)
@@ -134,12 +139,20 @@ class RAEImporter(TokenizerImporter):
             "image_size": side * math.isqrt(len(published["decoder_pred.weight"]) // 3),
             "encoder": self.config.encoder,
             "weights": self.config.weights,
-            "encoder_image_size": self.config.encoder_image_size,
+            "encoder_image_size": self.config.encoder_image_size or side * self._patch_size(),
             "decoder_style": "mae",
             **{f"decoder_{name}": value for name, value in size.items()},
             "decoder_mlp_width": len(published["decoder_layers.0.intermediate.dense.weight"]),
             **({} if self.config.statistics else {"statistics_images": 0}),
         }
+
+    def _patch_size(self) -> int:
+        """Side of the frozen ViT's patches, in pixels."""
+        with torch.device("meta"):
+            network = timm_network(self.config.encoder, self.config.weights, _ANY_SIZE, where="importer.encoder")
+        patches: Any = getattr(network, "patch_embed", None)
+        side: int = getattr(patches, "patch_size", (1,))[0]  # of what is not a ViT, which `rae` refuses, any
+        return side
 
     def _statistics(self, weights: Mapping[str, Tensor], report: dict[str, str]) -> dict[str, Tensor]:
         file = self.config.statistics
@@ -149,7 +162,7 @@ class RAEImporter(TokenizerImporter):
         held = read_weights(Path(file)).weights
         channels = weights["pixel_decoder.from_latents.weight"].shape[1]
         side = math.isqrt(max(1, weights["pixel_decoder.pos_embed"].shape[1] - 1))
-        require(held, dict.fromkeys(_STATISTICS, 3), "file of latent statistics", file)
+        require(held, dict.fromkeys(_STATISTICS, 3), "a file of latent statistics", file)
         for name in _STATISTICS:
             if held[name].shape != (channels, side, side):
                 what = f"its {name} has shape {tuple(held[name].shape)}, the decoder's latents {(channels, side, side)}"

@@ -73,7 +73,7 @@ class RARImporter(Importer):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
-        require(published, _TELLING, "RAR generator", str(path))
+        require(published, _TELLING, "rar", str(path))
         names = _names(count_numbered(published, "blocks."))
         codebook_size = len(published["lm_head.weight"])
         space = code_space(self._num_tokens(published, str(path)), self.config.code_width, codebook_size)
@@ -81,6 +81,7 @@ class RARImporter(Importer):
         table, generator = load_generator(
             registry, self._table(published), published, names, str(path), space=space, num_classes=num_classes
         )
+        report["codes"] = f"assumed to be those of a tokenizer of this space: {space.describe()}"
         return table, generator, report
 
     def _num_tokens(self, published: Mapping[str, Tensor], where: str) -> int:

@@ -77,7 +77,7 @@ class RobusTok(TokenizerImporter):
 
     def _ours(self, published: Mapping[str, Tensor], report: dict[str, str], where: str) -> dict[str, Tensor]:
         dims = {to_published(name, NAMES): count for name, count in _TELLING.items()}
-        require(published, dims, "RobusTok tokenizer", where, {"quantize.ema_vocab_hit_SV": 1})
+        require(published, dims, "robustok", where, {"quantize.ema_vocab_hit_SV": 1})
         weights = {to_ours(name, NAMES): value for name, value in published.items()}
         for name in _AS_CONVOLUTION:
             if name in weights and weights[name].ndim == 4:

@@ -76,8 +76,8 @@ class SiTImporter(ReadsConfig):
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         images = PATCHES in published
-        what, tokens = ("SiT", IMAGES) if images else ("one-dimensional SiT", {"x_embedder.weight": 2})
-        require(published, {**TELLING, **tokens, "blocks.0.mlp.fc2.weight": 2}, what, str(path))
+        tokens = IMAGES if images else {"x_embedder.weight": 2}
+        require(published, {**TELLING, **tokens, "blocks.0.mlp.fc2.weight": 2}, "sit", str(path))
         beside = PublishedConfig.beside(path)
         table = {
             "use": "flow_transformer",

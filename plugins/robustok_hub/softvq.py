@@ -43,7 +43,7 @@ class SoftVQImporter(MAETokImporter):
 
     def _require(self, published: Mapping[str, Tensor], where: str) -> None:
         wanted = telling() | {"quantize.embedding": 3}
-        require(published, wanted, "SoftVQ tokenizer", where, {"decoder.model.pos_embed": 3})
+        require(published, wanted, "softvq", where, {"decoder.model.pos_embed": 3})
 
     def _published(self, config: PublishedConfig, mixed: bool) -> dict[str, Any]:
         codebook = {"temperature": config.get("tau", float), "l2_normalise": config.get("codebook_l2_norm", bool)}

@@ -23,7 +23,7 @@ class TamingVQ(TamingImporter):
     """
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        published, report = read_networks(path, "VQGAN of taming-transformers", {**TELLING, CODEBOOK[0]: 2})
+        published, report = read_networks(path, "taming_vq", {**TELLING, CODEBOOK[0]: 2})
         codebook_size, width = published[CODEBOOK[0]].shape
         table = {"use": "conv_vq", "quantizer": {**_VQ, "codebook_size": codebook_size, "width": width}}
         sizes = {"n_embed": codebook_size, "embed_dim": width}

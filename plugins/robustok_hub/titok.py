@@ -103,7 +103,7 @@ class TiTokImporter(ReadsConfig, TokenizerImporter):
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)
         has_codes = any(name in published for name in _CODES)
-        require(published, {**_TELLING, **(_CODES if has_codes else {})}, "TiTok tokenizer", str(path))
+        require(published, {**_TELLING, **(_CODES if has_codes else {})}, "titok", str(path))
         names = _names(
             {
                 "encoder": count_numbered(published, "encoder.transformer."),
@@ -129,7 +129,7 @@ class TiTokImporter(ReadsConfig, TokenizerImporter):
             "as in released files, for it does not follow from the weights": width != _WIDTH_OF_PLAIN_CODES,
         }
         reason, normalise = next((reason, value) for reason, value in reasons.items() if value is not None)
-        report["l2_normalise"] = f"{normalise}: {reason}"
+        report["l2_normalise"] = f"{str(normalise).lower()}: {reason}"
         return normalise
 
     def _table(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:

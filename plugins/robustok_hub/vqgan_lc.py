@@ -24,7 +24,7 @@ class VQGANLC(TamingImporter):
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         telling = {**TELLING, _TABLE: 2, _PROJECTION: 2}
-        published, report = read_networks(path, "VQGAN-LC tokenizer with a projected table", telling, _DROPPED)
+        published, report = read_networks(path, "vqgan_lc", telling, _DROPPED)
         (codebook_size, table_width), width = published[_TABLE].shape, len(published[_PROJECTION])
         if width == _NORMALISED_WIDTH:
             what = f"a VQGAN-LC tokenizer of width {width} normalises its vectors, which projected_vq does not"

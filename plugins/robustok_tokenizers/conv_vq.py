@@ -4,7 +4,7 @@
 |---|---|---|
 | LlamaGen VQ-16 | the defaults | 71.9 M |
 | LlamaGen VQ-8 | channel_multipliers = [1, 2, 2, 4] | 70.1 M |
-| 32 x 32 images, 8 x 8 tokens | `SMALL`, quantizer width 16 | 0.76 M |
+| 32 x 32 images, 8 x 8 tokens | `SMALL`, quantizer K 512, D 16 | 0.76 M |
 
 It is fast on small images with a patch stem (the first level then works at 1/2 or 1/4 of the resolution),
 few residual blocks, no attention and no middle blocks. Each coarser level costs a quarter for the same number of

@@ -132,7 +132,6 @@ class MAETokConfig(ViTPairConfig):
             raise ValueError(f"mask_smallest {self.mask_smallest} is above mask_largest {self.mask_largest}")
         if self.hog is not None and self.patch_size % 2:
             raise ValueError(f"hog needs an even patch_size, not {self.patch_size}")
-
         if self.soft_codebook is not None:
             self._check_soft_codebook(self.soft_codebook)
 

@@ -20,6 +20,7 @@ from robustok_core.runs.history import HISTORY, RECIPE_FILE
 from robustok_core.runs.hub import is_there, local_path, pinned
 from robustok_core.runs.inputs import find_input
 from robustok_core.runs.intact import artifact_damage, check_artifact
+from robustok_core.runs.left_out import with_options_left_out
 from robustok_core.runs.manifest import recorded_folder, set_aside
 from robustok_core.runs.promises import Imported, Loaded
 from robustok_core.runs.run_record import is_run, read_run
@@ -123,8 +124,10 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
             raise
         # of the component that the weights describe
         what = f"the model of these weights cannot be built: {error.what}"
-        raise RobustokError(what, where=str(file), hint=error.hint) from error
+        options = "options of the importer may say otherwise: `robustok plugins importer NAME` lists them"
+        raise RobustokError(what, where=str(file), hint=error.hint or options) from error
     check_weights(component, component.state_dict(), str(file))
+    report = with_options_left_out(report, importer.config, table)
     imported = Imported(file, table, component, report, built.opponents(file))
     if not imported.opponents:
         return imported

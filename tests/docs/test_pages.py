@@ -13,6 +13,8 @@ from PIL import Image
 from robustok_core import Recipe
 from robustok_core.cli import main
 from robustok_core.runs.checking import check
+from robustok_study.plan import make_plan
+from robustok_study.spec import read_study_file
 from snippets import assert_options_exist, assert_understood, blocks, commands, indented
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,12 +76,16 @@ def test_the_programs_of_a_page_run_one_after_the_other(page, reader, monkeypatc
 
 
 @pytest.mark.parametrize("page", pages_with("toml"))
-def test_fragments_of_recipes_make_whole_recipes(page, registry, reader, monkeypatch):
+def test_fragments_of_recipes_make_whole_recipes_and_studies_plans(page, registry, reader, monkeypatch, tmp_path):
     monkeypatch.chdir(reader)
     for number, fragment in enumerate(blocks(PAGES[page], "toml")):
         file = reader / f"fragment{number}.toml"
         file.write_text(fragment, encoding="utf-8")
         table = tomli.loads(fragment)
+        if "arm" in table:
+            for quick in (False, True):
+                make_plan(read_study_file(str(file), registry, quick=quick), tmp_path / "study", registry)
+            continue
         missing = {} if "data" in table or "extends" in table else {"data": {"use": "fashion_mnist"}}
         check(Recipe.load(file, overrides=missing), registry=registry)
 

@@ -121,7 +121,7 @@ def test_damage_is_noticed_though_the_manifest_is_gone(trained, project):
 
 
 def test_every_file_of_a_run_is_verified(project, command):
-    del project.table["stage"][1:]
+    project.table = {**project.table, "stage": project.table["stage"][:1]}
     project.run()  # the recipe before lies in history/
     code, output, _ = command("verify", project.folder)
     assert code == 0

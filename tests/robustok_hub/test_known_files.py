@@ -14,7 +14,7 @@ from robustok_core.recipe.registry import load_registry
 from robustok_core.runs.components import read_component
 from robustok_core.runs.loading import read_published, save_imported
 from robustok_hub.auto import importer_of
-from robustok_hub.known_files import NAMES, likely_importers
+from robustok_hub.known_files import FORMATS, NAMES, likely_importers
 
 REGISTRY = load_registry()
 #: Importers that read the same names.
@@ -22,7 +22,7 @@ ALIKE = {"taming_vq": ["taming_vq", "ibq"], "ibq": ["taming_vq", "ibq"], "dit": 
 
 
 def test_every_importer_has_names():
-    assert set(REGISTRY.names("importer")) == {name for name, _ in NAMES} | {"auto"}
+    assert set(REGISTRY.names("importer")) == {name for name, _ in NAMES} | {"auto"} == FORMATS.keys() | {"auto"}
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
@@ -40,13 +40,14 @@ def test_every_parity_file_of_weights_is_recognised():
 @pytest.mark.parametrize(
     ("name", "more", "importers"),
     [
+        ("robustok_tokenizer_nope_a", {}, ["robustok"]),
         ("sit2d_a", {}, ["dit", "sit"]),
         ("sit1d_qk_a", {}, ["sit"]),
         ("lightningdit_qk_a", {}, ["lightningdit"]),
         ("sit2d_a", {"feat_rope.freqs_cos", "feat_rope.freqs_sin", "blocks.0.norm1.weight"}, ["lightningdit"]),
     ],
 )
-def test_variants_of_diffusion_transformers_are_recognised(name, more, importers):
+def test_variants_of_a_format_are_recognised(name, more, importers):
     assert likely_importers({*Case(name).weights, *more}) == importers
 
 
@@ -61,12 +62,31 @@ def test_a_refusal_names_the_importer_that_would_read_the_file(tmp_path):
     assert caught.value.hint == "it looks like a file of the importer titok"
 
 
-def test_a_damaged_file_is_not_said_to_be_of_the_importer_that_refuses_it(tmp_path):
-    weights = dict(Case("titok_a").weights)
-    del weights["decoder.ffn.0.weight"]
+@pytest.mark.parametrize(
+    ("name", "importer", "other"),
+    [
+        ("gigatok_a", "llamagen_vq", "gigatok"),
+        ("taming_vq_a", "ldm_vae", "taming_vq or ibq"),
+        ("softvq_a", "maetok", "softvq"),
+    ],
+)
+def test_a_file_with_the_weights_of_a_format_and_those_of_another_is_of_the_other(name, importer, other, tmp_path):
+    save_file(Case(name).weights, tmp_path / "file.safetensors")
+    with pytest.raises(RobustokError, match="whose weights it has among others") as caught:
+        import_file(importer, tmp_path / "file.safetensors")
+    assert caught.value.hint == f"it looks like a file of the importer {other}"
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("titok_a", "decoder.ffn.0.weight"), ("gigatok_a", "decoder.conv_in.weight"), ("ibq_a", "encoder.conv_in.weight")],
+)
+def test_a_damaged_file_is_not_said_to_be_of_the_importer_that_refuses_it(name, missing, tmp_path):
+    weights = dict(Case(name).weights)
+    del weights[missing]
     save_file(weights, tmp_path / "file.safetensors")
-    with pytest.raises(RobustokError, match=r"it lacks decoder\.ffn\.0\.weight") as caught:
-        import_file("titok", tmp_path / "file.safetensors")
+    with pytest.raises(RobustokError, match=f"it lacks {missing}") as caught:
+        import_file(IMPORTERS[name]["use"], tmp_path / "file.safetensors")
     assert "weights are called" in caught.value.hint
 
 

@@ -190,3 +190,11 @@ def test_export_is_the_inverse_of_import_for_llamagen(name, tmp_path):
     case.weights.pop("quantize.codebook_used", None)
     assert exported.keys() == case.weights.keys()
     assert all(torch.equal(exported[key], value.float()) for key, value in case.weights.items())
+
+
+def test_an_export_for_llamagens_code_has_the_window_of_recent_codes_that_it_wants(tmp_path):
+    case, _, tokenizer, _ = load_llamagen("llamagen_vq_usage_a", tmp_path)
+    exported = load_registry().build("importer", {"use": "llamagen_vq", "usage_window": True}).export(tokenizer)
+    assert exported.keys() == case.weights.keys()
+    assert exported["quantize.codebook_used"].shape == case.weights["quantize.codebook_used"].shape
+    assert not exported["quantize.codebook_used"].any()

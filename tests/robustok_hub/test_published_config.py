@@ -31,9 +31,9 @@ def test_titok_normalises_as_its_configuration_says_unless_the_option_does(tmp_p
     write(tmp_path, {"model": {"vq_model": {**TITOK, "use_l2_norm": False}}, "dataset": {}})
     table, report = read("titok", "titok_rgb_a", tmp_path, **HEADS)
     assert table["quantizer"]["l2_normalise"] is False
-    assert report["l2_normalise"] == "False: as config.json says"
+    assert report["l2_normalise"] == "false: as config.json says"
     table, report = read("titok", "titok_rgb_a", tmp_path, **HEADS, l2_normalise=True)
-    assert report["l2_normalise"] == "True: the importer's option"
+    assert report["l2_normalise"] == "true: the importer's option"
 
 
 def test_a_configuration_of_other_weights_is_refused(tmp_path):

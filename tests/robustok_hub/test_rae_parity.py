@@ -87,6 +87,11 @@ def test_its_sizes_are_read_from_its_weights(case, tmp_path):
     assert report["statistics"] == f"mean and var of {tmp_path / 'stat.pt'}"
 
 
+def test_the_size_of_the_images_that_the_encoder_reads_follows_from_the_decoders_positions(case, tmp_path):
+    table, tokenizer, _ = load(case, tmp_path, encoder_image_size=None)
+    assert table["encoder_image_size"] == 12 == tokenizer.encoder.side * 3
+
+
 def test_its_fixed_positions_are_ours(case, tmp_path):
     table, _, _ = load(case, tmp_path)
     ours = load_registry().build("tokenizer", table).pixel_decoder.pos_embed

@@ -74,7 +74,7 @@ def test_the_window_of_codes_is_dropped_with_a_word(case, tmp_path):
 
 def test_files_of_softvq_and_maetok_are_told_apart(case, tmp_path):
     case.load("softvq", tmp_path, **OPTIONS)
-    with pytest.raises(RobustokError, match="this is a SoftVQ tokenizer"):
+    with pytest.raises(RobustokError, match="this is not a MAETok tokenizer, whose weights it has among others"):
         import_file("maetok", tmp_path / "weights.safetensors")
     save_file(Case("maetok_a").weights, tmp_path / "maetok.safetensors")
     with pytest.raises(RobustokError, match=r"not a SoftVQ tokenizer: it lacks quantize\.embedding"):

@@ -192,6 +192,7 @@ def test_where_the_model_of_a_file_cannot_be_built_the_file_is_named(tmp_path):
     with pytest.raises(RobustokError, match="the model of these weights cannot be built: .*576") as caught:
         read_published(registry.spec("importer", {"use": "vast"}), tmp_path / "weights", registry)
     assert caught.value.where == str(tmp_path / "weights")
+    assert "options of the importer may say otherwise" in caught.value.hint
 
 
 def test_a_checkpoint_in_several_files_is_another_artifact_if_one_of_them_changes(published, tmp_path):
