@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from robustok_core import RobustokError
-from robustok_toolkit.pictures import read_rows, save_png, save_rows
+from robustok_toolkit.pictures import read_rows, rows_by_class, save_png, save_rows
 
 
 def test_rows_of_pictures_are_read_back_with_their_captions(tmp_path):
