@@ -65,7 +65,6 @@ def evaluate(
     from robustok_core.runs.devices import device_called
     from robustok_core.runs.results import tables_of
     from robustok_core.runs.summary import print_results
-    from robustok_core.values.result import add_results
     from robustok_core.values.terminal import make_console, say
     from robustok_toolkit.image_features import SharedFeatures, open_features
 
@@ -92,15 +91,23 @@ def evaluate(
     _check_counts(chosen, specs, len(generated), len(real))
     for note in _notes(generated, real, net.width):
         say(console, f"note: {note}")
-    results: dict[str, Result] = {}
-    for key, metric in chosen.items():
-        add_results(results, key, metric.compute(generated, real))
+    results = _measured(chosen, generated, real)
     if not as_json:
         print_results(make_console(), results)
-    if as_json or out is not None:
-        about: dict[str, Any] = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
-        about |= {"network": network.table(), "picture_sizes": [generated.picture_size, real.picture_size]}
-        _keep({**about, "results": tables_of(results)}, out, as_json)
+    about: dict[str, Any] = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
+    about |= {"network": network.table(), "picture_sizes": [generated.picture_size, real.picture_size]}
+    _keep({**about, "results": tables_of(results)}, out, as_json)
+
+
+def _measured(
+    metrics: Mapping[str, SampleMetric], samples: ImageFeatures, reference: ImageFeatures
+) -> dict[str, Result]:
+    from robustok_core.values.result import add_results
+
+    results: dict[str, Result] = {}
+    for key, metric in metrics.items():
+        add_results(results, key, metric.compute(samples, reference))
+    return results
 
 
 def _keep(table: Mapping[str, Any], out: Path | None, as_json: bool) -> None:

@@ -29,10 +29,10 @@ def print_results(console: Console, results: Mapping[str, Result]) -> None:
 
 
 def _images(result: Result) -> str:
-    """ "200", or "200 against 2,000" real ones."""
+    """ "200", or "200 vs 2,000" if these are real images."""
     if result.num_images is None:
         return ""
-    return f"{result.num_images:,}" + (f" against {result.num_reference:,}" if result.num_reference else "")
+    return f"{result.num_images:,}" + (f" vs {result.num_reference:,}" if result.num_reference else "")
 
 
 def print_end(console: Console | None, folder: RunFolder, results: Mapping[str, Result], left: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ def number_text(value: float, digits: int) -> str:
 def duration_text(seconds: float) -> str:
     """A time that people read at a glance, in at most two units: "2 d 4 h", "3 min 20 s"."""
     if round(seconds) < 60:
-        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{round(seconds, 1):g} s"
     name, size, part, small = next(unit[:4] for unit in _UNITS if round(seconds / unit[3]) * unit[3] < unit[4])
     whole, rest = divmod(round(seconds / small), size // small)
     return f"{whole:,} {name}" + (f" {rest} {part}" if rest else "")

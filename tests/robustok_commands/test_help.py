@@ -24,7 +24,7 @@ def examples() -> list[str]:
 
 def test_every_example_in_the_help_works(command, trained, tmp_path):
     write_weights(tmp_path / "main-train.pt", published_weights("robustok_tokenizer_a"))
-    for name in ("rar", "main_train"):
+    for name in ("rar", "main_train", "baseline"):
         shutil.copytree(trained.folder, tmp_path / "runs" / name)
     lines = examples()
     assert len(lines) >= 5

@@ -84,7 +84,7 @@ def test_what_has_no_values_prints_a_line_only_if_it_takes_long(clock, printed):
             for done in (1, 2, 3):
                 clock.now += seconds
                 progress.update(done, {})
-    assert printed.getvalue() == "network 2/3  6.0 s left\nnetwork 3/3  in 18 s\n"
+    assert printed.getvalue() == "network 2/3  6 s left\nnetwork 3/3  in 18 s\n"
 
 
 @pytest.mark.parametrize("width", [80, 120])

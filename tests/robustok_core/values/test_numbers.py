@@ -32,6 +32,7 @@ def test_numbers_show_all_digits_before_the_point(value, digits, text):
     ("seconds", "text"),
     [
         (0.26, "0.3 s"),
+        (1, "1 s"),
         (9.97, "10 s"),
         (59.7, "1 min"),
         (200, "3 min 20 s"),
