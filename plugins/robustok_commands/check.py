@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustok_core.cli.completion import RECIPE
 from robustok_core.values.printable import printable
 from robustok_core.values.terminal import echo, echo_lines
 
 if TYPE_CHECKING:
+    from robustok_core.errors import RobustokError
     from robustok_core.runs.plan import Plan
 
 
 @click.command()
-@click.argument("recipes", nargs=-1, required=True)
+@click.argument("recipes", nargs=-1, required=True, type=RECIPE)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--every-image", is_flag=True, help="Decode all images instead of up to 2,048 of each split.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: what each recipe's stages make, or its mistakes.")
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--show", is_flag=True, help="Print what each stage will make, and the recipe with every default.")
 def check(
-    recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...], every_image: bool, show: bool
+    recipes: tuple[str, ...],
+    changes: tuple[str, ...],
+    presets: tuple[str, ...],
+    every_image: bool,
+    as_json: bool,
+    quiet: bool,
+    show: bool,
 ) -> None:
     """Check RECIPES, or the recipes of run folders, as `run` would, data included, without running them.
 
@@ -36,11 +48,17 @@ def check(
 
     registry, images = load_registry(), None if every_image else SOME_IMAGES
 
+    needs: list[str] = []
+
     def announce(line: str) -> None:
-        echo(f"{'# ' if show else ''}{line}")
+        needs.append(line)
+        if not (quiet or as_json):
+            echo(f"{'# ' if show else ''}{line}")
 
     problems: list[RobustokError] = []
+    tables: list[dict[str, Any]] = []
     for name in recipes:
+        before, plan = len(problems), None
         try:
             recipe, out = open_recipe(name, overrides=changes, presets=presets)
             plan = check_recipe(recipe, registry=registry, out=out, announce=announce, images=images)
@@ -48,13 +66,34 @@ def check(
             problems.extend(error.problems)
         except RobustokError as error:
             problems.append(error)
-        else:
-            if show:
-                echo_lines(_described(plan))
-            else:
-                echo(f"{name}: good")
+        tables.append(_as_table(name, plan, problems[before:], needs))
+        needs.clear()
+        if plan is not None and not (as_json or quiet):
+            echo_lines(_described(plan) if show else f"{printable(name)}: good")
+    if as_json:
+        echo_lines(json.dumps(tables, indent=2, default=str))
     if problems:
         raise ProblemsError(problems)
+
+
+def _as_table(name: str, plan: Plan | None, problems: Sequence[RobustokError], needs: Sequence[str]) -> dict[str, Any]:
+    """What `--json` prints of a recipe; `stages` and `recipe` are None if it has mistakes."""
+    return {
+        "name": name,
+        "good": plan is not None,
+        "problems": [{"where": one.where, "what": one.what, "hint": one.hint} for one in problems],
+        "needs": list(needs),
+        "stages": plan
+        and [
+            {
+                "name": stage.name,
+                "reads": list(stage.needs),
+                "makes": {artifact: promise.describe() for artifact, promise in stage.makes.items()},
+            }
+            for stage in plan.stages
+        ],
+        "recipe": plan and plan.recipe.table(),
+    }
 
 
 def _described(plan: Plan) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ _STANDARD = ("frechet", "inception_score", "precision_recall")
 
 @click.command()
 @click.argument("samples", type=click.Path(path_type=Path))
-@click.argument("reference", type=click.Path(path_type=Path))
+@click.argument("reference", required=False, type=click.Path(path_type=Path))
 @click.option("--features", default="inception", show_default=True, metavar="NAME", help="Feature network.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="A sample metric; default: the standard ones.")
 @click.option(
@@ -36,9 +37,11 @@ _STANDARD = ("frechet", "inception_score", "precision_recall")
 )
 @click.option("--mixed-sizes", is_flag=True, help="Compare sets of pictures of different sizes, too.")
 @click.option("--out", type=click.Path(path_type=Path), help="New JSON file for the results.")
+@click.option("--json", "as_json", is_flag=True, help="Print what --out writes; notes go to standard error.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the results without notes and progress.")
 def evaluate(
     samples: Path,
-    reference: Path,
+    reference: Path | None,
     features: str,
     metrics: tuple[str, ...],
     changes: tuple[str, ...],
@@ -48,6 +51,8 @@ def evaluate(
     cache: Path | None,
     mixed_sizes: bool,
     out: Path | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Compare SAMPLES with a REFERENCE: each a .npz file with arr_0 (ADM's sample file) or a folder of images.
 
@@ -55,19 +60,18 @@ def evaluate(
     `features.KEY` sets options of the network: --set features.weights=FILE.
     """
     from robustok_commands.new_files import refuse_existing
-    from robustok_core.cli.tables import print_results
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.devices import device_called
-    from robustok_core.runs.files import write_json
     from robustok_core.runs.results import tables_of
-    from robustok_core.values.result import add_results
+    from robustok_core.runs.summary import print_results
     from robustok_core.values.terminal import make_console, say
     from robustok_toolkit.image_features import SharedFeatures, open_features
 
+    reference = _checked_sets(samples, reference)
     if out is not None:
         refuse_existing(out)
-    console = make_console()
+    console = make_console(quiet=quiet, err=as_json)
     registry = load_registry()
     options = _options(dict(parse_override(change) for change in changes))
     network = registry.spec("features", {"use": features, **options.pop("features", {})})
@@ -87,14 +91,51 @@ def evaluate(
     _check_counts(chosen, specs, len(generated), len(real))
     for note in _notes(generated, real, net.width):
         say(console, f"note: {note}")
+    results = _measured(chosen, generated, real)
+    if not as_json:
+        print_results(make_console(), results)
+    about: dict[str, Any] = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
+    about |= {"network": network.table(), "picture_sizes": [generated.picture_size, real.picture_size]}
+    _keep({**about, "results": tables_of(results)}, out, as_json)
+
+
+def _measured(
+    metrics: Mapping[str, SampleMetric], samples: ImageFeatures, reference: ImageFeatures
+) -> dict[str, Result]:
+    from robustok_core.values.result import add_results
+
     results: dict[str, Result] = {}
-    for key, metric in chosen.items():
-        add_results(results, key, metric.compute(generated, real))
-    print_results(console, results)
+    for key, metric in metrics.items():
+        add_results(results, key, metric.compute(samples, reference))
+    return results
+
+
+def _keep(table: Mapping[str, Any], out: Path | None, as_json: bool) -> None:
+    """Prints the results as JSON, or writes them, or both."""
+    from robustok_core.runs.files import write_json
+    from robustok_core.values.terminal import echo_lines
+
     if out is not None:
-        about: dict[str, Any] = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
-        about |= {"network": network.table(), "picture_sizes": [generated.picture_size, real.picture_size]}
-        write_json(out, {**about, "results": tables_of(results)})
+        write_json(out, table)
+    if as_json:
+        echo_lines(json.dumps(table, indent=2))
+
+
+def _checked_sets(samples: Path, reference: Path | None) -> Path:
+    """The reference; raises if there is none, or if a set is the folder of a run, with the files that may be meant."""
+    from robustok_core.errors import RobustokError
+    from robustok_core.runs.run_record import is_run
+
+    for path in filter(None, (samples, reference)):
+        if is_run(path):
+            files = sorted(path.glob("artifacts/samples-*/samples.npz"))
+            shown = f"`robustok evaluate {files[-1]} REFERENCE`" if files else "`robustok sample` makes samples"
+            hint = f"its results are in {path / 'results.json'} (`robustok compare` shows them); its samples: {shown}"
+            hint = hint if files else hint.replace("its samples: ", "")
+            raise RobustokError("this is a run, not a set of images", where=str(path), hint=hint)
+    if reference is None:
+        raise click.UsageError("Missing argument 'REFERENCE'.", click.get_current_context())
+    return reference
 
 
 def _options(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

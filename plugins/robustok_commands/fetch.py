@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import click
 
+from robustok_core.cli.completion import RECIPE
 from robustok_core.values.terminal import echo
 
 
 @click.command()
-@click.argument("recipes", nargs=-1, required=True)
+@click.argument("recipes", nargs=-1, required=True, type=RECIPE)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
-def fetch(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...]) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
+def fetch(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...], quiet: bool) -> None:
     """Download what RECIPES, or those of run folders, need: weights of frozen networks, data sets.
 
     What is here already is left alone. A file that cannot be had does not keep the others from being fetched.
@@ -23,15 +25,19 @@ def fetch(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
     from robustok_core.runs.downloads import needs_of_recipe
     from robustok_core.runs.opening import open_recipe
 
+    def say_unless_quiet(line: str) -> None:
+        if not quiet:
+            echo(line)
+
     registry = load_registry()
     problems: list[RobustokError] = []
     for name in recipes:
         recipe = open_recipe(name, overrides=changes, presets=presets)[0].resolve(registry)
         needs = needs_of_recipe(recipe, recipe.stages)
-        failed = [*needs.problems, *needs.fetch(echo)]
+        failed = [*needs.problems, *needs.fetch(say_unless_quiet)]
         problems += failed
         if not failed:
-            echo(f"{name}: everything is here")
+            say_unless_quiet(f"{name}: everything is here")
     if problems:
         error = ProblemsError(problems)
         error.exit_code = EXIT_FAILED

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustok_core.values.terminal import echo, echo_lines
+from robustok_core.cli.completion import KIND, component_names
+from robustok_core.values.terminal import echo_lines, make_console, say, say_wrapped
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from robustok_core.recipe.options import Option
+    from robustok_core.recipe.registry import Entry, Registry
 
 
 @click.command()
-@click.argument("kind", required=False)
-@click.argument("name", required=False)
-def plugins(kind: str | None, name: str | None) -> None:
+@click.argument("kind", required=False, type=KIND)
+@click.argument("name", required=False, shell_complete=component_names)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all options of the components.")
+def plugins(kind: str | None, name: str | None, as_json: bool) -> None:
     """List plugins, the components of a KIND, or the options of one component.
 
     Examples: `robustok plugins`, `robustok plugins tokenizer`, `robustok plugins perturbation top_delta`.
@@ -29,23 +35,49 @@ def plugins(kind: str | None, name: str | None) -> None:
     registry = load_registry()
     if kind is not None and kind not in KINDS:
         raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
-    if kind is None:
-        _list_plugins(registry)
+    entries = [_entry(registry, kind, name)] if kind and name else registry.entries(kind)
+    console = make_console()
+    if as_json:
+        echo_lines(json.dumps(_as_table(registry, entries), indent=2))
+    elif kind is None:
+        _list_plugins(console, registry)
     elif name is None:
-        _list_kind(registry, kind)
+        _list(console, entries)
     else:
-        _show(registry, kind, name)
+        _show(console, entries[0])
 
 
-def _list_plugins(registry: Any) -> None:
+def _entry(registry: Registry, kind: str, name: str) -> Entry:
+    from robustok_core.errors import RobustokError
+    from robustok_core.recipe.structurer import Problem
+
+    if isinstance(found := registry.find(kind, name), Problem):
+        raise RobustokError(found.what, hint=found.hint)
+    return next(entry for entry in registry.entries(kind) if entry.name == name)
+
+
+def _list_plugins(console: Console, registry: Registry) -> None:
     """Lists all components by kind, then the packages that provide them, with the reason why one is not in use."""
-    for kind in dict.fromkeys(entry.kind for entry in registry.entries()):
-        echo(kind)
-        _list_kind(registry, kind, "  ")
-    echo_lines("\nfrom")
+    entries = registry.entries()
+    width = max((len(entry.name) for entry in entries), default=0)
+    for kind in dict.fromkeys(entry.kind for entry in entries):
+        say(console, kind)
+        _list(console, registry.entries(kind), indent="  ", width=width)
+        say(console, "")
+    say(console, "from")
+    width = max((len(plugin.name) for plugin in registry.plugins), default=0)
     for plugin in registry.plugins:
         problem = f", not in use: {plugin.error}" if plugin.error else ""
-        echo(f"  {plugin.name:<22} {plugin.distribution}{problem}")
+        say_wrapped(console, f"  {plugin.name:<{width}}  {plugin.distribution}{problem}", hang=width + 4)
+
+
+def _list(console: Console, entries: Iterable[Entry], *, indent: str = "", width: int = 0) -> None:
+    """A line for each component: name, summary and plugin."""
+    entries = list(entries)
+    width = max([width, *(len(entry.name) for entry in entries)])
+    for entry in entries:
+        line = f"{indent}{entry.name:<{width}}  {_summary(entry.factory)}  [{entry.plugin}]"
+        say_wrapped(console, line, hang=len(indent) + width + 2)
 
 
 def _summary(cls: type) -> str:
@@ -53,35 +85,42 @@ def _summary(cls: type) -> str:
     return " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
 
 
-def _list_kind(registry: Any, kind: str, indent: str = "") -> None:
-    for entry in registry.entries(kind):
-        echo(f"{indent}{entry.name:<22} {_summary(entry.factory)}  [{entry.plugin}]")
-
-
-def _show(registry: Any, kind: str, name: str) -> None:
-    import attrs
-
-    from robustok_core.errors import RobustokError
-    from robustok_core.recipe.structurer import Problem
-
-    factory = registry.find(kind, name)
-    if isinstance(factory, Problem):
-        raise RobustokError(factory.what, hint=factory.hint)
-    entry = next(entry for entry in registry.entries(kind) if entry.name == name)
-    echo_lines(f"{kind} {name}, from {entry.plugin}\n\n{inspect.getdoc(factory)}\n\noptions:")
-    _options(factory.Config, "  ")
-    if hasattr(factory, "Sampling") and attrs.fields(factory.Sampling):
-        echo_lines("\noptions of its sampler (`sampling` in stages):")
-        _options(factory.Sampling, "  ")
-
-
-def _options(config: type, indent: str) -> None:
+def _show(console: Console, entry: Entry) -> None:
     from robustok_core.recipe.options import options_of
 
-    _print_options(options_of(config), indent)
+    echo_lines(f"{entry.kind} {entry.name}, from {entry.plugin}\n\n{inspect.getdoc(entry.factory)}\n\noptions:")
+    _print_options(console, options_of(entry.factory.Config), "  ")
+    if sampling := _sampling(entry):
+        echo_lines("\noptions of its sampler (`sampling` in stages):")
+        _print_options(console, sampling, "  ")
 
 
-def _print_options(options: Iterable[Option], indent: str) -> None:
+def _sampling(entry: Entry) -> list[Option]:
+    """The options of a generator's sampler; none for other kinds."""
+    from robustok_core.recipe.options import options_of
+
+    return list(options_of(entry.factory.Sampling)) if hasattr(entry.factory, "Sampling") else []
+
+
+def _print_options(console: Console, options: Iterable[Option], indent: str) -> None:
     for option in options:
-        echo(f"{indent}{option.name} ({option.wanted}, {option.default}): {option.doc}")
-        _print_options(option.nested, indent + "    ")
+        line = f"{indent}{option.name} ({option.wanted}, {option.default}): {option.doc}"
+        say_wrapped(console, line, hang=len(indent) + 4)
+        _print_options(console, option.nested, indent + "    ")
+
+
+def _as_table(registry: Registry, entries: Iterable[Entry]) -> dict[str, Any]:
+    """What `--json` prints."""
+    import attrs
+
+    from robustok_core.recipe.options import options_of
+
+    def described(entry: Entry) -> Iterator[tuple[str, Any]]:
+        yield from (("kind", entry.kind), ("name", entry.name), ("plugin", entry.plugin))
+        yield "summary", _summary(entry.factory)
+        yield "options", [attrs.asdict(option) for option in options_of(entry.factory.Config)]
+        if sampling := _sampling(entry):
+            yield "sampling", [attrs.asdict(option) for option in sampling]
+
+    states = [{"name": one.name, "distribution": one.distribution, "error": one.error} for one in registry.plugins]
+    return {"components": [dict(described(entry)) for entry in entries], "plugins": states}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from robustok_core.values.terminal import echo
+from robustok_core.values.terminal import make_console, say_wrapped
 
 
 @click.command()
@@ -18,9 +18,10 @@ def recipes() -> None:
     from robustok_core.recipe.source import bundled_recipes, bundled_studies
 
     files = sorted((bundled_recipes() | bundled_studies()).items(), key=lambda item: (item[0].count("/"), item[0]))
+    console = make_console()
     width = max(len(name) for name, _ in files)
     for name, file in files:
-        echo(f"{name:<{width}}  {_what(file)}")
+        say_wrapped(console, f"{name:<{width}}  {_what(file)}", hang=width + 2)
 
 
 def _what(file: Path) -> str:

@@ -66,13 +66,30 @@ def sample(
 
     refuse_existing(out)
     refuse_other_endings(out, ".png", ".npz")
-    trained = generator_of(run, device=device_called(device, where="--device"))
+    torch_device = device_called(device, where="--device")
+    _require_generator(run)
+    trained = generator_of(run, device=torch_device)
     labels = trained.labels(classes or None, count)
     options = _options(type(trained.generator), changes)
     latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
     decoded = (batch for samples in latents for batch in trained.tokenizer.decoded(samples, batch_size=batch_size))
     _write(out, decoded, labels, trained.class_names, trained.tokenizer.tokenizer.image_size)
     echo(f"written to {out}")
+
+
+def _require_generator(run: Path) -> None:
+    """Raises RobustokError if a run's recipe trains a tokenizer only."""
+    from robustok_core.errors import RobustokError
+    from robustok_core.runs.run_record import is_run, read_run
+
+    record = read_run(run) if is_run(run) else {}
+    made = {name for entry in record.get("stages", {}).values() for name in entry.get("makes", [])}
+    if "tokenizer" in made and "generator" not in made | record.get("inputs", {}).keys():
+        hint = (
+            f"`robustok encode {run}` and `decode` use its tokenizer; to sample, run a recipe with the stage "
+            "train_generator, as `robustok run main_train`"
+        )
+        raise RobustokError("this run trained a tokenizer and no generator", where=str(run), hint=hint)
 
 
 def _options(factory: type[Generator], changes: Sequence[str]) -> Any:

@@ -53,6 +53,7 @@ class HuggingFace(Dataset):
     """Images and labels of a data set in the format of the `datasets` library."""
 
     Config = HuggingFaceConfig
+    also_called = ("datasets", "hf")
 
     @classmethod
     def downloads(cls, config: HuggingFaceConfig) -> Iterable[Download]:

@@ -44,6 +44,7 @@ class ImageFolder(Dataset):
     """
 
     Config = ImageFolderConfig
+    also_called = ("folder", "imagefolder", "imagenet")
 
     def __init__(self, config: ImageFolderConfig) -> None:
         root = local(config.path)

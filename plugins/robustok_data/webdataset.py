@@ -54,6 +54,7 @@ class WebDataset(Dataset):
     """Samples with an image (jpg, jpeg, png, webp) and a class number from 0 (cls)."""
 
     Config = WebDatasetConfig
+    also_called = ("tar", "wds")
 
     def __init__(self, config: WebDatasetConfig) -> None:
         self.image_size = config.image_size

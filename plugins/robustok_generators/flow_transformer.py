@@ -96,6 +96,7 @@ class FlowTransformer(DiffusionTransformer):
     """
 
     Config = FlowTransformerConfig
+    also_called = ("lightningdit", "sit")
     Sampling = FlowSampling
     name = "flow_transformer"
 

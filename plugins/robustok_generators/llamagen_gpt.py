@@ -131,6 +131,7 @@ class LlamaGenGPT(Autoregressive):
     """Reads [class, code, code, ...]; each position predicts the next code."""
 
     Config = LlamaGenGPTConfig
+    also_called = ("gpt", "llamagen")
 
     def __init__(self, config: LlamaGenGPTConfig, space: LatentSpace, num_classes: int) -> None:
         super().__init__(space, num_classes, config.label_dropout)

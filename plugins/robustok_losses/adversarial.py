@@ -73,6 +73,7 @@ class Adversarial(Loss):
     """
 
     Config = AdversarialConfig
+    also_called = ("discriminator", "gan", "patchgan")
     opponent: Discriminator
 
     def __init__(self, config: AdversarialConfig) -> None:

@@ -52,6 +52,7 @@ class Perceptual(Loss):
     """LPIPS or the distance between feature maps, averaged over the images."""
 
     Config = PerceptualConfig
+    also_called = ("lpips", "vgg")
     compares_images = True
 
     def __init__(self, config: PerceptualConfig) -> None:

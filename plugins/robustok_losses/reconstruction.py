@@ -29,6 +29,7 @@ class PixelReconstruction(Loss):
     """Mean absolute or squared error over images, channels and pixels, in float32."""
 
     Config = ReconstructionConfig
+    also_called = ("l1", "l2", "mae", "mse")
     compares_images = True
 
     def __init__(self, config: ReconstructionConfig) -> None:

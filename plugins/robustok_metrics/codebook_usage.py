@@ -28,6 +28,7 @@ class CodebookUsage(Metric):
     """
 
     Config = CodebookUsageConfig
+    also_called = ("perplexity", "usage", "utilization")
 
     def __init__(self, config: CodebookUsageConfig) -> None:
         self.config = config

@@ -27,6 +27,7 @@ class ColourError(MeanOfImages):
     """
 
     Config = ColourErrorConfig
+    also_called = ("ciede2000", "color_error", "delta_e")
     name: ClassVar[str] = "colour_error"
     higher_is_better = False
 

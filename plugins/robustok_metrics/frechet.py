@@ -37,6 +37,7 @@ class Frechet(Metric):
     """
 
     Config = FrechetConfig
+    also_called = ("fd", "fid", "rfd", "rfid")
     needs_full_rank = True
 
     def __init__(self, config: FrechetConfig) -> None:

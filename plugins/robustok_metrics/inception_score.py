@@ -45,6 +45,7 @@ class InceptionScore(SampleMetric):
     """
 
     Config = InceptionScoreConfig
+    also_called = ("inception", "is")
 
     def __init__(self, config: InceptionScoreConfig) -> None:
         self.config = config

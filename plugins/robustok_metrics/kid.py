@@ -40,6 +40,7 @@ class KID(SampleMetric):
     """
 
     Config = KIDConfig
+    also_called = ("kernel_inception_distance", "mmd")
 
     def __init__(self, config: KIDConfig) -> None:
         self.config = config

@@ -110,6 +110,7 @@ class PFID(PerturbedDistance[Cell]):
     """
 
     Config = PFIDConfig
+    also_called = ("pfd",)
 
     def __init__(self, config: PFIDConfig) -> None:
         self.config = config

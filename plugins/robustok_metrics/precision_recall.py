@@ -49,6 +49,7 @@ class PrecisionRecall(SampleMetric):
     """
 
     Config = PrecisionRecallConfig
+    also_called = ("prdc", "precision", "recall")
 
     def __init__(self, config: PrecisionRecallConfig) -> None:
         self.config = config

@@ -36,6 +36,7 @@ class SampleFrechet(SampleMetric):
     """
 
     Config = SampleFrechetConfig
+    also_called = ("fd", "fid", "gfd", "gfid")
     needs_full_rank = True
 
     def __init__(self, config: SampleFrechetConfig) -> None:

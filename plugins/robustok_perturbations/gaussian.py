@@ -37,6 +37,7 @@ class Gaussian(VectorNoise):
     """Adds Gaussian noise."""
 
     Config = GaussianConfig
+    also_called = ("noise",)
 
     def __init__(self, config: GaussianConfig) -> None:
         self.config = config

@@ -52,6 +52,7 @@ class ResidualVQ(Quantizer):
     """
 
     Config = ResidualVQConfig
+    also_called = ("rvq",)
 
     def __init__(self, config: ResidualVQConfig) -> None:
         super().__init__()

@@ -10,11 +10,12 @@ from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import HookFailure, Registry
 from robustok_core.runs.devices import device_called
 from robustok_core.runs.files import write_text
+from robustok_core.values.numbers import duration_text
 from robustok_report.page import Page
 from robustok_report.pdf_figures import save_figures
 from robustok_report.sections.codebook import codebook
 from robustok_report.sections.numbers import numbers
-from robustok_report.sections.overview import duration, what_ran
+from robustok_report.sections.overview import what_ran
 from robustok_report.sections.post_training import post_training
 from robustok_report.sections.reconstructions import reconstructions
 from robustok_report.sections.robustness import robustness
@@ -111,7 +112,7 @@ def _subtitle(run: ReportedRun) -> str:
         if isinstance(run.table.get(name), dict) and "use" in run.table[name]
     ]
     seconds = sum(float(stage.entry.get("seconds", 0.0)) for stage in run.stages)
-    return " · ".join([*parts, f"seed {run.record.get('seed', '?')}", duration(seconds)])
+    return " · ".join([*parts, f"seed {run.record.get('seed', '?')}", duration_text(seconds)])
 
 
 def _has_quantizer(run: ReportedRun, name: str) -> bool:

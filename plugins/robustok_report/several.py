@@ -10,11 +10,11 @@ from attrs import define, field
 from robustok_core.errors import RobustokError
 from robustok_core.runs.conditions import differences, read_conditions
 from robustok_core.runs.history import RECIPE_FILE, changes_between
-from robustok_core.values.numbers import number_text
+from robustok_core.values.numbers import duration_text, number_text
 from robustok_core.values.result import Result
 from robustok_report.meanings import meaning_of
 from robustok_report.page import Page
-from robustok_report.sections.overview import duration, flat
+from robustok_report.sections.overview import flat
 from robustok_report.sections.samples import by_class
 from robustok_report.sections.training import curve, trainings
 from robustok_report.statistics import LEAST_FOR_INTERVAL, correlations, difference
@@ -248,7 +248,7 @@ def _list(arms: Sequence[Arm]) -> Section:
                     arm.name,
                     str(run.record.get("seed", "?")),
                     Cell(state, marked=done < len(run.stages)),
-                    duration(seconds),
+                    duration_text(seconds),
                 ]
             )
     return Section("Runs", [Table("Runs", ["run", "arm", "seed", "stages done", "time"], rows)])

@@ -19,6 +19,7 @@ from robustok_core.runs.files import write_text
 from robustok_core.runs.folder import is_in_use
 from robustok_core.runs.interrupt import StopRequest, stop_signals
 from robustok_core.runs.provenance import now
+from robustok_core.values.numbers import duration_text
 from robustok_study.plan import Task
 from robustok_study.slots import Slot
 
@@ -148,8 +149,8 @@ class Jobs:
             one.process.stdin.close()
             if code == 0:
                 self._done.add(id(one.task))
-                minutes = (time.monotonic() - one.since) / 60
-                self._say(f"{one.task.title}: done in {minutes:.1f} minutes ({len(self._done)} of {self._total})")
+                seconds = time.monotonic() - one.since
+                self._say(f"{one.task.title}: done in {duration_text(seconds)} ({len(self._done)} of {self._total})")
                 self._finished(one.task)
             else:
                 what = _reason(one.log, one.start, code)

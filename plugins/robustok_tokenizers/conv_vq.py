@@ -54,6 +54,7 @@ class ConvVQ(GridTokenizer):
     """A convolutional encoder and decoder around a quantizer; the coarsest level's positions are the tokens."""
 
     Config = ConvVQConfig
+    also_called = ("vqgan",)
     quantizer: Quantizer
 
     def __init__(self, config: ConvVQConfig) -> None:

@@ -46,6 +46,7 @@ class KLVAE(GridTokenizer):
     """A convolutional encoder and decoder around a Gaussian posterior: sampled in training, its mean otherwise."""
 
     Config = KLVAEConfig
+    also_called = ("autoencoder_kl", "vae")
 
     def __init__(self, config: KLVAEConfig) -> None:
         super().__init__()

@@ -72,6 +72,7 @@ class ViTVQ(Tokenizer):
     """Two ViTs around a quantizer; tokens are learnable queries, in the patches' order if there is one per patch."""
 
     Config = ViTVQConfig
+    also_called = ("robustok", "vit", "vit_vqgan")
     quantizer: Quantizer
 
     def __init__(self, config: ViTVQConfig) -> None:

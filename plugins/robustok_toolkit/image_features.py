@@ -210,7 +210,7 @@ class ExtractedFeatures(KnownNetworkFeatures):
                     features = net(batch.images.to(self._device))
                 own[done : done + len(batch)] = features.float().cpu()
                 done += len(batch)
-                progress.update(done)
+                progress.update(done, {})
         return gather_shares(own, [after - before for before, after in pairwise(ends)])
 
 

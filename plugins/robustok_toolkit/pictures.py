@@ -77,15 +77,16 @@ def rows_by_class(
     *,
     most_classes: int = 20,
 ) -> dict[str, Tensor]:
-    """Rows for `save_rows`: the first images of each of the first classes, captioned with class number and name.
+    """Rows for `save_rows`: the first images of each class, captioned with class number and name.
 
     Args:
         pictures: uint8 (H, W, 3), by index. labels: (n,) int64.
         class_names: by label.
-        columns: largest number of images per class. most_classes: largest number of classes.
+        columns: largest number of images per class. most_classes: of more classes, so many are shown, evenly spread.
     """
-    rows = {}
-    for label in list(dict.fromkeys(labels.tolist()))[:most_classes]:
+    rows, found = {}, list(dict.fromkeys(labels.tolist()))
+    spread = np.linspace(0, len(found) - 1, min(most_classes, len(found))).round().astype(int)
+    for label in (found[number] for number in spread):
         indices = (labels == label).nonzero().flatten()[:columns].tolist()
         stack = torch.from_numpy(np.stack([pictures[index] for index in indices]))
         name = class_names[label]

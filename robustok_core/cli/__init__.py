@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 import click
 
 from robustok_core import __version__
-from robustok_core.cli.said_once import is_ours_to_say, process_number
+from robustok_core.cli.said_once import is_another_process, is_ours_to_say, process_number
 from robustok_core.cli.streams import safe_streams
 from robustok_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, ProblemsError, RobustokError, RunError, shortened
 from robustok_core.runs.failures import failure_of_the_machine
@@ -86,6 +86,8 @@ def main(arguments: list[str] | None = None) -> None:
     _quieten_the_reducer()
     _quieten_other_processes()
     with safe_streams() as output, printable_notes(), stop_signals() as stop:
+        if output is not None:
+            output.silent = is_another_process()
         code = _exit_code(arguments, stop)
     if output is not None and output.lost is not None:
         _show(RunError(f"standard output could not be written: {output.lost.strerror or output.lost}"))
@@ -95,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _quieten_other_processes() -> None:
     """Lets only the main process print warnings: the others have the same."""
-    if process_number() > 0 and not sys.warnoptions:
+    if is_another_process() and not sys.warnoptions:
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from robustok_core.cli.completion import RECIPE
+
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", type=RECIPE)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder that holds the runs' folders.")
@@ -25,6 +27,7 @@ import click
 @click.option("--seeds", metavar="LIST", help="Run once for each seed, as NAME-seed0, ...: --seeds 0,1,2.")
 @click.option("--until", metavar="STAGE", help="Stop after this stage; the same command without --until goes on.")
 @click.option("--replay", is_flag=True, help="Repeat the step whose loss or gradient was not finite, to find where.")
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 def run(
     recipe: str,
     changes: tuple[str, ...],
@@ -36,6 +39,7 @@ def run(
     seeds: str | None,
     until: str | None,
     replay: bool,
+    quiet: bool,
 ) -> None:
     """Run a RECIPE: a file, the name of a bundled recipe, or a run folder, to continue that run.
 
@@ -43,9 +47,7 @@ def run(
 
     Finished stages whose configuration and inputs are unchanged are skipped; an interrupted stage resumes.
     """
-    from robustok_core.cli.said_once import process_number
     from robustok_core.cli.seeds import numbers_of, run_seeds
-    from robustok_core.cli.tables import print_results
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.opening import open_recipe
@@ -54,7 +56,7 @@ def run(
 
     if fresh and replay:
         raise RobustokError("--replay looks into a run that has stopped, and --fresh starts a new one")
-    console = make_console()
+    console = make_console(quiet=quiet)
     registry = load_registry()
     numbers = None if seeds is None else numbers_of(seeds)
     opened, place = open_recipe(recipe, overrides=changes, presets=presets)
@@ -71,6 +73,4 @@ def run(
     if numbers is not None:
         run_seeds(opened, numbers, options)
         return
-    results = run_recipe(opened, **options)
-    if process_number() == 0:
-        print_results(console, results)
+    run_recipe(opened, **options)

@@ -28,6 +28,11 @@ def num_processes() -> int:
     return _number_in("WORLD_SIZE", 1)
 
 
+def is_another_process() -> bool:
+    """Whether a main process beside this one prints the same on standard output."""
+    return process_number() > 0 and num_processes() > 1
+
+
 def is_ours_to_say(message: str) -> bool:
     """Whether this process has to print a message: it is the main process, or that one does not say the same."""
     if num_processes() == 1:

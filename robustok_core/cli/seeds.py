@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from robustok_core.cli.said_once import num_processes, process_number
+from robustok_core.cli.said_once import num_processes
 from robustok_core.errors import EXIT_FAILED, RobustokError, raise_all
 from robustok_core.recipe.recipe import Recipe
 from robustok_core.recipe.source import override
@@ -62,8 +62,7 @@ def run_seeds(recipe: Recipe, seeds: Sequence[int], options: Mapping[str, Any]) 
                 raise
             failed.append(error)
             say(options["console"], f"seed {seed} failed: {error}")
-    if process_number() == 0:
-        _print(options["console"], found)
+    _print(options["console"], found)
     raise_all(failed)
 
 

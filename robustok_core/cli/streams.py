@@ -18,11 +18,13 @@ class SafeStream:
 
     Attributes:
         lost: why nothing can be written any more; None if all is well or the reader has left (`robustok ... | head`).
+        silent: whether what is written is dropped: another process says the same.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.lost: OSError | None = None
+        self.silent = False
 
     def __getattr__(self, name: str) -> Any:
         if name == "buffer" and is_ascii(self._stream):  # click would write UTF-8 to it
@@ -30,9 +32,10 @@ class SafeStream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes a text; never raises OSError."""
+        """Writes a text, unless the stream is silent; never raises OSError."""
         with self._guarded():
-            self._stream.write(text)
+            if not self.silent:
+                self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:

@@ -11,9 +11,14 @@ from robustok_core.values.spec import Spec, specs_in
 
 
 class Component(Boundary):
-    """Anything that a recipe table with `use` can build."""
+    """Anything that a recipe table with `use` can build.
+
+    Attributes:
+        also_called: other common names of it, for the hint where a recipe uses one of them.
+    """
 
     Config: ClassVar[type]
+    also_called: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def downloads(cls, config: Any) -> Iterable[Download]:

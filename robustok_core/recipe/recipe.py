@@ -14,6 +14,7 @@ from attrs import field, frozen, validators
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean, misspelt
 from robustok_core.kinds import TABLES
 from robustok_core.recipe.limits import nesting_problem
+from robustok_core.recipe.near_keys import recipe_keys, with_near_keys
 from robustok_core.recipe.registry import Registry
 from robustok_core.recipe.source import (
     Source,
@@ -51,8 +52,8 @@ class RunConfig:
     )
     trackers: list[str] = field(
         factory=list,
-        validator=validators.deep_iterable(validators.in_(("tensorboard", "wandb"))),
-        metadata={"doc": 'experiment trackers besides metrics.jsonl: "tensorboard", "wandb"'},
+        validator=validators.deep_iterable(validators.in_(("tensorboard", "trackio", "wandb"))),
+        metadata={"doc": 'experiment trackers besides metrics.jsonl: "tensorboard", "trackio", "wandb"'},
     )
     report: bool = field(default=True, metadata={"doc": "write report.html into the run's folder when it ends"})
 
@@ -155,7 +156,9 @@ class Recipe:
         reader = _Reader(self, registry)
         resolved = reader.read()
         if reader.problems:
-            raise ProblemsError([located(self.source, problem) for problem in reader.problems])
+            table = self.source.table
+            problems = with_near_keys(reader.problems, table, lambda: recipe_keys(table, registry.find, RunConfig))
+            raise ProblemsError([located(self.source, problem) for problem in problems])
         assert resolved is not None
         return resolved
 
@@ -213,7 +216,8 @@ class _Reader:
             return None
         for key in table:
             if key not in known:
-                self.problems.append(Problem((key,), f"unknown table {short_text(key)}", did_you_mean(key, known)))
+                what = f"unknown table {short_text(key)}"
+                self.problems.append(Problem((key,), what, did_you_mean(key, known), unknown=True))
         run = self._run(table.get("run", {}))
         tables = {
             name: spec

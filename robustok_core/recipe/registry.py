@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.kinds import KINDS, TABLES
 from robustok_core.recipe import hookspecs
 from robustok_core.recipe.limits import nesting_problem
+from robustok_core.recipe.near_keys import component_keys, with_near_keys
 from robustok_core.recipe.structurer import Path, Problem, Structurer
 from robustok_core.values.spec import Spec, wrong_name
 from robustok_core.values.wording import short, short_text
@@ -177,10 +179,22 @@ class Registry:
         if key in self._entries:
             return self._entries[key].factory
         broken = [f"{state.name}: {state.error}" for state in self.plugins if state.error]
-        hint = did_you_mean(name, self.names(kind))
+        hint = self._near_name(kind, name)
         if broken:
             hint += f"; plugins that failed to load: {'; '.join(broken)}"
         return Problem(path, f"no {kind} is called {short_text(name)}", hint)
+
+    def _near_name(self, kind: str, name: str) -> str:
+        """The hint for a name that no component of a kind has: what is called so by others, or spelt nearly so."""
+        same = next(
+            (each.name for each in self.entries(kind) if name.lower() in vars(each.factory).get("also_called", ())),
+            None,
+        )
+        if same is not None:
+            return f"did you mean {same!r}?"
+        if kinds := [other for other, known in self._entries if known == name]:
+            return f"{name!r} is a {kinds[0]}; {did_you_mean(name, self.names(kind))}"
+        return did_you_mean(name, self.names(kind))
 
     def spec(self, kind: str, table: Mapping[str, Any]) -> Spec:
         """Checks a recipe table and returns the component it describes, unbuilt.
@@ -195,10 +209,11 @@ class Registry:
         structurer = Structurer(self.find)
         spec = structurer.spec(kind, table, ())
         if structurer.problems:
+            keys = partial(component_keys, kind, table, (), self.find)
             raise ProblemsError(
                 [
                     RobustokError(problem.what, where=".".join([kind, *map(str, problem.path)]), hint=problem.hint)
-                    for problem in structurer.problems
+                    for problem in with_near_keys(structurer.problems, table, keys)
                 ]
             )
         assert spec is not None

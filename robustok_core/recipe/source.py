@@ -23,8 +23,7 @@ _KEY_NAME = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_\-]+)"""
 _KEY = re.compile(rf"^\s*({_KEY_NAME}(?:\s*\.\s*{_KEY_NAME})*)\s*=")
 
 _NAMES = "`robustok recipes` lists the bundled ones; a run's folder has a recipe.toml"
-#: Where, among the bundled files, those of `robustok study` lie.
-STUDIES = "study/"
+STUDIES = "study/"  # where, among the bundled files, those of `robustok study` lie
 _LARGEST_FILE = 2**20
 _LONGEST_CHAIN = 20
 
@@ -382,7 +381,8 @@ def _set(source: Source, key: str, value: Any, at: str) -> None:
         if isinstance(where, list):
             stages = [stage_name(stage) for stage in where]
             if name not in stages:
-                raise RobustokError(f"no stage is called {short_text(name)}", where=at, hint=did_you_mean(name, stages))
+                hint = f"did you mean '{'.'.join(names[1:])}'?" if name in source.table else did_you_mean(name, stages)
+                raise RobustokError(f"no stage is called {short_text(name)}", where=at, hint=hint)
             path = (*path, stages.index(name))
             where = where[stages.index(name)]
         else:

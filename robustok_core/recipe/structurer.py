@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
-from attrs import NOTHING, frozen
+from attrs import NOTHING, field, frozen
 
 from robustok_core.errors import did_you_mean
 from robustok_core.recipe.limits import LARGEST_INTEGER, value_problem
@@ -19,11 +19,16 @@ Path = tuple[str | int, ...]
 
 @frozen
 class Problem:
-    """A mistake in a recipe: the path of keys, what is wrong, and a hint what to do."""
+    """A mistake in a recipe: the path of keys, what is wrong, and a hint what to do.
+
+    Attributes:
+        unknown: whether the last key is not known, so that another one may be meant: see near_keys.py.
+    """
 
     path: Path
     what: str
     hint: str | None = None
+    unknown: bool = field(default=False, eq=False)
 
 
 _CONVERTER = strict_converter(detailed_validation=False)
@@ -62,7 +67,7 @@ class Structurer:
             if key not in known:
                 moved = getattr(cls, "MOVED", {}).get(key)
                 what, hint = f"unknown key {short_text(key)}", moved or did_you_mean(key, list(known))
-                self._problem((*path, key), what, hint)
+                self.problems.append(Problem((*path, key), what, hint, unknown=moved is None))
         values = {}
         for name, attribute in known.items():
             raw = table.get(name, attribute.metadata.get("table", NOTHING))

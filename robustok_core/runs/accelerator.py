@@ -14,8 +14,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import (
     GradientAccumulationPlugin,
     TorchDynamoPlugin,
-    is_tensorboard_available,
-    is_wandb_available,
     parse_flag_from_env,
 )
 
@@ -24,6 +22,7 @@ from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.runs.devices import device_called
 from robustok_core.runs.environment import check_arithmetic, check_launch, check_precision
 from robustok_core.runs.precision import computes_bf16
+from robustok_core.runs.trackers import check_trackers
 from robustok_core.values.wording import reason_of
 
 #: How long processes wait for one that downloads, or compares the files of finished stages with their hashes. A process
@@ -74,12 +73,7 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
         raise RobustokError(
             'run.precision: this CUDA device does not support "bf16"', where=where, hint='use "fp16" or "no"'
         )
-    available = {"tensorboard": is_tensorboard_available(), "wandb": is_wandb_available()}
-    for tracker in recipe.run.trackers:
-        if not available[tracker]:
-            hint = f"pip install 'robustok[{tracker}]'"
-            location = recipe.source.location(("run", "trackers"))
-            raise RobustokError(f"run.trackers: {tracker} is not installed", where=location, hint=hint)
+    check_trackers(recipe)
     # Codebook statistics are reduced over all processes explicitly; DDP's buffer broadcast would overwrite what a
     # process accumulated within a step.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)

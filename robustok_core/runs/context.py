@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from robustok_core.runs.declared import Declared, Inputs
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.manifest import recorded_folder
 from robustok_core.runs.step_log import LOG_FILE, append_line, drop_lines
+from robustok_core.runs.trackers import track_pictures
 from robustok_core.values.draws import derive_seed, seeded
 from robustok_core.values.spec import Spec, wrong_name
 from robustok_core.values.terminal import say
@@ -173,9 +174,20 @@ class RunContext(StageContext):
         self.notify("robustok_step_logged", stage=self.stage, step=step, values=dict(values))
 
     def _track(self, values: Mapping[str, float], step: int) -> None:
+        with self._trackers_may_fail():
+            self.accelerator.log(dict(values), step=step)
+
+    def track_pictures(self, artifacts: Sequence[Path]) -> None:
+        """Shows the pictures in what the stage made to the trackers."""
+        if self.accelerator.is_main_process and self.accelerator.trackers:
+            with self._trackers_may_fail():
+                track_pictures(self.accelerator, self.stage, artifacts)
+
+    @contextmanager
+    def _trackers_may_fail(self) -> Iterator[None]:
         """A tracker that fails (no network, a full disk) does not end the run."""
         try:
-            self.accelerator.log(dict(values), step=step)
+            yield
         except Exception as error:
             if not self.built.get("tracker_failed"):
                 self.say(f"a tracker failed ({type(error).__name__}: {error}); the run and metrics.jsonl go on")

@@ -37,10 +37,12 @@ from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import surroundings
 from robustok_core.runs.replay import check_replay
 from robustok_core.runs.replay import replay as replay_stage
-from robustok_core.runs.results import RESULTS_FILE, stage_results
+from robustok_core.runs.results import stage_results
 from robustok_core.runs.reuse import runs_at, take_finished
 from robustok_core.runs.run_record import MadeFrom, is_run, read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
+from robustok_core.runs.summary import print_end
+from robustok_core.runs.trackers import start_trackers
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
@@ -224,9 +226,7 @@ class RecipeRun:
 
     def _go(self) -> dict[str, Result]:
         table = self.recipe.table()
-        if self.recipe.run.trackers:  # they write into the folder, which must be open by now
-            run = self.recipe.run
-            self.accelerator.init_trackers("robustok", config={"run": run.name, "seed": run.seed})
+        start_trackers(self.accelerator, self.recipe, self.folder.path)
         if self.folder.repaired:
             self._say(self.folder.repaired)
         if self.precision is not None:
@@ -256,7 +256,12 @@ class RecipeRun:
         if self.main:
             self.folder.write_results(results)
             self._notify("robustok_run_finished", results=results, registry=self.registry)
-            self._say_end([stage.name for stage in self.recipe.stages if stage not in asked and stage.name in due])
+            print_end(
+                self.console,
+                self.folder,
+                results,
+                [stage.name for stage in self.recipe.stages if stage not in asked and stage.name in due],
+            )
         self.accelerator.end_training()
         return results
 
@@ -275,11 +280,6 @@ class RecipeRun:
 
     def _asked(self) -> Sequence[NamedStage]:
         return self.recipe.stages if self.until is None else self.recipe.stages_until(self.until)
-
-    def _say_end(self, left: Sequence[str]) -> None:
-        self._say(f"results: {self.folder.path / RESULTS_FILE}")
-        if left:
-            self._say(f"not run: {', '.join(left)}; `robustok run {self.folder.path}` goes on")
 
     def _notify(self, hook: str, **arguments: Any) -> None:
         if self.main:
@@ -384,6 +384,7 @@ class RecipeRun:
         if self.main and made_with not in entry.setdefault("made_with", []):
             entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
         execute(stage, context, entry, promised=self.promised[stage.name], save=self._save)
+        context.track_pictures([self.folder.artifact(name, context.fingerprint) for name in stage.spec.factory.makes])
         if self.main:
             self.folder.record_log()
             self.folder.save()

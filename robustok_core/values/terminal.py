@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from robustok_core.values.numbers import duration_text
 from robustok_core.values.printable import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -65,12 +67,12 @@ class _Printing(logging.Handler):
 _NARROWEST = 10
 
 
-def make_console() -> Console:
-    """The console of a command, on standard output."""
+def make_console(*, quiet: bool = False, err: bool = False) -> Console:
+    """The console of a command, on standard output or standard error; a quiet one prints nothing."""
     from rich.console import Console
 
-    accept_all(sys.stdout)
-    return Console(markup=False, emoji=False, highlight=False)
+    accept_all(sys.stderr if err else sys.stdout)
+    return Console(markup=False, emoji=False, highlight=False, quiet=quiet, stderr=err)
 
 
 def say(console: Console, text: object) -> None:
@@ -78,6 +80,16 @@ def say(console: Console, text: object) -> None:
     from rich.text import Text
 
     console.print(Text(printable(text)), highlight=False, soft_wrap=True)
+
+
+def say_wrapped(console: Console, text: object, *, hang: int) -> None:
+    """Prints one line; on a terminal, what does not fit goes on below, `hang` columns from the left."""
+    line = printable(text)
+    if console.is_terminal:
+        indent, width = " " * min(hang, console.width // 2), max(console.width, 20)
+        line = textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False)
+    for part in line.split("\n"):
+        say(console, part)
 
 
 def print_table(console: Console, headers: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
@@ -96,16 +108,30 @@ def print_table(console: Console, headers: Sequence[object], rows: Iterable[Sequ
 
 
 def make_progress(console: Console) -> Progress:
-    """A live progress bar. Its texts, the description and the field `values`, must be `printable`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """A live progress bar on one line. Its texts, the description and the field `values`, must be `printable`.
+
+    What does not fit the width is cut from the end of `values`.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class TimeLeft(ProgressColumn):
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:
+            """The time left, or the time taken once all is done."""
+            seconds = task.finished_time if task.finished else task.time_remaining
+            return Text("" if seconds is None else f"{duration_text(seconds)}{'' if task.finished else ' left'}")
 
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[values]}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeLeft(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[values]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         console=console,
+        expand=True,
     )
 
 

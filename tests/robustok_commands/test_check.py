@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -91,3 +92,20 @@ def test_a_wrong_place_of_the_data_is_named_with_its_line_and_key(refused, recip
     output = refused("check", file)
     assert f"error: {file}:" in output
     assert f"{line_of(file, f'{key} = ')}data.{key}: " in output
+
+
+def test_check_as_json_has_stages_and_recipe_or_the_mistakes(command, recipe_file):
+    code, output, errors = command("check", recipe_file(), "missing.toml", "--json")
+    good, missing = json.loads(output)
+    assert (code, errors.count("error: ")) == (2, 1)
+    assert good["good"]
+    assert good["stages"][0]["name"] == "train_tokenizer"
+    assert good["stages"][0]["makes"].keys() == {"tokenizer"}
+    assert good["recipe"]["stage"][0]["optimizer"]["betas"] == [0.9, 0.95]
+    assert (missing["good"], missing["stages"], len(missing["problems"])) == (False, None, 1)
+    assert "missing.toml" in missing["problems"][0]["what"]
+
+
+def test_a_quiet_check_prints_mistakes_only(command, recipe_file):
+    assert command("check", recipe_file(), "--quiet") == (0, "", "")
+    assert command("check", "missing.toml", "-q")[:2] == (2, "")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from project import Project
 from robustok_core import ImageBatch, Registry
 from robustok_core.cli import main
 from robustok_core.runs.results import read_results
@@ -225,3 +226,31 @@ def test_every_metric_with_too_few_images_is_named_before_features_are_computed(
     assert "features" not in output, "nothing was computed"
     change = ("--set", "kid.subset_size=50", "--set", "kid.subsets=2")
     assert command("samples.npz", "real.npz", *SMALL, "--metric", "kid", *change)[0] == 0
+
+
+def test_results_as_json_are_what_out_writes_and_nothing_else_is_printed(command: Command) -> None:
+    code, output, _ = command(
+        "samples.npz", "real.npz", "--features", "fashion_classifier", "--json", "--out", "results.json"
+    )
+    assert code == 0
+    assert json.loads(output) == json.loads(Path("results.json").read_text())
+
+
+def test_quiet_leaves_out_notes(command: Command) -> None:
+    usual = command("samples.npz", "real.npz", "--features", "fashion_classifier")[1]
+    quiet = command("samples.npz", "real.npz", "--features", "fashion_classifier", "--quiet")[1]
+    assert "note: " in usual
+    assert "note: " not in quiet
+    assert quiet in usual
+
+
+def test_a_run_is_no_set_of_images_and_its_samples_are_named(refused: Callable[..., str], trained: Project) -> None:
+    for arguments in ((str(trained.folder),), (str(trained.folder), "real.npz"), ("samples.npz", str(trained.folder))):
+        output = refused(*arguments)
+        assert "this is a run, not a set of images" in output
+        assert f"robustok evaluate {trained.artifact('samples') / 'samples.npz'}" in output
+
+
+def test_one_set_alone_is_refused(command: Command) -> None:
+    code, _, errors = command("samples.npz")
+    assert (code, "Missing argument 'REFERENCE'" in errors) == (2, True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from project import record_as_it_is
+from project import Project, record_as_it_is
 from robustok_core import Draws, Guidance
 from robustok_core.cli import main
 from robustok_core.runs.folder import find_artifact
@@ -191,3 +191,12 @@ def test_a_folder_that_is_not_a_run_is_refused(sample, tmp_path):
     code, _, errors = sample("--out", "made.npz", run=tmp_path)
     assert code == 2
     assert "this is not a run folder" in errors
+
+
+def test_a_run_without_a_generator_says_what_it_can_do(sample, tmp_path):
+    project = Project(tmp_path / "runs", ["train_tokenizer"]).run()
+    code, _, errors = sample("--out", "new.png", run=project.folder)
+    assert code == 2
+    assert "this run trained a tokenizer and no generator" in errors
+    assert f"`robustok encode {project.folder}`" in errors
+    assert not Path("new.png").exists()

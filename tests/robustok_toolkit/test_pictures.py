@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from robustok_core import RobustokError
-from robustok_toolkit.pictures import read_rows, save_png, save_rows
+from robustok_toolkit.pictures import read_rows, rows_by_class, save_png, save_rows
 
 
 def test_rows_of_pictures_are_read_back_with_their_captions(tmp_path):
@@ -30,3 +31,11 @@ def test_a_picture_without_captions_or_one_that_is_damaged_is_refused(tmp_path):
     save_png(tmp_path / "odd.png", torch.zeros(4, 4, 3).byte().numpy(), about={"robustok rows": "[1]"})
     with pytest.raises(RobustokError, match=r"odd\.png"):
         read_rows(tmp_path / "odd.png")
+
+
+def test_of_many_classes_some_are_shown_from_first_to_last():
+    labels = torch.arange(100)
+    pictures = [np.full((8, 8, 3), number, np.uint8) for number in range(100)]
+    rows = rows_by_class(pictures, labels, [str(number) for number in range(100)], columns=2, most_classes=4)
+    assert list(rows) == ["0", "33", "66", "99"]
+    assert len(rows_by_class(pictures, labels, [str(number) for number in range(100)], 2, most_classes=100)) == 100

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.numbers import duration_text
 from robustok_report.defaults import Value, value_text, values_of
 from robustok_toolkit.report_parts import Cell, Part, Section, Table, Text
 from robustok_toolkit.reported_run import ReportedRun
@@ -18,17 +19,6 @@ _LONG_COMMAND = 80
 def what_ran(run: ReportedRun) -> Section:
     """The run's origin, the cost of its stages, and its recipe."""
     return Section("What ran", [_origin(run), _costs(run), *_recipe(run)])
-
-
-def duration(seconds: float) -> str:
-    """A time that people read at a glance: "2 d 4 h", "3 min 20 s"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    first = next(number for number, (_, size) in enumerate(units) if seconds >= size)
-    (name, size), (part, small) = units[first], units[first + 1]
-    whole, rest = divmod(round(seconds / small) * small, size)
-    return f"{whole:.0f} {name}" + (f" {rest / small:.0f} {part}" if rest else "")
 
 
 def _origin(run: ReportedRun) -> Table:
@@ -85,13 +75,13 @@ def _costs(run: ReportedRun) -> Table:
             [
                 stage.name,
                 Cell(state, marked=not stage.done),
-                duration(float(stage.entry["seconds"])) if "seconds" in stage.entry else "–",
+                duration_text(float(stage.entry["seconds"])) if "seconds" in stage.entry else "–",
                 f"{memory:.2f} GiB" if isinstance(memory, (int, float)) else "–",
             ]
         )
     total = sum(float(stage.entry.get("seconds", 0.0)) for stage in run.stages)
     return Table(
-        "Cost of each stage", ["stage", "state", "time", "peak memory"], [*rows, ["all", "", duration(total), ""]]
+        "Cost of each stage", ["stage", "state", "time", "peak memory"], [*rows, ["all", "", duration_text(total), ""]]
     )
 
 

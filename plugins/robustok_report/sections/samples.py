@@ -10,7 +10,7 @@ from robustok_core.runs.files import read_json
 from robustok_core.values.images import to_uint8
 from robustok_core.values.result import Result
 from robustok_report.meanings import meaning_of
-from robustok_report.sections.reconstructions import as_pixels
+from robustok_report.sections.reconstructions import as_pixels, seeded_rows
 from robustok_toolkit.array_files import read_array
 from robustok_toolkit.image_files import open_images
 from robustok_toolkit.report_parts import Lines, Part, Pictures, Pixels, Section, Series
@@ -30,11 +30,12 @@ def samples(run: ReportedRun) -> Section | None:
 
 
 def by_class(folder: Path, columns: int = _COLUMNS) -> dict[str, list[Pixels]]:
-    """The first samples of each of the first classes, by class."""
+    """The first samples of each class, or of classes evenly spread, by class."""
     images = open_images(folder / "samples.npz")
     names = [str(name) for name in read_json(folder / INDEX).get("class_names", [])]
     rows = {}
-    for label in images.labels.unique().tolist()[:_CLASSES]:
+    found = images.labels.unique().tolist()
+    for label in (found[number] for number in seeded_rows(_CLASSES, len(found))):
         chosen = (images.labels == label).nonzero().flatten()[:columns].tolist()
         name = names[label] if label < len(names) else str(label)
         rows[name] = as_pixels(to_uint8(images.load(chosen).images))

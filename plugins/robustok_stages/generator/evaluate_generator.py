@@ -81,4 +81,4 @@ class EvaluateGenerator(Stage):
             workers=self.config.workers,
         )
         evaluation.note(len(images))
-        return evaluation.compare(images, "samples")
+        return evaluation.compare(images, "samples", say=context.say)

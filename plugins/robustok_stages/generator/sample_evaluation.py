@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,8 +190,8 @@ class SampleEvaluation:
         """Warns if `count` samples are too few for some metrics."""
         say_singular(self._context, self._metrics, self._networks, count)
 
-    def compare(self, images: Images, name: str) -> dict[str, Result]:
-        """The results of all metrics for a set of samples."""
+    def compare(self, images: Images, name: str, *, say: Callable[[str], None] | None = None) -> dict[str, Result]:
+        """The results of all metrics for a set of samples; `say` is called before each metric."""
         samples = ExtractedFeatures(
             images,
             name=name,
@@ -205,5 +205,7 @@ class SampleEvaluation:
             raise self._context.located(RobustokError(problem, hint=SIZES_HINT), *self._keys)
         results: dict[str, Result] = {}
         for key, metric in self._built.items():
+            if say is not None:
+                say(f"{self._context.stage}: measuring {key}")
             add_results(results, key, metric.compute(samples, self._reference))
         return results

@@ -22,6 +22,7 @@ from robustok_stages.generator.sample_evaluation import say_singular
 from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics, measure_tokenizer
 from robustok_toolkit.image_features import SharedFeatures
 from robustok_toolkit.pictures import save_rows
+from robustok_training.batches import class_balanced_order
 
 
 @frozen(kw_only=True)
@@ -97,8 +98,12 @@ class EvaluateTokenizer(Stage):
         return results
 
     def _save_picture(self, context: StageContext, tokenizer: Tokenizer, images: Images, file: Any) -> None:
-        """Saves a picture with rows of inputs, reconstructions, and reconstructions from perturbed codes."""
-        batch = images.load(list(range(min(self.config.pictures, len(images))))).to(context.device)
+        """Saves a picture with rows of inputs, reconstructions, and reconstructions from perturbed codes.
+
+        The classes take turns, so that a data set in the order of its classes shows more than the first of them.
+        """
+        chosen = class_balanced_order(images.labels)[: self.config.pictures]
+        batch = images.load(chosen.tolist()).to(context.device)
         latents = tokenizer.encode(batch.images)
         rows = {"input": batch.images, "reconstruction": tokenizer.decode(latents)}
         if tokenizer.space.codebook_size is not None:

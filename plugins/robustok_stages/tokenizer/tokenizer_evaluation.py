@@ -109,7 +109,9 @@ def measure_tokenizer(
             done += len(batch) * world_size()
             progress.update(min(done, count), {"images": min(done, count)})
     results: dict[str, Result] = {}
-    for key, metric in zip(metrics, built, strict=True):
-        metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
-        add_results(results, key, metric.compute())
+    with StepProgress(context.console, f"{context.stage}: results", len(built)) as progress:
+        for number, (key, metric) in enumerate(zip(metrics, built, strict=True), start=1):
+            metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
+            add_results(results, key, metric.compute())
+            progress.update(number, {})
     return results

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import robustok
 from project import line_of
 
 
@@ -152,3 +153,12 @@ def test_a_process_number_that_is_no_number_says_nothing(refused, monkeypatch, n
     monkeypatch.setenv("RANK", number)
     monkeypatch.setenv("WORLD_SIZE", number)
     assert refused("verify", "nowhere").startswith("error: nowhere: ")
+
+
+@pytest.mark.parametrize(
+    ("launched", "prints"),
+    [({"RANK": "0", "WORLD_SIZE": "2"}, True), ({"RANK": "1", "WORLD_SIZE": "2"}, False), ({"RANK": "1"}, True)],
+)
+def test_of_several_processes_the_main_one_prints(launched, prints):
+    done = robustok("recipes", env={**os.environ, **launched})
+    assert (done.returncode, "main_train" in done.stdout) == (0, prints), done.stderr

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 from accelerate import PartialState
 
+from commands import robustok
 from project import line_of
 from robustok_core import RunError
 from robustok_core.runs.accelerator import own_device
@@ -55,3 +59,28 @@ def test_a_tracker_writes_into_the_run_folder_of_a_new_run(command, recipe_file)
     code, _, output = command("run", file, "--out", "out")
     assert code == 0, output
     assert list(Path("out/tiny").rglob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "trackio"])
+def test_trackers_get_curves_and_pictures_in_the_run_folder_without_a_network(tracker, recipe_file, tmp_path):
+    if importlib.util.find_spec(tracker) is None:
+        pytest.skip(f"needs {tracker}")
+    file = recipe_file({"run.trackers": [tracker]})
+    with file.open("a") as opened:
+        opened.write('[[stage]]\nuse = "evaluate_tokenizer"\nlimit = 20\nmetrics = { psnr = { use = "psnr" } }\n')
+    # trackio chooses its folder when it is imported, once in a process
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "home")}
+    done = robustok("run", file, "--out", tmp_path / "out", env=offline)
+    assert (done.returncode, "a tracker failed" in done.stdout) == (0, False), done.stdout + done.stderr
+    folder = tmp_path / "out" / "tiny"
+    if tracker == "trackio":
+        assert len(list((folder / "trackio").rglob("*.png"))) == 1
+        (database,) = (folder / "trackio").glob("robustok*.db")
+        with contextlib.closing(sqlite3.connect(database)) as opened:
+            logged = str(opened.execute("SELECT metrics FROM metrics").fetchall())
+        assert "train_tokenizer/loss" in logged
+        assert "evaluate_tokenizer/reconstructions" in logged
+        assert not list((tmp_path / "home").rglob("*trackio*"))
+    else:
+        (events, *_) = folder.rglob("events.out.tfevents*")
+        assert b"evaluate_tokenizer/reconstructions" in events.read_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustok_core.values.numbers import number_text
+from robustok_core.values.numbers import duration_text, number_text
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,22 @@ from robustok_core.values.numbers import number_text
 )
 def test_numbers_show_all_digits_before_the_point(value, digits, text):
     assert number_text(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.26, "0.3 s"),
+        (1, "1 s"),
+        (9.97, "10 s"),
+        (59.7, "1 min"),
+        (200, "3 min 20 s"),
+        (3599.6, "1 h"),
+        (7300, "2 h 2 min"),
+        (86399, "1 d"),
+        (187200, "2 d 4 h"),
+        (1e7, "115 d 18 h"),
+    ],
+)
+def test_times_have_at_most_two_units(seconds, text):
+    assert duration_text(seconds) == text

@@ -15,6 +15,7 @@ from project import CODEBOOK_SIZE, CONTINUOUS, IMAGE_SIZE, NUM_CLASSES, VALIDATI
 from robustok_core import ProblemsError, Result, RobustokError
 from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.results import read_results
+from robustok_training.batches import class_balanced_order
 
 FEATURES = {"use": "fashion_classifier"}
 EVALUATION: dict[str, Any] = {
@@ -135,7 +136,9 @@ def test_the_picture_has_three_captioned_rows_of_enlarged_images(learned):
     for row in rows:
         assert (row[:caption] < 128).any(), "the caption's letters"
         assert (row[:caption] == 255).mean() > 0.5, "on white"
-    images = eight_bits(validation_images(learned)[:6])  # (6, 3, 32, 32)
+    chosen = class_balanced_order(learned.dataset().validation.labels)[:6]
+    assert len(set(learned.dataset().validation.labels[chosen].tolist())) == 6, "one of each class, as far as they go"
+    images = eight_bits(validation_images(learned)[chosen])  # (6, 3, 32, 32)
     strip = images.transpose(2, 0, 3, 1).reshape(32, 6 * 32, 3)
     inputs, reconstructions, perturbed = (row[caption:] for row in rows)
     np.testing.assert_array_equal(inputs, strip.repeat(2, axis=0).repeat(2, axis=1))
