@@ -5,6 +5,7 @@ from __future__ import annotations
 from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_metrics.codebook_usage import CodebookUsage
 from robustok_metrics.colour_error import ColourError
+from robustok_metrics.density_coverage import DensityCoverage
 from robustok_metrics.dino import DINO
 from robustok_metrics.dinov2 import DINOv2
 from robustok_metrics.efficientnet_lite0 import EfficientNetLite0
@@ -41,3 +42,4 @@ def robustok_register(register: Register) -> None:
     register("sample_metric", "inception_score", InceptionScore)
     register("sample_metric", "precision_recall", PrecisionRecall)
     register("sample_metric", "kid", KID)
+    register("sample_metric", "density_coverage", DensityCoverage)

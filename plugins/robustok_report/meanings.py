@@ -107,6 +107,16 @@ _KNOWN: dict[str, Meaning] = {
     r"kd_(?P<features>\w+)": Meaning(
         "KD", f"Kernel distance between samples and real images, {_DISTANCE}.", "Unbiased for few images."
     ),
+    r"density_(?P<features>\w+)": Meaning(
+        "Density",
+        f"How many real images' neighbourhoods a sample lies in, relative to a real image, {_DISTANCE}.",
+        "As precision, it falls where samples have artefacts; one outlier among the real images does not raise it.",
+    ),
+    r"coverage_(?P<features>\w+)": Meaning(
+        "Coverage",
+        f"Share of real images that have a sample in their neighbourhood, {_DISTANCE}.",
+        "As recall, it falls where samples lack variety; outliers among the samples do not raise it.",
+    ),
     r"latent_mmd": Meaning(
         "Latent MMD",
         "Squared distance between generated latents and perturbed latents of real images, at the best α.",
