@@ -15,6 +15,7 @@ from robustok_metrics.inception import Inception
 from robustok_metrics.inception_score import InceptionScore
 from robustok_metrics.kid import KID
 from robustok_metrics.lpips import LPIPS
+from robustok_metrics.mind import MIND
 from robustok_metrics.noise_pfd import NoisePFD
 from robustok_metrics.pfid import PFID
 from robustok_metrics.precision_recall import PrecisionRecall
@@ -42,4 +43,5 @@ def robustok_register(register: Register) -> None:
     register("sample_metric", "inception_score", InceptionScore)
     register("sample_metric", "precision_recall", PrecisionRecall)
     register("sample_metric", "kid", KID)
+    register("sample_metric", "mind", MIND)
     register("sample_metric", "density_coverage", DensityCoverage)

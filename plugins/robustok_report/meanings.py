@@ -107,6 +107,16 @@ _KNOWN: dict[str, Meaning] = {
     r"kd_(?P<features>\w+)": Meaning(
         "KD", f"Kernel distance between samples and real images, {_DISTANCE}.", "Unbiased for few images."
     ),
+    r"mind": Meaning(
+        "MIND",
+        "Monge distance between samples and real images (Inception): transport along random directions.",
+        "It sees the whole distribution, not only mean and covariance, and 5,000 images are enough.",
+    ),
+    r"md_(?P<features>\w+)": Meaning(
+        "MD",
+        f"Monge distance between samples and real images, {_DISTANCE}: transport along random directions.",
+        "It sees the whole distribution, not only mean and covariance, and 5,000 images are enough.",
+    ),
     r"density_(?P<features>\w+)": Meaning(
         "Density",
         f"How many real images' neighbourhoods a sample lies in, relative to a real image, {_DISTANCE}.",

@@ -52,6 +52,7 @@ SMALL = {
     ("sample_metric", "frechet"): WITH_FEATURES,
     ("sample_metric", "inception_score"): WITH_FEATURES,
     ("sample_metric", "kid"): WITH_FEATURES | {"subset_size": 32},
+    ("sample_metric", "mind"): WITH_FEATURES | {"num_images": 32},
     ("sample_metric", "precision_recall"): WITH_FEATURES,
     ("tokenizer", "conv_vq"): CONV | {"quantizer": {"use": "vq", "codebook_size": 32, "width": 4}},
     ("tokenizer", "maskgit_vq"): LEVELS | {"quantizer": {"use": "vq", "codebook_size": 32, "width": 4}},
