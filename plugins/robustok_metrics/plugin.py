@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
+from robustok_metrics.clip import CLIP
 from robustok_metrics.codebook_usage import CodebookUsage
 from robustok_metrics.colour_error import ColourError
 from robustok_metrics.density_coverage import DensityCoverage
@@ -15,6 +16,7 @@ from robustok_metrics.inception import Inception
 from robustok_metrics.inception_score import InceptionScore
 from robustok_metrics.kid import KID
 from robustok_metrics.lpips import LPIPS
+from robustok_metrics.mae import MAE
 from robustok_metrics.mind import MIND
 from robustok_metrics.noise_pfd import NoisePFD
 from robustok_metrics.pfid import PFID
@@ -22,6 +24,7 @@ from robustok_metrics.precision_recall import PrecisionRecall
 from robustok_metrics.psnr import PSNR
 from robustok_metrics.sample_frechet import SampleFrechet
 from robustok_metrics.ssim import SSIM
+from robustok_metrics.timm_features import TimmFeatures
 
 
 @hookimpl
@@ -31,6 +34,9 @@ def robustok_register(register: Register) -> None:
     register("features", "inception", Inception)
     register("features", "dinov2", DINOv2)
     register("features", "dino", DINO)
+    register("features", "clip", CLIP)
+    register("features", "mae", MAE)
+    register("features", "timm", TimmFeatures)
     register("metric", "frechet", Frechet)
     register("metric", "pfid", PFID)
     register("metric", "noise_pfd", NoisePFD)
