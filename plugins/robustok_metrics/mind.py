@@ -73,7 +73,7 @@ class MIND(SampleMetric):
         distances = along_directions(
             _drawn(generated, size, "samples").to(device),
             _drawn(real, size, "reference").to(device),
-            random_directions(self.config.directions, net.width).to(device),
+            random_directions(self.config.directions, real.shape[1]).to(device),
         )
         error = float(distances.std(correction=0)) / len(distances) ** 0.5
         result = Result(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_metrics.clip import CLIP
+from robustok_metrics.cmmd import CMMD
 from robustok_metrics.codebook_usage import CodebookUsage
 from robustok_metrics.colour_error import ColourError
 from robustok_metrics.density_coverage import DensityCoverage
@@ -50,4 +51,5 @@ def robustok_register(register: Register) -> None:
     register("sample_metric", "precision_recall", PrecisionRecall)
     register("sample_metric", "kid", KID)
     register("sample_metric", "mind", MIND)
+    register("sample_metric", "cmmd", CMMD)
     register("sample_metric", "density_coverage", DensityCoverage)

@@ -107,6 +107,16 @@ _KNOWN: dict[str, Meaning] = {
     r"kd_(?P<features>\w+)": Meaning(
         "KD", f"Kernel distance between samples and real images, {_DISTANCE}.", "Unbiased for few images."
     ),
+    r"cmmd": Meaning(
+        "CMMD",
+        "Kernel distance between samples and real images in CLIP's embeddings, times 1,000.",
+        "CLIP has seen far more than Inception's classes, and no normal distribution is assumed.",
+    ),
+    r"mmd_(?P<features>\w+)": Meaning(
+        "MMD",
+        f"Kernel distance between samples and real images, {_DISTANCE}, each divided by its length.",
+        "CMMD's formula with another network; no normal distribution is assumed.",
+    ),
     r"mind": Meaning(
         "MIND",
         "Monge distance between samples and real images (Inception): transport along random directions.",

@@ -48,6 +48,7 @@ SMALL = {
     ("quantizer", "residual_vq"): {"level_size": 8, "num_levels": 2, "width": 4},
     ("quantizer", "sim_vq"): {"codebook_size": 32, "width": 4},
     ("quantizer", "vq"): {"codebook_size": 32, "width": 4},
+    ("sample_metric", "cmmd"): WITH_FEATURES | {"least_images": 32},
     ("sample_metric", "density_coverage"): WITH_FEATURES,
     ("sample_metric", "frechet"): WITH_FEATURES,
     ("sample_metric", "inception_score"): WITH_FEATURES,
