@@ -13,7 +13,7 @@ from robustok_metrics.dinov2 import DINOv2
 from robustok_metrics.efficientnet_lite0 import EfficientNetLite0
 from robustok_metrics.fashion_classifier import FashionClassifier
 from robustok_metrics.frechet import Frechet
-from robustok_metrics.inception import Inception
+from robustok_metrics.inception import Inception, InceptionSpatial
 from robustok_metrics.inception_score import InceptionScore
 from robustok_metrics.kid import KID
 from robustok_metrics.lpips import LPIPS
@@ -23,7 +23,7 @@ from robustok_metrics.noise_pfd import NoisePFD
 from robustok_metrics.pfid import PFID
 from robustok_metrics.precision_recall import PrecisionRecall
 from robustok_metrics.psnr import PSNR
-from robustok_metrics.sample_frechet import SampleFrechet
+from robustok_metrics.sample_frechet import SFID, SampleFrechet
 from robustok_metrics.ssim import SSIM
 from robustok_metrics.timm_features import TimmFeatures
 
@@ -33,6 +33,7 @@ def robustok_register(register: Register) -> None:
     register("features", "efficientnet_lite0", EfficientNetLite0)
     register("features", "fashion_classifier", FashionClassifier)
     register("features", "inception", Inception)
+    register("features", "inception_spatial", InceptionSpatial)
     register("features", "dinov2", DINOv2)
     register("features", "dino", DINO)
     register("features", "clip", CLIP)
@@ -47,6 +48,7 @@ def robustok_register(register: Register) -> None:
     register("metric", "colour_error", ColourError)
     register("metric", "codebook_usage", CodebookUsage)
     register("sample_metric", "frechet", SampleFrechet)
+    register("sample_metric", "sfid", SFID)
     register("sample_metric", "inception_score", InceptionScore)
     register("sample_metric", "precision_recall", PrecisionRecall)
     register("sample_metric", "kid", KID)

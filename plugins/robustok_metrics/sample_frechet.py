@@ -1,4 +1,4 @@
-"""Sample metric `frechet`: the Fréchet distance between generated and real images (gFID; Heusel et al. 2017)."""
+"""Sample metrics `frechet` and `sfid`: the Fréchet distance between generated and real images (Heusel et al. 2017)."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class SampleFrechet(SampleMetric):
     needs_full_rank = True
 
     def __init__(self, config: SampleFrechetConfig) -> None:
-        self.config = config
+        self.network: Spec = config.features
 
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
-        return [frechet_name("g", network(self.config.features))]
+        return [frechet_name("g", network(self.network))]
 
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The distance.
@@ -54,11 +54,41 @@ class SampleFrechet(SampleMetric):
         if len(samples) == 0:
             message = "samples must be images, because the result includes their number"
             raise RobustokError(message, where=samples.name)
-        network = self.config.features
+        network = self.network
         name = frechet_name("g", network_of(network, samples))
         distance = distance_between(_moments(reference, network), _moments(samples, network))
         result = Result(distance, higher_is_better=False, num_images=len(samples), num_reference=len(reference))
         return {name: result}
+
+
+@frozen(kw_only=True)
+class SFIDConfig:
+    """Options of sFID."""
+
+    network: Spec = component(
+        "features", doc="Inception's spatial features, with their weights", default={"use": "inception_spatial"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.network.name != "inception_spatial":
+            raise ValueError(
+                f"network is {self.network.name!r}, but sFID is defined with inception_spatial; for other features use "
+                "the metric frechet"
+            )
+
+
+class SFID(SampleFrechet):
+    """The result is `gsfid`: FID in features that keep their place, so it sees wrong arrangements (Nash et al. 2021).
+
+    They are ADM's: 2,023 numbers of Inception's layer "mixed_6/conv". With other weights than the published ones it is
+    `gfd_inception_spatial_other`. Of a reference without images it needs ADM's statistics mu_s and sigma_s.
+    """
+
+    Config = SFIDConfig
+    also_called = ("gsfid", "spatial_fid")
+
+    def __init__(self, config: SFIDConfig) -> None:
+        self.network = config.network
 
 
 def _moments(population: ImageFeatures, network: Spec) -> Moments:

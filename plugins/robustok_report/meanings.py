@@ -77,6 +77,16 @@ _KNOWN: dict[str, Meaning] = {
         "Number of codes that would be as hard to guess if all were equally frequent.",
         "It falls where a few codes do most of the work, even if all occur.",
     ),
+    r"rsfid": Meaning(
+        "rsFID",
+        "Fréchet distance between inputs and reconstructions in Inception's spatial features.",
+        "Unlike rFID's, these features keep where things are.",
+    ),
+    r"gsfid": Meaning(
+        "sFID",
+        "Fréchet distance between samples and real images in Inception's spatial features.",
+        "Unlike FID's, these features keep where things are, so it sees wrong arrangements.",
+    ),
     r"gfid": Meaning("gFID", "Fréchet distance between samples and real images (Inception).", _FID_WHY),
     r"gfd_(?P<features>\w+)": Meaning(
         "gFD",

@@ -85,7 +85,7 @@ class Metric(Component, ABC):
     A metric's `state` holds sums: adding the states of all processes gives the state of the whole.
 
     Attributes:
-        needs_full_rank: whether it estimates the covariance of the features of its option `features`, which is
+        needs_full_rank: whether it estimates the covariance of the features that its options name, which is
             singular with fewer images than features. Users are warned before the pass.
     """
 

@@ -56,7 +56,7 @@ class SampleMetric(Component, ABC):
     """One or a few numbers that compare a generator's samples with real images. Built as `SampleMetric(config)`.
 
     Attributes:
-        needs_full_rank: whether it estimates the covariance of the features of its option `features`, which is
+        needs_full_rank: whether it estimates the covariance of the features that its options name, which is
             singular with fewer images than features. Users are warned before the work.
     """
 

@@ -219,6 +219,7 @@ RAE = {"use": "rae", "image_size": 32}
 DIFFUSERS = {"use": "diffusers_vae", "source": "owner/vae", "image_size": 32}
 NEEDED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("features", {"use": "inception"}, ["the weights of Inception"]),
+    ("sample_metric", {"use": "sfid"}, ["the weights of Inception"]),
     ("features", {"use": "dino"}, ["the weights of timm/vit_small_patch16_224.dino"]),
     ("features", {"use": "dinov2"}, ["the weights of timm/vit_base_patch14_dinov2.lvd142m"]),
     ("features", {"use": "clip"}, ["the weights of timm/vit_large_patch14_clip_336.openai"]),

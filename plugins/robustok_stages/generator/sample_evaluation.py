@@ -13,7 +13,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.stage import StageContext
 from robustok_core.values.result import Result, add_results
-from robustok_core.values.spec import Spec
+from robustok_core.values.spec import Spec, all_specs
 from robustok_stages.checks import check_each
 from robustok_toolkit.array_files import array_names
 from robustok_toolkit.image_features import (
@@ -122,7 +122,8 @@ def check_metrics(
 def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: Networks, count: int) -> None:
     """Warns if `count` images are too few for the feature covariances that some metrics estimate."""
     estimating = [spec for spec in metrics.values() if spec.factory.needs_full_rank]
-    for width in sorted({networks(spec.config.features).width for spec in estimating}):
+    used = [network for spec in estimating for network in all_specs(spec.config) if network.kind == "features"]
+    for width in sorted({networks(network).width for network in used}):
         note = singular_note(count, width)
         if note is not None:
             context.say(f"{context.stage}: {note}")
