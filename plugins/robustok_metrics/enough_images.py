@@ -1,8 +1,12 @@
-"""One message for sets of images that are too small for a sample metric."""
+"""Numbers of images: one message for sets that are too small for a sample metric, and a part of larger ones."""
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from robustok_core.errors import RobustokError
+from robustok_core.values.draws import derive_seed
 
 
 def require_images(count: int, least: int, purpose: str, *, where: str, hint: str) -> None:
@@ -34,3 +38,14 @@ def require_both(
     for where, count in (("the samples", num_samples), ("the reference", num_reference)):
         if count is not None:
             require_images(count, least, purpose, where=where, hint=hint)
+
+
+def drawn_rows(features: Tensor, count: int, *names: str) -> Tensor:
+    """(count, F) random rows of features (n, F), the same ones for the same `names`; all rows, in order, if n is count.
+
+    The first rows would not do: a set may be sorted by class.
+    """
+    if len(features) == count:
+        return features
+    generator = torch.Generator().manual_seed(derive_seed(*names))
+    return features[torch.randperm(len(features), generator=generator)[:count]]

@@ -19,7 +19,7 @@ from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.draws import derive_seed
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
-from robustok_metrics.enough_images import require_both, require_images
+from robustok_metrics.enough_images import drawn_rows, require_both, require_images
 from robustok_metrics.neighbour_balls import device_of
 from robustok_toolkit.image_features import network_of
 
@@ -71,8 +71,8 @@ class MIND(SampleMetric):
         net = network_of(network, samples)
         device = device_of(net)
         distances = along_directions(
-            _drawn(generated, size, "samples").to(device),
-            _drawn(real, size, "reference").to(device),
+            drawn_rows(generated, size, "mind", "samples").to(device),
+            drawn_rows(real, size, "mind", "reference").to(device),
             random_directions(self.config.directions, real.shape[1]).to(device),
         )
         error = float(distances.std(correction=0)) / len(distances) ** 0.5
@@ -103,14 +103,6 @@ def random_directions(count: int, width: int) -> Tensor:
     generator = torch.Generator().manual_seed(derive_seed("mind", "directions"))
     drawn = torch.randn(count, width, generator=generator, dtype=torch.float64)
     return drawn / drawn.norm(dim=1, keepdim=True)
-
-
-def _drawn(features: Tensor, count: int, name: str) -> Tensor:
-    """Random rows: a reference may be sorted by class, so its first rows would be of few classes."""
-    if len(features) == count:
-        return features
-    generator = torch.Generator().manual_seed(derive_seed("mind", name))
-    return features[torch.randperm(len(features), generator=generator)[:count]]
 
 
 def _name_with(features: Features) -> str:

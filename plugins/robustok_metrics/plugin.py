@@ -12,6 +12,7 @@ from robustok_metrics.dino import DINO
 from robustok_metrics.dinov2 import DINOv2
 from robustok_metrics.efficientnet_lite0 import EfficientNetLite0
 from robustok_metrics.fashion_classifier import FashionClassifier
+from robustok_metrics.fdr import FDr
 from robustok_metrics.frechet import Frechet
 from robustok_metrics.inception import Inception, InceptionSpatial
 from robustok_metrics.inception_score import InceptionScore
@@ -49,6 +50,7 @@ def robustok_register(register: Register) -> None:
     register("metric", "codebook_usage", CodebookUsage)
     register("sample_metric", "frechet", SampleFrechet)
     register("sample_metric", "sfid", SFID)
+    register("sample_metric", "fdr", FDr)
     register("sample_metric", "inception_score", InceptionScore)
     register("sample_metric", "precision_recall", PrecisionRecall)
     register("sample_metric", "kid", KID)

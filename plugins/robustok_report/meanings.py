@@ -93,6 +93,16 @@ _KNOWN: dict[str, Meaning] = {
         f"Fréchet distance between samples and real images, {_DISTANCE}.",
         "The number that training a tokenizer is for: how good what a generator draws looks after decoding.",
     ),
+    r"fdr6?(_(?P<features>\w+))?": Meaning(
+        "FDr",
+        "Fréchet distance of samples to real images, relative to that of held-out images; mean over networks.",
+        "1 is as good as held-out images, and no single network can be pleased alone.",
+    ),
+    r"fd_val_(?P<features>\w+)": Meaning(
+        "FD of held-out images",
+        f"Fréchet distance of held-out images to the reference, {_DISTANCE}.",
+        "What perfect samples would have at this number of images.",
+    ),
     r"inception_score": Meaning(
         "Inception Score",
         "Whether samples look like one class each, and like all classes together.",

@@ -52,9 +52,14 @@ class KnownNetworkFeatures(ImageFeatures):
 
     Attributes:
         networks: returns the network of a configuration.
+        open_other: opens another set of real images by name and limit; None if there is none beside this one.
     """
 
     networks: Networks
+    open_other: Callable[[str, int | None], ImageFeatures] | None = None
+
+    def other(self, name: str, limit: int | None = None) -> ImageFeatures:
+        return super().other(name, limit) if self.open_other is None else self.open_other(name, limit)
 
     @property
     @abstractmethod

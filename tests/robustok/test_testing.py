@@ -50,6 +50,7 @@ SMALL = {
     ("quantizer", "vq"): {"codebook_size": 32, "width": 4},
     ("sample_metric", "cmmd"): WITH_FEATURES | {"least_images": 32},
     ("sample_metric", "density_coverage"): WITH_FEATURES,
+    ("sample_metric", "fdr"): {"networks": {"one": {"use": "fashion_classifier"}}},
     ("sample_metric", "frechet"): WITH_FEATURES,
     ("sample_metric", "inception_score"): WITH_FEATURES,
     ("sample_metric", "kid"): WITH_FEATURES | {"subset_size": 32},

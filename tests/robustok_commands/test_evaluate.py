@@ -146,9 +146,23 @@ def test_precision_is_left_out_for_statistics_which_other_features_refuse(comman
     assert "mu and sigma are of the published Inception's features, not of 'fashion_classifier'" in errors
 
 
+FDR = ("--metric", "fdr", "--set", 'fdr.networks={one={use="fashion_classifier"}}')
+
+
+def test_fdr_takes_further_real_images_from_a_path(command: Command, batch: ImageBatch) -> None:
+    pixels = to_uint8(batch.images).permute(0, 2, 3, 1).numpy()
+    write_samples(Path("held_out.npz"), iter(pixels[20:60]), batch.labels[20:60], image_size=32)
+    code, output, _ = command("samples.npz", "real.npz", *SMALL, *FDR, "--set", "fdr.held_out=held_out.npz")
+    assert code == 0
+    assert "fdr_fashion_classifier" in output
+    assert "fd_val_fashion_classifier" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        (("samples.npz", "real.npz", *SMALL, *FDR), "no file or folder 'validation'"),
+        (("samples.npz", "real", *SMALL, *FDR, "--set", "fdr.held_out=real"), "'real' is the reference"),
         (("nothing.npz", "real.npz"), "nothing.npz: there is no such file"),
         (("samples.npz", "real.npz", "--metric", "fretchet"), "no sample_metric is called 'fretchet'"),
         (("samples.npz", "real.npz", "--features", "inceptoin"), "no features is called 'inceptoin'"),

@@ -141,6 +141,9 @@ class _RandomFeatures(ImageFeatures):
         features = self.features(network).double()
         return features.mean(dim=0), features.T.cov()
 
+    def other(self, name: str, limit: int | None = None) -> ImageFeatures:
+        return _RandomFeatures(name=name, count=self.count if limit is None else limit, seed=2)
+
 
 def sample_metric_checks(subject: Subject, *, num_images: int = 64) -> None:
     """Checks that the results for two sets of images are finite and reproducible."""
