@@ -14,6 +14,7 @@ from robustok_metrics.efficientnet_lite0 import EfficientNetLite0
 from robustok_metrics.fashion_classifier import FashionClassifier
 from robustok_metrics.fdr import FDr
 from robustok_metrics.frechet import Frechet
+from robustok_metrics.ifid import IFID
 from robustok_metrics.inception import Inception, InceptionSpatial
 from robustok_metrics.inception_score import InceptionScore
 from robustok_metrics.kid import KID
@@ -43,6 +44,7 @@ def robustok_register(register: Register) -> None:
     register("metric", "frechet", Frechet)
     register("metric", "pfid", PFID)
     register("metric", "noise_pfd", NoisePFD)
+    register("metric", "ifid", IFID)
     register("metric", "psnr", PSNR)
     register("metric", "ssim", SSIM)
     register("metric", "lpips", LPIPS)

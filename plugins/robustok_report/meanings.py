@@ -66,6 +66,16 @@ _KNOWN: dict[str, Meaning] = {
         "Mean Fréchet distance between inputs and reconstructions from noisy vectors.",
         "The same question as pFID, for tokenizers without a codebook.",
     ),
+    r"ifid": Meaning(
+        "iFID",
+        "Fréchet distance between inputs and what is decoded halfway to a similar training image (Inception).",
+        "Generators fill the space between training images; this says what is decoded there, without a generator.",
+    ),
+    r"ifd_(?P<features>\w+)": Meaning(
+        "iFD",
+        f"Fréchet distance between inputs and what is decoded between them and similar training images, {_DISTANCE}.",
+        "Generators fill the space between training images; this says what is decoded there, without a generator.",
+    ),
     r"codebook_usage": Meaning(
         "Codebook usage",
         "Share of the codes that occur in the held-out images.",

@@ -32,6 +32,7 @@ SMALL = {
     ("metric", "codebook_usage"): {},
     ("metric", "colour_error"): {},
     ("metric", "frechet"): WITH_FEATURES,
+    ("metric", "ifid"): WITH_FEATURES | {"interpolation": "mask"},
     ("metric", "noise_pfd"): WITH_FEATURES | {"alphas": [0.5], "levels": [0.5]},
     ("metric", "pfid"): WITH_FEATURES | {"alphas": [0.5], "deltas": [4]},
     ("metric", "psnr"): {},
