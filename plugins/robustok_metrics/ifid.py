@@ -24,8 +24,8 @@ from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet import frechet_name
 from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
-from robustok_metrics.latent_neighbours import LatentNeighbours, between
 from robustok_metrics.reference_statistics import ReferenceStatistics
+from robustok_toolkit.latent_neighbours import LatentNeighbours, between
 
 Interpolation = Literal["slerp", "linear", "mask", "quantized"]
 _OF_VECTORS = ("slerp", "linear", "mask")

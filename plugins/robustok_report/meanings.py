@@ -167,6 +167,26 @@ _KNOWN: dict[str, Meaning] = {
         f"Share of real images that have a sample in their neighbourhood, {_DISTANCE}.",
         "As recall, it falls where samples lack variety; outliers among the samples do not raise it.",
     ),
+    r"gap_codes_(?P<features>\w+)": Meaning(
+        "Gap: codes",
+        "What the generator's latents cost even with a perfectly robust decoder, in {features}.",
+        "It falls with a better generator; no decoder can lower it.",
+    ),
+    r"gap_decoder_(?P<features>\w+)": Meaning(
+        "Gap: decoder",
+        "What a perfectly robust decoder of the same latents would save, in {features}.",
+        "It is what robust training and post-training of the decoder can gain.",
+    ),
+    r"gap_reconstruction_(?P<features>\w+)": Meaning(
+        "Gap: reconstruction",
+        "What decoding costs even for latents of real images, in {features}.",
+        "Where it is most of the decoder's part, blur is what hurts, not wrong tokens.",
+    ),
+    r"gap_(?P<features>\w+)": Meaning(
+        "Gap",
+        "How much further samples are from held-out images than training images are, in {features}.",
+        "What tokenizer and generator cost together; its parts add up.",
+    ),
     r"latent_mmd": Meaning(
         "Latent MMD",
         "Squared distance between generated latents and perturbed latents of real images, at the best α.",

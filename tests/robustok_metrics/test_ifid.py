@@ -14,7 +14,7 @@ from robustok_core import Draws, ImageBatch, Images, ProblemsError, Registry, Ro
 from robustok_metrics.frechet import Frechet, FrechetConfig
 from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
 from robustok_metrics.ifid import IFID, IFIDConfig
-from robustok_metrics.latent_neighbours import LatentNeighbours, between, slerp
+from robustok_toolkit.latent_neighbours import LatentNeighbours, between, slerp
 
 Make = Callable[..., IFID]
 
@@ -87,7 +87,7 @@ def test_neighbours_depend_on_the_image_and_not_on_the_batch_or_the_chunk(monkey
     assert torch.equal(
         torch.cat([bank.drawn(queries[:7], 10, draws[:7]), bank.drawn(queries[7:], 10, draws[7:])]), whole
     )
-    monkeypatch.setattr("robustok_metrics.latent_neighbours._SIMILARITIES_AT_ONCE", 20 * 12)
+    monkeypatch.setattr("robustok_toolkit.latent_neighbours._SIMILARITIES_AT_ONCE", 20 * 12)
     assert torch.equal(bank.drawn(queries, 10, draws), whole)
 
 

@@ -1,4 +1,4 @@
-"""Similar images in a latent space, and the way to them: the parts of iFID (arXiv 2603.05630)."""
+"""Similar images in a latent space, and the way to them, as iFID has them (arXiv 2603.05630)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.draws import Draws
 from robustok_toolkit.image_features import gather_shares
-from robustok_training.batches import evaluation_batches
+from robustok_training.batches import class_balanced_order, evaluation_batches
 from robustok_training.distributed import rank, world_size
 
 _ENCODED_AT_ONCE = 100
@@ -29,10 +29,12 @@ class LatentNeighbours:
 
     Args:
         vectors: (M, N, D). cosine: whether similarity is the cosine of whole latents, else their distance.
+        indices: (M,) int64, of the images in their split; by default 0 to M - 1.
     """
 
-    def __init__(self, vectors: Tensor, *, cosine: bool) -> None:
+    def __init__(self, vectors: Tensor, *, cosine: bool, indices: Tensor | None = None) -> None:
         self.vectors, self.cosine = vectors, cosine
+        self.indices = torch.arange(len(vectors)) if indices is None else indices
         self._flat = rearrange(vectors, "m n d -> m (n d)")
 
     @classmethod
@@ -53,10 +55,16 @@ class LatentNeighbours:
         own = torch.cat([torch.empty(0, space.num_tokens, space.width), *parts])
         ends = [count * process // world for process in range(world + 1)]  # as evaluation_batches cuts
         vectors = gather_shares(own, [after - before for before, after in pairwise(ends)])
-        return cls(vectors.to(device), cosine=cosine)
+        chosen = torch.arange(len(images)) if count == len(images) else class_balanced_order(images.labels)[:count]
+        return cls(vectors.to(device), cosine=cosine, indices=chosen.sort().values)
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def nearest(self, vectors: Tensor) -> Tensor:
+        """(B,) int64 on the CPU: for each of the latents (B, N, D), the index of the most similar image."""
+        rows = rearrange(vectors.float(), "b n d -> b (n d)")
+        return self.indices[self._most_similar(rows, 1)[:, 0].cpu()]
 
     def drawn(self, vectors: Tensor, count: int, draws: Draws) -> Tensor:
         """(B, N, D) for each of the latents (B, N, D), one of the `count` most similar ones.
