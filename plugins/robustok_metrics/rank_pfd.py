@@ -62,7 +62,7 @@ class RankPFDConfig(GridConfig):
 
 
 class RankPFD(PerturbedDistance[RankCell]):
-    """The mean over the cells: `rank_pfd_FEATURES`."""
+    """The mean over the cells: `rank_pfd_FEATURES`; of another perturbation, `rank_pfd_PERTURBATION_FEATURES`."""
 
     Config = RankPFDConfig
 
@@ -91,4 +91,5 @@ class RankPFD(PerturbedDistance[RankCell]):
         )
 
     def result_name(self, features: Features) -> str:
-        return f"rank_pfd_{features.name}"
+        name = self.config.perturbation.name
+        return f"rank_pfd_{'' if name == 'rank_law' else f'{name}_'}{features.name}"

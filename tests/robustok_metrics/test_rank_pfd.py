@@ -46,10 +46,14 @@ def test_a_cell_replaces_its_share_of_every_images_tokens_as_far_as_the_law_says
     assert ranks.min() >= tokenizer.space.codebook_size // 2
 
 
-def test_vectors_without_codes_and_other_perturbations_are_refused(registry, rank_pfd):
+def test_vectors_without_codes_and_a_missing_law_are_refused(registry, rank_pfd):
     with pytest.raises(RobustokError, match="this latent space has none"):
         rank_pfd().check(LatentSpace(kind="continuous", num_tokens=4, width=2))
     with pytest.raises(ProblemsError, match=r"metric.perturbation.*expected a table with `use`"):
         registry.spec("metric", {"use": "rank_pfd"})
-    with pytest.raises(ProblemsError, match="scale"):
-        registry.spec("metric", {"use": "rank_pfd", "perturbation": {"use": "gaussian"}})
+
+
+def test_another_perturbation_gives_a_result_of_another_name(registry, evaluation, colours):
+    nearest = registry.spec("perturbation", {"use": "top_delta", "delta": 4})
+    metric = RankPFD(RankPFDConfig(features=colours(), perturbation=nearest))
+    assert list(evaluation.measure(metric)) == ["rank_pfd_top_delta_colours"]
