@@ -27,7 +27,7 @@ def test_every_replaced_token_has_another_code_and_its_vector_and_all_others_sta
 
 @pytest.mark.parametrize(("shares", "low", "high"), [((1, 0, 0, 0, 0, 0), 1, 2), ((0, 0, 0, 0, 0, 1), 20, 39)])
 def test_the_law_says_how_far_the_new_codes_lie(shares, low, high):
-    """Of 40 codes, the lowest of six bins holds the nearest other code (relative ranks below 1/32), the last 20 to 39."""
+    """Of 40 codes, the lowest of six bins holds the nearest other code (ranks below 40/32), the last one 20 to 39."""
     quantizer = a_codebook()
     latents = latents_of(quantizer, 30, 10)
     changed, _ = perturb(latents, quantizer, Draws.for_rows(0, 30), shares=shares)
