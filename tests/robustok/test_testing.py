@@ -43,6 +43,7 @@ SMALL = {
     ("perturbation", "rank_law"): {"beta": 0.5, "shares": [0.5, 0.25, 0.25]},
     ("perturbation", "top_delta"): {"beta": 0.5, "delta": 4},
     ("post_trainer", "decoder"): {},
+    ("post_trainer", "perturbed_decoder"): {"perturbation": {"use": "top_delta", "delta": 4}},
     ("quantizer", "fsq"): {"levels": [3, 3, 3]},
     ("quantizer", "ibq"): {"codebook_size": 32, "width": 4},
     ("quantizer", "lfq"): {"width": 5},
