@@ -217,8 +217,19 @@ def test_a_file_of_the_hub_is_found_fetched_and_then_there(server, tmp_path, mon
 
 RAE = {"use": "rae", "image_size": 32}
 DIFFUSERS = {"use": "diffusers_vae", "source": "owner/vae", "image_size": 32}
+#: The six networks of arXiv 2604.28190.
+FDR = [
+    "the weights of Inception",
+    "the weights of timm/convnextv2_base.fcmae_ft_in22k_in1k",
+    "the weights of timm/vit_large_patch14_dinov2.lvd142m",
+    "the weights of timm/vit_large_patch16_224.mae",
+    "the weights of timm/vit_so400m_patch16_siglip_256.v2_webli",
+    "the weights of timm/vit_large_patch14_clip_224.openai",
+]
 NEEDED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("features", {"use": "inception"}, ["the weights of Inception"]),
+    ("sample_metric", {"use": "cmmd"}, ["the weights of timm/vit_large_patch14_clip_336.openai"]),
+    ("sample_metric", {"use": "fdr"}, FDR),
     ("sample_metric", {"use": "sfid"}, ["the weights of Inception"]),
     ("features", {"use": "dino"}, ["the weights of timm/vit_small_patch16_224.dino"]),
     ("features", {"use": "dinov2"}, ["the weights of timm/vit_base_patch14_dinov2.lvd142m"]),

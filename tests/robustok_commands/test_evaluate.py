@@ -146,6 +146,23 @@ def test_precision_is_left_out_for_statistics_which_other_features_refuse(comman
     assert "mu and sigma are of the published Inception's features, not of 'fashion_classifier'" in errors
 
 
+@pytest.mark.parametrize(
+    ("metric", "option", "results"),
+    [
+        ("density_coverage", "neighbours=3", ["density_fashion_classifier", "coverage_fashion_classifier"]),
+        ("mind", "num_images=50", ["md_fashion_classifier"]),
+        ("cmmd", "least_images=50", ["mmd_fashion_classifier"]),
+    ],
+)
+def test_metrics_of_sets_are_measured_outside_of_a_run(
+    command: Command, metric: str, option: str, results: list[str]
+) -> None:
+    arguments = ("samples.npz", "real.npz", *SMALL, "--metric", metric)
+    code, output, _ = command(*arguments, "--set", f"{metric}.{option}", "--json")
+    assert code == 0
+    assert list(json.loads(output)["results"]) == results
+
+
 FDR = ("--metric", "fdr", "--set", 'fdr.networks={one={use="fashion_classifier"}}')
 
 
