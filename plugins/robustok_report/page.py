@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,8 +18,9 @@ from markupsafe import Markup, escape
 from robustok_core import __version__
 from robustok_core.values.printable import printable
 from robustok_report.embedding import data_uri
-from robustok_report.plotly_figures import plotly_figure
-from robustok_toolkit.report_parts import Cell, Section
+from robustok_report.plotly_figures import plotly_figure, remark
+from robustok_toolkit import report_parts
+from robustok_toolkit.report_parts import FIGURES, Cell, Section
 
 #: Sides in pixels of small pictures, which the page enlarges without smoothing.
 _PIXELATED = 64
@@ -63,8 +65,7 @@ class Page:
     @property
     def has_figures(self) -> bool:
         """Whether a section has a figure, so that plotly.js is needed."""
-        figures = ("Lines", "Points", "Bars", "Heatmap")
-        return any(type(part).__name__ in figures for section in self.sections for part in section.parts)
+        return any(isinstance(part, FIGURES) for section in self.sections for part in section.parts)
 
 
 def _file(name: str) -> str:
@@ -89,9 +90,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"picture": _picture, "figure": _figure, "cell": _cell, "shown": printable}
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "remark": remark}
     environment.globals["next_number"] = lambda: next(numbers)
-    environment.tests["of_type"] = lambda part, name: type(part).__name__ == name
+    environment.tests["of_type"] = lambda part, name: isinstance(part, getattr(report_parts, name))
     return environment
 
 
@@ -107,8 +108,17 @@ def _picture(pixels: Any) -> Mapping[str, Any]:
 
 def _figure(figure: Any) -> Markup:
     """The figure as JSON within a script element: no text in it can end the element."""
-    text = json.dumps(plotly_figure(figure), allow_nan=True).replace("NaN", "null").replace("Infinity", "null")
+    text = json.dumps(_finite(plotly_figure(figure)), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _finite(value: Any) -> Any:
+    """JSON's values, with None for each number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(cell: str | Cell) -> Cell:

@@ -12,7 +12,8 @@ from robustok_core.runs.conditions import differences, read_conditions
 from robustok_core.runs.history import RECIPE_FILE, changes_between
 from robustok_core.values.numbers import duration_text, number_text
 from robustok_core.values.result import Result
-from robustok_report.meanings import meaning_of
+from robustok_report.made_sections import made_sections
+from robustok_report.meanings import frechet_of, meaning_of
 from robustok_report.page import Page
 from robustok_report.sections.overview import flat
 from robustok_report.sections.samples import by_class
@@ -47,7 +48,6 @@ def compared(runs: Sequence[ReportedRun]) -> Page:
     """The page that compares runs; the first one, or its arm, is what the others are compared with."""
     arms = arms_of(runs)
     missing = [f"{run.name}: {line}" for run in runs for line in run.missing]
-    found = []
     makers: Mapping[str, Callable[[], Section | None]] = {
         "Results": lambda: _results(arms),
         "Recipes": lambda: _recipes(arms),
@@ -56,17 +56,10 @@ def compared(runs: Sequence[ReportedRun]) -> Page:
         "Samples": lambda: _samples(runs, missing),
         "Runs": lambda: _list(arms),
     }
-    for name, make in makers.items():
-        try:
-            section = make()
-        except RobustokError as error:
-            missing.append(f"the section {name}: {error}")
-        else:
-            found += [section] if section is not None else []
     title = f"{len(runs)} runs compared"
     arms_text = f" in {len(arms)} arms" if len(arms) < len(runs) else ""
     subtitle = f"{', '.join(run.name for run in runs[:6])}{', …' if len(runs) > 6 else ''}{arms_text}"
-    return Page(title=title, subtitle=subtitle, sections=found, missing=missing)
+    return Page(title=title, subtitle=subtitle, sections=made_sections(makers, missing), missing=missing)
 
 
 def arms_of(runs: Sequence[ReportedRun]) -> list[Arm]:
@@ -176,9 +169,9 @@ def _tells(change: str) -> bool:
 
 def _correlations(runs: Sequence[ReportedRun]) -> Section | None:
     """Scatters of each measure of a tokenizer against each of its generator's samples, over the runs that have both."""
-    named = {(kind, name) for run in runs for name in run.results if (kind := _kind(name)) is not None}
-    across = sorted(name for kind, name in named if kind in "rp")
-    up = sorted(name for kind, name in named if kind == "g")
+    kinds = {name: frechet_of(name.rpartition("/")[2]) for run in runs for name in run.results}
+    across = sorted(name for name, kind in kinds.items() if kind in ("r", "p"))
+    up = sorted(name for name, kind in kinds.items() if kind == "g")
     parts: list[Part] = []
     for one, other in itertools.product(across, up):
         held = [run for run in runs if one in run.results and other in run.results]
@@ -186,12 +179,6 @@ def _correlations(runs: Sequence[ReportedRun]) -> Section | None:
             parts += _scatter(one, other, held)
     why = "Which measure of a tokenizer foretells how good its generator's samples are."
     return Section("Correlations", parts, why=why) if parts else None
-
-
-def _kind(name: str) -> str | None:
-    """ "r", "p" or "g" for the Fréchet distances of reconstructions, perturbed reconstructions and samples."""
-    metric = name.rpartition("/")[2]
-    return metric[0] if metric[:1] in "rpg" and metric[1:].startswith(("fid", "fd_")) else None
 
 
 def _scatter(across: str, up: str, runs: Sequence[ReportedRun]) -> list[Part]:

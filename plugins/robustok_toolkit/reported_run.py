@@ -141,6 +141,13 @@ class ReportedRun:
         if "data" not in self.table:
             raise RobustokError("its recipe has no table [data]", where=str(self.folder))
         dataset: Dataset = self.registry.build("dataset", self.table["data"])
+        recorded = self.record.get("data") or {}
+        for name, split in (("train", dataset.train), ("validation", dataset.validation)):
+            if recorded.get(name, split.fingerprint) != split.fingerprint:
+                images = "training" if name == "train" else "held-out"
+                self.missing.append(
+                    f"the {images} images of the run: the data set has others now, and the report shows these"
+                )
         return dataset
 
     def artifacts(self, name: str) -> list[Path]:

@@ -39,7 +39,7 @@ def test_a_complete_run_has_every_section_and_lacks_nothing(page):
 @pytest.mark.parametrize(
     "shown",
     [
-        "One image of each class",
+        "One held-out image of each class",
         "A rising share α of the tokens replaced",
         "of the tokens replaced by one of the δ nearest codes",
         "pFD by strength",

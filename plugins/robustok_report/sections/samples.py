@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from robustok_core.errors import RobustokError
 from robustok_core.runs.files import read_json
 from robustok_core.values.images import to_uint8
 from robustok_core.values.result import Result
 from robustok_report.meanings import meaning_of
-from robustok_report.sections.reconstructions import as_pixels, seeded_rows
+from robustok_report.sections.reconstructions import as_pixels, spread_rows
 from robustok_toolkit.array_files import read_array
 from robustok_toolkit.image_files import open_images
 from robustok_toolkit.report_parts import Lines, Part, Pictures, Pixels, Section, Series
@@ -25,7 +26,11 @@ def samples(run: ReportedRun) -> Section | None:
     if "samples" not in [name for stage in run.stages for name in stage.entry.get("makes", [])]:
         return None
     folder = run.artifact("samples")
-    parts: list[Part] = [Pictures(f"Guidance {guidance_of(folder):g}", by_class(folder)), *_sweep(run)]
+    parts: list[Part] = [Pictures(f"Guidance {guidance_of(folder):g}", by_class(folder))]
+    try:
+        parts += _sweep(run)
+    except RobustokError as error:  # samples of an earlier stage; the pictures of the last one are there
+        run.missing.append(f"results over the guidance scale: {error}")
     return Section("Samples", parts, why="What the generator draws for each class, decoded by the tokenizer.")
 
 
@@ -35,7 +40,7 @@ def by_class(folder: Path, columns: int = _COLUMNS) -> dict[str, list[Pixels]]:
     names = [str(name) for name in read_json(folder / INDEX).get("class_names", [])]
     rows = {}
     found = images.labels.unique().tolist()
-    for label in (found[number] for number in seeded_rows(_CLASSES, len(found))):
+    for label in (found[number] for number in spread_rows(_CLASSES, len(found))):
         chosen = (images.labels == label).nonzero().flatten()[:columns].tolist()
         name = names[label] if label < len(names) else str(label)
         rows[name] = as_pixels(to_uint8(images.load(chosen).images))
