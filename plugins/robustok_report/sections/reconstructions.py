@@ -40,9 +40,8 @@ def reconstructions(run: ReportedRun) -> Section:
     latents = tokenizer.encode_images(images)
     inputs, decoded = as_pixels(to_uint8(images)), _decoded(tokenizer, latents)
     errors = [error_map(one, other, _BRIGHTEST) for one, other in zip(inputs, decoded, strict=True)]
-    plain = Pictures(
-        _title(labels, run.data.num_classes), {"input": inputs, "reconstruction": decoded, "error": errors}, names
-    )
+    rows = {"input": inputs, "reconstruction": decoded, "error": errors}
+    plain = Pictures(_title(labels, run.data.num_classes), rows, names)
     legend = (
         f"Error maps are black where a pixel is exact, and pale yellow from an error of {_BRIGHTEST} of 255 levels on."
     )
