@@ -11,7 +11,8 @@ from robustok_report.meanings import frechet_of, meaning_of, of_decoder
 from robustok_toolkit.report_parts import Fact, Facts, Heatmap, Lines, Part, Section, Series, Text
 from robustok_toolkit.reported_run import ReportedRun
 
-_CELL = re.compile(r"alpha(?P<alpha>[0-9.e-]+)_(?P<other>[a-z]+?)(?P<value>[0-9.e-]+)")
+_NUMBER = r"\d[\d.]*(?:e[-+]?\d+)?"
+_CELL = re.compile(rf"alpha(?P<alpha>{_NUMBER})_(?P<other>[a-z]+)(?P<value>{_NUMBER})")
 _AXES = {"delta": "δ, nearest codes", "noise": "noise, standard deviations"}
 
 
