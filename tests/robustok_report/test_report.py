@@ -71,10 +71,9 @@ def test_a_run_with_a_continuous_space_lacks_nothing(tmp_path, registry):
     assert missing(text) == ""
     assert headings(text) == ["Numbers", "Reconstructions", "Robustness", "Training", "What ran"]
     assert "noise pFD compared with no perturbation" in text
-    (drawn,) = figures_of(text)["noise pFD by strength (evaluate_tokenizer/noise_pfd_gaussian_fashion_classifier)"][
-        "data"
-    ]
-    assert drawn["x"] == ["0.5", "1"]
+    (drawn,) = figures_of(text)["noise pFD by strength"]["data"]
+    cells = project.results["evaluate_tokenizer/noise_pfd_gaussian_fashion_classifier"].details["cells"]
+    assert [value for row in drawn["z"] for value in row] == list(cells.values())
 
 
 def test_images_that_changed_since_the_run_are_named(copied, tmp_path, registry):

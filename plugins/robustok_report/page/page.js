@@ -2,11 +2,18 @@
 (() => {
   const config = { displaylogo: false, responsive: true, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 
-  // Figures are drawn when they come into view, so that a long report opens at once.
+  // plotly.js is compiled for the first figure, and figures are drawn when they come into view: a report opens at once.
+  const compile = () => {
+    if (window.Plotly) return;
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.head.append(script);
+  };
   const drawn = new Set();
   const draw = (plot) => {
     if (drawn.has(plot)) return;
     drawn.add(plot);
+    compile();
     const figure = JSON.parse(plot.parentElement.querySelector('script[type="application/json"]').textContent);
     plot.original = figure.data.map(({ x, y, meta }) => ({ drawn: { x, y }, means: meta ?? { x, y } }));
     const wanted = settings(plot);
