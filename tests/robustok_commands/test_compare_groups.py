@@ -92,7 +92,7 @@ def test_groups_of_unequal_seeds_and_numbers_of_images_are_refused(refused):
     assert "one has the seeds 0, 1, 2, and two 0, 1: differences are paired by seed" in message
     leave("three-seed0", 0, eval__fd=fd(3.0, 50))
     message = refused("compare", "--group", "one-seed0", "three-seed0")
-    assert "eval/fd was measured with 1000 images (one-seed0) and with 50 (three-seed0)" in message
+    assert "eval/fd was measured with different numbers of images (one-seed0: 1,000, three-seed0: 50)" in message
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_no_group(refused):

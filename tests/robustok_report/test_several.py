@@ -6,8 +6,9 @@ import pytest
 
 from project import Project
 from robustok_core.runs.devices import device_called
-from robustok_report.several import arms_of, compared
-from robustok_report.statistics import correlations, difference
+from robustok_report.arms import arms_of
+from robustok_report.correlations import correlations
+from robustok_report.several import compared
 from robustok_toolkit.reported_run import ReportedRun
 
 EVALUATED = ("train_tokenizer", {"use": "evaluate_tokenizer", "metrics": {"psnr": {"use": "psnr"}}})
@@ -41,30 +42,20 @@ def test_the_page_shows_means_differences_and_what_the_recipes_differ_in(runs):
     assert {"Training", "Runs"} <= sections.keys()
 
 
-def test_a_difference_is_paired_where_both_arms_have_the_same_seeds():
-    """Values that rise together with the seed: their difference is known exactly, though neither mean is."""
-    paired = difference({0: 1.0, 1: 5.0, 2: 9.0}, {0: 0.0, 1: 4.0, 2: 8.0})
-    assert (paired.mean, paired.standard_error) == (1.0, 0.0)
-    unpaired = difference({0: 1.0, 1: 5.0}, {2: 0.0, 3: 4.0})
-    assert unpaired.mean == 1.0
-    assert unpaired.standard_error == pytest.approx((8 / 2 + 8 / 2) ** 0.5)
-    assert difference({0: 1.0}, {0: 3.0}).standard_error is None
-
-
 def test_correlations_are_scipys_and_their_interval_holds_them():
     from scipy.stats import pearsonr, spearmanr
 
     across, up = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 3.0, 2.0, 5.0, 4.0, 9.0]
-    found = correlations(across, up)
+    found = correlations(across, up, range(6))
     assert found["Pearson"].value == pytest.approx(pearsonr(across, up).statistic)
     assert found["Spearman"].value == pytest.approx(spearmanr(across, up).statistic)
     for one in found.values():
         low, high = one.interval
         assert -1 <= low < one.value < high <= 1 + 1e-9
-    assert correlations(across[:3], up[:3])["Pearson"].interval is None, "too few runs for an interval"
+    assert correlations(across[:3], up[:3], range(3))["Pearson"].interval is None, "too few runs for an interval"
 
 
 def test_a_measure_that_never_changes_has_no_correlation():
-    found = correlations([1.0] * 6, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    found = correlations([1.0] * 6, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], range(6))
     assert found["Pearson"].value != found["Pearson"].value
     assert found["Pearson"].interval is None

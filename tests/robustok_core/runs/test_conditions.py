@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from project import Project
-from robustok_core.runs.conditions import TRAINING_IMAGES, VALIDATION_IMAGES, Conditions, differences, read_conditions
+from robustok_core.runs.conditions import (
+    TRAINING_IMAGES,
+    VALIDATION_IMAGES,
+    Conditions,
+    Number,
+    differences,
+    read_conditions,
+)
 from robustok_core.runs.results import read_results
 
 PSNR = "evaluate_tokenizer/psnr"
@@ -21,14 +30,17 @@ def runs(tmp_path_factory) -> dict[str, Project]:
     return {"first": first} | {name: Project(folder / name, stages, data=change).run() for name, change in data.items()}
 
 
+def number(folder: Path, name: str) -> Number:
+    return Number(read_conditions(folder), name, read_results(folder)[name])
+
+
 @pytest.mark.parametrize(
     ("name", "keys"),
     [("same", set()), ("other images", {VALIDATION_IMAGES}), ("other training", {TRAINING_IMAGES})],
 )
 def test_runs_differ_in_the_images_that_they_measured_or_trained_on(runs, name, keys):
     folders = [runs["first"].folder, runs[name].folder]
-    row = [read_results(folder)[PSNR] for folder in folders]
-    assert differences([read_conditions(folder) for folder in folders], PSNR, row).keys() == keys
+    assert differences([number(folder, PSNR) for folder in folders]).keys() - {"numbers of images in the mean"} == keys
 
 
 def test_a_run_of_an_earlier_version_is_compared_by_the_options_of_its_data(runs, tmp_path):
@@ -37,9 +49,8 @@ def test_a_run_of_an_earlier_version_is_compared_by_the_options_of_its_data(runs
     for name in ("recipe.toml", "results.json"):  # its run.json does not say which images these were
         (old / name).write_text((runs["other images"].folder / name).read_text())
     folders = [runs["first"].folder, old]
-    row = [read_results(folder)[PSNR] for folder in folders]
-    found = differences([read_conditions(folder) for folder in folders], PSNR, row)
-    assert found == {"data.validation_limit": ["40", "30"]}
+    found = differences([number(folder, PSNR) for folder in folders])
+    assert found == {"data.validation_limit": ["40", "30"], "numbers of images in the mean": ["40", "30"]}
 
 
 def test_nothing_is_known_of_a_run_that_left_only_its_results(tmp_path):
