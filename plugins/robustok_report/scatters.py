@@ -71,15 +71,15 @@ def _parts(pairs: list[list[Number]], runs: Sequence[tuple[ReportedRun, int]]) -
 def _left_out(
     title: str, pairs: list[list[Number]], names: Sequence[str], group: Sequence[int], largest: Sequence[int]
 ) -> str:
-    who = ", ".join(names[place] for place in group)
     if group is largest:
-        return f"{title}: no {_LEAST} runs may be compared; {who} is alone."
+        return f"{title}: no scatter, because no {_LEAST} of these runs may be compared."
     places = [largest[0], group[0]]
     found: dict[str, list[str]] = {}
     for row in pairs:
         found |= differences([row[place] for place in places])
     found.pop(TRAINING_IMAGES, None)
     reasons = [f"{key} ({named(values, [names[place] for place in places])})" for key, values in found.items()]
+    who = ", ".join(names[place] for place in group)
     return f"{title}: left out {who}, because of different {'; '.join(reasons)}."
 
 

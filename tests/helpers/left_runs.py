@@ -60,6 +60,8 @@ def leave_run(
     return folder
 
 
-def distance(value: float, num_images: int | None = 1000, num_reference: int | None = None, /, **details: Any) -> Result:
+def distance(
+    value: float, num_images: int | None = 1000, num_reference: int | None = None, /, **details: Any
+) -> Result:
     """A result that is the better the lower it is."""
     return Result(value, higher_is_better=False, num_images=num_images, num_reference=num_reference, details=details)

@@ -26,7 +26,7 @@ def samples(run: ReportedRun) -> Section | None:
     if "samples" not in [name for stage in run.stages for name in stage.entry.get("makes", [])]:
         return None
     folder = run.artifact("samples")
-    parts: list[Part] = [Pictures(f"Guidance {guidance_of(folder):g}", by_class(folder)), *_sweep(run)]
+    parts: list[Part] = [Pictures(f"Guidance {guidance_of(folder):g}", by_class(folder)), *guidance_sweep(run)]
     return Section("Samples", parts, why="What the generator draws for each class, decoded by the tokenizer.")
 
 
@@ -49,7 +49,7 @@ def guidance_of(folder: Path) -> float:
     return float(guidance.get("scale", 1.0)) if isinstance(guidance, Mapping) else 1.0
 
 
-def _sweep(run: ReportedRun) -> list[Part]:
+def guidance_sweep(run: ReportedRun) -> list[Part]:
     """Curves over the guidance scale for each number that several stages measured at different scales.
 
     Points of one curve differ in nothing else: another number of samples, reference or sampler makes another curve.
