@@ -28,12 +28,13 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool, group: bool, as_csv: boo
     """Show the results of RUNS side by side: folders of runs, or files that `evaluate --out` wrote.
 
     A star marks the best value of a row. Distances measured with unequal numbers of images cannot be compared and are
-    refused. Rows measured on other data, picture sizes, references or feature networks have no star but a note. A
-    result of `evaluate` joins the row of the only stage that measured the same. A second table has the settings that
-    differ between the recipes of the runs.
+    refused. Rows measured on other data, picture sizes, references, feature networks or with other options of their
+    metrics have no star but a note. A result of `evaluate` joins the row of the only stage that measured the same. A
+    second table has the settings that differ between the recipes of the runs.
 
     With --group, the table has means over seeds with their standard errors, and differences from the first group,
-    paired by seed. There, a star marks a value that is better than all others beyond the error of the differences.
+    paired by seed. There, a star marks a value that is better than all others beyond the error of the differences,
+    and rows that cannot be compared have no differences.
     """
     from robustok_core.errors import RobustokError
     from robustok_core.runs.conditions import COUNTS, differences, forbidding, numbers_of, read_conditions

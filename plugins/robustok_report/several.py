@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from robustok_core.errors import RobustokError
@@ -42,6 +43,9 @@ def compared(runs: Sequence[ReportedRun]) -> Page:
             section = make()
         except RobustokError as error:
             missing.append(f"the section {name}: {error}")
+        except Exception as error:  # a fault of ours must cost one section, not the page
+            logging.getLogger(__name__).debug("section %s", name, exc_info=True)
+            missing.append(f"the section {name}, which failed: {type(error).__name__}: {error}")
         else:
             found += [section] if section is not None else []
     title = f"{len(runs)} runs compared"
