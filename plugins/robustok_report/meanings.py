@@ -161,7 +161,7 @@ _UNKNOWN = Meaning("", "", "")
 _OF_DECODER = re.compile(
     r"(?P<decoder>before|sigma[0-9.e-]+)_((?P<guided>guided)_|on_sigma(?P<pairs>[0-9.e-]+)_)?(?P<metric>.+)"
 )
-_FRECHET = re.compile(r"(?P<of>r|(noise_)?p|g)f(id|d_\w+)")
+_FRECHET = re.compile(r"(?P<of>r|(noise_|rank_)?p|g)f(id|d_\w+)")
 
 
 @frozen(kw_only=True)

@@ -20,8 +20,11 @@ MEASURED = {
     },
 }
 GENERATOR = {"use": "evaluate_generator", "metrics": {"gfd": COLOURS}}
-TWICE = {"num_samples": NUM_SAMPLES, "sampling": {"steps": 2}, "guidance": {"scale": 2.0}}
-GUIDED = [{"use": "sample", "name": "guided", **TWICE}, {**GENERATOR, "name": "evaluate_guided"}]
+SAMPLED = {"use": "sample", "num_samples": NUM_SAMPLES, "sampling": {"steps": 2}}
+GUIDED = [
+    {**SAMPLED, "name": "guided", "guidance": {"scale": 2.0}},
+    {**GENERATOR, "name": "evaluate_guided"},
+]
 COMPARED = {"use": "compare_decoders", **STAGES["compare_decoders"], "pair_metrics": {"psnr": {"use": "psnr"}}}
 #: All stages that a report has something to say about.
 EVERYTHING = (TO_SAMPLES[0], MEASURED, *TO_SAMPLES[1:], GENERATOR, *GUIDED, "latent_mmd", *POST_TRAINING[:-1], COMPARED)

@@ -36,8 +36,8 @@ def test_a_result_of_a_decoder_has_the_meaning_of_its_metric():
 @pytest.mark.parametrize(
     ("metric", "of"),
     [
-        ("rfid", "r"), ("rfd_a", "r"), ("pfid", "p"), ("pfd_a", "p"), ("noise_pfd_a", "p"), ("gfd_a", "g"),
-        ("psnr", None), ("before_gfd_a", None), ("recall_a", None),
+        ("rfid", "r"), ("rfd_a", "r"), ("pfid", "p"), ("pfd_a", "p"), ("noise_pfd_a", "p"), ("rank_pfd_a", "p"),
+        ("gfd_a", "g"), ("psnr", None), ("before_gfd_a", None), ("recall_a", None),
     ],
 )  # fmt: skip
 def test_frechet_distances_are_known_by_what_they_are_of(metric, of):

@@ -9,7 +9,19 @@ from robustok_toolkit.report_parts import Cell, Fact, Facts, Part, Section, Tabl
 from robustok_toolkit.reported_run import ReportedRun
 
 #: The numbers that are shown large, in this order, as far as they were measured.
-_TELLING = ("PSNR", "rFID", "rFD", "pFID", "pFD", "noise pFD", "Colour error", "Codebook usage", "gFID", "gFD")
+_TELLING = (
+    "PSNR",
+    "rFID",
+    "rFD",
+    "pFID",
+    "pFD",
+    "noise pFD",
+    "rank pFD",
+    "Colour error",
+    "Codebook usage",
+    "gFID",
+    "gFD",
+)
 
 
 def numbers(run: ReportedRun) -> Section | None:

@@ -12,7 +12,8 @@ from robustok_toolkit.report_parts import Fact, Facts, Heatmap, Lines, Part, Sec
 from robustok_toolkit.reported_run import ReportedRun
 
 _NUMBER = r"\d[\d.]*(?:e[-+]?\d+)?"
-_CELL = re.compile(rf"alpha(?P<alpha>{_NUMBER})_(?P<other>[a-z]+)(?P<value>{_NUMBER})")
+_CELL = re.compile(rf"alpha(?P<alpha>{_NUMBER})(_(?P<other>[a-z]+)(?P<value>{_NUMBER}))?")
+_ALPHA = "α, share of the tokens"
 _AXES = {"delta": "δ, nearest codes", "noise": "noise, standard deviations"}
 
 
@@ -62,12 +63,16 @@ def _heat(title: str, cells: Mapping[str, float]) -> list[Part]:
     found = {name: match for name in cells if (match := _CELL.fullmatch(name))}
     if not found:
         return []
+    if any(match["other"] is None for match in found.values()):  # a perturbation of one strength
+        values = {float(match["alpha"]): float(cells[name]) for name, match in found.items() if match["other"] is None}
+        series = Series(title, sorted(values), [values[alpha] for alpha in sorted(values)])
+        return [Lines(title, [series], x=_ALPHA, y="distance", markers=True)]
     rows = sorted({match["alpha"] for match in found.values()}, key=float)
     columns = sorted({match["value"] for match in found.values()}, key=float)
     other = next(iter(found.values()))["other"]
     by_place = {(match["alpha"], match["value"]): float(cells[name]) for name, match in found.items()}
     values = [[by_place.get((row, column), float("nan")) for column in columns] for row in rows]
-    return [Heatmap(title, columns, rows, values, x=_AXES.get(other, other), y="α, share of the tokens")]
+    return [Heatmap(title, columns, rows, values, x=_AXES.get(other, other), y=_ALPHA)]
 
 
 def _mmd(by_alpha: Mapping[str, float], details: Mapping[str, object]) -> list[Part]:

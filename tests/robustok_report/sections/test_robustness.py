@@ -6,6 +6,7 @@ import pytest
 
 from robustok_core.values.result import Result
 from robustok_metrics.noise_pfd import NoiseCell
+from robustok_metrics.rank_pfd import RankCell
 from robustok_report.sections.robustness import robustness
 from robustok_toolkit.report_parts import Facts, Heatmap
 
@@ -28,6 +29,13 @@ def test_each_kind_of_perturbation_is_compared_with_none_in_the_same_features(as
     assert (heat.rows, heat.columns, heat.values) == (["0.5"], ["1e-06", "0.5"], [[20.0, 10.0]])
     assert isinstance(rise, Facts)
     assert (rise.facts[0].value, rise.facts[0].hint) == ("50 %", "15 instead of 10")
+
+
+def test_a_perturbation_of_one_strength_has_a_curve(as_reported):
+    cells = {RankCell(alpha=alpha).name: 10 * alpha for alpha in (0.9, 0.5)}
+    as_reported.results = {"evaluate_tokenizer/rank_pfd_a": fd(7.0, **cells)}
+    (curve,) = robustness(as_reported).parts
+    assert (curve.title, curve.series[0].x, curve.series[0].y) == ("rank pFD by strength", [0.5, 0.9], [5.0, 9.0])
 
 
 def test_heat_maps_of_two_networks_tell_which_they_are(as_reported):
