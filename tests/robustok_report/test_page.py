@@ -132,7 +132,7 @@ def another_run(folder: Path, to: Path, *, seed: int, beta: float, scale: float)
     shutil.copytree(folder, to, ignore=shutil.ignore_patterns("checkpoints", "history", "report.html"))
     recipe = (to / "recipe.toml").read_text()
     recipe = re.sub(r"(?m)^seed = \d+", f"seed = {seed}", recipe)
-    (to / "recipe.toml").write_text(re.sub(r"(?m)^beta = .*", f"beta = {beta}", recipe))
+    (to / "recipe.toml").write_text(re.sub(r"(?ms)^(\[perturbation\]$.*?^beta = )[^\n]*", rf"\g<1>{beta}", recipe))
     record = read_run(to)
     for entry in record["stages"].values():
         entry["results"] = {name: {**one, "value": one["value"] * scale} for name, one in entry["results"].items()}

@@ -10,17 +10,8 @@ from robustok_toolkit.reported_run import ReportedRun
 
 #: The numbers that are shown large, in this order, as far as they were measured.
 _TELLING = (
-    "PSNR",
-    "rFID",
-    "rFD",
-    "pFID",
-    "pFD",
-    "noise pFD",
-    "rank pFD",
-    "Colour error",
-    "Codebook usage",
-    "gFID",
-    "gFD",
+    *("PSNR", "rFID", "rFD", "pFID", "pFD", "noise pFD", "rank pFD"),
+    *("Colour error", "Codebook usage", "gFID", "gFD"),
 )
 
 

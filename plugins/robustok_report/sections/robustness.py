@@ -63,9 +63,9 @@ def _heat(title: str, cells: Mapping[str, float]) -> list[Part]:
     found = {name: match for name in cells if (match := _CELL.fullmatch(name))}
     if not found:
         return []
-    if any(match["other"] is None for match in found.values()):  # a perturbation of one strength
-        values = {float(match["alpha"]): float(cells[name]) for name, match in found.items() if match["other"] is None}
-        series = Series(title, sorted(values), [values[alpha] for alpha in sorted(values)])
+    if all(match["other"] is None for match in found.values()):  # a perturbation of one strength
+        points = sorted((float(match["alpha"]), float(cells[name])) for name, match in found.items())
+        series = Series(title, [alpha for alpha, _ in points], [value for _, value in points])
         return [Lines(title, [series], x=_ALPHA, y="distance", markers=True)]
     rows = sorted({match["alpha"] for match in found.values()}, key=float)
     columns = sorted({match["value"] for match in found.values()}, key=float)
