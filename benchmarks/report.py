@@ -1,9 +1,9 @@
 """What a report costs: python benchmarks/report.py runs/main_train [--chromium PROGRAM]
 
-The report of the run: seconds and peak memory of a process that does nothing else, and the size of the file. The
-comparison of the run with nineteen copies of it: seconds and size. Both pages in a headless Chromium (with the package
-playwright): seconds until the page is loaded, and until its first figure is drawn; the median of five, each in a new
-browser, because a warm one has compiled plotly.js.
+The report of the run, and the comparison of the run with nineteen copies of it: seconds, processor seconds and peak
+memory of a process that does nothing else, and the size of the file. Both pages in a headless Chromium (with the
+package playwright): seconds until the page is loaded, and until its first figure is drawn; the median of five, each in
+a new browser, because a warm one has compiled plotly.js.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ def main() -> None:
         pages = {"one run": Path(folder) / "one.html", f"{RUNS} runs": Path(folder) / "several.html"}
         for (name, page), count in zip(pages.items(), (1, RUNS), strict=True):
             runs = [_copy(asked.run, Path(folder) / f"run{number}") for number in range(count)]
-            seconds, memory = _made(runs, page)
-            print(f"{name}: {seconds:.1f} s, peak {memory:.2f} GiB, {page.stat().st_size / 1e6:.1f} MB", flush=True)
+            seconds, busy, memory = _made(runs, page)
+            size = page.stat().st_size / 1e6
+            print(
+                f"{name}: {seconds:.1f} s, {busy:.1f} of the processor, peak {memory:.2f} GiB, {size:.1f} MB",
+                flush=True,
+            )
         for name, page in pages.items():
             for width in WIDTHS:
                 loaded, drawn = _opened(page, width, asked.chromium)
@@ -47,12 +51,14 @@ def _copy(run: Path, to: Path) -> Path:
     return to
 
 
-def _made(runs: list[Path], page: Path) -> tuple[float, float]:
-    """Seconds and GiB of `robustok report` in a process of its own, the start of Python included."""
-    start = time.perf_counter()
+def _made(runs: list[Path], page: Path) -> tuple[float, float, float]:
+    """Seconds, processor seconds and GiB of `robustok report`, the start of Python included."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, "-m", "robustok_core", "report", *map(str, runs), "--out", str(page)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, busy, after.ru_maxrss / 2**20  # the largest of the children so far
 
 
 def _opened(page: Path, width: int, chromium: str | None) -> tuple[float, float]:
