@@ -33,11 +33,8 @@ def main() -> None:
         for (name, page), count in zip(pages.items(), (1, RUNS), strict=True):
             runs = [_copy(asked.run, Path(folder) / f"run{number}") for number in range(count)]
             seconds, busy, memory = _made(runs, page)
-            size = page.stat().st_size / 1e6
-            print(
-                f"{name}: {seconds:.1f} s, {busy:.1f} of the processor, peak {memory:.2f} GiB, {size:.1f} MB",
-                flush=True,
-            )
+            cost = f"{seconds:.1f} s, {busy:.1f} s of the processor, peak {memory:.2f} GiB"
+            print(f"{name}: {cost}, {page.stat().st_size / 1e6:.1f} MB", flush=True)
         for name, page in pages.items():
             for width in WIDTHS:
                 loaded, drawn = _opened(page, width, asked.chromium)

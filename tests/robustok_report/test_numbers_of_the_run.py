@@ -118,7 +118,7 @@ def test_the_samples_are_the_run_s_and_those_before_and_after_are_decoded_from_i
 def test_tiles_are_of_the_first_stage_that_measured_a_number(page, results):
     """The number at guidance 2 comes later, and must not stand in the place of the usual one."""
     value = number_text(results["evaluate_generator/gfd_fashion_classifier"].value, 4)
-    assert f"<dt>gFD</dt><dd>{value}<small>lower is better ↓, {NUM_SAMPLES} images, evaluate_generator/" in page
+    assert f"<dt>gFD</dt><dd>{value}<small>lower is better ↓, {NUM_SAMPLES} images, evaluate_<wbr>generator/" in page
 
 
 def test_each_number_says_of_how_many_images_it_is(page, results):
