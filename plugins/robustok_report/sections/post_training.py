@@ -71,7 +71,7 @@ def _table(compared: dict[_Row, dict[str, Result]]) -> list[Part]:
     rows: list[list[str | Cell]] = [
         [_head(row, results), *(_cell(results, decoder) for decoder in decoders)] for row, results in compared.items()
     ]
-    legend = "Below each number is its change from before. The best of a row is marked; one run cannot tell a gain from chance."
+    legend = "Below each number is its change from before. The best of a row is marked; it may be best by chance."
     return [Table("Decoders compared", ["number", *decoders], rows), Text(legend, muted=True)]
 
 
