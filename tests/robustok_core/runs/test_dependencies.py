@@ -47,8 +47,12 @@ def damaged(folder, package: str, code: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("package", "arguments"),
-    [("torch", ["run", "main_train"]), ("torch", ["view", "x"]), ("accelerate", ["check", "main_train"])]
-    + [("click", ["--help"])],
+    [
+        ("torch", ["run", "main_train"]),
+        ("torch", ["view", "x"]),
+        ("accelerate", ["check", "main_train"]),
+        ("click", ["--help"]),
+    ],
 )
 def test_a_missing_package_is_one_message_with_the_command_that_installs_it(package, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
