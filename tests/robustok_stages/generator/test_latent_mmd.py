@@ -72,7 +72,8 @@ def test_samples_have_the_shares_of_the_classes_of_the_images():
     assert torch.bincount(in_turn[samples]).tolist() == [22, 100, 55]  # 100 / 54 of each
     samples, rows = in_proportion(in_turn, images, 20)
     of_images, of_samples = torch.bincount(images[rows]), torch.bincount(in_turn[samples])
-    assert of_images.tolist() == of_samples.tolist() and sorted(of_images.tolist()) == [6, 7, 7]
+    assert of_images.tolist() == of_samples.tolist()
+    assert sorted(of_images.tolist()) == [6, 7, 7]
     few, rows = in_proportion(in_turn[:8], images, 1000)
     assert torch.bincount(in_turn[few]).tolist() == [1, 2, 1]
     assert [len(found) for found in in_proportion(torch.full((5,), 3), images, 1000)] == [0, 0]
