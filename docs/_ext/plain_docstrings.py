@@ -6,7 +6,6 @@ import re
 
 from sphinx.application import Sphinx
 
-
 #: Text between as many backticks on both sides, or a character that would be markup.
 _LITERAL_OR_MARK = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|[*_|\\]", re.DOTALL)
 

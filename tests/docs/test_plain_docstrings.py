@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("sphinx", reason="sphinx, which builds the documentation, is missing")
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "_ext"))
 
-from component_options import text  # noqa: E402
-from plain_docstrings import escaped  # noqa: E402
+from component_options import text
+from plain_docstrings import escaped
 
 
 @pytest.mark.parametrize(
