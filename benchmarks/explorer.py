@@ -1,7 +1,7 @@
 """How long the views of `robustok view` take to answer: python benchmarks/explorer.py runs/main_train [--repeats 10]
 
-From the settings to the HTML, without the browser: the median, after one answer that warms up. The processor time is what
-an idle machine needs where one thread computes (OMP_NUM_THREADS=1).
+From the settings to the HTML, without the browser: the median, after one answer that warms up. The processor time is
+what an idle machine needs where one thread computes (OMP_NUM_THREADS=1).
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 They are for README.md, docs/report.md and docs/explorer.md. Those in the repository show the runs of
 `robustok run colour_post_train` (runs/colour_train) and `robustok run post_train` (runs/main_train), seed 0. A headless
-Chromium shows the pages (playwright drives it). The report is written anew by the code that is here.
+Chromium shows the pages (playwright drives it). The report is written anew by the code that is here. A run is called
+as seen from two folders above it: runs/colour_train.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -29,11 +31,17 @@ IN_COLOUR = {"report_post_training": "Post-training", "report_samples": "Samples
 IN_GREY = {"report_robustness": "Robustness"}
 
 
+def called(run: Path) -> Path:
+    """A run's short path, and the working folder that goes with it."""
+    os.chdir(run.resolve().parents[1])
+    return Path(run.resolve().parent.name, run.name)
+
+
 def report_of(run: Path, folder: str) -> Path:
     """The report of a run, written into a folder."""
     file = Path(folder) / f"{run.name}.html"
     try:
-        robustok(["report", str(run), "--out", str(file)])
+        robustok(["report", str(called(run)), "--out", str(file)])
     except SystemExit as ended:
         if ended.code:
             raise
@@ -69,7 +77,7 @@ def take_report(browser: Any, file: Path, sections: dict[str, str], *, top: str 
 def take_explorer(browser: Any, run: Path) -> None:
     """The view `Perturb`, with δ = 64, in which the decoders before and after post-training differ visibly."""
     with (
-        served(open_run(run, device=device_called(None))) as address,
+        served(open_run(called(run), device=device_called(None))) as address,
         visited(browser, address, width=1200, height=900) as visit,
     ):
         visit.page.wait_for_selector(".rx-tiles img", timeout=60_000)
@@ -86,7 +94,7 @@ def take_explorer(browser: Any, run: Path) -> None:
 
 
 def main() -> None:
-    in_colour, in_grey = map(Path, sys.argv[1:])
+    in_colour, in_grey = (Path(argument).resolve() for argument in sys.argv[1:])
     with tempfile.TemporaryDirectory() as folder, started() as browser:
         take_report(browser, report_of(in_colour, folder), IN_COLOUR, top="Reconstructions")
         take_report(browser, report_of(in_grey, folder), IN_GREY)
