@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from project import COLOURS, POST_TRAINING, TO_SAMPLES, Project
+from project import COLOURS, NUM_SAMPLES, POST_TRAINING, TO_SAMPLES, Project
 
 MEASURED = {
     "use": "evaluate_tokenizer",
@@ -17,8 +17,9 @@ MEASURED = {
     },
 }
 GENERATOR = {"use": "evaluate_generator", "metrics": {"gfd": COLOURS}}
+SAMPLED = {"use": "sample", "num_samples": NUM_SAMPLES, "sampling": {"steps": 2}}
 GUIDED = [
-    {"use": "sample", "name": "guided", "num_samples": 20, "sampling": {"steps": 2}, "guidance": {"scale": 2.0}},
+    {**SAMPLED, "name": "guided", "guidance": {"scale": 2.0}},
     {**GENERATOR, "name": "evaluate_guided"},
 ]
 #: All stages that a report has something to say about.
