@@ -91,24 +91,46 @@ class Autoregressive(Generator):
             codes=self.sample_codes(labels, uniform, guidance=guidance, kept=kept, sampling=sampling or TokenSampling())
         )
 
+    def sample_forced(
+        self, labels: Tensor, draws: Draws, *, real: Latents, guidance: Guidance, sampling: Any = None
+    ) -> Latents:
+        """Samples each code after the true codes before it, with the random numbers of `sample`."""
+        uniform = draws.child("tokens").uniform(self.space.num_tokens)
+        sampling = sampling or TokenSampling()
+        codes = self.sample_codes(labels, uniform, guidance=guidance, sampling=sampling, read=codes_of(real))
+        return Latents(codes=codes)
+
     @torch.no_grad()
     def sample_codes(
-        self, labels: Tensor, uniform: Tensor, *, guidance: Guidance, sampling: TokenSampling, kept: Kept | None = None
+        self,
+        labels: Tensor,
+        uniform: Tensor,
+        *,
+        guidance: Guidance,
+        sampling: TokenSampling,
+        kept: Kept | None = None,
+        read: Tensor | None = None,
     ) -> Tensor:
-        """Samples codes (B, N) int64 for labels (B,) from uniform numbers (B, N) in [0, 1)."""
+        """Samples codes (B, N) int64 for labels (B,) from uniform numbers (B, N) in [0, 1).
+
+        Args:
+            read: (B, N) int64, codes that condition those after them, in place of the sampled ones.
+        """
         if kept is not None and bool(kept.mask.all()):
             return kept.codes.clone()
         sampled: list[Tensor] = []
         copies = 2 if guidance.active else 1
         with evaluating(self), packed_linear(self, rows=copies * len(labels)):
             decoding = self.decoding(self._with_null_rows(labels) if guidance.active else labels)
+            logits = decoding.start()
             for position in range(self.space.num_tokens):
-                logits = decoding.advance(sampled[-1].repeat(copies)) if sampled else decoding.start()
                 logits = guided(logits.float(), guidance, position / self.space.num_tokens)
                 codes = choose(logits, uniform[:, position], sampling)
                 if kept is not None:
                     codes = torch.where(kept.mask[:, position], kept.codes[:, position], codes)
                 sampled.append(codes)
+                if len(sampled) < self.space.num_tokens:
+                    logits = decoding.advance((codes if read is None else read[:, position]).repeat(copies))
         return torch.stack(sampled, dim=1)
 
     def _with_null_rows(self, labels: Tensor) -> Tensor:

@@ -185,15 +185,41 @@ class MaskGIT(Generator):
         With `keep`, each token of the real latents is kept with probability sigma: it is known from the start, and the
         schedule runs over the remaining tokens.
         """
+        return Latents(codes=self._sampled(self._start(draws, keep), labels, draws, guidance, sampling))
+
+    @torch.no_grad()
+    def sample_forced(
+        self,
+        labels: Tensor,
+        draws: Draws,
+        *,
+        real: Latents,
+        guidance: Guidance,
+        sampling: MaskGITSampling | None = None,
+    ) -> Latents:
+        """Samples as `sample` does; each step reads the true codes in place of those that steps before it drew."""
+        masks = self._start(draws, None)
+        return Latents(codes=self._sampled(masks, labels, draws, guidance, sampling, read=codes_of(real)))
+
+    def _sampled(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        draws: Draws,
+        guidance: Guidance,
+        sampling: MaskGITSampling | None,
+        read: Tensor | None = None,
+    ) -> Tensor:
+        """Codes (B, N) from tokens (B, N), some of them masked; `read` as in `sample_forced`."""
         sampling = sampling or MaskGITSampling()
-        tokens = self._start(draws, keep)  # (B, N)
         num_masked = (tokens == self.mask_code).sum(dim=1)  # (B,)
         with evaluating(self):
             for step in range(sampling.steps):
-                logits = self._guided(tokens, labels, guidance.weight(step / sampling.steps))
+                known = tokens if read is None else torch.where(tokens == self.mask_code, tokens, read)
+                logits = self._guided(known, labels, guidance.weight(step / sampling.steps))
                 num_left = scheduled(num_masked, (step + 1) / sampling.steps, self.space.num_tokens)
                 tokens = self._advance(tokens, logits, num_left, step, draws.child("step", step), sampling)
-        return Latents(codes=tokens)
+        return tokens
 
     def _start(self, draws: Draws, keep: Keep | None) -> Tensor:
         """Tokens (B, N) before the first step: the kept ones, all others masked."""

@@ -18,6 +18,7 @@ from robustok_metrics.noise_pfd import NoisePFD
 from robustok_metrics.pfid import PFID
 from robustok_metrics.precision_recall import PrecisionRecall
 from robustok_metrics.psnr import PSNR
+from robustok_metrics.rank_pfd import RankPFD
 from robustok_metrics.sample_frechet import SampleFrechet
 from robustok_metrics.ssim import SSIM
 
@@ -32,6 +33,7 @@ def robustok_register(register: Register) -> None:
     register("metric", "frechet", Frechet)
     register("metric", "pfid", PFID)
     register("metric", "noise_pfd", NoisePFD)
+    register("metric", "rank_pfd", RankPFD)
     register("metric", "psnr", PSNR)
     register("metric", "ssim", SSIM)
     register("metric", "lpips", LPIPS)

@@ -6,6 +6,7 @@ from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_perturbations.gaussian import Gaussian
 from robustok_perturbations.interpolate import Interpolate
 from robustok_perturbations.none import NoPerturbation
+from robustok_perturbations.rank_law import RankLaw
 from robustok_perturbations.top_delta import TopDelta
 
 
@@ -13,5 +14,6 @@ from robustok_perturbations.top_delta import TopDelta
 def robustok_register(register: Register) -> None:
     register("perturbation", "none", NoPerturbation)
     register("perturbation", "top_delta", TopDelta)
+    register("perturbation", "rank_law", RankLaw)
     register("perturbation", "gaussian", Gaussian)
     register("perturbation", "interpolate", Interpolate)

@@ -8,10 +8,12 @@ from typing import Literal
 from attrs import field, frozen
 from torch import Tensor
 
+from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import unit_interval
 from robustok_core.values.draws import Draws
-from robustok_core.values.latents import LatentSpace
+from robustok_core.values.latents import Latents, LatentSpace
 
 WhichImages = Literal["random", "first"]
 WhichTokens = Literal["exact", "bernoulli"]
@@ -62,6 +64,16 @@ def pick_tokens(draws: Draws, num_tokens: int, alpha: float, which: WhichTokens)
         return draws.uniform(num_tokens) < alpha
     shuffled = draws.bits(num_tokens).argsort(dim=1)  # a random permutation of [0, N) in each row
     return shuffled < round_half_up(alpha * num_tokens)
+
+
+def with_codes(latents: Latents, positions: tuple[Tensor, ...], codes: Tensor, quantizer: Quantizer) -> Latents:
+    """The latents with other codes (M,) at M positions, and their vectors, straight-through; all else bit-identical."""
+    assert latents.codes is not None
+    vectors = latents.vectors
+    if vectors is not None:
+        codewords = quantizer.lookup(codes).to(vectors.dtype)  # (M, D)
+        vectors = vectors.index_put(positions, straight_through(vectors[positions], codewords))  # (B, N, D)
+    return latents.evolve(codes=latents.codes.index_put(positions, codes), vectors=vectors)
 
 
 def check_tokens(space: LatentSpace, alpha: float) -> None:

@@ -24,7 +24,6 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.perturbation import Perturbation
 from robustok_core.kinds.quantizer import Quantizer
@@ -41,6 +40,7 @@ from robustok_perturbations.selection import (
     pick_tokens,
     round_half_up,
     share_field,
+    with_codes,
 )
 
 Neighbours = Literal["codeword", "latent"]
@@ -91,11 +91,7 @@ def top_delta(
     mask[picked] = replaced
     positions = mask.nonzero(as_tuple=True)
     new_codes = _draw_neighbours(latents[positions], quantizer, delta, ranks, neighbours)  # (M,)
-    vectors = latents.vectors
-    if vectors is not None:
-        codewords = quantizer.lookup(new_codes).to(vectors.dtype)  # (M, D)
-        vectors = vectors.index_put(positions, straight_through(vectors[positions], codewords))  # (B, N, D)
-    return latents.evolve(codes=codes.index_put(positions, new_codes), vectors=vectors), mask
+    return with_codes(latents, positions, new_codes, quantizer), mask
 
 
 def nearest_codes(codes: Tensor, quantizer: Quantizer, delta: int) -> Tensor:

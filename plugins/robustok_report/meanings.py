@@ -112,6 +112,25 @@ _KNOWN: dict[str, Meaning] = {
         "Squared distance between generated latents and perturbed latents of real images, at the best α.",
         "It says which strength of perturbation imitates this generator's errors.",
     ),
+    r"rank_pfd_(?P<features>\w+)": Meaning(
+        "rank pFD",
+        f"Fréchet distance between inputs and reconstructions with one generator's wrong tokens, {_DISTANCE}.",
+        "What pFID predicts for any generator, for the one whose law of errors it was measured with.",
+    ),
+    r"changed": Meaning(
+        "Other codes", "Share of the draws after true codes that are another code.", "Not each is a mistake.", "%"
+    ),
+    r"relative_rank": Meaning(
+        "Relative rank",
+        "Mean rank of the drawn codes that differ, among the neighbours of the true code, over K.",
+        "Near 0, errors look like the paper's perturbation; near 0.5, like random codes.",
+    ),
+    r"within_delta": Meaning(
+        "Within δ",
+        "Share of the drawn codes that differ that lie among the δ nearest, 2.4 % of the codebook.",
+        "What the paper's perturbation imitates of this generator.",
+        "%",
+    ),
     r"suggested_alpha": Meaning(
         "Suggested α",
         "The share of perturbed tokens at which perturbed latents come closest to generated ones.",

@@ -13,6 +13,7 @@ from robustok_core.runs.files import write_text
 from robustok_core.values.numbers import duration_text
 from robustok_report.page import Page
 from robustok_report.pdf_figures import save_figures
+from robustok_report.sections.calibration import calibration
 from robustok_report.sections.codebook import codebook
 from robustok_report.sections.numbers import numbers
 from robustok_report.sections.overview import what_ran
@@ -33,6 +34,7 @@ _SECTIONS: dict[str, Callable[[ReportedRun], Section | None]] = {
     "Numbers": numbers,
     "Reconstructions": reconstructions,
     "Robustness": robustness,
+    "Calibration": calibration,
     "Samples": samples,
     "Post-training": post_training,
     "Codebook": codebook,

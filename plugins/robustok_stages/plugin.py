@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustok_core.recipe.hookspecs import Register, hookimpl
+from robustok_stages.generator.calibrate import Calibrate
 from robustok_stages.generator.evaluate_generator import EvaluateGenerator
 from robustok_stages.generator.latent_mmd import LatentMMD
 from robustok_stages.generator.sample import Sample
@@ -27,6 +28,7 @@ def robustok_register(register: Register) -> None:
     register("stage", "sample", Sample)
     register("stage", "evaluate_generator", EvaluateGenerator)
     register("stage", "latent_mmd", LatentMMD)
+    register("stage", "calibrate", Calibrate)
     register("stage", "make_pairs", MakePairs)
     register("stage", "post_train", PostTrain)
     register("stage", "compare_decoders", CompareDecoders)

@@ -54,7 +54,7 @@ class Generator(Component, nn.Module, ABC):
         not_decayed: names of parameters without weight decay, besides vectors and scalars.
     """
 
-    returns: ClassVar = {"loss": _losses, "sample": _sampled}
+    returns: ClassVar = {"loss": _losses, "sample": _sampled, "sample_forced": _sampled}
     built: ClassVar = staticmethod(_built)
     Sampling: ClassVar[type] = NoSampling
     space: LatentSpace
@@ -82,6 +82,26 @@ class Generator(Component, nn.Module, ABC):
             keep: preserve a share sigma of these real latents; `keep.over(codes, draws)` does so with codes.
             sampling: an instance of `Sampling`; None for its defaults.
         """
+
+    def sample_forced(
+        self, labels: Tensor, draws: Draws, *, real: Latents, guidance: Guidance, sampling: Any = None
+    ) -> Latents:
+        """Samples each code of real images after the true codes before it (teacher forcing), as `calibrate` needs.
+
+        So every difference to the true codes is a draw of its own, and none follows from an earlier one.
+
+        Args:
+            labels: (B,) int64, the real images'. draws: one row per image.
+            real: their latents, with codes.
+            guidance, sampling: as of `sample`.
+
+        Raises:
+            RobustokError: this generator does not implement it.
+        """
+        raise RobustokError(
+            f"{type(self).__name__} cannot sample codes after the true ones before them",
+            hint="use a generator of codes, or implement `sample_forced`",
+        )
 
     def check_guidance(self, guidance: Guidance) -> None:
         """Raises RobustokError if guidance is active but the generator was trained without a null class."""

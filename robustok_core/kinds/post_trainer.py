@@ -15,7 +15,7 @@ from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws
-from robustok_core.values.latents import Latents
+from robustok_core.values.latents import Latents, LatentSpace
 
 
 def _paired(call: Call, latents: Any, tokenizer: Tokenizer, _: Generator, real: LatentBatch, **__: Any) -> None:
@@ -38,6 +38,9 @@ class PostTrainer(Component, ABC):
     """
 
     returns: ClassVar = {"pair": _paired, "trained": _selected}
+
+    def check(self, space: LatentSpace) -> None:
+        """Raises RobustokError if it does not fit a latent space; called before anything runs."""
 
     @abstractmethod
     def pair(

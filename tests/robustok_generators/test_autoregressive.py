@@ -56,6 +56,27 @@ def test_codes_equal_those_of_recomputing_everything(make, name, guidance):
     assert torch.equal(codes, recomputed(generator, LABELS, draws, guidance))
 
 
+@pytest.mark.parametrize("guidance", [NONE, GUIDED], ids=["free", "guided"])
+@pytest.mark.parametrize("name", NAMES)
+def test_along_its_own_samples_it_draws_them_again(make, name, guidance):
+    """Each code is drawn after the same codes, with the same random number."""
+    generator, draws = make(name), draws_of(7)
+    sampled = generator.sample(LABELS, draws, guidance=guidance)
+    assert torch.equal(generator.sample_forced(LABELS, draws, real=sampled, guidance=guidance).codes, sampled.codes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_along_real_codes_a_draw_depends_on_the_true_codes_before_it(make, name):
+    generator, draws = make(name), draws_of(7)
+    real = codes_of_images(7)
+    forced = generator.sample_forced(LABELS, draws, real=Latents(codes=real), guidance=NONE).codes
+    with torch.no_grad():
+        logits = generator(real, LABELS)  # position i predicts the i-th code, after the codes before it
+    uniform = draws.child("tokens").uniform(NUM_TOKENS)
+    expected = [choose(logits[:, i].float(), uniform[:, i], TokenSampling()) for i in range(NUM_TOKENS)]
+    assert torch.equal(forced, torch.stack(expected, dim=1))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_of_single_steps_equal_those_of_a_full_pass(make, name):
     generator, codes = make(name), codes_of_images(7)

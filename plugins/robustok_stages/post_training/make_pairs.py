@@ -90,11 +90,12 @@ class MakePairs(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """There are enough images, and the generator fits the tokenizer."""
+        """There are enough images, and the generator and the post-trainer fit the tokenizer."""
         tokenizer = context.promise("tokenizer", TokenizerPromise)
         check_main_trained(context, tokenizer)
         check_image_size(context, tokenizer)
         check_generator(context, context.promise("generator", GeneratorPromise), tokenizer)
+        context.build("post_trainer").check(tokenizer.space)
         images = context.dataset().train
         if self.config.num_pairs is not None and self.config.num_pairs > len(images):
             what = f"{self.config.num_pairs} pairs need as many training images, but there are only {len(images)}"

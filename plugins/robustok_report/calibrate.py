@@ -1,0 +1,111 @@
+"""`robustok calibrate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from robustok_core.values.terminal import echo, make_console, print_table
+
+if TYPE_CHECKING:
+    from robustok_toolkit.calibration import Errors
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--guidance",
+    "scales",
+    multiple=True,
+    type=click.FloatRange(0.0, 1e6),
+    help="A guidance scale; several are compared; default: 1, no guidance.",
+)
+@click.option(
+    "--limit", default=1000, show_default=True, type=click.IntRange(1), help="Largest number of held-out images."
+)
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a sampler option, e.g. top_k=100.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the draws.")
+@click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Images per batch.")
+@click.option("--device", metavar="NAME", help="Device (cpu, cuda:1); default: the GPU if there is one.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the errors by token.")
+@click.option("--pdf", type=click.Path(path_type=Path), help="Folder for the figures as vector PDF (needs matplotlib).")
+def calibrate(
+    run: Path,
+    scales: tuple[float, ...],
+    limit: int,
+    changes: tuple[str, ...],
+    seed: int,
+    batch_size: int,
+    device: str | None,
+    as_json: bool,
+    pdf: Path | None,
+) -> None:
+    """Measure how the generator of a RUN errs, and print the perturbation that errs alike.
+
+    Along held-out images, it samples each code after the true codes before it. How far, among the neighbours of the
+    true code, its draws lie is a law that the perturbation rank_law draws from, in training and in the metric
+    rank_pfd. Example: `robustok calibrate runs/main_train --guidance 1 --guidance 1.5`.
+    """
+    from robustok_report.pdf_figures import save_figures
+    from robustok_report.sections.calibration import figures, recipe_line
+    from robustok_toolkit.report_parts import Section
+
+    found = _measured(run, scales or (1.0,), limit, changes, seed, batch_size, device)
+    if as_json:
+        echo(json.dumps({scale: dict(errors.as_details()) for scale, errors in found.items()}, indent=2))
+    else:
+        _print(found)
+        for scale, errors in found.items():
+            echo(f"guidance {scale}: perturbation = {recipe_line(errors.shares)}")
+    if pdf is not None:
+        parts = figures({scale: errors.as_details() for scale, errors in found.items()})
+        save_figures([Section("Calibration", parts)], pdf)
+        echo(f"figures in {pdf}", err=as_json)
+
+
+def _measured(
+    run: Path, scales: Sequence[float], limit: int, changes: Sequence[str], seed: int, batch_size: int, device: Any
+) -> Mapping[str, Errors]:
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.recipe.source import parse_override
+    from robustok_core.runs.devices import device_called
+    from robustok_core.values.draws import derive_seed
+    from robustok_core.values.guidance import Guidance
+    from robustok_toolkit.calibration import errors_of, forced_ranks, held_out_rows
+    from robustok_toolkit.generating import named_sampler_options
+    from robustok_toolkit.reported_run import ReportedRun
+    from robustok_toolkit.trained_generator import load_generator
+
+    registry, torch_device = load_registry(), device_called(device, where="--device")
+    trained = load_generator(run, device=torch_device, registry=registry)
+    images = ReportedRun(run, registry, torch_device).data.validation
+    options = named_sampler_options(
+        type(trained.generator), dict(parse_override(change) for change in changes), "--set "
+    )
+    tokenizer = trained.tokenizer.tokenizer
+    found = {}
+    for scale in dict.fromkeys(scales):
+        ranks = forced_ranks(
+            tokenizer,
+            trained.generator,
+            images,
+            held_out_rows(images, limit),
+            seed=derive_seed(seed, "calibrate"),
+            guidance=Guidance(scale=scale),
+            sampling=options,
+            batch_size=batch_size,
+        )
+        found[f"{scale:g}"] = errors_of(ranks, tokenizer.space.codebook_size or 0)
+    return found
+
+
+def _print(found: Mapping[str, Errors]) -> None:
+    rows = [
+        [scale, f"{errors.changed:.1%}", f"{errors.within_delta:.1%}", f"{errors.relative_rank:.1%}"]
+        for scale, errors in found.items()
+    ]
+    print_table(make_console(), ["guidance", "other codes", "of these, within delta", "their mean rank"], rows)

@@ -1,0 +1,125 @@
+"""Measures how a generator of codes errs: it samples each code of held-out images after the true codes before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import asdict, frozen
+from torch import Tensor
+
+from robustok_core.errors import RobustokError
+from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.runs.precision import Precision, autocast
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_toolkit.generating import own_share
+from robustok_toolkit.image_features import gather_shares
+from robustok_toolkit.rank_law import check_ranked, law_of, ranks_of
+from robustok_training.batches import class_balanced_order
+from robustok_training.distributed import world_size
+
+#: The paper's delta as a share of the codebook.
+DELTA_SHARE = 100 / 4096
+
+
+@frozen(kw_only=True)
+class Errors:
+    """How the draws of a generator differ from the true codes, at one guidance scale.
+
+    Attributes:
+        changed: share of the draws that are another code.
+        relative_rank: of those, the mean rank among the true code's neighbours over K, in (0, 1); 0 if there are none.
+        within_delta: of those, the share among the delta - 1 nearest, for the paper's delta (100 of 4,096 codes).
+        shares: their law, the option of the perturbation rank_law.
+        changed_by_position, rank_by_position: the first two for each token.
+    """
+
+    changed: float
+    relative_rank: float
+    within_delta: float
+    shares: Sequence[float]
+    changed_by_position: Sequence[float]
+    rank_by_position: Sequence[float]
+
+    def as_details(self) -> Mapping[str, Any]:
+        """Its attributes by name."""
+        return asdict(self)
+
+
+def check_calibration(generator: Generator | type[Generator], codebook_size: int | None) -> None:
+    """Raises RobustokError if a generator does not sample after true codes, or they cannot be ranked."""
+    check_ranked(codebook_size, "calibrate")
+    kind = generator if isinstance(generator, type) else type(generator)
+    if kind.sample_forced is Generator.sample_forced:
+        what = f"{kind.__name__} does not implement `sample_forced`: it cannot sample codes after the true ones"
+        raise RobustokError(what, hint="use a generator of codes that does, such as rar, llamagen_gpt or maskgit")
+
+
+@torch.no_grad()
+def forced_ranks(
+    tokenizer: Tokenizer,
+    generator: Generator,
+    images: Images,
+    rows: Sequence[int],
+    *,
+    seed: int,
+    guidance: Guidance,
+    sampling: Any = None,
+    precision: Precision = "no",
+    batch_size: int = 50,
+) -> Tensor:
+    """(n, N) int64: the rank of each code that is drawn for n images, 0 where it is the true one.
+
+    All processes must call it, share the images and get all ranks. Row i depends only on image i and the seed.
+
+    Args:
+        rows: indices of images.
+        guidance, sampling: of the generator. precision: its; the tokenizer uses float32.
+
+    Raises:
+        RobustokError: the generator cannot do this, or was not trained for guidance.
+    """
+    check_calibration(generator, tokenizer.space.codebook_size)
+    generator.check_guidance(guidance)
+    assert tokenizer.quantizer is not None
+    device = next(generator.parameters()).device
+    own = [rows[number] for number in own_share(len(rows)).tolist()]
+    found = [torch.empty(0, tokenizer.space.num_tokens, dtype=torch.int64, device=device)]
+    for start in range(0, len(own), batch_size):
+        batch = images.load(own[start : start + batch_size]).to(device)
+        real = tokenizer.encode(batch.images).without_features()
+        draws = Draws(seed=seed, indices=batch.indices, total=len(images))
+        with autocast(precision, device):
+            drawn = generator.sample_forced(batch.labels, draws, real=real, guidance=guidance, sampling=sampling)
+        assert drawn.codes is not None
+        assert real.codes is not None
+        ranks = ranks_of(drawn.codes.flatten(), real.codes.flatten(), tokenizer.quantizer)
+        found.append(ranks.view_as(real.codes))
+    sizes = [len(part) for part in torch.arange(len(rows)).tensor_split(world_size())]
+    return gather_shares(torch.cat(found), sizes)
+
+
+def held_out_rows(images: Images, limit: int) -> list[int]:
+    """The first images, all classes as often as each other where there are enough."""
+    rows: list[int] = class_balanced_order(images.labels)[:limit].tolist()
+    return rows
+
+
+def errors_of(ranks: Tensor, codebook_size: int) -> Errors:
+    """Sums up ranks (n, N) int64."""
+    wrong = ranks > 0
+    relative = ranks.double() / codebook_size
+    count = wrong.sum(0)
+    within = (wrong & (ranks < max(2, round(DELTA_SHARE * codebook_size)))).sum() / wrong.sum().clamp_min(1)
+    return Errors(
+        changed=float(wrong.double().mean()),
+        relative_rank=float(relative.sum() / wrong.sum().clamp_min(1)),
+        within_delta=float(within),
+        shares=[round(share, 5) for share in law_of(ranks.flatten(), codebook_size)],
+        changed_by_position=[float(share) for share in wrong.double().mean(0)],
+        rank_by_position=[float(mean) for mean in relative.sum(0) / count.clamp_min(1)],
+    )

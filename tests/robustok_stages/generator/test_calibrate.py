@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from project import CONTINUOUS, FLOW, TO_SAMPLES, Project
+from robustok_core.values.draws import Draws, derive_seed
+from robustok_core.values.guidance import Guidance
+from robustok_report.calibrate import calibrate
+from robustok_toolkit.calibration import errors_of
+from robustok_toolkit.rank_law import bins_for
+from robustok_toolkit.trained_generator import load_generator
+from robustok_training.batches import class_balanced_order
+
+
+def test_it_compares_the_codes_that_are_drawn_along_held_out_images_with_the_true_ones(trained, tmp_path):
+    stage = {"use": "calibrate", "limit": 30, "batch_size": 30, "scales": [1.0, 3.0]}
+    later = Project(tmp_path, [stage], load=dict.fromkeys(("tokenizer", "generator"), trained.folder)).run()
+    found = later.results["calibrate/changed"]
+    assert found.num_images == 30
+    assert list(found.details["by_scale"]) == ["1", "3"]
+
+    generator, images = load_generator(trained.folder), trained.dataset().validation
+    rows = class_balanced_order(images.labels)[:30]
+    batch = images.load(rows.tolist())
+    real = generator.tokenizer.encode_images(batch.images)
+    draws = Draws(seed=derive_seed(3, "calibrate"), indices=rows, total=len(images))
+    for scale in (1.0, 3.0):
+        with torch.no_grad():
+            drawn = generator.generator.sample_forced(
+                batch.labels, draws, real=real, guidance=Guidance(scale=scale)
+            ).codes
+        expected = (drawn != real.codes).double()
+        measured = found.details["by_scale"][f"{scale:g}"]
+        assert measured["changed"] == pytest.approx(float(expected.mean()), abs=0.02)
+        assert measured["changed_by_position"] == pytest.approx(expected.mean(0).tolist(), abs=0.04)
+
+
+def test_ranks_are_summed_up_by_token_and_against_delta():
+    ranks = torch.tensor([[0, 1, 64], [0, 2, 0], [0, 32, 0]])
+    errors = errors_of(ranks, 128)  # the paper's share of 128 codes: delta = 3, the code itself and the two nearest
+    assert errors.changed == pytest.approx(4 / 9)
+    assert errors.changed_by_position == pytest.approx([0, 1, 1 / 3])
+    assert errors.relative_rank == pytest.approx((1 + 2 + 32 + 64) / 128 / 4)
+    assert errors.rank_by_position == pytest.approx([0, 35 / 128 / 3, 0.5])
+    assert errors.within_delta == pytest.approx(2 / 4)
+    assert errors.shares == [0.25, 0.25, 0, 0, 0, 0.25, 0.25]
+
+
+def test_a_recipe_can_train_with_what_the_command_prints(trained, tmp_path):
+    ran = CliRunner().invoke(calibrate, [str(trained.folder), "--limit", "20", "--guidance", "2"])
+    assert ran.exit_code == 0, ran.output
+    line = next(line for line in ran.output.splitlines() if "rank_law" in line).partition("perturbation = ")[2]
+    shares = [float(share) for share in line.partition("[")[2].partition("]")[0].split(",")]
+    assert len(shares) == bins_for(32)
+    assert sum(shares) == pytest.approx(1, abs=1e-3)
+    project = Project(tmp_path, ["train_tokenizer"], perturbation={"use": "rank_law", "shares": shares, "beta": 0.5})
+    assert project.run().results["train_tokenizer/steps"].value > 0
+
+
+def test_a_generator_of_vectors_is_refused_before_anything_runs(tmp_path):
+    project = Project(tmp_path, (*TO_SAMPLES, "calibrate"), **CONTINUOUS, generator=FLOW)
+    assert "calibrate ranks the neighbours of a code, and this latent space has none" in project.refusal()
+
+
+def test_guidance_without_label_dropout_is_refused_before_anything_runs(tmp_path):
+    generator = {"use": "rar", "width": 16, "depth": 1, "num_heads": 2, "label_dropout": 0.0}
+    project = Project(tmp_path, (*TO_SAMPLES, {"use": "calibrate", "scales": [1.0, 2.0]}), generator=generator)
+    assert "needs a generator that was trained with label dropout" in project.refusal()
