@@ -92,6 +92,6 @@ class _Texts:
         return self._joined[start : int(self._ends[index])]
 
 
-def _without_waiting(path: bytes, flags: int) -> int:
+def _without_waiting(path: str | bytes, flags: int) -> int:
     """Opens a file; if a pipe took its place since the data set was opened, it is not waited for."""
     return os.open(path, flags | os.O_NONBLOCK)

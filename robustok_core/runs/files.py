@@ -21,6 +21,7 @@ from robustok_core.errors import RunError
 
 _ASIDE = ".writing-"
 _DAMAGED = "the file is damaged, or not a JSON file"
+_LARGEST_JSON = 2**28
 #: In one safetensors file; the largest models have some thousands. More take minutes to read.
 _MOST_TENSORS = 100_000
 
@@ -171,6 +172,8 @@ def read_json(file: Path) -> Any:
         RunError: if the file is missing or damaged.
     """
     check_regular(file)
+    if (size := file.stat().st_size) > _LARGEST_JSON:
+        raise RunError(f"it has {size:,} bytes, more than any such file", where=str(file), hint=_DAMAGED)
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

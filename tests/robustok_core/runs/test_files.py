@@ -177,3 +177,10 @@ def test_a_folder_whose_removal_was_cut_off_is_gone_and_its_rest_is_swept(tmp_pa
     assert not folder.exists()
     remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_json_file_of_a_terabyte_is_named_and_not_read(tmp_path):
+    (tmp_path / "manifest.json").touch()
+    os.truncate(tmp_path / "manifest.json", 10**12)
+    with pytest.raises(RunError, match=r"manifest\.json: it has 1,000,000,000,000 bytes"):
+        read_json(tmp_path / "manifest.json")
