@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import attrs
 from attrs import frozen
 
 
@@ -43,8 +44,9 @@ _KNOWN: dict[str, Meaning] = {
     ),
     r"colour_error": Meaning(
         "Colour error",
-        "Mean difference of colours (ΔE in CIELAB) between reconstructions and inputs.",
-        "A difference of about 2 is just visible side by side; wrong tokens often show as wrong colours.",
+        "Mean difference of colours (CIEDE2000) between reconstructions and inputs.",
+        "Up to 1 nobody sees a difference, from 2 on everybody does (Mokrzycki and Tatol, 2011); wrong tokens often "
+        "show as wrong colours.",
         "ΔE",
     ),
     r"rfid": Meaning("rFID", "Fréchet distance between inputs and reconstructions (Inception).", _FID_WHY),
@@ -155,15 +157,58 @@ _KNOWN: dict[str, Meaning] = {
 }
 _UNKNOWN = Meaning("", "", "")
 
+#: `compare_decoders` measures each decoder: before, or after post-training with a sigma; guided samples, or pairs.
+_OF_DECODER = re.compile(
+    r"(?P<decoder>before|sigma[0-9.e-]+)_((?P<guided>guided)_|on_sigma(?P<pairs>[0-9.e-]+)_)?(?P<metric>.+)"
+)
+_FRECHET = re.compile(r"(?P<of>r|(noise_|rank_)?p|g)f(id|d_\w+)")
+
+
+@frozen(kw_only=True)
+class OfDecoder:
+    """A result of one decoder among several.
+
+    Attributes:
+        decoder: "before" or "sigma0.9". metric: what was measured, "psnr".
+        of: what it was measured on, for people: "guided samples", "pairs of σ = 0.8"; empty for what is usual.
+    """
+
+    decoder: str
+    metric: str
+    of: str
+
+    @property
+    def decoder_name(self) -> str:
+        """The decoder for people."""
+        sigma = self.decoder.removeprefix("sigma")
+        return "before" if sigma == "before" else "σ = 1 (control)" if float(sigma) == 1 else f"σ = {sigma}"
+
+
+def of_decoder(metric: str) -> OfDecoder | None:
+    """The parts of the name of a result of `compare_decoders`; None for all others."""
+    if (found := _OF_DECODER.fullmatch(metric)) is None:
+        return None
+    of = "guided samples" if found["guided"] else f"pairs of σ = {found['pairs']}" if found["pairs"] else ""
+    return OfDecoder(decoder=found["decoder"], metric=found["metric"], of=of)
+
+
+def frechet_of(metric: str) -> str | None:
+    """What a Fréchet distance was measured on: "r", "p" or "g" for reconstructions, perturbed ones, or samples."""
+    found = _FRECHET.fullmatch(metric)
+    return found["of"][-1] if found is not None else None
+
 
 def meaning_of(metric: str) -> Meaning:
     """What a number is called and means; without a text if this version does not know it.
 
     Args:
-        metric: its name without the stage: "rfd_efficientnet_lite0".
+        metric: its name without the stage: "rfd_efficientnet_lite0", "sigma0.9_guided_gfd_efficientnet_lite0".
     """
+    if (of := of_decoder(metric)) is not None:
+        meaning = meaning_of(of.metric)
+        return attrs.evolve(meaning, name=", ".join(filter(None, [meaning.name, of.of, of.decoder_name])))
     for pattern, meaning in _KNOWN.items():
         if (found := re.fullmatch(pattern, metric)) is not None:
             features = found.groupdict().get("features") or ""
-            return Meaning(meaning.name, meaning.what.replace("{features}", features), meaning.why, meaning.unit)
+            return attrs.evolve(meaning, what=meaning.what.replace("{features}", features))
     return Meaning(metric.replace("_", " "), _UNKNOWN.what, _UNKNOWN.why)

@@ -18,6 +18,7 @@ from robustok_core.runs.files import (
     move,
     new_file,
     new_folder,
+    read_json,
     read_tensors,
     remove_folder,
     remove_leftovers,
