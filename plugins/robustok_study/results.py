@@ -80,7 +80,11 @@ def _read(job: Job) -> _Done | State | RobustokError:
     except RobustokError as error:
         return error
     made = [{key: each.get(key) for key in _MADE_WITH} for entry in entries for each in entry.get("made_with", [])]
-    return _Done(results=results, seconds=sum(entry["seconds"] for entry in entries), made_with=made)
+    return _Done(
+        results=results,
+        seconds=sum(entry["seconds"] for entry in entries if entry.get("taken_from") is None),
+        made_with=made,
+    )
 
 
 def _run(job: Job, found: _Done | State | RobustokError, problem: str | None) -> RunOfStudy:
