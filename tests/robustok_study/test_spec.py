@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -144,19 +143,6 @@ def test_one_mistake_is_one_message(changes, message, study_file, registry):
     assert any(message in problem for problem in found), found
 
 
-def test_arms_that_measure_with_unequal_numbers_of_images_are_refused_before_anything_runs(study_file, registry):
-    arms = [
-        {"name": "one"},
-        {"name": "two", "set": {"stage": {"evaluate_tokenizer": {"limit": 10}}, "data": {"validation_limit": 20}}},
-    ]
-    found = mistakes(study_file(arm=arms), registry)
-    assert len(found) == 2
-    assert re.search(
-        r"^s\.toml:\d+: arm 'two' has limit = 10 in stage\.evaluate_tokenizer, and the base arm 'one' has all", found[0]
-    )
-    assert "validation_limit = 20 in data, and the base arm 'one' has 40" in found[1]
-
-
 def test_metrics_that_no_stage_gives_are_refused_before_anything_runs(study_file, registry):
     claim = {"text": "x", "metric": "sample/psnr", "arm": "one", "direction": "lower"}
     file = study_file(metrics={"a": "evaluate_tokenizer/pnsr", "b": "train_tokenizer/steps"}, claim=[claim])
@@ -171,7 +157,7 @@ def test_a_recipe_and_a_study_are_told_from_each_other(study_file, refused):
     assert "this is a study, not a recipe" in refused("run", file)
     assert "this is a recipe, not a study" in refused("study", "main_train")
     message = refused("study", "my_recipe.toml")
-    assert "no study file or bundled study is called 'my_recipe.toml'\n  hint: known: claims" in message
+    assert "no study file or bundled study is called 'my_recipe.toml'\n  hint: known: " in message
     assert "did you mean 'claims'?" in refused("study", "claim")
     Path("runs").mkdir()
     assert "this is a folder, not the file of a study" in refused("study", "runs")
