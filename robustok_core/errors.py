@@ -70,11 +70,11 @@ class Interrupted(RobustokError):
 
 
 class ProblemsError(RobustokError):
-    """Several mistakes found in one pass over a recipe, each with its own location and hint."""
+    """Several problems found in one pass, each with its own location and hint; of mistakes if one of them is."""
 
     def __init__(self, problems: Sequence[RobustokError]) -> None:
         self.problems = tuple(problems)
-        super().__init__("")
+        super().__init__("", exit_code=max((problem.exit_code for problem in self.problems), default=EXIT_USAGE))
         self.what = "\n".join(str(problem) for problem in self.problems)
         self.args = (self.what,)
 

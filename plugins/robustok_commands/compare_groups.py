@@ -219,7 +219,8 @@ def _print_table(groups: Sequence[Group], rows: Sequence[Row]) -> None:
             line += [_cell(row, name), *_difference_cells(difference)]
         cells.append(line)
     print_table(make_console(), headers, cells)
-    echo(f"mean ± standard error over {len(groups[0].runs)} seed(s); differences from {base}, paired by seed")
+    seeds = "one seed" if len(groups[0].runs) == 1 else f"{len(groups[0].runs)} seeds"
+    echo(f"mean ± standard error over {seeds}; differences from {base}, paired by seed")
 
 
 def _cell(row: Row, group: str) -> str:

@@ -69,7 +69,7 @@ def tune_guidance(
     from robustok_commands.new_files import refuse_existing
     from robustok_core.runs.files import write_json
     from robustok_core.values.guidance import Guidance
-    from robustok_toolkit.guidance_search import SCALES, GuidanceSearch, recipe_line
+    from robustok_toolkit.guidance_search import SCALES, GuidanceSearch, best_of, recipe_line
 
     if out is not None:
         refuse_existing(out)
@@ -79,13 +79,17 @@ def tune_guidance(
     for trial in search.run(scales or SCALES):
         say(console, f"{trial.what}: {recipe_line(trial.guidance)}: {name} {trial.result.value:.5g}")
     chosen = list(dict.fromkeys([Guidance(), search.best.guidance]))
-    confirmed = {recipe_line(guidance): measure(guidance, confirm, seed + 1) for guidance in chosen}
+    confirmed = {guidance: measure(guidance, confirm, seed + 1) for guidance in chosen}
     _print(name, search, confirmed, samples, confirm)
-    echo(recipe_line(search.best.guidance))
+    best = best_of(confirmed)
+    if best != search.best.guidance:
+        say(console, "measured again, the best trial is no better than no guidance: its lead was chance")
+    echo(recipe_line(best))
     if out is not None:
         trials = [{"guidance": recipe_line(trial.guidance), name: trial.result.value} for trial in search.trials]
-        about = {"run": str(run), "samples": samples, "reference": reference, "seed": seed, "trials": trials}
-        write_json(out, {**about, "confirmed": {line: result.table() for line, result in confirmed.items()}})
+        about = {"run": str(run), "samples": samples, "reference": reference, "limit": limit, "seed": seed}
+        again = {recipe_line(guidance): result.table() for guidance, result in confirmed.items()}
+        write_json(out, {**about, "sampling": list(changes), "trials": trials, "confirmed": again})
         echo(f"written to {out}")
 
 
@@ -160,7 +164,7 @@ def _metric(run: ReportedRun, name: str | None) -> tuple[str, SampleMetric]:
     return key, metrics[key].build()
 
 
-def _print(name: str, search: GuidanceSearch, confirmed: Mapping[str, Result], samples: int, confirm: int) -> None:
+def _print(name: str, search: GuidanceSearch, confirmed: Mapping[Guidance, Result], samples: int, confirm: int) -> None:
     from robustok_core.values.numbers import number_text
     from robustok_toolkit.guidance_search import recipe_line
 
@@ -170,5 +174,5 @@ def _print(name: str, search: GuidanceSearch, confirmed: Mapping[str, Result], s
         for trial in search.trials
     ]
     print_table(console, [f"{samples} samples each, the same random numbers", name], rows)
-    again = [[line, number_text(result.value, 4)] for line, result in confirmed.items()]
+    again = [[recipe_line(guidance), number_text(result.value, 4)] for guidance, result in confirmed.items()]
     print_table(console, [f"measured again with {confirm} other samples", name], again)

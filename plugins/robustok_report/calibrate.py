@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from attrs import frozen
 
 from robustok_core.values.terminal import echo, make_console, print_table
 
 if TYPE_CHECKING:
     from robustok_toolkit.calibration import Errors
+
+
+@frozen(kw_only=True)
+class _Conditions:
+    num_images: int
+    codebook_size: int
 
 
 @click.command()
@@ -54,13 +61,13 @@ def calibrate(
     from robustok_report.sections.calibration import figures, recipe_line
     from robustok_toolkit.report_parts import Section
 
-    found = _measured(run, scales or (1.0,), limit, changes, seed, batch_size, device)
+    found, about = _measured(run, scales or (1.0,), limit, changes, seed, batch_size, device)
     if as_json:
         echo(json.dumps({scale: dict(errors.as_details()) for scale, errors in found.items()}, indent=2))
     else:
-        _print(found)
+        _print(found, about)
         for scale, errors in found.items():
-            echo(f"guidance {scale}: perturbation = {recipe_line(errors.shares)}")
+            echo(f"guidance {scale}: {recipe_line(errors.shares)}")
     if pdf is not None:
         parts = figures({scale: errors.as_details() for scale, errors in found.items()})
         save_figures([Section("Calibration", parts)], pdf)
@@ -69,7 +76,7 @@ def calibrate(
 
 def _measured(
     run: Path, scales: Sequence[float], limit: int, changes: Sequence[str], seed: int, batch_size: int, device: Any
-) -> Mapping[str, Errors]:
+) -> tuple[Mapping[str, Errors], _Conditions]:
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.devices import device_called
@@ -86,26 +93,31 @@ def _measured(
     options = named_sampler_options(
         type(trained.generator), dict(parse_override(change) for change in changes), "--set "
     )
-    tokenizer = trained.tokenizer.tokenizer
+    tokenizer, rows = trained.tokenizer.tokenizer, held_out_rows(images, limit)
+    codebook_size = tokenizer.space.codebook_size or 0
     found = {}
     for scale in dict.fromkeys(scales):
         ranks = forced_ranks(
             tokenizer,
             trained.generator,
             images,
-            held_out_rows(images, limit),
+            rows,
             seed=derive_seed(seed, "calibrate"),
             guidance=Guidance(scale=scale),
             sampling=options,
             batch_size=batch_size,
         )
-        found[f"{scale:g}"] = errors_of(ranks, tokenizer.space.codebook_size or 0)
-    return found
+        found[f"{scale:g}"] = errors_of(ranks, codebook_size)
+    return found, _Conditions(num_images=len(rows), codebook_size=codebook_size)
 
 
-def _print(found: Mapping[str, Errors]) -> None:
-    rows = [
-        [scale, f"{errors.changed:.1%}", f"{errors.within_delta:.1%}", f"{errors.relative_rank:.1%}"]
-        for scale, errors in found.items()
-    ]
-    print_table(make_console(), ["guidance", "other codes", "of these, within delta", "their mean rank"], rows)
+def _print(found: Mapping[str, Errors], about: _Conditions) -> None:
+    from robustok_toolkit.calibration import paper_delta
+
+    rows = []
+    for scale, errors in found.items():
+        where = [f"{errors.within_delta:.1%}", f"{errors.relative_rank:.1%} of K"] if errors.changed else ["–", "–"]
+        rows.append([scale, f"{errors.changed:.1%}", *where])
+    delta = f"of these, within δ = {paper_delta(about.codebook_size)}"
+    print_table(make_console(), ["guidance", "other codes", delta, "their mean rank"], rows)
+    echo(f"{about.num_images:,} held-out images, K = {about.codebook_size:,}; δ is 100 of 4,096 codes, as in the paper")

@@ -73,7 +73,7 @@ def _(figure: Lines, axes: Any) -> None:
     for number, series in enumerate(figure.series):
         style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "label": _text(series.name), "linewidth": 1.2}
         if series.error is None:
-            axes.plot(series.x, series.y, marker="o" if figure.markers else None, markersize=3, **style)
+            axes.plot(series.x, series.y, marker="o" if figure.marked(series) else None, markersize=3, **style)
         else:
             axes.errorbar(series.x, series.y, series.error, marker="o", markersize=3, capsize=2, **style)
     if figure.log:

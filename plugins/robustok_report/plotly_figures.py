@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
@@ -19,6 +20,8 @@ _INK, _AXIS, _GRID = "#475467", "#98a2b3", "#e7eaee"
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 #: Of a curve with more points, the smallest and the largest of each run of neighbours are drawn: no screen shows more.
 MOST_POINTS = 2000
+#: Characters of a line of an axis' title.
+_TITLE_WIDTH = 28
 
 
 @singledispatch
@@ -50,8 +53,8 @@ def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
-        "xaxis": {**axis, "title": {"text": _plain(x)}, "automargin": True},
-        "yaxis": {**axis, "title": {"text": _plain(y)}, "automargin": True},
+        "xaxis": {**axis, "title": {"text": _wrapped(x)}, "automargin": True},
+        "yaxis": {**axis, "title": {"text": _wrapped(y)}, "automargin": True},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
         "hoverlabel": {"font": {"family": _FONT}},
         "showlegend": False,
@@ -61,6 +64,11 @@ def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
 def _plain(text: str) -> str:
     """A text in which plotly finds no markup of its own."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _wrapped(title: str) -> str:
+    """The title of an axis in lines that fit a phone: plotly cuts off what is longer than its figure."""
+    return "<br>".join(map(_plain, textwrap.wrap(title, _TITLE_WIDTH)))
 
 
 def _run_length(count: int) -> int:
@@ -106,17 +114,17 @@ def _(figure: Lines) -> dict[str, Any]:
         ]
         note = {"x": at, "y": 1, "yref": "paper", "text": _plain(label), "showarrow": False, "xanchor": "left"}
         layout["annotations"] = [{**note, "xshift": 6}]
-    mode = "lines+markers" if figure.markers else "lines"
-    return {"data": [_trace(series, number, mode) for number, series in enumerate(figure.series)], "layout": layout}
+    return {"data": [_trace(figure, number) for number in range(len(figure.series))], "layout": layout}
 
 
-def _trace(series: Series, number: int, mode: str) -> dict[str, Any]:
+def _trace(figure: Lines, number: int) -> dict[str, Any]:
     """The `number`-th line of a figure, in its colour."""
+    series = figure.series[number]
     drawn = extremes(series.y)
     dash = ("solid", "dash", "dot")[number // len(COLOURS) % 3]
     trace: dict[str, Any] = {
         "type": "scatter",
-        "mode": mode,
+        "mode": "lines+markers" if figure.marked(series) else "lines",
         "name": _plain(series.name),
         "x": [series.x[place] for place in drawn],
         "y": [series.y[place] for place in drawn],

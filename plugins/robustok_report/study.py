@@ -83,9 +83,9 @@ def _by_seed(study: StudyRecord) -> list[Section]:
     if not shown:
         return []
     rows = [
-        [metric.label if first else "", arm, *[_number(summary.by_seed.get(str(seed))) for seed in study.seeds]]
+        ["" if place else metric.label, arm, *[_number(summary.by_seed.get(str(seed))) for seed in study.seeds]]
         for metric in shown
-        for first, (arm, summary) in zip([True] + [False] * len(metric.arms), metric.arms.items(), strict=False)
+        for place, (arm, summary) in enumerate(metric.arms.items())
     ]
     parts: list[Part] = [Table("Values", ["metric", "arm", *[f"seed {seed}" for seed in study.seeds]], rows)]
     if len(study.seeds) > 1:

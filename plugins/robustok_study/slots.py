@@ -39,12 +39,13 @@ def make_slots(count: int | None, threads: int | None, num_jobs: int) -> list[Sl
     devices, cores = _devices(), _cores()
     places = min(count or len(devices) or cores, num_jobs)
     each = str(threads or max(1, cores // places))
+    called = "1 thread" if each == "1" else f"{each} threads"
     slots = []
     for number in range(places):
         environment = dict.fromkeys(_THREADS, each)
         if devices:
             environment[_VISIBLE] = devices[number % len(devices)]
-        slots.append(Slot(f"device {environment[_VISIBLE]}" if devices else f"{each} threads", environment))
+        slots.append(Slot(f"device {environment[_VISIBLE]}" if devices else called, environment))
     return slots
 
 

@@ -279,18 +279,20 @@ class _Reader:
             return None
         return read
 
-    def _expression(self, path: KeyPath, text: str) -> Expression | None:
+    def _expression(self, path: KeyPath, text: str, labels: Sequence[str] = ()) -> Expression | None:
+        """An expression, or None and a problem; `labels` are the names of [metrics], where one may stand instead."""
         try:
             return Expression.parse(text)
         except ValueError as error:
-            self._problem(path, str(error))
+            hint = f"or the name of one in [metrics]; {did_you_mean(text, labels)}" if labels else None
+            self._problem(path, str(error), hint)
             return None
 
     def _claim(self, index: int, claim: ClaimConfig, metrics: Mapping[str, Expression | None]) -> Claim | None:
         if claim.metric in metrics:
             expression = metrics[claim.metric]
         else:
-            expression = self._expression(("claim", index, "metric"), claim.metric)
+            expression = self._expression(("claim", index, "metric"), claim.metric, list(metrics))
         where = self._source.location(("claim", index, "metric"))
         return None if expression is None else Claim(config=claim, expression=expression, where=where)
 

@@ -64,7 +64,8 @@ def _markdown(record: StudyRecord) -> Iterator[str]:
 def made_with_text(made: Mapping[str, Any]) -> str:
     """The versions and the machine that made results."""
     commit = f" ({made['git_commit']})" if made.get("git_commit") else ""
-    machine = f"on {made.get('device')}, {made.get('threads')} threads"
+    threads = made.get("threads")
+    machine = f"on {made.get('device')}, {threads} {'thread' if threads == 1 else 'threads'}"
     return f"robustok {made.get('robustok')}{commit}, torch {made.get('torch')}, {machine}"
 
 

@@ -109,12 +109,17 @@ def held_out_rows(images: Images, limit: int) -> list[int]:
     return rows
 
 
+def paper_delta(codebook_size: int) -> int:
+    """The paper's delta at this codebook's size: the code itself and at least one other."""
+    return max(2, round(DELTA_SHARE * codebook_size))
+
+
 def errors_of(ranks: Tensor, codebook_size: int) -> Errors:
     """Sums up ranks (n, N) int64."""
     wrong = ranks > 0
     relative = ranks.double() / codebook_size
     count = wrong.sum(0)
-    within = (wrong & (ranks < max(2, round(DELTA_SHARE * codebook_size)))).sum() / wrong.sum().clamp_min(1)
+    within = (wrong & (ranks < paper_delta(codebook_size))).sum() / wrong.sum().clamp_min(1)
     return Errors(
         changed=float(wrong.double().mean()),
         relative_rank=float(relative.sum() / wrong.sum().clamp_min(1)),

@@ -26,10 +26,14 @@ class Trial:
     guidance: Guidance
     result: Result
 
-    @property
-    def cost(self) -> float:
-        """The value, negated if higher is better."""
-        return -self.result.value if self.result.higher_is_better is True else self.result.value
+
+def best_of(results: Mapping[Guidance, Result]) -> Guidance:
+    """The guidance with the best result, the first one of equals."""
+    return min(results, key=lambda guidance: _cost(results[guidance]))
+
+
+def _cost(result: Result) -> float:
+    return -result.value if result.higher_is_better is True else result.value
 
 
 class GuidanceSearch:
@@ -51,7 +55,7 @@ class GuidanceSearch:
     @property
     def best(self) -> Trial:
         """The best trial, the first one of equals."""
-        return min(self.trials, key=lambda trial: trial.cost)
+        return min(self.trials, key=lambda trial: _cost(trial.result))
 
     def run(self, scales: Sequence[float] = SCALES) -> Iterator[Trial]:
         """Yields the trials, one by one."""
@@ -68,7 +72,7 @@ class GuidanceSearch:
 
     def _scales(self, scales: Sequence[float]) -> Iterator[Trial]:
         worse = 0
-        for scale in sorted(scales):
+        for scale in sorted(set(scales)):
             yield from self._try("scale", Guidance(scale=scale))
             worse = 0 if self.trials[-1] is self.best else worse + 1
             if worse == 2:

@@ -14,6 +14,8 @@ files draw alike.
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -106,6 +108,11 @@ class Lines:
     curves: bool = field(default=False, kw_only=True)
     markers: bool = field(default=False, kw_only=True)
     mark: tuple[float, str] | None = field(default=None, kw_only=True)
+
+    def marked(self, series: Series) -> bool:
+        """Whether the points of a line of it are marked: where that is asked for, or where no line could be seen."""
+        seen = [math.isfinite(value) for value in series.y]
+        return self.markers or not any(map(operator.and_, seen, seen[1:]))
 
 
 @frozen

@@ -16,7 +16,15 @@ import click
 from robustok_core import __version__
 from robustok_core.cli.said_once import is_another_process, is_ours_to_say, process_number
 from robustok_core.cli.streams import safe_streams
-from robustok_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, ProblemsError, RobustokError, RunError, shortened
+from robustok_core.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    ProblemsError,
+    RobustokError,
+    RunError,
+    misspelt,
+    shortened,
+)
 from robustok_core.runs.dependencies import failed_import
 from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.interrupt import StopRequest, stop_signals
@@ -43,6 +51,17 @@ class Commands(click.Group):
                 return _broken(name, failure_of(error), failed_import(error))
             return command if isinstance(command, click.Command) else _broken(name, f"{point.value} is no command")
         return None
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Adds the nearest name to the message about an unknown one: click looks among commands that are loaded."""
+        try:
+            return super().resolve_command(context, arguments)
+        except click.UsageError as error:
+            if not (close := misspelt(arguments[0], self.list_commands(context))):
+                raise
+            raise click.UsageError(f"{error.message} {close[0].upper()}{close[1:]}", error.ctx) from error
 
 
 def _broken(name: str, reason: str, known: RobustokError | None = None) -> click.Command:

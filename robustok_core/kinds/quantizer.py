@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from robustok_core.errors import RunError
 from robustok_core.kinds import expectations
 from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
 from robustok_core.kinds.nearest import distance_scores, smallest
 from robustok_core.values.draws import Draws
+from robustok_core.values.finite import all_finite
 from robustok_core.values.latents import Latents, LatentSpace
 
 
@@ -27,6 +29,9 @@ def _quantized(call: Call, latents: Any, z: Tensor) -> None:
     size, width = quantizer.codebook_size, quantizer.width
     space = LatentSpace(kind="discrete", num_tokens=tokens, width=width, codebook_size=size)
     values, what = call.looks_at_values(), "vectors of `quantize`"
+    if values and not (z.is_meta or all_finite(z)):
+        hint = "its training has diverged: lower the learning rate, or set optimizer.clip"
+        raise RunError("the vectors that the encoder makes are not finite", hint=hint)
     expectations.latents(call, latents, space, rows, "quantize", values=values)
     expectations.tensor(call, latents.vectors, (rows, tokens, width), None, what)
     expectations.losses(call, latents.losses, "quantize")

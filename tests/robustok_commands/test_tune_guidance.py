@@ -31,7 +31,9 @@ def test_the_winner_of_the_trials_is_printed_and_measured_again_with_other_sampl
     ran = tuned(str(measured.folder), *SMALL, "--out", str(out))
     found = json.loads(out.read_text())
     best = min(found["trials"], key=lambda trial: trial["gfd"])
-    assert best["guidance"] in ran.stdout.splitlines()
+    confirmed = min(found["confirmed"], key=lambda line: found["confirmed"][line]["value"])
+    assert confirmed in ran.stdout.splitlines()
+    assert ("its lead was chance" in ran.stderr) == (confirmed != best["guidance"])
     assert list(found["confirmed"]) == list(dict.fromkeys(["guidance = { scale = 1.0 }", best["guidance"]]))
     again = found["confirmed"][best["guidance"]]
     assert again["num_images"] == 30

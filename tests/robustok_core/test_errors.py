@@ -28,3 +28,15 @@ def test_a_place_of_any_length_is_short_too():
 def test_none_of_many_problems_is_left_out():
     problems = [RobustokError(f"key {number} is unknown", where="r.toml") for number in range(500)]
     assert str(ProblemsError(problems)).splitlines() == list(map(str, problems))
+
+
+@pytest.mark.parametrize(
+    ("problems", "code"),
+    [
+        ([RunError("a"), RunError("b")], 1),
+        ([RobustokError("a"), RobustokError("b")], 2),
+        ([RunError("a"), RobustokError("b")], 2),
+    ],
+)
+def test_several_failures_end_as_one_failure_does_and_mistakes_as_one_mistake(problems, code):
+    assert ProblemsError(problems).exit_code == code

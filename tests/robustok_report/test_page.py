@@ -127,6 +127,30 @@ def test_no_name_becomes_markup(browser, tmp_path):
         assert visit.page.locator("main h2").all_inner_texts() == ["What is missing", HURT]
 
 
+LONG = "a sentence of a claim that is much longer than a phone is wide, with evaluate_generator/gfd_of_one_network"
+
+
+def test_nothing_long_is_cut_off(browser, tmp_path):
+    """Neither a text in any column of a table, nor the title of an axis."""
+    parts = [
+        Table("Claims", ["verdict", "claim", "why"], [[LONG, LONG, LONG]]),
+        Table("Measured", ["number", "value"], [[LONG, Cell(LONG, hint=LONG)]]),
+        Table("Values", ["key", "value"], [[LONG, LONG]], code=True),
+        Lines("Curve", [Series("a", [0, 1], [0, 1])], x=LONG[:72], y="α, share of the tokens that are perturbed"),
+    ]
+    file = tmp_path / "page.html"
+    file.write_text(Page(title="a run", subtitle="", sections=[Section("One", parts)], missing=[]).html())
+    cut = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth).length"
+    outside = """[...document.querySelectorAll('.xtitle, .ytitle')].filter((title) => {
+        const [text, plot] = [title, title.closest('[data-plot]')].map((one) => one.getBoundingClientRect());
+        return text.left < plot.left || text.right > plot.right || text.top < plot.top || text.bottom > plot.bottom;
+    }).length"""
+    with visited(browser, file, width=360) as visit:
+        all_drawn(visit)
+        assert (visit.page.evaluate(cut), visit.page.evaluate(outside)) == (0, 0)
+        assert visit.page.locator(".xtitle, .ytitle").count() == 2
+
+
 def another_run(folder: Path, to: Path, *, seed: int, beta: float, scale: float) -> Path:
     """A copy of a run as if it had another name, seed and strength, with results `scale` times as large."""
     shutil.copytree(folder, to, ignore=shutil.ignore_patterns("checkpoints", "history", "report.html"))

@@ -49,6 +49,20 @@ def test_smoothing_starts_from_means_and_not_from_extremes():
     assert np.mean(drawn["meta"]["x"]) == pytest.approx((9 * MOST_POINTS - 1) / 2, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("values", "mode"),
+    [
+        ([1.0], "lines+markers"),
+        ([1.0, math.nan, 2.0], "lines+markers"),
+        ([1.0, 2.0, math.nan, 3.0], "lines"),
+        ([], "lines+markers"),
+    ],
+)
+def test_a_point_without_neighbours_is_marked_since_no_line_shows_it(values, mode):
+    (drawn,) = plotly_figure(curve(values))["data"]
+    assert drawn["mode"] == mode
+
+
 def test_a_short_curve_is_drawn_whole_and_nothing_is_remarked():
     values = [math.sin(step) for step in range(MOST_POINTS)]
     (drawn,) = plotly_figure(curve(values))["data"]

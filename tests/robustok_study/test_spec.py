@@ -121,6 +121,14 @@ def test_every_mistake_is_found_in_one_pass_with_its_line(study_file, registry):
         assert any(problem.startswith(where) and what in problem for problem in found), (where, what, found)
 
 
+def test_the_name_of_a_metric_is_a_metric_of_a_claim_and_a_near_miss_names_it(study_file, registry):
+    claim = {"text": "x", "metric": "PNSR", "arm": "one", "base": "two", "direction": "lower"}
+    arms = [{"name": "one"}, {"name": "two"}]
+    (found,) = mistakes(study_file(arm=arms, claim=[claim], metrics={"PSNR": "evaluate_tokenizer/psnr"}), registry)
+    assert "'PNSR' is not a metric" in found
+    assert "or the name of one in [metrics]; did you mean 'PSNR'?" in found
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -8,7 +8,7 @@ import pytest
 from robustok_core import Result
 from robustok_core.recipe.source import parse_override
 from robustok_core.values.guidance import Guidance
-from robustok_toolkit.guidance_search import GuidanceSearch, recipe_line
+from robustok_toolkit.guidance_search import GuidanceSearch, best_of, recipe_line
 
 
 def searched(cost, *, higher_is_better: bool = False) -> GuidanceSearch:
@@ -45,6 +45,19 @@ def test_without_gain_from_guidance_nothing_but_scales_is_tried():
     search = searched(lambda guidance: guidance.scale)
     assert search.best.guidance == Guidance()
     assert {trial.what for trial in search.trials} == {"scale"}
+
+
+def test_a_scale_that_is_named_twice_does_not_end_the_search_early():
+    search = GuidanceSearch(lambda guidance: Result(far_from(Guidance(scale=4.0))(guidance), higher_is_better=False))
+    list(search.run([1.0, 3.0, 3.0, 3.0, 4.0]))
+    assert search.best.guidance == Guidance(scale=4.0)
+
+
+@pytest.mark.parametrize(("higher_is_better", "best"), [(False, Guidance()), (True, Guidance(scale=2.0))])
+def test_of_equal_results_the_first_is_the_best(higher_is_better, best):
+    values = {Guidance(): 1.0, Guidance(scale=2.0): 3.0, Guidance(scale=3.0): 3.0, Guidance(scale=4.0): 1.0}
+    results = {guidance: Result(value, higher_is_better=higher_is_better) for guidance, value in values.items()}
+    assert best_of(results) == best
 
 
 def test_higher_is_better_where_the_metric_says_so():

@@ -46,7 +46,7 @@ def figures(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
         Lines("Mean rank of the errors, by token", far, x="token, in the order of codes", y="rank over K"),
         Table(
             "The law, as a recipe writes it",
-            ["guidance", "[perturbation]"],
+            ["guidance", "line"],
             [[scale, recipe_line(found["shares"])] for scale, found in by_scale.items()],
             code=True,
         ),
@@ -54,8 +54,10 @@ def figures(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
 
 
 def recipe_line(shares: Sequence[float]) -> str:
-    """The perturbation that draws from a law."""
-    return f'{{ use = "rank_law", shares = [{", ".join(f"{share:g}" for share in shares)}] }}'
+    """The line of a recipe with the perturbation that draws from a law; of no errors, there is none."""
+    if not any(shares):
+        return "none: every draw is the true code"
+    return f'perturbation = {{ use = "rank_law", shares = [{", ".join(f"{share:g}" for share in shares)}] }}'
 
 
 def _name(scale: str) -> str:
@@ -80,6 +82,8 @@ def _along(values: Sequence[float]) -> tuple[list[float], list[float]]:
 
 
 def _words(found: Mapping[str, Any]) -> str:
+    if not found["changed"]:
+        return "After the true codes, every draw is the true code: there are no errors to imitate."
     changed, rank, within = (number_text(100 * found[key], 3) for key in ("changed", "relative_rank", "within_delta"))
     return (
         f"After the true codes, {changed} % of the draws are another code. Of these, {within} % are among the nearest "

@@ -89,9 +89,11 @@ def _mmd(by_alpha: Mapping[str, float], details: Mapping[str, object]) -> list[P
         mark=(float(best), f"α = {best}"),
     )
     strength = f" with δ = {details['delta']}" if "delta" in details else ""
+    other = max({0, len(alphas) - 1} - {alphas.index(best)}, default=None)  # the end of the curve, else its start
+    beside = "" if other is None else f"; {number_text(values[other], 3)} at α = {alphas[other]}"
     text = (
         f"Latents of real images{strength} come closest to generated ones at α = {best} "
-        f"(MMD² {number_text(min(values), 2)}; {number_text(values[-1], 2)} at α = {alphas[-1]})."
+        f"(MMD² {number_text(min(values), 3)}{beside})."
     ).replace("-", "−")
     if float(best) == 0:
         text += " So this measure sees no errors in the generated latents that such a perturbation would imitate."

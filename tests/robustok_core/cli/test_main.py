@@ -49,6 +49,13 @@ def test_a_mistake_is_one_message_with_its_line(refused, recipe_file, path, valu
     assert not Path("out").exists()
 
 
+def test_a_misspelt_command_names_the_one_that_is_meant(command):
+    code, _, output = command("studdy")
+    assert (code, "Error: No such command 'studdy'. Did you mean 'study'?" in output) == (2, True), output
+    code, _, output = command("xyz")
+    assert (code, "Error: No such command 'xyz'.\n" in output) == (2, True), output
+
+
 def test_all_mistakes_are_reported_in_one_pass(command, recipe_file):
     changes = {"tokenizer.chanels": 8, "perturbation.beta": 1.5, "run.seed": "three", "data.use": "mnist"}
     code, _, output = command("check", recipe_file(changes))

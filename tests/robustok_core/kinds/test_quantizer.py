@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
-from robustok_core import Latents, Quantizer
+from robustok_core import Latents, Quantizer, RunError
 
 
 class OnALine(Quantizer):
@@ -31,3 +34,19 @@ def test_only_as_many_codes_as_asked_for_are_given():
 
 def test_a_step_changes_nothing_of_a_quantizer_that_keeps_no_statistics():
     assert OnALine().after_step(None) is None
+
+
+class WithVectors(OnALine):
+    """The same, with its codewords."""
+
+    def quantize(self, z):
+        codes = self.nearest(z.nan_to_num().flatten(0, 1), 1).reshape(z.shape[:2])
+        return Latents(codes=codes, vectors=self.lookup(codes) + 0 * z)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_encoder_that_has_diverged_is_not_called_a_mistake_of_the_quantizer(value):
+    quantizer = WithVectors().eval()
+    assert quantizer.quantize(torch.zeros(1, 2, 1)).codes.tolist() == [[1, 1]]
+    with pytest.raises(RunError, match="^the vectors that the encoder makes are not finite"):
+        WithVectors().eval().quantize(torch.full((1, 2, 1), value))

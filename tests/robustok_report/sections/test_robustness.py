@@ -43,3 +43,19 @@ def test_heat_maps_of_two_networks_tell_which_they_are(as_reported):
     as_reported.results = {f"evaluate_tokenizer/pfd_{name}": fd(1.0, **cells) for name in "ab"}
     titles = [part.title for part in robustness(as_reported).parts]
     assert titles == ["pFD by strength (evaluate_tokenizer/pfd_a)", "pFD by strength (evaluate_tokenizer/pfd_b)"]
+
+
+@pytest.mark.parametrize(
+    ("by_alpha", "words"),
+    [
+        ({"0": 0.3, "0.5": 0.1, "1": 0.2}, "at α = 0.5 (MMD² 0.1; 0.2 at α = 1)."),
+        ({"0": 0.3456, "0.5": 0.31, "1": 0.3}, "at α = 1 (MMD² 0.3; 0.346 at α = 0)."),
+        ({"0": 0.1, "1": 0.2}, "at α = 0 (MMD² 0.1; 0.2 at α = 1). So this measure sees no errors"),
+        ({"1": 0.2}, "at α = 1 (MMD² 0.2)."),
+    ],
+)
+def test_the_best_strength_is_compared_with_another_one(as_reported, by_alpha, words):
+    result = Result(min(by_alpha.values()), details={"by_alpha": by_alpha})
+    as_reported.results = {"latent_mmd/latent_mmd": result}
+    _, text = robustness(as_reported).parts
+    assert words in text.text

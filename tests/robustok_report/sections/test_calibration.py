@@ -1,0 +1,23 @@
+"""How a generator errs, as the report says it."""
+
+from __future__ import annotations
+
+import torch
+
+from robustok_report.sections.calibration import figures, recipe_line
+from robustok_toolkit.calibration import errors_of
+from robustok_toolkit.report_parts import Table, Text
+
+
+def test_a_law_is_a_line_that_a_recipe_takes():
+    law = errors_of(torch.tensor([[0, 1, 2]]), 4).shares
+    assert recipe_line(law) == 'perturbation = { use = "rank_law", shares = [0.5, 0.5] }'
+
+
+def test_a_generator_without_errors_has_no_law_to_imitate():
+    """rank_law refuses shares that are all 0."""
+    parts = figures({"1": errors_of(torch.zeros(2, 3, dtype=torch.int64), 8).as_details()})
+    (text,) = [part.text for part in parts if isinstance(part, Text)]
+    (table,) = [part for part in parts if isinstance(part, Table)]
+    assert text == "After the true codes, every draw is the true code: there are no errors to imitate."
+    assert table.rows == [["1", "none: every draw is the true code"]]
