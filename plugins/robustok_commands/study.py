@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from robustok_core.cli.completion import STUDY
 from robustok_core.values.terminal import echo, echo_lines, make_console, print_table, say
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", type=STUDY)
 @click.option("--quick", is_flag=True, help="Everything small, as the table [quick] of the file says: does it work?")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Holds its folder.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs at once; default: one on each GPU, or else each core.")

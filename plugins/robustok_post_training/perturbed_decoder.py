@@ -39,7 +39,7 @@ class PerturbedDecoderConfig:
     share: float = field(
         default=1.0,
         validator=unit_interval,
-        metadata={"doc": "share of the tokens that are not preserved that are perturbed"},
+        metadata={"doc": "of the tokens that are not preserved, the share that is perturbed"},
     )
 
     def __attrs_post_init__(self) -> None:

@@ -34,7 +34,7 @@ class Alarm(ABC):
 
 
 class LossSpike(Alarm):
-    """A loss far above those of the last lines.
+    """A loss far above those of the last lines; one whose median is not positive has no such scale, and is not watched.
 
     Args:
         name: of the loss.
@@ -47,7 +47,8 @@ class LossSpike(Alarm):
     def see(self, values: Mapping[str, float], progress: float) -> str | None:
         if self.name not in values:
             return None
-        value, usual = values[self.name], median(self._last) if len(self._last) >= PATIENCE else 0.0
+        value = values[self.name]
+        usual = median(self._last) if len(self._last) >= PATIENCE else 0.0
         self._last.append(value)
         if usual <= 0.0 or value < SPIKE * usual:
             return None

@@ -1,4 +1,4 @@
-"""What the shell completes in commands: recipes and runs, kinds of component and their names.
+"""What the shell completes in commands: recipes, studies and runs, kinds of component and their names.
 
 Files are completed, too. Nothing that takes longer than reading the entry points is done, but for `component_names`.
 """
@@ -22,6 +22,22 @@ class RecipeName(click.ParamType):
         return [*map(CompletionItem, names), CompletionItem(incomplete, type="file")]
 
 
+class StudyName(click.ParamType):
+    """A bundled study, or a file."""
+
+    name = "study"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The bundled studies that begin so, with or without "study/" as they are typed, then files."""
+        from robustok_core.recipe.source import STUDIES, bundled_studies
+
+        typed = sorted(bundled_studies())
+        if not incomplete.startswith(STUDIES):
+            typed = [name.removeprefix(STUDIES) for name in typed]
+        names = [name for name in typed if name.startswith(incomplete)]
+        return [*map(CompletionItem, names), CompletionItem(incomplete, type="file")]
+
+
 class KindName(click.ParamType):
     """A kind of component."""
 
@@ -35,6 +51,7 @@ class KindName(click.ParamType):
 
 
 RECIPE = RecipeName()
+STUDY = StudyName()
 KIND = KindName()
 
 

@@ -33,8 +33,8 @@ def figures(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
     ranks = Lines(
         "Ranks of the generator's errors",
         [*laws, Series(f"uniform δ, {100 * DELTA_SHARE:.1f} % of the codebook", *_uniform())],
-        x="log2 of rank over K: 0 is the farthest code, −1 half as far in the order",
-        y="share of the errors up to this rank",
+        x="log₂(rank / K), 0 is the farthest code",
+        y="errors up to this rank",
         markers=True,
     )
     changed = [Series(_name(scale), *_along(found["changed_by_position"])) for scale, found in by_scale.items()]

@@ -16,9 +16,11 @@ import pytest
         ("robustok check --pres", "--preset"),
         ("robustok plugins perturb", "perturbation"),
         ("robustok run main_tr", "main_train"),
+        ("robustok study cl", "claims"),
+        ("robustok study study/cl", "study/claims"),
     ],
 )
-def test_commands_options_kinds_and_recipes_are_completed(words, wanted):
+def test_commands_options_kinds_recipes_and_studies_are_completed(words, wanted):
     asked = {"_ROBUSTOK_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     done = subprocess.run(
         [sys.executable, "-m", "robustok_core"],
