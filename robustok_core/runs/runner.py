@@ -18,6 +18,7 @@ from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
+from robustok_core.runs.assumed import Assumed
 from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
 from robustok_core.runs.downloads import needs_of_recipe
@@ -135,6 +136,7 @@ class RecipeRun:
         self.made_from: Mapping[str, MadeFrom] = {}
         self.again: Mapping[str, str] = {}
         self.loaded_specs: dict[str, list[Spec]] = {}
+        self.assumed: Assumed | None = None
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
@@ -169,18 +171,25 @@ class RecipeRun:
             promises=promises or {},
             makers=makers or {},
             built=self.built,
+            assumed=self.assumed,
             replay=self.replay,
         )
 
     def plan(self) -> Plan:
         """Opens [load] and checks every stage before the first one runs."""
         problems: list[RobustokError] = []
+        promises: dict[str, Promise] = {}
         for name, load in self.recipe.load.items():
             try:
-                self.loaded[name] = open_loaded(name, load, self.recipe, self.folder, self.registry)
+                if self.assumed is not None and not is_there(load.path):
+                    promises[name] = self.assumed.component(name, load, self.recipe, promises, self.dataset)
+                else:
+                    promises[name] = self.loaded[name] = open_loaded(
+                        name, load, self.recipe, self.folder, self.registry
+                    )
             except RobustokError as error:
                 problems.append(error)
-        plan, misfits = make_plan(self.recipe, self.loaded, self._context_of)
+        plan, misfits = make_plan(self.recipe, promises, self._context_of)
         raise_all([*problems, *misfits])
         self.recipe = settled(plan.recipe, self.auto)  # samplers have options of their own
         self.promised = {stage.name: stage.makes for stage in plan.stages}
@@ -356,7 +365,7 @@ class RecipeRun:
 
     def dataset(self) -> Dataset:
         """The data set, opened once."""
-        return opened_data(self.recipe, self.built)
+        return opened_data(self.recipe, self.built, self.assumed)
 
     def _data_fingerprint(self) -> list[str]:
         dataset = self.dataset()

@@ -61,6 +61,8 @@ def check_reference(context: StageContext, reference: str, *keys: str) -> None:
         what = f"the reference {reference!r} needs the table [data], which this recipe does not have"
         raise context.located(RobustokError(what), *keys)
     if reference not in DATA_SPLITS and not Path(reference).expanduser().exists():
+        if context.may_be_absent(f"the reference {reference}"):
+            return
         what = f"{reference!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
         raise context.located(RobustokError(what), *keys)
     if reference not in DATA_SPLITS and (file := Path(reference).expanduser()).is_file():
@@ -84,7 +86,8 @@ def check_picture_size(context: StageContext, reference: str, image_size: int, *
         height = width = context.dataset().image_size
     else:
         path = Path(reference).expanduser()
-        if path.is_dir() or "arr_0" not in array_names(path):  # a folder is checked when all its images are opened
+        # a folder is checked when all its images are opened; what is not here is not checked
+        if not path.is_file() or "arr_0" not in array_names(path):
             return
         height, width = open_images(path).load([0]).images.shape[-2:]
     if (height, width) != (image_size, image_size):
@@ -93,13 +96,13 @@ def check_picture_size(context: StageContext, reference: str, image_size: int, *
 
 
 def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
-    """The number of images in a reference that passed `check_reference`; 0 for statistics, None for a folder.
+    """The number of images in a reference that passed `check_reference`; 0 for statistics, None if it is not known.
 
     The images of a folder are not counted, because each would have to be opened.
     """
     if reference in DATA_SPLITS:
         count = len(getattr(context.dataset(), reference))
-    elif (file := Path(reference).expanduser()).is_dir():
+    elif not (file := Path(reference).expanduser()).is_file():
         return None
     else:
         count = len(open_images(file)) if "arr_0" in array_names(file) else 0
