@@ -33,7 +33,7 @@ SAMPLING_NOTE = (
 
 def flops_of(compute: Callable[[], Any], *, bf16: bool = False) -> float:
     """Operations for an image, of a computation for `MEASURED` images on the meta device, without gradients."""
-    with torch.no_grad(), measuring(bf16=bf16) as meter:
+    with torch.no_grad(), measuring(bf16=bf16, memory=False) as meter:
         compute()
     return meter.measured.flops / MEASURED
 

@@ -22,8 +22,11 @@ from robustok_training.learned_state import learned_state
 from robustok_training.on_meta import META, Measured, measuring
 from robustok_training.task import Task
 
-#: Images in the step that is measured: some layers need more than one.
+#: Images in a computation that is measured: some layers need more than one.
 MEASURED = 2
+#: At most so many are in a training step that is measured, which a few images would not show: memory does not only
+#: hold what grows with them.
+MOST_MEASURED = 64
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -56,8 +59,10 @@ def training_cost(
     """
     steps = config.steps(steps_per_epoch(range(num_rows), config.batch_size))
     spans = _spans([*changes, *(turn.start for turn in task.trained_modules)])
-    measured = {share: measured_step(task, batch_of, config, share, bf16=bf16) for share in spans}
-    flops = sum(spans[share] * one.flops for share, one in measured.items()) / MEASURED
+    at_once = max(1, config.batch_size // (context.processes * config.accumulation))
+    count = min(max(at_once, MEASURED), MOST_MEASURED)
+    measured = {share: measured_step(task, batch_of, config, share, count, bf16=bf16) for share in spans}
+    flops = sum(spans[share] * one.flops for share, one in measured.items()) / count
     largest = max(measured.values(), key=lambda one: one.peak_bytes)
     parts = Parts.of(task)
     state = sum(map(nbytes, task.modules.values())) + 2 * parts.trained_bytes
@@ -79,24 +84,23 @@ def training_cost(
         work=[Work(name="training", images=steps * config.batch_size * trainings, flops=flops, bf16=bf16)],
         memory=Memory(
             fixed={name: size for name, size in fixed.items() if size},
-            per_image=largest.peak_bytes // MEASURED,
-            images=max(1, config.batch_size // (context.processes * config.accumulation)),
+            per_image=largest.peak_bytes // count,
+            images=at_once,
         ),
         disk={"checkpoints": KEPT * (state + average)},
     )
 
 
 def measured_step(
-    task: Task, batch_of: Callable[[int], Batch], config: TrainingConfig, progress: float, *, bf16: bool
+    task: Task, batch_of: Callable[[int], Batch], config: TrainingConfig, progress: float, count: int, *, bf16: bool
 ) -> Measured:
-    """A micro-batch of `MEASURED` rows: all turns of the task, forward and backward."""
+    """A micro-batch of `count` rows: all turns of the task, forward and backward."""
     for turn in task.trained_modules:
         for parameter in trained_parameters(turn.module):
             parameter.grad = torch.zeros_like(parameter)  # there from the step before, or DDP's
     with measuring(bf16=bf16) as meter:
-        batch, left = batch_of(MEASURED), dict[str, Any]()
-        indices = torch.arange(MEASURED, device=META)
-        draws = Draws(seed=0, indices=indices, total=max(config.batch_size, MEASURED))
+        batch, left = batch_of(count), dict[str, Any]()
+        draws = Draws(seed=0, indices=torch.arange(count, device=META), total=max(config.batch_size, count))
         for turn in task.trained_modules:
             if turn.active(progress):
                 turn.module.train()

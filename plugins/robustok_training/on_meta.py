@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from attrs import frozen
 from torch import Tensor, nn
 from torch.fx.experimental import _config as meta_config
+from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
@@ -23,7 +24,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 META = torch.device("meta")
 _aten = torch.ops.aten
-_FLASH, _MEMORY_EFFICIENT = 1, 2  # torch's numbers of the attention kernels
 
 #: Operations that CUDA's autocast computes in the lower precision, and in float32, by the name of their function.
 #: https://docs.pytorch.org/docs/stable/amp.html#cuda-op-specific-behavior
@@ -73,8 +73,8 @@ class Measured:
 class Meter:
     """Measures what is computed inside a `with` block of `measuring`."""
 
-    def __init__(self) -> None:
-        self.counter, self.live, self.casts = FlopCounterMode(display=False), _LiveBytes(), _AutocastAsCuda()
+    def __init__(self, counts_bytes: bool) -> None:
+        self.counter, self.live, self.casts = FlopCounterMode(display=False), _LiveBytes(counts_bytes), _AsOnCuda()
 
     @property
     def measured(self) -> Measured:
@@ -93,15 +93,15 @@ class Meter:
 
 
 @contextlib.contextmanager
-def measuring(*, bf16: bool = False) -> Iterator[Meter]:
+def measuring(*, bf16: bool = False, memory: bool = True) -> Iterator[Meter]:
     """Measures the computation inside the block.
 
     On the meta device, it runs as the docstring of this module says. Elsewhere it runs as it is.
 
     Args:
-        bf16: under autocast to bfloat16.
+        bf16: under autocast to bfloat16. memory: whether bytes are counted, which takes longer.
     """
-    meter, before = Meter(), meta_config.meta_nonzero_assume_all_nonzero
+    meter, before = Meter(memory), meta_config.meta_nonzero_assume_all_nonzero
     meta_config.meta_nonzero_assume_all_nonzero = True
     try:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16), meter.casts, meter.counter, meter.live:
@@ -117,22 +117,23 @@ class _LiveBytes(TorchDispatchMode):
         peak: the most bytes at once. read: bytes, and parameters, of each storage that was there before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counts: bool) -> None:
         super().__init__()
+        self._counts = counts
         self._now = self.peak = 0
         self._known: set[int] = set()
         self.read: dict[int, tuple[int, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        for value in tree_iter((args, kwargs)):
+        for value in tree_iter((args, kwargs)) if self._counts else ():
             if isinstance(value, Tensor) and (key := value.untyped_storage()._cdata) not in self._known:
                 self._known.add(key)
                 numbers = value.numel() if isinstance(value, nn.Parameter) else 0
                 self.read[key] = (value.untyped_storage().nbytes(), numbers)
         answer = _ANSWERS.get(func) if _on_meta(args) else None
         result = func(*args, **kwargs) if answer is None else answer(*args, **kwargs)
-        for value in tree_iter(result):
+        for value in tree_iter(result) if self._counts else ():
             if isinstance(value, Tensor):
                 self._see(value.untyped_storage())
         return result
@@ -151,8 +152,8 @@ class _LiveBytes(TorchDispatchMode):
         self._now -= size
 
 
-class _AutocastAsCuda(TorchFunctionMode):
-    """Gives meta tensors the types that CUDA's autocast would give them, where the CPU's autocast is on."""
+class _AsOnCuda(TorchFunctionMode):
+    """Gives meta tensors the types that CUDA's autocast would give them, where the CPU's is on, and fused attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,8 +164,10 @@ class _AutocastAsCuda(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if (name in _LOWER or name in _FLOAT32) and torch.is_autocast_enabled("cpu") and _on_meta(args):
-            cast = self._lowered if name in _LOWER else _in_float32
-            args, kwargs = tree_map_only(Tensor, cast, (args, kwargs))
+            cast_one = self._lowered if name in _LOWER else _in_float32
+            args, kwargs = tree_map_only(Tensor, cast_one, (args, kwargs))
+        if func is scaled_dot_product_attention and _on_meta(args):
+            return _fused_attention(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _lowered(self, tensor: Tensor) -> Tensor:
@@ -174,12 +177,34 @@ class _AutocastAsCuda(TorchFunctionMode):
             return tensor.to(torch.bfloat16)
         if id(tensor) not in self._weights:
             self._weights[id(tensor)] = (tensor, tensor.to(torch.bfloat16))
-            self.bytes = max(self.bytes, sum(cast.untyped_storage().nbytes() for _, cast in self._weights.values()))
+            self.bytes = max(self.bytes, sum(low.untyped_storage().nbytes() for _, low in self._weights.values()))
         return self._weights[id(tensor)][1]
 
     def forget(self) -> None:
         """Lets go of the weights."""
         self._weights.clear()
+
+
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attention by the kernel that a GPU would choose, which keeps no scores; on the meta device, torch would not."""
+    if enable_gqa:
+        key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value))
+    if attn_mask is None:
+        flash = _aten._scaled_dot_product_flash_attention
+        return cast("Tensor", flash(query, key, value, dropout_p, is_causal, False, scale=scale)[0])
+    mask = attn_mask if attn_mask.dtype != torch.bool else torch.zeros_like(attn_mask, dtype=query.dtype)
+    mask = mask.expand(*query.shape[:2], query.shape[2], key.shape[2])
+    efficient, keeps = _aten._scaled_dot_product_efficient_attention, torch.is_grad_enabled()
+    return cast("Tensor", efficient(query, key, value, mask, keeps, dropout_p, is_causal, scale=scale)[0])
 
 
 def _in_float32(tensor: Tensor) -> Tensor:
@@ -201,11 +226,6 @@ def _scalar(value: Tensor) -> bool | float:
     return True if value.dtype == torch.bool else 0 if not value.is_floating_point() else 0.0
 
 
-def _attention(_q: Tensor, _k: Tensor, _v: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any) -> int:
-    """The fused kernel that a GPU would choose."""
-    return _FLASH if attn_mask is None else _MEMORY_EFFICIENT
-
-
 def _counted(_values: Tensor, _weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     return torch.empty(minlength, dtype=torch.int64, device=META)
 
@@ -214,5 +234,4 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     _aten._unique2.default: _unique,
     _aten.bincount.default: _counted,
     _aten._local_scalar_dense.default: _scalar,
-    _aten._fused_sdp_choice.default: _attention,
 }
