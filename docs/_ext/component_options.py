@@ -21,6 +21,7 @@ class Components(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
+        """The sections, in the order of the registry."""
         (kind,) = self.arguments
         return placed(self, [self._section(kind, entry) for entry in load_registry().entries(kind)])
 
@@ -46,6 +47,7 @@ class Options(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
+        """The list of options."""
         module, _, name = self.arguments[0].partition(":")
         options = options_of(getattr(importlib.import_module(module), name))
         return placed(self, option_list(f"option-{name}", options))
@@ -86,13 +88,14 @@ def docstring(documented: type) -> list[nodes.Node]:
 
 
 def text(written: str) -> Iterator[nodes.Node]:
-    """Text whose names are in backticks."""
-    for number, part in enumerate(written.split("`")):
+    """Text whose names are in backticks, one or two."""
+    for number, part in enumerate(re.split(r"`+([^`]+)`+", written)):
         if part:
             yield nodes.literal("", part) if number % 2 else nodes.Text(part.replace("\n", " "))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    """What Sphinx calls when it loads this extension."""
     app.add_directive("components", Components)
     app.add_directive("options", Options)
     return {"parallel_read_safe": True}

@@ -8,6 +8,7 @@ from sphinx.application import Sphinx
 
 
 def name_others(app: Sphinx, page: str, source: list[str]) -> None:
+    """Changes the text of the index, before Sphinx reads it, to name the pages that it does not name."""
     if page != app.config.root_doc:
         return
     named = set(source[0].split())
@@ -16,5 +17,6 @@ def name_others(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    """What Sphinx calls when it loads this extension."""
     app.connect("source-read", name_others)
     return {"parallel_read_safe": True}

@@ -21,6 +21,7 @@ class PublicNames(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
+        """What autodoc makes of the names."""
         (group,) = self.arguments
         return self.parse_text_to_nodes(rest(names_in(group)))
 
@@ -29,6 +30,7 @@ class Hooks(SphinxDirective):
     """Every hook, with its arguments."""
 
     def run(self) -> list[nodes.Node]:
+        """What autodoc makes of the hooks."""
         return self.parse_text_to_nodes(rest(f"{hookspecs.__name__}.{name}" for name in hooks()))
 
 
@@ -61,6 +63,7 @@ def _directive(full: str) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    """What Sphinx calls when it loads this extension."""
     app.add_directive("public-names", PublicNames)
     app.add_directive("hooks", Hooks)
     return {"parallel_read_safe": True}

@@ -21,12 +21,14 @@ class Recipes(SphinxDirective):
     optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
+        """The sections, in alphabetical order."""
         folder = self.arguments[0] if self.arguments else ""
         found = {name: file for name, file in bundled_recipes().items() if name.rpartition("/")[0] == folder}
         return placed(self, [recipe_section(name, found[name]) for name in sorted(found)])
 
 
 def recipe_section(name: str, file: Path) -> nodes.Node:
+    """What the header of a recipe says, its command, and its whole text behind a click."""
     source = file.read_text(encoding="utf-8")
     section = nodes.section(ids=[f"recipe-{name.replace('/', '-')}"], names=[])
     section += nodes.title("", "", nodes.literal("", name))
@@ -61,5 +63,6 @@ def _block(text: str, language: str) -> nodes.Node:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    """What Sphinx calls when it loads this extension."""
     app.add_directive("recipes", Recipes)
     return {"parallel_read_safe": True}

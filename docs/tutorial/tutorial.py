@@ -19,7 +19,8 @@ import numpy as np
 
 import robustok
 
-out = tempfile.mkdtemp()
+folder = tempfile.TemporaryDirectory()  # removed when the program ends
+out = folder.name
 
 # %%
 # Train two tokenizers

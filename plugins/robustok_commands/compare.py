@@ -28,15 +28,16 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool, group: bool, as_csv: boo
     """Show the results of RUNS side by side: folders of runs, or files that `evaluate --out` wrote.
 
     A star marks the best value of a row. Distances measured with unequal numbers of images cannot be compared and are
-    refused. Rows measured on other data, picture sizes, references or feature networks have no star but a note. A
-    result of `evaluate` joins the row of the only stage that measured the same. A second table has the settings that
-    differ between the recipes of the runs.
+    refused. Rows measured on other data, picture sizes, references, feature networks or with other options of their
+    metrics have no star but a note. A result of `evaluate` joins the row of the only stage that measured the same. A
+    second table has the settings that differ between the recipes of the runs.
 
     With --group, the table has means over seeds with their standard errors, and differences from the first group,
-    paired by seed. There, a star marks a value that is better than all others beyond the error of the differences.
+    paired by seed. There, a star marks a value that is better than all others beyond the error of the differences,
+    and rows that cannot be compared have no differences.
     """
     from robustok_core.errors import RobustokError
-    from robustok_core.runs.conditions import TRAINING_IMAGES, differences, read_conditions
+    from robustok_core.runs.conditions import COUNTS, differences, forbidding, numbers_of, read_conditions
     from robustok_core.runs.results import read_results
 
     if len(runs) < 2:
@@ -48,40 +49,44 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool, group: bool, as_csv: boo
 
         compare_groups(runs, skip_unequal=skip_unequal, form="json" if as_json else "csv" if as_csv else "table")
         return
-    rows = _rows([read_results(run) for run in runs])
-    unequal = _unequal(rows)
-    if unequal and not skip_unequal:
-        name, one, other = unequal[0]
-        what = f"{name} was measured with {one} images and with {other}, and depends on their number"
-        others = f" (and {len(unequal) - 1} more)" if len(unequal) > 1 else ""
-        raise RobustokError(what + others, hint="use equal numbers, or leave such rows out: --skip-unequal")
-    left_out = sorted({name for name, _, _ in unequal})
-    rows = {name: row for name, row in rows.items() if name not in left_out}
+    results = _aligned([read_results(run) for run in runs])
+    names = dict.fromkeys(name for found in results for name in found)
+    rows: dict[str, Row] = {name: [found.get(name) for found in results] for name in names}
     conditions = [read_conditions(run) for run in runs]
-    differing = {name: differences(conditions, name, row) for name, row in rows.items()}
+    differing = {name: differences(numbers_of(conditions, name, results)) for name in rows}
+    unequal = {name: found for name, found in differing.items() if found.keys() & set(COUNTS)}
+    if unequal and not skip_unequal:
+        raise RobustokError(_refusal(unequal), hint="use equal numbers, or leave such rows out: --skip-unequal")
+    rows = {name: row for name, row in rows.items() if name not in unequal}
     if as_json:
         _print_json(runs, rows)
     else:
-        _print_table(runs, rows, starred={name for name in rows if not differing[name].keys() - {TRAINING_IMAGES}})
-    if left_out:
-        echo(f"left out, measured with unequal numbers of images: {', '.join(left_out)}", err=as_json)
+        _print_table(runs, rows, starred={name for name in rows if not forbidding(differing[name])})
+    if unequal:
+        echo(f"left out, measured with unequal numbers of images: {', '.join(sorted(unequal))}", err=as_json)
     for note in _notes(runs, {name: differing[name] for name, row in rows.items() if _direction(row) is not None}):
         echo(f"note: {note}", err=as_json)
 
 
 def _notes(runs: tuple[Path, ...], differing: dict[str, dict[str, list[str]]]) -> Iterator[str]:
-    """What differs between runs besides their results, and which rows it concerns."""
+    """What differs between runs besides their results, and which rows it concerns.
+
+    How samples were drawn is among the settings that differ.
+    """
+    from robustok_core.runs.conditions import TRAINING_IMAGES, forbidding
+
     concerned: dict[tuple[str, ...], list[str]] = {}
     for name, by_key in differing.items():
         for key, found in by_key.items():
-            concerned.setdefault((key, *found), []).append(name)
+            if key == TRAINING_IMAGES or key in forbidding(by_key):
+                concerned.setdefault((key, *found), []).append(name)
     for (key, *values), names in concerned.items():
         each = ", ".join(f"{run}: {value}" for run, value in zip(runs, values, strict=True))
         yield f"{', '.join(names)}: different {key} ({each})"
 
 
-def _rows(runs: list[dict[str, Result]]) -> dict[str, Row]:
-    """The rows of the table by name.
+def _aligned(runs: list[dict[str, Result]]) -> list[dict[str, Result]]:
+    """The results by the names of their rows.
 
     A result without a stage ("gfid") joins the row of the only stage that has it ("evaluate_generator/gfid"). If
     several stages have it, it gets a row of its own.
@@ -90,20 +95,19 @@ def _rows(runs: list[dict[str, Result]]) -> dict[str, Row]:
     for name in (name for results in runs for name in results if "/" in name):
         stages.setdefault(name.partition("/")[2], set()).add(name)
     full = {result: next(iter(names)) for result, names in stages.items() if len(names) == 1}
-    aligned = [{full.get(name, name): result for name, result in results.items()} for results in runs]
-    names = dict.fromkeys(name for results in aligned for name in results)
-    return {name: [results.get(name) for results in aligned] for name in names}
+    return [{full.get(name, name): result for name, result in results.items()} for results in runs]
 
 
-def _unequal(rows: dict[str, Row]) -> list[tuple[str, int, int]]:
-    """The names of results that depend on different numbers of images, with two of the numbers."""
-    unequal = []
-    for name, row in rows.items():
-        results = [result for result in row if result is not None]
-        for counts in ([result.num_images for result in results], [result.num_reference for result in results]):
-            known = [count for count in counts if count is not None]
-            unequal += [(name, known[0], other) for other in known if other != known[0]][:1]
-    return unequal
+def _refusal(unequal: dict[str, dict[str, list[str]]]) -> str:
+    """Two numbers of images of the first row with unequal ones."""
+    from robustok_core.runs.conditions import COUNTS
+
+    name, found = next(iter(unequal.items()))
+    key = next(key for key in COUNTS if key in found)
+    one, other, *_ = dict.fromkeys(value for value in found[key] if value != "-")
+    others = f" (and {len(unequal) - 1} more)" if len(unequal) > 1 else ""
+    what = key.removeprefix("numbers of ")
+    return f"{name} was measured with {one} {what} and with {other}, and depends on their number{others}"
 
 
 def _print_json(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:

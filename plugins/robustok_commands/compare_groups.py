@@ -6,8 +6,7 @@ import csv
 import io
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +14,16 @@ import attrs
 from attrs import frozen
 
 from robustok_core.errors import RobustokError, RunError
-from robustok_core.runs.history import RECIPE_FILE, changes_between, described
+from robustok_core.runs.conditions import (
+    COUNTS,
+    Conditions,
+    differences,
+    forbidding,
+    named,
+    numbers_of,
+    read_conditions,
+)
+from robustok_core.runs.history import RECIPE_FILE, SEED_IN_NAME, changes_between, changes_beyond_seed, described
 from robustok_core.runs.results import read_results
 from robustok_core.runs.run_record import read_run
 from robustok_core.values.numbers import number_text
@@ -24,12 +32,11 @@ from robustok_core.values.terminal import echo, echo_lines, make_console, print_
 from robustok_study.record import Difference
 from robustok_study.statistics import Estimate, estimate
 from robustok_study.tables import difference_text
-from robustok_study.verdicts import difference_of, signed
+from robustok_study.verdicts import best_of, difference_of, signed
 
 Form = Literal["table", "csv", "json"]
-#: What differs between the runs of a group.
-_OF_A_SEED = ("run.name: ", "run.seed: ", "run.out: ", "load.")
-_SEED = re.compile(r"[-_.]?seed[-_]?\d+$")
+#: What differs between the runs of two groups in any case.
+_OF_A_RUN = ("run.name: ", "run.seed: ", "run.out: ")
 
 
 @frozen(kw_only=True)
@@ -38,11 +45,13 @@ class Group:
 
     Attributes:
         name: what the names of their folders have in common. runs: the folders by seed. results: of each.
+        conditions: what the results of each depend on.
     """
 
     name: str
     runs: Mapping[int, Path]
     results: Mapping[int, Mapping[str, Result]]
+    conditions: Mapping[int, Conditions]
 
     def values(self, result: str) -> dict[int, float]:
         """The values of a result by seed; empty unless all runs have it, and it is finite."""
@@ -52,9 +61,14 @@ class Group:
 
 @frozen(kw_only=True)
 class Row:
-    """One result: the mean of each group, and its difference from the first group, by group."""
+    """One result: the mean of each group, and its difference from the first group, by group.
+
+    Attributes:
+        why_not: why the groups may not be compared; then there are no differences, and none is the best.
+    """
 
     name: str
+    why_not: str | None
     groups: Mapping[str, Estimate]
     differences: Mapping[str, Difference]
     best: str | None
@@ -68,11 +82,17 @@ def compare_groups(runs: Sequence[Path], *, skip_unequal: bool, form: Form) -> N
     """
     groups = read_groups(runs)
     names = list(dict.fromkeys(name for group in groups for results in group.results.values() for name in results))
-    unequal = [text for name in names if (text := _unequal(groups, name)) is not None]
+    differing = {name: _differing(groups, name) for name in names}
+    unequal = [
+        f"{name} was measured with different {key} ({differing[name][key]})"
+        for name in names
+        for key in COUNTS
+        if key in differing[name]
+    ]
     if unequal and not skip_unequal:
         hint = "use equal numbers, or leave such rows out: --skip-unequal"
-        raise RobustokError(f"{unequal[0]}, and depends on their number", hint=hint)
-    rows = [_row(groups, name) for name in names if _unequal(groups, name) is None]
+        raise RobustokError(f"{unequal[0]}, and depends on it", hint=hint)
+    rows = [_row(groups, name, differing[name]) for name in names if not differing[name].keys() & set(COUNTS)]
     changes = {group.name: _changes(groups[0], group) for group in groups[1:]}
     if form == "json":
         _print_json(groups, rows, changes)
@@ -82,6 +102,11 @@ def compare_groups(runs: Sequence[Path], *, skip_unequal: bool, form: Form) -> N
         _print_table(groups, rows)
     for text in unequal:
         echo(f"left out: {text}", err=form != "table")
+    for row in rows:
+        if row.why_not is not None:
+            echo(f"note: {row.name} cannot be compared: {row.why_not}", err=form != "table")
+    for text in (text for group in groups for text in _partial(group, [row.name for row in rows])):
+        echo(f"note: {text}", err=form != "table")
     for name, lines in changes.items():
         what = described(lines) if lines else "nothing in the recipe"
         echo(f"{groups[0].name} -> {name}: {what}", err=form != "table")
@@ -101,7 +126,7 @@ def read_groups(runs: Sequence[Path]) -> list[Group]:
         seed = read_run(run).get("seed")
         if not isinstance(seed, int):
             raise RobustokError("its seed is not recorded", where=str(run), hint="run its recipe once more")
-        by_seed = found.setdefault(_SEED.sub("", str(run)), {})
+        by_seed = found.setdefault(SEED_IN_NAME.sub("", str(run)), {})
         if seed in by_seed:
             raise RobustokError(f"this has the seed {seed}, as {by_seed[seed]} has", where=str(run))
         by_seed[seed] = run
@@ -118,11 +143,16 @@ def _group(name: str, runs: Mapping[int, Path]) -> Group:
     ordered = dict(sorted(runs.items()))
     first, *others = ordered.values()
     for run in others:
-        changes = [line for line in changes_between(_recipe(first), _recipe(run)) if not line.startswith(_OF_A_SEED)]
+        changes = changes_beyond_seed(_recipe(first), _recipe(run))
         if changes:
             what = f"differs from {first} in more than its seed: {described(changes)}"
             raise RobustokError(what, where=str(run), hint="only seeds make a group; give other runs another name")
-    return Group(name=name, runs=ordered, results={seed: read_results(run) for seed, run in ordered.items()})
+    return Group(
+        name=name,
+        runs=ordered,
+        results={seed: read_results(run) for seed, run in ordered.items()},
+        conditions={seed: read_conditions(run) for seed, run in ordered.items()},
+    )
 
 
 def _recipe(run: Path) -> str:
@@ -135,47 +165,47 @@ def _recipe(run: Path) -> str:
 def _changes(one: Group, other: Group) -> list[str]:
     """What differs between the recipes of two groups."""
     before, after = (_recipe(next(iter(group.runs.values()))) for group in (one, other))
-    return [line for line in changes_between(before, after) if not line.startswith(_OF_A_SEED[:3])]
+    return [line for line in changes_between(before, after) if not line.startswith(_OF_A_RUN)]
 
 
-def _unequal(groups: Sequence[Group], name: str) -> str | None:
-    """Why a row cannot be compared: unequal numbers of images."""
-    found = [
-        (run, results[name])
-        for group in groups
-        for run, results in zip(group.runs.values(), group.results.values(), strict=True)
-        if name in results
-    ]
-    for attribute in ("num_images", "num_reference"):
-        known = [(run, count) for run, result in found if (count := getattr(result, attribute)) is not None]
-        for run, count in known:
-            if count != known[0][1]:
-                return f"{name} was measured with {known[0][1]} images ({known[0][0]}) and with {count} ({run})"
-    return None
+def _differing(groups: Sequence[Group], name: str) -> dict[str, str]:
+    """What forbids to compare the results of a row: what differs, and in which runs."""
+    conditions = [each for group in groups for each in group.conditions.values()]
+    results = [each for group in groups for each in group.results.values()]
+    runs = [str(run) for group in groups for run in group.runs.values()]
+    found = forbidding(differences(numbers_of(conditions, name, results)))
+    return {key: named(values, runs) for key, values in found.items()}
 
 
-def _row(groups: Sequence[Group], name: str) -> Row:
+def _partial(group: Group, names: Sequence[str]) -> Iterator[str]:
+    """The results that a group lacks because only some of its runs have them, or one is not finite."""
+    for name in names:
+        have = [seed for seed, results in group.results.items() if name in results]
+        if have and len(have) < len(group.runs):
+            runs = ", ".join(str(run) for seed, run in group.runs.items() if seed not in have)
+            yield f"{name} of {group.name} is left out: {runs} did not measure it"
+        elif have and not group.values(name):
+            runs = ", ".join(
+                str(run) for seed, run in group.runs.items() if not math.isfinite(group.results[seed][name].value)
+            )
+            yield f"{name} of {group.name} is left out: it is not finite in {runs}"
+
+
+def _row(groups: Sequence[Group], name: str, differing: Mapping[str, str]) -> Row:
     values = {group.name: found for group in groups if (found := group.values(name))}
+    means = {group: estimate(list(found.values())) for group, found in values.items()}
+    if differing:
+        text = "; ".join(f"different {key} ({where})" for key, where in differing.items())
+        return Row(name=name, groups=means, differences={}, best=None, why_not=text)
     directions = {results[name].higher_is_better for g in groups for results in g.results.values() if name in results}
     base = groups[0].name
-    differences = {
+    changes = {
         group: difference
-        for group, found in values.items()
-        if group != base and base in values and (difference := difference_of(found, values[base], base)) is not None
+        for group, of_group in values.items()
+        if group != base and base in values and (difference := difference_of(of_group, values[base], base)) is not None
     }
-    best = _best(values, directions.pop()) if len(directions) == 1 else None
-    means = {group: estimate(list(found.values())) for group, found in values.items()}
-    return Row(name=name, groups=means, differences=differences, best=best)
-
-
-def _best(values: Mapping[str, Mapping[int, float]], higher: bool | None) -> str | None:
-    """The group that is better than each other one beyond the error of their difference; None if there is none."""
-    if higher is None or len(values) < 2:
-        return None
-    means = {group: estimate(list(found.values())).mean for group, found in values.items()}
-    best = (max if higher else min)(means, key=lambda group: means[group])
-    differences = [difference_of(values[best], found, group) for group, found in values.items() if group != best]
-    return best if all(difference is not None and difference.significant for difference in differences) else None
+    best = best_of(values, directions.pop()) if len(directions) == 1 else None
+    return Row(name=name, groups=means, differences=changes, best=best, why_not=None)
 
 
 def _print_table(groups: Sequence[Group], rows: Sequence[Row]) -> None:
@@ -222,6 +252,7 @@ def _print_json(groups: Sequence[Group], rows: Sequence[Row], changes: Mapping[s
                 },
                 "differences": {name: attrs.asdict(difference) for name, difference in row.differences.items()},
                 "best": row.best,
+                "why_not": row.why_not,
             }
             for row in rows
         },
@@ -237,7 +268,7 @@ def _print_csv(groups: Sequence[Group], rows: Sequence[Row]) -> None:
     """One line for each result and group."""
     written = io.StringIO()
     seeds = [f"seed{seed}" for seed in groups[0].runs]
-    columns = ["mean", "standard_error", "difference", "difference_standard_error", "low", "high", "best"]
+    columns = ["mean", "standard_error", "difference", "difference_standard_error", "low", "high", "best", "why_not"]
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(["result", "group", *columns, *seeds])
     for row in rows:
@@ -255,6 +286,6 @@ def _print_csv(groups: Sequence[Group], rows: Sequence[Row]) -> None:
                     difference.high,
                 ]
             )
-            values = [found.mean, found.standard_error, *numbers, int(row.best == group.name)]
+            values = [found.mean, found.standard_error, *numbers, int(row.best == group.name), row.why_not]
             writer.writerow([row.name, group.name, *values, *group.values(row.name).values()])
     echo_lines(written.getvalue().rstrip("\n"))

@@ -1,14 +1,21 @@
-"""`robustok env`."""
+"""`robustok env`. What it reports may be what is broken, so each fact is found by itself."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from robustok_core.values.terminal import echo, echo_lines
+
+#: The folders of a path, which say whose machine it is; its last part may stay.
+_FOLDERS = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?[\\/](?:[^\\/\s'\":,;()]+[\\/])+")
 
 
 @click.command()
@@ -16,9 +23,10 @@ from robustok_core.values.terminal import echo, echo_lines
 def env(as_json: bool) -> None:
     """Print what a bug report needs: versions, plugins, processor, memory and precision.
 
-    It has no paths, names of users or of machines, so it can be pasted as it is.
+    It has no paths, names of users or of machines, so it can be pasted as it is. It also works where a package that
+    robustok needs is missing or damaged, and says so.
     """
-    found = _found()
+    found = {name: _found(fact) for name, fact in _FACTS.items()}
     if as_json:
         echo_lines(json.dumps(found, indent=2))
         return
@@ -29,98 +37,148 @@ def env(as_json: bool) -> None:
             echo(f"{'' if number else name:<{width}}  {line}".rstrip())
 
 
-def _found() -> dict[str, Any]:
-    import os
-    import platform
+def _found(fact: Callable[[], Any]) -> Any:
+    try:
+        return fact()
+    except Exception as error:  # whatever is broken is what the report is about
+        return f"cannot be found: {_reason(error)}"
 
-    import torch
 
+def _reason(error: BaseException) -> str:
+    """The first line of an error."""
+    return _without_folders(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+
+def _without_folders(text: str) -> str:
+    """A text in which paths are names of files: their folders say whose machine it is."""
+    own = (sys.prefix, os.path.expanduser("~"))  # these may have spaces  # noqa: PTH111 (never fails)
+    for folder in own:
+        text = text.replace(f"{folder}{os.sep}", "")
+    return _FOLDERS.sub("", text)
+
+
+def _robustok() -> str:
     from robustok_core import __version__
-    from robustok_core.recipe.registry import load_registry
-    from robustok_core.runs.environment import recorded_variables
-    from robustok_core.runs.precision import MEANING, computes_bf16
     from robustok_core.runs.source_commit import git_commit
 
-    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    device = torch.device("cuda" if devices else "cpu")
-    return {
-        "robustok": __version__ + (f", commit {commit}" if (commit := git_commit()) else ""),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}, {'-'.join(platform.libc_ver()) or 'unknown libc'}",
-        "libraries": _libraries(),
-        "plugins": _plugins(load_registry()),
-        "processor": _processor(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory": _memory(),
-        "gpus": devices,
-        "cuda": torch.version.cuda if devices else None,
-        "precision auto": MEANING["bf16" if computes_bf16(device) else "no"],
-        "variables": recorded_variables(),
-    }
+    return __version__ + (f", commit {commit}" if (commit := git_commit()) else "")
+
+
+def _system() -> str:
+    return f"{platform.system()} {platform.machine()}, {'-'.join(platform.libc_ver()) or 'unknown libc'}"
+
+
+def _torch() -> str | None:
+    """The version of torch with its build, which its metadata lack; None if it is not installed."""
+    from robustok_core.runs.dependencies import installed_version
+
+    version = installed_version("torch")
+    try:
+        import torch
+
+        return str(torch.__version__)
+    except Exception as error:
+        return version and f"{version}, which cannot be imported ({_reason(error)})"
 
 
 def _libraries() -> dict[str, str | None]:
     """The versions of torch and of the other packages that robustok needs, and of its extras; None if not installed."""
-    import re
-    from importlib.metadata import PackageNotFoundError, requires, version
+    from robustok_core.runs.dependencies import installed_version, requirements
 
-    import torch
-
-    found: dict[str, str | None] = {"torch": torch.__version__}  # with its build, which its metadata lack
-    for requirement in sorted(requires("robustok") or ()):
-        name = re.split(r"[^A-Za-z0-9_.-]", requirement)[0]
-        if name not in ("robustok", "torch") and not re.search(r"extra *== *['\"](dev|docs|test)['\"]", requirement):
-            try:
-                found[name] = version(name)
-            except PackageNotFoundError:
-                found[name] = None
-    return found
+    others = {name: installed_version(name) for name in requirements() if name != "torch"}
+    return {"torch": _torch(), **others}
 
 
-def _plugins(registry: Any) -> dict[str, str]:
+def _plugins() -> dict[str, str]:
     """The plugins that are not robustok's own, with their versions, and those that failed with their errors."""
-    from importlib.metadata import PackageNotFoundError, version
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.dependencies import installed_version
 
     found = {}
-    for plugin in registry.plugins:
+    for plugin in load_registry().plugins:
         if plugin.distribution != "robustok" or plugin.error:
-            try:
-                of = f"{plugin.distribution} {version(plugin.distribution)}"
-            except PackageNotFoundError:
-                of = plugin.distribution
-            found[plugin.name] = of + (f", not in use: {plugin.error.partition(':')[0]}" if plugin.error else "")
+            of = f"{plugin.distribution} {installed_version(plugin.distribution) or ''}".rstrip()
+            found[plugin.name] = of + (f", not in use: {_without_folders(plugin.error)}" if plugin.error else "")
     return found
 
 
 def _processor() -> str:
-    """The processor's name and what torch may use of it."""
-    import platform
+    """The processor's name."""
     from pathlib import Path
-
-    import torch
 
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _used_of_it() -> str:
+    """What torch may use of the processor."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _memory() -> str:
-    import os
+    return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
 
-    try:
-        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
-    except (ValueError, OSError):
-        return "unknown"
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
+def _cuda() -> str | None:
+    import torch
+
+    return torch.version.cuda if torch.cuda.device_count() else None
+
+
+def _precision() -> str:
+    import torch
+
+    from robustok_core.runs.precision import MEANING, computes_bf16
+
+    device = torch.device("cuda" if torch.cuda.device_count() else "cpu")
+    return MEANING["bf16" if computes_bf16(device) else "no"]
+
+
+def _variables() -> dict[str, str]:
+    from robustok_core.runs.environment import recorded_variables
+
+    return recorded_variables()
+
+
+_FACTS: Mapping[str, Callable[[], Any]] = {
+    "robustok": _robustok,
+    "python": platform.python_version,
+    "system": _system,
+    "libraries": _libraries,
+    "plugins": _plugins,
+    "processor": _processor,
+    "instructions": _used_of_it,
+    "cpus": os.cpu_count,
+    "threads": _threads,
+    "memory": _memory,
+    "gpus": _gpus,
+    "cuda": _cuda,
+    "precision auto": _precision,
+    "variables": _variables,
+}
 
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        lines = [f"{name} {'not installed' if held is None else held}" for name, held in value.items()]
+        lines = [f"{name}: not installed" if held is None else f"{name} {held}" for name, held in value.items()]
         return "\n".join(lines) or "none"
     if isinstance(value, list):
         return "\n".join(map(str, value)) or "none"

@@ -46,8 +46,9 @@ def message_html(message: object) -> str:
 def snippets_html(snippets: Snippets) -> str:
     """A view as Python and as a command, each with a button that copies it."""
     files = " and ".join(map(text, snippets.files))
-    note = f"<p>Run it in the folder with {files}.</p>" if files else ""
-    return note + "".join(
+    notes = [f"Run it in the folder with {files}."] if files else []
+    notes += map(text, snippets.notes)
+    return "".join(f"<p>{note}</p>" for note in notes) + "".join(
         f'<div class="rx-code"><button type="button" data-copy="Copy as {name}">Copy as {name}</button>'
         f'<details><summary>Show the {name}</summary><pre tabindex="0" aria-label="{name}"><code>{escape(code)}</code>'
         "</pre></details></div>"

@@ -100,9 +100,6 @@ def _head(run: OpenedRun) -> str:
     return f'<header class="rx-head"><h1>{text(run.place)}</h1><p>{text(space)}; {decoders}</p>{more}</header>'
 
 
-# --- what is chosen ---------------------------------------------------------------------------------
-
-
 def _image_picker(run: OpenedRun, *, place: int) -> _Picked:
     """Controls that choose an image of the validation set by its class, or a file.
 
@@ -181,9 +178,6 @@ def _token_picker(place: _Place, run: OpenedRun, picked: _Picked, *, many: bool,
         clear = gr.Button("Take no token", size="sm")
         clear.click(list, None, state, **_QUIET).then(buttons, [picked.image, picked.file, state], shown, **_QUIET)
     return state
-
-
-# --- the views --------------------------------------------------------------------------------------
 
 
 def _show(place: _Place, run: OpenedRun, view: str, controls: Mapping[str, Any], adapt: Adapt = dict) -> None:

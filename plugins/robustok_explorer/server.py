@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,12 +27,27 @@ _CONTRAST: dict[str, Any] = {
 
 def require_gradio() -> None:
     """Raises RobustokError if gradio, which the page is made with, is not installed."""
-    os.environ.update(_QUIET)
     try:
-        import gradio  # noqa: F401
+        with _surroundings(_QUIET):
+            import gradio  # noqa: F401
     except ImportError as error:
         what, hint = f"the page needs gradio, which cannot be imported: {error}", "pip install 'robustok[view]'"
         raise RobustokError(what, where="robustok view", hint=hint) from error
+
+
+@contextmanager
+def _surroundings(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables while the block runs; then they are as they were."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -55,8 +70,10 @@ def served(run: OpenedRun, *, port: int | None = None, browser: bool = False) ->
     from robustok_explorer.page import CSS, build_page
 
     fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    with tempfile.TemporaryDirectory(prefix="robustok-view-") as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads
+    with (
+        tempfile.TemporaryDirectory(prefix="robustok-view-") as uploads,
+        _surroundings({**_QUIET, "GRADIO_TEMP_DIR": uploads}),
+    ):
         page = build_page(run)
         _, address, _ = page.launch(
             server_name=_LOOPBACK,

@@ -26,11 +26,13 @@ class Snippets:
     Attributes:
         python: a program. command: a line for a shell.
         files: names of the image files that both expect in the folder where they run.
+        notes: what else there is to know, in sentences.
     """
 
     python: str
     command: str
     files: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def of_perturb(run: OpenedRun, view: Perturb) -> Snippets:
@@ -69,21 +71,22 @@ def of_keep(run: OpenedRun, view: Keep) -> Snippets:
 
 def of_paint(run: OpenedRun, view: Paint) -> Snippets:
     """The view `paint` as code."""
+    source, notes = _other_name(view.file, view.source_file)
     what = "codes" if run.tokenizer.tokenizer.space.codebook_size is not None else "vectors"
     lines = [
         *_tokenizers(run),
         *_images(run, view.image, view.file),
         f"{what} = tokenizer.encode_images(images).{what}",
-        *_images(run, view.source, view.source_file),
+        *_images(run, view.source, source),
         f"tokens = {sorted(set(view.tokens))}",
         f"{what}[:, tokens] = tokenizer.encode_images(images).{what}[:, tokens]",
         *_saved(run, "painted", f"robustok.Latents({what}={what})"),
     ]
     changes: dict[str, Any] = {"source": view.source, "tokens": sorted(set(view.tokens))}
-    if view.source_file is not None:
-        changes["source_file"] = _name(view.source_file)
+    if source is not None:
+        changes["source_file"] = source
         del changes["source"]
-    return _snippets(lines, _draw(run, "paint", view.image, view.file, changes), view.file, view.source_file)
+    return _snippets(lines, _draw(run, "paint", view.image, view.file, changes), view.file, source, notes=notes)
 
 
 def of_neighbours(run: OpenedRun, view: Neighbours) -> Snippets:
@@ -122,7 +125,8 @@ def of_sample(run: OpenedRun, view: Sample) -> Snippets:
     words += ["--count", str(view.count), "--guidance", f"{view.guidance:g}", "--seed", str(view.seed)]
     for change in _changes(options):
         words += ["--set", change]
-    return _snippets(lines, shlex.join([*words, "--out", "samples.png"]))
+    notes = ["The command draws with the decoder after post-training only."] if len(run.tokenizers) > 1 else []
+    return _snippets(lines, shlex.join([*words, "--out", "samples.png"]), notes=notes)
 
 
 def _tokenizers(run: OpenedRun) -> list[str]:
@@ -157,11 +161,18 @@ def _saved(run: OpenedRun, stem: str, latents: str) -> list[str]:
     return lines
 
 
-def _snippets(lines: Sequence[str], command: str, *files: str | None, modules: Sequence[str] = ()) -> Snippets:
+def _snippets(
+    lines: Sequence[str],
+    command: str,
+    *files: str | None,
+    modules: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Snippets:
     imports = [f"import {module}" for module in ("robustok", *modules)]
     once = [line for number, line in enumerate(lines) if not line.startswith(_LOADS) or line not in lines[:number]]
     program = "\n".join([*imports, "", *once]) + "\n"
-    return Snippets(python=program, command=command, files=[_name(file) for file in files if file is not None])
+    names = dict.fromkeys(_name(file) for file in files if file is not None)
+    return Snippets(python=program, command=command, files=list(names), notes=notes)
 
 
 def _draw(run: OpenedRun, view: str, image: int, file: str | None, changes: Mapping[str, Any]) -> str:
@@ -197,6 +208,15 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def _arguments(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={plain(value)!r}" for name, value in values.items() if value is not None)
+
+
+def _other_name(file: str | None, other: str | None) -> tuple[str | None, list[str]]:
+    """The name of the second of two image files in one folder, and a note if it needs another name there."""
+    if other is None or file is None or _name(file) != _name(other) or file == other:
+        return other and _name(other), []
+    stem, dot, ending = _name(other).rpartition(".")
+    name = f"{stem}-2{dot}{ending}" if stem else f"{ending}-2"
+    return name, [f"{name} is the second image called {_name(other)}: save it under this name."]
 
 
 def _name(file: str) -> str:

@@ -40,6 +40,7 @@ def view(
     from robustok_explorer.opened_run import open_run
 
     _check_options(draw, changes, out)
+    _check_page_options(draw, port, no_browser)
     if draw is None:
         from robustok_explorer.server import require_gradio
 
@@ -70,6 +71,14 @@ def _check_options(draw: str | None, changes: tuple[str, ...], out: Path | None)
         raise RobustokError("the name of the file must end in .png", where=f"--out {out}")
     if out is not None and out.exists():
         raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: choose a new name")
+
+
+def _check_page_options(draw: str | None, port: int | None, no_browser: bool) -> None:
+    from robustok_core.errors import RobustokError
+
+    if draw is not None and (port is not None or no_browser):
+        option = "--port" if port is not None else "--no-browser"
+        raise RobustokError("this is for the page, and --draw opens none", where=option, hint="leave one of them out")
 
 
 def _serve(opened: object, port: int | None, *, browser: bool) -> None:

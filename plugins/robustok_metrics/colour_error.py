@@ -20,8 +20,9 @@ class ColourErrorConfig:
 
 
 class ColourError(MeanOfImages):
-    """The mean colour difference (ΔE) of all pixels, in CIELAB by CIEDE2000: 1 is just noticeable, 100 black on white.
+    """The mean colour difference (ΔE) of all pixels, in CIELAB by CIEDE2000; black on white has 100.
 
+    Up to 1 nobody sees a difference, from 2 on everybody does (Mokrzycki and Tatol, 2011).
     CIEDE2000 (Sharma et al. 2005) and not the older CIE76, the plain distance in CIELAB: CIE76 counts errors of
     saturated colours up to several times too high, so that they would outweigh all others. 8-bit images, read as sRGB.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import attrs
 from attrs import frozen
 
 
@@ -43,8 +44,9 @@ _KNOWN: dict[str, Meaning] = {
     ),
     r"colour_error": Meaning(
         "Colour error",
-        "Mean difference of colours (ΔE in CIELAB) between reconstructions and inputs.",
-        "A difference of about 2 is just visible side by side; wrong tokens often show as wrong colours.",
+        "Mean difference of colours (CIEDE2000) between reconstructions and inputs.",
+        "Up to 1 nobody sees a difference, from 2 on everybody does (Mokrzycki and Tatol, 2011); wrong tokens often "
+        "show as wrong colours.",
         "ΔE",
     ),
     r"rfid": Meaning("rFID", "Fréchet distance between inputs and reconstructions (Inception).", _FID_WHY),
@@ -66,6 +68,16 @@ _KNOWN: dict[str, Meaning] = {
         "Mean Fréchet distance between inputs and reconstructions from noisy vectors.",
         "The same question as pFID, for tokenizers without a codebook.",
     ),
+    r"ifid": Meaning(
+        "iFID",
+        "Fréchet distance between inputs and what is decoded halfway to a similar training image (Inception).",
+        "Generators fill the space between training images; this says what is decoded there, without a generator.",
+    ),
+    r"ifd_(?P<features>\w+)": Meaning(
+        "iFD",
+        f"Fréchet distance between inputs and what is decoded between them and similar training images, {_DISTANCE}.",
+        "Generators fill the space between training images; this says what is decoded there, without a generator.",
+    ),
     r"codebook_usage": Meaning(
         "Codebook usage",
         "Share of the codes that occur in the held-out images.",
@@ -77,11 +89,31 @@ _KNOWN: dict[str, Meaning] = {
         "Number of codes that would be as hard to guess if all were equally frequent.",
         "It falls where a few codes do most of the work, even if all occur.",
     ),
+    r"rsfid": Meaning(
+        "rsFID",
+        "Fréchet distance between inputs and reconstructions in Inception's spatial features.",
+        "Unlike rFID's, these features keep where things are.",
+    ),
+    r"gsfid": Meaning(
+        "sFID",
+        "Fréchet distance between samples and real images in Inception's spatial features.",
+        "Unlike FID's, these features keep where things are, so it sees wrong arrangements.",
+    ),
     r"gfid": Meaning("gFID", "Fréchet distance between samples and real images (Inception).", _FID_WHY),
     r"gfd_(?P<features>\w+)": Meaning(
         "gFD",
         f"Fréchet distance between samples and real images, {_DISTANCE}.",
         "The number that training a tokenizer is for: how good what a generator draws looks after decoding.",
+    ),
+    r"fdr6?(_(?P<features>\w+))?": Meaning(
+        "FDr",
+        "Fréchet distance of samples to real images, relative to that of held-out images; mean over networks.",
+        "1 is as good as held-out images, and no single network can be pleased alone.",
+    ),
+    r"fd_val_(?P<features>\w+)": Meaning(
+        "FD of held-out images",
+        f"Fréchet distance of held-out images to the reference, {_DISTANCE}.",
+        "What perfect samples would have at this number of images.",
     ),
     r"inception_score": Meaning(
         "Inception Score",
@@ -106,6 +138,56 @@ _KNOWN: dict[str, Meaning] = {
     r"kid": Meaning("KID", "Kernel distance between samples and real images (Inception).", "Unbiased for few images."),
     r"kd_(?P<features>\w+)": Meaning(
         "KD", f"Kernel distance between samples and real images, {_DISTANCE}.", "Unbiased for few images."
+    ),
+    r"cmmd": Meaning(
+        "CMMD",
+        "Kernel distance between samples and real images in CLIP's embeddings, times 1,000.",
+        "CLIP has seen far more than Inception's classes, and no normal distribution is assumed.",
+    ),
+    r"mmd_(?P<features>\w+)": Meaning(
+        "MMD",
+        f"Kernel distance between samples and real images, {_DISTANCE}, each divided by its length.",
+        "CMMD's formula with another network; no normal distribution is assumed.",
+    ),
+    r"mind": Meaning(
+        "MIND",
+        "Monge distance between samples and real images (Inception): transport along random directions.",
+        "It sees the whole distribution, not only mean and covariance, and 5,000 images are enough.",
+    ),
+    r"md_(?P<features>\w+)": Meaning(
+        "MD",
+        f"Monge distance between samples and real images, {_DISTANCE}: transport along random directions.",
+        "It sees the whole distribution, not only mean and covariance, and 5,000 images are enough.",
+    ),
+    r"density_(?P<features>\w+)": Meaning(
+        "Density",
+        f"How many real images' neighbourhoods a sample lies in, relative to a real image, {_DISTANCE}.",
+        "As precision, it falls where samples have artefacts; one outlier among the real images does not raise it.",
+    ),
+    r"coverage_(?P<features>\w+)": Meaning(
+        "Coverage",
+        f"Share of real images that have a sample in their neighbourhood, {_DISTANCE}.",
+        "As recall, it falls where samples lack variety; outliers among the samples do not raise it.",
+    ),
+    r"gap_codes_(?P<features>\w+)": Meaning(
+        "Gap: codes",
+        "What the generator's latents cost even with a perfectly robust decoder, in {features}.",
+        "It falls with a better generator; no decoder can lower it.",
+    ),
+    r"gap_decoder_(?P<features>\w+)": Meaning(
+        "Gap: decoder",
+        "What a perfectly robust decoder of the same latents would save, in {features}.",
+        "It is what robust training and post-training of the decoder can gain.",
+    ),
+    r"gap_reconstruction_(?P<features>\w+)": Meaning(
+        "Gap: reconstruction",
+        "What decoding costs even for latents of real images, in {features}.",
+        "Where it is most of the decoder's part, blur is what hurts, not wrong tokens.",
+    ),
+    r"gap_(?P<features>\w+)": Meaning(
+        "Gap",
+        "How much further samples are from held-out images than training images are, in {features}.",
+        "What tokenizer and generator cost together; its parts add up.",
     ),
     r"latent_mmd": Meaning(
         "Latent MMD",
@@ -155,15 +237,58 @@ _KNOWN: dict[str, Meaning] = {
 }
 _UNKNOWN = Meaning("", "", "")
 
+#: `compare_decoders` measures each decoder: before, or after post-training with a sigma; guided samples, or pairs.
+_OF_DECODER = re.compile(
+    r"(?P<decoder>before|sigma[0-9.e-]+)_((?P<guided>guided)_|on_sigma(?P<pairs>[0-9.e-]+)_)?(?P<metric>.+)"
+)
+_FRECHET = re.compile(r"(?P<of>r|(noise_|rank_)?p|g)f(id|d_\w+)")
+
+
+@frozen(kw_only=True)
+class OfDecoder:
+    """A result of one decoder among several.
+
+    Attributes:
+        decoder: "before" or "sigma0.9". metric: what was measured, "psnr".
+        of: what it was measured on, for people: "guided samples", "pairs of σ = 0.8"; empty for what is usual.
+    """
+
+    decoder: str
+    metric: str
+    of: str
+
+    @property
+    def decoder_name(self) -> str:
+        """The decoder for people."""
+        sigma = self.decoder.removeprefix("sigma")
+        return "before" if sigma == "before" else "σ = 1 (control)" if float(sigma) == 1 else f"σ = {sigma}"
+
+
+def of_decoder(metric: str) -> OfDecoder | None:
+    """The parts of the name of a result of `compare_decoders`; None for all others."""
+    if (found := _OF_DECODER.fullmatch(metric)) is None:
+        return None
+    of = "guided samples" if found["guided"] else f"pairs of σ = {found['pairs']}" if found["pairs"] else ""
+    return OfDecoder(decoder=found["decoder"], metric=found["metric"], of=of)
+
+
+def frechet_of(metric: str) -> str | None:
+    """What a Fréchet distance was measured on: "r", "p" or "g" for reconstructions, perturbed ones, or samples."""
+    found = _FRECHET.fullmatch(metric)
+    return found["of"][-1] if found is not None else None
+
 
 def meaning_of(metric: str) -> Meaning:
     """What a number is called and means; without a text if this version does not know it.
 
     Args:
-        metric: its name without the stage: "rfd_efficientnet_lite0".
+        metric: its name without the stage: "rfd_efficientnet_lite0", "sigma0.9_guided_gfd_efficientnet_lite0".
     """
+    if (of := of_decoder(metric)) is not None:
+        meaning = meaning_of(of.metric)
+        return attrs.evolve(meaning, name=", ".join(filter(None, [meaning.name, of.of, of.decoder_name])))
     for pattern, meaning in _KNOWN.items():
         if (found := re.fullmatch(pattern, metric)) is not None:
             features = found.groupdict().get("features") or ""
-            return Meaning(meaning.name, meaning.what.replace("{features}", features), meaning.why, meaning.unit)
+            return attrs.evolve(meaning, what=meaning.what.replace("{features}", features))
     return Meaning(metric.replace("_", " "), _UNKNOWN.what, _UNKNOWN.why)

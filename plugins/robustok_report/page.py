@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -16,12 +17,15 @@ from markupsafe import Markup, escape
 
 from robustok_core import __version__
 from robustok_core.values.printable import printable
-from robustok_report.embedding import data_uri
-from robustok_report.plotly_figures import plotly_figure
-from robustok_toolkit.report_parts import Cell, Section
+from robustok_report.embedding import LARGEST, data_uri
+from robustok_report.plotly_figures import plotly_figure, remark
+from robustok_toolkit import report_parts
+from robustok_toolkit.report_parts import FIGURES, Cell, Pictures, Section
 
 #: Sides in pixels of small pictures, which the page enlarges without smoothing.
 _PIXELATED = 64
+#: A page with more pictures embeds them smaller, so that a comparison of many runs can still be mailed.
+_MANY, _LARGEST_OF_MANY = 400, 128
 
 
 @frozen(kw_only=True)
@@ -38,7 +42,8 @@ class Page:
 
         A section that cannot be written, because a plugin filled it wrongly, is named among what is missing.
         """
-        environment = _environment()
+        many = sum(map(_count_pictures, self.sections)) > _MANY
+        environment = _environment(_LARGEST_OF_MANY if many else LARGEST)
         template = environment.get_template("section.html")
         missing, written, contents = list(self.missing), [], []
         for number, section in enumerate(self.sections):
@@ -63,8 +68,15 @@ class Page:
     @property
     def has_figures(self) -> bool:
         """Whether a section has a figure, so that plotly.js is needed."""
-        figures = ("Lines", "Points", "Bars", "Heatmap")
-        return any(type(part).__name__ in figures for section in self.sections for part in section.parts)
+        return any(isinstance(part, FIGURES) for section in self.sections for part in section.parts)
+
+
+def _count_pictures(section: Section) -> int:
+    try:
+        rows = [row for part in section.parts if isinstance(part, Pictures) for row in part.rows.values()]
+        return sum(map(len, rows))
+    except Exception:  # its parts may hold anything; it is named when it is written
+        return 0
 
 
 def _file(name: str) -> str:
@@ -79,7 +91,7 @@ def _plotly() -> str:
     return re.sub(r"</(script)", r"<\\/\1", get_plotlyjs(), flags=re.IGNORECASE)
 
 
-def _environment() -> Environment:
+def _environment(largest: int) -> Environment:
     numbers = itertools.count()
     environment = Environment(
         loader=PackageLoader("robustok_report", "page"),
@@ -88,10 +100,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"picture": _picture, "figure": _figure, "cell": _cell, "shown": printable}
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {
+        "picture": partial(_picture, largest=largest),
+        "figure": _figure,
+        "cell": _cell,
+        "shown": printable,
+    }
+    environment.filters |= {"breakable": _breakable, "remark": remark}
     environment.globals["next_number"] = lambda: next(numbers)
-    environment.tests["of_type"] = lambda part, name: type(part).__name__ == name
+    environment.tests["of_type"] = lambda part, name: isinstance(part, getattr(report_parts, name))
     return environment
 
 
@@ -100,15 +117,29 @@ def _breakable(text: str) -> Markup:
     return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(text))))
 
 
-def _picture(pixels: Any) -> Mapping[str, Any]:
+def _picture(pixels: Any, *, largest: int) -> Mapping[str, Any]:
     height, width = pixels.shape[:2]
-    return {"uri": data_uri(pixels), "width": width, "height": height, "small": max(height, width) <= _PIXELATED}
+    return {
+        "uri": data_uri(pixels, largest),
+        "width": width,
+        "height": height,
+        "small": max(height, width) <= _PIXELATED,
+    }
 
 
 def _figure(figure: Any) -> Markup:
     """The figure as JSON within a script element: no text in it can end the element."""
-    text = json.dumps(plotly_figure(figure), allow_nan=True).replace("NaN", "null").replace("Infinity", "null")
+    text = json.dumps(_finite(plotly_figure(figure)), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _finite(value: Any) -> Any:
+    """JSON's values, with None for each number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(cell: str | Cell) -> Cell:

@@ -10,8 +10,9 @@ from typing import Any
 
 from robustok_core.errors import RobustokError
 from robustok_core.runs.files import new_file, writing
+from robustok_core.values.printable import printable
 from robustok_report.plotly_figures import COLOURS
-from robustok_toolkit.report_parts import Bars, Heatmap, Lines, Points, Section
+from robustok_toolkit.report_parts import FIGURES, Bars, Figure, Heatmap, Lines, Points, Section
 
 #: Inches: a column of a two-column paper.
 _WIDTH, _HEIGHT = 3.4, 2.4
@@ -44,14 +45,20 @@ def save_figures(sections: Sequence[Section], folder: Path) -> list[Path]:
     return files
 
 
-def _named(sections: Sequence[Section]) -> Iterator[tuple[str, Lines | Points | Bars | Heatmap]]:
+def _named(sections: Sequence[Section]) -> Iterator[tuple[str, Figure]]:
     taken: dict[str, int] = {}
     for section in sections:
         for part in section.parts:
-            if isinstance(part, (Lines, Points, Bars, Heatmap)):
+            if isinstance(part, FIGURES):
                 name = re.sub(r"[^a-z0-9.]+", "-", f"{section.title} {part.title}".lower()).strip("-.") or "figure"
                 taken[name] = taken.get(name, 0) + 1
                 yield name if taken[name] == 1 else f"{name}-{taken[name]}", part
+
+
+def _text(name: str) -> str:
+    """A name as it is: matplotlib sets what stands between two $ as mathematics, and hides what begins with _."""
+    shown = printable(name).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 @singledispatch
@@ -62,8 +69,9 @@ def draw(figure: Any, axes: Any) -> None:  # noqa: ARG001  # what is registered 
 
 @draw.register
 def _(figure: Lines, axes: Any) -> None:
+    """All points of the lines."""
     for number, series in enumerate(figure.series):
-        style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "label": series.name, "linewidth": 1.2}
+        style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "label": _text(series.name), "linewidth": 1.2}
         if series.error is None:
             axes.plot(series.x, series.y, marker="o" if figure.markers else None, markersize=3, **style)
         else:
@@ -74,35 +82,39 @@ def _(figure: Lines, axes: Any) -> None:
         axes.axvline(figure.mark[0], linestyle=":", color="black", linewidth=0.8)
     if len(figure.series) > 1:
         axes.legend(frameon=False)
-    axes.set(xlabel=figure.x, ylabel=figure.y or figure.title)
+    axes.set(xlabel=_text(figure.x), ylabel=_text(figure.y or figure.title))
 
 
 @draw.register
 def _(figure: Points, axes: Any) -> None:
+    """A scatter, with the names of its points where they are wanted."""
     colours = COLOURS[0] if figure.colours is None else list(figure.colours)
     drawn = axes.scatter(figure.across, figure.up, c=colours, s=12 if figure.labelled else 6, cmap="viridis")
     if figure.colours is not None:
-        axes.figure.colorbar(drawn, label=figure.colour)
+        axes.figure.colorbar(drawn, label=_text(figure.colour))
     for name, across, up in zip(figure.names, figure.across, figure.up, strict=True) if figure.labelled else ():
-        axes.annotate(name, (across, up), textcoords="offset points", xytext=(3, 3), fontsize=6)
-    axes.set(xlabel=figure.x, ylabel=figure.y)
+        axes.annotate(_text(name), (across, up), textcoords="offset points", xytext=(3, 3), fontsize=6)
+    axes.set(xlabel=_text(figure.x), ylabel=_text(figure.y))
 
 
 @draw.register
 def _(figure: Bars, axes: Any) -> None:
-    axes.bar(figure.positions, figure.heights, color=COLOURS[0])
-    axes.set(xlabel=figure.x, ylabel=figure.y)
+    """Bars at their positions."""
+    positions = [_text(at) if isinstance(at, str) else at for at in figure.positions]
+    axes.bar(positions, figure.heights, color=COLOURS[0])
+    axes.set(xlabel=_text(figure.x), ylabel=_text(figure.y))
 
 
 @draw.register
 def _(figure: Heatmap, axes: Any) -> None:
+    """Cells with their numbers."""
     drawn = axes.imshow(figure.values, aspect="auto", cmap="viridis", origin="lower")
-    axes.set_xticks(range(len(figure.columns)), figure.columns)
-    axes.set_yticks(range(len(figure.rows)), figure.rows)
+    axes.set_xticks(range(len(figure.columns)), [_text(name) for name in figure.columns])
+    axes.set_yticks(range(len(figure.rows)), [_text(name) for name in figure.rows])
     low, high = drawn.get_clim()
     for row, values in enumerate(figure.values):
         for column, value in enumerate(values):
             colour = "white" if value < (low + high) / 2 else "black"
             axes.text(column, row, f"{value:.4g}", ha="center", va="center", color=colour, fontsize=6)
     axes.figure.colorbar(drawn)
-    axes.set(xlabel=figure.x, ylabel=figure.y)
+    axes.set(xlabel=_text(figure.x), ylabel=_text(figure.y))

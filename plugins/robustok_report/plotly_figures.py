@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
 
-from robustok_toolkit.report_parts import Bars, Heatmap, Lines, Points
+import numpy as np
+from numpy.typing import NDArray
+
+from robustok_toolkit.report_parts import Bars, Figure, Heatmap, Lines, Points, Series
 
 #: Okabe and Ito's colours, which people with any colour vision tell apart; dark enough for lines on white.
 COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#a3457b", "#8a6d00", "#3a8fc4", "#444444")
 SCALE = "Viridis"
 _INK, _AXIS, _GRID = "#475467", "#98a2b3", "#e7eaee"
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
-#: A curve with more points is thinned out: no screen shows more.
-MOST_POINTS = 600
+#: Of a curve with more points, the smallest and the largest of each run of neighbours are drawn: no screen shows more.
+MOST_POINTS = 2000
 
 
 @singledispatch
@@ -23,7 +27,22 @@ def plotly_figure(figure: Any) -> dict[str, Any]:
     raise TypeError(f"a report cannot draw a {type(figure).__name__}")
 
 
+def remark(figure: Figure) -> str:
+    """What the page does not draw of a figure's data, for the line below it; empty where it draws all."""
+    if not isinstance(figure, Lines):
+        return ""
+    lines = []
+    if longest := max((len(series.y) for series in figure.series if len(series.y) > MOST_POINTS), default=0):
+        lines.append(
+            f"Of {longest:,} points, the smallest and the largest of each {_run_length(longest)} neighbours are drawn."
+        )
+    if lost := sum(not math.isfinite(value) for series in figure.series for value in series.y):
+        lines.append(f"{lost:,} values are not finite, and are gaps.")
+    return " ".join(lines)
+
+
 def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
+    """The layout of a figure with our fonts and axes; `more` overrides it."""
     ticks = {"ticks": "outside", "tickcolor": _AXIS, "exponentformat": "power"}
     axis = {"gridcolor": _GRID, "zeroline": False, "linecolor": _AXIS, **ticks}
     return {
@@ -44,33 +63,40 @@ def _plain(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def thinned(values: Sequence[float]) -> list[float]:
-    """At most `MOST_POINTS` of the values, the first and the last among them."""
+def _run_length(count: int) -> int:
+    """How many neighbours of a long curve are drawn as their smallest and their largest."""
+    return math.ceil(count / (MOST_POINTS // 2))
+
+
+def extremes(values: Sequence[float]) -> list[int]:
+    """Places of at most `MOST_POINTS` values, in order: of the smallest and the largest of each run of neighbours."""
     if len(values) <= MOST_POINTS:
-        return list(values)
-    step = (len(values) - 1) / (MOST_POINTS - 1)
-    return [values[round(number * step)] for number in range(MOST_POINTS)]
+        return list(range(len(values)))
+    array, length = np.asarray(values, np.float64), _run_length(len(values))
+    runs = [(start, array[start : start + length]) for start in range(0, len(array), length)]
+    return [place for start, run in runs for place in sorted({start + _first(run, -1), start + _first(run, 1)})]
+
+
+def _first(run: NDArray[np.float64], sign: int) -> int:
+    """The place of the largest (1) or smallest (-1) finite value; the first place if there is none."""
+    return int(np.argmax(np.where(np.isfinite(run), sign * run, -np.inf)))
+
+
+def _mean_curve(series: Series) -> dict[str, list[float]]:
+    """The means of each run of neighbours of a long curve: what smoothing must start from."""
+    length = _run_length(len(series.y))
+    starts = range(0, len(series.y), length)
+    means = [
+        [float(np.mean(run[np.isfinite(run)])) if np.isfinite(run).any() else math.nan for run in runs]
+        for runs in ([np.asarray(of[start : start + length]) for start in starts] for of in (series.x, series.y))
+    ]
+    return {"x": means[0], "y": means[1]}
 
 
 @plotly_figure.register
 def _(figure: Lines) -> dict[str, Any]:
-    mode = "lines+markers" if figure.markers else "lines"
-    data: list[dict[str, Any]] = []
-    for number, series in enumerate(figure.series):
-        colour = COLOURS[number % len(COLOURS)]
-        dash = ("solid", "dash", "dot")[number // len(COLOURS) % 3]
-        trace: dict[str, Any] = {
-            "type": "scatter",
-            "mode": mode,
-            "name": _plain(series.name),
-            "x": thinned(series.x),
-            "y": thinned(series.y),
-            "line": {"color": colour, "width": 2, "dash": dash},
-        }
-        if series.error is not None:
-            trace["error_y"] = {"array": thinned(series.error), "thickness": 1, "width": 3}
-        data.append(trace)
-    layout = _layout(figure.x, figure.y, hovermode="x unified", showlegend=len(data) > 1)
+    """Lines, thinned out where they are long; `meta` of a trace holds its means then."""
+    layout = _layout(figure.x, figure.y, hovermode="x unified", showlegend=len(figure.series) > 1)
     if figure.log:
         layout["yaxis"]["type"] = "log"
     if figure.mark is not None:
@@ -78,22 +104,34 @@ def _(figure: Lines) -> dict[str, Any]:
         layout["shapes"] = [
             {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dot"}}
         ]
-        layout["annotations"] = [
-            {
-                "x": at,
-                "y": 1,
-                "yref": "paper",
-                "text": _plain(label),
-                "showarrow": False,
-                "xanchor": "left",
-                "xshift": 6,
-            }
-        ]
-    return {"data": data, "layout": layout}
+        note = {"x": at, "y": 1, "yref": "paper", "text": _plain(label), "showarrow": False, "xanchor": "left"}
+        layout["annotations"] = [{**note, "xshift": 6}]
+    mode = "lines+markers" if figure.markers else "lines"
+    return {"data": [_trace(series, number, mode) for number, series in enumerate(figure.series)], "layout": layout}
+
+
+def _trace(series: Series, number: int, mode: str) -> dict[str, Any]:
+    """The `number`-th line of a figure, in its colour."""
+    drawn = extremes(series.y)
+    dash = ("solid", "dash", "dot")[number // len(COLOURS) % 3]
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "mode": mode,
+        "name": _plain(series.name),
+        "x": [series.x[place] for place in drawn],
+        "y": [series.y[place] for place in drawn],
+        "line": {"color": COLOURS[number % len(COLOURS)], "width": 2, "dash": dash},
+    }
+    if len(drawn) < len(series.y):
+        trace["meta"] = _mean_curve(series)
+    if series.error is not None:
+        trace["error_y"] = {"array": [series.error[place] for place in drawn], "thickness": 1, "width": 3}
+    return trace
 
 
 @plotly_figure.register
 def _(figure: Points) -> dict[str, Any]:
+    """A scatter, with the names of its points beside them or under the pointer."""
     marker: dict[str, Any] = {"size": 10 if figure.labelled else 8, "color": COLOURS[0], "opacity": 0.85}
     if figure.colours is not None:
         bar = {"title": {"text": _plain(figure.colour), "side": "right"}, "thickness": 12, "outlinewidth": 0}
@@ -120,6 +158,7 @@ def _(figure: Points) -> dict[str, Any]:
 
 @plotly_figure.register
 def _(figure: Bars) -> dict[str, Any]:
+    """Bars at their positions."""
     trace = {
         "type": "bar",
         "x": list(figure.positions),
@@ -131,6 +170,7 @@ def _(figure: Bars) -> dict[str, Any]:
 
 @plotly_figure.register
 def _(figure: Heatmap) -> dict[str, Any]:
+    """Cells with their numbers."""
     trace = {
         "type": "heatmap",
         "x": list(figure.columns),

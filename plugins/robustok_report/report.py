@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
-from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import HookFailure, Registry
 from robustok_core.runs.devices import device_called
 from robustok_core.runs.files import write_text
 from robustok_core.values.numbers import duration_text
+from robustok_report.made_sections import made_sections
 from robustok_report.page import Page
 from robustok_report.pdf_figures import save_figures
 from robustok_report.sections.calibration import calibration
@@ -74,18 +74,7 @@ def write_report(
 
 def first_party_sections(run: ReportedRun) -> list[Section]:
     """Our sections; one that lacks something is left out and named among what is missing."""
-    found = []
-    for name, make in _SECTIONS.items():
-        try:
-            section = make(run)
-        except RobustokError as error:
-            run.missing.append(f"the section {name}: {error}")
-        except Exception as error:  # a fault of ours must cost one section, not the report of a long run
-            logging.getLogger(__name__).debug("section %s", name, exc_info=True)
-            run.missing.append(f"the section {name}, which failed: {type(error).__name__}: {error}")
-        else:
-            found += [section] if section is not None else []
-    return found
+    return made_sections({name: partial(make, run) for name, make in _SECTIONS.items()}, run.missing)
 
 
 def _of_one(run: ReportedRun) -> Page:

@@ -8,42 +8,95 @@ from typing import Any
 import attrs
 
 from robustok_core.errors import RobustokError, did_you_mean
-from robustok_core.recipe.recipe import ResolvedRecipe
+from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.values.spec import Spec
 from robustok_core.values.wording import short_text
 from robustok_study.spec import Study
 
-#: Options that say how many images are measured, or which.
-_COUNTS = ("num_samples", "limit", "reference", "validation_limit")
+#: Options of a stage that say how many images are measured, and which.
+_IMAGES = ("num_samples", "limit", "reference", "classes")
+#: Options of the data that say how many held-out images there are; whether they are the same ones is looked at, too.
+_HELD_OUT = ("validation_limit", "image_size")
+_HINT = "numbers that were measured differently cannot be compared: set it in all arms alike, in [set]"
 
 
-def unequal_counts(study: Study, registry: Registry) -> list[RobustokError]:
-    """Arms that measure with another number of images, or other real images, than the base arm."""
+def unequal_conditions(study: Study, registry: Registry) -> list[RobustokError]:
+    """Arms that measure otherwise than the base arm: other images, or as many others, or metrics with other options.
+
+    Stages that no metric and no claim reads may differ.
+    """
     found = {arm.name: arm.recipe.resolve(registry) for arm in study.arms}
-    base = dict(_counts(found[study.base.name]))
+    read = _stages_read(study)
+    base = found[study.base.name]
+    measured = dict(_measured_with(base, read))
     problems = []
     for arm in study.arms:
         recipe = found[arm.name]
-        for path, value in _counts(recipe):
-            if path in base and base[path] != value:
-                what = f"arm {arm.name!r} has {path[-1]} = {_text(value)} in {'.'.join(path[:-1])}, "
-                what += f"and the base arm {study.base.name!r} has {_text(base[path])}"
-                hint = "distances of unequal numbers of images cannot be compared: set it in all arms alike, in [set]"
-                problems.append(RobustokError(what, where=_where(recipe, path, arm.where), hint=hint))
+        unequal = [(path, value) for path, value in _measured_with(recipe, read) if measured.get(path, value) != value]
+        for path, value in unequal:
+            what = f"arm {arm.name!r} has {path[-1]} = {_text(value)} in {'.'.join(path[:-1])}, "
+            what += f"and the base arm {study.base.name!r} has {_text(measured[path])}"
+            problems.append(RobustokError(what, where=_where(recipe, path, arm.where), hint=_HINT))
+        if not any(path[0] == "data" for path, _ in unequal) and _other_images(recipe, base):
+            what = f"arm {arm.name!r} measures other images than the base arm {study.base.name!r}: its [data] differs"
+            problems.append(RobustokError(what, where=arm.where, hint=_HINT))
     return problems
 
 
-def _counts(recipe: ResolvedRecipe) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The options that say how many images are measured, by the path of their table and their name."""
-    tables: list[tuple[tuple[str, ...], Spec]] = [(("stage", stage.name), stage.spec) for stage in recipe.stages]
+def _stages_read(study: Study) -> set[str] | None:
+    """The stages whose results the table and the claims show; None for all."""
+    if not study.metrics:
+        return None
+    expressions = [*study.metrics.values(), *(claim.expression for claim in study.claims)]
+    return {name.partition("/")[0] for expression in expressions for name in expression.names}
+
+
+def _measured_with(recipe: ResolvedRecipe, read: set[str] | None) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The options that numbers depend on besides what is compared, by the path of their table and their name."""
+    for stage in recipe.stages:
+        # Samples are measured by a later stage.
+        if read is None or stage.name in read or "samples" in getattr(stage.spec.factory, "makes", ()):
+            yield from _options(("stage", stage.name), stage.spec, _IMAGES)
+        if read is None or stage.name in read:
+            yield from _metric_options(stage)
     if "data" in recipe.tables:
-        tables.append((("data",), recipe.tables["data"]))
-    for path, spec in tables:
-        for option in attrs.fields(type(spec.config)):
-            if option.name in _COUNTS:
-                yield (*path, option.name), getattr(spec.config, option.name)
+        yield from _options(("data",), recipe.tables["data"], _HELD_OUT)
+
+
+def _options(path: tuple[str, ...], spec: Spec, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for option in attrs.fields(type(spec.config)):
+        if option.name in names:
+            yield (*path, option.name), getattr(spec.config, option.name)
+
+
+def _metric_options(stage: NamedStage) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All options of the metrics of a stage, with those of their networks."""
+    for option in attrs.fields(type(stage.spec.config)):
+        group = getattr(stage.spec.config, option.name)
+        if option.name.endswith("metrics") and isinstance(group, Mapping):
+            for name, metric in group.items():
+                if isinstance(metric, Spec):
+                    yield from _values(("stage", stage.name, option.name, name), metric)
+
+
+def _values(path: tuple[str, ...], spec: Spec) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield (*path, "use"), spec.name
+    for option in attrs.fields(type(spec.config)):
+        value = getattr(spec.config, option.name)
+        if isinstance(value, Spec):
+            yield from _values((*path, option.name), value)
+        else:
+            yield (*path, option.name), value
+
+
+def _other_images(recipe: ResolvedRecipe, base: ResolvedRecipe) -> bool:
+    """Whether the held-out images are others than the base arm's; they may lie elsewhere, and be the same."""
+    if "data" not in recipe.tables or "data" not in base.tables or recipe.tables["data"] == base.tables["data"]:
+        return False
+    one, other = (tables["data"].build().validation.fingerprint for tables in (recipe.tables, base.tables))
+    return bool(one != other)
 
 
 def _where(recipe: ResolvedRecipe, path: Sequence[str], otherwise: str) -> str:

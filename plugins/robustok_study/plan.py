@@ -16,7 +16,7 @@ from robustok_core.runs.results import RESULTS_FILE
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.runner import fingerprints
 from robustok_study.arms import Arm, run_name
-from robustok_study.checks import unequal_counts, unknown_metrics
+from robustok_study.checks import unequal_conditions, unknown_metrics
 from robustok_study.spec import Study
 
 State = Literal["done", "begun", "new"]
@@ -82,7 +82,7 @@ def make_plan(study: Study, out: Path, registry: Registry) -> Plan:
     Raises:
         RobustokError: all mistakes, also those that the checks of `robustok run` find in the arms.
     """
-    problems = [*unequal_counts(study, registry), *unknown_metrics(study, registry), *_missing_seeds(study)]
+    problems = [*unequal_conditions(study, registry), *unknown_metrics(study, registry), *_missing_seeds(study)]
     jobs: list[Job] = []
     done = _finished_stages(out)
     for seed in study.seeds:

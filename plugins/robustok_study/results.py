@@ -9,6 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
+from robustok_core.runs.conditions import Conditions, numbers_of, read_conditions, why_not
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.provenance import now
 from robustok_core.runs.results import read_results
@@ -27,9 +28,10 @@ _MADE_WITH = ("robustok", "git_commit", "device", "torch", "threads", "processes
 
 @frozen(kw_only=True)
 class _Done:
-    """The results of a finished run, its time of work, and with what it was made."""
+    """The results of a finished run, what they depend on, its time of work, and with what it was made."""
 
     results: Mapping[str, Result]
+    conditions: Conditions
     seconds: float
     made_with: Sequence[Mapping[str, Any]]
 
@@ -41,12 +43,11 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
         jobs: of its plan. failed: why jobs failed, by the name of their run.
     """
     found = {job.name: _read(job) for job in jobs}
-    table: dict[str, dict[int, _Done]] = {arm.name: {} for arm in study.arms}
+    results: dict[str, dict[int, _Done]] = {arm.name: {} for arm in study.arms}
     for job in jobs:
         if isinstance(one := found[job.name], _Done):
-            table[job.arm][job.seed] = one
-    results = {arm: {seed: one.results for seed, one in by_seed.items()} for arm, by_seed in table.items()}
-    made_with = [made for by_seed in table.values() for one in by_seed.values() for made in one.made_with]
+            results[job.arm][job.seed] = one
+    made_with = [made for by_seed in results.values() for one in by_seed.values() for made in one.made_with]
     arms = [_arm(study, arm.name) for arm in study.arms]
     return StudyRecord(
         name=study.name,
@@ -65,8 +66,8 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
     )
 
 
-#: Results by arm and seed.
-Table = Mapping[str, Mapping[int, Mapping[str, Result]]]
+#: What is finished, by arm and seed.
+Table = Mapping[str, Mapping[int, _Done]]
 
 
 def _read(job: Job) -> _Done | State | RobustokError:
@@ -80,7 +81,12 @@ def _read(job: Job) -> _Done | State | RobustokError:
     except RobustokError as error:
         return error
     made = [{key: each.get(key) for key in _MADE_WITH} for entry in entries for each in entry.get("made_with", [])]
-    return _Done(results=results, seconds=sum(entry["seconds"] for entry in entries), made_with=made)
+    return _Done(
+        results=results,
+        conditions=read_conditions(job.folder),
+        seconds=sum(entry["seconds"] for entry in entries),
+        made_with=made,
+    )
 
 
 def _run(job: Job, found: _Done | State | RobustokError, problem: str | None) -> RunOfStudy:
@@ -111,11 +117,12 @@ def _metrics(study: Study, results: Table) -> Mapping[str, Expression]:
     found: dict[str, Expression] = {}
     for by_seed in results.values():
         for run in by_seed.values():
-            found |= {name: Expression((name,)) for name, result in run.items() if result.higher_is_better is not None}
+            better = [name for name, result in run.results.items() if result.higher_is_better is not None]
+            found |= {name: Expression((name,)) for name in better}
     return found
 
 
-def _values(metric: Expression, results: Mapping[int, Mapping[str, Result]]) -> dict[int, Result]:
+def _values(metric: Expression, results: Mapping[int, _Done]) -> dict[int, Result]:
     """The values of an arm by seed.
 
     Raises:
@@ -124,7 +131,7 @@ def _values(metric: Expression, results: Mapping[int, Mapping[str, Result]]) -> 
     found = {}
     for seed, run in results.items():
         try:
-            value = metric.value(run)
+            value = metric.value(run.results)
         except ValueError as error:
             raise ValueError(f"seed {seed}: {error}") from error
         if not math.isfinite(value.value):
@@ -136,7 +143,7 @@ def _values(metric: Expression, results: Mapping[int, Mapping[str, Result]]) -> 
 def _metric(label: str, metric: Expression, study: Study, results: Table) -> MetricRecord:
     values: dict[str, dict[int, Result]] = {}
     for arm, by_seed in results.items():
-        if not by_seed or not any(all(name in run for name in metric.names) for run in by_seed.values()):
+        if not by_seed or not any(all(name in run.results for name in metric.names) for run in by_seed.values()):
             continue  # an arm may lack the stage
         try:
             values[arm] = _values(metric, by_seed)
@@ -145,7 +152,7 @@ def _metric(label: str, metric: Expression, study: Study, results: Table) -> Met
     if not values:
         problem = "no finished run gave it" if any(results.values()) else None
         return MetricRecord(label=label, metric=str(metric), problem=problem)
-    if (problem := _unequal(values)) is not None:
+    if (problem := _incomparable(metric, {arm: results[arm] for arm in values})) is not None:
         return MetricRecord(label=label, metric=str(metric), problem=problem)
     numbers = {arm: {seed: result.value for seed, result in by_seed.items()} for arm, by_seed in values.items()}
     base = study.base.name
@@ -172,17 +179,14 @@ def _summary(values: Mapping[int, float]) -> Summary:
     return Summary(mean=found.mean, standard_error=found.standard_error, by_seed=by_seed)
 
 
-def _unequal(values: Mapping[str, Mapping[int, Result]]) -> str | None:
-    """Why values cannot be compared: unequal numbers of images."""
-    counts = {
-        (result.num_images, result.num_reference): f"arm {arm!r}, seed {seed}"
-        for arm, by_seed in values.items()
-        for seed, result in by_seed.items()
-    }
-    if len(counts) < 2:
-        return None
-    texts = [f"{who}: {images} images, {real} real ones" for (images, real), who in list(counts.items())[:2]]
-    return f"measured with unequal numbers of images, and depends on them ({'; '.join(texts)})"
+def _incomparable(metric: Expression, results: Table) -> str | None:
+    """Why the values of these arms may not be compared; None if they may."""
+    runs = {f"{arm}, seed {seed}": run for arm, by_seed in results.items() for seed, run in by_seed.items()}
+    for name in metric.names:
+        numbers = numbers_of([run.conditions for run in runs.values()], name, [run.results for run in runs.values()])
+        if (reason := why_not(numbers, list(runs))) is not None:
+            return f"{name} was measured with {reason}"
+    return None
 
 
 def _claim(claim: Claim, study: Study, results: Table) -> ClaimRecord:
@@ -190,7 +194,7 @@ def _claim(claim: Claim, study: Study, results: Table) -> ClaimRecord:
     verdict: str = "undecided"
     try:
         values = {arm: _values(claim.expression, results[arm]) for arm in (config.arm, config.base) if arm is not None}
-        reason = _unequal(values)
+        reason = _incomparable(claim.expression, {arm: results[arm] for arm in values})
     except ValueError as error:
         reason = str(error)
     if reason is None:

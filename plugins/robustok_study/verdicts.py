@@ -48,6 +48,21 @@ def _paired(seed: int, base: Mapping[int, float] | None) -> bool:
     return base is None or seed in base
 
 
+def best_of(values: Mapping[str, Mapping[int, float]], higher_is_better: bool | None) -> str | None:
+    """The arm that is better than each other one beyond the error of their difference; None if there is none.
+
+    Args:
+        values: of each arm, by seed.
+    """
+    if higher_is_better is None or len(values) < 2:
+        return None
+    means = {arm: estimate(list(found.values())).mean for arm, found in values.items()}
+    best = (max if higher_is_better else min)(means, key=lambda arm: means[arm])
+    differences = [difference_of(values[best], found, arm) for arm, found in values.items() if arm != best]
+    better = [each is not None and each.significant and (each.mean > 0) == higher_is_better for each in differences]
+    return best if all(better) else None
+
+
 def verdict_of(difference: Difference | None, direction: str, seeds: Sequence[int]) -> tuple[Verdict, str]:
     """The verdict on a claim, and its reason.
 

@@ -165,7 +165,9 @@ class BeforeAfter:
     names: tuple[str, str] = ("before", "after")
 
 
-Figure: TypeAlias = "Lines | Points | Bars | Heatmap"
+Figure: TypeAlias = Lines | Points | Bars | Heatmap
+#: The same, to ask whether a part is one.
+FIGURES = (Lines, Points, Bars, Heatmap)
 Part: TypeAlias = "Text | Html | Facts | Table | Pictures | BeforeAfter | Figure"
 
 

@@ -141,6 +141,11 @@ class ReportedRun:
         if "data" not in self.table:
             raise RobustokError("its recipe has no table [data]", where=str(self.folder))
         dataset: Dataset = self.registry.build("dataset", self.table["data"])
+        recorded = self.record.get("data") or {}
+        for name, split in (("train", dataset.train), ("validation", dataset.validation)):
+            if recorded.get(name, split.fingerprint) != split.fingerprint:
+                images = "training" if name == "train" else "held-out"
+                self.missing.append(f"the {images} images of the run: the data set has others now, which are shown")
         return dataset
 
     def artifacts(self, name: str) -> list[Path]:
@@ -149,24 +154,31 @@ class ReportedRun:
         Raises:
             RobustokError: if one is damaged, or [load] named one that is not there any more.
         """
-        loaded = [find_input(self.folder, dict(self.record), name)] if name in self.record.get("inputs", {}) else []
-        made = [stage for stage in self.stages if stage.done and name in stage.entry.get("makes", [])]
-        folders = loaded + [self.folder / "artifacts" / f"{name}-{stage.fingerprint}" for stage in made]
+        folders = self._folders(name)
         for folder in folders:
-            if folder not in self._intact:  # once: it reads every file
-                check_artifact(folder)
-                self._intact.add(folder)
+            self._check(folder)
         return folders
 
     def artifact(self, name: str) -> Path:
-        """The last artifact of this name.
+        """The last artifact of this name; others may be damaged.
 
         Raises:
             RobustokError: if there is none, or it is damaged.
         """
-        if not (found := self.artifacts(name)):
+        if not (found := self._folders(name)):
             raise RobustokError(f"no finished stage of this run made {name!r}", where=str(self.folder))
+        self._check(found[-1])
         return found[-1]
+
+    def _folders(self, name: str) -> list[Path]:
+        loaded = [find_input(self.folder, dict(self.record), name)] if name in self.record.get("inputs", {}) else []
+        made = [stage for stage in self.stages if stage.done and name in stage.entry.get("makes", [])]
+        return loaded + [self.folder / "artifacts" / f"{name}-{stage.fingerprint}" for stage in made]
+
+    def _check(self, folder: Path) -> None:
+        if folder not in self._intact:  # once: it reads every file
+            check_artifact(folder)
+            self._intact.add(folder)
 
     @cached_property
     def tokenizers(self) -> list[TrainedTokenizer]:

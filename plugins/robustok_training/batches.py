@@ -61,12 +61,18 @@ def class_balanced_order(labels: Tensor) -> Tensor:
     The first m images contain every class equally often, to within one, until the smallest class is exhausted.
     The order of the classes is shuffled once, so that m below the number of classes is not biased either.
     """
+    num_classes = len(torch.bincount(labels))
+    rank_of_class = torch.argsort(epoch_order(num_classes, seed=0, epoch=0))
+    return torch.argsort(number_in_class(labels) * num_classes + rank_of_class[labels])
+
+
+def number_in_class(labels: Tensor) -> Tensor:
+    """(n,) int64: how many earlier images have the class of each; labels are (n,) int64."""
     counts = torch.bincount(labels)
     by_class = torch.argsort(labels, stable=True)
-    turn = torch.empty_like(by_class)
-    turn[by_class] = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    rank_of_class = torch.argsort(epoch_order(len(counts), seed=0, epoch=0))
-    return torch.argsort(turn * len(counts) + rank_of_class[labels])
+    number = torch.empty_like(by_class)
+    number[by_class] = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return number
 
 
 def training_batches(

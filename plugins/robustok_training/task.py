@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws
+from robustok_training.alarms import Alarm, LossSpike
 from robustok_training.optimizer import OptimizerConfig
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class TrainedModule:
 
 
 class Task:
-    """What is trained. Subclasses may override `after_step` and `measure`.
+    """What is trained. Subclasses may override `after_step`, `alarms` and `measure`.
 
     Args:
         trained_modules: take turns within a step, in this order; their names must differ.
@@ -85,6 +86,10 @@ class Task:
 
     def after_step(self, draws: Draws) -> None:
         """Called once at the end of each step, for example for codebook updates."""
+
+    def alarms(self) -> Sequence[Alarm]:
+        """What warns of a training that goes wrong: by default, a spike of the first trained module's loss."""
+        return [LossSpike(f"{self.trained_modules[0].name}/loss")]
 
     def measure(self, kept: nn.Module) -> Mapping[str, float]:
         """Measures the module to keep, without changing it; the values are logged every `measure_every` epochs."""

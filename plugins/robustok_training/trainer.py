@@ -24,6 +24,7 @@ from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.finite import all_finite
+from robustok_training.alarms import Alarms
 from robustok_training.batches import rows_of_step, steps_per_epoch, training_batches
 from robustok_training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, set_damaged_aside
 from robustok_training.config import TrainingConfig
@@ -73,6 +74,7 @@ class Trainer:
         self._clock = PhaseClock()
         self._means = IntervalMeans(self.accelerator.device)
         self._first_not_finite = FirstNotFinite(self.accelerator.device, config.accumulation)
+        self._alarms = Alarms(task.alarms())
         self._done = 0  # completed steps
         self._examines = False
 
@@ -280,6 +282,8 @@ class Trainer:
         scaled = self.accelerator.scaler is not None
         check_values(values, step=done, stage=self.context.stage, scaled=scaled, kept=self._has_checkpoints())
         self.context.log(done, {"epoch": done / self.epoch_steps, **values})
+        for warning in self._alarms.see(values, done / self.total):
+            self.context.say(f"{self.context.stage}: step {done}: {warning}")
         return {"images/s": values["images_per_second"]} | {n: v for n, v in values.items() if n.endswith("/loss")}
 
     def _maybe_measure(self, done: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -16,6 +17,7 @@ from robustok_core import __version__
 from robustok_core.cli.said_once import is_another_process, is_ours_to_say, process_number
 from robustok_core.cli.streams import safe_streams
 from robustok_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, ProblemsError, RobustokError, RunError, shortened
+from robustok_core.runs.dependencies import failed_import
 from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.interrupt import StopRequest, stop_signals
 from robustok_core.values.printable import printable
@@ -37,14 +39,16 @@ class Commands(click.Group):
             try:
                 command = point.load()
             except (Exception, SystemExit) as error:  # one broken package must not disable the other commands
-                return _broken(name, f"{type(error).__name__}: {error}")
+                return _broken(name, f"{type(error).__name__}: {error}", failed_import(error))
             return command if isinstance(command, click.Command) else _broken(name, f"{point.value} is no command")
         return None
 
 
-def _broken(name: str, reason: str) -> click.Command:
+def _broken(name: str, reason: str, known: RobustokError | None = None) -> click.Command:
+    """A command that only says why it failed to load; `known` says it better than the error that was raised."""
+
     def refuse() -> None:
-        raise RobustokError(f"the command {name!r} failed to load: {reason}")
+        raise known or RobustokError(f"the command {name!r} failed to load: {reason}")
 
     return click.Command(
         name,
@@ -123,17 +127,27 @@ def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:
     except Exception as error:
         if stop.asked:  # a consequence of the request: another process was faster to stop, for example
             return _interrupted()
-        if (failure := failure_of_the_machine(error)) is not None:
+        if (failure := _failure(error)) is not None:
             return _shown(failure)
         return _bug(error)
     return code if isinstance(code, int) else 0
 
 
+def _failure(error: Exception) -> RunError | None:
+    """The message for an error that is nobody's mistake in the code; None for any other."""
+    with contextlib.suppress(Exception):  # an error here must not hide the first one
+        return failure_of_the_machine(error) or failed_import(error)
+    return None
+
+
 def _bug(error: Exception) -> int:
     """Prints a traceback, below a line that names the plugin in whose code the error happened."""
-    from robustok_core.cli.blame import blamed
+    line = None
+    with contextlib.suppress(Exception):  # an error here must not hide the first one
+        from robustok_core.cli.blame import blamed
 
-    if (line := blamed(error)) is not None:
+        line = blamed(error)
+    if line is not None:
         echo(f"error: {line}; its traceback follows", err=True)
     echo_lines("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
     return EXIT_FAILED

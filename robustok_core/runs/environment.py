@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-import torch
-
 from robustok_core.errors import RobustokError, raise_all
 
 _PARALLEL = "robustok keeps a whole model on each device (data parallelism); choose multi-GPU in `accelerate config`"
@@ -57,6 +55,8 @@ _RECORDED = (
 
 def check_arithmetic() -> None:
     """Raises RobustokError for each variable that would compute in less than float32, whatever the recipe says."""
+    import torch
+
     wanted = dict(_LESS_THAN_FLOAT32)
     if torch.cuda.is_available():
         wanted |= _LESS_THAN_FLOAT32_ON_CUDA

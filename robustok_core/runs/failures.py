@@ -72,7 +72,7 @@ def failure_of_the_machine(error: BaseException) -> RunError | None:
     if isinstance(error, MemoryError):
         return RunError("memory ran out", hint="use smaller batches or fewer workers, or give the run more memory")
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, getattr(torch, "OutOfMemoryError", ())):  # a torch that failed to load has none
         return RunError(first, hint="use a smaller batch_size, or a larger accumulation in a training stage")
     if torch is not None and (lost := _lost_connection(torch, error)):
         hint = "the message of the process that stopped first says why; the same command goes on"
@@ -97,7 +97,7 @@ def loader_failure(what: str, *, killed: bool) -> RunError:
 
 
 def _lost_connection(torch: ModuleType, error: BaseException) -> str | None:
-    if not isinstance(error, RuntimeError) or not torch.distributed.is_available():
+    if not isinstance(error, RuntimeError) or not hasattr(torch, "distributed") or not torch.distributed.is_available():
         return None
     if not torch.distributed.is_initialized():
         return None

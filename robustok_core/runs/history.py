@@ -18,6 +18,11 @@ from robustok_core.runs.run_record import PastRecord, read_run
 RECIPE_FILE, RECIPE_COPY, HISTORY = "recipe.toml", ".recipe.toml.copy", "history"
 _MOST_CHANGES = 10
 _NONE = "not set"
+#: Keys of a recipe that tell runs apart, but not what they do.
+_OF_ONE_RUN = ("run.name", "run.seed", "run.out", "run.report", "run.trackers")
+#: In the name of a run's folder, its seed; in that of an artifact, the fingerprint of the stage that made it.
+SEED_IN_NAME = re.compile(r"[-_.]?seed[-_]?\d+$")
+_FINGERPRINT_IN_NAME = re.compile(r"-[0-9a-f]{16}$")
 
 
 @frozen(kw_only=True)
@@ -126,7 +131,38 @@ def changes_between(old: str, new: str) -> list[str]:
             tables.append(settings_in(text))
         except ValueError:
             return ["one of them is not valid TOML"]
-    before, after = tables
+    return _changes_between(*tables) or (["the order of its stages"] if list(tables[0]) != list(tables[1]) else [])
+
+
+def changes_beyond_seed(old: str, new: str) -> list[str]:
+    """What differs between two recipes besides their seeds; nothing if their runs are repetitions of each other.
+
+    Names of runs, where they lie, their reports and trackers do not count. Two runs that load from other runs are
+    repetitions if these are called alike but for their seeds.
+    """
+    try:
+        one, other = (_without_seed(settings_in(text)) for text in (old, new))
+    except ValueError:
+        return ["one of them is not valid TOML"]
+    return _changes_between(one, other) or (["the order of its stages"] if list(one) != list(other) else [])
+
+
+def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _place_without_seed(value) if key.startswith("load.") and isinstance(value, str) else value
+        for key, value in settings.items()
+        if key not in _OF_ONE_RUN
+    }
+
+
+def _place_without_seed(place: str) -> str:
+    names = [SEED_IN_NAME.sub("", name) for name in Path(place).parts]
+    if len(names) > 1 and names[-2] == "artifacts":
+        names[-1] = _FINGERPRINT_IN_NAME.sub("", names[-1])
+    return str(Path(*names))
+
+
+def _changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key, _NONE) != after.get(key, _NONE)]
     lines = []
     for group in dict.fromkeys(_group(key) for key in keys):
@@ -137,8 +173,6 @@ def changes_between(old: str, new: str) -> list[str]:
             lines.append(f"{group}: added")
         else:
             lines += [f"{key}: {before.get(key, _NONE)} -> {after.get(key, _NONE)}" for key in inside]
-    if not lines and old != new and list(before) != list(after):
-        return ["the order of its stages"]
     return lines
 
 

@@ -44,7 +44,10 @@ def changes(old: Mapping[str, Any], now: MadeFrom, code: Code) -> list[str]:
     if len(before.data) == len(now.data):
         changed = [name for name, a, b in zip(_SPLITS, before.data, now.data, strict=False) if a != b]
         found += [f"the {' and '.join(changed)} images (files, sizes, content or labels)"] if changed else []
-    found += [f"the {name} that it reads" for name, own in now.inputs.items() if before.inputs.get(name) != own]
+    elif before.data or now.data:
+        found.append("whether it reads images")
+    names = dict.fromkeys([*before.inputs, *now.inputs])
+    found += [f"the {name} that it reads" for name in names if before.inputs.get(name) != now.inputs.get(name)]
     if (recorded := recorded_code(old)) is not None and (other := differences(recorded, code)):
         found.append(f"the code of {', '.join(other)}")
     return found

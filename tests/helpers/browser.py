@@ -1,11 +1,13 @@
 """Pages as readers see them: a headless Chromium that records errors and requests, and axe-core's audit.
 
-Neither is part of robustok. A test is skipped, with the reason, where there is no Chromium or no npm registry.
+Neither is part of robustok. A test is skipped, with the reason, where there is no Chromium or no npm registry. Where
+the variable ROBUSTOK_REQUIRE_BROWSER is set, as CI does once it has found a Chromium, a missing browser is a failure.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -14,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -31,15 +33,24 @@ def chromium() -> str | None:
 @contextmanager
 def started() -> Iterator[Any]:
     """A headless Chromium (playwright's `Browser`) for as many pages as needed; skips the test if there is none."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is missing")
+    if importlib.util.find_spec("playwright") is None:
+        _skip("playwright, which drives the browser, is missing")
+    from playwright import sync_api
+
     if (program := chromium()) is None:
-        pytest.skip("there is no Chromium; install one, or name its program in ROBUSTOK_CHROMIUM")
+        _skip("there is no Chromium; install one, or name its program in ROBUSTOK_CHROMIUM")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         try:
             yield browser
         finally:
             browser.close()
+
+
+def _skip(reason: str) -> NoReturn:
+    if os.environ.get("ROBUSTOK_REQUIRE_BROWSER"):
+        pytest.fail(f"this test must run here, and {reason}")
+    pytest.skip(reason)
 
 
 class Visit:

@@ -217,10 +217,25 @@ def test_a_file_of_the_hub_is_found_fetched_and_then_there(server, tmp_path, mon
 
 RAE = {"use": "rae", "image_size": 32}
 DIFFUSERS = {"use": "diffusers_vae", "source": "owner/vae", "image_size": 32}
+#: The six networks of arXiv 2604.28190.
+FDR = [
+    "the weights of Inception",
+    "the weights of timm/convnextv2_base.fcmae_ft_in22k_in1k",
+    "the weights of timm/vit_large_patch14_dinov2.lvd142m",
+    "the weights of timm/vit_large_patch16_224.mae",
+    "the weights of timm/vit_so400m_patch16_siglip_256.v2_webli",
+    "the weights of timm/vit_large_patch14_clip_224.openai",
+]
 NEEDED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("features", {"use": "inception"}, ["the weights of Inception"]),
+    ("sample_metric", {"use": "cmmd"}, ["the weights of timm/vit_large_patch14_clip_336.openai"]),
+    ("sample_metric", {"use": "fdr"}, FDR),
+    ("sample_metric", {"use": "sfid"}, ["the weights of Inception"]),
     ("features", {"use": "dino"}, ["the weights of timm/vit_small_patch16_224.dino"]),
     ("features", {"use": "dinov2"}, ["the weights of timm/vit_base_patch14_dinov2.lvd142m"]),
+    ("features", {"use": "clip"}, ["the weights of timm/vit_large_patch14_clip_336.openai"]),
+    ("features", {"use": "mae"}, ["the weights of timm/vit_large_patch16_224.mae"]),
+    ("features", {"use": "timm", "network": "resnet18.a1_in1k"}, ["the weights of timm/resnet18.a1_in1k"]),
     ("features", {"use": "efficientnet_lite0"}, []),
     ("features", {"use": "dino", "weights": "random"}, []),
     ("metric", {"use": "lpips"}, ["the weights of LPIPS's vgg"]),
@@ -253,6 +268,9 @@ def test_our_components_say_what_they_need(registry: Registry, kind: str, table:
         ("features", {"use": "inception", "weights": "nowhere"}),
         ("features", {"use": "dino", "weights": "nowhere"}),
         ("features", {"use": "dinov2", "weights": "nowhere"}),
+        ("features", {"use": "clip", "weights": "nowhere"}),
+        ("features", {"use": "mae", "weights": "nowhere"}),
+        ("features", {"use": "timm", "network": "resnet18.a1_in1k", "weights": "nowhere"}),
         ("metric", {"use": "lpips", "weights": "nowhere"}),
         ("loss", {"use": "perceptual", "weights": "nowhere"}),
         ("tokenizer", {**RAE, "weights": "nowhere"}),

@@ -148,7 +148,7 @@ def test_distances_of_unequal_numbers_are_refused_with_both_numbers(command: Com
     code, output, errors = command("one", "two")
     assert code == 2
     assert output == ""
-    assert "eval/gfid was measured with 50000 images and with 10000" in errors
+    assert "eval/gfid was measured with 50,000 images and with 10,000" in errors
     assert "--skip-unequal" in errors
 
 
@@ -188,7 +188,7 @@ def test_unequal_numbers_of_real_images_are_refused_too(command: Command) -> Non
     leave("two", eval__precision_dino=high(0.8, 50, 200))
     code, _, output = command("one", "two")
     assert code == 2
-    assert "eval/precision_dino was measured with 100 images and with 200" in output
+    assert "eval/precision_dino was measured with 100 real images and with 200" in output
     assert "eval/precision_dino " not in command("one", "two", "--skip-unequal")[1]
 
 

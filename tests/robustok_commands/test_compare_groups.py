@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
 from pathlib import Path
 
 import pytest
-import tomli_w
 from scipy import stats
 
+from left_runs import MEASURED, distance, leave_run
 from robustok_core import Result
-from robustok_core.runs.results import tables_of
-from robustok_core.runs.run_record import write_run
 
 ONE, TWO = [330.0, 340.0, 326.0], [300.0, 312.0, 295.0]
 
 
 def leave(name: str, seed: int, recipe: dict | None = None, **results: Result) -> None:
     """A run's folder with these results, "__" for the slash."""
-    folder = Path(name)
-    folder.mkdir()
-    write_run(folder, {"stages": {}, "current": {}, "seed": seed})
-    table = {"run": {"name": folder.name, "seed": seed}, "perturbation": {"use": "none"}, **(recipe or {})}
-    (folder / "recipe.toml").write_text(tomli_w.dumps(table))
     named = {key.replace("__", "/"): result for key, result in results.items()}
-    (folder / "results.json").write_text(json.dumps(tables_of(named)))
+    leave_run(name, named, seed=seed, recipe={"perturbation": {"use": "none"}, **(recipe or {})})
 
 
 def groups() -> None:
@@ -39,7 +33,7 @@ def groups() -> None:
 
 
 def fd(value: float, num_images: int = 1000) -> Result:
-    return Result(value, higher_is_better=False, num_images=num_images)
+    return distance(value, num_images)
 
 
 RUNS = [f"{group}-seed{seed}" for group in ("one", "two") for seed in range(3)]
@@ -92,7 +86,7 @@ def test_groups_of_unequal_seeds_and_numbers_of_images_are_refused(refused):
     assert "one has the seeds 0, 1, 2, and two 0, 1: differences are paired by seed" in message
     leave("three-seed0", 0, eval__fd=fd(3.0, 50))
     message = refused("compare", "--group", "one-seed0", "three-seed0")
-    assert "eval/fd was measured with 1000 images (one-seed0) and with 50 (three-seed0)" in message
+    assert "eval/fd was measured with different numbers of images (one-seed0: 1,000, three-seed0: 50)" in message
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_no_group(refused):
@@ -108,3 +102,83 @@ def test_csv_without_groups_and_files_are_refused(refused):
     Path("file.json").write_text("{}")
     assert "--csv prints groups" in refused("compare", "a", "b", "--csv")
     assert "this is not the folder of a run" in refused("compare", "--group", "file.json", "file.json")
+
+
+def changed(place: tuple, value: object) -> dict:
+    """The recipe of the other group."""
+    recipe = copy.deepcopy(MEASURED)
+    table = recipe
+    for key in place[:-1]:
+        table = table[key]
+    table[place[-1]] = value
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "what"),
+    [
+        (("data", "path"), "elsewhere", None),
+        (("data", "use"), "fluent_emoji", "data.use"),
+        (("data", "image_size"), 64, "picture size"),
+        (("stage", 1, "metrics", "gfd", "features", "use"), "dinov2", "features"),
+        (("stage", 1, "reference"), "train", "reference"),
+        (("stage", 1, "limit"), 500, "limit"),
+        (("stage", 0, "classes"), [1], "classes of samples"),
+        (("stage", 0, "guidance", "scale"), 2.0, None),  # this may be what is compared
+        (("perturbation", "use"), "top_delta", None),
+    ],
+)
+def test_groups_that_were_measured_otherwise_have_no_star_no_difference_and_a_note(compare, place, value, what):
+    other = changed(place, value)
+    first = changed(place, "here") if place == ("data", "path") else MEASURED
+    data = {"data": {"train": "t", "validation": "v"}} if place == ("data", "path") else {}
+    for seed, (one, two) in enumerate(zip(ONE, TWO, strict=True)):
+        leave_run(f"one-seed{seed}", {"eval/fd": fd(one)}, seed=seed, recipe=first, record=data)
+        leave_run(f"two-seed{seed}", {"eval/fd": fd(two)}, seed=seed, recipe=other, record=data)
+    code, output, _ = compare(*RUNS)
+    row = next(line for line in output.splitlines() if line.split()[:1] == ["eval/fd"])
+    assert code == 0
+    assert ("*" in row, "-29.7" in row) == ((True, True) if what is None else (False, False))
+    assert ("note: " in output) == (what is not None)
+    if what is not None:
+        assert f"note: eval/fd cannot be compared: different {what} (one-seed0: " in output
+    found = json.loads(compare(*RUNS, "--json")[1])["results"]["eval/fd"]
+    assert (found["best"], bool(found["differences"]), found["why_not"] is None) == (
+        ("two", True, True) if what is None else (None, False, False)
+    )
+    rows = list(csv.DictReader(io.StringIO(compare(*RUNS, "--csv")[1])))
+    assert [row["best"] for row in rows] == (["0", "1"] if what is None else ["0", "0"])
+    assert all((row["why_not"] == "") == (what is None) for row in rows)
+
+
+def test_one_run_of_a_group_that_was_measured_otherwise_is_enough(compare):
+    for seed, (one, two) in enumerate(zip(ONE, TWO, strict=True)):
+        data = {"data": {"train": "t", "validation": "other" if seed == 1 else "v"}}
+        leave_run(f"one-seed{seed}", {"eval/fd": fd(one)}, seed=seed)
+        leave_run(f"two-seed{seed}", {"eval/fd": fd(two)}, seed=seed, record=data)
+    output = compare(*RUNS)[1]
+    assert "*" not in output
+    assert "different validation images (two-seed0: v, two-seed1: other)" in output
+
+
+def test_what_only_some_runs_of_a_group_have_is_left_out_and_named(compare):
+    for seed in range(3):
+        some = {"eval/psnr": Result(26.0, higher_is_better=True)} if seed != 1 else {}
+        leave_run(f"one-seed{seed}", {"eval/fd": fd(ONE[seed]), **some}, seed=seed)
+        leave_run(f"two-seed{seed}", {"eval/fd": fd(float("nan") if seed == 2 else 3.0)}, seed=seed)
+    output = compare(*RUNS)[1]
+    assert "note: eval/psnr of one is left out: one-seed1 did not measure it" in output
+    assert "note: eval/fd of two is left out: it is not finite in two-seed2" in output
+
+
+def test_runs_that_load_from_runs_of_their_own_seeds_are_a_group_and_those_of_another_arm_are_not(compare, refused):
+    for seed in range(2):
+        load = {"load": {"tokenizer": {"path": f"runs/t-seed{seed}"}}}
+        leave(f"one-seed{seed}", seed, load, eval__fd=fd(ONE[seed]))
+        leave(f"two-seed{seed}", seed, load, eval__fd=fd(TWO[seed]))
+    assert compare(*(f"{group}-seed{seed}" for group in ("one", "two") for seed in range(2)))[0] == 0
+    leave("one-seed2", 2, {"load": {"tokenizer": {"path": "runs/other-seed2"}}}, eval__fd=fd(3.0))
+    message = refused("compare", "--group", "one-seed0", "one-seed2")
+    assert (
+        "one-seed2: differs from one-seed0 in more than its seed: load.tokenizer.path: runs/t -> runs/other" in message
+    )

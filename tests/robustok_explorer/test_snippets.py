@@ -72,6 +72,34 @@ def test_the_command_of_samples_draws_the_same_ones(run, tmp_path, command):
     assert np.array_equal(picture[::2, ::2], expected)
 
 
+def test_the_command_of_samples_says_which_decoder_draws_them(trained, post_trained, open_project):
+    _, code = drawn(open_project(post_trained), "sample", {"count": 2})
+    assert list(code.notes) == ["The command draws with the decoder after post-training only."]
+    assert "before.decode_to_images(made)" in code.python
+    _, code = drawn(open_project(trained), "sample", {"count": 2})
+    assert not code.notes
+
+
+def test_two_files_of_one_name_are_told_apart(trained, open_project, tmp_path, command, monkeypatch):
+    for folder, colour in (("a", (255, 0, 0)), ("b", (0, 0, 255))):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (40, 40), colour).save(tmp_path / folder / "x.png")
+    files = {"file": str(tmp_path / "a" / "x.png"), "source_file": str(tmp_path / "b" / "x.png")}
+    sheet, code = drawn(open_project(trained), "paint", {**files, "tokens": [1, 2]})
+    assert list(code.files) == ["x.png", "x-2.png"]
+    assert list(code.notes) == ["x-2.png is the second image called x.png: save it under this name."]
+    (tmp_path / "a" / "x-2.png").write_bytes((tmp_path / "b" / "x.png").read_bytes())
+    monkeypatch.chdir(tmp_path / "a")
+    exec(compile(code.python, "snippet.py", "exec"), {})
+    painted = made(sheet, "paint")[""][0]
+    assert torch.equal(torch.from_numpy(np.array(Image.open("painted_0.png"))).permute(2, 0, 1), painted)
+    assert command(*shlex.split(code.command)[1:])[0] == 0
+    _, code = drawn(
+        open_project(trained), "paint", {"file": files["file"], "source_file": files["file"], "tokens": [1]}
+    )
+    assert list(code.files) == ["x.png"]
+
+
 def test_a_file_goes_by_its_name_and_is_said_to_be_needed(trained, open_project, tmp_path, command, monkeypatch):
     folder = tmp_path / "uploads"
     folder.mkdir()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -34,6 +36,8 @@ def test_a_view_is_drawn_without_gradio(trained, command, tmp_path, monkeypatch)
         (["--draw", "perturb", "--set", "imgae=3", "--out", "x.png"], "--set imgae: unknown key 'imgae'"),
         (["--draw", "paint", "--set", "tokens=3", "--out", "x.png"], "--set tokens: "),
         (["--draw", "keep", "--set", "sigma", "--out", "x.png"], "--set needs KEY=VALUE"),
+        (["--draw", "perturb", "--out", "x.png", "--port", "7861"], "--port: this is for the page"),
+        (["--draw", "perturb", "--out", "x.png", "--no-browser"], "--no-browser: this is for the page"),
         (["--device", "toaster"], "there is no device 'toaster' here"),
     ],
 )
@@ -61,3 +65,50 @@ def test_a_port_that_is_taken_is_named(trained, open_project):
             served(open_project(trained), port=port),
         ):
             pass
+
+
+#: Refuses all connections and look-ups of names but those of this machine.
+_LOOPBACK_ONLY = """
+import sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+        allowed = isinstance(address, (str, bytes)) or address[0] in ("127.0.0.1", "::1", "localhost")
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        allowed = arguments[0] in (None, "", "127.0.0.1", "::1", "localhost", b"127.0.0.1", b"localhost")
+    else:
+        return
+    if not allowed:
+        print("LEFT THE MACHINE:", event, arguments[:2], flush=True)
+        raise OSError("no network")
+sys.addaudithook(refuse)
+"""
+_VISIT = """
+import os, sys, time, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+before = dict(os.environ)
+import httpx, torch
+from robustok_explorer.opened_run import open_run
+from robustok_explorer.server import served
+with served(open_run(Path(sys.argv[1]), device=torch.device("cpu"))) as address:
+    print(httpx.get(address).status_code, "robustok view" in httpx.get(address).text)
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    time.sleep(1)  # threads of libraries may begin later
+mine = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
+print(uploads.exists(), {name: os.environ.get(name) for name in mine} == {name: before.get(name) for name in mine})
+"""
+
+
+def test_the_server_asks_no_other_machine_and_leaves_the_environment_as_it_was(trained):
+    pytest.importorskip("gradio", reason="gradio, which the page is made with, is missing")
+    online = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    done = subprocess.run(
+        [sys.executable, "-c", _LOOPBACK_ONLY + _VISIT, str(trained.folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=online,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["200 True", "False True"], done.stdout

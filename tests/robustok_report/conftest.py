@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from project import COLOURS, POST_TRAINING, TO_SAMPLES, Project
+from project import COLOURS, NUM_SAMPLES, POST_TRAINING, STAGES, TO_SAMPLES, Project
+from robustok_core.runs.devices import device_called
+from robustok_toolkit.reported_run import ReportedRun
 
 MEASURED = {
     "use": "evaluate_tokenizer",
@@ -17,12 +20,14 @@ MEASURED = {
     },
 }
 GENERATOR = {"use": "evaluate_generator", "metrics": {"gfd": COLOURS}}
+SAMPLED = {"use": "sample", "num_samples": NUM_SAMPLES, "sampling": {"steps": 2}}
 GUIDED = [
-    {"use": "sample", "name": "guided", "num_samples": 20, "sampling": {"steps": 2}, "guidance": {"scale": 2.0}},
+    {**SAMPLED, "name": "guided", "guidance": {"scale": 2.0}},
     {**GENERATOR, "name": "evaluate_guided"},
 ]
+COMPARED = {"use": "compare_decoders", **STAGES["compare_decoders"], "pair_metrics": {"psnr": {"use": "psnr"}}}
 #: All stages that a report has something to say about.
-EVERYTHING = (TO_SAMPLES[0], MEASURED, *TO_SAMPLES[1:], GENERATOR, *GUIDED, "latent_mmd", *POST_TRAINING)
+EVERYTHING = (TO_SAMPLES[0], MEASURED, *TO_SAMPLES[1:], GENERATOR, *GUIDED, "latent_mmd", *POST_TRAINING[:-1], COMPARED)
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +45,10 @@ def page(complete) -> str:
 @pytest.fixture
 def copied(complete, tmp_path) -> Path:
     """A copy of the run, to be damaged."""
-    import shutil
-
     return Path(shutil.copytree(complete.folder, tmp_path / complete.folder.name))
+
+
+@pytest.fixture
+def as_reported(complete, registry) -> ReportedRun:
+    """The run as its sections see it, to be changed."""
+    return ReportedRun(complete.folder, registry, device_called("cpu"))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from browser import visited
 from robustok_core.runs.devices import device_called
+from robustok_core.runs.files import write_json
+from robustok_core.runs.run_record import read_run, write_run
 from robustok_report.page import Page
 from robustok_report.several import compared
 from robustok_toolkit.report_parts import (
@@ -121,13 +127,48 @@ def test_no_name_becomes_markup(browser, tmp_path):
         assert visit.page.locator("main h2").all_inner_texts() == ["What is missing", HURT]
 
 
+def another_run(folder: Path, to: Path, *, seed: int, beta: float, scale: float) -> Path:
+    """A copy of a run as if it had another name, seed and strength, with results `scale` times as large."""
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("checkpoints", "history", "report.html"))
+    recipe = (to / "recipe.toml").read_text()
+    recipe = re.sub(r"(?m)^seed = \d+", f"seed = {seed}", recipe)
+    (to / "recipe.toml").write_text(re.sub(r"(?ms)^(\[perturbation\]$.*?^beta = )[^\n]*", rf"\g<1>{beta}", recipe))
+    record = read_run(to)
+    for entry in record["stages"].values():
+        entry["results"] = {name: {**one, "value": one["value"] * scale} for name, one in entry["results"].items()}
+    tables = {
+        f"{stage}/{name}": one
+        for stage, fingerprint in record["current"].items()
+        for name, one in record["stages"][f"{stage}-{fingerprint}"]["results"].items()
+    }
+    write_json(to / "results.json", tables)
+    write_run(to, {**record, "seed": seed})
+    return to
+
+
 def test_twenty_runs_of_ten_classes_fit_into_one_page(complete, browser, tmp_path, registry):
-    runs = [ReportedRun(complete.folder, registry, device_called("cpu")) for _ in range(20)]
-    for number, run in enumerate(runs):
-        run.name = f"run{number}"
+    """Four arms of five seeds, each with its results."""
+    folders = [
+        another_run(complete.folder, tmp_path / f"b{arm}s{seed}", seed=seed, beta=arm / 8, scale=arm + seed / 100)
+        for arm in range(1, 5)
+        for seed in range(5)
+    ]
+    runs = [ReportedRun(folder, registry, device_called("cpu")) for folder in folders]
+    assert [run.missing for run in runs] == [[]] * 20
+    assert len(runs[0].data.class_names) == 10
+    page = compared(runs)
+    assert page.missing == []
+    assert "in 4 arms" in page.subtitle
     file = tmp_path / "compared.html"
-    file.write_text(compared(runs).html())
+    file.write_text(page.html())
     assert file.stat().st_size < 15e6
+    scatters = [part for section in page.sections for part in section.parts if isinstance(part, Points)]
+    gfd = [run.results["evaluate_generator/gfd_fashion_classifier"].value for run in runs]
+    assert any(sorted(part.up) == sorted(gfd) for part in scatters), "each run is a point with its own value"
+    assert len(set(gfd)) == 20
     with visited(browser, file, width=360) as visit:
         all_drawn(visit)
         assert (visit.errors, visit.requests, visit.overflows) == ([], [], False)
+        samples = visit.page.locator("section:has(> h2:text-is('Samples')) figure")
+        assert samples.count() == 10
+        assert samples.first.locator("img").count() >= 20 * 2

@@ -8,9 +8,11 @@ import shutil
 
 import pytest
 
-from project import Project, contents, registry_with
+from project import COLOURS, CONTINUOUS, Project, contents, registry_with
+from report_pages import figures_of, missing
 from robustok_core import hookimpl
 from robustok_core.runs.files import read_json, write_json
+from robustok_core.runs.run_record import read_run, write_run
 from robustok_report.report import write_report
 from robustok_toolkit.report_parts import Points, Section, Text
 
@@ -19,11 +21,6 @@ SECTIONS = ["Numbers", "Reconstructions", "Robustness", "Samples", "Post-trainin
 
 def headings(text: str) -> list[str]:
     return re.findall(r'<h2 id="section-[^>]*>(.*?)</h2>', text)
-
-
-def missing(text: str) -> str:
-    found = re.search(r'<section class="missing".*?</section>', text, flags=re.DOTALL)
-    return found[0] if found else ""
 
 
 def reported(folder, tmp_path, registry) -> str:
@@ -39,7 +36,7 @@ def test_a_complete_run_has_every_section_and_lacks_nothing(page):
 @pytest.mark.parametrize(
     "shown",
     [
-        "One image of each class",
+        "One held-out image of each class",
         "A rising share α of the tokens replaced",
         "of the tokens replaced by one of the δ nearest codes",
         "pFD by strength",
@@ -64,6 +61,29 @@ def test_a_report_shows(page, shown):
 
 def test_the_same_run_gives_the_same_file(complete, page, tmp_path, registry):
     assert reported(complete.folder, tmp_path, registry) == page
+
+
+def test_a_run_with_a_continuous_space_lacks_nothing(tmp_path, registry):
+    noise = {"use": "noise_pfd", "features": COLOURS["features"], "alphas": [0.5, 1.0], "levels": [0.5, 1.0]}
+    measured = {"use": "evaluate_tokenizer", "metrics": {"rfd": COLOURS, "noise": noise}}
+    project = Project(tmp_path / "runs", ["train_tokenizer", measured], **CONTINUOUS).run()
+    text = reported(project.folder, tmp_path, registry)
+    assert missing(text) == ""
+    assert headings(text) == ["Numbers", "Reconstructions", "Robustness", "Training", "What ran"]
+    assert "noise pFD compared with no perturbation" in text
+    (drawn,) = figures_of(text)["noise pFD by strength"]["data"]
+    cells = project.results["evaluate_tokenizer/noise_pfd_gaussian_fashion_classifier"].details["cells"]
+    assert [value for row in drawn["z"] for value in row] == list(cells.values())
+
+
+def test_images_that_changed_since_the_run_are_named(copied, tmp_path, registry):
+    """What is shown as held out may have been trained on."""
+    record = read_run(copied)
+    write_run(copied, {**record, "data": {**record["data"], "validation": "another"}})
+    text = reported(copied, tmp_path, registry)
+    assert "the held-out images of the run: the data set has others now, which are shown" in missing(text)
+    assert "the training images" not in missing(text)
+    assert headings(text) == SECTIONS
 
 
 def test_a_run_writes_a_report_unless_its_recipe_says_no_and_its_results_are_the_same(tmp_path):
@@ -133,7 +153,8 @@ def damage_the_log(folder):
 
 
 def damage_the_samples(folder):
-    next(folder.glob("artifacts/samples-*/samples.npz")).write_bytes(b"PK")
+    for file in folder.glob("artifacts/samples-*/samples.npz"):
+        file.write_bytes(b"PK")
 
 
 def damage_a_tokenizer(folder):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from left_runs import MEASURED, distance, leave_run
 from project import Project
+from robustok_core import Result
 from robustok_core.runs.devices import device_called
-from robustok_report.several import arms_of, compared
-from robustok_report.statistics import correlations, difference
+from robustok_core.runs.run_record import write_run
+from robustok_report.arms import arms_of
+from robustok_report.several import compared
+from robustok_toolkit.report_parts import Cell, Points
 from robustok_toolkit.reported_run import ReportedRun
 
 EVALUATED = ("train_tokenizer", {"use": "evaluate_tokenizer", "metrics": {"psnr": {"use": "psnr"}}})
@@ -41,30 +47,165 @@ def test_the_page_shows_means_differences_and_what_the_recipes_differ_in(runs):
     assert {"Training", "Runs"} <= sections.keys()
 
 
-def test_a_difference_is_paired_where_both_arms_have_the_same_seeds():
-    """Values that rise together with the seed: their difference is known exactly, though neither mean is."""
-    paired = difference({0: 1.0, 1: 5.0, 2: 9.0}, {0: 0.0, 1: 4.0, 2: 8.0})
-    assert (paired.mean, paired.standard_error) == (1.0, 0.0)
-    unpaired = difference({0: 1.0, 1: 5.0}, {2: 0.0, 3: 4.0})
-    assert unpaired.mean == 1.0
-    assert unpaired.standard_error == pytest.approx((8 / 2 + 8 / 2) ** 0.5)
-    assert difference({0: 1.0}, {0: 3.0}).standard_error is None
+@pytest.fixture
+def opened(tmp_path, registry):
+    """Opens the folder of a run with these results, whose recipe has this beta."""
+
+    def opened(
+        name: str, results: dict[str, Result], *, seed: int | None = 0, beta: float = 0.1, **data: Any
+    ) -> ReportedRun:
+        recipe = {**MEASURED, "perturbation": {"use": "top_delta", "beta": beta}}
+        recipe["data"] = {**recipe["data"], **data}
+        return ReportedRun(
+            leave_run(tmp_path / name, results, seed=seed, recipe=recipe), registry, device_called("cpu")
+        )
+
+    return opened
 
 
-def test_correlations_are_scipys_and_their_interval_holds_them():
-    from scipy.stats import pearsonr, spearmanr
-
-    across, up = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 3.0, 2.0, 5.0, 4.0, 9.0]
-    found = correlations(across, up)
-    assert found["Pearson"].value == pytest.approx(pearsonr(across, up).statistic)
-    assert found["Spearman"].value == pytest.approx(spearmanr(across, up).statistic)
-    for one in found.values():
-        low, high = one.interval
-        assert -1 <= low < one.value < high <= 1 + 1e-9
-    assert correlations(across[:3], up[:3])["Pearson"].interval is None, "too few runs for an interval"
+def results_of(runs: list[ReportedRun]) -> tuple[list[Cell], str]:
+    """The cells of the only row of results, and the remarks below the table."""
+    table, *remarks = {section.title: section for section in compared(runs).sections}["Results"].parts
+    (row,) = table.rows
+    return list(row), "\n".join(remark.text for remark in remarks)
 
 
-def test_a_measure_that_never_changes_has_no_correlation():
-    found = correlations([1.0] * 6, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
-    assert found["Pearson"].value != found["Pearson"].value
-    assert found["Pearson"].interval is None
+ONE, TWO = [330.0, 340.0, 326.0], [300.0, 312.0, 295.0]
+
+
+def arms(opened, one, two, **changes) -> list[ReportedRun]:
+    found = [opened(f"one-seed{seed}", {"eval/gfd": distance(value)}, seed=seed) for seed, value in enumerate(one)]
+    return found + [
+        opened(f"two-seed{seed}", {"eval/gfd": distance(value)}, seed=seed, beta=0.5, **changes)
+        for seed, value in enumerate(two)
+    ]
+
+
+def test_a_mark_and_a_paired_difference_are_those_of_compare_group(opened):
+    cells, remarks = results_of(arms(opened, ONE, TWO))
+    assert [(cell.text, cell.hint, cell.marked) for cell in cells[1:]] == [
+        ("332 ± 4.2", "", False),
+        ("302.3 ± 5", "−29.7 ± 0.88", True),
+    ]
+    assert "Differences are paired by seed" in remarks
+
+
+def test_nothing_is_marked_within_its_error(opened):
+    cells, _ = results_of(arms(opened, ONE, [331.0, 338.0, 326.5]))
+    assert [cell.marked for cell in cells] == [False] * 3
+    assert cells[2].hint.startswith("−")
+
+
+def test_runs_of_one_seed_have_differences_without_an_error_and_no_mark(opened):
+    cells, remarks = results_of(arms(opened, [1.0], [1.0001]))
+    assert [cell.marked for cell in cells] == [False] * 3
+    assert cells[2].hint == "+0.0001"
+    assert "nothing is known about the errors" in remarks
+
+
+@pytest.mark.parametrize(
+    ("change", "what"), [({"image_size": 64}, "different picture size"), ({"use": "npz"}, "different data.use")]
+)
+def test_what_was_measured_otherwise_has_no_difference_no_mark_and_a_remark(opened, change, what):
+    cells, remarks = results_of(arms(opened, ONE, TWO, **change))
+    assert [(cell.hint, cell.marked) for cell in cells[1:]] == [("", False)] * 2
+    assert "not comparable" in cells[0].hint
+    assert f"Not comparable, because of {what} (one-seed0: " in remarks
+    assert remarks.endswith("eval/gfd.")
+
+
+def test_unequal_numbers_of_images_have_no_difference_and_no_mark(opened):
+    runs = arms(opened, ONE, [])
+    runs += [opened(f"two-seed{i}", {"eval/gfd": distance(v, 50)}, seed=i, beta=0.5) for i, v in enumerate(TWO)]
+    cells, remarks = results_of(runs)
+    assert [(cell.hint, cell.marked) for cell in cells[1:]] == [("", False)] * 2
+    assert "different numbers of images (one-seed0: 1,000, two-seed0: 50): eval/gfd" in remarks
+
+
+def test_other_training_images_are_told_and_may_be_compared(opened, tmp_path):
+    runs = arms(opened, ONE, TWO)
+    for run in runs:
+        write_run(run.folder, {**run.record, "data": {"train": run.name[:3], "validation": "v"}})
+    cells, remarks = results_of(runs)
+    assert cells[2].marked
+    assert "The runs were trained on different images (one-seed0: one, two-seed0: two)" in remarks
+    assert "Not comparable" not in remarks
+
+
+def test_one_seed_twice_is_another_arm_and_never_paired_by_its_place(opened):
+    runs = [
+        opened(name, {"eval/gfd": distance(value)}, seed=seed, beta=beta)
+        for name, value, seed, beta in (("a", 1.0, 0, 0.1), ("b", 3.0, 0, 0.1), ("c", 7.0, 0, 0.5), ("d", 9.0, 1, 0.5))
+    ]
+    assert [[run.name for run in arm.runs] for arm in arms_of(runs)] == [["a"], ["b"], ["c", "d"]]
+    cells, _ = results_of(runs)
+    assert [cell.hint for cell in cells[2:]] == ["+2", "+6 over 1 common seed"]
+
+
+def test_runs_whose_seeds_are_not_recorded_are_not_repetitions(opened):
+    runs = [opened(name, {"eval/gfd": distance(value)}, seed=None) for name, value in (("a", 1.0), ("b", 2.0))]
+    assert len(arms_of(runs)) == 2
+    cells, _ = results_of(runs)
+    assert cells[2].hint == "+1, no common seed"
+
+
+def test_an_arm_some_of_whose_runs_lack_a_result_says_so(opened):
+    runs = arms(opened, ONE, TWO)
+    runs.append(opened("two-seed3", {}, seed=3, beta=0.5))
+    cells, _ = results_of(runs)
+    assert cells[2].hint == "−29.7 ± 0.88, 3 of 4 runs"
+
+
+def test_seeds_that_load_from_runs_of_their_seeds_are_one_arm_here_as_in_compare(tmp_path, registry):
+    runs = []
+    for name, place in (("a-seed0", "runs/t-seed0"), ("a-seed1", "runs/t-seed1"), ("a-seed2", "runs/u-seed2")):
+        recipe = {**MEASURED, "load": {"tokenizer": {"path": place}}}
+        folder = leave_run(tmp_path / name, {"eval/gfd": distance(1.0)}, seed=int(name[-1]), recipe=recipe)
+        runs.append(ReportedRun(folder, registry, device_called("cpu")))
+    assert [len(arm.runs) for arm in arms_of(runs)] == [2, 1]
+
+
+def pair(gfd: float, rfd: float, count: int = 1000) -> dict[str, Result]:
+    names = ("eval/gfd_fashion_classifier", "eval/rfd_fashion_classifier")
+    return {name: distance(value, count) for name, value in zip(names, (gfd, rfd), strict=True)}
+
+
+def correlations_of(runs: list[ReportedRun]) -> list[Any]:
+    sections = {section.title: section for section in compared(runs).sections}
+    return list(sections["Correlations"].parts) if "Correlations" in sections else []
+
+
+def test_a_scatter_shows_runs_of_equal_numbers_of_images_and_names_the_others(opened):
+    runs = [opened(f"r{i}", pair(10.0 * i, float(i)), seed=i, beta=i / 10) for i in range(1, 4)]
+    runs += [
+        opened(name, pair(1.0, 99.0, count), beta=0.9, seed=9) for name, count in (("many", 5000), ("huge", 50000))
+    ]
+    chart, text, *left_out = correlations_of(runs)
+    assert (chart.names, chart.across, chart.up) == (["r1", "r2", "r3"], [1.0, 2.0, 3.0], [10.0, 20.0, 30.0])
+    assert text.text.startswith("rFD and gFD, runs like r1 of 3 runs: Pearson 1.00, Spearman 1.00; too few")
+    assert [part.text for part in left_out] == [
+        "rFD and gFD: left out many, because of different numbers of images (r1: 1,000, many: 5,000).",
+        "rFD and gFD: left out huge, because of different numbers of images (r1: 1,000, huge: 50,000).",
+    ]
+
+
+def test_runs_none_of_which_may_be_compared_have_no_scatter(opened):
+    runs = [opened(f"r{i}", pair(10.0 * i, float(i), 1000 * i), seed=i, beta=i / 10) for i in range(1, 4)]
+    parts = correlations_of(runs)
+    assert [type(part).__name__ for part in parts] == ["Text"] * 3
+    assert parts[0].text == "rFD and gFD: no scatter, because no 3 of these runs may be compared."
+
+
+def test_other_data_makes_a_scatter_of_its_own(opened):
+    runs = [opened(f"r{i}", pair(10.0 * i, float(i)), seed=i, beta=i / 10) for i in range(1, 4)]
+    runs += [opened(f"q{i}", pair(-i, float(i)), seed=i, beta=i / 10, use="npz") for i in range(1, 4)]
+    charts = [part for part in correlations_of(runs) if isinstance(part, Points)]
+    assert [chart.names for chart in charts] == [["r1", "r2", "r3"], ["q1", "q2", "q3"]]
+
+
+def test_numbers_that_are_not_finite_are_left_out_of_a_scatter_by_name(opened):
+    runs = [opened(f"r{i}", pair(10.0 * i, float(i)), seed=i, beta=i / 10) for i in range(1, 4)]
+    runs.append(opened("bad", pair(float("inf"), 1.0), beta=0.9))
+    text, chart, _ = correlations_of(runs)
+    assert text.text == "Left out, because a number is not finite: bad."
+    assert chart.names == ["r1", "r2", "r3"]

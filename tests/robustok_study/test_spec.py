@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -106,19 +105,6 @@ def test_one_mistake_is_one_message(changes, message, study_file, registry):
         changes = {**changes, "claim": []}
     found = mistakes(study_file(**changes), registry)
     assert any(message in problem for problem in found), found
-
-
-def test_arms_that_measure_with_unequal_numbers_of_images_are_refused_before_anything_runs(study_file, registry):
-    arms = [
-        {"name": "one"},
-        {"name": "two", "set": {"stage": {"evaluate_tokenizer": {"limit": 10}}, "data": {"validation_limit": 20}}},
-    ]
-    found = mistakes(study_file(arm=arms), registry)
-    assert len(found) == 2
-    assert re.search(
-        r"^s\.toml:\d+: arm 'two' has limit = 10 in stage\.evaluate_tokenizer, and the base arm 'one' has all", found[0]
-    )
-    assert "validation_limit = 20 in data, and the base arm 'one' has 40" in found[1]
 
 
 def test_metrics_that_no_stage_gives_are_refused_before_anything_runs(study_file, registry):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from robustok_study.verdicts import difference_of, verdict_of
+from robustok_study.verdicts import best_of, difference_of, verdict_of
 
 NUMBERS = st.lists(st.floats(-100, 100).map(lambda x: round(x, 3)), min_size=1, max_size=6)
 
@@ -68,3 +68,30 @@ def test_a_verdict_agrees_with_the_paired_t_test(differences):
         assert (verdict != "undecided") == (p < 0.05)
         if verdict != "undecided":
             assert (verdict == "reproduced") == (sum(differences) < 0)
+
+
+ONE, TWO = {0: 330.0, 1: 340.0, 2: 326.0}, {0: 300.0, 1: 312.0, 2: 295.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "higher", "best"),
+    [
+        ({"one": ONE, "two": TWO}, False, "two"),
+        ({"one": ONE, "two": TWO}, True, "one"),
+        ({"one": ONE, "two": TWO}, None, None),
+        ({"one": ONE}, False, None),
+        ({"one": {0: 1.0}, "two": {0: 1.0001}}, False, None),  # one seed: nothing is known about the error
+        ({"one": ONE, "two": TWO, "three": {0: 299.0, 1: 314.0, 2: 295.0}}, False, None),  # as good within its error
+        ({"one": ONE, "two": {seed + 3: value for seed, value in TWO.items()}}, False, None),  # no common seed
+        ({"one": ONE, "two": {**TWO, 2: float("nan")}}, False, None),
+        ({"one": {0: 5.0, 1: 5.0}, "two": {0: 4.0, 1: 4.0}}, False, None),  # no repetitions
+    ],
+)
+def test_the_best_is_better_than_all_others_beyond_the_errors(values, higher, best):
+    assert best_of(values, higher) == best
+
+
+def test_the_best_is_better_in_the_seeds_that_are_paired_too():
+    """Its mean is the highest because of seeds that the other one lacks; where both ran, it is worse."""
+    values = {"a": {0: 1.0, 1: 1.1, 2: 1.2, 3: 90.0, 4: 90.0}, "b": {0: 2.0, 1: 2.11, 2: 2.2}}
+    assert best_of(values, True) is None

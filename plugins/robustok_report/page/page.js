@@ -2,13 +2,20 @@
 (() => {
   const config = { displaylogo: false, responsive: true, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 
-  // Figures are drawn when they come into view, so that a long report opens at once.
+  // plotly.js is compiled for the first figure, and figures are drawn when they come into view: a report opens at once.
+  const compile = () => {
+    if (window.Plotly) return;
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.head.append(script);
+  };
   const drawn = new Set();
   const draw = (plot) => {
     if (drawn.has(plot)) return;
     drawn.add(plot);
+    compile();
     const figure = JSON.parse(plot.parentElement.querySelector('script[type="application/json"]').textContent);
-    plot.original = figure.data.map((trace) => trace.y);
+    plot.original = figure.data.map(({ x, y, meta }) => ({ drawn: { x, y }, means: meta ?? { x, y } }));
     const wanted = settings(plot);
     apply(plot, figure.data, figure.layout, wanted);
     Plotly.newPlot(plot, figure.data, figure.layout, config);
@@ -25,7 +32,11 @@
     if (!wanted) return;
     layout.yaxis.type = wanted.log ? "log" : "linear";
     layout.yaxis.autorange = true;
-    data.forEach((trace, number) => { trace.y = smoothed(plot.original[number], wanted.smoothing); });
+    data.forEach((trace, number) => {
+      // A long curve is drawn by its extremes, but only the means of its points may be averaged further.
+      const { x, y } = wanted.smoothing ? plot.original[number].means : plot.original[number].drawn;
+      Object.assign(trace, { x, y: smoothed(y, wanted.smoothing) });
+    });
   };
   // An exponential moving average, without a bias towards zero at its start.
   const smoothed = (values, weight) => {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.numbers import number_text
-from robustok_report.sections.reconstructions import seeded_rows
+from robustok_report.sections.reconstructions import spread_rows
 from robustok_toolkit.latent_files import LatentRows
 from robustok_toolkit.report_parts import Bars, Part, Points, Section, Text
 from robustok_toolkit.reported_run import ReportedRun
@@ -63,7 +63,7 @@ def _codes(run: ReportedRun) -> tuple[NDArray[Any], str]:
         codes = run.tokenizers[0].encode_images(split.load(chosen).images).codes
         assert codes is not None
         return codes.cpu().numpy(), f"{len(chosen):,} held-out images"
-    chosen = seeded_rows(_COUNTED, len(rows))
+    chosen = spread_rows(_COUNTED, len(rows))
     codes = rows.load(chosen).latents.codes
     assert codes is not None
     return codes.numpy(), f"{len(chosen):,} training images"
@@ -72,7 +72,7 @@ def _codes(run: ReportedRun) -> tuple[NDArray[Any], str]:
 def _shown(counts: NDArray[Any]) -> list[int]:
     """The codes on the map: all, or in a large codebook the same share of the frequent and of the rare ones."""
     order = np.argsort(-counts, kind="stable")
-    return np.sort(order[seeded_rows(_MOST_SHOWN, len(order))]).tolist()
+    return np.sort(order[spread_rows(_MOST_SHOWN, len(order))]).tolist()
 
 
 def _flattened(words: NDArray[np.float32], size: int) -> tuple[NDArray[Any], str]:

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import re
-
 from robustok_core.values.numbers import number_text
 from robustok_core.values.result import Result
-from robustok_report.meanings import meaning_of
+from robustok_report.meanings import meaning_of, of_decoder
 from robustok_toolkit.report_parts import Cell, Fact, Facts, Part, Section, Table
 from robustok_toolkit.reported_run import ReportedRun
 
-#: Results of `compare_decoders` are measured for each decoder: before, or after post-training with a sigma.
-OF_DECODER = re.compile(r"(before|sigma[0-9.]+)_(guided_)?(\w+)")
 #: The numbers that are shown large, in this order, as far as they were measured.
-_TELLING = ("PSNR", "rFID", "rFD", "pFID", "pFD", "noise pFD", "Colour error", "Codebook usage", "gFID", "gFD")
+_TELLING = (
+    *("PSNR", "rFID", "rFD", "pFID", "pFD", "noise pFD", "rank pFD"),
+    *("Colour error", "Codebook usage", "gFID", "gFD"),
+)
 
 
 def numbers(run: ReportedRun) -> Section | None:
     """The measured numbers, the most telling ones first and large; what post-training changed has its own section."""
-    measured: list[list[str | Cell]] = []
-    counts: list[list[str | Cell]] = []
-    told: dict[str, Fact] = {}
-    for name, result in run.results.items():
-        metric = name.partition("/")[2]
-        if OF_DECODER.fullmatch(metric) is not None:
-            continue
-        meaning = meaning_of(metric)
-        if result.higher_is_better is None:
-            counts.append([Cell(meaning.name, hint=name), value_text(result, meaning.unit), meaning.what])
-            continue
-        measured.append(_row(name, result))
-        if meaning.name in _TELLING:
-            told[meaning.name] = Fact(meaning.name, value_text(result, meaning.unit), _direction(result))
+    shown = {name: one for name, one in run.results.items() if of_decoder(name.partition("/")[2]) is None}
+    measured = [_row(name, result) for name, result in shown.items() if result.higher_is_better is not None]
+    counts = [_count(name, result) for name, result in shown.items() if result.higher_is_better is None]
     if not measured and not counts:
         return None
-    parts: list[Part] = [Facts([told[name] for name in _TELLING if name in told])] if told else []
+    parts: list[Part] = [Facts(facts)] if (facts := _told(shown)) else []
     if measured:
         parts.append(Table("Measured", ["number", "value", "images", "what it says"], measured))
     if counts:
@@ -44,17 +32,41 @@ def numbers(run: ReportedRun) -> Section | None:
     )
 
 
+def _told(results: dict[str, Result]) -> list[Fact]:
+    """A tile for each telling number, of the first stage that measured it; one for each network that it looks with."""
+    first: dict[str, tuple[str, Result]] = {}
+    for name, result in results.items():
+        stage, _, metric = name.partition("/")
+        if result.higher_is_better is not None and meaning_of(metric).name in _TELLING:
+            first.setdefault(metric, (stage, result))
+    order = sorted(first, key=lambda metric: _TELLING.index(meaning_of(metric).name))
+    return [_fact(metric, *first[metric]) for metric in order]
+
+
+def _fact(metric: str, stage: str, result: Result) -> Fact:
+    meaning = meaning_of(metric)
+    images = f"{count:,} images" if (count := images_of(result)) else ""
+    hint = ", ".join(filter(None, [direction(result), images, f"{stage}/{metric}"]))
+    return Fact(meaning.name, value_text(result, meaning.unit), hint)
+
+
 def _row(name: str, result: Result) -> list[str | Cell]:
     meaning = meaning_of(name.partition("/")[2])
     return [
         Cell(meaning.name, hint=name),
-        Cell(value_text(result, meaning.unit), hint=_direction(result)),
+        Cell(value_text(result, meaning.unit), hint=direction(result)),
         _images(result),
         Cell(meaning.what, hint=meaning.why),
     ]
 
 
-def _direction(result: Result) -> str:
+def _count(name: str, result: Result) -> list[str | Cell]:
+    meaning = meaning_of(name.partition("/")[2])
+    return [Cell(meaning.name, hint=name), value_text(result, meaning.unit), meaning.what]
+
+
+def direction(result: Result) -> str:
+    """Which way a result is better, in words; empty if neither way is."""
     return {True: "higher is better ↑", False: "lower is better ↓"}.get(result.higher_is_better, "")  # type: ignore[arg-type]
 
 
@@ -67,8 +79,14 @@ def value_text(result: Result, unit: str = "") -> str:
     return f"{text} {unit}".strip().replace("-", "−")
 
 
+def images_of(result: Result) -> int | None:
+    """How many images a result was measured with; means over images do not depend on it, and have it in the details."""
+    counted = result.num_images if result.num_images is not None else result.details.get("num_images")
+    return counted if isinstance(counted, int) else None
+
+
 def _images(result: Result) -> Cell:
     """How many images a result was measured with, and against how many."""
-    if result.num_images is None:
+    if (count := images_of(result)) is None:
         return Cell("")
-    return Cell(f"{result.num_images:,}", hint=f"against {result.num_reference:,}" if result.num_reference else "")
+    return Cell(f"{count:,}", hint=f"against {result.num_reference:,}" if result.num_reference else "")

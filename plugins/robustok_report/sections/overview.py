@@ -42,8 +42,10 @@ def command(made_with: list[Mapping[str, Any]]) -> str:
     arguments = next((made["command"] for made in reversed(made_with) if made.get("command")), None)
     if arguments is None:
         return "not recorded"
-    text = shlex.join(["robustok", *map(str, arguments)])
-    return text.replace(" --", " \\\n  --") if len(text) > _LONG_COMMAND else text
+    words = ["robustok", *map(str, arguments)]
+    if len(text := shlex.join(words)) <= _LONG_COMMAND:
+        return text
+    return " ".join(f"\\\n  {shlex.quote(word)}" if word.startswith("--") else shlex.quote(word) for word in words)
 
 
 def _code(made: Mapping[str, Any]) -> str:

@@ -6,18 +6,20 @@ decode again from their latents, so the report does this with both decoders, and
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import attrs
 import numpy as np
+from attrs import frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.numbers import number_text
 from robustok_core.values.result import Result
-from robustok_report.meanings import meaning_of
-from robustok_report.sections.numbers import OF_DECODER
-from robustok_report.sections.reconstructions import as_pixels, seeded_rows
+from robustok_report.meanings import meaning_of, of_decoder
+from robustok_report.sections.numbers import images_of
+from robustok_report.sections.reconstructions import as_pixels, spread_rows
 from robustok_report.sections.samples import latents_of
 from robustok_toolkit.latent_arrays import from_array
 from robustok_toolkit.pictures import read_rows
@@ -42,35 +44,45 @@ def post_training(run: ReportedRun) -> Section | None:
     return Section("Post-training", parts, why=why)
 
 
-def _compared(run: ReportedRun) -> dict[str, dict[str, Result]]:
-    """Results by metric, with its stage and whether samples are guided, and by decoder."""
-    found: dict[str, dict[str, Result]] = {}
+@frozen
+class _Row:
+    """What was measured of each decoder alike: the stage, the metric, and on what."""
+
+    stage: str
+    metric: str
+    of: str
+
+
+def _compared(run: ReportedRun) -> dict[_Row, dict[str, Result]]:
+    """Results by what was measured, and by the decoder's name for people."""
+    found: dict[_Row, dict[str, Result]] = {}
     for name, result in run.results.items():
-        metric = name.partition("/")[2]
-        if (match := OF_DECODER.fullmatch(metric)) is not None:
-            decoder, guided, what = match.groups()
-            meaning = meaning_of(what)
-            label = meaning.name + (", guided" if guided else "") + (f" [{meaning.unit}]" if meaning.unit else "")
-            found.setdefault(label, {})[decoder] = attrs.evolve(result, value=result.value * meaning.factor)
+        stage, _, metric = name.partition("/")
+        if (one := of_decoder(metric)) is not None:
+            in_unit = attrs.evolve(result, value=result.value * meaning_of(one.metric).factor)
+            found.setdefault(_Row(stage, one.metric, one.of), {})[one.decoder_name] = in_unit
     return found
 
 
-def _table(compared: dict[str, dict[str, Result]]) -> list[Part]:
+def _table(compared: dict[_Row, dict[str, Result]]) -> list[Part]:
     if not compared:
         return []
     decoders = list(dict.fromkeys(decoder for results in compared.values() for decoder in results))
-    heads = [_decoder_name(decoder) for decoder in decoders]
     rows: list[list[str | Cell]] = [
-        [metric, *(_cell(results, decoder) for decoder in decoders)] for metric, results in compared.items()
+        [_head(row, results), *(_cell(results, decoder) for decoder in decoders)] for row, results in compared.items()
     ]
-    return [Table("Decoders compared", ["number", *heads], rows)]
+    legend = "Below each number is its change from before. The best of a row is marked; it may be best by chance."
+    return [Table("Decoders compared", ["number", *decoders], rows), Text(legend, muted=True)]
 
 
-def _decoder_name(decoder: str) -> str:
-    if decoder == "before":
-        return "before"
-    sigma = decoder.removeprefix("sigma")
-    return "σ = 1 (control)" if float(sigma) == 1 else f"σ = {sigma}"
+def _head(row: _Row, results: dict[str, Result]) -> Cell:
+    meaning, one = meaning_of(row.metric), next(iter(results.values()))
+    unit = f" [{meaning.unit}]" if meaning.unit else ""
+    arrow = {True: " ↑", False: " ↓"}.get(one.higher_is_better, "")  # type: ignore[arg-type]
+    counts = {count for result in results.values() if (count := images_of(result)) is not None}
+    images = f", {' or '.join(f'{count:,}' for count in sorted(counts))} images" if counts else ""
+    name = ", ".join(filter(None, [meaning.name, row.of]))
+    return Cell(f"{name}{unit}{arrow}", hint=f"{row.stage}/{row.metric}{images}")
 
 
 def _cell(results: dict[str, Result], decoder: str) -> Cell:
@@ -79,9 +91,18 @@ def _cell(results: dict[str, Result], decoder: str) -> Cell:
         return Cell("–")
     before = results.get("before")
     change = "" if before is None or decoder == "before" else f"{result.value - before.value:+.3g}"
-    best = {True: max, False: min}.get(result.higher_is_better)  # type: ignore[arg-type]
-    marked = best is not None and result.value == best(other.value for other in results.values()) and len(results) > 1
-    return Cell(number_text(result.value, 4), hint=change.replace("-", "−"), marked=marked)
+    return Cell(number_text(result.value, 4), hint=change.replace("-", "−"), marked=result is _best(results))
+
+
+def _best(results: dict[str, Result]) -> Result | None:
+    """The result that is better than all others, if they were measured alike."""
+    direction = {result.higher_is_better for result in results.values()}
+    counts = {(images_of(result), result.num_reference) for result in results.values()}
+    if len(results) < 2 or len(counts) > 1 or direction - {True, False}:
+        return None
+    best = (max if True in direction else min)(results.values(), key=lambda result: result.value)
+    alone = sum(result.value == best.value for result in results.values()) == 1
+    return best if alone and math.isfinite(best.value) else None
 
 
 def _before_after(run: ReportedRun) -> list[Part]:
@@ -91,7 +112,7 @@ def _before_after(run: ReportedRun) -> list[Part]:
     folder = run.artifact("samples")
     latents = latents_of(folder)
     size = tokenizers[0].tokenizer.image_size
-    rows = seeded_rows(_DECODED if size <= _LARGE else _DECODED_LARGE, len(latents))
+    rows = spread_rows(_DECODED if size <= _LARGE else _DECODED_LARGE, len(latents))
     before, after = (_decoded(tokenizer, latents[rows]) for tokenizer in tokenizers[-2:])
     change = [float(np.abs(a.astype(float) - b.astype(float)).mean()) for a, b in zip(before, after, strict=True)]
     order = np.argsort(change, kind="stable").tolist()

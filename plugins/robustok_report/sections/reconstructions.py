@@ -1,7 +1,7 @@
 """Held-out images, their reconstructions, and those from latents that are perturbed more and more.
 
 The report decodes these itself rather than showing a picture of `evaluate_tokenizer`: it does so for the tokenizer that
-the run ended with, and for old runs, too. The cost is bounded: a few images, at nine strengths.
+the run ended with, and for old runs, too. The cost is bounded: a few images, at ten strengths.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _IMAGES, _LARGE_IMAGES, _LARGE = 10, 6, 128
 #: Mean error of the channels, in levels of 255, that an error map shows in its brightest colour.
 _BRIGHTEST = 96
 _ALPHAS = (0.2, 0.4, 0.6, 0.8, 1.0)
-#: Deltas as shares of the codebook: from a third of pFID's middle one up to the whole codebook.
+#: Deltas as shares of the codebook: from a third of pFID's middle one up to half of it.
 _DELTA_SHARES = (0.006, 0.017, 0.05, 0.15, 0.5)
 _MIDDLE_DELTA, _MIDDLE_ALPHA = 0.017, 0.7
 _LEVELS, _MIDDLE_LEVEL = (0.25, 0.5, 0.75, 1.0, 1.5), 0.5
@@ -35,17 +35,26 @@ def reconstructions(run: ReportedRun) -> Section:
     """Inputs, reconstructions, error maps, and reconstructions from perturbed latents."""
     tokenizer = run.tokenizers[-1]
     chosen, images = some_images(run)
-    names = [run.data.class_names[label] for label in run.data.validation.labels[chosen].tolist()]
+    labels = run.data.validation.labels[chosen].tolist()
+    names = [run.data.class_names[label] for label in labels]
     latents = tokenizer.encode_images(images)
     inputs, decoded = as_pixels(to_uint8(images)), _decoded(tokenizer, latents)
     errors = [error_map(one, other, _BRIGHTEST) for one, other in zip(inputs, decoded, strict=True)]
-    plain = Pictures("One image of each class", {"input": inputs, "reconstruction": decoded, "error": errors}, names)
+    rows = {"input": inputs, "reconstruction": decoded, "error": errors}
+    plain = Pictures(_title(labels, run.data.num_classes), rows, names)
     legend = (
         f"Error maps are black where a pixel is exact, and pale yellow from an error of {_BRIGHTEST} of 255 levels on."
     )
     parts: list[Part] = [plain, Text(legend, muted=True), *_perturbed(tokenizer, latents)]
     why = "A robust tokenizer still draws the same object when many of its tokens are slightly wrong."
     return Section("Reconstructions", parts, why=why)
+
+
+def _title(labels: list[int], num_classes: int) -> str:
+    shown = len(set(labels))
+    if shown == len(labels) == num_classes:
+        return "One held-out image of each class"
+    return f"{len(labels)} held-out images, of {shown} of the {num_classes:,} classes"
 
 
 def some_images(run: ReportedRun) -> tuple[list[int], Tensor]:
@@ -101,6 +110,6 @@ def _strengths(tokenizer: TrainedTokenizer) -> dict[str, tuple[str, Mapping[str,
     }
 
 
-def seeded_rows(count: int, total: int) -> list[int]:
+def spread_rows(count: int, total: int) -> list[int]:
     """`count` rows of `total`, evenly spread."""
     return torch.linspace(0, total - 1, min(count, total)).round().to(torch.int64).unique().tolist()

@@ -7,37 +7,48 @@ from collections.abc import Mapping
 
 from robustok_core.values.numbers import number_text
 from robustok_core.values.result import Result
-from robustok_report.meanings import meaning_of
-from robustok_report.sections.numbers import OF_DECODER
+from robustok_report.meanings import frechet_of, meaning_of, of_decoder
 from robustok_toolkit.report_parts import Fact, Facts, Heatmap, Lines, Part, Section, Series, Text
 from robustok_toolkit.reported_run import ReportedRun
 
-_CELL = re.compile(r"alpha(?P<alpha>[0-9.e-]+)_(?P<other>[a-z]+?)(?P<value>[0-9.e-]+)")
+_NUMBER = r"\d[\d.]*(?:e[-+]?\d+)?"
+_CELL = re.compile(rf"alpha(?P<alpha>{_NUMBER})(_(?P<other>[a-z]+)(?P<value>{_NUMBER}))?")
+_ALPHA = "α, share of the tokens"
 _AXES = {"delta": "δ, nearest codes", "noise": "noise, standard deviations"}
 
 
 def robustness(run: ReportedRun) -> Section | None:
     """A heat map for each result with cells, and the latent MMD over α."""
     parts: list[Part] = []
-    clean = _clean(run)
     for name, result in run.results.items():
         stage, _, metric = name.partition("/")
         cells = result.details.get("cells")
-        if isinstance(cells, Mapping) and OF_DECODER.fullmatch(metric) is None:
-            title = f"{meaning_of(metric).name} by strength" + ("" if stage == "evaluate_tokenizer" else f" ({stage})")
-            parts += [
-                *_heat(title, cells),
-                *_rise(meaning_of(metric).name, result, clean.get(f"{stage}/r{metric[1:]}")),
-            ]
+        if isinstance(cells, Mapping) and of_decoder(metric) is None:
+            title = f"{meaning_of(metric).name} by strength" + (f" ({name})" if _is_one_of_several(run, name) else "")
+            parts += [*_heat(title, cells), *_rise(meaning_of(metric).name, result, _clean(run, stage, metric))]
         if metric == "latent_mmd" and isinstance(result.details.get("by_alpha"), Mapping):
             parts += _mmd(result.details["by_alpha"], result.details)
     why = "How much worse reconstructions get when latents are wrong in the way a generator's are."
     return Section("Robustness", parts, why=why) if parts else None
 
 
-def _clean(run: ReportedRun) -> Mapping[str, Result]:
-    """The distances of reconstructions from latents that were not perturbed."""
-    return {name: one for name, one in run.results.items() if name.rpartition("/")[2].startswith(("rfid", "rfd_"))}
+def _is_one_of_several(run: ReportedRun, name: str) -> bool:
+    """Whether another result has the same name for people, of another stage or in other features."""
+    named = [meaning_of(other.partition("/")[2]).name for other in run.results]
+    return named.count(meaning_of(name.partition("/")[2]).name) > 1
+
+
+def _clean(run: ReportedRun, stage: str, perturbed: str) -> Result | None:
+    """The same stage's distance without perturbation, in the features in which `perturbed` ends."""
+    found = {
+        features: result
+        for name, result in run.results.items()
+        for of_stage, _, metric in [name.partition("/")]
+        if of_stage == stage and frechet_of(metric) == "r"
+        for features in [metric[1:].removeprefix("fd")]  # "fid", or "_efficientnet_lite0"
+        if perturbed.endswith(features)
+    }
+    return found[max(found, key=len)] if found else None
 
 
 def _rise(name: str, perturbed: Result, clean: Result | None) -> list[Part]:
@@ -52,12 +63,16 @@ def _heat(title: str, cells: Mapping[str, float]) -> list[Part]:
     found = {name: match for name in cells if (match := _CELL.fullmatch(name))}
     if not found:
         return []
+    if all(match["other"] is None for match in found.values()):  # a perturbation of one strength
+        points = sorted((float(match["alpha"]), float(cells[name])) for name, match in found.items())
+        series = Series(title, [alpha for alpha, _ in points], [value for _, value in points])
+        return [Lines(title, [series], x=_ALPHA, y="distance", markers=True)]
     rows = sorted({match["alpha"] for match in found.values()}, key=float)
     columns = sorted({match["value"] for match in found.values()}, key=float)
     other = next(iter(found.values()))["other"]
     by_place = {(match["alpha"], match["value"]): float(cells[name]) for name, match in found.items()}
     values = [[by_place.get((row, column), float("nan")) for column in columns] for row in rows]
-    return [Heatmap(title, columns, rows, values, x=_AXES.get(other, other), y="α, share of the tokens")]
+    return [Heatmap(title, columns, rows, values, x=_AXES.get(other, other), y=_ALPHA)]
 
 
 def _mmd(by_alpha: Mapping[str, float], details: Mapping[str, object]) -> list[Part]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from robustok_core.runs.conditions import GUIDANCE_SCALE, Conditions, Number, comparable_groups, read_conditions
 from robustok_core.runs.files import read_json
 from robustok_core.values.images import to_uint8
-from robustok_core.values.result import Result
 from robustok_report.meanings import meaning_of
-from robustok_report.sections.reconstructions import as_pixels, seeded_rows
+from robustok_report.sections.reconstructions import as_pixels, spread_rows
 from robustok_toolkit.array_files import read_array
 from robustok_toolkit.image_files import open_images
-from robustok_toolkit.report_parts import Lines, Part, Pictures, Pixels, Section, Series
-from robustok_toolkit.reported_run import ReportedRun
+from robustok_toolkit.report_parts import Lines, Part, Pictures, Pixels, Section, Series, Text
+from robustok_toolkit.reported_run import ReportedRun, ReportedStage
 from robustok_toolkit.sample_files import INDEX
 
 _COLUMNS, _CLASSES = 10, 20
@@ -25,7 +26,7 @@ def samples(run: ReportedRun) -> Section | None:
     if "samples" not in [name for stage in run.stages for name in stage.entry.get("makes", [])]:
         return None
     folder = run.artifact("samples")
-    parts: list[Part] = [Pictures(f"Guidance {guidance_of(folder):g}", by_class(folder)), *_sweep(run)]
+    parts: list[Part] = [Pictures(f"Guidance {guidance_of(folder):g}", by_class(folder)), *guidance_sweep(run)]
     return Section("Samples", parts, why="What the generator draws for each class, decoded by the tokenizer.")
 
 
@@ -35,7 +36,7 @@ def by_class(folder: Path, columns: int = _COLUMNS) -> dict[str, list[Pixels]]:
     names = [str(name) for name in read_json(folder / INDEX).get("class_names", [])]
     rows = {}
     found = images.labels.unique().tolist()
-    for label in (found[number] for number in seeded_rows(_CLASSES, len(found))):
+    for label in (found[number] for number in spread_rows(_CLASSES, len(found))):
         chosen = (images.labels == label).nonzero().flatten()[:columns].tolist()
         name = names[label] if label < len(names) else str(label)
         rows[name] = as_pixels(to_uint8(images.load(chosen).images))
@@ -48,33 +49,52 @@ def guidance_of(folder: Path) -> float:
     return float(guidance.get("scale", 1.0)) if isinstance(guidance, Mapping) else 1.0
 
 
-def _sweep(run: ReportedRun) -> list[Part]:
-    """A curve over the guidance scale for each number that several stages measured at different scales."""
-    scale: float | None = None
-    found: dict[str, dict[float, float]] = {}
-    for stage in run.stages:
-        if "samples" in stage.entry.get("makes", []) and stage.done:
-            scale = guidance_of(run.folder / "artifacts" / f"samples-{stage.fingerprint}")
-        elif scale is not None:
-            for name, result in _results_of(run, stage.name).items():
-                if result.higher_is_better is not None:
-                    found.setdefault(name, {})[scale] = result.value
-    return [
-        Lines(
-            f"{meaning_of(name).name} over guidance",
-            [Series(name, sorted(values), [values[at] for at in sorted(values)])],
-            x="guidance scale",
-            y=meaning_of(name).name,
-            markers=True,
-        )
-        for name, values in found.items()
-        if len(values) > 1
-    ]
+def guidance_sweep(run: ReportedRun) -> list[Part]:
+    """Curves over the guidance scale for each number that several stages measured at different scales.
+
+    Points of one curve differ in nothing else: another number of samples, reference or sampler makes another curve.
+    """
+    conditions = read_conditions(run.folder)
+    stages = {stage.name: scale for stage in run.stages if (scale := _scale(run, conditions, stage)) is not None}
+    found: dict[str, list[Number]] = {}
+    for name, result in run.results.items():
+        stage, _, metric = name.rpartition("/")
+        if stage in stages and result.higher_is_better is not None and math.isfinite(result.value):
+            found.setdefault(metric, []).append(Number(conditions, name, result))
+    return [part for metric, numbers in found.items() for part in _curves(metric, numbers, stages)]
 
 
-def _results_of(run: ReportedRun, stage: str) -> Mapping[str, Result]:
-    prefix = f"{stage}/"
-    return {name.removeprefix(prefix): one for name, one in run.results.items() if name.startswith(prefix)}
+def _scale(run: ReportedRun, conditions: Conditions, stage: ReportedStage) -> float | None:
+    """The guidance scale of the samples that a stage measured; None if it measured none."""
+    needs = getattr(run.registry.find("stage", stage.use), "needs", ())  # of a plugin that may not be installed
+    guidance = conditions.samplers.get(stage.name, {}).get("guidance", {})
+    scale = guidance.get("scale", 1.0) if isinstance(guidance, Mapping) else None
+    return float(scale) if "samples" in needs and isinstance(scale, (int, float)) else None
+
+
+def _curves(metric: str, numbers: Sequence[Number], scales: Mapping[str, float]) -> list[Part]:
+    meaning = meaning_of(metric)
+    series, left_out = [], []
+    for group in comparable_groups([numbers], may_differ=(GUIDANCE_SCALE,)):
+        points: dict[float, float] = {}
+        stages: list[str] = []
+        for number in (numbers[place] for place in group):
+            stage = number.name.rpartition("/")[0]
+            if (scale := scales[stage]) in points:  # measured twice
+                left_out.append(number.name)
+                continue
+            points[scale] = number.result.value * meaning.factor
+            stages.append(stage)
+        if len(points) > 1:
+            series.append(Series(", ".join(stages), sorted(points), [points[at] for at in sorted(points)]))
+        elif len(numbers) > 1:
+            left_out += [f"{stage}/{metric}" for stage in stages]
+    if not series:
+        return []
+    unit = f" [{meaning.unit}]" if meaning.unit else ""
+    chart = Lines(f"{meaning.name} over guidance", series, x="guidance scale", y=f"{meaning.name}{unit}", markers=True)
+    why = "measured otherwise than the others, or twice at one scale"
+    return [chart, *([Text(f"Left out, {why}: {', '.join(left_out)}.", muted=True)] if left_out else [])]
 
 
 def latents_of(folder: Path) -> Any:

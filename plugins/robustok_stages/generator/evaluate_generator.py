@@ -66,7 +66,8 @@ class EvaluateGenerator(Stage):
         num_reference = reference_size(context, config.reference, config.limit)
         samples = context.promise("samples", SamplesPromise)
         check_picture_size(context, config.reference, samples.image_size, "reference")
-        check_metrics(context, config.metrics, samples.num_samples, num_reference, "metrics")
+        counts = samples.num_samples, num_reference
+        check_metrics(context, config.metrics, *counts, "metrics", reference=config.reference)
 
     def cost(self, context: StageContext) -> Cost:
         """The features of the samples and of the real images."""

@@ -4,11 +4,15 @@ The squared maximum mean discrepancy (MMD) between the latents of samples and th
 tokens a share alpha is perturbed, for several alphas. The kernel is the mean of five Gaussians, whose squared widths
 are fractions and multiples of the median squared distance between samples and unperturbed latents; the estimate is the
 unbiased one of Gretton et al. (JMLR 2012), which may fall below 0 where the two can't be told apart.
+
+Samples often have every class equally often, and images do not. So the samples are taken in the proportion of the
+images' classes; otherwise the distance would have a part that no perturbation can change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +31,11 @@ from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.result import Result
 from robustok_stages.checks import check_image_size
 from robustok_toolkit.array_files import read_array
+from robustok_toolkit.image_files import NpzImages
 from robustok_toolkit.latent_arrays import array_name, from_array
 from robustok_toolkit.latent_files import check_latents_of
 from robustok_toolkit.sample_files import INDEX, SamplesIndex
-from robustok_training.batches import class_balanced_order
+from robustok_training.batches import class_balanced_order, number_in_class
 
 #: Squared widths of the kernel's Gaussians, in medians of the squared distances.
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -91,8 +96,12 @@ class LatentMMD(Stage):
     def run(self, context: StageContext) -> Mapping[str, Result]:
         """Encodes the held-out images once, and perturbs them once for each alpha."""
         tokenizer: Any = context.load("tokenizer")
-        sampled = self._sampled(context, tokenizer)
-        real = self._encoded(context, tokenizer)
+        of_samples = NpzImages(context.inputs["samples"] / "samples.npz").labels
+        samples, images = in_proportion(of_samples, context.dataset().validation.labels, self.config.limit)
+        if min(len(samples), len(images)) < 2:
+            raise RobustokError("fewer than two of the samples and the held-out images have a class of the other")
+        sampled = self._sampled(context, tokenizer, samples)
+        real = self._encoded(context, tokenizer, images)
         generated, clean = _vectors(tokenizer, sampled), _vectors(tokenizer, real)
         distance = KernelDistance(generated, torch.cdist(generated, clean).square().median())
         by_alpha = {
@@ -111,18 +120,16 @@ class LatentMMD(Stage):
         )
         return {"latent_mmd": result, "suggested_alpha": Result(float(best))}
 
-    def _sampled(self, context: StageContext, tokenizer: Tokenizer) -> Latents:
-        """The latents of samples, of all classes as often as in the whole."""
+    def _sampled(self, context: StageContext, tokenizer: Tokenizer, rows: Tensor) -> Latents:
         folder: Path = context.inputs["samples"]
         index = read_record(SamplesIndex, folder / INDEX)
         if index.latents_of is not None:
             check_latents_of(folder, index.latents_of, latent_fingerprint(tokenizer))
         array = read_array(folder / f"{array_name(tokenizer.space)}.npy", mapped=True)
-        return from_array(array[: self.config.limit], tokenizer.space, "samples").to(context.device)
+        return from_array(array[rows.numpy()], tokenizer.space, "samples").to(context.device)
 
-    def _encoded(self, context: StageContext, tokenizer: Tokenizer) -> Latents:
-        images = context.dataset().validation
-        chosen = class_balanced_order(images.labels)[: self.config.limit].tolist()
+    def _encoded(self, context: StageContext, tokenizer: Tokenizer, rows: Tensor) -> Latents:
+        images, chosen = context.dataset().validation, rows.tolist()
         batches = [
             chosen[start : start + self.config.batch_size] for start in range(0, len(chosen), self.config.batch_size)
         ]
@@ -153,6 +160,26 @@ class LatentMMD(Stage):
     def _delta(self, space: LatentSpace) -> int:
         assert space.codebook_size is not None
         return self.config.delta or min(space.codebook_size, max(2, round(_MIDDLE_DELTA * space.codebook_size)))
+
+
+def in_proportion(samples: Tensor, images: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Rows of samples and of images in which the classes have the same shares, to within one sample.
+
+    Images of all classes are taken in turn, and the first samples of each class. A class that one of the two lacks is
+    left out of the other.
+
+    Args:
+        samples, images: (n,) and (m,) int64 labels. limit: the largest number of either.
+    """
+    order = class_balanced_order(images)
+    rows = order[torch.isin(images[order], samples)][:limit]
+    wanted = torch.bincount(images[rows], minlength=int(samples.max()) + 1).tolist()
+    there = torch.bincount(samples, minlength=len(wanted)).tolist()
+    shown = [(have, want) for have, want in zip(there, wanted, strict=True) if want]
+    share = min((Fraction(have, want) for have, want in shown), default=Fraction(1))
+    share = min(share, Fraction(limit, max(1, len(rows))))
+    counts = torch.tensor([max(1, int(want * share)) if want else 0 for want in wanted])
+    return (number_in_class(samples) < counts[samples]).nonzero().flatten(), rows
 
 
 class KernelDistance:

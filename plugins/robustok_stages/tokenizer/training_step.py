@@ -5,9 +5,10 @@ The perturbation is applied only here, so it works with every tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from robustok_core.kinds.loss import Loss, Opponent, Reconstruction
@@ -18,9 +19,13 @@ from robustok_core.values.draws import Draws
 from robustok_stages.tokenizer.loss_terms import LossTerms
 from robustok_stages.tokenizer.opponents import opponent_name
 from robustok_training import OptimizerConfig, Task, TrainedModule
+from robustok_training.alarms import COLLAPSED, SATURATED, Agreeing, Alarm
 
 #: The trained module whose images the opponents see.
 TOKENIZER = "tokenizer"
+
+#: What is logged of the codes of a step, see `used_share`.
+USED_CODES = "quantizer/used_codes"
 
 #: The loss, what is logged, and the pass for the opponents.
 Turn = tuple[Tensor, dict[str, "Tensor | float"], "Reconstruction | None"]
@@ -79,7 +84,15 @@ class TokenizerStep(TokenizerLossStep):
         )
         if mask is not None:
             logs["perturbed_share"] = mask.float().mean()
+        if latents.codes is not None and self.tokenizer.space.codebook_size is not None:
+            logs[USED_CODES] = used_share(latents.codes, self.tokenizer.space.codebook_size)
         return total, logs, left
+
+
+def used_share(codes: Tensor, codebook_size: int) -> Tensor:
+    """The number of different codes (B, N) over the number that there could be; does not wait for the device."""
+    used = torch.zeros(codebook_size, device=codes.device).index_fill_(0, codes.flatten(), 1.0)
+    return used.sum() / min(codebook_size, codes.numel())
 
 
 class OpponentStep(nn.Module):
@@ -98,6 +111,16 @@ class OpponentStep(nn.Module):
         return loss, {f"{self.name}/{key}": value for key, value in self.opponent.logs().items()}, None
 
 
+_WINNING = (
+    "{name} fell to {{value}}: the discriminator tells nearly all images apart, so the tokenizer learns little from "
+    "it: lower stage.losses.{loss}.optimizer.learning_rate, start it later, or make it smaller"
+)
+_UNUSED = (
+    "only {value} of the codes that a step could use are used: restart dead codes (restart_threshold of the quantizer "
+    "vq), raise its entropy weight where it has one, or use a smaller codebook"
+)
+
+
 class TokenizerLossTask(Task):
     """A training task: the tokenizer's turn, then the turn of each loss's opponent.
 
@@ -110,6 +133,12 @@ class TokenizerLossTask(Task):
         turns = [TrainedModule(name=TOKENIZER, module=step, optimizer=optimizer)]
         turns += [_opponents_turn(opponent_name(loss), opponent) for loss, opponent in self.opponents.items()]
         super().__init__(turns, modules={"tokenizer": step.tokenizer, **step.terms.modules()}, averaged=step.tokenizer)
+
+    def alarms(self) -> Sequence[Alarm]:
+        """Those of every task; also, discriminators that win, and codes that are not used."""
+        names = {loss: f"{opponent_name(loss)}/loss" for loss in self.opponents}
+        winning = [Agreeing(name, SATURATED, _WINNING.format(name=name, loss=loss)) for loss, name in names.items()]
+        return [*super().alarms(), *winning, Agreeing(USED_CODES, COLLAPSED, _UNUSED, since=0.1)]
 
 
 def _opponents_turn(name: str, opponent: Opponent) -> TrainedModule:

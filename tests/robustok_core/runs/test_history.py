@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from robustok_core.runs.files import write_json
-from robustok_core.runs.history import changes_between, described, past_recipes
+from robustok_core.runs.history import changes_between, changes_beyond_seed, described, past_recipes
 
 OLD = """
 [tokenizer]
@@ -62,3 +62,40 @@ def test_the_history_of_an_earlier_version_is_read_from_its_files(tmp_path):
     assert one.artifacts is None
     assert (one.results, two.recipe) == (None, None)
     assert two.results == tmp_path / "history" / "results-2.json"
+
+
+LOADED = """
+[run]
+name = "{name}"
+seed = {seed}
+report = {report}
+[load.tokenizer]
+path = "{place}"
+[perturbation]
+beta = {beta}
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"seed": 1, "name": "b", "report": "false"}, True),
+        ({"seed": 1, "place": "runs/t-seed1"}, True),
+        ({"place": "runs/t_seed_1/artifacts/tokenizer-0123456789abcdef"}, False),
+        ({"place": "runs/u-seed1"}, False),
+        ({"place": "elsewhere/t-seed1"}, False),
+        ({"beta": 0.5}, False),
+    ],
+)
+def test_runs_are_repetitions_if_their_recipes_differ_in_seeds_only(changes, same):
+    table = {"name": "a", "seed": 0, "report": "true", "place": "runs/t-seed0", "beta": 0.1}
+    one, other = (LOADED.format(**table), LOADED.format(**{**table, **changes}))
+    assert (changes_beyond_seed(one, other) == []) is same
+    assert (changes_beyond_seed(other, one) == []) is same
+
+
+def test_artifacts_of_runs_that_differ_in_their_seeds_are_repetitions():
+    table = {"name": "a", "seed": 0, "report": "true", "beta": 0.1}
+    places = [f"runs/t-seed{seed}/artifacts/tokenizer-{str(seed) * 16}" for seed in range(2)]
+    assert changes_beyond_seed(*(LOADED.format(**table, place=place) for place in places)) == []
+    assert changes_beyond_seed("[", "[") == ["one of them is not valid TOML"]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from project import CONTINUOUS, FLOW, TO_SAMPLES, Project
-from robustok_stages.generator.latent_mmd import KernelDistance
+from robustok_stages.generator.latent_mmd import KernelDistance, in_proportion
+from robustok_toolkit.image_files import NpzImages
 from robustok_toolkit.trained_tokenizer import load_tokenizer
 from robustok_training.batches import class_balanced_order
 
@@ -49,8 +50,40 @@ def test_it_suggests_the_strength_with_which_the_samples_were_perturbed(trained,
 
 def test_it_measures_vectors_too(tmp_path):
     stages = (*TO_SAMPLES, {"use": "latent_mmd", "alphas": [0.0, 1.0], "tau": 2.0})
-    results = Project(tmp_path, stages, **CONTINUOUS, generator=FLOW).run().results
-    assert set(results["latent_mmd/latent_mmd"].details["by_alpha"]) == {"0", "1"}
+    project = Project(tmp_path, stages, **CONTINUOUS, generator=FLOW).run()
+    tokenizer, images = load_tokenizer(project.folder), project.dataset().validation
+    samples, rows = in_proportion(NpzImages(project.artifact("samples") / "samples.npz").labels, images.labels, 1000)
+    generated = torch.from_numpy(np.load(project.artifact("samples") / "vectors.npy"))[samples].flatten(1).float()
+    real = tokenizer.encode_images(images.load(rows.tolist()).images)
+    noisy = tokenizer.perturbed(real, "gaussian", scale="relative", strength="fixed", tau=2.0, seed=8)
+    width = torch.cdist(generated, real.vectors.flatten(1)).square().median()
+    found = project.results["latent_mmd/latent_mmd"]
+    assert (found.num_images, found.num_reference) == (len(samples), len(rows))
+    for alpha, latents, close in (("0", real, 1e-4), ("1", noisy, 0.05)):  # other noise, so not the same number
+        expected = KernelDistance(generated, width).to(latents.vectors.flatten(1))
+        assert found.details["by_alpha"][alpha] == pytest.approx(expected, abs=close)
+
+
+def test_samples_have_the_shares_of_the_classes_of_the_images():
+    images = torch.tensor([0] * 12 + [1] * 54 + [2] * 30 + [4] * 9)  # class 4 was not sampled, no image has class 3
+    in_turn = torch.arange(400) % 4
+    samples, rows = in_proportion(in_turn, images, 1000)
+    assert torch.bincount(images[rows]).tolist() == [12, 54, 30]
+    assert torch.bincount(in_turn[samples]).tolist() == [22, 100, 55]  # 100 / 54 of each
+    samples, rows = in_proportion(in_turn, images, 20)
+    of_images, of_samples = torch.bincount(images[rows]), torch.bincount(in_turn[samples])
+    assert of_images.tolist() == of_samples.tolist()
+    assert sorted(of_images.tolist()) == [6, 7, 7]
+    few, rows = in_proportion(in_turn[:8], images, 1000)
+    assert torch.bincount(in_turn[few]).tolist() == [1, 2, 1]
+    assert [len(found) for found in in_proportion(torch.full((5,), 3), images, 1000)] == [0, 0]
+
+
+def test_equal_shares_take_the_first_samples():
+    images = torch.arange(10).repeat(100)
+    samples, rows = in_proportion(torch.arange(10).repeat(500), images, 1000)
+    assert samples.tolist() == list(range(1000))
+    assert rows.tolist() == class_balanced_order(images).tolist()
 
 
 def test_more_codes_than_there_are_cannot_replace_one(tmp_path):

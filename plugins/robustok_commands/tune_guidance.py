@@ -1,0 +1,174 @@
+"""`robustok tune-guidance`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from robustok_core.values.terminal import echo, make_console, print_table, say
+
+if TYPE_CHECKING:
+    from robustok_core.kinds.sample_metric import SampleMetric
+    from robustok_core.values.guidance import Guidance
+    from robustok_core.values.result import Result
+    from robustok_toolkit.guidance_search import GuidanceSearch
+    from robustok_toolkit.reported_run import ReportedRun
+
+    #: The main result of a number of samples with a seed.
+    Measure = Callable[[Guidance, int, int], Result]
+
+
+@click.command("tune-guidance")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--metric", metavar="NAME", help="What to tune, of the recipe's evaluate_generator; default: its first metric."
+)
+@click.option("--samples", default=1000, show_default=True, type=click.IntRange(2), help="Samples of each trial.")
+@click.option(
+    "--confirm", default=5000, show_default=True, type=click.IntRange(2), help="Samples of the winner, drawn anew."
+)
+@click.option(
+    "--scale", "scales", multiple=True, type=click.FloatRange(0.0, 1e6), help="A scale to try; default: 1 to 8."
+)
+@click.option(
+    "--reference",
+    default="train",
+    show_default=True,
+    type=click.Choice(["train", "validation"]),
+    help="Images of the recipe's data. What results are reported on should not be tuned on.",
+)
+@click.option("--limit", default=5000, show_default=True, type=click.IntRange(2), help="Most reference images.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a sampler option, e.g. top_k=100.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the samples.")
+@click.option("--batch-size", default=50, show_default=True, type=click.IntRange(1), help="Samples per batch.")
+@click.option("--device", metavar="NAME", help="Device (cpu, cuda:1); default: the GPU if there is one.")
+@click.option("--out", type=click.Path(path_type=Path), help="New JSON file for all trials, the curve among them.")
+def tune_guidance(
+    run: Path,
+    metric: str | None,
+    samples: int,
+    confirm: int,
+    scales: tuple[float, ...],
+    reference: str,
+    limit: int,
+    changes: tuple[str, ...],
+    seed: int,
+    batch_size: int,
+    device: str | None,
+    out: Path | None,
+) -> None:
+    """Search the guidance with which the generator of a RUN samples best, and print it as a recipe's line.
+
+    First the scale, then schedules, then parts of the sampling, each with few samples and the same random numbers. The
+    winner is measured again with many samples and other random numbers, beside no guidance: the best of many trials
+    looks better than it is. Example: `robustok tune-guidance runs/main_train --out guidance.json`.
+    """
+    from robustok_commands.new_files import refuse_existing
+    from robustok_core.runs.files import write_json
+    from robustok_core.values.guidance import Guidance
+    from robustok_toolkit.guidance_search import SCALES, GuidanceSearch, recipe_line
+
+    if out is not None:
+        refuse_existing(out)
+    name, measure = _measuring(run, metric, reference, limit, changes, batch_size, device, (samples, confirm))
+    search = GuidanceSearch(lambda guidance: measure(guidance, samples, seed))
+    console = make_console(err=True)
+    for trial in search.run(scales or SCALES):
+        say(console, f"{trial.what}: {recipe_line(trial.guidance)}: {name} {trial.result.value:.5g}")
+    chosen = list(dict.fromkeys([Guidance(), search.best.guidance]))
+    confirmed = {recipe_line(guidance): measure(guidance, confirm, seed + 1) for guidance in chosen}
+    _print(name, search, confirmed, samples, confirm)
+    echo(recipe_line(search.best.guidance))
+    if out is not None:
+        trials = [{"guidance": recipe_line(trial.guidance), name: trial.result.value} for trial in search.trials]
+        about = {"run": str(run), "samples": samples, "reference": reference, "seed": seed, "trials": trials}
+        write_json(out, {**about, "confirmed": {line: result.table() for line, result in confirmed.items()}})
+        echo(f"written to {out}")
+
+
+def _measuring(
+    run: Path,
+    metric: str | None,
+    reference: str,
+    limit: int,
+    changes: Sequence[str],
+    batch_size: int,
+    device: str | None,
+    counts: Iterable[int],
+) -> tuple[str, Measure]:
+    """The name of the number to tune, and what measures it."""
+    import torch
+
+    from robustok_core.errors import RobustokError
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.recipe.source import parse_override
+    from robustok_core.runs.devices import device_called
+    from robustok_toolkit.generating import ImagesInMemory, named_sampler_options
+    from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
+    from robustok_toolkit.reported_run import ReportedRun
+    from robustok_toolkit.trained_generator import load_generator
+
+    registry, torch_device = load_registry(), device_called(device, where="--device")
+    reported = ReportedRun(run, registry, torch_device)
+    key, built = _metric(reported, metric)
+    trained = load_generator(run, device=torch_device, registry=registry)
+    options = named_sampler_options(
+        type(trained.generator), dict(parse_override(change) for change in changes), "--set "
+    )
+    if not trained.generator.knows_null_class:
+        hint = "train with label_dropout above 0"
+        raise RobustokError("its generator was trained without label dropout, so it knows no guidance", hint=hint)
+    networks = SharedFeatures(torch_device)
+    real = ExtractedFeatures(
+        getattr(reported.data, reference),
+        name=f"{reference} images",
+        networks=networks,
+        device=torch_device,
+        limit=limit,
+    )
+    for count in counts:
+        built.check(count, len(real))
+
+    def measure(guidance: Guidance, count: int, seed: int) -> Result:
+        labels = trained.labels(None, count)
+        latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
+        decoded = (batch for part in latents for batch in trained.tokenizer.decoded(part, batch_size=batch_size))
+        images = ImagesInMemory(torch.cat([batch.cpu() for batch in decoded]), labels)
+        found = built.compute(ExtractedFeatures(images, name="samples", networks=networks, device=torch_device), real)
+        return next(iter(found.values()))
+
+    return key, measure
+
+
+def _metric(run: ReportedRun, name: str | None) -> tuple[str, SampleMetric]:
+    from robustok_core.errors import RobustokError, did_you_mean
+
+    metrics: dict[str, Any] = {}
+    for stage in run.recipe.stages:
+        if stage.spec.name == "evaluate_generator":
+            metrics = {**stage.spec.config.metrics, **metrics}
+    if not metrics:
+        hint = "a recipe with the stage evaluate_generator says what to measure, as main_train does"
+        raise RobustokError("its recipe measures no samples", where=str(run.folder), hint=hint)
+    if name is not None and name not in metrics:
+        what = f"its recipe measures no {name!r}"
+        raise RobustokError(what, where="--metric", hint=did_you_mean(name, list(metrics)))
+    key = name or next(iter(metrics))
+    return key, metrics[key].build()
+
+
+def _print(name: str, search: GuidanceSearch, confirmed: Mapping[str, Result], samples: int, confirm: int) -> None:
+    from robustok_core.values.numbers import number_text
+    from robustok_toolkit.guidance_search import recipe_line
+
+    console = make_console()
+    rows = [
+        [recipe_line(trial.guidance), f"{number_text(trial.result.value, 4)}{' *' if trial is search.best else ''}"]
+        for trial in search.trials
+    ]
+    print_table(console, [f"{samples} samples each, the same random numbers", name], rows)
+    again = [[line, number_text(result.value, 4)] for line, result in confirmed.items()]
+    print_table(console, [f"measured again with {confirm} other samples", name], again)

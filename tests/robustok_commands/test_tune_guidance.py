@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from project import COLOURS, TO_SAMPLES, Project
+from robustok_commands.tune_guidance import tune_guidance
+from robustok_core import RobustokError
+
+SMALL = ["--samples", "20", "--confirm", "30", "--scale", "1", "--scale", "2"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> Project:
+    """A run that measured its samples; not to be changed."""
+    gfd = {"use": "evaluate_generator", "metrics": {"gfd": COLOURS, "kid": {**COLOURS, "use": "kid", "subset_size": 8}}}
+    return Project(tmp_path_factory.mktemp("measured"), (*TO_SAMPLES, gfd)).run()
+
+
+def tuned(*arguments: str):
+    ran = CliRunner().invoke(tune_guidance, arguments)
+    if ran.exception is not None:
+        raise ran.exception
+    return ran
+
+
+def test_the_winner_of_the_trials_is_printed_and_measured_again_with_other_samples(measured, tmp_path):
+    out = tmp_path / "guidance.json"
+    ran = tuned(str(measured.folder), *SMALL, "--out", str(out))
+    found = json.loads(out.read_text())
+    best = min(found["trials"], key=lambda trial: trial["gfd"])
+    assert best["guidance"] in ran.stdout.splitlines()
+    assert list(found["confirmed"]) == list(dict.fromkeys(["guidance = { scale = 1.0 }", best["guidance"]]))
+    again = found["confirmed"][best["guidance"]]
+    assert again["num_images"] == 30
+    assert again["value"] != pytest.approx(best["gfd"])
+    with pytest.raises(RobustokError, match="exists"):
+        tuned(str(measured.folder), *SMALL, "--out", str(out))
+
+
+def test_a_trial_depends_on_its_guidance_and_the_seed_alone(measured, tmp_path):
+    files = [tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.json"]
+    for file, seed, scale in zip(files, ("0", "0", "1"), ("2", "3", "2"), strict=True):
+        tuned(str(measured.folder), *SMALL[:4], "--scale", "1", "--scale", scale, "--seed", seed, "--out", str(file))
+    unguided = [json.loads(file.read_text())["trials"][0]["gfd"] for file in files]
+    assert unguided[0] == pytest.approx(unguided[1], rel=1e-6)
+    assert unguided[0] != pytest.approx(unguided[2], rel=1e-6)
+
+
+def test_another_metric_of_the_recipe_can_be_tuned_and_an_unknown_one_is_refused(measured):
+    assert "kid" in tuned(str(measured.folder), *SMALL, "--metric", "kid").stdout
+    with pytest.raises(RobustokError, match="its recipe measures no 'fid'"):
+        tuned(str(measured.folder), *SMALL, "--metric", "fid")
+    with pytest.raises(RobustokError, match="subset_size"):
+        tuned(str(measured.folder), "--samples", "4", "--metric", "kid")
+
+
+def test_a_run_that_measures_no_samples_is_refused(trained):
+    with pytest.raises(RobustokError, match="its recipe measures no samples"):
+        tuned(str(trained.folder), *SMALL)
+
+
+def test_a_generator_without_a_null_class_is_refused(tmp_path):
+    gfd = {"use": "evaluate_generator", "metrics": {"gfd": COLOURS}}
+    run = Project(
+        tmp_path, (*TO_SAMPLES, gfd), generator={"label_dropout": 0.0}, sample={"guidance": {"scale": 1.0}}
+    ).run()
+    with pytest.raises(RobustokError, match="trained without label dropout"):
+        tuned(str(run.folder), *SMALL)

@@ -1,0 +1,18 @@
+"""Samples: those that are there are shown."""
+
+from __future__ import annotations
+
+from robustok_core.runs.devices import device_called
+from robustok_report.report import first_party_sections
+from robustok_toolkit.report_parts import Pictures
+from robustok_toolkit.reported_run import ReportedRun
+
+
+def test_damage_to_the_samples_of_an_earlier_stage_costs_no_picture_of_the_last(copied, registry):
+    run = ReportedRun(copied, registry, device_called("cpu"))
+    first, last = run.artifacts("samples")
+    assert first != last
+    (first / "samples.json").write_text("{")
+    sections = {section.title: section for section in first_party_sections(run)}
+    assert isinstance(sections["Samples"].parts[0], Pictures)
+    assert run.missing == []

@@ -1,0 +1,56 @@
+"""Correlations over runs, and how well they are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+
+from robustok_report.correlations import correlations
+
+ACROSS, UP = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 3.0, 2.0, 5.0, 4.0, 9.0]
+
+
+def test_coefficients_are_scipys_and_intervals_those_of_runs_drawn_again():
+    found = correlations(ACROSS, UP, range(6))
+    rng = np.random.default_rng(1)
+    draws = [draw for draw in rng.integers(0, 6, (2000, 6)) if len(set(draw)) > 1]
+    for name, of in (("Pearson", pearsonr), ("Spearman", spearmanr)):
+        assert found[name].value == pytest.approx(of(ACROSS, UP).statistic)
+        drawn = [of(np.take(ACROSS, draw), np.take(UP, draw)).statistic for draw in draws]
+        assert found[name].interval == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.1)
+
+
+def test_seeds_of_one_arm_are_no_independent_points():
+    """Each arm three times: nothing more is known, so the interval stays."""
+    once = correlations(ACROSS, UP, range(6))
+    thrice = correlations(ACROSS * 3, UP * 3, [*range(6)] * 3)
+    for name, found in thrice.items():
+        assert found.value == pytest.approx(once[name].value)
+        assert found.interval == pytest.approx(once[name].interval)
+
+
+@pytest.mark.parametrize(
+    ("across", "up", "arms"),
+    [
+        (ACROSS[:3], UP[:3], [0, 1, 2]),
+        ([1.0] * 5 + [2.0], [3.0] * 5 + [9.0], [*range(6)]),  # two different points: always on a line
+        (ACROSS, [1.0, 1.0, 1.0, 2.0, 2.0, 3.0], [*range(6)]),
+        (ACROSS, UP, [0, 0, 1, 1, 2, 2]),  # three arms
+    ],
+)
+def test_too_few_different_points_have_no_interval(across, up, arms):
+    assert [found.interval for found in correlations(across, up, arms).values()] == [None, None]
+
+
+def test_a_measure_that_never_changes_has_no_correlation():
+    for found in correlations([1.0] * 6, ACROSS, range(6)).values():
+        assert math.isnan(found.value)
+        assert found.interval is None
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        correlations([*ACROSS[:5], math.nan], UP, range(6))

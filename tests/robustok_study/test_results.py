@@ -1,0 +1,78 @@
+"""The record of a study from its runs' folders: what may not be compared has no verdict."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from left_runs import MEASURED, distance, leave_run
+from robustok_core import Recipe
+from robustok_core.runs.conditions import NUM_IMAGES
+from robustok_study.plan import Job
+from robustok_study.results import gather
+from robustok_study.spec import read_study_file
+
+CLAIM = {"text": "it falls", "metric": "eval/gfd", "arm": "two", "base": "one", "direction": "lower"}
+VALUES = {"one": [330.0, 340.0, 326.0], "two": [300.0, 312.0, 295.0]}
+
+
+def job(folder: Path, arm: str, seed: int, value: float, *, num_images: int = 1000, image_size: int = 32) -> Job:
+    """A finished run of an arm; its stage is `eval` of `MEASURED`."""
+    recipe = copy.deepcopy(MEASURED)
+    recipe["data"]["image_size"] = image_size
+    record = {"stages": {"eval-f": {"state": "done", "seconds": 1.0, "makes": []}}, "current": {"eval": "f"}}
+    name = f"{arm}-seed{seed}"
+    leave_run(folder / name, {"eval/gfd": distance(value, num_images)}, seed=seed, recipe=recipe, record=record)
+    return Job(
+        name=name,
+        arm=arm,
+        seed=seed,
+        folder=folder / name,
+        recipe=Recipe.from_table(recipe),
+        stages={"eval": "f"},
+        state="done",
+        finished=["eval"],
+        needs=[],
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"image_size": 64}, "different picture size (one, seed 0: 32 x 32, two, seed 1: 64 x 64)"),
+        ({"num_images": 500}, f"different {NUM_IMAGES} (one, seed 0: 1,000, two, seed 1: 500)"),
+    ],
+)
+def test_a_claim_on_numbers_that_may_not_be_compared_has_no_verdict(study_file, registry, tmp_path, change, reason):
+    study = read_study_file(str(study_file(metrics={"gFD": "eval/gfd"}, claim=[CLAIM])), registry)
+    jobs = [
+        job(tmp_path, arm, seed, value, **(change if (arm, seed) == ("two", 1) else {}))
+        for arm, values in VALUES.items()
+        for seed, value in enumerate(values)
+    ]
+    record = gather(study, jobs, {})
+    (metric,), (claim,) = record.metrics, record.claims
+    if reason is None:
+        assert (claim.verdict, metric.problem) == ("reproduced", None)
+        assert metric.differences["two"].significant
+        return
+    assert claim.verdict == "undecided"
+    assert metric.problem == f"eval/gfd was measured with {reason}"
+    assert claim.reason == metric.problem.replace("one, seed 0", "two, seed 0")  # its arm comes first
+    assert claim.difference is None
+    assert not metric.arms
+    assert not metric.differences
+
+
+def test_a_claim_looks_at_its_own_arms_only(study_file, registry, tmp_path):
+    arms: list[dict[str, Any]] = [{"name": name} for name in ("one", "two", "three")]
+    study = read_study_file(str(study_file(arm=arms, metrics={"gFD": "eval/gfd"}, claim=[CLAIM])), registry)
+    jobs = [job(tmp_path, arm, seed, value) for arm, of in VALUES.items() for seed, value in enumerate(of)]
+    jobs.append(job(tmp_path, "three", 0, 10.0, num_images=50))
+    record = gather(study, jobs, {})
+    assert record.claims[0].verdict == "reproduced"
+    assert "three, seed 0: 50" in record.metrics[0].problem
