@@ -78,7 +78,7 @@ def plan(
 def _print(stages: Sequence[StageCost], device: Device, utilisation: float, gpus: int) -> None:
     console = make_console()
     known = [(stage.name, stage.cost) for stage in stages if stage.cost is not None]
-    headers = ["stage", "computes", "images", "FLOP an image", "FLOP", "GPU-hours"]
+    headers = ["stage", "computes", "in", "images", "FLOP an image", "FLOP", "GPU-hours"]
     print_table(console, headers, [row for stage in stages for row in _work_rows(stage, device, utilisation)])
     hours = sum(device.hours(cost, utilisation) for _, cost in known)
     echo(f"{_hours(hours)} GPU-hours in all: {_hours(hours / gpus)} hours on {gpus}")
@@ -98,22 +98,23 @@ def _print(stages: Sequence[StageCost], device: Device, utilisation: float, gpus
     sizes = [(name, what, byte_text(size)) for name, cost in known for what, size in cost.disk.items()]
     print_table(console, ["on disk", "", "at most"], sizes)
     echo("")
-    for name, note in [(name, note) for name, cost in known for note in cost.notes]:
-        echo(f"{printable(name)}: {printable(note)}")
+    for note in dict.fromkeys(note for _, cost in known for note in cost.notes):
+        names = ", ".join(name for name, cost in known if note in cost.notes)
+        echo(f"{printable(names)}: {printable(note)}")
 
 
 def _work_rows(stage: StageCost, device: Device, utilisation: float) -> Iterator[list[str]]:
     name = stage.name
     if stage.cost is None:
-        yield [name, "not known", "", "", "", ""]
+        yield [name, "not known", *[""] * 5]
         return
     for work in stage.cost.work:
         hours = _hours(device.seconds(work, utilisation) / 3600)
-        named = f"{work.name}, {'bf16' if work.bf16 else 'float32'}"
-        yield [name, named, f"{work.images:,.0f}", scaled(work.flops), scaled(work.total), hours]
+        precision = "bf16" if work.bf16 else "fp32"
+        yield [name, work.name, precision, f"{work.images:,.0f}", scaled(work.flops), scaled(work.total), hours]
         name = ""
     if not stage.cost.work:
-        yield [name, "nothing", "", "", "", ""]
+        yield [name, "nothing", *[""] * 5]
 
 
 def _memory_row(name: str, memory: Memory, device: Device) -> list[str]:

@@ -47,9 +47,12 @@ def plan_costs(
     """
     registry, say = given_registry(registry), announce or (lambda _: None)
     resolved = resolved_recipe(recipe, registry)
+    if settled(resolved, "bf16") is not resolved:
+        say('precision "auto" is taken as bf16')
     # This machine may have no device for fp16, which takes as much as bf16; trackers are not needed.
     run = attrs.evolve(resolved.run, trackers=[], precision="no" if resolved.run.precision == "no" else "bf16")
-    one = RecipeRun(settled(attrs.evolve(resolved, run=run), "bf16"), registry, Path(resolved.run.out), False, None)
+    planned = settled(attrs.evolve(resolved, run=run), "bf16")
+    one = RecipeRun(planned, registry, Path(resolved.run.out), False, None)
     one.auto = "bf16"
     one.assumed = Assumed(registry=registry, processes=processes, opens_data=not without_data)
     plan = one.plan()

@@ -217,7 +217,7 @@ def expected_tokenizer(registry, recipe: str):
     return registry.spec("tokenizer", expect).sketch().eval()
 
 
-#: Millions of parameters (and codewords, which may be fixed) of the published tokenizers, by the lists of published files and their papers.
+#: Millions of parameters, and of codewords that are fixed, in the published tokenizers.
 PARAMETERS = {
     "vqgan_16384": 76.07,
     "llamagen": 71.88,

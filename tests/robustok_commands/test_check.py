@@ -11,7 +11,9 @@ import pytest
 import tomli
 from PIL import Image
 
-from project import line_of
+from project import line_of, recipe_of
+from robustok_core import Recipe
+from robustok_core.runs.runner import fingerprints
 
 
 def test_check_continues_with_the_next_recipe(command, recipe_file):
@@ -148,3 +150,12 @@ def test_without_data_a_file_of_load_is_taken_as_the_recipe_says(command, refuse
     entry = 'load.tokenizer={ path = "nowhere", expect = { use = "conv_vq", image_size = 64 } }'
     assert "pixels wide" in refused("check", file, "--set", entry, "--without-data")
     assert "there is no such file or folder" in refused("check", file, "--set", entry, "--set", f"data.path={other}")
+
+
+def test_what_is_expected_changes_no_fingerprint(registry, images, tmp_path):
+    def of(**expected):
+        data = {"use": "image_folder", "path": str(images), "image_size": 32, **expected}
+        table = recipe_of(data=data, train_tokenizer={"batch_size": 8})
+        return fingerprints(Recipe.from_table(table).resolve(registry), registry=registry, out=tmp_path / "runs")
+
+    assert of() == of(expect=ABSENT["expect"])
