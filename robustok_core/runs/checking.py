@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from robustok_core.errors import RobustokError, raise_all
 from robustok_core.kinds.dataset import Images
@@ -16,7 +17,7 @@ from robustok_core.runs.plan import Plan
 from robustok_core.runs.runner import RecipeRun
 from robustok_core.values.wording import some_names
 
-#: Images of each split that are decoded unless all are asked for: a few seconds of work.
+#: Images of each split that are decoded unless all are asked for.
 SOME_IMAGES = 2048
 
 
@@ -28,6 +29,7 @@ def check(
     announce: Callable[[str], None] | None = None,
     images: int | None = SOME_IMAGES,
     without_data: bool = False,
+    built: dict[str, Any] | None = None,
 ) -> Plan:
     """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
 
@@ -38,6 +40,7 @@ def check(
         images: how many images of each split are decoded, evenly spread; None for all.
         without_data: the images, and files that [load] and options name, need not be here; a line says what was not
             checked.
+        built: as in `fingerprints`.
 
     Raises:
         RobustokError: as `run`, and if images cannot be read.
@@ -47,6 +50,7 @@ def check(
     missing = needs_of_recipe(resolved, resolved.stages, loaded=without_data).announced(say)
     one = RecipeRun(resolved, registry, Path(out or resolved.run.out), False, None)
     one.assumed = Assumed(registry=registry) if without_data else None
+    one.built = {} if built is None or without_data else built
     try:
         plan = one.plan()
         if one.assumed is not None:
