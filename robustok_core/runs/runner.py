@@ -27,7 +27,7 @@ from robustok_core.runs.finished import due_stages, set_damaged_aside, stage_dam
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.hub import is_there
 from robustok_core.runs.interrupt import stop_signals
-from robustok_core.runs.loading import component_specs, keep_imported, open_loaded
+from robustok_core.runs.loading import component_specs, keep_imported, open_all
 from robustok_core.runs.made_from import recorded
 from robustok_core.runs.manifest import Damage, next_free
 from robustok_core.runs.named_files import look_at
@@ -184,18 +184,8 @@ class RecipeRun:
 
     def plan(self) -> Plan:
         """Opens [load] and checks every stage before the first one runs."""
-        problems: list[RobustokError] = []
-        promises: dict[str, Promise] = {}
-        for name, load in self.recipe.load.items():
-            try:
-                if self.assumed is not None and not is_there(load.path):
-                    promises[name] = self.assumed.component(name, load, self.recipe, promises, self.dataset)
-                else:
-                    promises[name] = self.loaded[name] = open_loaded(
-                        name, load, self.recipe, self.folder, self.registry
-                    )
-            except RobustokError as error:
-                problems.append(error)
+        promises, problems = open_all(self.recipe, self.folder, self.registry, self.assumed, self.dataset)
+        self.loaded = {name: promise for name, promise in promises.items() if isinstance(promise, Loaded)}
         plan, misfits = make_plan(self.recipe, promises, self._context_of)
         raise_all([*problems, *misfits])
         self.recipe = settled(plan.recipe, self.auto)  # samplers have options of their own
@@ -376,8 +366,7 @@ class RecipeRun:
         return opened_data(self.recipe, self.built, self.assumed)
 
     def _data_fingerprint(self) -> list[str]:
-        dataset = self.dataset()
-        return [dataset.train.fingerprint, dataset.validation.fingerprint]
+        return [split.fingerprint for split in (self.dataset().train, self.dataset().validation)]
 
     def _stage(self, stage: NamedStage, fingerprint: str, *, due: bool) -> Mapping[str, Result]:
         entry = self.folder.stage(stage.name, fingerprint)
