@@ -116,8 +116,8 @@ _WINNING = (
     "it: lower stage.losses.{loss}.optimizer.learning_rate, start it later, or make it smaller"
 )
 _UNUSED = (
-    "only {value} of the codes that a micro-batch could use are used: restart dead codes (restart_threshold of the quantizer "
-    "vq), raise its entropy weight where it has one, or use a smaller codebook"
+    "only {value} of the codes that a micro-batch could use are used: restart dead codes (restart_threshold of the "
+    "quantizer vq), raise its entropy weight where it has one, or use a smaller codebook"
 )
 
 
