@@ -43,7 +43,7 @@ def prepare(
     decoded.
 
     A stopped command goes on when it is given again; given once more, it verifies OUT and makes damaged shards again.
-    Example: `robustok prepare imagenet256/tokenizer prepared --set data.path=/data/imagenet`.
+    Example: `robustok prepare main_train cropped`.
     """
     from robustok_toolkit.preparing import Preparation, describe, only_mirrors
 
