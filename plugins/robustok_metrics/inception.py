@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
 from robustok_core.runs.weights import not_finite
-from robustok_core.values.download import Download, local_file
+from robustok_core.values.download import Download, local_file, named_path
 from robustok_core.values.draws import seeded
 from robustok_metrics.frozen import FrozenFeatures
 from robustok_toolkit.downloads import torch_file
@@ -75,6 +75,10 @@ class Inception(FrozenFeatures):
             return [_published()]
         local_file(config.weights, hint=_INSTEAD)
         return ()
+
+    @classmethod
+    def files(cls, config: InceptionConfig) -> Iterable[Path]:
+        return named_path(config.weights)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 2048) pooled features of images (B, 3, H, W) in [-1, 1]."""

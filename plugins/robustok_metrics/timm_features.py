@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.recipe.validators import LARGEST_SIDE, in_range
-from robustok_core.values.download import Download
+from robustok_core.values.download import Download, named_path
 from robustok_metrics.frozen import FrozenFeatures
 from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads, timm_network
 
@@ -45,6 +46,10 @@ class FrozenTimm(FrozenFeatures):
         self.net = timm_network(architecture, weights, None, "features", **_sizes(architecture), **options)
         self.width = self.net.num_features
         self.freeze()
+
+    @classmethod
+    def files(cls, config: Any) -> Iterable[Path]:
+        return named_path(config.weights, "pretrained", "random")
 
     @property
     def preparation(self) -> str:

@@ -20,6 +20,7 @@ from project import Project, registry_with
 from robustok_core import Download, Loss, Registry, RobustokError, component, local_file
 from robustok_core.runs.downloads import _is_unreachable as is_unreachable
 from robustok_core.runs.downloads import needs_of
+from robustok_core.runs.named_files import paths_in
 from robustok_toolkit import downloads
 from robustok_toolkit.downloads import hub_dataset, hub_file, torch_file
 
@@ -262,30 +263,35 @@ def test_our_components_say_what_they_need(registry: Registry, kind: str, table:
     assert needs.problems == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "table"),
-    [
-        ("features", {"use": "inception", "weights": "nowhere"}),
-        ("features", {"use": "dino", "weights": "nowhere"}),
-        ("features", {"use": "dinov2", "weights": "nowhere"}),
-        ("features", {"use": "clip", "weights": "nowhere"}),
-        ("features", {"use": "mae", "weights": "nowhere"}),
-        ("features", {"use": "timm", "network": "resnet18.a1_in1k", "weights": "nowhere"}),
-        ("metric", {"use": "lpips", "weights": "nowhere"}),
-        ("loss", {"use": "perceptual", "weights": "nowhere"}),
-        ("tokenizer", {**RAE, "weights": "nowhere"}),
-        ("tokenizer", {**RAE, "weights": "random", "statistics": "nowhere"}),
-        ("tokenizer", {"use": "vit_vq", "init": "nowhere"}),
-        ("tokenizer", {"use": "mae_tok", "init": "nowhere"}),
-        ("tokenizer", {**DIFFUSERS, "source": "nowhere"}),
-    ],
-)
+NAMING: list[tuple[str, dict[str, Any]]] = [
+    ("features", {"use": "inception", "weights": "nowhere"}),
+    ("features", {"use": "dino", "weights": "nowhere"}),
+    ("features", {"use": "dinov2", "weights": "nowhere"}),
+    ("features", {"use": "clip", "weights": "nowhere"}),
+    ("features", {"use": "mae", "weights": "nowhere"}),
+    ("features", {"use": "timm", "network": "resnet18.a1_in1k", "weights": "nowhere"}),
+    ("metric", {"use": "lpips", "weights": "nowhere"}),
+    ("loss", {"use": "perceptual", "weights": "nowhere"}),
+    ("tokenizer", {**RAE, "weights": "nowhere"}),
+    ("tokenizer", {**RAE, "weights": "random", "statistics": "nowhere"}),
+    ("tokenizer", {"use": "vit_vq", "init": "nowhere"}),
+    ("tokenizer", {"use": "mae_tok", "init": "nowhere"}),
+    ("tokenizer", {**DIFFUSERS, "source": "nowhere"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "table"), NAMING)
 def test_a_local_file_of_our_components_must_exist(registry: Registry, kind: str, table: dict[str, Any]) -> None:
     needs = needs_of([((), registry.spec(kind, table))], lambda problem: RobustokError(problem.what))
     assert [str(problem) for problem in needs.problems] in (
         ["there is no file 'nowhere'"],
         ["no such folder: 'nowhere'"],
     )
+
+
+@pytest.mark.parametrize(("kind", "table"), [pair for pair in NAMING if "source" not in pair[1]])
+def test_the_files_that_our_components_name_are_known_without_reading_them(registry: Registry, kind, table) -> None:
+    assert paths_in([registry.spec(kind, table)]) == [Path("nowhere")]
 
 
 # --- the command ----------------------------------------------------------------------------------

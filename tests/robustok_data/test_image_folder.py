@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -333,3 +334,13 @@ def test_fast_jpeg_is_another_data_set_of_nearly_the_same_images(tmp_path: Path)
     assert 0 < difference.mean() < 2 / 255
     random = opened(tmp_path, fast_jpeg=True, crop="random").train
     assert random.load([0, 1], Draws.for_rows(3, 2)).images.shape == (2, 3, 16, 16)
+
+
+def test_an_image_that_a_pipe_replaced_is_named_instead_of_waited_for(root: Path) -> None:
+    images = opened(root)
+    for file in sorted(root.rglob("*.*")):
+        if file.is_file():
+            file.unlink()
+            os.mkfifo(file)
+    with pytest.raises(RobustokError, match="this image cannot be read: OSError"):
+        images.train.load([0], None)

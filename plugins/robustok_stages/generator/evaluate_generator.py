@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen, validators
 
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.recipe.validators import workers_range
+from robustok_core.values.download import named_path
 from robustok_core.values.result import Result
 from robustok_core.values.spec import components
 from robustok_stages.checks import names_of
 from robustok_stages.generator.sample_evaluation import (
+    DATA_SPLITS,
     SampleEvaluation,
     check_metrics,
     check_picture_size,
@@ -56,6 +59,10 @@ class EvaluateGenerator(Stage):
 
     def __init__(self, config: EvaluateGeneratorConfig) -> None:
         self.config = config
+
+    @classmethod
+    def files(cls, config: EvaluateGeneratorConfig) -> Iterable[Path]:
+        return named_path(config.reference, *DATA_SPLITS)
 
     def check(self, context: StageContext) -> None:
         """The reference exists, and it and the samples have enough images for the metrics."""
