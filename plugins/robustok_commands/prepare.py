@@ -76,6 +76,10 @@ def _data_of(data: str, changes: tuple[str, ...]) -> Spec:
     registry, path = load_registry(), Path(data)
     if path.is_dir() and not is_run(path) and not (path / RECIPE_FILE).is_file():
         source = override(Source({"data": {"use": "image_folder", "path": data}}, {("data",): data}), changes)
+        if other := sorted(source.table.keys() - {"data"}):
+            what = f"a folder of images has no key {other[0]!r}"
+            hint = "its options are those of `image_folder`, as --set data.image_size=64"
+            raise RobustokError(what, where="--set", hint=hint)
         return registry.spec("dataset", source.table["data"])
     tables = open_recipe(data, overrides=changes)[0].resolve(registry).tables
     if "data" not in tables:

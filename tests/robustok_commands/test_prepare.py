@@ -257,3 +257,8 @@ def test_a_recipe_without_data_is_one_message(tmp_path):
     )
     with pytest.raises(RobustokError, match=r"r\.toml: .*\[data\]"):
         prepared(file, tmp_path / "out")
+
+
+def test_an_option_of_a_folder_without_its_table_is_one_message(pictures, tmp_path):
+    with pytest.raises(RobustokError, match=r"'flip'.*\n?.*--set data\.image_size=64"):
+        prepared(pictures, tmp_path / "out", "--set=flip=true")
