@@ -70,6 +70,7 @@ _WHERE = {
     "values.download": (
         "Download",
         "local_file",
+        "named_path",
     ),
     "values.draws": (
         "Draws",
@@ -139,6 +140,7 @@ __all__ = [
     "load_component",
     "load_registry",
     "local_file",
+    "named_path",
     "run",
     "sampler_options",
     "save_component",
@@ -166,7 +168,7 @@ if TYPE_CHECKING:
     from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
     from robustok_core.runs.runner import run
     from robustok_core.values.batches import Batch, ImageBatch, LatentBatch
-    from robustok_core.values.download import Download, local_file
+    from robustok_core.values.download import Download, local_file, named_path
     from robustok_core.values.draws import Draws, derive_seed
     from robustok_core.values.guidance import Guidance
     from robustok_core.values.latents import Keep, Latents, LatentSpace

@@ -97,5 +97,5 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 def misspelt(name: str, known: Sequence[str]) -> str:
     """A hint that names the closest known spelling, or "" if none is close."""
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(str(name), known, n=1)  # a table made in a program may have other keys
     return f"did you mean {close[0]!r}?" if close else ""

@@ -152,6 +152,7 @@ def test_the_public_names_of_the_core_are_these_and_no_others():
         "load_component",
         "load_registry",
         "local_file",
+        "named_path",
         "run",
         "sampler_options",
         "save_component",

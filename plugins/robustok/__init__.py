@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         load_component,
         load_registry,
         local_file,
+        named_path,
         run,
         sampler_options,
         save_component,

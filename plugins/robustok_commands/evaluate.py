@@ -83,12 +83,14 @@ def evaluate(
         open_features, networks=networks, device=torch_device, batch_size=batch_size, workers=workers, console=console
     )
     generated, real = open_set(samples), open_set(reference, cache=cache)
+    real.open_other = lambda name, limit: open_set(Path(name).expanduser(), cache=cache, limit=limit)
     _check_sizes(generated, real, mixed_sizes)
     _provide({"features": network, **specs}, console)
     net = networks(network)
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
     _check_counts(chosen, specs, len(generated), len(real))
+    _check_other_sets(chosen, specs, reference)
     for note in _notes(generated, real, net.width):
         say(console, f"note: {note}")
     results = _measured(chosen, generated, real)
@@ -221,6 +223,27 @@ def _check_counts(metrics: Mapping[str, SampleMetric], specs: Mapping[str, Spec]
             change = "" if option is None else f", as with --set {name}.{option}={fewest}"
             what = f"{name}: {error.where}: {error.what}" if error.where else f"{name}: {error.what}"
             problems.append(RobustokError(what, hint=f"{error.hint or 'use more images'}{change}"))
+    raise_all(problems)
+
+
+def _check_other_sets(metrics: Mapping[str, SampleMetric], specs: Mapping[str, Spec], reference: Path) -> None:
+    """Refuses metrics that need a further set of real images, unless one of their options names it."""
+    import attrs
+
+    from robustok_core.errors import RobustokError, raise_all
+
+    problems = []
+    for name, metric in metrics.items():
+        for path in metric.other_sets():
+            config = specs[name].config
+            option = next(each.name for each in attrs.fields(type(config)) if getattr(config, each.name) == path)
+            hint = f"name a folder or file with --set {name}.{option}=PATH"
+            if not Path(path).expanduser().exists():
+                what = f"{name}: it needs a further set of real images, and there is no file or folder {path!r}"
+                problems.append(RobustokError(what, hint=hint))
+            elif Path(path).expanduser().resolve() == reference.resolve():
+                what = f"{name}: it needs a further set of real images, but {path!r} is the reference"
+                problems.append(RobustokError(what, hint=hint))
     raise_all(problems)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -44,15 +45,16 @@ def study(file: str, quick: bool, out: Path, jobs: int | None, dry_run: bool, sh
     if is_run(folder):
         hint = "give the study another name, or choose another --out"
         raise RobustokError("this is the folder of a run", where=str(folder), hint=hint)
-    plan = make_plan(read, folder, registry)
+    plan = make_plan(read, folder, registry, check_images=not show)
     if dry_run:
         _print_plan(console, plan)
     elif show:
-        _print(console, progress_of(read, plan), as_json)
+        _print(console, progress_of(read, plan, folder), as_json)
     else:
         record = conduct(read, plan, folder, jobs=jobs, registry=registry, say=lambda line: echo(line, err=as_json))
         _print(console, record, as_json)
-        say(console, f"study: {folder}") if not as_json else None
+        if not as_json:
+            say(console, f"study: {folder}; `robustok report {quote(str(folder))}` shows it in one page")
         _fail_if_incomplete(record)
 
 

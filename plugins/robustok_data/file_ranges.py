@@ -54,7 +54,7 @@ class FileRangePictures(StoredPictures):
 
     def read(self, index: int) -> bytes:
         size = int(self._sizes[index])
-        with open(self._path(index), "rb") as file:  # noqa: PTH123 (bytes path)
+        with open(self._path(index), "rb", opener=_without_waiting) as file:
             file.seek(int(self._offsets[index]))
             content = file.read(size)
         if len(content) < size:
@@ -90,3 +90,8 @@ class _Texts:
     def __getitem__(self, index: int) -> bytes:
         start = 0 if index == 0 else int(self._ends[index - 1])
         return self._joined[start : int(self._ends[index])]
+
+
+def _without_waiting(path: str | bytes, flags: int) -> int:
+    """Opens a file; if a pipe took its place since the data set was opened, it is not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -25,6 +25,7 @@ from attrs import frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
+from robustok_core.values.wording import short_text, some_names
 from robustok_data.bad_files import checked, refuse_or_log
 from robustok_data.cache import remembered
 from robustok_data.file_ranges import FileRange, FileRangePictures
@@ -34,7 +35,7 @@ from robustok_data.splits import Labelled, two_splits, validation_share_field
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 _log = logging.getLogger(__name__)
-_INDEX_VERSION = 2
+_INDEX_VERSION = 3
 _MOST_SHARDS = 1_000_000
 _LONGEST_LABEL = 18  # digits, which fit into 64 bits
 
@@ -84,6 +85,9 @@ def _labelled(pattern: str, key: str, config: WebDatasetConfig) -> Labelled:
             file_ranges.append(FileRange(shard, offset, size, name, state.st_mtime_ns))
             labels.append(label)
         incomplete += [f"{shard}, {name}" for name in index["incomplete"]]
+        if nameless := index["nameless"]:
+            names = some_names([short_text(name) for name in nameless])
+            _log.warning("%s: %d files have no name or no ending and are passed over: %s", shard, len(nameless), names)
     what = "samples without exactly one image and one class number from 0"
     refuse_or_log(incomplete, len(labels) + len(incomplete), config.on_bad_file, pattern, what)
     pictures = FileRangePictures(file_ranges, pattern)
@@ -103,7 +107,8 @@ def _check_whole(shard: str, index: Any, policy: Policy) -> None:
 def _index(shard: str, state: os.stat_result) -> Any:
     """The shard's index, cached per file version.
 
-    It is {"samples": [key, offset, size, label] each, "incomplete": keys, "damage": what is wrong after them or None}.
+    It is {"samples": [key, offset, size, label] each, "incomplete": keys, "nameless": files that belong to
+    no sample, "damage": what is wrong after them or None}.
     """
     version = repr((_INDEX_VERSION, str(Path(shard).resolve()), state.st_size, state.st_mtime_ns))
     name = hashlib.blake2b(version.encode(), digest_size=16).hexdigest()
@@ -113,10 +118,14 @@ def _index(shard: str, state: os.stat_result) -> Any:
 def _list(shard: str) -> dict[str, Any]:
     samples: list[tuple[str, int, int, int]] = []
     incomplete: list[str] = []
+    nameless: list[str] = []
     damage = None
     try:
         with tarfile.open(shard, "r:") as tar:
             for key, members in _groups(tar):
+                if key is None:
+                    nameless += [member.name for _, member in members]
+                    continue
                 pictures = [member for extension, member in members if extension in EXTENSIONS]
                 label = _label(tar, [member for extension, member in members if extension == "cls"])
                 if len(pictures) == 1 and label is not None and not pictures[0].issparse():
@@ -128,7 +137,7 @@ def _list(shard: str) -> dict[str, Any]:
         raise RobustokError(f"this shard cannot be read ({error})", where=shard) from error
     except Exception as error:  # tarfile raises many types for damaged headers
         damage = str(error) or type(error).__name__
-    return {"samples": samples, "incomplete": incomplete, "damage": damage}
+    return {"samples": samples, "incomplete": incomplete, "nameless": nameless, "damage": damage}
 
 
 def _end(tar: tarfile.TarFile) -> str | None:
@@ -141,13 +150,12 @@ def _end(tar: tarfile.TarFile) -> str | None:
     return f"a damaged header at byte {tar.offset}" if block else f"it is cut after {tar.offset} bytes"
 
 
-def _groups(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tuple[str, tarfile.TarInfo]]]]:
-    """Consecutive files with the same key, with their extensions."""
+def _groups(tar: tarfile.TarFile) -> Iterator[tuple[str | None, list[tuple[str, tarfile.TarInfo]]]]:
+    """Consecutive files with the same key, with their extensions; None is the key where either is missing."""
     split = _library().tariterators.base_plus_ext
     named = ((*split(member.name), member) for member in tar if member.isreg())
     for key, group in itertools.groupby(named, key=operator.itemgetter(0)):
-        if key is not None:
-            yield key, [(extension.lower(), member) for _, extension, member in group]
+        yield key, [((extension or "").lower(), member) for _, extension, member in group]
 
 
 def _label(tar: tarfile.TarFile, members: Sequence[tarfile.TarInfo]) -> int | None:
@@ -165,6 +173,8 @@ def _shards(pattern: str, key: str) -> list[str]:
         matching = [name] if Path(name).is_file() else sorted(glob.glob(name))  # noqa: PTH207 (an absolute pattern)
         if not matching:
             raise RobustokError("no such shard", where=name, hint=f"the pattern is {pattern!r}")
+        if other := [shard for shard in matching if not Path(shard).is_file()]:  # a pipe would be waited for
+            raise RobustokError("this shard is not a file", where=other[0], hint=f"the pattern is {pattern!r}")
         shards += matching
     return shards
 

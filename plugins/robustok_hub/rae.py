@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.validators import side_range
-from robustok_core.values.download import Download, local_file
+from robustok_core.values.download import Download, local_file, named_path
 from robustok_hub.discriminators import TokenizerImporter
 from robustok_hub.latent_token_vits import STACK_HEADS_LEFT_OUT, stack_table
 from robustok_hub.published_config import existing
@@ -110,6 +110,10 @@ class RAEImporter(TokenizerImporter):
         if config.statistics is not None:
             local_file(config.statistics, hint="set statistics to the published stat.pt, or leave it out")
         return timm_downloads(config.encoder, config.weights)
+
+    @classmethod
+    def files(cls, config: RAEImporterConfig) -> Iterable[Path]:
+        return [*named_path(config.weights, "pretrained", "random"), *named_path(config.statistics)]
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
         published, report = read_published(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.kinds.loss import Loss, Reconstruction
-from robustok_core.values.download import Download
+from robustok_core.values.download import Download, named_path
 from robustok_core.values.spec import Spec, component, specs_in
 from robustok_losses.frozen import FrozenMaps
 from robustok_losses.lpips_vgg import OTHERWISE, LpipsVgg
@@ -63,6 +64,10 @@ class Perceptual(Loss):
     @classmethod
     def downloads(cls, config: PerceptualConfig) -> Iterable[Download]:
         return lpips_downloads("vgg", config.weights, otherwise=OTHERWISE) if config.network == "lpips_vgg" else ()
+
+    @classmethod
+    def files(cls, config: PerceptualConfig) -> Iterable[Path]:
+        return named_path(config.weights) if config.network == "lpips_vgg" else ()
 
     @classmethod
     def parts(cls, config: PerceptualConfig) -> Iterable[tuple[tuple[str, ...], Spec]]:

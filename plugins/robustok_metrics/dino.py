@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from attrs import field, frozen
 from torch import Tensor
 
-from robustok_core.values.download import Download
+from robustok_core.values.download import Download, named_path
 from robustok_metrics.frozen_transformer import FrozenTransformer
 from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads
 
@@ -38,6 +39,10 @@ class DINO(FrozenTransformer):
     @classmethod
     def downloads(cls, config: DINOConfig) -> Iterable[Download]:
         return timm_downloads(_ARCHITECTURE, config.weights)
+
+    @classmethod
+    def files(cls, config: DINOConfig) -> Iterable[Path]:
+        return named_path(config.weights, "pretrained", "random")
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Five maps (B, 384, 14, 14)."""

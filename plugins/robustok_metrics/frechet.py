@@ -31,13 +31,15 @@ class FrechetConfig:
 class Frechet(Metric):
     """The result is `rfid` with the features of the published Inception, else `rfd_FEATURES`.
 
+    With the features `inception_spatial` it is `rsfid`.
+
     A distance depends on the number of images, so compare only equal numbers. With fewer images than
     features the covariances are singular: the distance is still exact for these images, but says
     little about the distributions.
     """
 
     Config = FrechetConfig
-    also_called = ("fd", "fid", "rfd", "rfid")
+    also_called = ("fd", "fid", "rfd", "rfid", "rsfid")
     needs_full_rank = True
 
     def __init__(self, config: FrechetConfig) -> None:
@@ -70,5 +72,6 @@ class Frechet(Metric):
 
 
 def frechet_name(prefix: str, features: Features) -> str:
-    """PREFIX + `fid` for the published Inception, else PREFIX + `fd_NAME`, because only the former is an FID."""
-    return f"{prefix}fid" if features.name == "inception" else f"{prefix}fd_{features.name}"
+    """PREFIX + `fid` or `sfid` for the published Inception, else PREFIX + `fd_NAME`, because nothing else is an FID."""
+    published = {"inception": "fid", "inception_spatial": "sfid"}
+    return prefix + published.get(features.name, f"fd_{features.name}")

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
+from einops import rearrange
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.features import Features
 from robustok_core.runs.weights import not_finite
-from robustok_core.values.download import Download, local_file
+from robustok_core.values.download import Download, local_file, named_path
 from robustok_core.values.draws import seeded
 from robustok_metrics.frozen import FrozenFeatures
 from robustok_toolkit.downloads import torch_file
@@ -64,7 +66,7 @@ class Inception(FrozenFeatures):
             download.get("features inception")
         self.net = _network(file)
         if not is_published(file):
-            self.name = "inception_other"
+            self.name = f"{self.name}_other"
         self.freeze()
 
     @classmethod
@@ -73,6 +75,10 @@ class Inception(FrozenFeatures):
             return [_published()]
         local_file(config.weights, hint=_INSTEAD)
         return ()
+
+    @classmethod
+    def files(cls, config: InceptionConfig) -> Iterable[Path]:
+        return named_path(config.weights)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 2048) pooled features of images (B, 3, H, W) in [-1, 1]."""
@@ -91,6 +97,29 @@ class Inception(FrozenFeatures):
     def logits(self, pooled: Tensor) -> Tensor:
         """(B, 1008) class scores of pooled features (B, 2048), without the bias, as in the Inception Score."""
         return pooled @ self.net.fc.weight.T
+
+
+class InceptionSpatial(Inception):
+    """2,023 numbers that keep where they are: 7 channels at 17 x 17 positions, for sFID (Nash et al. 2021).
+
+    As in ADM's evaluator, these are the first channels of "mixed_6/conv", in the order height, width, channel. Its
+    name is "inception_spatial", with other weights than the published ones "inception_spatial_other".
+    """
+
+    name = "inception_spatial"
+    width = 7 * 17 * 17
+    num_logits = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 2023) spatial features of images (B, 3, H, W) in [-1, 1]."""
+        x = prepare(images)
+        for layer in _LAYERS[: _LAYERS.index("Mixed_6d")]:
+            x = self.net.get_submodule(layer)(x)
+        return rearrange(self.net.Mixed_6d.branch1x1(x)[:, :7], "b c h w -> b (h w c)")
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Raises: the classifier reads other features."""
+        return Features.logits(self, pooled)
 
 
 def prepare(images: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attrs import field, frozen, validators
 
-from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
 from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
+from robustok_metrics.enough_images import require_both, require_images
 from robustok_toolkit.image_features import network_of
 
 
@@ -46,15 +46,8 @@ class KID(SampleMetric):
         self.config = config
 
     def check(self, num_samples: int | None, num_reference: int | None) -> None:
-        for where, count in (("the samples", num_samples), ("the reference", num_reference)):
-            if count is not None:
-                self._require_subset(count, where)
-
-    def _require_subset(self, count: int, where: str) -> None:
-        if count < self.config.subset_size:
-            hint = "lower subset_size" if count else "statistics are not enough: use a reference with images"
-            message = f"{count} images are too few for subsets of {self.config.subset_size}"
-            raise RobustokError(message, where=where, hint=hint)
+        size = self.config.subset_size
+        require_both(num_samples, num_reference, size, f"subsets of {size}", hint="lower subset_size")
 
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
         return [_name_with(network(self.config.features))]
@@ -70,7 +63,8 @@ class KID(SampleMetric):
         network = self.config.features
         generated, real = samples.features(network), reference.features(network)
         for population, features in ((samples, generated), (reference, real)):
-            self._require_subset(len(features), population.name)
+            size = self.config.subset_size
+            require_images(len(features), size, f"subsets of {size}", where=population.name, hint="lower subset_size")
         options = {"kid_subsets": self.config.subsets, "kid_subset_size": self.config.subset_size, "verbose": False}
         # in float64: the distance is a small difference of sums of cubes
         distances = kid_features_to_metric(generated.double(), real.double(), **options)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_blocks.full_precision import full_precision
 from robustok_core.kinds.metric import Evaluation, EvaluationContext
-from robustok_core.values.download import Download
+from robustok_core.values.download import Download, named_path
 from robustok_core.values.draws import seeded
 from robustok_toolkit.lpips_network import Trunk, lpips_downloads, lpips_network
 from robustok_toolkit.mean_of_images import MeanOfImages
@@ -44,6 +45,10 @@ class LPIPS(MeanOfImages):
     @classmethod
     def downloads(cls, config: LPIPSConfig) -> Iterable[Download]:
         return lpips_downloads(config.network, config.weights, otherwise=_OTHERWISE)
+
+    @classmethod
+    def files(cls, config: LPIPSConfig) -> Iterable[Path]:
+        return named_path(config.weights)
 
     def start(self, context: EvaluationContext) -> None:
         super().start(context)

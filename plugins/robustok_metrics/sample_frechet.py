@@ -1,4 +1,4 @@
-"""Sample metric `frechet`: the Fréchet distance between generated and real images (gFID; Heusel et al. 2017)."""
+"""Sample metrics `frechet` and `sfid`: the Fréchet distance between generated and real images (Heusel et al. 2017)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,34 @@ from robustok_metrics.frechet_distance import Moments, distance_between
 from robustok_toolkit.image_features import network_of
 
 
+class _Distance(SampleMetric):
+    """The Fréchet distance with any network.
+
+    Args:
+        network: the feature network.
+    """
+
+    needs_full_rank = True
+
+    def __init__(self, network: Spec) -> None:
+        self.network = network
+
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        return [frechet_name("g", network(self.network))]
+
+    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
+        """The distance.
+
+        Raises:
+            RobustokError: the samples are only statistics, or the reference's statistics are of another network.
+        """
+        require_samples(samples)
+        name = frechet_name("g", network_of(self.network, samples))
+        distance = distance_between(moments_of(reference, self.network), moments_of(samples, self.network))
+        result = Result(distance, higher_is_better=False, num_images=len(samples), num_reference=len(reference))
+        return {name: result}
+
+
 @frozen(kw_only=True)
 class SampleFrechetConfig:
     """Options of the Fréchet distance."""
@@ -27,7 +55,7 @@ class SampleFrechetConfig:
     )
 
 
-class SampleFrechet(SampleMetric):
+class SampleFrechet(_Distance):
     """The result is `gfid` with the features of the published Inception, else `gfd_FEATURES`.
 
     The distance has a bias that depends on the number of samples and on the reference, so compare only distances with
@@ -37,30 +65,49 @@ class SampleFrechet(SampleMetric):
 
     Config = SampleFrechetConfig
     also_called = ("fd", "fid", "gfd", "gfid")
-    needs_full_rank = True
 
     def __init__(self, config: SampleFrechetConfig) -> None:
-        self.config = config
-
-    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
-        return [frechet_name("g", network(self.config.features))]
-
-    def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
-        """The distance.
-
-        Raises:
-            RobustokError: the samples are only statistics, or the reference's statistics are of another network.
-        """
-        if len(samples) == 0:
-            message = "samples must be images, because the result includes their number"
-            raise RobustokError(message, where=samples.name)
-        network = self.config.features
-        name = frechet_name("g", network_of(network, samples))
-        distance = distance_between(_moments(reference, network), _moments(samples, network))
-        result = Result(distance, higher_is_better=False, num_images=len(samples), num_reference=len(reference))
-        return {name: result}
+        super().__init__(config.features)
 
 
-def _moments(population: ImageFeatures, network: Spec) -> Moments:
+@frozen(kw_only=True)
+class SFIDConfig:
+    """Options of sFID."""
+
+    network: Spec = component(
+        "features", doc="Inception's spatial features, with their weights", default={"use": "inception_spatial"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.network.name != "inception_spatial":
+            raise ValueError(
+                f"network is {self.network.name!r}, but sFID is defined with inception_spatial; for other features use "
+                "the metric frechet"
+            )
+
+
+class SFID(_Distance):
+    """The result is `gsfid`: FID in features that keep their place, so it sees wrong arrangements (Nash et al. 2021).
+
+    They are ADM's: 2,023 numbers of Inception's layer "mixed_6/conv". With other weights than the published ones it is
+    `gfd_inception_spatial_other`. Of a reference without images it needs ADM's statistics mu_s and sigma_s.
+    """
+
+    Config = SFIDConfig
+    also_called = ("gsfid", "spatial_fid")
+
+    def __init__(self, config: SFIDConfig) -> None:
+        super().__init__(config.network)
+
+
+def require_samples(samples: ImageFeatures) -> None:
+    """Raises RobustokError if the samples are only statistics."""
+    if len(samples) == 0:
+        message = "samples must be images, because the result includes their number"
+        raise RobustokError(message, where=samples.name)
+
+
+def moments_of(population: ImageFeatures, network: Spec) -> Moments:
+    """The moments of a set of images in the features of a network."""
     mean, covariance = population.moments(network)
     return Moments(count=len(population), mean=mean, covariance=covariance)

@@ -20,7 +20,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.nearest import distance_scores
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import codebook_range, width_range
-from robustok_core.values.download import Download, local_file
+from robustok_core.values.download import Download, local_file, named_path
 from robustok_core.values.finite import all_finite
 from robustok_core.values.latents import Latents
 from robustok_toolkit.weight_files import read_matrix
@@ -76,6 +76,10 @@ class ProjectedVQ(Quantizer):
         if config.table is not None:
             local_file(config.table, hint="set table to a file of the frozen rows, or leave it out")
         return []
+
+    @classmethod
+    def files(cls, config: ProjectedVQConfig) -> Iterable[Path]:
+        return named_path(config.table)
 
     @property
     def codebook(self) -> Tensor:

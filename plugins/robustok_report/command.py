@@ -17,7 +17,7 @@ from robustok_core.values.terminal import echo
 @click.option("--pdf", type=click.Path(path_type=Path), help="Folder for the figures as vector PDF (needs matplotlib).")
 @click.option("--device", metavar="NAME", help="Device (cpu, cuda:1); default: the GPU if there is one.")
 def report(runs: tuple[Path, ...], out: Path | None, pdf: Path | None, device: str | None) -> None:
-    """Write the report of a RUN as one HTML file, or compare several RUNS in one.
+    """Write the report of a RUN or a study as one HTML file, or compare several RUNS in one.
 
     The file loads nothing, so it can be mailed or put on a server as it is. An older report is replaced. That of
     several runs is report.html in the current folder, unless --out names another. Example:

@@ -68,6 +68,16 @@ _KNOWN: dict[str, Meaning] = {
         "Mean Fréchet distance between inputs and reconstructions from noisy vectors.",
         "The same question as pFID, for tokenizers without a codebook.",
     ),
+    r"ifid": Meaning(
+        "iFID",
+        "Fréchet distance between inputs and what is decoded halfway to a similar training image (Inception).",
+        "Generators fill the space between training images; this says what is decoded there, without a generator.",
+    ),
+    r"ifd_(?P<features>\w+)": Meaning(
+        "iFD",
+        f"Fréchet distance between inputs and what is decoded between them and similar training images, {_DISTANCE}.",
+        "Generators fill the space between training images; this says what is decoded there, without a generator.",
+    ),
     r"codebook_usage": Meaning(
         "Codebook usage",
         "Share of the codes that occur in the held-out images.",
@@ -79,11 +89,31 @@ _KNOWN: dict[str, Meaning] = {
         "Number of codes that would be as hard to guess if all were equally frequent.",
         "It falls where a few codes do most of the work, even if all occur.",
     ),
+    r"rsfid": Meaning(
+        "rsFID",
+        "Fréchet distance between inputs and reconstructions in Inception's spatial features.",
+        "Unlike rFID's, these features keep where things are.",
+    ),
+    r"gsfid": Meaning(
+        "sFID",
+        "Fréchet distance between samples and real images in Inception's spatial features.",
+        "Unlike FID's, these features keep where things are, so it sees wrong arrangements.",
+    ),
     r"gfid": Meaning("gFID", "Fréchet distance between samples and real images (Inception).", _FID_WHY),
     r"gfd_(?P<features>\w+)": Meaning(
         "gFD",
         f"Fréchet distance between samples and real images, {_DISTANCE}.",
         "The number that training a tokenizer is for: how good what a generator draws looks after decoding.",
+    ),
+    r"fdr6?(_(?P<features>\w+))?": Meaning(
+        "FDr",
+        "Fréchet distance of samples to real images, relative to that of held-out images; mean over networks.",
+        "1 is as good as held-out images, and no single network can be pleased alone.",
+    ),
+    r"fd_val_(?P<features>\w+)": Meaning(
+        "FD of held-out images",
+        f"Fréchet distance of held-out images to the reference, {_DISTANCE}.",
+        "What perfect samples would have at this number of images.",
     ),
     r"inception_score": Meaning(
         "Inception Score",
@@ -108,6 +138,56 @@ _KNOWN: dict[str, Meaning] = {
     r"kid": Meaning("KID", "Kernel distance between samples and real images (Inception).", "Unbiased for few images."),
     r"kd_(?P<features>\w+)": Meaning(
         "KD", f"Kernel distance between samples and real images, {_DISTANCE}.", "Unbiased for few images."
+    ),
+    r"cmmd": Meaning(
+        "CMMD",
+        "Kernel distance between samples and real images in CLIP's embeddings, times 1,000.",
+        "CLIP has seen far more than Inception's classes, and no normal distribution is assumed.",
+    ),
+    r"mmd_(?P<features>\w+)": Meaning(
+        "MMD",
+        f"Kernel distance between samples and real images, {_DISTANCE}, each divided by its length.",
+        "CMMD's formula with another network; no normal distribution is assumed.",
+    ),
+    r"mind": Meaning(
+        "MIND",
+        "Monge distance between samples and real images (Inception): transport along random directions.",
+        "It sees the whole distribution, not only mean and covariance, and 5,000 images are enough.",
+    ),
+    r"md_(?P<features>\w+)": Meaning(
+        "MD",
+        f"Monge distance between samples and real images, {_DISTANCE}: transport along random directions.",
+        "It sees the whole distribution, not only mean and covariance, and 5,000 images are enough.",
+    ),
+    r"density_(?P<features>\w+)": Meaning(
+        "Density",
+        f"How many real images' neighbourhoods a sample lies in, relative to a real image, {_DISTANCE}.",
+        "As precision, it falls where samples have artefacts; one outlier among the real images does not raise it.",
+    ),
+    r"coverage_(?P<features>\w+)": Meaning(
+        "Coverage",
+        f"Share of real images that have a sample in their neighbourhood, {_DISTANCE}.",
+        "As recall, it falls where samples lack variety; outliers among the samples do not raise it.",
+    ),
+    r"gap_codes_(?P<features>\w+)": Meaning(
+        "Gap: codes",
+        "What the generator's latents cost even with a perfectly robust decoder, in {features}.",
+        "It falls with a better generator; no decoder can lower it.",
+    ),
+    r"gap_decoder_(?P<features>\w+)": Meaning(
+        "Gap: decoder",
+        "What a perfectly robust decoder of the same latents would save, in {features}.",
+        "It is what robust training and post-training of the decoder can gain.",
+    ),
+    r"gap_reconstruction_(?P<features>\w+)": Meaning(
+        "Gap: reconstruction",
+        "What decoding costs even for latents of real images, in {features}.",
+        "Where it is most of the decoder's part, blur is what hurts, not wrong tokens.",
+    ),
+    r"gap_(?P<features>\w+)": Meaning(
+        "Gap",
+        "How much further samples are from held-out images than training images are, in {features}.",
+        "What tokenizer and generator cost together; its parts add up.",
     ),
     r"latent_mmd": Meaning(
         "Latent MMD",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from robustok_core.errors import RobustokError
 from robustok_core.recipe.registry import HookFailure, Registry
 from robustok_core.runs.devices import device_called
 from robustok_core.runs.files import write_text
@@ -23,6 +24,8 @@ from robustok_report.sections.robustness import robustness
 from robustok_report.sections.samples import samples
 from robustok_report.sections.training import training
 from robustok_report.several import compared
+from robustok_report.study import study_page
+from robustok_study.record import is_study
 from robustok_toolkit.report_parts import Section
 from robustok_toolkit.reported_run import ReportedRun
 
@@ -54,10 +57,10 @@ def is_wanted(folder: Path) -> bool:
 def write_report(
     runs: Sequence[Path], file: Path, *, registry: Registry, device: str | None = None, pdf: Path | None = None
 ) -> None:
-    """Writes the report of a run, or the comparison of several.
+    """Writes the report of a run or of a study, or the comparison of several runs.
 
     Args:
-        runs: folders. file: the page to write; an older one is replaced.
+        runs: folders, or that of a study alone. file: the page to write; an older one is replaced.
         registry: builds the components, and asks the plugins for their sections.
         device: where pictures are decoded; default: the GPU if there is one.
         pdf: a folder for the figures as vector PDF.
@@ -65,11 +68,23 @@ def write_report(
     Raises:
         RobustokError: if one is no run's folder, or something cannot be written.
     """
-    opened = [ReportedRun(folder, registry, device_called(device)) for folder in runs]
-    page = _of_one(opened[0]) if len(opened) == 1 else compared(opened)
+    page = study_page(runs[0]) if _is_of_a_study(runs) else _of_runs(runs, registry, device)
     write_text(file, page.html())
     if pdf is not None:
         save_figures(page.sections, pdf)
+
+
+def _is_of_a_study(folders: Sequence[Path]) -> bool:
+    studies = [folder for folder in folders if is_study(folder)]
+    if studies and len(folders) > 1:
+        hint = f"a study has a page of its own: `robustok report {studies[0]}`"
+        raise RobustokError("this is the folder of a study, not of a run", where=str(studies[0]), hint=hint)
+    return bool(studies)
+
+
+def _of_runs(folders: Sequence[Path], registry: Registry, device: str | None) -> Page:
+    runs = [ReportedRun(folder, registry, device_called(device)) for folder in folders]
+    return _of_one(runs[0]) if len(runs) == 1 else compared(runs)
 
 
 def first_party_sections(run: ReportedRun) -> list[Section]:
@@ -102,7 +117,7 @@ def _subtitle(run: ReportedRun) -> str:
         for name in ("data", "tokenizer", "perturbation", "generator", "post_trainer")
         if isinstance(run.table.get(name), dict) and "use" in run.table[name]
     ]
-    seconds = sum(float(stage.entry.get("seconds", 0.0)) for stage in run.stages)
+    seconds = sum(stage.seconds for stage in run.stages)
     return " · ".join([*parts, f"seed {run.record.get('seed', '?')}", duration_text(seconds)])
 
 

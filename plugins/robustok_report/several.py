@@ -169,7 +169,7 @@ def _list(arms: Sequence[Arm]) -> Section:
     for arm in arms:
         for run in arm.runs:
             done = sum(stage.done for stage in run.stages)
-            seconds = sum(float(stage.entry.get("seconds", 0.0)) for stage in run.stages)
+            seconds = sum(stage.seconds for stage in run.stages)
             state = f"{done} of {len(run.stages)}"
             rows.append(
                 [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from robustok_core.recipe.hookspecs import Register, hookimpl
 from robustok_stages.generator.calibrate import Calibrate
 from robustok_stages.generator.evaluate_generator import EvaluateGenerator
+from robustok_stages.generator.generation_gap import GenerationGap
 from robustok_stages.generator.latent_mmd import LatentMMD
 from robustok_stages.generator.sample import Sample
 from robustok_stages.generator.train_generator import TrainGenerator
@@ -27,6 +28,7 @@ def robustok_register(register: Register) -> None:
     register("stage", "train_generator", TrainGenerator)
     register("stage", "sample", Sample)
     register("stage", "evaluate_generator", EvaluateGenerator)
+    register("stage", "generation_gap", GenerationGap)
     register("stage", "latent_mmd", LatentMMD)
     register("stage", "calibrate", Calibrate)
     register("stage", "make_pairs", MakePairs)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from robustok_core.errors import RobustokError, did_you_mean, raise_all
 from robustok_core.recipe.recipe import Recipe
@@ -37,7 +37,8 @@ class Arm:
 
     Attributes:
         name: of the arm. recipe: with its changes, but for its seed. where: its file and line.
-        changes: what it sets, by dotted path. load: the arm and seed (None: the same) of each artifact it loads.
+        changes: what the study sets in it, by dotted path.
+        load: the arm and seed (None: the same) of each artifact it loads.
     """
 
     name: str
@@ -60,69 +61,127 @@ def run_name(arm: str, seed: int) -> str:
     return f"{arm}-seed{seed}"
 
 
-def read_arm(
-    config: ArmConfig, file: Path, study: Source, changes: Sequence[tuple[Mapping[str, Any], KeyPath]], path: KeyPath
-) -> Arm:
-    """Lays an arm's changes over its recipe.
+@frozen(kw_only=True)
+class Shared:
+    """What a study sets in all arms: [set] before an arm's own changes, and [quick.set], if it is quick, after them."""
+
+    set: Mapping[str, Any]
+    quick: Mapping[str, Any] = field(factory=dict)
+
+
+def read_arm(config: ArmConfig, file: Path, study: Source, shared: Shared, path: KeyPath) -> Arm:
+    """Lays changes over an arm's recipe; a later one wins.
 
     Args:
         config: the arm. file: of its recipe. study: the study file. path: of the arm in it.
-        changes: tables of changes and their paths in the study file; a later one wins. Those that are for all arms
-            leave out what an arm's recipe does not have.
+        shared: the changes for all arms. What is for a table or stage that this arm does not have is left out.
 
     Raises:
         RobustokError: all changes that cannot be made.
     """
-    problems: list[RobustokError] = []
     source = read_source(file)
-    made: dict[str, Any] = {}
     if config.stages is not None:
         source = _only(source, config.stages, study.location((*path, "stages")))
-    for table, place in changes:
-        flat = dict(_flat(table))
-        if place[0] != "arm":
-            flat = {keys: value for keys, value in flat.items() if _has(source.table, keys)}
-        locations = {".".join(keys): study.location((*place, *keys)) for keys in flat}
-        values = {".".join(keys): value for keys, value in flat.items()}
-        try:
-            source = override(source, values, locations=locations)
-        except RobustokError as error:
-            problems += getattr(error, "problems", None) or [error]
-        made |= values
-    if fixed := [key for key in made if key in ("run.seed", "run.name", "run.out")]:
+    laid = _Laid(source=source, study=study)
+    everywhere, own = dict(flattened(shared.set)), dict(flattened(config.set))
+    early = laid.fitting(everywhere)
+    laid.lay(early, ("set",))
+    laid.lay(own, (*path, "set"))
+    late = {keys: value for keys, value in everywhere.items() if keys not in early and keys not in own}
+    laid.lay(laid.fitting(late), ("set",))  # for a table that the arm itself adds
+    laid.lay(laid.fitting(dict(flattened(shared.quick))), ("quick", "set"))
+    if fixed := [key for key in laid.made if key in ("run.seed", "run.name", "run.out")]:
         what = f"{fixed[0]}: a study sets it itself"
-        problems.append(RobustokError(what, where=study.location(path), hint="`seeds` and `name` are keys of a study"))
-    load = {}
-    for artifact, place_text in config.load.items():
-        where = study.location((*path, "load", artifact))
-        arm, at, seed = place_text.partition("@")
-        if at and not (seed.isascii() and seed.isdecimal()):
-            problems.append(RobustokError(f"{seed!r} is not a seed", where=where, hint='for example "ARM@0"'))
-        else:
+        hint = "`seeds` and `name` are keys of a study"
+        laid.problems.append(RobustokError(what, where=study.location(path), hint=hint))
+    load = laid.load(config.load, path)
+    raise_all(laid.problems)
+    recipe = Recipe(source=laid.source, default_name=config.name)
+    changes = {key: value for key, value in laid.made.items() if _holds(laid.source.table, key, value)}
+    return Arm(name=config.name, recipe=recipe, where=study.location(path), changes=changes, load=load)
+
+
+#: Values by their keys in nested tables; a key may be a dotted path itself.
+Changes = Mapping[tuple[str, ...], Any]
+
+
+@define(kw_only=True)
+class _Laid:
+    """A recipe over which changes are laid: what was changed so far, and what could not be."""
+
+    source: Source
+    study: Source
+    made: dict[str, Any] = field(factory=dict)
+    problems: list[RobustokError] = field(factory=list)
+
+    def fitting(self, changes: Changes) -> Changes:
+        """Those that are for a table or stage that the recipe has, or that they add."""
+        there = places_in(self.source.table) | places_added(changes)
+        return {keys: value for keys, value in changes.items() if place_of(keys) in there}
+
+    def lay(self, changes: Changes, place: KeyPath) -> None:
+        """Makes changes that stand at this place of the study."""
+        locations = {".".join(keys): self.study.location((*place, *keys)) for keys in changes}
+        values = {".".join(keys): value for keys, value in changes.items()}
+        try:
+            self.source = override(self.source, values, locations=locations)
+        except RobustokError as error:
+            self.problems += getattr(error, "problems", None) or [error]
+        self.made |= values
+
+    def load(self, artifacts: Mapping[str, str], path: KeyPath) -> dict[str, tuple[str, int | None]]:
+        """Lets the recipe load artifacts of other arms; returns the arm and seed of each."""
+        load = {}
+        for artifact, text in artifacts.items():
+            where = self.study.location((*path, "load", artifact))
+            arm, at, seed = text.partition("@")
+            if at and not (seed.isascii() and seed.isdecimal()):
+                hint = 'for example "ARM@0"'
+                self.problems.append(RobustokError(f"{seed!r} is not a seed", where=where, hint=hint))
+                continue
             load[artifact] = (arm, int(seed) if at else None)
-            source = override(source, {f"load.{artifact}": place_text}, locations={f"load.{artifact}": where})
-    raise_all(problems)
-    recipe = Recipe(source=source, default_name=config.name)
-    return Arm(name=config.name, recipe=recipe, where=study.location(path), changes=made, load=load)
+            key = f"load.{artifact}"
+            self.source = override(self.source, {key: text}, locations={key: where})
+        return load
 
 
-def _flat(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def flattened(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """The values in nested tables with their keys; an empty table is a value."""
     for key, value in table.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, (*above, key))
+            yield from flattened(value, (*above, key))
         else:
             yield (*above, key), value
 
 
-def _has(recipe: Mapping[str, Any], keys: Sequence[str]) -> bool:
-    """Whether a recipe has the table or stage that a change for all arms is for."""
+def place_of(keys: Sequence[str]) -> str:
+    """The table or stage of a recipe that a change is for: "tokenizer", or "stage.sample"."""
     names = ".".join(keys).split(".")
-    if names[0] == "run" or names[-1] == "use":
-        return True
-    if names[0] == "stage":
-        return len(names) > 1 and names[1] in [stage_name(stage) for stage in recipe.get("stage", [])]
-    return names[0] in recipe
+    return ".".join(names[: 2 if names[0] == "stage" else 1])
+
+
+def places_in(recipe: Mapping[str, Any]) -> set[str]:
+    """The tables and stages of a recipe, as `place_of` names them."""
+    stages = recipe.get("stage")
+    named = {f"stage.{stage_name(stage)}" for stage in stages} if isinstance(stages, list) else set()
+    return {"run", *recipe} - {"stage"} | named
+
+
+def places_added(changes: Changes) -> set[str]:
+    """The tables and stages in which changes name a component, and which they so give to a recipe without them."""
+    return {place_of(keys) for keys in changes if ".".join(keys).rpartition(".")[2] == "use"}
+
+
+def _holds(recipe: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Whether a change is in a recipe in the end: another component in its table removes it."""
+    at: Any = recipe
+    for name in key.split("."):
+        if isinstance(at, list):
+            at = {stage_name(stage): stage for stage in at}
+        if not isinstance(at, Mapping) or name not in at:
+            return False
+        at = at[name]
+    return bool(at == value)
 
 
 def _only(source: Source, stages: Sequence[str], where: str) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
@@ -11,10 +11,11 @@ from filelock import FileLock, Timeout
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.files import writing
+from robustok_core.runs.run_record import RUN_FILE
 from robustok_core.runs.runner import fingerprints
-from robustok_study.jobs import Jobs
+from robustok_study.jobs import Failure, Jobs
 from robustok_study.plan import Job, Plan, Task
-from robustok_study.record import StudyRecord, write_study
+from robustok_study.record import STUDY_FILE, StudyRecord, read_study, write_study
 from robustok_study.results import gather
 from robustok_study.slots import make_slots
 from robustok_study.spec import Study
@@ -23,9 +24,9 @@ from robustok_study.tables import write_markdown
 _LOCK = ".lock"
 
 
-def progress_of(study: Study, plan: Plan) -> StudyRecord:
-    """The record of a study as far as it is, without running anything."""
-    return gather(study, plan.jobs, {})
+def progress_of(study: Study, plan: Plan, out: Path) -> StudyRecord:
+    """The record of a study as far as it is, without running anything; `out`: the study's folder."""
+    return gather(study, plan.jobs, _Failures(out, plan.jobs).known())
 
 
 def conduct(
@@ -37,7 +38,7 @@ def conduct(
     registry: Registry,
     say: Callable[[str], None],
 ) -> StudyRecord:
-    """Runs what is left of a study, and writes study.json and study.md after each task.
+    """Runs what is left of a study, and writes study.json and study.md after each job.
 
     Args:
         out: the study's folder. jobs: at once, see `make_slots`. say: prints a line.
@@ -49,16 +50,19 @@ def conduct(
     slots = make_slots(jobs, study.config.threads, len(plan.jobs))
     current = {job.name: job for job in plan.jobs}
 
-    def record(failed: dict[str, str]) -> StudyRecord:
-        found = gather(study, list(current.values()), failed)
+    def record() -> StudyRecord:
+        found = gather(study, list(current.values()), failures.known())
         write_study(out, found)
         write_markdown(out, found)
         return found
 
-    def finished(task: Task) -> None:
-        if task.until is None:
+    def ended(task: Task, failure: Failure | None) -> None:
+        if failure is not None:
+            failures.add(failure)
+            record()
+        elif task.until is None:
             current[task.job.name] = _with_stages(task.job, out, registry)
-            record({})
+            record()
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -69,12 +73,52 @@ def conduct(
         hint = "wait for it; `robustok study FILE --show` prints what is done"
         raise RobustokError("another command conducts this study", where=str(out), hint=hint) from error
     try:
+        failures = _Failures(out, plan.jobs)
         if plan.tasks:
             say(f"{len(plan.tasks)} tasks, {len(slots)} at once, in {out}")
-        failures = Jobs(out, slots, say, finished).run(plan.tasks)
-        return record({failure.task.job.name: failure.what for failure in failures})
+        Jobs(out, slots, say, ended).run(plan.tasks)
+        return record()
     finally:
         lock.release()
+
+
+class _Failures:
+    """Why jobs failed, by the name of their run: what study.json says, until a run goes on, and what is added.
+
+    Args:
+        out: the study's folder. jobs: of the study as its file is now.
+    """
+
+    def __init__(self, out: Path, jobs: Sequence[Job]) -> None:
+        self._out, self._added = out, dict[str, str]()
+        self._before, self._since = _recorded(out, jobs)
+
+    def add(self, failure: Failure) -> None:
+        """Notes a failure; a job that was not started for another one's failure has its own reason, if it has one."""
+        name = failure.task.job.name
+        if failure.log is not None or name not in self._added:
+            self._added[name] = failure.what
+
+    def known(self) -> dict[str, str]:
+        """All that still holds."""
+        return {name: what for name, what in self._before.items() if not self._went_on(name)} | self._added
+
+    def _went_on(self, name: str) -> bool:
+        try:
+            return (self._out / name / RUN_FILE).stat().st_mtime_ns > self._since
+        except OSError:
+            return False
+
+
+def _recorded(out: Path, jobs: Sequence[Job]) -> tuple[dict[str, str], int]:
+    """Why jobs that are not done failed, as study.json says, and when it was written."""
+    try:
+        runs, since = read_study(out).runs, (out / STUDY_FILE).stat().st_mtime_ns
+    except (RobustokError, OSError):  # it is written anew
+        return {}, 0
+    left = {job.name: job.stages for job in jobs if job.state != "done"}
+    same = [run for run in runs if run.folder in left and dict(run.stages) == dict(left[run.folder] or {})]
+    return {run.folder: run.problem for run in same if run.problem is not None}, since
 
 
 def _with_stages(job: Job, out: Path, registry: Registry) -> Job:

@@ -49,18 +49,26 @@ class _Running:
 class Jobs:
     """Runs tasks, each after those that it needs.
 
+    A task whose stage another job should have made, which failed, makes it itself, and others then wait for that: a
+    process may fail for want of memory. If it fails too, they are given up.
+
     Args:
         out: the study's folder. slots: the places for processes. say: prints a line.
-        finished: called after each task that ends well.
+        ended: called after each task, with its failure if it failed, or could not start.
     """
 
     def __init__(
-        self, out: Path, slots: Sequence[Slot], say: Callable[[str], None], finished: Callable[[Task], None]
+        self,
+        out: Path,
+        slots: Sequence[Slot],
+        say: Callable[[str], None],
+        ended: Callable[[Task, Failure | None], None],
     ) -> None:
-        self._out, self._slots, self._say, self._finished = out, slots, say, finished
+        self._out, self._slots, self._say, self._ended = out, slots, say, ended
         self._running: list[_Running] = []
         self._done: set[int] = set()
         self._failures: dict[int, Failure] = {}
+        self._heirs: dict[int, Task] = {}  # of a task that failed: the one that makes its stages instead
         self._said: set[str] = set()
         self._total = 0
 
@@ -95,17 +103,43 @@ class Jobs:
     def _start(self, waiting: list[Task]) -> None:
         """Starts what can start, and gives up what needs a task that failed."""
         for task in list(waiting):
-            if failed := [before for before in task.after if id(before) in self._failures]:
+            if lost := self._lost(task):
                 waiting.remove(task)
-                what = f"not started, because {failed[0].title} failed"
-                self._failures[id(task)] = Failure(task=task, what=what, log=None)
+                what = f"not started, because {' and '.join(before.title for before in lost)} failed"
                 self._say(f"{task.title}: {what}")
-            elif all(id(before) in self._done for before in task.after) and (slot := self._free()) is not None:
+                self._fail(Failure(task=task, what=what, log=None))
+            elif self._ready(task) and (slot := self._free()) is not None:
                 if is_in_use(task.job.folder):
                     self._say_once(f"{task.title}: waits for another command that uses {task.job.folder}")
                     continue
                 waiting.remove(task)
                 self._running.append(self._started(task, slot))
+
+    def _lost(self, task: Task) -> list[Task]:
+        """The tasks whose failure leaves a task without what it needs; empty if there are none."""
+        for before in task.after:
+            if id(before) in self._failures:
+                heir = self._heirs.get(id(before))
+                if before.job is task.job or before.job.name in task.job.needs:
+                    return [before]
+                if heir is not None and heir is not task and id(heir) in self._failures:
+                    return [before, heir]
+        return []
+
+    def _ready(self, task: Task) -> bool:
+        """Whether all that a task needs is made, or it can make it itself."""
+        failed = [before for before in task.after if id(before) in self._failures]
+        heirs = [self._heirs.get(id(before)) for before in failed]
+        others = [heir for heir in heirs if heir is not None and heir is not task]
+        if any(id(before) not in self._done for before in [*task.after, *others] if before not in failed):
+            return False
+        for before in failed:
+            self._heirs.setdefault(id(before), task)
+        return True
+
+    def _fail(self, failure: Failure) -> None:
+        self._failures[id(failure.task)] = failure
+        self._ended(failure.task, failure)
 
     def _say_once(self, line: str) -> None:
         if line not in self._said:
@@ -145,17 +179,16 @@ class Jobs:
             if code is None:
                 continue
             self._running.remove(one)
-            assert one.process.stdin is not None
-            one.process.stdin.close()
+            _close(one.process)
             if code == 0:
                 self._done.add(id(one.task))
                 seconds = time.monotonic() - one.since
                 self._say(f"{one.task.title}: done in {duration_text(seconds)} ({len(self._done)} of {self._total})")
-                self._finished(one.task)
+                self._ended(one.task, None)
             else:
                 what = _reason(one.log, one.start, code)
-                self._failures[id(one.task)] = Failure(task=one.task, what=what, log=one.log)
                 self._say(f"{one.task.title}: failed: {what} ({one.log})")
+                self._fail(Failure(task=one.task, what=what, log=one.log))
 
     def _stop(self) -> None:
         """Asks all processes to stop, and waits for them."""
@@ -163,13 +196,21 @@ class Jobs:
             _signal(one.process, signal.SIGTERM)
         while self._running:
             time.sleep(_POLL_SECONDS)
-            self._running = [one for one in self._running if one.process.poll() is None]
+            for one in [one for one in self._running if one.process.poll() is not None]:
+                self._running.remove(one)
+                _close(one.process)
 
     def _kill(self) -> None:
         """Ends what still runs, after a second request to stop or an error."""
         for one in self._running:
             _signal(one.process, signal.SIGKILL)
             one.process.wait()
+            _close(one.process)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import field, frozen
 
 from robustok_core.errors import RobustokError, RunError, raise_all
-from robustok_core.recipe.recipe import Recipe
+from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry
-from robustok_core.runs.checking import check
+from robustok_core.runs.checking import SOME_IMAGES, check
+from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.results import RESULTS_FILE
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.runner import fingerprints
@@ -73,11 +74,12 @@ class Plan:
     tasks: Sequence[Task]
 
 
-def make_plan(study: Study, out: Path, registry: Registry) -> Plan:
+def make_plan(study: Study, out: Path, registry: Registry, *, check_images: bool = True) -> Plan:
     """Checks all arms and plans the study, without running or writing anything.
 
     Args:
         out: the study's folder, which holds its runs.
+        check_images: whether some images of each data set are decoded, and what must be downloaded is looked for.
 
     Raises:
         RobustokError: all mistakes, also those that the checks of `robustok run` find in the arms.
@@ -85,10 +87,11 @@ def make_plan(study: Study, out: Path, registry: Registry) -> Plan:
     problems = [*unequal_conditions(study, registry), *unknown_metrics(study, registry), *_missing_seeds(study)]
     jobs: list[Job] = []
     done = _finished_stages(out)
+    planner = _Planner(out, registry, done)
     for seed in study.seeds:
         for arm in study.arms:
             try:
-                jobs.append(_job(arm, seed, out, registry, done, first=seed == study.seeds[0]))
+                jobs.append(planner.job(arm, seed, check_images=check_images and seed == study.seeds[0]))
             except RobustokError as error:
                 problems += getattr(error, "problems", None) or [error]
     raise_all(problems)
@@ -106,32 +109,58 @@ def _missing_seeds(study: Study) -> list[RobustokError]:
     ]
 
 
-def _job(arm: Arm, seed: int, out: Path, registry: Registry, done: set[str], *, first: bool) -> Job:
-    recipe, name = arm.at(seed, out), run_name(arm.name, seed)
-    folder, resolved = out / name, recipe.resolve(registry)
-    needs = [run_name(other, seed if fixed is None else fixed) for other, fixed in arm.load.values()]
-    stages = None
-    if not needs or all((out / need / RESULTS_FILE).is_file() for need in needs):
-        try:
-            if first:
-                check(resolved, registry=registry, out=out)
-            stages = fingerprints(resolved, registry=registry, out=out)
-        except RobustokError:
-            if not needs:  # else the run that it loads from may not be finished after all
-                raise
-    keys = [] if stages is None else [f"{stage}-{fingerprint}" for stage, fingerprint in stages.items()]
-    finished = [_stage_of(key) for key in keys if key in done]
-    return Job(
-        name=name,
-        arm=arm.name,
-        seed=seed,
-        folder=folder,
-        recipe=recipe,
-        stages=stages,
-        state=state_of(folder, stages),
-        finished=finished,
-        needs=needs,
-    )
+class _Planner:
+    """Plans jobs. A data set that several of them read is opened once, and its images are decoded once.
+
+    Args:
+        out: the study's folder. registry: builds components. done: the stages that its runs have finished.
+    """
+
+    def __init__(self, out: Path, registry: Registry, done: set[str]) -> None:
+        self._out, self._registry, self._done = out, registry, done
+        self._built: dict[str, dict[str, Any]] = {}
+        self._decoded: set[str] = set()
+
+    def job(self, arm: Arm, seed: int, *, check_images: bool) -> Job:
+        """The job of an arm and a seed.
+
+        Raises:
+            RobustokError: all that the checks of `robustok run` find.
+        """
+        recipe, name = arm.at(seed, self._out), run_name(arm.name, seed)
+        folder, resolved = self._out / name, recipe.resolve(self._registry)
+        needs = [run_name(other, seed if fixed is None else fixed) for other, fixed in arm.load.values()]
+        stages = None
+        if not needs or all((self._out / need / RESULTS_FILE).is_file() for need in needs):
+            try:
+                stages = self._stages(resolved, check_images)
+            except RobustokError:
+                if not needs:  # else the run that it loads from may not be finished after all
+                    raise
+        keys = [] if stages is None else [f"{stage}-{fingerprint}" for stage, fingerprint in stages.items()]
+        finished = [_stage_of(key) for key in keys if key in self._done]
+        return Job(
+            name=name,
+            arm=arm.name,
+            seed=seed,
+            folder=folder,
+            recipe=recipe,
+            stages=stages,
+            state=state_of(folder, stages),
+            finished=finished,
+            needs=needs,
+        )
+
+    def _stages(self, recipe: ResolvedRecipe, check_images: bool) -> Mapping[str, str]:
+        """The fingerprints of a recipe's stages, after its checks."""
+        data = recipe.tables.get("data")
+        key = "" if data is None else fingerprint_of(data.table())
+        built = self._built.setdefault(key, {})
+        if check_images:
+            images = 0 if key in self._decoded else SOME_IMAGES
+            check(recipe, registry=self._registry, out=self._out, images=images, built=built)
+            self._decoded.add(key)
+        return fingerprints(recipe, registry=self._registry, out=self._out, built=built)
 
 
 def state_of(run: Path, stages: Mapping[str, str] | None) -> State:

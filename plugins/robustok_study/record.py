@@ -152,12 +152,17 @@ def write_study(folder: Path, record: StudyRecord) -> None:
     write_json(folder / STUDY_FILE, attrs.asdict(record))
 
 
+def is_study(folder: Path) -> bool:
+    """Whether a folder holds a study's results."""
+    return (folder / STUDY_FILE).is_file()
+
+
 def read_study(folder: Path) -> StudyRecord:
     """The results of a study.
 
     Raises:
         RobustokError: if the folder holds none, or the file is damaged.
     """
-    if not (folder / STUDY_FILE).is_file():
+    if not is_study(folder):
         raise RobustokError("this is not the folder of a study", where=str(folder), hint="`robustok study` makes one")
     return read_record(StudyRecord, folder / STUDY_FILE)

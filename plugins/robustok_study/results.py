@@ -84,7 +84,7 @@ def _read(job: Job) -> _Done | State | RobustokError:
     return _Done(
         results=results,
         conditions=read_conditions(job.folder),
-        seconds=sum(entry["seconds"] for entry in entries),
+        seconds=sum(entry["seconds"] for entry in entries if entry.get("taken_from") is None),
         made_with=made,
     )
 

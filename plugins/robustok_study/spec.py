@@ -12,12 +12,12 @@ from attrs import field, frozen, validators
 from robustok_core.errors import RobustokError, did_you_mean, raise_all
 from robustok_core.kinds.component import Builder
 from robustok_core.recipe.recipe import located
-from robustok_core.recipe.source import STUDIES, Source, find_recipe, read_source
+from robustok_core.recipe.source import STUDIES, Source, bundled_recipes, bundled_studies, find_recipe, read_source
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
 from robustok_core.values.spec import wrong_name
-from robustok_core.values.wording import short_text
-from robustok_study.arms import Arm, ArmConfig, read_arm
+from robustok_core.values.wording import short_name, short_text
+from robustok_study.arms import Arm, ArmConfig, Shared, flattened, place_of, places_added, places_in, read_arm
 from robustok_study.expression import Expression
 
 _SEEDS = {"doc": "seeds of every arm: arms are compared seed by seed", "largest": 2**63 - 1}
@@ -121,13 +121,23 @@ def read_study_file(name: str, registry: Builder, *, quick: bool = False) -> Stu
 
 
 def _find(name: str) -> Path:
+    """The file of a study: a path, or the name of a bundled one, with or without "study/"."""
+    studies, key = bundled_studies(), name.removesuffix(".toml")
     try:
+        file, folder = Path(name).is_file(), Path(name).is_dir()
+    except (OSError, ValueError):
+        return find_recipe(name)  # says what is wrong with the name
+    if file or key in bundled_recipes():  # a recipe is told from a study when it is read
         return find_recipe(name)
-    except RobustokError as error:
-        try:
-            return find_recipe(f"{STUDIES}{name}")
-        except RobustokError:
-            raise RobustokError(error.what.replace("recipe", "study"), where=error.where, hint=error.hint) from error
+    for known in (key, f"{STUDIES}{key}"):
+        if known in studies:
+            return studies[known]
+    if folder:
+        hint = "name its .toml file; `robustok report FOLDER` shows what a study found"
+        raise RobustokError("this is a folder, not the file of a study", where=name, hint=hint)
+    short_names = [known.removeprefix(STUDIES) for known in studies]
+    what = f"no study file or bundled study is called {short_name(name)!r}"
+    raise RobustokError(what, hint=did_you_mean(key.removeprefix(STUDIES), short_names))
 
 
 class _Reader:
@@ -138,6 +148,7 @@ class _Reader:
         self._registry = registry
         self._structurer = Structurer(lambda *_: Problem((), "a study names no components"))
         self._errors: list[RobustokError] = []
+        self._places: set[str] | None = set()  # of all arms' recipes; None if one of them cannot be read
 
     def read(self) -> Study:
         table = self._source.table
@@ -160,7 +171,10 @@ class _Reader:
         if wrong := wrong_name(config.name):
             self._problem(("name",), f"a study cannot be called {short_text(config.name)}: {wrong}")
         self._check_names(config, arms, claims)
-        found = [self._arm(index, arm, config, quick) for index, arm in arms]
+        shared = Shared(set=config.set, quick=quick.set if self._quick and quick is not None else {})
+        found = [self._arm(index, arm, config, shared) for index, arm in arms]
+        self._check_places(("set",), config.set)
+        self._check_places(("quick", "set"), quick.set if quick is not None else {})
         metrics = {label: self._expression(("metrics", label), text) for label, text in config.metrics.items()}
         read = [self._claim(index, claim, metrics) for index, claim in claims]
         self._raise()
@@ -169,7 +183,7 @@ class _Reader:
             quick=self._quick,
             config=config,
             name=f"{config.name}-quick" if self._quick else config.name,
-            seeds=(quick.seeds if quick is not None else None) or config.seeds,
+            seeds=(quick.seeds if self._quick and quick is not None else None) or config.seeds,
             base=next(arm for arm in found if arm is not None and arm.name == (config.base or arms[0][1].name)),
             arms=[arm for arm in found if arm is not None],
             metrics={label: metric for label, metric in metrics.items() if metric is not None},
@@ -178,7 +192,7 @@ class _Reader:
         )
 
     def _quick_config(self) -> QuickConfig | None:
-        """The table [quick], checked; None unless the study is quick."""
+        """The table [quick], checked; None if there is none."""
         table = self._source.table.get("quick")
         if table is None:
             if self._quick:
@@ -189,7 +203,7 @@ class _Reader:
             self._problem(("quick",), "expected a table")
             return None
         config: QuickConfig | None = self._structurer.config(QuickConfig, table, ("quick",))
-        return config if self._quick else None
+        return config
 
     def _raise(self) -> None:
         problems = [located(self._source, problem) for problem in self._structurer.problems]
@@ -230,18 +244,35 @@ class _Reader:
             elif name == other:
                 self._problem(path, "an arm cannot be compared with itself, or load from itself")
 
-    def _arm(self, index: int, arm: ArmConfig, config: StudyConfig, quick: QuickConfig | None) -> Arm | None:
-        changes: list[tuple[Mapping[str, Any], KeyPath]] = [(config.set, ("set",)), (arm.set, ("arm", index, "set"))]
-        if self._quick and quick is not None:
-            changes.append((quick.set, ("quick", "set")))
+    def _check_places(self, path: KeyPath, table: Mapping[str, Any]) -> None:
+        """What is set in all arms is left out of those that have no such table or stage, but not of all of them."""
+        if self._places is None:
+            return
+        changes = dict(flattened(table))
+        places = self._places | places_added(changes)
+        for keys in changes:
+            if (place := place_of(keys)) not in places:
+                kind = "stage" if place.startswith("stage.") else "table"
+                what = f"no arm has a {kind} {short_text(place.removeprefix('stage.'))}"
+                self._problem((*path, *keys), what, did_you_mean(place, list(places)))
+
+    def _arm(self, index: int, arm: ArmConfig, config: StudyConfig, shared: Shared) -> Arm | None:
         try:
             file = find_recipe(arm.recipe or config.recipe, near=self._file.parent)
         except RobustokError as error:
+            self._places = None
             path: KeyPath = ("recipe",) if arm.recipe is None else ("arm", index, "recipe")
             self._errors.append(RobustokError(error.what, where=self._source.location(path), hint=error.hint))
             return None
         try:
-            read = read_arm(arm, file, self._source, changes, ("arm", index))
+            places = places_in(read_source(file).table) | places_added(dict(flattened(arm.set)))
+        except RobustokError as error:
+            self._places = None
+            self._errors.append(error)
+            return None
+        self._places = None if self._places is None else self._places | places
+        try:
+            read = read_arm(arm, file, self._source, shared, ("arm", index))
             read.recipe.resolve(self._registry)  # type: ignore[arg-type]
         except RobustokError as error:
             self._errors += getattr(error, "problems", None) or [error]

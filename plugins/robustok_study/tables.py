@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robustok_core.runs.files import write_text
 from robustok_core.values.numbers import number_text
 from robustok_core.values.printable import printable
 from robustok_core.values.terminal import print_table, say
-from robustok_study.record import Difference, MetricRecord, StudyRecord, Summary
+from robustok_study.record import ArmRecord, Difference, MetricRecord, StudyRecord, Summary
 from robustok_study.verdicts import signed
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MARKDOWN_FILE = "study.md"
 _HEADERS = ("metric", "arm", "mean ± error", "difference", "95 % interval", "seeds to settle", "by seed")
-_CLAIMS = ("verdict", "claim", "metric", "arm", "found", "why")
+CLAIM_COLUMNS = ("verdict", "claim", "metric", "arm", "found", "why")
 RULE = (
     "A claim is reproduced if the 95 % interval (Student's t) of the mean paired difference of at least 3 seeds lies "
     "wholly on the claimed side, contradicted if it lies on the other side, and undecided otherwise. "
@@ -31,8 +31,8 @@ def print_study(console: Console, record: StudyRecord) -> None:
     print_table(console, _HEADERS, _rows(record))
     if record.claims:
         say(console, "")
-        print_table(console, _CLAIMS, _claim_rows(record))
-    for line in _notes(record):
+        print_table(console, CLAIM_COLUMNS, claim_rows(record))
+    for line in notes(record):
         say(console, line)
 
 
@@ -48,27 +48,30 @@ def _markdown(record: StudyRecord) -> Iterator[str]:
     yield f"Recipe `{record.recipe}`, seeds {seeds}; differences are to `{record.base}`, seed by seed. {RULE}"
     if record.claims:
         yield ""
-        yield from _markdown_table(_CLAIMS, _claim_rows(record))
+        yield from _markdown_table(CLAIM_COLUMNS, claim_rows(record))
     yield ""
     yield from _markdown_table(_HEADERS, _rows(record))
     yield ""
-    yield from _markdown_table(("arm", "changes"), [[f"`{arm.name}`", _changes(arm)] for arm in record.arms])
+    yield from _markdown_table(("arm", "changes"), [[f"`{arm.name}`", changes_text(arm)] for arm in record.arms])
     yield ""
-    for line in _notes(record):
+    for line in notes(record):
         yield f"- {printable(line)}"
     for made in record.made_with:
-        commit = f" ({made['git_commit']})" if made.get("git_commit") else ""
-        yield (
-            f"- made with robustok {made.get('robustok')}{commit}, torch {made.get('torch')}, on {made.get('device')}, "
-            f"{made.get('threads')} threads"
-        )
+        yield f"- made with {made_with_text(made)}"
     yield f"- study file `{record.file}`, fingerprint {record.fingerprint}, written {record.written}"
 
 
-def _changes(arm: object) -> str:
-    changes, load = getattr(arm, "changes", {}), getattr(arm, "load", {})
-    parts = [f"{key} = {value}" for key, value in changes.items()]
-    return "; ".join(parts + [f"{artifact} of {of}" for artifact, of in load.items()]) or "none"
+def made_with_text(made: Mapping[str, Any]) -> str:
+    """The versions and the machine that made results."""
+    commit = f" ({made['git_commit']})" if made.get("git_commit") else ""
+    machine = f"on {made.get('device')}, {made.get('threads')} threads"
+    return f"robustok {made.get('robustok')}{commit}, torch {made.get('torch')}, {machine}"
+
+
+def changes_text(arm: ArmRecord) -> str:
+    """What an arm changes and loads."""
+    parts = [f"{key} = {value}" for key, value in arm.changes.items()]
+    return "; ".join(parts + [f"{artifact} of {of}" for artifact, of in arm.load.items()]) or "none"
 
 
 def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -81,23 +84,27 @@ def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> It
 def _rows(record: StudyRecord) -> list[list[str]]:
     rows = []
     for metric in record.metrics:
-        name = _metric_name(metric)
+        name = metric_name(metric)
         if metric.problem is not None:
             rows.append([name, "", f"refused: {metric.problem}", "", "", "", ""])
         for arm, summary in metric.arms.items():
-            rows.append([name, arm, _mean(summary), *_difference_cells(metric.differences.get(arm)), _by_seed(summary)])
+            rows.append(
+                [name, arm, mean_text(summary), *_difference_cells(metric.differences.get(arm)), _by_seed(summary)]
+            )
             name = ""
     return rows
 
 
-def _metric_name(metric: MetricRecord) -> str:
+def metric_name(metric: MetricRecord) -> str:
+    """Its label, with how many images it was measured with."""
     if metric.num_images is None:
         return metric.label
     reference = f" against {metric.num_reference:,}" if metric.num_reference else ""
     return f"{metric.label} (n = {metric.num_images:,}{reference})"
 
 
-def _mean(summary: Summary) -> str:
+def mean_text(summary: Summary) -> str:
+    """A mean with its standard error."""
     if summary.standard_error is None:
         return number_text(summary.mean, 4)
     return f"{number_text(summary.mean, 4)} ± {number_text(summary.standard_error, 2)}"
@@ -124,7 +131,8 @@ def difference_text(difference: Difference) -> str:
     return f"{signed(difference.mean)}{error}{' *' if difference.significant else ''}"
 
 
-def _claim_rows(record: StudyRecord) -> list[list[str]]:
+def claim_rows(record: StudyRecord) -> list[list[str]]:
+    """The claims and their verdicts, below `CLAIM_COLUMNS`."""
     rows = []
     for claim in record.claims:
         arm = claim.arm if claim.base is None else f"{claim.arm} - {claim.base}"
@@ -134,7 +142,8 @@ def _claim_rows(record: StudyRecord) -> list[list[str]]:
     return rows
 
 
-def _notes(record: StudyRecord) -> Iterator[str]:
+def notes(record: StudyRecord) -> Iterator[str]:
+    """What failed or is not finished, and on what different machines runs were made."""
     for run in record.runs:
         if run.problem is not None:
             yield f"{run.folder} failed: {run.problem}"

@@ -88,6 +88,13 @@ def locate(source: str, subfolder: str) -> tuple[str, dict[str, Any]]:
     return source, {"subfolder": subfolder or None}
 
 
+def saved_files(source: str, subfolder: str) -> list[Path]:
+    """The configuration and weights of a model in a folder, as far as they are there; none of a repository."""
+    folder = Path(source).expanduser() / subfolder
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [file for file in found if file.suffix in (".json", ".safetensors", ".bin") and file.is_file()]
+
+
 def repository_files(source: str, subfolder: str) -> list[Download]:
     """The configuration, which every build reads, and the weights."""
     prefix = f"{subfolder}/" if subfolder else ""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
@@ -25,7 +26,7 @@ from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import side_range
 from robustok_core.values.download import Download
 from robustok_core.values.latents import Latents, LatentSpace
-from robustok_tokenizers.diffusers_models import load_model, locate, repository_files
+from robustok_tokenizers.diffusers_models import load_model, locate, repository_files, saved_files
 from robustok_tokenizers.diffusers_rae import RAEDecoder, RAEEncoder
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
 from robustok_tokenizers.grid_tokenizer import GridTokenizer
@@ -160,6 +161,10 @@ class DiffusersVAE(GridTokenizer):
     def downloads(cls, config: DiffusersVAEConfig) -> Iterable[Download]:
         _, options = locate(config.source, config.subfolder)
         return repository_files(config.source, config.subfolder) if options else ()
+
+    @classmethod
+    def files(cls, config: DiffusersVAEConfig) -> Iterable[Path]:
+        return saved_files(config.source, config.subfolder)
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the posterior's means, or what is quantized."""

@@ -18,6 +18,7 @@ ones; latent and class tokens are not rotated.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from attrs import field, frozen, validators
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from robustok_blocks.rotary import check_head_width
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import below_one, depth_range, width_range
-from robustok_core.values.download import Download
+from robustok_core.values.download import Download, named_path
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import posterior_latents
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeEncoder, MaeShape, Rotary
@@ -206,6 +207,10 @@ class MAETok(Tokenizer):
     @classmethod
     def downloads(cls, config: MAETokConfig) -> Iterable[Download]:
         return pretrained_downloads(config.init, config.width)
+
+    @classmethod
+    def files(cls, config: MAETokConfig) -> Iterable[Path]:
+        return named_path(config.init, "dinov2", "random")
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` are the quant_conv's output, or the posterior means.

@@ -30,7 +30,7 @@ from robustok_blocks.transformer import Block
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import depth_range, require_multiple, side_range, width_range
-from robustok_core.values.download import Download, local_file
+from robustok_core.values.download import Download, local_file, named_path
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.latent_statistics import LatentStatistics
 from robustok_tokenizers.vit_init import initialise_linear_layers
@@ -119,6 +119,10 @@ class RAE(Tokenizer):
         if config.statistics != "measured":
             local_file(config.statistics, hint='set statistics = "measured", or to the published stat.pt')
         return timm_downloads(config.encoder, config.weights)
+
+    @classmethod
+    def files(cls, config: RAEConfig) -> Iterable[Path]:
+        return [*named_path(config.weights, "pretrained", "random"), *named_path(config.statistics, "measured")]
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1], without a gradient; `features` are the same."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from robustok_blocks.transformer import Block
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import below_one, width_range
-from robustok_core.values.download import Download
+from robustok_core.values.download import Download, named_path
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import component
 from robustok_tokenizers.pretrained_vit import load_pretrained, pretrained_downloads
@@ -100,6 +101,10 @@ class ViTVQ(Tokenizer):
     @classmethod
     def downloads(cls, config: ViTVQConfig) -> Iterable[Download]:
         return pretrained_downloads(config.init, config.width)
+
+    @classmethod
+    def files(cls, config: ViTVQConfig) -> Iterable[Path]:
+        return named_path(config.init, "dinov2", "random")
 
     def encode(self, images: Tensor) -> Latents:
         """Latents of images (B, 3, H, W) in [-1, 1]; `features` is the quant_conv's output."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from robustok_core.errors import RobustokError
 from robustok_core.values.finite import all_finite
 from robustok_core.values.latents import Latents, LatentSpace
-from robustok_core.values.wording import described, short
+from robustok_core.values.wording import described, short, short_text
 
 _LARGEST = 2**31 - 1
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32)
@@ -48,7 +48,12 @@ def folder_or_file(value: Any, where: str, wanted: str) -> Path:
     """
     if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
         raise RobustokError(f"expected {wanted}, found {type(value).__name__}", where=where)
-    return Path(value)
+    path = Path(value)
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long, or a folder that may not be read
+        raise RobustokError(f"{short_text(str(path))}: {error.strerror}", where=where) from error
+    return path
 
 
 def given_latents(value: Any, space: LatentSpace) -> Latents:

@@ -119,6 +119,8 @@ def opened_arrays(file: Path, *, hint: str = _COMPLETE) -> Iterator[zipfile.ZipF
         if not start.startswith(_ZIP):
             raise ValueError("whatever its name, it does not start as one")
         with zipfile.ZipFile(file) as archive:
+            if len(set(names := archive.namelist())) < len(names):
+                raise ValueError("two of its members have the same name")
             yield archive
 
 

@@ -52,9 +52,14 @@ class KnownNetworkFeatures(ImageFeatures):
 
     Attributes:
         networks: returns the network of a configuration.
+        open_other: opens another set of real images by name and limit; None if there is none beside this one.
     """
 
     networks: Networks
+    open_other: Callable[[str, int | None], ImageFeatures] | None = None
+
+    def other(self, name: str, limit: int | None = None) -> ImageFeatures:
+        return super().other(name, limit) if self.open_other is None else self.open_other(name, limit)
 
     @property
     @abstractmethod
@@ -225,13 +230,24 @@ class PublishedFeatures(KnownNetworkFeatures):
         images: None if there are only statistics.
         name: for messages.
         networks: returns the network of a configuration.
+        spatial: mu and sigma of the spatial features, if the reference has them.
     """
 
     def __init__(
-        self, mean: Tensor, covariance: Tensor, images: ExtractedFeatures | None, *, name: str, networks: Networks
+        self,
+        mean: Tensor,
+        covariance: Tensor,
+        images: ExtractedFeatures | None,
+        *,
+        name: str,
+        networks: Networks,
+        spatial: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.name, self.networks = name, networks
-        self._mean, self._covariance, self._images = mean, covariance, images
+        self._images = images
+        self._moments = {"inception": (mean, covariance)}
+        if spatial is not None:
+            self._moments["inception_spatial"] = spatial
 
     def __len__(self) -> int:
         return 0 if self._images is None else len(self._images)
@@ -248,15 +264,16 @@ class PublishedFeatures(KnownNetworkFeatures):
 
     def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
         net = self.networks(network)
-        if net.name != "inception":
+        if net.name not in self._moments:
             hint = "use the features inception, or a reference that has only images"
             message = f"mu and sigma are of the published Inception's features, not of {net.name!r}"
+            if net.name == "inception_spatial":
+                message = "this reference has mu and sigma, but not those of spatial features, mu_s and sigma_s"
             raise RobustokError(message, where=self.name, hint=hint)
-        if len(self._mean) != net.width:
-            raise RobustokError(
-                f"mu has {len(self._mean)} numbers, but {net.name} has {net.width} features", where=self.name
-            )
-        return self._mean, self._covariance
+        mean, covariance = self._moments[net.name]
+        if len(mean) != net.width:
+            raise RobustokError(f"mu has {len(mean)} numbers, but {net.name} has {net.width} features", where=self.name)
+        return mean, covariance
 
     def _require_images(self) -> ExtractedFeatures:
         if self._images is None:
@@ -301,7 +318,8 @@ def open_features(
     if moments is None:
         assert images is not None
         return images
-    return PublishedFeatures(*moments, images, name=str(path), networks=networks)
+    spatial = reference_moments(path, "_s")
+    return PublishedFeatures(*moments, images, name=str(path), networks=networks, spatial=spatial)
 
 
 def gather_shares(own: Tensor, sizes: Sequence[int]) -> Tensor:

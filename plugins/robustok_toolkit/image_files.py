@@ -102,20 +102,23 @@ def open_images(path: Path) -> Images:
     return NpzImages(path)
 
 
-def reference_moments(path: Path) -> tuple[Tensor, Tensor] | None:
+def reference_moments(path: Path, suffix: str = "") -> tuple[Tensor, Tensor] | None:
     """Mu (F,) and sigma (F, F) of a reference file, float64; None if it has no mu.
+
+    Args:
+        path: the file. suffix: "_s" for the statistics of spatial features that ADM's references have.
 
     Raises:
         RobustokError: the file is missing or damaged, or the shapes do not match.
     """
-    if "mu" not in array_names(path):
+    if f"mu{suffix}" not in array_names(path):
         return None
-    mu, sigma = (whole_array(path, name).astype(np.float64) for name in ("mu", "sigma"))
+    mu, sigma = (whole_array(path, name + suffix).astype(np.float64) for name in ("mu", "sigma"))
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        message = f"mu and sigma must be (F,) and (F, F), found {mu.shape} and {sigma.shape}"
+        message = f"mu{suffix} and sigma{suffix} must be (F,) and (F, F), found {mu.shape} and {sigma.shape}"
         raise RobustokError(message, where=str(path))
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
-        raise RobustokError("mu or sigma holds NaN or infinity", where=str(path))
+        raise RobustokError(f"mu{suffix} or sigma{suffix} holds NaN or infinity", where=str(path))
     return torch.from_numpy(mu), torch.from_numpy(sigma)
 
 

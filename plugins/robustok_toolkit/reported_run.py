@@ -42,6 +42,16 @@ class ReportedStage:
         """Whether it is finished."""
         return self.entry.get("state") == "done"
 
+    @property
+    def taken_from(self) -> str | None:
+        """The folder of the run that made it, if that was another one."""
+        return self.entry.get("taken_from")
+
+    @property
+    def seconds(self) -> float:
+        """Of work in this run."""
+        return 0.0 if self.taken_from else float(self.entry.get("seconds", 0.0))
+
 
 class ReportedRun:
     """A run's folder. What cannot be read is left out and named in `missing`; what a section asks for raises an error.

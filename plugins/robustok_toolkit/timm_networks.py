@@ -17,14 +17,15 @@ _HINT = 'set weights = "FILE" to a local copy of the weights'
 _SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
-def timm_network(architecture: str, weights: str, image_size: int, where: str) -> Any:
+def timm_network(architecture: str, weights: str, image_size: int | None, where: str, **options: Any) -> Any:
     """A timm network without its classifier; on the meta device, weights are never loaded.
 
     Args:
         architecture: timm's name of the network.
         weights: "pretrained", "random", or a file.
-        image_size: side, in pixels, that its position embeddings are resampled to.
+        image_size: side, in pixels, that its position embeddings are resampled to; None for what needs no size.
         where: location for error messages.
+        options: further ones of `timm.create_model`.
 
     Raises:
         RobustokError: the network does not exist, or its weights cannot be loaded.
@@ -32,7 +33,9 @@ def timm_network(architecture: str, weights: str, image_size: int, where: str) -
     import timm
 
     random = weights == "random" or torch.empty(0).is_meta
-    options: dict[str, Any] = {"num_classes": 0, "img_size": image_size, "pretrained": not random}
+    options = {"num_classes": 0, "pretrained": not random, **options}
+    if image_size is not None:
+        options["img_size"] = image_size
     if not random:
         for download in timm_downloads(architecture, weights):
             download.require(where)

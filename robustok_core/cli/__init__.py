@@ -22,6 +22,7 @@ from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.interrupt import StopRequest, stop_signals
 from robustok_core.values.printable import printable
 from robustok_core.values.terminal import echo, echo_lines, printable_notes
+from robustok_core.values.wording import failure_of
 
 _RUN = EntryPoint("run", "robustok_core.cli.run:run", "robustok.commands")
 
@@ -38,8 +39,8 @@ class Commands(click.Group):
         for point in [_RUN] if name == _RUN.name else entry_points(group="robustok.commands", name=name):
             try:
                 command = point.load()
-            except (Exception, SystemExit) as error:  # one broken package must not disable the other commands
-                return _broken(name, f"{type(error).__name__}: {error}", failed_import(error))
+            except BaseException as error:  # one broken package must not disable the other commands
+                return _broken(name, failure_of(error), failed_import(error))
             return command if isinstance(command, click.Command) else _broken(name, f"{point.value} is no command")
         return None
 
@@ -124,7 +125,7 @@ def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:
         return _aborted(error)
     except SystemExit as error:
         return _ended(error)
-    except Exception as error:
+    except BaseException as error:  # an extension in Rust, for one, ends with what is no Exception
         if stop.asked:  # a consequence of the request: another process was faster to stop, for example
             return _interrupted()
         if (failure := _failure(error)) is not None:
@@ -133,14 +134,14 @@ def _exit_code(arguments: list[str] | None, stop: StopRequest) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _failure(error: Exception) -> RunError | None:
+def _failure(error: BaseException) -> RunError | None:
     """The message for an error that is nobody's mistake in the code; None for any other."""
     with contextlib.suppress(Exception):  # an error here must not hide the first one
         return failure_of_the_machine(error) or failed_import(error)
     return None
 
 
-def _bug(error: Exception) -> int:
+def _bug(error: BaseException) -> int:
     """Prints a traceback, below a line that names the plugin in whose code the error happened."""
     line = None
     with contextlib.suppress(Exception):  # an error here must not hide the first one

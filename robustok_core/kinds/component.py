@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from robustok_core.kinds.boundary import Boundary
@@ -24,13 +25,26 @@ class Component(Boundary):
     def downloads(cls, config: Any) -> Iterable[Download]:
         """What it gets from the network when it is built, present or not; it is not built for this.
 
-        Those of its `parts` are added. Files of the user that options name are checked here, too: see `local_file`.
+        Those of its `parts` are added. Files of the user that options name (`files`) are checked here: see
+        `local_file`.
 
         Args:
             config: an instance of `Config`.
 
         Raises:
             RobustokError: if a file that an option names, or a package, is missing.
+        """
+        return ()
+
+    @classmethod
+    def files(cls, config: Any) -> Iterable[Path]:
+        """The files and folders of the user that its options name, whether they exist or not; it is not built for this.
+
+        Their content is part of the fingerprint of every stage that uses it, so the stage runs again where it changes.
+        Those of its `parts` are added.
+
+        Args:
+            config: an instance of `Config`.
         """
         return ()
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from robustok_core.kinds import expectations
 from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
+from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.batches import ImageBatch
@@ -64,6 +65,7 @@ class EvaluationContext:
         cache: folder for reference statistics, or None.
         share_features: returns one Features object for equal configurations, so that metrics share it.
         device: the device that the pass runs on.
+        train: the training images of the same data, without augmentation; None if there are none.
     """
 
     tokenizer: Tokenizer
@@ -72,6 +74,7 @@ class EvaluationContext:
     cache: Path | None
     share_features: Any
     device: torch.device
+    train: Images | None = None
 
 
 def _state(call: Call, state: Any) -> None:
@@ -85,7 +88,7 @@ class Metric(Component, ABC):
     A metric's `state` holds sums: adding the states of all processes gives the state of the whole.
 
     Attributes:
-        needs_full_rank: whether it estimates the covariance of the features of its option `features`, which is
+        needs_full_rank: whether it estimates the covariance of the features that its options name, which is
             singular with fewer images than features. Users are warned before the pass.
     """
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from robustok_core.errors import RobustokError
 from robustok_core.kinds import expectations
 from robustok_core.kinds.boundary import Call
 from robustok_core.kinds.component import Component
@@ -47,6 +48,17 @@ class ImageFeatures(ABC):
     def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
         """Mean (F,) and covariance (F, F), normalised by n - 1, of the features, float64."""
 
+    def other(self, name: str, limit: int | None = None) -> ImageFeatures:
+        """Another set of real images, whose features are extracted and kept as those of this one.
+
+        Args:
+            name: one of the metric's `other_sets`. limit: use only this many images, of all classes alike.
+
+        Raises:
+            RobustokError: if this set does not know others.
+        """
+        raise RobustokError(f"this set of images has no other beside it, such as {name!r}", where=self.name)
+
 
 def _measured(call: Call, results: Any, *_: ImageFeatures) -> None:
     expectations.results(call, results)
@@ -56,7 +68,7 @@ class SampleMetric(Component, ABC):
     """One or a few numbers that compare a generator's samples with real images. Built as `SampleMetric(config)`.
 
     Attributes:
-        needs_full_rank: whether it estimates the covariance of the features of its option `features`, which is
+        needs_full_rank: whether it estimates the covariance of the features that its options name, which is
             singular with fewer images than features. Users are warned before the work.
     """
 
@@ -68,6 +80,13 @@ class SampleMetric(Component, ABC):
 
         A number is None if it is unknown; `num_reference` is 0 if only statistics of the reference are known.
         """
+
+    def other_sets(self) -> Sequence[str]:
+        """The sets of real images that it asks the reference for (`ImageFeatures.other`), besides the two compared.
+
+        Each is "validation" or "train", a split of [data], or the path of an .npz file or of a folder of images.
+        """
+        return ()
 
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str] | None:
         """The names of its results; None if they are not known before it has measured.

@@ -15,7 +15,7 @@ from robustok_core.errors import ProblemsError, RobustokError, did_you_mean, mis
 from robustok_core.kinds import TABLES
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.near_keys import recipe_keys, with_near_keys
-from robustok_core.recipe.registry import Registry
+from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.recipe.source import (
     Source,
     check_texts,
@@ -144,7 +144,13 @@ class Recipe:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], name: str = "run") -> Recipe:
-        """A recipe from a table made in a program."""
+        """A recipe from a table made in a program.
+
+        Raises:
+            RobustokError: if it is no table.
+        """
+        if not isinstance(table, Mapping):
+            raise RobustokError(f"expected a table (a dict), found {short(table)}", where="table")
         return cls(source=Source(dict(table), {(): "recipe"}), default_name=name)
 
     def resolve(self, registry: Registry) -> ResolvedRecipe:
@@ -153,6 +159,7 @@ class Recipe:
         Raises:
             ProblemsError: all mistakes in the recipe, each with its location.
         """
+        registry = given_registry(registry)
         reader = _Reader(self, registry)
         resolved = reader.read()
         if reader.problems:

@@ -19,11 +19,10 @@ from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.near_keys import component_keys, with_near_keys
 from robustok_core.recipe.structurer import Path, Problem, Structurer
 from robustok_core.values.spec import Spec, wrong_name
-from robustok_core.values.wording import short, short_text
+from robustok_core.values.wording import failure_of, short, short_text
 
 ENTRY_POINT_GROUP = "robustok"
-#: What a broken plugin may raise; KeyboardInterrupt is the user's.
-PLUGIN_FAILURES = (Exception, SystemExit)
+_LONGEST_NAME = 100
 
 
 @frozen(kw_only=True)
@@ -75,8 +74,8 @@ class Registry:
             if hasattr(plugin, hook):
                 try:
                     found[name] = getattr(plugin, hook)()
-                except PLUGIN_FAILURES as error:
-                    raise RobustokError(f"the plugin {name!r} failed in {hook} ({_reason(error)})") from error
+                except BaseException as error:
+                    raise RobustokError(f"the plugin {name!r} failed in {hook} ({failure_of(error)})") from error
         return found
 
     def notify(self, hook: str, **arguments: Any) -> list[str]:
@@ -102,8 +101,8 @@ class Registry:
             others = [other for _, other in plugins if other is not plugin]
             try:
                 (answers[name],) = self._manager.subset_hook_caller(hook, others)(**arguments) or (None,)
-            except PLUGIN_FAILURES as error:
-                answers[name] = HookFailure(_reason(error))
+            except BaseException as error:
+                answers[name] = HookFailure(failure_of(error))
         return answers
 
     def add_plugin(self, plugin: object, name: str, distribution: str = "?") -> PluginState:
@@ -114,9 +113,6 @@ class Registry:
         return state
 
     def _try_plugin(self, plugin: object, state: PluginState) -> str | None:
-        version = getattr(plugin, "ROBUSTOK_HOOKS", hookspecs.HOOK_VERSION)
-        if version != hookspecs.HOOK_VERSION:
-            return f"it was built for hook version {version}, this robustok has version {hookspecs.HOOK_VERSION}"
         if self._manager.has_plugin(state.name):
             return f"another plugin is already called {state.name!r}; rename one of the entry points"
         entries: list[Entry] = []
@@ -125,20 +121,32 @@ class Registry:
             entries.append(_entry(kind, name, component_class, state.name))
 
         try:
+            version = getattr(plugin, "ROBUSTOK_HOOKS", hookspecs.HOOK_VERSION)
+            if version != hookspecs.HOOK_VERSION:
+                return f"it was built for hook version {version}, this robustok has version {hookspecs.HOOK_VERSION}"
             self._manager.register(plugin, name=state.name)
-            self._manager.check_pending()
+            self._check_hooks(plugin)
             caller = self._manager.subset_hook_caller(
                 "robustok_register", [p for p in self._manager.get_plugins() if p is not plugin]
             )
-            caller(register=register)
-        except PLUGIN_FAILURES as error:  # a plugin may raise anything; the others must still load
+            if answers := caller(register=register):  # of a generator or a coroutine, nothing has run
+                raise RobustokError(f"robustok_register must return nothing, found {short(answers[0])}")
+        except BaseException as error:  # a plugin may raise anything; the others must still load
             if self._manager.has_plugin(state.name):
                 self._manager.unregister(name=state.name)
-            return _reason(error)
+            return failure_of(error)
         for entry in entries:
             self._take(entry)
             state.components.append(f"{entry.kind} {entry.name}")
         return None
+
+    def _check_hooks(self, plugin: object) -> None:
+        """Raises an exception if a plugin has a hook that does not exist, or one that would never be called."""
+        self._manager.check_pending()
+        called = {caller.name for caller in self._manager.get_hookcallers(plugin) or ()}
+        known = [name for name in vars(hookspecs) if name.startswith("robustok_")]
+        if forgotten := [name for name in known if hasattr(plugin, name) and name not in called]:
+            raise RobustokError(f"{forgotten[0]} is not decorated with @hookimpl, so it would never be called")
 
     def _take(self, entry: Entry) -> None:
         key = (entry.kind, entry.name)
@@ -202,8 +210,7 @@ class Registry:
         Raises:
             ProblemsError: all mistakes in the table.
         """
-        if kind not in KINDS:
-            raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
+        _require_kind(kind)
         if (what := nesting_problem(table)) is not None:
             raise RobustokError(what, where=kind)
         structurer = Structurer(self.find)
@@ -224,13 +231,19 @@ class Registry:
         return self.spec(kind, table).build(*args, **kwargs)
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+def _require_kind(kind: Any) -> None:
+    """Raises RobustokError unless there is such a kind of component."""
+    if not isinstance(kind, str):
+        raise RobustokError(f"expected the name of a kind, found {short(kind)}", hint=", ".join(KINDS))
+    if kind not in KINDS:
+        raise RobustokError(f"no kind is called {short_text(kind)}", hint=did_you_mean(kind, list(KINDS)))
 
 
 def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
-    if kind not in KINDS:
-        raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
+    _require_kind(kind)
+    if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME):
+        what = f"the name of a {kind} must be a text of 1 to {_LONGEST_NAME} printable characters, found {short(name)}"
+        raise RobustokError(what)
     if not (inspect.isclass(factory) and issubclass(factory, KINDS[kind])):
         raise RobustokError(f"{kind} {name!r} must be a subclass of {KINDS[kind].__name__}")
     if not attrs.has(getattr(factory, "Config", type(None))):
@@ -281,8 +294,8 @@ def load_registry(entry_points: Iterable[Any] | None = None) -> Registry:
         distribution = (point.dist.name if point.dist else None) or "?"  # damaged metadata have no name
         try:
             plugin = point.load()
-        except PLUGIN_FAILURES as error:  # one plugin that fails to import must not hide the others
-            registry.record_failure(point.name, distribution, _reason(error))
+        except BaseException as error:  # one plugin that fails to import must not hide the others
+            registry.record_failure(point.name, distribution, failure_of(error))
             continue
         registry.add_plugin(plugin, point.name, distribution)
     return registry

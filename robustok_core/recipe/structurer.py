@@ -86,7 +86,7 @@ class Structurer:
     def _field(self, attribute: Any, raw: Any, path: Path) -> Any:
         kind = attribute.metadata.get("kind")
         if kind is not None and attribute.metadata.get("named"):
-            return self._named(kind, raw or {}, path)
+            return self._named(kind, {} if raw is None else raw, path)
         if kind is not None:
             return self.spec(kind, raw, path)
         if is_sampler_options(attribute):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from robustok_core.errors import RobustokError, raise_all
 from robustok_core.kinds.dataset import Images
@@ -15,7 +16,7 @@ from robustok_core.runs.plan import Plan
 from robustok_core.runs.runner import RecipeRun
 from robustok_core.values.wording import some_names
 
-#: Images of each split that are decoded unless all are asked for: a few seconds of work.
+#: Images of each split that are decoded unless all are asked for.
 SOME_IMAGES = 2048
 
 
@@ -26,6 +27,7 @@ def check(
     out: str | Path | None = None,
     announce: Callable[[str], None] | None = None,
     images: int | None = SOME_IMAGES,
+    built: dict[str, Any] | None = None,
 ) -> Plan:
     """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
 
@@ -34,6 +36,7 @@ def check(
         announce: called with a line for each file that a run would download, and for each split of which only some
             images were decoded. A data set that is not here is downloaded by the check itself.
         images: how many images of each split are decoded, evenly spread; None for all.
+        built: as in `fingerprints`.
 
     Raises:
         RobustokError: as `run`, and if images cannot be read.
@@ -42,6 +45,7 @@ def check(
     resolved = resolved_recipe(recipe, registry)
     missing = needs_of_recipe(resolved, resolved.stages).announced(say)
     one = RecipeRun(resolved, registry, Path(out or resolved.run.out), False, None)
+    one.built = {} if built is None else built
     try:
         plan = one.plan()
         if "data" in resolved.tables:

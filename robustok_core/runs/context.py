@@ -167,6 +167,7 @@ class RunContext(StageContext):
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
+        self.folder.require_here()
         line = {"stage": self.stage, "fingerprint": self._log_fingerprint, "step": step, **values}
         append_line(self.folder.path / LOG_FILE, line)
         curve = "/".join([self.stage, *self.parts])  # the steps of every part begin at 0

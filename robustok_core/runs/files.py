@@ -21,6 +21,9 @@ from robustok_core.errors import RunError
 
 _ASIDE = ".writing-"
 _DAMAGED = "the file is damaged, or not a JSON file"
+_LARGEST_JSON = 2**28
+#: In one safetensors file; the largest models have some thousands. More take minutes to read.
+_MOST_TENSORS = 100_000
 
 
 @contextmanager
@@ -169,6 +172,8 @@ def read_json(file: Path) -> Any:
         RunError: if the file is missing or damaged.
     """
     check_regular(file)
+    if (size := file.stat().st_size) > _LARGEST_JSON:
+        raise RunError(f"it has {size:,} bytes, more than any such file", where=str(file), hint=_DAMAGED)
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -203,7 +208,10 @@ def read_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     check_regular(file)
     try:
         with safe_open(file, framework="pt", device=device) as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+            names = opened.keys()
+            if len(names) > _MOST_TENSORS:
+                raise ValueError(f"it claims to hold {len(names):,} tensors, more than any model has")
+            return {name: opened.get_tensor(name) for name in names}
     except OSError as error:
         raise RunError(f"cannot be read: {error.strerror or error}", where=str(file)) from error
     except Exception as error:  # SafetensorError, and whatever a data type raises that torch does not have

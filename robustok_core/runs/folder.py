@@ -65,6 +65,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: BaseFileLock | None = None
+        self._locked: os.stat_result | None = None
         self.record: dict[str, Any] = {"stages": {}, "current": {}}
         #: What was found wrong with the folder when it was opened, and repaired.
         self.repaired = ""
@@ -104,7 +105,7 @@ class RunFolder:
             except Timeout as error:
                 hint = "wait for it, or give this run another name: --set run.name=NAME"
                 raise RobustokError("another command is using this folder", where=str(self.path), hint=hint) from error
-        self._lock = lock
+        self._lock, self._locked = lock, file.stat()
 
     def _read(self) -> None:
         """Reads run.json; where it is damaged, its copy."""
@@ -128,9 +129,26 @@ class RunFolder:
         """Releases the folder."""
         if self._lock is not None:
             self._lock.release()
+            self._locked = None
+
+    def require_here(self) -> None:
+        """Raises RunError if the folder is no longer where this command took it: another run may be there now."""
+        try:
+            here = self._locked is None or os.path.samestat(self._locked, (self.path / _LOCK).stat())
+        except FileNotFoundError:
+            here = False
+        if not here:
+            what = "this folder was moved, removed or replaced while a run wrote to it"
+            hint = "move it back, and the same command goes on; or run it with the folder's new place"
+            raise RunError(what, where=str(self.path), hint=hint)
 
     def save(self) -> None:
-        """Writes run.json."""
+        """Writes run.json.
+
+        Raises:
+            RunError: as `require_here`.
+        """
+        self.require_here()
         write_run(self.path, self.record)
 
     def make_current(

@@ -14,10 +14,11 @@ from robustok_core.runs.run_record import MadeFrom
 _SPLITS = ("training", "validation")
 
 
-def made_from(shape: Mapping[str, Any]) -> MadeFrom:
-    """The parts of what a fingerprint is made of."""
-    settings = {name: value for name, value in shape.items() if name not in ("data", "inputs")}
-    return MadeFrom(settings=fingerprint_of(settings), data=list(shape["data"] or ()), inputs=dict(shape["inputs"]))
+def made_from(shape: Mapping[str, Any], files: Mapping[str, str]) -> MadeFrom:
+    """The parts of what a fingerprint is made of; `files`: what the files hold that options name, by path."""
+    settings = {name: value for name, value in shape.items() if name not in ("data", "inputs", "files")}
+    data, inputs = list(shape["data"] or ()), dict(shape["inputs"])
+    return MadeFrom(settings=fingerprint_of(settings), data=data, inputs=inputs, files=dict(files))
 
 
 def why_again(record: Mapping[str, Any], stage: str, now: MadeFrom, code: Code) -> str | None:
@@ -48,9 +49,16 @@ def changes(old: Mapping[str, Any], now: MadeFrom, code: Code) -> list[str]:
         found.append("whether it reads images")
     names = dict.fromkeys([*before.inputs, *now.inputs])
     found += [f"the {name} that it reads" for name in names if before.inputs.get(name) != now.inputs.get(name)]
+    found += _changed_files(before.files or {}, now.files or {})
     if (recorded := recorded_code(old)) is not None and (other := differences(recorded, code)):
         found.append(f"the code of {', '.join(other)}")
+    if not found and before.files is None:  # of an earlier version, which did not record what files hold
+        return [f"{path}, or the time at which it was written," for path in now.files or ()]
     return found
+
+
+def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [f"the content of {path}" for path, content in now.items() if path in before and before[path] != content]
 
 
 def recorded(parts: MadeFrom) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from robustok_core.runs.files import new_folder, remove_folder
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.intact import artifact_damage
 from robustok_core.runs.run_record import is_run, read_run
+from robustok_core.runs.step_log import LOG_FILE, take_lines
 
 
 def runs_at(places: Sequence[Path]) -> list[Path]:
@@ -34,7 +35,7 @@ def runs_at(places: Sequence[Path]) -> list[Path]:
 def take_finished(
     folder: RunFolder, stages: Sequence[NamedStage], fingerprints: Mapping[str, str], others: Sequence[Path]
 ) -> list[str]:
-    """Takes what other runs made in stages of the same fingerprint, and their results; says so, a line for each stage.
+    """Takes what other runs made in stages of the same fingerprint, their results and their lines of metrics.jsonl.
 
     Fingerprints cover everything that shapes a result, so the stage would make the same here. Every file is compared
     with its hash first. Files are linked where the file system can, because nothing in a run's folder is overwritten.
@@ -42,6 +43,9 @@ def take_finished(
     Args:
         folder: the run that takes those of its `stages` that it has not finished. fingerprints: by stage name.
         others: the folders of the other runs, which may be running; those that cannot be read are passed over.
+
+    Returns:
+        A line for each stage that was taken.
     """
     records = {}
     for other in others:
@@ -72,15 +76,32 @@ def _take(folder: RunFolder, stage: NamedStage, fingerprint: str, entry: Mapping
     if any(artifact_damage(artifact) is not None for artifact in artifacts):
         return False
     for artifact, target in artifacts.items():
-        with new_folder(target) as aside:
-            shutil.copytree(artifact, aside, copy_function=_link, dirs_exist_ok=True)
+        try:
+            with new_folder(target) as aside:
+                _copy(artifact, aside)
+        except RunError:
+            if artifact_damage(artifact) is not None:  # it went away meanwhile
+                return False
+            raise
+    folder.forget_log()
+    take_lines(other / LOG_FILE, folder.path / LOG_FILE, fingerprint)
+    folder.record_log()
     folder.record["stages"][f"{stage.name}-{fingerprint}"] = {**entry, "taken_from": str(other.resolve())}
     folder.save()
     remove_folder(folder.checkpoints(stage.name, fingerprint))
     return True
 
 
-def _link(source: str, target: str) -> None:
+def _copy(artifact: Path, folder: Path) -> None:
+    for source in sorted(artifact.rglob("*")):
+        target = folder / source.relative_to(artifact)
+        if source.is_dir():
+            target.mkdir()
+        else:
+            _link(source, target)
+
+
+def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

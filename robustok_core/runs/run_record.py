@@ -25,11 +25,13 @@ class MadeFrom:
         settings: a hash of the stage's options, the tables that it uses, the seed and the precision.
         data: the fingerprints of the training and the validation split; empty if the stage reads no images.
         inputs: the fingerprints of the artifacts that it reads, by name.
+        files: the content of the files that options name, by path; None if an earlier version ran it.
     """
 
     settings: str
     data: list[str] = field(factory=list)
     inputs: dict[str, str] = field(factory=dict)
+    files: dict[str, str] | None = None
 
 
 @define(kw_only=True)

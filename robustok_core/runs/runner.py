@@ -29,6 +29,7 @@ from robustok_core.runs.interrupt import stop_signals
 from robustok_core.runs.loading import component_specs, keep_imported, open_loaded
 from robustok_core.runs.made_from import recorded
 from robustok_core.runs.manifest import Damage, next_free
+from robustok_core.runs.named_files import look_at
 from robustok_core.runs.near_runs import run_hint
 from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan, make_plan
@@ -93,13 +94,19 @@ def run(
         return one.go()
 
 
-def fingerprints(recipe: ResolvedRecipe, *, registry: Registry, out: str | Path | None = None) -> dict[str, str]:
+def fingerprints(
+    recipe: ResolvedRecipe, *, registry: Registry, out: str | Path | None = None, built: dict[str, Any] | None = None
+) -> dict[str, str]:
     """The fingerprint that each stage of a run would have, by name, in order; makes the checks of `run`.
+
+    Args:
+        built: holds the data set once it is open; calls for recipes of the same [data] may share it.
 
     Raises:
         RobustokError: as `run`.
     """
     one = RecipeRun(recipe, registry, Path(out or recipe.run.out), False, None)
+    one.built = {} if built is None else built
     one.plan()
     if is_run(one.folder.path):
         one.folder.record = read_run(one.folder.path)
@@ -334,6 +341,7 @@ class RecipeRun:
             inputs={name: fingerprint for name, (_, fingerprint) in self.artifacts.items()},
             loaded=self.loaded_specs,
             data=self._data_fingerprint,
+            look_at=lambda path: self._agreed(lambda: look_at(path)),
             damage=lambda stage, other: self._agreed(lambda: stage_damage(self.folder, stage, other)),
             accept_old_code=self.accept_old_code,
             say=self._say,

@@ -33,15 +33,39 @@ def drop_lines(file: Path, fingerprint: str, after_step: int) -> None:
     """
     if not os.path.lexists(file):
         return
+    kept = [line for line in _lines(file) if not _is_after(line, fingerprint, after_step)]
+    with new_file(file) as unfinished:
+        unfinished.write_bytes(b"".join(line + b"\n" for line in kept))
+
+
+def take_lines(source: Path, target: Path, fingerprint: str) -> None:
+    """Replaces a stage's lines in a log by those in the log of another run, which may be running.
+
+    Raises:
+        RunError: if a file cannot be read or written.
+    """
+    taken = [line for line in _lines(source) if _is_of(line, fingerprint)]
+    kept = [line for line in _lines(target) if not _is_of(line, fingerprint)]
+    if taken or kept:
+        with new_file(target) as unfinished:
+            unfinished.write_bytes(b"".join(line + b"\n" for line in [*kept, *taken]))
+
+
+def _lines(file: Path) -> list[bytes]:
+    """The lines of a log, without a last one that a kill cut off; none if there is no log."""
+    if not os.path.lexists(file):
+        return []
     check_regular(file)
     try:
         *lines, cut_off = file.read_bytes().split(b"\n")
     except OSError as error:
         raise RunError(f"cannot be read: {error.strerror}", where=str(file)) from error
-    lines += [cut_off] if values_of(cut_off) is not None else []
-    kept = [line for line in lines if not _is_after(line, fingerprint, after_step)]
-    with new_file(file) as unfinished:
-        unfinished.write_bytes(b"".join(line + b"\n" for line in kept))
+    return lines + ([cut_off] if values_of(cut_off) is not None else [])
+
+
+def _is_of(line: bytes, fingerprint: str) -> bool:
+    """Whether a line is of a stage, or of a part of it."""
+    return str((values_of(line) or {}).get("fingerprint")).partition("-")[0] == fingerprint
 
 
 def recorded_log(file: Path, record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

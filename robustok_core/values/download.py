@@ -81,6 +81,11 @@ def size_text(size: int) -> str:
     return f"{value / 1e3:.1f} GB" if value >= 1e3 else f"{value:.0f} MB" if value >= 10 else f"{value:.1f} MB"
 
 
+def named_path(option: str | None, *words: str) -> tuple[Path, ...]:
+    """The file or folder that an option names, there or not; none where it is left out or is one of its `words`."""
+    return () if option is None or option in words else (Path(option).expanduser(),)
+
+
 def local_file(path: str, *, hint: str) -> Path:
     """A file that an option names, `~` expanded.
 

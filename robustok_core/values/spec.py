@@ -122,6 +122,11 @@ def all_specs(value: Any) -> Iterator[Spec]:
         yield from all_specs(spec.config)
 
 
+def neutral_options(config: Any) -> set[str]:
+    """The names of a configuration's options that do not affect a result (`metadata={"result": False}`)."""
+    return {option.name for option in attrs.fields(type(config)) if not option.metadata.get("result", True)}
+
+
 def plain(value: Any) -> Any:
     """Converts a configuration to values that TOML can hold; None is omitted."""
     if isinstance(value, Spec):

@@ -42,4 +42,21 @@ def some_names(names: Sequence[str], most: int = 3) -> str:
 
 def reason_of(error: BaseException) -> str:
     """The first line of an exception's text, or its type."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line for line in _text_of(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def failure_of(error: BaseException) -> str:
+    """The type and text of what a plugin raised; an interrupt is the user's and is raised again.
+
+    A plugin may raise what is no Exception: `sys.exit`, a cancelled task, or what an extension in Rust ends with.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    return f"{type(error).__name__}: {_text_of(error)}"
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the exception's own bug
+        return "its text cannot be shown"

@@ -20,6 +20,7 @@ from project import Project, registry_with
 from robustok_core import Download, Loss, Registry, RobustokError, component, local_file
 from robustok_core.runs.downloads import _is_unreachable as is_unreachable
 from robustok_core.runs.downloads import needs_of
+from robustok_core.runs.named_files import paths_in
 from robustok_toolkit import downloads
 from robustok_toolkit.downloads import hub_dataset, hub_file, torch_file
 
@@ -217,10 +218,25 @@ def test_a_file_of_the_hub_is_found_fetched_and_then_there(server, tmp_path, mon
 
 RAE = {"use": "rae", "image_size": 32}
 DIFFUSERS = {"use": "diffusers_vae", "source": "owner/vae", "image_size": 32}
+#: The six networks of arXiv 2604.28190.
+FDR = [
+    "the weights of Inception",
+    "the weights of timm/convnextv2_base.fcmae_ft_in22k_in1k",
+    "the weights of timm/vit_large_patch14_dinov2.lvd142m",
+    "the weights of timm/vit_large_patch16_224.mae",
+    "the weights of timm/vit_so400m_patch16_siglip_256.v2_webli",
+    "the weights of timm/vit_large_patch14_clip_224.openai",
+]
 NEEDED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("features", {"use": "inception"}, ["the weights of Inception"]),
+    ("sample_metric", {"use": "cmmd"}, ["the weights of timm/vit_large_patch14_clip_336.openai"]),
+    ("sample_metric", {"use": "fdr"}, FDR),
+    ("sample_metric", {"use": "sfid"}, ["the weights of Inception"]),
     ("features", {"use": "dino"}, ["the weights of timm/vit_small_patch16_224.dino"]),
     ("features", {"use": "dinov2"}, ["the weights of timm/vit_base_patch14_dinov2.lvd142m"]),
+    ("features", {"use": "clip"}, ["the weights of timm/vit_large_patch14_clip_336.openai"]),
+    ("features", {"use": "mae"}, ["the weights of timm/vit_large_patch16_224.mae"]),
+    ("features", {"use": "timm", "network": "resnet18.a1_in1k"}, ["the weights of timm/resnet18.a1_in1k"]),
     ("features", {"use": "efficientnet_lite0"}, []),
     ("features", {"use": "dino", "weights": "random"}, []),
     ("metric", {"use": "lpips"}, ["the weights of LPIPS's vgg"]),
@@ -247,27 +263,35 @@ def test_our_components_say_what_they_need(registry: Registry, kind: str, table:
     assert needs.problems == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "table"),
-    [
-        ("features", {"use": "inception", "weights": "nowhere"}),
-        ("features", {"use": "dino", "weights": "nowhere"}),
-        ("features", {"use": "dinov2", "weights": "nowhere"}),
-        ("metric", {"use": "lpips", "weights": "nowhere"}),
-        ("loss", {"use": "perceptual", "weights": "nowhere"}),
-        ("tokenizer", {**RAE, "weights": "nowhere"}),
-        ("tokenizer", {**RAE, "weights": "random", "statistics": "nowhere"}),
-        ("tokenizer", {"use": "vit_vq", "init": "nowhere"}),
-        ("tokenizer", {"use": "mae_tok", "init": "nowhere"}),
-        ("tokenizer", {**DIFFUSERS, "source": "nowhere"}),
-    ],
-)
+NAMING: list[tuple[str, dict[str, Any]]] = [
+    ("features", {"use": "inception", "weights": "nowhere"}),
+    ("features", {"use": "dino", "weights": "nowhere"}),
+    ("features", {"use": "dinov2", "weights": "nowhere"}),
+    ("features", {"use": "clip", "weights": "nowhere"}),
+    ("features", {"use": "mae", "weights": "nowhere"}),
+    ("features", {"use": "timm", "network": "resnet18.a1_in1k", "weights": "nowhere"}),
+    ("metric", {"use": "lpips", "weights": "nowhere"}),
+    ("loss", {"use": "perceptual", "weights": "nowhere"}),
+    ("tokenizer", {**RAE, "weights": "nowhere"}),
+    ("tokenizer", {**RAE, "weights": "random", "statistics": "nowhere"}),
+    ("tokenizer", {"use": "vit_vq", "init": "nowhere"}),
+    ("tokenizer", {"use": "mae_tok", "init": "nowhere"}),
+    ("tokenizer", {**DIFFUSERS, "source": "nowhere"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "table"), NAMING)
 def test_a_local_file_of_our_components_must_exist(registry: Registry, kind: str, table: dict[str, Any]) -> None:
     needs = needs_of([((), registry.spec(kind, table))], lambda problem: RobustokError(problem.what))
     assert [str(problem) for problem in needs.problems] in (
         ["there is no file 'nowhere'"],
         ["no such folder: 'nowhere'"],
     )
+
+
+@pytest.mark.parametrize(("kind", "table"), [pair for pair in NAMING if "source" not in pair[1]])
+def test_the_files_that_our_components_name_are_known_without_reading_them(registry: Registry, kind, table) -> None:
+    assert paths_in([registry.spec(kind, table)]) == [Path("nowhere")]
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from commands import run_and_act
 from processes import launcher
-from project import Project, assert_same_weights, contents
+from project import Project, assert_same_weights, contents, registry_with
+from robustok_core import RunError, hookimpl
 from robustok_training.progress import StepProgress
 
 TRAINED = {"log_every": 2, "checkpoint_every": 4, "epochs": 2}  # 10 steps
@@ -72,8 +75,8 @@ def test_a_second_command_on_a_folder_is_refused_and_reading_ones_say_what_is_mi
         before = contents(project.folder)
         assert "another command is using this folder" in refused("run", project.folder)
         (image := tmp_path / "image.png").touch()
-        for reading, out in ((("sample", project.folder), "new"), (("encode", project.folder, image), "new.npz")):
-            assert "this run has no finished" in refused(*reading, "--out", out)
+        assert "this run trained a tokenizer and no generator" in refused("sample", project.folder, "--out", "new")
+        assert "this run has no finished" in refused("encode", project.folder, image, "--out", "new.npz")
         refused("compare", project.folder, project.folder)
         assert command("history", project.folder)[0] == 0
         assert command("verify", project.folder)[0] == 0
@@ -81,3 +84,36 @@ def test_a_second_command_on_a_folder_is_refused_and_reading_ones_say_what_is_mi
 
     project = during_a_run(act)
     assert project.artifact("tokenizer").is_dir()
+
+
+def moved(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def moved_and_replaced(folder: Path) -> None:
+    moved(folder)
+    shutil.copytree(folder.with_name("elsewhere"), folder)
+
+
+@pytest.mark.parametrize("act", [moved, moved_and_replaced])
+def test_a_run_whose_folder_is_moved_or_replaced_stops_and_writes_nothing_into_another(act, tmp_path):
+    class Mover:
+        @hookimpl
+        def robustok_step_logged(self, folder, stage, step, values):
+            if step == 4:
+                act(folder)
+                there.update(contents(folder) if folder.exists() else {})
+
+    there: dict[str, bytes] = {}
+    calm = Project(tmp_path / "calm", train_tokenizer=TRAINED).run()
+    project = Project(tmp_path / "runs", train_tokenizer=TRAINED)
+    with pytest.raises(RunError, match="this folder was moved, removed or replaced while a run wrote to it"):
+        project.run(registry=registry_with(Mover()))
+    left = contents(project.folder) if project.folder.exists() else {}
+    assert not [name for name in left if left[name] != there.get(name) and not name.startswith("checkpoints")]
+    if project.folder.exists():
+        shutil.rmtree(project.folder)
+    project.folder.with_name("elsewhere").rename(project.folder)
+    project.run()
+    assert_same_weights(project.weights(), calm.weights())
+    assert [line["step"] for line in project.logged()] == [line["step"] for line in calm.logged()]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from project import Project, contents
 from robustok_core.runs import stage_fingerprints
 from robustok_core.runs.files import read_json
+from robustok_core.runs.named_files import look_at, paths_in
+from robustok_core.runs.run_record import write_run
 from robustok_core.values.spec import Spec
 
 SHORT = {"epochs": 0.2}
@@ -48,7 +53,7 @@ def test_moving_the_data_makes_no_stage_run_again(project):
 
 def test_a_run_of_an_earlier_version_is_taken_where_the_data_lie_where_they_lay(project, monkeypatch):
     with monkeypatch.context() as earlier:
-        earlier.setattr(stage_fingerprints, "_VERSIONS", (Spec.table, Spec.table))  # these had the path
+        earlier.setattr(stage_fingerprints, "_VERSIONS", ((Spec.table, False),))  # these had the path
         project.run()
     before = read_json(project.folder / "run.json")["current"]
     assert DONE in project.run().printed
@@ -97,6 +102,77 @@ def test_a_stage_that_runs_again_says_what_changed(project, change, said, comman
         assert "its settings" not in line
         _, output, _ = command("history", project.folder)
         assert f"train_tokenizer: {line.partition(': ')[2].removesuffix(' changed')}" in output
+
+
+def rows(file: Path, seed: int) -> Path:
+    """A file of rows for `projected_vq`; always of the same size."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(torch.randn(16, 4, generator=torch.Generator().manual_seed(seed)), file)
+    return file
+
+
+@pytest.fixture
+def naming(tmp_path) -> Project:
+    """A project whose recipe names a file, which was written an hour ago."""
+    file = rows(tmp_path / "table.pt", 0)
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 3600))
+    quantizer = {"use": "projected_vq", "table": str(file), "codebook_size": 16, "table_width": 4, "width": 4}
+    return Project(tmp_path / "out", tokenizer={"quantizer": quantizer}, train_tokenizer=SHORT)
+
+
+def test_another_file_under_a_path_that_a_recipe_names_is_noticed(naming, tmp_path):
+    naming.run()
+    assert DONE in naming.run().printed
+    before = (tmp_path / "table.pt").read_bytes()
+    rows(tmp_path / "table.pt", 1)
+    assert f"train_tokenizer runs again: the content of {tmp_path / 'table.pt'} changed\n" in naming.run().printed
+    assert DONE in naming.run().printed
+    (tmp_path / "table.pt").write_bytes(before)
+    assert DONE in naming.run().printed
+
+
+def test_a_stage_stays_done_where_a_file_that_it_read_is_gone(naming, tmp_path):
+    naming.run()
+    (tmp_path / "table.pt").unlink()
+    assert DONE in naming.run().printed
+
+
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_what_an_earlier_version_finished_stays_done_if_the_file_is_older(naming, tmp_path, monkeypatch, rewritten):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(stage_fingerprints, "_VERSIONS", ((stage_fingerprints.shaping, False),))
+        naming.run()
+    record = read_json(naming.folder / "run.json")
+    for entry in record["stages"].values():
+        del entry["made_from"]["files"]
+    write_run(naming.folder, record)
+    if rewritten:
+        rows(tmp_path / "table.pt", 1)
+    naming.run()
+    assert (DONE in naming.printed) == (not rewritten)
+    assert ("or the time at which it was written, changed" in naming.printed) == rewritten
+
+
+def test_files_of_what_shapes_no_result_do_not_count(registry, tmp_path):
+    metrics = {"gfd": {"use": "frechet", "features": {"use": "inception", "weights": str(tmp_path / "inception.pth")}}}
+    measured = registry.spec(
+        "stage", {"use": "train_generator", "epochs": 1, "batch_size": 4, "measure": {"metrics": metrics}}
+    )
+    evaluated = registry.spec("stage", {"use": "evaluate_generator", "metrics": metrics, "reference": "ref.npz"})
+    assert paths_in([measured]) == []
+    assert paths_in([evaluated]) == [Path("ref.npz"), tmp_path / "inception.pth"]
+
+
+def test_a_folder_and_an_index_count_with_all_their_files(tmp_path):
+    folder, index = tmp_path / "reference", tmp_path / "model.safetensors.index.json"
+    rows(folder / "a" / "0.pt", 0)
+    part = rows(tmp_path / "part.pt", 0)
+    index.write_text(json.dumps({"weight_map": {"weight": part.name}}))
+    seen = [look_at(folder), look_at(index)]
+    rows(folder / "a" / "0.pt", 1)
+    rows(part, 1)
+    assert not {file.content for file in seen} & {look_at(folder).content, look_at(index).content}
+    assert look_at(tmp_path / "nowhere") is None
 
 
 def test_a_stage_says_which_artifact_that_it_reads_is_another(tmp_path):

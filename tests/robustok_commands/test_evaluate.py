@@ -147,8 +147,39 @@ def test_precision_is_left_out_for_statistics_which_other_features_refuse(comman
 
 
 @pytest.mark.parametrize(
+    ("metric", "option", "results"),
+    [
+        ("density_coverage", "neighbours=3", ["density_fashion_classifier", "coverage_fashion_classifier"]),
+        ("mind", "num_images=50", ["md_fashion_classifier"]),
+        ("cmmd", "least_images=50", ["mmd_fashion_classifier"]),
+    ],
+)
+def test_metrics_of_sets_are_measured_outside_of_a_run(
+    command: Command, metric: str, option: str, results: list[str]
+) -> None:
+    arguments = ("samples.npz", "real.npz", *SMALL, "--metric", metric)
+    code, output, _ = command(*arguments, "--set", f"{metric}.{option}", "--json")
+    assert code == 0
+    assert list(json.loads(output)["results"]) == results
+
+
+FDR = ("--metric", "fdr", "--set", 'fdr.networks={one={use="fashion_classifier"}}')
+
+
+def test_fdr_takes_further_real_images_from_a_path(command: Command, batch: ImageBatch) -> None:
+    pixels = to_uint8(batch.images).permute(0, 2, 3, 1).numpy()
+    write_samples(Path("held_out.npz"), iter(pixels[20:60]), batch.labels[20:60], image_size=32)
+    code, output, _ = command("samples.npz", "real.npz", *SMALL, *FDR, "--set", "fdr.held_out=held_out.npz")
+    assert code == 0
+    assert "fdr_fashion_classifier" in output
+    assert "fd_val_fashion_classifier" in output
+
+
+@pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        (("samples.npz", "real.npz", *SMALL, *FDR), "no file or folder 'validation'"),
+        (("samples.npz", "real", *SMALL, *FDR, "--set", "fdr.held_out=real"), "'real' is the reference"),
         (("nothing.npz", "real.npz"), "nothing.npz: there is no such file"),
         (("samples.npz", "real.npz", "--metric", "fretchet"), "no sample_metric is called 'fretchet'"),
         (("samples.npz", "real.npz", "--features", "inceptoin"), "no features is called 'inceptoin'"),

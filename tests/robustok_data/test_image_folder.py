@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -320,3 +321,13 @@ def test_a_corrupt_image_stops_the_run_and_is_named(refused, recipe_file, tmp_pa
     assert "cat/3.png: this image cannot be read: " in output
     assert "hint: repair or remove it" in output
     assert not Path("out/tiny/artifacts").exists()
+
+
+def test_an_image_that_a_pipe_replaced_is_named_instead_of_waited_for(root: Path) -> None:
+    images = opened(root)
+    for file in sorted(root.rglob("*.*")):
+        if file.is_file():
+            file.unlink()
+            os.mkfifo(file)
+    with pytest.raises(RobustokError, match="this image cannot be read: OSError"):
+        images.train.load([0], None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import sys
 import tarfile
@@ -228,3 +229,27 @@ def damaged(content: bytes, at: int) -> bytes:
 def test_a_pattern_that_cannot_be_meant_is_one_message(shards: Path, pattern: str, message: str) -> None:
     with pytest.raises(RobustokError, match=message):
         opened(shards, pattern)
+
+
+def test_a_pipe_in_the_place_of_a_shard_is_refused_instead_of_waited_for(shards: Path) -> None:
+    (shards / "train-001.tar").unlink()
+    os.mkfifo(shards / "train-001.tar")
+    with pytest.raises(RobustokError, match="this shard is not a file"):
+        opened(shards)
+    (shards / "train-001.tar").unlink()
+    (shards / "train-001.tar").symlink_to("train-001.tar")
+    with pytest.raises(RobustokError, match="no such shard|not a file"):
+        opened(shards, "train-*.tar")
+
+
+def test_files_that_belong_to_no_sample_are_named(shards: Path, picture: Picture, caplog) -> None:
+    with tarfile.open(shards / "train-000.tar", "a") as tar:
+        for name in ("0010", ".png", "\x1b[2J"):
+            about = tarfile.TarInfo(name)
+            about.size = len(picture(0))
+            tar.addfile(about, io.BytesIO(picture(0)))
+    count = len(opened(shards).train)
+    assert "3 files have no name or no ending and are passed over: '0010', '.png', '\\x1b[2J'" in caplog.text
+    caplog.clear()
+    assert len(opened(shards).train) == count
+    assert "3 files have no name" in caplog.text  # from the index that is remembered, too

@@ -18,6 +18,7 @@ from robustok_core import (
     Features,
     ImageBatch,
     ImageFeatures,
+    Images,
     Metric,
     Registry,
     Result,
@@ -133,6 +134,7 @@ class Pass:
         self.tokenizer = tokenizer
         self.images = images
         self.networks: dict[str, Features] = {}
+        self.train: Images | None = None
 
     def share(self, spec: Spec) -> Features:
         return self.networks.setdefault(repr(spec.table()), spec.build())
@@ -146,6 +148,7 @@ class Pass:
                 cache=cache,
                 share_features=self.share,
                 device=torch.device("cpu"),
+                train=self.train,
             )
         )
 

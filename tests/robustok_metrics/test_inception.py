@@ -65,6 +65,25 @@ def test_maps_have_the_documented_shapes(inception: Features, images: ImageBatch
     assert shapes == [(64, 73, 73), (192, 35, 35), (288, 35, 35), (768, 17, 17), (2048, 8, 8)]
 
 
+@torch.no_grad()
+def test_spatial_features_are_adms_channels_of_the_1x1_branch(
+    inception: Any, registry: Registry, weights: Path, images: ImageBatch
+) -> None:
+    """ "mixed_6/conv" of the TensorFlow graph is the 1x1 branch of Mixed_6d, after its batch norm and ReLU."""
+    spatial = registry.build("features", {"use": "inception_spatial", "weights": str(weights)})
+    seen: list[torch.Tensor] = []
+    hook = inception.net.Mixed_6d.branch1x1.register_forward_hook(lambda _, __, output: seen.append(output))
+    inception(images.images[:2])
+    hook.remove()
+    (branch,) = seen
+    assert branch.shape == (2, 192, 17, 17)
+    expected = branch[:, :7].permute(0, 2, 3, 1).reshape(2, 2023)  # numpy's [..., :7] of height, width, channel
+    torch.testing.assert_close(spatial(images.images[:2]), expected)
+    assert spatial.name == "inception_spatial_other"
+    with pytest.raises(RobustokError, match="have no classifier head"):
+        spatial.logits(expected)
+
+
 def test_file_with_other_weights_is_named(registry: Registry, tmp_path: Path) -> None:
     file = tmp_path / "other.pth"
     torch.save(nn.Linear(2, 2).state_dict(), file)

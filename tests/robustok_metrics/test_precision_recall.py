@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-import robustok_metrics.precision_recall
+import robustok_metrics.neighbour_balls
 from robustok_core import Result, RobustokError, Spec
 from robustok_metrics.precision_recall import PrecisionRecall, PrecisionRecallConfig, precision_and_recall
 
@@ -68,7 +68,7 @@ def test_precision_and_recall_match_torch_fidelity(num_generated: int, num_real:
 def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     generated, real = clouds(1, 90, 0.4), clouds(2, 70)
     whole = precision_and_recall(generated, real)
-    monkeypatch.setattr(robustok_metrics.precision_recall, "_DISTANCES_AT_ONCE", 7 * 70)
+    monkeypatch.setattr(robustok_metrics.neighbour_balls, "_DISTANCES_AT_ONCE", 7 * 70)
     assert precision_and_recall(generated, real) == whole
 
 
@@ -105,7 +105,7 @@ def test_features_far_from_the_origin_are_distinguished() -> None:
 
 def test_the_distance_of_a_point_to_itself_is_exactly_zero() -> None:
     points = clouds(3, 40, shift=9.0, width=1280).double()
-    ((distances, _),) = robustok_metrics.precision_recall._squared_distances(points, points)
+    ((distances, _),) = robustok_metrics.neighbour_balls.squared_distances(points, points)
     assert not distances.diagonal().any()
     torch.testing.assert_close(distances, torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") ** 2)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
-from robustok_core import ImageFeatures, RobustokError, Spec
+from robustok_core import ImageFeatures, ProblemsError, Registry, RobustokError, Spec
 from robustok_metrics.sample_frechet import SampleFrechet, SampleFrechetConfig
 
 Colours = Callable[..., Spec]
@@ -61,6 +61,8 @@ def test_distance_between_gaussians_is_the_closed_form(colours: Colours) -> None
     [
         ("inception", "gfid"),
         ("inception_other", "gfd_inception_other"),
+        ("inception_spatial", "gsfid"),
+        ("inception_spatial_other", "gfd_inception_spatial_other"),
         ("efficientnet_lite0", "gfd_efficientnet_lite0"),
     ],
 )
@@ -77,3 +79,15 @@ def test_samples_must_be_images(given: Any, colours: Colours) -> None:
     ) as caught:
         frechet(colours()).compute(given(torch.zeros(0, 3), "statistics.npz"), given(normal(1, 20, 3)))
     assert caught.value.where == "statistics.npz"
+
+
+def test_sfid_is_the_distance_in_spatial_features(given: Any, colours: Colours, registry: Registry) -> None:
+    metric = registry.build("sample_metric", {"use": "sfid"})
+    metric.network = colours("inception_spatial")
+    rows = given(normal(1, 20)), given(normal(2, 20))
+    assert metric.compute(*rows)["gsfid"] == frechet(colours("colours")).compute(*rows)["gfd_colours"]
+
+
+def test_sfid_is_refused_with_other_features(registry: Registry) -> None:
+    with pytest.raises(ProblemsError, match="network is 'inception', but sFID is defined with inception_spatial"):
+        registry.spec("sample_metric", {"use": "sfid", "network": {"use": "inception"}})

@@ -93,6 +93,19 @@ def test_an_arm_may_run_some_stages_on_the_tokenizer_of_another_arm_and_seed(stu
         make_plan(read_study_file(str(study_file(arm=arms)), registry), Path("runs/s"), registry)
 
 
+def test_images_are_decoded_once_for_all_arms_with_one_data_set_and_never_for_a_look(study_file, registry, monkeypatch):
+    data = {"use": "fashion_mnist", "train_limit": 20, "validation_limit": 10}
+    arms = [{"name": "one", "set": {"data": data}}, {"name": "two", "set": {"data": data, "perturbation.beta": 0.5}}]
+    study = read_study_file(str(study_file(arm=arms, claim=[])), registry)
+    images = type(registry.build("dataset", data).train)
+    load, decoded = images.load, []
+    monkeypatch.setattr(images, "load", lambda self, rows, *more: decoded.extend(rows) or load(self, rows, *more))
+    make_plan(study, Path("runs/s"), registry, check_images=False)
+    assert decoded == []
+    make_plan(study, Path("runs/s"), registry)
+    assert len(decoded) == 20 + 10
+
+
 def test_jobs_divide_the_cores_and_have_devices_of_their_own(monkeypatch):
     monkeypatch.setattr("robustok_study.slots._cores", lambda: 8)
     assert [slot.environment["OMP_NUM_THREADS"] for slot in make_slots(None, None, 3)] == ["2"] * 3

@@ -35,12 +35,48 @@ def test_arms_change_the_recipe_seeds_are_paired_and_the_last_table_wins(study_f
 
 
 def test_quick_has_a_folder_seeds_and_sizes_of_its_own(study_file, registry):
-    quick = {"seeds": [5], "set": {"data": {"train_limit": 24}, "generator": {"depth": 1}}}
+    quick = {"seeds": [5], "set": {"data": {"train_limit": 24}}}
     study = read_study_file(str(study_file(quick=quick)), registry, quick=True)
     assert (study.name, list(study.seeds)) == ("s-quick", [5])
     assert [arm.recipe.source.table["data"]["train_limit"] for arm in study.arms] == [24, 24]
-    assert "generator" not in study.arms[0].recipe.source.table  # what no recipe has is left out
     assert "[quick]" in mistakes(study_file(), registry, quick=True)[0]
+
+
+def test_what_is_set_in_all_arms_is_left_out_only_where_an_arm_has_no_such_table_or_stage(study_file, registry):
+    generator = {"use": "maskgit", "width": 16, "num_heads": 2}
+    arms = [{"name": "one"}, {"name": "two", "set": {"generator": generator}}]
+    study = read_study_file(str(study_file(arm=arms, set={"generator": {"depth": 1}})), registry)
+    assert [arm.recipe.source.table.get("generator") for arm in study.arms] == [None, {**generator, "depth": 1}]
+    assert [arm.changes.get("generator.depth") for arm in study.arms] == [None, 1]
+
+
+def test_a_change_that_another_component_of_an_arm_undoes_is_not_among_its_changes(study_file, registry):
+    arms = [{"name": "one"}, {"name": "two", "set": {"perturbation": {"use": "none"}}}]
+    study = read_study_file(str(study_file(arm=arms, set={"perturbation": {"beta": 0.5}})), registry)
+    assert [arm.changes for arm in study.arms] == [{"perturbation.beta": 0.5}, {"perturbation.use": "none"}]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("tokenzier.quantizer.codebook_size", "no arm has a table 'tokenzier' (did you mean 'tokenizer'?)"),
+        ("dataa.train_limit", "no arm has a table 'dataa' (did you mean 'data'?)"),
+        (
+            "stage.train_tokeniser.epochs",
+            "no arm has a stage 'train_tokeniser' (did you mean 'stage.train_tokenizer'?)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("place", ["set", "quick.set"])
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_misspelt_table_or_stage_that_is_set_in_all_arms_is_refused(place, quick, key, message, study_file, registry):
+    file = study_file()
+    quick_table = "[quick]\n" if place == "set" else ""
+    file.write_text(f"{file.read_text()}\n{quick_table}[{place}]\n{key} = 3\n")
+    found = mistakes(file, registry, quick=quick)
+    line = len(file.read_text().splitlines())
+    assert len(found) == 1
+    assert found[0].startswith(f"s.toml:{line}: {place}.{key}: {message}")
 
 
 MISTAKES = """
@@ -119,7 +155,12 @@ def test_a_recipe_and_a_study_are_told_from_each_other(study_file, refused):
     file = study_file()
     assert "this is a recipe, not a study (" not in refused("study", "r.toml")
     assert "this is a study, not a recipe" in refused("run", file)
-    assert "no study file or bundled study is called 'nothing'" in refused("study", "nothing")
+    assert "this is a recipe, not a study" in refused("study", "main_train")
+    message = refused("study", "my_recipe.toml")
+    assert "no study file or bundled study is called 'my_recipe.toml'\n  hint: known: " in message
+    assert "did you mean 'claims'?" in refused("study", "claim")
+    Path("runs").mkdir()
+    assert "this is a folder, not the file of a study" in refused("study", "runs")
 
 
 @pytest.mark.parametrize("name", sorted(bundled_studies()))

@@ -53,6 +53,11 @@ def test_a_study_is_stopped_killed_resumed_and_edited_and_makes_every_shared_sta
     assert all(made for _, made in stages("evaluate_tokenizer"))
     record = read_study(Path("runs/s"))
     assert (record.missing, [run.state for run in record.runs]) == ([], ["done"] * 6)
+    for run in record.runs:  # the time of what was made elsewhere counts there
+        entries = read_json(Path("runs/s", run.folder, "run.json"))["stages"].items()
+        assert run.seconds == sum(
+            entry["seconds"] for key, entry in entries if run.arm == "one" or key.startswith("evaluate")
+        )
     psnr, gap = record.metrics
     values = {arm: [summary.by_seed[str(seed)] for seed in range(3)] for arm, summary in psnr.arms.items()}
     for arm, of_seeds in values.items():
@@ -110,6 +115,10 @@ def test_a_failing_arm_is_named_with_its_reason_and_does_not_end_the_others(stud
     assert {run.folder: run.state for run in record.runs} == {"one-seed0": "done", "bad-seed0": "failed"}
     assert {metric.label for metric in record.metrics} >= {"evaluate_tokenizer/psnr"}
     assert not any("bad" in metric.arms for metric in record.metrics)
+    assert "bad-seed0 failed: " in conducted("--show")
+    arms[1]["set"]["stage.train_tokenizer.optimizer.learning_rate"] = 1e-3
+    study_file(arm=arms, claim=[], seeds=[0], metrics=None)
+    assert "failed" not in conducted("--show")  # that was another arm
 
 
 def test_a_dry_run_and_show_print_what_is_done_and_run_nothing(study_file, command):

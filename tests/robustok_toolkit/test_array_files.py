@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from robustok_core import RobustokError
-from robustok_toolkit.array_files import read_array, read_arrays
+from robustok_toolkit.array_files import array_names, read_array, read_arrays
 
 VALUES = np.arange(24, dtype=np.int32).reshape(4, 6)
 
@@ -177,3 +177,15 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.npz").write_text("arrays")
     with pytest.raises(RobustokError, match="does not start as one"):
         read_arrays(tmp_path / "a.npz")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_with_two_arrays_of_one_name_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "two.npz"
+    with zipfile.ZipFile(file, "w") as archive:
+        for value in (1, 2):
+            with archive.open("arr_0.npy", "w") as member:
+                np.save(member, np.full((4, 2), value))
+    for read in (read_arrays, array_names):
+        with pytest.raises(RobustokError, match="two of its members have the same name"):
+            read(file)

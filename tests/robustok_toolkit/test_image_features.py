@@ -266,6 +266,19 @@ def test_statistics_are_of_the_published_inception_only(
     assert caught.value.where == population.name
 
 
+def test_statistics_of_spatial_features_are_mu_s_and_sigma_s(
+    reference: Callable[..., Path], networks: SharedFeatures
+) -> None:
+    file = reference(mu_s=np.array([5.0, 6.0, 7.0]), sigma_s=2 * np.eye(3))
+    population = open_features(file, networks=networks, device=CPU)
+    mean, covariance = population.moments(means("inception_spatial"))
+    assert mean.tolist() == [5.0, 6.0, 7.0]
+    assert covariance.diagonal().tolist() == [2.0, 2.0, 2.0]
+    assert population.moments(means("inception"))[0].tolist() == [0.0, 1.0, 2.0]
+    with pytest.raises(RobustokError, match="not those of spatial features, mu_s and sigma_s"):
+        open_features(reference(), networks=networks, device=CPU).moments(means("inception_spatial"))
+
+
 def test_statistics_of_another_width_are_refused(networks: SharedFeatures) -> None:
     mean, covariance = torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
     population = PublishedFeatures(mean, covariance, None, name="four", networks=networks)

@@ -259,3 +259,11 @@ def test_a_full_disk_is_one_message_and_leaves_no_file(tmp_path, monkeypatch):
         write_weights(tmp_path / "w.pt", WEIGHTS)
     assert not leftovers(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_claims_more_weights_than_any_model_has_is_refused(tmp_path):
+    about = b'{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = b"{" + b",".join(b'"%d":%s' % (number, about) for number in range(200_000)) + b"}"
+    (tmp_path / "many.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(RobustokError, match="claims to hold 200,000 tensors"):
+        read_weights(tmp_path / "many.safetensors")

@@ -11,6 +11,7 @@ from attrs import frozen
 from torch import Tensor
 
 from robustok.testing.subject import TINY_TOKENIZER, Subject, close, pictures
+from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.kinds.sample_metric import ImageFeatures
 from robustok_core.values.batches import ImageBatch
@@ -56,6 +57,7 @@ def metric_checks(subject: Subject, *, tokenizer: Mapping[str, Any] = TINY_TOKEN
         cache=None,
         share_features=_SharedNetworks(),
         device=torch.device("cpu"),
+        train=_Pictures(num_images + 2, net.image_size),
     )
     metric = subject.build()
     metric.check(net.space)
@@ -72,6 +74,23 @@ def metric_checks(subject: Subject, *, tokenizer: Mapping[str, Any] = TINY_TOKEN
     subject.require(
         _close(whole, first.compute()), "the added states of two processes give different results from one process"
     )
+
+
+class _Pictures(Images):
+    """Pictures that stand for training images."""
+
+    fingerprint = "robustok.testing"
+
+    def __init__(self, count: int, size: int) -> None:
+        self.pixels = from_uint8(to_uint8(pictures(count, size).flip(3)))
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.arange(len(self.pixels)) % 2
+
+    def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        return ImageBatch(images=self.pixels[rows], labels=rows % 2, indices=rows)
 
 
 class _SharedNetworks:
@@ -140,6 +159,9 @@ class _RandomFeatures(ImageFeatures):
     def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
         features = self.features(network).double()
         return features.mean(dim=0), features.T.cov()
+
+    def other(self, name: str, limit: int | None = None) -> ImageFeatures:
+        return _RandomFeatures(name=name, count=self.count if limit is None else limit, seed=2)
 
 
 def sample_metric_checks(subject: Subject, *, num_images: int = 64) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.numbers import duration_text
 from robustok_report.defaults import Value, value_text, values_of
 from robustok_toolkit.report_parts import Cell, Part, Section, Table, Text
-from robustok_toolkit.reported_run import ReportedRun
+from robustok_toolkit.reported_run import ReportedRun, ReportedStage
 
 #: Characters; a longer command gets a line for each option.
 _LONG_COMMAND = 80
@@ -22,17 +22,19 @@ def what_ran(run: ReportedRun) -> Section:
 
 
 def _origin(run: ReportedRun) -> Table:
-    made_with = [made for stage in run.stages for made in stage.entry.get("made_with") or [stage.entry]]
-    last = made_with[-1] if made_with else {}
-    started = [str(stage.entry["started"]) for stage in run.stages if stage.entry.get("started")]
+    own = [stage for stage in run.stages if not stage.taken_from]
+    made_with = [made for stage in run.stages for made in _made_with(stage)]
+    started = [str(stage.entry["started"]) for stage in own if stage.entry.get("started")]
+    taken = [f"{stage.name}, from {stage.taken_from}" for stage in run.stages if stage.taken_from]
     rows: list[list[str | Cell]] = [
-        ["Command", Cell(command(made_with), code=True)],
+        ["Command", Cell(command([made for stage in own for made in _made_with(stage)]), code=True)],
         ["Or from its folder", Cell(shlex.join(["robustok", "run", str(run.folder)]), code=True)],
         ["Seed", str(run.record.get("seed", run.table.get("run", {}).get("seed", "not recorded")))],
         ["Started", min(started).replace("T", " ") if started else "never"],
-        ["Versions", ", ".join(f"{name} {last[name]}" for name in ("robustok", "python", "torch") if name in last)],
-        ["Code", _code(last)],
-        ["Machine", _machine(last)],
+        ["Taken", "; ".join(taken)],
+        ["Versions", _each(_versions, made_with)],
+        ["Code", _each(_code, made_with)],
+        ["Machine", _each(_machine, made_with)],
     ]
     return Table("Origin", ["", ""], [row for row in rows if row[1] != ""])
 
@@ -46,6 +48,19 @@ def command(made_with: list[Mapping[str, Any]]) -> str:
     if len(text := shlex.join(words)) <= _LONG_COMMAND:
         return text
     return " ".join(f"\\\n  {shlex.quote(word)}" if word.startswith("--") else shlex.quote(word) for word in words)
+
+
+def _made_with(stage: ReportedStage) -> list[Mapping[str, Any]]:
+    return stage.entry.get("made_with") or [stage.entry]
+
+
+def _each(text_of: Callable[[Mapping[str, Any]], str], made_with: Sequence[Mapping[str, Any]]) -> str:
+    """A text for all surroundings in which stages ran, each different one once, in their order."""
+    return "; ".join(dict.fromkeys(filter(None, map(text_of, made_with))))
+
+
+def _versions(made: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {made[name]}" for name in ("robustok", "python", "torch") if name in made)
 
 
 def _code(made: Mapping[str, Any]) -> str:
@@ -76,12 +91,12 @@ def _costs(run: ReportedRun) -> Table:
         rows.append(
             [
                 stage.name,
-                Cell(state, marked=not stage.done),
+                Cell(state, marked=not stage.done, hint=f"in {stage.taken_from}" if stage.taken_from else ""),
                 duration_text(float(stage.entry["seconds"])) if "seconds" in stage.entry else "–",
                 f"{memory:.2f} GiB" if isinstance(memory, (int, float)) else "–",
             ]
         )
-    total = sum(float(stage.entry.get("seconds", 0.0)) for stage in run.stages)
+    total = sum(stage.seconds for stage in run.stages)
     return Table(
         "Cost of each stage", ["stage", "state", "time", "peak memory"], [*rows, ["all", "", duration_text(total), ""]]
     )

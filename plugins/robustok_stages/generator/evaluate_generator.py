@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen, validators
 
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.recipe.validators import workers_range
+from robustok_core.values.download import named_path
 from robustok_core.values.result import Result
 from robustok_core.values.spec import components
 from robustok_stages.checks import names_of
 from robustok_stages.generator.sample_evaluation import (
+    DATA_SPLITS,
     SampleEvaluation,
     check_metrics,
     check_picture_size,
@@ -57,6 +60,10 @@ class EvaluateGenerator(Stage):
     def __init__(self, config: EvaluateGeneratorConfig) -> None:
         self.config = config
 
+    @classmethod
+    def files(cls, config: EvaluateGeneratorConfig) -> Iterable[Path]:
+        return named_path(config.reference, *DATA_SPLITS)
+
     def check(self, context: StageContext) -> None:
         """The reference exists, and it and the samples have enough images for the metrics."""
         config = self.config
@@ -64,7 +71,8 @@ class EvaluateGenerator(Stage):
         num_reference = reference_size(context, config.reference, config.limit)
         samples = context.promise("samples", SamplesPromise)
         check_picture_size(context, config.reference, samples.image_size, "reference")
-        check_metrics(context, config.metrics, samples.num_samples, num_reference, "metrics")
+        counts = samples.num_samples, num_reference
+        check_metrics(context, config.metrics, *counts, "metrics", reference=config.reference)
 
     def result_names(self) -> Sequence[str] | None:
         return names_of(self.config.metrics)

@@ -11,9 +11,10 @@ from attrs import field, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.sample_metric import SampleMetric
 from robustok_core.kinds.stage import StageContext
 from robustok_core.values.result import Result, add_results
-from robustok_core.values.spec import Spec
+from robustok_core.values.spec import Spec, all_specs
 from robustok_stages.checks import check_each
 from robustok_toolkit.array_files import array_names
 from robustok_toolkit.image_features import (
@@ -57,18 +58,24 @@ def check_reference(context: StageContext, reference: str, *keys: str) -> None:
     Raises:
         RobustokError: if not, located at the option.
     """
-    if reference in DATA_SPLITS and not context.has("data"):
-        what = f"the reference {reference!r} needs the table [data], which this recipe does not have"
-        raise context.located(RobustokError(what), *keys)
-    if reference not in DATA_SPLITS and not Path(reference).expanduser().exists():
-        what = f"{reference!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
-        raise context.located(RobustokError(what), *keys)
-    if reference not in DATA_SPLITS and (file := Path(reference).expanduser()).is_file():
-        try:
-            if reference_moments(file) is None:
-                open_images(file)
-        except RobustokError as error:
-            raise context.located(RobustokError(str(error)), *keys) from error
+    try:
+        _require_set(context, reference)
+    except RobustokError as error:
+        raise context.located(RobustokError(str(error)), *keys) from error
+
+
+def _require_set(context: StageContext, name: str) -> None:
+    """Raises RobustokError unless there is such a split, file or folder."""
+    if name in DATA_SPLITS and not context.has("data"):
+        raise RobustokError(f"the reference {name!r} needs the table [data], which this recipe does not have")
+    if name in DATA_SPLITS:
+        return
+    path = Path(name).expanduser()
+    if not path.exists():
+        what = f"{name!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
+        raise RobustokError(what)
+    if path.is_file() and reference_moments(path) is None:
+        open_images(path)
 
 
 def check_picture_size(context: StageContext, reference: str, image_size: int, *keys: str) -> None:
@@ -107,22 +114,48 @@ def reference_size(context: StageContext, reference: str, limit: int | None) -> 
 
 
 def check_metrics(
-    context: StageContext, metrics: Mapping[str, Spec], num_samples: int | None, num_reference: int | None, *keys: str
+    context: StageContext,
+    metrics: Mapping[str, Spec],
+    num_samples: int | None,
+    num_reference: int | None,
+    *keys: str,
+    reference: str | None = None,
 ) -> None:
-    """Checks that there are enough images for the sample metrics in this stage's option `keys`.
+    """Checks that the sample metrics in this stage's option `keys` have the images that they need.
+
+    Args:
+        reference: the set that the samples are compared with; None if this stage has no other sets beside it.
 
     Raises:
-        ProblemsError: if there are not.
+        ProblemsError: if they have not.
     """
+
+    def check(metric: SampleMetric) -> None:
+        metric.check(num_samples, num_reference)
+        for name in metric.other_sets():
+            _check_other_set(context, name, reference)
+
     built = {name: spec.build() for name, spec in metrics.items()}
-    checks = {name: partial(metric.check, num_samples, num_reference) for name, metric in built.items()}
-    check_each(context, checks, *keys)
+    check_each(context, {name: partial(check, metric) for name, metric in built.items()}, *keys)
+
+
+def _check_other_set(context: StageContext, name: str, reference: str | None) -> None:
+    """Raises RobustokError unless there is such a set besides the reference."""
+    if reference is None:
+        what = f"it needs another set of real images ({name!r}), which this stage does not have"
+        raise RobustokError(what, hint="measure it in the stage evaluate_generator")
+    if name == reference:
+        such = ', such as reference = "train"' if name == "validation" else ""
+        what = f"it needs two sets of real images, but {name!r} is the reference, too"
+        raise RobustokError(what, hint=f"choose another reference{such}")
+    _require_set(context, name)
 
 
 def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: Networks, count: int) -> None:
     """Warns if `count` images are too few for the feature covariances that some metrics estimate."""
     estimating = [spec for spec in metrics.values() if spec.factory.needs_full_rank]
-    for width in sorted({networks(spec.config.features).width for spec in estimating}):
+    used = [network for spec in estimating for network in all_specs(spec.config) if network.kind == "features"]
+    for width in sorted({networks(network).width for network in used}):
         note = singular_note(count, width)
         if note is not None:
             context.say(f"{context.stage}: {note}")
@@ -156,6 +189,7 @@ class SampleEvaluation:
         self._networks = SharedFeatures(context.device)
         self._built = {name: spec.build() for name, spec in metrics.items()}
         self._reference = self._open(reference, limit, keys)
+        self._reference.open_other = lambda name, limit: self._open(name, limit, keys)
 
     def _open(self, reference: str, limit: int | None, keys: tuple[str, ...]) -> KnownNetworkFeatures:
         context = self._context

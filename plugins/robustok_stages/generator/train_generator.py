@@ -73,7 +73,8 @@ class TrainGenerator(Stage):
             check_reference(context, measure.reference, "measure", "reference")
             check_picture_size(context, measure.reference, tokenizer.image_size, "measure", "reference")
             num_reference = reference_size(context, measure.reference, measure.limit)
-            check_metrics(context, measure.metrics, measure.num_samples, num_reference, "measure", "metrics")
+            counts = measure.num_samples, num_reference
+            check_metrics(context, measure.metrics, *counts, "measure", "metrics", reference=measure.reference)
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The generator's class, latent space and class names."""

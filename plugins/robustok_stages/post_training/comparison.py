@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.stage import StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.values.batches import ImageBatch, LatentBatch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
@@ -40,6 +39,7 @@ from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
 from robustok_toolkit.latent_arrays import from_array, no_latents, to_array
 from robustok_toolkit.pair_files import CONTROL, label_of
 from robustok_toolkit.pictures import save_rows
+from robustok_toolkit.some_images import SomeImages
 from robustok_training.batches import class_balanced_order
 
 BEFORE = "before"
@@ -84,24 +84,6 @@ class ComparisonConfig:
     pictures: int = field(
         default=10, validator=validators.ge(1), metadata={"doc": "columns of samples.png and sigma.png"}
     )
-
-
-class SomeImages(Images):
-    """The subset of images at indices `rows` (m,) int64."""
-
-    def __init__(self, images: Images, rows: Tensor) -> None:
-        self._images, self._rows = images, rows
-
-    @property
-    def labels(self) -> Tensor:
-        return self._images.labels[self._rows]
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of([self._images.fingerprint, self._rows.tolist()])
-
-    def load(self, indices: Sequence[int], draws: Draws | None = None) -> ImageBatch:
-        return self._images.load(self._rows[torch.as_tensor(indices, dtype=torch.int64)].tolist(), draws)
 
 
 def balanced_halves(labels: Tensor) -> tuple[Tensor, Tensor]:

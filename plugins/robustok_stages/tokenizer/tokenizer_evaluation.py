@@ -53,6 +53,7 @@ def started_metrics(
         cache=context.cache,
         share_features=networks,
         device=context.device,
+        train=context.dataset().train,
     )
     built: list[Metric] = [spec.build() for spec in metrics.values()]
     for metric in built:

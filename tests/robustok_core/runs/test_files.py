@@ -18,6 +18,7 @@ from robustok_core.runs.files import (
     move,
     new_file,
     new_folder,
+    read_json,
     read_tensors,
     remove_folder,
     remove_leftovers,
@@ -177,3 +178,10 @@ def test_a_folder_whose_removal_was_cut_off_is_gone_and_its_rest_is_swept(tmp_pa
     assert not folder.exists()
     remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_json_file_of_a_terabyte_is_named_and_not_read(tmp_path):
+    (tmp_path / "manifest.json").touch()
+    os.truncate(tmp_path / "manifest.json", 10**12)
+    with pytest.raises(RunError, match=r"manifest\.json: it has 1,000,000,000,000 bytes"):
+        read_json(tmp_path / "manifest.json")

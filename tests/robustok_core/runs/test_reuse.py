@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from project import Project, assert_same_weights
 from robustok_core import Recipe, RobustokError, load_registry
+from robustok_core.runs import reuse
 from robustok_core.runs.files import read_json
 from robustok_core.runs.runner import fingerprints
+from robustok_core.runs.step_log import take_lines
+from robustok_core.runs.verify import verified
 
 EVALUATION = {"use": "evaluate_tokenizer", "limit": 20, "metrics": {"psnr": {"use": "psnr"}}}
 
@@ -33,7 +38,31 @@ def test_a_stage_that_another_run_finished_is_taken_with_its_results(first, tmp_
     assert_same_weights(project.weights(), first.weights())
     entries = read_json(project.folder / "run.json")["stages"].values()
     assert {entry["taken_from"] for entry in entries} == {str(first.folder.resolve())}
+    assert project.logged() == first.logged()
+    assert project.logged("train_tokenizer")
+    assert not any(one.damaged for one in verified(project.folder))
     assert "done before, unchanged" in another(tmp_path).run().printed  # and it is then its own
+
+
+def test_lines_of_a_begun_stage_are_replaced_by_those_of_the_stage_that_is_taken(first, tmp_path):
+    fingerprint = first.logged("train_tokenizer")[0]["fingerprint"]
+    log = tmp_path / "metrics.jsonl"
+    begun = {"stage": "train_tokenizer", "fingerprint": fingerprint, "step": 0, "loss": 7.0}
+    part, other = {**begun, "fingerprint": f"{fingerprint}-0.5"}, {**begun, "fingerprint": "other"}
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in (begun, other, part)) + '{"stage": "cut')
+    take_lines(first.folder / "metrics.jsonl", log, fingerprint)
+    assert [json.loads(line) for line in log.read_text().splitlines()] == [other, *first.logged("train_tokenizer")]
+
+
+def test_a_stage_whose_files_go_away_while_they_are_taken_is_made_here(first, tmp_path, copied, monkeypatch):
+    gone = copied(first)
+    link = reuse._link
+    monkeypatch.setattr(
+        reuse, "_link", lambda *paths: (shutil.rmtree(gone / "artifacts", ignore_errors=True), link(*paths))
+    )
+    project = another(tmp_path).run(reuse=[gone])
+    assert "train_tokenizer: done before" not in project.printed
+    assert_same_weights(project.weights(), first.weights())
 
 
 def test_only_unchanged_stages_are_taken_from_a_folder_of_runs(first, tmp_path):
@@ -62,8 +91,6 @@ def test_what_is_damaged_there_is_made_again_here(first, tmp_path, copied):
 @pytest.fixture
 def copied(tmp_path):
     """Copies a run's folder, so that it can be damaged."""
-    import shutil
-
     return lambda project: Path(shutil.copytree(project.folder, tmp_path / "damaged" / project.folder.name))
 
 

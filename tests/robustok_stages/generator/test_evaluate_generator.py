@@ -190,6 +190,32 @@ def test_metrics_that_need_more_images_than_planned_are_refused_before_anything_
     assert not list(tmp_path.iterdir())
 
 
+FDR = {"fdr": {"use": "fdr", "networks": {"one": FEATURES}}}
+
+
+def test_fdr_compares_with_the_held_out_images_of_the_same_data(trained, tmp_path):
+    results = evaluating(trained, tmp_path, reference="train", metrics=FDR).run().results
+    fdr, of_held_out = (results[f"{STAGE}/{name}_fashion_classifier"] for name in ("fdr", "fd_val"))
+    gfd = evaluating(trained, tmp_path / "gfd", reference="train").run().results[DISTANCE]
+    assert fdr.num_images == NUM_SAMPLES  # as many held-out images, though there are more
+    assert fdr.num_reference == TRAIN_IMAGES
+    assert fdr.value == pytest.approx(gfd.value / of_held_out.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "it needs two sets of real images, but 'validation' is the reference, too"),
+        ({"held_out": "nowhere"}, "'nowhere' is neither 'validation' nor 'train' nor a file or folder"),
+    ],
+)
+def test_fdr_without_held_out_images_is_refused_before_anything_is_written(trained, tmp_path, options, message):
+    project = evaluating(trained, tmp_path, metrics={"fdr": FDR["fdr"] | options})
+    with pytest.raises(RobustokError, match=f"stage.evaluate_generator.metrics.fdr: {message}"):
+        project.run()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("arrays", [{}, {"arr_0": np.zeros((8, 32, 32, 3), np.uint8)}])
 def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(trained, tmp_path, arrays):
     file = tmp_path / "reference.npz"

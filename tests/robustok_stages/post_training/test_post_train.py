@@ -13,6 +13,7 @@ import torch
 from project import (
     ADVERSARIAL,
     BATCH_SIZE,
+    COLOURS,
     NUM_PAIRS,
     POST_TRAINING,
     TABLES,
@@ -191,6 +192,10 @@ def test_a_batch_that_does_not_fit_the_pairs_is_refused_before_anything_runs(
     ("options", "message"),
     [
         ({"post_train": {"losses": {}}}, "stage.post_train: losses: there is no term"),
+        (
+            {"compare_decoders": {"metrics": {"fdr": {"use": "fdr", "networks": {"one": COLOURS["features"]}}}}},
+            "stage.compare_decoders.metrics.fdr: it needs another set of real images",
+        ),
         (
             {"compare_decoders": {"num_samples": 21, "metrics": {"kid": {"use": "kid", "subset_size": 21}}}},
             "stage.compare_decoders.metrics.kid: the reference: 20 images are too few for subsets of 21",
