@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from robustok_core.errors import RobustokError, RunError
-from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.dataset import Expected, Images
 from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
@@ -40,6 +40,13 @@ class PictureConfig:
         metadata={"doc": "in training: ADM's centre crop, or its random crop (shorter side up to 1.25 image_size)"},
     )
     flip: bool = field(default=False, metadata={"doc": "mirror half of the training images"})
+    expect: Expected | None = field(
+        default=None,
+        metadata={
+            "doc": "table: numbers of images and classes, for `plan` and `check --without-data` without the data",
+            "result": False,
+        },
+    )
 
 
 Policy = Literal["refuse", "skip"]
