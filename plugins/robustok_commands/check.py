@@ -78,8 +78,10 @@ def check(
             echo_lines(_described(plan) if show else f"{printable(name)}: good")
     if as_json:
         echo_lines(json.dumps(tables, indent=2, default=str))
-    if problems:
-        raise ProblemsError(problems)
+    if problems:  # what several recipes extend has its mistakes once
+        raise ProblemsError(
+            list({(problem.where, problem.what, problem.hint): problem for problem in problems}.values())
+        )
 
 
 def _as_table(name: str, plan: Plan | None, problems: Sequence[RobustokError], needs: Sequence[str]) -> dict[str, Any]:

@@ -154,7 +154,8 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
             raise
         # of the component that the weights describe
         what = f"the model of these weights cannot be built: {error.what}"
-        options = "options of the importer may say otherwise: `robustok plugins importer NAME` lists them"
+        name = built.chosen or importer.name
+        options = f"options of the importer may say otherwise: `robustok plugins importer {name}` lists them"
         raise RobustokError(what, where=str(file), hint=error.hint or options) from error
     check_weights(component, component.state_dict(), str(file))
     report = with_options_left_out(report, importer.config, table)

@@ -159,3 +159,10 @@ def test_what_is_expected_changes_no_fingerprint(registry, images, tmp_path):
         return fingerprints(Recipe.from_table(table).resolve(registry), registry=registry, out=tmp_path / "runs")
 
     assert of() == of(expect=ABSENT["expect"])
+
+
+def test_a_mistake_in_what_several_recipes_extend_is_said_once(refused, tmp_path):
+    (tmp_path / "base.toml").write_text('extends = "main_train"\n[tokenizer]\nimage_sise = 32\n')
+    for name in "ab":
+        (tmp_path / f"{name}.toml").write_text(f'extends = "base.toml"\n[run]\nname = "{name}"\n')
+    assert refused("check", tmp_path / "a.toml", tmp_path / "b.toml").count("unknown key 'image_sise'") == 1
