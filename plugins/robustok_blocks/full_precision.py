@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 
+from robustok_core.values.devices import autocast_type
+
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Disables autocast and TF32 inside the block and restores both afterwards.
 
-    On GPUs since Ampere, convolutions round their inputs to TF32's 10 bits by default. The meta device, which is
-    used to plan costs, has no autocast to disable.
+    On GPUs since Ampere, convolutions round their inputs to TF32's 10 bits by default.
     """
     saved = [(switch, name, getattr(switch, name)) for switch, name, _ in _switches()]
     try:
         for switch, name, off in _switches():
             setattr(switch, name, off)
-        with torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False):
+        with torch.autocast(autocast_type(device), enabled=False):
             yield
     finally:
         for switch, name, value in saved:

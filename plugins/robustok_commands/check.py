@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--every-image", is_flag=True, help="Decode all images instead of up to 2,048 of each split.")
+@click.option(
+    "--without-data", is_flag=True, help="Check the rest where data and files of [load] are not here; say what was not."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: what each recipe's stages make, or its mistakes.")
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--show", is_flag=True, help="Print what each stage will make, and the recipe with every default.")
@@ -30,6 +33,7 @@ def check(
     changes: tuple[str, ...],
     presets: tuple[str, ...],
     every_image: bool,
+    without_data: bool,
     as_json: bool,
     quiet: bool,
     show: bool,
@@ -61,7 +65,9 @@ def check(
         before, plan = len(problems), None
         try:
             recipe, out = open_recipe(name, overrides=changes, presets=presets)
-            plan = check_recipe(recipe, registry=registry, out=out, announce=announce, images=images)
+            plan = check_recipe(
+                recipe, registry=registry, out=out, announce=announce, images=images, without_data=without_data
+            )
         except ProblemsError as error:
             problems.extend(error.problems)
         except RobustokError as error:
@@ -72,8 +78,10 @@ def check(
             echo_lines(_described(plan) if show else f"{printable(name)}: good")
     if as_json:
         echo_lines(json.dumps(tables, indent=2, default=str))
-    if problems:
-        raise ProblemsError(problems)
+    if problems:  # what several recipes extend has its mistakes once
+        raise ProblemsError(
+            list({(problem.where, problem.what, problem.hint): problem for problem in problems}.values())
+        )
 
 
 def _as_table(name: str, plan: Plan | None, problems: Sequence[RobustokError], needs: Sequence[str]) -> dict[str, Any]:

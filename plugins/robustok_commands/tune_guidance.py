@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     Measure = Callable[[Guidance, int, int], Result]
 
 
+#: What is tuned where the recipe measures no samples; its network needs no download.
+_DEFAULT_METRIC = {"use": "frechet", "features": {"use": "efficientnet_lite0"}}
+
+
 @click.command("tune-guidance")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--metric", metavar="NAME", help="What to tune, of the recipe's evaluate_generator; default: its first metric."
+    "--metric", metavar="NAME", help="What to tune, of the recipe's evaluate_generator; default: its first, else gFD."
 )
 @click.option("--samples", default=1000, show_default=True, type=click.IntRange(2), help="Samples of each trial.")
 @click.option(
@@ -155,8 +159,7 @@ def _metric(run: ReportedRun, name: str | None) -> tuple[str, SampleMetric]:
         if stage.spec.name == "evaluate_generator":
             metrics = {**stage.spec.config.metrics, **metrics}
     if not metrics:
-        hint = "a recipe with the stage evaluate_generator says what to measure, as main_train does"
-        raise RobustokError("its recipe measures no samples", where=str(run.folder), hint=hint)
+        metrics = {"gfd": run.registry.spec("sample_metric", _DEFAULT_METRIC)}
     if name is not None and name not in metrics:
         what = f"its recipe measures no {name!r}"
         raise RobustokError(what, where="--metric", hint=did_you_mean(name, list(metrics)))

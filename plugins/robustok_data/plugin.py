@@ -8,6 +8,7 @@ from robustok_data.fluent_emoji import FluentEmoji
 from robustok_data.huggingface import HuggingFace
 from robustok_data.image_folder import ImageFolder
 from robustok_data.npz import Npz
+from robustok_data.prepared import PreparedDataset
 from robustok_data.webdataset import WebDataset
 
 
@@ -18,4 +19,5 @@ def robustok_register(register: Register) -> None:
     register("dataset", "huggingface", HuggingFace)
     register("dataset", "image_folder", ImageFolder)
     register("dataset", "npz", Npz)
+    register("dataset", "prepared", PreparedDataset)
     register("dataset", "webdataset", WebDataset)

@@ -81,8 +81,8 @@ def two_splits(
         train, validation = train.shares(share)
     check_labels(validation.labels, len(class_names), validation.where)
     return (
-        PictureImages(train.pictures, train.labels, config, exif=config.exif),
-        PictureImages(validation.pictures, validation.labels, config, exif=config.exif),
+        PictureImages(train.pictures, train.labels, config, exif=config.exif, fast_jpeg=config.fast_jpeg),
+        PictureImages(validation.pictures, validation.labels, config, exif=config.exif, fast_jpeg=config.fast_jpeg),
     )
 
 

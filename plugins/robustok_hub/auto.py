@@ -44,7 +44,7 @@ class Auto(Importer):
         self._chosen: Importer | None = None
 
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:
-        name = importer_of(path, registry)
+        name = self.chosen = importer_of(path, registry)
         spec = registry.spec("importer", {"use": name, **self.config.options})
         self._chosen = importer = spec.build()
         table, component, report = importer.load(path, registry)

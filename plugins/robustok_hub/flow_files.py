@@ -25,6 +25,8 @@ _TOKENS = "x_embedder.weight"
 IMAGES = {PATCHES: 4, "x_embedder.proj.bias": 1}
 _GATE = "blocks.0.mlp.w12.weight"
 _Q_NORM = "blocks.0.attn.q_norm.weight"
+#: Paths by their names in published configurations; SiT's code calls the cosine one GVP.
+_PATHS = {"linear": "linear", "Linear": "linear", "cosine": "cosine", "GVP": "cosine"}
 _MODULATION = "blocks.0.adaLN_modulation.1.weight"
 #: Weights that tell a transformer, and their numbers of dimensions; those of its tokens or patches are `IMAGES`, too.
 TELLING = {
@@ -147,7 +149,7 @@ def network_table(
         RobustokError: the number of heads is not known, or the configuration contradicts the weights.
     """
     width, depth = published["pos_embed"].shape[2], count_numbered(published, "blocks.")
-    config.must_agree({"hidden_size": width, "depth": depth})
+    config.must_agree({"hidden_size": width, "depth": depth, **_other_sizes(published, config)})
     heads = options.num_heads or config.get("num_heads", int) or _heads(published, width)
     if heads is None:
         raise RobustokError(
@@ -166,12 +168,36 @@ def network_table(
     return table
 
 
+def _other_sizes(published: Mapping[str, Tensor], config: PublishedConfig) -> dict[str, int]:
+    """What else the configuration of a SiT, a DiT or a LightningDiT may say and the weights show, by its names.
+
+    The table of classes has a row for "no class", unless training dropped none.
+    """
+    patches = published.get(PATCHES)
+    channels = published[_TOKENS if patches is None else PATCHES].shape[1]
+    normed, classes = _Q_NORM in published, len(published["y_embedder.embedding_table.weight"])
+    sizes = {"in_channels": channels, "in_chans": channels, "qk_norm": normed, "use_qknorm": normed}
+    style = style_table(published)
+    sizes |= {"use_swiglu": style["mlp"] == "swiglu", "use_rmsnorm": style["norm"] == "rms", "use_rope": style["rope"]}
+    if config.values.get("num_classes") != classes:
+        sizes["num_classes"] = classes - 1
+    if (heads := _shown_heads(published)) is not None:
+        sizes["num_heads"] = heads
+    return sizes | ({} if patches is None else {"patch_size": patches.shape[2]})
+
+
 def _heads(published: Mapping[str, Tensor], width: int) -> int | None:
-    """From the width of a head, if a norm or the rotary positions show it, or from the width of a published size."""
+    """From the width of a head, or from the width of a published size."""
+    return _shown_heads(published) or _HEADS.get(width)
+
+
+def _shown_heads(published: Mapping[str, Tensor]) -> int | None:
+    """From the width of a head, if a norm or the rotary positions show it."""
+    width = published["pos_embed"].shape[2]
     for name in (_Q_NORM, "feat_rope.freqs_cos"):
         if name in published:
             return max(1, width // max(1, published[name].shape[-1]))
-    return _HEADS.get(width)
+    return None
 
 
 def style_table(published: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -201,13 +227,13 @@ def path_of(options: FlowImporterConfig, config: PublishedConfig, report: dict[s
     """The path of a flow's training; reports why.
 
     Raises:
-        RobustokError: path_type in the configuration is no text.
+        RobustokError: path_type in the configuration is no text, or the path VP, which no `flow_transformer` has.
     """
     held = config.get("path_type", str)
-    reasons = {
-        "the importer's option": options.path,
-        f"path_type in {config.file.name}": held if held in ("linear", "cosine") else None,
-    }
+    if held == "VP" and options.path is None:
+        hint = "the importer's option path sets another one"
+        raise RobustokError("path_type VP is not supported: linear and cosine are", where=str(config.file), hint=hint)
+    reasons = {"the importer's option": options.path, f"path_type in {config.file.name}": _PATHS.get(held or "")}
     reason, path = next(((reason, path) for reason, path in reasons.items() if path is not None), (None, "linear"))
     says = f", for {config.file.name} says {held!r}" if held else ": check the configuration beside the weights"
     report["path"] = f'assumed to be "{path}"{says}' if reason is None else f'"{path}": {reason}'

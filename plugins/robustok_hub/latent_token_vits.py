@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustok_hub.published_names import count_numbered
+from robustok_hub.published_names import count_numbered, heads_by_width
 
 #: Name prefixes that the published ViTs (timm's) share with ours.
 TRUNK = ("blocks.", "norm.", "cls_token", "pos_embed")
@@ -23,6 +23,9 @@ def size_table(weights: Mapping[str, Tensor], num_heads: int | None) -> dict[str
     Args:
         weights: weights by our names; the decoder has the encoder's size.
         num_heads: the importer's option.
+
+    Raises:
+        RobustokError: the number of heads is not known.
     """
     _, num_latents, width = weights["encoder.latent_tokens"].shape
     patch_size = weights["encoder.patch_embed.weight"].shape[-1]
@@ -32,7 +35,7 @@ def size_table(weights: Mapping[str, Tensor], num_heads: int | None) -> dict[str
         "patch_size": patch_size,
         "width": width,
         "depth": max(1, count_numbered(weights, "encoder.blocks.")),
-        "num_heads": num_heads or max(1, width // 64),
+        "num_heads": num_heads or heads_by_width(width, "num_heads"),
         "mlp_ratio": hidden.numel() / width,
         "num_latent_tokens": num_latents,
     }
@@ -44,15 +47,20 @@ _HEADS = {1152: 16}
 STACK_HEADS_LEFT_OUT = "as published: 16 for the width 1152, otherwise one for every 64 of the width"
 
 
-def stack_table(weights: Mapping[str, Tensor], blocks: str, width: int, num_heads: int | None) -> dict[str, int]:
+def stack_table(
+    weights: Mapping[str, Tensor], blocks: str, width: int, num_heads: int | None, option: str = "num_heads"
+) -> dict[str, int]:
     """The size of one transformer, for a recipe table.
 
     Args:
         weights: any of its weights. blocks: the prefix of their numbered blocks, "encoder.blocks.".
-        width: numbers per token. num_heads: the importer's option.
+        width: numbers per token. num_heads: the importer's option. option: its name.
+
+    Raises:
+        RobustokError: the number of heads is not known.
     """
     return {
         "width": width,
         "depth": max(1, count_numbered(weights, blocks)),
-        "num_heads": num_heads or _HEADS.get(width, max(1, width // 64)),
+        "num_heads": num_heads or _HEADS.get(width) or heads_by_width(width, option),
     }

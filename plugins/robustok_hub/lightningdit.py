@@ -27,6 +27,7 @@ from robustok_hub.flow_files import (
     refuse_both,
     style_table,
 )
+from robustok_hub.known_files import better_importers
 from robustok_hub.published_config import PublishedConfig, ReadsConfig, existing
 from robustok_hub.published_names import read_published, require
 from robustok_toolkit.weight_files import read_weights
@@ -78,6 +79,8 @@ class LightningDiTImporter(ReadsConfig):
             "path": path_of(self.config, beside, report),
             "direction": "data",
         }
+        if better_importers("lightningdit", published):
+            report["model"] = "assumed to be a LightningDiT: the weights of a SiT and of a DiT have the same names"
         report["positions"] = "fixed and rotary" if rope else "fixed only: the file has no tables of rotary ones"
         report["statistics"] = statistics.report
         weights = _rotations_once(published, str(path)) if rope else published

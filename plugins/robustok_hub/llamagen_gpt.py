@@ -16,6 +16,7 @@ from robustok_core.recipe.validators import width_range
 from robustok_hub.published_names import (
     code_space,
     count_numbered,
+    heads_by_width,
     heads_field,
     load_generator,
     read_published,
@@ -77,12 +78,12 @@ class LlamaGenGPTImporter(Importer):
 
     def _table(self, published: Mapping[str, Tensor]) -> dict[str, Any]:
         width = published["tok_embeddings.weight"].shape[1]
-        heads = _HEADS_3B if width == _WIDTH_3B else max(1, width // 64)
+        published_heads = _HEADS_3B if width == _WIDTH_3B else None
         return {
             "use": "llamagen_gpt",
             "width": width,
             "depth": count_numbered(published, "layers."),
-            "num_heads": self.config.num_heads or heads,
+            "num_heads": self.config.num_heads or published_heads or heads_by_width(width, "num_heads"),
             "mlp_width": len(published["layers.0.feed_forward.w1.weight"]),
             "positions": "learned" if "positional_embedding" in published else "rope",
         }

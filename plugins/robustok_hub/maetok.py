@@ -21,6 +21,7 @@ from robustok_hub.published_names import (
     build_with,
     count_numbered,
     drop_parts,
+    heads_by_width,
     heads_field,
     read_published,
     require,
@@ -135,7 +136,8 @@ class MAETokImporter(ReadsConfig, TokenizerImporter):
             RobustokError: it contradicts the weights, which have rotary positions in learned directions if `mixed`.
         """
         rotary, in_directions = config.get("use_rope", bool), config.get("rope_mixed", bool)
-        if rotary is not None and in_directions is not None and mixed != (rotary and in_directions):
+        known = rotary is not None and (in_directions is not None or not rotary)
+        if known and mixed != (rotary and in_directions):
             what = f"use_rope {rotary} and rope_mixed {in_directions} do not fit the weights, which have "
             hint = "get the configuration that belongs to the weights, or take this one away"
             raise RobustokError(f"{what}{'' if mixed else 'no '}encoder.freqs", where=str(config.file), hint=hint)
@@ -181,7 +183,7 @@ class MAETokImporter(ReadsConfig, TokenizerImporter):
         if encoder == decoder and heads is None:
             return {}
         if heads is None and encoder[0] != decoder[0]:
-            heads = max(1, decoder[0] // 64)
+            heads = heads_by_width(decoder[0], "decoder_num_heads")
         return {
             "decoder_width": decoder[0],
             "decoder_depth": decoder[1],

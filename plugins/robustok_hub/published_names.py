@@ -142,6 +142,18 @@ def heads_field(otherwise: str) -> Any:
     )
 
 
+def heads_by_width(width: int, option: str) -> int:
+    """The number of heads of a model of a published width, one for every 64.
+
+    Raises:
+        RobustokError: the width is no published one: a guess would compute something else. `option` can say.
+    """
+    if width % 64:
+        what = f"the number of heads of a model of width {width} does not follow from its weights"
+        raise RobustokError(what, hint=f"set the importer's {option}")
+    return max(1, width // 64)
+
+
 def l2_normalise_field() -> Any:
     """The importer's option l2_normalise, which does not follow from the weights."""
     return field(default=True, metadata={"doc": "the codebook is on the unit sphere, as in all released files"})

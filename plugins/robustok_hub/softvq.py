@@ -45,6 +45,11 @@ class SoftVQImporter(MAETokImporter):
         wanted = telling() | {"quantize.embedding": 3}
         require(published, wanted, "softvq", where, {"decoder.model.pos_embed": 3})
 
+    def _options(self, weights: Mapping[str, Tensor], config: PublishedConfig, report: dict[str, str]) -> Any:
+        num_tables, size, _ = weights["soft_codebook.embedding"].shape
+        config.must_agree({"num_codebooks": num_tables, "codebook_size": size})
+        return super()._options(weights, config, report)
+
     def _published(self, config: PublishedConfig, mixed: bool) -> dict[str, Any]:
         codebook = {"temperature": config.get("tau", float), "l2_normalise": config.get("codebook_l2_norm", bool)}
         return super()._published(config, mixed) | codebook

@@ -122,7 +122,16 @@ class TiTokImporter(ReadsConfig, TokenizerImporter):
         """Whether the codebook is on the unit sphere; reports why."""
         codebook_size, width = weights["quantizer.embedding"].shape
         num_tokens = len(weights["encoder.latent_tokens"])
-        config.must_agree({"codebook_size": codebook_size, "token_size": width, "num_latent_tokens": num_tokens})
+        patch_size = weights["encoder.patch_embed.weight"].shape[-1]
+        config.must_agree(
+            {
+                "codebook_size": codebook_size,
+                "token_size": width,
+                "num_latent_tokens": num_tokens,
+                "vit_enc_patch_size": patch_size,
+                "crop_size": _side(weights) * patch_size,
+            }
+        )
         reasons = {
             "the importer's option": self.config.l2_normalise,
             f"as {config.file.name} says": config.get("use_l2_norm", bool),
@@ -134,10 +143,9 @@ class TiTokImporter(ReadsConfig, TokenizerImporter):
 
     def _table(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         patch_size = weights["encoder.patch_embed.weight"].shape[-1]
-        side = math.isqrt(max(1, len(weights["encoder.positional_embedding"]) - 1))
         table = {
             "use": "titok",
-            "image_size": side * patch_size,
+            "image_size": _side(weights) * patch_size,
             "patch_size": patch_size,
             "num_latent_tokens": len(weights["encoder.latent_tokens"]),
             "encoder": self._stack(weights, "encoder", self.config.encoder_num_heads),
@@ -152,7 +160,8 @@ class TiTokImporter(ReadsConfig, TokenizerImporter):
     @staticmethod
     def _stack(weights: Mapping[str, Tensor], network: str, num_heads: int | None) -> dict[str, int]:
         width = weights[f"{network}.positional_embedding"].shape[1]
-        return stack_table(weights, f"{network}.transformer.", width, num_heads)
+        option = f"{network.removeprefix('token_')}_num_heads"
+        return stack_table(weights, f"{network}.transformer.", width, num_heads, option)
 
     def _pixel_decoder(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         prefix = "code_decoder.pixel_decoder."
@@ -179,3 +188,8 @@ class TiTokImporter(ReadsConfig, TokenizerImporter):
             {network: count_numbered(weights, f"{network}.transformer.") for network in ("encoder", "token_decoder")}
         )
         return {to_published(name, names): value for name, value in weights.items()}
+
+
+def _side(weights: Mapping[str, Tensor]) -> int:
+    """Patches along a side of the images."""
+    return math.isqrt(max(1, len(weights["encoder.positional_embedding"]) - 1))

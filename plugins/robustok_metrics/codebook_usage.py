@@ -50,6 +50,7 @@ class CodebookUsage(Metric):
         self.check(context.tokenizer.space)
         size = context.tokenizer.space.codebook_size
         assert size is not None
+        self.num_images = context.num_images
         self.counts = torch.zeros(size, dtype=torch.int64, device=context.device)
 
     def update(self, step: Evaluation) -> None:
@@ -63,9 +64,9 @@ class CodebookUsage(Metric):
         self.counts = state["counts"]
 
     def compute(self) -> Mapping[str, Result]:
+        values = {"codebook_usage": usage(self.counts), "codebook_perplexity": perplexity(self.counts)}
         return {
-            "codebook_usage": Result(usage(self.counts), higher_is_better=True),
-            "codebook_perplexity": Result(perplexity(self.counts), higher_is_better=True),
+            name: Result(value, higher_is_better=True, num_images=self.num_images) for name, value in values.items()
         }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import field, frozen
 from einops import rearrange
 from torch import Tensor, nn
@@ -61,6 +63,10 @@ class Inception(FrozenFeatures):
 
     def __init__(self, config: InceptionConfig) -> None:
         super().__init__()
+        if torch.empty(0).is_meta:  # only shapes are asked for
+            self.net = _without_weights()
+            self.freeze()
+            return
         file = Path(_published().place if config.weights is None else config.weights).expanduser()
         for download in self.downloads(config):
             download.get("features inception")
@@ -152,6 +158,20 @@ def _network(file: Path) -> nn.Module:
             where=str(file),
             hint="the published file is weights-inception-2015-12-05-6726825d.pth of its release v0.2.0",
         ) from error
+
+
+def _without_weights() -> nn.Module:
+    """The network as it is built, on the default device."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Unloaded(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_: Any, **__: Any) -> None:
+            """Keeps what it has."""
+
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    return Unloaded("inception", ["2048"], feature_extractor_weights_path=nothing)
 
 
 def _published() -> Download:

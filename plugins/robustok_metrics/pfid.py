@@ -7,6 +7,7 @@ codewords. docs/pfid.md has the exact definition.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet import frechet_name
 from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance, of_strength
 
+_log = logging.getLogger(__name__)
 #: The paper's deltas by codebook size K.
 DELTAS: Mapping[int, tuple[int, int, int]] = {
     1024: (10, 15, 20),
@@ -137,6 +139,12 @@ class PFID(PerturbedDistance[Cell]):
         self.codebook_size = space.codebook_size
         quantizer = context.tokenizer.quantizer
         self.nearest_by = "distance" if quantizer is None else quantizer.nearest_by
+        if self.config.deltas is None and set(deltas_for(self.codebook_size)) == {1}:
+            _log.warning(
+                "pFD of %d codes is the plain distance of reconstructions: the paper's deltas, scaled to them, are 1, "
+                "which changes no token; set deltas",
+                self.codebook_size,
+            )
         cells = {cell: self.config.spec_of(cell).build() for cell in self.config.cells(self.codebook_size)}
         self.begin(context, self.config.features, cells)
 

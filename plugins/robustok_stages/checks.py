@@ -40,7 +40,7 @@ def check_training(context: StageContext, config: TrainingConfig, optimizer: Opt
         RobustokError: if not, located at the option.
     """
     try:
-        check_parts(config.batch_size, context.accelerator.num_processes, config.accumulation)
+        check_parts(config.batch_size, context.processes, config.accumulation)
         steps = config.steps(steps_per_epoch(range(num_rows), config.batch_size))
     except RobustokError as error:
         raise context.located(error, "batch_size") from error

@@ -35,7 +35,8 @@ class PatchFeatures:
         """(B, P, C) of images (B, 3, H, W) in [-1, 1]."""
         if not self._network:
             with seeded("target", self.spec.name):
-                self._network = (self.spec.build().to(images.device).requires_grad_(False),)
+                built = self.spec.sketch() if images.is_meta else self.spec.build()
+            self._network = (built.to(images.device).requires_grad_(False),)
         features = self._network[0].maps(images)[-1]
         if features.shape[-2:] != (self.side, self.side):
             features = F.interpolate(features.float(), size=(self.side, self.side), mode="bilinear", antialias=True)

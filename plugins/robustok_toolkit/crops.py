@@ -31,11 +31,16 @@ def random_crop(picture: Image.Image, size: int, numbers: Tensor) -> Image.Image
         numbers: (3,) non-negative int64; they select the shorter side, the left edge and the upper edge.
     """
     shorter, left, upper = numbers.tolist()
-    largest = math.ceil(size / _SMALLEST_SHARE)
+    largest = largest_side(size)
     side = size + shorter % (largest - size + 1)
     picture = _halved(picture, side)
     width, height = _resized_size(picture, side)
     return _square(picture, (width, height), left % (width - size + 1), upper % (height - size + 1), size)
+
+
+def largest_side(size: int) -> int:
+    """The largest shorter side to which `random_crop` resizes an image."""
+    return math.ceil(size / _SMALLEST_SHARE)
 
 
 def _halved(picture: Image.Image, side: int) -> Image.Image:

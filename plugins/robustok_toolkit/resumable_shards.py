@@ -112,10 +112,15 @@ def _must_be_made(context: StageContext, shard: Shard, names: Sequence[str]) -> 
     files, manifest = [shard_file(folder, shard, name) for name in names], _manifest(folder, shard)
     if not os.path.lexists(manifest if context.manifests else files[-1]):
         return True
+    return is_damaged(files, manifest, context.say)
+
+
+def is_damaged(files: Sequence[Path], manifest: Path, say: Callable[[str], None]) -> bool:
+    """Whether a shard's files are not as its manifest says; if so, this is said, and they are set aside."""
     damage = damage_of(manifest)
     if damage is None:
         return not all(file.is_file() for file in files)
-    context.say(f"{damage}; this shard is made again, and what was there is set aside")
+    say(f"{damage}; this shard is made again, and what was there is set aside")
     for file in (*files, manifest):
         if os.path.lexists(file):
             set_aside(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.files import new_file, read_tensors, write_tensors
-from robustok_core.runs.shard_index import read_shard_index, shards_of
+from robustok_core.runs.shard_index import ENDING, read_shard_index, shards_of
 from robustok_core.values.wording import reason_of, some_names
 from robustok_toolkit.file_kinds import WeightKind, weight_kind
 from robustok_toolkit.training_objects import stand_ins
@@ -28,6 +29,10 @@ _KEYS = ("vq", "ema", "model_ema", "model", "state_dict", "module")
 #: What wrappers of modules insert into names, at the beginning or within: DistributedDataParallel, torch.compile, FSDP.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _TWICE = f"two weights are called {{!r}} without the names of wrappers ({', '.join(_WRAPPERS[:2])})"
+#: Where a Lightning module usually has its network.
+_LIGHTNING = "model."
+#: The name of one of several files with the weights of a model.
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<all>\d+)(?P<ending>\.\w+)")
 #: Endings of the files that `write_weights` writes.
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -54,12 +59,15 @@ def read_weights(file: Path) -> WeightFile:
     What a file is, its first bytes say, not its name. Pickled files are read with torch's restricted unpickler, which
     builds only tensors, containers and argparse.Namespace (training options); objects of training libraries are passed
     over. What wrappers of modules insert into
-    names (`module.`, `_orig_mod.`) is removed.
+    names (`module.`, `_orig_mod.`) is removed, and `model.` if all names begin so, as those of Lightning's modules do.
 
     Raises:
         RobustokError: the file is missing, damaged or of another kind, contains code, or holds no weights.
     """
-    return _weights_in(read_content(file), file)
+    found = _weights_in(read_content(file), file)
+    if not all(name.startswith(_LIGHTNING) for name in found.weights):
+        return found
+    return evolve(found, weights={name.removeprefix(_LIGHTNING): value for name, value in found.weights.items()})
 
 
 def _weights_in(content: Mapping[Any, Any], file: Path) -> WeightFile:
@@ -81,7 +89,21 @@ def read_content(file: Path) -> Mapping[Any, Any]:
         RobustokError: the file is missing, damaged or of another kind, contains code, or has no names.
     """
     kind = weight_kind(file)
-    return _read_sharded(file) if kind == "index" else _content(file, kind)
+    if kind == "index":
+        return _read_sharded(file)
+    _refuse_shard(file)
+    return _content(file, kind)
+
+
+def _refuse_shard(file: Path) -> None:
+    """Raises RobustokError if a file is one of several by its name, such as model-00001-of-00002.safetensors."""
+    named = _SHARD.fullmatch(file.name)
+    if named is None or int(named["all"]) == 1:
+        return
+    index = f"{named['stem']}{named['ending']}{ENDING}"
+    there = "" if file.with_name(index).is_file() else ", which is not beside it"
+    what = f"by its name this is file {int(named['number'])} of {int(named['all'])} that hold a model together"
+    raise RobustokError(what, where=str(file), hint=f"name their index instead: {index}{there}")
 
 
 def read_matrix(file: Path) -> Tensor:
@@ -221,7 +243,9 @@ def _found_in(content: Mapping[Any, Any]) -> str:
     if tables:
         return f"it has tensors in {some_names(tables, most=5)}; save one of them as a file of its own"
     keys = [str(key)[:40] for key in content]
-    return f"it has the {len(keys)} keys {some_names(keys, most=5)}" if keys else "it is empty"
+    if not keys:
+        return "it is empty"
+    return f"it has the {'key' if len(keys) == 1 else f'{len(keys)} keys'} {some_names(keys, most=5)}"
 
 
 def _tables(content: Mapping[Any, Any], path: str, depth: int = 3) -> Iterator[tuple[str, int]]:

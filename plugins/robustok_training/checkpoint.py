@@ -21,7 +21,8 @@ from robustok_core.runs.manifest import Damage, folder_damage, recorded_folder, 
 
 _NAME = re.compile(r"step-(\d+)")
 _TENSORS, _VALUES = "state.safetensors", "state.json"
-_KEPT = 2
+#: How many checkpoints of a training are kept.
+KEPT = 2
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Path:
@@ -30,7 +31,7 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], valu
     with recorded_folder(target) as aside:
         write_tensors(aside / _TENSORS, tensors)
         write_json(aside / _VALUES, {"step": step, **values})
-    for old in checkpoints(folder)[:-_KEPT]:
+    for old in checkpoints(folder)[:-KEPT]:
         remove_folder(old)
     return target
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_core.kinds import expectations
@@ -95,8 +96,20 @@ class Images(Rows):
         """The images at `indices`."""
 
 
+@frozen(kw_only=True)
+class Expected:
+    """What a data set will hold where it is: enough to plan with."""
+
+    train: int = field(validator=validators.ge(2), metadata={"doc": "training images"})
+    validation: int = field(validator=validators.ge(2), metadata={"doc": "validation images"})
+    classes: int = field(validator=validators.ge(1), metadata={"doc": "classes"})
+
+
 class Dataset(Component, ABC):
     """Images with labels, in a training and a validation split.
+
+    Where its Config has an option `expect` (an `Expected` or None) besides `image_size`, recipes can be planned and
+    checked on machines that do not have the data.
 
     The constructor `Dataset(config)` opens and checks the source. It raises RobustokError if a file is missing,
     a folder is empty or a class has fewer than 2 images.

@@ -42,11 +42,13 @@ class Importer(Component, ABC):
         makes: what it makes; None if only a file tells.
         recognised_by: names of weights that all its files have, and that no other importer's files have together. The
             importer `auto` chooses by them.
+        chosen: the name of the importer that this one left the last file to; None if it read it itself.
     """
 
     returns: ClassVar = {"load": _imported, "opponents": _opponents}
     makes: ClassVar[Literal["tokenizer", "generator"] | None]
     recognised_by: ClassVar[Collection[str]] = ()
+    chosen: str | None = None
 
     @abstractmethod
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from robustok_core.values.devices import autocast_type
+
 #: Scores computed at once by `distance_scores`: 64 MiB in float32.
 _SCORES_AT_ONCE = 2**24
 
@@ -36,7 +38,7 @@ def product_scores(z: Tensor, codebook: Tensor) -> Iterator[Tensor]:
 def _in_parts(z: Tensor, codebook: Tensor, offset: Tensor, factor: float) -> Iterator[Tensor]:
     """(rows, K) offset (K,) + factor * z e, chunk by chunk."""
     for part in z.float().split(max(1, _SCORES_AT_ONCE // len(codebook))):
-        with torch.autocast(z.device.type, enabled=False):
+        with torch.autocast(autocast_type(z.device), enabled=False):
             scores = torch.addmm(offset, part, codebook.T, alpha=factor)
         yield scores
 

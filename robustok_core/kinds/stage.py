@@ -13,6 +13,7 @@ from rich.console import Console
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder, Component
+from robustok_core.kinds.cost import Cost
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.kinds.promise import Promise, PromiseT
 from robustok_core.values.result import Result
@@ -44,6 +45,7 @@ class StageContext(ABC):
         registry: builds components. accelerator: the processes.
         device: the device of this process.
         console: shows progress; None on silent processes.
+        processes: how many there are, or will be in the run that is planned.
         replay: whether a training looks again into the step that became not finite, instead of going on.
     """
 
@@ -60,6 +62,7 @@ class StageContext(ABC):
     accelerator: Accelerator
     console: Console | None
     device: torch.device
+    processes: int
     replay: bool
 
     @abstractmethod
@@ -115,6 +118,14 @@ class StageContext(ABC):
         """The context of one of several trainings in this stage, with checkpoints and log lines of its own."""
 
     @abstractmethod
+    def may_be_absent(self, what: str) -> bool:
+        """Whether a check does without something that is not on this machine; it is then said that it was not checked.
+
+        Args:
+            what: the file or folder, for that sentence.
+        """
+
+    @abstractmethod
     def location(self, *keys: str, table: str | None = None) -> str:
         """The file and line of an option of this stage or of the top-level `table`; without keys, of the table."""
 
@@ -165,6 +176,14 @@ class Stage(Component, ABC):
 
     def result_names(self) -> Sequence[str] | None:
         """The names of its results; None if they are not known before it runs. A study checks its metrics by them."""
+        return None
+
+    def cost(self, context: StageContext) -> Cost | None:
+        """What it will take, for `robustok plan`; None if that is not known.
+
+        It is called like `plan`, and must take neither memory nor time: build components with `context.sketch`, and
+        measure a step with `robustok_training.costs`.
+        """
         return None
 
     @abstractmethod

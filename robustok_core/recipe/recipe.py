@@ -68,6 +68,14 @@ class LoadConfig:
         }
     )
     importer: Spec | None = component("importer", doc="reads a published checkpoint", optional=True)
+    expect: Any = field(
+        default=None,
+        validator=validators.optional(validators.instance_of((str, Mapping))),
+        metadata={
+            "doc": "what is loaded, for `plan` and `check --without-data` on machines without it: the table of a "
+            "component, or the name of a recipe that has it"
+        },
+    )
 
 
 @frozen(kw_only=True)

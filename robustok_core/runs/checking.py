@@ -10,6 +10,7 @@ from robustok_core.errors import RobustokError, raise_all
 from robustok_core.kinds.dataset import Images
 from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
+from robustok_core.runs.assumed import Assumed
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan
@@ -27,6 +28,7 @@ def check(
     out: str | Path | None = None,
     announce: Callable[[str], None] | None = None,
     images: int | None = SOME_IMAGES,
+    without_data: bool = False,
     built: dict[str, Any] | None = None,
 ) -> Plan:
     """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
@@ -36,6 +38,8 @@ def check(
         announce: called with a line for each file that a run would download, and for each split of which only some
             images were decoded. A data set that is not here is downloaded by the check itself.
         images: how many images of each split are decoded, evenly spread; None for all.
+        without_data: the images, and files that [load] and options name, need not be here; a line says what was not
+            checked.
         built: as in `fingerprints`.
 
     Raises:
@@ -43,12 +47,16 @@ def check(
     """
     registry, say = given_registry(registry), announce or (lambda _: None)
     resolved = resolved_recipe(recipe, registry)
-    missing = needs_of_recipe(resolved, resolved.stages).announced(say)
+    missing = needs_of_recipe(resolved, resolved.stages, loaded=without_data).announced(say)
     one = RecipeRun(resolved, registry, Path(out or resolved.run.out), False, None)
-    one.built = {} if built is None else built
+    one.assumed = Assumed(registry=registry) if without_data else None
+    one.built = {} if built is None or without_data else built
     try:
         plan = one.plan()
-        if "data" in resolved.tables:
+        if one.assumed is not None:
+            for what in one.assumed.not_checked:
+                say(f"not checked: {what}")
+        elif "data" in resolved.tables:
             data = one.dataset()
             unreadable = [_unreadable(name, getattr(data, name), images, say) for name in ("train", "validation")]
             where = resolved.source.location(("data",))

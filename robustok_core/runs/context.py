@@ -20,6 +20,7 @@ from robustok_core.kinds.promise import Promise, PromiseT
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.recipe.registry import Registry
+from robustok_core.runs.assumed import Assumed
 from robustok_core.runs.components import load_component
 from robustok_core.runs.declared import Declared, Inputs
 from robustok_core.runs.folder import RunFolder
@@ -42,6 +43,7 @@ class RunContext(StageContext):
         parts: names of the training within the stage that this context is for.
         discards: whether the checkpoints are to be removed once the stage is recorded as done.
         built: the data set, once it is opened; shared by all stages of the run.
+        assumed: what is not on this machine, where a recipe is only planned; None if nothing may be missing.
         declared: what the stage's class declares, to which it is held.
     """
 
@@ -58,6 +60,7 @@ class RunContext(StageContext):
     parts: tuple[str, ...] = ()
     discards: bool = field(default=False, init=False)
     built: dict[str, Any] = field(factory=dict)
+    assumed: Assumed | None = None
     replay: bool = False
     run_name: str = field(init=False)
     run_seed: int = field(init=False)
@@ -75,6 +78,11 @@ class RunContext(StageContext):
         self.cache = self.folder.path.parent / ".cache"
         self.declared = Declared(self.stage, self._kind())
         self.inputs = Inputs(self.inputs, self.declared)
+
+    @property
+    def processes(self) -> int:  # type: ignore[override]
+        planned = None if self.assumed is None else self.assumed.processes
+        return self.accelerator.num_processes if planned is None else planned
 
     @property
     def manifests(self) -> bool:  # type: ignore[override]  # it changes when the stage begins
@@ -95,7 +103,13 @@ class RunContext(StageContext):
 
     def dataset(self) -> Dataset:
         self.spec("data")
-        return opened_data(self.recipe, self.built)
+        return opened_data(self.recipe, self.built, self.assumed)
+
+    def may_be_absent(self, what: str) -> bool:
+        if self.assumed is None:
+            return False
+        self.assumed.say(f"stage {self.stage}: {what} is not here")
+        return True
 
     def build(self, table: str, *args: Any) -> Any:
         spec = self.spec(table)
@@ -209,8 +223,11 @@ class RunContext(StageContext):
         return "-".join([self.fingerprint, *self.parts])
 
 
-def opened_data(recipe: ResolvedRecipe, built: dict[str, Any]) -> Dataset:
+def opened_data(recipe: ResolvedRecipe, built: dict[str, Any], assumed: Assumed | None = None) -> Dataset:
     """The data set that [data] describes, opened once for all stages, which share `built`.
+
+    Args:
+        assumed: what may be missing; a data set that may is replaced by what its options say of it.
 
     Raises:
         RobustokError: it cannot be opened; the message has the line of the option that names what it is about.
@@ -218,7 +235,7 @@ def opened_data(recipe: ResolvedRecipe, built: dict[str, Any]) -> Dataset:
     if "data" not in built:
         spec = recipe.tables["data"]
         try:
-            built["data"] = spec.build()
+            built["data"] = spec.build() if assumed is None else assumed.dataset(spec)
         except ProblemsError:
             raise
         except RobustokError as error:

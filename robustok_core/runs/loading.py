@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import tomli
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
+from robustok_core.kinds.dataset import Dataset
+from robustok_core.kinds.promise import Promise
 from robustok_core.recipe.recipe import LoadConfig, ResolvedRecipe
+from robustok_core.recipe.registry import Registry
+from robustok_core.runs.assumed import Assumed
 from robustok_core.runs.components import OPPONENTS_FILE, read_artifact, save_component
 from robustok_core.runs.files import write_tensors
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of, sha256_of
@@ -87,6 +92,31 @@ def open_loaded(name: str, load: LoadConfig, recipe: ResolvedRecipe, run: RunFol
     return Loaded(registry, folder, fingerprint, imported)
 
 
+def open_all(
+    recipe: ResolvedRecipe,
+    run: RunFolder,
+    registry: Registry,
+    assumed: Assumed | None,
+    dataset: Callable[[], Dataset],
+) -> tuple[dict[str, Promise], list[RobustokError]]:
+    """The promise of each entry of [load], and what is wrong with the others.
+
+    Args:
+        assumed: describes what is not here; None if everything must be. dataset: opens the data set.
+    """
+    promises: dict[str, Promise] = {}
+    problems: list[RobustokError] = []
+    for name, load in recipe.load.items():
+        try:
+            if assumed is not None and not is_there(load.path):
+                promises[name] = assumed.component(name, load, recipe, promises, dataset)
+            else:
+                promises[name] = open_loaded(name, load, recipe, run, registry)
+        except RobustokError as error:
+            problems.append(error)
+    return promises, problems
+
+
 def _taken_before(name: str, load: LoadConfig, run: Path) -> tuple[Path, str] | None:
     """What the run took for the same entry before, where the entry's path is no longer there, and its fingerprint."""
     if is_there(load.path) or not is_run(run):
@@ -94,7 +124,7 @@ def _taken_before(name: str, load: LoadConfig, run: Path) -> tuple[Path, str] | 
     try:
         before = tomli.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))["load"][name]
         record = read_run(run)
-        if before != plain(load):
+        if {**before, "expect": None} != {**plain(load), "expect": None}:
             return None
         folder = find_input(run, record, name)
     except (RobustokError, OSError, ValueError, KeyError, TypeError):  # then the path that is not there is refused
@@ -124,7 +154,8 @@ def read_published(importer: Spec, file: Path, registry: Builder) -> Imported:
             raise
         # of the component that the weights describe
         what = f"the model of these weights cannot be built: {error.what}"
-        options = "options of the importer may say otherwise: `robustok plugins importer NAME` lists them"
+        name = built.chosen or importer.name
+        options = f"options of the importer may say otherwise: `robustok plugins importer {name}` lists them"
         raise RobustokError(what, where=str(file), hint=error.hint or options) from error
     check_weights(component, component.state_dict(), str(file))
     report = with_options_left_out(report, importer.config, table)

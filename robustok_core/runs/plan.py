@@ -9,6 +9,7 @@ import attrs
 from attrs import define, field, frozen
 
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
+from robustok_core.kinds.cost import Cost
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
@@ -16,7 +17,7 @@ from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe, located
 from robustok_core.recipe.samplers import check_guidance, with_sampler_options, without_sampler_options
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem
-from robustok_core.runs.promises import GeneratorPromise, Loaded
+from robustok_core.runs.promises import GeneratorPromise
 from robustok_core.values.spec import Spec
 
 #: Gives the context of a stage of a recipe, with the promises of the artifacts made before it.
@@ -29,11 +30,13 @@ class PlannedStage:
 
     Attributes:
         name: its name. needs: the artifacts that it reads. makes: the promise of each artifact that it writes.
+        cost: measures what it will take; None if that is not known.
     """
 
     name: str
     needs: Sequence[str]
     makes: Mapping[str, Promise]
+    cost: Callable[[], Cost | None] = field(eq=False)
 
 
 @frozen(kw_only=True)
@@ -60,7 +63,7 @@ class Plan:
 
 
 def make_plan(
-    recipe: ResolvedRecipe, loaded: Mapping[str, Loaded], context_of: ContextOf
+    recipe: ResolvedRecipe, loaded: Mapping[str, Promise], context_of: ContextOf
 ) -> tuple[Plan, list[RobustokError]]:
     """Checks and plans all stages.
 
@@ -135,7 +138,8 @@ class _Planner:
         makes = self._promised(stage.name, built, context)
         self.promises = self.promises | makes
         self.makers = self.makers | dict.fromkeys(makes, stage.name)
-        self.planned.append(PlannedStage(name=stage.name, needs=kind.needs, makes=makes))
+        planned = PlannedStage(name=stage.name, needs=kind.needs, makes=makes, cost=lambda: built.cost(context))
+        self.planned.append(planned)
         if "generator" in makes:
             self.attempt(lambda: self._resolve_stage(index, makes["generator"]))
 

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 import attrs
 import torch
 
+from robustok_core.values.devices import autocast_type
+
 Precision = Literal["auto", "no", "bf16"]
 #: What "auto" came to, in words.
 MEANING: Mapping[str, str] = {
@@ -37,7 +39,7 @@ def autocast(precision: Precision | None, device: torch.device) -> contextlib.Ab
     if precision is None:
         return contextlib.nullcontext()
     wanted = computes_bf16(device) if precision == "auto" else precision == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    return torch.autocast(autocast_type(device), torch.bfloat16, enabled=wanted)
 
 
 def settled(value: Any, precision: Literal["no", "bf16"]) -> Any:

@@ -32,6 +32,8 @@ class TokenizerPromise(Promise):
         fingerprint: computes its `latent_fingerprint`; None if its weights do not exist yet.
         folder: its folder; None if it does not exist yet.
         stage: the stage of this recipe that trains it; post-training leaves this as it is. None if it is loaded.
+        sketch: builds it on the meta device; None if its stage does not say how.
+        expected: whether it is only taken as the recipe says, because its file is not here.
     """
 
     space: LatentSpace
@@ -42,6 +44,8 @@ class TokenizerPromise(Promise):
     fingerprint: Callable[[], str] | None = None
     folder: Path | None = None
     stage: str | None = None
+    sketch: Callable[[], Tokenizer] | None = field(default=None, eq=False)
+    expected: bool = False
 
     @property
     def origin(self) -> str | None:
@@ -62,6 +66,7 @@ class TokenizerPromise(Promise):
             post_trained=record.post_trained is not None,
             fingerprint=_once(lambda: latent_fingerprint(_tokenizer(registry, folder))),
             folder=folder,
+            sketch=lambda: tokenizer,
         )
 
     @classmethod
@@ -70,6 +75,7 @@ class TokenizerPromise(Promise):
         return cls(
             space=component.space,
             image_size=component.image_size,
+            sketch=lambda: component,
             fingerprint=_once(lambda: latent_fingerprint(component)),
         )
 

@@ -18,6 +18,7 @@ from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.runs.accelerator import auto_precision, make_accelerator
+from robustok_core.runs.assumed import Assumed
 from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
 from robustok_core.runs.downloads import needs_of_recipe
@@ -26,7 +27,7 @@ from robustok_core.runs.finished import due_stages, set_damaged_aside, stage_dam
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.hub import is_there
 from robustok_core.runs.interrupt import stop_signals
-from robustok_core.runs.loading import component_specs, keep_imported, open_loaded
+from robustok_core.runs.loading import component_specs, keep_imported, open_all
 from robustok_core.runs.made_from import recorded
 from robustok_core.runs.manifest import Damage, next_free
 from robustok_core.runs.named_files import look_at
@@ -142,6 +143,7 @@ class RecipeRun:
         self.made_from: Mapping[str, MadeFrom] = {}
         self.again: Mapping[str, str] = {}
         self.loaded_specs: dict[str, list[Spec]] = {}
+        self.assumed: Assumed | None = None
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
@@ -176,18 +178,15 @@ class RecipeRun:
             promises=promises or {},
             makers=makers or {},
             built=self.built,
+            assumed=self.assumed,
             replay=self.replay,
         )
 
     def plan(self) -> Plan:
         """Opens [load] and checks every stage before the first one runs."""
-        problems: list[RobustokError] = []
-        for name, load in self.recipe.load.items():
-            try:
-                self.loaded[name] = open_loaded(name, load, self.recipe, self.folder, self.registry)
-            except RobustokError as error:
-                problems.append(error)
-        plan, misfits = make_plan(self.recipe, self.loaded, self._context_of)
+        promises, problems = open_all(self.recipe, self.folder, self.registry, self.assumed, self.dataset)
+        self.loaded = {name: promise for name, promise in promises.items() if isinstance(promise, Loaded)}
+        plan, misfits = make_plan(self.recipe, promises, self._context_of)
         raise_all([*problems, *misfits])
         self.recipe = settled(plan.recipe, self.auto)  # samplers have options of their own
         self.promised = {stage.name: stage.makes for stage in plan.stages}
@@ -364,11 +363,10 @@ class RecipeRun:
 
     def dataset(self) -> Dataset:
         """The data set, opened once."""
-        return opened_data(self.recipe, self.built)
+        return opened_data(self.recipe, self.built, self.assumed)
 
     def _data_fingerprint(self) -> list[str]:
-        dataset = self.dataset()
-        return [dataset.train.fingerprint, dataset.validation.fingerprint]
+        return [split.fingerprint for split in (self.dataset().train, self.dataset().validation)]
 
     def _stage(self, stage: NamedStage, fingerprint: str, *, due: bool) -> Mapping[str, Result]:
         entry = self.folder.stage(stage.name, fingerprint)

@@ -11,7 +11,9 @@ import pytest
 import tomli
 from PIL import Image
 
-from project import line_of
+from project import line_of, recipe_of
+from robustok_core import Recipe
+from robustok_core.runs.runner import fingerprints
 
 
 def test_check_continues_with_the_next_recipe(command, recipe_file):
@@ -109,3 +111,58 @@ def test_check_as_json_has_stages_and_recipe_or_the_mistakes(command, recipe_fil
 def test_a_quiet_check_prints_mistakes_only(command, recipe_file):
     assert command("check", recipe_file(), "--quiet") == (0, "", "")
     assert command("check", "missing.toml", "-q")[:2] == (2, "")
+
+
+#: Data that are not here, and what the recipe says of them.
+ABSENT = {
+    "use": "image_folder",
+    "path": "nowhere",
+    "image_size": 32,
+    "expect": {"train": 80, "validation": 40, "classes": 10},
+}
+
+
+def test_without_data_the_rest_is_checked_and_what_was_not_is_said(command, refused, recipe_file):
+    file = recipe_file(data=ABSENT)
+    code, output, _ = command("check", file, "--without-data")
+    assert code == 0
+    assert "not checked: data: taken as its option `expect` says: 80 training and 40 validation images" in output
+    assert output.endswith("r.toml: good\n")
+    assert "no such folder" in refused("check", file)
+
+
+def test_without_data_mistakes_are_still_found(refused, recipe_file):
+    larger = recipe_file(data={**ABSENT, "image_size": 64})
+    assert "the images of [data] are 64 pixels wide" in refused("check", larger, "--without-data")
+    fewer = recipe_file(data={**ABSENT, "expect": {"train": 8, "validation": 40, "classes": 10}})
+    assert "which holds 8" in refused("check", fewer, "--without-data")
+
+
+def test_without_data_a_file_of_load_is_taken_as_the_recipe_says(command, refused, recipe_file):
+    other = recipe_file().rename(recipe_file().with_name("other.toml"))
+    file = recipe_file(stages=["tokenize"], data=ABSENT, load={"tokenizer": "nowhere"})
+    assert "nothing says what it will hold" in refused("check", file, "--without-data")
+    for described in (f'"{other}"', '{ use = "conv_vq", image_size = 32 }'):
+        entry = f'load.tokenizer={{ path = "nowhere", expect = {described} }}'
+        output = command("check", file, "--set", entry, "--without-data")[1]
+        assert "not checked: [load] tokenizer: nowhere is not here" in output
+        assert output.endswith("r.toml: good\n")
+    entry = 'load.tokenizer={ path = "nowhere", expect = { use = "conv_vq", image_size = 64 } }'
+    assert "pixels wide" in refused("check", file, "--set", entry, "--without-data")
+    assert "there is no such file or folder" in refused("check", file, "--set", entry, "--set", f"data.path={other}")
+
+
+def test_what_is_expected_changes_no_fingerprint(registry, images, tmp_path):
+    def of(**expected):
+        data = {"use": "image_folder", "path": str(images), "image_size": 32, **expected}
+        table = recipe_of(data=data, train_tokenizer={"batch_size": 8})
+        return fingerprints(Recipe.from_table(table).resolve(registry), registry=registry, out=tmp_path / "runs")
+
+    assert of() == of(expect=ABSENT["expect"])
+
+
+def test_a_mistake_in_what_several_recipes_extend_is_said_once(refused, tmp_path):
+    (tmp_path / "base.toml").write_text('extends = "main_train"\n[tokenizer]\nimage_sise = 32\n')
+    for name in "ab":
+        (tmp_path / f"{name}.toml").write_text(f'extends = "base.toml"\n[run]\nname = "{name}"\n')
+    assert refused("check", tmp_path / "a.toml", tmp_path / "b.toml").count("unknown key 'image_sise'") == 1

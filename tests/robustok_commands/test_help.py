@@ -37,5 +37,9 @@ def test_every_example_in_the_help_works(command, trained, tmp_path):
             name = "check"
         if name == "study":
             arguments.append("--dry-run")
+        if name == "tune-guidance":  # for minutes
+            arguments += ["--samples", "20", "--confirm", "20", "--limit", "20", "--scale", "1", "--scale", "2"]
+        if name == "calibrate":
+            arguments += ["--limit", "20"]
         code, _, errors = command(name, *arguments)
         assert code == 0, f"{line}: {errors}"

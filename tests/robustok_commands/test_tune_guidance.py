@@ -59,9 +59,10 @@ def test_another_metric_of_the_recipe_can_be_tuned_and_an_unknown_one_is_refused
         tuned(str(measured.folder), "--samples", "4", "--metric", "kid")
 
 
-def test_a_run_that_measures_no_samples_is_refused(trained):
-    with pytest.raises(RobustokError, match="its recipe measures no samples"):
-        tuned(str(trained.folder), *SMALL)
+def test_where_the_recipe_measures_no_samples_the_frechet_distance_is_tuned(trained):
+    assert "guidance = { scale = " in tuned(str(trained.folder), *SMALL, "--limit", "20").stdout
+    with pytest.raises(RobustokError, match="its recipe measures no 'kid'"):
+        tuned(str(trained.folder), *SMALL, "--metric", "kid")
 
 
 def test_a_generator_without_a_null_class_is_refused(tmp_path):

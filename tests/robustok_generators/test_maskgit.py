@@ -199,22 +199,14 @@ def test_a_token_once_revealed_stays(model):
         assert torch.equal(tokens[known], sampled[known])
 
 
-def test_along_real_codes_a_step_reads_the_true_codes_of_those_that_were_drawn(model):
-    real, draws = torch.arange(48).view(3, 16) % 32, Draws.for_rows(0, 3)
+def test_along_given_codes_a_step_reads_them_in_place_of_those_that_were_drawn(model):
+    labels, draws, real = torch.arange(3), Draws.for_rows(0, 3), torch.arange(48).view(3, 16) % 32
     with Watch(model) as seen:
-        forced = model.sample_forced(torch.arange(3), draws, real=Latents(codes=real), guidance=FREE).codes
-    for tokens in seen.tokens:
-        known = tokens != MASK
-        assert torch.equal(tokens[known], real[known])
+        forced = model.sample_forced(labels, draws, real=Latents(codes=real), guidance=FREE).codes
+    assert all(torch.equal(tokens[tokens != MASK], real[tokens != MASK]) for tokens in seen.tokens)
     assert not torch.equal(forced, real)
-    again = model.sample_forced(torch.arange(3), draws, real=Latents(codes=forced), guidance=FREE).codes
-    assert not torch.equal(again, forced)  # after other codes, other draws
-
-
-def test_along_its_own_samples_it_draws_them_again(model):
-    sampled = model.sample(torch.arange(3), Draws.for_rows(0, 3), guidance=FREE)
-    forced = model.sample_forced(torch.arange(3), Draws.for_rows(0, 3), real=sampled, guidance=FREE)
-    assert torch.equal(forced.codes, sampled.codes)
+    sampled = model.sample(labels, draws, guidance=FREE)
+    assert torch.equal(model.sample_forced(labels, draws, real=sampled, guidance=FREE).codes, sampled.codes)
 
 
 def greedy(model, label: int, steps: int, weights: list[float], start: torch.Tensor | None = None) -> list[int]:

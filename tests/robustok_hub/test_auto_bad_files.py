@@ -56,3 +56,23 @@ def test_a_configuration_beside_the_file_that_contradicts_the_weights(refused, w
 def test_a_place_without_a_file(refused, place):
     message = refused("import", "auto", place, "out")
     assert "there is no such file" in message or "this is a folder, not a weight file" in message
+
+
+def test_one_of_several_files_names_their_index(refused, weights, tmp_path):
+    save_file(weights, tmp_path / "model-00001-of-00002.safetensors")
+    message = refused("import", "auto", "model-00001-of-00002.safetensors", "out")
+    assert "by its name this is file 1 of 2 that hold a model together" in message
+    assert "model.safetensors.index.json, which is not beside it" in message
+
+
+def test_options_that_are_missing_are_those_of_the_importer_that_was_chosen(refused, tmp_path):
+    save_file(Case("vavae_a").weights, tmp_path / "vae.safetensors")
+    message = refused("import", "auto", "vae.safetensors", "out")
+    assert "norm_groups 32 does not divide the 8 channels" in message
+    assert "`robustok plugins importer ldm_vae`" in message
+
+
+def test_the_names_of_a_lightning_modules_network_are_read(command, weights, tmp_path):
+    torch.save({"state_dict": {f"model.{name}": value for name, value in weights.items()}}, tmp_path / "last.ckpt")
+    code, _, errors = command("import", "auto", "last.ckpt", "out", *OPTIONS)
+    assert code == 0, errors

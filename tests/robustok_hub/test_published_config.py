@@ -202,3 +202,47 @@ def test_a_changed_configuration_is_loaded_anew(tmp_path):
     assert normalises() is True
     write(files, {"use_l2_norm": False})
     assert normalises() is False
+
+
+#: A fixture, its importer and options, what a configuration says of it, and what the weights say instead.
+CONTRADICTIONS = [
+    ("titok_rgb_a", "titok", HEADS, {"vit_enc_patch_size": 16}, "vit_enc_patch_size is 16 here and 4"),
+    ("titok_rgb_a", "titok", HEADS, {"dataset": {"crop_size": 256}}, "crop_size is 256 here and 16"),
+    ("softvq_a", "softvq", {"num_heads": 4}, {"num_codebooks": 4}, "num_codebooks is 4 here and 2"),
+    ("softvq_a", "softvq", {"num_heads": 4}, {"codebook_size": 8192}, "codebook_size is 8192 here and 24"),
+    ("maetok_a", "maetok", {"num_heads": 4}, {"use_rope": False}, "use_rope False"),
+    ("sit1d_a", "sit", {"num_heads": 4}, {"num_classes": 1000}, "num_classes is 1000 here and 10"),
+    ("sit1d_a", "sit", {"num_heads": 4}, {"in_channels": 32}, "in_channels is 32 here and 8"),
+    ("sit1d_a", "sit", {"num_heads": 4}, {"qk_norm": True}, "qk_norm is True here and False"),
+    ("sit1d_qk_a", "sit", {}, {"num_heads": 16}, "num_heads is 16 here and 2"),
+    ("sit2d_a", "sit", {"num_heads": 4}, {"patch_size": 4}, "patch_size is 4 here and 2"),
+    ("sit2d_a", "sit", {"num_heads": 4}, {"path_type": "VP"}, "path_type VP is not supported"),
+    ("lightningdit_a", "lightningdit", {}, {"model": {"use_qknorm": True}}, "use_qknorm is True here and False"),
+    ("lightningdit_a", "lightningdit", {}, {"use_rmsnorm": False}, "use_rmsnorm is False here and True"),
+    ("lightningdit_a", "lightningdit", {}, {"use_swiglu": False}, "use_swiglu is False here and True"),
+    ("lightningdit_a", "lightningdit", {}, {"use_rope": False}, "use_rope is False here and True"),
+    ("lightningdit_a", "lightningdit", {}, {"in_chans": 32}, "in_chans is 32 here and 8"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "importer", "options", "config", "message"),
+    CONTRADICTIONS,
+    ids=[f"{importer}-{message.split()[0]}" for _, importer, _, _, message in CONTRADICTIONS],
+)
+def test_whatever_contradicts_the_weights_is_refused(name, importer, options, config, message, tmp_path):
+    write(tmp_path, config)
+    with pytest.raises(RobustokError, match=message) as caught:
+        read(importer, name, tmp_path, **options)
+    assert caught.value.where == str(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("num_classes", [10, 11], ids=["with a row for no class", "without"])
+def test_a_table_of_classes_may_have_a_row_for_no_class(num_classes, tmp_path):
+    write(tmp_path, {"num_classes": num_classes, "in_channels": 8, "qk_norm": False, "num_heads": 4})
+    assert read("sit", "sit1d_a", tmp_path)[0]["num_heads"] == 4
+
+
+def test_gvp_is_the_cosine_path(tmp_path):
+    write(tmp_path, {"transport": {"path_type": "GVP"}})
+    assert read("sit", "sit2d_a", tmp_path, num_heads=4)[0]["path"] == "cosine"

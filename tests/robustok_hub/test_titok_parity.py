@@ -64,6 +64,9 @@ def test_export_is_the_inverse_of_import(name, tmp_path):
     check_component("importer", "titok", options, file=tmp_path / "weights.safetensors")
 
 
+HEADS = {"encoder_num_heads": 4, "decoder_num_heads": 4}
+
+
 def test_codewords_of_the_width_of_sl_256_are_not_normalised_unless_the_option_says_so(tmp_path):
     case = Case("titok_rgb_a")
     weights = dict(case.weights)
@@ -71,8 +74,8 @@ def test_codewords_of_the_width_of_sl_256_are_not_normalised_unless_the_option_s
     weights["encoder.conv_out.weight"], weights["encoder.conv_out.bias"] = torch.randn(64, 32, 1, 1), torch.zeros(64)
     weights["decoder.decoder_embed.weight"] = torch.randn(32, 64)
     save_file(weights, tmp_path / "wide.safetensors")
-    assert import_file("titok", tmp_path / "wide.safetensors")[0]["quantizer"]["l2_normalise"] is False
-    table, _, _ = import_file("titok", tmp_path / "wide.safetensors", l2_normalise=True)
+    assert import_file("titok", tmp_path / "wide.safetensors", **HEADS)[0]["quantizer"]["l2_normalise"] is False
+    table, _, _ = import_file("titok", tmp_path / "wide.safetensors", **HEADS, l2_normalise=True)
     assert table["quantizer"]["l2_normalise"] is True
 
 
@@ -83,7 +86,7 @@ def test_all_wrong_weights_are_named_in_one_message(tmp_path):
     weights["mystery.weight"] = torch.ones(1)
     save_file(weights, tmp_path / "file.safetensors")
     with pytest.raises(RobustokError) as caught:
-        import_file("titok", tmp_path / "file.safetensors")
+        import_file("titok", tmp_path / "file.safetensors", **HEADS)
     for part in (
         "missing decoder.transformer.1.attn.in_proj_weight",
         "wrong shape encoder.ln_pre.weight",
@@ -96,7 +99,7 @@ def test_a_file_with_a_part_of_the_decoder_of_codes_is_refused(tmp_path):
     weights = {name: value for name, value in Case("titok_a").weights.items() if not name.startswith("pixel_decoder.")}
     save_file(weights, tmp_path / "file.safetensors")
     with pytest.raises(RobustokError, match=r"it lacks pixel_decoder\.conv_in\.weight"):
-        import_file("titok", tmp_path / "file.safetensors")
+        import_file("titok", tmp_path / "file.safetensors", **HEADS)
 
 
 @pytest.mark.parametrize("instead", [torch.tensor(0.7), torch.ones(0, 8, 3, 3)], ids=["a number", "no rows"])
@@ -105,7 +108,7 @@ def test_a_level_that_is_not_a_convolution_is_refused(instead, tmp_path):
     weights["pixel_decoder.up.0.block.0.conv1.weight"] = instead
     save_file(weights, tmp_path / "file.safetensors")
     with pytest.raises(RobustokError, match=r"its pixel_decoder lacks levels"):
-        import_file("titok", tmp_path / "file.safetensors")
+        import_file("titok", tmp_path / "file.safetensors", **HEADS)
 
 
 # --- full size: the numbers of parameters, in millions, of the published files' model cards ---------

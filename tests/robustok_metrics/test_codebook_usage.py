@@ -42,3 +42,8 @@ def test_counts_cover_all_codes_of_the_pass(evaluation: Any) -> None:
     expected = math.exp(-sum(p * math.log(p) for p in shares))
     assert results["codebook_perplexity"].value == pytest.approx(expected, rel=1e-5)
     assert all(result.higher_is_better for result in results.values())
+
+
+def test_results_say_of_how_many_images_they_are(evaluation: Any) -> None:
+    results = evaluation.measure(CodebookUsage(CodebookUsageConfig()), batch_size=7)
+    assert [result.num_images for result in results.values()] == [60, 60]

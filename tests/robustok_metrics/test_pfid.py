@@ -133,6 +133,16 @@ def test_results_state_where_scaled_deltas_come_from(evaluation: Any, pfid: Call
     assert "deltas_scaled_from" not in evaluation.measure(pfid(deltas=(1,)))["pfd_colours"].details
 
 
+def test_scaled_deltas_that_change_no_token_are_said(
+    evaluation: Any, pfid: Callable[..., PFID], caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation.measure(pfid(deltas=(2,)))
+    assert not caplog.messages
+    evaluation.measure(pfid())
+    (message,) = caplog.messages
+    assert message.startswith("pFD of 32 codes is the plain distance of reconstructions")
+
+
 @pytest.mark.parametrize(
     ("network", "options", "name"),
     [

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from robustok_core.errors import RobustokError
-from robustok_toolkit.image_decoding import as_rgb, naming_the_image
+from robustok_toolkit.crops import center_crop
+from robustok_toolkit.image_decoding import as_rgb, halve_while_decoding, naming_the_image
 
 GRADIENT = Image.fromarray((np.arange(20 * 30).reshape(20, 30) // 3).astype(np.uint8))
 
@@ -118,3 +119,29 @@ def test_what_cannot_be_read_is_one_message_that_names_the_file(tmp_path: Path, 
     ):
         as_rgb(image)
     assert caught.value.where == str(file)
+
+
+def photograph(size: tuple[int, int], kind: str = "JPEG") -> Image.Image:
+    """A photograph, as it is in a file that was just opened."""
+    from skimage import data
+
+    return Image.open(io.BytesIO(encoded(Image.fromarray(data.coffee()).resize(size), kind)))
+
+
+@pytest.mark.parametrize(("size", "side", "decoded"), [((1000, 750), 256, (500, 375)), ((512, 384), 64, (128, 96))])
+def test_a_jpeg_file_halved_while_it_is_decoded_is_adms_crop_within_about_a_grey_level(size, side, decoded):
+    halved = photograph(size)
+    halve_while_decoding(halved, side)
+    assert as_rgb(halved).size == decoded
+    crops = [np.asarray(center_crop(as_rgb(one), side)).astype(int) for one in (halved, photograph(size))]
+    assert 0 < np.abs(crops[0] - crops[1]).mean() < 1.2
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [((500, 375), "JPEG"), ((1000, 751), "JPEG"), ((1001, 750), "JPEG"), ((1000, 750), "PNG"), ((511, 511), "JPEG")],
+)
+def test_what_cannot_be_halved_so_is_decoded_whole(size, kind):
+    picture, whole = photograph(size, kind), photograph(size, kind)
+    halve_while_decoding(picture, 256)
+    assert np.array_equal(np.asarray(as_rgb(picture)), np.asarray(as_rgb(whole)))

@@ -166,6 +166,8 @@ def test_where_weights_lie_elsewhere_the_message_says_where(tmp_path):
     assert "tensors in averages (2 tensors), teacher.net (2 tensors)" in what
     torch.save(dict.fromkeys("abcdefg", 0), tmp_path / "w.pt")
     assert "it has the 7 keys a, b, c, d, e and 2 more" in refusal(tmp_path / "w.pt").what
+    torch.save({"a": 0}, tmp_path / "w.pt")
+    assert "it has the key a" in refusal(tmp_path / "w.pt").what
     torch.save({}, tmp_path / "w.pt")
     assert "it is empty" in refusal(tmp_path / "w.pt").what
 

@@ -40,7 +40,7 @@ def test_a_number_must_stay_below_its_threshold_for_some_lines():
     assert warnings(Agreeing("other", SATURATED, "{value}"), agreeing) == []
 
 
-def test_used_codes_are_a_share_of_those_that_a_step_could_use():
+def test_used_codes_are_a_share_of_those_that_a_micro_batch_could_use():
     assert used_share(torch.tensor([[0, 1, 1], [2, 2, 2]]), 100) == pytest.approx(3 / 6)
     assert used_share(torch.tensor([[0, 1, 1], [2, 2, 2]]), 4) == pytest.approx(3 / 4)
 
@@ -49,7 +49,7 @@ def test_a_codebook_that_collapses_is_warned_of_once(tmp_path):
     quantizer = {"use": "vq", "width": 4, "codebook_update": "gradient", "restart_threshold": 0.0, "codebook_size": 64}
     training = {**LONG, "optimizer": {"learning_rate": 0.02}}
     run = Project(tmp_path, tokenizer={"quantizer": quantizer}, train_tokenizer=training).run()
-    lines = [line for line in run.printed.splitlines() if "of the codes that a step could use" in line]
+    lines = [line for line in run.printed.splitlines() if "of the codes that a micro-batch could use" in line]
     assert len(lines) == 1
     assert lines[0].startswith("train_tokenizer: step ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -54,7 +55,8 @@ def _clean(run: ReportedRun, stage: str, perturbed: str) -> Result | None:
 def _rise(name: str, perturbed: Result, clean: Result | None) -> list[Part]:
     if clean is None:
         return []
-    share = number_text((perturbed.value / clean.value - 1) * 100, 2).replace("-", "−") if clean.value else "?"
+    rise = (perturbed.value / clean.value - 1) * 100 if clean.value else math.nan
+    share = f"{'+' if rise > 0 else ''}{number_text(rise, 2)}".replace("-", "−") if clean.value else "?"
     values = f"{number_text(perturbed.value, 4)} instead of {number_text(clean.value, 4)}"
     return [Facts([Fact(f"{name} compared with no perturbation", f"{share} %", values)])]
 

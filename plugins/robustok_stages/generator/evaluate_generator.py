@@ -8,12 +8,14 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
+from robustok_core.kinds.cost import Cost, Work
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.recipe.validators import workers_range
 from robustok_core.values.download import named_path
 from robustok_core.values.result import Result
 from robustok_core.values.spec import components
 from robustok_stages.checks import names_of
+from robustok_stages.costs import features
 from robustok_stages.generator.sample_evaluation import (
     DATA_SPLITS,
     SampleEvaluation,
@@ -73,6 +75,14 @@ class EvaluateGenerator(Stage):
         check_picture_size(context, config.reference, samples.image_size, "reference")
         counts = samples.num_samples, num_reference
         check_metrics(context, config.metrics, *counts, "metrics", reference=config.reference)
+
+    def cost(self, context: StageContext) -> Cost:
+        """The features of the samples and of the real images."""
+        config, samples = self.config, context.promise("samples", SamplesPromise)
+        real = reference_size(context, config.reference, config.limit)
+        notes = [] if real is not None else [f"the images of {config.reference} are not counted: how many is not known"]
+        flops = features(config.metrics.values(), samples.image_size)
+        return Cost(work=[Work(name="features", images=samples.num_samples + (real or 0), flops=flops)], notes=notes)
 
     def result_names(self) -> Sequence[str] | None:
         return names_of(self.config.metrics)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +112,13 @@ class LatentMMD(Stage):
         best = min(by_alpha, key=lambda alpha: by_alpha[alpha])
         space = tokenizer.space
         strength = {"tau": self.config.tau} if space.codebook_size is None else {"delta": self._delta(space)}
-        result = Result(
+        measured = partial(Result, num_images=len(generated), num_reference=len(clean))
+        result = measured(
             by_alpha[best],
             higher_is_better=False,
-            num_images=len(generated),
-            num_reference=len(clean),
             details={"by_alpha": by_alpha, "suggested_alpha": float(best), **strength},
         )
-        return {"latent_mmd": result, "suggested_alpha": Result(float(best))}
+        return {"latent_mmd": result, "suggested_alpha": measured(float(best))}
 
     def _sampled(self, context: StageContext, tokenizer: Tokenizer, rows: Tensor) -> Latents:
         folder: Path = context.inputs["samples"]

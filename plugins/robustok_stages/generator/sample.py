@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.cost import Cost, Work
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
@@ -27,6 +28,16 @@ from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.spec import plain, sampler_options
 from robustok_stages.checks import check_generator
+from robustok_stages.costs import (
+    SAMPLING_NOTE,
+    decoding,
+    in_bf16,
+    latent_bytes,
+    parameters,
+    picture_bytes,
+    sampling,
+    tokenizer_of,
+)
 from robustok_toolkit.array_files import read_array
 from robustok_toolkit.generating import check_fits, class_numbers, decode_to_uint8, generate, labels_of
 from robustok_toolkit.image_files import write_samples
@@ -103,6 +114,27 @@ class Sample(Stage):
         """The number and size of the samples."""
         size = context.promise("tokenizer", TokenizerPromise).image_size
         return {"samples": SamplesPromise(num_samples=self.config.num_samples, image_size=size)}
+
+    def cost(self, context: StageContext) -> Cost | None:
+        """Sampling and decoding; the samples, and their shards until they are merged."""
+        tokenizer, config = tokenizer_of(context), self.config
+        if tokenizer is None:
+            return None
+        generator = context.promise("generator", GeneratorPromise).sketch()
+        flops = sampling(generator, config.guidance, config.sampling, config.precision)
+        if flops is None:
+            return None
+        count, bf16 = config.num_samples, in_bf16(context, config.precision)
+        size = count * (picture_bytes(tokenizer.image_size) + latent_bytes(tokenizer.space))
+        return Cost(
+            frozen=parameters(tokenizer, generator),
+            work=[
+                Work(name="sampling", images=count, flops=flops, bf16=bf16),
+                Work(name="decoding", images=count, flops=decoding(tokenizer)),
+            ],
+            disk={"samples": size, "shards until they are merged": size},
+            notes=[SAMPLING_NOTE],
+        )
 
     def result_names(self) -> Sequence[str]:
         return ["num_samples"]

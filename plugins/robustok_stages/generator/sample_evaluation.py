@@ -72,6 +72,8 @@ def _require_set(context: StageContext, name: str) -> None:
         return
     path = Path(name).expanduser()
     if not path.exists():
+        if context.may_be_absent(f"the reference {name}"):
+            return
         what = f"{name!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
         raise RobustokError(what)
     if path.is_file() and reference_moments(path) is None:
@@ -91,7 +93,8 @@ def check_picture_size(context: StageContext, reference: str, image_size: int, *
         height = width = context.dataset().image_size
     else:
         path = Path(reference).expanduser()
-        if path.is_dir() or "arr_0" not in array_names(path):  # a folder is checked when all its images are opened
+        # a folder is checked when all its images are opened; what is not here is not checked
+        if not path.is_file() or "arr_0" not in array_names(path):
             return
         height, width = open_images(path).load([0]).images.shape[-2:]
     if (height, width) != (image_size, image_size):
@@ -100,13 +103,13 @@ def check_picture_size(context: StageContext, reference: str, image_size: int, *
 
 
 def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
-    """The number of images in a reference that passed `check_reference`; 0 for statistics, None for a folder.
+    """The number of images in a reference that passed `check_reference`; 0 for statistics, None if it is not known.
 
     The images of a folder are not counted, because each would have to be opened.
     """
     if reference in DATA_SPLITS:
         count = len(getattr(context.dataset(), reference))
-    elif (file := Path(reference).expanduser()).is_dir():
+    elif not (file := Path(reference).expanduser()).is_file():
         return None
     else:
         count = len(open_images(file)) if "arr_0" in array_names(file) else 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.cost import Cost
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
@@ -16,6 +18,7 @@ from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_stages.checks import check_training, latents_tokenizer
+from robustok_stages.costs import in_bf16, latent_batch, weights_bytes
 from robustok_stages.generator.sample_evaluation import (
     check_metrics,
     check_picture_size,
@@ -26,6 +29,7 @@ from robustok_stages.generator.training_evaluation import MeasureConfig, Trainin
 from robustok_stages.generator.training_step import GeneratorTask, validation_loss
 from robustok_toolkit.latent_files import LatentRows, LatentsPromise, check_latents_of
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
+from robustok_training.costs import training_cost
 
 
 @frozen(kw_only=True)
@@ -90,6 +94,22 @@ class TrainGenerator(Stage):
             stage=context.stage,
         )
         return {"generator": promise}
+
+    def cost(self, context: StageContext) -> Cost:
+        """The task's own step, measured."""
+        latents = context.promise("latents", LatentsPromise)
+        generator: Generator = context.sketch("generator", latents.space, len(latents.class_names))
+
+        cost = training_cost(
+            context,
+            GeneratorTask(generator, self.config.optimizer),
+            lambda count: latent_batch(latents.space, count),
+            self.config,
+            latents.num_rows,
+            bf16=in_bf16(context, self.config.precision),
+        )
+        notes = () if self.config.measure is None else ("what `measure` samples during the training is not counted",)
+        return attrs.evolve(cost, disk={**cost.disk, "generator": weights_bytes(generator)}, notes=notes)
 
     def result_names(self) -> Sequence[str]:
         return ["parameters", "steps", "validation_loss"]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.cost import Cost, Work
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
@@ -22,6 +23,7 @@ from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_stages.checks import check_image_size
+from robustok_stages.costs import encoding, in_bf16, latent_bytes, parameters, tokenizer_of
 from robustok_stages.latents.crops_for_training import MIDDLE_OF_TEN, all_ten_crops, with_mirrored
 from robustok_toolkit.latent_arrays import VectorType, array_name, to_array
 from robustok_toolkit.latent_files import LatentsPromise, SplitShards, write_latents
@@ -118,6 +120,23 @@ class Tokenize(Stage):
         )
         return {"latents": promise}
 
+    def cost(self, context: StageContext) -> Cost | None:
+        """Encoding every view of every image; the latents, and their shards until they are merged."""
+        tokenizer, dataset = tokenizer_of(context), context.dataset()
+        if tokenizer is None:
+            return None
+        images = len(dataset.train) * self._num_views() + len(dataset.validation)
+        bf16 = in_bf16(context, self.config.precision)
+        size = images * latent_bytes(tokenizer.space, half=self.config.dtype != "float32")
+        return Cost(
+            frozen=parameters(tokenizer),
+            work=[Work(name="encoding", images=images, flops=encoding(tokenizer, bf16=bf16), bf16=bf16)],
+            disk={"latents": size},
+        )
+
+    def _num_views(self) -> int:
+        return {"center": 1, "flip": 2, "ten_crop": 10 * len(self.config.crop_ranges)}[self.config.views]
+
     def result_names(self) -> Sequence[str]:
         return ["train_images", "views"]
 
@@ -155,7 +174,7 @@ class Tokenize(Stage):
         return _Split(
             name="train",
             sources=sources,
-            views=10 * len(sources),
+            views=self._num_views(),
             middle=MIDDLE_OF_TEN,
             cut=lambda batches: all_ten_crops(batches, size),
         )

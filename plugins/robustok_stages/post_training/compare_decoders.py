@@ -14,6 +14,7 @@ import attrs
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.cost import Cost, Work
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
@@ -21,8 +22,20 @@ from robustok_core.recipe.validators import unit_interval
 from robustok_core.runs.components import WEIGHTS_FILE, load_component
 from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
+from robustok_core.values.guidance import Guidance
 from robustok_core.values.result import Result
 from robustok_stages.checks import check_generator, check_image_size, check_made_of, check_main_trained
+from robustok_stages.costs import (
+    SAMPLING_NOTE,
+    decoding,
+    encoding,
+    features,
+    measuring_tokenizer,
+    parameters,
+    sampling,
+    tokenizer_of,
+    weights_bytes,
+)
 from robustok_stages.generator.sample_evaluation import check_metrics
 from robustok_stages.post_training.comparison import Comparison, ComparisonConfig, balanced_halves
 from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics
@@ -83,6 +96,38 @@ class CompareDecoders(Stage):
         tokenizer = context.promise("tokenizer", TokenizerPromise)
         promise = attrs.evolve(tokenizer, post_trained=True, opponents=(), folder=None)  # the latents stay the same
         return {"tokenizer": promise}
+
+    def cost(self, context: StageContext) -> Cost | None:
+        """Unguided and guided samples, decoded by each decoder, their features, and the tokenizer's metrics."""
+        tokenizer, config = tokenizer_of(context), self.config
+        if tokenizer is None:
+            return None
+        generator = context.promise("generator", GeneratorPromise).sketch()
+        sets = [Guidance(), config.guidance] if config.guidance.active else [Guidance()]
+        samples = [sampling(generator, guidance, config.sampling, "no") for guidance in sets]
+        if None in samples:
+            return None
+        decoders = 1 + len(context.promise("decoders", DecodersPromise).sigmas)
+        count, validation = config.num_samples, len(context.dataset().validation)
+        decoded, (measured, notes) = decoding(tokenizer), measuring_tokenizer(tokenizer, config.tokenizer_metrics)
+        compared = features(config.metrics.values(), tokenizer.image_size)
+        work = [
+            Work(name="sampling", images=count, flops=sum(filter(None, samples))),
+            Work(name="decoding samples", images=count * len(sets) * decoders, flops=decoded),
+            Work(name="features", images=count * len(sets) * decoders + validation, flops=compared),
+            Work(
+                name="metrics of the tokenizer",
+                images=validation * decoders,
+                flops=encoding(tokenizer) + decoded + measured if config.tokenizer_metrics else 0.0,
+            ),
+        ]
+        notes = [SAMPLING_NOTE, "pictures and pair_metrics are not counted", *notes]
+        return Cost(
+            frozen=parameters(tokenizer, generator),
+            work=work,
+            disk={"tokenizer": weights_bytes(tokenizer)},
+            notes=notes,
+        )
 
     def run(self, context: StageContext) -> Mapping[str, float | Result]:
         """Measures all decoders and keeps one."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.cost import Cost, Work
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.post_trainer import PostTrainer
@@ -21,10 +22,24 @@ from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import unit_interval, workers_range
 from robustok_core.runs.components import WEIGHTS_FILE
 from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerprint
+from robustok_core.runs.precision import Precision
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_stages.checks import check_generator, check_image_size, check_main_trained, made_of
+from robustok_stages.costs import (
+    SAMPLING_NOTE,
+    Asked,
+    draws_for,
+    encoding,
+    flops_of,
+    in_bf16,
+    latent_batch,
+    latent_bytes,
+    parameters,
+    sampling,
+    tokenizer_of,
+)
 from robustok_toolkit.array_files import read_array
 from robustok_toolkit.generating import check_fits
 from robustok_toolkit.latent_arrays import array_name, to_array
@@ -32,6 +47,7 @@ from robustok_toolkit.latent_files import SplitShards, write_latents
 from robustok_toolkit.pair_files import CONTROL, ROWS, PairsPromise, label_of
 from robustok_toolkit.resumable_shards import Shard, cut, make_missing, shard_file, whole_batches, write_array
 from robustok_training.batches import batches_of, class_balanced_order
+from robustok_training.costs import MEASURED
 
 
 @frozen(kw_only=True)
@@ -114,6 +130,33 @@ class MakePairs(Stage):
             made_of=made_of(tokenizer, generator),
         )
         return {"pairs": promise}
+
+    def cost(self, context: StageContext) -> Cost | None:
+        """What the post-trainer does with a batch, measured, apart from the generator's samples, which are counted."""
+        tokenizer = tokenizer_of(context)
+        if tokenizer is None:
+            return None
+        post_trainer: PostTrainer = context.build("post_trainer")
+        generator = context.promise("generator", GeneratorPromise).sketch()
+        asked, real = Asked(generator), latent_batch(tokenizer.space, MEASURED)
+        draws, sigma = draws_for(MEASURED, MEASURED), self.config.sigma[0]
+        pairing = flops_of(lambda: post_trainer.pair(tokenizer, asked, real, draws=draws, sigma=sigma))
+        precision: Precision = getattr(post_trainer.config, "precision", "no")  # type: ignore[attr-defined]
+        samples = [sampling(generator, guidance, options, precision) for guidance, options in asked.asked]
+        if None in samples:
+            return None
+        count = len(self.config.sigmas) * (self.config.num_pairs or len(context.dataset().train))
+        size, bf16 = count * latent_bytes(tokenizer.space), in_bf16(context, precision)
+        work = [
+            Work(name="encoding and decoding", images=count, flops=encoding(tokenizer) + pairing),
+            Work(name="sampling", images=count, flops=sum(filter(None, samples)), bf16=bf16),
+        ]
+        return Cost(
+            frozen=parameters(tokenizer, generator),
+            work=work,
+            disk={"pairs": size, "shards until they are merged": size},
+            notes=[SAMPLING_NOTE],
+        )
 
     @torch.no_grad()
     def run(self, context: StageContext) -> Mapping[str, float]:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import attrs
 from attrs import field, frozen
 
 from robustok_core.errors import RobustokError, RunError
+from robustok_core.kinds.cost import Cost
 from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
@@ -23,6 +25,15 @@ from robustok_core.runs.manifest import folder_damage, recorded_folder, set_asid
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.spec import components
 from robustok_stages.checks import check_image_size, check_made_of, check_main_trained, check_training
+from robustok_stages.costs import (
+    changes_of,
+    image_batch,
+    in_bf16,
+    latents_in,
+    sketched_losses,
+    tokenizer_of,
+    weights_bytes,
+)
 from robustok_stages.post_training.training_step import DecoderTask
 from robustok_stages.tokenizer.loss_terms import build_losses
 from robustok_stages.tokenizer.opponents import (
@@ -34,8 +45,9 @@ from robustok_stages.tokenizer.opponents import (
     saved_opponents,
 )
 from robustok_toolkit.decoder_files import DecodersPromise, write_decoders
-from robustok_toolkit.pair_files import CONTROL, PairRows, PairsPromise, label_of, made_of_pairs, sigmas_of
+from robustok_toolkit.pair_files import CONTROL, PairBatch, PairRows, PairsPromise, label_of, made_of_pairs, sigmas_of
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
+from robustok_training.costs import training_cost
 
 
 @frozen(kw_only=True)
@@ -107,6 +119,8 @@ class PostTrain(Stage):
 
     def _check_opponents(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
         """Checks that main training provides every discriminator to reuse."""
+        if tokenizer.expected:  # its file may hold them
+            return
         reused, available = self.config.reused, tokenizer.opponents
         if tokenizer.folder is not None:  # whatever is recorded, the file counts
             available = saved_opponents(tokenizer.folder) if has_opponents(tokenizer.folder) else ()
@@ -130,6 +144,30 @@ class PostTrain(Stage):
         """One decoder per sigma of the pairs."""
         pairs = context.promise("pairs", PairsPromise)
         return {"decoders": DecodersPromise(sigmas=pairs.sigmas, made_of=pairs.made_of)}
+
+    def cost(self, context: StageContext) -> Cost | None:
+        """The task's own step, measured, for one decoder after the other."""
+        tokenizer, pairs = tokenizer_of(context), context.promise("pairs", PairsPromise)
+        if tokenizer is None:
+            return None
+        losses, post_trainer = sketched_losses(self.config.losses, tokenizer), context.build("post_trainer")
+        weights = weights_bytes(tokenizer)
+
+        def batch_of(count: int) -> PairBatch:
+            real, latents = image_batch(count, tokenizer.image_size), latents_in(tokenizer.space, count)
+            return PairBatch(images=real.images, labels=real.labels, indices=real.indices, latents=latents)
+
+        cost = training_cost(
+            context,
+            DecoderTask(tokenizer, post_trainer.trained(tokenizer), losses, self.config.optimizer),
+            batch_of,
+            self.config,
+            pairs.num_rows,
+            bf16=in_bf16(context),
+            changes=changes_of(self.config.losses),
+            trainings=len(pairs.sigmas),
+        )
+        return attrs.evolve(cost, disk={**cost.disk, "decoders": len(pairs.sigmas) * weights})
 
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains the decoders that are not trained yet, and writes all of them."""

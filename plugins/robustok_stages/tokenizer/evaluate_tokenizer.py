@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from attrs import field, frozen, validators
 
+from robustok_core.kinds.cost import Cost, Work
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
@@ -18,6 +19,7 @@ from robustok_core.values.images import to_uint8
 from robustok_core.values.result import Result
 from robustok_core.values.spec import components
 from robustok_stages.checks import check_image_size, names_of
+from robustok_stages.costs import decoding, encoding, measuring_tokenizer, parameters, tokenizer_of
 from robustok_stages.generator.sample_evaluation import say_singular
 from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics, measure_tokenizer
 from robustok_toolkit.image_features import SharedFeatures
@@ -72,6 +74,21 @@ class EvaluateTokenizer(Stage):
         tokenizer = context.promise("tokenizer", TokenizerPromise)
         check_image_size(context, tokenizer)
         check_tokenizer_metrics(context, tokenizer, self.config.metrics, "metrics")
+
+    def cost(self, context: StageContext) -> Cost | None:
+        """Encoding, decoding and what the metrics compute, of each image."""
+        tokenizer = tokenizer_of(context)
+        if tokenizer is None:
+            return None
+        images = len(context.dataset().validation)
+        count = min(images, self.config.limit or images)
+        metrics, notes = measuring_tokenizer(tokenizer, self.config.metrics)
+        work = {"encoding": encoding(tokenizer), "decoding once": decoding(tokenizer), "metrics": metrics}
+        return Cost(
+            frozen=parameters(tokenizer),
+            work=[Work(name=name, images=count, flops=flops) for name, flops in work.items()],
+            notes=notes,
+        )
 
     def result_names(self) -> Sequence[str] | None:
         return names_of(self.config.metrics)

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
+from robustok_core.kinds.cost import Cost
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.runs.components import save_component
 from robustok_core.runs.promises import TokenizerPromise
+from robustok_stages.costs import parameters, weights_bytes
 
 
 @frozen(kw_only=True)
@@ -33,8 +35,15 @@ class TakeTokenizer(Stage):
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The tokenizer's space; it has no discriminators."""
         tokenizer = context.sketch("tokenizer")
-        promise = TokenizerPromise(space=tokenizer.space, image_size=tokenizer.image_size, stage=context.stage)
+        promise = TokenizerPromise(
+            space=tokenizer.space, image_size=tokenizer.image_size, stage=context.stage, sketch=lambda: tokenizer
+        )
         return {"tokenizer": promise}
+
+    def cost(self, context: StageContext) -> Cost:
+        """Its weights; nothing is computed."""
+        tokenizer = context.sketch("tokenizer")
+        return Cost(frozen=parameters(tokenizer), disk={"tokenizer": weights_bytes(tokenizer)})
 
     def result_names(self) -> Sequence[str]:
         return ["parameters"]

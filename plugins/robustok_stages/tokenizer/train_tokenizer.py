@@ -10,6 +10,7 @@ import torch
 from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.cost import Cost
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
@@ -17,10 +18,12 @@ from robustok_core.runs.components import save_component
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.spec import components
 from robustok_stages.checks import check_image_size, check_training
+from robustok_stages.costs import changes_of, image_batch, in_bf16, sketched_losses, weights_bytes
 from robustok_stages.tokenizer.loss_terms import build_losses
 from robustok_stages.tokenizer.opponents import losses_with_opponent, save_opponents
 from robustok_stages.tokenizer.training_step import TokenizerTask
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
+from robustok_training.costs import training_cost
 
 
 @frozen(kw_only=True)
@@ -71,7 +74,24 @@ class TrainTokenizer(Stage):
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The tokenizer's space, and the losses whose discriminators are saved with it."""
-        return {"tokenizer": attrs.evolve(self._promise(context.sketch("tokenizer")), stage=context.stage)}
+        tokenizer = context.sketch("tokenizer")
+        return {"tokenizer": attrs.evolve(self._promise(tokenizer), stage=context.stage, sketch=lambda: tokenizer)}
+
+    def cost(self, context: StageContext) -> Cost:
+        """The task's own step, measured."""
+        tokenizer = context.sketch("tokenizer")
+        losses = sketched_losses(self.config.losses, tokenizer)
+        perturbation = context.spec("perturbation").build() if context.has("perturbation") else None
+        cost = training_cost(
+            context,
+            TokenizerTask(tokenizer, perturbation, losses, self.config.optimizer),
+            lambda count: image_batch(count, tokenizer.image_size),
+            self.config,
+            len(context.dataset().train),
+            bf16=in_bf16(context),
+            changes=changes_of(self.config.losses),
+        )
+        return attrs.evolve(cost, disk={**cost.disk, "tokenizer": weights_bytes(tokenizer)})
 
     def _promise(self, tokenizer: Tokenizer) -> TokenizerPromise:
         opponents = losses_with_opponent(self.config.losses)

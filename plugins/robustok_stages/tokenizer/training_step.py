@@ -24,8 +24,8 @@ from robustok_training.alarms import COLLAPSED, SATURATED, Agreeing, Alarm
 #: The trained module whose images the opponents see.
 TOKENIZER = "tokenizer"
 
-#: What is logged of the codes of a step, see `used_share`.
-USED_CODES = "quantizer/used_codes"
+#: What is logged of the codes of a micro-batch, see `used_share`; it depends on the number of processes.
+USED_CODES = "used_codes"
 
 #: The loss, what is logged, and the pass for the opponents.
 Turn = tuple[Tensor, dict[str, "Tensor | float"], "Reconstruction | None"]
@@ -116,8 +116,8 @@ _WINNING = (
     "it: lower stage.losses.{loss}.optimizer.learning_rate, start it later, or make it smaller"
 )
 _UNUSED = (
-    "only {value} of the codes that a step could use are used: restart dead codes (restart_threshold of the quantizer "
-    "vq), raise its entropy weight where it has one, or use a smaller codebook"
+    "only {value} of the codes that a micro-batch could use are used: restart dead codes (restart_threshold of the "
+    "quantizer vq), raise its entropy weight where it has one, or use a smaller codebook"
 )
 
 

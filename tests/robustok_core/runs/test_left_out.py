@@ -39,9 +39,9 @@ def test_options_that_are_given_or_that_the_report_says_are_not_repeated():
     assert with_options_left_out({}, Config(num_heads=3), {"use": "a"}) == {}
 
 
-@pytest.mark.parametrize("importer", ["ldetok", "auto"])
+@pytest.mark.parametrize("importer", ["lightningdit", "auto"])
 def test_an_import_says_the_heads_that_it_assumed(importer, tmp_path):
-    save_file(Case("ldetok_a").weights, file := tmp_path / "weights.safetensors")
+    save_file(Case("lightningdit_a").weights, file := tmp_path / "weights.safetensors")
     registry = load_registry()
     report = read_published(registry.spec("importer", {"use": importer}), file, registry).report
-    assert report[LEFT_OUT] == "encoder_num_heads = 1, decoder_num_heads = 1"
+    assert report[LEFT_OUT] == "num_heads = 4, guided_channels = 3"

@@ -47,5 +47,5 @@ def test_what_another_recipe_of_the_folder_made_is_pointed_to(command, refused, 
 def test_paths_are_printed_as_they_were_given(command, runs, tmp_path):
     code, output, _ = command("run", "runs/tiny")
     assert code == 0
-    assert "results: runs/tiny/results.json\n" in output
+    assert "  runs/tiny/results.json\n" in output
     assert str(tmp_path) not in output

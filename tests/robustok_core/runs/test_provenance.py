@@ -58,6 +58,24 @@ def test_a_checkout_gives_its_commit_and_whether_it_has_changes(repository, plac
     assert git_commit() == f"{commit}+"
 
 
+def test_files_that_git_does_not_track_are_no_change(repository, place):
+    place(repository / "robustok_core")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "source")
+    (repository / "robustok_core" / "untracked.py").write_text("new")
+    assert git_commit() == git(repository, "rev-parse", "--short", "HEAD")
+
+
+def test_the_index_of_the_users_checkout_is_not_written(repository, place):
+    file = place(repository / "robustok_core")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "source")
+    os.utime(file, ns=(1, 1))  # then git looks at the content, and would store in its index that it is the same
+    index = (repository / ".git" / "index").read_bytes()
+    assert git_commit() == git(repository, "rev-parse", "--short", "HEAD")
+    assert (repository / ".git" / "index").read_bytes() == index
+
+
 @pytest.mark.parametrize("added", [False, True])
 def test_a_repository_around_an_environment_does_not_count(repository, place, added):
     place(repository / ".venv" / "lib" / "site-packages" / "robustok_core")

@@ -28,7 +28,7 @@ def test_each_kind_of_perturbation_is_compared_with_none_in_the_same_features(as
     assert isinstance(heat, Heatmap)
     assert (heat.rows, heat.columns, heat.values) == (["0.5"], ["1e-06", "0.5"], [[20.0, 10.0]])
     assert isinstance(rise, Facts)
-    assert (rise.facts[0].value, rise.facts[0].hint) == ("50 %", "15 instead of 10")
+    assert (rise.facts[0].value, rise.facts[0].hint) == ("+50 %", "15 instead of 10")
 
 
 def test_a_perturbation_of_one_strength_has_a_curve(as_reported):
