@@ -149,5 +149,4 @@ class GigaTokImporter(TokenizerImporter):
 def _size(weights: Mapping[str, Tensor], network: str, embedding: str, num_heads: int | None) -> dict[str, int]:
     """The table of a transformer's size; `network` and `embedding` are our names."""
     width = len(weights[f"{network}.{embedding}.weight"])
-    option = f"{network.removeprefix('map_')}_num_heads"
-    return stack_table(weights, f"{network}.transformer.", width, num_heads, option)
+    return stack_table(weights, f"{network}.transformer.", width, num_heads)

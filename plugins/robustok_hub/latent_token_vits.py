@@ -23,9 +23,6 @@ def size_table(weights: Mapping[str, Tensor], num_heads: int | None) -> dict[str
     Args:
         weights: weights by our names; the decoder has the encoder's size.
         num_heads: the importer's option.
-
-    Raises:
-        RobustokError: the number of heads is not known.
     """
     _, num_latents, width = weights["encoder.latent_tokens"].shape
     patch_size = weights["encoder.patch_embed.weight"].shape[-1]
@@ -35,7 +32,7 @@ def size_table(weights: Mapping[str, Tensor], num_heads: int | None) -> dict[str
         "patch_size": patch_size,
         "width": width,
         "depth": max(1, count_numbered(weights, "encoder.blocks.")),
-        "num_heads": num_heads or heads_by_width(width, "num_heads"),
+        "num_heads": num_heads or heads_by_width(width),
         "mlp_ratio": hidden.numel() / width,
         "num_latent_tokens": num_latents,
     }
@@ -47,20 +44,15 @@ _HEADS = {1152: 16}
 STACK_HEADS_LEFT_OUT = "as published: 16 for the width 1152, otherwise one for every 64 of the width"
 
 
-def stack_table(
-    weights: Mapping[str, Tensor], blocks: str, width: int, num_heads: int | None, option: str = "num_heads"
-) -> dict[str, int]:
+def stack_table(weights: Mapping[str, Tensor], blocks: str, width: int, num_heads: int | None) -> dict[str, int]:
     """The size of one transformer, for a recipe table.
 
     Args:
         weights: any of its weights. blocks: the prefix of their numbered blocks, "encoder.blocks.".
-        width: numbers per token. num_heads: the importer's option. option: its name.
-
-    Raises:
-        RobustokError: the number of heads is not known.
+        width: numbers per token. num_heads: the importer's option.
     """
     return {
         "width": width,
         "depth": max(1, count_numbered(weights, blocks)),
-        "num_heads": num_heads or _HEADS.get(width) or heads_by_width(width, option),
+        "num_heads": num_heads or _HEADS.get(width) or heads_by_width(width),
     }

@@ -104,5 +104,4 @@ class LDeTokImporter(TokenizerImporter):
 
 
 def _stack(weights: Mapping[str, Tensor], network: str, num_heads: int | None) -> dict[str, int]:
-    width, option = weights[f"{network}.pos_embed"].shape[2], f"{network.removeprefix('pixel_')}_num_heads"
-    return stack_table(weights, f"{network}.blocks.", width, num_heads, option)
+    return stack_table(weights, f"{network}.blocks.", weights[f"{network}.pos_embed"].shape[2], num_heads)

@@ -83,7 +83,7 @@ class LlamaGenGPTImporter(Importer):
             "use": "llamagen_gpt",
             "width": width,
             "depth": count_numbered(published, "layers."),
-            "num_heads": self.config.num_heads or published_heads or heads_by_width(width, "num_heads"),
+            "num_heads": self.config.num_heads or published_heads or heads_by_width(width),
             "mlp_width": len(published["layers.0.feed_forward.w1.weight"]),
             "positions": "learned" if "positional_embedding" in published else "rope",
         }

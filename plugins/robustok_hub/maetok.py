@@ -183,7 +183,7 @@ class MAETokImporter(ReadsConfig, TokenizerImporter):
         if encoder == decoder and heads is None:
             return {}
         if heads is None and encoder[0] != decoder[0]:
-            heads = heads_by_width(decoder[0], "decoder_num_heads")
+            heads = heads_by_width(decoder[0])
         return {
             "decoder_width": decoder[0],
             "decoder_depth": decoder[1],

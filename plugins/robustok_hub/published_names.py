@@ -142,15 +142,11 @@ def heads_field(otherwise: str) -> Any:
     )
 
 
-def heads_by_width(width: int, option: str) -> int:
-    """The number of heads of a model of a published width, one for every 64.
+def heads_by_width(width: int) -> int:
+    """The number of heads where nothing says it: one for every 64 of the width, as in published models.
 
-    Raises:
-        RobustokError: the width is no published one: a guess would compute something else. `option` can say.
+    The report of the import says which number was chosen.
     """
-    if width % 64:
-        what = f"the number of heads of a model of width {width} does not follow from its weights"
-        raise RobustokError(what, hint=f"set the importer's {option}")
     return max(1, width // 64)
 
 

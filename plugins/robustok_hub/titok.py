@@ -160,8 +160,7 @@ class TiTokImporter(ReadsConfig, TokenizerImporter):
     @staticmethod
     def _stack(weights: Mapping[str, Tensor], network: str, num_heads: int | None) -> dict[str, int]:
         width = weights[f"{network}.positional_embedding"].shape[1]
-        option = f"{network.removeprefix('token_')}_num_heads"
-        return stack_table(weights, f"{network}.transformer.", width, num_heads, option)
+        return stack_table(weights, f"{network}.transformer.", width, num_heads)
 
     def _pixel_decoder(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         prefix = "code_decoder.pixel_decoder."

@@ -47,7 +47,8 @@ def test_it_measures_colour_before_and_after_post_training_on_clean_latents_and_
 
 
 def test_no_distance_of_distributions_is_measured_with_so_few_images(run):
-    assert not [name for name, result in run.results.items() if result.num_images is not None]
+    depending = [name.rpartition("/")[2] for name, result in run.results.items() if result.num_images is not None]
+    assert set(depending) <= {"codebook_usage", "codebook_perplexity"}
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_nothing_is_said_of_a_stage_that_was_not_done_or_of_which_nothing_is_kno
 
 def test_the_parts_hold_all_of_what_a_fingerprint_is_made_of():
     shape = {"options": {"epochs": 1}, "data": ("t", "v"), "inputs": {"tokenizer": "k"}}
-    parts = made_from(shape)
-    assert (parts.data, parts.inputs) == (["t", "v"], {"tokenizer": "k"})
-    assert made_from(shape | {"options": {"epochs": 2}}).settings != parts.settings
-    assert made_from(shape | {"data": None}).settings == parts.settings
+    parts = made_from(shape, {"weights.pt": "h"})
+    assert (parts.data, parts.inputs, parts.files) == (["t", "v"], {"tokenizer": "k"}, {"weights.pt": "h"})
+    assert made_from(shape | {"options": {"epochs": 2}}, {}).settings != parts.settings
+    assert made_from(shape | {"data": None}, {}).settings == parts.settings
