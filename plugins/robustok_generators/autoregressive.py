@@ -1,12 +1,12 @@
 """The base of generators that sample an image's codes one by one, and their sampler.
 
 Each position is computed once, with conditional and unconditional rows in one batch under guidance; keys and values
-of past positions are cached.
+of past positions are cached (`decoding`).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -19,22 +19,11 @@ from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_generators.codes import codes_of
+from robustok_generators.decoding import Decoding, decoding_as
 from robustok_generators.label_dropout import drop_labels
-from robustok_generators.packed_linear import packed_linear
+from robustok_generators.prepared_linear import prepared_linear
 from robustok_generators.token_sampling import TokenSampling, choose
 from robustok_toolkit.eval_mode import evaluating
-
-
-class Decoding(ABC):
-    """The state of a model that decodes rows of codes in raster order."""
-
-    @abstractmethod
-    def start(self) -> Tensor:
-        """Logits (rows, K) of the first code."""
-
-    @abstractmethod
-    def advance(self, codes: Tensor) -> Tensor:
-        """Logits (rows, K) of the next code after the last codes (rows,) int64."""
 
 
 @frozen(kw_only=True, eq=False)
@@ -120,8 +109,12 @@ class Autoregressive(Generator):
             return kept.codes.clone()
         sampled: list[Tensor] = []
         copies = 2 if guidance.active else 1
-        with evaluating(self), packed_linear(self, rows=copies * len(labels)):
-            decoding = self.decoding(self._with_null_rows(labels) if guidance.active else labels)
+        rows = self._with_null_rows(labels) if guidance.active else labels
+        with (
+            evaluating(self),
+            prepared_linear(self, packed_for=None if sampling.execution == "compile" else len(rows)),
+            decoding_as(sampling.execution, self.decoding, rows) as decoding,
+        ):
             logits = decoding.start()
             for position in range(self.space.num_tokens):
                 logits = guided(logits.float(), guidance, position / self.space.num_tokens)

@@ -6,7 +6,9 @@ outputs of generators are not.
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 import torch
@@ -23,6 +25,9 @@ from robustok_core.recipe.validators import below_one, depth_range, side_range, 
 from robustok_core.values.finite import all_finite
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.flow_blocks import FlowBlock, FlowHead, Style, TimeEmbedding
+from robustok_generators.flow_guidance import ClassVelocity
+from robustok_generators.prepared_linear import prepared_linear
+from robustok_generators.repeated_step import Execution, repeated
 from robustok_generators.sizes import Size, size_field, size_of
 
 PRESETS = {
@@ -180,9 +185,40 @@ class DiffusionTransformer(Generator, ABC):
             raise ValueError(f"{self.name} reads latents with vectors")
         return latents.vectors
 
-    def _conditions(self, network_times: Tensor, labels: Tensor) -> Tensor:
-        """(n, width) inputs of the modulations, for the network's own times (n,) and labels (n,)."""
-        return F.silu(self.time_embedding(network_times) + self.label_embedding(labels))
+    def _conditions(self, network_times: Tensor, embedded: Tensor) -> Tensor:
+        """(n, width) inputs of the modulations, for the network's own times (n,) or (1,) and embedded labels."""
+        return F.silu(self.time_embedding(network_times) + embedded)
+
+    @abstractmethod
+    def network_times(self, t: float, device: torch.device) -> Tensor:
+        """(1,) float32: the network's own time at a sampler's time t in [0, 1]."""
+
+    @abstractmethod
+    def predicted(self, x: Tensor, network_times: Tensor, embedded: Tensor, row: Tensor) -> Tensor:
+        """Predictions (rows, N, D') float32 of states x, as `velocity` or `prediction`.
+
+        Args:
+            x: (rows, N, D) float32, normalised.
+            network_times: (1,) float32.
+            embedded: (classes, width), embedded labels.
+            row: (rows,) int64, the index of each row's class.
+        """
+
+    @contextmanager
+    def _repeated(self, execution: Execution, device: torch.device) -> Iterator[ClassVelocity]:
+        """Predictions in a sampler: `predict(x, t, classes, row)`, always with the same classes."""
+        embedded: list[Tensor] = []
+        with (
+            prepared_linear(self),
+            repeated(self.predicted, self.blocks, execution, device) as step,
+        ):
+
+            def predict(x: Tensor, t: float, classes: Tensor, row: Tensor) -> Tensor:
+                if not embedded:
+                    embedded.append(self.label_embedding(classes))
+                return step(x, self.network_times(t, device), embedded[0], row)
+
+            yield predict
 
     def _outputs(self, x: Tensor, conditions: Tensor, row: Tensor | None) -> Tensor:
         """Outputs (B, N, D') of normalised latents (B, N, D); row i has condition `row[i]`, or i if `row` is None."""

@@ -22,6 +22,7 @@ from robustok_generators.flow_blocks import Style
 from robustok_generators.flow_guidance import GuidedVelocity
 from robustok_generators.label_dropout import drop_labels
 from robustok_generators.noise_chain import NUM_STEPS, NoiseChain, spaced_steps, variational_bound
+from robustok_generators.repeated_step import Execution, execution_option
 
 
 @frozen(kw_only=True)
@@ -41,6 +42,7 @@ class DiTSampling:
         validator=in_range(1, NUM_STEPS),
         metadata={"doc": f"steps, evenly spaced over those of training ({NUM_STEPS:,}); published: 250 of ddpm"},
     )
+    execution: Execution = execution_option()
 
 
 class DiT(DiffusionTransformer):
@@ -67,12 +69,17 @@ class DiT(DiffusionTransformer):
             steps: (B,) int64 in [0, 1000); after step 999 there is only noise.
             labels: (B,) int64 in [0, num_classes]; num_classes is the null class.
         """
-        return self._outputs(x, self._conditions(steps.float(), labels), None)
+        return self._outputs(x, self._conditions(steps.float(), self.label_embedding(labels)), None)
 
     def prediction(self, x: Tensor, t: float, classes: Tensor, row: Tensor) -> Tensor:
         """Like `forward` for rows after a share t in (0, 1] of the steps; row i has class `classes[row[i]]`."""
-        steps = torch.full((1,), step_of(t), device=x.device)
-        return self._outputs(x, self._conditions(steps.float(), classes), row).float()
+        return self.predicted(x, self.network_times(t, x.device), self.label_embedding(classes), row)
+
+    def network_times(self, t: float, device: torch.device) -> Tensor:
+        return torch.full((1,), step_of(t), device=device).float()
+
+    def predicted(self, x: Tensor, network_times: Tensor, embedded: Tensor, row: Tensor) -> Tensor:
+        return self._outputs(x, self._conditions(network_times, embedded), row).float()
 
     def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
         """The mean squared error of the noise, which alone trains it, and the variational bound, for the variance."""
@@ -114,20 +121,27 @@ class DiT(DiffusionTransformer):
         chain = NoiseChain.of(spaced_steps(sampling.steps, last), x.device)
         if keep is not None and keep.sigma > 0.0:
             x = chain.noised(self._normalised(keep.latents), x, torch.tensor([len(chain.steps) - 1], device=x.device))
-        predict = GuidedVelocity(
-            self.prediction,
-            labels,
-            null_label=self.null_label,
-            guidance=guidance,
-            channels=self.config.guided_channels or self.space.width,  # the variance is not guided
-        )
+        with self._repeated(sampling.execution, x.device) as network:
+            predict = GuidedVelocity(
+                network,
+                labels,
+                null_label=self.null_label,
+                guidance=guidance,
+                channels=self.config.guided_channels or self.space.width,  # the variance is not guided
+            )
+            return self._denormalised(self._through(chain, x, predict, draws, sampling))
+
+    def _through(
+        self, chain: NoiseChain, x: Tensor, predict: GuidedVelocity, draws: Draws, sampling: DiTSampling
+    ) -> Tensor:
+        """The state (B, N, D) before all steps of a chain, from that after them."""
         for number in reversed(range(len(chain.steps))):
             predicted = predict(x, (chain.steps[number] + 1) / NUM_STEPS)
             added = None
             if sampling.method == "ddpm" and number > 0:
                 added = draws.child("step", chain.steps[number]).normal(*x.shape[1:])
             x = step_back(chain, x, predicted, number, added, method=sampling.method)
-        return self._denormalised(x)
+        return x
 
 
 def step_of(t: float) -> int:
@@ -154,7 +168,7 @@ def step_back(
         added: (B, N, D) standard normal numbers for ddpm, or None to take the mean.
         method: ddpm or ddim.
     """
-    index = torch.tensor([number], device=x.device)
+    index = torch.full((1,), number, device=x.device)
     noise, raw = predicted.chunk(2, dim=-1)
     data = chain.denoised(x, noise, index)
     if method == "ddim":

@@ -19,6 +19,7 @@ from robustok_core.errors import RunError
 from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.finite import all_finite
 from robustok_generators.flow_path import Path, expected_noise, score_weight
+from robustok_generators.repeated_step import Execution, execution_option
 
 #: v(x, t): the velocity of a state of any shape at a time in [0, 1].
 Velocity = Callable[[Tensor, float], Tensor]
@@ -59,6 +60,7 @@ class FlowSampling:
         validator=validators.gt(0.0),
         metadata={"doc": "absolute and relative error allowed per step of dopri5"},
     )
+    execution: Execution = execution_option()
 
     def __attrs_post_init__(self) -> None:
         if self.method == "dopri5" and (self.steps, self.timestep_shift) != (_STEPS, 1.0):

@@ -120,17 +120,25 @@ class FlowTransformer(DiffusionTransformer):
             times: (B,) float32 in [0, 1]; 1 is noise.
             labels: (B,) int64 in [0, num_classes]; num_classes is the null class.
         """
-        return self._flow(x, times, labels, None)
+        return self._flow(x, self._network_times(times), self.label_embedding(labels), None)
 
     def velocity(self, x: Tensor, t: float, classes: Tensor, row: Tensor) -> Tensor:
         """Like `forward` for rows at one common time; row i has class `classes[row[i]]`, (B,) int64."""
-        return self._flow(x, torch.full((1,), t, device=x.device), classes, row).float()
+        return self.predicted(x, self.network_times(t, x.device), self.label_embedding(classes), row)
 
-    def _flow(self, x: Tensor, times: Tensor, labels: Tensor, row: Tensor | None) -> Tensor:
-        to_data = self.config.direction == "data"
-        conditions = self._conditions(1.0 - times if to_data else times, labels)
+    def network_times(self, t: float, device: torch.device) -> Tensor:
+        return self._network_times(torch.full((1,), t, device=device))
+
+    def predicted(self, x: Tensor, network_times: Tensor, embedded: Tensor, row: Tensor) -> Tensor:
+        return self._flow(x, network_times, embedded, row).float()
+
+    def _network_times(self, times: Tensor) -> Tensor:
+        return 1.0 - times if self.config.direction == "data" else times
+
+    def _flow(self, x: Tensor, network_times: Tensor, embedded: Tensor, row: Tensor | None) -> Tensor:
+        conditions = self._conditions(network_times, embedded)
         velocity = self._outputs(x, conditions, row)[..., : self.space.width]
-        return -velocity if to_data else velocity
+        return -velocity if self.config.direction == "data" else velocity
 
     def loss(self, latents: Latents, labels: Tensor, *, draws: Draws, progress: float) -> Mapping[str, Tensor]:
         """The mean squared error of the velocity and, if enabled, the weighted cosine term."""
@@ -182,15 +190,16 @@ class FlowTransformer(DiffusionTransformer):
         self, x: Tensor, labels: Tensor, draws: Draws, guidance: Guidance, sampling: FlowSampling, start: float
     ) -> Tensor:
         """Normalised latents at time 0 from x (B, N, D) at time `start`."""
-        velocity = GuidedVelocity(
-            self.velocity,
-            labels,
-            null_label=self.null_label,
-            guidance=guidance,
-            channels=self.config.guided_channels,
-        )
 
         def noise(step: int) -> Tensor:
             return draws.child("step", step).normal(*x.shape[1:])
 
-        return integrate(velocity, x, sampling, start=start, noise=noise, path=self.config.path)
+        with self._repeated(sampling.execution, x.device) as predict:
+            velocity = GuidedVelocity(
+                predict,
+                labels,
+                null_label=self.null_label,
+                guidance=guidance,
+                channels=self.config.guided_channels,
+            )
+            return integrate(velocity, x, sampling, start=start, noise=noise, path=self.config.path)

@@ -22,9 +22,10 @@ from robustok_core.errors import RobustokError
 from robustok_core.recipe.validators import below_one, depth_range, width_range
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
-from robustok_generators.autoregressive import Autoregressive, Decoding
+from robustok_generators.autoregressive import Autoregressive
 from robustok_generators.codes import codes_of
-from robustok_generators.key_value_cache import KeyValueCache
+from robustok_generators.decoding import Decoding
+from robustok_generators.key_value_cache import FixedCache, KeyValueCache
 from robustok_generators.sizes import Size, size_field, size_of
 
 
@@ -98,14 +99,12 @@ class Attention(nn.Module):
         self.wqkv = nn.Linear(width, 3 * width, bias=False)
         self.wo = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, rotations: Tensor | None, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotations: Tensor | None, cache: KeyValueCache | FixedCache | None = None) -> Tensor:
         """(B, N, D) to the same shape; with a cache, x is the one position after the cached ones."""
         q, k, v = rearrange(self.wqkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         if rotations is not None:
             q, k = rotate(q, rotations), rotate(k, rotations)
-        if cache is not None:
-            k, v = cache.extend(k, v)
-        mixed = attend(q, k, v, causal=cache is None)
+        mixed = attend(q, k, v, causal=True) if cache is None else cache.attend(q, k, v)
         return F.dropout(self.wo(rearrange(mixed, "b h n d -> b n (h d)")), self.dropout, self.training)
 
 
@@ -121,7 +120,7 @@ class Layer(nn.Module):
         self.ffn_norm = nn.RMSNorm(size.width, eps=_EPS)
         self.feed_forward = SwiGLU(size.width, size.mlp_width)
 
-    def forward(self, x: Tensor, rotations: Tensor | None, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotations: Tensor | None, cache: KeyValueCache | FixedCache | None = None) -> Tensor:
         """(B, N, D) to the same shape."""
         x = x + self.attention(self.attention_norm(x), rotations, cache)
         return x + F.dropout(self.feed_forward(self.ffn_norm(x)), self.mlp_dropout, self.training)
@@ -202,26 +201,24 @@ class LlamaGenDecoding(Decoding):
     """Decodes one code at a time."""
 
     def __init__(self, model: LlamaGenGPT, labels: Tensor) -> None:
+        super().__init__(model.layers, model.space.num_tokens, labels.device)
         self.model = model
         self.labels = labels
-        self.position = 0
         self.rotations = model.rotations()
-        self.caches = [KeyValueCache(model.space.num_tokens) for _ in model.layers]
 
     def start(self) -> Tensor:
-        return self._step(self.model.class_embedding(self.labels))
+        self.move()
+        return self._logits(self.model.class_embedding(self.labels))
 
-    def advance(self, codes: Tensor) -> Tensor:
-        return self._step(self.model.token_embedding(codes))
+    def step(self, codes: Tensor) -> Tensor:
+        return self._logits(self.model.token_embedding(codes))
 
-    def _step(self, x: Tensor) -> Tensor:
-        """Logits (rows, K) from the embeddings (rows, D) at the next position."""
-        here = slice(self.position, self.position + 1)
+    def _logits(self, x: Tensor) -> Tensor:
+        """Logits (rows, K) from the embeddings (rows, D) at the present position."""
         if self.model.config.positions == "learned":
-            x = x + self.model.positional_embedding[self.position]
-        rotations = None if self.rotations is None else self.rotations[here]
+            x = x + self.model.positional_embedding.index_select(0, self.place)
+        rotations = None if self.rotations is None else self.rotations.index_select(0, self.place)
         x = x[:, None]
-        for layer, cache in zip(self.model.layers, self.caches, strict=True):
+        for layer, cache in zip(self.blocks, self.caches, strict=True):
             x = layer(x, rotations, cache)
-        self.position += 1
         return self.model.output(self.model.norm(x))[:, 0]

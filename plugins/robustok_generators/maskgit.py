@@ -30,6 +30,8 @@ from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_generators.codes import codes_of
 from robustok_generators.label_dropout import drop_labels
+from robustok_generators.prepared_linear import prepared_linear
+from robustok_generators.repeated_step import RepeatedStep, repeated
 from robustok_generators.sizes import Size, size_field, size_of
 from robustok_generators.token_sampling import TokenSampling, choose
 from robustok_toolkit.eval_mode import evaluating
@@ -213,12 +215,16 @@ class MaskGIT(Generator):
         """Codes (B, N) from tokens (B, N), some of them masked; `read` as in `sample_forced`."""
         sampling = sampling or MaskGITSampling()
         num_masked = (tokens == self.mask_code).sum(dim=1)  # (B,)
-        with evaluating(self):
+        left = scheduled(num_masked, sampling.steps, self.space.num_tokens)
+        with (
+            evaluating(self),
+            prepared_linear(self),
+            repeated(self.__call__, self.blocks, sampling.execution, tokens.device) as network,
+        ):
             for step in range(sampling.steps):
                 known = tokens if read is None else torch.where(tokens == self.mask_code, tokens, read)
-                logits = self._guided(known, labels, guidance.weight(step / sampling.steps))
-                num_left = scheduled(num_masked, (step + 1) / sampling.steps, self.space.num_tokens)
-                tokens = self._advance(tokens, logits, num_left, step, draws.child("step", step), sampling)
+                logits = self._guided(network, known, labels, guidance.weight(step / sampling.steps))
+                tokens = self._advance(tokens, logits, left[step], step, draws.child("step", step), sampling)
         return tokens
 
     def _start(self, draws: Draws, keep: Keep | None) -> Tensor:
@@ -229,12 +235,12 @@ class MaskGIT(Generator):
             return masks
         return keep.over(masks, draws)
 
-    def _guided(self, tokens: Tensor, labels: Tensor, weight: float) -> Tensor:
+    def _guided(self, network: RepeatedStep, tokens: Tensor, labels: Tensor, weight: float) -> Tensor:
         """Logits (B, N, K) float32; guidance needs a second row per sample."""
         if weight == 1.0:
-            return self(tokens, labels).float()
+            return network(tokens, labels).float()
         null_labels = torch.full_like(labels, self.null_label)
-        logits = self(torch.cat([tokens, tokens]), torch.cat([labels, null_labels])).float()
+        logits = network(torch.cat([tokens, tokens]), torch.cat([labels, null_labels])).float()
         conditional, unconditional = logits.chunk(2)
         return unconditional + weight * (conditional - unconditional)
 
@@ -270,13 +276,14 @@ def masked_count(uniform: Tensor, num_tokens: int) -> Tensor:
     return (torch.cos(0.5 * math.pi * uniform) * num_tokens).ceil()
 
 
-def scheduled(to_draw: Tensor, done: float, num_tokens: int) -> Tensor:
-    """(B,) int64: how many of `to_draw` (B,) in [0, N] tokens are still masked after a share `done` of the steps.
+def scheduled(to_draw: Tensor, steps: int, num_tokens: int) -> Tensor:
+    """(steps, B) int64: how many of `to_draw` (B,) in [0, N] tokens are still masked after each step.
 
     The cosine schedule, rounded down. A lookup table, since on devices without float64 0.5 of 4 could give 1.
     """
-    ratio = math.cos(0.5 * math.pi * done)
-    return torch.tensor([int(count * ratio) for count in range(num_tokens + 1)], device=to_draw.device)[to_draw]
+    ratios = [math.cos(0.5 * math.pi * ((step + 1) / steps)) for step in range(steps)]
+    table = [[int(count * ratio) for count in range(num_tokens + 1)] for ratio in ratios]
+    return torch.tensor(table, device=to_draw.device)[:, to_draw]
 
 
 def gumbel(uniform: Tensor) -> Tensor:

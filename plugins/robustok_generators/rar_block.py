@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustok_blocks.attention import attend
 from robustok_blocks.modulation import modulate
-from robustok_generators.key_value_cache import KeyValueCache
+from robustok_generators.key_value_cache import FixedCache, KeyValueCache
 
 _EPS = 1e-6
 
@@ -38,15 +38,13 @@ class CausalAttention(nn.Module):
         self.k_norm = nn.LayerNorm(width // num_heads, eps=_EPS)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | FixedCache | None = None) -> Tensor:
         """(B, N, D) to the same shape; with a cache, x is the one position after the cached ones."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         # Autocast normalises in float32 and multiplies in the dtype of v.
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        if cache is not None:
-            k, v = cache.extend(k, v)
         dropout = self.dropouts.attention if self.training else 0.0
-        mixed = attend(q, k, v, causal=cache is None, dropout=dropout)
+        mixed = attend(q, k, v, causal=True, dropout=dropout) if cache is None else cache.attend(q, k, v)
         x = self.proj(rearrange(mixed, "b h n d -> b n (h d)"))
         return F.dropout(x, self.dropouts.hidden, self.training)
 
@@ -77,7 +75,7 @@ class RARBlock(nn.Module):
         self.mlp = Mlp(width, mlp_width, dropouts)
         self.modulation = nn.Linear(width, 6 * width)
 
-    def forward(self, x: Tensor, modulation: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, modulation: Tensor, cache: KeyValueCache | FixedCache | None = None) -> Tensor:
         """(B, N, D) to the same shape, modulated by (B, N, 6 D); for the cache see `CausalAttention`."""
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
         x = torch.addcmul(x, gate1, self.attn(modulate(self.norm1(x), shift=shift1, scale=scale1), cache))

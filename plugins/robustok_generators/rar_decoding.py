@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustok_generators.autoregressive import Decoding
-from robustok_generators.key_value_cache import KeyValueCache
+from robustok_generators.decoding import Decoding
 from robustok_generators.rar_block import RARHead
 
 #: Rows of the products that compute modulations: enough for full speed, few enough to store.
-_ROWS = 256
+_ROWS, _ROWS_ON_CUDA = 256, 1024
 
 
 class RARModel(Protocol):
@@ -49,53 +49,77 @@ class Modulations:
         self.model = model
         classes, self.row = labels.unique(return_inverse=True)
         self.classes = model.class_embedding(classes)  # (classes, D)
-        self.stride = max(1, _ROWS // len(classes))
+        products = _ROWS_ON_CUDA if labels.is_cuda else _ROWS
+        self.stride = max(1, products // len(classes))
         self.first, self.end = 0, 0
+        self.index = torch.zeros_like(self.row)  # of each row's class at the present position, in the tables
         self._tables: list[Tensor] = []
+        self._fixed = False
 
-    def at(self, position: int) -> list[Tensor]:
-        """Tables (classes, n D) of each block, then of the head, at a position; call with positions in order."""
+    def fix(self, row: Tensor) -> None:
+        """From now on, there are (rows,) rows, each of which continues one so far, and all changes are in place."""
+        self.row = self.row.index_select(0, row)
+        self.index = torch.zeros_like(self.row)
+        self._fixed = True
+
+    def move(self, position: int) -> None:
+        """To a position; call with all positions in order."""
         if position >= self.end:
             self.first, self.end = position, min(position + self.stride, self.model.length)
-            self._tables = self._compute()
-        return [table[position - self.first] for table in self._tables]
+            self._keep(self._compute())
+        torch.add(self.row, (position - self.first) * len(self.classes), out=self.index)
 
-    def for_rows(self, table: Tensor) -> Tensor:
-        """Expands one table to (rows, 1, n D)."""
-        return table.index_select(0, self.row)[:, None]
+    def of(self, number: int) -> Tensor:
+        """Modulations (rows, 1, n D) of a block, or of the head, which is the last, at the present position."""
+        return self._tables[number].index_select(0, self.index)[:, None]
+
+    def _keep(self, tables: list[Tensor]) -> None:
+        if not self._fixed:
+            self._tables = tables
+            return
+        for kept, table in zip(self._tables, tables, strict=True):
+            kept[: len(table)].copy_(table)
 
     def _compute(self) -> list[Tensor]:
+        """Tables (positions classes, n D)."""
         positions = self.model.timesteps_embeddings[0, self.first : self.end, None]
         conditions = F.silu(self.classes + positions)  # (positions, classes, D)
-        return [block.modulation(conditions) for block in [*self.model.blocks, self.model.head]]
+        return [block.modulation(conditions).flatten(0, 1) for block in [*self.model.blocks, self.model.head]]
 
 
 class RARDecoding(Decoding):
     """Starts with the cls token and the class; each step then computes one position."""
 
     def __init__(self, model: RARModel, labels: Tensor) -> None:
+        super().__init__(model.blocks, model.length, labels.device)
         self.model = model
         self.labels = labels
-        self.position = 0
         self.position_embeddings = model.positions()[0]
         self.modulations = Modulations(model, labels)
-        self.caches = [KeyValueCache(model.length) for _ in model.blocks]
 
     def start(self) -> Tensor:
-        self._step(self.model.cls_token[0].expand(len(self.labels), -1))
-        return self._logits(self._step(self.model.class_embedding(self.labels)))
+        self.move()
+        self._blocks(self.model.cls_token[0].expand(len(self.labels), -1))
+        self.move()
+        return self._logits(self._blocks(self.model.class_embedding(self.labels)))
 
-    def advance(self, codes: Tensor) -> Tensor:
-        return self._logits(self._step(self.model.embeddings(codes)))
+    def step(self, codes: Tensor) -> Tensor:
+        return self._logits(self._blocks(self.model.embeddings(codes)))
 
-    def _step(self, embedded: Tensor) -> Tensor:
-        """Output (rows, 1, D) of the last block, from the embeddings (rows, D) at the next position."""
-        x = (embedded + self.position_embeddings[self.position])[:, None]
-        self.tables = self.modulations.at(self.position)
-        for block, table, cache in zip(self.model.blocks, self.tables, self.caches, strict=False):
-            x = block(x, self.modulations.for_rows(table), cache)
-        self.position += 1
+    def move(self) -> None:
+        self.modulations.move(self.position)
+        super().move()
+
+    def fix(self, row: Tensor, windows: int) -> None:
+        super().fix(row, windows)
+        self.modulations.fix(row)
+
+    def _blocks(self, embedded: Tensor) -> Tensor:
+        """Output (rows, 1, D) of the last block, from the embeddings (rows, D) at the present position."""
+        x = (embedded + self.position_embeddings.index_select(0, self.place))[:, None]
+        for number, (block, cache) in enumerate(zip(self.blocks, self.caches, strict=True)):
+            x = block(x, self.modulations.of(number), cache)
         return x
 
     def _logits(self, x: Tensor) -> Tensor:
-        return self.model.head(x, self.modulations.for_rows(self.tables[-1]))[:, 0]
+        return self.model.head(x, self.modulations.of(len(self.blocks)))[:, 0]

@@ -6,6 +6,8 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_generators.repeated_step import Execution, execution_option
+
 
 @frozen(kw_only=True)
 class TokenSampling:
@@ -24,6 +26,7 @@ class TokenSampling:
         validator=[validators.gt(0.0), validators.le(1.0)],
         metadata={"doc": "sample from the most likely codes that together reach this probability; 1: all"},
     )
+    execution: Execution = execution_option()
 
 
 def choose(logits: Tensor, uniform: Tensor, sampling: TokenSampling) -> Tensor:

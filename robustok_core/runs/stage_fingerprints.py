@@ -18,7 +18,7 @@ from robustok_core.runs.made_from import made_from, why_again
 from robustok_core.runs.manifest import Damage
 from robustok_core.runs.named_files import NamedFile, may_be_made_from, paths_in, recorded_content
 from robustok_core.runs.run_record import MadeFrom
-from robustok_core.values.spec import Spec, neutral_options
+from robustok_core.values.spec import Spec, plain_options, shaping_options
 
 
 @define(kw_only=True)
@@ -180,8 +180,12 @@ class StageFingerprints:
 
 def shaping(spec: Spec) -> dict[str, Any]:
     """A component's table without the options that do not affect the result (`metadata={"result": False}`)."""
-    neutral = neutral_options(spec.config)
-    return {name: value for name, value in spec.table().items() if name not in neutral}
+    return {"use": spec.name, **shaping_options(spec.config)}
+
+
+def _with_places(spec: Spec) -> dict[str, Any]:
+    """As `shaping` once was: with the table's own options that do not affect the result."""
+    return {"use": spec.name, **plain_options(spec.config)}
 
 
 #: What of a table is part of a fingerprint, and whether what files hold is, in this version and in earlier ones: in
@@ -189,7 +193,7 @@ def shaping(spec: Spec) -> dict[str, Any]:
 _VERSIONS: tuple[tuple[Callable[[Spec], Mapping[str, Any]], bool], ...] = (
     (shaping, True),
     (shaping, False),
-    (Spec.table, False),
+    (_with_places, False),
 )
 
 

@@ -127,6 +127,24 @@ def neutral_options(config: Any) -> set[str]:
     return {option.name for option in attrs.fields(type(config)) if not option.metadata.get("result", True)}
 
 
+def shaping_options(config: Any) -> dict[str, Any]:
+    """A configuration's options, without those that do not affect a result, its own and those of tables within it.
+
+    Of components within it, all options count.
+    """
+    return {name: value for name, value in plain_options(config).items() if name not in neutral_options(config)}
+
+
+def plain_options(config: Any) -> dict[str, Any]:
+    """A configuration's options for TOML, without those of tables within it that do not affect a result."""
+    options = plain(config)
+    for name in options:
+        value = getattr(config, name)
+        if attrs.has(type(value)) and not isinstance(value, Spec):
+            options[name] = shaping_options(value)
+    return options
+
+
 def plain(value: Any) -> Any:
     """Converts a configuration to values that TOML can hold; None is omitted."""
     if isinstance(value, Spec):

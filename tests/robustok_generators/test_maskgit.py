@@ -187,8 +187,9 @@ def test_any_number_of_steps_ends_with_codes(model, steps):
 
 
 def test_half_of_few_tokens_is_exactly_half():
-    assert scheduled(torch.tensor([0, 1, 2, 3, 4, 16]), 2 / 3, 16).tolist() == [0, 0, 1, 1, 2, 8]
-    assert scheduled(torch.tensor([0, 16]), 1.0, 16).tolist() == [0, 0]
+    left = scheduled(torch.tensor([0, 1, 2, 3, 4, 16]), 3, 16)  # after 1/3, 2/3 and all of the steps
+    assert left[1].tolist() == [0, 0, 1, 1, 2, 8]
+    assert left[2].tolist() == [0] * 6
 
 
 def test_a_token_once_revealed_stays(model):

@@ -88,8 +88,9 @@ def test_modulations_are_computed_once_per_class_and_match_each_row(make, monkey
         for position in range(14):
             conditions = generator.conditions(generator.class_embedding(labels)[:, None], slice(position, position + 1))
             blocks = [*generator.blocks, generator.head]
-            for block, table in zip(blocks, modulations.at(position), strict=True):
-                torch.testing.assert_close(modulations.for_rows(table), block.modulation(conditions))
+            modulations.move(position)
+            for number, block in enumerate(blocks):
+                torch.testing.assert_close(modulations.of(number), block.modulation(conditions))
 
 
 def test_the_blocks_of_a_new_model_are_the_identity():
