@@ -1,62 +1,37 @@
-"""Compares torch's attention and ours when training in bfloat16 on a CPU: `python benchmarks/attention.py`.
-
-Both run alternately in one process. Prints JSON: the median time of a forward and backward pass, and the ratio.
-"""
+"""Compares torch's attention and ours when training in bfloat16 on a CPU: `python benchmarks/attention.py`."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
+import harness
 import torch
 import torch.nn.functional as F
 
 from robustok_blocks.attention import attend
 
 
-def seconds(attention: object, shape: tuple[int, ...]) -> float:
-    """The duration of one causal forward and backward pass."""
-    q, k, v = (torch.randn(shape, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
-    began = time.perf_counter()
+def forward_and_backward(attention: Any, shape: Sequence[int]) -> None:
+    q, k, v = (torch.randn(*shape, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = attention(q, k, v)  # type: ignore[operator]
+        mixed = attention(q, k, v)
     mixed.sum().backward()
-    return time.perf_counter() - began
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = harness.Parser(__doc__, rounds=20, quick={"shape": [1, 1, 4, 8]})
     parser.add_argument("--shape", type=int, nargs=4, default=[64, 4, 66, 32], help="batch, heads, tokens, head width")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    options = parser.options(arguments)
     ways = {
         "torch": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
         "ours": lambda q, k, v: attend(q, k, v, causal=True),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(arguments.rounds + 2):
-        for name, way in ways.items():
-            duration = seconds(way, tuple(arguments.shape))
-            if number >= 2:  # the first two warm up
-                times[name].append(duration)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    print(
-        json.dumps(
-            {
-                "shape": arguments.shape,
-                "threads": arguments.threads,
-                "torch_version": torch.__version__,
-                "milliseconds": {name: round(1000 * value, 2) for name, value in medians.items()},
-                "ratio": round(medians["torch"] / medians["ours"], 2),
-            },
-            indent=2,
-        )
-    )
+    steps = {name: partial(forward_and_backward, way, options.shape) for name, way in ways.items()}
+    report = harness.Report(options)
+    report.compared("attention", harness.compare(steps, rounds=options.rounds, warm_up=2))
+    return report.finish()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long the views of `robustok view` take to answer: python benchmarks/explorer.py runs/main_train [--repeats 10]
+"""How long the views of `robustok view` take to answer: python benchmarks/explorer.py runs/main_train [--rounds 10]
 
 From the settings to the HTML, without the browser: the median, after one answer that warms up. The processor time is
 what an idle machine needs where one thread computes (OMP_NUM_THREADS=1).
@@ -6,10 +6,12 @@ what an idle machine needs where one thread computes (OMP_NUM_THREADS=1).
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import harness
 
 from robustok_core.runs.devices import device_called
 from robustok_explorer.answers import answer
@@ -24,23 +26,18 @@ VIEWS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = harness.Parser(__doc__, rounds=10)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--repeats", type=int, default=10)
-    asked = parser.parse_args()
-    run = open_run(asked.run, device=device_called(None))
+    options = parser.options(arguments)
+    run, report = open_run(options.run, device=device_called(options.device)), harness.Report(options)
     for view, settings in VIEWS.items():
-        images, _ = answer(run, view, settings)
-        waited, computed = [], []
-        for _ in range(asked.repeats):
-            wall, processor = time.perf_counter(), time.process_time()
-            images, _ = answer(run, view, settings)
-            waited.append(time.perf_counter() - wall)
-            computed.append(time.process_time() - processor)
-        note = "" if "rx-tiles" in images else "  (this run cannot show it)"
-        medians = f"{statistics.median(waited) * 1e3:7.0f} ms, processor {statistics.median(computed) * 1e3:7.0f} ms"
-        print(f"{view:12}{medians}{note}")
+        found = harness.compare({view: partial(answer, run, view, settings)}, rounds=options.rounds)
+        images, _ = found.results[view]
+        median = harness.Spread.of(found.processor_seconds[view]).median
+        columns = {"processor ms": harness.number(1e3 * median), "note": "" if "rx-tiles" in images else "cannot show"}
+        report.compared(view, found, columns=lambda _, columns=columns: columns)
+    return report.finish()
 
 
 if __name__ == "__main__":

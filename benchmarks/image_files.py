@@ -2,26 +2,24 @@
 
 Photographs (those of scikit-image and scikit-learn, turned and cut) are written as JPEG files. Each data set loads the
 same batches, and so does torchvision's ImageFolder with the same crop (ADM's, as in the released code of DiT and
-RAR); all give the same pixels, which is checked. They take turns in one process with one thread, and processor time is
-counted, so that other load hardly matters. Prints JSON: images per second and core (the median of the rounds), and how
-many times as fast as torchvision's each is. With `--scaled`, also how many grey levels the crops with the option
-`fast_jpeg` are from ADM's.
+RAR); all give the same pixels, which is checked. They run with one thread, and processor time is counted, so that other
+load hardly matters: images per second are those of a core. With `--scaled`, also how many grey levels the crops with
+the option `fast_jpeg` are from ADM's.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import logging
-import statistics
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import harness
 import numpy as np
 import PIL
 import torch
@@ -100,17 +98,9 @@ def images_of(split: Images, rows: Sequence[int]) -> Tensor:
     return split.load(rows).images
 
 
-def rates(loaders: dict[str, Load], batches: Sequence[Sequence[int]], rounds: int) -> dict[str, list[float]]:
-    """Images per second of processor time, of each round."""
-    found: dict[str, list[float]] = {name: [] for name in loaders}
-    for number in range(rounds + 1):
-        for name, load in loaders.items():
-            began = time.process_time()
-            for rows in batches:
-                load(rows)
-            if number:  # the first round warms up
-                found[name].append(sum(map(len, batches)) / (time.process_time() - began))
-    return found
+def load_all(load: Load, batches: Sequence[Sequence[int]]) -> None:
+    for rows in batches:
+        load(rows)
 
 
 def scaled_decoding() -> dict[str, dict[str, float]]:
@@ -139,19 +129,15 @@ def scaled_decoding() -> dict[str, dict[str, float]]:
     return errors
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256)
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    quick = {"images": 8, "stored": [40, 30], "size": 16, "batch": 4}
+    parser = harness.Parser(__doc__, {"images": 256, "size": 256, "batch": 32, "threads": 1}, quick=quick)
     parser.add_argument("--stored", type=int, nargs=2, default=[500, 375], help="width and height of the files")
-    parser.add_argument("--size", type=int, default=256, help="height and width after the crop")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scaled", action="store_true", help="measure libjpeg's scaled decoding, too")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    options = parser.options(arguments)
     logging.disable(logging.WARNING)
-    report: dict[str, object] = {**vars(options), "pillow": PIL.__version__, "torch": torch.__version__}
+    report = harness.Report(options)
+    report.found["pillow"] = PIL.__version__
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), options.images, tuple(options.stored))
         loaders = our_loaders(Path(folder), options.size)
@@ -159,16 +145,13 @@ def main() -> None:
         batches = [range(start, min(start + options.batch, count)) for start in range(0, count, options.batch)]
         check_equal(loaders, batches[0])
         loaders = {"torchvision": torchvision_loader(Path(folder) / "files", options.size), **loaders}
-        found = rates(loaders, batches, options.rounds)
-    medians = {name: statistics.median(values) for name, values in found.items()}
-    report["images_per_second_and_core"] = {name: round(value) for name, value in medians.items()}
-    report["times_torchvision"] = {
-        name: round(statistics.median(np.divide(values, found["torchvision"]).tolist()), 2)
-        for name, values in found.items()
-    }
+        ways = {name: partial(load_all, load, batches) for name, load in loaders.items()}
+        found = harness.compare(ways, rounds=options.rounds)
+    report.compared("reading images", found, amount=count, unit="images", clock="processor_seconds")
     if options.scaled:
-        report["scaled_decoding_error"] = scaled_decoding()
-    print(json.dumps(report, indent=2))
+        report.found["scaled_decoding_error"] = scaled_decoding()
+    logging.disable(logging.NOTSET)
+    return report.finish()
 
 
 def check_equal(loaders: dict[str, Load], rows: Sequence[int]) -> None:

@@ -2,8 +2,7 @@
 
 Both read the same codes of the same random rows in one process, in batches, as int64 tensors. JSON lines are read as
 in published training code: `linecache` holds the file's lines, and one is parsed for each row. All rows are read once
-before timing, so both are in memory, and repetitions alternate. Prints JSON: seconds (median and range of the
-repetitions), microseconds per row, the speedup, and the time to open either.
+before timing, so both are in memory. Also reported: microseconds a row, and the time to open either.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import linecache
-import os
-import platform
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import harness
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,16 +59,13 @@ def from_json_lines(file: Path, rows: list[int]) -> tuple[Tensor, Tensor]:
     )
 
 
-def seconds(read: Callable[[list[int]], object], batches: list[list[int]]) -> float:
-    """The time to read all batches."""
-    began = time.perf_counter()
+def read_all(read: Callable[[list[int]], object], batches: list[list[int]]) -> None:
     for batch in batches:
         read(batch)
-    return time.perf_counter() - began
 
 
-def measured(cache: Path, lines: Path, options: argparse.Namespace) -> dict[str, object]:
-    """The report to print."""
+def measure(report: harness.Report, cache: Path, lines: Path) -> None:
+    options = report.options
     began = time.perf_counter()
     rows = LatentRows(cache, "train")
     opened = {"latent cache": time.perf_counter() - began}
@@ -86,43 +82,27 @@ def measured(cache: Path, lines: Path, options: argparse.Namespace) -> dict[str,
         return rows.load(batch, Draws(seed=1, indices=torch.tensor(batch), total=len(rows)))
 
     readers: dict[str, Callable[[list[int]], object]] = {
+        "json lines": lambda batch: from_json_lines(lines, batch),
         "latent cache": rows.load,
         "latent cache, views drawn": with_views,
-        "json lines": lambda batch: from_json_lines(lines, batch),
     }
-    durations: dict[str, list[float]] = {name: [] for name in readers}
-    for _ in range(options.repeats + 1):
-        for name, read in readers.items():
-            durations[name].append(seconds(read, batches))
-    medians = {name: median(values[1:]) for name, values in durations.items()}
-    return {
-        "seconds": {name: round(value, 4) for name, value in medians.items()},
-        "range": {name: [round(min(values[1:]), 4), round(max(values[1:]), 4)] for name, values in durations.items()},
-        "microseconds_a_row": {name: round(value / options.rows * 1e6, 2) for name, value in medians.items()},
-        "times_as_fast_as_json_lines": {
-            name: round(medians["json lines"] / value, 1) for name, value in medians.items() if name != "json lines"
-        },
-        "seconds_to_open": {name: round(value, 3) for name, value in opened.items()},
-        "settings": {**vars(options), "threads": torch.get_num_threads(), "cores": os.cpu_count()},
-        "versions": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
+    ways = {name: partial(read_all, read, batches) for name, read in readers.items()}
+    found = harness.compare(ways, rounds=options.rounds)
+    report.compared("reading latents", found, amount=options.rows, unit="rows")
+    report.found["microseconds_a_row"] = {
+        name: round(median(values) / options.rows * 1e6, 2) for name, values in found.seconds.items()
     }
+    report.found["seconds_to_open"] = {name: round(value, 3) for name, value in opened.items()}
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--images", type=int, default=50_000, help="images in the cache")
-    parser.add_argument("--rows", type=int, default=20_000, help="random rows to read")
-    parser.add_argument("--tokens", type=int, default=256, help="codes per image")
-    parser.add_argument("--views", type=int, default=2, help="views per image; the JSON lines hold only the first")
-    parser.add_argument("--part-size", type=int, default=4096, help="images per shard")
-    parser.add_argument("--batch-size", type=int, default=256, help="rows per batch")
-    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each measurement")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    sizes = {"images": 50_000, "rows": 20_000, "tokens": 256, "views": 2, "part_size": 4096, "batch_size": 256}
+    quick = {"images": 8, "rows": 16, "tokens": 4, "part_size": 4, "batch_size": 4}
+    options = harness.Parser(__doc__, {**sizes, "threads": 1}, quick=quick).options(arguments)
+    report = harness.Report(options)
     with tempfile.TemporaryDirectory() as folder:
-        json.dump(measured(*write(Path(folder), options), options), sys.stdout, indent=2)
-    sys.stdout.write("\n")
+        measure(report, *write(Path(folder), options))
+    return report.finish()
 
 
 if __name__ == "__main__":

@@ -1,23 +1,22 @@
-"""Measures the cost of a post-training pair against a plain implementation. Prints one JSON object.
+"""Measures the cost of a post-training pair against a plain implementation.
 
     python benchmarks/pairs.py
     python benchmarks/pairs.py --depth 6 --tokens 64
 
 A RAR regenerates the codes of real images and preserves each code with probability sigma. Ours uses preallocated keys
 and values; the plain implementation feeds one token at a time without a cache: at each step, the whole model runs
-over all codes so far. Both run alternately in one process, with the same weights and random numbers, and their codes
-are compared.
+over all codes so far. Both have the same weights and random numbers; the share of equal codes is reported.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
+import harness
 import torch
-from sampling import build  # beside this file
+from sampling import QUICK, SIZES, build  # beside this file
 from torch import Tensor
 
 from robustok_core.values.draws import Draws
@@ -30,7 +29,7 @@ SAMPLING = TokenSampling()
 
 
 def ours(model: RAR, labels: Tensor, uniform: Tensor, kept: Kept) -> Tensor:
-    return model.draw(labels, uniform, guidance=Guidance(), sampling=SAMPLING, kept=kept)
+    return model.sample_codes(labels, uniform, guidance=Guidance(), sampling=SAMPLING, kept=kept)
 
 
 def prefix_logits(model: RAR, codes: Tensor, labels: Tensor) -> Tensor:
@@ -54,15 +53,10 @@ def plain(model: RAR, labels: Tensor, uniform: Tensor, kept: Kept) -> Tensor:
     return codes
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    sizes = {"batch": 8, "tokens": 256, "codebook-size": 4096, "depth": 24, "repeats": 3, "threads": 2}
-    for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = harness.Parser(__doc__, SIZES, quick=QUICK, rounds=3)
     parser.add_argument("--sigma", type=float, default=0.7)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; default cpu")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parser.options(arguments)
     model = build(options)
     draws = Draws.for_rows(1, options.batch, options.device)
     labels = torch.arange(options.batch, device=options.device) * 7 % 1000
@@ -71,24 +65,13 @@ def main() -> None:
         codes=draws.child("real").integers(options.codebook_size, options.tokens),
         mask=draws.child("keep").uniform(options.tokens) < options.sigma,
     )
-    times: dict[str, list[float]] = {"plain": [], "ours": []}
-    codes: dict[str, Tensor] = {}
-    for _ in range(options.repeats):
-        for name, way in (("plain", plain), ("ours", ours)):
-            began = time.perf_counter()
-            codes[name] = way(model, labels, uniform, kept)
-            if labels.is_cuda:
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - began)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    result = {
-        **vars(options),
-        "torch": torch.__version__,
-        "pairs_per_second": {name: round(options.batch / value, 3) for name, value in medians.items()},
-        "ratio_of_medians": round(medians["plain"] / medians["ours"], 2),
-        "share_of_equal_codes": round((codes["plain"] == codes["ours"]).float().mean().item(), 4),
-    }
-    print(json.dumps(result, indent=2))
+    ways = {name: partial(way, model, labels, uniform, kept) for name, way in (("plain", plain), ("ours", ours))}
+    found = harness.compare(ways, rounds=options.rounds, warm_up=0)
+    report = harness.Report(options)
+    report.compared("pairs", found, amount=options.batch, unit="pairs")
+    same = found.results["plain"] == found.results["ours"]
+    report.found["share_of_equal_codes"] = round(same.float().mean().item(), 4)
+    return report.finish()
 
 
 if __name__ == "__main__":

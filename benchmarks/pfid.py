@@ -1,25 +1,21 @@
-"""Measures the cost of pFID's 15 cells together against 15 separate distances. Prints one JSON object.
+"""Measures the cost of pFID's 15 cells together against 15 separate distances.
 
     python benchmarks/pfid.py
     python benchmarks/pfid.py --images 1000 --features fashion_classifier
 
 A separate distance encodes the images, perturbs and decodes them in its cell, and extracts features of both sides.
 Together, images are encoded once and real features are extracted once; a cell repeats only decoding and extracting
-features of the result. Both run alternately on each batch in one process, so that other load affects both equally.
+features of the result. A round is a batch.
 The tokenizer is conv_vq's small one with random weights, whose images cost the same as a trained one's.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import sys
-import time
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import harness
 import torch
 
 from robustok_core import (
@@ -37,20 +33,6 @@ from robustok_core.values.images import from_uint8, to_uint8
 from robustok_tokenizers.conv_vq import SMALL
 
 
-class Clock:
-    """Accumulates wall and processor time of the functions it runs."""
-
-    def __init__(self) -> None:
-        self.wall = self.processor = 0.0
-
-    def run(self, work: Callable[[], Any]) -> Any:
-        wall, processor = time.perf_counter(), time.process_time()
-        result = work()
-        self.wall += time.perf_counter() - wall
-        self.processor += time.process_time() - processor
-        return result
-
-
 def evaluation(tokenizer: Any, batch: ImageBatch, count: int) -> Evaluation:
     """A batch like the evaluation stage's, but without reconstructions of clean latents, which pFID does not read."""
     latents = tokenizer.encode(batch.images)
@@ -66,9 +48,9 @@ def started(registry: Registry, table: Mapping[str, Any], context: EvaluationCon
 
 
 @torch.no_grad()
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(report: harness.Report) -> None:
     """Measures both on the same images."""
-    registry = load_registry()
+    options, registry = report.options, load_registry()
     quantizer = {"use": "vq", "codebook_size": options.codebook_size, "width": 16}
     tokenizer = registry.build("tokenizer", {"use": "conv_vq", **SMALL, "quantizer": quantizer}).eval()
     images = registry.build("dataset", {"use": "fashion_mnist"}).validation
@@ -83,33 +65,34 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     )
     table = {"use": "pfid", "features": {"use": options.features}}
     together = started(registry, table, context)
-    cells = list(together.sums)
-    single = [{**table, "alphas": [cell.alpha], "deltas": [cell.delta]} for cell in cells]
-    separate = [started(registry, table, context) for table in single]
+    single = [{**table, "alphas": [cell.alpha], "deltas": [cell.delta]} for cell in together.sums]
+    separate = [started(registry, each, context) for each in single]
     network(images.load(range(2)).images)  # warms up
+    batches = [images.load(rows.tolist()) for rows in torch.arange(options.images).split(options.batch)]
+    turns: dict[str, Iterator[ImageBatch]] = {name: iter(batches) for name in ("separate", "together")}
 
-    ours, theirs = Clock(), Clock()
-    for rows in torch.arange(options.images).split(options.batch):
-        batch = images.load(rows.tolist())
-        ours.run(lambda batch=batch: together.update(evaluation(tokenizer, batch, options.images)))
-        for metric in separate:
-            theirs.run(lambda batch=batch, metric=metric: metric.update(evaluation(tokenizer, batch, options.images)))
-    pass_ratio = ours.processor / theirs.processor
-    values = cell_values(ours.run(together.compute))
-    expected = [cell_values(theirs.run(metric.compute)) for metric in separate]
-    differences = [abs(values[name] - value) / value for cell in expected for name, value in cell.items()]
-    return {
-        "cells": len(cells),
-        "images": options.images,
-        "together_seconds": round(ours.wall, 2),
-        "separate_seconds": round(theirs.wall, 2),
-        "ratio": round(ours.wall / theirs.wall, 3),
-        "ratio_of_processor_time": round(ours.processor / theirs.processor, 3),
-        "ratio_of_processor_time_before_the_distances": round(pass_ratio, 3),  # the limit for many images
-        "target": 0.55,
-        "parts_ms_per_image": parts(tokenizer, network, images.load(range(options.batch))),
-        "largest_relative_difference": max(differences),
+    def update(name: str, metrics: list[Any]) -> None:
+        batch = next(turns[name])
+        for metric in metrics:
+            metric.update(evaluation(tokenizer, batch, options.images))
+
+    ways = {"separate": lambda: update("separate", separate), "together": lambda: update("together", [together])}
+    passes = harness.compare(ways, rounds=len(batches), warm_up=0)
+    report.compared("pFID's pass over images", passes, amount=options.images / len(batches), unit="images")
+    ends = {
+        "separate": lambda: [cell_values(metric.compute()) for metric in separate],
+        "together": lambda: cell_values(together.compute()),
     }
+    distances = harness.compare(ends, rounds=1, warm_up=0)
+    report.compared("pFID's distances", distances)
+    expected, values = distances.results["separate"], distances.results["together"]
+    totals = [sum(itertools.chain(passes.seconds[name], distances.seconds[name])) for name in ways]
+    report.found["share_of_the_cost"] = round(totals[1] / totals[0], 3)
+    report.found["cells"] = len(single)
+    report.found["largest_relative_difference"] = max(
+        abs(values[name] - value) / value for cell in expected for name, value in cell.items()
+    )
+    parts(report, tokenizer, network, batches[0])
 
 
 def cell_values(results: Mapping[str, Result]) -> Mapping[str, float]:
@@ -118,36 +101,25 @@ def cell_values(results: Mapping[str, Result]) -> Mapping[str, float]:
     return result.details["cells"]
 
 
-def parts(tokenizer: Any, network: Features, batch: ImageBatch) -> dict[str, float]:
-    """Processor milliseconds per image of each operation."""
+def parts(report: harness.Report, tokenizer: Any, network: Features, batch: ImageBatch) -> None:
+    """Each operation by itself."""
     latents = tokenizer.encode(batch.images)
-    work: dict[str, Callable[[], Any]] = {
+    for name, run in {
         "encode": lambda: tokenizer.encode(batch.images),
         "decode": lambda: from_uint8(to_uint8(tokenizer.decode(latents))),
         "features": lambda: network(batch.images),
-    }
-    spent = {}
-    for name, run in work.items():
-        clock = Clock()
-        clock.run(run)
-        spent[name] = round(1000 * clock.processor / len(batch), 3)
-    return spent
+    }.items():
+        report.compared(name, harness.compare({name: run}, rounds=1), amount=len(batch), unit="images")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=192, help="number of images (192)")
-    parser.add_argument("--batch", type=int, default=64, help="images per batch (64)")
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    quick = {"images": 8, "batch": 4, "features": "fashion_classifier", "codebook_size": 512}
+    parser = harness.Parser(__doc__, {"images": 192, "batch": 64, "codebook_size": 512, "threads": 1}, quick=quick)
     parser.add_argument("--features", default="efficientnet_lite0", help="feature network (efficientnet_lite0)")
-    parser.add_argument("--codebook-size", type=int, default=512, help="K (512)")
-    parser.add_argument("--threads", type=int, default=1, help="threads (1)")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    report = harness.Report(parser.options(arguments))
     torch.manual_seed(0)
-    report = measure(options)
-    report["machine"] = {"cores": os.cpu_count(), "processor": platform.machine(), "torch": torch.__version__}
-    json.dump({**report, "options": vars(options)}, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    measure(report)
+    return report.finish()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ a new browser, because a warm one has compiled plotly.js.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import shutil
 import statistics
@@ -16,29 +15,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-RUNS, REPEATS = 20, 5
+import harness
+
 #: Both widths of the window: a desk and a phone.
 WIDTHS = (1440, 360)
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("run", type=Path)
-    arguments.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("google-chrome"))
-    asked = arguments.parse_args()
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = harness.Parser(__doc__, {"runs": 20}, quick={"runs": 1, "chromium": None})
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("google-chrome"))
+    options = parser.options(arguments)
+    report = harness.Report(options)
     with tempfile.TemporaryDirectory() as folder:
-        pages = {"one run": Path(folder) / "one.html", f"{RUNS} runs": Path(folder) / "several.html"}
-        for (name, page), count in zip(pages.items(), (1, RUNS), strict=True):
-            runs = [_copy(asked.run, Path(folder) / f"run{number}") for number in range(count)]
+        for count in sorted({1, options.runs}):
+            name, page = f"{count} runs", Path(folder) / f"{count}.html"
+            runs = [_copy(options.run, Path(folder) / f"run{number}") for number in range(count)]
             seconds, busy, memory = _made(runs, page)
-            cost = f"{seconds:.1f} s, {busy:.1f} s of the processor, peak {memory:.2f} GiB"
-            print(f"{name}: {cost}, {page.stat().st_size / 1e6:.1f} MB", flush=True)
-        for name, page in pages.items():
-            for width in WIDTHS:
-                loaded, drawn = _opened(page, width, asked.chromium)
-                print(f"{name}, {width} px: loaded after {loaded:.2f} s, first figure after {drawn:.2f} s", flush=True)
+            report.found[name] = {
+                "seconds": round(seconds, 1),
+                "processor_seconds": round(busy, 1),
+                "peak_gib": round(memory, 2),
+                "megabytes": round(page.stat().st_size / 1e6, 1),
+            }
+            for width in WIDTHS if options.chromium else ():
+                loaded, drawn = _opened(page, width, options.chromium, options.rounds)
+                found = {"loaded_after": round(loaded, 2), "first_figure_after": round(drawn, 2)}
+                report.found[f"{name}, {width} px"] = found
+    return report.finish()
 
 
 def _copy(run: Path, to: Path) -> Path:
@@ -58,13 +66,13 @@ def _made(runs: list[Path], page: Path) -> tuple[float, float, float]:
     return seconds, busy, after.ru_maxrss / 2**20  # the largest of the children so far
 
 
-def _opened(page: Path, width: int, chromium: str | None) -> tuple[float, float]:
+def _opened(page: Path, width: int, chromium: str, rounds: int) -> tuple[float, float]:
     """Seconds until the page is loaded, and until its first figure is drawn after a jump to it."""
     from playwright.sync_api import sync_playwright
 
     loaded, drawn = [], []
     with sync_playwright() as playwright:
-        for _ in range(REPEATS):
+        for _ in range(rounds):
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
             tab = browser.new_page(viewport={"width": width, "height": 900})
             start = time.perf_counter()

@@ -1,7 +1,7 @@
 """Measures the share of training time that is spent outside the model: `python benchmarks/training_step.py`.
 
 Runs the training stage of a recipe for a number of steps in a temporary folder, with the whole schedule
-compressed into them (so discriminators start as in the recipe). Prints JSON: the time of each phase, the
+compressed into them (so discriminators start as in the recipe). Reports the time of each phase, the
 share outside forward, backward and optimiser (loading, logging, checkpoints), which should stay below
 10 %, and images per second. The steps before the first logged line are warm-up and not counted. On a GPU,
 set CUDA_LAUNCH_BLOCKING=1, because phases are timed with the host's clock.
@@ -10,17 +10,15 @@ set CUDA_LAUNCH_BLOCKING=1, because phases are timed with the host's clock.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import attrs
-import torch
+import harness
 
 import robustok_stages.tokenizer.train_tokenizer
 from robustok_core import Recipe, RobustokError, hookimpl, load_registry, run
@@ -81,8 +79,8 @@ def measure(recipe: ResolvedRecipe, registry: Registry) -> Stopwatch:
     return stopwatch
 
 
-def report(stopwatch: Stopwatch, batch_size: int, options: argparse.Namespace) -> dict[str, object]:
-    """The report to print."""
+def phases(stopwatch: Stopwatch, batch_size: int) -> dict[str, object]:
+    """What each phase took."""
     (first, before), (last, after) = stopwatch.notes[0], stopwatch.notes[-1]
     seconds = {phase: after[phase] - before[phase] for phase in after}
     total = sum(seconds.values())
@@ -93,36 +91,26 @@ def report(stopwatch: Stopwatch, batch_size: int, options: argparse.Namespace) -
         "met": outside < TARGET,
         "images_per_second": round((last - first) * batch_size / total, 1),
         "milliseconds_per_step": {phase: round(1000 * value / (last - first), 3) for phase, value in seconds.items()},
-        "settings": {**vars(options), "batch_size": batch_size, "threads": torch.get_num_threads()},
-        "machine": {
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-            "cores": os.cpu_count(),
-        },
     }
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    quick = {"steps": 2, "warm_up": 1, "changes": ["stage.train_tokenizer.batch_size=8"]}
+    parser = harness.Parser(__doc__, {"steps": 200, "warm_up": 20}, quick=quick)
     parser.add_argument("recipe", nargs="?", default="main_train", help="a recipe file or a bundled recipe")
-    parser.add_argument("--steps", type=int, default=200, help="steps to measure")
-    parser.add_argument("--warm-up", type=int, default=20, help="warm-up steps, and steps between logged lines")
     parser.add_argument(
         "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="set a key of the recipe"
     )
-    options = parser.parse_args()
+    options = parser.options(arguments)
     if min(options.steps, options.warm_up) < 1:
         parser.error("--steps and --warm-up must be at least 1")
-    registry = load_registry()
+    registry, report = load_registry(), harness.Report(options)
     try:
         recipe, config = resolve(options, registry)
-        results = report(measure(recipe, registry), config.batch_size, options)
+        report.found |= phases(measure(recipe, registry), config.batch_size)
     except RobustokError as error:
         sys.exit(f"error: {error}")
-    json.dump(results, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    return report.finish()
 
 
 if __name__ == "__main__":
