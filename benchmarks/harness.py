@@ -205,7 +205,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(
         self,
         doc: str | None,
-        sizes: Mapping[str, int] = {},  # noqa: B006: it is only read
+        sizes: Mapping[str, int] = {},
         *,
         quick: Mapping[str, Any] = {},
         rounds: int = 5,

@@ -9,7 +9,7 @@ from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustok_core.values.spec import Spec, plain, wrong_name
+from robustok_core.values.spec import Spec, plain, plain_options, shaping_options, wrong_name
 
 
 @frozen(kw_only=True)
@@ -65,3 +65,26 @@ def test_a_good_name_is_one_part_of_a_path_and_stays_itself(name):
 @pytest.mark.parametrize("name", ["a", "Stage-1_of.2", "0", "x" * 100])
 def test_names_of_letters_digits_dots_and_dashes_are_good(name):
     assert wrong_name(name) is None
+
+
+@frozen(kw_only=True)
+class Sampler:
+    steps: int = 5
+    execution: str = field(default="auto", metadata={"result": False})
+
+
+@frozen(kw_only=True)
+class StageOptions:
+    batch: int = field(default=8, metadata={"result": False})
+    sampler: Sampler = field(factory=Sampler)
+    part: Any = None
+
+
+def test_what_shapes_a_result_leaves_out_neutral_options_of_tables_but_not_of_components():
+    """So that an option which a later version adds to a table changes no fingerprint."""
+    part = Spec(kind="metric", name="part", config=Sampler(), factory=object)
+    config = StageOptions(part=part)
+    component = {"use": "part", "steps": 5, "execution": "auto"}
+    assert shaping_options(config) == {"sampler": {"steps": 5}, "part": component}
+    assert plain_options(config) == {"batch": 8, "sampler": {"steps": 5}, "part": component}
+    assert shaping_options(StageOptions(sampler=Sampler(execution="eager"), part=part)) == shaping_options(config)
