@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 
 from robustok_core.errors import RunError
 from robustok_training.checkpoint import load_optimizer_tensors, optimizer_tensors
 from robustok_training.optimizer import set_rate
+from robustok_training.sharding import ShardedGradients, own_part, shard
 from robustok_training.task import TrainedModule
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class PreparedModule:
 
     Args:
         trained_module: the module. accelerator: wraps it for several processes and mixed precision.
+        sharded: whether its weights are divided among the processes.
 
     Attributes:
         forward: the wrapped module. optimizer: the wrapped optimiser.
@@ -33,9 +36,11 @@ class PreparedModule:
         RunError: if none of its parameters takes a gradient.
     """
 
-    def __init__(self, trained_module: TrainedModule, accelerator: Accelerator) -> None:
+    def __init__(self, trained_module: TrainedModule, accelerator: Accelerator, *, sharded: bool = False) -> None:
         self.trained_module = trained_module
         self._accelerator = accelerator
+        if sharded:
+            shard(trained_module.module)
         named = {name: p for name, p in trained_module.module.named_parameters() if p.requires_grad}
         if not named:
             raise RunError(f"{trained_module.name!r} has no parameter to train")
@@ -47,6 +52,10 @@ class PreparedModule:
         }
         self.forward: Any
         self.optimizer: Any
+        self._sharded = ShardedGradients(trained_module.module, list(named.values())) if sharded else None
+        if sharded:
+            self.forward, self.optimizer = self._forward, accelerator.prepare_optimizer(optimizer)
+            return
         with warnings.catch_warnings():
             # Its successor, forward_sync_buffers, is unknown to torch before 2.14 and to accelerate.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
@@ -62,8 +71,16 @@ class PreparedModule:
         """The learning rate of its last step."""
         return self.optimizer.param_groups[0]["lr"]
 
+    def _forward(self, *args: Any) -> Any:
+        """As accelerate calls a module that is not sharded."""
+        with self._accelerator.autocast():
+            returned = self.trained_module.module(*args)
+        return convert_to_fp32(returned)
+
     def averaging_gradients(self, *, last: bool) -> AbstractContextManager[Any]:
         """Averages gradients over the processes only after the last micro-batch of a step."""
+        if self._sharded is not None:
+            return self._sharded.averaging(last=last)
         return contextlib.nullcontext() if last else self._accelerator.no_sync(self.forward)
 
     def clip(self) -> Tensor | None:
@@ -71,6 +88,8 @@ class PreparedModule:
         largest = self.trained_module.optimizer.clip
         if largest <= 0.0:
             return None
+        if self._sharded is not None:
+            return self._sharded.clip(largest)
         return self._accelerator.clip_grad_norm_(self.parameters.values(), largest)
 
     def step(self, progress: float) -> None:
@@ -87,4 +106,12 @@ class PreparedModule:
 
     def load_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Loads what `optimizer_state` returned."""
-        load_optimizer_tensors(self.optimizer, list(self.parameters), tensors)
+        load_optimizer_tensors(self.optimizer, list(self.parameters), self._own(tensors))
+
+    def _own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole states of the optimiser, sharded as their parameters are."""
+        own = {}
+        for key, tensor in tensors.items():
+            parameter = self.parameters.get(key.partition("/")[2], tensor)
+            own[key] = own_part(tensor, parameter) if tensor.shape == parameter.shape else tensor
+        return own

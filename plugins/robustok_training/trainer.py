@@ -16,7 +16,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from robustok_core.errors import Interrupted, RunError
+from robustok_core.errors import Interrupted, RobustokError, RunError
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.interrupt import StopRequest
@@ -38,6 +38,7 @@ from robustok_training.phase_clock import PhaseClock
 from robustok_training.prepared_module import PreparedModule
 from robustok_training.progress import StepProgress
 from robustok_training.replay import Turn, finding
+from robustok_training.sharding import WholeCopy, is_sharded_run, shard, update_average
 from robustok_training.task import Task
 
 
@@ -68,9 +69,16 @@ class Trainer:
         self.measure_steps = max(1, round(measure_every * self.epoch_steps)) if measure_every > 0.0 else 0
         for module in task.modules.values():
             module.to(self.accelerator.device)
-        prepared = [PreparedModule(trained_module, self.accelerator) for trained_module in task.trained_modules]
-        self._prepared = {module.name: module for module in prepared}
         self._average = self._make_average()
+        self._whole = WholeCopy(task.averaged) if is_sharded_run() else None
+        prepared = [
+            PreparedModule(trained, self.accelerator, sharded=self._is_sharded(trained.module))
+            for trained in task.trained_modules
+        ]
+        self._prepared = {module.name: module for module in prepared}
+        if self._average is not None and self._whole is not None:
+            shard(self._average.module)
+        self._kept: nn.Module | None = None
         self._clock = PhaseClock()
         self._means = IntervalMeans(self.accelerator.device)
         self._first_not_finite = FirstNotFinite(self.accelerator.device, config.accumulation)
@@ -83,14 +91,25 @@ class Trainer:
             return None
         return AveragedModel(self.task.averaged, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay))
 
+    def _is_sharded(self, module: nn.Module) -> bool:
+        """Whether a trained module is divided among the processes: the one that is kept, if the launcher asks."""
+        return self._whole is not None and any(part is self.task.averaged for part in module.modules())
+
     @property
     def seconds(self) -> Mapping[str, float]:
         """Seconds since the start by phase: "data", "forward", "backward", "optimizer", "other"."""
         return self._clock.seconds
 
     def kept(self) -> nn.Module:
-        """The module to keep: the running average of the weights if there is one, otherwise the last weights."""
-        return self.task.averaged if self._average is None else self._average.module
+        """The module to keep: the running average of the weights if there is one, otherwise the last weights.
+
+        Of sharded weights, a whole copy, as it was at the end of `run`.
+        """
+        return self._kept_now() if self._kept is None else self._kept
+
+    def _kept_now(self) -> nn.Module:
+        kept = self.task.averaged if self._average is None else self._average.module
+        return kept if self._whole is None else self._whole.of(kept)
 
     def optimizer_state(self, name: str) -> dict[str, Tensor]:
         """The optimiser state of the trained module `name`, by parameter name."""
@@ -108,6 +127,9 @@ class Trainer:
             Interrupted: if the user asked to stop; a checkpoint is saved first.
         """
         record = recorded(self.context.checkpoints) if self.context.replay else None
+        if record is not None and self._whole is not None:
+            hint = "start it with multi-GPU instead (recipes/cluster/ddp_8.yaml); it reads the same checkpoint"
+            raise RobustokError("--replay does not look into sharded weights", hint=hint)
         if record is not None:
             self._replay(record)
         start = self._resume()
@@ -116,6 +138,7 @@ class Trainer:
         try:
             self._train(start)
             self._check_weights(self.total)
+            self._kept = self._kept_now() if self._whole is not None else None  # while all processes are here
         except NotFiniteError as error:
             raise self._recorded(error) from error
         if self.accelerator.is_main_process:
@@ -240,9 +263,15 @@ class Trainer:
         self._take_turns([_MicroBatch(*both) for both in zip(batches, draws, strict=True)], step / self.total)
         self.task.after_step(draws[0].child("after_step"))
         if self._average is not None:
-            self._average.update_parameters(self.task.averaged)
+            self._update_average(self._average)
         self._done = step + 1
         self._clock.tick("optimizer")
+
+    def _update_average(self, average: AveragedModel) -> None:
+        if self._whole is None:
+            average.update_parameters(self.task.averaged)
+        else:
+            update_average(average, self.task.averaged, self.config.ema_decay)
 
     def _take_turns(self, micro_batches: list[_MicroBatch], progress: float) -> None:
         for prepared in self._prepared.values():
@@ -289,7 +318,7 @@ class Trainer:
     def _maybe_measure(self, done: int) -> None:
         """Measures at regular intervals, except after the last step, which the stage's own evaluation covers."""
         if self.measure_steps and done % self.measure_steps == 0 and done < self.total:
-            values = self.task.measure(self.kept())
+            values = self.task.measure(self._kept_now())
             self.context.log(done, {"epoch": done / self.epoch_steps, **values})
             self._clock.tick("other")
 
@@ -320,9 +349,7 @@ class Trainer:
         scaled = self.accelerator.scaler is not None
         check_values(means_of(sums), step=done, stage=self.context.stage, scaled=scaled, kept=self._has_checkpoints())
         self._check_weights(done)
-        if self.accelerator.is_main_process:
-            self._write(done, sums)
-        barrier()  # a launcher kills the others when one process exits: wait until the checkpoint is complete
+        self._write(done, sums)
 
     def _write(self, done: int, sums: Mapping[str, Tensor]) -> None:
         tensors = prefixed(sums, "means/")
@@ -333,7 +360,8 @@ class Trainer:
         scaler = self.accelerator.scaler
         values = {"scaler": scaler.state_dict() if scaler is not None else None}
         save_checkpoint(self.context.checkpoints, done, tensors, values)
-        forget(self.context.checkpoints, done)
+        if self.accelerator.is_main_process:
+            forget(self.context.checkpoints, done)
 
     def _resume(self) -> int:
         """Loads the newest checkpoint and drops what was logged after it; returns the number of completed steps."""
@@ -358,4 +386,10 @@ class Trainer:
         if self.accelerator.scaler is not None and values["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(values["scaler"])
         self._means.go_on(part(tensors, "means/"))
+        self._say_other_processes(int(values.get("processes", world_size())))
         return int(values["step"])
+
+    def _say_other_processes(self, before: int) -> None:
+        if before != world_size():
+            same = "the same images in the same order; losses equal up to rounding, and dropout draws other numbers"
+            self.context.say(f"{self.context.stage}: saved by {before} processes, goes on with {world_size()}: {same}")

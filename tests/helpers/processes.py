@@ -30,13 +30,35 @@ def one_and_two(script: Path, folder: Path) -> None:
         assert process.returncode == 0, errors.decode()
 
 
+def two_at_once(*command: Any, **environment: str) -> list[str]:
+    """Runs a command as both of two CPU processes that a launcher would start; returns what each wrote to stderr."""
+    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    together |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **environment}
+    started = [
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env={**os.environ, **together, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], "\n".join(errors)
+    return errors
+
+
+def free_port() -> str:
+    """A port of this machine; older launchers wait for ever on port 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def launcher() -> tuple[str, ...]:
     """What starts two CPU processes with `accelerate launch`, after `python`; needs ACCELERATE_USE_CPU=true."""
-    with socket.socket() as free:  # older launchers wait for ever on port 0
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
-    return (*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port)
+    return (*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port())
 
 
 def kill() -> None:
