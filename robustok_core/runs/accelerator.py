@@ -22,6 +22,7 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.runs.devices import device_called
 from robustok_core.runs.environment import check_arithmetic, check_launch, check_precision, shards_weights
+from robustok_core.runs.peers import stop_watching, watch_peers
 from robustok_core.runs.precision import computes_bf16
 from robustok_core.runs.trackers import check_trackers
 from robustok_core.values.wording import reason_of
@@ -101,4 +102,11 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
     if accelerator.num_processes != started:
         what = f"{started} processes were started, but accelerate uses {accelerator.num_processes}"
         raise RobustokError(what, hint="on machines without a GPU set ACCELERATE_USE_CPU=true before the command")
+    watch_peers()
     return accelerator
+
+
+def part_ways(accelerator: Accelerator) -> None:
+    """Called by every process when it needs the others no more: from then on, each may end when it is done."""
+    accelerator.wait_for_everyone()
+    stop_watching()

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.interrupt import stop_signals
+from robustok_core.runs.peers import lost_peer
 
 _OF_A_LOADER = "DataLoader worker (pid"
 #: What a file system or the system refuses, whatever a program asks of it. That a file is missing is not among them:
@@ -22,7 +23,12 @@ _REFUSED = frozenset(
         *("EMFILE", "ENFILE", "ENOMEM", "EBUSY", "ETXTBSY"),
     )
 )
-_OF_A_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
+_OF_A_CONNECTION = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed"),  # gloo
+    *("NCCL communicator was aborted", "remote process exited", "Timed out waiting", "timeout"),  # and NCCL
+)
+#: Seconds until it is known which process has died, after its connection is closed.
+_SOON = 2.0
 
 
 @contextmanager
@@ -75,8 +81,11 @@ def failure_of_the_machine(error: BaseException) -> RunError | None:
     if isinstance(error, getattr(torch, "OutOfMemoryError", ())):  # a torch that failed to load has none
         return RunError(first, hint="use a smaller batch_size, or a larger accumulation in a training stage")
     if torch is not None and (lost := _lost_connection(torch, error)):
+        if (dead := lost_peer(_SOON)) is not None:
+            return dead.error()
         hint = "the message of the process that stopped first says why; the same command goes on"
-        return RunError(f"another process of this run has stopped ({lost})", hint=hint)
+        what = "does not answer" if lost.lower().startswith("time") else "has stopped"
+        return RunError(f"another process of this run {what} ({lost})", hint=hint)
     return None
 
 
