@@ -389,7 +389,7 @@ class RecipeRun:
         made_with = {**self.surroundings, "plugins": self.code[stage.name]}
         if self.main and made_with not in entry.setdefault("made_with", []):
             entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
-        execute(stage, context, entry, promised=self.promised[stage.name], save=self._save)
+        execute(stage, context, entry, promised=self.promised[stage.name], save=self._save, plan=self.plan)
         context.track_pictures([self.folder.artifact(name, context.fingerprint) for name in stage.spec.factory.makes])
         if self.main:
             self.folder.record_log()

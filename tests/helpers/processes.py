@@ -140,12 +140,16 @@ class AtStep:
 
 def without_privileges(action: Callable[[], Any]) -> None:
     """Calls `action` in a copy of this process to which the modes of files apply, also if this one is root's."""
+    forked(lambda: (_drop_capabilities(), action()))
+
+
+def forked(action: Callable[[], Any]) -> None:
+    """Calls `action` in a copy of this process; fails as it does."""
     fork = multiprocessing.get_context("fork")
     failed = fork.SimpleQueue()
 
     def act() -> None:
         try:
-            _drop_capabilities()
             action()
         except BaseException:
             failed.put(traceback.format_exc())
