@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import (
     GradientAccumulationPlugin,
     TorchDynamoPlugin,
+    is_torch_version,
     parse_flag_from_env,
     patch_environment,
 )
@@ -75,6 +76,8 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
         raise RobustokError(
             'run.precision: this CUDA device does not support "bf16"', where=where, hint='use "fp16" or "no"'
         )
+    if shards_weights() and is_torch_version("<", "2.7.0"):
+        raise RobustokError("FSDP needs torch 2.7 or newer", hint="install it, or launch without FSDP")
     if shards_weights() and precision == "fp16":
         hint = 'use "bf16" or "no", or launch without FSDP'
         raise RobustokError('run.precision: "fp16" is not supported with FSDP', where=where, hint=hint)

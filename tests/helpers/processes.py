@@ -33,24 +33,6 @@ def one_and_two(script: Path, folder: Path) -> None:
         assert process.returncode == 0, errors.decode()
 
 
-def two_at_once(*command: Any, **environment: str) -> list[str]:
-    """Runs a command as both of two CPU processes that a launcher would start; returns what each wrote to stderr."""
-    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    together |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **environment}
-    started = [
-        subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            env={**os.environ, **together, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(errors)
-    return errors
-
-
 def two_forked(action: Callable[[], Any], folder: Path, **environment: str) -> list[tuple[int, str]]:
     """Calls `action` in two copies of this process that are connected; gives the exit code and stderr of each.
 

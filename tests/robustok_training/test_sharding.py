@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import torch
+from accelerate.utils import is_torch_version
 
-from processes import AtStep, two_at_once
+from processes import AtStep, two_forked
 from project import ADVERSARIAL, Project, registry_with
 from robustok_core.errors import Interrupted
 from robustok_core.runs.files import read_json
 
-SCRIPT = Path(__file__).with_name("sharded_two_processes.py")
+pytestmark = pytest.mark.skipif(is_torch_version("<", "2.7.0"), reason="needs torch 2.7")
+
 STOP = 3
 STAGES = ("train_tokenizer", "tokenize", "train_generator", "make_pairs", "post_train")
 QUANTIZER = {"use": "vq", "codebook_size": 32, "width": 4, "codebook_update": "ema"}
@@ -57,10 +60,22 @@ class Two:
 
 def stopped(project: Project) -> Project:
     """Runs a project in this process until it is asked to stop."""
-    ask = AtStep(STOP, lambda: os.kill(os.getpid(), 15))
+    ask = AtStep(STOP, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
         project.run(registry=registry_with(ask))
     return project
+
+
+def run_all(projects: dict[str, Project], asked: list[tuple[str, bool, int]], folder: Path) -> None:
+    """Runs projects as one of two processes, with weights that are divided or not, until a step or to the end."""
+    torch.distributed.destroy_process_group = lambda group=None: None  # the processes stay connected for the next run
+    for name, sharded, stop in asked:
+        os.environ |= {"ACCELERATE_USE_FSDP": str(sharded), "FSDP_VERSION": "2"}
+        stopping = AtStep(stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with contextlib.suppress(Interrupted):
+            projects[name].run(registry=registry_with(stopping))
+        if os.environ["RANK"] == "0":
+            (folder / f"{name}.txt").write_text(projects[name].printed)
 
 
 @pytest.fixture(scope="module")
@@ -81,23 +96,20 @@ def made(tmp_path_factory) -> Two:
         "copied to one": tokenizer("copied to one"),
     }
     shutil.copytree(projects["from one"].out, projects["copied from one"].out)
-    for number, (name, sharded, stop) in enumerate(
-        [
-            ("tokenizer", True, 0),
-            ("generator", True, 0),
-            ("decoders", True, 0),
-            ("resumed", True, STOP),
-            ("resumed", True, 0),
-            ("from one", True, 0),
-            ("copied from one", False, 0),
-            ("to one", True, STOP),
-            ("copied to one", False, STOP),
-        ]
-    ):
-        asked = {"recipe": projects[name].table, "out": name, "sharded": sharded, "stop": stop}
-        (folder / f"{number} {name}.json").write_text(json.dumps(asked))
-    two_at_once(SCRIPT, folder)
-    said = {file.name.split(" ", 1)[1].removesuffix(".0.txt"): file.read_text() for file in folder.glob("*.0.txt")}
+    asked = [
+        ("tokenizer", True, 0),
+        ("generator", True, 0),
+        ("decoders", True, 0),
+        ("resumed", True, STOP),
+        ("resumed", True, 0),
+        ("from one", True, 0),
+        ("copied from one", False, 0),
+        ("to one", True, STOP),
+        ("copied to one", False, STOP),
+    ]
+    ended = two_forked(lambda: run_all(projects, asked, folder), folder / "said")
+    assert [code for code, _ in ended] == [0, 0], ended
+    said = {name: (folder / f"{name}.txt").read_text() for name, _, _ in asked}
     for name in ("to one", "copied to one"):
         said[name] = projects[name].run().printed
     one = dict.fromkeys(projects, whole)
