@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import torch
 from attrs import field, frozen
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from robustok_core.errors import Interrupted, RunError
 from robustok_core.kinds.dataset import Rows
@@ -39,6 +38,7 @@ from robustok_training.prepared_module import PreparedModule
 from robustok_training.progress import StepProgress
 from robustok_training.replay import Turn, finding
 from robustok_training.task import Task
+from robustok_training.weight_average import WeightAverage
 
 
 @frozen(eq=False)
@@ -70,18 +70,14 @@ class Trainer:
             module.to(self.accelerator.device)
         prepared = [PreparedModule(trained_module, self.accelerator) for trained_module in task.trained_modules]
         self._prepared = {module.name: module for module in prepared}
-        self._average = self._make_average()
+        decay = config.ema_decay
+        self._average = None if decay == 0.0 else WeightAverage(task.averaged, decay)
         self._clock = PhaseClock()
         self._means = IntervalMeans(self.accelerator.device)
         self._first_not_finite = FirstNotFinite(self.accelerator.device, config.accumulation)
         self._alarms = Alarms(task.alarms())
         self._done = 0  # completed steps
         self._examines = False
-
-    def _make_average(self) -> AveragedModel | None:
-        if self.config.ema_decay == 0.0:
-            return None
-        return AveragedModel(self.task.averaged, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay))
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -240,7 +236,7 @@ class Trainer:
         self._take_turns([_MicroBatch(*both) for both in zip(batches, draws, strict=True)], step / self.total)
         self.task.after_step(draws[0].child("after_step"))
         if self._average is not None:
-            self._average.update_parameters(self.task.averaged)
+            self._average.update()
         self._done = step + 1
         self._clock.tick("optimizer")
 
