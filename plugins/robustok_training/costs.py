@@ -100,7 +100,7 @@ def measured_step(
             parameter.grad = torch.zeros_like(parameter)  # there from the step before, or DDP's
     with measuring(bf16=bf16) as meter:
         batch, left = batch_of(count), dict[str, Any]()
-        draws = Draws(seed=0, indices=torch.arange(count, device=META), total=max(config.batch_size, count))
+        draws = Draws.for_part(0, range(count), max(config.batch_size, count), META)
         for turn in task.trained_modules:
             if turn.active(progress):
                 turn.module.train()

@@ -225,8 +225,8 @@ class Trainer:
     def _draws(self, step: int, number: int, size: int) -> Draws:
         """The random numbers of micro-batch `number` of this process."""
         first = (number * world_size() + rank()) * size
-        indices = torch.arange(first, first + size, device=self.accelerator.device)
-        return Draws(seed=derive_seed(self.context.seed, "step", step), indices=indices, total=self.config.batch_size)
+        seed, rows = derive_seed(self.context.seed, "step", step), range(first, first + size)
+        return Draws.for_part(seed, rows, self.config.batch_size, self.accelerator.device)
 
     def _step(self, step: int, batches: list[Batch]) -> None:
         self._done = step
