@@ -24,6 +24,6 @@ def is_queued(device: torch.device) -> bool:
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on another device; the program does not wait for the copy."""
-    if device.type != "cuda":
+    if device.type not in ("cuda", "meta"):
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
