@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from robustok_core.errors import RunError
 from robustok_training.checkpoint import load_optimizer_tensors, optimizer_tensors
+from robustok_training.data_parallel import DataParallel
+from robustok_training.distributed import world_size
 from robustok_training.optimizer import set_rate
 from robustok_training.task import TrainedModule
 
@@ -24,6 +24,7 @@ class PreparedModule:
 
     Args:
         trained_module: the module. accelerator: wraps it for several processes and mixed precision.
+        say: prints a line.
 
     Attributes:
         forward: the wrapped module. optimizer: the wrapped optimiser.
@@ -33,7 +34,9 @@ class PreparedModule:
         RunError: if none of its parameters takes a gradient.
     """
 
-    def __init__(self, trained_module: TrainedModule, accelerator: Accelerator) -> None:
+    def __init__(
+        self, trained_module: TrainedModule, accelerator: Accelerator, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.trained_module = trained_module
         self._accelerator = accelerator
         named = {name: p for name, p in trained_module.module.named_parameters() if p.requires_grad}
@@ -47,10 +50,13 @@ class PreparedModule:
         }
         self.forward: Any
         self.optimizer: Any
-        with warnings.catch_warnings():
-            # Its successor, forward_sync_buffers, is unknown to torch before 2.14 and to accelerate.
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        self._parallel: DataParallel | None = None
+        if world_size() > 1:
+            self._parallel = DataParallel(trained_module.name, trained_module.module, named, accelerator, say)
+            self.forward, self.optimizer = self._parallel_forward, accelerator.prepare_optimizer(optimizer)
+        else:
             self.forward, self.optimizer = accelerator.prepare(trained_module.module, optimizer)
+        self._averages = True
 
     @property
     def name(self) -> str:
@@ -62,9 +68,17 @@ class PreparedModule:
         """The learning rate of its last step."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def averaging_gradients(self, *, last: bool) -> AbstractContextManager[Any]:
+    def _parallel_forward(self, *args: Any) -> Any:
+        assert self._parallel is not None
+        return self._parallel(*args, averages=self._averages)
+
+    @contextlib.contextmanager
+    def averaging_gradients(self, *, last: bool) -> Iterator[None]:
         """Averages gradients over the processes only after the last micro-batch of a step."""
-        return contextlib.nullcontext() if last else self._accelerator.no_sync(self.forward)
+        self._averages = last
+        yield
+        if last and self._parallel is not None:
+            self._parallel.check()
 
     def clip(self) -> Tensor | None:
         """Clips the gradient and returns its norm before clipping; None if clipping is off."""

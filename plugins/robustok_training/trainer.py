@@ -27,9 +27,10 @@ from robustok_training.alarms import Alarms
 from robustok_training.batches import rows_of_step, steps_per_epoch, training_batches
 from robustok_training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, set_damaged_aside
 from robustok_training.config import TrainingConfig
+from robustok_training.device_copies import DeviceCopies
 from robustok_training.distributed import barrier, rank, world_size
 from robustok_training.finite import NotFiniteError, check_modules, check_values
-from robustok_training.interrupt import asked_anywhere, stop_requests
+from robustok_training.interrupt import StopAgreement, stop_requests
 from robustok_training.interval_means import IntervalMeans, means_of
 from robustok_training.learned_state import learned_state, load_learned
 from robustok_training.not_finite import FirstNotFinite, NotFinite, forget, recorded
@@ -68,16 +69,23 @@ class Trainer:
         self.measure_steps = max(1, round(measure_every * self.epoch_steps)) if measure_every > 0.0 else 0
         for module in task.modules.values():
             module.to(self.accelerator.device)
-        prepared = [PreparedModule(trained_module, self.accelerator) for trained_module in task.trained_modules]
+        prepared = [
+            PreparedModule(trained_module, self.accelerator, self._say) for trained_module in task.trained_modules
+        ]
         self._prepared = {module.name: module for module in prepared}
         decay = config.ema_decay
         self._average = None if decay == 0.0 else WeightAverage(task.averaged, decay)
+        self._copies = DeviceCopies(self.accelerator.device)
         self._clock = PhaseClock()
         self._means = IntervalMeans(self.accelerator.device)
         self._first_not_finite = FirstNotFinite(self.accelerator.device, config.accumulation)
         self._alarms = Alarms(task.alarms())
+        self._stop = StopAgreement(self.accelerator.device)
         self._done = 0  # completed steps
         self._examines = False
+
+    def _say(self, line: str) -> None:
+        self.context.say(f"{self.context.stage}: {line}")
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -217,7 +225,7 @@ class Trainer:
         self._clock.start()
         self._logged_at = (start, time.perf_counter())
         for step, batches in enumerate(steps, start=start):
-            moved = [batch.to(self.accelerator.device) for batch in batches]
+            moved = [self._copies(batch) for batch in batches]
             self._clock.tick("data")
             yield step, moved
             self._clock.tick("other")
@@ -292,7 +300,7 @@ class Trainer:
     def _maybe_checkpoint(self, done: int, stop: StopRequest) -> None:
         every = self.config.checkpoint_every or self.epoch_steps
         regular = done % every == 0 and done < self.total
-        stopping = asked_anywhere(stop, self.accelerator.device)
+        stopping = self._stop.asked(stop)
         if regular and self._means:
             self._log(done)
         if regular or stopping:

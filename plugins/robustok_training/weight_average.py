@@ -51,4 +51,5 @@ class WeightAverage(nn.Module):
             own, new = zip(*self._averaged, strict=True)
             torch._foreach_copy_(own, new) if first else torch._foreach_lerp_(own, new, 1.0 - self._decay)
         if copied := [*self._copied, *buffers]:
-            torch._foreach_copy_(*zip(*copied, strict=True))
+            own, new = zip(*copied, strict=True)
+            torch._foreach_copy_(own, new)
