@@ -15,6 +15,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
+from robustok_blocks.full_precision import tf32
 from robustok_core.errors import Interrupted, RunError
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.stage import StageContext
@@ -23,8 +24,10 @@ from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.finite import all_finite
+from robustok_core.values.speed import is_on
 from robustok_training.alarms import Alarms
 from robustok_training.batches import rows_of_step, steps_per_epoch, training_batches
+from robustok_training.channels_last import keep_channels_last
 from robustok_training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, set_damaged_aside
 from robustok_training.config import TrainingConfig
 from robustok_training.device_copies import DeviceCopies
@@ -37,6 +40,7 @@ from robustok_training.not_finite import FirstNotFinite, NotFinite, forget, reco
 from robustok_training.phase_clock import PhaseClock
 from robustok_training.prepared_module import PreparedModule
 from robustok_training.progress import StepProgress
+from robustok_training.repeated_blocks import RepeatedBlocks
 from robustok_training.replay import Turn, finding
 from robustok_training.task import Task
 from robustok_training.weight_average import WeightAverage
@@ -73,6 +77,10 @@ class Trainer:
             PreparedModule(trained_module, self.accelerator, self._say) for trained_module in task.trained_modules
         ]
         self._prepared = {module.name: module for module in prepared}
+        self._speed = config.speed(context.speed)
+        for module in task.modules.values() if is_on(self._speed.channels_last, context.device) else ():
+            keep_channels_last(module)
+        self._blocks = self._make_blocks()
         decay = config.ema_decay
         self._average = None if decay == 0.0 else WeightAverage(task.averaged, decay)
         self._copies = DeviceCopies(self.accelerator.device)
@@ -83,6 +91,16 @@ class Trainer:
         self._stop = StopAgreement(self.accelerator.device)
         self._done = 0  # completed steps
         self._examines = False
+
+    def _make_blocks(self) -> RepeatedBlocks:
+        trained = [trained_module.module for trained_module in self.task.trained_modules]
+        return RepeatedBlocks(
+            [*self.task.modules.values(), *trained],
+            trained,
+            compiles=is_on(self._speed.compile, self.context.device),
+            recomputes=self._speed.activation_checkpointing,
+            say=self._say,
+        )
 
     def _say(self, line: str) -> None:
         self.context.say(f"{self.context.stage}: {line}")
@@ -241,7 +259,8 @@ class Trainer:
         # Dropout and drop-path draw from torch's global generator, and must differ between processes.
         torch.manual_seed(derive_seed(self.context.seed, "torch", step, rank()))
         draws = [self._draws(step, number, len(batch)) for number, batch in enumerate(batches)]
-        self._take_turns([_MicroBatch(*both) for both in zip(batches, draws, strict=True)], step / self.total)
+        with tf32(self.accelerator.device, on=self._speed.tf32), self._blocks.running():
+            self._take_turns([_MicroBatch(*both) for both in zip(batches, draws, strict=True)], step / self.total)
         self.task.after_step(draws[0].child("after_step"))
         if self._average is not None:
             self._average.update()

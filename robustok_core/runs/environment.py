@@ -9,7 +9,7 @@ from robustok_core.errors import RobustokError, raise_all
 
 _PARALLEL = "robustok keeps a whole model on each device (data parallelism); choose multi-GPU in `accelerate config`"
 _ACCUMULATION = "set `accumulation` in the training stages of the recipe"
-_DYNAMO = "robustok does not compile models; launch with --dynamo_backend no"
+_DYNAMO = "robustok compiles the blocks of its models itself: set run.compile, and launch with --dynamo_backend no"
 _TF32 = "float32 would be rounded to TF32 in evaluations too; unset it, and use run.precision to train faster"
 _FPMATH = "float32 would be rounded to a shorter type in evaluations too; unset it, and use run.precision"
 
