@@ -6,9 +6,10 @@ compilation is short. It stays what it is: names of weights, checkpoints and cop
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -62,29 +63,33 @@ class RepeatedBlocks:
     """The repeated blocks of a training's networks, which run as they are written except inside `running`.
 
     Args:
-        networks: where the blocks are. trained: those that are trained; only their blocks are computed again.
+        networks: what else computes in a step, besides the trained networks; its blocks are not computed again.
+        trained: the networks that are trained.
         compiles: whether blocks are compiled. recomputes: whether the trained ones keep only their inputs for the
             backward pass and are computed again there, with the same dropout.
         say: prints a line.
+        again_in: a context, entered for each block that is computed again, where that is not in the one of `running`:
+            torch leaves modes that change what functions do.
     """
 
     def __init__(
         self,
-        networks: Iterable[nn.Module],
-        trained: Iterable[nn.Module],
+        networks: Sequence[nn.Module],
+        trained: Sequence[nn.Module],
         *,
         compiles: bool,
         recomputes: bool,
         say: Callable[[str], None] = lambda line: None,
+        again_in: AbstractContextManager[Any] = contextlib.nullcontext(),
     ) -> None:
         again = {id(block) for network in trained for block in repeated_blocks(network)} if recomputes else set()
-        every = {id(block): block for network in networks for block in repeated_blocks(network)}
+        every = {id(block): block for network in [*networks, *trained] for block in repeated_blocks(network)}
         compiler = _Compiler(say) if compiles else None
         self._calls: list[tuple[Any, Callable[..., Any]]] = []
         for key, block in every.items():
             call = block._call_impl if compiler is None else compiler.call_of(block)
             if key in again:
-                call = _computed_again(block, call)
+                call = _computed_again(block, call, again_in)
             if compiles or key in again:
                 self._calls.append((block, call))
 
@@ -101,12 +106,21 @@ class RepeatedBlocks:
                 block._compiled_call_impl = None
 
 
-def _computed_again(block: nn.Module, call: Callable[..., Any]) -> Callable[..., Any]:
+def _computed_again(
+    block: nn.Module, call: Callable[..., Any], again_in: AbstractContextManager[Any]
+) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not (block.training and torch.is_grad_enabled()):
             return call(*args, **kwargs)
         on_meta = any(isinstance(value, Tensor) and value.is_meta for value in args)
-        return checkpoint(call, *args, use_reentrant=False, preserve_rng_state=not on_meta, **kwargs)
+        return checkpoint(
+            call,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=not on_meta,
+            context_fn=lambda: (contextlib.nullcontext(), again_in),
+            **kwargs,
+        )
 
     return run
 

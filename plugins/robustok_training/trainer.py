@@ -95,7 +95,7 @@ class Trainer:
     def _make_blocks(self) -> RepeatedBlocks:
         trained = [trained_module.module for trained_module in self.task.trained_modules]
         return RepeatedBlocks(
-            [*self.task.modules.values(), *trained],
+            list(self.task.modules.values()),
             trained,
             compiles=is_on(self._speed.compile, self.context.device),
             recomputes=self._speed.activation_checkpointing,
