@@ -80,7 +80,7 @@ class RepeatedBlocks:
         compiles: bool,
         recomputes: bool,
         say: Callable[[str], None] = lambda line: None,
-        again_in: AbstractContextManager[Any] = contextlib.nullcontext(),
+        again_in: AbstractContextManager[Any] | None = None,
     ) -> None:
         again = {id(block) for network in trained for block in repeated_blocks(network)} if recomputes else set()
         every = {id(block): block for network in [*networks, *trained] for block in repeated_blocks(network)}
@@ -89,7 +89,7 @@ class RepeatedBlocks:
         for key, block in every.items():
             call = block._call_impl if compiler is None else compiler.call_of(block)
             if key in again:
-                call = _computed_again(block, call, again_in)
+                call = _computed_again(block, call, again_in or contextlib.nullcontext())
             if compiles or key in again:
                 self._calls.append((block, call))
 

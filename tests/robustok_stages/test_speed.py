@@ -1,14 +1,13 @@
-"""Options of speed change no name and no shape of what a training makes, and its numbers in their last digits at most."""
+"""Options of speed change nothing of what a training makes but the last digits of its numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch._inductor import config as inductor
 
 from project import ADVERSARIAL, Project, assert_same_weights
 from robustok_core.runs.files import read_json
@@ -47,10 +46,17 @@ def training(out: Path, name: str = "conv", **run: Any) -> Project:
 
 
 @pytest.fixture
-def compiler() -> Iterator[None]:
-    """Compilation starts no processes."""
-    with inductor.patch(compile_threads=1):
-        yield
+def compiler(monkeypatch) -> list[Any]:
+    """Compiles up to the kernels, which take long: test_repeated_blocks.py compiles those. Lists what is compiled."""
+    functions: list[Any] = []
+    real = torch.compile
+
+    def compile_(function, *, dynamic, options):
+        functions.append(function)
+        return real(function, dynamic=dynamic, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    return functions
 
 
 def losses(project: Project) -> list[float]:
@@ -64,6 +70,7 @@ def test_a_compiled_training_has_the_losses_and_the_keys_of_an_eager_one(tmp_pat
     compiled.table["stage"][-1]["compile"] = "on"
     for project in (eager, compiled):
         project.run()
+        assert bool(compiler) == (project is compiled)
     assert "cannot be compiled" not in compiled.printed
     assert losses(compiled) == pytest.approx(losses(eager), rel=1e-3)
     what = "generator" if name == "rar" else "tokenizer"
