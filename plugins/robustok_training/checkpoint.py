@@ -68,6 +68,15 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     return {**read_tensors(paths[-1] / _TENSORS), **_read_shards(paths[-1], values)}, values
 
 
+def of_other_processes(values: Mapping[str, Any]) -> str | None:
+    """What to say of a checkpoint that another number of processes wrote."""
+    before = values.get("processes", world_size())
+    if before == world_size():
+        return None
+    same = "the same images in the same order; losses equal up to rounding, and dropout draws other numbers"
+    return f"saved by {before} process{'es' * (before != 1)}, goes on with {world_size()}: {same}"
+
+
 def _read_shards(checkpoint: Path, values: Mapping[str, Any]) -> dict[str, Tensor]:
     shards = [read_tensors(checkpoint / name) for name in _shard_names(checkpoint, values)]
     return {name: torch.cat([shard[name] for shard in shards]) for name in (shards[0] if shards else ())}

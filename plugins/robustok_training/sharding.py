@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from robustok_core.runs.environment import shards_weights
 from robustok_training.distributed import all_sum, world_size
@@ -157,20 +156,6 @@ class WholeCopy:
             if name not in saved:
                 buffer.copy_(value)
         return made.train(module.training)
-
-
-def update_average(average: AveragedModel, module: nn.Module, decay: float) -> None:
-    """As `AveragedModel.update_parameters`, of modules that are sharded alike: each process averages what it holds."""
-    with torch.no_grad():
-        pairs = list(zip(average.module.parameters(), module.parameters(), strict=True))
-        means, values = [local(mean) for mean, _ in pairs], [local(value) for _, value in pairs]
-        if int(average.n_averaged) == 0:
-            torch._foreach_copy_(means, values)
-        else:
-            torch._foreach_lerp_(means, values, 1.0 - decay)
-        for mean, buffer in zip(average.module.buffers(), module.buffers(), strict=True):
-            mean.copy_(buffer)
-        average.n_averaged += 1
 
 
 def separated(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
     GradientAccumulationPlugin,
@@ -82,9 +82,6 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
         hint = 'use "bf16" or "no", or launch without FSDP'
         raise RobustokError('run.precision: "fp16" is not supported with FSDP', where=where, hint=hint)
     check_trackers(recipe)
-    # Codebook statistics are reduced over all processes explicitly; DDP's buffer broadcast would overwrite what a
-    # process accumulated within a step.
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     # accelerate fixes the precision of the first recipe that a process runs, and refuses a different one.
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()
@@ -94,7 +91,6 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
                 mixed_precision=precision,
                 log_with=list(recipe.run.trackers) or None,
                 project_dir=str(folder) if recipe.run.trackers else None,
-                kwargs_handlers=[ddp],
                 # Without these, accelerate asks the environment.
                 gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
                 dynamo_plugin=TorchDynamoPlugin(backend="no"),

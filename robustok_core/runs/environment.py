@@ -14,7 +14,7 @@ _CHECKPOINTING = "set fsdp_activation_checkpointing: false"
 _STATE = "set fsdp_state_dict_type: SHARDED_STATE_DICT; any number of processes reads such a checkpoint"
 _WRAP = "set fsdp_auto_wrap_policy: NO_WRAP; robustok chooses the blocks of its models itself"
 _ACCUMULATION = "set `accumulation` in the training stages of the recipe"
-_DYNAMO = "robustok does not compile models; launch with --dynamo_backend no"
+_DYNAMO = "robustok compiles the blocks of its models itself: set run.compile, and launch with --dynamo_backend no"
 _TF32 = "float32 would be rounded to TF32 in evaluations too; unset it, and use run.precision to train faster"
 _FPMATH = "float32 would be rounded to a shorter type in evaluations too; unset it, and use run.precision"
 
