@@ -1,4 +1,4 @@
-"""Computation in float32 regardless of autocast, and without TF32."""
+"""Computation in float32: regardless of autocast and without TF32, or with TF32 where training asks for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,30 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
     On GPUs since Ampere, convolutions round their inputs to TF32's 10 bits by default.
     """
-    saved = [(switch, name, getattr(switch, name)) for switch, name, _ in _switches()]
-    try:
+    with _restored():
         for switch, name, off in _switches():
             setattr(switch, name, off)
         with torch.autocast(autocast_type(device), enabled=False):
             yield
+
+
+@contextmanager
+def tf32(device: torch.device, *, on: bool) -> Iterator[None]:
+    """On CUDA, lets float32 matrix products and convolutions inside the block use TF32, or forbids it to both."""
+    if device.type != "cuda":
+        yield
+        return
+    with _restored():
+        for switch, name, off in _switches():
+            setattr(switch, name, ("tf32" if off == "ieee" else True) if on else off)
+        yield
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    saved = [(switch, name, getattr(switch, name)) for switch, name, _ in _switches()]
+    try:
+        yield
     finally:
         for switch, name, value in saved:
             setattr(switch, name, value)

@@ -20,6 +20,7 @@ from robustok_blocks.rotary import check_head_width, grid_rotations, rotate
 from robustok_blocks.swiglu import SwiGLU, swiglu_width
 from robustok_core.errors import RobustokError
 from robustok_core.recipe.validators import below_one, depth_range, width_range
+from robustok_core.values.devices import sent
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.autoregressive import Autoregressive
@@ -187,7 +188,7 @@ class LlamaGenGPT(Autoregressive):
         grid, size = self.space.grid, self.config.size
         if self.config.positions == "learned" or grid is None:
             return None
-        of_codes = grid_rotations(grid, size.head_width).to(self.output.weight.device)
+        of_codes = sent(grid_rotations(grid, size.head_width), self.output.weight.device)
         of_class = torch.zeros_like(of_codes[:1])
         if self.config.class_rope == "identity":
             of_class[..., 0] = 1.0

@@ -13,6 +13,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from robustok_core.values.devices import sent
+
 #: Steps of the whole chain, and the variances of the noise of the first and the last.
 NUM_STEPS = 1000
 _FIRST_BETA, _LAST_BETA = 1e-4, 0.02
@@ -62,7 +64,7 @@ class NoiseChain:
             least.log(),
             betas.log(),
         ]
-        return cls(steps=steps, table=torch.stack(columns, dim=1).float().to(device))
+        return cls(steps=steps, table=sent(torch.stack(columns, dim=1).float(), device))
 
     def _columns(self, index: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """Two columns of the table, (B, 1, 1)."""

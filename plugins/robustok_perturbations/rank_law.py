@@ -18,14 +18,14 @@ from torch import Tensor
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.perturbation import Perturbation
 from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.values.devices import sent
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_perturbations.selection import (
     Anneal,
     check_images,
     check_tokens,
-    pick_images,
-    pick_tokens,
+    pick,
     share_field,
     with_codes,
 )
@@ -71,12 +71,10 @@ class RankLaw(Perturbation):
         alpha = config.alpha * (1.0 if config.anneal is None else config.anneal.factor(progress))
         if config.beta == 0 or alpha == 0:
             return latents, mask
-        picked = pick_images(draws.child("images"), config.beta, "random")  # (B,), P of them
-        replaced = pick_tokens(draws.child("tokens")[picked], codes.shape[1], alpha, "exact")  # (P, N), M of them
-        uniform = draws.child("ranks")[picked].uniform(codes.shape[1])[replaced]  # (M,)
-        mask[picked] = replaced
-        positions = mask.nonzero(as_tuple=True)
-        ranks = draw_ranks(uniform, config.shares, quantizer.codebook_size)
+        picked = pick(draws, codes.shape[1], beta=config.beta, images="random", alpha=alpha, tokens="exact")
+        uniform = picked.draws.child("ranks").uniform(codes.shape[1])[picked.tokens]  # (M,)
+        positions, mask = picked.send(len(codes), codes.device)
+        ranks = draw_ranks(sent(uniform, codes.device), config.shares, quantizer.codebook_size)
         return with_codes(latents, positions, codes_at(ranks, codes[positions], quantizer), quantizer), mask
 
     def check(self, space: LatentSpace, batch_size: int | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from attrs import field, frozen
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import unit_interval
+from robustok_core.values.devices import sent
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 
@@ -43,6 +45,48 @@ class Anneal:
         if progress >= self.end:
             return self.ratio
         return 1.0 - (1.0 - self.ratio) * (progress - self.start) / (self.end - self.start)
+
+
+@frozen(eq=False)
+class Picked:
+    """The tokens of a micro-batch that are perturbed.
+
+    They are chosen on the CPU, from draws that are known there: a device would have to be asked how many there are.
+
+    Attributes:
+        images: (P,) int64, the images that are perturbed. tokens: (P, N) bool, which of their tokens are.
+        draws: of the images that are perturbed, on the CPU.
+    """
+
+    images: Tensor
+    tokens: Tensor
+    draws: Draws
+
+    @property
+    def positions(self) -> tuple[Tensor, Tensor]:
+        """Image and token of each of the M tokens, int64 (M,), in order."""
+        row, token = self.tokens.nonzero(as_tuple=True)
+        return self.images[row], token
+
+    def mask(self, rows: int) -> Tensor:
+        """(rows, N) bool, which tokens of the micro-batch are perturbed."""
+        mask = torch.zeros(rows, self.tokens.shape[1], dtype=torch.bool)
+        mask[self.images] = self.tokens
+        return mask
+
+    def send(self, rows: int, device: torch.device) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """`positions` and `mask` on a device."""
+        image, token = self.positions
+        return (sent(image, device), sent(token, device)), sent(self.mask(rows), device)
+
+
+def pick(
+    draws: Draws, num_tokens: int, *, beta: float, images: WhichImages, alpha: float, tokens: WhichTokens
+) -> Picked:
+    """Which images and tokens of the draws' rows are perturbed; see `pick_images` and `pick_tokens`."""
+    draws = draws.on_cpu()
+    picked = pick_images(draws.child("images"), beta, images).nonzero()[:, 0]
+    return Picked(picked, pick_tokens(draws.child("tokens")[picked], num_tokens, alpha, tokens), draws[picked])
 
 
 def pick_images(draws: Draws, beta: float, which: WhichImages) -> Tensor:

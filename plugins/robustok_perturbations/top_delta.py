@@ -28,6 +28,8 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.perturbation import Perturbation
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import LARGEST_CODEBOOK
+from robustok_core.values import devices
+from robustok_core.values.devices import sent
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_perturbations.selection import (
@@ -36,8 +38,7 @@ from robustok_perturbations.selection import (
     WhichTokens,
     check_images,
     check_tokens,
-    pick_images,
-    pick_tokens,
+    pick,
     round_half_up,
     share_field,
     with_codes,
@@ -85,12 +86,11 @@ def top_delta(
     mask = torch.zeros_like(codes, dtype=torch.bool)  # (B, N)
     if beta == 0 or alpha == 0:
         return latents, mask
-    picked = pick_images(draws.child("images"), beta, images)  # (B,), P of them
-    replaced = pick_tokens(draws.child("tokens")[picked], codes.shape[1], alpha, tokens)  # (P, N), M of them
-    ranks = draws.child("ranks")[picked].integers(delta, codes.shape[1])[replaced]  # (M,) in [0, delta)
-    mask[picked] = replaced
-    positions = mask.nonzero(as_tuple=True)
-    new_codes = _draw_neighbours(latents[positions], quantizer, delta, ranks, neighbours)  # (M,)
+    picked = pick(draws, codes.shape[1], beta=beta, images=images, alpha=alpha, tokens=tokens)
+    ranks = picked.draws.child("ranks").integers(delta, codes.shape[1])[picked.tokens]  # (M,) in [0, delta)
+    positions, mask = picked.send(len(codes), codes.device)
+    near_to = latents[positions]
+    new_codes = _draw_neighbours(near_to, quantizer, delta, sent(ranks, codes.device), neighbours)  # (M,)
     return with_codes(latents, positions, new_codes, quantizer), mask
 
 
@@ -106,7 +106,7 @@ def _draw_neighbours(tokens: Latents, quantizer: Quantizer, delta: int, ranks: T
     """(M,) int64: for each of M tokens the neighbour with its rank in [0, delta)."""
     if of == "codeword":
         assert tokens.codes is not None
-        distinct, row = tokens.codes.unique(return_inverse=True)  # tokens with the same code share neighbours
+        distinct, row = _distinct(tokens.codes, quantizer.codebook_size)
         near = nearest_codes(distinct, quantizer, delta)
     elif tokens.features is not None:
         near, row = quantizer.nearest(tokens.features, delta), torch.arange(len(ranks), device=ranks.device)
@@ -118,6 +118,18 @@ def _draw_neighbours(tokens: Latents, quantizer: Quantizer, delta: int, ranks: T
         )
     # Ranked by code: an order by distance could depend on the last bit of a sum.
     return near.sort(dim=1).values[row, ranks]
+
+
+def _distinct(codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+    """Codes without repetition, because tokens with the same code share neighbours; and the row of each of codes (M,).
+
+    How many are distinct is not asked of a device that works behind the program: it gets them all, or the codebook.
+    """
+    if not devices.is_queued(codes.device):
+        return codes.unique(return_inverse=True)
+    if len(codes) < codebook_size:
+        return codes, torch.arange(len(codes), device=codes.device)
+    return torch.arange(codebook_size, device=codes.device), codes
 
 
 @frozen(kw_only=True)

@@ -12,14 +12,14 @@ from torch import Tensor
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.perturbation import Perturbation
 from robustok_core.kinds.quantizer import Quantizer
+from robustok_core.values.devices import sent
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_perturbations.selection import (
     Anneal,
     check_images,
     check_tokens,
-    pick_images,
-    pick_tokens,
+    pick,
     share_field,
 )
 
@@ -64,15 +64,16 @@ class VectorNoise(Perturbation):
         alpha, tau = self.strengths(progress)
         if self.config.beta == 0 or alpha == 0 or tau == 0:
             return latents, mask
-        picked = pick_images(draws.child("images"), self.config.beta, "random")  # (B,), P of them
-        tokens = pick_tokens(draws.child("tokens")[picked], vectors.shape[1], alpha, "exact")  # (P, N)
-        mask[picked] = tokens
-        clean = vectors[picked]  # (P, N, D)
-        strength = self._strength(draws.child("strength")[picked], tau)
-        noise = draws.child("noise")[picked].normal(*vectors.shape[1:])
+        picked = pick(draws, vectors.shape[1], beta=self.config.beta, images="random", alpha=alpha, tokens="exact")
+        images, tokens, mask = (
+            sent(of, vectors.device) for of in (picked.images, picked.tokens, picked.mask(len(mask)))
+        )
+        clean, draws = vectors[images], draws[images]  # (P, N, D)
+        strength = self._strength(draws.child("strength"), tau)
+        noise = draws.child("noise").normal(*vectors.shape[1:])
         noised = self.noised(clean.float(), strength, noise).to(vectors.dtype)
         changed = torch.where(tokens[..., None], noised, clean)
-        return latents.evolve(vectors=vectors.index_put((picked.nonzero()[:, 0],), changed)), mask
+        return latents.evolve(vectors=vectors.index_put((images,), changed)), mask
 
     def _strength(self, draws: Draws, tau: float) -> Tensor:
         drawn = draws.uniform(1, 1)  # (P, 1, 1)

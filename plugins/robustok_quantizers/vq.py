@@ -21,6 +21,7 @@ from robustok_core.recipe.validators import below_one, codebook_range, width_ran
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents
 from robustok_quantizers.step_statistics import StepStatistics
+from robustok_training.host_count import HostCount
 
 
 @frozen(kw_only=True)
@@ -95,6 +96,7 @@ class VQ(Quantizer):
         self.register_buffer("usage", torch.zeros(self.codebook_size))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._step = StepStatistics()
+        self._count = HostCount()
 
     @property
     def codebook(self) -> Tensor:
@@ -143,24 +145,23 @@ class VQ(Quantizer):
             return
         step, self._step = self._step, StepStatistics()
         counts = step.total_counts()
-        self.steps += 1
-        self._update_usage(counts)
+        number = self._count.increment(self.steps)
+        self._update_usage(counts, number)
         if self.config.codebook_update == "ema":
             self._update_averages(counts, step.total_sums())
-        if self.config.restart_threshold > 0 and int(self.steps) % self.config.restart_after == 0:
+        if self.config.restart_threshold > 0 and number % self.config.restart_after == 0:
             self._restart(step, draws)
 
-    def _update_usage(self, counts: Tensor) -> None:
-        steps = int(self.steps)
-        decay = 0.0 if steps == 1 else 0.9 if steps <= 100 else 0.99  # the released code's schedule
+    def _update_usage(self, counts: Tensor, number: int) -> None:
+        decay = 0.0 if number == 1 else 0.9 if number <= 100 else 0.99  # the released code's schedule
         self.usage.lerp_(counts / counts.sum(), 1.0 - decay)
 
     def _update_averages(self, counts: Tensor, sums: Tensor) -> None:
         weight = 1.0 - self.config.ema_decay
         self.cluster_size.lerp_(counts.float(), weight)
         self.cluster_sum.lerp_(sums, weight)
-        hit = counts > 0  # a code without hits stays bit-identical
-        self.embedding[hit] = self.cluster_sum[hit] / self.cluster_size[hit, None]
+        hit = (counts > 0)[:, None]  # a code without hits stays bit-identical
+        self.embedding.copy_(torch.where(hit, self.cluster_sum / self.cluster_size[:, None], self.embedding))
 
     def _restart(self, step: StepStatistics, draws: Draws) -> None:
         dead = (self.usage < self.config.restart_threshold / self.codebook_size).nonzero()[:, 0]

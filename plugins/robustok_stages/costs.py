@@ -71,7 +71,7 @@ def latent_bytes(space: LatentSpace, *, half: bool = False) -> int:
 
 def draws_for(count: int, total: int) -> Draws:
     """Draws on the meta device."""
-    return Draws(seed=0, indices=torch.arange(count, device=META), total=max(count, total))
+    return Draws.for_part(0, range(count), max(count, total), META)
 
 
 def tokenizer_of(context: StageContext) -> Tokenizer | None:

@@ -23,6 +23,7 @@ from robustok_blocks.rotary import grid_rotations
 from robustok_blocks.rotary_transformer import GatedRotaryBlock
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import below_one, width_range
+from robustok_core.values.devices import sent
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.detok_blocks import DeTokBlock, channel_rotations
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
@@ -173,7 +174,7 @@ class PatchStack(nn.Module):
         """Maps all tokens (B, N, D) of a grid to (B, N, D), or only those at positions visible (B, n) to (B, n, D)."""
         x = x + self.pos_embed
         rotations_of = grid_rotations if self.style == "plain" else channel_rotations
-        rotations = rotations_of((self.side, self.side), self.width // self.num_heads).to(x.device)
+        rotations = sent(rotations_of((self.side, self.side), self.width // self.num_heads), x.device)
         if visible is not None:
             x = x.gather(1, visible[..., None].expand(-1, -1, x.shape[-1]))
             rotations = rotations[visible][:, None]  # (B, 1, n, ..., 2)

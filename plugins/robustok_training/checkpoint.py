@@ -1,8 +1,9 @@
 """Checkpoints, from which training resumes bit for bit: weights, buffers, optimiser states, counters.
 
-A checkpoint is a folder with one safetensors file, one JSON file and a manifest of both. It needs no random state,
-because every draw is a function of the step (`robustok_core.values.draws`). The last two are kept: where the newest is
-damaged, training resumes from the one before.
+A checkpoint is a folder with one safetensors file, one JSON file and a manifest of both. Where weights are divided
+among processes, each process writes its rows into a file of its own beside them. Any number of processes reads either.
+A checkpoint needs no random state, because every draw is a function of the step (`robustok_core.values.draws`). The
+last two are kept: where the newest is damaged, training resumes from the one before.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor
 
 from robustok_core.errors import RunError
-from robustok_core.runs.files import read_json, read_tensors, remove_folder, write_json, write_tensors
+from robustok_core.runs.files import aside, read_json, read_tensors, remove_folder, write_json, write_tensors
 from robustok_core.runs.manifest import Damage, folder_damage, recorded_folder, set_aside
+from robustok_training.distributed import barrier, rank, world_size
+from robustok_training.sharding import separated
 
 _NAME = re.compile(r"step-(\d+)")
 _TENSORS, _VALUES = "state.safetensors", "state.json"
@@ -26,14 +29,34 @@ KEPT = 2
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Path:
-    """Writes the checkpoint of a step into `folder` and removes older ones, except the one before."""
+    """Writes the checkpoint of a step into `folder` and removes older ones, except the one before.
+
+    Every process must call it: the main one writes what all have, and each writes its rows of sharded tensors.
+    """
     target = folder / f"step-{step:09d}"
-    with recorded_folder(target) as aside:
-        write_tensors(aside / _TENSORS, tensors)
-        write_json(aside / _VALUES, {"step": step, **values})
-    for old in checkpoints(folder)[:-KEPT]:
-        remove_folder(old)
+    of_all, own = separated(tensors)
+    if rank() == 0:
+        with recorded_folder(target) as unfinished:
+            write_tensors(unfinished / _TENSORS, of_all)
+            write_json(unfinished / _VALUES, {"step": step, "processes": world_size(), "sharded": bool(own), **values})
+            _write_shards(unfinished, own)
+        for old in checkpoints(folder)[:-KEPT]:
+            remove_folder(old)
+    else:
+        _write_shards(aside(target), own)
+    barrier()  # a launcher kills the others when one process exits: wait until the checkpoint is complete
     return target
+
+
+def _write_shards(folder: Path, own: Mapping[str, Tensor]) -> None:
+    if own:
+        barrier()  # the main process has made the folder
+        write_tensors(folder / _shard_name(rank(), world_size()), own)
+        barrier()
+
+
+def _shard_name(number: int, count: int) -> str:
+    return f"shard-{number:05d}-of-{count:05d}.safetensors"
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -41,7 +64,31 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     paths = checkpoints(folder)
     if not paths:
         return None
-    return read_tensors(paths[-1] / _TENSORS), read_json(paths[-1] / _VALUES)
+    values = read_json(paths[-1] / _VALUES)
+    return {**read_tensors(paths[-1] / _TENSORS), **_read_shards(paths[-1], values)}, values
+
+
+def of_other_processes(values: Mapping[str, Any]) -> str | None:
+    """What to say of a checkpoint that another number of processes wrote."""
+    before = values.get("processes", world_size())
+    if before == world_size():
+        return None
+    same = "the same images in the same order; losses equal up to rounding, and dropout draws other numbers"
+    return f"saved by {before} process{'es' * (before != 1)}, goes on with {world_size()}: {same}"
+
+
+def _read_shards(checkpoint: Path, values: Mapping[str, Any]) -> dict[str, Tensor]:
+    shards = [read_tensors(checkpoint / name) for name in _shard_names(checkpoint, values)]
+    return {name: torch.cat([shard[name] for shard in shards]) for name in (shards[0] if shards else ())}
+
+
+def _shard_names(checkpoint: Path, values: Any) -> list[str]:
+    if not isinstance(values, dict) or not values.get("sharded"):
+        return []
+    count = values.get("processes")
+    if not isinstance(count, int) or not (checkpoint / _shard_name(count - 1, count)).is_file():
+        raise RunError("it does not say how many processes wrote the checkpoint", where=str(checkpoint / _VALUES))
+    return [_shard_name(number, count) for number in range(count)]
 
 
 def set_damaged_aside(folder: Path, *, recorded: bool) -> list[str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import attrs
 from attrs import field, frozen, validators
 
 from robustok_core.recipe.validators import epochs_range, workers_range
+from robustok_core.values.speed import Speed, Switch
 
 _at_least_one = validators.ge(1)
 
@@ -38,6 +42,23 @@ class TrainingConfig:
         default=0, validator=workers_range, metadata={"doc": "processes that load images", "result": False}
     )
 
+    compile: Switch | None = field(
+        default=None,
+        metadata={"doc": "torch.compile for this stage's training; left out: run.compile", "result": False},
+    )
+    activation_checkpointing: bool | None = field(
+        default=None,
+        metadata={
+            "doc": "whether blocks are computed again in the backward pass; left out: run.activation_checkpointing",
+            "result": False,
+        },
+    )
+
     def steps(self, epoch_steps: int) -> int:
         """Optimiser steps of the whole training, at least 1, for `epoch_steps` steps per epoch."""
         return max(1, round(self.epochs * epoch_steps))
+
+    def speed(self, of_run: Speed) -> Speed:
+        """How fast this training computes, given what [run] says."""
+        own: dict[str, Any] = {"compile": self.compile, "activation_checkpointing": self.activation_checkpointing}
+        return attrs.evolve(of_run, **{name: value for name, value in own.items() if value is not None})

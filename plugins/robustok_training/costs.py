@@ -20,6 +20,7 @@ from robustok_training.checkpoint import KEPT
 from robustok_training.config import TrainingConfig
 from robustok_training.learned_state import learned_state
 from robustok_training.on_meta import META, Measured, measuring
+from robustok_training.repeated_blocks import RepeatedBlocks
 from robustok_training.task import Task
 
 #: Images in a computation that is measured: some layers need more than one.
@@ -61,7 +62,8 @@ def training_cost(
     spans = _spans([*changes, *(turn.start for turn in task.trained_modules)])
     at_once = max(1, config.batch_size // (context.processes * config.accumulation))
     count = min(max(at_once, MEASURED), MOST_MEASURED)
-    measured = {share: measured_step(task, batch_of, config, share, count, bf16=bf16) for share in spans}
+    again = config.speed(context.speed).activation_checkpointing
+    measured = {share: measured_step(task, batch_of, config, share, count, bf16=bf16, again=again) for share in spans}
     flops = sum(spans[share] * one.flops for share, one in measured.items()) / count
     largest = max(measured.values(), key=lambda one: one.peak_bytes)
     parts = Parts.of(task)
@@ -92,15 +94,29 @@ def training_cost(
 
 
 def measured_step(
-    task: Task, batch_of: Callable[[int], Batch], config: TrainingConfig, progress: float, count: int, *, bf16: bool
+    task: Task,
+    batch_of: Callable[[int], Batch],
+    config: TrainingConfig,
+    progress: float,
+    count: int,
+    *,
+    bf16: bool,
+    again: bool = False,
 ) -> Measured:
-    """A micro-batch of `count` rows: all turns of the task, forward and backward."""
+    """A micro-batch of `count` rows: all turns of the task, forward and backward.
+
+    `again`: whether its repeated blocks are computed again in the backward pass.
+    """
+    trained = [turn.module for turn in task.trained_modules]
     for turn in task.trained_modules:
         for parameter in trained_parameters(turn.module):
             parameter.grad = torch.zeros_like(parameter)  # there from the step before, or DDP's
-    with measuring(bf16=bf16) as meter:
+    with (
+        measuring(bf16=bf16) as meter,
+        RepeatedBlocks((), trained, compiles=False, recomputes=again, again_in=meter.casts).running(),
+    ):
         batch, left = batch_of(count), dict[str, Any]()
-        draws = Draws(seed=0, indices=torch.arange(count, device=META), total=max(config.batch_size, count))
+        draws = Draws.for_part(0, range(count), max(config.batch_size, count), META)
         for turn in task.trained_modules:
             if turn.active(progress):
                 turn.module.train()

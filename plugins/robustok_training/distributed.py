@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -44,6 +47,15 @@ def all_gather_rows(rows: Tensor) -> Tensor:
     own = rows.detach()
     parts[rank()] = own + (rows - own) * world_size()
     return torch.cat(parts)
+
+
+def all_known(names: Sequence[str]) -> list[str]:
+    """The names that all processes give, in their order."""
+    if world_size() == 1:
+        return list(names)
+    of_all: list[Any] = [None] * world_size()
+    dist.all_gather_object(of_all, list(names))
+    return [name for of_one in of_all for name in of_one]
 
 
 def barrier() -> None:

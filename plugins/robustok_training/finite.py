@@ -9,7 +9,9 @@ from torch import nn
 
 from robustok_core.errors import RunError
 from robustok_core.values.finite import all_finite
+from robustok_training.distributed import all_known
 from robustok_training.learned_state import learned_state
+from robustok_training.sharding import is_sharded_run, local
 
 _HINT = 'lower the learning rate, or use precision = "no"'
 
@@ -38,11 +40,15 @@ def check_modules(modules: Mapping[str, nn.Module], *, step: int, stage: str, ke
 
     A NaN gradient shows in the weights even if the loss before it was finite.
     """
-    for name, module in modules.items():
-        for key, value in learned_state(module).items():
-            if value.is_floating_point() and not all_finite(value):
-                what = f"{key} of {name!r} is not finite after step {step}"
-                raise NotFiniteError(what, where=f"stage {stage}", hint=_hint(kept))
+    not_finite = [
+        f"{key} of {name!r}"
+        for name, module in modules.items()
+        for key, value in learned_state(module).items()
+        if value.is_floating_point() and not all_finite(local(value))
+    ]
+    if found := all_known(not_finite[:1]) if is_sharded_run() else not_finite:
+        what = f"{found[0]} is not finite after step {step}"
+        raise NotFiniteError(what, where=f"stage {stage}", hint=_hint(kept))
 
 
 def _hint(kept: bool) -> str:

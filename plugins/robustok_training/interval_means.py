@@ -28,9 +28,14 @@ class IntervalMeans:
     def add(self, values: Mapping[str, Any], weight: float) -> None:
         """Adds numbers or scalar tensors; reading a number from the device would wait for it."""
         for name, value in values.items():
-            number = torch.as_tensor(value, dtype=torch.float32, device=self._device).detach()
+            number = self._on_device(value)
             total = self._sums.setdefault(name, torch.zeros(2, device=number.device))
             total += torch.stack([number * weight, torch.full_like(number, weight)])
+
+    def _on_device(self, value: Any) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.detach().to(self._device, torch.float32)
+        return torch.full((), value, dtype=torch.float32, device=self._device)  # without a copy, which would wait
 
     def take(self) -> dict[str, float]:
         """Returns the means of everything that all processes added, sorted by name, and resets the sums."""

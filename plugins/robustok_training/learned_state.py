@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from robustok_core.kinds.features import Features
-from robustok_core.runs.weights import load_module
+from robustok_core.runs.weights import check_weights
+from robustok_training.sharding import own_part
 
 
 def learned_state(module: nn.Module) -> dict[str, Tensor]:
@@ -23,5 +24,7 @@ def load_learned(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
         RunError: located at `where`, naming a few keys that are missing, unexpected or have a wrong shape.
     """
     learned = learned_state(module)
-    rest = {name: value for name, value in module.state_dict().items() if name not in learned}
-    load_module(module, {**rest, **tensors}, where)
+    state = module.state_dict()
+    all_tensors = {**{name: value for name, value in state.items() if name not in learned}, **tensors}
+    check_weights(module, all_tensors, where)
+    module.load_state_dict({name: own_part(tensor, state[name]) for name, tensor in all_tensors.items()})

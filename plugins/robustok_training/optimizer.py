@@ -66,8 +66,12 @@ class OptimizerConfig:
         """AdamW over named parameters; vectors, scalars (biases, norms) and those in `not_decayed` are not decayed."""
         decayed = {name for name, p in parameters.items() if p.ndim >= 2 and name not in not_decayed}
         groups = [
-            {"params": [p for name, p in parameters.items() if name in decayed], "weight_decay": self.weight_decay},
-            {"params": [p for name, p in parameters.items() if name not in decayed], "weight_decay": 0.0},
+            {
+                "params": [p for name, p in parameters.items() if (name in decayed) == decays and type(p) is kind],
+                "weight_decay": self.weight_decay if decays else 0.0,
+            }
+            for decays in (True, False)
+            for kind in dict.fromkeys(map(type, parameters.values()))  # sharded and whole ones do not mix
         ]
         return torch.optim.AdamW(
             [group for group in groups if group["params"]],

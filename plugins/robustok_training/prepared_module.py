@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 
 from robustok_core.errors import RunError
 from robustok_training.checkpoint import load_optimizer_tensors, optimizer_tensors
+from robustok_training.data_parallel import DataParallel
+from robustok_training.distributed import world_size
 from robustok_training.optimizer import set_rate
+from robustok_training.sharding import ShardedGradients, own_part, shard
 from robustok_training.task import TrainedModule
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class PreparedModule:
 
     Args:
         trained_module: the module. accelerator: wraps it for several processes and mixed precision.
+        say: prints a line. sharded: whether its weights are divided among the processes.
 
     Attributes:
         forward: the wrapped module. optimizer: the wrapped optimiser.
@@ -33,9 +36,18 @@ class PreparedModule:
         RunError: if none of its parameters takes a gradient.
     """
 
-    def __init__(self, trained_module: TrainedModule, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        trained_module: TrainedModule,
+        accelerator: Accelerator,
+        say: Callable[[str], None] = lambda line: None,
+        *,
+        sharded: bool = False,
+    ) -> None:
         self.trained_module = trained_module
         self._accelerator = accelerator
+        if sharded:
+            shard(trained_module.module)
         named = {name: p for name, p in trained_module.module.named_parameters() if p.requires_grad}
         if not named:
             raise RunError(f"{trained_module.name!r} has no parameter to train")
@@ -47,10 +59,16 @@ class PreparedModule:
         }
         self.forward: Any
         self.optimizer: Any
-        with warnings.catch_warnings():
-            # Its successor, forward_sync_buffers, is unknown to torch before 2.14 and to accelerate.
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        self._sharded = ShardedGradients(trained_module.module, list(named.values())) if sharded else None
+        self._parallel: DataParallel | None = None
+        if sharded:
+            self.forward, self.optimizer = self._sharded_forward, accelerator.prepare_optimizer(optimizer)
+        elif world_size() > 1:
+            self._parallel = DataParallel(trained_module.name, trained_module.module, named, accelerator, say)
+            self.forward, self.optimizer = self._parallel_forward, accelerator.prepare_optimizer(optimizer)
+        else:
             self.forward, self.optimizer = accelerator.prepare(trained_module.module, optimizer)
+        self._averages = True
 
     @property
     def name(self) -> str:
@@ -62,15 +80,32 @@ class PreparedModule:
         """The learning rate of its last step."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def averaging_gradients(self, *, last: bool) -> AbstractContextManager[Any]:
+    def _sharded_forward(self, *args: Any) -> Any:
+        """In the run's precision, as accelerate calls other modules."""
+        with self._accelerator.autocast():
+            returned = self.trained_module.module(*args)
+        return convert_to_fp32(returned)
+
+    def _parallel_forward(self, *args: Any) -> Any:
+        assert self._parallel is not None
+        return self._parallel(*args, averages=self._averages)
+
+    @contextlib.contextmanager
+    def averaging_gradients(self, *, last: bool) -> Iterator[None]:
         """Averages gradients over the processes only after the last micro-batch of a step."""
-        return contextlib.nullcontext() if last else self._accelerator.no_sync(self.forward)
+        self._averages = last
+        with contextlib.nullcontext() if self._sharded is None else self._sharded.averaging(last=last):
+            yield
+        if last and self._parallel is not None:
+            self._parallel.check()
 
     def clip(self) -> Tensor | None:
         """Clips the gradient and returns its norm before clipping; None if clipping is off."""
         largest = self.trained_module.optimizer.clip
         if largest <= 0.0:
             return None
+        if self._sharded is not None:
+            return self._sharded.clip(largest)
         return self._accelerator.clip_grad_norm_(self.parameters.values(), largest)
 
     def step(self, progress: float) -> None:
@@ -87,4 +122,12 @@ class PreparedModule:
 
     def load_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Loads what `optimizer_state` returned."""
-        load_optimizer_tensors(self.optimizer, list(self.parameters), tensors)
+        load_optimizer_tensors(self.optimizer, list(self.parameters), self._own(tensors))
+
+    def _own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole states of the optimiser, sharded as their parameters are."""
+        own = {}
+        for key, tensor in tensors.items():
+            parameter = self.parameters.get(key.partition("/")[2], tensor)
+            own[key] = own_part(tensor, parameter) if tensor.shape == parameter.shape else tensor
+        return own

@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 import torch
 from attrs import field, frozen
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from robustok_core.errors import Interrupted, RunError
+from robustok_blocks.full_precision import tf32
+from robustok_core.errors import Interrupted, RobustokError, RunError
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.interrupt import StopRequest
@@ -24,19 +24,30 @@ from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.finite import all_finite
+from robustok_core.values.speed import is_on
 from robustok_training.alarms import Alarms
 from robustok_training.batches import rows_of_step, steps_per_epoch, training_batches
-from robustok_training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, set_damaged_aside
+from robustok_training.channels_last import keep_channels_last
+from robustok_training.checkpoint import (
+    checkpoints,
+    load_checkpoint,
+    of_other_processes,
+    save_checkpoint,
+    set_damaged_aside,
+)
 from robustok_training.config import TrainingConfig
+from robustok_training.device_copies import DeviceCopies
 from robustok_training.distributed import barrier, rank, world_size
 from robustok_training.finite import NotFiniteError, check_modules, check_values
-from robustok_training.interrupt import asked_anywhere, stop_requests
+from robustok_training.interrupt import StopAgreement, stop_requests
 from robustok_training.interval_means import IntervalMeans, means_of
+from robustok_training.kept_module import KeptModule
 from robustok_training.learned_state import learned_state, load_learned
 from robustok_training.not_finite import FirstNotFinite, NotFinite, forget, recorded
 from robustok_training.phase_clock import PhaseClock
 from robustok_training.prepared_module import PreparedModule
 from robustok_training.progress import StepProgress
+from robustok_training.repeated_blocks import RepeatedBlocks
 from robustok_training.replay import Turn, finding
 from robustok_training.task import Task
 
@@ -68,20 +79,39 @@ class Trainer:
         self.measure_steps = max(1, round(measure_every * self.epoch_steps)) if measure_every > 0.0 else 0
         for module in task.modules.values():
             module.to(self.accelerator.device)
-        prepared = [PreparedModule(trained_module, self.accelerator) for trained_module in task.trained_modules]
+        self._kept = KeptModule(task.averaged, config.ema_decay)
+        prepared = [
+            PreparedModule(trained, self.accelerator, self._say, sharded=self._kept.is_divided(trained.module))
+            for trained in task.trained_modules
+        ]
         self._prepared = {module.name: module for module in prepared}
-        self._average = self._make_average()
+        self._speed = config.speed(context.speed)
+        channels_last = is_on(self._speed.channels_last, context.device) and not self._kept.sharded
+        for module in task.modules.values() if channels_last else ():
+            keep_channels_last(module)
+        self._kept.prepared()
+        self._blocks = self._make_blocks()
+        self._copies = DeviceCopies(self.accelerator.device)
         self._clock = PhaseClock()
         self._means = IntervalMeans(self.accelerator.device)
         self._first_not_finite = FirstNotFinite(self.accelerator.device, config.accumulation)
         self._alarms = Alarms(task.alarms())
+        self._stop = StopAgreement(self.accelerator.device)
         self._done = 0  # completed steps
         self._examines = False
 
-    def _make_average(self) -> AveragedModel | None:
-        if self.config.ema_decay == 0.0:
-            return None
-        return AveragedModel(self.task.averaged, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay))
+    def _make_blocks(self) -> RepeatedBlocks:
+        trained = [trained_module.module for trained_module in self.task.trained_modules]
+        return RepeatedBlocks(
+            list(self.task.modules.values()),
+            trained,
+            compiles=is_on(self._speed.compile, self.context.device) and not self._kept.sharded,
+            recomputes=self._speed.activation_checkpointing,
+            say=self._say,
+        )
+
+    def _say(self, line: str) -> None:
+        self.context.say(f"{self.context.stage}: {line}")
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -89,8 +119,11 @@ class Trainer:
         return self._clock.seconds
 
     def kept(self) -> nn.Module:
-        """The module to keep: the running average of the weights if there is one, otherwise the last weights."""
-        return self.task.averaged if self._average is None else self._average.module
+        """The module to keep: the running average of the weights if there is one, otherwise the last weights.
+
+        Of sharded weights, a whole copy, as it was at the end of `run`.
+        """
+        return self._kept.final()
 
     def optimizer_state(self, name: str) -> dict[str, Tensor]:
         """The optimiser state of the trained module `name`, by parameter name."""
@@ -108,6 +141,9 @@ class Trainer:
             Interrupted: if the user asked to stop; a checkpoint is saved first.
         """
         record = recorded(self.context.checkpoints) if self.context.replay else None
+        if record is not None and self._kept.sharded:
+            hint = "start it with multi-GPU instead (recipes/cluster/ddp_8.yaml); it reads the same checkpoint"
+            raise RobustokError("--replay does not look into sharded weights", hint=hint)
         if record is not None:
             self._replay(record)
         start = self._resume()
@@ -116,6 +152,7 @@ class Trainer:
         try:
             self._train(start)
             self._check_weights(self.total)
+            self._kept.finish()
         except NotFiniteError as error:
             raise self._recorded(error) from error
         if self.accelerator.is_main_process:
@@ -221,7 +258,7 @@ class Trainer:
         self._clock.start()
         self._logged_at = (start, time.perf_counter())
         for step, batches in enumerate(steps, start=start):
-            moved = [batch.to(self.accelerator.device) for batch in batches]
+            moved = [self._copies(batch) for batch in batches]
             self._clock.tick("data")
             yield step, moved
             self._clock.tick("other")
@@ -229,18 +266,19 @@ class Trainer:
     def _draws(self, step: int, number: int, size: int) -> Draws:
         """The random numbers of micro-batch `number` of this process."""
         first = (number * world_size() + rank()) * size
-        indices = torch.arange(first, first + size, device=self.accelerator.device)
-        return Draws(seed=derive_seed(self.context.seed, "step", step), indices=indices, total=self.config.batch_size)
+        seed, rows = derive_seed(self.context.seed, "step", step), range(first, first + size)
+        return Draws.for_part(seed, rows, self.config.batch_size, self.accelerator.device)
 
     def _step(self, step: int, batches: list[Batch]) -> None:
         self._done = step
         # Dropout and drop-path draw from torch's global generator, and must differ between processes.
         torch.manual_seed(derive_seed(self.context.seed, "torch", step, rank()))
         draws = [self._draws(step, number, len(batch)) for number, batch in enumerate(batches)]
-        self._take_turns([_MicroBatch(*both) for both in zip(batches, draws, strict=True)], step / self.total)
+        with tf32(self.accelerator.device, on=self._speed.tf32), self._blocks.running():
+            self._take_turns([_MicroBatch(*both) for both in zip(batches, draws, strict=True)], step / self.total)
         self.task.after_step(draws[0].child("after_step"))
-        if self._average is not None:
-            self._average.update_parameters(self.task.averaged)
+        if self._kept.average is not None:
+            self._kept.average.update()
         self._done = step + 1
         self._clock.tick("optimizer")
 
@@ -289,14 +327,14 @@ class Trainer:
     def _maybe_measure(self, done: int) -> None:
         """Measures at regular intervals, except after the last step, which the stage's own evaluation covers."""
         if self.measure_steps and done % self.measure_steps == 0 and done < self.total:
-            values = self.task.measure(self.kept())
+            values = self.task.measure(self._kept.now())
             self.context.log(done, {"epoch": done / self.epoch_steps, **values})
             self._clock.tick("other")
 
     def _maybe_checkpoint(self, done: int, stop: StopRequest) -> None:
         every = self.config.checkpoint_every or self.epoch_steps
         regular = done % every == 0 and done < self.total
-        stopping = asked_anywhere(stop, self.accelerator.device)
+        stopping = self._stop.asked(stop)
         if regular and self._means:
             self._log(done)
         if regular or stopping:
@@ -307,7 +345,7 @@ class Trainer:
 
     def _modules(self) -> dict[str, nn.Module]:
         """The modules that a checkpoint holds."""
-        return self.task.modules if self._average is None else {**self.task.modules, "average": self._average}
+        return self.task.modules if self._kept.average is None else {**self.task.modules, "average": self._kept.average}
 
     def _check_weights(self, done: int) -> None:
         check_modules(self._modules(), step=done, stage=self.context.stage, kept=self._has_checkpoints())
@@ -320,9 +358,7 @@ class Trainer:
         scaled = self.accelerator.scaler is not None
         check_values(means_of(sums), step=done, stage=self.context.stage, scaled=scaled, kept=self._has_checkpoints())
         self._check_weights(done)
-        if self.accelerator.is_main_process:
-            self._write(done, sums)
-        barrier()  # a launcher kills the others when one process exits: wait until the checkpoint is complete
+        self._write(done, sums)
 
     def _write(self, done: int, sums: Mapping[str, Tensor]) -> None:
         tensors = prefixed(sums, "means/")
@@ -333,7 +369,8 @@ class Trainer:
         scaler = self.accelerator.scaler
         values = {"scaler": scaler.state_dict() if scaler is not None else None}
         save_checkpoint(self.context.checkpoints, done, tensors, values)
-        forget(self.context.checkpoints, done)
+        if self.accelerator.is_main_process:
+            forget(self.context.checkpoints, done)
 
     def _resume(self) -> int:
         """Loads the newest checkpoint and drops what was logged after it; returns the number of completed steps."""
@@ -358,4 +395,6 @@ class Trainer:
         if self.accelerator.scaler is not None and values["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(values["scaler"])
         self._means.go_on(part(tensors, "means/"))
+        if line := of_other_processes(values):
+            self._say(line)
         return int(values["step"])

@@ -14,11 +14,12 @@ from importlib.metadata import EntryPoint, entry_points
 import click
 
 from robustok_core import __version__
-from robustok_core.cli.said_once import is_another_process, is_ours_to_say, process_number
+from robustok_core.cli.said_once import is_another_process, is_ours_to_say, num_processes, process_number
 from robustok_core.cli.streams import safe_streams
 from robustok_core.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    Interrupted,
     ProblemsError,
     RobustokError,
     RunError,
@@ -28,6 +29,7 @@ from robustok_core.errors import (
 from robustok_core.runs.dependencies import failed_import
 from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.interrupt import StopRequest, stop_signals
+from robustok_core.runs.peers import LostProcessError, end_with_a_message, lost_peer, stop_watching
 from robustok_core.values.printable import printable
 from robustok_core.values.terminal import echo, echo_lines, printable_notes
 from robustok_core.values.wording import failure_of
@@ -113,6 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         if output is not None:
             output.silent = is_another_process()
         code = _exit_code(arguments, stop)
+        stop_watching()
     if output is not None and output.lost is not None:
         _show(RunError(f"standard output could not be written: {output.lost.strerror or output.lost}"))
         code = code or EXIT_FAILED
@@ -163,17 +166,20 @@ def _failure(error: BaseException) -> RunError | None:
 def _bug(error: BaseException) -> int:
     """Prints a traceback, below a line that names the plugin in whose code the error happened."""
     line = None
+    end_with_a_message()
     with contextlib.suppress(Exception):  # an error here must not hide the first one
         from robustok_core.cli.blame import blamed
 
         line = blamed(error)
-    if line is not None:
-        echo(f"error: {line}; its traceback follows", err=True)
+    if line is not None or num_processes() > 1:
+        echo(f"{_prefix()}: {line or 'a mistake in the code'}; its traceback follows", err=True)
     echo_lines("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
     return EXIT_FAILED
 
 
 def _interrupted() -> int:
+    if (lost := lost_peer()) is not None:  # a launcher then stops the others
+        return _shown(lost.error())
     if is_ours_to_say("interrupted"):
         echo("interrupted", err=True)
     return EXIT_INTERRUPTED
@@ -199,20 +205,31 @@ def _ended(error: SystemExit) -> int:
 
 
 def _shown(error: RobustokError) -> int:
-    if is_ours_to_say(str(error)):
+    if isinstance(error, Interrupted) and (lost := lost_peer()) is not None:
+        error = lost.error()
+    if isinstance(error, LostProcessError):
+        is_ours = error.lost.is_said_by(process_number())
+    else:
+        if not isinstance(error, Interrupted):
+            end_with_a_message()
+        is_ours = is_ours_to_say(str(error))
+    if is_ours:
         _show(error)
     return error.exit_code
 
 
 def _show(error: RobustokError) -> None:
-    number = process_number()
-    prefix = f"error on process {number}" if number else "error"
     problems = error.problems if isinstance(error, ProblemsError) else (error,)
     for problem in problems:
         location = f"{printable(problem.where)}: " if problem.where else ""
-        echo_lines(f"{prefix}: {location}{_indented(problem.what)}", err=True)
+        echo_lines(f"{_prefix()}: {location}{_indented(problem.what)}", err=True)
         if problem.hint:
             echo_lines(f"  hint: {_indented(problem.hint)}", err=True)
+
+
+def _prefix() -> str:
+    number = process_number()
+    return f"error on process {number}" if number else "error"
 
 
 def _indented(text: str) -> str:

@@ -18,6 +18,7 @@ from robustok_core.kinds.dataset import Dataset
 from robustok_core.kinds.promise import Promise, PromiseT
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
+from robustok_core.values.speed import Speed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,6 +47,7 @@ class StageContext(ABC):
         device: the device of this process.
         console: shows progress; None on silent processes.
         processes: how many there are, or will be in the run that is planned.
+        speed: how fast trainings compute, where a stage does not say otherwise.
         replay: whether a training looks again into the step that became not finite, instead of going on.
     """
 
@@ -63,6 +65,7 @@ class StageContext(ABC):
     console: Console | None
     device: torch.device
     processes: int
+    speed: Speed
     replay: bool
 
     @abstractmethod

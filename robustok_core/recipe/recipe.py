@@ -28,6 +28,7 @@ from robustok_core.recipe.source import (
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
 from robustok_core.values.spec import Spec, component, plain, wrong_name
+from robustok_core.values.speed import Speed, Switch
 from robustok_core.values.wording import short, short_name, short_text
 
 #: How addresses of published files on the Hugging Face hub start; the importer is chosen by the file, if none is named.
@@ -56,6 +57,44 @@ class RunConfig:
         metadata={"doc": 'experiment trackers besides metrics.jsonl: "tensorboard", "trackio", "wandb"'},
     )
     report: bool = field(default=True, metadata={"doc": "write report.html into the run's folder when it ends"})
+    compile: Switch = field(
+        default="auto",
+        metadata={
+            "doc": 'torch.compile for the repeated blocks of what is trained: "on", "off", or "auto", which is on for '
+            "CUDA; changes the last digits of a training; stages may set their own"
+        },
+    )
+    activation_checkpointing: bool = field(
+        default=False,
+        metadata={
+            "doc": "trained blocks are computed again in the backward pass, so that less memory is needed for about a "
+            "third more operations; changes no result; stages may set their own"
+        },
+    )
+    channels_last: Switch = field(
+        default="auto",
+        metadata={
+            "doc": 'convolutions of a training keep the channels of a pixel together: "on", "off", or "auto", which is '
+            "on for CUDA; changes the last digits"
+        },
+    )
+    tf32: bool = field(
+        default=True,
+        metadata={
+            "doc": "on CUDA, matrix products and convolutions of a training in float32 round their inputs to TF32's 10 "
+            "bits; measurements never do"
+        },
+    )
+
+    @property
+    def speed(self) -> Speed:
+        """How fast trainings compute."""
+        return Speed(
+            compile=self.compile,
+            activation_checkpointing=self.activation_checkpointing,
+            channels_last=self.channels_last,
+            tf32=self.tf32,
+        )
 
 
 @frozen(kw_only=True)

@@ -9,18 +9,21 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
     GradientAccumulationPlugin,
     TorchDynamoPlugin,
+    is_torch_version,
     parse_flag_from_env,
+    patch_environment,
 )
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.runs.devices import device_called
-from robustok_core.runs.environment import check_arithmetic, check_launch, check_precision
+from robustok_core.runs.environment import check_arithmetic, check_launch, check_precision, shards_weights
+from robustok_core.runs.peers import stop_watching, watch_peers
 from robustok_core.runs.precision import computes_bf16
 from robustok_core.runs.trackers import check_trackers
 from robustok_core.values.wording import reason_of
@@ -73,27 +76,36 @@ def make_accelerator(recipe: ResolvedRecipe, folder: Path) -> Accelerator:
         raise RobustokError(
             'run.precision: this CUDA device does not support "bf16"', where=where, hint='use "fp16" or "no"'
         )
+    if shards_weights() and is_torch_version("<", "2.7.0"):
+        raise RobustokError("FSDP needs torch 2.7 or newer", hint="install it, or launch without FSDP")
+    if shards_weights() and precision == "fp16":
+        hint = 'use "bf16" or "no", or launch without FSDP'
+        raise RobustokError('run.precision: "fp16" is not supported with FSDP', where=where, hint=hint)
     check_trackers(recipe)
-    # Codebook statistics are reduced over all processes explicitly; DDP's buffer broadcast would overwrite what a
-    # process accumulated within a step.
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     # accelerate fixes the precision of the first recipe that a process runs, and refuses a different one.
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()
     try:
-        accelerator = Accelerator(
-            mixed_precision=precision,
-            log_with=list(recipe.run.trackers) or None,
-            project_dir=str(folder) if recipe.run.trackers else None,
-            kwargs_handlers=[ddp],
-            # Without these, accelerate asks the environment.
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            dynamo_plugin=TorchDynamoPlugin(backend="no"),
-        )
+        with patch_environment(accelerate_use_fsdp="false"):  # `robustok_training.sharding` does it, on CPUs too
+            accelerator = Accelerator(
+                mixed_precision=precision,
+                log_with=list(recipe.run.trackers) or None,
+                project_dir=str(folder) if recipe.run.trackers else None,
+                # Without these, accelerate asks the environment.
+                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+                dynamo_plugin=TorchDynamoPlugin(backend="no"),
+            )
     except ValueError as error:
         raise RobustokError(f"run.precision: {precision!r} is not available here: {error}", where=where) from error
     started = dist.get_world_size() if dist.is_initialized() else 1
     if accelerator.num_processes != started:
         what = f"{started} processes were started, but accelerate uses {accelerator.num_processes}"
         raise RobustokError(what, hint="on machines without a GPU set ACCELERATE_USE_CPU=true before the command")
+    watch_peers()
     return accelerator
+
+
+def part_ways(accelerator: Accelerator) -> None:
+    """Called by every process when it needs the others no more: from then on, each may end when it is done."""
+    accelerator.wait_for_everyone()
+    stop_watching()

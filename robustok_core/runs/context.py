@@ -29,6 +29,7 @@ from robustok_core.runs.step_log import LOG_FILE, append_line, drop_lines
 from robustok_core.runs.trackers import track_pictures
 from robustok_core.values.draws import derive_seed, seeded
 from robustok_core.values.spec import Spec, wrong_name
+from robustok_core.values.speed import Speed
 from robustok_core.values.terminal import say
 
 
@@ -65,6 +66,7 @@ class RunContext(StageContext):
     run_name: str = field(init=False)
     run_seed: int = field(init=False)
     seed: int = field(init=False)
+    speed: Speed = field(init=False)
     device: torch.device = field(init=False)
     checkpoints: Path = field(init=False)
     cache: Path = field(init=False)
@@ -72,6 +74,7 @@ class RunContext(StageContext):
 
     def __attrs_post_init__(self) -> None:
         self.run_name, self.run_seed = self.recipe.run.name, self.recipe.run.seed
+        self.speed = self.recipe.run.speed
         self.seed = derive_seed(self.run_seed, self.stage)
         self.device = self.accelerator.device
         self.checkpoints = self.folder.checkpoints(self.stage, self.fingerprint).joinpath(*self.parts)

@@ -7,9 +7,14 @@ from collections.abc import Callable, Mapping
 
 from robustok_core.errors import RobustokError, raise_all
 
-_PARALLEL = "robustok keeps a whole model on each device (data parallelism); choose multi-GPU in `accelerate config`"
+_PARALLEL = "choose multi-GPU (DDP) or FSDP version 2 in `accelerate config`; see recipes/cluster"
+_VERSION = "robustok shards weights with FSDP version 2: set fsdp_version: 2"
+_OFFLOAD = "set fsdp_offload_params: false"
+_CHECKPOINTING = "set fsdp_activation_checkpointing: false"
+_STATE = "set fsdp_state_dict_type: SHARDED_STATE_DICT; any number of processes reads such a checkpoint"
+_WRAP = "set fsdp_auto_wrap_policy: NO_WRAP; robustok chooses the blocks of its models itself"
 _ACCUMULATION = "set `accumulation` in the training stages of the recipe"
-_DYNAMO = "robustok does not compile models; launch with --dynamo_backend no"
+_DYNAMO = "robustok compiles the blocks of its models itself: set run.compile, and launch with --dynamo_backend no"
 _TF32 = "float32 would be rounded to TF32 in evaluations too; unset it, and use run.precision to train faster"
 _FPMATH = "float32 would be rounded to a shorter type in evaluations too; unset it, and use run.precision"
 
@@ -21,12 +26,20 @@ def _is_on(value: str) -> bool:
 #: What accelerate would read (`accelerate launch` sets some of them to these harmless values), and what to do instead.
 _NOT_HONOURED: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "ACCELERATE_USE_DEEPSPEED": (_is_on, _PARALLEL),
-    "ACCELERATE_USE_FSDP": (_is_on, _PARALLEL),
     "ACCELERATE_USE_MEGATRON_LM": (_is_on, _PARALLEL),
     "ACCELERATE_USE_PARALLELISM_CONFIG": (_is_on, _PARALLEL),
     "ACCELERATE_USE_SAGEMAKER": (_is_on, _PARALLEL),
     "ACCELERATE_DYNAMO_BACKEND": (_is_on, _DYNAMO),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (lambda value: value.strip() not in ("", "1"), _ACCUMULATION),
+}
+#: What accelerate would read beside ACCELERATE_USE_FSDP.
+_NOT_HONOURED_OF_FSDP: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "FSDP_VERSION": (lambda value: value.strip() != "2", _VERSION),
+    "FSDP_OFFLOAD_PARAMS": (_is_on, _OFFLOAD),
+    "FSDP_ACTIVATION_CHECKPOINTING": (_is_on, _CHECKPOINTING),
+    "FSDP_AUTO_WRAP_POLICY": (lambda value: value.strip().upper() not in ("", "NO_WRAP"), _WRAP),
+    "FSDP_STATE_DICT_TYPE": (lambda value: value.strip().upper() not in ("", "SHARDED_STATE_DICT"), _STATE),
+    "FSDP_IGNORED_MODULES": (lambda value: value.strip() not in ("", "None"), "leave out fsdp_ignored_modules"),
 }
 #: What the numeric libraries would read: each lowers the precision of float32 everywhere.
 _LESS_THAN_FLOAT32: Mapping[str, tuple[Callable[[str], bool], str]] = {
@@ -65,7 +78,15 @@ def check_arithmetic() -> None:
 
 def check_launch() -> None:
     """Raises RobustokError for each setting of a launcher that a run would not honour."""
-    raise_all(_set_among(_NOT_HONOURED))
+    problems = _set_among(_NOT_HONOURED)
+    if shards_weights():
+        problems += _set_among(_NOT_HONOURED_OF_FSDP, {"FSDP_VERSION": "1", **os.environ})  # as accelerate reads it
+    raise_all(problems)
+
+
+def shards_weights() -> bool:
+    """Whether the launcher asks for weights that are divided among the processes."""
+    return _is_on(os.environ.get("ACCELERATE_USE_FSDP", ""))
 
 
 def check_precision(precision: str, *, where: str | None) -> None:
@@ -86,9 +107,11 @@ def recorded_variables() -> dict[str, str]:
     return {name: os.environ[name] for name in _RECORDED if name in os.environ}
 
 
-def _set_among(variables: Mapping[str, tuple[Callable[[str], bool], str]]) -> list[RobustokError]:
+def _set_among(
+    variables: Mapping[str, tuple[Callable[[str], bool], str]], environment: Mapping[str, str] = os.environ
+) -> list[RobustokError]:
     return [
-        RobustokError(f"the environment variable {name}={os.environ[name]} is not supported", hint=hint)
+        RobustokError(f"the environment variable {name}={environment[name]} is not supported", hint=hint)
         for name, (matters, hint) in variables.items()
-        if name in os.environ and matters(os.environ[name])
+        if name in environment and matters(environment[name])
     ]

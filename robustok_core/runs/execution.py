@@ -14,6 +14,8 @@ from robustok_core.runs.context import RunContext
 from robustok_core.runs.failures import named_failures
 from robustok_core.runs.files import remove_folder
 from robustok_core.runs.manifest import DAMAGED, MANIFEST
+from robustok_core.runs.memory import MemoryRanOutError, capacity_of, with_what_fits
+from robustok_core.runs.plan import Plan
 from robustok_core.runs.provenance import now, peak_memory
 from robustok_core.runs.results import tables_of
 from robustok_core.values.result import Result
@@ -26,6 +28,7 @@ def execute(
     *,
     promised: Mapping[str, Promise],
     save: Callable[[], None],
+    plan: Callable[[], Plan],
 ) -> None:
     """Runs a stage, checks what it made, and records its state and results.
 
@@ -34,6 +37,7 @@ def execute(
         entry: its entry in run.json, which is changed.
         promised: what the stage promised of each artifact, which later stages were checked against.
         save: writes run.json.
+        plan: plans the recipe again, for the message of memory that ran out.
 
     Raises:
         Interrupted: the user asked to stop; the message says how to go on.
@@ -46,7 +50,7 @@ def execute(
     try:
         if main:
             context.notify("robustok_stage_started", stage=stage.name)
-        results = _results(stage, context)
+        results = _results(stage, context, plan)
         _check_promised(stage, context, promised)
         entry["results"] = tables_of(results)
         entry["state"] = "done"
@@ -70,9 +74,14 @@ def execute(
         context.notify("robustok_stage_finished", stage=stage.name, results=results)
 
 
-def _results(stage: NamedStage, context: RunContext) -> dict[str, Result]:
-    with named_failures(stage.name, context.location()):
-        values: Any = stage.spec.build().run(context)
+def _results(stage: NamedStage, context: RunContext, plan: Callable[[], Plan]) -> dict[str, Result]:
+    try:
+        with named_failures(stage.name, context.location()):
+            values: Any = stage.spec.build().run(context)
+    except MemoryRanOutError as error:
+        about: dict[str, Any] = {"stage": stage.name, "config": stage.spec.config, "where": context.location()}
+        cost = lambda: next(planned.cost() for planned in plan().stages if planned.name == stage.name)  # noqa: E731
+        raise with_what_fits(error, cost, capacity=capacity_of(context.device), **about) from error
     try:
         return {name: Result.of(value) for name, value in values.items()}
     except (AttributeError, TypeError, ValueError) as error:

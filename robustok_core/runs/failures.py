@@ -11,6 +11,8 @@ from types import ModuleType
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.interrupt import stop_signals
+from robustok_core.runs.memory import MemoryRanOutError
+from robustok_core.runs.peers import lost_peer
 
 _OF_A_LOADER = "DataLoader worker (pid"
 #: What a file system or the system refuses, whatever a program asks of it. That a file is missing is not among them:
@@ -22,7 +24,13 @@ _REFUSED = frozenset(
         *("EMFILE", "ENFILE", "ENOMEM", "EBUSY", "ETXTBSY"),
     )
 )
-_OF_A_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
+_OF_A_CONNECTION = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed"),  # gloo
+    *("NCCL communicator was aborted", "remote process exited", "Timed out waiting", "timeout"),  # and NCCL
+)
+_NO_MEMORY = "can't allocate memory"  # of torch's allocator on CPUs
+#: Seconds until it is known which process has died, after its connection is closed.
+_SOON = 2.0
 
 
 @contextmanager
@@ -70,13 +78,19 @@ def failure_of_the_machine(error: BaseException) -> RunError | None:
     if isinstance(error, FileNotFoundError) and not _has_working_folder():
         return RunError("the working folder is no longer there", hint="change into one that exists")
     if isinstance(error, MemoryError):
-        return RunError("memory ran out", hint="use smaller batches or fewer workers, or give the run more memory")
+        hint = "use smaller batches or fewer workers, or give the run more memory"
+        return MemoryRanOutError("memory ran out", hint=hint)
     torch = sys.modules.get("torch")
-    if isinstance(error, getattr(torch, "OutOfMemoryError", ())):  # a torch that failed to load has none
-        return RunError(first, hint="use a smaller batch_size, or a larger accumulation in a training stage")
+    out_of_memory = isinstance(error, getattr(torch, "OutOfMemoryError", ()))  # a torch that failed to load has none
+    if out_of_memory or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error)):
+        hint = "use a smaller batch_size, or a larger accumulation in a training stage"
+        return MemoryRanOutError(first, hint=hint)
     if torch is not None and (lost := _lost_connection(torch, error)):
+        if (dead := lost_peer(_SOON)) is not None:
+            return dead.error()
         hint = "the message of the process that stopped first says why; the same command goes on"
-        return RunError(f"another process of this run has stopped ({lost})", hint=hint)
+        what = "does not answer" if lost.lower().startswith("time") else "has stopped"
+        return RunError(f"another process of this run {what} ({lost})", hint=hint)
     return None
 
 

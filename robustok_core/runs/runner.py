@@ -17,7 +17,7 @@ from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
-from robustok_core.runs.accelerator import auto_precision, make_accelerator
+from robustok_core.runs.accelerator import auto_precision, make_accelerator, part_ways
 from robustok_core.runs.assumed import Assumed
 from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
@@ -231,7 +231,6 @@ class RecipeRun:
         self.accelerator.wait_for_everyone()
 
     def _go(self) -> dict[str, Result]:
-        table = self.recipe.table()
         start_trackers(self.accelerator, self.recipe, self.folder.path)
         if self.folder.repaired:
             self._say(self.folder.repaired)
@@ -252,13 +251,14 @@ class RecipeRun:
             for line in set_damaged_aside(self.folder, self.recipe.stages, due, planned):
                 self._say(line)
             self._say_why(to_run)
-        self._notify("robustok_run_started", recipe=table)
+        self._notify("robustok_run_started", recipe=self.recipe.table())
         results: dict[str, Result] = {}
         for stage in self.recipe.stages:
             if stage not in asked and stage.name in due:
                 continue
             of_stage = self._stage(stage, planned[stage.name], due=stage.name in due)
             results |= {f"{stage.name}/{name}": result for name, result in of_stage.items()}
+        part_ways(self.accelerator)
         if self.main:
             self.folder.write_results(results)
             self._notify("robustok_run_finished", results=results, registry=self.registry)
@@ -389,7 +389,7 @@ class RecipeRun:
         made_with = {**self.surroundings, "plugins": self.code[stage.name]}
         if self.main and made_with not in entry.setdefault("made_with", []):
             entry["made_with"].append(made_with)  # more than one if it resumed elsewhere
-        execute(stage, context, entry, promised=self.promised[stage.name], save=self._save)
+        execute(stage, context, entry, promised=self.promised[stage.name], save=self._save, plan=self.plan)
         context.track_pictures([self.folder.artifact(name, context.fingerprint) for name in stage.spec.factory.makes])
         if self.main:
             self.folder.record_log()

@@ -35,9 +35,9 @@ class Batch:
         """Some rows of the batch."""
         return self._map(lambda value: value[rows])
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same batch on another device."""
-        return self._map(lambda value: value.to(device))
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same batch on another device; with `non_blocking`, copies from pinned memory go on behind the program."""
+        return self._map(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
         """The same batch in page-locked memory."""

@@ -52,6 +52,7 @@ class Draws:
     Attributes:
         seed: from `derive_seed`; `child` makes an independent stream.
         indices: (B,) int64, the index of each row among all rows, on the device of the draws.
+        known: the same on the CPU, where draws of another device know it without asking that device; else None.
         total: the number of all rows (a step's global batch, or a pass's data set). `chosen` picks among
             all of them, so that every process makes the same choice.
     """
@@ -59,11 +60,18 @@ class Draws:
     seed: int
     indices: Tensor
     total: int = field()
+    known: Tensor | None = None
 
     @classmethod
     def for_rows(cls, seed: int, count: int, device: torch.device | str = "cpu") -> Draws:
         """Draws for `count` rows, all of them on this process."""
-        return cls(seed=seed, indices=torch.arange(count, device=device), total=count)
+        return cls.for_part(seed, range(count), count, device)
+
+    @classmethod
+    def for_part(cls, seed: int, rows: range, total: int, device: torch.device | str = "cpu") -> Draws:
+        """Draws for some of `total` rows."""
+        on_device, on_cpu = (torch.arange(rows.start, rows.stop, device=place) for place in (device, "cpu"))
+        return cls(seed=seed, indices=on_device, total=total, known=on_cpu)
 
     def child(self, *names: object) -> Draws:
         """An independent stream for the same rows, identified by `names`."""
@@ -71,11 +79,18 @@ class Draws:
 
     def __getitem__(self, rows: slice | Tensor) -> Draws:
         """The same stream for some of the rows."""
-        return evolve(self, indices=self.indices[rows])
+        asks = self.known is None or (isinstance(rows, Tensor) and not rows.is_cpu)
+        return evolve(self, indices=self.indices[rows], known=None if asks else self.known[rows])  # type: ignore[index]
 
     def to(self, device: torch.device | str) -> Draws:
         """The same stream, computed on another device."""
         return evolve(self, indices=self.indices.to(device))
+
+    def on_cpu(self) -> Draws:
+        """The same stream on the CPU, for choices that a program must know; integers are the same on every device."""
+        if self.indices.is_cpu:
+            return self
+        return self.to("cpu") if self.known is None else evolve(self, indices=self.known)
 
     def bits(self, *shape: int) -> Tensor:
         """(B, *shape) int64, each of 63 random bits."""

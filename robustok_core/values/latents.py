@@ -81,9 +81,9 @@ class Latents:
         """The same values, detached from the graph."""
         return self._map(lambda tensor: tensor.detach())
 
-    def to(self, device: torch.device | str) -> Latents:
-        """The same values on another device."""
-        return self._map(lambda tensor: tensor.to(device))
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Latents:
+        """The same values on another device; `non_blocking` as of `torch.Tensor.to`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Latents:
         """The same values in page-locked memory, for faster copies to a device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -14,6 +15,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from accelerate.state import AcceleratorState
 
 from robustok_core import hookimpl
 
@@ -30,13 +33,45 @@ def one_and_two(script: Path, folder: Path) -> None:
         assert process.returncode == 0, errors.decode()
 
 
+def two_forked(action: Callable[[], Any], folder: Path, **environment: str) -> list[tuple[int, str]]:
+    """Calls `action` in two copies of this process that are connected; gives the exit code and stderr of each.
+
+    As one process that starts another, but without its seconds of imports.
+    """
+    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    together |= {"ACCELERATE_USE_CPU": "true", **environment}
+    folder.mkdir(parents=True, exist_ok=True)
+    fork = multiprocessing.get_context("fork")
+
+    def act(rank: str) -> None:
+        os.environ |= {**together, "RANK": rank, "LOCAL_RANK": rank}
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(folder / f"{name}-{rank}", os.O_WRONLY | os.O_CREAT), number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        AcceleratorState._reset_state(reset_partial_state=True)
+        action()
+
+    started = [fork.Process(target=act, args=(rank,)) for rank in ("0", "1")]
+    for process in started:
+        process.start()
+    ended = [multiprocessing.connection.wait([process.sentinel], timeout=300) for process in started]
+    assert all(ended), "a process hangs"
+    for process in started:
+        process.join()  # only now: who asks how a process ended is the last to know
+    return [(int(p.exitcode or 0), (folder / f"stderr-{rank}").read_text()) for rank, p in enumerate(started)]
+
+
+def free_port() -> str:
+    """A port of this machine; older launchers wait for ever on port 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def launcher() -> tuple[str, ...]:
     """What starts two CPU processes with `accelerate launch`, after `python`; needs ACCELERATE_USE_CPU=true."""
-    with socket.socket() as free:  # older launchers wait for ever on port 0
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
-    return (*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port)
+    return (*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port())
 
 
 def kill() -> None:
@@ -87,12 +122,16 @@ class AtStep:
 
 def without_privileges(action: Callable[[], Any]) -> None:
     """Calls `action` in a copy of this process to which the modes of files apply, also if this one is root's."""
+    forked(lambda: (_drop_capabilities(), action()))
+
+
+def forked(action: Callable[[], Any]) -> None:
+    """Calls `action` in a copy of this process; fails as it does."""
     fork = multiprocessing.get_context("fork")
     failed = fork.SimpleQueue()
 
     def act() -> None:
         try:
-            _drop_capabilities()
             action()
         except BaseException:
             failed.put(traceback.format_exc())

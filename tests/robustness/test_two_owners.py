@@ -28,13 +28,7 @@ def test_when_one_of_two_processes_is_killed_the_other_says_so_and_the_run_goes_
     assert "exitcode  : -9" in done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert len(said) == 1, done.stderr
-    # torch's launcher may ask the other process to stop before it notices
-    assert said[0].startswith(
-        (
-            "error on process 1: another process of this run has stopped (",
-            "error on process 1: stopped in stage 'train_",
-        )
-    )
+    assert said[0].startswith("error on process 1: process 0 of this run (pid ")
     project.run_on_two()
     assert_same_weights(project.weights(), calm.weights())
     assert [line["step"] for line in project.logged()] == [line["step"] for line in calm.logged()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustok_blocks.full_precision import _switches, full_precision
+from robustok_blocks.full_precision import _switches, full_precision, tf32
 
 CPU = torch.device("cpu")
 
@@ -55,3 +55,21 @@ def test_autocast_is_off_inside_and_the_meta_device_needs_none() -> None:
         with full_precision(torch.device("meta")):
             assert is_off()
         assert (ones @ ones).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_tf32_is_on_or_off_for_all_inside_except_in_full_precision(on: bool) -> None:
+    cuda, before = torch.device("cuda"), switch_values()
+    with tf32(cuda, on=on):
+        assert is_off() != on
+        assert len(set(switch_values())) == 1
+        with full_precision(CPU):
+            assert is_off()
+        assert is_off() != on
+    assert switch_values() == before
+
+
+def test_a_cpu_has_no_tf32() -> None:
+    before = switch_values()
+    with tf32(CPU, on=False):
+        assert switch_values() == before

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from codebooks import Fixed, a_codebook, a_grid, distances, half_up, latents_of, perturb, rng
 from robustok_core import Draws, Latents, RobustokError
+from robustok_core.values import devices
 from robustok_perturbations.top_delta import nearest_codes
 
 SHARES = st.integers(1, 100).map(lambda percent: percent / 100)
@@ -263,3 +264,18 @@ def test_neighbours_are_searched_once_per_distinct_code_of_the_replaced_tokens()
     _, mask = perturb(latents, quantizer, Draws.for_rows(0, 20), beta=0.1, alpha=0.5, delta=5)
     assert mask.sum() == 30
     assert quantizer.asked == len(latents.codes[mask].unique()) < 30
+
+
+# --- devices that work behind the program ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokens", [2, 40])  # fewer than the codewords, and more
+def test_a_device_that_is_not_asked_for_distinct_codes_gives_the_same(monkeypatch, tokens):
+    quantizer = a_codebook()
+    latents, draws = latents_of(quantizer, 8, tokens), Draws.for_rows(3, 8)
+    expected, mask = perturb(latents, quantizer, draws, beta=0.5, delta=3)
+    monkeypatch.setattr(devices, "is_queued", lambda device: True)
+    found, same = perturb(latents, quantizer, draws, beta=0.5, delta=3)
+    assert torch.equal(found.codes, expected.codes)
+    assert torch.equal(found.vectors, expected.vectors)
+    assert torch.equal(same, mask)

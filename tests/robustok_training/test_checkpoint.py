@@ -25,7 +25,7 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path):
     found, values = load_checkpoint(tmp_path)
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
-    assert values == {"step": 7, "scaler": None}
+    assert values == {"step": 7, "scaler": None, "processes": 1, "sharded": False}
 
 
 def test_the_last_two_checkpoints_are_retained_and_the_newest_is_loaded(tmp_path):

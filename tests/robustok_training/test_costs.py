@@ -22,6 +22,10 @@ TRAININGS = {
     "adversarial": ("train_tokenizer", {"train_tokenizer": {"losses": ADVERSARIAL}}),
     "continuous": ("train_tokenizer", CONTINUOUS),
     "maskgit": ("train_generator", {}),
+    "rar recomputed": (
+        "train_generator",
+        {"generator": {"use": "rar", **SMALL}, "train_generator": {"activation_checkpointing": True}},
+    ),
     "rar": ("train_generator", {"generator": {"use": "rar", **SMALL}}),
     "flow": ("train_generator", {**CONTINUOUS, "generator": FLOW}),
 }
@@ -117,3 +121,16 @@ def test_more_processes_hold_fewer_images_each_and_the_buckets_of_gradients(tmp_
     (one,), (four,) = plan_costs(recipe), plan_costs(recipe, processes=4)
     assert one.cost.memory.images == 4 * four.cost.memory.images
     assert one.cost.work[0].total == pytest.approx(four.cost.work[0].total, rel=0.01)
+
+
+def test_blocks_computed_again_take_less_memory_and_more_operations(tmp_path):
+    def cost(**options):
+        tokenizer = {"num_res_blocks": 4}
+        project = Project(tmp_path, tokenizer=tokenizer, train_tokenizer=options)
+        (stage,) = plan_costs(Recipe.from_table(project.table))
+        return stage.cost
+
+    kept, again = cost(), cost(activation_checkpointing=True)
+    assert again.memory.per_image < 0.75 * kept.memory.per_image
+    assert 1.1 * kept.work[0].flops < again.work[0].flops < 1.4 * kept.work[0].flops
+    assert again.memory.fixed == kept.memory.fixed

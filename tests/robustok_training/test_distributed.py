@@ -58,3 +58,9 @@ def test_the_mean_of_the_gradients_of_all_processes_is_the_gradient_of_one(resul
 def test_all_processes_stop_if_one_is_asked(results):
     _, two = results
     assert [part["stops"] for part in two] == [(False, True), (False, True)]
+
+
+def test_behind_a_queued_device_all_processes_stop_one_step_later(results):
+    one, two = results
+    after = [[part[f"stops after step {step}"] for step in range(3)] for part in (one, *two)]
+    assert after == [[False, True, False], [False, False, True], [False, False, True]]

@@ -12,8 +12,9 @@ import torch
 import torch.distributed as dist
 
 from robustok_core.runs.interrupt import StopRequest
+from robustok_core.values import devices
 from robustok_training import distributed
-from robustok_training.interrupt import asked_anywhere
+from robustok_training.interrupt import StopAgreement, asked_anywhere
 
 
 def main(rank: int, world: int, folder: Path) -> None:
@@ -37,6 +38,11 @@ def main(rank: int, world: int, folder: Path) -> None:
         "gradient": gradient,
         "stops": (before, asked_anywhere(stop, torch.device("cpu"))),
     }
+    devices.is_queued = lambda device: True
+    agreement, late = StopAgreement(torch.device("cpu")), StopRequest()
+    for step in range(3):
+        late.asked = rank == world - 1 and step == 1
+        results[f"stops after step {step}"] = agreement.asked(late)
     distributed.barrier()
     torch.save(results, folder / f"{rank}-of-{world}.pt")
     if world > 1:

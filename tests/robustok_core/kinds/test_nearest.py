@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustok_core.kinds.nearest import smallest
+from robustok_core.values import devices
 
 
 def by_sorting(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -30,6 +31,14 @@ def test_it_equals_a_stable_sort_including_ties(rows, columns, share, levels, se
 def test_signs_zeros_and_infinities_are_in_order():
     scores = torch.tensor([[2.0, 0.0, float("inf"), 1e-40, -0.0, -1e-40, -3.0, float("-inf")]])
     assert smallest(scores, 8).tolist() == [[7, 6, 5, 1, 4, 3, 0, 2]]
+
+
+def test_a_device_that_is_not_asked_how_many_pass_gives_the_same(monkeypatch):
+    ties = torch.randint(40, (50, 300), generator=torch.Generator().manual_seed(0)) - 20.0
+    special = torch.tensor([[2.0, 0.0, float("inf"), 1e-40, -0.0, -1e-40, -3.0, float("-inf")]])
+    monkeypatch.setattr(devices, "is_queued", lambda device: True)
+    assert torch.equal(smallest(ties, 100), by_sorting(ties, 100))
+    assert smallest(special, 8).tolist() == [[7, 6, 5, 1, 4, 3, 0, 2]]
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -11,7 +11,6 @@ import pytest
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "16"),
         ("ACCELERATE_DYNAMO_BACKEND", "inductor"),
         ("ACCELERATE_USE_DEEPSPEED", "true"),
-        ("ACCELERATE_USE_FSDP", "1"),
         ("ACCELERATE_USE_MEGATRON_LM", "yes"),
         ("ONEDNN_DEFAULT_FPMATH_MODE", "BF16"),
         ("ACCELERATE_MIXED_PRECISION", "fp8"),
@@ -24,6 +23,28 @@ def test_a_variable_that_would_change_a_run_is_named_and_refused(
     monkeypatch.setenv(name, value)
     assert name in refused("run", recipe_file(), "--out", "out")
     assert not list(tmp_path.glob("out/*/artifacts/*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FSDP_VERSION", "1"),
+        ("FSDP_OFFLOAD_PARAMS", "true"),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true"),
+        ("FSDP_AUTO_WRAP_POLICY", "SIZE_BASED_WRAP"),
+        ("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT"),
+        ("FSDP_IGNORED_MODULES", ".*head"),
+    ],
+)
+def test_what_fsdp_would_do_otherwise_is_named_and_refused(refused, recipe_file, monkeypatch, name, value):
+    for variable, set_to in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", name: value}.items():
+        monkeypatch.setenv(variable, set_to)
+    assert f"{name}={value} is not supported" in refused("run", recipe_file(), "--out", "out")
+
+
+def test_fsdp_is_version_1_unless_version_2_is_set(refused, recipe_file, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert "FSDP_VERSION=1 is not supported" in refused("run", recipe_file(), "--out", "out")
 
 
 def test_what_a_launcher_sets_to_say_nothing_is_allowed(command, recipe_file, monkeypatch):
