@@ -78,21 +78,15 @@ def _measured(
     run: Path, scales: Sequence[float], limit: int, changes: Sequence[str], seed: int, batch_size: int, device: Any
 ) -> tuple[Mapping[str, Errors], _Conditions]:
     from robustok_core.recipe.registry import load_registry
-    from robustok_core.recipe.source import parse_override
-    from robustok_core.runs.devices import device_called
     from robustok_core.values.draws import derive_seed
     from robustok_core.values.guidance import Guidance
     from robustok_toolkit.calibration import errors_of, forced_ranks, held_out_rows
-    from robustok_toolkit.generating import named_sampler_options
+    from robustok_toolkit.generator_of_command import open_generator
     from robustok_toolkit.reported_run import ReportedRun
-    from robustok_toolkit.trained_generator import load_generator
 
-    registry, torch_device = load_registry(), device_called(device, where="--device")
-    trained = load_generator(run, device=torch_device, registry=registry)
-    images = ReportedRun(run, registry, torch_device).data.validation
-    options = named_sampler_options(
-        type(trained.generator), dict(parse_override(change) for change in changes), "--set "
-    )
+    opened = open_generator(run, device=device, changes=changes)
+    trained = opened.trained
+    images = ReportedRun(run, load_registry(), trained.tokenizer.device).data.validation
     tokenizer, rows = trained.tokenizer.tokenizer, held_out_rows(images, limit)
     codebook_size = tokenizer.space.codebook_size or 0
     found = {}
@@ -104,7 +98,7 @@ def _measured(
             rows,
             seed=derive_seed(seed, "calibrate"),
             guidance=Guidance(scale=scale),
-            sampling=options,
+            sampling=opened.sampling,
             batch_size=batch_size,
         )
         found[f"{scale:g}"] = errors_of(ranks, codebook_size)

@@ -54,7 +54,7 @@ def test_networks_run_in_float32_without_tf32(evaluation: Any, colours: Colours,
     seen = []
     for metric in (perturbed, frechet):
         evaluation.start(metric)
-        metric.features.register_forward_pre_hook(
+        metric.distances.features.register_forward_pre_hook(
             lambda *_: seen.append(
                 (
                     torch.is_autocast_enabled("cpu"),

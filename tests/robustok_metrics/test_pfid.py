@@ -205,7 +205,7 @@ class Fade(Perturbation):
 def test_a_perturbation_may_say_itself_what_a_cell_is_in_its_options(evaluation: Any, colours: Colours) -> None:
     fade = Spec(kind="perturbation", name="fade", factory=Fade, config=FadeConfig())
     config = PFIDConfig(features=colours(), perturbation=fade, alphas=(0.3, 0.9), deltas=(2,))
-    assert [config.spec_of(cell).config for cell in config.cells(16)] == [FadeConfig(rate=0.3), FadeConfig(rate=0.9)]
+    assert [cell.config for cell in config.cells(16).values()] == [FadeConfig(rate=0.3), FadeConfig(rate=0.9)]
     cells = cells_of(evaluation.measure(PFID(config)))
     assert list(cells) == ["alpha0.3_delta2", "alpha0.9_delta2"]
     assert len(set(cells.values())) == 2, "each cell has its own strength"
