@@ -88,7 +88,8 @@ def forced_ranks(
     assert tokenizer.quantizer is not None
     device = next(generator.parameters()).device
     own = [rows[number] for number in own_share(len(rows)).tolist()]
-    found = [torch.empty(0, tokenizer.space.num_tokens, dtype=torch.int64, device=device)]
+    none = torch.empty(0, tokenizer.space.num_tokens, dtype=torch.int64, device=device)
+    true_codes, drawn_codes = [none], [none]
     for start in range(0, len(own), batch_size):
         batch = images.load(own[start : start + batch_size]).to(device)
         real = tokenizer.encode(batch.images).without_features()
@@ -97,10 +98,12 @@ def forced_ranks(
             drawn = generator.sample_forced(batch.labels, draws, real=real, guidance=guidance, sampling=sampling)
         assert drawn.codes is not None
         assert real.codes is not None
-        ranks = ranks_of(drawn.codes.flatten(), real.codes.flatten(), tokenizer.quantizer)
-        found.append(ranks.view_as(real.codes))
+        true_codes.append(real.codes)
+        drawn_codes.append(drawn.codes)
+    true = torch.cat(true_codes)
+    ranks = ranks_of(torch.cat(drawn_codes).flatten(), true.flatten(), tokenizer.quantizer).view_as(true)
     sizes = [len(part) for part in torch.arange(len(rows)).tensor_split(world_size())]
-    return gather_shares(torch.cat(found), sizes)
+    return gather_shares(ranks, sizes)
 
 
 def held_out_rows(images: Images, limit: int) -> list[int]:
