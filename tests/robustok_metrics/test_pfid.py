@@ -120,10 +120,10 @@ def test_metrics_share_features_of_real_images_and_a_cache_makes_them_unnecessar
 ) -> None:
     metric, rfd = pfid(alphas=(0.5,), deltas=(2, 3)), Frechet(FrechetConfig(features=colours()))
     evaluation.measure(rfd, metric, cache=tmp_path)
-    assert metric.features.seen == 60 * (1 + 1 + 2)  # originals, reconstructions, two cells
+    assert metric.distances.features.seen == 60 * (1 + 1 + 2)  # originals, reconstructions, two cells
     assert len(list(tmp_path.iterdir())) == 1
     evaluation.measure(rfd, metric, cache=tmp_path)
-    assert metric.features.seen == 60 * (4 + 3)
+    assert metric.distances.features.seen == 60 * (4 + 3)
 
 
 def test_results_state_where_scaled_deltas_come_from(evaluation: Any, pfid: Callable[..., PFID]) -> None:
