@@ -55,6 +55,7 @@ class Jobs:
     Args:
         out: the study's folder. slots: the places for processes. say: prints a line.
         ended: called after each task, with its failure if it failed, or could not start.
+        reuse: other runs, or folders of runs, whose finished stages are taken where they are equal.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class Jobs:
         slots: Sequence[Slot],
         say: Callable[[str], None],
         ended: Callable[[Task, Failure | None], None],
+        reuse: Sequence[Path] = (),
     ) -> None:
+        self._reuse = reuse
         self._out, self._slots, self._say, self._ended = out, slots, say, ended
         self._running: list[_Running] = []
         self._done: set[int] = set()
@@ -156,7 +159,9 @@ class Jobs:
         log.parent.mkdir(parents=True, exist_ok=True)
         write_text(recipe, tomli_w.dumps(task.job.recipe.source.table))
         command = [sys.executable, "-m", "robustok_study.job", "run", str(recipe), "--out", str(self._out)]
-        command += ["--reuse", str(self._out)] + ([] if task.until is None else ["--until", task.until])
+        for place in (self._out, *self._reuse):
+            command += ["--reuse", str(place)]
+        command += [] if task.until is None else ["--until", task.until]
         with log.open("ab") as opened:
             opened.write(f"--- {now()} {' '.join(command[2:])}\n".encode())
             start = opened.tell()

@@ -85,6 +85,13 @@ def test_a_study_is_stopped_killed_resumed_and_edited_and_makes_every_shared_sta
     assert ("three-seed0", False) in stages("train_tokenizer")
     assert [run.folder for run in read_study(Path("runs/s")).runs] == ["one-seed0", "two-seed0", "three-seed0"]
 
+    # Another study takes what this one made.
+    study_file(seeds=[0])
+    assert re.search(r"one-seed0 +new +2 of 2", conducted("--out", "other", "--reuse", "runs/s", "--dry-run"))
+    conducted("--out", "other", "--reuse", "runs/s")
+    for stage in ("train_tokenizer", "evaluate_tokenizer"):
+        assert stages(stage, Path("other/s")) == [("one-seed0", False), ("two-seed0", False)]
+
 
 def _until_it_says(pattern: str, number: int, code: int) -> None:
     """Starts the study, and sends it a signal once it has printed a line."""
