@@ -65,6 +65,8 @@ def study(
     plan = make_plan(read, folder, registry, check_images=not show, reuse=places)
     if dry_run:
         _print_plan(console, plan)
+        for note in read.notes:
+            say(console, f"note: {note}")
     elif show:
         _print(console, progress_of(read, plan, folder), as_json)
     else:
@@ -106,7 +108,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
         stages = "?" if job.stages is None else str(len(job.stages))
         rows.append([job.name, job.state, f"{len(job.finished)} of {stages}", ", ".join([*shared, *loaded])])
     print_table(console, ["job", "state", "stages done", "takes"], rows)
-    say(console, f"{len(plan.tasks)} tasks are left")
+    say(console, f"left: {plan.left}")
 
 
 def _fail_if_incomplete(record: StudyRecord) -> None:

@@ -77,7 +77,9 @@ def conduct(
     try:
         failures = _Failures(out, plan.jobs)
         if plan.tasks:
-            say(f"{len(plan.tasks)} tasks, {len(slots)} at once, in {out}")
+            say(f"{plan.left}, {len(slots)} at once, in {out}")
+            for note in study.notes:
+                say(f"note: {note}")
         Jobs(out, slots, say, ended, reuse).run(plan.tasks)
         return record()
     finally:

@@ -229,9 +229,11 @@ def _reason(log: Path, start: int, code: int) -> str:
     with log.open("rb") as opened:
         opened.seek(start)
         lines = opened.read().decode(errors="replace").splitlines()
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    said = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     if said:
-        return said[-1]
+        what, after = lines[said[-1]].removeprefix("error: "), lines[said[-1] + 1 :][:1]
+        hints = [line.strip() for line in after if line.startswith("  hint: ")]
+        return "; ".join([what, *hints])
     if code < 0:
         return f"it was ended by signal {-code} ({_signal_name(-code)})"
     return f"exit code {code}: {lines[-1]}" if lines else f"exit code {code}"

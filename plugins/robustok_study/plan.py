@@ -74,6 +74,13 @@ class Plan:
     jobs: Sequence[Job]
     tasks: Sequence[Task]
 
+    @property
+    def left(self) -> str:
+        """How much is left, in words."""
+        jobs = len({task.job.name for task in self.tasks})
+        parts = f" in {len(self.tasks)} parts" if len(self.tasks) > jobs else ""
+        return f"{jobs} {'job' if jobs == 1 else 'jobs'}{parts}"
+
 
 def make_plan(
     study: Study, out: Path, registry: Registry, *, check_images: bool = True, reuse: Sequence[Path] = ()

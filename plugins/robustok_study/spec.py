@@ -19,6 +19,7 @@ from robustok_core.values.spec import wrong_name
 from robustok_core.values.wording import short_name, short_text
 from robustok_study.arms import Arm, ArmConfig, Shared, flattened, place_of, places_added, places_in, read_arm
 from robustok_study.expression import Expression
+from robustok_study.statistics import FEWEST_SEEDS
 
 _TABLES = ("arm", "claim", "correlation", "quick")
 _SEEDS = {"doc": "seeds of every arm: arms are compared seed by seed", "largest": 2**63 - 1}
@@ -137,6 +138,15 @@ class Study:
     metric_lines: Mapping[str, str]
     claims: Sequence[Claim]
     correlations: Sequence[CorrelationClaim]
+
+    @property
+    def notes(self) -> list[str]:
+        """What should be known before it runs."""
+        if not self.claims or len(self.seeds) >= FEWEST_SEEDS:
+            return []
+        return [
+            f"no claim can be decided: a verdict needs at least {FEWEST_SEEDS} seeds, and this has {len(self.seeds)}"
+        ]
 
     def arm(self, name: str) -> Arm:
         """The arm of this name, which exists."""
