@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from robustok_core.kinds.generator import Generator
-
 
 class _Scale(click.FloatRange):
     """A finite number in a range; click's own ranges accept infinity and NaN."""
@@ -61,42 +59,17 @@ def sample(
     `robustok sample runs/rar --class 3 --out boots.png`.
     """
     from robustok_commands.new_files import refuse_existing, refuse_other_endings
-    from robustok_core.runs.devices import device_called
-    from robustok_toolkit.trained_generator import generator_of
+    from robustok_toolkit.generator_of_command import open_generator
 
     refuse_existing(out)
     refuse_other_endings(out, ".png", ".npz")
-    torch_device = device_called(device, where="--device")
-    _require_generator(run)
-    trained = generator_of(run, device=torch_device)
+    opened = open_generator(run, device=device, changes=changes)
+    trained = opened.trained
     labels = trained.labels(classes or None, count)
-    options = _options(type(trained.generator), changes)
-    latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
+    latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=opened.sampling, batch_size=batch_size)
     decoded = (batch for samples in latents for batch in trained.tokenizer.decoded(samples, batch_size=batch_size))
     _write(out, decoded, labels, trained.class_names, trained.tokenizer.tokenizer.image_size)
     echo(f"written to {out}")
-
-
-def _require_generator(run: Path) -> None:
-    """Raises RobustokError if a run's recipe trains a tokenizer only."""
-    from robustok_core.errors import RobustokError
-    from robustok_core.runs.run_record import is_run, read_run
-
-    record = read_run(run) if is_run(run) else {}
-    made = {name for entry in record.get("stages", {}).values() for name in entry.get("makes", [])}
-    if "tokenizer" in made and "generator" not in made | record.get("inputs", {}).keys():
-        hint = (
-            f"`robustok encode {run}` and `decode` use its tokenizer; to sample, run a recipe with the stage "
-            "train_generator, as `robustok run main_train`"
-        )
-        raise RobustokError("this run trained a tokenizer and no generator", where=str(run), hint=hint)
-
-
-def _options(factory: type[Generator], changes: Sequence[str]) -> Any:
-    from robustok_core.recipe.source import parse_override
-    from robustok_toolkit.generating import named_sampler_options
-
-    return named_sampler_options(factory, dict(parse_override(change) for change in changes), "--set ")
 
 
 def _write(out: Path, batches: Iterator[Tensor], labels: Tensor, names: Sequence[str], size: int) -> None:

@@ -23,10 +23,26 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="Everything small, as the table [quick] of the file says: does it work?")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Holds its folder.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs at once; default: one on each GPU, or else each core.")
+@click.option(
+    "--reuse",
+    "places",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A run, or a folder of runs (another study's): take its finished stages where the fingerprint is the same.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, and print the jobs and what is done of them.")
 @click.option("--show", is_flag=True, help="Print what is known so far; nothing runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print study.json instead of a table.")
-def study(file: str, quick: bool, out: Path, jobs: int | None, dry_run: bool, show: bool, as_json: bool) -> None:
+def study(
+    file: str,
+    quick: bool,
+    out: Path,
+    jobs: int | None,
+    places: tuple[Path, ...],
+    dry_run: bool,
+    show: bool,
+    as_json: bool,
+) -> None:
     """Run the study in FILE, or a bundled one: arms of a recipe with the same seeds; do their differences hold?
 
     Example: `robustok study claims --quick`
@@ -46,13 +62,23 @@ def study(file: str, quick: bool, out: Path, jobs: int | None, dry_run: bool, sh
     if is_run(folder):
         hint = "give the study another name, or choose another --out"
         raise RobustokError("this is the folder of a run", where=str(folder), hint=hint)
-    plan = make_plan(read, folder, registry, check_images=not show)
+    plan = make_plan(read, folder, registry, check_images=not show, reuse=places)
     if dry_run:
         _print_plan(console, plan)
+        for note in read.notes:
+            say(console, f"note: {note}")
     elif show:
         _print(console, progress_of(read, plan, folder), as_json)
     else:
-        record = conduct(read, plan, folder, jobs=jobs, registry=registry, say=lambda line: echo(line, err=as_json))
+        record = conduct(
+            read,
+            plan,
+            folder,
+            jobs=jobs,
+            registry=registry,
+            say=lambda line: echo(line, err=as_json),
+            reuse=places,
+        )
         _print(console, record, as_json)
         if not as_json:
             say(console, f"study: {folder}; `robustok report {quote(str(folder))}` shows it in one page")
@@ -82,7 +108,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
         stages = "?" if job.stages is None else str(len(job.stages))
         rows.append([job.name, job.state, f"{len(job.finished)} of {stages}", ", ".join([*shared, *loaded])])
     print_table(console, ["job", "state", "stages done", "takes"], rows)
-    say(console, f"{len(plan.tasks)} tasks are left")
+    say(console, f"left: {plan.left}")
 
 
 def _fail_if_incomplete(record: StudyRecord) -> None:

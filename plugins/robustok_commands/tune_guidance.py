@@ -112,20 +112,15 @@ def _measuring(
 
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
-    from robustok_core.recipe.source import parse_override
-    from robustok_core.runs.devices import device_called
-    from robustok_toolkit.generating import ImagesInMemory, named_sampler_options
+    from robustok_toolkit.generating import ImagesInMemory
+    from robustok_toolkit.generator_of_command import open_generator
     from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
     from robustok_toolkit.reported_run import ReportedRun
-    from robustok_toolkit.trained_generator import load_generator
 
-    registry, torch_device = load_registry(), device_called(device, where="--device")
-    reported = ReportedRun(run, registry, torch_device)
+    opened = open_generator(run, device=device, changes=changes)
+    trained, torch_device = opened.trained, opened.trained.tokenizer.device
+    reported = ReportedRun(run, load_registry(), torch_device)
     key, built = _metric(reported, metric)
-    trained = load_generator(run, device=torch_device, registry=registry)
-    options = named_sampler_options(
-        type(trained.generator), dict(parse_override(change) for change in changes), "--set "
-    )
     if not trained.generator.knows_null_class:
         hint = "train with label_dropout above 0"
         raise RobustokError("its generator was trained without label dropout, so it knows no guidance", hint=hint)
@@ -142,7 +137,7 @@ def _measuring(
 
     def measure(guidance: Guidance, count: int, seed: int) -> Result:
         labels = trained.labels(None, count)
-        latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=options, batch_size=batch_size)
+        latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=opened.sampling, batch_size=batch_size)
         decoded = (batch for part in latents for batch in trained.tokenizer.decoded(part, batch_size=batch_size))
         images = ImagesInMemory(torch.cat([batch.cpu() for batch in decoded]), labels)
         found = built.compute(ExtractedFeatures(images, name="samples", networks=networks, device=torch_device), real)

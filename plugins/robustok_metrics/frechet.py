@@ -7,14 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import frozen
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision, sums_device
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
-from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
-from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
-from robustok_metrics.reference_statistics import ReferenceStatistics
+from robustok_metrics.reconstruction_distances import ReconstructionDistances
 
 
 @frozen(kw_only=True)
@@ -49,26 +46,22 @@ class Frechet(Metric):
         return [frechet_name("r", network(self.config.features))]
 
     def start(self, context: EvaluationContext) -> None:
-        self.features: Features = context.share_features(self.config.features)
-        self.reference = ReferenceStatistics(context, self.features, context.num_images)
-        self.sums = FeatureSums(self.features.width, sums_device(context.device))
+        self.distances = ReconstructionDistances(context, self.config.features, ["images"])
 
     def update(self, step: Evaluation) -> None:
-        self.reference.add(step)
-        with full_precision(step.images.device):
-            self.sums.add(self.features(step.images))
+        self.distances.add_real(step)
+        self.distances.add("images", step.images)
 
     def state(self) -> Mapping[str, Tensor]:
-        return prefixed(self.reference.state(), "real/") | prefixed(self.sums.state(), "images/")
+        return self.distances.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.reference.load_state(part(state, "real/"))
-        self.sums.load_state(part(state, "images/"))
+        self.distances.load_state(state)
 
     def compute(self) -> Mapping[str, Result]:
-        distance = frechet_distance(self.reference.moments(), self.sums.moments())
-        result = Result(distance, higher_is_better=False, num_images=self.reference.num_images)
-        return {frechet_name("r", self.features): result}
+        distance = self.distances.compute()["images"]
+        result = Result(distance, higher_is_better=False, num_images=self.distances.num_images)
+        return {frechet_name("r", self.distances.features): result}
 
 
 def frechet_name(prefix: str, features: Features) -> str:

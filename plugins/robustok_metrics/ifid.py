@@ -12,19 +12,17 @@ from typing import Literal, get_args
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision, sums_device
+from robustok_blocks.full_precision import full_precision
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.recipe.validators import in_range, unit_interval
-from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet import frechet_name
-from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
-from robustok_metrics.reference_statistics import ReferenceStatistics
+from robustok_metrics.reconstruction_distances import ReconstructionDistances
 from robustok_toolkit.latent_neighbours import LatentNeighbours, between
 
 Interpolation = Literal["slerp", "linear", "mask", "quantized"]
@@ -118,9 +116,7 @@ class IFID(Metric):
         if context.train is None or len(context.train) < self.config.neighbours:
             what = f"it needs at least neighbours = {self.config.neighbours} training images"
             raise RobustokError(what, where="metric ifid", hint="lower neighbours")
-        self.features: Features = context.share_features(self.config.features)
-        self.reference = ReferenceStatistics(context, self.features, context.num_images)
-        self.sums = FeatureSums(self.features.width, sums_device(context.device))
+        self.distances = ReconstructionDistances(context, self.config.features, ["images"])
         self.train = LatentNeighbours.encode(
             context.tokenizer,
             context.train,
@@ -130,10 +126,8 @@ class IFID(Metric):
         )
 
     def update(self, step: Evaluation) -> None:
-        self.reference.add(step)
-        pictures = self.reconstruct(step)
-        with full_precision(pictures.device):
-            self.sums.add(self.features(pictures))
+        self.distances.add_real(step)
+        self.distances.add("images", self.reconstruct(step))
 
     def reconstruct(self, step: Evaluation) -> Tensor:
         """(B, 3, H, W) images decoded between the images and their neighbours, rounded to 8 bits."""
@@ -144,19 +138,18 @@ class IFID(Metric):
         return from_uint8(to_uint8(step.tokenizer.decode_vectors(way)))
 
     def state(self) -> Mapping[str, Tensor]:
-        return prefixed(self.reference.state(), "real/") | prefixed(self.sums.state(), "images/")
+        return self.distances.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.reference.load_state(part(state, "real/"))
-        self.sums.load_state(part(state, "images/"))
+        self.distances.load_state(state)
 
     def compute(self) -> Mapping[str, Result]:
-        distance = frechet_distance(self.reference.moments(), self.sums.moments())
+        distance = self.distances.compute()["images"]
         details = {
             "interpolation": self.config.interpolation,
             "weight": self.config.weight,
             "neighbours": self.config.neighbours,
             "train_images": len(self.train),
         }
-        result = Result(distance, higher_is_better=False, num_images=self.reference.num_images, details=details)
-        return {self._name_with(self.features): result}
+        result = Result(distance, higher_is_better=False, num_images=self.distances.num_images, details=details)
+        return {self._name_with(self.distances.features): result}

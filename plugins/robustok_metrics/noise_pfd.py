@@ -8,16 +8,16 @@ image's noise depends only on the image. docs/pfid.md has the exact definition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
-from robustok_core.kinds.metric import EvaluationContext
+from robustok_core.kinds.perturbation import of_strength
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.spec import Spec, component
-from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance, of_strength
+from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance
 
 LEVELS = (0.25, 0.5, 0.75)
 
@@ -59,22 +59,19 @@ class NoisePFDConfig(GridConfig):
         strength = getattr(self.perturbation.config, "strength", "fixed")
         if strength != "fixed":
             raise ValueError(f'perturbation.strength is {strength!r}: a cell has one strength, so set "fixed"')
-        for cell in self.cells():
-            self.spec_of(cell)
+        self.cells()
 
-    def cells(self) -> list[NoiseCell]:
-        """The distinct cells."""
-        return [
-            NoiseCell(alpha=a, level=level) for a in dict.fromkeys(self.alphas) for level in dict.fromkeys(self.levels)
-        ]
-
-    def spec_of(self, cell: NoiseCell) -> Spec:
-        """The spec of a cell's perturbation.
+    def cells(self) -> dict[NoiseCell, Spec]:
+        """The distinct cells and their perturbations.
 
         Raises:
             ValueError: the perturbation lacks the options that cells set.
         """
-        return of_strength(self.perturbation, alpha=cell.alpha, tau=cell.level)
+        return {
+            NoiseCell(alpha=alpha, level=level): of_strength(self.perturbation, alpha=alpha, tau=level)
+            for alpha in self.alphas
+            for level in self.levels
+        }
 
     @property
     def is_defined(self) -> bool:
@@ -84,7 +81,7 @@ class NoisePFDConfig(GridConfig):
         return noise and (self.alphas, self.levels) == (ALPHAS, LEVELS)
 
 
-class NoisePFD(PerturbedDistance[NoiseCell]):
+class NoisePFD(PerturbedDistance[NoiseCell, NoisePFDConfig]):
     """The mean over the cells: `noise_pfd_FEATURES`.
 
     With another grid or noise than the defined one, the name is `noise_pfd_PERTURBATION_FEATURES`.
@@ -92,29 +89,17 @@ class NoisePFD(PerturbedDistance[NoiseCell]):
 
     Config = NoisePFDConfig
 
-    def __init__(self, config: NoisePFDConfig) -> None:
-        self.config = config
-
-    def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError if the latent space has codes, or does not fit the noise."""
+    def check_kind(self, space: LatentSpace) -> None:
         if space.codebook_size is not None:
             raise RobustokError(
                 f"noise_pfd adds noise to vectors, but this latent space has codes ({space.describe()})",
                 where="metric noise_pfd",
                 hint="use the metric pfid for a discrete tokenizer",
             )
-        for cell in self.config.cells():
-            self.config.spec_of(cell).build().check(space, None)
 
-    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
-        return [self.result_name(network(self.config.features))]
+    def cells(self, space: LatentSpace) -> Mapping[NoiseCell, Spec]:
+        return self.config.cells()
 
-    def start(self, context: EvaluationContext) -> None:
-        """Builds the cells; raises as `check` does."""
-        self.check(context.tokenizer.space)
-        cells = {cell: self.config.spec_of(cell).build() for cell in self.config.cells()}
-        self.begin(context, self.config.features, cells)
-
-    def result_name(self, features: Features) -> str:
+    def name_with(self, features: Features) -> str:
         perturbation = "" if self.config.is_defined else f"{self.config.perturbation.name}_"
         return f"noise_pfd_{perturbation}{features.name}"

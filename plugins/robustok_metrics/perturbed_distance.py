@@ -7,24 +7,20 @@ pass of its images through the network.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-import attrs
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision, sums_device
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.kinds.perturbation import Perturbation
-from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.images import from_uint8, to_uint8
-from robustok_core.values.latents import Latents
+from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
-from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
-from robustok_metrics.reference_statistics import ReferenceStatistics
+from robustok_metrics.reconstruction_distances import ReconstructionDistances
 
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -60,23 +56,11 @@ class GridConfig:
     )
 
 
-def of_strength(perturbation: Spec, **options: Any) -> Spec:
-    """The spec of a perturbation with this strength, applied to all images.
-
-    Raises:
-        ValueError: see `Perturbation.of_strength`.
-    """
-    try:
-        config = perturbation.factory.of_strength(perturbation.config, **options)
-    except ValueError as error:
-        raise ValueError(f"perturbation {perturbation.name!r} {error}") from error
-    return attrs.evolve(perturbation, config=config)
-
-
 CellT = TypeVar("CellT", bound=Strength)
+ConfigT = TypeVar("ConfigT", bound=GridConfig)
 
 
-class PerturbedDistance(Metric, Generic[CellT]):
+class PerturbedDistance(Metric, Generic[CellT, ConfigT]):
     """A pass over the cells of a grid; subclasses define the cells and the name of the result.
 
     The only result is the mean of the cells' distances. Its details are `cells`, the distance of each by name, and
@@ -85,22 +69,46 @@ class PerturbedDistance(Metric, Generic[CellT]):
 
     needs_full_rank = True
 
-    def begin(self, context: EvaluationContext, features: Spec, perturbations: Mapping[CellT, Perturbation]) -> None:
-        """Starts a pass; the perturbations must fit the latent space."""
-        self.num_images = context.num_images
-        self.features: Features = context.share_features(features)
-        self.reference = ReferenceStatistics(context, self.features, self.num_images)
-        self.perturbations = perturbations
-        device = sums_device(context.device)
-        self.sums = {cell: FeatureSums(self.features.width, device) for cell in perturbations}
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+
+    @abstractmethod
+    def check_kind(self, space: LatentSpace) -> None:
+        """Raises RobustokError if such latents are not what the metric perturbs."""
+
+    @abstractmethod
+    def cells(self, space: LatentSpace) -> Mapping[CellT, Spec]:
+        """The distinct cells and their perturbations in a latent space of the right kind."""
+
+    @abstractmethod
+    def name_with(self, features: Features) -> str:
+        """The name of the result."""
+
+    def check(self, space: LatentSpace) -> None:
+        """Raises RobustokError if the latent space is of the wrong kind, or does not fit the perturbation."""
+        self.check_kind(space)
+        for perturbation in self.cells(space).values():
+            perturbation.build().check(space, None)
+
+    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
+        return [self.name_with(network(self.config.features))]
+
+    def start(self, context: EvaluationContext) -> None:
+        """Builds the cells; raises as `check` does."""
+        space = context.tokenizer.space
+        self.check(space)
+        self.perturbations: dict[CellT, Perturbation] = {
+            cell: perturbation.build() for cell, perturbation in self.cells(space).items()
+        }
+        self.distances = ReconstructionDistances(
+            context, self.config.features, [cell.name for cell in self.perturbations]
+        )
 
     def update(self, step: Evaluation) -> None:
         """Decodes each cell's perturbed latents; encoding and the real images' features are not repeated."""
-        self.reference.add(step)
-        for cell, sums in self.sums.items():
-            pictures = self.reconstruct(step, cell)
-            with full_precision(pictures.device):
-                sums.add(self.features(pictures))
+        self.distances.add_real(step)
+        for cell in self.perturbations:
+            self.distances.add(cell.name, self.reconstruct(step, cell))
 
     def perturbed(self, step: Evaluation, cell: CellT) -> tuple[Latents, Tensor]:
         """The latents perturbed as in a cell, and the mask (B, N) of the perturbed tokens."""
@@ -114,35 +122,21 @@ class PerturbedDistance(Metric, Generic[CellT]):
         return from_uint8(to_uint8(step.tokenizer.decode(latents)))
 
     def state(self) -> Mapping[str, Tensor]:
-        state = prefixed(self.reference.state(), "real/")
-        for cell, sums in self.sums.items():
-            state |= prefixed(sums.state(), f"{cell.name}/")
-        return state
+        return self.distances.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.reference.load_state(part(state, "real/"))
-        for cell, sums in self.sums.items():
-            sums.load_state(part(state, f"{cell.name}/"))
+        self.distances.load_state(state)
 
     def compute(self) -> Mapping[str, Result]:
-        real = self.reference.moments()
-        distances = {cell: frechet_distance(real, sums.moments()) for cell, sums in self.sums.items()}
+        distances = self.distances.compute()
         result = Result(
             sum(distances.values()) / len(distances),
             higher_is_better=False,
-            num_images=self.num_images,
-            details={
-                "num_cells": len(distances),
-                "cells": {cell.name: distance for cell, distance in distances.items()},
-                **self.more_details(),
-            },
+            num_images=self.distances.num_images,
+            details={"num_cells": len(distances), "cells": distances, **self.more_details()},
         )
-        return {self.result_name(self.features): result}
+        return {self.name_with(self.distances.features): result}
 
     def more_details(self) -> Mapping[str, Any]:
         """Details of the result in addition to the cells."""
         return {}
-
-    @abstractmethod
-    def result_name(self, features: Features) -> str:
-        """The name of the result."""

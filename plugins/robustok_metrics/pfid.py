@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, frozen, validators
@@ -17,10 +17,11 @@ from attrs import field, frozen, validators
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import EvaluationContext
+from robustok_core.kinds.perturbation import of_strength
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.spec import Spec, component
 from robustok_metrics.frechet import frechet_name
-from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance, of_strength
+from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance
 
 _log = logging.getLogger(__name__)
 #: The paper's deltas by codebook size K.
@@ -83,20 +84,19 @@ class PFIDConfig(GridConfig):
     )
 
     def __attrs_post_init__(self) -> None:
-        self.spec_of(Cell(alpha=1.0, delta=1))
+        of_strength(self.perturbation, alpha=1.0, delta=1)
 
-    def cells(self, codebook_size: int) -> list[Cell]:
-        """The distinct cells for a codebook size; with a tiny codebook, several deltas may coincide."""
-        deltas = dict.fromkeys(self.deltas or deltas_for(codebook_size))
-        return [Cell(alpha=alpha, delta=delta) for alpha in dict.fromkeys(self.alphas) for delta in deltas]
-
-    def spec_of(self, cell: Cell) -> Spec:
-        """The spec of a cell's perturbation.
+    def cells(self, codebook_size: int) -> dict[Cell, Spec]:
+        """The distinct cells for a codebook size, and their perturbations; of a tiny codebook, deltas may coincide.
 
         Raises:
             ValueError: the perturbation lacks the options that cells set.
         """
-        return of_strength(self.perturbation, alpha=cell.alpha, delta=cell.delta)
+        return {
+            Cell(alpha=alpha, delta=delta): of_strength(self.perturbation, alpha=alpha, delta=delta)
+            for alpha in self.alphas
+            for delta in self.deltas or deltas_for(codebook_size)
+        }
 
     @property
     def is_paper_grid(self) -> bool:
@@ -104,7 +104,7 @@ class PFIDConfig(GridConfig):
         return self.alphas == ALPHAS and self.deltas is None
 
 
-class PFID(PerturbedDistance[Cell]):
+class PFID(PerturbedDistance[Cell, PFIDConfig]):
     """The mean over the cells: `pfid` for the published Inception and the paper's grid, else `pfd_FEATURES`.
 
     Only if the deltas were scaled, the detail `deltas_scaled_from` is the tabulated codebook size they come from; only
@@ -114,47 +114,44 @@ class PFID(PerturbedDistance[Cell]):
     Config = PFIDConfig
     also_called = ("pfd",)
 
-    def __init__(self, config: PFIDConfig) -> None:
-        self.config = config
-
-    def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError if the latent space has no codes, or fewer codes than a delta."""
+    def check_kind(self, space: LatentSpace) -> None:
         if space.codebook_size is None:
             raise RobustokError(
                 f"pFID perturbs codes, but this latent space has none ({space.describe()})",
                 where="metric pfid",
                 hint="use the metric noise_pfd for a continuous tokenizer",
             )
-        for cell in self.config.cells(space.codebook_size):
-            self.config.spec_of(cell).build().check(space, None)
 
-    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
-        return [self.result_name(network(self.config.features))]
+    def cells(self, space: LatentSpace) -> Mapping[Cell, Spec]:
+        assert space.codebook_size is not None
+        return self.config.cells(space.codebook_size)
+
+    def name_with(self, features: Features) -> str:
+        return frechet_name("p", features) if self.config.is_paper_grid else f"pfd_{features.name}"
 
     def start(self, context: EvaluationContext) -> None:
-        """Builds the cells; raises as `check` does."""
-        space = context.tokenizer.space
-        self.check(space)
-        assert space.codebook_size is not None
-        self.codebook_size = space.codebook_size
-        quantizer = context.tokenizer.quantizer
-        self.nearest_by = "distance" if quantizer is None else quantizer.nearest_by
-        if self.config.deltas is None and set(deltas_for(self.codebook_size)) == {1}:
+        """Builds the cells; raises as `check` does, and warns where the deltas change no token."""
+        super().start(context)
+        self._tokenizer = context.tokenizer
+        size = self._codebook_size
+        if self.config.deltas is None and set(deltas_for(size)) == {1}:
             _log.warning(
                 "pFD of %d codes is the plain distance of reconstructions: the paper's deltas, scaled to them, are 1, "
                 "which changes no token; set deltas",
-                self.codebook_size,
+                size,
             )
-        cells = {cell: self.config.spec_of(cell).build() for cell in self.config.cells(self.codebook_size)}
-        self.begin(context, self.config.features, cells)
 
-    def result_name(self, features: Features) -> str:
-        return frechet_name("p", features) if self.config.is_paper_grid else f"pfd_{features.name}"
+    @property
+    def _codebook_size(self) -> int:
+        size = self._tokenizer.space.codebook_size
+        assert size is not None
+        return size
 
     def more_details(self) -> Mapping[str, Any]:
         details: dict[str, Any] = {}
-        if self.config.deltas is None and self.codebook_size not in DELTAS:
-            details["deltas_scaled_from"] = nearest_tabulated(self.codebook_size)
-        if self.nearest_by != "distance":
-            details["nearest_by"] = self.nearest_by
+        if self.config.deltas is None and self._codebook_size not in DELTAS:
+            details["deltas_scaled_from"] = nearest_tabulated(self._codebook_size)
+        quantizer = self._tokenizer.quantizer
+        if quantizer is not None and quantizer.nearest_by != "distance":
+            details["nearest_by"] = quantizer.nearest_by
         return details

@@ -6,16 +6,16 @@ law of `robustok calibrate` (perturbation rank_law). So it predicts for one gene
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
-from robustok_core.kinds.metric import EvaluationContext
+from robustok_core.kinds.perturbation import of_strength
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.spec import Spec, component
-from robustok_metrics.perturbed_distance import GridConfig, PerturbedDistance, of_strength
+from robustok_metrics.perturbed_distance import GridConfig, PerturbedDistance
 
 
 @frozen(kw_only=True)
@@ -45,51 +45,33 @@ class RankPFDConfig(GridConfig):
     )
 
     def __attrs_post_init__(self) -> None:
-        for cell in self.cells():
-            self.spec_of(cell)
+        self.cells()
 
-    def cells(self) -> list[RankCell]:
-        """The distinct cells."""
-        return [RankCell(alpha=alpha) for alpha in dict.fromkeys(self.alphas)]
-
-    def spec_of(self, cell: RankCell) -> Spec:
-        """The spec of a cell's perturbation.
+    def cells(self) -> dict[RankCell, Spec]:
+        """The distinct cells and their perturbations.
 
         Raises:
             ValueError: the perturbation is not of a strength alpha alone.
         """
-        return of_strength(self.perturbation, alpha=cell.alpha)
+        return {RankCell(alpha=alpha): of_strength(self.perturbation, alpha=alpha) for alpha in self.alphas}
 
 
-class RankPFD(PerturbedDistance[RankCell]):
+class RankPFD(PerturbedDistance[RankCell, RankPFDConfig]):
     """The mean over the cells: `rank_pfd_FEATURES`; of another perturbation, `rank_pfd_PERTURBATION_FEATURES`."""
 
     Config = RankPFDConfig
 
-    def __init__(self, config: RankPFDConfig) -> None:
-        self.config = config
-
-    def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError if the latent space has no codes, or too many to order."""
+    def check_kind(self, space: LatentSpace) -> None:
         if space.codebook_size is None:
             raise RobustokError(
                 f"rank_pfd replaces codes, and this latent space has none ({space.describe()})",
                 where="metric rank_pfd",
                 hint="use the metric noise_pfd for a continuous tokenizer",
             )
-        for cell in self.config.cells():
-            self.config.spec_of(cell).build().check(space, None)
 
-    def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
-        return [self.result_name(network(self.config.features))]
+    def cells(self, space: LatentSpace) -> Mapping[RankCell, Spec]:
+        return self.config.cells()
 
-    def start(self, context: EvaluationContext) -> None:
-        """Builds the cells; raises as `check` does."""
-        self.check(context.tokenizer.space)
-        self.begin(
-            context, self.config.features, {cell: self.config.spec_of(cell).build() for cell in self.config.cells()}
-        )
-
-    def result_name(self, features: Features) -> str:
+    def name_with(self, features: Features) -> str:
         name = self.config.perturbation.name
         return f"rank_pfd_{'' if name == 'rank_law' else f'{name}_'}{features.name}"

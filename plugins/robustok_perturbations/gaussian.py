@@ -14,6 +14,7 @@ from typing import Literal
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_blocks.spread import spread
 from robustok_core.errors import RobustokError
 from robustok_core.values.latents import LatentSpace
 from robustok_perturbations.vector_noise import VectorNoise, VectorNoiseConfig
@@ -56,9 +57,3 @@ class Gaussian(VectorNoise):
                 where="perturbation.scale",
                 hint='use scale = "absolute"',
             )
-
-
-def spread(vectors: Tensor) -> Tensor:
-    """(B, 1, D) standard deviation of each channel over the tokens of each image of vectors (B, N, D); no gradient."""
-    centred = vectors.detach() - vectors.detach().mean(dim=1, keepdim=True)
-    return centred.square().mean(dim=1, keepdim=True).sqrt()

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
 import torch
 from attrs import field, frozen
 from torch import nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
-from robustok_core.kinds.perturbation import Perturbation
+from robustok_core.kinds.perturbation import Perturbation, of_strength
 from robustok_core.kinds.post_trainer import PostTrainer
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import unit_interval
@@ -51,11 +50,7 @@ class PerturbedDecoderConfig:
         Raises:
             ValueError: it has no such strength, or sets it itself.
         """
-        try:
-            config = self.perturbation.factory.of_strength(self.perturbation.config, alpha=alpha)
-        except ValueError as error:
-            raise ValueError(f"perturbation {self.perturbation.name!r} {error}") from error
-        return attrs.evolve(self.perturbation, config=config)
+        return of_strength(self.perturbation, alpha=alpha)
 
 
 class PerturbedDecoder(PostTrainer):

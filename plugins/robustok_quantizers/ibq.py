@@ -16,7 +16,7 @@ from robustok_core.kinds.nearest import product_scores, smallest
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import codebook_range, width_range
 from robustok_core.values.latents import Latents
-from robustok_quantizers.entropy import usage_entropy
+from robustok_training.entropy import usage_entropy
 
 
 @frozen(kw_only=True)

@@ -16,8 +16,8 @@ from robustok_core.kinds.nearest import distance_scores, smallest
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import in_range
 from robustok_core.values.latents import Latents
-from robustok_quantizers.entropy import usage_entropy
 from robustok_quantizers.library import with_all_buffers_saved
+from robustok_training.entropy import usage_entropy
 
 
 @frozen(kw_only=True)

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from attrs import frozen
 
 from robustok_core.values.terminal import echo, make_console, print_table
 
 if TYPE_CHECKING:
     from robustok_toolkit.calibration import Errors
+    from robustok_toolkit.vector_errors import ErrorsBySigma
 
-
-@frozen(kw_only=True)
-class _Conditions:
-    num_images: int
-    codebook_size: int
+    #: By guidance scale.
+    Found = Mapping[str, Errors | ErrorsBySigma]
 
 
 @click.command()
@@ -30,6 +27,13 @@ class _Conditions:
     multiple=True,
     type=click.FloatRange(0.0, 1e6),
     help="A guidance scale; several are compared; default: 1, no guidance.",
+)
+@click.option(
+    "--sigma",
+    "sigmas",
+    multiple=True,
+    type=click.FloatRange(0.0, 1.0, max_open=True),
+    help="Of vectors: a share of each image to keep; several are compared; default: 0.9, 0.8, 0.6 and 0.4.",
 )
 @click.option(
     "--limit", default=1000, show_default=True, type=click.IntRange(1), help="Largest number of held-out images."
@@ -43,6 +47,7 @@ class _Conditions:
 def calibrate(
     run: Path,
     scales: tuple[float, ...],
+    sigmas: tuple[float, ...],
     limit: int,
     changes: tuple[str, ...],
     seed: int,
@@ -51,73 +56,93 @@ def calibrate(
     as_json: bool,
     pdf: Path | None,
 ) -> None:
-    """Measure how the generator of a RUN errs, and print the perturbation that errs alike.
+    """Measure how the generator of a RUN errs, and whether a perturbation imitates it.
 
-    Along held-out images, it samples each code after the true codes before it. How far, among the neighbours of the
-    true code, its draws lie is a law that the perturbation rank_law draws from, in training and in the metric
-    rank_pfd. Example: `robustok calibrate runs/main_train --guidance 1 --guidance 1.5`.
+    Of codes: along held-out images, it samples each code after the true codes before it. How far, among the neighbours
+    of the true code, its draws lie is a law that the perturbation rank_law draws from, in training and in the metric
+    rank_pfd. Of vectors: it makes latents that keep a share sigma of held-out images'; their errors are compared with
+    independent noise. Example: `robustok calibrate runs/main_train --guidance 1 --guidance 1.5`.
     """
     from robustok_report.pdf_figures import save_figures
-    from robustok_report.sections.calibration import figures, recipe_line
+    from robustok_report.sections.calibration import figures
     from robustok_toolkit.report_parts import Section
 
-    found, about = _measured(run, scales or (1.0,), limit, changes, seed, batch_size, device)
+    found, num_images, codebook_size = _measured(
+        run, scales or (1.0,), sigmas, limit, changes, seed, batch_size, device
+    )
+    details = {scale: dict(errors.as_details()) for scale, errors in found.items()}
     if as_json:
-        echo(json.dumps({scale: dict(errors.as_details()) for scale, errors in found.items()}, indent=2))
+        echo(json.dumps(details, indent=2))
+    elif codebook_size is None:
+        _print_vectors(found, num_images)
     else:
-        _print(found, about)
-        for scale, errors in found.items():
-            echo(f"guidance {scale}: {recipe_line(errors.shares)}")
+        _print_codes(found, num_images, codebook_size)
     if pdf is not None:
-        parts = figures({scale: errors.as_details() for scale, errors in found.items()})
-        save_figures([Section("Calibration", parts)], pdf)
+        save_figures([Section("Calibration", figures(details))], pdf)
         echo(f"figures in {pdf}", err=as_json)
 
 
 def _measured(
-    run: Path, scales: Sequence[float], limit: int, changes: Sequence[str], seed: int, batch_size: int, device: Any
-) -> tuple[Mapping[str, Errors], _Conditions]:
+    run: Path,
+    scales: Sequence[float],
+    sigmas: Sequence[float],
+    limit: int,
+    changes: Sequence[str],
+    seed: int,
+    batch_size: int,
+    device: str | None,
+) -> tuple[Found, int, int | None]:
+    """The errors, the number of images, and of codes K."""
+    from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
-    from robustok_core.recipe.source import parse_override
-    from robustok_core.runs.devices import device_called
     from robustok_core.values.draws import derive_seed
     from robustok_core.values.guidance import Guidance
-    from robustok_toolkit.calibration import errors_of, forced_ranks, held_out_rows
-    from robustok_toolkit.generating import named_sampler_options
+    from robustok_toolkit.calibration import errors_of_generator, held_out_rows
+    from robustok_toolkit.generator_of_command import open_generator
     from robustok_toolkit.reported_run import ReportedRun
-    from robustok_toolkit.trained_generator import load_generator
 
-    registry, torch_device = load_registry(), device_called(device, where="--device")
-    trained = load_generator(run, device=torch_device, registry=registry)
-    images = ReportedRun(run, registry, torch_device).data.validation
-    options = named_sampler_options(
-        type(trained.generator), dict(parse_override(change) for change in changes), "--set "
-    )
-    tokenizer, rows = trained.tokenizer.tokenizer, held_out_rows(images, limit)
-    codebook_size = tokenizer.space.codebook_size or 0
-    found = {}
-    for scale in dict.fromkeys(scales):
-        ranks = forced_ranks(
+    opened = open_generator(run, device=device, changes=changes)
+    generator, tokenizer = opened.trained.generator, opened.trained.tokenizer.tokenizer
+    codebook_size = tokenizer.space.codebook_size
+    if sigmas and codebook_size is not None:
+        raise RobustokError("its latents are codes, and sigmas are of vectors", where="--sigma", hint="leave it out")
+    images = ReportedRun(run, load_registry(), opened.trained.tokenizer.device).data.validation
+    rows = held_out_rows(images, limit)
+    found = {
+        f"{scale:g}": errors_of_generator(
             tokenizer,
-            trained.generator,
+            generator,
             images,
             rows,
+            sigmas=tuple(dict.fromkeys(sigmas)) or None,
             seed=derive_seed(seed, "calibrate"),
             guidance=Guidance(scale=scale),
-            sampling=options,
+            sampling=opened.sampling,
             batch_size=batch_size,
         )
-        found[f"{scale:g}"] = errors_of(ranks, codebook_size)
-    return found, _Conditions(num_images=len(rows), codebook_size=codebook_size)
+        for scale in dict.fromkeys(scales)
+    }
+    return found, len(rows), codebook_size
 
 
-def _print(found: Mapping[str, Errors], about: _Conditions) -> None:
+def _print_codes(found: Mapping[str, Any], num_images: int, codebook_size: int) -> None:
+    from robustok_report.sections.calibration import recipe_line
     from robustok_toolkit.calibration import paper_delta
 
     rows = []
     for scale, errors in found.items():
         where = [f"{errors.within_delta:.1%}", f"{errors.relative_rank:.1%} of K"] if errors.changed else ["–", "–"]
         rows.append([scale, f"{errors.changed:.1%}", *where])
-    delta = f"of these, within δ = {paper_delta(about.codebook_size)}"
+    delta = f"of these, within δ = {paper_delta(codebook_size)}"
     print_table(make_console(), ["guidance", "other codes", delta, "their mean rank"], rows)
-    echo(f"{about.num_images:,} held-out images, K = {about.codebook_size:,}; δ is 100 of 4,096 codes, as in the paper")
+    echo(f"{num_images:,} held-out images, K = {codebook_size:,}; δ is 100 of 4,096 codes, as in the paper")
+    for scale, errors in found.items():
+        echo(f"guidance {scale}: {recipe_line(errors.shares)}")
+
+
+def _print_vectors(found: Mapping[str, Any], num_images: int) -> None:
+    from robustok_report.sections.calibration import SHAPES, VECTOR_COLUMNS, vector_rows
+
+    rows = [row for scale, by_sigma in found.items() for row in vector_rows(scale, by_sigma.as_details())]
+    print_table(make_console(), [*VECTOR_COLUMNS, *SHAPES.values()], rows)
+    echo(f"{num_images:,} held-out images; noise: independent, of the same size, as the perturbation gaussian adds it")

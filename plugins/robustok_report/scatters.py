@@ -15,8 +15,8 @@ from robustok_core.runs.conditions import (
     read_conditions,
 )
 from robustok_report.arms import Arm
-from robustok_report.correlations import correlations
 from robustok_report.meanings import frechet_of, meaning_of
+from robustok_study.correlations import correlations
 from robustok_toolkit.report_parts import Part, Points, Section, Text
 from robustok_toolkit.reported_run import ReportedRun
 

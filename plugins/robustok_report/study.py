@@ -9,9 +9,12 @@ from robustok_report.page import Page
 from robustok_study.record import MetricRecord, StudyRecord, read_study
 from robustok_study.tables import (
     CLAIM_COLUMNS,
+    CORRELATION_COLUMNS,
+    CORRELATION_RULE,
     RULE,
     changes_text,
     claim_rows,
+    correlation_rows,
     difference_text,
     made_with_text,
     mean_text,
@@ -30,6 +33,8 @@ def study_page(folder: Path) -> Page:
     """
     study = read_study(folder)
     sections = [_results(study), *_by_seed(study), _arms(study), _origin(study)]
+    if study.correlations:
+        sections.insert(1, _correlations(study))
     if study.claims:
         sections.insert(0, _verdicts(study))
     done = sum(run.state == "done" for run in study.runs)
@@ -43,6 +48,19 @@ def _verdicts(study: StudyRecord) -> Section:
         [Cell(verdict, marked=verdict != "undecided"), *others] for verdict, *others in claim_rows(study)
     ]
     return Section("Verdicts", [Table("Claims", CLAIM_COLUMNS, rows), Text(RULE, muted=True)])
+
+
+def _correlations(study: StudyRecord) -> Section:
+    """The verdicts, and a scatter of each pair of metrics, a point for each arm."""
+    rows: list[list[str | Cell]] = [
+        [Cell(verdict, marked=verdict != "undecided"), *others] for verdict, *others in correlation_rows(study)
+    ]
+    parts: list[Part] = [Table("Claims", CORRELATION_COLUMNS, rows), Text(CORRELATION_RULE, muted=True)]
+    pairs = {(one.metric, one.predicts): one.points for one in study.correlations if one.points}
+    for (metric, predicts), points in pairs.items():
+        dots = [Series(arm, [point[0]], [point[1]]) for arm, point in points.items()]
+        parts.append(Lines(f"{metric} and {predicts}", dots, x=metric, y=predicts, markers=True))
+    return Section("Correlations over arms", parts)
 
 
 def _results(study: StudyRecord) -> Section:

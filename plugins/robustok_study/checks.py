@@ -13,7 +13,8 @@ from robustok_core.recipe.registry import Registry
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.values.spec import Spec
 from robustok_core.values.wording import short_text
-from robustok_study.spec import Study
+from robustok_study.spec import CorrelationClaim, Study
+from robustok_study.verdicts import FEWEST_ARMS
 
 #: Options of a stage that say how many images are measured, and which.
 _IMAGES = ("num_samples", "limit", "reference", "classes")
@@ -50,6 +51,7 @@ def _stages_read(study: Study) -> set[str] | None:
     if not study.metrics:
         return None
     expressions = [*study.metrics.values(), *(claim.expression for claim in study.claims)]
+    expressions += [expression for claim in study.correlations for expression in claim.expressions]
     return {name.partition("/")[0] for expression in expressions for name in expression.names}
 
 
@@ -124,7 +126,20 @@ def unknown_metrics(study: Study, registry: Registry) -> list[RobustokError]:
             for name in claim.expression.names:
                 if not _gives(given[arm], name):
                     problems.append(_unknown(name, arm, claim.where, [given[arm]]))
+    problems += [problem for claim in study.correlations for problem in _too_few_arms(claim, list(given.values()))]
     return problems
+
+
+def _too_few_arms(claim: CorrelationClaim, given: Sequence[Given]) -> Iterator[RobustokError]:
+    """Metrics of a correlation that no arm gives, or else too few arms that give all of them."""
+    names = [name for expression in claim.expressions for name in expression.names]
+    unknown = [name for name in names if not any(_gives(arm, name) for arm in given)]
+    for name in unknown:
+        yield _unknown(name, None, claim.where, given)
+    able = sum(all(_gives(arm, name) for name in names) for arm in given)
+    if not unknown and able < FEWEST_ARMS:
+        what = f"{able} arms give all that this correlation needs, and a verdict needs {FEWEST_ARMS}"
+        yield RobustokError(what, where=claim.where, hint="add arms")
 
 
 #: The names of the results of each stage by its name; None where they are not known before it has run.

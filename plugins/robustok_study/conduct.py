@@ -37,11 +37,13 @@ def conduct(
     jobs: int | None,
     registry: Registry,
     say: Callable[[str], None],
+    reuse: Sequence[Path] = (),
 ) -> StudyRecord:
     """Runs what is left of a study, and writes study.json and study.md after each job.
 
     Args:
         out: the study's folder. jobs: at once, see `make_slots`. say: prints a line.
+        reuse: as of `make_plan`.
 
     Raises:
         RobustokError: if another command conducts it.
@@ -75,8 +77,10 @@ def conduct(
     try:
         failures = _Failures(out, plan.jobs)
         if plan.tasks:
-            say(f"{len(plan.tasks)} tasks, {len(slots)} at once, in {out}")
-        Jobs(out, slots, say, ended).run(plan.tasks)
+            say(f"{plan.left}, {len(slots)} at once, in {out}")
+            for note in study.notes:
+                say(f"note: {note}")
+        Jobs(out, slots, say, ended, reuse).run(plan.tasks)
         return record()
     finally:
         lock.release()

@@ -55,6 +55,7 @@ class Jobs:
     Args:
         out: the study's folder. slots: the places for processes. say: prints a line.
         ended: called after each task, with its failure if it failed, or could not start.
+        reuse: other runs, or folders of runs, whose finished stages are taken where they are equal.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class Jobs:
         slots: Sequence[Slot],
         say: Callable[[str], None],
         ended: Callable[[Task, Failure | None], None],
+        reuse: Sequence[Path] = (),
     ) -> None:
+        self._reuse = reuse
         self._out, self._slots, self._say, self._ended = out, slots, say, ended
         self._running: list[_Running] = []
         self._done: set[int] = set()
@@ -156,7 +159,9 @@ class Jobs:
         log.parent.mkdir(parents=True, exist_ok=True)
         write_text(recipe, tomli_w.dumps(task.job.recipe.source.table))
         command = [sys.executable, "-m", "robustok_study.job", "run", str(recipe), "--out", str(self._out)]
-        command += ["--reuse", str(self._out)] + ([] if task.until is None else ["--until", task.until])
+        for place in (self._out, *self._reuse):
+            command += ["--reuse", str(place)]
+        command += [] if task.until is None else ["--until", task.until]
         with log.open("ab") as opened:
             opened.write(f"--- {now()} {' '.join(command[2:])}\n".encode())
             start = opened.tell()
@@ -224,9 +229,11 @@ def _reason(log: Path, start: int, code: int) -> str:
     with log.open("rb") as opened:
         opened.seek(start)
         lines = opened.read().decode(errors="replace").splitlines()
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    said = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     if said:
-        return said[-1]
+        what, after = lines[said[-1]].removeprefix("error: "), lines[said[-1] + 1 :][:1]
+        hints = [line.strip() for line in after if line.startswith("  hint: ")]
+        return "; ".join([what, *hints])
     if code < 0:
         return f"it was ended by signal {-code} ({_signal_name(-code)})"
     return f"exit code {code}: {lines[-1]}" if lines else f"exit code {code}"

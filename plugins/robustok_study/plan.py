@@ -14,6 +14,7 @@ from robustok_core.recipe.registry import Registry
 from robustok_core.runs.checking import SOME_IMAGES, check
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.results import RESULTS_FILE
+from robustok_core.runs.reuse import runs_at
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.runner import fingerprints
 from robustok_study.arms import Arm, run_name
@@ -30,7 +31,7 @@ class Job:
     Attributes:
         name: of the run. arm, seed: whose. folder: of the run. recipe: what it runs.
         stages: the fingerprint of each stage by name; None if it loads from a run that is not finished.
-        state: of its run. finished: the stages that this run or another one of the study has finished.
+        state: of its run. finished: the stages that this run, or another one that is reused, has finished.
         needs: the jobs whose artifacts it loads, by name.
     """
 
@@ -73,12 +74,21 @@ class Plan:
     jobs: Sequence[Job]
     tasks: Sequence[Task]
 
+    @property
+    def left(self) -> str:
+        """How much is left, in words."""
+        jobs = len({task.job.name for task in self.tasks})
+        parts = f" in {len(self.tasks)} parts" if len(self.tasks) > jobs else ""
+        return f"{jobs} {'job' if jobs == 1 else 'jobs'}{parts}"
 
-def make_plan(study: Study, out: Path, registry: Registry, *, check_images: bool = True) -> Plan:
+
+def make_plan(
+    study: Study, out: Path, registry: Registry, *, check_images: bool = True, reuse: Sequence[Path] = ()
+) -> Plan:
     """Checks all arms and plans the study, without running or writing anything.
 
     Args:
-        out: the study's folder, which holds its runs.
+        out: the study's folder, which holds its runs. reuse: other runs, whose finished stages are taken where equal.
         check_images: whether some images of each data set are decoded, and what must be downloaded is looked for.
 
     Raises:
@@ -86,7 +96,7 @@ def make_plan(study: Study, out: Path, registry: Registry, *, check_images: bool
     """
     problems = [*unequal_conditions(study, registry), *unknown_metrics(study, registry), *_missing_seeds(study)]
     jobs: list[Job] = []
-    done = _finished_stages(out)
+    done = _finished_stages([*([out] if out.is_dir() else []), *reuse])
     planner = _Planner(out, registry, done)
     for seed in study.seeds:
         for arm in study.arms:
@@ -176,16 +186,15 @@ def state_of(run: Path, stages: Mapping[str, str] | None) -> State:
     return "done" if whole and all(entry.get("state") == "done" for entry in entries) else "begun"
 
 
-def _finished_stages(out: Path) -> set[str]:
-    """The stages that any run of the study has finished, as NAME-FINGERPRINT."""
+def _finished_stages(places: Sequence[Path]) -> set[str]:
+    """The stages that the runs in these folders have finished, as NAME-FINGERPRINT."""
     found: set[str] = set()
-    for run in sorted(out.iterdir()) if out.is_dir() else []:
-        if is_run(run):
-            try:
-                entries = read_run(run)["stages"]
-            except RunError:
-                continue
-            found |= {name for name, entry in entries.items() if entry["state"] == "done"}
+    for run in runs_at(places):
+        try:
+            entries = read_run(run)["stages"]
+        except RunError:
+            continue
+        found |= {name for name, entry in entries.items() if entry["state"] == "done"}
     return found
 
 

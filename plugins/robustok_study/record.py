@@ -118,6 +118,32 @@ class ClaimRecord:
 
 
 @frozen(kw_only=True)
+class CorrelationRecord:
+    """A claim on a correlation over arms, and its verdict.
+
+    Attributes:
+        text, metric, predicts, better_than, coefficient: as in the study's file.
+        verdict, reason: as of a claim.
+        value: of the metric; None if there are too few results. rival: that of `better_than`.
+        low, high: the 95 % bootstrap interval, over arms, of the value, or of its lead over the rival's.
+        points: by arm, the means over seeds: of the metric, of what it predicts, and of the rival.
+    """
+
+    text: str
+    metric: str
+    predicts: str
+    better_than: str | None
+    coefficient: str
+    verdict: str
+    reason: str
+    value: float | None = None
+    rival: float | None = None
+    low: float | None = None
+    high: float | None = None
+    points: Mapping[str, list[float]] = field(factory=dict)
+
+
+@frozen(kw_only=True)
 class StudyRecord:
     """The content of study.json.
 
@@ -139,6 +165,7 @@ class StudyRecord:
     runs: list[RunOfStudy]
     metrics: list[MetricRecord]
     claims: list[ClaimRecord]
+    correlations: list[CorrelationRecord] = field(factory=list)
     made_with: list[dict[str, Any]] = field(factory=list)
 
     @property

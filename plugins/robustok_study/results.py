@@ -15,10 +15,19 @@ from robustok_core.runs.provenance import now
 from robustok_core.runs.results import read_results
 from robustok_core.runs.run_record import read_run
 from robustok_core.values.result import Result
+from robustok_study.correlation_results import correlation_record
 from robustok_study.expression import Expression
 from robustok_study.plan import Job, State, state_of
-from robustok_study.record import ArmRecord, ClaimRecord, MetricRecord, RunOfStudy, StudyRecord, Summary
-from robustok_study.spec import Claim, Study
+from robustok_study.record import (
+    ArmRecord,
+    ClaimRecord,
+    CorrelationRecord,
+    MetricRecord,
+    RunOfStudy,
+    StudyRecord,
+    Summary,
+)
+from robustok_study.spec import Claim, CorrelationClaim, Study
 from robustok_study.statistics import estimate
 from robustok_study.verdicts import difference_of, verdict_of
 
@@ -62,6 +71,7 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
         runs=[_run(job, found[job.name], failed.get(job.name)) for job in jobs],
         metrics=[_metric(label, metric, study, results) for label, metric in _metrics(study, results).items()],
         claims=[_claim(claim, study, results) for claim in study.claims],
+        correlations=[_correlation(claim, results) for claim in study.correlations],
         made_with=list({fingerprint_of(made): dict(made) for made in made_with}.values()),
     )
 
@@ -214,3 +224,26 @@ def _claim(claim: Claim, study: Study, results: Table) -> ClaimRecord:
         reason=reason,
         difference=difference,
     )
+
+
+def _correlation(claim: CorrelationClaim, results: Table) -> CorrelationRecord:
+    """The verdict over the arms that give all of its metrics, over the seeds of which all are known."""
+    given = {arm: by_seed for arm, by_seed in results.items() if by_seed and _gives_all(claim, by_seed)}
+    try:
+        values = {
+            arm: [
+                {seed: result.value for seed, result in _values(expression, by_seed).items()}
+                for expression in claim.expressions
+            ]
+            for arm, by_seed in given.items()
+        }
+        problems = [_incomparable(expression, given) for expression in claim.expressions]
+    except ValueError as error:
+        values, problems = {}, [str(error)]
+    problem = next((problem for problem in problems if problem is not None), None)
+    return correlation_record(claim, values, problem)
+
+
+def _gives_all(claim: CorrelationClaim, by_seed: Mapping[int, _Done]) -> bool:
+    names = [name for expression in claim.expressions for name in expression.names]
+    return all(name in run.results for run in by_seed.values() for name in names)

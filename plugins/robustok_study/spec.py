@@ -19,7 +19,9 @@ from robustok_core.values.spec import wrong_name
 from robustok_core.values.wording import short_name, short_text
 from robustok_study.arms import Arm, ArmConfig, Shared, flattened, place_of, places_added, places_in, read_arm
 from robustok_study.expression import Expression
+from robustok_study.statistics import FEWEST_SEEDS
 
+_TABLES = ("arm", "claim", "correlation", "quick")
 _SEEDS = {"doc": "seeds of every arm: arms are compared seed by seed", "largest": 2**63 - 1}
 
 
@@ -64,6 +66,21 @@ class ClaimConfig:
 
 
 @frozen(kw_only=True)
+class CorrelationConfig:
+    """One [[correlation]]: whether a metric foretells another one over the arms."""
+
+    text: str = field(metadata={"doc": "the claim in words"})
+    metric: str = field(metadata={"doc": "a label of [metrics], a result, or a difference or ratio of two"})
+    predicts: str = field(metadata={"doc": "the metric that it should rise with, named alike"})
+    better_than: str | None = field(
+        default=None, metadata={"doc": "a rival that should foretell it worse; default: none, any rise together counts"}
+    )
+    coefficient: Literal["Pearson", "Spearman"] = field(
+        default="Spearman", metadata={"doc": "Spearman, of the arms' order, or Pearson, of a straight line"}
+    )
+
+
+@frozen(kw_only=True)
 class QuickConfig:
     """The [quick] table: what `--quick` changes."""
 
@@ -82,6 +99,22 @@ class Claim:
     config: ClaimConfig
     expression: Expression
     where: str
+
+
+@frozen(kw_only=True)
+class CorrelationClaim:
+    """A claim on a correlation, read; `where`: its file and line."""
+
+    config: CorrelationConfig
+    metric: Expression
+    predicts: Expression
+    better_than: Expression | None
+    where: str
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """The two or three metrics."""
+        return [self.metric, self.predicts] + ([] if self.better_than is None else [self.better_than])
 
 
 @frozen(kw_only=True)
@@ -104,6 +137,16 @@ class Study:
     metrics: Mapping[str, Expression]
     metric_lines: Mapping[str, str]
     claims: Sequence[Claim]
+    correlations: Sequence[CorrelationClaim]
+
+    @property
+    def notes(self) -> list[str]:
+        """What should be known before it runs."""
+        if not self.claims or len(self.seeds) >= FEWEST_SEEDS:
+            return []
+        return [
+            f"no claim can be decided: a verdict needs at least {FEWEST_SEEDS} seeds, and this has {len(self.seeds)}"
+        ]
 
     def arm(self, name: str) -> Arm:
         """The arm of this name, which exists."""
@@ -156,12 +199,10 @@ class _Reader:
             what = "this is a recipe, not a study" if "stage" in table else "a study needs at least one [[arm]]"
             hint = "`robustok run` runs it" if "stage" in table else 'for example [[arm]] with name = "none"'
             raise RobustokError(what, where=str(self._file), hint=hint)
-        top: Any = {key: value for key, value in table.items() if key not in ("arm", "claim", "quick")}
+        top: Any = {key: value for key, value in table.items() if key not in _TABLES}
         known = [option.name for option in attrs.fields(StudyConfig)]
         for key in top.keys() - set(known):
-            self._problem(
-                (key,), f"unknown key {short_text(key)}", did_you_mean(key, [*known, "arm", "claim", "quick"])
-            )
+            self._problem((key,), f"unknown key {short_text(key)}", did_you_mean(key, [*known, *_TABLES]))
         top = {"name": self._file.stem, **{key: value for key, value in top.items() if key in known}}
         config = self._structurer.config(StudyConfig, top, ())
         quick = self._quick_config()
@@ -177,6 +218,9 @@ class _Reader:
         self._check_places(("quick", "set"), quick.set if quick is not None else {})
         metrics = {label: self._expression(("metrics", label), text) for label, text in config.metrics.items()}
         read = [self._claim(index, claim, metrics) for index, claim in claims]
+        correlations = [
+            self._correlation(index, one, metrics) for index, one in self._tables("correlation", CorrelationConfig)
+        ]
         self._raise()
         return Study(
             file=self._file,
@@ -189,6 +233,7 @@ class _Reader:
             metrics={label: metric for label, metric in metrics.items() if metric is not None},
             metric_lines={label: self._source.location(("metrics", label)) for label in metrics},
             claims=[claim for claim in read if claim is not None],
+            correlations=[one for one in correlations if one is not None],
         )
 
     def _quick_config(self) -> QuickConfig | None:
@@ -289,12 +334,30 @@ class _Reader:
             return None
 
     def _claim(self, index: int, claim: ClaimConfig, metrics: Mapping[str, Expression | None]) -> Claim | None:
-        if claim.metric in metrics:
-            expression = metrics[claim.metric]
-        else:
-            expression = self._expression(("claim", index, "metric"), claim.metric, list(metrics))
-        where = self._source.location(("claim", index, "metric"))
+        path: KeyPath = ("claim", index, "metric")
+        expression = self._measured(path, claim.metric, metrics)
+        where = self._source.location(path)
         return None if expression is None else Claim(config=claim, expression=expression, where=where)
+
+    def _correlation(
+        self, index: int, config: CorrelationConfig, metrics: Mapping[str, Expression | None]
+    ) -> CorrelationClaim | None:
+        names = {"metric": config.metric, "predicts": config.predicts}
+        if config.better_than is not None:
+            names["better_than"] = config.better_than
+        read = {key: self._measured(("correlation", index, key), text, metrics) for key, text in names.items()}
+        metric, predicts, better_than = (read.get(key) for key in ("metric", "predicts", "better_than"))
+        if metric is None or predicts is None or None in read.values():
+            return None
+        for key in read.keys() - {"predicts"}:
+            if read[key] == predicts:
+                self._problem(("correlation", index, key), "a metric foretells itself: name another one")
+        where = self._source.location(("correlation", index, "metric"))
+        return CorrelationClaim(config=config, metric=metric, predicts=predicts, better_than=better_than, where=where)
+
+    def _measured(self, path: KeyPath, text: str, metrics: Mapping[str, Expression | None]) -> Expression | None:
+        """The metric of this label, or the expression itself."""
+        return metrics[text] if text in metrics else self._expression(path, text, list(metrics))
 
 
 def _references(

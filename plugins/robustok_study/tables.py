@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 MARKDOWN_FILE = "study.md"
 _HEADERS = ("metric", "arm", "mean ± error", "difference", "95 % interval", "seeds to settle", "by seed")
 CLAIM_COLUMNS = ("verdict", "claim", "metric", "arm", "found", "why")
+CORRELATION_COLUMNS = ("verdict", "claim", "metrics", "coefficient", "rival", "why")
+CORRELATION_RULE = (
+    "A correlation is over the means of at least 10 arms. A claim on it is reproduced if its 95 % interval, or that of "
+    "its lead over the rival's, lies above 0, contradicted if below, and undecided otherwise; arms are drawn again and "
+    "again (bootstrap)."
+)
 RULE = (
     "A claim is reproduced if the 95 % interval (Student's t) of the mean paired difference of at least 3 seeds lies "
     "wholly on the claimed side, contradicted if it lies on the other side, and undecided otherwise. "
@@ -32,6 +38,9 @@ def print_study(console: Console, record: StudyRecord) -> None:
     if record.claims:
         say(console, "")
         print_table(console, CLAIM_COLUMNS, claim_rows(record))
+    if record.correlations:
+        say(console, "")
+        print_table(console, CORRELATION_COLUMNS, correlation_rows(record))
     for line in notes(record):
         say(console, line)
 
@@ -49,6 +58,11 @@ def _markdown(record: StudyRecord) -> Iterator[str]:
     if record.claims:
         yield ""
         yield from _markdown_table(CLAIM_COLUMNS, claim_rows(record))
+    if record.correlations:
+        yield ""
+        yield CORRELATION_RULE
+        yield ""
+        yield from _markdown_table(CORRELATION_COLUMNS, correlation_rows(record))
     yield ""
     yield from _markdown_table(_HEADERS, _rows(record))
     yield ""
@@ -141,6 +155,21 @@ def claim_rows(record: StudyRecord) -> list[list[str]]:
         found = "" if claim.difference is None else difference_text(claim.difference).removesuffix(" *")
         rows.append([claim.verdict, claim.text, f"{claim.metric} {claimed}", arm, found, claim.reason])
     return rows
+
+
+def correlation_rows(record: StudyRecord) -> list[list[str]]:
+    """The claims on correlations and their verdicts, below `CORRELATION_COLUMNS`."""
+    return [
+        [
+            one.verdict,
+            one.text,
+            f"{one.metric} with {one.predicts}",
+            "–" if one.value is None else f"{one.coefficient} {signed(one.value)}",
+            "–" if one.rival is None else f"{one.better_than}: {signed(one.rival)}",
+            one.reason,
+        ]
+        for one in record.correlations
+    ]
 
 
 def notes(record: StudyRecord) -> Iterator[str]:

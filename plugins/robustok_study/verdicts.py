@@ -3,16 +3,23 @@
 With at least 3 seeds, the 95 % interval (Student's t) of the mean of the paired differences, arm - base for each seed,
 decides: a claim is *reproduced* if the interval lies wholly on the claimed side of `than` (0 by default),
 *contradicted* if it lies wholly on the other side, and *undecided* otherwise.
+
+A correlation over arms is decided alike, by its 95 % bootstrap interval over at least 10 arms.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from robustok_core.values.numbers import number_text
+from robustok_study.correlations import Correlation
 from robustok_study.record import Difference
 from robustok_study.statistics import FEWEST_SEEDS, estimate, seeds_needed
+
+#: Arms that a verdict on a correlation needs.
+FEWEST_ARMS = 10
 
 Verdict = Literal["reproduced", "contradicted", "undecided"]
 
@@ -85,6 +92,23 @@ def verdict_of(difference: Difference | None, direction: str, seeds: Sequence[in
         return "undecided", f"{interval}; {needed} seeds would settle it, if mean and spread stay"
     lower = difference.high < difference.than
     return ("reproduced" if lower == (direction == "lower") else "contradicted"), interval
+
+
+def verdict_of_correlation(count: int, found: Correlation | None, what: str) -> tuple[Verdict, str]:
+    """The verdict on a claim that a correlation, or its lead over another one, is above 0, and its reason.
+
+    Args:
+        count: arms with results. found: the number; None if there are too few arms. what: it is called.
+    """
+    if count < FEWEST_ARMS or found is None:
+        return "undecided", f"{count} of the {FEWEST_ARMS} arms that a verdict needs at least"
+    if found.interval is None or math.isnan(found.value):
+        return "undecided", "the arms gave too few different numbers"
+    low, high = found.interval
+    interval = f"{what} {signed(found.value)}, 95 % interval {signed(low)} to {signed(high)}, {count} arms"
+    if low > 0:
+        return "reproduced", interval
+    return ("contradicted" if high < 0 else "undecided"), interval
 
 
 def signed(value: float) -> str:

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from robustok_blocks.full_precision import full_precision
 from robustok_core.recipe.validators import codebook_range, width_range
 from robustok_core.values.latents import Latents
-from robustok_training.distributed import all_mean
-
-_TINY = torch.finfo(torch.float32).tiny
+from robustok_training.entropy import entropy, usage_entropy
 
 
 @frozen(kw_only=True)
@@ -74,14 +72,7 @@ class SoftCodebook(nn.Module):
     def _entropy(self, weights: Tensor) -> Tensor:
         """A token's entropy minus that of a table's mean weights over all processes, averaged over the tables."""
         means = weights.mean(dim=(0, 2))  # (tables, K)
-        # The gradient of the average over processes is the average of their gradients, which training takes anyway.
-        means = means + (all_mean(means.detach()) - means.detach())
-        return self.config.entropy_weight * (_entropy(weights).mean() - _entropy(means).mean())
+        return self.config.entropy_weight * (entropy(weights).mean() - usage_entropy(means).mean())
 
     def _normalise(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.config.l2_normalise else vectors
-
-
-def _entropy(shares: Tensor) -> Tensor:
-    """(...) entropy in nats of shares (..., K)."""
-    return -(shares * shares.clamp(min=_TINY).log()).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""Measures how a generator of codes errs: it samples each code of held-out images after the true codes before it."""
+"""Measures how a generator errs; of codes: it samples each of held-out images after the true codes before it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from robustok_core.values.guidance import Guidance
 from robustok_toolkit.generating import own_share
 from robustok_toolkit.image_features import gather_shares
 from robustok_toolkit.rank_law import check_ranked, law_of, ranks_of
+from robustok_toolkit.vector_errors import SIGMAS, ErrorsBySigma, made_keeping, vector_errors
 from robustok_training.batches import class_balanced_order
 from robustok_training.distributed import world_size
 
@@ -49,6 +50,10 @@ class Errors:
         """Its attributes by name."""
         return asdict(self)
 
+    def numbers(self) -> Mapping[str, float]:
+        """The main ones, as results are named."""
+        return {"changed": self.changed, "relative_rank": self.relative_rank, "within_delta": self.within_delta}
+
 
 def check_calibration(generator: Generator | type[Generator], codebook_size: int | None) -> None:
     """Raises RobustokError if a generator does not sample after true codes, or they cannot be ranked."""
@@ -57,6 +62,33 @@ def check_calibration(generator: Generator | type[Generator], codebook_size: int
     if kind.sample_forced is Generator.sample_forced:
         what = f"{kind.__name__} does not implement `sample_forced`: it cannot sample codes after the true ones"
         raise RobustokError(what, hint="use a generator of codes that does, such as rar, llamagen_gpt or maskgit")
+
+
+def errors_of_generator(
+    tokenizer: Tokenizer,
+    generator: Generator,
+    images: Images,
+    rows: Sequence[int],
+    *,
+    sigmas: Sequence[float] | None = None,
+    **options: Any,
+) -> Errors | ErrorsBySigma:
+    """Measures a generator of codes as `forced_ranks` does, one of vectors as `made_keeping` does for each sigma.
+
+    Args:
+        options: of either function.
+
+    Raises:
+        RobustokError: as they do.
+    """
+    size = tokenizer.space.codebook_size
+    if size is not None:
+        return errors_of(forced_ranks(tokenizer, generator, images, rows, **options), size)
+    found = {}
+    for sigma in sigmas or SIGMAS:
+        made = made_keeping(tokenizer, generator, images, rows, sigma=sigma, **options)
+        found[f"{sigma:g}"] = vector_errors(made, options["seed"])
+    return ErrorsBySigma(found)
 
 
 @torch.no_grad()
@@ -88,7 +120,8 @@ def forced_ranks(
     assert tokenizer.quantizer is not None
     device = next(generator.parameters()).device
     own = [rows[number] for number in own_share(len(rows)).tolist()]
-    found = [torch.empty(0, tokenizer.space.num_tokens, dtype=torch.int64, device=device)]
+    none = torch.empty(0, tokenizer.space.num_tokens, dtype=torch.int64, device=device)
+    true_codes, drawn_codes = [none], [none]
     for start in range(0, len(own), batch_size):
         batch = images.load(own[start : start + batch_size]).to(device)
         real = tokenizer.encode(batch.images).without_features()
@@ -97,10 +130,12 @@ def forced_ranks(
             drawn = generator.sample_forced(batch.labels, draws, real=real, guidance=guidance, sampling=sampling)
         assert drawn.codes is not None
         assert real.codes is not None
-        ranks = ranks_of(drawn.codes.flatten(), real.codes.flatten(), tokenizer.quantizer)
-        found.append(ranks.view_as(real.codes))
+        true_codes.append(real.codes)
+        drawn_codes.append(drawn.codes)
+    true = torch.cat(true_codes)
+    ranks = ranks_of(torch.cat(drawn_codes).flatten(), true.flatten(), tokenizer.quantizer).view_as(true)
     sizes = [len(part) for part in torch.arange(len(rows)).tensor_split(world_size())]
-    return gather_shares(torch.cat(found), sizes)
+    return gather_shares(ranks, sizes)
 
 
 def held_out_rows(images: Images, limit: int) -> list[int]:

@@ -15,6 +15,7 @@ from robustok_core.kinds.component import Component
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
+from robustok_core.values.spec import Spec
 
 
 def agreement(owner: expectations.Owner, changed: Latents, clean: Latents, quantizer: Quantizer) -> None:
@@ -108,3 +109,16 @@ class Perturbation(Component, ABC):
         if getattr(config, "anneal", None) is not None:
             raise ValueError("weakens, and anneal is for training: a cell is of one strength")
         return attrs.evolve(config, **wanted)
+
+
+def of_strength(perturbation: Spec, **strength: Any) -> Spec:
+    """The spec of a perturbation that perturbs all images at one strength.
+
+    Raises:
+        ValueError: see `Perturbation.of_strength`; the message names the perturbation.
+    """
+    try:
+        config = perturbation.factory.of_strength(perturbation.config, **strength)
+    except ValueError as error:
+        raise ValueError(f"perturbation {perturbation.name!r} {error}") from error
+    return attrs.evolve(perturbation, config=config)

@@ -54,7 +54,7 @@ def test_networks_run_in_float32_without_tf32(evaluation: Any, colours: Colours,
     seen = []
     for metric in (perturbed, frechet):
         evaluation.start(metric)
-        metric.features.register_forward_pre_hook(
+        metric.distances.features.register_forward_pre_hook(
             lambda *_: seen.append(
                 (
                     torch.is_autocast_enabled("cpu"),
@@ -90,9 +90,9 @@ def test_cached_reference_gives_the_same_result_without_extracting_real_features
 ) -> None:
     metric = Frechet(FrechetConfig(features=colours()))
     first = evaluation.measure(metric, cache=tmp_path)
-    assert metric.features.seen == 120  # 60 originals, 60 reconstructions
+    assert metric.distances.features.seen == 120  # 60 originals, 60 reconstructions
     again = evaluation.measure(metric, cache=tmp_path)
-    assert metric.features.seen == 180
+    assert metric.distances.features.seen == 180
     assert again == first
 
 

@@ -149,7 +149,7 @@ def test_summed_states_of_two_halves_give_the_whole(noise_evaluation: Any, noise
 def test_the_network_sees_real_images_once(noise_evaluation: Any, noise_pfd: Make) -> None:
     metric = noise_pfd(alphas=(0.5,), levels=(0.25, 0.5))
     noise_evaluation.measure(metric)
-    assert metric.features.seen == 60 * (1 + 2)  # originals, two cells
+    assert metric.distances.features.seen == 60 * (1 + 2)  # originals, two cells
 
 
 def test_another_perturbation_can_be_used(noise_evaluation: Any, registry: Registry, colours: Any) -> None:

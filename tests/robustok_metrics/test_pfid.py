@@ -120,10 +120,10 @@ def test_metrics_share_features_of_real_images_and_a_cache_makes_them_unnecessar
 ) -> None:
     metric, rfd = pfid(alphas=(0.5,), deltas=(2, 3)), Frechet(FrechetConfig(features=colours()))
     evaluation.measure(rfd, metric, cache=tmp_path)
-    assert metric.features.seen == 60 * (1 + 1 + 2)  # originals, reconstructions, two cells
+    assert metric.distances.features.seen == 60 * (1 + 1 + 2)  # originals, reconstructions, two cells
     assert len(list(tmp_path.iterdir())) == 1
     evaluation.measure(rfd, metric, cache=tmp_path)
-    assert metric.features.seen == 60 * (4 + 3)
+    assert metric.distances.features.seen == 60 * (4 + 3)
 
 
 def test_results_state_where_scaled_deltas_come_from(evaluation: Any, pfid: Callable[..., PFID]) -> None:
@@ -205,7 +205,7 @@ class Fade(Perturbation):
 def test_a_perturbation_may_say_itself_what_a_cell_is_in_its_options(evaluation: Any, colours: Colours) -> None:
     fade = Spec(kind="perturbation", name="fade", factory=Fade, config=FadeConfig())
     config = PFIDConfig(features=colours(), perturbation=fade, alphas=(0.3, 0.9), deltas=(2,))
-    assert [config.spec_of(cell).config for cell in config.cells(16)] == [FadeConfig(rate=0.3), FadeConfig(rate=0.9)]
+    assert [cell.config for cell in config.cells(16).values()] == [FadeConfig(rate=0.3), FadeConfig(rate=0.9)]
     cells = cells_of(evaluation.measure(PFID(config)))
     assert list(cells) == ["alpha0.3_delta2", "alpha0.9_delta2"]
     assert len(set(cells.values())) == 2, "each cell has its own strength"

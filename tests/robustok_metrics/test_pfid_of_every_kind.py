@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustok_core import Draws, Latents, LatentSpace, Quantizer, Registry, RobustokError, Spec
+from robustok_core.kinds.perturbation import of_strength
 from robustok_metrics.pfid import PFID, Cell, PFIDConfig
 
 Order = Callable[[Quantizer], Tensor]
@@ -104,7 +105,7 @@ def test_a_token_becomes_any_of_its_delta_neighbours_and_no_other(
 ) -> None:
     quantizer = make(registry, kind)
     config = PFIDConfig(features=colours(), perturbation=registry.spec("perturbation", {"use": "top_delta"}))
-    perturbation = config.spec_of(Cell(alpha=1.0, delta=delta)).build()
+    perturbation = of_strength(config.perturbation, alpha=1.0, delta=delta).build()
     every_code = torch.arange(quantizer.codebook_size).repeat(150, 1)  # 150 images, each with all codes
     latents = Latents(codes=every_code, vectors=quantizer.lookup(every_code))
     drawn, mask = perturbation.perturb(latents, quantizer, draws=Draws.for_rows(3, 150), progress=0.0)

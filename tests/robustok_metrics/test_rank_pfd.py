@@ -30,8 +30,8 @@ def test_it_is_the_mean_distance_over_the_shares_of_reconstructions_with_codes_o
     step = evaluation.step(torch.arange(60))
     pictures = metric.reconstruct(step, RankCell(alpha=0.9))
     sums = {name: FeatureSums(6, torch.device("cpu")) for name in ("real", "wrong")}
-    sums["real"].add(metric.features(step.batch.images))
-    sums["wrong"].add(metric.features(pictures))
+    sums["real"].add(metric.distances.features(step.batch.images))
+    sums["wrong"].add(metric.distances.features(pictures))
     expected = frechet_distance(sums["real"].moments(), sums["wrong"].moments())
     assert cells["alpha0.9"] == pytest.approx(expected, rel=1e-4)
 

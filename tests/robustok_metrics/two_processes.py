@@ -33,7 +33,7 @@ def measure(rank: int, world: int, caches: list[Path]) -> list[dict[str, float]]
         for metric in metrics:
             run.start(metric, cache=cache)
         run.update(*metrics, rows=torch.arange(tiny.NUM_IMAGES).chunk(world)[rank])
-        results: dict[str, float] = {"seen": metrics[0].features.seen}
+        results: dict[str, float] = {"seen": metrics[0].distances.features.seen}
         for metric in metrics:
             metric.load_state({name: all_sum(value) for name, value in metric.state().items()})
             results |= run.numbers(metric.compute())

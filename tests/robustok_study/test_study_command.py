@@ -85,6 +85,13 @@ def test_a_study_is_stopped_killed_resumed_and_edited_and_makes_every_shared_sta
     assert ("three-seed0", False) in stages("train_tokenizer")
     assert [run.folder for run in read_study(Path("runs/s")).runs] == ["one-seed0", "two-seed0", "three-seed0"]
 
+    # Another study takes what this one made.
+    study_file(seeds=[0])
+    assert re.search(r"one-seed0 +new +2 of 2", conducted("--out", "other", "--reuse", "runs/s", "--dry-run"))
+    conducted("--out", "other", "--reuse", "runs/s")
+    for stage in ("train_tokenizer", "evaluate_tokenizer"):
+        assert stages(stage, Path("other/s")) == [("one-seed0", False), ("two-seed0", False)]
+
 
 def _until_it_says(pattern: str, number: int, code: int) -> None:
     """Starts the study, and sends it a signal once it has printed a line."""
@@ -111,6 +118,7 @@ def test_a_failing_arm_is_named_with_its_reason_and_does_not_end_the_others(stud
     printed = conducted(code=1)
     assert "error: bad-seed0 failed: " in printed
     assert "not finite" in printed
+    assert re.search(r"bad-seed0 failed: .*; hint: .*lower the learning rate", printed), "what the job said to do"
     record = read_study(Path("runs/s"))
     assert {run.folder: run.state for run in record.runs} == {"one-seed0": "done", "bad-seed0": "failed"}
     assert {metric.label for metric in record.metrics} >= {"evaluate_tokenizer/psnr"}
@@ -127,6 +135,13 @@ def test_a_dry_run_and_show_print_what_is_done_and_run_nothing(study_file, comma
     assert code == 0
     assert [line.split()[:2] for line in output.splitlines()[1:3]] == [["one-seed0", "new"], ["two-seed0", "new"]]
     assert "train_tokenizer of one-seed0" in output
+    assert "left: 6 jobs in 9 parts" in output
+    assert "note: " not in output
+    study_file(seeds=[0, 1])
+    assert "note: no claim can be decided: a verdict needs at least 3 seeds, and this has 2" in command(
+        "study", "s.toml", "--dry-run"
+    )[1].replace("\n", " ")
+    study_file()
     code, output, _ = command("study", "s.toml", "--show", "--json")
     assert code == 0
     assert {claim["verdict"] for claim in json.loads(output)["claims"]} == {"undecided"}

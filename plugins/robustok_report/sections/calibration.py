@@ -17,18 +17,24 @@ def calibration(run: ReportedRun) -> Section | None:
     parts: list[Part] = []
     for name, result in run.results.items():
         by_scale = result.details.get("by_scale")
-        if name.endswith("/changed") and isinstance(by_scale, Mapping):
+        if name.endswith(("/changed", "/error_size")) and isinstance(by_scale, Mapping):
             parts += figures(by_scale)
-    why = "Which wrong tokens this generator draws, and whether a perturbation of near neighbours imitates them."
+    why = "Which wrong tokens this generator draws, and whether a perturbation imitates them."
     return Section("Calibration", parts, why=why) if parts else None
 
 
 def figures(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
-    """The law of the ranks at each guidance scale beside the paper's uniform delta, and the errors along the tokens.
+    """How a generator errs at each guidance scale, beside how a perturbation does.
 
     Args:
-        by_scale: what the stage `calibrate` measured, attributes of `Errors` by guidance scale.
+        by_scale: what the stage `calibrate` measured, by guidance scale: attributes of `Errors`, or, of vectors, those
+            of `VectorErrors` by sigma.
     """
+    return _of_codes(by_scale) if "shares" in next(iter(by_scale.values())) else _of_vectors(by_scale)
+
+
+def _of_codes(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
+    """The law of the ranks beside the paper's uniform delta, and the errors along the tokens."""
     laws = [Series(_name(scale), *_law(found["shares"])) for scale, found in by_scale.items()]
     ranks = Lines(
         "Ranks of the generator's errors",
@@ -50,6 +56,48 @@ def figures(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
             [[scale, recipe_line(found["shares"])] for scale, found in by_scale.items()],
             code=True,
         ),
+    ]
+
+
+VECTOR_COLUMNS = ("guidance", "σ", "errors", "size")
+#: What is said of the shape of errors of vectors, and its heading.
+SHAPES = {
+    "along_data": "along the data",
+    "inflation": "variance",
+    "neighbour_correlation": "adjacent",
+    "largest_tenth": "largest tenth",
+    "isotropy": "isotropy",
+}
+
+
+def vector_rows(scale: str, by_sigma: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Two rows for each sigma: the generator's errors, and independent noise of the same size."""
+    rows = []
+    for sigma, errors in by_sigma.items():
+        for of, shape in (("made", errors["made"]), ("noise", errors["noise"])):
+            numbers = ["–" if shape[name] is None else f"{shape[name]:.3g}" for name in SHAPES]
+            rows.append([scale, sigma, of, f"{errors['size']:.3g}", *numbers])
+    return rows
+
+
+def _of_vectors(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
+    """The size and the shape of the errors against sigma."""
+    sizes = [
+        Series(_name(scale), [float(sigma) for sigma in found], [errors["size"] for errors in found.values()])
+        for scale, found in by_scale.items()
+    ]
+    rows = [row for scale, found in by_scale.items() for row in vector_rows(scale, found)]
+    return [
+        Text(
+            "Latents that keep a share σ of held-out images', less those of the images, and independent noise of the "
+            "same size. Where their numbers differ, training and measuring with such noise does not imitate this "
+            "generator. Along the data: share of the errors' energy along the directions that hold half of the "
+            "variance of real latents. Variance: of the latents with errors, over that of real ones. Adjacent: "
+            "correlation of the errors of adjacent tokens. Largest tenth: share of the energy in a tenth of the "
+            "tokens. Isotropy: 1 if all channels take part alike."
+        ),
+        Table("Errors of vectors", [*VECTOR_COLUMNS, *SHAPES.values()], rows),
+        Lines("Size of the errors", sizes, x="σ", y="standard deviations of the image's tokens", markers=True),
     ]
 
 

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from project import CONTINUOUS, FLOW, TO_SAMPLES, Project
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import Keep
 from robustok_report.calibrate import calibrate
 from robustok_toolkit.calibration import errors_of
 from robustok_toolkit.rank_law import bins_for
@@ -59,9 +60,45 @@ def test_a_recipe_can_train_with_what_the_command_prints(trained, tmp_path):
     assert project.run().results["train_tokenizer/steps"].value > 0
 
 
-def test_a_generator_of_vectors_is_refused_before_anything_runs(tmp_path):
-    project = Project(tmp_path, (*TO_SAMPLES, "calibrate"), **CONTINUOUS, generator=FLOW)
-    assert "calibrate ranks the neighbours of a code, and this latent space has none" in project.refusal()
+@pytest.fixture(scope="module")
+def continuous(tmp_path_factory):
+    stage = {"use": "calibrate", "limit": 30, "batch_size": 30, "sigmas": [0.8, 0.4], "sampling": {"steps": 4}}
+    project = Project(tmp_path_factory.mktemp("continuous"), (*TO_SAMPLES, stage), **CONTINUOUS, generator=FLOW)
+    return project.run()
+
+
+def test_of_vectors_it_measures_what_keeps_a_share_of_held_out_images(continuous):
+    found = continuous.results["calibrate/error_size"]
+    by_sigma = found.details["by_scale"]["1"]
+    assert list(by_sigma) == ["0.8", "0.4"]
+    assert found.value == by_sigma["0.8"]["size"] < by_sigma["0.4"]["size"]
+
+    generator, images = load_generator(continuous.folder), continuous.dataset().validation
+    rows = class_balanced_order(images.labels)[:30]
+    batch = images.load(rows.tolist())
+    real = generator.tokenizer.encode_images(batch.images)
+    draws = Draws(seed=derive_seed(3, "calibrate"), indices=rows, total=len(images))
+    keep, options = Keep(latents=real, sigma=0.4), type(generator.generator).Sampling(steps=4)
+    with torch.no_grad():
+        made = generator.generator.sample(batch.labels, draws, guidance=Guidance(), keep=keep, sampling=options).vectors
+    errors = (made - real.vectors) / real.vectors.std(dim=1, correction=0, keepdim=True)
+    assert by_sigma["0.4"]["size"] == pytest.approx(float(errors.square().mean().sqrt()), rel=1e-3)
+
+
+def test_the_command_shows_the_errors_of_vectors_beside_independent_noise(continuous):
+    ran = CliRunner().invoke(calibrate, [str(continuous.folder), "--limit", "20", "--sigma", "0.9", "--set", "steps=4"])
+    assert ran.exit_code == 0, ran.output
+    rows = [line.split() for line in ran.output.splitlines()]
+    (of_generator,) = [row for row in rows if row[:3] == ["1", "0.9", "made"]]
+    (of_noise,) = [row for row in rows if row[:3] == ["1", "0.9", "noise"]]
+    assert of_generator[3] == of_noise[3], "of the same size"
+    assert of_generator[4:] != of_noise[4:]
+
+
+def test_sigmas_are_of_vectors(trained, tmp_path, refused):
+    assert "sigmas are of vectors" in refused("calibrate", trained.folder, "--sigma", "0.5")
+    project = Project(tmp_path, (*TO_SAMPLES, {"use": "calibrate", "sigmas": [0.5]}))
+    assert "sigmas are of vectors, and this latent space has codes" in project.refusal()
 
 
 def test_guidance_without_label_dropout_is_refused_before_anything_runs(tmp_path):

@@ -32,10 +32,36 @@ def correlations(across: Sequence[float], up: Sequence[float], arms: Sequence[in
     Raises:
         ValueError: if a number is not finite.
     """
-    pairs = np.array([across, up], np.float64)
-    if not np.isfinite(pairs).all():
+    pairs = _finite(across, up)
+    return {name: _measured(of, pairs, arms) for name, of in COEFFICIENTS.items()}
+
+
+def lead(
+    across: Sequence[float], rival: Sequence[float], up: Sequence[float], arms: Sequence[int], coefficient: str
+) -> Correlation:
+    """By how much one number correlates better than a rival with a third: the difference of the two coefficients.
+
+    Both are drawn with the same arms, so what they have in common cancels.
+
+    Args:
+        coefficient: "Pearson" or "Spearman". For the others, see `correlations`.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
+    of = COEFFICIENTS[coefficient]
+    return _measured(lambda one, other, target: of(one, target) - of(other, target), _finite(across, rival, up), arms)
+
+
+def _finite(*rows: Sequence[float]) -> np.ndarray:
+    found = np.array(rows, np.float64)
+    if not np.isfinite(found).all():
         raise ValueError("a correlation needs finite numbers")
-    return {name: Correlation(of(*pairs), _interval(of, pairs, np.asarray(arms))) for name, of in _COEFFICIENTS.items()}
+    return found
+
+
+def _measured(of: Callable[..., float], rows: np.ndarray, arms: Sequence[int]) -> Correlation:
+    return Correlation(of(*rows), _interval(of, rows, np.asarray(arms)))
 
 
 def _pearson(across: np.ndarray, up: np.ndarray) -> float:
@@ -50,20 +76,20 @@ def _spearman(across: np.ndarray, up: np.ndarray) -> float:
     return _pearson(rankdata(across), rankdata(up))
 
 
-_COEFFICIENTS: Mapping[str, Callable[..., float]] = {"Pearson": _pearson, "Spearman": _spearman}
+COEFFICIENTS: Mapping[str, Callable[..., float]] = {"Pearson": _pearson, "Spearman": _spearman}
 
 
-def _interval(of: Callable[..., float], pairs: np.ndarray, arms: np.ndarray) -> tuple[float, float] | None:
+def _interval(of: Callable[..., float], points: np.ndarray, arms: np.ndarray) -> tuple[float, float] | None:
     """The percentile interval of a coefficient over arms that are drawn again and again, always in the same way."""
     from scipy.stats import bootstrap
 
     rows = [np.flatnonzero(arms == arm) for arm in np.unique(arms)]
-    means = np.array([pairs[:, chosen].mean(axis=1) for chosen in rows])
+    means = np.array([points[:, chosen].mean(axis=1) for chosen in rows])
     if min(len(np.unique(side)) for side in means.T) < LEAST_FOR_INTERVAL:
         return None
 
     def coefficient(drawn: np.ndarray) -> Any:
-        return of(*pairs[:, np.concatenate([rows[int(arm)] for arm in drawn])])
+        return of(*points[:, np.concatenate([rows[int(arm)] for arm in drawn])])
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a draw may hold one arm only, which gives NaN

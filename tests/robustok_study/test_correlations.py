@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from robustok_report.correlations import correlations
+from robustok_study.correlations import correlations, lead
 
 ACROSS, UP = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 3.0, 2.0, 5.0, 4.0, 9.0]
 
@@ -54,3 +54,14 @@ def test_a_measure_that_never_changes_has_no_correlation():
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="finite"):
         correlations([*ACROSS[:5], math.nan], UP, range(6))
+
+
+@pytest.mark.parametrize("coefficient", ["Pearson", "Spearman"])
+def test_a_lead_is_the_difference_of_two_coefficients_over_the_same_arms(coefficient):
+    rival = [2.0, 1.0, 6.0, 3.0, 5.0, 4.0]
+    found = lead(ACROSS, rival, UP, range(6), coefficient)
+    own, others = (correlations(row, UP, range(6))[coefficient] for row in (ACROSS, rival))
+    assert found.value == pytest.approx(own.value - others.value)
+    assert found.interval[0] < found.value < found.interval[1]
+    none = lead(ACROSS, [2 * value for value in ACROSS], UP, range(6), coefficient)
+    assert [none.value, *none.interval] == pytest.approx([0, 0, 0], abs=1e-12), "what both have in common cancels"

@@ -1,0 +1,110 @@
+"""Writes what studies found into docs/results.md, from the records in docs/studies/.
+
+`python docs/verdicts.py runs/perturbation runs/claims` first copies the records of finished studies there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from robustok_core.recipe.source import bundled_studies
+from robustok_core.runs.records import read_record
+from robustok_core.values.numbers import duration_text, number_text
+from robustok_study.record import MetricRecord, StudyRecord, read_study
+from robustok_study.tables import changes_text, difference_text, made_with_text, mean_text, metric_name
+from robustok_study.verdicts import signed
+
+DOCS = Path(__file__).parent
+RECORDS, PAGE = DOCS / "studies", DOCS / "results.md"
+_BEGIN, _END = "<!-- by docs/verdicts.py -->\n", "<!-- end of docs/verdicts.py -->\n"
+
+
+def keep(folder: Path) -> None:
+    """Copies a study's record, with the name of its bundled file instead of a path.
+
+    Raises:
+        ValueError: it is not finished, or of no bundled study.
+    """
+    record = read_study(folder)
+    if record.quick or record.missing or f"study/{record.name}" not in bundled_studies():
+        raise ValueError(f"{folder} is no finished bundled study")
+    record = attrs.evolve(record, file=f"recipes/study/{record.name}.toml")
+    RECORDS.mkdir(exist_ok=True)
+    (RECORDS / f"{record.name}.json").write_text(json.dumps(attrs.asdict(record), indent=1, ensure_ascii=False) + "\n")
+
+
+def records() -> list[StudyRecord]:
+    """All that are kept, by name."""
+    return [read_record(StudyRecord, file) for file in sorted(RECORDS.glob("*.json"))]
+
+
+def written(found: Sequence[StudyRecord]) -> str:
+    """The part of the page between its marks."""
+    return "\n".join([*_verdicts(found), *(line for record in found for line in _numbers(record))]) + "\n"
+
+
+def _verdicts(found: Sequence[StudyRecord]) -> Iterator[str]:
+    yield "| claim | verdict | found | study |"
+    yield "|---|---|---|---|"
+    for record in found:
+        for claim in record.claims:
+            number = "–"
+            if claim.difference is not None:
+                than = f", claimed {claim.direction} than {number_text(claim.than, 3)}" if claim.than else ""
+                number = difference_text(claim.difference).removesuffix(" *") + than
+            yield f"| {claim.text} | **{claim.verdict}** | {number} ({claim.reason}) | `{record.name}` |"
+        for one in record.correlations:
+            value = "–" if one.value is None else f"{one.coefficient} {signed(one.value)}"
+            rival = "" if one.rival is None else f", {one.better_than} {signed(one.rival)}"
+            yield f"| {one.text} | **{one.verdict}** | {value}{rival} ({one.reason}) | `{record.name}` |"
+    yield ""
+
+
+def _numbers(record: StudyRecord) -> Iterator[str]:
+    """The means of each arm, and below each difference that has an interval."""
+    yield f"### Study `{record.name}`"
+    yield ""
+    work = duration_text(sum(run.seconds for run in record.runs))
+    seeds = ", ".join(map(str, record.seeds))
+    made = "; ".join(map(made_with_text, record.made_with))
+    yield f"`robustok study {record.name}`: seeds {seeds}, {work} of work, {made}. All values by seed are in"
+    yield f"`docs/studies/{record.name}.json` (fingerprint {record.fingerprint})."
+    yield ""
+    arms = [arm.name for arm in record.arms]
+    yield f"| | {' | '.join(arms)} |"
+    yield "|---" * (len(arms) + 1) + "|"
+    for metric in record.metrics:
+        yield f"| {metric_name(metric)} | {' | '.join(_cell(metric, arm) for arm in arms)} |"
+    yield ""
+    changes = "; ".join(f"`{arm.name}`: {changes_text(arm)}" for arm in record.arms)
+    yield f"Below each mean: the paired difference from `{record.base}`. Arms: {changes}."
+    yield ""
+
+
+def _cell(metric: MetricRecord, arm: str) -> str:
+    if (summary := metric.arms.get(arm)) is None:
+        return "–"
+    difference = metric.differences.get(arm)
+    return mean_text(summary) + ("" if difference is None else f" <br> {difference_text(difference)}")
+
+
+def with_part(page: str, part: str) -> str:
+    """The page with another text between its marks."""
+    return re.sub(f"(?<={re.escape(_BEGIN)}).*(?={re.escape(_END)})", lambda _: part, page, flags=re.DOTALL)
+
+
+def main(folders: Sequence[str]) -> None:
+    """Copies the records of these studies, and rewrites the page."""
+    for folder in folders:
+        keep(Path(folder))
+    PAGE.write_text(with_part(PAGE.read_text(), written(records())))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

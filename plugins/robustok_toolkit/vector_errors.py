@@ -1,0 +1,190 @@
+"""How a generator of vectors errs: the difference between real latents and those that keep a share sigma of them.
+
+Beside each measurement stands that of independent noise of the same size, as the perturbation `gaussian` and the
+metric `noise_pfd` add it. Where the two differ, that noise does not imitate the generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import asdict, frozen
+from torch import Tensor
+
+from robustok_blocks.spread import spread
+from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.generator import Generator
+from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.runs.precision import Precision, autocast
+from robustok_core.values.draws import Draws
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.latents import Keep
+from robustok_toolkit.generating import own_share
+from robustok_toolkit.image_features import gather_shares
+from robustok_training.distributed import world_size
+
+#: The shares of images that are kept, if no others are named: those of the study of post-training (docs/results.md).
+SIGMAS = (0.9, 0.8, 0.6, 0.4)
+#: The main directions of the data hold this share of its variance.
+_MAIN_SHARE = 0.5
+#: An image's spread is at least this share of the spread over all images.
+_LEAST_SPREAD = 0.01
+
+
+@frozen(kw_only=True)
+class Shape:
+    """The shape of errors (n, N, D), whatever their size.
+
+    Attributes:
+        along_data: share of their energy along the main directions of real latents, which hold half of the variance.
+        inflation: variance of the latents with errors over that of real ones, mean of the channels.
+        neighbour_correlation: of the errors of tokens beside or below each other; None where tokens have no grid.
+        largest_tenth: share of an image's energy that lies in the tenth of its tokens with the largest errors.
+        isotropy: how evenly the channels take part, in (0, 1]: (tr C)^2 / (D tr C^2) of their covariance C.
+    """
+
+    along_data: float
+    inflation: float
+    neighbour_correlation: float | None
+    largest_tenth: float
+    isotropy: float
+
+
+@frozen(kw_only=True)
+class VectorErrors:
+    """The errors of a generator that keeps a share sigma.
+
+    Attributes:
+        size: their root mean square, in standard deviations of each channel over the tokens of the image.
+        made: their shape. noise: that of independent noise of the same size.
+    """
+
+    size: float
+    made: Shape
+    noise: Shape
+
+
+@frozen
+class ErrorsBySigma:
+    """The errors of a generator at each share that it keeps of the images."""
+
+    by_sigma: Mapping[str, VectorErrors]
+
+    def as_details(self) -> Mapping[str, Any]:
+        """The attributes by sigma."""
+        return {sigma: asdict(errors) for sigma, errors in self.by_sigma.items()}
+
+    def numbers(self) -> Mapping[str, float]:
+        """The main ones of the first sigma, as results are named."""
+        first = next(iter(self.by_sigma.values()))
+        numbers = {"error_size": first.size, "along_data": first.made.along_data, "inflation": first.made.inflation}
+        correlation = first.made.neighbour_correlation
+        return numbers if correlation is None else numbers | {"neighbour_correlation": correlation}
+
+
+@frozen(kw_only=True, eq=False)
+class MadeLatents:
+    """Real latents (n, N, D), and what a generator made of them, float32, of all processes."""
+
+    real: Tensor
+    made: Tensor
+    grid: tuple[int, int] | None
+
+
+@torch.no_grad()
+def made_keeping(
+    tokenizer: Tokenizer,
+    generator: Generator,
+    images: Images,
+    rows: Sequence[int],
+    *,
+    sigma: float,
+    seed: int,
+    guidance: Guidance,
+    sampling: Any = None,
+    precision: Precision = "no",
+    batch_size: int = 50,
+) -> MadeLatents:
+    """Encodes images and lets a generator make latents that keep a share sigma of them.
+
+    All processes must call it, share the images and get all latents. Row i depends only on image i and the seed.
+
+    Args:
+        rows: indices of images. sigma: in [0, 1].
+        guidance, sampling: of the generator. precision: its; the tokenizer uses float32.
+
+    Raises:
+        RobustokError: the generator was not trained for guidance.
+    """
+    generator.check_guidance(guidance)
+    space, device = tokenizer.space, next(generator.parameters()).device
+    own = [rows[number] for number in own_share(len(rows)).tolist()]
+    none = torch.empty(0, space.num_tokens, space.width, device=device)
+    real_parts, made_parts = [none], [none]
+    for start in range(0, len(own), batch_size):
+        batch = images.load(own[start : start + batch_size]).to(device)
+        real = tokenizer.encode(batch.images).without_features()
+        draws = Draws(seed=seed, indices=batch.indices, total=len(images))
+        with autocast(precision, device):
+            kept = Keep(latents=real, sigma=sigma)
+            made = generator.sample(batch.labels, draws, guidance=guidance, keep=kept, sampling=sampling)
+        assert real.vectors is not None
+        assert made.vectors is not None
+        real_parts.append(real.vectors.float())
+        made_parts.append(made.vectors.float())
+    sizes = [len(part) for part in torch.arange(len(rows)).tensor_split(world_size())]
+    real_of_all, made_of_all = (gather_shares(torch.cat(parts), sizes) for parts in (real_parts, made_parts))
+    return MadeLatents(real=real_of_all, made=made_of_all, grid=space.grid)
+
+
+def vector_errors(latents: MadeLatents, seed: int) -> VectorErrors:
+    """Measures the errors of at least two images; `seed` is that of the noise beside them."""
+    real, errors = latents.real.double(), (latents.made - latents.real).double()
+    usual = real.flatten(0, 1).std(0).clamp_min(torch.finfo(torch.float32).tiny)
+    unit = torch.maximum(spread(real), _LEAST_SPREAD * usual)  # a channel may be constant in an image
+    size = float((errors / unit).square().mean().sqrt())
+    drawn = Draws.for_rows(seed, len(real), real.device).child("vector_errors").normal(*real.shape[1:])
+    noise = size * unit * drawn.double()
+    main = _main_directions(real[::2])
+    made_shape, noise_shape = (_shape(real, found, unit, main, latents.grid) for found in (errors, noise))
+    return VectorErrors(size=size, made=made_shape, noise=noise_shape)
+
+
+def _shape(real: Tensor, errors: Tensor, unit: Tensor, main: Tensor, grid: tuple[int, int] | None) -> Shape:
+    scaled = errors / unit
+    by_token = scaled.square().sum(-1)  # (n, N)
+    tenth = max(1, by_token.shape[1] // 10)
+    flat = errors[1::2].flatten(1)  # the main directions are those of the other images
+    covariance = torch.einsum("b n d, b n e -> d e", scaled, scaled)
+    inflation = (real + errors).flatten(0, 1).var(0) / real.flatten(0, 1).var(0).clamp_min(1e-30)
+    return Shape(
+        along_data=_ratio((flat @ main).square().sum(), flat.square().sum()),
+        inflation=float(inflation.mean()),
+        neighbour_correlation=None if grid is None else _neighbour_correlation(scaled, grid),
+        largest_tenth=_ratio(by_token.topk(tenth, dim=1).values.sum(), by_token.sum()),
+        isotropy=_ratio(covariance.trace().square(), len(covariance) * covariance.square().sum()),
+    )
+
+
+def _main_directions(real: Tensor) -> Tensor:
+    """(N D, k) orthonormal: the fewest principal directions of images (n, N, D) that hold half of their variance."""
+    flat = real.flatten(1)
+    _, singular, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    held = singular.square().cumsum(0) / singular.square().sum().clamp_min(1e-300)
+    count = int((held < _MAIN_SHARE).sum()) + 1
+    return directions[:count].T
+
+
+def _neighbour_correlation(errors: Tensor, grid: tuple[int, int]) -> float:
+    """The correlation of errors (n, N, D) between tokens that are beside or below each other."""
+    on_grid = errors.unflatten(1, grid)  # (n, rows, columns, D)
+    pairs = [(on_grid[:, 1:], on_grid[:, :-1]), (on_grid[:, :, 1:], on_grid[:, :, :-1])]
+    products = sum((some * others).sum() for some, others in pairs)
+    squares = sum(((some.square() + others.square()) / 2).sum() for some, others in pairs)
+    return _ratio(torch.as_tensor(products), torch.as_tensor(squares))
+
+
+def _ratio(part: Tensor, whole: Tensor) -> float:
+    return float(part / whole) if whole > 0 else 0.0

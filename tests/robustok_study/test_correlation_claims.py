@@ -1,0 +1,130 @@
+"""Claims on correlations over a study's arms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from left_runs import MEASURED, distance, leave_run
+from robustok_core import Recipe, RobustokError
+from robustok_study.checks import unknown_metrics
+from robustok_study.plan import Job
+from robustok_study.results import gather
+from robustok_study.spec import read_study_file
+
+NAMES = [f"arm{number}" for number in range(12)]
+#: gFD of each arm; what follows it but for two neighbours; and what has nothing to do with it.
+GFD = [410.0, 395.0, 388.0, 371.0, 360.0, 352.0, 345.0, 330.0, 322.0, 310.0, 301.0, 290.0]
+PFD = [value / 2 + (-6.0 if number % 4 == 0 else 6.0) for number, value in enumerate(GFD)]
+RFD = [90.0, 120.0, 85.0, 118.0, 93.0, 111.0, 87.0, 116.0, 95.0, 119.0, 88.0, 92.0]
+METRICS = {"gFD": "eval/gfd", "pFD": "eval/pfd", "rFD": "eval/rfd"}
+FORETELLS = {"text": "pFD foretells gFD", "metric": "pFD", "predicts": "gFD"}
+
+
+def jobs(folder: Path, *, seeds: int = 1, arms: int = 12, without: str | None = None) -> list[Job]:
+    """Finished runs; an arm may lack pFD. Seeds differ by a constant that means take away."""
+    found = []
+    for number, arm in enumerate(NAMES[:arms]):
+        for seed in range(seeds):
+            shift = 1000.0 * (seed - (seeds - 1) / 2)
+            values = {"eval/gfd": GFD[number], "eval/pfd": PFD[number], "eval/rfd": RFD[number]}
+            results = {name: distance(value + shift) for name, value in values.items()}
+            if arm == without:
+                del results["eval/pfd"]
+            name = f"{arm}-seed{seed}"
+            record = {"stages": {"eval-f": {"state": "done", "seconds": 1.0, "makes": []}}, "current": {"eval": "f"}}
+            leave_run(folder / name, results, seed=seed, record=record)
+            found.append(
+                Job(
+                    name=name,
+                    arm=arm,
+                    seed=seed,
+                    folder=folder / name,
+                    recipe=Recipe.from_table(MEASURED),
+                    stages={"eval": "f"},
+                    state="done",
+                    finished=["eval"],
+                    needs=[],
+                )
+            )
+    return found
+
+
+def study_of(study_file: Any, registry: Any, **claim: Any) -> Any:
+    arms = [{"name": name} for name in NAMES]
+    return read_study_file(
+        str(study_file(arm=arms, metrics=METRICS, claim=[], correlation=[FORETELLS | claim], seeds=[0, 1, 2])), registry
+    )
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict"),
+    [
+        ({}, "reproduced"),
+        ({"better_than": "rFD"}, "reproduced"),
+        ({"metric": "rFD"}, "undecided"),
+        ({"metric": "rFD", "better_than": "pFD"}, "contradicted"),
+        ({"metric": "rFD", "better_than": "pFD", "coefficient": "Pearson"}, "contradicted"),
+    ],
+)
+def test_the_interval_over_arms_decides(study_file, registry, tmp_path, claim, verdict):
+    (record,) = gather(study_of(study_file, registry, **claim), jobs(tmp_path), {}).correlations
+    assert record.verdict == verdict
+    assert "95 % interval" in record.reason
+    assert record.low < record.high
+    assert list(record.points) == NAMES
+    assert (record.rival is None) == ("better_than" not in claim)
+
+
+def test_an_arm_is_one_point_however_many_seeds_it_has(study_file, registry, tmp_path):
+    study = study_of(study_file, registry, better_than="rFD")
+    (once,) = gather(study, jobs(tmp_path / "once"), {}).correlations
+    (thrice,) = gather(study, jobs(tmp_path / "thrice", seeds=3), {}).correlations
+    assert (thrice.value, thrice.low, thrice.high) == pytest.approx((once.value, once.low, once.high))
+
+
+def test_too_few_arms_with_results_decide_nothing(study_file, registry, tmp_path):
+    study = study_of(study_file, registry)
+    (record,) = gather(study, jobs(tmp_path / "nine", arms=9), {}).correlations
+    assert (record.verdict, record.reason) == ("undecided", "9 of the 10 arms that a verdict needs at least")
+    (record,) = gather(study, jobs(tmp_path / "eleven", without="arm3"), {}).correlations
+    assert record.verdict == "reproduced"
+    assert "arm3" not in record.points
+
+
+def test_what_may_not_be_compared_has_no_verdict(study_file, registry, tmp_path):
+    found = jobs(tmp_path)
+    (tmp_path / "arm4-seed0" / "results.json").write_text(
+        (tmp_path / "arm4-seed0" / "results.json").read_text().replace("1000", "50")
+    )
+    (record,) = gather(study_of(study_file, registry), found, {}).correlations
+    assert record.verdict == "undecided"
+    assert "arm4, seed 0: 50" in record.reason
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"predicts": "gFID"}, "'gFID' is not a metric"),
+        ({"predicts": "pFD"}, "a metric foretells itself"),
+        ({"better_than": "gFD"}, "a metric foretells itself"),
+        ({"coefficient": "Kendall"}, "Kendall"),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(study_file, registry, claim, message):
+    with pytest.raises(RobustokError, match=message):
+        study_of(study_file, registry, **claim)
+
+
+def test_a_correlation_needs_ten_arms_and_metrics_that_they_give(study_file, registry):
+    metrics = {"PSNR": "evaluate_tokenizer/psnr", "rFD": "evaluate_tokenizer/rfd_fashion_classifier"}
+    correlation = [{"text": "", "metric": "PSNR", "predicts": "rFD"}]
+    study = read_study_file(str(study_file(metrics=metrics, correlation=correlation, claim=[])), registry)
+    (problem,) = unknown_metrics(study, registry)
+    assert problem.what == "2 arms give all that this correlation needs, and a verdict needs 10"
+    correlation = [{"text": "", "metric": "PSNR", "predicts": "evaluate_generator/gfd"}]
+    study = read_study_file(str(study_file(metrics=metrics, correlation=correlation, claim=[])), registry)
+    (problem,) = unknown_metrics(study, registry)
+    assert "no arm has a stage 'evaluate_generator'" in problem.what
