@@ -44,9 +44,13 @@ from robustok_toolkit.generating import ImagesInMemory
 
 Table = dict[str, Any]
 #: The ways of a sampler besides the plain one: its option `execution`.
-SAMPLERS = {"ours, eager": "eager", "ours": "auto", "ours, compiled": "compile"}
+SAMPLERS = {"ours": "eager", "ours, graph": "graph", "ours, compiled": "compile"}
 #: The ways of a training: changes of the recipe.
-TRAININGS: Mapping[str, Mapping[str, Any]] = {"ours": {}}
+TRAININGS: Mapping[str, Mapping[str, Any]] = {
+    "plain": {"compile": "off", "channels_last": "off", "tf32": False},
+    "ours": {},
+    "ours, compiled": {"compile": "auto"},  # on a CPU, the same as ours
+}
 TINY = {"width": 16, "depth": 1, "num_heads": 2}
 IMAGENET = "imagenet256"
 

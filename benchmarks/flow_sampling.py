@@ -84,7 +84,7 @@ def plain(work: Work) -> Tensor:
     return x
 
 
-def ours(work: Work, execution: Any = "auto") -> Tensor:
+def ours(work: Work, execution: Any = "graph") -> Tensor:
     """(B, N, D) latents."""
     sampling = attrs.evolve(work.sampling, execution=execution)
     latents = work.model.sample(work.labels, work.draws, guidance=work.guidance, sampling=sampling)

@@ -1,7 +1,7 @@
 """The step of a sampler, which runs many times with inputs of the same shapes.
 
-Small steps keep a GPU waiting for Python, which starts hundreds of kernels one by one. On CUDA a step is therefore
-captured as a graph, which starts all of them at once. The first call runs as it is, so that libraries choose their
+Small steps keep a GPU waiting for Python, which starts hundreds of kernels one by one. On CUDA a step can be captured
+as a graph, which starts all of them at once. The first call runs as it is, so that libraries choose their
 kernels; the second is captured.
 """
 
@@ -20,7 +20,7 @@ from robustok_core.values.wording import reason_of
 
 _log = logging.getLogger(__name__)
 
-Execution = Literal["auto", "eager", "compile"]
+Execution = Literal["eager", "graph", "compile"]
 
 #: What a captured step returns for inputs: a tensor that the next replay overwrites.
 Replay = Callable[..., Tensor]
@@ -29,10 +29,11 @@ Replay = Callable[..., Tensor]
 def execution_option() -> Any:
     """The option of a sampler that says how its steps run; no fingerprint depends on it."""
     return field(
-        default="auto",
+        default="eager",
         metadata={
-            "doc": "how steps run; only rounding depends on it. auto: on CUDA as a graph, captured once and replayed, "
-            "elsewhere eagerly; eager; compile: blocks are compiled by torch.compile, and captured on CUDA",
+            "doc": "how steps run; only rounding depends on it. eager: each operation is started by Python; graph: on "
+            "CUDA as a graph, captured once and replayed, elsewhere eagerly; compile: blocks are compiled by "
+            "torch.compile, and captured on CUDA",
             "result": False,
         },
     )
@@ -40,7 +41,7 @@ def execution_option() -> Any:
 
 def fixes_shapes(execution: Execution, device: torch.device) -> bool:
     """Whether all steps must have the same shapes to run on a device."""
-    return execution == "compile" or (execution == "auto" and device.type == "cuda")
+    return execution == "compile" or (execution == "graph" and device.type == "cuda")
 
 
 class RepeatedStep:

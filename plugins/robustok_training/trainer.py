@@ -85,9 +85,9 @@ class Trainer:
             for trained in task.trained_modules
         ]
         self._prepared = {module.name: module for module in prepared}
-        self._speed = config.speed(context.speed)
-        channels_last = is_on(self._speed.channels_last, context.device) and not self._kept.sharded
-        for module in task.modules.values() if channels_last else ():
+        speed = config.speed(context.speed)
+        self._speed = speed.with_divided_weights() if self._kept.sharded else speed
+        for module in task.modules.values() if is_on(self._speed.channels_last, context.device) else ():
             keep_channels_last(module)
         self._kept.prepared()
         self._blocks = self._make_blocks()
@@ -105,7 +105,7 @@ class Trainer:
         return RepeatedBlocks(
             list(self.task.modules.values()),
             trained,
-            compiles=is_on(self._speed.compile, self.context.device) and not self._kept.sharded,
+            compiles=is_on(self._speed.compile, self.context.device),
             recomputes=self._speed.activation_checkpointing,
             say=self._say,
         )

@@ -58,7 +58,7 @@ class RunConfig:
     )
     report: bool = field(default=True, metadata={"doc": "write report.html into the run's folder when it ends"})
     compile: Switch = field(
-        default="auto",
+        default="off",
         metadata={
             "doc": 'torch.compile for the repeated blocks of what is trained: "on", "off", or "auto", which is on for '
             "CUDA; changes the last digits of a training; stages may set their own"

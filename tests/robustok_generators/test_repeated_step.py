@@ -108,7 +108,7 @@ def test_captured_steps_of_other_samplers_sample_what_eager_ones_do(name, captur
     model, draws = build(), Draws.for_rows(1, 7)
     eager, captured = (
         model.sample(LABELS, draws, guidance=GUIDED, sampling=options(**chosen, execution=execution))
-        for execution in ("eager", "auto")
+        for execution in ("eager", "graph")
     )
     assert captures
     for found, expected in ((captured.codes, eager.codes), (captured.vectors, eager.vectors)):
@@ -198,7 +198,7 @@ def test_blocks_that_are_compiled_for_training_sample_as_they_are():
     layer = nn.Linear(3, 3)
     layer.compile(backend="eager")
     compiled = layer._compiled_call_impl
-    with repeated(layer.__call__, [layer], "auto", CPU):
+    with repeated(layer.__call__, [layer], "graph", CPU):
         assert layer._compiled_call_impl is None
     assert layer._compiled_call_impl is compiled
 
