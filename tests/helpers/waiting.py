@@ -18,7 +18,7 @@ from robustok_core.values import devices
 from robustok_training import on_meta
 
 _aten = torch.ops.aten
-#: Operations that return a value, or a result whose size depends on values.
+#: Operations that return a value, or a result whose size depends on values, or that copy numbers of Python's.
 WAITS = {
     _aten._local_scalar_dense.default: "reads a value",
     _aten.nonzero.default: "nonzero",
@@ -29,6 +29,7 @@ WAITS = {
     _aten.bincount.default: "bincount",
     _aten.repeat_interleave.Tensor: "repeat_interleave",
     _aten.equal.default: "equal",
+    _aten.lift_fresh.default: "copies numbers",
 }
 _BY_MASK = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
 
