@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.files import writing
+from robustok_core.runs.fingerprinting import fingerprints
 from robustok_core.runs.run_record import RUN_FILE
-from robustok_core.runs.runner import fingerprints
 from robustok_study.jobs import Failure, Jobs
 from robustok_study.plan import Job, Plan, Task
 from robustok_study.record import STUDY_FILE, StudyRecord, read_study, write_study

@@ -12,11 +12,11 @@ from robustok_core.errors import RobustokError, RunError, raise_all
 from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.checking import SOME_IMAGES, check
+from robustok_core.runs.fingerprinting import fingerprints
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.results import RESULTS_FILE
 from robustok_core.runs.reuse import runs_at
 from robustok_core.runs.run_record import is_run, read_run
-from robustok_core.runs.runner import fingerprints
 from robustok_study.arms import Arm, run_name
 from robustok_study.checks import unequal_conditions, unknown_metrics
 from robustok_study.spec import Study

@@ -20,7 +20,6 @@ from robustok_core.errors import Interrupted, RobustokError, RunError
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.interrupt import StopRequest
-from robustok_core.runs.weights import part, prefixed
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.finite import all_finite
@@ -30,9 +29,7 @@ from robustok_training.batches import rows_of_step, steps_per_epoch, training_ba
 from robustok_training.channels_last import keep_channels_last
 from robustok_training.checkpoint import (
     checkpoints,
-    load_checkpoint,
     of_other_processes,
-    save_checkpoint,
     set_damaged_aside,
 )
 from robustok_training.config import TrainingConfig
@@ -42,7 +39,6 @@ from robustok_training.finite import NotFiniteError, check_modules, check_values
 from robustok_training.interrupt import StopAgreement, stop_requests
 from robustok_training.interval_means import IntervalMeans, means_of
 from robustok_training.kept_module import KeptModule
-from robustok_training.learned_state import learned_state, load_learned
 from robustok_training.not_finite import FirstNotFinite, NotFinite, forget, recorded
 from robustok_training.phase_clock import PhaseClock
 from robustok_training.prepared_module import PreparedModule
@@ -50,6 +46,7 @@ from robustok_training.progress import StepProgress
 from robustok_training.repeated_blocks import RepeatedBlocks
 from robustok_training.replay import Turn, finding
 from robustok_training.task import Task
+from robustok_training.training_state import TrainingState
 
 
 @frozen(eq=False)
@@ -94,6 +91,7 @@ class Trainer:
         self._copies = DeviceCopies(self.accelerator.device)
         self._clock = PhaseClock()
         self._means = IntervalMeans(self.accelerator.device)
+        self._state = self._state_to_save()
         self._first_not_finite = FirstNotFinite(self.accelerator.device, config.accumulation)
         self._alarms = Alarms(task.alarms())
         self._stop = StopAgreement(self.accelerator.device)
@@ -108,6 +106,16 @@ class Trainer:
             compiles=is_on(self._speed.compile, self.context.device),
             recomputes=self._speed.activation_checkpointing,
             say=self._say,
+        )
+
+    def _state_to_save(self) -> TrainingState:
+        average = self._kept.average
+        return TrainingState(
+            folder=self.context.checkpoints,
+            modules=self.task.modules if average is None else {**self.task.modules, "average": average},
+            prepared=self._prepared,
+            means=self._means,
+            scaler=self.accelerator.scaler,
         )
 
     def _say(self, line: str) -> None:
@@ -343,12 +351,8 @@ class Trainer:
             what = f"stopped at step {done} of {self.total}; a checkpoint is saved"
             raise Interrupted(what, hint="run the same command to resume")
 
-    def _modules(self) -> dict[str, nn.Module]:
-        """The modules that a checkpoint holds."""
-        return self.task.modules if self._kept.average is None else {**self.task.modules, "average": self._kept.average}
-
     def _check_weights(self, done: int) -> None:
-        check_modules(self._modules(), step=done, stage=self.context.stage, kept=self._has_checkpoints())
+        check_modules(self._state.modules, step=done, stage=self.context.stage, kept=self._has_checkpoints())
 
     def _has_checkpoints(self) -> bool:
         return bool(checkpoints(self.context.checkpoints))
@@ -358,17 +362,7 @@ class Trainer:
         scaled = self.accelerator.scaler is not None
         check_values(means_of(sums), step=done, stage=self.context.stage, scaled=scaled, kept=self._has_checkpoints())
         self._check_weights(done)
-        self._write(done, sums)
-
-    def _write(self, done: int, sums: Mapping[str, Tensor]) -> None:
-        tensors = prefixed(sums, "means/")
-        for name, module in self._modules().items():
-            tensors |= prefixed(learned_state(module), f"module/{name}/")
-        for name, prepared in self._prepared.items():
-            tensors |= prefixed(prepared.optimizer_state(), f"optimizer/{name}/")
-        scaler = self.accelerator.scaler
-        values = {"scaler": scaler.state_dict() if scaler is not None else None}
-        save_checkpoint(self.context.checkpoints, done, tensors, values)
+        self._state.save(done, sums)
         if self.accelerator.is_main_process:
             forget(self.context.checkpoints, done)
 
@@ -383,18 +377,9 @@ class Trainer:
         return done
 
     def _load(self) -> int:
-        checkpoint = load_checkpoint(self.context.checkpoints)
-        if checkpoint is None:
+        values = self._state.load()
+        if values is None:
             return 0
-        tensors, values = checkpoint
-        where = str(self.context.checkpoints)
-        for name, module in self._modules().items():
-            load_learned(module, part(tensors, f"module/{name}/"), where)
-        for name, prepared in self._prepared.items():
-            prepared.load_optimizer_state(part(tensors, f"optimizer/{name}/"))
-        if self.accelerator.scaler is not None and values["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(values["scaler"])
-        self._means.go_on(part(tensors, "means/"))
         if line := of_other_processes(values):
             self._say(line)
         return int(values["step"])

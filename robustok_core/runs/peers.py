@@ -36,6 +36,14 @@ _SAID, _DONE = "said", "done"
 _ENDED = (0, 130)
 
 
+def _kernel() -> str:
+    """What processes that see each other's numbers have in common; machines or containers may have the same name."""
+    with contextlib.suppress(OSError):
+        booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{booted} {Path('/proc/self/ns/pid').readlink()}"
+    return ""
+
+
 @frozen
 class Peer:
     """A process of the run; `address` is where it hears from the others on its machine."""
@@ -44,6 +52,11 @@ class Peer:
     host: str
     pid: int
     address: str = field(factory=lambda: f"\0robustok-{uuid.uuid4().hex}")
+    kernel: str = field(factory=_kernel)
+
+    def is_near(self, other: Peer) -> bool:
+        """Whether the two run on the same machine, and each sees the other."""
+        return (self.host, self.kernel) == (other.host, other.kernel)
 
 
 class LostProcessError(RunError):
@@ -102,9 +115,9 @@ class Peers:
     ) -> None:
         self._own, self._store, self._end = own, store, end
         self._patience, self._beat, self._silence = patience, beat, silence
-        self._far = {peer.rank: peer for peer in others if peer.host != own.host}
+        self._far = {peer.rank: peer for peer in others if not peer.is_near(own)}
         self._heard = {rank: (b"", time.monotonic()) for rank in self._far}
-        self._near = [peer for peer in others if peer.host == own.host]
+        self._near = [peer for peer in others if peer.is_near(own)]
         self._open = _opened(self._near)
         self._ear = _listening(own.address)
         self._done: set[int] = set()

@@ -147,6 +147,15 @@ def test_who_has_said_why_is_not_said_again(sleeper):
     peers.stop()
 
 
+def test_a_machine_of_the_same_name_is_another(sleeper):
+    """A process here that happens to have the number of one there may end."""
+    own, far = Peer(0, "localhost", os.getpid()), Peer(1, "localhost", sleeper, kernel="another")
+    peers = Peers(own, [far], store=Store(), end=lambda lost: None)
+    os.kill(sleeper, signal.SIGKILL)
+    assert peers.lost(2.0) is None
+    peers.stop()
+
+
 def test_another_machine_that_gives_no_sign_of_life_is_lost():
     store = Store()
     near, far = Peer(0, "a", os.getpid()), Peer(1, "b", 1)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from project import line_of, recipe_of
 from robustok_core import Recipe
-from robustok_core.runs.runner import fingerprints
+from robustok_core.runs.fingerprinting import fingerprints
 
 
 def test_check_continues_with_the_next_recipe(command, recipe_file):
