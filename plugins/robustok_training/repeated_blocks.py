@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
+from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.wording import reason_of
 
 #: So many kinds of input are compiled for a block: training, also of a teacher without gradients, needs one or two. A
@@ -48,6 +50,11 @@ def _is_block(module: nn.Module) -> bool:
     return own and weights and not any(map(parametrize.is_parametrized, parts))
 
 
+def _counts(block: nn.Module) -> bool:
+    """Whether a call changes what a block holds, so that a second one would count its inputs twice."""
+    return any(isinstance(part, (BatchNorm, Quantizer)) for part in block.modules())
+
+
 def _every_module(root: nn.Module) -> Iterator[nn.Module]:
     ahead, seen = [root], set[int]()
     while ahead:
@@ -66,7 +73,7 @@ class RepeatedBlocks:
         networks: what else computes in a step, besides the trained networks; its blocks are not computed again.
         trained: the networks that are trained.
         compiles: whether blocks are compiled. recomputes: whether the trained ones keep only their inputs for the
-            backward pass and are computed again there, with the same dropout.
+            backward pass and are computed again there, with the same dropout; not those that count what they see.
         say: prints a line.
         again_in: a context, entered for each block that is computed again, where that is not in the one of `running`:
             torch leaves modes that change what functions do.
@@ -82,7 +89,8 @@ class RepeatedBlocks:
         say: Callable[[str], None] = lambda line: None,
         again_in: AbstractContextManager[Any] | None = None,
     ) -> None:
-        again = {id(block) for network in trained for block in repeated_blocks(network)} if recomputes else set()
+        blocks = [block for network in trained for block in repeated_blocks(network)] if recomputes else []
+        again = {id(block) for block in blocks if not _counts(block)}
         every = {id(block): block for network in [*networks, *trained] for block in repeated_blocks(network)}
         compiler = _Compiler(say) if compiles else None
         self._calls: list[tuple[Any, Callable[..., Any]]] = []

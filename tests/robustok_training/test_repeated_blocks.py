@@ -190,3 +190,21 @@ def test_an_error_of_the_block_itself_is_not_the_compilers(net, images):
     blocks = blocks_of(net, compiles=True)
     with blocks.running(), pytest.raises(RuntimeError, match="channels"):
         net(images[:, :3])
+
+
+class Counting(nn.Module):
+    """A block with running averages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).relu()
+
+
+def test_a_block_that_counts_what_it_sees_sees_it_once(images):
+    net = nn.ModuleList([Counting()])
+    with RepeatedBlocks([], [net], compiles=False, recomputes=True).running():
+        net[0](images).sum().backward()
+    assert net[0].norm.num_batches_tracked == 1

@@ -84,6 +84,7 @@ def made(tmp_path_factory) -> Two:
     whole = Project(folder / "whole", STAGES, **TOKENIZER, **GENERATOR).run()
     tokenizer = lambda name: Project(folder / name, **TOKENIZER)  # noqa: E731
     generator = whole.later(folder / "generator", ["train_generator"], load=("tokenizer", "latents"))
+    generator.table["stage"][0]["activation_checkpointing"] = True  # gathers divided blocks again
     decoders = whole.later(folder / "decoders", ["post_train"], load=("tokenizer", "pairs"))
     projects = {
         "tokenizer": tokenizer("tokenizer"),
