@@ -14,7 +14,6 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-import attrs
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen, validators
@@ -265,7 +264,7 @@ def mask_tokens(draws: Draws, num_tokens: int) -> tuple[Tensor, Tensor]:
     Returns:
         (B, N) bool, True where masked; and the mean number of masked tokens over all `draws.total` images.
     """
-    all_draws = attrs.evolve(draws, indices=torch.arange(draws.total, device=draws.indices.device))
+    all_draws = Draws.for_rows(draws.seed, draws.total, draws.indices.device)
     counts = masked_count(all_draws.child("ratio").uniform(), num_tokens)  # (total,)
     shuffled = draws.child("tokens").bits(num_tokens).argsort(dim=1)  # a random permutation of [0, N) in each row
     return shuffled < counts[draws.indices, None], counts.mean()

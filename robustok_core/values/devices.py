@@ -23,7 +23,7 @@ def is_queued(device: torch.device) -> bool:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on another device; the program does not wait for the copy."""
-    if device.type not in ("cuda", "meta"):
+    """A tensor on another device; the program does not wait for a copy from the CPU."""
+    if device.type not in ("cuda", "meta") or not tensor.is_cpu:
         return tensor.to(device)
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
