@@ -305,6 +305,7 @@ def complete(table: Table, use: str, batch: int, options: argparse.Namespace) ->
     stage = stage_of(table, use)
     steps = options.steps * (1 + options.rounds)
     stage |= {"batch_size": batch, "epochs": steps / 4, "log_every": options.steps, "workers": 0}
+    stage["checkpoint_every"] = steps  # none before the end: it would be timed, and adds a line to the log
 
 
 def flops_of(table: Table, registry: Registry, use: str) -> float:

@@ -80,7 +80,7 @@ class Comparison:
 
 
 def compare(ways: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: int = 1) -> Comparison:
-    """Runs each way once in each round, in turn, without gradients unless a way wants them.
+    """Runs each way once in each round, in turn.
 
     Args:
         ways: by name. rounds: that count. warm_up: rounds before them, which do not count.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, channels_last, nn
 
 
@@ -15,3 +16,11 @@ def keep_channels_last(module: nn.Module) -> None:
 
 def _is_sharded(weight: Tensor) -> bool:
     return hasattr(weight, "to_local")  # a DTensor, whose rows are divided as they lie
+
+
+def laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A copy of a tensor of the same shape whose numbers lie in memory as a parameter's.
+
+    Fused optimisers read all tensors of a parameter in the order of memory.
+    """
+    return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor)

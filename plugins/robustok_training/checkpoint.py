@@ -19,6 +19,7 @@ from torch import Tensor
 from robustok_core.errors import RunError
 from robustok_core.runs.files import aside, read_json, read_tensors, remove_folder, write_json, write_tensors
 from robustok_core.runs.manifest import Damage, folder_damage, recorded_folder, set_aside
+from robustok_training.channels_last import laid_out_as
 from robustok_training.distributed import barrier, rank, world_size
 from robustok_training.sharding import separated
 
@@ -134,9 +135,17 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str], t
     """
     state: dict[int, dict[str, Tensor]] = {}
     index_of = {name: index for index, name in enumerate(names)}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for key, value in tensors.items():
         state_key, _, name = key.partition("/")
         if name not in index_of:
             raise RunError(f"the checkpoint holds optimiser state for an unknown parameter {name!r}")
-        state.setdefault(index_of[name], {})[state_key] = value.clone()  # torch would share the memory
+        index = index_of[name]
+        state.setdefault(index, {})[state_key] = _copy(value, parameters[index])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _copy(value: Tensor, parameter: Tensor) -> Tensor:
+    """A copy of an optimiser state, whose memory torch would share; sharded ones lie in memory as they should."""
+    per_number = type(value) is Tensor and value.shape == parameter.shape
+    return laid_out_as(parameter, value) if per_number else value.clone()

@@ -67,9 +67,9 @@ def shard(module: nn.Module) -> None:
     outside = {p for part in module.modules() if id(part) not in inside for p in part.parameters(recurse=False)}
     left_whole = outside | {p for p in module.parameters() if not p.requires_grad or p.ndim == 0}
     frees = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() == "true"
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()  # as rows are divided, and gradients are averaged
     for block in blocks:
-        for parameter in block.parameters():
-            parameter.data = parameter.data.contiguous()  # as rows are divided
         fully_shard(block, mesh=mesh, reshard_after_forward=frees, ignored_params=left_whole)
     left_whole |= {p for p in module.parameters() if not isinstance(p, DTensor)}
     fully_shard(module, mesh=mesh, ignored_params=left_whole)

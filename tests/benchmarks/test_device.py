@@ -37,9 +37,9 @@ def test_the_peak_is_that_of_the_device_by_its_name(device, monkeypatch, name, p
 def completed(device, tmp_path):
     """A recipe at the paper's size, and a registry that has its data."""
 
-    def completed(recipe: str, stage: str):
+    def completed(recipe: str, stage: str, *, steps: int = 2, rounds: int = 1):
         table, registry = getattr(device, recipe)(tmp_path, tiny=False), load_registry()
-        device.complete(table, stage, 8, argparse.Namespace(steps=2, rounds=1))
+        device.complete(table, stage, 8, argparse.Namespace(steps=steps, rounds=rounds))
         registry.add_plugin(device.Stopwatch(stage), "stopwatch")
         return table, registry
 
@@ -53,6 +53,15 @@ def test_recipes_of_tokenizers_have_all_losses_from_the_first_step_on(completed,
     losses = {name: spec.config for name, spec in stage.spec.config.losses.items()}
     assert {"reconstruction", "perceptual", "adversarial"} <= losses.keys()
     assert losses["adversarial"].start == 0.0
+
+
+@pytest.mark.parametrize("recipe", ["vit_recipe", "vq_recipe", "flow_recipe"])
+def test_no_checkpoint_is_written_while_a_training_is_timed(completed, recipe):
+    use = "train_generator" if recipe == "flow_recipe" else "train_tokenizer"
+    table, registry = completed(recipe, use, steps=5, rounds=3)
+    config = Recipe.from_table(table).resolve(registry).stages[-1].spec.config
+    assert config.steps(4) == config.checkpoint_every == 20
+    assert config.log_every == 5
 
 
 def test_a_flow_is_trained_as_in_the_papers_recipe(device, completed):

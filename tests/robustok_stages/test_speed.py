@@ -139,6 +139,19 @@ def test_convolutions_with_channels_last_train_the_same_weights(tmp_path, monkey
         torch.testing.assert_close(last.weights()[name], value, rtol=0.05, atol=5e-3)
 
 
+def test_a_training_with_channels_last_resumes_bit_for_bit(tmp_path, killed_in_step):
+    whole, project = (training(tmp_path / name, channels_last="on") for name in ("whole", "resumed"))
+    whole.run()
+    project.table["stage"][0]["checkpoint_every"] = 2
+    killed_in_step(3)
+    with pytest.raises(KilledError):
+        project.run()
+    killed_in_step(None)
+    project.run()
+    assert "step 2 of 5" in project.printed
+    assert_same_weights(project.weights(), whole.weights())
+
+
 def test_no_option_of_speed_makes_a_finished_stage_run_again(tmp_path):
     project = training(tmp_path).run()
     before = read_json(project.folder / "run.json")["current"]
