@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 
 from robustok_core.errors import RunError
@@ -82,6 +81,8 @@ class PreparedModule:
 
     def _sharded_forward(self, *args: Any) -> Any:
         """In the run's precision, as accelerate calls other modules."""
+        from accelerate.utils import convert_to_fp32
+
         with self._accelerator.autocast():
             returned = self.trained_module.module(*args)
         return convert_to_fp32(returned)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustok_core.errors import RunError
-from robustok_core.kinds.cost import Cost, Memory
+
+if TYPE_CHECKING:
+    from robustok_core.kinds.cost import Cost, Memory
 
 #: The share of a device's memory that a plan uses; the rest is for its context, workspaces and gaps.
 USABLE = 0.9

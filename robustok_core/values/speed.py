@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
-import torch
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
+
+if TYPE_CHECKING:
+    import torch
 
 #: "auto" is on where it is known to be faster: on CUDA devices.
 Switch = Literal["auto", "on", "off"]
