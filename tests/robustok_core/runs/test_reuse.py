@@ -12,7 +12,7 @@ from project import Project, assert_same_weights
 from robustok_core import Recipe, RobustokError, load_registry
 from robustok_core.runs import reuse
 from robustok_core.runs.files import read_json
-from robustok_core.runs.runner import fingerprints
+from robustok_core.runs.fingerprinting import fingerprints
 from robustok_core.runs.step_log import take_lines
 from robustok_core.runs.verify import verified
 
