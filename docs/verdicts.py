@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -73,9 +74,8 @@ def _numbers(record: StudyRecord) -> Iterator[str]:
     work = duration_text(sum(run.seconds for run in record.runs))
     seeds = ", ".join(map(str, record.seeds))
     made = "; ".join(map(made_with_text, record.made_with))
-    yield f"`robustok study {record.name}`: seeds {seeds}, {work} of work, {made}. All values by seed are in"
-    yield f"`docs/studies/{record.name}.json` (fingerprint {record.fingerprint})."
-    yield ""
+    about = f"`robustok study {record.name}`: seeds {seeds}, {work} of work, {made}. All values by seed are in "
+    yield from _paragraph(f"{about}`docs/studies/{record.name}.json` (fingerprint {record.fingerprint}).")
     arms = [arm.name for arm in record.arms]
     yield f"| | {' | '.join(arms)} |"
     yield "|---" * (len(arms) + 1) + "|"
@@ -83,7 +83,11 @@ def _numbers(record: StudyRecord) -> Iterator[str]:
         yield f"| {metric_name(metric)} | {' | '.join(_cell(metric, arm) for arm in arms)} |"
     yield ""
     changes = "; ".join(f"`{arm.name}`: {changes_text(arm)}" for arm in record.arms)
-    yield f"Below each mean: the paired difference from `{record.base}`. Arms: {changes}."
+    yield from _paragraph(f"Below each mean: the paired difference from `{record.base}`. Arms: {changes}.")
+
+
+def _paragraph(text: str) -> Iterator[str]:
+    yield from textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False)
     yield ""
 
 
