@@ -65,7 +65,7 @@ def measure(report: harness.Report) -> None:
     )
     table = {"use": "pfid", "features": {"use": options.features}}
     together = started(registry, table, context)
-    single = [{**table, "alphas": [cell.alpha], "deltas": [cell.delta]} for cell in together.sums]
+    single = [{**table, "alphas": [cell.alpha], "deltas": [cell.delta]} for cell in together.perturbations]
     separate = [started(registry, each, context) for each in single]
     network(images.load(range(2)).images)  # warms up
     batches = [images.load(rows.tolist()) for rows in torch.arange(options.images).split(options.batch)]

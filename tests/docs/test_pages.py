@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tomli
+import tomli_w
 from PIL import Image
 
 from robustok_core import Recipe
@@ -75,6 +76,21 @@ def test_the_programs_of_a_page_run_one_after_the_other(page, reader, monkeypatc
         made.unlink()
 
 
+#: The study in which a claim on a correlation can stand.
+TEN_ARMS = """
+recipe = "main_train"
+seeds = [0]
+[metrics]
+rFD = "evaluate_tokenizer/rfd_efficientnet_lite0"
+pFD = "evaluate_tokenizer/pfd_efficientnet_lite0"
+gFD = "evaluate_generator/gfd_efficientnet_lite0"
+[quick.set]
+data.train_limit = 640
+""" + "".join(
+    f'[[arm]]\nname = "epochs{number}"\nset.stage.train_tokenizer.epochs = {number}\n' for number in range(1, 11)
+)
+
+
 @pytest.mark.parametrize("page", pages_with("toml"))
 def test_fragments_of_recipes_make_whole_recipes_and_studies_plans(page, registry, reader, monkeypatch, tmp_path):
     monkeypatch.chdir(reader)
@@ -82,6 +98,9 @@ def test_fragments_of_recipes_make_whole_recipes_and_studies_plans(page, registr
         file = reader / f"fragment{number}.toml"
         file.write_text(fragment, encoding="utf-8")
         table = tomli.loads(fragment)
+        if "correlation" in table and "arm" not in table:
+            table = {**tomli.loads(TEN_ARMS), **table}
+            file.write_text(tomli_w.dumps(table), encoding="utf-8")
         if "arm" in table:
             for quick in (False, True):
                 make_plan(read_study_file(str(file), registry, quick=quick), tmp_path / "study", registry)

@@ -14,6 +14,7 @@ from robustok_core import Recipe
 from robustok_core.runs.costing import plan_costs
 from robustok_core.runs.files import read_tensors
 from robustok_training.trainer import Trainer
+from robustok_training.training_state import TrainingState
 
 SMALL = {"width": 64, "depth": 2, "num_heads": 2}
 #: By the stage that is planned and trained: tokenizers with and without a discriminator, and generators of both kinds.
@@ -87,15 +88,15 @@ def test_weights_gradients_and_checkpoints_have_the_sizes_of_the_real_ones(tmp_p
     (stage,) = plan_costs(Recipe.from_table(project.table))
     cost = stage.cost
     sizes: list[int] = []
-    save = Trainer._write
+    save = TrainingState.save
 
-    def saved(trainer, *arguments):
-        save(trainer, *arguments)
-        held = [read_tensors(file) for file in trainer.context.checkpoints.rglob("*.safetensors")]
+    def saved(state, *arguments):
+        save(state, *arguments)
+        held = [read_tensors(file) for file in state.folder.rglob("*.safetensors")]
         sizes.append(sum(tensor.nbytes for tensors in held for tensor in tensors.values()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_write", saved)
+        patch.setattr(TrainingState, "save", saved)
         project.run()
     assert max(sizes) == pytest.approx(cost.disk["checkpoints"], rel=0.01)
     assert sum(tensor.nbytes for tensor in project.weights().values()) == cost.disk["tokenizer"]
