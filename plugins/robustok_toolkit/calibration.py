@@ -13,15 +13,15 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.precision import Precision, autocast
+from robustok_core.runs.precision import Precision
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
-from robustok_toolkit.generating import own_share
-from robustok_toolkit.image_features import gather_shares
+from robustok_core.values.latents import Latents
+from robustok_toolkit.beside_real import made_beside_real
+from robustok_toolkit.generating import gather_own
 from robustok_toolkit.rank_law import check_ranked, law_of, ranks_of
 from robustok_toolkit.vector_errors import SIGMAS, ErrorsBySigma, made_keeping, vector_errors
 from robustok_training.batches import class_balanced_order
-from robustok_training.distributed import world_size
 
 #: The paper's delta as a share of the codebook.
 DELTA_SHARE = 100 / 4096
@@ -119,23 +119,21 @@ def forced_ranks(
     generator.check_guidance(guidance)
     assert tokenizer.quantizer is not None
     device = next(generator.parameters()).device
-    own = [rows[number] for number in own_share(len(rows)).tolist()]
     none = torch.empty(0, tokenizer.space.num_tokens, dtype=torch.int64, device=device)
     true_codes, drawn_codes = [none], [none]
-    for start in range(0, len(own), batch_size):
-        batch = images.load(own[start : start + batch_size]).to(device)
-        real = tokenizer.encode(batch.images).without_features()
-        draws = Draws(seed=seed, indices=batch.indices, total=len(images))
-        with autocast(precision, device):
-            drawn = generator.sample_forced(batch.labels, draws, real=real, guidance=guidance, sampling=sampling)
-        assert drawn.codes is not None
+
+    def drawn_after(labels: Tensor, draws: Draws, real: Latents) -> Latents:
+        return generator.sample_forced(labels, draws, real=real, guidance=guidance, sampling=sampling)
+
+    options: Mapping[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
+    for real, drawn in made_beside_real(tokenizer, images, rows, drawn_after, device=device, **options):
         assert real.codes is not None
+        assert drawn.codes is not None
         true_codes.append(real.codes)
         drawn_codes.append(drawn.codes)
     true = torch.cat(true_codes)
     ranks = ranks_of(torch.cat(drawn_codes).flatten(), true.flatten(), tokenizer.quantizer).view_as(true)
-    sizes = [len(part) for part in torch.arange(len(rows)).tensor_split(world_size())]
-    return gather_shares(ranks, sizes)
+    return gather_own(ranks, len(rows))
 
 
 def held_out_rows(images: Images, limit: int) -> list[int]:

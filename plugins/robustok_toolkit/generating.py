@@ -110,6 +110,11 @@ def _shares(count: int) -> tuple[Tensor, ...]:
     return torch.arange(count).tensor_split(world_size())
 
 
+def gather_own(values: Tensor, count: int) -> Tensor:
+    """(count, ...) values of all samples, on all processes, from those (m, ...) of each one's `own_share(count)`."""
+    return gather_shares(values, [len(share) for share in _shares(count)])
+
+
 def decode_and_gather(tokenizer: Tokenizer, own: Iterable[Latents], labels: Tensor) -> ImagesInMemory:
     """Decodes n samples whose latents are spread over processes. All must call it; all get all images.
 
@@ -121,7 +126,7 @@ def decode_and_gather(tokenizer: Tokenizer, own: Iterable[Latents], labels: Tens
     size = tokenizer.image_size
     none = torch.empty(0, 3, size, size, dtype=torch.uint8)  # for a process without samples
     pixels = torch.cat([none, *(decode_to_uint8(tokenizer, latents).cpu() for latents in own)])
-    return ImagesInMemory(gather_shares(pixels, [len(share) for share in _shares(len(labels))]), labels)
+    return ImagesInMemory(gather_own(pixels, len(labels)), labels)
 
 
 def labels_of(classes: Sequence[int], indices: Tensor) -> Tensor:

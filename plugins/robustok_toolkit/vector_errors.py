@@ -17,13 +17,12 @@ from robustok_blocks.spread import spread
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.runs.precision import Precision, autocast
+from robustok_core.runs.precision import Precision
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
-from robustok_core.values.latents import Keep
-from robustok_toolkit.generating import own_share
-from robustok_toolkit.image_features import gather_shares
-from robustok_training.distributed import world_size
+from robustok_core.values.latents import Keep, Latents
+from robustok_toolkit.beside_real import made_beside_real
+from robustok_toolkit.generating import gather_own
 
 #: The shares of images that are kept, if no others are named: those of the study of post-training (docs/results.md).
 SIGMAS = (0.9, 0.8, 0.6, 0.4)
@@ -120,22 +119,20 @@ def made_keeping(
     """
     generator.check_guidance(guidance)
     space, device = tokenizer.space, next(generator.parameters()).device
-    own = [rows[number] for number in own_share(len(rows)).tolist()]
     none = torch.empty(0, space.num_tokens, space.width, device=device)
     real_parts, made_parts = [none], [none]
-    for start in range(0, len(own), batch_size):
-        batch = images.load(own[start : start + batch_size]).to(device)
-        real = tokenizer.encode(batch.images).without_features()
-        draws = Draws(seed=seed, indices=batch.indices, total=len(images))
-        with autocast(precision, device):
-            kept = Keep(latents=real, sigma=sigma)
-            made = generator.sample(batch.labels, draws, guidance=guidance, keep=kept, sampling=sampling)
+
+    def kept_of(labels: Tensor, draws: Draws, real: Latents) -> Latents:
+        kept = Keep(latents=real, sigma=sigma)
+        return generator.sample(labels, draws, guidance=guidance, keep=kept, sampling=sampling)
+
+    options: Mapping[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
+    for real, made in made_beside_real(tokenizer, images, rows, kept_of, device=device, **options):
         assert real.vectors is not None
         assert made.vectors is not None
         real_parts.append(real.vectors.float())
         made_parts.append(made.vectors.float())
-    sizes = [len(part) for part in torch.arange(len(rows)).tensor_split(world_size())]
-    real_of_all, made_of_all = (gather_shares(torch.cat(parts), sizes) for parts in (real_parts, made_parts))
+    real_of_all, made_of_all = (gather_own(torch.cat(parts), len(rows)) for parts in (real_parts, made_parts))
     return MadeLatents(real=real_of_all, made=made_of_all, grid=space.grid)
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from left_runs import MEASURED as RECIPE
+from left_runs import leave_run
+from robustok_core import Recipe, Result
+from robustok_study.plan import Job
 
 MEASURED = {"use": "fashion_classifier"}
 EVALUATION = {
@@ -32,3 +39,23 @@ def study_table(**changes: Any) -> dict[str, Any]:
         ],
     }
     return {key: value for key, value in (table | changes).items() if value is not None}
+
+
+def finished_job(
+    folder: Path, arm: str, seed: int, results: Mapping[str, Result], *, recipe: Mapping[str, Any] = RECIPE
+) -> Job:
+    """A job of a study as it is when its run has left results; its stage is `eval` of `left_runs.MEASURED`."""
+    name = f"{arm}-seed{seed}"
+    record = {"stages": {"eval-f": {"state": "done", "seconds": 1.0, "makes": []}}, "current": {"eval": "f"}}
+    leave_run(folder / name, results, seed=seed, recipe=recipe, record=record)
+    return Job(
+        name=name,
+        arm=arm,
+        seed=seed,
+        folder=folder / name,
+        recipe=Recipe.from_table(dict(recipe)),
+        stages={"eval": "f"},
+        state="done",
+        finished=["eval"],
+        needs=[],
+    )

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from left_runs import MEASURED, distance, leave_run
-from robustok_core import Recipe, RobustokError
+from left_runs import distance
+from robustok_core import RobustokError
 from robustok_study.checks import unknown_metrics
 from robustok_study.plan import Job
 from robustok_study.results import gather
 from robustok_study.spec import read_study_file
+from studies import finished_job
 
 NAMES = [f"arm{number}" for number in range(12)]
 #: gFD of each arm; what follows it but for two neighbours; and what has nothing to do with it.
@@ -33,22 +34,7 @@ def jobs(folder: Path, *, seeds: int = 1, arms: int = 12, without: str | None = 
             results = {name: distance(value + shift) for name, value in values.items()}
             if arm == without:
                 del results["eval/pfd"]
-            name = f"{arm}-seed{seed}"
-            record = {"stages": {"eval-f": {"state": "done", "seconds": 1.0, "makes": []}}, "current": {"eval": "f"}}
-            leave_run(folder / name, results, seed=seed, record=record)
-            found.append(
-                Job(
-                    name=name,
-                    arm=arm,
-                    seed=seed,
-                    folder=folder / name,
-                    recipe=Recipe.from_table(MEASURED),
-                    stages={"eval": "f"},
-                    state="done",
-                    finished=["eval"],
-                    needs=[],
-                )
-            )
+            found.append(finished_job(folder, arm, seed, results))
     return found
 
 

@@ -8,35 +8,22 @@ from typing import Any
 
 import pytest
 
-from left_runs import MEASURED, distance, leave_run
-from robustok_core import Recipe
+from left_runs import MEASURED, distance
 from robustok_core.runs.conditions import NUM_IMAGES
 from robustok_study.plan import Job
 from robustok_study.results import gather
 from robustok_study.spec import read_study_file
+from studies import finished_job
 
 CLAIM = {"text": "it falls", "metric": "eval/gfd", "arm": "two", "base": "one", "direction": "lower"}
 VALUES = {"one": [330.0, 340.0, 326.0], "two": [300.0, 312.0, 295.0]}
 
 
 def job(folder: Path, arm: str, seed: int, value: float, *, num_images: int = 1000, image_size: int = 32) -> Job:
-    """A finished run of an arm; its stage is `eval` of `MEASURED`."""
+    """A finished run of an arm with one distance."""
     recipe = copy.deepcopy(MEASURED)
     recipe["data"]["image_size"] = image_size
-    record = {"stages": {"eval-f": {"state": "done", "seconds": 1.0, "makes": []}}, "current": {"eval": "f"}}
-    name = f"{arm}-seed{seed}"
-    leave_run(folder / name, {"eval/gfd": distance(value, num_images)}, seed=seed, recipe=recipe, record=record)
-    return Job(
-        name=name,
-        arm=arm,
-        seed=seed,
-        folder=folder / name,
-        recipe=Recipe.from_table(recipe),
-        stages={"eval": "f"},
-        state="done",
-        finished=["eval"],
-        needs=[],
-    )
+    return finished_job(folder, arm, seed, {"eval/gfd": distance(value, num_images)}, recipe=recipe)
 
 
 @pytest.mark.parametrize(

@@ -35,15 +35,14 @@ from robustok_core.values.spec import Spec, component
 from robustok_stages.checks import check_image_size
 from robustok_stages.generator.sample_evaluation import check_metrics, say_singular
 from robustok_toolkit.array_files import read_array
-from robustok_toolkit.generating import ImagesInMemory, decode_and_gather, own_share
-from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures, gather_shares
+from robustok_toolkit.generating import ImagesInMemory, decode_and_gather, gather_own, own_share
+from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
 from robustok_toolkit.latent_arrays import array_name, from_array
 from robustok_toolkit.latent_files import check_latents_of
 from robustok_toolkit.latent_neighbours import LatentNeighbours
 from robustok_toolkit.sample_files import INDEX, SamplesIndex, SamplesPromise
 from robustok_toolkit.some_images import SomeImages
 from robustok_training.batches import class_balanced_order
-from robustok_training.distributed import world_size
 
 
 @frozen(kw_only=True)
@@ -152,7 +151,7 @@ class GenerationGap(Stage):
         """(n,) int64: for each sample the training image whose latents are most similar."""
         parts = [known.nearest(tokenizer.vectors_of(part.to(context.device))) for part in self._own_batches(latents)]
         own = torch.cat([torch.empty(0, dtype=torch.int64), *parts])
-        return gather_shares(own, [len(part) for part in torch.arange(len(latents)).tensor_split(world_size())])
+        return gather_own(own, len(latents))
 
 
 def split(main: str, found: Mapping[str, Result]) -> dict[str, Result]:
