@@ -9,7 +9,7 @@ last two are kept: where the newest is damaged, training resumes from the one be
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,20 @@ import torch
 from torch import Tensor
 
 from robustok_core.errors import RunError
-from robustok_core.runs.files import aside, read_json, read_tensors, remove_folder, write_json, write_tensors
+from robustok_core.runs.files import (
+    aside,
+    read_json,
+    read_rows,
+    read_tensors,
+    remove_folder,
+    tensor_shapes,
+    write_json,
+    write_tensors,
+)
 from robustok_core.runs.manifest import Damage, folder_damage, recorded_folder, set_aside
 from robustok_training.channels_last import laid_out_as
 from robustok_training.distributed import barrier, rank, world_size
-from robustok_training.sharding import separated
+from robustok_training.sharding import is_sharded_run, of_own_rows, own_rows, separated
 
 _NAME = re.compile(r"step-(\d+)")
 _TENSORS, _VALUES = "state.safetensors", "state.json"
@@ -66,7 +75,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     if not paths:
         return None
     values = read_json(paths[-1] / _VALUES)
-    return {**read_tensors(paths[-1] / _TENSORS), **_read_shards(paths[-1], values)}, values
+    return {**read_tensors(paths[-1] / _TENSORS), **_read_shards(_shard_files(paths[-1], values))}, values
 
 
 def of_other_processes(values: Mapping[str, Any]) -> str | None:
@@ -78,18 +87,34 @@ def of_other_processes(values: Mapping[str, Any]) -> str | None:
     return f"saved by {before} process{'es' * (before != 1)}, goes on with {world_size()}: {same}"
 
 
-def _read_shards(checkpoint: Path, values: Mapping[str, Any]) -> dict[str, Tensor]:
-    shards = [read_tensors(checkpoint / name) for name in _shard_names(checkpoint, values)]
-    return {name: torch.cat([shard[name] for shard in shards]) for name in (shards[0] if shards else ())}
+def _read_shards(files: Sequence[Path]) -> dict[str, Tensor]:
+    """A process that holds rows of sharded weights reads only these, whoever wrote them; any other reads all."""
+    shapes = [tensor_shapes(file) for file in files]
+    totals = {name: sum(shape[name][0] for shape in shapes) for name in (shapes[0] if shapes else ())}
+    wanted = {name: own_rows(total) if is_sharded_run() else range(total) for name, total in totals.items()}
+    before, parts = dict.fromkeys(totals, 0), []
+    for file, shape in zip(files, shapes, strict=True):
+        parts.append(read_rows(file, {name: _within(wanted[name], before[name], shape[name][0]) for name in totals}))
+        before = {name: before[name] + shape[name][0] for name in totals}
+    read = {name: torch.cat([part[name] for part in parts]) for name in totals}
+    if not is_sharded_run():
+        return read
+    return {name: of_own_rows(rows, (totals[name], *rows.shape[1:])) for name, rows in read.items()}
 
 
-def _shard_names(checkpoint: Path, values: Any) -> list[str]:
+def _within(rows: range, first: int, count: int) -> slice:
+    """Those of the rows that are among `count` rows from `first` on, numbered from there."""
+    start, stop = (min(max(end - first, 0), count) for end in (rows.start, rows.stop))
+    return slice(start, stop)
+
+
+def _shard_files(checkpoint: Path, values: Any) -> list[Path]:
     if not isinstance(values, dict) or not values.get("sharded"):
         return []
     count = values.get("processes")
     if not isinstance(count, int) or not (checkpoint / _shard_name(count - 1, count)).is_file():
         raise RunError("it does not say how many processes wrote the checkpoint", where=str(checkpoint / _VALUES))
-    return [_shard_name(number, count) for number in range(count)]
+    return [checkpoint / _shard_name(number, count) for number in range(count)]
 
 
 def set_damaged_aside(folder: Path, *, recorded: bool) -> list[str]:

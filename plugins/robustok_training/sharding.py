@@ -23,12 +23,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from robustok_core.runs.environment import shards_weights
-from robustok_training.distributed import all_sum, world_size
+from robustok_training.distributed import all_sum, rank, world_size
 
 try:
     from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
     from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor import DTensor, Shard
 except ImportError:  # a torch without torch.distributed, where nothing is sharded
     DTensor = type(None)  # type: ignore[assignment,misc]
 
@@ -52,12 +52,21 @@ def own_part(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, sharded as another one is; as it is if that one is not sharded. No process waits for another."""
     if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
         return tensor
-    parts = tensor.to(like.device).chunk(like.device_mesh.size())
-    rank = like.device_mesh.get_local_rank()
-    own = parts[rank] if rank < len(parts) else parts[0][:0]
-    return DTensor.from_local(
-        own.clone(), like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
-    )
+    own = own_rows(len(tensor))
+    return of_own_rows(tensor[own.start : own.stop].clone(), like.shape)
+
+
+def own_rows(count: int) -> range:
+    """Which of so many rows of a sharded tensor this process holds; as `torch.chunk` divides them."""
+    each = -(-count // world_size())
+    return range(min(rank() * each, count), min((rank() + 1) * each, count))
+
+
+def of_own_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """The sharded tensor of a shape of which this process holds `own_rows`. No process waits for another."""
+    stride = torch.empty(shape, device="meta").stride()
+    rows = rows.to(_mesh().device_type)
+    return DTensor.from_local(rows, _mesh(), [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride)
 
 
 def shard(module: nn.Module) -> None:

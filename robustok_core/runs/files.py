@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -205,13 +205,31 @@ def read_tensors(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     Raises:
         RunError: if the file is missing or damaged.
     """
+    with _opened_tensors(file, device) as (opened, names):
+        return {name: opened.get_tensor(name) for name in names}
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in a safetensors file, from its header; raises what `read_tensors` does."""
+    with _opened_tensors(file) as (opened, names):
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+
+
+def read_rows(file: Path, rows: Mapping[str, slice]) -> dict[str, Tensor]:
+    """Reads some rows of some tensors in a safetensors file and nothing else; raises what `read_tensors` does."""
+    with _opened_tensors(file) as (opened, _):
+        return {name: opened.get_slice(name)[wanted] for name, wanted in rows.items()}
+
+
+@contextmanager
+def _opened_tensors(file: Path, device: str = "cpu") -> Iterator[tuple[Any, Sequence[str]]]:
     check_regular(file)
     try:
         with safe_open(file, framework="pt", device=device) as opened:
             names = opened.keys()
             if len(names) > _MOST_TENSORS:
                 raise ValueError(f"it claims to hold {len(names):,} tensors, more than any model has")
-            return {name: opened.get_tensor(name) for name in names}
+            yield opened, names
     except OSError as error:
         raise RunError(f"cannot be read: {error.strerror or error}", where=str(file)) from error
     except Exception as error:  # SafetensorError, and whatever a data type raises that torch does not have

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from accelerate.utils import is_torch_version
 from processes import AtStep, two_forked
 from project import ADVERSARIAL, Project, registry_with
 from robustok_core.errors import Interrupted
-from robustok_core.runs.files import read_json
+from robustok_core.runs.files import read_json, read_rows
+from robustok_training import checkpoint
 
 pytestmark = pytest.mark.skipif(is_torch_version("<", "2.7.0"), reason="needs torch 2.7")
 
@@ -51,11 +53,12 @@ DIFFERENT = {"images_per_second", "stage", "fingerprint", "used_codes"}
 
 @attrs.frozen
 class Two:
-    """What two processes and one made of the same recipes, by name; `said` is what was printed."""
+    """What two processes and one made of the same recipes, by name, and what was printed; `folder` holds notes."""
 
     one: dict[str, Project]
     two: dict[str, Project]
     said: dict[str, str]
+    folder: Path
 
 
 def stopped(project: Project) -> Project:
@@ -66,11 +69,25 @@ def stopped(project: Project) -> Project:
     return project
 
 
+def rows_read(folder: Path, name: str) -> Callable[..., dict[str, torch.Tensor]]:
+    """Reads rows of a checkpoint, and notes from which files this process took any."""
+
+    def read(file: Path, rows: dict[str, slice]) -> dict[str, torch.Tensor]:
+        tensors = read_rows(file, rows)
+        if any(len(tensor) for tensor in tensors.values()):
+            with (folder / f"{name}-{os.environ['RANK']}.read").open("a") as notes:
+                notes.write(f"{file.name}\n")
+        return tensors
+
+    return read
+
+
 def run_all(projects: dict[str, Project], asked: list[tuple[str, bool, int]], folder: Path) -> None:
     """Runs projects as one of two processes, with weights that are divided or not, until a step or to the end."""
     torch.distributed.destroy_process_group = lambda group=None: None  # the processes stay connected for the next run
     for name, sharded, stop in asked:
         os.environ |= {"ACCELERATE_USE_FSDP": str(sharded), "FSDP_VERSION": "2"}
+        checkpoint.read_rows = rows_read(folder, name)
         stopping = AtStep(stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with contextlib.suppress(Interrupted):
             projects[name].run(registry=registry_with(stopping))
@@ -114,7 +131,7 @@ def made(tmp_path_factory) -> Two:
     for name in ("to one", "copied to one"):
         said[name] = projects[name].run().printed
     one = dict.fromkeys(projects, whole)
-    return Two(one, projects, said)
+    return Two(one, projects, said, folder)
 
 
 def assert_same_lines(made: Two, name: str, stage: str) -> None:
@@ -144,10 +161,10 @@ def test_the_artifact_has_whole_weights_and_the_codebook_of_one_process(made):
 
 def test_each_process_writes_its_rows_into_a_checkpoint(made):
     project = made.two["resumed"]
-    (*_, checkpoint) = sorted(next(project.folder.glob("checkpoints/*")).iterdir())
-    files = [checkpoint / f"shard-{number:05d}-of-00002.safetensors" for number in (0, 1)]
+    (*_, newest) = sorted(next(project.folder.glob("checkpoints/*")).iterdir())
+    files = [newest / f"shard-{number:05d}-of-00002.safetensors" for number in (0, 1)]
     assert all(file.is_file() for file in files)
-    assert {file.name for file in files} <= read_json(checkpoint / "manifest.json")["files"].keys()
+    assert {file.name for file in files} <= read_json(newest / "manifest.json")["files"].keys()
 
 
 def test_a_sharded_training_resumes_bit_for_bit(made):
@@ -157,6 +174,11 @@ def test_a_sharded_training_resumes_bit_for_bit(made):
     of_both = [[{**line, "images_per_second": 0} for line in project.logged()] for project in (whole, resumed)]
     assert of_both[0] == of_both[1]
     assert "processes, goes on" not in made.said["resumed"]
+
+
+def test_a_process_reads_only_its_own_rows_of_a_checkpoint(made):
+    for rank in (0, 1):
+        assert (made.folder / f"resumed-{rank}.read").read_text() == f"shard-{rank:05d}-of-00002.safetensors\n"
 
 
 @pytest.mark.parametrize("name", ["from one", "copied from one", "to one", "copied to one"])
