@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from robustok_core.values.machine_memory import usable_memory
 from robustok_core.values.terminal import echo, echo_lines
 
 #: The folders of a path, which say whose machine it is; its last part may stay.
@@ -128,7 +129,7 @@ def _threads() -> int:
 
 
 def _memory() -> str:
-    return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    return f"{usable_memory() / 2**30:.1f} GiB"
 
 
 def _gpus() -> list[str]:

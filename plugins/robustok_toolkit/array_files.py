@@ -17,6 +17,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.machine_memory import usable_memory
 from robustok_core.values.wording import reason_of
 
 #: First bytes of an array, a zip file and an empty zip file.
@@ -234,9 +235,9 @@ def _checked_text(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _check_memory(nbytes: int) -> None:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = usable_memory()
     if nbytes > memory:
-        raise ValueError(f"it needs {nbytes / 2**30:.4g} GiB, but this machine has {memory / 2**30:.4g} GiB")
+        raise ValueError(f"it needs {nbytes / 2**30:.4g} GiB, but this process may use {memory / 2**30:.4g} GiB")
 
 
 @contextmanager

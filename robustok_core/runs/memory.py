@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from robustok_core.errors import RunError
+from robustok_core.values.machine_memory import usable_memory
 
 if TYPE_CHECKING:
     from robustok_core.kinds.cost import Cost, Memory
@@ -77,10 +76,4 @@ def capacity_of(device: Any) -> float:
 
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
-    return float(_bytes_of_this_machine())
-
-
-def _bytes_of_this_machine() -> int:
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return total if limit == resource.RLIM_INFINITY else min(limit, total)
+    return float(usable_memory())
