@@ -27,6 +27,7 @@ _BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Number of GPUs.")
+@click.option("--fsdp", is_flag=True, help="The GPUs share the weights (FSDP), instead of each holding all (DDP).")
 @click.option("--device", default="h100", show_default=True, metavar="NAME", help="The GPU, e.g. a100, h200, rtx4090.")
 @click.option(
     "--utilisation",
@@ -42,6 +43,7 @@ def plan(
     changes: tuple[str, ...],
     presets: tuple[str, ...],
     gpus: int,
+    fsdp: bool,
     device: str,
     utilisation: float,
     without_data: bool,
@@ -58,11 +60,22 @@ def plan(
     from robustok_core.runs.opening import open_recipe
     from robustok_toolkit.device_table import device_named
 
+    if fsdp and gpus == 1:
+        raise click.UsageError("--fsdp divides the weights among several GPUs: give --gpus, too")
     target, assumed = device_named(device), list[str]()
     opened, _ = open_recipe(recipe, overrides=changes, presets=presets)
-    stages = plan_costs(opened, processes=gpus, without_data=without_data, announce=assumed.append)
+    stages = plan_costs(
+        opened, processes=gpus, divides_weights=fsdp, without_data=without_data, announce=assumed.append
+    )
     if as_json:
-        told = {"recipe": recipe, "device": device, "gpus": gpus, "utilisation": utilisation, "assumed": assumed}
+        told = {
+            "recipe": recipe,
+            "device": device,
+            "gpus": gpus,
+            "fsdp": fsdp,
+            "utilisation": utilisation,
+            "assumed": assumed,
+        }
         told["stages"] = [_as_table(stage, target, utilisation) for stage in stages]
         echo_lines(json.dumps(told, indent=2))
         return

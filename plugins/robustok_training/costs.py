@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from attrs import frozen
 from torch import nn
 
 from robustok_core.kinds.cost import Cost, Memory, Work
@@ -18,7 +17,7 @@ from robustok_core.values.draws import Draws
 from robustok_training.batches import steps_per_epoch
 from robustok_training.checkpoint import KEPT
 from robustok_training.config import TrainingConfig
-from robustok_training.learned_state import learned_state
+from robustok_training.held_memory import held_memory, nbytes, trained_bytes, trained_parameters
 from robustok_training.on_meta import META, Measured, measuring
 from robustok_training.repeated_blocks import RepeatedBlocks
 from robustok_training.task import Task
@@ -66,26 +65,22 @@ def training_cost(
     measured = {share: measured_step(task, batch_of, config, share, count, bf16=bf16, again=again) for share in spans}
     flops = sum(spans[share] * one.flops for share, one in measured.items()) / count
     largest = max(measured.values(), key=lambda one: one.peak_bytes)
-    parts = Parts.of(task)
-    state = sum(map(nbytes, task.modules.values())) + 2 * parts.trained_bytes
+    modules = [turn.module for turn in task.trained_modules]
+    trained = sum(parameter.numel() for module in modules for parameter in trained_parameters(module))
+    of_trained = sum(map(trained_bytes, modules))
+    state = sum(map(nbytes, task.modules.values())) + 2 * of_trained
     average = nbytes(task.averaged) if config.ema_decay > 0.0 else 0
-    read = max(one.read_bytes for one in measured.values()) - parts.trained_bytes * 2  # weights and gradients
-    fixed = {
-        "weights": parts.trained_bytes,
-        "frozen networks": max(read, 0),
-        "gradients": parts.trained_bytes,
-        "gradients in DDP's buckets": parts.trained_bytes if context.processes > 1 else 0,
-        "optimiser": 2 * parts.trained_bytes,
-        "average of the weights": average,
+    fixed = held_memory(task, context, averages=config.ema_decay > 0.0) | {
+        "frozen networks": max(one.read_bytes for one in measured.values()) - 2 * of_trained,  # weights and gradients
         "weights in bf16": max(one.cast_bytes for one in measured.values()),
     }
     return Cost(
-        trained=parts.trained,
-        frozen=max(max(one.read_parameters for one in measured.values()) - parts.trained, 0),
+        trained=trained,
+        frozen=max(max(one.read_parameters for one in measured.values()) - trained, 0),
         steps=steps * trainings,
         work=[Work(name="training", images=steps * config.batch_size * trainings, flops=flops, bf16=bf16)],
         memory=Memory(
-            fixed={name: size for name, size in fixed.items() if size},
+            fixed={name: size for name, size in fixed.items() if size > 0},
             per_image=largest.peak_bytes // count,
             images=at_once,
         ),
@@ -125,30 +120,6 @@ def measured_step(
                 loss.backward()
                 del loss
         return meter.measured
-
-
-@frozen
-class Parts:
-    """How many parameters are trained, and their bytes."""
-
-    trained: int
-    trained_bytes: int
-
-    @classmethod
-    def of(cls, task: Task) -> Parts:
-        """Those of all trained modules."""
-        parameters = [p for turn in task.trained_modules for p in trained_parameters(turn.module)]
-        return cls(sum(p.numel() for p in parameters), sum(p.numel() * p.element_size() for p in parameters))
-
-
-def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a module that take gradients."""
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-
-def nbytes(module: nn.Module) -> int:
-    """The bytes of what a checkpoint holds of a module."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in learned_state(module).values())
 
 
 def _spans(changes: Sequence[float]) -> Mapping[float, float]:

@@ -8,6 +8,11 @@ from robustok_training.sharding import WholeCopy, is_sharded_run, shard
 from robustok_training.weight_average import WeightAverage
 
 
+def holds(module: nn.Module, kept: nn.Module) -> bool:
+    """Whether the module to keep is a part of another one, or that itself."""
+    return any(part is kept for part in module.modules())
+
+
 class KeptModule:
     """What is kept in the end; made before the trained modules are prepared, which may divide their weights.
 
@@ -28,7 +33,7 @@ class KeptModule:
 
     def is_divided(self, trained: nn.Module) -> bool:
         """Whether the weights of a trained module are divided: those of the one that holds the module to keep."""
-        return self.sharded and any(part is self._module for part in trained.modules())
+        return self.sharded and holds(trained, self._module)
 
     def prepared(self) -> None:
         """Called once the trained modules are prepared: the average is stored as they are."""

@@ -71,17 +71,26 @@ def of_own_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:
 
 def shard(module: nn.Module) -> None:
     """Divides the blocks of a module among the processes, in place; what is not trained stays whole."""
-    mesh, blocks = _mesh(), blocks_of(module)
-    inside = {id(part) for block in blocks for part in block.modules()}
-    outside = {p for part in module.modules() if id(part) not in inside for p in part.parameters(recurse=False)}
-    left_whole = outside | {p for p in module.parameters() if not p.requires_grad or p.ndim == 0}
+    mesh, divided = _mesh(), divided_parameters(module)
+    left_whole = set(module.parameters()) - {parameter for own in divided.values() for parameter in own}
     frees = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() == "true"
     for parameter in module.parameters():
         parameter.data = parameter.data.contiguous()  # as rows are divided, and gradients are averaged
-    for block in blocks:
+    for block in divided:
         fully_shard(block, mesh=mesh, reshard_after_forward=frees, ignored_params=left_whole)
     left_whole |= {p for p in module.parameters() if not isinstance(p, DTensor)}
     fully_shard(module, mesh=mesh, ignored_params=left_whole)
+
+
+def divided_parameters(module: nn.Module) -> dict[nn.Module, list[nn.Parameter]]:
+    """What `shard` divides, by block: trained parameters that are used nowhere else and have rows."""
+    blocks = blocks_of(module)
+    inside = {id(part) for block in blocks for part in block.modules()}
+    outside = {p for part in module.modules() if id(part) not in inside for p in part.parameters(recurse=False)}
+    return {
+        block: [p for p in block.parameters() if p.requires_grad and p.ndim > 0 and p not in outside]
+        for block in blocks
+    }
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:

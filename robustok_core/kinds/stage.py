@@ -47,6 +47,7 @@ class StageContext(ABC):
         device: the device of this process.
         console: shows progress; None on silent processes.
         processes: how many there are, or will be in the run that is planned.
+        divides_weights: whether the launcher asks for trained weights divided among them, or will.
         speed: how fast trainings compute, where a stage does not say otherwise.
         replay: whether a training looks again into the step that became not finite, instead of going on.
     """
@@ -65,6 +66,7 @@ class StageContext(ABC):
     console: Console | None
     device: torch.device
     processes: int
+    divides_weights: bool
     speed: Speed
     replay: bool
 

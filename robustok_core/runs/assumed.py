@@ -29,12 +29,14 @@ class Assumed:
     Attributes:
         registry: the components.
         processes: how many the run will have; None for as many as there are now.
+        divides_weights: whether it will divide weights among them; None for as the launcher says now.
         opens_data: whether a data set that is here is opened although its options say what it holds.
         not_checked: sentences about what was not looked at, in order, each once.
     """
 
     registry: Registry
     processes: int | None = None
+    divides_weights: bool | None = None
     opens_data: bool = False
     not_checked: dict[str, None] = field(factory=dict, init=False)
 

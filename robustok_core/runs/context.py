@@ -23,6 +23,7 @@ from robustok_core.recipe.registry import Registry
 from robustok_core.runs.assumed import Assumed
 from robustok_core.runs.components import load_component
 from robustok_core.runs.declared import Declared, Inputs
+from robustok_core.runs.environment import shards_weights
 from robustok_core.runs.folder import RunFolder
 from robustok_core.runs.manifest import recorded_folder
 from robustok_core.runs.step_log import LOG_FILE, append_line, drop_lines
@@ -86,6 +87,11 @@ class RunContext(StageContext):
     def processes(self) -> int:  # type: ignore[override]
         planned = None if self.assumed is None else self.assumed.processes
         return self.accelerator.num_processes if planned is None else planned
+
+    @property
+    def divides_weights(self) -> bool:  # type: ignore[override]
+        planned = None if self.assumed is None else self.assumed.divides_weights
+        return shards_weights() if planned is None else planned
 
     @property
     def manifests(self) -> bool:  # type: ignore[override]  # it changes when the stage begins

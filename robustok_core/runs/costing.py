@@ -29,6 +29,7 @@ def plan_costs(
     recipe: Recipe | ResolvedRecipe,
     *,
     processes: int = 1,
+    divides_weights: bool = False,
     without_data: bool = False,
     registry: Registry | None = None,
     announce: Callable[[str], None] | None = None,
@@ -38,6 +39,7 @@ def plan_costs(
     Args:
         recipe: what to plan. Precisions that are "auto" are taken as bf16.
         processes: one for each GPU.
+        divides_weights: whether trained weights are divided among them (FSDP), instead of whole on each (DDP).
         without_data: do not open the data set where its options say what it holds.
         registry: the components; by default those of all installed plugins.
         announce: called with a line for all that is taken as the recipe says because it is not here.
@@ -54,7 +56,9 @@ def plan_costs(
     planned = settled(attrs.evolve(resolved, run=run), "bf16")
     one = RecipeRun(planned, registry, Path(resolved.run.out), False, None)
     one.auto = "bf16"
-    one.assumed = Assumed(registry=registry, processes=processes, opens_data=not without_data)
+    one.assumed = Assumed(
+        registry=registry, processes=processes, divides_weights=divides_weights, opens_data=not without_data
+    )
     plan = one.plan()
     for what in one.assumed.not_checked:
         say(what)

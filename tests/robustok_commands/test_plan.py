@@ -50,6 +50,27 @@ def test_the_table_names_the_assumptions_of_its_times(recipe):
     assert "raise `accumulation`" in output
 
 
+def test_weights_that_gpus_share_take_less_of_each(recipe):
+    def fixed(*arguments):
+        told = json.loads(run(recipe, "--json", "--gpus", "4", *arguments))
+        return {
+            stage["name"]: stage["cost"]["memory"]["fixed_bytes"] for stage in told["stages"] if stage["cost"]["memory"]
+        }
+
+    whole, shared = fixed(), fixed("--fsdp")
+    for name in ("train_tokenizer", "train_generator"):
+        assert shared[name]["optimiser"] < whole[name]["optimiser"]
+        assert "gathered blocks" in shared[name]
+        assert "gathered blocks" not in whole[name]
+        assert "gradients in DDP's buckets" not in shared[name]
+
+
+def test_one_gpu_shares_nothing(recipe):
+    result = CliRunner().invoke(plan, [str(recipe), "--fsdp"])
+    assert result.exit_code == 2
+    assert "give --gpus" in result.output
+
+
 def test_an_unknown_device_is_refused_with_those_that_are_known(recipe):
     with pytest.raises(RobustokError) as refused:
         CliRunner().invoke(plan, [str(recipe), "--device", "h1000"], catch_exceptions=False)

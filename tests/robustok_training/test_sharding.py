@@ -17,8 +17,10 @@ from accelerate.utils import is_torch_version
 
 from processes import AtStep, two_forked
 from project import ADVERSARIAL, Project, registry_with
+from robustok_core import Recipe
 from robustok_core.errors import Interrupted
-from robustok_core.runs.files import read_json, read_rows
+from robustok_core.runs.costing import plan_costs
+from robustok_core.runs.files import read_json, read_rows, read_tensors
 from robustok_training import checkpoint
 
 pytestmark = pytest.mark.skipif(is_torch_version("<", "2.7.0"), reason="needs torch 2.7")
@@ -165,6 +167,19 @@ def test_each_process_writes_its_rows_into_a_checkpoint(made):
     files = [newest / f"shard-{number:05d}-of-00002.safetensors" for number in (0, 1)]
     assert all(file.is_file() for file in files)
     assert {file.name for file in files} <= read_json(newest / "manifest.json")["files"].keys()
+
+
+@pytest.mark.parametrize(("name", "stage"), [("resumed", "train_tokenizer"), ("generator", "train_generator")])
+def test_a_plan_counts_what_one_of_the_processes_holds(made, name, stage):
+    project = made.two[name]
+    recipe = Recipe.from_table(project.table)
+    cost = next(one.cost for one in plan_costs(recipe, processes=2, divides_weights=True) if one.name == stage)
+    newest = max(path for path in project.folder.glob(f"checkpoints/{stage}*/*") if path.is_dir())
+    held = [file for file in newest.glob("*.safetensors") if not file.name.startswith("shard-00001")]
+    tensors = [tensor for file in held for tensor in read_tensors(file).values()]
+    fixed = cost.memory.fixed
+    planned = fixed["weights"] + fixed["optimiser"] + fixed["average of the weights"]
+    assert planned == pytest.approx(sum(tensor.nbytes for tensor in tensors), rel=0.02)
 
 
 def test_a_sharded_training_resumes_bit_for_bit(made):
