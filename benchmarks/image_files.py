@@ -2,9 +2,9 @@
 
 Photographs (those of scikit-image and scikit-learn, turned and cut) are written as JPEG files. Each data set loads the
 same batches, and so does torchvision's ImageFolder with the same crop (ADM's, as in the released code of DiT and
-RAR); all give the same pixels, which is checked. They run with one thread, and processor time is counted, so that other
-load hardly matters: images per second are those of a core. With `--scaled`, also how many grey levels the crops with
-the option `fast_jpeg` are from ADM's.
+RAR). All but `fast_resize` give the same pixels, which is checked; how far that is from them is measured. They run with
+one thread, and processor time is counted, so that other load hardly matters: images per second are those of a core.
+With `--scaled`, also how many grey levels the crops with the option `fast_jpeg` are from ADM's.
 """
 
 from __future__ import annotations
@@ -77,6 +77,12 @@ def our_loaders(folder: Path, size: int) -> dict[str, Load]:
     """The data sets; all images but one of each class are for training."""
     tables = {
         "image_folder": {"use": "image_folder", "path": f"{folder}/files", "image_size": size},
+        "image_folder, fast_resize": {
+            "use": "image_folder",
+            "path": f"{folder}/files",
+            "image_size": size,
+            "fast_resize": True,
+        },
         "webdataset": {"use": "webdataset", "train": f"{folder}/images.tar", "image_size": size},
     }
     for image_format in ("npy", "webp"):
@@ -144,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         count = options.images - 2
         batches = [range(start, min(start + options.batch, count)) for start in range(0, count, options.batch)]
         check_equal(loaders, batches[0])
+        report.found["fast_resize_error"] = fast_resize_error(loaders, batches)
         loaders = {"torchvision": torchvision_loader(Path(folder) / "files", options.size), **loaders}
         ways = {name: partial(load_all, load, batches) for name, load in loaders.items()}
         found = harness.compare(ways, rounds=options.rounds)
@@ -160,6 +167,13 @@ def check_equal(loaders: dict[str, Load], rows: Sequence[int]) -> None:
     for name in ("prepared (npy)", "prepared (webp)"):
         if not torch.equal(loaders[name](rows), exact):
             raise SystemExit(f"{name} gives other images")
+
+
+def fast_resize_error(loaders: dict[str, Load], batches: Sequence[Sequence[int]]) -> dict[str, float]:
+    """How far the crops with `fast_resize` are from ADM's, in grey levels of 255."""
+    ways = [loaders["image_folder"], loaders["image_folder, fast_resize"]]
+    differences = torch.stack([(ways[0](rows) - ways[1](rows)).abs().flatten() for rows in batches[:-1]]) * 127.5
+    return {"mean": round(float(differences.mean()), 4), "largest": round(float(differences.max()))}
 
 
 if __name__ == "__main__":

@@ -80,10 +80,9 @@ def two_splits(
     if validation is None:
         train, validation = train.shares(share)
     check_labels(validation.labels, len(class_names), validation.where)
-    return (
-        PictureImages(train.pictures, train.labels, config, exif=config.exif, fast_jpeg=config.fast_jpeg),
-        PictureImages(validation.pictures, validation.labels, config, exif=config.exif, fast_jpeg=config.fast_jpeg),
-    )
+    how = {"exif": config.exif, "fast_jpeg": config.fast_jpeg, "fast_resize": config.fast_resize}
+    first, second = (PictureImages(split.pictures, split.labels, config, **how) for split in (train, validation))
+    return first, second
 
 
 def check_classes(labels: Tensor, class_names: Sequence[str], where: str) -> None:

@@ -7,9 +7,16 @@ bicubic), then cropped to a square.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+#: Resizes an image to a width and a height, with a bicubic filter of the kind that avoids aliasing.
+Resize = Callable[[Image.Image, tuple[int, int]], Image.Image]
 
 _SMALLEST_SHARE = 0.8  # smallest side of a random crop, as a share of the image's shorter side
 #: A resized image with more pixels is never made: a file of 177 bytes may hold 100000 x 1 pixels, 20 GB at 256 x 256.
@@ -17,14 +24,28 @@ _MOST_PIXELS = 2**25
 _MARGIN = 8  # pixels; the bicubic filter reads fewer on each side
 
 
-def center_crop(picture: Image.Image, size: int) -> Image.Image:
+def by_pillow(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """As ADM and all who follow it."""
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def by_torch(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The same filter with shorter integers, the same on all processors: in less than a quarter of the time where there
+    is AVX2. Few pixels are not Pillow's, by one grey level and rarely two.
+    """
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]  # channels last, which is the fast layout
+    resized = F.interpolate(pixels, (size[1], size[0]), mode="bicubic", antialias=True)
+    return Image.fromarray(resized[0].permute(1, 2, 0).contiguous().numpy())
+
+
+def center_crop(picture: Image.Image, size: int, resize: Resize = by_pillow) -> Image.Image:
     """Resizes the shorter side to `size` pixels and takes the central square."""
     picture = _halved(picture, size)
     width, height = _resized_size(picture, size)
-    return _square(picture, (width, height), (width - size) // 2, (height - size) // 2, size)
+    return _square(picture, (width, height), (width - size) // 2, (height - size) // 2, size, resize)
 
 
-def random_crop(picture: Image.Image, size: int, numbers: Tensor) -> Image.Image:
+def random_crop(picture: Image.Image, size: int, numbers: Tensor, resize: Resize = by_pillow) -> Image.Image:
     """Resizes the shorter side to a size in [size, ceil(size / 0.8)] and takes a square of `size` pixels.
 
     Args:
@@ -35,7 +56,7 @@ def random_crop(picture: Image.Image, size: int, numbers: Tensor) -> Image.Image
     side = size + shorter % (largest - size + 1)
     picture = _halved(picture, side)
     width, height = _resized_size(picture, side)
-    return _square(picture, (width, height), left % (width - size + 1), upper % (height - size + 1), size)
+    return _square(picture, (width, height), left % (width - size + 1), upper % (height - size + 1), size, resize)
 
 
 def largest_side(size: int) -> int:
@@ -54,12 +75,13 @@ def _resized_size(picture: Image.Image, side: int) -> tuple[int, int]:
     return round(picture.width * scale), round(picture.height * scale)
 
 
-def _square(picture: Image.Image, resized: tuple[int, int], left: int, upper: int, size: int) -> Image.Image:
+def _square(
+    picture: Image.Image, resized: tuple[int, int], left: int, upper: int, size: int, resize: Resize
+) -> Image.Image:
     """A square of the picture as if it were resized first; it is, unless that takes too much memory."""
     width, height = resized
     if width * height <= _MOST_PIXELS:
-        whole = picture.resize(resized, Image.Resampling.BICUBIC)
-        return whole.crop((left, upper, left + size, upper + size))
+        return resize(picture, resized).crop((left, upper, left + size, upper + size))
     columns, across = _span(picture.width, width, left, size)
     rows, down = _span(picture.height, height, upper, size)
     picture = picture.crop((columns[0], rows[0], columns[1], rows[1]))

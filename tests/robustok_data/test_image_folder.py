@@ -336,6 +336,23 @@ def test_fast_jpeg_is_another_data_set_of_nearly_the_same_images(tmp_path: Path)
     assert random.load([0, 1], Draws.for_rows(3, 2)).images.shape == (2, 3, 16, 16)
 
 
+@pytest.mark.parametrize("crop", ["center", "random"])
+def test_fast_resize_is_another_data_set_of_almost_the_same_images(tmp_path: Path, crop: str) -> None:
+    (tmp_path / "a").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 90, 120, 3), dtype=np.uint8)
+    for number in range(3):
+        Image.fromarray(pixels[number]).save(tmp_path / "a" / f"{number}.png")
+    exact, fast = (opened(tmp_path, fast_resize=fast, crop=crop) for fast in (False, True))
+    assert exact.train.fingerprint != fast.train.fingerprint
+    for split in ("train", "validation"):
+        one, two = (getattr(data, split) for data in (exact, fast))
+        rows = range(len(one))
+        draws = Draws.for_rows(3, len(one)) if split == "train" else None
+        difference = (one.load(rows, draws).images - two.load(rows, draws).images).abs() * 127.5
+        assert difference.max() < 2.5
+        assert 0 < difference.mean() < 0.1
+
+
 def test_an_image_that_a_pipe_replaced_is_named_instead_of_waited_for(root: Path) -> None:
     images = opened(root)
     for file in sorted(root.rglob("*.*")):

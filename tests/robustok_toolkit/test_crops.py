@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from robustok_toolkit.crops import center_crop, random_crop
+from robustok_toolkit.crops import by_pillow, by_torch, center_crop, random_crop
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -36,6 +36,16 @@ def test_the_center_crop_is_adms(width: int, height: int, size: int) -> None:
     cropped = np.asarray(center_crop(image, size))
     assert cropped.shape == (size, size, 3)
     assert np.array_equal(cropped, adm_center_crop(image, size))
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(1, 150), height=st.integers(1, 150), size=st.sampled_from([8, 13, 32]))
+def test_torchs_resizing_is_pillows_but_for_two_grey_levels(width: int, height: int, size: int) -> None:
+    image = noise(width, height)
+    exact, fast = (np.asarray(center_crop(image, size, resize), dtype=int) for resize in (by_pillow, by_torch))
+    assert fast.shape == exact.shape
+    assert np.abs(fast - exact).max() <= 2
+    assert (fast != exact).mean() < 0.1
 
 
 def test_an_image_four_times_as_large_is_averaged_over_blocks() -> None:
