@@ -7,7 +7,7 @@ outputs of generators are not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Literal
 
@@ -23,9 +23,10 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
 from robustok_core.recipe.validators import below_one, depth_range, side_range, width_range
 from robustok_core.values.finite import all_finite
+from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.flow_blocks import FlowBlock, FlowHead, Style, TimeEmbedding
-from robustok_generators.flow_guidance import ClassVelocity
+from robustok_generators.flow_guidance import GuidedVelocity
 from robustok_generators.prepared_linear import prepared_linear
 from robustok_generators.repeated_step import Execution, repeated
 from robustok_generators.sizes import Size, size_field, size_of
@@ -205,20 +206,28 @@ class DiffusionTransformer(Generator, ABC):
         """
 
     @contextmanager
-    def _repeated(self, execution: Execution, device: torch.device) -> Iterator[ClassVelocity]:
-        """Predictions in a sampler: `predict(x, t, classes, row)`, always with the same classes."""
-        embedded: list[Tensor] = []
-        with (
-            prepared_linear(self),
-            repeated(self.predicted, self.blocks, execution, device) as step,
-        ):
+    def _guided(
+        self, execution: Execution, guidance: Guidance, channels: int | None
+    ) -> Iterator[Callable[[Tensor], GuidedVelocity]]:
+        """Guided predictions in a sampler, for labels (B,): what is prepared, compiled or captured is so for all.
 
-            def predict(x: Tensor, t: float, classes: Tensor, row: Tensor) -> Tensor:
-                if not embedded:
-                    embedded.append(self.label_embedding(classes))
-                return step(x, self.network_times(t, device), embedded[0], row)
+        Args:
+            execution: the sampler's option. guidance, channels: see `GuidedVelocity`.
+        """
+        device = self.latent_mean.device
+        with prepared_linear(self), repeated(self.predicted, self.blocks, execution, device) as step:
 
-            yield predict
+            def of_labels(labels: Tensor) -> GuidedVelocity:
+                embedded: list[Tensor] = []
+
+                def predict(x: Tensor, t: float, classes: Tensor, row: Tensor) -> Tensor:
+                    if not embedded:  # the classes stay the same
+                        embedded.append(self.label_embedding(classes))
+                    return step(x, self.network_times(t, device), embedded[0], row)
+
+                return GuidedVelocity(predict, labels, null_label=self.null_label, guidance=guidance, channels=channels)
+
+            yield of_labels
 
     def _outputs(self, x: Tensor, conditions: Tensor, row: Tensor | None) -> Tensor:
         """Outputs (B, N, D') of normalised latents (B, N, D); row i has condition `row[i]`, or i if `row` is None."""

@@ -121,15 +121,9 @@ class DiT(DiffusionTransformer):
         chain = NoiseChain.of(spaced_steps(sampling.steps, last), x.device)
         if keep is not None and keep.sigma > 0.0:
             x = chain.noised(self._normalised(keep.latents), x, torch.tensor([len(chain.steps) - 1], device=x.device))
-        with self._repeated(sampling.execution, x.device) as network:
-            predict = GuidedVelocity(
-                network,
-                labels,
-                null_label=self.null_label,
-                guidance=guidance,
-                channels=self.config.guided_channels or self.space.width,  # the variance is not guided
-            )
-            return self._denormalised(self._through(chain, x, predict, draws, sampling))
+        channels = self.config.guided_channels or self.space.width  # the variance is not guided
+        with self._guided(sampling.execution, guidance, channels) as guided:
+            return self._denormalised(self._through(chain, x, guided(labels), draws, sampling))
 
     def _through(
         self, chain: NoiseChain, x: Tensor, predict: GuidedVelocity, draws: Draws, sampling: DiTSampling

@@ -183,23 +183,16 @@ class FlowTransformer(DiffusionTransformer):
             x = between(self._normalised(keep.latents), x, start, self.config.path)
         # dopri5 adapts its steps to its input: one sample at a time, so that samples do not depend on each other.
         slices = [slice(i, i + 1) for i in range(len(x))] if sampling.method == "dopri5" else [slice(0, len(x))]
-        samples = [self._integrate(x[rows], labels[rows], draws[rows], guidance, sampling, start) for rows in slices]
+        with self._guided(sampling.execution, guidance, self.config.guided_channels) as guided:
+            samples = [self._integrate(guided(labels[own]), x[own], draws[own], sampling, start) for own in slices]
         return self._denormalised(torch.cat(samples))
 
     def _integrate(
-        self, x: Tensor, labels: Tensor, draws: Draws, guidance: Guidance, sampling: FlowSampling, start: float
+        self, velocity: GuidedVelocity, x: Tensor, draws: Draws, sampling: FlowSampling, start: float
     ) -> Tensor:
         """Normalised latents at time 0 from x (B, N, D) at time `start`."""
 
         def noise(step: int) -> Tensor:
             return draws.child("step", step).normal(*x.shape[1:])
 
-        with self._repeated(sampling.execution, x.device) as predict:
-            velocity = GuidedVelocity(
-                predict,
-                labels,
-                null_label=self.null_label,
-                guidance=guidance,
-                channels=self.config.guided_channels,
-            )
-            return integrate(velocity, x, sampling, start=start, noise=noise, path=self.config.path)
+        return integrate(velocity, x, sampling, start=start, noise=noise, path=self.config.path)

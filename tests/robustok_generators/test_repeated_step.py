@@ -7,6 +7,9 @@ a number of Python's that a step reads stays what it was when the step was captu
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -43,34 +46,35 @@ def traced(step, inputs):
     return make_fx(function)(*inputs)
 
 
-@pytest.fixture
-def captures(monkeypatch):
-    """On the CPU, steps are captured as on CUDA; counts how often."""
-    count = []
+@contextmanager
+def capturing() -> Iterator[list[Any]]:
+    """Inside the block, all steps are captured on the CPU as on CUDA; gives a list of what was captured."""
+    captured_steps = []
 
     def capture(step, inputs):
-        count.append(step)
+        captured_steps.append(step)
         return traced(step, inputs)
 
     def as_on_cuda(step, *, captured, compiled):
         return RepeatedStep(step, captured=True, compiled=compiled)
 
-    monkeypatch.setattr(repeated_step, "capture", capture)
-    monkeypatch.setattr(repeated_step, "RepeatedStep", as_on_cuda)
-    monkeypatch.setattr(decoding, "fixes_shapes", lambda execution, device: execution != "eager")
-    return count
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repeated_step, "capture", capture)
+        patch.setattr(repeated_step, "RepeatedStep", as_on_cuda)
+        patch.setattr(decoding, "fixes_shapes", lambda execution, device: True)
+        yield captured_steps
 
 
 @pytest.mark.parametrize("name", ["rar", "llamagen_gpt", "gigatok_gpt"])
-def test_captured_steps_draw_the_codes_of_eager_ones(make, name, captures, monkeypatch):
+def test_captured_steps_draw_the_codes_of_eager_ones(make, name, monkeypatch):
     monkeypatch.setattr("robustok_generators.rar_decoding._ROWS", 40)  # as for many classes: several tables
     generator, draws = make(name, CODES), Draws.for_rows(1, 7)
     options = {"guidance": GUIDED, "keep": Keep(latents=Latents(codes=draws.integers(20, 36)), sigma=0.3)}
     eager = generator.sample(LABELS, draws, sampling=TokenSampling(execution="eager"), **options).codes
-    assert not captures
-    captured = generator.sample(LABELS, draws, sampling=TokenSampling(execution="graph"), **options).codes
+    with capturing() as captured_steps:
+        captured = generator.sample(LABELS, draws, sampling=TokenSampling(execution="graph"), **options).codes
     assert torch.equal(captured, eager)
-    assert len(captures) == 3, "one capture for each size of the window: 16, 32 and 48"
+    assert len(captured_steps) == 3, "one capture for each size of the window: 16, 32 and 48"
 
 
 @torch.no_grad()
@@ -104,16 +108,25 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_captured_steps_of_other_samplers_sample_what_eager_ones_do(name, captures):
+def test_captured_steps_of_other_samplers_sample_what_eager_ones_do(name):
     build, options, chosen = OTHERS[name]
     model, draws = build(), Draws.for_rows(1, 7)
-    eager, captured = (
-        model.sample(LABELS, draws, guidance=GUIDED, sampling=options(**chosen, execution=execution))
-        for execution in ("eager", "graph")
-    )
-    assert captures
+    eager = model.sample(LABELS, draws, guidance=GUIDED, sampling=options(**chosen))
+    with capturing() as captured_steps:
+        captured = model.sample(LABELS, draws, guidance=GUIDED, sampling=options(**chosen, execution="graph"))
+    assert captured_steps
     for found, expected in ((captured.codes, eager.codes), (captured.vectors, eager.vectors)):
         assert (found is None and expected is None) or torch.equal(found, expected)
+
+
+def test_a_sampler_that_takes_images_one_by_one_captures_its_step_once():
+    model, draws, options = flow(), Draws.for_rows(1, 7), {"method": "dopri5", "tolerance": 1e-3}
+    eager = model.sample(LABELS, draws, guidance=Guidance(), sampling=FlowSampling(**options))
+    with capturing() as captured_steps:
+        sampling = FlowSampling(**options, execution="graph")
+        captured = model.sample(LABELS, draws, guidance=Guidance(), sampling=sampling)
+    assert torch.equal(captured.vectors, eager.vectors)
+    assert len(captured_steps) == 1
 
 
 def test_compiled_steps_draw_the_codes_of_eager_ones(make):
@@ -150,12 +163,13 @@ def double(x: Tensor) -> Tensor:
     return 2 * x
 
 
-def test_the_first_call_of_each_shape_runs_as_it_is_and_results_are_not_overwritten(captures):
+def test_the_first_call_of_each_shape_runs_as_it_is_and_results_are_not_overwritten():
     step, x = RepeatedStep(double, captured=True, compiled=False), torch.ones(3)
-    results = [step(number * x) for number in range(4)]
-    assert len(captures) == 1
-    results += [step(torch.ones(5)), step(torch.ones(5))]
-    assert len(captures) == 2
+    with capturing() as captured_steps:
+        results = [step(number * x) for number in range(4)]
+        assert len(captured_steps) == 1
+        results += [step(torch.ones(5)), step(torch.ones(5))]
+    assert len(captured_steps) == 2
     assert [result.tolist() for result in results] == [[2.0 * number] * 3 for number in range(4)] + [[2.0] * 5] * 2
 
 
