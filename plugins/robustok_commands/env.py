@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from robustok_core.values.machine_memory import usable_memory
+from robustok_core.values.machine_memory import machine_memory, usable_memory
 from robustok_core.values.terminal import echo, echo_lines
 
 #: The folders of a path, which say whose machine it is; its last part may stay.
@@ -129,7 +129,9 @@ def _threads() -> int:
 
 
 def _memory() -> str:
-    return f"{usable_memory() / 2**30:.1f} GiB"
+    usable, of_machine = usable_memory(), machine_memory()
+    limited = "" if usable == of_machine else f", of which this process may use {usable / 2**30:.1f} GiB"
+    return f"{of_machine / 2**30:.1f} GiB{limited}"
 
 
 def _gpus() -> list[str]:

@@ -27,7 +27,9 @@ _BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Number of GPUs.")
-@click.option("--fsdp", is_flag=True, help="The GPUs share the weights (FSDP), instead of each holding all (DDP).")
+@click.option(
+    "--fsdp", is_flag=True, help="Divide the weights among the GPUs (FSDP) instead of copying them to each (DDP)."
+)
 @click.option("--device", default="h100", show_default=True, metavar="NAME", help="The GPU, e.g. a100, h200, rtx4090.")
 @click.option(
     "--utilisation",
@@ -79,7 +81,7 @@ def plan(
         told["stages"] = [_as_table(stage, target, utilisation) for stage in stages]
         echo_lines(json.dumps(told, indent=2))
         return
-    _print(stages, target, utilisation, gpus)
+    _print(stages, target, utilisation, gpus, divided=fsdp)
     echo(
         f"time: at {utilisation:.0%} of {device}'s peak ({target.bf16 / 1e12:g} TFLOP/s in bf16, "
         f"{target.float32 / 1e12:g} in float32), without waiting for data"
@@ -88,7 +90,7 @@ def plan(
         echo(printable(line))
 
 
-def _print(stages: Sequence[StageCost], device: Device, utilisation: float, gpus: int) -> None:
+def _print(stages: Sequence[StageCost], device: Device, utilisation: float, gpus: int, *, divided: bool) -> None:
     console = make_console()
     known = [(stage.name, stage.cost) for stage in stages if stage.cost is not None]
     headers = ["stage", "computes", "in", "images", "FLOP an image", "FLOP", "GPU-hours"]
@@ -101,7 +103,8 @@ def _print(stages: Sequence[StageCost], device: Device, utilisation: float, gpus
     print_table(console, headers, rows)
     if memories := [(name, cost.memory) for name, cost in known if cost.memory is not None]:
         echo("")
-        headers = ["memory of a GPU", "fixed", "an image", "at once", "in total", "at once at most"]
+        of_gpu = "memory of a GPU, with FSDP" if divided else "memory of a GPU"
+        headers = [of_gpu, "fixed", "an image", "at once", "in total", "at once at most"]
         print_table(console, headers, [_memory_row(name, memory, device) for name, memory in memories])
         for name, memory in memories:
             fixed = ", ".join(f"{what} {byte_text(size)}" for what, size in memory.fixed.items())

@@ -209,7 +209,7 @@ class DiffusionTransformer(Generator, ABC):
     def _guided(
         self, execution: Execution, guidance: Guidance, channels: int | None
     ) -> Iterator[Callable[[Tensor], GuidedVelocity]]:
-        """Guided predictions in a sampler, for labels (B,): what is prepared, compiled or captured is so for all.
+        """A function from labels (B,) to their guided predictions; all its results share what is prepared or compiled.
 
         Args:
             execution: the sampler's option. guidance, channels: see `GuidedVelocity`.

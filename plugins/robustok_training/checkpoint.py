@@ -70,7 +70,10 @@ def _shard_name(number: int, count: int) -> str:
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The tensors and the values (with "step") of the newest checkpoint in `folder`; None if there is none."""
+    """The tensors and the values (with "step") of the newest checkpoint in `folder`; None if there is none.
+
+    Tensors that were saved sharded are sharded if this run divides weights, and whole otherwise.
+    """
     paths = checkpoints(folder)
     if not paths:
         return None
@@ -89,15 +92,16 @@ def of_other_processes(values: Mapping[str, Any]) -> str | None:
 
 def _read_shards(files: Sequence[Path]) -> dict[str, Tensor]:
     """A process that holds rows of sharded weights reads only these, whoever wrote them; any other reads all."""
-    shapes = [tensor_shapes(file) for file in files]
-    totals = {name: sum(shape[name][0] for shape in shapes) for name in (shapes[0] if shapes else ())}
-    wanted = {name: own_rows(total) if is_sharded_run() else range(total) for name, total in totals.items()}
+    divided = is_sharded_run()
+    counts = [{name: shape[0] for name, shape in tensor_shapes(file).items()} for file in files]
+    totals = {name: sum(count[name] for count in counts) for name in (counts[0] if counts else ())}
+    wanted = {name: own_rows(total) if divided else range(total) for name, total in totals.items()}
     before, parts = dict.fromkeys(totals, 0), []
-    for file, shape in zip(files, shapes, strict=True):
-        parts.append(read_rows(file, {name: _within(wanted[name], before[name], shape[name][0]) for name in totals}))
-        before = {name: before[name] + shape[name][0] for name in totals}
+    for file, count in zip(files, counts, strict=True):
+        parts.append(read_rows(file, {name: _within(wanted[name], before[name], count[name]) for name in totals}))
+        before = {name: before[name] + count[name] for name in totals}
     read = {name: torch.cat([part[name] for part in parts]) for name in totals}
-    if not is_sharded_run():
+    if not divided:
         return read
     return {name: of_own_rows(rows, (totals[name], *rows.shape[1:])) for name, rows in read.items()}
 

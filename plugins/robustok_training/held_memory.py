@@ -9,34 +9,56 @@ from torch import nn
 from robustok_core.kinds.stage import StageContext
 from robustok_training.kept_module import holds
 from robustok_training.learned_state import learned_state
-from robustok_training.sharding import divided_parameters
+from robustok_training.sharding import divided_parameters, frees_after_forward, most_rows
 from robustok_training.task import Task
 
-#: With FSDP, a block and the one that is fetched ahead are whole for a while, and so are their gradients.
-_WHOLE_AT_ONCE = 4
+#: With FSDP, of the largest block at once, in the backward pass: its weights, the buffer in which the next one arrives
+#: and that one's weights, gradients, and the buffer from which these are sent.
+_AT_ONCE = 5
+#: Of these, where gathered weights are kept until the backward pass: the buffer, gradients and their buffer.
+_BESIDE_KEPT = 3
 
 
 def held_memory(task: Task, context: StageContext, *, averages: bool) -> dict[str, int]:
-    """Bytes by what they are for, where it is not nothing.
+    """Bytes by what they are for, of the process that holds most.
 
     Args:
         task: on the meta device. context: says how many processes share it, and how.
         averages: whether a running average of the weights is kept.
     """
+    divides = context.divides_weights and context.processes > 1
     modules = [turn.module for turn in task.trained_modules]
-    sends = [module for module in modules if not (_divides(context) and holds(module, task.averaged))]
-    blocks = {module: _blocks(module) if module not in sends else [] for module in modules}
-    held = sum(trained_bytes(module) - _elsewhere(blocks[module], context) for module in modules)
-    of_average = _blocks(task.averaged) if _divides(context) else []
-    fixed = {
+    divided = [module for module in modules if divides and holds(module, task.averaged)]
+    blocks = [block for module in divided for block in divided_parameters(module).values()]
+    held = sum(map(trained_bytes, modules)) - _elsewhere(blocks, context.processes)
+    sent = sum(trained_bytes(module) for module in modules if module not in divided)
+    average = 0
+    if averages:
+        of_average = list(divided_parameters(task.averaged).values()) if divides else []
+        average = nbytes(task.averaged) - _elsewhere(of_average, context.processes)
+    return {
         "weights": held,
         "gradients": held,
-        "gradients in DDP's buckets": sum(map(trained_bytes, sends)) if context.processes > 1 else 0,
-        "gathered blocks": _WHOLE_AT_ONCE * max((block for own in blocks.values() for block in own), default=0),
+        "gradients in DDP's buckets": sent if context.processes > 1 else 0,
+        "gathered blocks": _gathered([sum(parameter.nbytes for parameter in block) for block in blocks]),
         "optimiser": 2 * held,
-        "average of the weights": nbytes(task.averaged) - _elsewhere(of_average, context) if averages else 0,
+        "average of the weights": average,
     }
-    return {name: size for name, size in fixed.items() if size}
+
+
+def _gathered(blocks: Sequence[int]) -> int:
+    """Of divided blocks with so many bytes, what is whole for a while."""
+    largest = max(blocks, default=0)
+    return _AT_ONCE * largest if frees_after_forward() else sum(blocks) + _BESIDE_KEPT * largest
+
+
+def _elsewhere(blocks: Sequence[Sequence[nn.Parameter]], processes: int) -> int:
+    """Bytes of the rows of divided blocks that a process does not hold."""
+    return sum(
+        (len(parameter) - most_rows(len(parameter), processes)) * (parameter.nbytes // len(parameter))
+        for block in blocks
+        for parameter in block
+    )
 
 
 def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
@@ -45,24 +67,10 @@ def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
 
 
 def trained_bytes(module: nn.Module) -> int:
-    """The bytes of these."""
+    """The bytes of the parameters of a module that take gradients."""
     return sum(parameter.nbytes for parameter in trained_parameters(module))
 
 
 def nbytes(module: nn.Module) -> int:
     """The bytes of what a checkpoint holds of a module."""
     return sum(tensor.nbytes for tensor in learned_state(module).values())
-
-
-def _divides(context: StageContext) -> bool:
-    return context.divides_weights and context.processes > 1
-
-
-def _blocks(module: nn.Module) -> list[int]:
-    """The bytes of each block that is divided."""
-    return [sum(parameter.nbytes for parameter in own) for own in divided_parameters(module).values()]
-
-
-def _elsewhere(blocks: Sequence[int], context: StageContext) -> int:
-    """What other processes hold of divided blocks, but for rows that do not divide evenly."""
-    return sum(blocks) - sum(blocks) // context.processes

@@ -58,7 +58,7 @@ class PreparedModule:
         }
         self.forward: Any
         self.optimizer: Any
-        self._sharded = ShardedGradients(trained_module.module, list(named.values())) if sharded else None
+        self._sharded = ShardedGradients(list(named.values())) if sharded else None
         self._parallel: DataParallel | None = None
         if sharded:
             self.forward, self.optimizer = self._sharded_forward, accelerator.prepare_optimizer(optimizer)
@@ -126,7 +126,7 @@ class PreparedModule:
         load_optimizer_tensors(self.optimizer, list(self.parameters), self._own(tensors))
 
     def _own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whole states of the optimiser, sharded as their parameters are."""
+        """States of the optimiser, sharded or whole as their parameters are."""
         own = {}
         for key, tensor in tensors.items():
             parameter = self.parameters.get(key.partition("/")[2], tensor)

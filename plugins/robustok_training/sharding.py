@@ -49,8 +49,10 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def own_part(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, sharded as another one is; as it is if that one is not sharded. No process waits for another."""
-    if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
+    """A tensor, sharded or whole as another one is; all processes must call it."""
+    if not isinstance(like, DTensor):
+        return whole(tensor)
+    if isinstance(tensor, DTensor):
         return tensor
     own = own_rows(len(tensor))
     return of_own_rows(tensor[own.start : own.stop].clone(), like.shape)
@@ -58,12 +60,17 @@ def own_part(tensor: Tensor, like: Tensor) -> Tensor:
 
 def own_rows(count: int) -> range:
     """Which of so many rows of a sharded tensor this process holds; as `torch.chunk` divides them."""
-    each = -(-count // world_size())
+    each = most_rows(count, world_size())
     return range(min(rank() * each, count), min((rank() + 1) * each, count))
 
 
+def most_rows(count: int, processes: int) -> int:
+    """How many of so many rows a process holds at most."""
+    return -(-count // processes)
+
+
 def of_own_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """The sharded tensor of a shape of which this process holds `own_rows`. No process waits for another."""
+    """The sharded tensor of a shape of which this process holds these rows, see `own_rows`."""
     stride = torch.empty(shape, device="meta").stride()
     rows = rows.to(_mesh().device_type)
     return DTensor.from_local(rows, _mesh(), [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride)
@@ -73,13 +80,17 @@ def shard(module: nn.Module) -> None:
     """Divides the blocks of a module among the processes, in place; what is not trained stays whole."""
     mesh, divided = _mesh(), divided_parameters(module)
     left_whole = set(module.parameters()) - {parameter for own in divided.values() for parameter in own}
-    frees = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() == "true"
     for parameter in module.parameters():
         parameter.data = parameter.data.contiguous()  # as rows are divided, and gradients are averaged
     for block in divided:
-        fully_shard(block, mesh=mesh, reshard_after_forward=frees, ignored_params=left_whole)
+        fully_shard(block, mesh=mesh, reshard_after_forward=frees_after_forward(), ignored_params=left_whole)
     left_whole |= {p for p in module.parameters() if not isinstance(p, DTensor)}
     fully_shard(module, mesh=mesh, ignored_params=left_whole)
+
+
+def frees_after_forward() -> bool:
+    """Whether gathered blocks are freed after the forward pass, as the launcher says."""
+    return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() == "true"
 
 
 def divided_parameters(module: nn.Module) -> dict[nn.Module, list[nn.Parameter]]:
@@ -114,18 +125,20 @@ class ShardedGradients:
     """The gradients of a sharded module: those of whole parameters are averaged here, the others by FSDP.
 
     Args:
-        module: what `shard` was called on. parameters: those that are trained.
+        parameters: those that are trained.
     """
 
-    def __init__(self, module: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
-        self._module: Any = module
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._sharded = [p for p in parameters if isinstance(p, DTensor)]
         self._whole = [p for p in parameters if not isinstance(p, DTensor)]
 
     @contextlib.contextmanager
     def averaging(self, *, last: bool) -> Iterator[None]:
-        """Averages over the processes after the last micro-batch of a step only."""
-        self._module.set_requires_gradient_sync(last)
+        """Averages those of whole parameters after the last micro-batch of a step only.
+
+        Those of divided ones are averaged after each: until then FSDP keeps them whole, which is the memory that
+        dividing saves.
+        """
         yield
         if last and self._whole:
             self._average_whole()

@@ -81,7 +81,8 @@ def _results(stage: NamedStage, context: RunContext, plan: Callable[[], Plan]) -
     except MemoryRanOutError as error:
         about: dict[str, Any] = {"stage": stage.name, "config": stage.spec.config, "where": context.location()}
         cost = lambda: next(planned.cost() for planned in plan().stages if planned.name == stage.name)  # noqa: E731
-        raise with_what_fits(error, cost, capacity=capacity_of(context.device), **about) from error
+        about |= {"capacity": capacity_of(context.device), "divided": context.divides_weights}
+        raise with_what_fits(error, cost, **about) from error
     try:
         return {name: Result.of(value) for name, value in values.items()}
     except (AttributeError, TypeError, ValueError) as error:

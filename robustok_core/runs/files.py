@@ -216,7 +216,7 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_rows(file: Path, rows: Mapping[str, slice]) -> dict[str, Tensor]:
-    """Reads some rows of some tensors in a safetensors file and nothing else; raises what `read_tensors` does."""
+    """Reads the given rows of the given tensors from a safetensors file, and no others; raises as `read_tensors`."""
     with _opened_tensors(file) as (opened, _):
         return {name: opened.get_slice(name)[wanted] for name, wanted in rows.items()}
 

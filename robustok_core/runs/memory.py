@@ -21,12 +21,20 @@ class MemoryRanOutError(RunError):
 
 
 def with_what_fits(
-    error: MemoryRanOutError, cost: Callable[[], Cost | None], *, capacity: float, stage: str, config: Any, where: str
+    error: MemoryRanOutError,
+    cost: Callable[[], Cost | None],
+    *,
+    capacity: float,
+    divided: bool,
+    stage: str,
+    config: Any,
+    where: str,
 ) -> RunError:
     """The error of a stage, with the micro-batch that fits by what `robustok plan` counts.
 
     Args:
         error: memory ran out. cost: plans the stage. capacity: bytes of the device.
+        divided: whether weights are divided among processes already.
         stage: its name. config: its options. where: its place in the recipe.
     """
     try:
@@ -38,14 +46,15 @@ def with_what_fits(
         return RunError(error.what, where=where, hint=error.hint)
     gib = f"{capacity / 2**30:.3g} GiB"
     what = f"memory ran out in stage {stage!r}, with {memory.images} images at once on a device of {gib}"
-    return RunError(what, where=where, hint=_what_fits(memory, capacity, config))
+    return RunError(what, where=where, hint=_what_fits(memory, capacity, divided, config))
 
 
-def _what_fits(memory: Memory, capacity: float, config: Any) -> str:
+def _what_fits(memory: Memory, capacity: float, divided: bool, config: Any) -> str:
     most = memory.most_images(USABLE * capacity)
     if most == 0:
         fixed = f"{sum(memory.fixed.values()) / 2**30:.3g} GiB"
-        sharding = "divide the weights among several GPUs (recipes/cluster/fsdp_8.yaml)"
+        several = "more GPUs" if divided else "several GPUs (recipes/cluster/fsdp_8.yaml)"
+        sharding = f"divide the weights among {several}"
         return f"by `robustok plan`, not one image fits beside weights and optimiser ({fixed}): {sharding}; {_LESS}"
     said = f"by `robustok plan`, {most} fit"
     if most >= memory.images:

@@ -12,18 +12,24 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def usable_memory() -> int:
-    """Bytes of memory that this process may use, all in all."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    """Bytes of memory that this process may use; others of its container or job use the same memory."""
+    limits = [machine_memory(), *_limits_of_groups()]
     of_process = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if of_process != resource.RLIM_INFINITY:
-        limits.append(of_process)
-    return min([*limits, *_limits_of_groups()])
+    return min(limits if of_process == resource.RLIM_INFINITY else [*limits, of_process])
+
+
+def machine_memory() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _limits_of_groups() -> Iterator[int]:
     """Those of the control group of this process and of the groups around it (docs.kernel.org, cgroup-v1 and -v2)."""
     for line in _lines(_OWN_GROUPS):
-        _, controllers, group = line.split(":", 2)
+        _, has_controllers, rest = line.partition(":")
+        controllers, has_group, group = rest.partition(":")
+        if not (has_controllers and has_group):
+            continue
         if controllers == "":
             root, name = _GROUPS, "memory.max"
         elif "memory" in controllers.split(","):
@@ -31,14 +37,14 @@ def _limits_of_groups() -> Iterator[int]:
         else:
             continue
         inside = root / group.strip("/")
-        # In a container the path may be that outside, of which only the group itself is seen, as the root.
+        # In a container, the path may be the host's; only the container's own group is visible, as the root.
         for folder in (inside, *inside.parents):
             if folder.is_relative_to(root):
-                yield from (int(line) for line in _lines(folder / name) if line.isdecimal())
+                yield from (int(limit) for limit in _lines(folder / name) if limit.isascii() and limit.isdecimal())
 
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux, or a group that is not seen from here
+        return file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    except (OSError, ValueError):  # no Linux, a group that is not seen from here, or a name that is no path
         return []

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from robustok_core.errors import RunError
+from robustok_core.runs.files import write_tensors
+from robustok_training import checkpoint, sharding
 from robustok_training.checkpoint import (
     checkpoints,
     load_checkpoint,
@@ -88,3 +92,28 @@ def test_a_state_for_an_unknown_parameter_is_refused():
     held = optimizer_tensors(optimizer, ["weight", "other"])
     with pytest.raises(RunError, match="unknown parameter 'other'"):
         load_optimizer_tensors(optimizer, NAMES, held)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(1, 9), before=st.integers(1, 5), after=st.integers(1, 5))
+def test_any_number_of_processes_reads_the_rows_that_it_will_hold(tmp_path, rows, before, after):
+    whole = {"a": torch.arange(rows * 3.0).reshape(rows, 3), "b": torch.arange(rows + 1)}
+    files = [tmp_path / f"{rows}-{number}-of-{before}.safetensors" for number in range(before)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "world_size", lambda: before)
+        for number, file in enumerate(files):
+            patch.setattr(sharding, "rank", lambda number=number: number)
+            owned = {name: sharding.own_rows(len(tensor)) for name, tensor in whole.items()}
+            write_tensors(file, {name: whole[name][own.start : own.stop].clone() for name, own in owned.items()})
+        read = checkpoint._read_shards(files)
+        assert all(torch.equal(read[name], tensor) for name, tensor in whole.items())
+
+        patch.setattr(sharding, "world_size", lambda: after)
+        patch.setattr(checkpoint, "is_sharded_run", lambda: True)
+        patch.setattr(checkpoint, "of_own_rows", lambda found, shape: (found, tuple(shape)))
+        for number in range(after):
+            patch.setattr(sharding, "rank", lambda number=number: number)
+            for name, (found, shape) in checkpoint._read_shards(files).items():
+                chunks = whole[name].chunk(after)  # as FSDP divides them
+                assert torch.equal(found, chunks[number] if number < len(chunks) else whole[name][:0])
+                assert shape == whole[name].shape

@@ -15,8 +15,11 @@ from project import BATCH_SIZE, Project
 from robustok_core import Recipe
 from robustok_core.kinds.cost import Cost, Memory
 from robustok_core.kinds.loss import Reconstruction
+from robustok_core.recipe.registry import load_registry
+from robustok_core.runs.context import RunContext
 from robustok_core.runs.costing import plan_costs
 from robustok_core.runs.memory import USABLE, MemoryRanOutError, with_what_fits
+from robustok_core.runs.runner import RecipeRun
 from robustok_losses.reconstruction import PixelReconstruction
 
 
@@ -25,9 +28,11 @@ class Options:
     accumulation: int = 1
 
 
-def message(images: int, capacity: float, *, config: object = Options(), memory: bool = True) -> str:
+def message(
+    images: int, capacity: float, *, config: object = Options(), memory: bool = True, divided: bool = False
+) -> str:
     cost = Cost(memory=Memory(fixed={"weights": 100}, per_image=10, images=images) if memory else None)
-    about = {"stage": "train", "config": config, "where": "r.toml:3"}
+    about = {"divided": divided, "stage": "train", "config": config, "where": "r.toml:3"}
     error = MemoryRanOutError("CUDA out of memory", hint="use less")
     return str(with_what_fits(error, lambda: cost, capacity=capacity, **about))
 
@@ -43,6 +48,8 @@ def test_where_not_even_one_image_fits_the_weights_can_be_divided():
     said = message(16, 110.0)
     assert "not one image fits beside weights and optimiser" in said
     assert "recipes/cluster/fsdp_8.yaml" in said
+    said = message(16, 110.0, divided=True)
+    assert "divide the weights among more GPUs; activation_checkpointing" in said
 
 
 def test_what_a_plan_does_not_know_is_not_said():
@@ -86,3 +93,17 @@ def test_a_machine_without_memory_gives_the_same_message(tmp_path):
     large = {"channels": 64, "image_size": 256}
     project = Project(tmp_path, tokenizer=large, data={"image_size": 256}, train_tokenizer={"batch_size": 80})
     forked(lambda: run_out_of_memory(project))
+
+
+def test_a_run_with_divided_weights_is_planned_as_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(RunContext, "processes", 2)
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    project, held = Project(tmp_path), []
+    for divides in ("false", "true"):
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", divides)
+        registry = load_registry()
+        run = RecipeRun(Recipe.from_table(project.table).resolve(registry), registry, tmp_path, False, None)
+        held.append(run.plan().stages[0].cost().memory.fixed)
+    assert "gathered blocks" not in held[0]
+    assert "gathered blocks" in held[1]
+    assert held[1]["optimiser"] < held[0]["optimiser"]

@@ -44,8 +44,20 @@ def test_a_control_group_limits_it(tmp_path, monkeypatch, own, limits):
 @pytest.mark.parametrize("own", ["0::/job", "4:memory:/job", "3:cpuset:/job"])
 def test_without_a_limit_it_is_that_of_the_machine(tmp_path, monkeypatch, own):
     limits = {"job/memory.max": "max", "job/memory.limit_in_bytes": f"{300 * MIB}"}
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert limited(monkeypatch, tmp_path, own, limits) == machine
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert limited(monkeypatch, tmp_path, own, limits) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize("own", ["", "no colon", "0:one", "0::/a\x85b\u2028c", "0::/../..", "0::/a\0b"])
+def test_a_list_of_groups_that_says_nothing_limits_nothing(tmp_path, monkeypatch, own):
+    limited(monkeypatch, tmp_path, own, {})
+    (tmp_path / "own").write_bytes(b"0::/not-utf-8-\xff\n")
+    assert usable_memory() > 0
+
+
+def test_of_two_hierarchies_the_smaller_limit_counts(tmp_path, monkeypatch):
+    limits = {"job/memory.max": f"{300 * MIB}", "memory/job/memory.limit_in_bytes": f"{500 * MIB}"}
+    assert limited(monkeypatch, tmp_path, "4:memory:/job\n0::/job", limits) == 300 * MIB
 
 
 def below_ulimit() -> None:
