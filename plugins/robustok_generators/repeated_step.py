@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 Execution = Literal["eager", "graph", "compile"]
 
+#: How many graphs a step keeps, for inputs of so many shapes: with and without guidance. Windows do not come back.
+_KEPT = 2
 #: What a captured step returns for inputs: a tensor that the next replay overwrites.
 Replay = Callable[..., Tensor]
 
@@ -56,23 +58,29 @@ class RepeatedStep:
 
     def __init__(self, step: Callable[..., Tensor], *, captured: bool, compiled: bool) -> None:
         self._step, self._captured, self._compiled = step, captured, compiled
-        self._shapes: object = None
-        self._replay: Replay | None = None
+        self._replays: dict[object, Replay | None] = {}
 
     def __call__(self, *inputs: Tensor, window: int = 0) -> Tensor:
         """The step's result for these inputs; `window` stands for sizes in the step that no input has."""
-        shapes = (window, [(each.shape, each.dtype) for each in inputs])
-        if shapes != self._shapes or not self._captured:
-            self._shapes, self._replay = shapes, None
+        shapes = (window, *((each.shape, each.dtype) for each in inputs))
+        if shapes not in self._replays or not self._captured:
+            self._begin(shapes)
             return self._first(*inputs)
-        if self._replay is None:
+        replay = self._replays[shapes]
+        if replay is None:
             try:
-                self._replay = capture(self._step, inputs)
+                replay = self._replays[shapes] = capture(self._step, inputs)
             except RuntimeError as error:
                 _log.warning("sampling goes on without a CUDA graph, which failed: %s", reason_of(error))
                 self._captured = False
                 return self._step(*inputs)
-        return self._replay(*inputs).clone()
+        return replay(*inputs).clone()
+
+    def _begin(self, shapes: object) -> None:
+        """Notes that a step of these shapes ran; a graph whose shapes did not come back makes way."""
+        while len(self._replays) >= _KEPT:
+            del self._replays[next(iter(self._replays))]
+        self._replays[shapes] = None
 
     def _first(self, *inputs: Tensor) -> Tensor:
         if not self._compiled:

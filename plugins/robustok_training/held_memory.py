@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from torch import nn
 
 from robustok_core.kinds.stage import StageContext
+from robustok_core.runs.environment import frees_gathered_weights
 from robustok_training.kept_module import holds
 from robustok_training.learned_state import learned_state
-from robustok_training.sharding import divided_parameters, frees_after_forward, most_rows
+from robustok_training.sharding import divided_parameters, most_rows
 from robustok_training.task import Task
 
 #: With FSDP, of the largest block at once, in the backward pass: its weights, the buffer in which the next one arrives
@@ -49,7 +50,8 @@ def held_memory(task: Task, context: StageContext, *, averages: bool) -> dict[st
 def _gathered(blocks: Sequence[int]) -> int:
     """Of divided blocks with so many bytes, what is whole for a while."""
     largest = max(blocks, default=0)
-    return _AT_ONCE * largest if frees_after_forward() else sum(blocks) + _BESIDE_KEPT * largest
+    kept = sum(blocks) + _BESIDE_KEPT * largest
+    return min(_AT_ONCE * largest, kept) if frees_gathered_weights() else kept
 
 
 def _elsewhere(blocks: Sequence[Sequence[nn.Parameter]], processes: int) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from robustok_core.runs.environment import shards_weights
+from robustok_core.runs.environment import frees_gathered_weights, shards_weights
 from robustok_training.distributed import all_sum, rank, world_size
 
 try:
@@ -83,14 +82,9 @@ def shard(module: nn.Module) -> None:
     for parameter in module.parameters():
         parameter.data = parameter.data.contiguous()  # as rows are divided, and gradients are averaged
     for block in divided:
-        fully_shard(block, mesh=mesh, reshard_after_forward=frees_after_forward(), ignored_params=left_whole)
+        fully_shard(block, mesh=mesh, reshard_after_forward=frees_gathered_weights(), ignored_params=left_whole)
     left_whole |= {p for p in module.parameters() if not isinstance(p, DTensor)}
     fully_shard(module, mesh=mesh, ignored_params=left_whole)
-
-
-def frees_after_forward() -> bool:
-    """Whether gathered blocks are freed after the forward pass, as the launcher says."""
-    return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() == "true"
 
 
 def divided_parameters(module: nn.Module) -> dict[nn.Module, list[nn.Parameter]]:

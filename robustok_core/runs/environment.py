@@ -12,6 +12,7 @@ _VERSION = "robustok shards weights with FSDP version 2: set fsdp_version: 2"
 _OFFLOAD = "set fsdp_offload_params: false"
 _CHECKPOINTING = "set fsdp_activation_checkpointing: false"
 _STATE = "set fsdp_state_dict_type: SHARDED_STATE_DICT; any number of processes reads such a checkpoint"
+_RESHARD = "set fsdp_reshard_after_forward: true, or false to keep gathered weights until the backward pass"
 _WRAP = "set fsdp_auto_wrap_policy: NO_WRAP; robustok chooses the blocks of its models itself"
 _ACCUMULATION = "set `accumulation` in the training stages of the recipe"
 _DYNAMO = "robustok compiles the blocks of its models itself: set run.compile, and launch with --dynamo_backend no"
@@ -19,8 +20,11 @@ _TF32 = "float32 would be rounded to TF32 in evaluations too; unset it, and use 
 _FPMATH = "float32 would be rounded to a shorter type in evaluations too; unset it, and use run.precision"
 
 
+_ON, _OFF = ("1", "true", "yes", "on", "y", "t"), ("", "0", "false", "no", "off", "n", "f")
+
+
 def _is_on(value: str) -> bool:
-    return value.strip().lower() not in ("", "0", "false", "no", "off", "n", "f")
+    return value.strip().lower() not in _OFF
 
 
 #: What accelerate would read (`accelerate launch` sets some of them to these harmless values), and what to do instead.
@@ -39,6 +43,7 @@ _NOT_HONOURED_OF_FSDP: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "FSDP_ACTIVATION_CHECKPOINTING": (_is_on, _CHECKPOINTING),
     "FSDP_AUTO_WRAP_POLICY": (lambda value: value.strip().upper() not in ("", "NO_WRAP"), _WRAP),
     "FSDP_STATE_DICT_TYPE": (lambda value: value.strip().upper() not in ("", "SHARDED_STATE_DICT"), _STATE),
+    "FSDP_RESHARD_AFTER_FORWARD": (lambda value: value.strip().lower() not in (*_ON, *_OFF), _RESHARD),
     "FSDP_IGNORED_MODULES": (lambda value: value.strip() not in ("", "None"), "leave out fsdp_ignored_modules"),
 }
 #: What the numeric libraries would read: each lowers the precision of float32 everywhere.
@@ -87,6 +92,11 @@ def check_launch() -> None:
 def shards_weights() -> bool:
     """Whether the launcher asks for weights that are divided among the processes."""
     return _is_on(os.environ.get("ACCELERATE_USE_FSDP", ""))
+
+
+def frees_gathered_weights() -> bool:
+    """Whether divided weights that were gathered are freed after the forward pass, as the launcher says."""
+    return _is_on(os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true"))
 
 
 def check_precision(precision: str, *, where: str | None) -> None:

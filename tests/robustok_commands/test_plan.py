@@ -65,6 +65,18 @@ def test_weights_that_gpus_share_take_less_of_each(recipe):
         assert "gradients in DDP's buckets" not in shared[name]
 
 
+def test_gathered_blocks_that_are_kept_take_more_than_those_that_are_freed(recipe_file, monkeypatch):
+    def gathered(frees, **generator):
+        monkeypatch.setenv("FSDP_RESHARD_AFTER_FORWARD", frees)
+        file = recipe_file(stages=["train_tokenizer", "tokenize", "train_generator"], generator=generator)
+        told = json.loads(run(file, "--json", "--gpus", "4", "--fsdp"))
+        return told["stages"][-1]["cost"]["memory"]["fixed_bytes"]["gathered blocks"]
+
+    deep, shallow = {"depth": 8}, {"depth": 1}
+    assert gathered("1", **deep) == gathered("yes", **deep) < gathered("false", **deep)
+    assert gathered("1", **shallow) <= gathered("false", **shallow)
+
+
 def test_one_gpu_shares_nothing(recipe):
     result = CliRunner().invoke(plan, [str(recipe), "--fsdp"])
     assert result.exit_code == 2

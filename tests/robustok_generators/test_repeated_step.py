@@ -119,14 +119,17 @@ def test_captured_steps_of_other_samplers_sample_what_eager_ones_do(name):
         assert (found is None and expected is None) or torch.equal(found, expected)
 
 
-def test_a_sampler_that_takes_images_one_by_one_captures_its_step_once():
-    model, draws, options = flow(), Draws.for_rows(1, 7), {"method": "dopri5", "tolerance": 1e-3}
-    eager = model.sample(LABELS, draws, guidance=Guidance(), sampling=FlowSampling(**options))
+@pytest.mark.parametrize(
+    ("guidance", "captures"), [(Guidance(), 1), (Guidance(scale=3.0), 1), (Guidance(scale=3.0, start=0.2, stop=0.7), 2)]
+)
+def test_a_sampler_that_takes_images_one_by_one_captures_its_step_once(guidance, captures):
+    model, draws, options = flow(), Draws.for_rows(1, 7), {"method": "dopri5", "tolerance": 1e-2}
+    eager = model.sample(LABELS, draws, guidance=guidance, sampling=FlowSampling(**options))
     with capturing() as captured_steps:
         sampling = FlowSampling(**options, execution="graph")
-        captured = model.sample(LABELS, draws, guidance=Guidance(), sampling=sampling)
+        captured = model.sample(LABELS, draws, guidance=guidance, sampling=sampling)
     assert torch.equal(captured.vectors, eager.vectors)
-    assert len(captured_steps) == 1
+    assert len(captured_steps) == captures, "one for each number of rows"
 
 
 def test_compiled_steps_draw_the_codes_of_eager_ones(make):

@@ -30,6 +30,7 @@ def test_a_variable_that_would_change_a_run_is_named_and_refused(
     [
         ("FSDP_VERSION", "1"),
         ("FSDP_OFFLOAD_PARAMS", "true"),
+        ("FSDP_RESHARD_AFTER_FORWARD", "FULL_SHARD"),
         ("FSDP_ACTIVATION_CHECKPOINTING", "true"),
         ("FSDP_AUTO_WRAP_POLICY", "SIZE_BASED_WRAP"),
         ("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT"),
