@@ -18,6 +18,10 @@ from robustok_core import Registry, load_registry
 from robustok_core.cli import main
 
 torch.set_num_threads(int(os.environ.get("ROBUSTOK_TEST_THREADS", "1")))
+# The first backward pass of a process starts a thread for each device. Once torch.compile or make_fx has traced
+# anything, torch pretends that there are eight; and a copy of a process with such threads, as many tests make, cannot
+# go backward.
+torch.ones(1, requires_grad=True).sum().backward()
 # The same examples in every run, however slow the machine.
 settings.register_profile(
     "robustok", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True

@@ -16,6 +16,7 @@ import torch
 from attrs import field
 from torch import Tensor, nn
 
+from robustok_blocks.compiler_options import compiler_options
 from robustok_core.values.wording import reason_of
 
 _log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def repeated(
     for block, _ in before:
         block._compiled_call_impl = None
         if wanted:
-            block.compile(dynamic=False)
+            block.compile(dynamic=False, options=compiler_options(block))
     try:
         yield RepeatedStep(step, captured=execution != "eager" and device.type == "cuda", compiled=wanted)
     finally:

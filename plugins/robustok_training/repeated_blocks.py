@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
+from robustok_blocks.compiler_options import compiler_options
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.values.wording import reason_of
 
@@ -144,7 +145,7 @@ class _Compiler:
     def call_of(self, block: nn.Module) -> Callable[..., Any]:
         structure = _structure(block)
         if structure not in self._kinds:
-            self._kinds[structure] = _Kind(self)
+            self._kinds[structure] = _Kind(self, block)
         kind = self._kinds[structure]
         return lambda *args, **kwargs: kind(block, args, kwargs)
 
@@ -158,13 +159,15 @@ class _Compiler:
 class _Kind:
     """Blocks of one structure, and the inputs for which they are compiled."""
 
-    def __init__(self, compiler: _Compiler) -> None:
+    def __init__(self, compiler: _Compiler, block: nn.Module) -> None:
         self._compiler = compiler
         # With a code of its own: torch limits how often one function is compiled, and counts by its code.
         code = _called.__code__.replace(co_name="block")
         # Dropout draws the numbers that it would draw without compilation.
         self._compiled = torch.compile(
-            FunctionType(code, _called.__globals__), dynamic=False, options={"fallback_random": True}
+            FunctionType(code, _called.__globals__),
+            dynamic=False,
+            options={"fallback_random": True, **compiler_options(block)},
         )
         self._inputs: set[Any] = set()
 

@@ -7,6 +7,9 @@ a number of Python's that a step reads stays what it was when the step was captu
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -204,6 +207,25 @@ def test_sampling_goes_on_where_compiling_fails(monkeypatch, caplog):
     assert torch.equal(found[1], found[0])
     assert len(caplog.records) == 1
     assert "sampling goes on without torch.compile, which failed: no compiler here" in caplog.text
+
+
+#: Compares a compiled block with itself; what is compiled is kept on disk.
+COMPILED = """
+import torch
+from torch import nn
+from robustok_generators.repeated_step import repeated
+torch.manual_seed(0)
+block, x = nn.Sequential(nn.Linear(40, 40), nn.GELU(), nn.Softmax(-1)).eval(), torch.randn(5, 40)
+with torch.no_grad(), repeated(block.__call__, [block], "compile", x.device) as step:
+    torch.testing.assert_close(step(x), block._call_impl(x))
+"""
+
+
+def test_what_is_kept_on_disk_is_not_used_for_vectors_of_another_length(tmp_path):
+    for capability in ("avx2", "default", "avx512"):
+        kept = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "ATEN_CPU_CAPABILITY": capability}
+        ended = subprocess.run([sys.executable, "-c", COMPILED], env=kept, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, (capability, ended.stderr)
 
 
 def test_a_fault_of_the_step_itself_is_raised():
