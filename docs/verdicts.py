@@ -74,7 +74,8 @@ def _numbers(record: StudyRecord) -> Iterator[str]:
     work = duration_text(sum(run.seconds for run in record.runs))
     seeds = ", ".join(map(str, record.seeds))
     made = "; ".join(map(made_with_text, record.made_with))
-    about = f"`robustok study {record.name}`: seeds {seeds}, {work} of work (without stages taken from other runs), {made}. All values by seed are in "
+    own = f"{work} of work (without stages taken from other runs)"
+    about = f"`robustok study {record.name}`: seeds {seeds}, {own}, {made}. All values by seed are in "
     yield from _paragraph(f"{about}`docs/studies/{record.name}.json` (fingerprint {record.fingerprint}).")
     arms = [arm.name for arm in record.arms]
     yield f"| | {' | '.join(arms)} |"
