@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -44,6 +45,10 @@ def own_device() -> torch.device:
     check_arithmetic()
     if "ACCELERATE_TORCH_DEVICE" in os.environ:
         device_called(os.environ["ACCELERATE_TORCH_DEVICE"], where="ACCELERATE_TORCH_DEVICE")
+    if dist.is_available():
+        # Its functions have the group of all processes as a default. Imported after the processes have connected, they
+        # keep that group for ever, and a thread of gloo that frees a tensor while Python ends aborts the process.
+        importlib.import_module("torch.distributed.nn.functional")
     try:
         return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_LONGEST_WAIT).device
     except (ValueError, RuntimeError, ImportError, OSError) as error:

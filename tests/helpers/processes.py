@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch.distributed.nn.functional  # first, as in robustok_core/runs/accelerator.py
 from accelerate.state import AcceleratorState
 
 from robustok_core import hookimpl
@@ -23,14 +24,25 @@ from robustok_core import hookimpl
 
 def one_and_two(script: Path, folder: Path) -> None:
     """Runs `SCRIPT RANK WORLD FOLDER` as the one process of a world of one, and as both of a world of two."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    modules = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": modules}
     started = [
         subprocess.Popen([sys.executable, script, rank, world, folder], env=environment, stderr=subprocess.PIPE)
         for rank, world in (("0", "1"), ("0", "2"), ("1", "2"))
     ]
-    for process in started:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+    errors = [process.communicate(timeout=120)[1].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], "\n".join(errors)
+
+
+def connected(main: Callable[[int, int, Path], None]) -> None:
+    """Calls `main(rank, world, folder)` in a script that `one_and_two` started, connected by gloo if there are two."""
+    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    if world > 1:
+        meeting = f"file://{folder / 'meeting'}"
+        torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+    main(rank, world, folder)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def two_forked(action: Callable[[], Any], folder: Path, **environment: str) -> list[tuple[int, str]]:

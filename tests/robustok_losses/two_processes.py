@@ -6,15 +6,14 @@ in data parallelism: the opponent's by DistributedDataParallel, those of the oth
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import conftest as tiny
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from processes import connected
 from robustok_core.recipe.registry import Registry
 from robustok_losses import plugin
 from robustok_training.distributed import all_mean, world_size
@@ -61,15 +60,10 @@ def measure(rows: slice) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in results.items()}
 
 
-def main() -> None:
-    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+def main(rank: int, world: int, folder: Path) -> None:
     share = 8 // world
     torch.save(measure(slice(rank * share, (rank + 1) * share)), folder / f"{rank}-of-{world}.pt")
-    if world > 1:
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    connected(main)

@@ -7,13 +7,12 @@ process 0 writes), two with a shared one; and how many images the network saw in
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import conftest as tiny
 import torch
-import torch.distributed as dist
 
+from processes import connected
 from robustok_core import load_registry
 from robustok_metrics.frechet import Frechet, FrechetConfig
 from robustok_metrics.pfid import PFID, PFIDConfig
@@ -42,17 +41,11 @@ def measure(rank: int, world: int, caches: list[Path]) -> list[dict[str, float]]
     return passes
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+def main(rank: int, world: int, folder: Path) -> None:
     own, shared = folder / f"cache-{rank}-of-{world}", folder / f"cache-of-{world}"
     passes = measure(rank, world, [own, own, shared, shared])
     (folder / f"{rank}-of-{world}.json").write_text(json.dumps(passes))
-    if world > 1:
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    connected(main)

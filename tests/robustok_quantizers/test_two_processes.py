@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from processes import one_and_two
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -16,14 +15,8 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    places = [(0, 1), (0, 2), (1, 2)]
-    commands = [[sys.executable, SCRIPT, str(rank), str(world), folder] for rank, world in places]
-    started = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for command in commands]
-    for process in started:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
-    return {place: torch.load(folder / f"{place[0]}-of-{place[1]}.pt") for place in places}
+    one_and_two(SCRIPT, folder)
+    return {place: torch.load(folder / f"{place[0]}-of-{place[1]}.pt") for place in [(0, 1), (0, 2), (1, 2)]}
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -6,13 +6,12 @@ FOLDER/RANK-of-WORLD.pt.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from processes import connected
 from robustok_core.values.draws import Draws
 from robustok_quantizers.lfq import LFQ, LFQConfig
 from robustok_quantizers.vq import VQ, VQConfig
@@ -47,16 +46,11 @@ def entropy_gradient(rank: int, world: int) -> Tensor:
     return all_gather_rows(z.grad / world)
 
 
-def main() -> None:
-    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+def main(rank: int, world: int, folder: Path) -> None:
     results = {**codebook("gradient", rank, world), **codebook("ema", rank, world)}
     results["entropy gradient"] = entropy_gradient(rank, world)
     torch.save(results, folder / f"{rank}-of-{world}.pt")
-    if world > 1:
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    connected(main)

@@ -5,22 +5,17 @@ Writes the features, class scores and moments of this process to FOLDER/RANK-of-
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import save_file
 
+from processes import connected
 from robustok_core import load_registry
 from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+def main(rank: int, world: int, folder: Path) -> None:
     registry = load_registry()
     population = ExtractedFeatures(
         registry.build("dataset", {"use": "fashion_mnist"}).validation,
@@ -48,9 +43,7 @@ def main() -> None:
         {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
         folder / f"{rank}-of-{world}.safetensors",
     )
-    if world > 1:
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    connected(main)

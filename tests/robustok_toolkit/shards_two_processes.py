@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from rich.console import Console
 
+from processes import connected
 from robustok_core.errors import Interrupted
 from robustok_toolkit.resumable_shards import cut, make_missing
 
 
-def main() -> None:
-    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+def main(rank: int, world: int, folder: Path) -> None:
     context: Any = SimpleNamespace(
         checkpoints=folder / f"shards-of-{world}",
         manifests=True,
@@ -48,9 +44,7 @@ def main() -> None:
         make_missing(context, cut("rows", 24, 4), ["rows"], make)
     except Interrupted as error:
         (folder / f"{rank}-of-{world}.txt").write_text(error.what)
-    if world > 1:
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    connected(main)

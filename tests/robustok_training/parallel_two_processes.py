@@ -6,14 +6,13 @@ Writes the weights of each training, what it said, and its error to FOLDER/RANK-
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from processes import connected
 from robustok_core import RunError
 from robustok_training import OptimizerConfig, TrainedModule
 from robustok_training.prepared_module import PreparedModule
@@ -62,7 +61,6 @@ def main(rank: int, world: int, folder: Path) -> None:
     if world > 1:
         place = {"MASTER_ADDR": "127.0.0.1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
         os.environ |= place
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
     accelerator = Accelerator(cpu=True)
     everything = set(range(STEPS))
     results = {
@@ -73,9 +71,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         "no longer": train(accelerator, rank, world, {0, 1}) if world > 1 else {},
     }
     torch.save(results, folder / f"{rank}-of-{world}.pt")
-    if world > 1:
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    connected(main)

@@ -5,12 +5,11 @@ Writes what each function of `distributed` gives on this process to FOLDER/RANK-
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
+from processes import connected
 from robustok_core.runs.interrupt import StopRequest
 from robustok_core.values import devices
 from robustok_training import distributed
@@ -18,8 +17,6 @@ from robustok_training.interrupt import StopAgreement, asked_anywhere
 
 
 def main(rank: int, world: int, folder: Path) -> None:
-    if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
     rows = torch.arange(4.0 * 3).reshape(4, 3)
     own = rows.chunk(world)[rank].clone().requires_grad_()
     gathered = distributed.all_gather_rows(own)
@@ -45,9 +42,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         results[f"stops after step {step}"] = agreement.asked(late)
     distributed.barrier()
     torch.save(results, folder / f"{rank}-of-{world}.pt")
-    if world > 1:
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    connected(main)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
-import torch.distributed as dist
-
-sys.path.append(str(Path(__file__).parents[2] / "helpers"))
-
+from processes import connected
 from project import Project
 from robustok_core.runs.runner import RecipeRun
 
 
 def main(rank: int, world: int, folder: Path) -> None:
+    if world == 1:
+        return
     local = {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "ACCELERATE_USE_CPU": "true", **local}
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     project = Project(folder / "runs")
     if rank > 0:
         real = Path.exists
@@ -26,5 +23,4 @@ def main(rank: int, world: int, folder: Path) -> None:
     project.run()
 
 
-if sys.argv[2] == "2":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+connected(main)

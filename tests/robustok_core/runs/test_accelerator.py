@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 
 from commands import robustok
+from processes import free_port, one_and_two
 from project import line_of
 from robustok_core import RunError
 from robustok_core.runs.accelerator import own_device
@@ -35,6 +36,15 @@ def test_processes_wait_for_a_long_download(monkeypatch):
     with pytest.raises(RunError, match="there is no other process"):
         own_device()
     assert began[0]["timeout"] >= timedelta(hours=2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs the names of threads")
+def test_no_thread_of_a_process_talks_to_the_others_once_they_have_parted(monkeypatch, tmp_path):
+    """One that frees a tensor while Python ends aborts the process, after all its work is done."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", free_port())
+    one_and_two(Path(__file__).with_name("parted_processes.py"), tmp_path)
+    assert ["gloo" in (tmp_path / rank).read_text() for rank in "01"] == [False, False]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 fits a CUDA device")
