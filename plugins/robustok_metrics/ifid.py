@@ -133,8 +133,10 @@ class IFID(Metric):
         """(B, 3, H, W) images decoded between the images and their neighbours, rounded to 8 bits."""
         vectors = step.tokenizer.vectors_of(step.latents)
         with full_precision(vectors.device):
-            neighbours = self.train.drawn(vectors, self.config.neighbours, step.draws.child("ifid"))
-            way = between(vectors, neighbours, self.config.interpolation, self.config.weight, step.tokenizer)
+            draws, config = step.draws.child("ifid"), self.config
+            neighbours = self.train.drawn(vectors, config.neighbours, draws)
+            middle = draws.child("middle")
+            way = between(vectors, neighbours, config.interpolation, config.weight, step.tokenizer, middle)
         return from_uint8(to_uint8(step.tokenizer.decode_vectors(way)))
 
     def state(self) -> Mapping[str, Tensor]:

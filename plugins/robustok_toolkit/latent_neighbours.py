@@ -22,6 +22,9 @@ _ENCODED_AT_ONCE = 100
 _SIMILARITIES_AT_ONCE = 2**24
 #: Latents at a smaller angle are as good as parallel: the weights of slerp would be 0 / 0.
 _PARALLEL = 1e-6
+#: How far a point is moved to one of the two codewords that it lies between, before the nearest codeword is sought:
+#: far above rounding, far below the distances of codewords.
+_OFF_THE_MIDDLE = 1e-3
 
 
 class LatentNeighbours:
@@ -96,13 +99,15 @@ class LatentNeighbours:
         return -torch.cdist(flat, part)
 
 
-def between(vectors: Tensor, neighbours: Tensor, way: str, weight: float, tokenizer: Tokenizer) -> Tensor:
+def between(vectors: Tensor, neighbours: Tensor, way: str, weight: float, tokenizer: Tokenizer, draws: Draws) -> Tensor:
     """(B, N, D) latents on the way from `vectors` to `neighbours`, both (B, N, D).
 
     Args:
         way: "linear"; "slerp"; "quantized", the codewords nearest to slerp's; or "mask", the neighbour's in the upper
             half of the grid, or in the first half of tokens without a place.
         weight: how far, in [0, 1]; not of a mask.
+        draws: for "quantized". Halfway, the codewords of both may be equally near, and rounding would choose; so each
+            token is first moved a thousandth of the way to one of them, chosen with equal chances.
     """
     if way == "linear":
         return torch.lerp(vectors, neighbours, weight)
@@ -115,7 +120,8 @@ def between(vectors: Tensor, neighbours: Tensor, way: str, weight: float, tokeni
     if way == "slerp":
         return turned
     assert tokenizer.quantizer is not None
-    rows = rearrange(turned, "b n d -> (b n) d")
+    chosen = torch.where((draws.uniform(vectors.shape[1]) < 0.5)[..., None], vectors, neighbours)
+    rows = rearrange(turned.lerp(chosen, _OFF_THE_MIDDLE), "b n d -> (b n) d")
     codes = tokenizer.quantizer.nearest(rows, 1)[:, 0]
     return tokenizer.quantizer.lookup(codes.view(turned.shape[:2]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_slerp_turns_by_half_the_angle_and_keeps_the_length_of_equally_long_late
 def test_a_mask_takes_the_upper_half_from_the_neighbour(tokenizer: Tokenizer) -> None:
     assert tokenizer.space.grid == (4, 4)
     ours, theirs = latents(1, 2, 16, 4), latents(2, 2, 16, 4)
-    mixed = between(ours, theirs, "mask", 0.5, tokenizer)
+    mixed = between(ours, theirs, "mask", 0.5, tokenizer, Draws.for_rows(0, 2))
     assert torch.equal(mixed, torch.cat([theirs[:, :8], ours[:, 8:]], dim=1))
 
 
@@ -119,10 +120,28 @@ def test_quantized_latents_are_codewords(tokenizer: Tokenizer) -> None:
     assert tokenizer.quantizer is not None
     codes = torch.randint(32, (2, 3, 16), generator=torch.Generator().manual_seed(0))
     ours, theirs = tokenizer.quantizer.lookup(codes)
-    mixed = between(ours, theirs, "quantized", 0.5, tokenizer)
+    mixed = between(ours, theirs, "quantized", 0.5, tokenizer, Draws.for_rows(0, 3))
     codebook = tokenizer.quantizer.codebook
     assert (mixed[:, :, None] == codebook).all(dim=-1).any(dim=-1).all()
-    torch.testing.assert_close(between(ours, theirs, "quantized", 0.0, tokenizer), ours)
+    torch.testing.assert_close(between(ours, theirs, "quantized", 0.0, tokenizer, Draws.for_rows(0, 3)), ours)
+
+
+@torch.no_grad()
+def test_rounding_does_not_choose_between_the_two_codewords_that_a_point_is_halfway_between(registry: Registry) -> None:
+    quantizer = registry.build("quantizer", {"use": "lfq", "width": 6})
+    tokenizer: Any = SimpleNamespace(quantizer=quantizer)
+    codes = torch.randint(64, (2, 50, 16), generator=torch.Generator().manual_seed(0))
+    ours, theirs = quantizer.lookup(codes)
+    draws = Draws.for_rows(0, 50)
+    mixed = between(ours, theirs, "quantized", 0.5, tokenizer, draws)
+    for seed in range(3):
+        rounded = 1 + 1e-6 * torch.randn(2, *ours.shape, generator=torch.Generator().manual_seed(seed))
+        again = between(ours * rounded[0], theirs * rounded[1], "quantized", 0.5, tokenizer, draws)
+        assert torch.equal(again, mixed)
+    from_ours, from_theirs = ((mixed == held).all(dim=-1) for held in (ours, theirs))
+    assert (from_ours | from_theirs).all()
+    of_different = (ours != theirs).any(dim=-1)
+    assert float(from_ours[of_different].double().mean()) == pytest.approx(0.5, abs=0.07)  # four standard errors
 
 
 # --- the distance ---------------------------------------------------------------------------------

@@ -19,8 +19,7 @@ IMAGES, SAMPLES = 7, 11
 FEATURES = {"use": "fashion_classifier"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "fdr": {"networks": {"colours": FEATURES}},
-    # Not half way between two codewords, where the last bit decides which of them is nearer.
-    "ifid": {"neighbours": 2, "interpolation": "quantized", "weight": 0.4},
+    "ifid": {"neighbours": 2, "interpolation": "quantized"},
     "cmmd": {"least_images": 2},
     "mind": {"num_images": IMAGES},
     "rank_pfd": {"perturbation": {"use": "rank_law", "shares": [0.5, 0.3, 0.2]}},
