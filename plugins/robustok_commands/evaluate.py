@@ -173,7 +173,7 @@ def _metric(registry: Registry, name: str, network: Spec, options: Mapping[str, 
     factory = registry.find("sample_metric", name)
     has_features = isinstance(factory, type) and "features" in {option.name for option in attrs.fields(factory.Config)}  # type: ignore[attr-defined]
     table = {"features": network.table(), **options} if has_features else options
-    return registry.spec("sample_metric", {**table, "use": name})
+    return registry.spec("sample_metric", {**table, "use": name}, where=name)
 
 
 def _provide(specs: Mapping[str, Spec], console: Any) -> None:

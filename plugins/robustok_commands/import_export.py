@@ -67,7 +67,8 @@ def import_(words: tuple[str, ...], changes: tuple[str, ...], listed: bool, as_j
     refuse_existing(Path(out))
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
-    spec = registry.spec("importer", {"use": importer, **({"options": options} if importer == "auto" else options)})
+    table = {"options": options} if importer == "auto" else options
+    spec = registry.spec("importer", {"use": importer, **table}, where=importer)
     file = local_path(checkpoint, None)
     if not file.exists():
         raise RobustokError("there is no such file", where=checkpoint)
@@ -106,7 +107,7 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
         raise no_run(artifact)
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
-    spec = registry.spec("importer", {"use": importer, **options})
+    spec = registry.spec("importer", {"use": importer, **options}, where=importer)
     if spec.factory.makes is None:
         raise RobustokError(f"the importer {importer!r} cannot export", hint="name the one whose format is wanted")
     folder = find_artifact(artifact, spec.factory.makes)

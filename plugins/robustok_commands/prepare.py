@@ -80,7 +80,7 @@ def _data_of(data: str, changes: tuple[str, ...]) -> Spec:
             what = f"a folder of images has no key {other[0]!r}"
             hint = "its options are those of `image_folder`, as --set data.image_size=64"
             raise RobustokError(what, where="--set", hint=hint)
-        return registry.spec("dataset", source.table["data"])
+        return registry.spec("dataset", source.table["data"], where="data")
     tables = open_recipe(data, overrides=changes)[0].resolve(registry).tables
     if "data" not in tables:
         raise RobustokError("this recipe has no table [data]", where=data)

@@ -166,11 +166,9 @@ class Preparation:
             return
         for name, value in attrs.asdict(self.prepared, recurse=False).items():
             if (then := getattr(before, name)) != value:
-                change = f"{name} was {_brief(then)} and is {_brief(value)}"
-                what = f"this folder holds images that were prepared otherwise: {change}"
-                raise RobustokError(
-                    what, where=str(self.folder), hint="choose another OUT, or the same DATA and options"
-                )
+                what = f"this folder holds images that were prepared otherwise: {_change(name, then, value)}"
+                hint = "choose another OUT, or give the same DATA and options"
+                raise RobustokError(what, where=str(self.folder), hint=hint)
 
     def _before(self) -> Prepared | None:
         """What the folder was begun with; None if it is empty. Of its two descriptions, one may be damaged."""
@@ -282,6 +280,14 @@ def _spread(count: int) -> list[int]:
     return [number * count // some for number in range(some)]
 
 
+def _change(name: str, before: object, now: object) -> str:
+    if not (isinstance(before, PreparedSplit) and isinstance(now, PreparedSplit)):
+        return f"{name} was {_brief(before)} and is {_brief(now)}"
+    if before.num_images != now.num_images:
+        return f"there were {before.num_images} {name} images and are {now.num_images}"
+    return f"the {name} images were others, or read with other options of [data]"
+
+
 def _brief(value: object) -> str:
-    text = value.source if isinstance(value, PreparedSplit) else str(value)
+    text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -204,22 +204,26 @@ class Registry:
             return f"{name!r} is a {kinds[0]}; {did_you_mean(name, self.names(kind))}"
         return did_you_mean(name, self.names(kind))
 
-    def spec(self, kind: str, table: Mapping[str, Any]) -> Spec:
+    def spec(self, kind: str, table: Mapping[str, Any], *, where: str | None = None) -> Spec:
         """Checks a recipe table and returns the component it describes, unbuilt.
+
+        Args:
+            where: what the messages call the table; default: the kind.
 
         Raises:
             ProblemsError: all mistakes in the table.
         """
         _require_kind(kind)
+        where = where or kind
         if (what := nesting_problem(table)) is not None:
-            raise RobustokError(what, where=kind)
+            raise RobustokError(what, where=where)
         structurer = Structurer(self.find)
         spec = structurer.spec(kind, table, ())
         if structurer.problems:
             keys = partial(component_keys, kind, table, (), self.find)
             raise ProblemsError(
                 [
-                    RobustokError(problem.what, where=".".join([kind, *map(str, problem.path)]), hint=problem.hint)
+                    RobustokError(problem.what, where=".".join([where, *map(str, problem.path)]), hint=problem.hint)
                     for problem in with_near_keys(structurer.problems, table, keys)
                 ]
             )

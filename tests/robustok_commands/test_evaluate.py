@@ -186,7 +186,7 @@ def test_fdr_takes_further_real_images_from_a_path(command: Command, batch: Imag
         (("samples.npz", "real.npz", *SMALL, "--metric", "kid"), "60 images are too few for subsets of 1000"),
         (("samples.npz", "real.npz", *SMALL, "--set", "shuffle=true"), "--set needs METRIC.OPTION=VALUE"),
         (("samples.npz", "real.npz", *SMALL, "--set", "kid.subsets=3"), "the metric 'kid', which is not measured"),
-        (("samples.npz", "real.npz", *SMALL, "--set", "frechet.k=3"), "unknown key 'k'"),
+        (("samples.npz", "real.npz", *SMALL, "--set", "frechet.k=3"), "error: frechet.k: unknown key 'k'"),
         (("samples.npz", "real.npz", *SMALL, "--out", "real.npz"), "this already exists"),
     ],
 )

@@ -207,15 +207,25 @@ def test_a_damaged_manifest_is_written_again(recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [["--format=webp"], ["--shard-size=2"], ["--set=data.image_size=16"], ["--set=data.validation_share=0.3"]],
+    ("option", "change"),
+    [
+        ("--format=webp", "format was npy and is webp"),
+        ("--shard-size=2", "shard_images was 341 and is 682"),
+        ("--set=data.image_size=16", "image_size was 32 and is 16"),
+        ("--set=data.validation_share=0.3", r"there were \d+ train images and are \d+"),
+        ("--set=data.fast_resize=true", r"the train images were others, or read with other options of \[data\]"),
+    ],
 )
-def test_a_folder_that_was_prepared_otherwise_is_left_alone(pictures, tmp_path, options):
+def test_a_folder_that_was_prepared_otherwise_is_left_alone(pictures, tmp_path, option, change):
     folder = prepared(pictures, tmp_path / "out")
     before = contents(folder)
-    with pytest.raises(RobustokError, match="prepared otherwise"):
-        prepared(pictures, folder, *options)
+    with pytest.raises(RobustokError, match="prepared otherwise: " + change):
+        prepared(pictures, folder, option)
     assert contents(folder) == before
+
+
+def test_a_mistake_is_called_as_in_the_command(pictures, refused):
+    assert "error: data.image_sze: unknown key" in refused("prepare", pictures, "out", "--set", "data.image_sze=16")
 
 
 def test_a_folder_of_something_else_is_left_alone(pictures):
