@@ -101,7 +101,10 @@ def test_a_full_disk_leaves_no_half_exported_file(refused, command, published, m
     [
         (["import", "robustok", "no.pt", "out"], "error: no.pt: there is no such file"),
         (["import", "robustokk", "published.safetensors", "out"], "hint: did you mean 'robustok'?"),
-        (["import", "robustok", "published.safetensors", "out", "--set", "heads=2"], "error: robustok.heads: unknown key 'heads'"),
+        (
+            ["import", "robustok", "published.safetensors", "out", "--set", "heads=2"],
+            "error: robustok.heads: unknown key 'heads'",
+        ),
         (["export", "robustok", "nowhere", "out"], "error: nowhere: there is no such run or artifact"),
         (["export", "robustok", ".", "out"], "error: .: this is not a run folder"),
     ],
