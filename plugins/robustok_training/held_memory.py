@@ -27,7 +27,7 @@ def held_memory(task: Task, context: StageContext, *, averages: bool) -> dict[st
         task: on the meta device. context: says how many processes share it, and how.
         averages: whether a running average of the weights is kept.
     """
-    divides = context.divides_weights and context.processes > 1
+    divides = context.divides_weights
     modules = [turn.module for turn in task.trained_modules]
     divided = [module for module in modules if divides and holds(module, task.averaged)]
     blocks = [block for module in divided for block in divided_parameters(module).values()]

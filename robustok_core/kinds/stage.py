@@ -47,7 +47,7 @@ class StageContext(ABC):
         device: the device of this process.
         console: shows progress; None on silent processes.
         processes: how many there are, or will be in the run that is planned.
-        divides_weights: whether the launcher asks for trained weights divided among them, or will.
+        divides_weights: whether trained weights are divided among them, or will be; never on one process.
         speed: how fast trainings compute, where a stage does not say otherwise.
         replay: whether a training looks again into the step that became not finite, instead of going on.
     """

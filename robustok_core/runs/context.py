@@ -91,7 +91,7 @@ class RunContext(StageContext):
     @property
     def divides_weights(self) -> bool:  # type: ignore[override]
         planned = None if self.assumed is None else self.assumed.divides_weights
-        return shards_weights() if planned is None else planned
+        return self.processes > 1 and (shards_weights() if planned is None else planned)
 
     @property
     def manifests(self) -> bool:  # type: ignore[override]  # it changes when the stage begins
