@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     report = harness.Report(options)
     report.found["computes_bf16"] = computes_bf16(CPU)
     report.found["limits"] = {name: os.environ.get(name) for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")}
-    for name, step in steps(options.batch).items():
+    for name, (_, step) in steps(options.batch).items():
         ways = {way: partial(step_in, way, step, options.steps) for way in WAYS}
         found = harness.compare(ways, rounds=options.rounds)
         report.compared(f"training {name}", found, amount=options.steps * options.batch, unit="images")

@@ -22,6 +22,7 @@ from typing import Any
 
 import harness
 import torch
+from torch import nn
 
 from robustok_core import Draws, Latents, Recipe, load_registry
 
@@ -30,8 +31,8 @@ LOADS = ("alone", "beside_a_loop", "two_at_once")
 LOOP = [sys.executable, "-c", "while True: pass"]
 
 
-def steps(batch: int) -> dict[str, Callable[[], None]]:
-    """A forward and backward pass of each model of main_train with so many images."""
+def steps(batch: int) -> dict[str, tuple[nn.Module, Callable[[], None]]]:
+    """Each model of main_train, and a forward and backward pass of it with so many images."""
     registry = load_registry()
     tables = Recipe.load("main_train").resolve(registry).tables
     tokenizer = tables["tokenizer"].build()
@@ -47,13 +48,13 @@ def steps(batch: int) -> dict[str, Callable[[], None]]:
         losses = generator.loss(Latents(codes=codes), torch.arange(batch) % 10, draws=draws, progress=0.0)
         sum(losses.values()).backward()  # type: ignore[union-attr]
 
-    return {"tokenizer": train_tokenizer, "generator": train_generator}
+    return {"tokenizer": (tokenizer, train_tokenizer), "generator": (generator, train_generator)}
 
 
 def measure(batch: int, seconds: float) -> dict[str, float]:
     """Images per second of each step, in this process."""
     rates = {}
-    for name, step in steps(batch).items():
+    for name, (_, step) in steps(batch).items():
         step()
         count, start = 0, time.perf_counter()
         while (passed := time.perf_counter() - start) < seconds:
