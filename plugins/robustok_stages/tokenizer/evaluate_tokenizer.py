@@ -126,7 +126,7 @@ class EvaluateTokenizer(Stage):
         if tokenizer.space.codebook_size is not None:
             delta = max(2, round(0.017 * tokenizer.space.codebook_size))  # the middle delta of pFID
             table = {"use": "top_delta", "beta": 1.0, "alpha": 0.7, "delta": delta}
-            draws = Draws(seed=context.seed, indices=batch.indices, total=len(batch))
+            draws = Draws(seed=context.seed, indices=batch.indices, total=len(images))
             perturbed, _ = context.registry.build("perturbation", table).perturb(
                 latents, tokenizer.quantizer, draws=draws.child("picture"), progress=0.0
             )
