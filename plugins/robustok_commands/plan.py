@@ -109,7 +109,10 @@ def _print(stages: Sequence[StageCost], device: Device, utilisation: float, gpus
         for name, memory in memories:
             fixed = ", ".join(f"{what} {byte_text(size)}" for what, size in memory.fixed.items())
             echo(f"{printable(name)}, fixed: {printable(fixed)}")
-        echo(f"at most: in {device.usable_bytes / 2**30:.0f} of {device.gib:g} GiB; raise `accumulation` for fewer")
+        usable = f"{device.usable_bytes / 2**30:.0f} of {device.gib:g} GiB"
+        echo(f"at once: images of one GPU in a micro-batch; at most: so many as fit into {usable}")
+        for line in _too_large(stages, device, usable, divided=divided):
+            echo(line)
     echo("")
     sizes = [(name, what, byte_text(size)) for name, cost in known for what, size in cost.disk.items()]
     print_table(console, ["on disk", "", "at most"], sizes)
@@ -117,6 +120,17 @@ def _print(stages: Sequence[StageCost], device: Device, utilisation: float, gpus
     for note in dict.fromkeys(note for _, cost in known for note in cost.notes):
         names = ", ".join(name for name, cost in known if note in cost.notes)
         echo(f"{printable(names)}: {printable(note)}")
+
+
+def _too_large(stages: Sequence[StageCost], device: Device, usable: str, *, divided: bool) -> Iterator[str]:
+    """A line for each stage that does not fit, with what to do."""
+    from robustok_core.runs.memory import what_fits
+
+    for stage in stages:
+        memory = None if stage.cost is None else stage.cost.memory
+        if memory is not None and memory.most_images(device.usable_bytes) < memory.images:
+            fits = what_fits(memory, device.usable_bytes, divided=divided, config=stage.config)
+            yield f"does not fit: {printable(stage.name)}, {memory.images} images at once in {usable}; {fits}"
 
 
 def _work_rows(stage: StageCost, device: Device, utilisation: float) -> Iterator[list[str]]:
@@ -127,7 +141,7 @@ def _work_rows(stage: StageCost, device: Device, utilisation: float) -> Iterator
     for work in stage.cost.work:
         hours = _hours(device.seconds(work, utilisation) / 3600)
         precision = "bf16" if work.bf16 else "fp32"
-        yield [name, work.name, precision, f"{work.images:,.0f}", scaled(work.flops), scaled(work.total), hours]
+        yield [name, work.name, precision, scaled(work.images), scaled(work.flops), scaled(work.total), hours]
         name = ""
     if not stage.cost.work:
         yield [name, "nothing", *[""] * 5]

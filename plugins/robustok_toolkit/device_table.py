@@ -70,7 +70,7 @@ def device_named(name: str) -> Device:
     Raises:
         RobustokError: there is none in the table.
     """
-    if name not in DEVICES:
+    if name.lower() not in DEVICES:
         hint = did_you_mean(name, list(DEVICES))
-        raise RobustokError(f"no device is called {name!r}; known: {', '.join(DEVICES)}", where="--device", hint=hint)
-    return DEVICES[name]
+        raise RobustokError(f"no device is called {name!r}", where="--device", hint=hint)
+    return DEVICES[name.lower()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 from attrs import frozen
@@ -19,9 +20,10 @@ from robustok_core.runs.runner import RecipeRun
 
 @frozen(kw_only=True)
 class StageCost:
-    """A stage by its name, and what it will take; None if that is not known."""
+    """A stage by its name, its options, and what it will take; None if that is not known."""
 
     name: str
+    config: Any
     cost: Cost | None
 
 
@@ -62,4 +64,5 @@ def plan_costs(
     plan = one.plan()
     for what in one.assumed.not_checked:
         say(what)
-    return [StageCost(name=stage.name, cost=stage.cost()) for stage in plan.stages]
+    configs = {stage.name: stage.spec.config for stage in plan.recipe.stages}
+    return [StageCost(name=stage.name, config=configs[stage.name], cost=stage.cost()) for stage in plan.stages]

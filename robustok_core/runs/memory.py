@@ -50,19 +50,32 @@ def with_what_fits(
 
 
 def _what_fits(memory: Memory, capacity: float, divided: bool, config: Any) -> str:
-    most = memory.most_images(USABLE * capacity)
-    if most == 0:
-        fixed = f"{sum(memory.fixed.values()) / 2**30:.3g} GiB"
-        several = "more GPUs" if divided else "several GPUs (recipes/cluster/fsdp_8.yaml)"
-        sharding = f"divide the weights among {several}"
-        return f"by `robustok plan`, not one image fits beside weights and optimiser ({fixed}): {sharding}; {_LESS}"
-    said = f"by `robustok plan`, {most} fit"
-    if most >= memory.images:
-        most = memory.images // 2
-        said = f"by `robustok plan` they fit, so something else may use the memory; half of them are {most}"
+    usable = USABLE * capacity
+    if memory.most_images(usable) < memory.images:
+        return f"by `robustok plan`, {what_fits(memory, usable, divided=divided, config=config)}"
+    half = memory.images // 2
+    said = f"by `robustok plan` they fit, so something else may use the memory; half of them are {half}"
+    return f"{said}: {_smaller_step(memory, half, config)}"
+
+
+def what_fits(memory: Memory, usable: float, *, divided: bool, config: Any) -> str:
+    """How many images at once fit into so many bytes, and which options of the stage make them so few.
+
+    Args:
+        divided: whether weights are divided among processes already. config: the stage's options.
+    """
+    most = memory.most_images(usable)
+    if most > 0:
+        return f"{most} fit: {_smaller_step(memory, most, config)}"
+    fixed = f"{sum(memory.fixed.values()) / 2**30:.3g} GiB"
+    several = "more GPUs" if divided else "several GPUs (recipes/cluster/fsdp_8.yaml)"
+    return f"not one image fits beside weights and optimiser ({fixed}): divide the weights among {several}; {_LESS}"
+
+
+def _smaller_step(memory: Memory, most: int, config: Any) -> str:
     accumulation = _accumulation(memory.images, most, config)
     less = "use smaller batches" if accumulation is None else f"set accumulation = {accumulation} (the same step)"
-    return f"{said}: {less}; {_LESS}"
+    return f"{less}; {_LESS}"
 
 
 def _accumulation(images: int, most: int, config: Any) -> int | None:

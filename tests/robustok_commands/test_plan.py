@@ -13,6 +13,7 @@ from robustok_commands.plan import byte_text, plan, scaled
 from robustok_core import Recipe, RobustokError, Stage
 from robustok_core.kinds.cost import Cost, Work
 from robustok_core.runs.costing import plan_costs
+from robustok_toolkit.device_table import DEVICES, Device
 
 
 def run(*arguments: str) -> str:
@@ -47,7 +48,22 @@ def test_the_table_names_the_assumptions_of_its_times(recipe):
     output = run(recipe, "--gpus", "8", "--utilisation", "0.4")
     assert "at 40% of h100's peak (989.5 TFLOP/s in bf16, 67 in float32)" in output
     assert "hours on 8" in output
-    assert "raise `accumulation`" in output
+    assert "does not fit" not in output
+    assert output == run(recipe, "--gpus", "8", "--utilisation", "0.4", "--device", "h100")
+
+
+def test_what_does_not_fit_is_said_with_the_options_that_make_it_fit(recipe, monkeypatch):
+    stages = json.loads(run(recipe, "--json"))["stages"]
+    memory = next(stage["cost"]["memory"] for stage in stages if stage["name"] == "train_tokenizer")
+    assert memory["images"] == 16
+    usable = sum(memory["fixed_bytes"].values()) + 4.5 * memory["bytes_per_image"]
+    monkeypatch.setitem(DEVICES, "small", Device(1e12, 1e12, usable / 0.9 / 2**30))
+    output = run(recipe, "--device", "Small")
+    assert "does not fit: train_tokenizer, 16 images at once in" in output
+    assert "4 fit: set accumulation = 4 (the same step)" in output
+    assert "does not fit: train_tokenizer" not in run(
+        recipe, "--device", "small", "--set", "stage.train_tokenizer.accumulation=4"
+    )
 
 
 def test_weights_that_gpus_share_take_less_of_each(recipe):
@@ -86,8 +102,10 @@ def test_one_gpu_shares_nothing(recipe):
 def test_an_unknown_device_is_refused_with_those_that_are_known(recipe):
     with pytest.raises(RobustokError) as refused:
         CliRunner().invoke(plan, [str(recipe), "--device", "h1000"], catch_exceptions=False)
-    assert "known: a100, " in refused.value.what
-    assert "h100" in (refused.value.hint or "")
+    assert refused.value.hint == "did you mean 'h100'?"
+    with pytest.raises(RobustokError) as refused:
+        CliRunner().invoke(plan, [str(recipe), "--device", "cpu"], catch_exceptions=False)
+    assert "known: a100, " in (refused.value.hint or "")
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused_as_a_run_would(recipe):
