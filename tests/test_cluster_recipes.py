@@ -92,6 +92,7 @@ def test_accelerate_launches_a_run_whose_weights_are_divided(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr.lower(), done.stderr
+    assert "2 processes, on cpu: trained weights are divided among them (FSDP)" in done.stdout
     assert_two_trained(project)
     assert list(project.folder.rglob("shard-00001-of-00002.safetensors"))
 

@@ -87,6 +87,16 @@ def check_launch() -> None:
     if shards_weights():
         problems += _set_among(_NOT_HONOURED_OF_FSDP, {"FSDP_VERSION": "1", **os.environ})  # as accelerate reads it
     raise_all(problems)
+    if _is_left_alone():
+        what = "`accelerate launch` was asked for several processes, and has started only this one"
+        hint = "it finds too few GPUs; on CPUs: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu ..., and for one "
+        raise RobustokError(what, hint=hint + "process --num_processes 1, without MASTER_ADDR")
+
+
+def _is_left_alone() -> bool:
+    """Whether the launcher has set what several processes need to meet, but nothing that tells them apart."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    return launched and "WORLD_SIZE" not in os.environ
 
 
 def shards_weights() -> bool:

@@ -22,6 +22,7 @@ from robustok_core.runs.assumed import Assumed
 from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
 from robustok_core.runs.downloads import needs_of_recipe
+from robustok_core.runs.environment import shards_weights
 from robustok_core.runs.execution import execute
 from robustok_core.runs.finished import due_stages, set_damaged_aside, stage_damage
 from robustok_core.runs.folder import RunFolder
@@ -213,8 +214,7 @@ class RecipeRun:
         start_trackers(self.accelerator, self.recipe, self.folder.path)
         if self.folder.repaired:
             self._say(self.folder.repaired)
-        if self.precision is not None:
-            self._say(f"precision auto: {MEANING[self.precision]}")
+        self._say_how()
         inputs = {name: self._load(name) for name in self.recipe.load}
         self.loaded.clear()  # lets go of imported components, which are on the disk now
         planned = self.fingerprints()
@@ -257,6 +257,13 @@ class RecipeRun:
         makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
         for line in self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
             self._say(line)
+
+    def _say_how(self) -> None:
+        if self.precision is not None:
+            self._say(f"precision auto: {MEANING[self.precision]}")
+        if (count := self.accelerator.num_processes) > 1:
+            held = "trained weights are divided among them (FSDP)" if shards_weights() else "each has all weights (DDP)"
+            self._say(f"{count} processes, on {self.accelerator.device.type}: {held}")
 
     def _say_why(self, stages: Sequence[NamedStage]) -> None:
         for stage in stages:

@@ -48,6 +48,15 @@ def test_fsdp_is_version_1_unless_version_2_is_set(refused, recipe_file, monkeyp
     assert "FSDP_VERSION=1 is not supported" in refused("run", recipe_file(), "--out", "out")
 
 
+def test_one_process_of_a_launcher_that_was_asked_for_several_is_refused(refused, recipe_file, monkeypatch):
+    """As `accelerate launch --num_processes 8` starts on a machine without GPUs, without a word."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    output = refused("run", recipe_file(), "--out", "out")
+    assert "was asked for several processes, and has started only this one" in output
+    assert "--multi_gpu" in output
+
+
 def test_what_a_launcher_sets_to_say_nothing_is_allowed(command, recipe_file, monkeypatch):
     for name, value in (
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1"),

@@ -164,6 +164,7 @@ def test_a_limit_takes_images_of_every_class_from_sorted_data(learned, tmp_path)
 
 def test_two_processes_measure_what_one_measures(learned, tmp_path):
     project = evaluating(learned, tmp_path / "two").run_on_two()
+    assert "2 processes, on cpu: each has all weights (DDP)" in project.printed
     assert project.printed.count("evaluate_tokenizer/psnr") == 1, "both processes print the results"
     one, two = of_evaluation(learned.results), of_evaluation(read_results(project.folder))
     assert two.keys() == one.keys()
