@@ -16,7 +16,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset, Images
 from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_names, read_npz
-from robustok_data.pictures import PictureConfig, PictureImages, Pictures
+from robustok_data.pictures import PictureConfig, PictureImages, Pictures, limited_rows
 from robustok_data.places import local, place_field
 from robustok_data.splits import check_classes, check_labels, keys_of_places, validation_rows, validation_share_field
 
@@ -55,7 +55,13 @@ class Npz(Dataset):
             train, validation = _shares(*whole, config.validation_share)
         self.num_classes = len(self.class_names)
         check_labels(validation[1], self.num_classes, str(path))
-        self.train, self.validation = _images(*train, config), _images(*validation, config)
+        self.train = _images(*_limited(*train, config.train_limit), config)
+        self.validation = _images(*_limited(*validation, config.validation_limit), config)
+
+
+def _limited(pixels: Tensor, labels: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:
+    rows = limited_rows(labels, limit)
+    return pixels[rows], labels[rows]
 
 
 def _wanted(path: Path) -> tuple[str, ...]:

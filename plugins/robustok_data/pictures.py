@@ -7,11 +7,11 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from attrs import field, frozen
+from attrs import field, frozen, validators
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -24,8 +24,25 @@ from robustok_core.values.draws import Draws
 from robustok_data.arrays import mirror_some, to_unit_range
 from robustok_toolkit.crops import by_pillow, by_torch, center_crop, largest_side, random_crop
 from robustok_toolkit.image_decoding import as_rgb, halve_while_decoding, why_unreadable
+from robustok_training.batches import class_balanced_order
 
 _SAMPLED = 1024  # images whose bytes enter a fingerprint
+
+
+def limit_field(split: str) -> Any:
+    """The option train_limit or validation_limit."""
+    return field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"doc": f"use only this many {split} images, class-balanced", "result": False},  # as fast_jpeg
+    )
+
+
+def limited_rows(labels: Tensor, limit: int | None) -> Tensor:
+    """(m,) int64, ascending: the rows of labels (n,) that a limit takes, all classes as often as each other."""
+    if limit is None or limit >= len(labels):
+        return torch.arange(len(labels))
+    return class_balanced_order(labels)[:limit].sort().values
 
 
 @frozen(kw_only=True)
@@ -40,6 +57,8 @@ class PictureConfig:
         metadata={"doc": "in training: ADM's centre crop, or its random crop (shorter side up to 1.25 image_size)"},
     )
     flip: bool = field(default=False, metadata={"doc": "mirror half of the training images"})
+    train_limit: int | None = limit_field("training")
+    validation_limit: int | None = limit_field("validation")
     expect: Expected | None = field(
         default=None,
         metadata={

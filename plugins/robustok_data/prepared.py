@@ -17,6 +17,7 @@ from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_data.arrays import mirror_some, to_unit_range
 from robustok_data.file_ranges import FileRange, FileRangePictures
+from robustok_data.pictures import limit_field, limited_rows
 from robustok_data.places import local, place_field
 from robustok_data.splits import check_classes, check_labels
 from robustok_toolkit.image_decoding import why_unreadable
@@ -39,6 +40,8 @@ class PreparedConfig:
 
     path: str = place_field("folder that `robustok prepare` made")
     flip: bool = field(default=False, metadata={"doc": "mirror half of the training images"})
+    train_limit: int | None = limit_field("training")
+    validation_limit: int | None = limit_field("validation")
 
 
 class PreparedDataset(Dataset):
@@ -57,7 +60,8 @@ class PreparedDataset(Dataset):
         self.image_size = prepared.image_size
         self.class_names = prepared.class_names
         self.num_classes = len(self.class_names)
-        self.train, self.validation = (PreparedImages(config, manifest, split) for split in ("train", "validation"))
+        self.train = PreparedImages(config, manifest, "train", config.train_limit)
+        self.validation = PreparedImages(config, manifest, "validation", config.validation_limit)
         check_labels(self.train.labels, self.num_classes, str(folder))
         check_classes(self.train.labels, self.class_names, str(folder))
         check_labels(self.validation.labels, self.num_classes, str(folder))
@@ -70,9 +74,10 @@ class PreparedImages(Images):
 
     Args:
         config: the options. manifest: of the folder. split: "train" or "validation".
+        limit: how many of its images are used; None for all.
     """
 
-    def __init__(self, config: PreparedConfig, manifest: PreparedManifest, split: str) -> None:
+    def __init__(self, config: PreparedConfig, manifest: PreparedManifest, split: str, limit: int | None) -> None:
         folder = local(config.path)
         self._prepared: Prepared = manifest.prepared
         self._flip = config.flip
@@ -83,8 +88,9 @@ class PreparedImages(Images):
             indices.append(index)
             for number, (_, offset, size, _) in enumerate(index.tolist()):
                 pieces.append(FileRange(file, offset, size, f"image {number}", 0))
-        whole = np.concatenate(indices)
-        self._pictures = FileRangePictures(pieces, str(folder))
+        rows = limited_rows(torch.from_numpy(np.concatenate(indices)[:, LABEL].copy()), limit)
+        whole = np.concatenate(indices)[rows.numpy()]
+        self._pictures = FileRangePictures([pieces[row] for row in rows.tolist()], str(folder))
         self._labels = torch.from_numpy(whole[:, LABEL].copy())
         self._checksums = whole[:, CHECKSUM].copy()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustok_core.errors import RobustokError
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.wording import some_names
-from robustok_data.pictures import FilesConfig, PictureImages, Pictures, SomePictures
+from robustok_data.pictures import FilesConfig, PictureImages, Pictures, SomePictures, limited_rows
 
 MIN_IMAGES = 2
 
@@ -56,6 +56,10 @@ class Labelled:
             keys=self.keys[rows],
         )
 
+    def limited(self, limit: int | None) -> Labelled:
+        """At most so many of the images, all classes as often as each other."""
+        return self if limit is None or limit >= len(self.labels) else self[limited_rows(self.labels, limit)]
+
     def shares(self, share: float) -> tuple[Labelled, Labelled]:
         """The training and the validation share."""
         held_out = validation_rows(self.labels, share, self.keys)
@@ -70,7 +74,7 @@ def keys_of_places(count: int) -> Tensor:
 def two_splits(
     train: Labelled, validation: Labelled | None, share: float, class_names: Sequence[str], config: FilesConfig
 ) -> tuple[PictureImages, PictureImages]:
-    """Both splits, checked; without a validation split, a share of the training split is used.
+    """Both splits, checked and limited; without a validation split, a share of the training split is used.
 
     Raises:
         RobustokError: a class has fewer than 2 images, a split is empty, or a label is not a class.
@@ -80,6 +84,7 @@ def two_splits(
     if validation is None:
         train, validation = train.shares(share)
     check_labels(validation.labels, len(class_names), validation.where)
+    train, validation = train.limited(config.train_limit), validation.limited(config.validation_limit)
     how = {"exif": config.exif, "fast_jpeg": config.fast_jpeg, "fast_resize": config.fast_resize}
     first, second = (PictureImages(split.pictures, split.labels, config, **how) for split in (train, validation))
     return first, second

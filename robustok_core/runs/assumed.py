@@ -111,8 +111,13 @@ class ExpectedDataset(Dataset):
         self.image_size = config.image_size
         self.num_classes = expected.classes
         self.class_names: Sequence[str] = [str(number) for number in range(expected.classes)]
-        self.train = _ExpectedImages(expected.train, expected.classes)
-        self.validation = _ExpectedImages(expected.validation, expected.classes)
+        self.train, self.validation = (
+            _ExpectedImages(min(count, limit or count), expected.classes)
+            for count, limit in (
+                (expected.train, getattr(config, "train_limit", None)),
+                (expected.validation, getattr(config, "validation_limit", None)),
+            )
+        )
 
 
 class _ExpectedImages(Images):

@@ -125,8 +125,9 @@ def test_a_recipe_for_imagenet_is_planned_without_its_data_or_files():
 
 
 def test_another_number_of_images_is_planned_with(recipe_file):
-    told = json.loads(run("imagenet256/rar_b", "--set", "data.expect.train=204800", "--json"))
-    assert next(stage["cost"]["steps"] for stage in told["stages"] if stage["name"] == "train_generator") == 40_000
+    for change in ("data.expect.train=204800", "data.train_limit=204800"):
+        told = json.loads(run("imagenet256/rar_b", "--set", change, "--json"))
+        assert next(stage["cost"]["steps"] for stage in told["stages"] if stage["name"] == "train_generator") == 40_000
 
 
 def test_data_of_which_nothing_is_known_are_refused_with_what_to_say(recipe_file):

@@ -18,6 +18,7 @@ from project import line_of
 from robustok_core.errors import RobustokError
 from robustok_core.values.draws import Draws
 from robustok_data.image_folder import ImageFolder, ImageFolderConfig
+from robustok_data.pictures import limited_rows
 from robustok_toolkit.crops import center_crop
 from robustok_training.batches import training_batches
 
@@ -80,6 +81,17 @@ def test_a_large_share_leaves_every_class_an_image_to_train_on(class_folders: Cl
     dataset = opened(class_folders({"a": 2, "b": 30}), validation_share=0.9)
     assert torch.bincount(dataset.train.labels).tolist() == [1, 3]
     assert torch.bincount(dataset.validation.labels).tolist() == [1, 27]
+
+
+def test_limits_take_images_of_every_class(class_folders: ClassFolders) -> None:
+    folder = class_folders({"cat": 6, "dog": 14, "owl": 24})
+    whole, part = opened(folder), opened(folder, train_limit=9, validation_limit=3)
+    assert torch.bincount(part.train.labels).tolist() == [3, 3, 3]
+    assert sorted(torch.bincount(part.validation.labels).tolist()) == [1, 1, 1]
+    assert part.train.fingerprint != whole.train.fingerprint
+    taken = limited_rows(whole.train.labels, 9).tolist()
+    assert torch.equal(part.train.load(range(9)).images, whole.train.load(taken).images)
+    assert opened(folder, train_limit=1000).train.fingerprint == whole.train.fingerprint
 
 
 def test_a_class_can_be_called_train(class_folders: ClassFolders) -> None:

@@ -40,6 +40,15 @@ def opened(folder: Path, arrays: dict[str, np.ndarray], **options: object) -> Np
     return Npz(NpzConfig(path=saved(folder, arrays), **{"image_size": 16, **options}))
 
 
+def test_limits_take_images_of_every_class(tmp_path: Path) -> None:
+    whole, part = (
+        opened(tmp_path, two_splits(), **limits) for limits in ({}, {"train_limit": 6, "validation_limit": 3})
+    )
+    assert [torch.bincount(split.labels).tolist() for split in (part.train, part.validation)] == [[2, 2, 2], [1, 1, 1]]
+    assert torch.equal(part.train.load(range(6)).images, whole.train.load(range(6)).images)
+    assert part.train.fingerprint != whole.train.fingerprint
+
+
 def levels(images: torch.Tensor) -> np.ndarray:
     """(B, H, W, 3) bytes of images in [-1, 1]."""
     return ((images + 1) * 127.5).round().byte().movedim(1, 3).numpy()

@@ -56,6 +56,16 @@ def test_images_are_mirrored_as_from_the_folder(root: Path, folder: Path) -> Non
     assert not torch.equal(loaded, opened(folder).train.load(rows, draws).images)
 
 
+def test_limits_take_the_same_images_as_from_the_folder(root: Path, folder: Path) -> None:
+    limits = {"train_limit": 4, "validation_limit": 2}
+    source, stored = ImageFolder(ImageFolderConfig(path=str(root), image_size=SIZE, **limits)), opened(folder, **limits)
+    for ours, theirs in ((stored.train, source.train), (stored.validation, source.validation)):
+        assert torch.equal(ours.labels, theirs.labels)
+        assert torch.equal(ours.load(range(len(ours))).images, theirs.load(range(len(theirs))).images)
+    assert torch.bincount(stored.train.labels).tolist() == [2, 2]
+    assert stored.train.fingerprint != opened(folder).train.fingerprint
+
+
 def test_both_formats_have_one_fingerprint_and_other_images_another(root: Path, tmp_path: Path) -> None:
     found = []
     for name, image_format in (("first", "npy"), ("second", "webp"), ("third", "npy")):
