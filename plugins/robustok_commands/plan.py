@@ -84,7 +84,7 @@ def plan(
     _print(stages, target, utilisation, gpus, divided=fsdp)
     echo(
         f"time: at {utilisation:.0%} of {device}'s peak ({target.bf16 / 1e12:g} TFLOP/s in bf16, "
-        f"{target.float32 / 1e12:g} in float32), without waiting for data"
+        f"{target.float32 / 1e12:g} in float32 without TF32), without waiting for data"
     )
     for line in assumed:
         echo(printable(line))

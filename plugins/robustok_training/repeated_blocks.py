@@ -94,6 +94,8 @@ class RepeatedBlocks:
         again = {id(block) for block in blocks if not _counts(block)}
         every = {id(block): block for network in [*networks, *trained] for block in repeated_blocks(network)}
         compiler = _Compiler(say) if compiles else None
+        if compiles and every:
+            say("blocks are compiled in the first steps, which take longer")
         self._calls: list[tuple[Any, Callable[..., Any]]] = []
         for key, block in every.items():
             call = block._call_impl if compiler is None else compiler.call_of(block)

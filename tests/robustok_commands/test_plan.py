@@ -46,7 +46,7 @@ def test_every_stage_says_what_it_computes_and_holds(recipe):
 
 def test_the_table_names_the_assumptions_of_its_times(recipe):
     output = run(recipe, "--gpus", "8", "--utilisation", "0.4")
-    assert "at 40% of h100's peak (989.5 TFLOP/s in bf16, 67 in float32)" in output
+    assert "at 40% of h100's peak (989.5 TFLOP/s in bf16, 67 in float32 without TF32)" in output
     assert "hours on 8" in output
     assert "does not fit" not in output
     assert output == run(recipe, "--gpus", "8", "--utilisation", "0.4", "--device", "h100")
