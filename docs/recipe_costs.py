@@ -1,6 +1,6 @@
 """Writes what `robustok plan` computes into the headers of the recipes at the paper's scale.
 
-`python docs/recipe_costs.py` rewrites all, in a quarter of an hour;
+`python docs/recipe_costs.py` rewrites all, in a quarter of an hour, and refuses those that do not fit;
 `python docs/recipe_costs.py rar_b` those that it names.
 """
 
@@ -27,6 +27,13 @@ _PREFIX = "# Cost:     "
 def costs_of(name: str) -> Sequence[StageCost]:
     """What the stages of a recipe will take, without its data."""
     return plan_costs(Recipe.load(f"imagenet256/{name}"), processes=GPUS, without_data=True)
+
+
+def too_large(stages: Sequence[StageCost]) -> list[str]:
+    """The stages whose micro-batches do not fit."""
+    memories = {stage.name: stage.cost.memory for stage in stages if stage.cost is not None and stage.cost.memory}
+    usable = DEVICES[DEVICE].usable_bytes
+    return [name for name, memory in memories.items() if memory.most_images(usable) < memory.images]
 
 
 def cost_text(stages: Sequence[StageCost]) -> str:
@@ -61,7 +68,10 @@ def main(names: Sequence[str]) -> None:
     """Rewrites the headers."""
     for name in names or sorted(file.stem for file in FOLDER.glob("*.toml")):
         file = FOLDER / f"{name}.toml"
-        file.write_text(with_cost(file.read_text(), cost_text(costs_of(name))))
+        stages = costs_of(name)
+        if large := too_large(stages):
+            sys.exit(f"{name}: {large[0]} does not fit {GPUS} GPUs of the kind {DEVICE}: raise its accumulation")
+        file.write_text(with_cost(file.read_text(), cost_text(stages)))
 
 
 if __name__ == "__main__":

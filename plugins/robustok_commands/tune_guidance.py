@@ -35,7 +35,11 @@ _DEFAULT_METRIC = {"use": "frechet", "features": {"use": "efficientnet_lite0"}}
     "--confirm", default=5000, show_default=True, type=click.IntRange(2), help="Samples of the winner, drawn anew."
 )
 @click.option(
-    "--scale", "scales", multiple=True, type=click.FloatRange(0.0, 1e6), help="A scale to try; default: 1 to 8."
+    "--scale",
+    "scales",
+    multiple=True,
+    type=click.FloatRange(0.0, 1e6),
+    help="A scale to try; default: 1 to 8. Others near the best are tried, too.",
 )
 @click.option(
     "--reference",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,6 +47,7 @@ from robustok_toolkit.resumable_shards import Shard, is_damaged, write_array
 from robustok_training.progress import StepProgress
 
 SPLITS = ("train", "validation")
+_log = logging.getLogger(__name__)
 _LOCK = ".lock"
 _AT_ONCE = 32  # images that a thread loads
 _TRIED = 32  # images whose augmentation, and size in WebP, is tried
@@ -186,7 +188,7 @@ class Preparation:
 
     def _lacks(self, shard: Shard) -> bool:
         manifest = self._manifest(shard)
-        return not os.path.lexists(manifest) or is_damaged(self._files(shard), manifest, self.say)
+        return not os.path.lexists(manifest) or is_damaged(self._files(shard), manifest, _warn)
 
     def _files(self, shard: Shard) -> list[Path]:
         return [self.prepared.images_file(self.folder, shard), index_file(self.folder, shard)]
@@ -278,6 +280,10 @@ def _spread(count: int) -> list[int]:
     """Up to 32 of `count` indices, evenly spread."""
     some = min(count, _TRIED)
     return [number * count // some for number in range(some)]
+
+
+def _warn(line: str) -> None:
+    _log.warning("%s", line)  # also where nothing else is printed
 
 
 def _change(name: str, before: object, now: object) -> str:

@@ -25,7 +25,8 @@ def strict_converter(*, detailed_validation: bool) -> cattrs.Converter:
 def _strict(kind: type, accepted: Any) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"expected {kind.__name__}, found {short(value)}")
+            values = " (true or false)" if kind is bool else ""
+            raise TypeError(f"expected {kind.__name__}{values}, found {short(value)}")
         try:
             return kind(value)
         except OverflowError as error:
