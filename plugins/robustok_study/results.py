@@ -189,12 +189,12 @@ def _summary(values: Mapping[int, float]) -> Summary:
     return Summary(mean=found.mean, standard_error=found.standard_error, by_seed=by_seed)
 
 
-def _incomparable(metric: Expression, results: Table) -> str | None:
-    """Why the values of these arms may not be compared; None if they may."""
+def _incomparable(metric: Expression, results: Table, *, scaled: bool = False) -> str | None:
+    """Why the values of these arms may not be compared; None if they may. `scaled`: see `why_not`."""
     runs = {f"{arm}, seed {seed}": run for arm, by_seed in results.items() for seed, run in by_seed.items()}
     for name in metric.names:
         numbers = numbers_of([run.conditions for run in runs.values()], name, [run.results for run in runs.values()])
-        if (reason := why_not(numbers, list(runs))) is not None:
+        if (reason := why_not(numbers, list(runs), scaled=scaled)) is not None:
             return f"{name} was measured with {reason}"
     return None
 
@@ -237,7 +237,8 @@ def _correlation(claim: CorrelationClaim, results: Table) -> CorrelationRecord:
             ]
             for arm, by_seed in given.items()
         }
-        problems = [_incomparable(expression, given) for expression in claim.expressions]
+        # A metric that is scaled to the codebook is one metric: over codebooks of several sizes this is the question.
+        problems = [_incomparable(expression, given, scaled=True) for expression in claim.expressions]
     except ValueError as error:
         values, problems = {}, [str(error)]
     problem = next((problem for problem in problems if problem is not None), None)

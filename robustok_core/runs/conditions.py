@@ -30,6 +30,8 @@ TRAINING_IMAGES, GUIDANCE_SCALE = "training images", "guidance.scale"
 #: These may be what is compared: other training images, and how samples are drawn.
 _MAY_DIFFER = (TRAINING_IMAGES, "guidance.", "sampling.", "precision of samples")
 _NOT_KNOWN = "-"
+#: Those of pFID, where they were scaled to one size of codebook.
+_CELLS = "cells"
 
 
 @frozen
@@ -98,9 +100,14 @@ def forbidding(found: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
     return {key: values for key, values in found.items() if not key.startswith(_MAY_DIFFER)}
 
 
-def why_not(numbers: Sequence[Number | None], who: Sequence[str]) -> str | None:
-    """Why numbers may not be compared, in words; None if they may. `who` names the run of each."""
-    found = forbidding(differences(numbers))
+def why_not(numbers: Sequence[Number | None], who: Sequence[str], *, scaled: bool = False) -> str | None:
+    """Why numbers may not be compared, in words; None if they may.
+
+    Args:
+        who: names the run of each number.
+        scaled: whether cells of pFID may differ that one rule has scaled to codebooks of different sizes.
+    """
+    found = {key: values for key, values in forbidding(differences(numbers)).items() if not (scaled and key == _CELLS)}
     return "; ".join(f"different {key} ({named(values, who)})" for key, values in found.items()) or None
 
 
@@ -167,7 +174,7 @@ def _how(details: Mapping[str, Any]) -> dict[str, str]:
         found["numbers of images in the mean"] = f"{count:,}"
     if "deltas_scaled_from" in details:
         cells = details.get("cells")
-        found["cells"] = ", ".join(map(str, cells)) if isinstance(cells, Mapping) else "unknown"
+        found[_CELLS] = ", ".join(map(str, cells)) if isinstance(cells, Mapping) else "unknown"
     return found
 
 

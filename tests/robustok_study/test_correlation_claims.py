@@ -24,14 +24,22 @@ METRICS = {"gFD": "eval/gfd", "pFD": "eval/pfd", "rFD": "eval/rfd"}
 FORETELLS = {"text": "pFD foretells gFD", "metric": "pFD", "predicts": "gFD"}
 
 
-def jobs(folder: Path, *, seeds: int = 1, arms: int = 12, without: str | None = None) -> list[Job]:
-    """Finished runs; an arm may lack pFD. Seeds differ by a constant that means take away."""
+def jobs(
+    folder: Path, *, seeds: int = 1, arms: int = 12, without: str | None = None, scaled: bool = False
+) -> list[Job]:
+    """Finished runs; an arm may lack pFD. Seeds differ by a constant that means take away.
+
+    `scaled`: the codebook of every other arm has twice the size, and so have the deltas of its pFD.
+    """
     found = []
     for number, arm in enumerate(NAMES[:arms]):
         for seed in range(seeds):
             shift = 1000.0 * (seed - (seeds - 1) / 2)
             values = {"eval/gfd": GFD[number], "eval/pfd": PFD[number], "eval/rfd": RFD[number]}
             results = {name: distance(value + shift) for name, value in values.items()}
+            if scaled:
+                cells = {f"alpha0.5_delta{5 * (1 + number % 2)}": PFD[number]}
+                results["eval/pfd"] = distance(PFD[number], deltas_scaled_from=1024, cells=cells)
             if arm == without:
                 del results["eval/pfd"]
             found.append(finished_job(folder, arm, seed, results))
@@ -88,6 +96,15 @@ def test_what_may_not_be_compared_has_no_verdict(study_file, registry, tmp_path)
     (record,) = gather(study_of(study_file, registry), found, {}).correlations
     assert record.verdict == "undecided"
     assert "arm4, seed 0: 50" in record.reason
+
+
+def test_codebooks_of_different_sizes_may_be_among_the_arms(study_file, registry, tmp_path):
+    """The pFD of each has the same cells, scaled by one rule; two of these values are not compared otherwise."""
+    study = study_of(study_file, registry)
+    found = gather(study, jobs(tmp_path, scaled=True), {})
+    assert found.correlations[0].verdict == "reproduced"
+    pfd = next(metric for metric in found.metrics if metric.label == "pFD")
+    assert "cells" in pfd.problem
 
 
 @pytest.mark.parametrize(
