@@ -23,6 +23,7 @@ from robustok_study.verdicts import signed
 
 DOCS = Path(__file__).parent
 RECORDS, PAGE = DOCS / "studies", DOCS / "results.md"
+_MOST_COLUMNS = 5  # with more arms than that, arms are rows
 _BEGIN, _END = "<!-- by docs/verdicts.py -->\n", "<!-- end of docs/verdicts.py -->\n"
 
 
@@ -78,10 +79,16 @@ def _numbers(record: StudyRecord) -> Iterator[str]:
     about = f"`robustok study {record.name}`: seeds {seeds}, {own}, {made}. All values by seed are in "
     yield from _paragraph(f"{about}`docs/studies/{record.name}.json` (fingerprint {record.fingerprint}).")
     arms = [arm.name for arm in record.arms]
-    yield f"| | {' | '.join(arms)} |"
-    yield "|---" * (len(arms) + 1) + "|"
-    for metric in record.metrics:
-        yield f"| {metric_name(metric)} | {' | '.join(_cell(metric, arm) for arm in arms)} |"
+    if len(arms) > _MOST_COLUMNS:
+        table = [["", *map(metric_name, record.metrics)]]
+        table += [[arm, *(_cell(metric, arm) for metric in record.metrics)] for arm in arms]
+    else:
+        table = [["", *arms]]
+        table += [[metric_name(metric), *(_cell(metric, arm) for arm in arms)] for metric in record.metrics]
+    for number, row in enumerate(table):
+        yield f"| {' | '.join(row)} |"
+        if number == 0:
+            yield "|---" * len(row) + "|"
     yield ""
     changes = "; ".join(f"`{arm.name}`: {changes_text(arm)}" for arm in record.arms)
     yield from _paragraph(f"Below each mean: the paired difference from `{record.base}`. Arms: {changes}.")

@@ -69,8 +69,8 @@ def _results(study: StudyRecord) -> Section:
     for metric in study.metrics:
         name = Cell(metric_name(metric), hint=metric.metric if metric.metric != metric.label else "")
         if metric.problem is not None:
-            rows.append([name, Cell(f"refused: {metric.problem}", marked=True), *["–" for _ in study.arms[1:]]])
-        else:
+            rows.append([name, Cell(f"not compared: {metric.problem}", marked=True), *["–" for _ in study.arms[1:]]])
+        if metric.problem is None or metric.arms:
             rows.append([name, *[_result(metric, arm.name) for arm in study.arms]])
     if not rows:
         return Section("Results", [Text("No run is finished yet.")])

@@ -82,7 +82,8 @@ class MetricRecord:
     Attributes:
         label: its name in the table. metric: what it is. higher_is_better: None if neither is better.
         num_images, num_reference: how many images it was measured with, where that matters.
-        arms: by arm. differences: to the base arm, by arm. problem: why it cannot be shown.
+        arms: by arm. differences: to the base arm, by arm.
+        problem: why there are no differences; arms are left only where one rule scaled the metric to each codebook.
     """
 
     label: str

@@ -162,14 +162,19 @@ def _metric(label: str, metric: Expression, study: Study, results: Table) -> Met
     if not values:
         problem = "no finished run gave it" if any(results.values()) else None
         return MetricRecord(label=label, metric=str(metric), problem=problem)
-    if (problem := _incomparable(metric, {arm: results[arm] for arm in values})) is not None:
+    given = {arm: results[arm] for arm in values}
+    problem = _incomparable(metric, given)
+    if problem is not None and _incomparable(metric, given, scaled=True) is not None:
         return MetricRecord(label=label, metric=str(metric), problem=problem)
     numbers = {arm: {seed: result.value for seed, result in by_seed.items()} for arm, by_seed in values.items()}
     base = study.base.name
     differences = {
         arm: difference
         for arm, of_arm in numbers.items()
-        if arm != base and base in numbers and (difference := difference_of(of_arm, numbers[base], base)) is not None
+        if problem is None
+        and arm != base
+        and base in numbers
+        and (difference := difference_of(of_arm, numbers[base], base)) is not None
     }
     one = next(iter(next(iter(values.values())).values()))
     return MetricRecord(
@@ -180,6 +185,7 @@ def _metric(label: str, metric: Expression, study: Study, results: Table) -> Met
         num_reference=one.num_reference,
         arms={arm: _summary(of_arm) for arm, of_arm in numbers.items()},
         differences=differences,
+        problem=problem,
     )
 
 

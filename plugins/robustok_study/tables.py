@@ -101,7 +101,7 @@ def _rows(record: StudyRecord) -> list[list[str]]:
     for metric in record.metrics:
         name = metric_name(metric)
         if metric.problem is not None:
-            rows.append([name, "", f"refused: {metric.problem}", "", "", "", ""])
+            rows.append([name, "", f"not compared: {metric.problem}", "", "", "", ""])
         for arm, summary in metric.arms.items():
             rows.append(
                 [name, arm, mean_text(summary), *_difference_cells(metric.differences.get(arm)), _by_seed(summary)]

@@ -87,7 +87,7 @@ def test_a_study_is_shown_with_its_verdicts_means_differences_and_values(study, 
     assert f"written to {study / 'report.html'}" in output
     page = (study / "report.html").read_text(encoding="utf-8")
     shown = ["reproduced", "it falls", "331.3 ± ", "302.6 ± 3.6", "-28.7 ± 2.1 *", "rFD (n = 1,000)"]
-    shown += ["refused: unequal numbers of images", "341.4", "297", "perturbation.beta = 1", "beta1-seed2"]
+    shown += ["not compared: unequal numbers of images", "341.4", "297", "perturbation.beta = 1", "beta1-seed2"]
     shown += ["robustok 1.0 (abc), torch 2, on cpu, 1 thread", "0123abcd", "6 of 6 runs done"]
     assert [text for text in shown if text not in page] == []
 
