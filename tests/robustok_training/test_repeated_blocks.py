@@ -122,7 +122,7 @@ def test_compiled_blocks_give_the_same_losses_with_the_same_dropped_paths(net, i
     torch.testing.assert_close(compiled, loss, rtol=1e-5, atol=1e-6)
     for one, other in zip(gradients, same, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-    assert said == []
+    assert said == ["blocks are compiled in the first steps, which take longer"], "and nothing failed"
 
 
 def test_blocks_may_be_both(net, images):
