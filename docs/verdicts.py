@@ -9,7 +9,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -17,7 +17,7 @@ import attrs
 from robustok_core.recipe.source import bundled_studies
 from robustok_core.runs.records import read_record
 from robustok_core.values.numbers import duration_text, number_text
-from robustok_study.record import MetricRecord, StudyRecord, read_study
+from robustok_study.record import ArmRecord, MetricRecord, StudyRecord, read_study
 from robustok_study.tables import changes_text, difference_text, made_with_text, mean_text, metric_name
 from robustok_study.verdicts import signed
 
@@ -62,9 +62,10 @@ def _verdicts(found: Sequence[StudyRecord]) -> Iterator[str]:
                 number = difference_text(claim.difference).removesuffix(" *") + than
             yield f"| {claim.text} | **{claim.verdict}** | {number} ({claim.reason}) | `{record.name}` |"
         for one in record.correlations:
-            value = "–" if one.value is None else f"{one.coefficient} {signed(one.value)}"
-            rival = "" if one.rival is None else f", {one.better_than} {signed(one.rival)}"
-            yield f"| {one.text} | **{one.verdict}** | {value}{rival} ({one.reason}) | `{record.name}` |"
+            value = one.reason
+            if one.value is not None and one.rival is not None:
+                value = f"{one.coefficient} {signed(one.value)}, {one.better_than} {signed(one.rival)} ({one.reason})"
+            yield f"| {one.text} | **{one.verdict}** | {value} | `{record.name}` |"
     yield ""
 
 
@@ -90,8 +91,20 @@ def _numbers(record: StudyRecord) -> Iterator[str]:
         if number == 0:
             yield "|---" * len(row) + "|"
     yield ""
-    changes = "; ".join(f"`{arm.name}`: {changes_text(arm)}" for arm in record.arms)
-    yield from _paragraph(f"Below each mean: the paired difference from `{record.base}`. Arms: {changes}.")
+    first = record.arms[0].changes
+    of_all = {key: value for key, value in first.items() if all(_has(arm, key, value) for arm in record.arms)}
+    changes = "; ".join(f"`{arm.name}`: {changes_text(_without(arm, of_all))}" for arm in record.arms)
+    common = ", ".join(f"{key} = {value}" for key, value in of_all.items()) or "as the recipe"
+    about = f"Below each mean: the paired difference from `{record.base}`. All arms: {common}. Beside it:"
+    yield from _paragraph(f"{about} {changes}.")
+
+
+def _without(arm: ArmRecord, keys: Container[str]) -> ArmRecord:
+    return attrs.evolve(arm, changes={key: value for key, value in arm.changes.items() if key not in keys})
+
+
+def _has(arm: ArmRecord, key: str, value: object) -> bool:
+    return key in arm.changes and arm.changes[key] == value
 
 
 def _paragraph(text: str) -> Iterator[str]:

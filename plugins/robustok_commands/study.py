@@ -122,6 +122,6 @@ def _fail_if_incomplete(record: StudyRecord) -> None:
     problems += [
         RunError(f"the metric {metric.label} cannot be shown: {metric.problem}", where=record.file)
         for metric in record.metrics
-        if metric.problem is not None
+        if not metric.has_values
     ]
     raise_all(problems)

@@ -70,7 +70,7 @@ def _results(study: StudyRecord) -> Section:
         name = Cell(metric_name(metric), hint=metric.metric if metric.metric != metric.label else "")
         if metric.problem is not None:
             rows.append([name, Cell(f"not compared: {metric.problem}", marked=True), *["–" for _ in study.arms[1:]]])
-        if metric.problem is None or metric.arms:
+        if metric.has_values:
             rows.append([name, *[_result(metric, arm.name) for arm in study.arms]])
     if not rows:
         return Section("Results", [Text("No run is finished yet.")])

@@ -95,6 +95,11 @@ class MetricRecord:
     differences: Mapping[str, Difference] = field(factory=dict)
     problem: str | None = None
 
+    @property
+    def has_values(self) -> bool:
+        """Whether there is something to show, be it without differences."""
+        return self.problem is None or bool(self.arms)
+
 
 @frozen(kw_only=True)
 class ClaimRecord:

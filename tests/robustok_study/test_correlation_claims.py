@@ -106,6 +106,7 @@ def test_codebooks_of_different_sizes_may_be_among_the_arms(study_file, registry
     pfd = next(metric for metric in found.metrics if metric.label == "pFD")
     assert "cells" in pfd.problem
     assert [summary.mean for summary in pfd.arms.values()] == PFD
+    assert pfd.has_values
     assert not pfd.differences
 
 
