@@ -91,7 +91,7 @@ def _numbers(record: StudyRecord) -> Iterator[str]:
         if number == 0:
             yield "|---" * len(row) + "|"
     yield ""
-    first = record.arms[0].changes
+    first = record.arms[0].changes if record.arms else {}
     of_all = {key: value for key, value in first.items() if all(_has(arm, key, value) for arm in record.arms)}
     changes = "; ".join(f"`{arm.name}`: {changes_text(_without(arm, of_all))}" for arm in record.arms)
     common = ", ".join(f"{key} = {value}" for key, value in of_all.items()) or "as the recipe"
