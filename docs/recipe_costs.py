@@ -33,7 +33,7 @@ def too_large(stages: Sequence[StageCost]) -> list[str]:
     """The stages whose micro-batches do not fit."""
     memories = {stage.name: stage.cost.memory for stage in stages if stage.cost is not None and stage.cost.memory}
     usable = DEVICES[DEVICE].usable_bytes
-    return [name for name, memory in memories.items() if memory.most_images(usable) < memory.images]
+    return [name for name, memory in memories.items() if not memory.fits(usable)]
 
 
 def cost_text(stages: Sequence[StageCost]) -> str:

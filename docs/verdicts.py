@@ -92,7 +92,7 @@ def _numbers(record: StudyRecord) -> Iterator[str]:
             yield "|---" * len(row) + "|"
     yield ""
     first = record.arms[0].changes if record.arms else {}
-    of_all = {key: value for key, value in first.items() if all(_has(arm, key, value) for arm in record.arms)}
+    of_all = {key: value for key, value in first.items() if all(arm.changes.get(key) == value for arm in record.arms)}
     changes = "; ".join(f"`{arm.name}`: {changes_text(_without(arm, of_all))}" for arm in record.arms)
     common = ", ".join(f"{key} = {value}" for key, value in of_all.items()) or "as the recipe"
     about = f"Below each mean: the paired difference from `{record.base}`. All arms: {common}. Beside it:"
@@ -101,10 +101,6 @@ def _numbers(record: StudyRecord) -> Iterator[str]:
 
 def _without(arm: ArmRecord, keys: Container[str]) -> ArmRecord:
     return attrs.evolve(arm, changes={key: value for key, value in arm.changes.items() if key not in keys})
-
-
-def _has(arm: ArmRecord, key: str, value: object) -> bool:
-    return key in arm.changes and arm.changes[key] == value
 
 
 def _paragraph(text: str) -> Iterator[str]:

@@ -128,7 +128,7 @@ def _too_large(stages: Sequence[StageCost], device: Device, usable: str, *, divi
 
     for stage in stages:
         memory = None if stage.cost is None else stage.cost.memory
-        if memory is not None and memory.most_images(device.usable_bytes) < memory.images:
+        if memory is not None and not memory.fits(device.usable_bytes):
             fits = what_fits(memory, device.usable_bytes, divided=divided, config=stage.config)
             yield f"does not fit: {printable(stage.name)}, {memory.images} images at once in {usable}; {fits}"
 

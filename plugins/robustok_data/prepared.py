@@ -88,8 +88,9 @@ class PreparedImages(Images):
             indices.append(index)
             for number, (_, offset, size, _) in enumerate(index.tolist()):
                 pieces.append(FileRange(file, offset, size, f"image {number}", 0))
-        rows = limited_rows(torch.from_numpy(np.concatenate(indices)[:, LABEL].copy()), limit)
-        whole = np.concatenate(indices)[rows.numpy()]
+        whole = np.concatenate(indices)
+        rows = limited_rows(torch.from_numpy(whole[:, LABEL].copy()), limit)
+        whole = whole[rows.numpy()]
         self._pictures = FileRangePictures([pieces[row] for row in rows.tolist()], str(folder))
         self._labels = torch.from_numpy(whole[:, LABEL].copy())
         self._checksums = whole[:, CHECKSUM].copy()

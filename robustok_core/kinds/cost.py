@@ -49,6 +49,10 @@ class Memory:
         """The largest number of images at once for `capacity` bytes; 0 if not even one fits."""
         return max(0, int((capacity - sum(self.fixed.values())) // max(self.per_image, 1)))
 
+    def fits(self, capacity: float) -> bool:
+        """Whether `capacity` bytes hold it."""
+        return self.most_images(capacity) >= self.images
+
 
 @frozen(kw_only=True)
 class Cost:

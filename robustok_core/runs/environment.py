@@ -86,11 +86,11 @@ def check_launch() -> None:
     problems = _set_among(_NOT_HONOURED)
     if shards_weights():
         problems += _set_among(_NOT_HONOURED_OF_FSDP, {"FSDP_VERSION": "1", **os.environ})  # as accelerate reads it
-    raise_all(problems)
     if _is_left_alone():
         what = "`accelerate launch` was asked for several processes, and has started only this one"
         hint = "it finds too few GPUs; on CPUs: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu ..., and for one "
-        raise RobustokError(what, hint=hint + "process --num_processes 1, without MASTER_ADDR")
+        problems.append(RobustokError(what, hint=hint + "process --num_processes 1, without MASTER_ADDR"))
+    raise_all(problems)
 
 
 def _is_left_alone() -> bool:

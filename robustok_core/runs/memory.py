@@ -51,7 +51,7 @@ def with_what_fits(
 
 def _what_fits(memory: Memory, capacity: float, divided: bool, config: Any) -> str:
     usable = USABLE * capacity
-    if memory.most_images(usable) < memory.images:
+    if not memory.fits(usable):
         return f"by `robustok plan`, {what_fits(memory, usable, divided=divided, config=config)}"
     half = memory.images // 2
     said = f"by `robustok plan` they fit, so something else may use the memory; half of them are {half}"
