@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     "places",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A run, or a folder of runs (another study's): take its finished stages where the fingerprint is the same.",
+    help="A run, a folder of runs (another study's), or a study.json: take what is finished there and has the same "
+    "fingerprint: stages, or, of a study.json alone, results.",
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, and print the jobs and what is done of them.")
 @click.option("--show", is_flag=True, help="Print what is known so far; nothing runs.")
@@ -53,6 +54,7 @@ def study(
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.run_record import is_run
     from robustok_study.conduct import conduct, progress_of
+    from robustok_study.known import reused
     from robustok_study.plan import make_plan
     from robustok_study.spec import read_study_file
 
@@ -62,7 +64,8 @@ def study(
     if is_run(folder):
         hint = "give the study another name, or choose another --out"
         raise RobustokError("this is the folder of a run", where=str(folder), hint=hint)
-    plan = make_plan(read, folder, registry, check_images=not show, reuse=places)
+    reuse = reused(places, folder)
+    plan = make_plan(read, folder, registry, check_images=not show, reuse=reuse)
     if dry_run:
         _print_plan(console, plan)
         for note in read.notes:
@@ -77,7 +80,7 @@ def study(
             jobs=jobs,
             registry=registry,
             say=lambda line: echo(line, err=as_json),
-            reuse=places,
+            reuse=reuse.folders,
         )
         _print(console, record, as_json)
         if not as_json:
@@ -105,8 +108,10 @@ def _print_plan(console: Console, plan: Plan) -> None:
         taken = dict(tasks[id(job)].shared) if id(job) in tasks else {}
         shared = [f"{stage} of {maker}" for stage, maker in taken.items()]
         loaded = [f"waits for {need}" for need in job.needs] if job.stages is None else []
+        results = [] if job.known is None else [f"results of study {job.known.study}"]
         stages = "?" if job.stages is None else str(len(job.stages))
-        rows.append([job.name, job.state, f"{len(job.finished)} of {stages}", ", ".join([*shared, *loaded])])
+        state = job.state if job.known is None else "known"
+        rows.append([job.name, state, f"{len(job.finished)} of {stages}", ", ".join([*shared, *loaded, *results])])
     print_table(console, ["job", "state", "stages done", "takes"], rows)
     say(console, f"left: {plan.left}")
 

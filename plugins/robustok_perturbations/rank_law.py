@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import torch
 from attrs import field, frozen
 from torch import Tensor
@@ -90,7 +89,5 @@ class RankLaw(Perturbation):
     def of_strength(cls, config: Any, **strength: Any) -> Any:
         """All images, at alpha."""
         if strength.keys() != {"alpha"}:
-            raise ValueError("is of a strength alpha alone, since its law says how far codes lie: use rank_pfd")
-        if config.anneal is not None:
-            raise ValueError("weakens, and anneal is for training: a cell is of one strength")
-        return attrs.evolve(config, beta=1.0, alpha=strength["alpha"])
+            raise ValueError("takes only alpha, because its shares say how far codes lie: use the metric rank_pfd")
+        return super().of_strength(config, **strength)

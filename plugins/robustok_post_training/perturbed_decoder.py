@@ -1,9 +1,9 @@
-"""A control for post-training: the decoder is fine-tuned on perturbed latents, without a generator's (ours).
+"""A control for post-training: the decoder is fine-tuned on perturbed latents instead of a generator's (ours).
 
-What post-training gains beyond it is adaptation to this generator, not robustness to wrong tokens as such. A share
-1 - sigma of the tokens is not preserved, as in `decoder`; of these, `share` are replaced by the perturbation. With the
-share of the generator's draws that differ (`robustok calibrate`, or changed_sigma of `make_pairs`), both post-trainers
-change equally many tokens.
+What post-training gains beyond it is adaptation to this generator, not robustness to wrong tokens as such. The tokens
+that are not preserved are the very ones that an autoregressive generator would redraw for `decoder`; each of them is
+perturbed with probability `share`. Where that is the share of the generator's draws that differ (`robustok calibrate`),
+and the perturbation always changes a token, as `rank_law` does, both post-trainers change as many tokens on average.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from attrs import field, frozen
-from torch import nn
+from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.generator import Generator
@@ -22,7 +22,7 @@ from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import unit_interval
 from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import Draws
-from robustok_core.values.latents import Latents, LatentSpace
+from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_core.values.spec import Spec, component
 
 
@@ -38,7 +38,7 @@ class PerturbedDecoderConfig:
     share: float = field(
         default=1.0,
         validator=unit_interval,
-        metadata={"doc": "of the tokens that are not preserved, the share that is perturbed"},
+        metadata={"doc": "probability that a token that is not preserved is perturbed"},
     )
 
     def __attrs_post_init__(self) -> None:
@@ -72,13 +72,22 @@ class PerturbedDecoder(PostTrainer):
     def pair(
         self, tokenizer: Tokenizer, generator: Generator, real: LatentBatch, *, draws: Draws, sigma: float
     ) -> Latents:
-        alpha = (1.0 - sigma) * self.config.share
-        if alpha * tokenizer.space.num_tokens < 0.5:  # rounded to whole tokens, none
-            return real.latents
-        perturbation: Perturbation = self.config.at(alpha).build()
-        draws = draws.child("perturbed")
-        perturbed, _ = perturbation.perturb(real.latents, tokenizer.quantizer, draws=draws, progress=0.0)
-        return perturbed.without_features()
+        perturbation: Perturbation = self.config.at(1.0).build()
+        perturbed, _ = perturbation.perturb(
+            real.latents, tokenizer.quantizer, draws=draws.child("perturbed"), progress=0.0
+        )
+        kept = Keep(latents=real.latents, sigma=sigma).mask(draws)  # (B, N)
+        kept |= draws.child("share").uniform(kept.shape[1]) >= self.config.share
+        return _where(kept, real.latents, perturbed)
 
     def trained(self, tokenizer: Tokenizer) -> Sequence[nn.Module]:
         return list(tokenizer.decoder)
+
+
+def _where(kept: Tensor, real: Latents, perturbed: Latents) -> Latents:
+    """The real tokens where kept (B, N), and the perturbed ones elsewhere."""
+    if real.codes is not None and perturbed.codes is not None:
+        return Latents(codes=torch.where(kept, real.codes, perturbed.codes))
+    assert real.vectors is not None
+    assert perturbed.vectors is not None
+    return Latents(vectors=torch.where(kept[..., None], real.vectors, perturbed.vectors))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robustok_core.values.numbers import duration_text
 from robustok_report.page import Page
-from robustok_study.record import MetricRecord, StudyRecord, read_study
+from robustok_study.record import MetricRecord, RunOfStudy, StudyRecord, read_study
 from robustok_study.tables import (
     CLAIM_COLUMNS,
     CORRELATION_COLUMNS,
@@ -124,8 +124,7 @@ def _number(value: float | None) -> str:
 def _arms(study: StudyRecord) -> Section:
     changes = [[arm.name, changes_text(arm)] for arm in study.arms]
     rows: list[list[str | Cell]] = [
-        [run.folder, run.arm, str(run.seed), Cell(run.state, marked=run.state != "done"), duration_text(run.seconds)]
-        for run in study.runs
+        [run.folder, run.arm, str(run.seed), _state(run), duration_text(run.seconds)] for run in study.runs
     ]
     rows.append(["all", "", "", "", duration_text(sum(run.seconds for run in study.runs))])
     return Section(
@@ -135,6 +134,12 @@ def _arms(study: StudyRecord) -> Section:
             Table("Runs", ["run", "arm", "seed", "state", "time"], rows, folded=True),
         ],
     )
+
+
+def _state(run: RunOfStudy) -> Cell:
+    if run.taken_from is not None:
+        return Cell(f"of study {run.taken_from}")
+    return Cell(run.state, marked=run.state != "done")
 
 
 def _origin(study: StudyRecord) -> Section:

@@ -48,11 +48,31 @@ def unequal_conditions(study: Study, registry: Registry) -> list[RobustokError]:
 
 def _stages_read(study: Study) -> set[str] | None:
     """The stages whose results the table and the claims show; None for all."""
-    if not study.metrics:
-        return None
+    names = _read_by_all(study)
+    return {name.partition("/")[0] for name in names} if study.metrics else None
+
+
+def _read_by_all(study: Study) -> list[str]:
+    """The results that the metrics and the claims of a study name."""
     expressions = [*study.metrics.values(), *(claim.expression for claim in study.claims)]
     expressions += [expression for claim in study.correlations for expression in claim.expressions]
-    return {name.partition("/")[0] for expression in expressions for name in expression.names}
+    return list(dict.fromkeys(name for expression in expressions for name in expression.names))
+
+
+def names_read(study: Study, registry: Registry) -> dict[str, list[str]]:
+    """The results of each arm that the table and the claims show, by the arm's name.
+
+    Those of stages that do not tell before they have run are left out, where the table shows all.
+    """
+    known: dict[str, Sequence[str] | None] = {}
+    given = {arm.name: _given(arm.recipe.resolve(registry), known) for arm in study.arms}
+    read = _read_by_all(study)
+    return {
+        arm: [name for name in read if _gives(stages, name)]
+        if study.metrics
+        else [f"{stage}/{name}" for stage, names in stages.items() for name in names or ()]
+        for arm, stages in given.items()
+    }
 
 
 def _measured_with(recipe: ResolvedRecipe, read: set[str] | None) -> Iterator[tuple[tuple[str, ...], Any]]:

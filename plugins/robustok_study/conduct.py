@@ -43,7 +43,7 @@ def conduct(
 
     Args:
         out: the study's folder. jobs: at once, see `make_slots`. say: prints a line.
-        reuse: as of `make_plan`.
+        reuse: other runs, or folders of runs, whose finished stages are taken where they are equal.
 
     Raises:
         RobustokError: if another command conducts it.
@@ -120,7 +120,7 @@ def _recorded(out: Path, jobs: Sequence[Job]) -> tuple[dict[str, str], int]:
         runs, since = read_study(out).runs, (out / STUDY_FILE).stat().st_mtime_ns
     except (RobustokError, OSError):  # it is written anew
         return {}, 0
-    left = {job.name: job.stages for job in jobs if job.state != "done"}
+    left = {job.name: job.stages for job in jobs if job.is_left}
     same = [run for run in runs if run.folder in left and dict(run.stages) == dict(left[run.folder] or {})]
     return {run.folder: run.problem for run in same if run.problem is not None}, since
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import attrs
 from attrs import field, frozen
 
 from robustok_core.errors import RobustokError, RunError, raise_all
@@ -18,7 +19,8 @@ from robustok_core.runs.results import RESULTS_FILE
 from robustok_core.runs.reuse import runs_at
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_study.arms import Arm, run_name
-from robustok_study.checks import unequal_conditions, unknown_metrics
+from robustok_study.checks import names_read, unequal_conditions, unknown_metrics
+from robustok_study.known import NOTHING, KnownRun, Reused
 from robustok_study.spec import Study
 
 State = Literal["done", "begun", "new"]
@@ -33,6 +35,7 @@ class Job:
         stages: the fingerprint of each stage by name; None if it loads from a run that is not finished.
         state: of its run. finished: the stages that this run, or another one that is reused, has finished.
         needs: the jobs whose artifacts it loads, by name.
+        known: its results, where a study's record has them and nothing needs what its run would make.
     """
 
     name: str
@@ -44,6 +47,12 @@ class Job:
     state: State
     finished: Sequence[str]
     needs: Sequence[str]
+    known: KnownRun | None = None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it must run."""
+        return self.state != "done" and self.known is None
 
 
 @frozen(kw_only=True, eq=False)
@@ -83,12 +92,12 @@ class Plan:
 
 
 def make_plan(
-    study: Study, out: Path, registry: Registry, *, check_images: bool = True, reuse: Sequence[Path] = ()
+    study: Study, out: Path, registry: Registry, *, check_images: bool = True, reuse: Reused = NOTHING
 ) -> Plan:
     """Checks all arms and plans the study, without running or writing anything.
 
     Args:
-        out: the study's folder, which holds its runs. reuse: other runs, whose finished stages are taken where equal.
+        out: the study's folder, which holds its runs. reuse: other runs, whose stages or results are taken where equal.
         check_images: whether some images of each data set are decoded, and what must be downloaded is looked for.
 
     Raises:
@@ -96,7 +105,7 @@ def make_plan(
     """
     problems = [*unequal_conditions(study, registry), *unknown_metrics(study, registry), *_missing_seeds(study)]
     jobs: list[Job] = []
-    done = _finished_stages([*([out] if out.is_dir() else []), *reuse])
+    done = _finished_stages([*([out] if out.is_dir() else []), *reuse.folders])
     planner = _Planner(out, registry, done)
     for seed in study.seeds:
         for arm in study.arms:
@@ -105,6 +114,7 @@ def make_plan(
             except RobustokError as error:
                 problems += getattr(error, "problems", None) or [error]
     raise_all(problems)
+    jobs = _with_known(jobs, reuse, names_read(study, registry))
     return Plan(jobs=jobs, tasks=list(_tasks(jobs, done)))
 
 
@@ -117,6 +127,25 @@ def _missing_seeds(study: Study) -> list[RobustokError]:
         for artifact, (_, seed) in arm.load.items()
         if seed is not None and seed not in study.seeds
     ]
+
+
+def _with_known(jobs: Sequence[Job], reuse: Reused, names: Mapping[str, Collection[str]]) -> list[Job]:
+    """The jobs, those with known results as such; not where a job that is left loads what the run would make.
+
+    Args:
+        names: the results of each arm that the study shows.
+    """
+    found = [
+        attrs.evolve(job, known=reuse.known(job.stages, names[job.arm]))
+        if job.state != "done" and job.stages is not None and len(job.finished) < len(job.stages)
+        else job
+        for job in jobs
+    ]
+    while lost := {need for job in found if job.is_left for need in job.needs} & {
+        job.name for job in found if job.known
+    }:
+        found = [attrs.evolve(job, known=None) if job.name in lost else job for job in found]
+    return found
 
 
 class _Planner:
@@ -204,7 +233,7 @@ def _tasks(jobs: Sequence[Job], done: set[str]) -> Iterator[Task]:
     A stage that several jobs share is made by the first of them. If that job has more to do, it is done in two tasks,
     so that the others need not wait for the rest.
     """
-    left = _loaded_first([job for job in jobs if job.state != "done"])
+    left = _loaded_first([job for job in jobs if job.is_left])
     makers: dict[str, Job] = {}
     shared: set[str] = set()
     for job in left:

@@ -10,6 +10,7 @@ import attrs
 from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
+from robustok_core.runs.conditions import Conditions
 from robustok_core.runs.files import write_json
 from robustok_core.runs.records import read_record
 
@@ -34,6 +35,8 @@ class RunOfStudy:
         arm, seed: whose. folder: its name in the study's folder. state: "done", "begun", "new" or "failed".
         seconds: of work in its stages; those that it took from another run count there.
         stages: the fingerprints of its stages, where they are known. problem: why it failed.
+        results: all of a finished run, by "stage/name", as results.json has them. conditions: what they depend on.
+        made_with: as of a study. taken_from: the study whose record has the results, where this one has no such run.
     """
 
     arm: str
@@ -43,6 +46,10 @@ class RunOfStudy:
     seconds: float = 0.0
     stages: Mapping[str, str] = field(factory=dict)
     problem: str | None = None
+    results: Mapping[str, Any] = field(factory=dict)
+    conditions: Conditions | None = None
+    made_with: list[dict[str, Any]] = field(factory=list)
+    taken_from: str | None = None
 
 
 @frozen(kw_only=True)

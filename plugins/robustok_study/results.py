@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.runs.conditions import Conditions, numbers_of, read_conditions, why_not
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.provenance import now
-from robustok_core.runs.results import read_results
+from robustok_core.runs.results import read_results, tables_of
 from robustok_core.runs.run_record import read_run
 from robustok_core.values.result import Result
 from robustok_study.correlation_results import correlation_record
@@ -35,14 +36,19 @@ from robustok_study.verdicts import difference_of, verdict_of
 _MADE_WITH = ("robustok", "git_commit", "device", "torch", "threads", "processes")
 
 
-@frozen(kw_only=True)
+@frozen
 class _Done:
-    """The results of a finished run, what they depend on, its time of work, and with what it was made."""
+    """The results of a finished run, what they depend on, its time of work, and with what it was made.
+
+    Attributes:
+        taken_from: the study whose record has them.
+    """
 
     results: Mapping[str, Result]
     conditions: Conditions
     seconds: float
     made_with: Sequence[Mapping[str, Any]]
+    taken_from: str | None = None
 
 
 def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> StudyRecord:
@@ -72,7 +78,7 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
         metrics=[_metric(label, metric, study, results) for label, metric in _metrics(study, results).items()],
         claims=[_claim(claim, study, results) for claim in study.claims],
         correlations=[_correlation(claim, results) for claim in study.correlations],
-        made_with=list({fingerprint_of(made): dict(made) for made in made_with}.values()),
+        made_with=_once(made_with),
     )
 
 
@@ -82,6 +88,8 @@ Table = Mapping[str, Mapping[int, _Done]]
 
 def _read(job: Job) -> _Done | State | RobustokError:
     """The results of a job's run; its state if it is not done, or why they cannot be read."""
+    if (known := job.known) is not None:
+        return _Done(known.results, known.conditions, 0.0, known.made_with, known.study)
     if (state := state_of(job.folder, job.stages)) != "done":
         return state
     try:
@@ -91,27 +99,36 @@ def _read(job: Job) -> _Done | State | RobustokError:
     except RobustokError as error:
         return error
     made = [{key: each.get(key) for key in _MADE_WITH} for entry in entries for each in entry.get("made_with", [])]
-    return _Done(
-        results=results,
-        conditions=read_conditions(job.folder),
-        seconds=sum(entry["seconds"] for entry in entries if entry.get("taken_from") is None),
-        made_with=made,
-    )
+    seconds = sum(entry["seconds"] for entry in entries if entry.get("taken_from") is None)
+    return _Done(results, read_conditions(job.folder), seconds, _once(made))
 
 
 def _run(job: Job, found: _Done | State | RobustokError, problem: str | None) -> RunOfStudy:
     if isinstance(found, RobustokError):
         found, problem = "begun", problem or str(found)
     state: str = "done" if isinstance(found, _Done) else found
-    return RunOfStudy(
+    run = RunOfStudy(
         arm=job.arm,
         seed=job.seed,
         folder=job.name,
         state="failed" if problem else state,
-        seconds=found.seconds if isinstance(found, _Done) else 0.0,
         stages=job.stages or {},
         problem=problem,
     )
+    if not isinstance(found, _Done):
+        return run
+    return attrs.evolve(
+        run,
+        seconds=found.seconds,
+        results=tables_of(found.results),
+        conditions=found.conditions,
+        made_with=[dict(made) for made in found.made_with],
+        taken_from=found.taken_from,
+    )
+
+
+def _once(made_with: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return list({fingerprint_of(made): dict(made) for made in made_with}.values())
 
 
 def _arm(study: Study, name: str) -> ArmRecord:

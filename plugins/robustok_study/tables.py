@@ -173,12 +173,15 @@ def correlation_rows(record: StudyRecord) -> list[list[str]]:
 
 
 def notes(record: StudyRecord) -> Iterator[str]:
-    """What failed or is not finished, and on what different machines runs were made."""
+    """What failed or is not finished, what is from other studies, and on what different machines runs were made."""
     for run in record.runs:
         if run.problem is not None:
             yield f"{run.folder} failed: {run.problem}"
     if missing := [run.folder for run in record.runs if run.state != "done" and run.problem is None]:
         yield f"not finished: {', '.join(missing)}"
+    for study in dict.fromkeys(run.taken_from for run in record.runs if run.taken_from is not None):
+        runs = [run.folder for run in record.runs if run.taken_from == study]
+        yield f"results taken from the record of study {study}: {', '.join(runs)}"
     if len(machines := {str(made.get("device")) for made in record.made_with}) > 1:
         yield f"made on different devices, so that differences are not exactly paired: {', '.join(sorted(machines))}"
     if len(threads := {str(made.get("threads")) for made in record.made_with}) > 1:

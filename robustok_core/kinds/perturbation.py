@@ -105,9 +105,9 @@ class Perturbation(Component, ABC):
             raise ValueError(f"has no option {', '.join(sorted(missing))}")
         for name in wanted:
             if known[name].default not in (attrs.NOTHING, getattr(config, name)):
-                raise ValueError(f"has a value for {name}, and {name} is set by the cells of the metric: leave it out")
+                raise ValueError(f"has a value for {name}, which is set for it here: leave it out")
         if getattr(config, "anneal", None) is not None:
-            raise ValueError("weakens, and anneal is for training: a cell is of one strength")
+            raise ValueError("weakens in the course of a training, and this is one strength: leave anneal out")
         return attrs.evolve(config, **wanted)
 
 

@@ -27,7 +27,8 @@ def runs_at(places: Sequence[Path]) -> list[Path]:
     for place in places:
         if not place.is_dir():
             hint = "name the folder of a run, or one that holds such folders"
-            raise RobustokError(f"there is no such folder: {place}", where="--reuse", hint=hint)
+            what = f"{place} is a file" if place.exists() else f"there is no such folder: {place}"
+            raise RobustokError(what, where="--reuse", hint=hint)
         found += [place] if is_run(place) else sorted(path for path in place.iterdir() if is_run(path))
     return found
 

@@ -182,9 +182,9 @@ def test_levels_that_the_perturbation_does_not_accept_are_refused_before_the_pas
     [
         ({"strength": "uniform"}, "a cell has one strength"),
         ({"anneal": {}}, "anneal is for training"),
-        ({"beta": 0.5}, "beta is set by the cells"),
-        ({"alpha": 0.5}, "alpha is set by the cells"),
-        ({"tau": 0.5}, "tau is set by the cells"),
+        ({"beta": 0.5}, "value for beta, which is set for it here"),
+        ({"alpha": 0.5}, "value for alpha, which is set for it here"),
+        ({"tau": 0.5}, "value for tau, which is set for it here"),
     ],
 )
 def test_options_that_the_cells_override_are_refused(registry: Registry, options: dict[str, Any], words: str) -> None:

@@ -37,7 +37,7 @@ def test_it_is_the_mean_distance_over_the_shares_of_reconstructions_with_codes_o
 
 
 def test_a_cell_replaces_its_share_of_every_images_tokens_as_far_as_the_law_says(evaluation, rank_pfd, tokenizer):
-    metric = rank_pfd(law={"shares": [0.0, 0.0, 1.0], "beta": 0.1})
+    metric = rank_pfd(law={"shares": [0.0, 0.0, 1.0]})
     evaluation.start(metric)
     step = evaluation.step(torch.arange(60))
     perturbed, mask = metric.perturbed(step, RankCell(alpha=0.5))
@@ -51,6 +51,13 @@ def test_vectors_without_codes_and_a_missing_law_are_refused(registry, rank_pfd)
         rank_pfd().check(LatentSpace(kind="continuous", num_tokens=4, width=2))
     with pytest.raises(ProblemsError, match=r"metric.perturbation.*expected a table with `use`"):
         registry.spec("metric", {"use": "rank_pfd"})
+
+
+@pytest.mark.parametrize("option", ["alpha", "beta"])
+def test_a_law_that_sets_its_own_strength_is_refused(registry, option):
+    law = {"use": "rank_law", "shares": [1.0], option: 0.3}
+    with pytest.raises(ProblemsError, match=f"'rank_law' has a value for {option}, which is set for it here"):
+        registry.spec("metric", {"use": "rank_pfd", "perturbation": law})
 
 
 def test_another_perturbation_gives_a_result_of_another_name(registry, evaluation, colours):

@@ -1,0 +1,103 @@
+"""Runs whose results are known from the record of a study: to compare with them, nobody needs to run them again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.runs.conditions import Conditions
+from robustok_core.runs.records import read_record
+from robustok_core.runs.results import results_of
+from robustok_core.values.result import Result
+from robustok_study.record import STUDY_FILE, RunOfStudy, StudyRecord, is_study
+
+
+@frozen(kw_only=True, eq=False)
+class KnownRun:
+    """What a study's record says of a finished run.
+
+    Attributes:
+        study: whose record, with its fingerprint, as it is printed.
+        results, conditions, made_with: as of `RunOfStudy`.
+    """
+
+    study: str
+    results: Mapping[str, Result]
+    conditions: Conditions
+    made_with: Sequence[Mapping[str, Any]]
+
+
+@frozen(kw_only=True, eq=False)
+class Reused:
+    """What `--reuse` names.
+
+    Attributes:
+        folders: runs, and folders that hold runs, whose finished stages are taken.
+        runs: the known runs of studies' records, by the fingerprints of their stages.
+    """
+
+    folders: Sequence[Path] = ()
+    runs: Mapping[frozenset[tuple[str, str]], KnownRun] = field(factory=dict)
+
+    def known(self, stages: Mapping[str, str], names: Collection[str]) -> KnownRun | None:
+        """The known run of these stages (name to fingerprint) that has all results of these names."""
+        found = self.runs.get(frozenset(stages.items()))
+        return found if found is not None and all(name in found.results for name in names) else None
+
+
+NOTHING = Reused()
+
+
+def reused(places: Sequence[Path], out: Path) -> Reused:
+    """Reads what `--reuse` names, and which runs the study's own record took from another one's before.
+
+    Args:
+        places: folders, and files like study.json. out: the study's folder.
+
+    Raises:
+        RobustokError: if a file is no study's record, or none of its runs holds results.
+    """
+    runs: dict[frozenset[tuple[str, str]], KnownRun] = {}
+    for record, taken_only in _records(places, out):
+        for run in record.runs:
+            if run.results and not (taken_only and run.taken_from is None):
+                runs.setdefault(frozenset(run.stages.items()), _known(run, record))
+    return Reused(folders=[place for place in places if not place.is_file()], runs=runs)
+
+
+def _records(places: Sequence[Path], out: Path) -> Iterator[tuple[StudyRecord, bool]]:
+    """The records in these places, and whether only what they took from others counts."""
+    for place in places:
+        if place.is_file():
+            yield _read(place), False
+    for folder in (*places, out):
+        if is_study(folder):
+            try:
+                yield read_record(StudyRecord, folder / STUDY_FILE), folder == out
+            except RunError:  # its runs may be whole
+                continue
+
+
+def _read(file: Path) -> StudyRecord:
+    hint = "name a run, a folder of runs, or the study.json of a finished study"
+    try:
+        record = read_record(StudyRecord, file)
+    except RunError as error:
+        raise RobustokError(f"this is no record of a study: {error.what}", where=str(file), hint=hint) from error
+    if not any(run.results for run in record.runs):
+        what = "no run in this record holds results: none is finished, or an earlier version of robustok wrote it"
+        raise RobustokError(what, where=str(file), hint=hint)
+    return record
+
+
+def _known(run: RunOfStudy, record: StudyRecord) -> KnownRun:
+    return KnownRun(
+        study=run.taken_from or f"{record.name} ({record.fingerprint})",
+        results=results_of(run.results),
+        conditions=run.conditions or Conditions(),
+        made_with=run.made_with,
+    )
