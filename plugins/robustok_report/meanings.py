@@ -56,12 +56,12 @@ _KNOWN: dict[str, Meaning] = {
     r"pfid": Meaning(
         "pFID",
         "Mean Fréchet distance between inputs and reconstructions from perturbed codes, over 15 strengths.",
-        "It foretells how well a generator's imperfect codes will be decoded, before any generator is trained.",
+        "It predicts how well a generator's imperfect codes will be decoded, before any generator is trained.",
     ),
     r"pfd_(?P<features>\w+)": Meaning(
         "pFD",
         f"Mean Fréchet distance between inputs and reconstructions from perturbed codes, {_DISTANCE}.",
-        "It foretells how well a generator's imperfect codes will be decoded, before any generator is trained.",
+        "It predicts how well a generator's imperfect codes will be decoded, before any generator is trained.",
     ),
     r"noise_pf(id|d)(_(?P<features>\w+))?": Meaning(
         "noise pFD",

@@ -24,7 +24,7 @@ _LEAST = 3
 
 
 def scatters(arms: Sequence[Arm]) -> Section | None:
-    """Which measure of a tokenizer foretells how good its generator's samples are."""
+    """Which measure of a tokenizer predicts how good its generator's samples are."""
     runs = {run.folder: (run, number) for number, arm in enumerate(arms) for run in arm.runs}
     conditions = {folder: read_conditions(folder) for folder in runs}
     kinds = {name: frechet_of(name.rpartition("/")[2]) for run, _ in runs.values() for name in run.results}
@@ -37,7 +37,7 @@ def scatters(arms: Sequence[Arm]) -> Section | None:
             continue
         pairs = [[Number(conditions[folder], name, runs[folder][0].results[name]) for folder in held] for name in names]
         parts += _parts(pairs, [runs[folder] for folder in held])
-    why = "Which measure of a tokenizer foretells how good its generator's samples are."
+    why = "Which measure of a tokenizer predicts how good its generator's samples are."
     return Section("Correlations", parts, why=why) if parts else None
 
 

@@ -142,7 +142,7 @@ def unknown_metrics(study: Study, registry: Registry) -> list[RobustokError]:
             if not any(_gives(stages, name) for stages in given.values()):
                 problems.append(_unknown(name, None, study.metric_lines[label], list(given.values())))
     for claim in study.claims:
-        for arm in [claim.config.arm] + ([claim.config.base] if claim.config.base else []):
+        for arm in claim.config.arms:
             for name in claim.expression.names:
                 if not _gives(given[arm], name):
                     problems.append(_unknown(name, arm, claim.where, [given[arm]]))

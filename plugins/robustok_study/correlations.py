@@ -1,4 +1,4 @@
-"""Whether one number of several runs foretells another: coefficients, and their intervals."""
+"""Whether one number of several runs predicts another: coefficients, and their intervals."""
 
 from __future__ import annotations
 
@@ -36,12 +36,18 @@ def correlations(across: Sequence[float], up: Sequence[float], arms: Sequence[in
     return {name: _measured(of, pairs, arms) for name, of in COEFFICIENTS.items()}
 
 
+def correlation(across: Sequence[float], up: Sequence[float], arms: Sequence[int], coefficient: str) -> Correlation:
+    """One of `correlations`: "Pearson" or "Spearman"."""
+    return _measured(COEFFICIENTS[coefficient], _finite(across, up), arms)
+
+
 def lead(
     across: Sequence[float], rival: Sequence[float], up: Sequence[float], arms: Sequence[int], coefficient: str
 ) -> Correlation:
-    """By how much one number correlates better than a rival with a third: the difference of the two coefficients.
+    """By how much better one number predicts a third than a rival does: its coefficient less the size of the rival's.
 
-    Both are drawn with the same arms, so what they have in common cancels.
+    A rival that falls where the third number rises predicts it as well as one that rises. Both are drawn with the same
+    arms, so what they have in common cancels.
 
     Args:
         coefficient: "Pearson" or "Spearman". For the others, see `correlations`.
@@ -50,7 +56,8 @@ def lead(
         ValueError: if a number is not finite.
     """
     of = COEFFICIENTS[coefficient]
-    return _measured(lambda one, other, target: of(one, target) - of(other, target), _finite(across, rival, up), arms)
+    rows = _finite(across, rival, up)
+    return _measured(lambda one, other, target: of(one, target) - abs(of(other, target)), rows, arms)
 
 
 def _finite(*rows: Sequence[float]) -> np.ndarray:

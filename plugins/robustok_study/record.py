@@ -113,7 +113,7 @@ class ClaimRecord:
     """A claim and its verdict.
 
     Attributes:
-        text, metric, arm, base, direction, than: as in the study's file. expression: what the metric is.
+        text, metric, arm, base, beyond, direction, than: as in the study's file. expression: what the metric is.
         verdict: "reproduced", "contradicted" or "undecided". reason: of the verdict.
         difference: what decided it; None if there are no results.
     """
@@ -128,6 +128,7 @@ class ClaimRecord:
     verdict: str
     reason: str
     difference: Difference | None = None
+    beyond: Mapping[str, str] | None = None
 
 
 @frozen(kw_only=True)

@@ -30,7 +30,7 @@ from robustok_study.record import (
 )
 from robustok_study.spec import Claim, CorrelationClaim, Study
 from robustok_study.statistics import estimate
-from robustok_study.verdicts import difference_of, verdict_of
+from robustok_study.verdicts import difference_of, subtracted, verdict_of
 
 #: What is kept of the surroundings in which stages ran.
 _MADE_WITH = ("robustok", "git_commit", "device", "torch", "threads", "processes")
@@ -77,7 +77,7 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
         runs=[_run(job, found[job.name], failed.get(job.name)) for job in jobs],
         metrics=[_metric(label, metric, study, results) for label, metric in _metrics(study, results).items()],
         claims=[_claim(claim, study, results) for claim in study.claims],
-        correlations=[_correlation(claim, results) for claim in study.correlations],
+        correlations=[_correlation(claim, results, study.seeds) for claim in study.correlations],
         made_with=_once(made_with),
     )
 
@@ -226,14 +226,17 @@ def _claim(claim: Claim, study: Study, results: Table) -> ClaimRecord:
     config, difference = claim.config, None
     verdict: str = "undecided"
     try:
-        values = {arm: _values(claim.expression, results[arm]) for arm in (config.arm, config.base) if arm is not None}
+        values = {arm: _values(claim.expression, results[arm]) for arm in config.arms}
         reason = _incomparable(claim.expression, {arm: results[arm] for arm in values})
     except ValueError as error:
         reason = str(error)
     if reason is None:
         numbers = {arm: {seed: result.value for seed, result in found.items()} for arm, found in values.items()}
-        base = None if config.base is None else numbers[config.base]
-        difference = difference_of(numbers[config.arm], base, config.base, config.than)
+        arm, base = numbers[config.arm], None if config.base is None else numbers[config.base]
+        if base is not None and config.beyond is not None:
+            arm = subtracted(arm, base)
+            base = subtracted(numbers[config.beyond.arm], numbers[config.beyond.base])
+        difference = difference_of(arm, base, config.base, config.than)
         verdict, reason = verdict_of(difference, config.direction, study.seeds)
     return ClaimRecord(
         text=config.text,
@@ -241,6 +244,7 @@ def _claim(claim: Claim, study: Study, results: Table) -> ClaimRecord:
         expression=str(claim.expression),
         arm=config.arm,
         base=config.base,
+        beyond=None if config.beyond is None else {"arm": config.beyond.arm, "base": config.beyond.base},
         direction=config.direction,
         than=config.than,
         verdict=verdict,
@@ -249,9 +253,12 @@ def _claim(claim: Claim, study: Study, results: Table) -> ClaimRecord:
     )
 
 
-def _correlation(claim: CorrelationClaim, results: Table) -> CorrelationRecord:
+def _correlation(claim: CorrelationClaim, results: Table, seeds: Sequence[int]) -> CorrelationRecord:
     """The verdict over the arms that give all of its metrics, over the seeds of which all are known."""
     given = {arm: by_seed for arm, by_seed in results.items() if by_seed and _gives_all(claim, by_seed)}
+    idle = [arm for arm, by_seed in given.items() if _has_idle_cells(claim, by_seed)]
+    given = {arm: by_seed for arm, by_seed in given.items() if arm not in idle}
+    unfinished = [arm for arm, by_seed in results.items() if len(by_seed) < len(seeds)]
     try:
         values = {
             arm: [
@@ -265,9 +272,15 @@ def _correlation(claim: CorrelationClaim, results: Table) -> CorrelationRecord:
     except ValueError as error:
         values, problems = {}, [str(error)]
     problem = next((problem for problem in problems if problem is not None), None)
-    return correlation_record(claim, values, problem)
+    return correlation_record(claim, values, problem, unfinished=unfinished, idle=idle)
 
 
 def _gives_all(claim: CorrelationClaim, by_seed: Mapping[int, _Done]) -> bool:
-    names = [name for expression in claim.expressions for name in expression.names]
-    return all(name in run.results for run in by_seed.values() for name in names)
+    return all(name in run.results for run in by_seed.values() for name in claim.names)
+
+
+def _has_idle_cells(claim: CorrelationClaim, by_seed: Mapping[int, _Done]) -> bool:
+    """Whether pFID's rule came down to delta = 1 in some cells, as in small codebooks: they measure reconstructions."""
+    details = [run.results[name].details for run in by_seed.values() for name in claim.names]
+    cells = [cell for each in details if "deltas_scaled_from" in each for cell in each.get("cells", {})]
+    return any(cell.endswith("_delta1") for cell in cells)

@@ -52,6 +52,14 @@ class StudyConfig:
 
 
 @frozen(kw_only=True)
+class Pair:
+    """Two arms whose difference is taken, seed by seed."""
+
+    arm: str = field(metadata={"doc": "the arm"})
+    base: str = field(metadata={"doc": "the arm that is subtracted from it"})
+
+
+@frozen(kw_only=True)
 class ClaimConfig:
     """One [[claim]]."""
 
@@ -61,19 +69,33 @@ class ClaimConfig:
     base: str | None = field(
         default=None, metadata={"doc": "the arm it is compared with, seed by seed; default: none, the metric itself"}
     )
+    beyond: Pair | None = field(
+        default=None,
+        metadata={"doc": "two more arms, whose difference is subtracted: beyond = { arm = ..., base = ... }"},
+    )
     direction: Literal["lower", "higher"] = field(metadata={"doc": "where the metric or difference lies"})
     than: float = field(default=0.0, metadata={"doc": "what the metric or difference is compared with"})
+
+    def __attrs_post_init__(self) -> None:
+        if self.beyond is not None and self.base is None:
+            raise ValueError("beyond: differences are compared with differences; name a base, too")
+
+    @property
+    def arms(self) -> list[str]:
+        """All arms that it is about: its own, its base, and the two of `beyond`."""
+        own = [self.arm] + ([] if self.base is None else [self.base])
+        return own + ([] if self.beyond is None else [self.beyond.arm, self.beyond.base])
 
 
 @frozen(kw_only=True)
 class CorrelationConfig:
-    """One [[correlation]]: whether a metric foretells another one over the arms."""
+    """One [[correlation]]: whether a metric predicts another one over the arms."""
 
     text: str = field(metadata={"doc": "the claim in words"})
     metric: str = field(metadata={"doc": "a label of [metrics], a result, or a difference or ratio of two"})
     predicts: str = field(metadata={"doc": "the metric that it should rise with, named alike"})
     better_than: str | None = field(
-        default=None, metadata={"doc": "a rival that should foretell it worse; default: none, any rise together counts"}
+        default=None, metadata={"doc": "a rival that should predict it worse; default: none, any rise together counts"}
     )
     coefficient: Literal["Pearson", "Spearman"] = field(
         default="Spearman", metadata={"doc": "Spearman, of the arms' order, or Pearson, of a straight line"}
@@ -115,6 +137,11 @@ class CorrelationClaim:
     def expressions(self) -> list[Expression]:
         """The two or three metrics."""
         return [self.metric, self.predicts] + ([] if self.better_than is None else [self.better_than])
+
+    @property
+    def names(self) -> list[str]:
+        """The results that they are of."""
+        return [name for expression in self.expressions for name in expression.names]
 
 
 @frozen(kw_only=True)
@@ -350,8 +377,13 @@ class _Reader:
         if metric is None or predicts is None or None in read.values():
             return None
         for key in read.keys() - {"predicts"}:
-            if read[key] == predicts:
-                self._problem(("correlation", index, key), "a metric foretells itself: name another one")
+            other = read[key]
+            assert other is not None
+            if shared := set(other.names) & set(predicts.names):
+                what = f"it holds {min(shared)}, and so does what it should predict: that alone makes them correlate"
+                self._problem(("correlation", index, key), what, "name another metric")
+        if metric == better_than:
+            self._problem(("correlation", index, "better_than"), "a metric is no rival of itself", "name another one")
         where = self._source.location(("correlation", index, "metric"))
         return CorrelationClaim(config=config, metric=metric, predicts=predicts, better_than=better_than, where=where)
 
@@ -370,6 +402,9 @@ def _references(
         yield ("claim", index, "arm"), claim.arm, None
         if claim.base is not None:
             yield ("claim", index, "base"), claim.base, claim.arm
+        if claim.beyond is not None:
+            yield ("claim", index, "beyond", "arm"), claim.beyond.arm, None
+            yield ("claim", index, "beyond", "base"), claim.beyond.base, claim.beyond.arm
     for index, arm in arms:
         for artifact, place in arm.load.items():
             yield ("arm", index, "load", artifact), place.partition("@")[0], arm.name

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
+import numpy as np
 from attrs import frozen
 
 #: The confidence of every interval.
@@ -14,6 +15,8 @@ CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
 #: More seeds than this are not proposed.
 MOST_SEEDS = 1000
+#: How often as many seeds as are proposed would decide.
+POWER = 0.8
 
 
 @frozen(kw_only=True)
@@ -55,22 +58,20 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def seeds_needed(values: Sequence[float], value: float = 0.0) -> int | None:
-    """How many seeds would exclude `value`, if their mean and spread stay as they are.
+    """With how many seeds an interval would exclude `value` in four of five studies, if mean and spread are these.
 
     Returns:
-        The smallest number from 3 on; None if it would be more than 1,000, or the spread is not known.
+        The smallest number from 3 on, by the power of the t-test; None if it would be more than 1,000, or the spread is
+        not known.
     """
+    from scipy.stats import nct, t
+
     if len(set(values)) < 2 or not all(map(math.isfinite, values)):
         return None
-    distance, spread = abs(fmean(values) - value), stdev(values)
-    return next(
-        (
-            count
-            for count in range(FEWEST_SEEDS, MOST_SEEDS + 1)
-            if _quantile(count) * spread / math.sqrt(count) < distance
-        ),
-        None,
-    )
+    counts = np.arange(FEWEST_SEEDS, MOST_SEEDS + 1)
+    effect = abs(fmean(values) - value) / stdev(values)
+    enough = nct.sf(t.ppf((1 + CONFIDENCE) / 2, counts - 1), counts - 1, effect * np.sqrt(counts)) >= POWER
+    return int(counts[enough][0]) if enough.any() else None
 
 
 def _quantile(count: int) -> float:

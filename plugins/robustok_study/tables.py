@@ -22,8 +22,8 @@ CLAIM_COLUMNS = ("verdict", "claim", "metric", "arm", "found", "why")
 CORRELATION_COLUMNS = ("verdict", "claim", "metrics", "coefficient", "rival", "why")
 CORRELATION_RULE = (
     "A correlation is over the means of at least 10 arms. A claim on it is reproduced if its 95 % interval, or that of "
-    "its lead over the rival's, lies above 0, contradicted if below, and undecided otherwise; arms are drawn again and "
-    "again (bootstrap)."
+    "its lead over the size of the rival's, lies above 0, contradicted if below, and undecided otherwise; arms are "
+    "drawn again and again (bootstrap)."
 )
 RULE = (
     "A claim is reproduced if the 95 % interval (Student's t) of the mean paired difference of at least 3 seeds lies "
@@ -135,7 +135,7 @@ def _difference_cells(difference: Difference | None) -> list[str]:
     mean = difference_text(difference)
     if difference.low is None or difference.high is None:
         return [mean, "", ""]
-    settled = "" if difference.significant else ">1,000"
+    settled = "" if difference.significant else ">1,000" if difference.standard_error else "–"
     needed = f"{difference.seeds_needed:,}" if difference.seeds_needed is not None else settled
     return [mean, f"{signed(difference.low)} to {signed(difference.high)}", needed]
 
@@ -151,6 +151,8 @@ def claim_rows(record: StudyRecord) -> list[list[str]]:
     rows = []
     for claim in record.claims:
         arm = claim.arm if claim.base is None else f"{claim.arm} - {claim.base}"
+        if claim.beyond is not None:
+            arm = f"({arm}) - ({claim.beyond['arm']} - {claim.beyond['base']})"
         claimed = f"{claim.direction} than {number_text(claim.than, 3)}"
         found = "" if claim.difference is None else difference_text(claim.difference).removesuffix(" *")
         rows.append([claim.verdict, claim.text, f"{claim.metric} {claimed}", arm, found, claim.reason])

@@ -32,7 +32,7 @@ def difference_of(
     Args:
         arm, base: values by seed. name: of the base arm. than: what the mean is compared with.
     """
-    pairs = {seed: value - (0.0 if base is None else base[seed]) for seed, value in arm.items() if _paired(seed, base)}
+    pairs = dict(arm) if base is None else subtracted(arm, base)
     if not pairs:
         return None
     values = list(pairs.values())
@@ -51,8 +51,9 @@ def difference_of(
     )
 
 
-def _paired(seed: int, base: Mapping[int, float] | None) -> bool:
-    return base is None or seed in base
+def subtracted(arm: Mapping[int, float], base: Mapping[int, float]) -> dict[int, float]:
+    """The differences of the seeds that both have."""
+    return {seed: value - base[seed] for seed, value in arm.items() if seed in base}
 
 
 def best_of(values: Mapping[str, Mapping[int, float]], higher_is_better: bool | None) -> str | None:
@@ -89,16 +90,24 @@ def verdict_of(difference: Difference | None, direction: str, seeds: Sequence[in
     interval = f"95 % interval {signed(difference.low)} to {signed(difference.high)}, {count} seeds{missing}"
     if not difference.significant:
         needed = "more than 1,000" if difference.seeds_needed is None else f"about {difference.seeds_needed:,}"
-        return "undecided", f"{interval}; {needed} seeds would settle it, if mean and spread stay"
-    lower = difference.high < difference.than
-    return ("reproduced" if lower == (direction == "lower") else "contradicted"), interval
+        likely = _decided(difference.mean < difference.than, direction)
+        return "undecided", f"{interval}; if mean and spread stay, {needed} seeds would make it {likely}, 4 times in 5"
+    return _decided(difference.high < difference.than, direction), interval
 
 
-def verdict_of_correlation(count: int, found: Correlation | None, what: str) -> tuple[Verdict, str]:
+def _decided(lower: bool, direction: str) -> Verdict:
+    return "reproduced" if lower == (direction == "lower") else "contradicted"
+
+
+def verdict_of_correlation(
+    count: int, found: Correlation | None, what: str, unfinished: Sequence[str] = ()
+) -> tuple[Verdict, str]:
     """The verdict on a claim that a correlation, or its lead over another one, is above 0, and its reason.
 
     Args:
         count: arms with results. found: the number; None if there are too few arms. what: it is called.
+        unfinished: the arms of which runs are missing. A verdict waits for them: looking again and again until it is
+            favourable would decide too often.
     """
     if count < FEWEST_ARMS or found is None:
         return "undecided", f"{count} of the {FEWEST_ARMS} arms that a verdict needs at least"
@@ -106,6 +115,8 @@ def verdict_of_correlation(count: int, found: Correlation | None, what: str) -> 
         return "undecided", "the arms gave too few different numbers"
     low, high = found.interval
     interval = f"{what} {signed(found.value)}, 95 % interval {signed(low)} to {signed(high)}, {count} arms"
+    if unfinished:
+        return "undecided", f"{interval}; not finished: {', '.join(unfinished)}"
     if low > 0:
         return "reproduced", interval
     return ("contradicted" if high < 0 else "undecided"), interval

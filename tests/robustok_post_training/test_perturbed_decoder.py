@@ -7,7 +7,7 @@ import torch
 
 from project import CONTINUOUS, FLOW, POST_TRAINING, TO_SAMPLES, Project
 from robustok_core import Draws, LatentBatch, Latents, ProblemsError
-from robustok_core.values.latents import Keep
+from robustok_core.values.latents import Keep, LatentSpace
 from robustok_toolkit.rank_law import ranks_of
 
 FARTHEST = {"use": "rank_law", "shares": [0.0, 0.0, 1.0]}

@@ -21,7 +21,7 @@ GFD = [410.0, 395.0, 388.0, 371.0, 360.0, 352.0, 345.0, 330.0, 322.0, 310.0, 301
 PFD = [value / 2 + (-6.0 if number % 4 == 0 else 6.0) for number, value in enumerate(GFD)]
 RFD = [90.0, 120.0, 85.0, 118.0, 93.0, 111.0, 87.0, 116.0, 95.0, 119.0, 88.0, 92.0]
 METRICS = {"gFD": "eval/gfd", "pFD": "eval/pfd", "rFD": "eval/rfd"}
-FORETELLS = {"text": "pFD foretells gFD", "metric": "pFD", "predicts": "gFD"}
+PREDICTS = {"text": "pFD predicts gFD", "metric": "pFD", "predicts": "gFD"}
 
 
 def jobs(
@@ -49,7 +49,7 @@ def jobs(
 def study_of(study_file: Any, registry: Any, **claim: Any) -> Any:
     arms = [{"name": name} for name in NAMES]
     return read_study_file(
-        str(study_file(arm=arms, metrics=METRICS, claim=[], correlation=[FORETELLS | claim], seeds=[0, 1, 2])), registry
+        str(study_file(arm=arms, metrics=METRICS, claim=[], correlation=[PREDICTS | claim], seeds=[0, 1, 2])), registry
     )
 
 
@@ -114,8 +114,8 @@ def test_codebooks_of_different_sizes_may_be_among_the_arms(study_file, registry
     ("claim", "message"),
     [
         ({"predicts": "gFID"}, "'gFID' is not a metric"),
-        ({"predicts": "pFD"}, "a metric foretells itself"),
-        ({"better_than": "gFD"}, "a metric foretells itself"),
+        ({"predicts": "pFD"}, "a metric predicts itself"),
+        ({"better_than": "gFD"}, "a metric predicts itself"),
         ({"coefficient": "Kendall"}, "Kendall"),
     ],
 )
