@@ -11,13 +11,18 @@ import sys
 import textwrap
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
+from robustok_core.recipe.registry import load_registry
 from robustok_core.recipe.source import bundled_studies
 from robustok_core.runs.records import read_record
 from robustok_core.values.numbers import duration_text, number_text
+from robustok_study.file_tables import ClaimConfig, CorrelationConfig
 from robustok_study.record import ArmRecord, MetricRecord, StudyRecord, read_study
+from robustok_study.results import fingerprint_of_study
+from robustok_study.spec import read_study_file
 from robustok_study.tables import changes_text, difference_text, made_with_text, mean_text, metric_name
 from robustok_study.verdicts import signed
 
@@ -36,9 +41,37 @@ def keep(folder: Path) -> None:
     record = read_study(folder)
     if record.quick or record.missing or f"study/{record.name}" not in bundled_studies():
         raise ValueError(f"{folder} is no finished bundled study")
+    if changed := different(record):
+        raise ValueError(f"{folder}: the study has changed since: {', '.join(changed)}")
     record = attrs.evolve(record, file=f"recipes/study/{record.name}.toml")
     RECORDS.mkdir(exist_ok=True)
     (RECORDS / f"{record.name}.json").write_text(json.dumps(attrs.asdict(record), indent=1, ensure_ascii=False) + "\n")
+
+
+def different(record: StudyRecord) -> list[str]:
+    """What a record has otherwise than the bundled study of its name."""
+    study = read_study_file(record.name, load_registry())
+    pairs = {
+        "arms or seeds": (record.fingerprint, fingerprint_of_study(study)),
+        "metrics": (
+            {one.label: one.metric for one in record.metrics},
+            {label: str(metric) for label, metric in study.metrics.items()},
+        ),
+        "claims": (
+            [_of(one, ClaimConfig) for one in record.claims],
+            [attrs.asdict(claim.config) for claim in study.claims],
+        ),
+        "correlations": (
+            [_of(one, CorrelationConfig) for one in record.correlations],
+            [attrs.asdict(claim.config) for claim in study.correlations],
+        ),
+    }
+    return [what for what, (one, other) in pairs.items() if one != other]
+
+
+def _of(record: Any, config: type) -> dict[str, Any]:
+    """What a record repeats of a claim as it stands in the study's file."""
+    return {option.name: getattr(record, option.name) for option in attrs.fields(config)}
 
 
 def records() -> list[StudyRecord]:
@@ -78,7 +111,11 @@ def _numbers(record: StudyRecord) -> Iterator[str]:
     made = "; ".join(map(made_with_text, record.made_with))
     own = f"{work} of work (without stages taken from other runs)"
     about = f"`robustok study {record.name}`: seeds {seeds}, {own}, {made}. All values by seed are in "
-    yield from _paragraph(f"{about}`docs/studies/{record.name}.json` (fingerprint {record.fingerprint}).")
+    about += f"`docs/studies/{record.name}.json` (fingerprint {record.fingerprint})."
+    for study in dict.fromkeys(run.taken_from for run in record.runs if run.taken_from is not None):
+        of = dict.fromkeys(f"`{run.arm}`" for run in record.runs if run.taken_from == study)
+        about += f" The results of {' and '.join(of)} are those of the study `{study.partition(' ')[0]}`."
+    yield from _paragraph(about)
     arms = [arm.name for arm in record.arms]
     if len(arms) > _MOST_COLUMNS:
         table = [["", *map(metric_name, record.metrics)]]

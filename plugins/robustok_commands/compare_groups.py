@@ -29,7 +29,7 @@ from robustok_core.runs.run_record import read_run
 from robustok_core.values.numbers import number_text
 from robustok_core.values.result import Result
 from robustok_core.values.terminal import echo, echo_lines, make_console, print_table
-from robustok_study.record import Difference
+from robustok_study.record import Difference, is_study
 from robustok_study.statistics import Estimate, estimate
 from robustok_study.tables import difference_text
 from robustok_study.verdicts import best_of, difference_of, signed
@@ -123,6 +123,9 @@ def read_groups(runs: Sequence[Path]) -> list[Group]:
     for run in runs:
         if not run.is_dir():
             raise RobustokError("this is not the folder of a run", where=str(run), hint="--group compares runs only")
+        if is_study(run):
+            hint = f"name its runs, {run}/ARM-seed0 ...; `robustok report {run}` compares its arms"
+            raise RobustokError("this is the folder of a study", where=str(run), hint=hint)
         seed = read_run(run).get("seed")
         if not isinstance(seed, int):
             raise RobustokError("its seed is not recorded", where=str(run), hint="run its recipe once more")

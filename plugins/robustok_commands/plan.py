@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robustok_core.cli.completion import RECIPE
+from robustok_core.cli.ranges import FiniteRange
 from robustok_core.values.numbers import number_text
 from robustok_core.values.printable import printable
 from robustok_core.values.terminal import echo, echo_lines, make_console, print_table
@@ -33,7 +34,7 @@ _BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
 @click.option("--device", default="h100", show_default=True, metavar="NAME", help="The GPU, e.g. a100, h200, rtx4090.")
 @click.option(
     "--utilisation",
-    type=click.FloatRange(0.0, 1.0, min_open=True),
+    type=FiniteRange(0.0, 1.0, min_open=True),
     default=0.35,
     show_default=True,
     help="The share of the device's peak FLOP/s that is reached, for the time.",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from robustok_core.cli.ranges import FiniteRange
 from robustok_core.values.terminal import echo
 
 if TYPE_CHECKING:
@@ -17,23 +17,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class _Scale(click.FloatRange):
-    """A finite number in a range; click's own ranges accept infinity and NaN."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
-
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--class", "classes", multiple=True, metavar="N|NAME", help="A class; default: all in turn.")
 @click.option(
     "--count", default=16, show_default=True, type=click.IntRange(1), help="Number of samples, over all classes."
 )
-@click.option("--guidance", default=1.0, show_default=True, type=_Scale(0.0), help="Guidance scale; 1 is no guidance.")
+@click.option(
+    "--guidance", default=1.0, show_default=True, type=FiniteRange(0.0), help="Guidance scale; 1 is no guidance."
+)
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a sampler option, e.g. temperature=0.9."
 )

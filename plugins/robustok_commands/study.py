@@ -50,20 +50,18 @@ def study(
 
     Finished runs are skipped, and interrupted ones resume. The results are in OUT/NAME/study.json and study.md.
     """
-    from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
-    from robustok_core.runs.run_record import is_run
-    from robustok_study.conduct import conduct, progress_of
+    from robustok_study.conduct import check_folder, conduct, progress_of
     from robustok_study.known import reused
     from robustok_study.plan import make_plan
     from robustok_study.spec import read_study_file
 
+    if dry_run and (show or as_json):
+        raise click.UsageError(f"--dry-run prints the jobs; leave out {'--show' if show else '--json'}.")
     registry, console = load_registry(), make_console()
     read = read_study_file(file, registry, quick=quick)
     folder = out / read.name
-    if is_run(folder):
-        hint = "give the study another name, or choose another --out"
-        raise RobustokError("this is the folder of a run", where=str(folder), hint=hint)
+    check_folder(read, folder)
     reuse = reused(places, folder)
     plan = make_plan(read, folder, registry, check_images=not show, reuse=reuse)
     if dry_run:
@@ -71,6 +69,8 @@ def study(
         for note in read.notes:
             say(console, f"note: {note}")
     elif show:
+        if not folder.is_dir():
+            echo(f"note: there is no folder {folder}: nothing of this study has run there", err=True)
         _print(console, progress_of(read, plan, folder), as_json)
     else:
         record = conduct(
@@ -128,5 +128,10 @@ def _fail_if_incomplete(record: StudyRecord) -> None:
         RunError(f"the metric {metric.label} cannot be shown: {metric.problem}", where=record.file)
         for metric in record.metrics
         if not metric.has_values
+    ]
+    problems += [
+        RunError(f"the metric {metric.label} has no value for the arm {arm}: {why}", where=record.file)
+        for metric in record.metrics
+        for arm, why in metric.left_out.items()
     ]
     raise_all(problems)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustok_core.cli.ranges import FiniteRange
 from robustok_core.values.terminal import echo, make_console, print_table, say
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _DEFAULT_METRIC = {"use": "frechet", "features": {"use": "efficientnet_lite0"}}
     "--scale",
     "scales",
     multiple=True,
-    type=click.FloatRange(0.0, 1e6),
+    type=FiniteRange(0.0, 1e6),
     help="A scale to try; default: 1 to 8. Others near the best are tried, too.",
 )
 @click.option(

@@ -67,17 +67,18 @@ class IFIDConfig:
 
     @property
     def is_papers(self) -> bool:
-        """Whether the definition is the paper's."""
-        return (self.interpolation, self.weight, self.neighbours) == ("slerp", 0.5, 10)
+        """Whether the definition is the paper's, with neighbours among all training images."""
+        own = (self.interpolation, self.weight, self.neighbours, self.train_images)
+        return own == ("slerp", 0.5, 10, None)
 
 
 class IFID(Metric):
     """`ifid` for the published Inception and the paper's definition, else `ifd_FEATURES` or `ifd_WAY_FEATURES`.
 
     It needs the training images, whose latents are held in memory: 4 bytes for each number. The paper defines it for
-    vectors; for codes the ways `mask` and `quantized` are ours. With another `weight` or number of `neighbours` the
-    name has the way, too. As with any Fréchet distance, compare only equal numbers of images. The detail `train_images`
-    is the number of images among which neighbours were sought.
+    vectors; for codes the ways `mask` and `quantized` are ours. With another `weight`, other `neighbours` or only some
+    training images, the name has the way, too. As with any Fréchet distance, compare only equal numbers of images. The
+    detail `train_images` is the number of images among which neighbours were sought.
     """
 
     Config = IFIDConfig

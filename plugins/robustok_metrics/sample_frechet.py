@@ -39,8 +39,9 @@ class _Distance(SampleMetric):
         """
         require_samples(samples)
         name = frechet_name("g", network_of(self.network, samples))
-        distance = distance_between(moments_of(reference, self.network), moments_of(samples, self.network))
-        result = Result(distance, higher_is_better=False, num_images=len(samples), num_reference=len(reference))
+        real = moments_of(reference, self.network)
+        distance = distance_between(real, moments_of(samples, self.network))
+        result = Result(distance, higher_is_better=False, num_images=len(samples), num_reference=real.count)
         return {name: result}
 
 
@@ -110,4 +111,4 @@ def require_samples(samples: ImageFeatures) -> None:
 def moments_of(population: ImageFeatures, network: Spec) -> Moments:
     """The moments of a set of images in the features of a network."""
     mean, covariance = population.moments(network)
-    return Moments(count=len(population), mean=mean, covariance=covariance)
+    return Moments(count=population.num_in_moments, mean=mean, covariance=covariance)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustok_core.values.terminal import echo, make_console, print_table
+from robustok_core.cli.ranges import FiniteRange
+from robustok_core.values.terminal import echo, echo_lines, make_console, print_table
 
 if TYPE_CHECKING:
     from robustok_toolkit.calibration import Errors
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     "--guidance",
     "scales",
     multiple=True,
-    type=click.FloatRange(0.0, 1e6),
+    type=FiniteRange(0.0, 1e6),
     help="A guidance scale; several are compared; default: 1, no guidance.",
 )
 @click.option(
     "--sigma",
     "sigmas",
     multiple=True,
-    type=click.FloatRange(0.0, 1.0, max_open=True),
+    type=FiniteRange(0.0, 1.0, max_open=True),
     help="Of vectors: a share of each image to keep; several are compared; default: 0.9, 0.8, 0.6 and 0.4.",
 )
 @click.option(
@@ -72,7 +73,7 @@ def calibrate(
     )
     details = {scale: dict(errors.as_details()) for scale, errors in found.items()}
     if as_json:
-        echo(json.dumps(details, indent=2))
+        echo_lines(json.dumps(details, indent=2))
     elif codebook_size is None:
         _print_vectors(found, num_images)
     else:
@@ -95,18 +96,30 @@ def _measured(
     """The errors, the number of images, and of codes K."""
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.run_record import is_run
     from robustok_core.values.draws import derive_seed
     from robustok_core.values.guidance import Guidance
     from robustok_toolkit.calibration import errors_of_generator, held_out_rows
     from robustok_toolkit.generator_of_command import open_generator
     from robustok_toolkit.reported_run import ReportedRun
+    from robustok_toolkit.vector_errors import LEAST_IMAGES
 
+    if not is_run(run):
+        hint = "name the folder of a run, runs/NAME: its held-out images are needed, too"
+        raise RobustokError("this is not the folder of a run", where=str(run), hint=hint)
     opened = open_generator(run, device=device, changes=changes)
     generator, tokenizer = opened.trained.generator, opened.trained.tokenizer.tokenizer
     codebook_size = tokenizer.space.codebook_size
     if sigmas and codebook_size is not None:
         raise RobustokError("its latents are codes, and sigmas are of vectors", where="--sigma", hint="leave it out")
-    images = ReportedRun(run, load_registry(), opened.trained.tokenizer.device).data.validation
+    if codebook_size is None and limit < LEAST_IMAGES:
+        what = f"the errors of vectors are measured over at least {LEAST_IMAGES} images"
+        raise RobustokError(what, where="--limit")
+    reported = ReportedRun(run, load_registry(), opened.trained.tokenizer.device)
+    before = len(reported.missing)
+    images = reported.data.validation
+    for line in reported.missing[before:]:
+        echo(f"note: {line}", err=True)
     rows = held_out_rows(images, limit)
     found = {
         f"{scale:g}": errors_of_generator(

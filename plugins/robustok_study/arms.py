@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from robustok_core.errors import RobustokError, did_you_mean, raise_all
 from robustok_core.recipe.recipe import Recipe
 from robustok_core.recipe.source import Source, override, read_source, stage_name
 from robustok_core.recipe.structurer import Path as KeyPath
+from robustok_core.values.wording import short_text
 
 
 @frozen(kw_only=True)
@@ -39,6 +40,7 @@ class Arm:
         name: of the arm. recipe: with its changes, but for its seed. where: its file and line.
         changes: what the study sets in it, by dotted path.
         load: the arm and seed (None: the same) of each artifact it loads.
+        left_out: the keys of [set] that the component which it chose does not have.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Arm:
     where: str
     changes: Mapping[str, Any]
     load: Mapping[str, tuple[str, int | None]]
+    left_out: Sequence[str] = ()
 
     def at(self, seed: int, out: Path) -> Recipe:
         """The recipe of a run with this seed, whose folder and those of other runs lie in `out`."""
@@ -69,12 +72,16 @@ class Shared:
     quick: Mapping[str, Any] = field(factory=dict)
 
 
-def read_arm(config: ArmConfig, file: Path, study: Source, shared: Shared, path: KeyPath) -> Arm:
+def read_arm(
+    config: ArmConfig, file: Path, study: Source, shared: Shared, path: KeyPath, fits: Callable[[Source], bool]
+) -> Arm:
     """Lays changes over an arm's recipe; a later one wins.
 
     Args:
         config: the arm. file: of its recipe. study: the study file. path: of the arm in it.
-        shared: the changes for all arms. What is for a table or stage that this arm does not have is left out.
+        shared: the changes for all arms. What is for a table or stage that this arm does not have is left out, and what
+            is for an option that the arm's own choice of a component does not have.
+        fits: whether the components have all options that a recipe sets.
 
     Raises:
         RobustokError: all changes that cannot be made.
@@ -89,6 +96,7 @@ def read_arm(config: ArmConfig, file: Path, study: Source, shared: Shared, path:
     laid.lay(own, (*path, "set"))
     late = {keys: value for keys, value in everywhere.items() if keys not in early and keys not in own}
     laid.lay(laid.fitting(late), ("set",))  # for a table that the arm itself adds
+    left_out = laid.lay_again(early, own, fits)
     laid.lay(laid.fitting(dict(flattened(shared.quick))), ("quick", "set"))
     if fixed := [key for key in laid.made if key in ("run.seed", "run.name", "run.out")]:
         what = f"{fixed[0]}: a study sets it itself"
@@ -98,7 +106,8 @@ def read_arm(config: ArmConfig, file: Path, study: Source, shared: Shared, path:
     raise_all(laid.problems)
     recipe = Recipe(source=laid.source, default_name=config.name)
     changes = {key: value for key, value in laid.made.items() if _holds(laid.source.table, key, value)}
-    return Arm(name=config.name, recipe=recipe, where=study.location(path), changes=changes, load=load)
+    where = study.location(path)
+    return Arm(name=config.name, recipe=recipe, where=where, changes=changes, load=load, left_out=left_out)
 
 
 #: Values by their keys in nested tables; a key may be a dotted path itself.
@@ -129,15 +138,32 @@ class _Laid:
             self.problems += getattr(error, "problems", None) or [error]
         self.made |= values
 
+    def lay_again(self, changes: Changes, own: Changes, fits: Callable[[Source], bool]) -> list[str]:
+        """Makes those changes again that were lost when the arm chose another component, if that has the option.
+
+        Returns:
+            The keys of those that it does not have.
+        """
+        left_out = []
+        for keys, value in changes.items():
+            key = ".".join(keys)
+            if keys in own or _holds(self.source.table, key, value) or not fits(before := self.source):
+                continue
+            self.lay({keys: value}, ("set",))
+            if not fits(self.source):
+                self.source = before
+                left_out.append(key)
+        return left_out
+
     def load(self, artifacts: Mapping[str, str], path: KeyPath) -> dict[str, tuple[str, int | None]]:
         """Lets the recipe load artifacts of other arms; returns the arm and seed of each."""
         load = {}
         for artifact, text in artifacts.items():
             where = self.study.location((*path, "load", artifact))
             arm, at, seed = text.partition("@")
-            if at and not (seed.isascii() and seed.isdecimal()):
+            if at and not (seed.isascii() and seed.isdecimal() and len(seed) < 20):
                 hint = 'for example "ARM@0"'
-                self.problems.append(RobustokError(f"{seed!r} is not a seed", where=where, hint=hint))
+                self.problems.append(RobustokError(f"{short_text(seed)} is not a seed", where=where, hint=hint))
                 continue
             load[artifact] = (arm, int(seed) if at else None)
             key = f"load.{artifact}"
@@ -186,6 +212,8 @@ def _holds(recipe: Mapping[str, Any], key: str, value: Any) -> bool:
 
 def _only(source: Source, stages: Sequence[str], where: str) -> Source:
     """A recipe with these of its stages only."""
+    if not stages:
+        raise RobustokError("an arm runs at least one stage", where=where, hint="leave `stages` out to run all")
     tables = source.table.get("stage", [])
     names = [stage_name(table) for table in tables]
     for name in stages:

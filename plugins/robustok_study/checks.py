@@ -24,21 +24,28 @@ _HINT = "numbers that were measured differently cannot be compared: set it in al
 
 
 def unequal_conditions(study: Study, registry: Registry) -> list[RobustokError]:
-    """Arms that measure otherwise than the base arm: other images, or as many others, or metrics with other options.
+    """Arms that measure otherwise than the base arm, or, where that has no such stage, than the first that has it.
+
+    That is: other images, or another number of them, or metrics with other options.
 
     Stages that no metric and no claim reads may differ.
     """
     found = {arm.name: arm.recipe.resolve(registry) for arm in study.arms}
     read = _stages_read(study)
     base = found[study.base.name]
-    measured = dict(_measured_with(base, read))
+    measured = {path: (study.base.name, value) for path, value in _measured_with(base, read)}
     problems = []
     for arm in study.arms:
         recipe = found[arm.name]
-        unequal = [(path, value) for path, value in _measured_with(recipe, read) if measured.get(path, value) != value]
+        unequal = []
+        for path, value in _measured_with(recipe, read):
+            if measured.setdefault(path, (arm.name, value))[1] != value:
+                unequal.append((path, value))
         for path, value in unequal:
+            first, other = measured[path]
+            which = "base arm" if first == study.base.name else "arm"
             what = f"arm {arm.name!r} has {path[-1]} = {_text(value)} in {'.'.join(path[:-1])}, "
-            what += f"and the base arm {study.base.name!r} has {_text(measured[path])}"
+            what += f"and the {which} {first!r} has {_text(other)}"
             problems.append(RobustokError(what, where=_where(recipe, path, arm.where), hint=_HINT))
         if not any(path[0] == "data" for path, _ in unequal) and _other_images(recipe, base):
             what = f"arm {arm.name!r} measures other images than the base arm {study.base.name!r}: its [data] differs"

@@ -12,16 +12,47 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.files import writing
 from robustok_core.runs.fingerprinting import fingerprints
-from robustok_core.runs.run_record import RUN_FILE
-from robustok_study.jobs import Failure, Jobs
+from robustok_core.runs.run_record import RUN_FILE, is_run
+from robustok_core.values.wording import some_names
+from robustok_study.jobs import RECIPES, Failure, Jobs
 from robustok_study.plan import Job, Plan, Task
-from robustok_study.record import STUDY_FILE, StudyRecord, read_study, write_study
+from robustok_study.record import STUDY_FILE, StudyRecord, is_study, read_study, write_study
 from robustok_study.results import gather
 from robustok_study.slots import make_slots
 from robustok_study.spec import Study
 from robustok_study.tables import write_markdown
 
 _LOCK = ".lock"
+
+
+def check_folder(study: Study, out: Path) -> None:
+    """Refuses to take the folder of something else.
+
+    Args:
+        out: the study's folder, which need not exist.
+
+    Raises:
+        RobustokError: it is that of a run or of another study, or holds other files.
+    """
+    hint = "give the study another name, or choose another --out"
+    if is_run(out):
+        raise RobustokError("this is the folder of a run", where=str(out), hint=hint)
+    names = {path.name for path in out.iterdir()} - {_LOCK} if out.is_dir() else set()
+    if names and not names & {STUDY_FILE, RECIPES}:
+        raise RobustokError(f"this folder holds other files: {some_names(sorted(names))}", where=str(out), hint=hint)
+    if is_study(out):
+        try:
+            before = read_study(out)
+        except RobustokError:  # it is written anew
+            return
+        other = Path(before.file)
+        if before.quick != study.quick or (other.is_file() and not _is_same(other, study.file)):
+            what = f"this folder holds the results of {before.file}{', run with --quick' if before.quick else ''}"
+            raise RobustokError(what, where=str(out), hint=hint)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.samefile(other) or one.read_bytes() == other.read_bytes()
 
 
 def progress_of(study: Study, plan: Plan, out: Path) -> StudyRecord:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from statistics import fmean
 
 import numpy as np
@@ -37,14 +39,11 @@ def correlation_record(
     found, rival = None, None
     decisive: Correlation | None = None
     if len(points) >= FEWEST_ARMS and problem is None:
-        across, up, *others = (list(row) for row in zip(*points.values(), strict=True))
-        arms = range(len(points))
-        found = COEFFICIENTS[config.coefficient](np.array(across), np.array(up))
-        if others:
-            rival = COEFFICIENTS[config.coefficient](np.array(others[0]), np.array(up))
-            decisive = lead(across, others[0], up, arms, config.coefficient)
-        else:
-            decisive = correlation(across, up, arms, config.coefficient)
+        across, up, *others = zip(*points.values(), strict=True)
+        of = COEFFICIENTS[config.coefficient]
+        found = of(np.array(across), np.array(up))
+        rival = of(np.array(others[0]), np.array(up)) if others else None
+        decisive = _decisive(across, up, others[0] if others else None, config.coefficient)
     what = f"{config.coefficient}'s coefficient" if config.better_than is None else "lead"
     verdict, reason = verdict_of_correlation(len(points), decisive, what, unfinished)
     if idle:
@@ -58,9 +57,25 @@ def correlation_record(
         coefficient=config.coefficient,
         verdict="undecided" if problem is not None else verdict,
         reason=problem or reason,
-        value=found,
-        rival=rival,
+        value=_number(found),
+        rival=_number(rival),
         low=low,
         high=high,
         points=points,
     )
+
+
+@cache  # a study asks again after each job
+def _decisive(
+    across: tuple[float, ...], up: tuple[float, ...], rival: tuple[float, ...] | None, coefficient: str
+) -> Correlation:
+    """What decides: a coefficient, or its lead over a rival's."""
+    arms = range(len(up))
+    if rival is None:
+        return correlation(across, up, arms, coefficient)
+    return lead(across, rival, up, arms, coefficient)
+
+
+def _number(value: float | None) -> float | None:
+    """A coefficient; None where one side is constant, which has none."""
+    return None if value is None or math.isnan(value) else value

@@ -15,10 +15,11 @@ import tomli_w
 from attrs import define, frozen
 
 from robustok_core.errors import Interrupted
-from robustok_core.runs.files import write_text
+from robustok_core.runs.files import write_text, writing
 from robustok_core.runs.folder import is_in_use
 from robustok_core.runs.interrupt import StopRequest, stop_signals
 from robustok_core.runs.provenance import now
+from robustok_core.runs.reuse import runs_in
 from robustok_core.values.numbers import duration_text
 from robustok_study.plan import Task
 from robustok_study.slots import Slot
@@ -155,14 +156,15 @@ class Jobs:
 
     def _started(self, task: Task, slot: Slot) -> _Running:
         recipe, log = self._out / RECIPES / f"{task.job.name}.toml", self._out / LOGS / f"{task.job.name}.log"
-        recipe.parent.mkdir(parents=True, exist_ok=True)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        for file in (recipe, log):
+            with writing(file.parent):
+                file.parent.mkdir(parents=True, exist_ok=True)
         write_text(recipe, tomli_w.dumps(task.job.recipe.source.table))
         command = [sys.executable, "-m", "robustok_study.job", "run", str(recipe), "--out", str(self._out)]
-        for place in (self._out, *self._reuse):
+        for place in (*([self._out] if runs_in(self._out) else []), *self._reuse):
             command += ["--reuse", str(place)]
         command += [] if task.until is None else ["--until", task.until]
-        with log.open("ab") as opened:
+        with writing(log), log.open("ab") as opened:
             opened.write(f"--- {now()} {' '.join(command[2:])}\n".encode())
             start = opened.tell()
             opened.flush()

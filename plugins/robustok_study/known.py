@@ -12,6 +12,7 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.conditions import Conditions
 from robustok_core.runs.records import read_record
 from robustok_core.runs.results import results_of
+from robustok_core.runs.reuse import runs_in
 from robustok_core.values.result import Result
 from robustok_study.record import STUDY_FILE, RunOfStudy, StudyRecord, is_study
 
@@ -66,7 +67,8 @@ def reused(places: Sequence[Path], out: Path) -> Reused:
         for run in record.runs:
             if run.results and not (taken_only and run.taken_from is None):
                 runs.setdefault(frozenset(run.stages.items()), _known(run, record))
-    return Reused(folders=[place for place in places if not place.is_file()], runs=runs)
+    folders = [place for place in places if not place.is_file()]
+    return Reused(folders=[place for place in folders if not is_study(place) or runs_in(place)], runs=runs)
 
 
 def _records(places: Sequence[Path], out: Path) -> Iterator[tuple[StudyRecord, bool]]:

@@ -15,8 +15,8 @@ from robustok_core.recipe.registry import Registry
 from robustok_core.runs.checking import SOME_IMAGES, check
 from robustok_core.runs.fingerprinting import fingerprints
 from robustok_core.runs.fingerprints import fingerprint_of
-from robustok_core.runs.results import RESULTS_FILE
-from robustok_core.runs.reuse import runs_at
+from robustok_core.runs.results import RESULTS_FILE, read_results
+from robustok_core.runs.reuse import runs_at, runs_in
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_study.arms import Arm, run_name
 from robustok_study.checks import names_read, unequal_conditions, unknown_metrics
@@ -105,7 +105,7 @@ def make_plan(
     """
     problems = [*unequal_conditions(study, registry), *unknown_metrics(study, registry), *_missing_seeds(study)]
     jobs: list[Job] = []
-    done = _finished_stages([*([out] if out.is_dir() else []), *reuse.folders])
+    done = _finished_stages([*runs_in(out), *runs_at(reuse.folders)])
     planner = _Planner(out, registry, done)
     for seed in study.seeds:
         for arm in study.arms:
@@ -114,8 +114,11 @@ def make_plan(
             except RobustokError as error:
                 problems += getattr(error, "problems", None) or [error]
     raise_all(problems)
-    jobs = _with_known(jobs, reuse, names_read(study, registry))
-    return Plan(jobs=jobs, tasks=list(_tasks(jobs, done)))
+    jobs = _with_known(_without_stale(jobs), reuse, names_read(study, registry))
+    try:
+        return Plan(jobs=jobs, tasks=list(_tasks(jobs, done)))
+    except RobustokError as error:
+        raise RobustokError(error.what, where=str(study.file), hint=error.hint) from error
 
 
 def _missing_seeds(study: Study) -> list[RobustokError]:
@@ -127,6 +130,18 @@ def _missing_seeds(study: Study) -> list[RobustokError]:
         for artifact, (_, seed) in arm.load.items()
         if seed is not None and seed not in study.seeds
     ]
+
+
+def _without_stale(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs; what the stages of one will be is not known while a job that it loads from is left."""
+    found = {job.name: job for job in jobs}
+    while True:
+        left = {name for name, job in found.items() if job.is_left}
+        stale = [job for job in found.values() if job.stages is not None and left & set(job.needs)]
+        if not stale:
+            return list(found.values())
+        for job in stale:
+            found[job.name] = attrs.evolve(job, stages=None, state="begun", finished=[])
 
 
 def _with_known(jobs: Sequence[Job], reuse: Reused, names: Mapping[str, Collection[str]]) -> list[Job]:
@@ -170,7 +185,7 @@ class _Planner:
         folder, resolved = self._out / name, recipe.resolve(self._registry)
         needs = [run_name(other, seed if fixed is None else fixed) for other, fixed in arm.load.values()]
         stages = None
-        if not needs or all((self._out / need / RESULTS_FILE).is_file() for need in needs):
+        if _is_readable(folder) and all((self._out / need / RESULTS_FILE).is_file() for need in needs):
             try:
                 stages = self._stages(resolved, check_images)
             except RobustokError:
@@ -202,23 +217,33 @@ class _Planner:
         return fingerprints(recipe, registry=self._registry, out=self._out, built=built)
 
 
+def _is_readable(run: Path) -> bool:
+    """Whether a run's record, if it has one, is whole. If it is not, the run repairs it, or says why it cannot."""
+    try:
+        read_run(run) if is_run(run) else None
+    except RunError:
+        return False
+    return True
+
+
 def state_of(run: Path, stages: Mapping[str, str] | None) -> State:
     """How far a run of these stages is; its folder may hold another recipe."""
     if not is_run(run):
         return "new"
     try:
         record = read_run(run)
-    except RunError:  # the run repairs it, or says why it cannot
+        read_results(run)
+    except RobustokError:  # the run repairs it, or says why it cannot
         return "begun"
     entries = [record["stages"].get(f"{stage}-{fingerprint}", {}) for stage, fingerprint in (stages or {}).items()]
-    whole = stages is not None and record["current"] == stages and (run / RESULTS_FILE).is_file()
+    whole = stages is not None and record.get("current") == stages
     return "done" if whole and all(entry.get("state") == "done" for entry in entries) else "begun"
 
 
-def _finished_stages(places: Sequence[Path]) -> set[str]:
-    """The stages that the runs in these folders have finished, as NAME-FINGERPRINT."""
+def _finished_stages(runs: Sequence[Path]) -> set[str]:
+    """The stages that these runs have finished, as NAME-FINGERPRINT."""
     found: set[str] = set()
-    for run in runs_at(places):
+    for run in runs:
         try:
             entries = read_run(run)["stages"]
         except RunError:

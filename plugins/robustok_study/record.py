@@ -91,6 +91,7 @@ class MetricRecord:
         num_images, num_reference: how many images it was measured with, where that matters.
         arms: by arm. differences: to the base arm, by arm.
         problem: why there are no differences; arms are left only where one rule scaled the metric to each codebook.
+        left_out: why an arm has no value, by arm, where it ran the stage.
     """
 
     label: str
@@ -101,6 +102,7 @@ class MetricRecord:
     arms: Mapping[str, Summary] = field(factory=dict)
     differences: Mapping[str, Difference] = field(factory=dict)
     problem: str | None = None
+    left_out: Mapping[str, str] = field(factory=dict)
 
     @property
     def has_values(self) -> bool:

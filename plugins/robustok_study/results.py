@@ -66,12 +66,12 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
     arms = [_arm(study, arm.name) for arm in study.arms]
     return StudyRecord(
         name=study.name,
-        file=str(study.file),
+        file=str(study.file.resolve()),
         quick=study.quick,
         recipe=study.config.recipe,
         seeds=list(study.seeds),
         base=study.base.name,
-        fingerprint=fingerprint_of([[arm.name, arm.fingerprint] for arm in arms] + [list(study.seeds)]),
+        fingerprint=fingerprint_of_study(study),
         written=now(),
         arms=arms,
         runs=[_run(job, found[job.name], failed.get(job.name)) for job in jobs],
@@ -80,6 +80,11 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
         correlations=[_correlation(claim, results, study.seeds) for claim in study.correlations],
         made_with=_once(made_with),
     )
+
+
+def fingerprint_of_study(study: Study) -> str:
+    """A hash of the recipes of all arms and of the seeds."""
+    return fingerprint_of([[arm.name, _arm(study, arm.name).fingerprint] for arm in study.arms] + [list(study.seeds)])
 
 
 #: What is finished, by arm and seed.
@@ -169,20 +174,21 @@ def _values(metric: Expression, results: Mapping[int, _Done]) -> dict[int, Resul
 
 def _metric(label: str, metric: Expression, study: Study, results: Table) -> MetricRecord:
     values: dict[str, dict[int, Result]] = {}
+    left_out: dict[str, str] = {}
     for arm, by_seed in results.items():
         if not by_seed or not any(all(name in run.results for name in metric.names) for run in by_seed.values()):
             continue  # an arm may lack the stage
         try:
             values[arm] = _values(metric, by_seed)
         except ValueError as error:
-            return MetricRecord(label=label, metric=str(metric), problem=f"arm {arm!r}, {error}")
+            left_out[arm] = str(error)
     if not values:
-        problem = "no finished run gave it" if any(results.values()) else None
-        return MetricRecord(label=label, metric=str(metric), problem=problem)
+        problem = "no finished run gave it" if any(results.values()) and not left_out else None
+        return MetricRecord(label=label, metric=str(metric), problem=problem, left_out=left_out)
     given = {arm: results[arm] for arm in values}
     problem = _incomparable(metric, given)
     if problem is not None and _incomparable(metric, given, scaled=True) is not None:
-        return MetricRecord(label=label, metric=str(metric), problem=problem)
+        return MetricRecord(label=label, metric=str(metric), problem=problem, left_out=left_out)
     numbers = {arm: {seed: result.value for seed, result in by_seed.items()} for arm, by_seed in values.items()}
     base = study.base.name
     differences = {
@@ -203,6 +209,7 @@ def _metric(label: str, metric: Expression, study: Study, results: Table) -> Met
         arms={arm: _summary(of_arm) for arm, of_arm in numbers.items()},
         differences=differences,
         problem=problem,
+        left_out=left_out,
     )
 
 

@@ -4,110 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
-from attrs import field, frozen, validators
+from attrs import frozen
 
 from robustok_core.errors import RobustokError, did_you_mean, raise_all
 from robustok_core.kinds.component import Builder
-from robustok_core.recipe.recipe import located
+from robustok_core.recipe.recipe import Recipe, located
 from robustok_core.recipe.source import STUDIES, Source, bundled_recipes, bundled_studies, find_recipe, read_source
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
 from robustok_core.values.spec import wrong_name
 from robustok_core.values.wording import short_name, short_text
-from robustok_study.arms import Arm, ArmConfig, Shared, flattened, place_of, places_added, places_in, read_arm
+from robustok_study.arms import (
+    Arm,
+    ArmConfig,
+    Shared,
+    flattened,
+    place_of,
+    places_added,
+    places_in,
+    read_arm,
+    run_name,
+)
 from robustok_study.expression import Expression
+from robustok_study.file_tables import ClaimConfig, CorrelationConfig, QuickConfig, StudyConfig
 from robustok_study.statistics import FEWEST_SEEDS
 
 _TABLES = ("arm", "claim", "correlation", "quick")
-_SEEDS = {"doc": "seeds of every arm: arms are compared seed by seed", "largest": 2**63 - 1}
-
-
-def _seeds_valid(_: object, __: object, seeds: Any) -> None:
-    if seeds is not None and (not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds)):
-        raise ValueError("must be one or more different numbers from 0 on")
-
-
-@frozen(kw_only=True)
-class StudyConfig:
-    """The top level of a study file, except for its arms and claims."""
-
-    name: str = field(metadata={"doc": "name of the study's folder; default: that of the file"})
-    recipe: str = field(metadata={"doc": "the recipe that the arms change: a file, or the name of a bundled one"})
-    seeds: list[int] = field(validator=_seeds_valid, metadata=_SEEDS)
-    base: str | None = field(
-        default=None, metadata={"doc": "the arm that others are compared with; default: the first"}
-    )
-    threads: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(1)),
-        metadata={"doc": "threads of each job; default: the cores, divided among the jobs"},
-    )
-    metrics: dict[str, str] = field(
-        factory=dict, metadata={"doc": "what the table shows, by label: a result, or a difference or ratio of two"}
-    )
-    set: dict[str, Any] = field(factory=dict, metadata={"doc": "keys of the recipe that are set in all arms"})
-
-
-@frozen(kw_only=True)
-class Pair:
-    """Two arms whose difference is taken, seed by seed."""
-
-    arm: str = field(metadata={"doc": "the arm"})
-    base: str = field(metadata={"doc": "the arm that is subtracted from it"})
-
-
-@frozen(kw_only=True)
-class ClaimConfig:
-    """One [[claim]]."""
-
-    text: str = field(metadata={"doc": "the claim in words"})
-    metric: str = field(metadata={"doc": "a label of [metrics], a result, or a difference or ratio of two"})
-    arm: str = field(metadata={"doc": "the arm that it is about"})
-    base: str | None = field(
-        default=None, metadata={"doc": "the arm it is compared with, seed by seed; default: none, the metric itself"}
-    )
-    beyond: Pair | None = field(
-        default=None,
-        metadata={"doc": "two more arms, whose difference is subtracted: beyond = { arm = ..., base = ... }"},
-    )
-    direction: Literal["lower", "higher"] = field(metadata={"doc": "where the metric or difference lies"})
-    than: float = field(default=0.0, metadata={"doc": "what the metric or difference is compared with"})
-
-    def __attrs_post_init__(self) -> None:
-        if self.beyond is not None and self.base is None:
-            raise ValueError("beyond: differences are compared with differences; name a base, too")
-
-    @property
-    def arms(self) -> list[str]:
-        """All arms that it is about: its own, its base, and the two of `beyond`."""
-        own = [self.arm] + ([] if self.base is None else [self.base])
-        return own + ([] if self.beyond is None else [self.beyond.arm, self.beyond.base])
-
-
-@frozen(kw_only=True)
-class CorrelationConfig:
-    """One [[correlation]]: whether a metric predicts another one over the arms."""
-
-    text: str = field(metadata={"doc": "the claim in words"})
-    metric: str = field(metadata={"doc": "a label of [metrics], a result, or a difference or ratio of two"})
-    predicts: str = field(metadata={"doc": "the metric that it should rise with, named alike"})
-    better_than: str | None = field(
-        default=None, metadata={"doc": "a rival that should predict it worse; default: none, any rise together counts"}
-    )
-    coefficient: Literal["Pearson", "Spearman"] = field(
-        default="Spearman", metadata={"doc": "Spearman, of the arms' order, or Pearson, of a straight line"}
-    )
-
-
-@frozen(kw_only=True)
-class QuickConfig:
-    """The [quick] table: what `--quick` changes."""
-
-    seeds: list[int] | None = field(default=None, validator=_seeds_valid, metadata=_SEEDS)
-    set: dict[str, Any] = field(factory=dict, metadata={"doc": "keys of the recipe that are set last in all arms"})
 
 
 @frozen(kw_only=True)
@@ -169,11 +94,15 @@ class Study:
     @property
     def notes(self) -> list[str]:
         """What should be known before it runs."""
-        if not self.claims or len(self.seeds) >= FEWEST_SEEDS:
-            return []
-        return [
-            f"no claim can be decided: a verdict needs at least {FEWEST_SEEDS} seeds, and this has {len(self.seeds)}"
+        found = [
+            f"arm {arm.name!r} leaves out {', '.join(arm.left_out)} of [set]: its components have no such options"
+            for arm in self.arms
+            if arm.left_out
         ]
+        if self.claims and len(self.seeds) < FEWEST_SEEDS:
+            few = f"a verdict needs at least {FEWEST_SEEDS} seeds, and this has {len(self.seeds)}"
+            found.append(f"no claim can be decided: {few}")
+        return found
 
     def arm(self, name: str) -> Arm:
         """The arm of this name, which exists."""
@@ -237,7 +166,8 @@ class _Reader:
         if config is None or not arms:
             self._raise()
         if wrong := wrong_name(config.name):
-            self._problem(("name",), f"a study cannot be called {short_text(config.name)}: {wrong}")
+            what = f"a study cannot be called {short_text(config.name)}: {wrong}"
+            self._problem(("name",), what, None if "name" in table else 'set name = "..." in the file')
         self._check_names(config, arms, claims)
         shared = Shared(set=config.set, quick=quick.set if self._quick and quick is not None else {})
         found = [self._arm(index, arm, config, shared) for index, arm in arms]
@@ -306,6 +236,9 @@ class _Reader:
         for place, (index, arm) in enumerate(arms):
             if wrong := wrong_name(arm.name):
                 self._problem(("arm", index, "name"), f"an arm cannot be called {short_text(arm.name)}: {wrong}")
+            elif wrong_name(run_name(arm.name, max(config.seeds))):
+                longest = 100 - len(run_name("", max(config.seeds)))
+                self._problem(("arm", index, "name"), f"the name of an arm has at most {longest} characters here")
             elif arm.name in names[:place]:
                 self._problem(("arm", index, "name"), f"two arms are called {arm.name!r}")
         if len(arms) < len(self._source.table["arm"]):  # what the others are called is not known
@@ -337,19 +270,26 @@ class _Reader:
             self._errors.append(RobustokError(error.what, where=self._source.location(path), hint=error.hint))
             return None
         try:
-            places = places_in(read_source(file).table) | places_added(dict(flattened(arm.set)))
+            read = read_arm(arm, file, self._source, shared, ("arm", index), self._fits)
         except RobustokError as error:
-            self._places = None
-            self._errors.append(error)
+            self._places = None  # not all that arms have is known
+            self._errors += getattr(error, "problems", None) or [error]
             return None
+        places = places_in(read.recipe.source.table) | places_added(dict(flattened(arm.set)))
         self._places = None if self._places is None else self._places | places
         try:
-            read = read_arm(arm, file, self._source, shared, ("arm", index))
             read.recipe.resolve(self._registry)  # type: ignore[arg-type]
         except RobustokError as error:
             self._errors += getattr(error, "problems", None) or [error]
             return None
         return read
+
+    def _fits(self, source: Source) -> bool:
+        try:
+            Recipe(source=source, default_name="arm").resolve(self._registry)  # type: ignore[arg-type]
+        except RobustokError:
+            return False
+        return True
 
     def _expression(self, path: KeyPath, text: str, labels: Sequence[str] = ()) -> Expression | None:
         """An expression, or None and a problem; `labels` are the names of [metrics], where one may stand instead."""

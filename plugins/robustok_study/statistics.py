@@ -15,6 +15,8 @@ CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
 #: More seeds than this are not proposed.
 MOST_SEEDS = 1000
+#: What may be rounding, as a share of the numbers: some hundred times the last bit of a float.
+_ROUNDING = 1e-13
 #: How often as many seeds as are proposed would decide.
 POWER = 0.8
 
@@ -41,10 +43,13 @@ class Estimate:
         return value < self.low or value > self.high
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float], size: float = 0.0) -> Estimate:
     """The mean of one or more numbers, its standard error, and the interval of Student's t.
 
-    Numbers that are not all finite have neither error nor interval.
+    Numbers that are not all finite have neither error nor interval. Those that differ by rounding are equal.
+
+    Args:
+        size: of the largest numbers from whose differences the values come, if they do.
     """
     count = len(values)
     if not all(map(math.isfinite, values)):
@@ -52,7 +57,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     mean = fmean(values)
     if count < 2:
         return Estimate(count=count, mean=mean)
-    error = stdev(values) / math.sqrt(count) if len(set(values)) > 1 else 0.0
+    rounding = _ROUNDING * max(size, *map(abs, values))
+    error = stdev(values) / math.sqrt(count) if max(values) - min(values) > rounding else 0.0
     half = _quantile(count) * error
     return Estimate(count=count, mean=mean, standard_error=error, low=mean - half, high=mean + half)
 

@@ -179,6 +179,9 @@ def notes(record: StudyRecord) -> Iterator[str]:
     for run in record.runs:
         if run.problem is not None:
             yield f"{run.folder} failed: {run.problem}"
+    for metric in record.metrics:
+        for arm, why in metric.left_out.items():
+            yield f"{metric.label}: the arm {arm} is left out: {why}"
     if missing := [run.folder for run in record.runs if run.state != "done" and run.problem is None]:
         yield f"not finished: {', '.join(missing)}"
     for study in dict.fromkeys(run.taken_from for run in record.runs if run.taken_from is not None):

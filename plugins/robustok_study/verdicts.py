@@ -36,8 +36,9 @@ def difference_of(
     if not pairs:
         return None
     values = list(pairs.values())
-    found = estimate(values)
+    found = estimate(values, max(abs(value) for by_seed in (arm, base or {}) for value in by_seed.values()))
     significant = found.excludes(than)
+    settled = significant and len(values) >= FEWEST_SEEDS
     return Difference(
         base=name,
         mean=found.mean,
@@ -45,7 +46,7 @@ def difference_of(
         low=found.low,
         high=found.high,
         significant=significant,
-        seeds_needed=None if significant and len(values) >= FEWEST_SEEDS else seeds_needed(values, than),
+        seeds_needed=None if settled or not found.standard_error else seeds_needed(values, than),
         by_seed={str(seed): value for seed, value in pairs.items()},
         than=than,
     )

@@ -253,6 +253,10 @@ class PublishedFeatures(KnownNetworkFeatures):
         return 0 if self._images is None else len(self._images)
 
     @property
+    def num_in_moments(self) -> int:
+        return 0
+
+    @property
     def picture_size(self) -> tuple[int, int] | None:
         return None if self._images is None else self._images.picture_size
 

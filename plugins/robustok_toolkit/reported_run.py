@@ -155,7 +155,7 @@ class ReportedRun:
         for name, split in (("train", dataset.train), ("validation", dataset.validation)):
             if recorded.get(name, split.fingerprint) != split.fingerprint:
                 images = "training" if name == "train" else "held-out"
-                self.missing.append(f"the {images} images of the run: the data set has others now, which are shown")
+                self.missing.append(f"the {images} images of the run: the data set has others now, which are used")
         return dataset
 
     def artifacts(self, name: str) -> list[Path]:

@@ -26,6 +26,8 @@ from robustok_toolkit.generating import gather_own
 
 #: The shares of images that are kept, if no others are named: those of the study of post-training (docs/results.md).
 SIGMAS = (0.9, 0.8, 0.6, 0.4)
+#: Errors are compared with the spread over images, which one image does not have.
+LEAST_IMAGES = 2
 #: The main directions of the data hold this share of its variance.
 _MAIN_SHARE = 0.5
 #: An image's spread is at least this share of the spread over all images.

@@ -30,6 +30,8 @@ def numbers_of(text: str) -> list[int]:
         if not (part.isascii() and part.isdecimal() and len(part) < 20):
             raise RobustokError(f"{part!r} is not a seed", where=_WHERE, hint="for example --seeds 0,1,2")
     numbers = [int(part) for part in parts]
+    if (largest := max(numbers)) >= 2**63:
+        raise RobustokError(f"the seed {largest} is too large", where=_WHERE, hint="the largest is 2**63 - 1")
     if twice := [number for number in numbers if numbers.count(number) > 1]:
         raise RobustokError(f"the seed {twice[0]} stands there twice", where=_WHERE)
     return numbers
@@ -49,12 +51,13 @@ def run_seeds(recipe: Recipe, seeds: Sequence[int], options: Mapping[str, Any]) 
     if recipe.source.locations.get(("run", "seed"), "").startswith("--set"):
         raise RobustokError("run.seed is set, but --seeds sets it too", where=_WHERE, hint="leave one of them out")
     name = recipe.resolve(options["registry"]).run.name
+    recipes = {seed: _with_seed(recipe, name, seed) for seed in seeds}
+    for one in recipes.values():
+        one.resolve(options["registry"])  # what is wrong with a name is known before the first run
     found: dict[int, Mapping[str, Result]] = {}
     failed: list[RobustokError] = []
-    for seed in seeds:
-        changes = {"run.name": f"{name}-seed{seed}", "run.seed": seed}
-        one = attrs.evolve(recipe, source=override(recipe.source, changes))
-        say(options["console"], f"seed {seed}: {changes['run.name']}")
+    for seed, one in recipes.items():
+        say(options["console"], f"seed {seed}: {name}-seed{seed}")
         try:
             found[seed] = runner.run(one, **options)
         except RobustokError as error:
@@ -64,6 +67,11 @@ def run_seeds(recipe: Recipe, seeds: Sequence[int], options: Mapping[str, Any]) 
             say(options["console"], f"seed {seed} failed: {error}")
     _print(options["console"], found)
     raise_all(failed)
+
+
+def _with_seed(recipe: Recipe, name: str, seed: int) -> Recipe:
+    changes = {"run.name": f"{name}-seed{seed}", "run.seed": seed}
+    return attrs.evolve(recipe, source=override(recipe.source, changes))
 
 
 def _print(console: Any, found: Mapping[int, Mapping[str, Result]]) -> None:

@@ -48,6 +48,11 @@ class ImageFeatures(ABC):
     def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
         """Mean (F,) and covariance (F, F), normalised by n - 1, of the features, float64."""
 
+    @property
+    def num_in_moments(self) -> int:
+        """How many images `moments` are of; 0 if that is not known, as for published statistics."""
+        return len(self)
+
     def other(self, name: str, limit: int | None = None) -> ImageFeatures:
         """Another set of real images, whose features are extracted and kept as those of this one.
 

@@ -156,14 +156,14 @@ def _through_arrays(path: KeyPath, counts: Mapping[KeyPath, int]) -> KeyPath:
 
 
 def find_recipe(name: str, near: Path = Path()) -> Path:
-    """The file of a recipe: a path (also relative to `near`), or the name of a bundled recipe.
+    """The file of a recipe: a path, relative to `near` or else to the current folder, or the name of a bundled recipe.
 
     Raises:
         RobustokError: if there is none; the hint names the closest bundled recipe.
     """
     if (problem := text_problem(name)) is not None:
         raise RobustokError(f"no recipe can be called this: {problem}")
-    candidates = (Path(name), near / name)
+    candidates = (near / name, Path(name))
     try:
         for candidate in candidates:
             if candidate.is_file():

@@ -157,7 +157,7 @@ def _known(number: Number) -> dict[str, str]:
 
 
 def _different_details(numbers: Sequence[Number | None]) -> dict[str, list[str]]:
-    """What results say themselves of how they were measured: texts, and how many images a mean is of.
+    """What results say themselves of how they were measured: texts, and how many images a mean or neighbours are of.
 
     Where `deltas_scaled_from` says that pFID's cells were chosen for one size of codebook (docs/pfid.md), these too.
     """
@@ -172,6 +172,8 @@ def _how(details: Mapping[str, Any]) -> dict[str, str]:
     found = {key: value for key, value in details.items() if isinstance(value, str)}
     if isinstance(count := details.get("num_images"), int):
         found["numbers of images in the mean"] = f"{count:,}"
+    if isinstance(count := details.get("train_images"), int):
+        found["numbers of training images"] = f"{count:,}"
     if "deltas_scaled_from" in details:
         cells = details.get("cells")
         found[_CELLS] = ", ".join(map(str, cells)) if isinstance(cells, Mapping) else "unknown"

@@ -20,8 +20,9 @@ _MOST_CHANGES = 10
 _NONE = "not set"
 #: Keys of a recipe that tell runs apart, but not what they do.
 _OF_ONE_RUN = ("run.name", "run.seed", "run.out", "run.report", "run.trackers")
-#: In the name of a run's folder, its seed; in that of an artifact, the fingerprint of the stage that made it.
-SEED_IN_NAME = re.compile(r"[-_.]?seed[-_]?\d+$")
+#: In the name of a run's folder: its seed, before the number that --fresh adds.
+SEED_IN_NAME = re.compile(r"[-_.]?seed[-_]?\d+(?=(-\d+)?$)")
+#: In the name of an artifact: the fingerprint of the stage that made it.
 _FINGERPRINT_IN_NAME = re.compile(r"-[0-9a-f]{16}$")
 
 

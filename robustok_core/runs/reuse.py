@@ -21,7 +21,7 @@ def runs_at(places: Sequence[Path]) -> list[Path]:
     """The runs that these folders are or hold.
 
     Raises:
-        RobustokError: if a place is not a folder.
+        RobustokError: if a place is not a folder, or holds no run.
     """
     found: list[Path] = []
     for place in places:
@@ -29,8 +29,24 @@ def runs_at(places: Sequence[Path]) -> list[Path]:
             hint = "name the folder of a run, or one that holds such folders"
             what = f"{place} is a file" if place.exists() else f"there is no such folder: {place}"
             raise RobustokError(what, where="--reuse", hint=hint)
-        found += [place] if is_run(place) else sorted(path for path in place.iterdir() if is_run(path))
+        held = runs_in(place)
+        if not held:
+            raise RobustokError(f"{place} is no run, and holds none", where="--reuse", hint=_hint(place))
+        found += held
     return found
+
+
+def runs_in(place: Path) -> list[Path]:
+    """The runs that a folder is or holds; none if it is not there."""
+    if is_run(place):
+        return [place]
+    return sorted(path for path in place.iterdir() if is_run(path)) if place.is_dir() else []
+
+
+def _hint(place: Path) -> str:
+    """The folder below that holds runs, such as that of a study, if there is one."""
+    below = sorted(path.parent.parent for path in place.glob("*/*/run.json"))
+    return f"did you mean {below[0]}?" if below else "name the folder of a run, or one that holds such folders"
 
 
 def take_finished(

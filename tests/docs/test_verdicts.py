@@ -10,7 +10,6 @@ import attrs
 import pytest
 
 from robustok_study.record import ClaimRecord, Difference, MetricRecord, StudyRecord, Summary, write_study
-from robustok_study.spec import read_study_file
 
 DOCS = Path(__file__).parents[2] / "docs"
 DIFFERENCE = Difference(
@@ -82,12 +81,18 @@ def test_the_page_says_what_the_records_say(script):
     assert script.with_part(page, script.written(script.records())) == page
 
 
-def test_records_are_of_the_bundled_studies_as_they_are(script, registry):
+def test_records_are_of_the_bundled_studies_as_they_are(script):
     for kept in script.records():
-        study = read_study_file(kept.name, registry)
-        assert [arm.name for arm in kept.arms] == [arm.name for arm in study.arms]
-        assert [claim.text for claim in kept.claims] == [claim.config.text for claim in study.claims]
+        assert script.different(kept) == []
         assert kept.missing == []
+
+
+def test_what_a_record_has_otherwise_than_the_study_is_found(script):
+    kept = next(record for record in script.records() if record.name == "generation")
+    turned = [attrs.evolve(claim, direction="higher") for claim in kept.claims]
+    assert script.different(attrs.evolve(kept, claims=turned)) == ["claims"]
+    assert script.different(attrs.evolve(kept, fingerprint="f")) == ["arms or seeds"]
+    assert script.different(attrs.evolve(kept, metrics=kept.metrics[1:])) == ["metrics"]
 
 
 def test_a_verdict_stands_with_its_number_and_its_reason(script):
@@ -96,12 +101,15 @@ def test_a_verdict_stands_with_its_number_and_its_reason(script):
     assert row in text.splitlines()
 
 
-def test_only_finished_bundled_studies_are_kept(script, tmp_path, monkeypatch):
+def test_only_finished_bundled_studies_as_they_are_now_are_kept(script, tmp_path, monkeypatch):
+    (generation,) = (kept for kept in script.records() if kept.name == "generation")
     monkeypatch.setattr(script, "RECORDS", tmp_path / "studies")
-    write_study(tmp_path, record())
+    write_study(tmp_path, attrs.evolve(generation, file="somewhere/generation.toml"))
     script.keep(tmp_path)
-    (kept,) = script.records()
-    assert kept == record(file="recipes/study/claims.toml")
+    assert script.records() == [generation]
+    write_study(tmp_path, record())
+    with pytest.raises(ValueError, match="the study has changed since: arms or seeds, metrics, claims"):
+        script.keep(tmp_path)
     for wrong in (record(quick=True), record(name="mine")):
         write_study(tmp_path, wrong)
         with pytest.raises(ValueError, match="no finished bundled study"):

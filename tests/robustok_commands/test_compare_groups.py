@@ -80,6 +80,16 @@ def test_csv_has_a_line_for_each_result_and_group(compare):
     assert (rows[1]["best"], rows[0]["difference"]) == ("1", "")
 
 
+def test_runs_that_were_started_afresh_are_a_group(compare):
+    """`--fresh` puts a number behind the seed."""
+    groups()
+    for seed in range(3):
+        leave(f"one-seed{seed}-2", seed, eval__fd=fd(300.0 + seed))
+    code, output, _ = compare(*(f"one-seed{seed}-2" for seed in range(3)), *RUNS[3:])
+    assert code == 0
+    assert "one-2" in output
+
+
 def test_groups_of_unequal_seeds_and_numbers_of_images_are_refused(refused):
     groups()
     message = refused("compare", "--group", *RUNS[:5])
@@ -96,6 +106,12 @@ def test_runs_that_differ_in_more_than_their_seed_are_no_group(refused):
     assert "one-seed3: differs from one-seed0 in more than its seed: perturbation.use: none -> gaussian" in message
     leave("one_seed0", 0, eval__fd=fd(1.0))
     assert "this has the seed 0, as one-seed0 has" in refused("compare", "--group", "one-seed0", "one_seed0")
+
+
+def test_the_folder_of_a_study_is_told_from_a_run(refused):
+    Path("s").mkdir()
+    Path("s/study.json").write_text("{}")
+    assert "s: this is the folder of a study (name its runs, s/ARM-seed0" in refused("compare", "--group", "s", "s")
 
 
 def test_csv_without_groups_and_files_are_refused(refused):

@@ -198,7 +198,7 @@ def test_two_processes_and_other_batches_give_the_same(ifid: Make, of_codes: Any
         ("colours", {}, "ifd_colours"),
         ("inception", {"interpolation": "mask"}, "ifd_mask_inception"),
         ("inception", {"weight": 0.3}, "ifd_slerp_inception"),
-        ("inception", {"train_images": 40}, "ifid"),
+        ("inception", {"train_images": 40}, "ifd_slerp_inception"),
     ],
 )
 def test_only_the_papers_definition_in_the_published_inception_is_called_ifid(

@@ -81,7 +81,7 @@ def test_images_that_changed_since_the_run_are_named(copied, tmp_path, registry)
     record = read_run(copied)
     write_run(copied, {**record, "data": {**record["data"], "validation": "another"}})
     text = reported(copied, tmp_path, registry)
-    assert "the held-out images of the run: the data set has others now, which are shown" in missing(text)
+    assert "the held-out images of the run: the data set has others now, which are used" in missing(text)
     assert "the training images" not in missing(text)
     assert headings(text) == SECTIONS
 

@@ -73,6 +73,13 @@ def test_arms_with_other_held_out_images_are_refused_but_not_with_the_same_image
     assert "arm 'others' measures other images than the base arm 'here': its [data] differs" in found
 
 
+def test_arms_are_compared_where_the_base_arm_lacks_the_stage(study_file, registry):
+    arms: list[dict] = [{"name": "one", "stages": ["train_tokenizer"]}, {"name": "two"}]
+    arms.append({"name": "three", "set": {"stage": {"evaluate_tokenizer": {"limit": 10}}}})
+    (found,) = mistakes(study_file(arm=arms, claim=[]), registry)
+    assert "arm 'three' has limit = 10 in stage.evaluate_tokenizer, and the arm 'two' has all" in found
+
+
 def test_stages_that_the_study_does_not_read_may_measure_as_they_like(study_file, registry):
     again = {"use": "evaluate_tokenizer", "name": "again", "metrics": {"psnr": {"use": "psnr"}}}
     arms = [{"name": "one"}, {"name": "two", "set": {"stage": {"again": {"limit": 5}}}}]

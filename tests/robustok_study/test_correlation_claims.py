@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from left_runs import distance
 from robustok_core import RobustokError
+from robustok_core.runs.files import read_json
 from robustok_study.checks import unknown_metrics
 from robustok_study.plan import Job
 from robustok_study.results import gather
@@ -46,11 +49,10 @@ def jobs(
     return found
 
 
-def study_of(study_file: Any, registry: Any, **claim: Any) -> Any:
-    arms = [{"name": name} for name in NAMES]
-    return read_study_file(
-        str(study_file(arm=arms, metrics=METRICS, claim=[], correlation=[PREDICTS | claim], seeds=[0, 1, 2])), registry
-    )
+def study_of(study_file: Any, registry: Any, *, seeds: int = 1, names: list[str] = NAMES, **claim: Any) -> Any:
+    arms = [{"name": name} for name in names]
+    table = {"metrics": METRICS, "claim": [], "correlation": [PREDICTS | claim], "seeds": [*range(seeds)]}
+    return read_study_file(str(study_file(arm=arms, **table)), registry)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,7 @@ def test_the_interval_over_arms_decides(study_file, registry, tmp_path, claim, v
 def test_an_arm_is_one_point_however_many_seeds_it_has(study_file, registry, tmp_path):
     study = study_of(study_file, registry, better_than="rFD")
     (once,) = gather(study, jobs(tmp_path / "once"), {}).correlations
+    study = study_of(study_file, registry, better_than="rFD", seeds=3)
     (thrice,) = gather(study, jobs(tmp_path / "thrice", seeds=3), {}).correlations
     assert (thrice.value, thrice.low, thrice.high) == pytest.approx((once.value, once.low, once.high))
 
@@ -86,6 +89,47 @@ def test_too_few_arms_with_results_decide_nothing(study_file, registry, tmp_path
     (record,) = gather(study, jobs(tmp_path / "eleven", without="arm3"), {}).correlations
     assert record.verdict == "reproduced"
     assert "arm3" not in record.points
+
+
+def test_a_verdict_waits_for_all_runs(study_file, registry, tmp_path):
+    """An arm of which a seed failed has another mean, in all metrics at once."""
+    found = jobs(tmp_path, seeds=2)
+    left = [attrs.evolve(job, state="new", stages=None) if job.name == "arm5-seed1" else job for job in found]
+    (record,) = gather(study_of(study_file, registry, seeds=2), left, {}).correlations
+    assert record.verdict == "undecided"
+    assert record.reason.endswith("12 arms; not finished: arm5")
+
+
+def test_an_arm_whose_pfid_changes_no_token_in_some_cells_is_left_out(study_file, registry, tmp_path):
+    found = jobs(tmp_path, scaled=True)
+    results = tmp_path / "arm3-seed0" / "results.json"
+    results.write_text(results.read_text().replace("alpha0.5_delta10", "alpha0.5_delta1"))
+    (record,) = gather(study_of(study_file, registry), found, {}).correlations
+    assert "arm3" not in record.points
+    assert record.reason.endswith("11 arms; without arm3, where some cells of pFD change no token")
+    assert record.verdict == "reproduced"
+
+
+def test_a_rival_that_falls_predicts_as_well_as_one_that_rises(study_file, registry, tmp_path):
+    found = jobs(tmp_path)
+    for number, job in enumerate(found):
+        results = read_json(job.folder / "results.json")
+        results["eval/rfd"]["value"] = -GFD[number]
+        (job.folder / "results.json").write_text(json.dumps(results))
+    (record,) = gather(study_of(study_file, registry, better_than="rFD"), found, {}).correlations
+    assert (record.rival, record.verdict) == (-1.0, "undecided")
+    assert record.high <= 0
+
+
+def test_a_metric_that_never_changes_has_no_coefficient_in_any_language(study_file, registry, tmp_path):
+    found = jobs(tmp_path)
+    for job in found:
+        results = read_json(job.folder / "results.json")
+        results["eval/pfd"]["value"] = 1.0
+        (job.folder / "results.json").write_text(json.dumps(results))
+    record = gather(study_of(study_file, registry), found, {})
+    assert record.correlations[0].value is None
+    json.dumps(attrs.asdict(record), allow_nan=False)
 
 
 def test_what_may_not_be_compared_has_no_verdict(study_file, registry, tmp_path):
@@ -114,8 +158,10 @@ def test_codebooks_of_different_sizes_may_be_among_the_arms(study_file, registry
     ("claim", "message"),
     [
         ({"predicts": "gFID"}, "'gFID' is not a metric"),
-        ({"predicts": "pFD"}, "a metric predicts itself"),
-        ({"better_than": "gFD"}, "a metric predicts itself"),
+        ({"predicts": "pFD"}, "it holds eval/pfd, and so does what it should predict"),
+        ({"better_than": "gFD"}, "it holds eval/gfd, and so does what it should predict"),
+        ({"metric": "eval/pfd - eval/rfd", "predicts": "eval/gfd - eval/rfd"}, "it holds eval/rfd, and so does"),
+        ({"better_than": "pFD"}, "a metric is no rival of itself"),
         ({"coefficient": "Kendall"}, "Kendall"),
     ],
 )

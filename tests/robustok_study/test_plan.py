@@ -8,7 +8,7 @@ import pytest
 
 from robustok_core import Recipe, RobustokError
 from robustok_core.recipe.source import Source
-from robustok_study.plan import Job, _tasks, make_plan
+from robustok_study.plan import Job, _tasks, _without_stale, make_plan
 from robustok_study.slots import make_slots
 from robustok_study.spec import read_study_file
 
@@ -66,9 +66,31 @@ def test_a_job_that_loads_from_another_comes_after_it():
     assert described([job("two", None, ("one",)), job("one", "A")]) == [("one", []), ("two", ["one"])]
 
 
+def test_what_an_arm_loads_is_not_known_while_that_must_be_made_anew():
+    """Its results are of the old artifact: until the new one is there, it is not done."""
+    jobs = [job("one", "A"), job("two", "B", ("one",), state="done"), job("three", "C", ("two",), state="done")]
+    assert [(each.name, each.stages, each.state) for each in _without_stale(jobs)] == [
+        ("one", {"a": "A"}, "new"),
+        ("two", None, "begun"),
+        ("three", None, "begun"),
+    ]
+    assert described(_without_stale(jobs)) == [("one", []), ("two", ["one"]), ("three", ["two"])]
+    jobs[0] = job("one", "A", state="done")
+    assert _without_stale(jobs) == jobs
+
+
 def test_jobs_that_load_from_each_other_are_refused():
     with pytest.raises(RobustokError, match="load from each other: one, two"):
         described([job("one", None, ("two",)), job("two", None, ("one",))])
+
+
+def test_a_circle_is_refused_with_the_file(study_file, registry):
+    arms = [
+        {"name": name, "stages": ["evaluate_tokenizer"], "load": {"tokenizer": other}}
+        for name, other in (("one", "two"), ("two", "one"))
+    ]
+    with pytest.raises(RobustokError, match=r"s\.toml: arms load from each other: one, two"):
+        make_plan(read_study_file(str(study_file(arm=arms)), registry), Path("runs/s"), registry)
 
 
 def test_arms_with_one_tokenizer_share_it_seed_by_seed(study_file, registry):

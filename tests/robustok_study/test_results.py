@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from left_runs import MEASURED, distance
+from robustok_core import RobustokError
 from robustok_core.runs.conditions import NUM_IMAGES
-from robustok_study.plan import Job
+from robustok_study.plan import Job, state_of
 from robustok_study.results import gather
 from robustok_study.spec import read_study_file
+from robustok_study.tables import notes
 from studies import finished_job
 
 CLAIM = {"text": "it falls", "metric": "eval/gfd", "arm": "two", "base": "one", "direction": "lower"}
@@ -53,6 +55,54 @@ def test_a_claim_on_numbers_that_may_not_be_compared_has_no_verdict(study_file, 
     assert claim.difference is None
     assert not metric.arms
     assert not metric.differences
+
+
+def test_a_claim_on_two_differences_decides_their_difference(study_file, registry, tmp_path):
+    """What one arm gains beyond what another pair gains."""
+    arms = [{"name": name} for name in ("one", "two", "three", "four")]
+    values = {**VALUES, "three": [200.0, 210.0, 190.0], "four": [195.0, 206.0, 184.0]}
+    claim = {**CLAIM, "beyond": {"arm": "four", "base": "three"}}
+    study = read_study_file(str(study_file(arm=arms, metrics={"gFD": "eval/gfd"}, claim=[claim])), registry)
+    jobs = [job(tmp_path, arm, seed, value) for arm, of in values.items() for seed, value in enumerate(of)]
+    (found,) = gather(study, jobs, {}).claims
+    assert found.difference.by_seed == pytest.approx({"0": -30 + 5, "1": -28 + 4, "2": -31 + 6})
+    assert (found.verdict, found.beyond) == ("reproduced", {"arm": "four", "base": "three"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beyond": {"arm": "four", "base": "one"}}, "no arm is called 'four'"),
+        ({"beyond": {"arm": "one", "base": "one"}}, "an arm cannot be compared with itself"),
+        ({"beyond": {"arm": "two", "base": "one"}, "base": None}, "name a base, too"),
+    ],
+)
+def test_mistakes_in_a_claim_on_two_differences(study_file, registry, change, message):
+    claim = {key: value for key, value in (CLAIM | change).items() if value is not None}
+    with pytest.raises(RobustokError, match=message):
+        read_study_file(str(study_file(metrics={"gFD": "eval/gfd"}, claim=[claim])), registry)
+
+
+def test_an_arm_without_a_finite_value_is_left_out_and_said(study_file, registry, tmp_path):
+    arms = [{"name": name} for name in ("one", "two", "three")]
+    study = read_study_file(str(study_file(arm=arms, metrics={"gFD": "eval/gfd"}, claim=[CLAIM])), registry)
+    jobs = [job(tmp_path, arm, seed, value) for arm, of in VALUES.items() for seed, value in enumerate(of)]
+    jobs += [job(tmp_path, "three", seed, float("nan")) for seed in range(3)]
+    record = gather(study, jobs, {})
+    (metric,) = record.metrics
+    assert set(metric.arms) == {"one", "two"}
+    assert set(metric.differences) == {"two"}
+    assert metric.left_out == {"three": "seed 0: eval/gfd is not finite"}
+    assert "gFD: the arm three is left out: seed 0: eval/gfd is not finite" in list(notes(record))
+
+
+def test_a_run_whose_results_are_damaged_is_not_done(study_file, registry, tmp_path):
+    """It is run again, which writes them again."""
+    one = job(tmp_path, "one", 0, 1.0)
+    assert state_of(one.folder, one.stages) == "done"
+    results = one.folder / "results.json"
+    results.write_text(results.read_text()[:-20])
+    assert state_of(one.folder, one.stages) == "begun"
 
 
 def test_a_claim_looks_at_its_own_arms_only(study_file, registry, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,44 @@ def test_a_change_that_another_component_of_an_arm_undoes_is_not_among_its_chang
     arms = [{"name": "one"}, {"name": "two", "set": {"perturbation": {"use": "none"}}}]
     study = read_study_file(str(study_file(arm=arms, set={"perturbation": {"beta": 0.5}})), registry)
     assert [arm.changes for arm in study.arms] == [{"perturbation.beta": 0.5}, {"perturbation.use": "none"}]
+
+
+def test_what_is_set_in_all_arms_stays_where_an_arm_chooses_a_component_that_has_it_too(study_file, registry):
+    """And a note says what another component does not have."""
+    arms = [
+        {"name": "one"},
+        {"name": "two", "set": {"perturbation": {"use": "rank_law", "shares": [0.5, 0.5]}}},
+        {"name": "three", "set": {"perturbation": {"use": "none"}}},
+    ]
+    study = read_study_file(str(study_file(arm=arms, set={"perturbation": {"beta": 0.7}})), registry)
+    found = [arm.recipe.source.table["perturbation"] for arm in study.arms]
+    assert [table.get("beta") for table in found] == [0.7, 0.7, None]
+    assert study.arms[1].changes["perturbation.beta"] == 0.7
+    assert study.notes == [
+        "arm 'three' leaves out perturbation.beta of [set]: its components have no such options",
+    ]
+
+
+def test_what_is_set_for_a_stage_that_no_arm_runs_is_refused(study_file, registry):
+    arms = [{"name": name, "stages": ["train_tokenizer"]} for name in ("one", "two")]
+    file = study_file(arm=arms, claim=[], metrics=None, set={"stage": {"evaluate_tokenizer": {"limit": 7}}})
+    assert "no arm has a stage 'evaluate_tokenizer'" in mistakes(file, registry)[0]
+
+
+def test_an_arm_without_stages_and_a_name_that_is_too_long_for_its_runs_are_refused(study_file, registry):
+    file = study_file(arm=[{"name": "one"}, {"name": "two", "stages": []}], claim=[])
+    assert re.search(r"s\.toml:\d+: an arm runs at least one stage", mistakes(file, registry)[0])
+    file = study_file(arm=[{"name": "n" * 95}], claim=[], seeds=[0, 1000])
+    assert re.search(r"s\.toml:\d+: .*the name of an arm has at most 91 characters here", mistakes(file, registry)[0])
+
+
+def test_the_recipe_beside_the_study_comes_before_one_in_the_current_folder(study_file, registry, tmp_path):
+    study_file()
+    (tmp_path / "sub").mkdir()
+    for name in ("r.toml", "s.toml"):
+        (tmp_path / "sub" / name).write_text((tmp_path / name).read_text())
+    (tmp_path / "r.toml").write_text("[run]\n")
+    assert len(read_study_file("sub/s.toml", registry).arms) == 2
 
 
 @pytest.mark.parametrize(

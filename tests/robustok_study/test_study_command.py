@@ -11,11 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 from robustok_core import RobustokError
 from robustok_core.runs.files import read_json
-from robustok_study.record import STUDY_FILE, read_study
+from robustok_study.record import STUDY_FILE, StudyRecord, read_study, write_study
 from robustok_study.verdicts import verdict_of
 from studies import study_table
 
@@ -157,6 +158,55 @@ def test_a_study_does_not_take_the_folder_of_a_run_or_of_another_command(study_f
         assert "another command conducts this study" in refused("study", "s.toml")
     Path("runs/s/run.json").write_text("{}")
     assert "this is the folder of a run" in refused("study", "s.toml")
+    Path("runs/s/run.json").unlink()
+    Path("runs/s/study.md").write_text("notes of mine")
+    assert "this folder holds other files: study.md" in refused("study", "s.toml")
+    assert Path("runs/s/study.md").read_text() == "notes of mine"
+
+
+def test_a_study_does_not_take_the_folder_of_another_study_of_its_name(study_file, refused, command, tmp_path):
+    study_file(seeds=[0])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "s.toml").write_text(Path("s.toml").read_text() + "# another one\n")
+    (tmp_path / "other" / "r.toml").write_text(Path("r.toml").read_text())
+    record = StudyRecord(
+        name="s", file=str(tmp_path / "other" / "s.toml"), quick=False, recipe="r.toml", seeds=[0], base="one",
+        fingerprint="f", written="2026-01-01", arms=[], runs=[], metrics=[], claims=[],
+    )  # fmt: skip
+    Path("runs/s").mkdir(parents=True)
+    write_study(Path("runs/s"), record)
+    for options in ([], ["--show"], ["--dry-run"]):
+        said = refused("study", "s.toml", *options)
+        assert "this folder holds the results of" in said
+        assert "give the study another name" in said
+    (tmp_path / "other" / "s.toml").write_text(Path("s.toml").read_text())  # a copy is the same study
+    assert command("study", "s.toml", "--show")[0] == 0
+    (tmp_path / "other" / "s.toml").unlink()  # it was moved
+    assert command("study", "s.toml", "--show")[0] == 0
+    write_study(Path("runs/s"), attrs.evolve(record, quick=True))
+    assert "run with --quick" in refused("study", "s.toml")
+
+
+def test_options_that_exclude_each_other_and_a_folder_that_is_not_there_are_said(study_file, command):
+    study_file(seeds=[0])
+    for option in ("--show", "--json"):
+        code, _, errors = command("study", "s.toml", "--dry-run", option)
+        assert code == 2
+        assert f"leave out {option}" in errors
+    code, _, errors = command("study", "s.toml", "--show", "--out", "nowhere")
+    assert code == 0
+    assert "there is no folder nowhere/s" in errors
+
+
+def test_a_run_whose_record_is_damaged_does_not_hide_the_others(study_file, command):
+    study_file(seeds=[0])
+    assert command("study", "s.toml", "--jobs", "1")[0] == 0
+    for file in ("run.json", ".run.json.copy"):
+        Path("runs/s/two-seed0", file).write_text("{")
+    code, output, _ = command("study", "s.toml", "--show")
+    assert code == 0
+    assert "not finished: two-seed0" in output
+    assert "one" in output
 
 
 def test_a_folder_without_a_study_and_a_damaged_record_are_one_message(tmp_path):

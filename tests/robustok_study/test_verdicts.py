@@ -27,6 +27,7 @@ def decided(differences, direction="lower", than=0.0):
         ([-1.0, -30.0, -2.0], "undecided"),  # all fall, but the interval reaches 0
         ([-30.0, -31.0], "undecided"),  # two seeds are not enough
         ([-5.0, -5.0, -5.0], "undecided"),  # no repetitions
+        ([0.3 - 0.2, 0.5 - 0.4, 0.8 - 0.7], "undecided"),  # nor these: they differ by rounding
     ],
 )
 def test_three_seeds_whose_interval_excludes_zero_decide(differences, verdict):
@@ -50,6 +51,13 @@ def test_without_a_base_the_metric_itself_is_what_is_claimed():
     difference = difference_of({0: -1.0, 1: -1.5, 2: -1.2}, None, None)
     assert difference.by_seed == {"0": -1.0, "1": -1.5, "2": -1.2}
     assert verdict_of(difference, "lower", [0, 1, 2])[0] == "reproduced"
+
+
+def test_an_undecided_claim_says_what_more_seeds_would_probably_make_of_it():
+    base = {0: 0.0, 1: 0.0, 2: 0.0}
+    for direction, likely in (("lower", "contradicted"), ("higher", "reproduced")):
+        reason = verdict_of(difference_of({0: 0.9, 1: 1.2, 2: 0.1}, base, "base"), direction, [0, 1, 2])[1]
+        assert reason.endswith(f"; if mean and spread stay, about 7 seeds would make it {likely}, 4 times in 5")
 
 
 def test_without_results_nothing_is_decided():

@@ -27,6 +27,7 @@ from robustok_core.values.spec import sampler_options
 from robustok_stages.checks import check_generator, check_image_size
 from robustok_toolkit.calibration import check_calibration, errors_of_generator, held_out_rows
 from robustok_toolkit.generating import check_fits
+from robustok_toolkit.vector_errors import LEAST_IMAGES
 
 
 def _shares_below_one(_: object, __: object, sigmas: tuple[float, ...]) -> None:
@@ -84,6 +85,9 @@ class Calibrate(Stage):
         check_generator(context, generator, tokenizer)
         if tokenizer.space.codebook_size is not None:
             self._check_codes(context, generator.factory, tokenizer.space.codebook_size)
+        elif self.config.limit < LEAST_IMAGES:
+            what = f"the errors of vectors are measured over at least {LEAST_IMAGES} images"
+            raise context.located(RobustokError(what, hint=f"limit = {self.config.limit}"), "limit")
         for scale in self.config.scales:
             try:
                 generator.sketch().check_guidance(Guidance(scale=scale))

@@ -41,10 +41,18 @@ def test_a_seed_that_fails_does_not_end_the_others_and_is_named(command, recipe_
         ("", "--seeds: '' is not a seed"),
         ("1,1", "--seeds: the seed 1 stands there twice"),
         ("-1", "--seeds: '-1' is not a seed"),
+        ("0,9223372036854775808", "--seeds: the seed 9223372036854775808 is too large"),
     ],
 )
 def test_what_is_not_a_list_of_seeds_is_refused(seeds, message, refused, recipe_file):
     assert message in refused("run", recipe_file(), f"--seeds={seeds}")
+
+
+def test_a_name_that_is_too_long_for_one_seed_is_refused_before_the_first_runs(refused, recipe_file):
+    name = "n" * 94
+    message = refused("run", recipe_file(), "--out", "out", "--seeds", "0,1000", "--set", f"run.name={name}")
+    assert "a run cannot be called" in message
+    assert not Path("out").exists()
 
 
 def test_seeds_and_a_seed_are_refused(refused, recipe_file):

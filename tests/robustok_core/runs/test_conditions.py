@@ -86,6 +86,7 @@ GFD = ("stage", 1, "metrics", "gfd")
         (distance(1.0, 1000), distance(1.0, 5000), "numbers of images"),
         (distance(1.0, 1000, 400), distance(1.0, 1000, 500), "numbers of real images"),
         (distance(1.0, None, num_images=10), distance(1.0, None, num_images=20), "numbers of images in the mean"),
+        (distance(1.0, train_images=400), distance(1.0, train_images=300), "numbers of training images"),
         (distance(1.0, std=0.1), distance(1.0, std=0.2, nearest_by="angle"), "nearest_by"),
         (distance(1.0, deltas_scaled_from=1024, cells={"a": 1}), distance(1.0, cells={"b": 1}), "cells"),
         (distance(1.0), distance(1.0, std=0.2), None),

@@ -94,10 +94,20 @@ def copied(tmp_path):
     return lambda project: Path(shutil.copytree(project.folder, tmp_path / "damaged" / project.folder.name))
 
 
-def test_a_place_that_does_not_exist_is_refused_before_anything_runs(tmp_path):
-    project = another(tmp_path)
-    with pytest.raises(RobustokError, match=r"--reuse: there is no such folder: nowhere"):
-        project.run(reuse=[Path("nowhere")])
+def test_a_place_that_holds_no_run_is_refused_before_anything_runs(first, tmp_path):
+    project = another(tmp_path / "out")
+    file, above = tmp_path / "file", tmp_path / "above"
+    file.write_text("")
+    shutil.copytree(first.folder, above / "study" / "one-seed0")
+    for place, message in (
+        (Path("nowhere"), "there is no such folder: nowhere"),
+        (file, "file is a file"),
+        (above, f"above is no run, and holds none (did you mean {above / 'study'}?)"),
+    ):
+        with pytest.raises(RobustokError) as caught:
+            project.run(reuse=[place])
+        assert message in str(caught.value)
+        assert str(caught.value).startswith("--reuse: ")
     assert not project.folder.exists()
 
 

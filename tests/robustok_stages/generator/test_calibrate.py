@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 from click.testing import CliRunner
 
 from project import CONTINUOUS, FLOW, TO_SAMPLES, Project
+from robustok_core.runs.files import read_json, write_json
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep
@@ -93,6 +97,40 @@ def test_the_command_shows_the_errors_of_vectors_beside_independent_noise(contin
     (of_noise,) = [row for row in rows if row[:3] == ["1", "0.9", "noise"]]
     assert of_generator[3] == of_noise[3], "of the same size"
     assert of_generator[4:] != of_noise[4:]
+
+
+def test_one_image_has_no_spread_to_compare_errors_of_vectors_with(continuous, tmp_path, refused):
+    message = "the errors of vectors are measured over at least 2 images"
+    assert message in refused("calibrate", continuous.folder, "--limit", "1")
+    stage = {"use": "calibrate", "limit": 1}
+    project = Project(tmp_path, (*TO_SAMPLES, stage), **CONTINUOUS, generator=FLOW)
+    assert message in project.refusal()
+
+
+def test_its_json_is_json_and_a_scale_is_a_number(trained, command, refused):
+    code, output, _ = command("calibrate", trained.folder, "--limit", "20", "--json")
+    assert code == 0
+    assert 0 < json.loads(output)["1"]["changed"] <= 1
+    code, _, errors = command("calibrate", trained.folder, "--guidance", "nan")
+    assert code == 2
+    assert "nan is not a finite number" in errors
+
+
+def test_the_folder_of_an_artifact_and_a_study_are_refused_before_anything_is_loaded(trained, refused, tmp_path):
+    (artifact,) = (trained.folder / "artifacts").glob("generator-*")
+    for folder in (artifact, tmp_path):
+        assert "this is not the folder of a run" in refused("calibrate", folder)
+
+
+def test_other_held_out_images_than_the_runs_are_said(trained, command, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained.folder, run)
+    record = read_json(run / "run.json")
+    record["data"]["validation"] = "others"
+    write_json(run / "run.json", {key: value for key, value in record.items() if key != "checksum"})
+    code, _, errors = command("calibrate", run, "--limit", "20")
+    assert code == 0
+    assert "the held-out images of the run: the data set has others now, which are used" in errors
 
 
 def test_sigmas_are_of_vectors(trained, tmp_path, refused):
