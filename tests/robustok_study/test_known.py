@@ -109,7 +109,9 @@ def test_results_that_were_measured_otherwise_have_no_verdict(study_file, regist
     for size, verdict in ((32, "reproduced"), (64, "undecided")):
         recipe = {**MEASURED, "data": {**MEASURED["data"], "image_size": size}}
         jobs = [
-            finished_job(tmp_path / str(size), arm, seed, {"eval/gfd": distance(value + seed * seed, 1000)}, recipe=of)
+            finished_job(
+                tmp_path / str(size), arm, seed, {"eval/gfd": distance(value * (1 + seed / 50), 1000)}, recipe=of
+            )
             for arm, value, of in (("one", 330.0, recipe), ("two", 300.0, MEASURED))
             for seed in range(3)
         ]
