@@ -71,8 +71,8 @@ class FDr(SampleMetric):
     """The result is `fdr6` with the paper's six networks, else `fdr_NETWORKS`; and `fd_val_NETWORK` for each.
 
     1 is as good as held-out images. Both distances are of equally many images (`num_images`), because each falls with
-    their number: from the larger set, as many are taken as the other has, of all classes alike. The details hold both
-    distances and the ratio for each network.
+    their number: of the larger set, as many are taken as the other has; held-out images of all classes alike, samples
+    at random. The details hold both distances and the ratio for each network.
     """
 
     Config = FDrConfig

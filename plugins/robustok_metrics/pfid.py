@@ -134,11 +134,14 @@ class PFID(PerturbedDistance[Cell, PFIDConfig]):
         super().start(context)
         self._tokenizer = context.tokenizer
         size = self._codebook_size
-        if self.config.deltas is None and set(deltas_for(size)) == {1}:
+        if self.config.deltas is None and 1 in (deltas := deltas_for(size)):
+            what = "is" if set(deltas) == {1} else "is in some cells"
             _log.warning(
-                "pFD of %d codes is the plain distance of reconstructions: the paper's deltas, scaled to them, are 1, "
-                "which changes no token; set deltas",
+                "pFD of %d codes %s the plain distance of reconstructions: the paper's deltas, scaled to them, are %s, "
+                "and 1 changes no token; set deltas",
                 size,
+                what,
+                ", ".join(map(str, deltas)),
             )
 
     @property

@@ -134,13 +134,16 @@ def test_results_state_where_scaled_deltas_come_from(evaluation: Any, pfid: Call
 
 
 def test_scaled_deltas_that_change_no_token_are_said(
-    evaluation: Any, pfid: Callable[..., PFID], caplog: pytest.LogCaptureFixture
+    evaluation: Any, pfid: Callable[..., PFID], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluation.measure(pfid(deltas=(2,)))
     assert not caplog.messages
     evaluation.measure(pfid())
-    (message,) = caplog.messages
-    assert message.startswith("pFD of 32 codes is the plain distance of reconstructions")
+    assert caplog.messages[0].startswith("pFD of 32 codes is the plain distance of reconstructions")
+    monkeypatch.setattr("robustok_metrics.pfid.deltas_for", lambda size: (1, 2, 3))  # of 128 codes
+    evaluation.measure(pfid(alphas=(0.5,)))
+    assert caplog.messages[1].startswith("pFD of 32 codes is in some cells the plain distance of reconstructions")
+    assert "are 1, 2, 3, and 1 changes no token" in caplog.messages[1]
 
 
 @pytest.mark.parametrize(
