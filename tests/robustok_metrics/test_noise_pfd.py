@@ -181,7 +181,7 @@ def test_levels_that_the_perturbation_does_not_accept_are_refused_before_the_pas
     ("options", "words"),
     [
         ({"strength": "uniform"}, "a cell has one strength"),
-        ({"anneal": {}}, "anneal is for training"),
+        ({"anneal": {}}, "leave anneal out"),
         ({"beta": 0.5}, "value for beta, which is set for it here"),
         ({"alpha": 0.5}, "value for alpha, which is set for it here"),
         ({"tau": 0.5}, "value for tau, which is set for it here"),
