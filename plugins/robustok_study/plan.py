@@ -156,11 +156,11 @@ def _with_known(jobs: Sequence[Job], reuse: Reused, names: Mapping[str, Collecti
         else job
         for job in jobs
     ]
-    while lost := {need for job in found if job.is_left for need in job.needs} & {
-        job.name for job in found if job.known
-    }:
-        found = [attrs.evolve(job, known=None) if job.name in lost else job for job in found]
-    return found
+    while True:
+        needed = {need for job in found if job.is_left for need in job.needs}
+        if not any(job.known for job in found if job.name in needed):
+            return found
+        found = [attrs.evolve(job, known=None) if job.name in needed else job for job in found]
 
 
 class _Planner:
@@ -219,8 +219,10 @@ class _Planner:
 
 def _is_readable(run: Path) -> bool:
     """Whether a run's record, if it has one, is whole. If it is not, the run repairs it, or says why it cannot."""
+    if not is_run(run):
+        return True
     try:
-        read_run(run) if is_run(run) else None
+        read_run(run)
     except RunError:
         return False
     return True
