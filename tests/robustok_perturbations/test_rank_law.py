@@ -71,5 +71,5 @@ def test_vectors_without_codes_are_refused():
 
 def test_pfid_of_the_paper_refuses_it_and_names_the_metric():
     table = {"use": "pfid", "perturbation": {"use": "rank_law", "shares": [1.0]}}
-    with pytest.raises(ProblemsError, match="use rank_pfd"):
+    with pytest.raises(ProblemsError, match="use the metric rank_pfd"):
         load_registry().spec("metric", table)
