@@ -112,8 +112,8 @@ def _numbers(record: StudyRecord) -> Iterator[str]:
     own = f"{work} of work (without stages taken from other runs)"
     about = f"`robustok study {record.name}`: seeds {seeds}, {own}, {made}. All values by seed are in "
     about += f"`docs/studies/{record.name}.json` (fingerprint {record.fingerprint})."
-    for study in dict.fromkeys(run.taken_from for run in record.runs if run.taken_from is not None):
-        of = dict.fromkeys(f"`{run.arm}`" for run in record.runs if run.taken_from == study)
+    for study, runs in record.taken.items():
+        of = dict.fromkeys(f"`{run.arm}`" for run in runs)
         about += f" The results of {' and '.join(of)} are those of the study `{study.partition(' ')[0]}`."
     yield from _paragraph(about)
     arms = [arm.name for arm in record.arms]

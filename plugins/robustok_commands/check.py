@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from robustok_core.cli.completion import RECIPE
 from robustok_core.values.printable import printable
-from robustok_core.values.terminal import echo, echo_lines
+from robustok_core.values.terminal import echo, echo_json, echo_lines
 
 if TYPE_CHECKING:
     from robustok_core.errors import RobustokError
@@ -77,7 +76,7 @@ def check(
         if plan is not None and not (as_json or quiet):
             echo_lines(_described(plan) if show else f"{printable(name)}: good")
     if as_json:
-        echo_lines(json.dumps(tables, indent=2, default=str))
+        echo_json(tables)
     if problems:  # what several recipes extend has its mistakes once
         raise ProblemsError(
             list({(problem.where, problem.what, problem.hint): problem for problem in problems}.values())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from robustok_core.values.terminal import echo, echo_lines, make_console, print_table
+from robustok_core.values.terminal import echo, echo_json, make_console, print_table
 
 if TYPE_CHECKING:
     from robustok_core.values.result import Result
@@ -112,13 +112,11 @@ def _refusal(unequal: dict[str, dict[str, list[str]]]) -> str:
 
 def _print_json(runs: tuple[Path, ...], rows: dict[str, Row]) -> None:
     """Prints {"stage/metric": {run: the result as in results.json}}."""
-    import json
-
     tables = {
         name: {str(run): result.table() for run, result in zip(runs, row, strict=True) if result is not None}
         for name, row in rows.items()
     }
-    echo_lines(json.dumps(tables, indent=2))
+    echo_json(tables)
 
 
 def _print_table(runs: tuple[Path, ...], rows: dict[str, Row], *, starred: Container[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from robustok_core.runs.results import read_results
 from robustok_core.runs.run_record import read_run
 from robustok_core.values.numbers import number_text
 from robustok_core.values.result import Result
-from robustok_core.values.terminal import echo, echo_lines, make_console, print_table
+from robustok_core.values.terminal import echo, echo_json, echo_lines, make_console, print_table
 from robustok_study.record import Difference, is_study
 from robustok_study.statistics import Estimate, estimate
 from robustok_study.tables import difference_text
@@ -261,7 +260,7 @@ def _print_json(groups: Sequence[Group], rows: Sequence[Row], changes: Mapping[s
             for row in rows
         },
     }
-    echo_lines(json.dumps(table, indent=2))
+    echo_json(table)
 
 
 def _texts(values: Mapping[int, float]) -> dict[str, float]:

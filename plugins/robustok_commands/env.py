@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -13,7 +12,7 @@ from typing import Any
 import click
 
 from robustok_core.values.machine_memory import machine_memory, usable_memory
-from robustok_core.values.terminal import echo, echo_lines
+from robustok_core.values.terminal import echo, echo_json
 
 #: The folders of a path, which say whose machine it is; its last part may stay.
 _FOLDERS = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?[\\/](?:[^\\/\s'\":,;()]+[\\/])+")
@@ -29,7 +28,7 @@ def env(as_json: bool) -> None:
     """
     found = {name: _found(fact) for name, fact in _FACTS.items()}
     if as_json:
-        echo_lines(json.dumps(found, indent=2))
+        echo_json(found)
         return
     rows = [(name, _text(value)) for name, value in found.items()]
     width = max(len(name) for name, _ in rows)

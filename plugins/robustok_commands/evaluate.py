@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -115,12 +114,12 @@ def _measured(
 def _keep(table: Mapping[str, Any], out: Path | None, as_json: bool) -> None:
     """Prints the results as JSON, or writes them, or both."""
     from robustok_core.runs.files import write_json
-    from robustok_core.values.terminal import echo_lines
+    from robustok_core.values.terminal import echo_json
 
     if out is not None:
         write_json(out, table)
     if as_json:
-        echo_lines(json.dumps(table, indent=2))
+        echo_json(table)
 
 
 def _checked_sets(samples: Path, reference: Path | None) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustok_core.values.terminal import echo, echo_lines
+from robustok_core.values.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from robustok_core.recipe.registry import Registry
@@ -25,7 +24,7 @@ def _list(*, as_json: bool) -> None:
 
     files = published_files(load_registry())
     if as_json:
-        echo_lines(json.dumps([attrs.asdict(file) for file in files], indent=2, ensure_ascii=False))
+        echo_json([attrs.asdict(file) for file in files])
         return
     for (system, importer, licence), group in groupby(files, lambda file: (file.system, file.importer, file.licence)):
         reader = "no importer" if importer == NO_IMPORTER else f"importer {importer}"

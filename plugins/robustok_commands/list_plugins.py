@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from robustok_core.cli.completion import KIND, component_names
-from robustok_core.values.terminal import echo_lines, make_console, say, say_wrapped
+from robustok_core.values.terminal import echo_json, echo_lines, make_console, say, say_wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +37,7 @@ def plugins(kind: str | None, name: str | None, as_json: bool) -> None:
     entries = [_entry(registry, kind, name)] if kind and name else registry.entries(kind)
     console = make_console()
     if as_json:
-        echo_lines(json.dumps(_as_table(registry, entries), indent=2))
+        echo_json(_as_table(registry, entries))
     elif kind is None:
         _list_plugins(console, registry)
     elif name is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from robustok_core.cli.completion import RECIPE
 from robustok_core.cli.ranges import FiniteRange
 from robustok_core.values.numbers import number_text
 from robustok_core.values.printable import printable
-from robustok_core.values.terminal import echo, echo_lines, make_console, print_table
+from robustok_core.values.terminal import echo, echo_json, make_console, print_table
 
 if TYPE_CHECKING:
     from robustok_core.kinds.cost import Cost, Memory
@@ -80,7 +79,7 @@ def plan(
             "assumed": assumed,
         }
         told["stages"] = [_as_table(stage, target, utilisation) for stage in stages]
-        echo_lines(json.dumps(told, indent=2))
+        echo_json(told)
         return
     _print(stages, target, utilisation, gpus, divided=fsdp)
     echo(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from robustok_core.cli.completion import STUDY
-from robustok_core.values.terminal import echo, echo_lines, make_console, print_table, say
+from robustok_core.values.terminal import echo, echo_json, make_console, print_table, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,14 +89,13 @@ def study(
 
 
 def _print(console: Console, record: StudyRecord, as_json: bool) -> None:
-    import json
 
     import attrs
 
     from robustok_study.tables import print_study
 
     if as_json:
-        echo_lines(json.dumps(attrs.asdict(record), indent=2))
+        echo_json(attrs.asdict(record))
     else:
         print_study(console, record)
 

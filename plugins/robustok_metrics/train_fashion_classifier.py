@@ -5,7 +5,6 @@ Takes about three minutes on one core. Writes the weights and a JSON file that d
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from robustok_core.kinds.dataset import Images
 from robustok_core.runs.files import write_json, write_tensors
 from robustok_core.values.draws import Draws, derive_seed
-from robustok_core.values.terminal import echo, echo_lines
+from robustok_core.values.terminal import echo, echo_json
 from robustok_metrics.fashion_classifier import WEIGHTS, FashionNet
 
 BATCH_SIZE = 64
@@ -116,7 +115,7 @@ def main(epochs: int, seed: int, out: Path) -> None:
     }
     write_tensors(out / WEIGHTS, net.state_dict())
     write_json((out / WEIGHTS).with_suffix(".json"), report)
-    echo_lines(json.dumps(report, indent=2))
+    echo_json(report)
 
 
 if __name__ == "__main__":

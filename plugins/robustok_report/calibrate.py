@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robustok_core.cli.ranges import FiniteRange
-from robustok_core.values.terminal import echo, echo_lines, make_console, print_table
+from robustok_core.values.terminal import echo, echo_json, make_console, print_table
 
 if TYPE_CHECKING:
     from robustok_toolkit.calibration import Errors
@@ -73,7 +72,7 @@ def calibrate(
     )
     details = {scale: dict(errors.as_details()) for scale, errors in found.items()}
     if as_json:
-        echo_lines(json.dumps(details, indent=2))
+        echo_json(details)
     elif codebook_size is None:
         _print_vectors(found, num_images)
     else:
@@ -99,10 +98,9 @@ def _measured(
     from robustok_core.runs.run_record import is_run
     from robustok_core.values.draws import derive_seed
     from robustok_core.values.guidance import Guidance
-    from robustok_toolkit.calibration import errors_of_generator, held_out_rows
+    from robustok_toolkit.calibration import errors_of_generator, held_out_rows, wrong_options
     from robustok_toolkit.generator_of_command import open_generator
     from robustok_toolkit.reported_run import ReportedRun
-    from robustok_toolkit.vector_errors import LEAST_IMAGES
 
     if not is_run(run):
         hint = "name the folder of a run, runs/NAME: its held-out images are needed, too"
@@ -110,11 +108,9 @@ def _measured(
     opened = open_generator(run, device=device, changes=changes)
     generator, tokenizer = opened.trained.generator, opened.trained.tokenizer.tokenizer
     codebook_size = tokenizer.space.codebook_size
-    if sigmas and codebook_size is not None:
-        raise RobustokError("its latents are codes, and sigmas are of vectors", where="--sigma", hint="leave it out")
-    if codebook_size is None and limit < LEAST_IMAGES:
-        what = f"the errors of vectors are measured over at least {LEAST_IMAGES} images"
-        raise RobustokError(what, where="--limit")
+    for option, problem in wrong_options(codebook_size, limit=limit, sigmas=sigmas):
+        where = f"--{option.removesuffix('s')}"  # --sigma is given once for each
+        raise RobustokError(problem.what, where=where, hint=problem.hint)
     reported = ReportedRun(run, load_registry(), opened.trained.tokenizer.device)
     before = len(reported.missing)
     images = reported.data.validation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -16,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from robustok_core import __version__
+from robustok_core.values.numbers import finite_only
 from robustok_core.values.printable import printable
 from robustok_report.embedding import LARGEST, data_uri
 from robustok_report.plotly_figures import plotly_figure, remark
@@ -129,17 +129,8 @@ def _picture(pixels: Any, *, largest: int) -> Mapping[str, Any]:
 
 def _figure(figure: Any) -> Markup:
     """The figure as JSON within a script element: no text in it can end the element."""
-    text = json.dumps(_finite(plotly_figure(figure)), allow_nan=False)
+    text = json.dumps(finite_only(plotly_figure(figure)), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def _finite(value: Any) -> Any:
-    """JSON's values, with None for each number that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(cell: str | Cell) -> Cell:

@@ -13,6 +13,7 @@ from robustok_core.errors import RobustokError, did_you_mean, raise_all
 from robustok_core.recipe.recipe import Recipe
 from robustok_core.recipe.source import Source, override, read_source, stage_name
 from robustok_core.recipe.structurer import Path as KeyPath
+from robustok_core.values.spec import run_name
 from robustok_core.values.wording import short_text
 
 
@@ -57,11 +58,6 @@ class Arm:
             changes[f"load.{artifact}"] = str(out / run_name(arm, seed if other is None else other))
         source = override(self.recipe.source, changes, locations=dict.fromkeys(changes, self.where))
         return attrs.evolve(self.recipe, source=source)
-
-
-def run_name(arm: str, seed: int) -> str:
-    """The name of the run of an arm and a seed."""
-    return f"{arm}-seed{seed}"
 
 
 @frozen(kw_only=True)

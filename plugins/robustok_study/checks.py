@@ -9,7 +9,6 @@ import attrs
 
 from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe
-from robustok_core.recipe.registry import Registry
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.values.spec import Spec
 from robustok_core.values.wording import short_text
@@ -20,23 +19,26 @@ from robustok_study.verdicts import FEWEST_ARMS
 _IMAGES = ("num_samples", "limit", "reference", "classes")
 #: Options of the data that say how many held-out images there are; whether they are the same ones is looked at, too.
 _HELD_OUT = ("validation_limit", "image_size")
+#: The recipe of each arm by the arm's name.
+Recipes = Mapping[str, ResolvedRecipe]
+#: The names of the results of each stage of an arm by its name; None where they are not known before it has run.
+Given = Mapping[str, Sequence[str] | None]
 _HINT = "numbers that were measured differently cannot be compared: set it in all arms alike, in [set]"
 
 
-def unequal_conditions(study: Study, registry: Registry) -> list[RobustokError]:
+def unequal_conditions(study: Study, recipes: Recipes) -> list[RobustokError]:
     """Arms that measure otherwise than the base arm, or, where that has no such stage, than the first that has it.
 
     That is: other images, or another number of them, or metrics with other options.
 
     Stages that no metric and no claim reads may differ.
     """
-    found = {arm.name: arm.recipe.resolve(registry) for arm in study.arms}
     read = _stages_read(study)
-    base = found[study.base.name]
+    base = recipes[study.base.name]
     measured = {path: (study.base.name, value) for path, value in _measured_with(base, read)}
     problems = []
     for arm in study.arms:
-        recipe = found[arm.name]
+        recipe = recipes[arm.name]
         unequal = []
         for path, value in _measured_with(recipe, read):
             if measured.setdefault(path, (arm.name, value))[1] != value:
@@ -66,13 +68,11 @@ def _read_by_all(study: Study) -> list[str]:
     return list(dict.fromkeys(name for expression in expressions for name in expression.names))
 
 
-def names_read(study: Study, registry: Registry) -> dict[str, list[str]]:
+def names_read(study: Study, given: Mapping[str, Given]) -> dict[str, list[str]]:
     """The results of each arm that the table and the claims show, by the arm's name.
 
     Those of stages that do not tell before they have run are left out, where the table shows all.
     """
-    known: dict[str, Sequence[str] | None] = {}
-    given = {arm.name: _given(arm.recipe.resolve(registry), known) for arm in study.arms}
     read = _read_by_all(study)
     return {
         arm: [name for name in read if _gives(stages, name)]
@@ -139,10 +139,8 @@ def _text(value: Any) -> str:
     return "all" if value is None else f"{value:,}" if isinstance(value, int) else short_text(value)
 
 
-def unknown_metrics(study: Study, registry: Registry) -> list[RobustokError]:
+def unknown_metrics(study: Study, given: Mapping[str, Given]) -> list[RobustokError]:
     """Metrics of the table that no arm gives, and those of claims that their arms do not give."""
-    known: dict[str, Sequence[str] | None] = {}
-    given = {arm.name: _given(arm.recipe.resolve(registry), known) for arm in study.arms}
     problems = []
     for label, expression in study.metrics.items():
         for name in expression.names:
@@ -169,12 +167,13 @@ def _too_few_arms(claim: CorrelationClaim, given: Sequence[Given]) -> Iterator[R
         yield RobustokError(what, where=claim.where, hint="add arms")
 
 
-#: The names of the results of each stage by its name; None where they are not known before it has run.
-Given = Mapping[str, Sequence[str] | None]
+def results_given(recipes: Recipes) -> dict[str, Given]:
+    """What the stages of each arm give, by the arm's name. Equal stages of several arms are built once."""
+    known: dict[str, Sequence[str] | None] = {}
+    return {arm: _given(recipe, known) for arm, recipe in recipes.items()}
 
 
 def _given(recipe: ResolvedRecipe, known: dict[str, Sequence[str] | None]) -> Given:
-    """What the stages of a recipe give; `known` holds what equal stages of other arms give."""
     found: dict[str, Sequence[str] | None] = {}
     for stage in recipe.stages:
         key = fingerprint_of(stage.spec.table())

@@ -18,8 +18,9 @@ from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.runs.results import RESULTS_FILE, read_results
 from robustok_core.runs.reuse import runs_at, runs_in
 from robustok_core.runs.run_record import is_run, read_run
-from robustok_study.arms import Arm, run_name
-from robustok_study.checks import names_read, unequal_conditions, unknown_metrics
+from robustok_core.values.spec import run_name
+from robustok_study.arms import Arm
+from robustok_study.checks import names_read, results_given, unequal_conditions, unknown_metrics
 from robustok_study.known import NOTHING, KnownRun, Reused
 from robustok_study.spec import Study
 
@@ -103,7 +104,9 @@ def make_plan(
     Raises:
         RobustokError: all mistakes, also those that the checks of `robustok run` find in the arms.
     """
-    problems = [*unequal_conditions(study, registry), *unknown_metrics(study, registry), *_missing_seeds(study)]
+    recipes = {arm.name: arm.recipe.resolve(registry) for arm in study.arms}
+    given = results_given(recipes)
+    problems = [*unequal_conditions(study, recipes), *unknown_metrics(study, given), *_missing_seeds(study)]
     jobs: list[Job] = []
     done = _finished_stages([*runs_in(out), *runs_at(reuse.folders)])
     planner = _Planner(out, registry, done)
@@ -114,7 +117,9 @@ def make_plan(
             except RobustokError as error:
                 problems += getattr(error, "problems", None) or [error]
     raise_all(problems)
-    jobs = _with_known(_without_stale(jobs), reuse, names_read(study, registry))
+    jobs = _without_stale(jobs)
+    if reuse.runs:
+        jobs = _with_known(jobs, reuse, names_read(study, given))
     try:
         return Plan(jobs=jobs, tasks=list(_tasks(jobs, done)))
     except RobustokError as error:

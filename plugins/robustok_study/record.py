@@ -189,6 +189,15 @@ class StudyRecord:
         """The runs whose results are not there."""
         return [run.folder for run in self.runs if run.state != "done"]
 
+    @property
+    def taken(self) -> Mapping[str, list[RunOfStudy]]:
+        """The runs whose results are from the records of other studies, by study."""
+        found: dict[str, list[RunOfStudy]] = {}
+        for run in self.runs:
+            if run.taken_from is not None:
+                found.setdefault(run.taken_from, []).append(run)
+        return found
+
 
 def write_study(folder: Path, record: StudyRecord) -> None:
     """Writes study.json."""

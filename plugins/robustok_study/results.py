@@ -16,6 +16,7 @@ from robustok_core.runs.provenance import now
 from robustok_core.runs.results import read_results, tables_of
 from robustok_core.runs.run_record import read_run
 from robustok_core.values.result import Result
+from robustok_study.arms import Arm
 from robustok_study.correlation_results import correlation_record
 from robustok_study.expression import Expression
 from robustok_study.plan import Job, State, state_of
@@ -63,7 +64,7 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
         if isinstance(one := found[job.name], _Done):
             results[job.arm][job.seed] = one
     made_with = [made for by_seed in results.values() for one in by_seed.values() for made in one.made_with]
-    arms = [_arm(study, arm.name) for arm in study.arms]
+    arms = [_arm(arm) for arm in study.arms]
     return StudyRecord(
         name=study.name,
         file=str(study.file.resolve()),
@@ -84,7 +85,7 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
 
 def fingerprint_of_study(study: Study) -> str:
     """A hash of the recipes of all arms and of the seeds."""
-    return fingerprint_of([[arm.name, _arm(study, arm.name).fingerprint] for arm in study.arms] + [list(study.seeds)])
+    return fingerprint_of([[arm.name, _arm(arm).fingerprint] for arm in study.arms] + [list(study.seeds)])
 
 
 #: What is finished, by arm and seed.
@@ -136,10 +137,9 @@ def _once(made_with: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list({fingerprint_of(made): dict(made) for made in made_with}.values())
 
 
-def _arm(study: Study, name: str) -> ArmRecord:
-    arm = study.arm(name)
+def _arm(arm: Arm) -> ArmRecord:
     load = {artifact: of if seed is None else f"{of}@{seed}" for artifact, (of, seed) in arm.load.items()}
-    return ArmRecord(name=name, fingerprint=fingerprint_of(arm.recipe.source.table), changes=arm.changes, load=load)
+    return ArmRecord(name=arm.name, fingerprint=fingerprint_of(arm.recipe.source.table), changes=arm.changes, load=load)
 
 
 def _metrics(study: Study, results: Table) -> Mapping[str, Expression]:

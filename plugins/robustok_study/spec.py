@@ -15,7 +15,7 @@ from robustok_core.recipe.recipe import Recipe, located
 from robustok_core.recipe.source import STUDIES, Source, bundled_recipes, bundled_studies, find_recipe, read_source
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
-from robustok_core.values.spec import wrong_name
+from robustok_core.values.spec import run_name, wrong_name
 from robustok_core.values.wording import short_name, short_text
 from robustok_study.arms import (
     Arm,
@@ -26,7 +26,6 @@ from robustok_study.arms import (
     places_added,
     places_in,
     read_arm,
-    run_name,
 )
 from robustok_study.expression import Expression
 from robustok_study.file_tables import ClaimConfig, CorrelationConfig, QuickConfig, StudyConfig
@@ -103,10 +102,6 @@ class Study:
             few = f"a verdict needs at least {FEWEST_SEEDS} seeds, and this has {len(self.seeds)}"
             found.append(f"no claim can be decided: {few}")
         return found
-
-    def arm(self, name: str) -> Arm:
-        """The arm of this name, which exists."""
-        return next(arm for arm in self.arms if arm.name == name)
 
 
 def read_study_file(name: str, registry: Builder, *, quick: bool = False) -> Study:

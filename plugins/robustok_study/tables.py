@@ -184,9 +184,8 @@ def notes(record: StudyRecord) -> Iterator[str]:
             yield f"{metric.label}: the arm {arm} is left out: {why}"
     if missing := [run.folder for run in record.runs if run.state != "done" and run.problem is None]:
         yield f"not finished: {', '.join(missing)}"
-    for study in dict.fromkeys(run.taken_from for run in record.runs if run.taken_from is not None):
-        runs = [run.folder for run in record.runs if run.taken_from == study]
-        yield f"results taken from the record of study {study}: {', '.join(runs)}"
+    for study, runs in record.taken.items():
+        yield f"results taken from the record of study {study}: {', '.join(run.folder for run in runs)}"
     if len(machines := {str(made.get("device")) for made in record.made_with}) > 1:
         yield f"made on different devices, so that differences are not exactly paired: {', '.join(sorted(machines))}"
     if len(threads := {str(made.get("threads")) for made in record.made_with}) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from robustok_core.values.latents import Latents
 from robustok_toolkit.beside_real import made_beside_real
 from robustok_toolkit.generating import gather_own
 from robustok_toolkit.rank_law import check_ranked, law_of, ranks_of
-from robustok_toolkit.vector_errors import SIGMAS, ErrorsBySigma, made_keeping, vector_errors
+from robustok_toolkit.vector_errors import LEAST_IMAGES, SIGMAS, ErrorsBySigma, made_keeping, vector_errors
 from robustok_training.batches import class_balanced_order
 
 #: The paper's delta as a share of the codebook.
@@ -62,6 +62,17 @@ def check_calibration(generator: Generator | type[Generator], codebook_size: int
     if kind.sample_forced is Generator.sample_forced:
         what = f"{kind.__name__} does not implement `sample_forced`: it cannot sample codes after the true ones"
         raise RobustokError(what, hint="use a generator of codes that does, such as rar, llamagen_gpt or maskgit")
+
+
+def wrong_options(
+    codebook_size: int | None, *, limit: int, sigmas: Sequence[float] | None
+) -> Iterator[tuple[str, RobustokError]]:
+    """The options, "limit" or "sigmas", that do not fit a latent space of K codes or (None) of vectors, and why."""
+    if codebook_size is None and limit < LEAST_IMAGES:
+        what = f"the errors of vectors are measured over at least {LEAST_IMAGES} images, not {limit}"
+        yield "limit", RobustokError(what)
+    if codebook_size is not None and sigmas:
+        yield "sigmas", RobustokError("sigmas are of vectors, and this latent space has codes", hint="leave it out")
 
 
 def errors_of_generator(

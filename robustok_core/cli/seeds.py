@@ -14,6 +14,7 @@ from robustok_core.recipe.source import override
 from robustok_core.runs import runner
 from robustok_core.values.numbers import number_text
 from robustok_core.values.result import Result
+from robustok_core.values.spec import run_name
 from robustok_core.values.terminal import print_table, say
 
 _WHERE = "--seeds"
@@ -57,7 +58,7 @@ def run_seeds(recipe: Recipe, seeds: Sequence[int], options: Mapping[str, Any]) 
     found: dict[int, Mapping[str, Result]] = {}
     failed: list[RobustokError] = []
     for seed, one in recipes.items():
-        say(options["console"], f"seed {seed}: {name}-seed{seed}")
+        say(options["console"], f"seed {seed}: {run_name(name, seed)}")
         try:
             found[seed] = runner.run(one, **options)
         except RobustokError as error:
@@ -70,7 +71,7 @@ def run_seeds(recipe: Recipe, seeds: Sequence[int], options: Mapping[str, Any]) 
 
 
 def _with_seed(recipe: Recipe, name: str, seed: int) -> Recipe:
-    changes = {"run.name": f"{name}-seed{seed}", "run.seed": seed}
+    changes = {"run.name": run_name(name, seed), "run.seed": seed}
     return attrs.evolve(recipe, source=override(recipe.source, changes))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 #: A unit and its seconds, the unit of the rest and its seconds, and the seconds from which the next one is used.
 _UNITS = (("min", 60, "s", 1, 3600), ("h", 3600, "min", 60, 86400), ("d", 86400, "h", 3600, math.inf))
@@ -11,6 +13,15 @@ _UNITS = (("min", 60, "s", 1, 3600), ("h", 3600, "min", 60, 86400), ("d", 86400,
 def number_text(value: float, digits: int) -> str:
     """A number with `digits` significant digits and all digits before the point (12,000, not 1.2e+04)."""
     return f"{value:,.0f}" if 10 ** (digits - 1) <= abs(value) < 1e15 else f"{value:,.{digits}g}"
+
+
+def finite_only(value: Any) -> Any:
+    """JSON's values, with None for each number that JSON does not have: NaN and the infinite ones."""
+    if isinstance(value, Mapping):
+        return {key: finite_only(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_only(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def duration_text(seconds: float) -> str:

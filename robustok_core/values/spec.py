@@ -76,6 +76,11 @@ def wrong_name(name: object) -> str | None:
     return "a name starts with a letter or digit and has at most 100 letters, digits, dots, - and _"
 
 
+def run_name(name: str, seed: int) -> str:
+    """The name of the run with this seed, where one name stands for runs with several seeds."""
+    return f"{name}-seed{seed}"
+
+
 def component(kind: str, *, doc: str, default: Mapping[str, Any] | None = None, optional: bool = False) -> Any:
     """A configuration field for another component, held as a `Spec` (or None if optional)."""
     metadata = {"doc": doc, "kind": kind, "table": default, "optional": optional}

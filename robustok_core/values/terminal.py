@@ -5,15 +5,16 @@ See `printable`. Rich's own markup ("[red]"), emoji codes (":x:") and highlighti
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from robustok_core.values.numbers import duration_text
+from robustok_core.values.numbers import duration_text, finite_only
 from robustok_core.values.printable import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ def echo_lines(text: object, *, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
     accept_all(stream)
     click.echo(printable_lines(text), file=stream)
+
+
+def echo_json(value: Any) -> None:
+    """Prints JSON that every program reads: a number that is not finite is null, a value of another type its text."""
+    echo_lines(json.dumps(finite_only(value), indent=2, default=str, allow_nan=False))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,18 @@ def high(value: float, num_images: int | None = None, num_reference: int | None 
 def rows(output: str) -> dict[str, list[str]]:
     """The table's rows: a value and its star are one cell."""
     return {words[0]: words[1:] for line in output.replace(" *", "*").splitlines() if (words := line.split())}
+
+
+def test_json_is_read_by_every_program_also_with_numbers_that_it_does_not_have(command):
+    leave_file("one.json", psnr=Result(math.inf, higher_is_better=True, details={"std": math.nan}))
+    leave_file("two.json", psnr=Result(26.0, higher_is_better=True))
+
+    def never(name):
+        raise AssertionError(f"{name} is not in JSON")
+
+    told = json.loads(command("--json", "one.json", "two.json")[1], parse_constant=never)
+    assert told["psnr"]["one.json"] == {"value": None, "higher_is_better": True, "details": {"std": None}}
+    assert told["psnr"]["two.json"]["value"] == 26.0
 
 
 def test_better_values_have_a_star_in_the_direction_that_the_metric_says(command: Command) -> None:

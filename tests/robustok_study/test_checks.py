@@ -18,7 +18,9 @@ METRIC = "evaluate_tokenizer/psnr"
 
 
 def mistakes(file, registry) -> list[str]:
-    return [str(problem) for problem in unequal_conditions(read_study_file(str(file), registry), registry)]
+    study = read_study_file(str(file), registry)
+    recipes = {arm.name: arm.recipe.resolve(registry) for arm in study.arms}
+    return [str(problem) for problem in unequal_conditions(study, recipes)]
 
 
 def test_arms_that_measure_with_unequal_numbers_of_images_are_refused_before_anything_runs(study_file, registry):

@@ -11,11 +11,12 @@ import pytest
 
 from left_runs import distance
 from robustok_core import RobustokError
+from robustok_core.recipe.registry import Registry
 from robustok_core.runs.files import read_json
-from robustok_study.checks import unknown_metrics
+from robustok_study.checks import results_given, unknown_metrics
 from robustok_study.plan import Job
 from robustok_study.results import gather
-from robustok_study.spec import read_study_file
+from robustok_study.spec import Study, read_study_file
 from studies import finished_job
 
 NAMES = [f"arm{number}" for number in range(12)]
@@ -170,13 +171,17 @@ def test_mistakes_are_found_before_anything_runs(study_file, registry, claim, me
         study_of(study_file, registry, **claim)
 
 
+def mistakes(study: Study, registry: Registry) -> list[RobustokError]:
+    return unknown_metrics(study, results_given({arm.name: arm.recipe.resolve(registry) for arm in study.arms}))
+
+
 def test_a_correlation_needs_ten_arms_and_metrics_that_they_give(study_file, registry):
     metrics = {"PSNR": "evaluate_tokenizer/psnr", "rFD": "evaluate_tokenizer/rfd_fashion_classifier"}
     correlation = [{"text": "", "metric": "PSNR", "predicts": "rFD"}]
     study = read_study_file(str(study_file(metrics=metrics, correlation=correlation, claim=[])), registry)
-    (problem,) = unknown_metrics(study, registry)
+    (problem,) = mistakes(study, registry)
     assert problem.what == "2 arms give all that this correlation needs, and a verdict needs 10"
     correlation = [{"text": "", "metric": "PSNR", "predicts": "evaluate_generator/gfd"}]
     study = read_study_file(str(study_file(metrics=metrics, correlation=correlation, claim=[])), registry)
-    (problem,) = unknown_metrics(study, registry)
+    (problem,) = mistakes(study, registry)
     assert "no arm has a stage 'evaluate_generator'" in problem.what

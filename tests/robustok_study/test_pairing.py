@@ -18,11 +18,11 @@ ARMS = [
 @pytest.fixture
 def trained(study_file, registry, tmp_path):
     """Trains an arm with a seed."""
-    study = read_study_file(str(study_file(arm=ARMS, claim=[])), registry)
+    arms = {arm.name: arm for arm in read_study_file(str(study_file(arm=ARMS, claim=[])), registry).arms}
 
     def train(arm: str, seed: int) -> Project:
         out = tmp_path / "runs"
-        return Project.of(study.arm(arm).at(seed, out).source.table, out).run(until="train_tokenizer")
+        return Project.of(arms[arm].at(seed, out).source.table, out).run(until="train_tokenizer")
 
     return train
 

@@ -17,7 +17,6 @@ from typing import Any
 from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
-from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.runs.precision import Precision
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
@@ -25,9 +24,8 @@ from robustok_core.values.guidance import Guidance
 from robustok_core.values.result import Result
 from robustok_core.values.spec import sampler_options
 from robustok_stages.checks import check_generator, check_image_size
-from robustok_toolkit.calibration import check_calibration, errors_of_generator, held_out_rows
+from robustok_toolkit.calibration import check_calibration, errors_of_generator, held_out_rows, wrong_options
 from robustok_toolkit.generating import check_fits
-from robustok_toolkit.vector_errors import LEAST_IMAGES
 
 
 def _shares_below_one(_: object, __: object, sigmas: tuple[float, ...]) -> None:
@@ -83,25 +81,19 @@ class Calibrate(Stage):
         generator = context.promise("generator", GeneratorPromise)
         check_image_size(context, tokenizer)
         check_generator(context, generator, tokenizer)
-        if tokenizer.space.codebook_size is not None:
-            self._check_codes(context, generator.factory, tokenizer.space.codebook_size)
-        elif self.config.limit < LEAST_IMAGES:
-            what = f"the errors of vectors are measured over at least {LEAST_IMAGES} images"
-            raise context.located(RobustokError(what, hint=f"limit = {self.config.limit}"), "limit")
+        codebook_size = tokenizer.space.codebook_size
+        if codebook_size is not None:
+            try:
+                check_calibration(generator.factory, codebook_size)
+            except RobustokError as error:
+                raise context.located(error) from error
+        for option, problem in wrong_options(codebook_size, limit=self.config.limit, sigmas=self.config.sigmas):
+            raise context.located(problem, option)
         for scale in self.config.scales:
             try:
                 generator.sketch().check_guidance(Guidance(scale=scale))
             except RobustokError as error:
                 raise context.located(error, "scales") from error
-
-    def _check_codes(self, context: StageContext, generator: type[Generator], codebook_size: int) -> None:
-        try:
-            check_calibration(generator, codebook_size)
-        except RobustokError as error:
-            raise context.located(error) from error
-        if self.config.sigmas is not None:
-            what, hint = "sigmas are of vectors, and this latent space has codes", "leave it out"
-            raise context.located(RobustokError(what, hint=hint), "sigmas")
 
     def run(self, context: StageContext) -> Mapping[str, Result]:
         """One pass over the images for each guidance scale and, of vectors, each sigma."""
