@@ -14,6 +14,7 @@ from pathlib import Path
 
 from robustok_commands.plan import byte_text, scaled
 from robustok_core import Recipe
+from robustok_core.runs.assumed import Launch
 from robustok_core.runs.costing import StageCost, plan_costs
 from robustok_core.values.numbers import number_text
 from robustok_toolkit.device_table import DEVICES
@@ -26,7 +27,7 @@ _PREFIX = "# Cost:     "
 
 def costs_of(name: str) -> Sequence[StageCost]:
     """What the stages of a recipe will take, without its data."""
-    return plan_costs(Recipe.load(f"imagenet256/{name}"), processes=GPUS, without_data=True)
+    return plan_costs(Recipe.load(f"imagenet256/{name}"), launch=Launch(processes=GPUS), without_data=True)
 
 
 def too_large(stages: Sequence[StageCost]) -> list[str]:

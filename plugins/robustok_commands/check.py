@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--without-data", is_flag=True, help="Check the rest where data and files of [load] are not here; say what was not."
 )
+@click.option("--gpus", type=click.IntRange(min=1), help="For a run on so many GPUs; default: as launched now.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: what each recipe's stages make, or its mistakes.")
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--show", is_flag=True, help="Print what each stage will make, and the recipe with every default.")
@@ -33,6 +34,7 @@ def check(
     presets: tuple[str, ...],
     every_image: bool,
     without_data: bool,
+    gpus: int | None,
     as_json: bool,
     quiet: bool,
     show: bool,
@@ -45,10 +47,12 @@ def check(
     """
     from robustok_core.errors import ProblemsError, RobustokError
     from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.assumed import Launch
     from robustok_core.runs.checking import SOME_IMAGES
     from robustok_core.runs.checking import check as check_recipe
     from robustok_core.runs.opening import open_recipe
 
+    launch = None if gpus is None else Launch(processes=gpus)
     registry, images = load_registry(), None if every_image else SOME_IMAGES
 
     needs: list[str] = []
@@ -65,7 +69,13 @@ def check(
         try:
             recipe, out = open_recipe(name, overrides=changes, presets=presets)
             plan = check_recipe(
-                recipe, registry=registry, out=out, announce=announce, images=images, without_data=without_data
+                recipe,
+                registry=registry,
+                out=out,
+                announce=announce,
+                images=images,
+                without_data=without_data,
+                launch=launch,
             )
         except ProblemsError as error:
             problems.extend(error.problems)

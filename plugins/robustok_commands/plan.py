@@ -58,6 +58,7 @@ def plan(
 
     Example: `robustok plan imagenet256/rar_b --gpus 8 --device a100`.
     """
+    from robustok_core.runs.assumed import Launch
     from robustok_core.runs.costing import plan_costs
     from robustok_core.runs.opening import open_recipe
     from robustok_toolkit.device_table import device_named
@@ -66,9 +67,8 @@ def plan(
         raise click.UsageError("--fsdp divides the weights among several GPUs: give --gpus, too")
     target, assumed = device_named(device), list[str]()
     opened, _ = open_recipe(recipe, overrides=changes, presets=presets)
-    stages = plan_costs(
-        opened, processes=gpus, divides_weights=fsdp, without_data=without_data, announce=assumed.append
-    )
+    launch = Launch(processes=gpus, divides_weights=fsdp)
+    stages = plan_costs(opened, launch=launch, without_data=without_data, announce=assumed.append)
     if as_json:
         told = {
             "recipe": recipe,

@@ -25,7 +25,11 @@ from robustok_core.cli.completion import RECIPE
     help="Take stages that are finished there with the same fingerprint: a run, or a folder of runs.",
 )
 @click.option("--seeds", metavar="LIST", help="Run once for each seed, as NAME-seed0, ...: --seeds 0,1,2.")
-@click.option("--until", metavar="STAGE", help="Stop after this stage; the same command without --until goes on.")
+@click.option(
+    "--until",
+    metavar="STAGE",
+    help="Stop after this stage; the same command without it goes on. All stages are checked before.",
+)
 @click.option("--replay", is_flag=True, help="Repeat the step whose loss or gradient was not finite, to find where.")
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 def run(

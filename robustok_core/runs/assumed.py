@@ -22,21 +22,29 @@ from robustok_core.values.latents import LatentSpace
 from robustok_core.values.spec import Spec
 
 
+@frozen(kw_only=True)
+class Launch:
+    """How a recipe that is only checked or planned will be launched.
+
+    Attributes:
+        processes: one for each GPU. divides_weights: whether weights are divided among them (FSDP).
+    """
+
+    processes: int
+    divides_weights: bool = False
+
+
 @define(kw_only=True, eq=False)
 class Assumed:
     """What is taken as the recipe says, because it is not here.
 
     Attributes:
         registry: the components.
-        processes: how many the run will have; None for as many as there are now.
-        divides_weights: whether it will divide weights among them; None for as the launcher says now.
         opens_data: whether a data set that is here is opened although its options say what it holds.
         not_checked: sentences about what was not looked at, in order, each once.
     """
 
     registry: Registry
-    processes: int | None = None
-    divides_weights: bool | None = None
     opens_data: bool = False
     not_checked: dict[str, None] = field(factory=dict, init=False)
 

@@ -10,7 +10,7 @@ from robustok_core.errors import RobustokError, raise_all
 from robustok_core.kinds.dataset import Images
 from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
-from robustok_core.runs.assumed import Assumed
+from robustok_core.runs.assumed import Assumed, Launch
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan
@@ -29,6 +29,7 @@ def check(
     announce: Callable[[str], None] | None = None,
     images: int | None = SOME_IMAGES,
     without_data: bool = False,
+    launch: Launch | None = None,
     built: dict[str, Any] | None = None,
 ) -> Plan:
     """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
@@ -40,6 +41,7 @@ def check(
         images: how many images of each split are decoded, evenly spread; None for all.
         without_data: the images, and files that [load] and options name, need not be here; a line says what was not
             checked.
+        launch: how the recipe will be launched; None if as this process was.
         built: as in `fingerprints`.
 
     Raises:
@@ -50,6 +52,7 @@ def check(
     missing = needs_of_recipe(resolved, resolved.stages, loaded=without_data).announced(say)
     one = RecipeRun(resolved, registry, Path(out or resolved.run.out), False, None)
     one.assumed = Assumed(registry=registry) if without_data else None
+    one.launch = launch
     one.built = {} if built is None or without_data else built
     try:
         plan = one.plan()

@@ -20,7 +20,7 @@ from robustok_core.kinds.promise import Promise, PromiseT
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.recipe.recipe import ResolvedRecipe
 from robustok_core.recipe.registry import Registry
-from robustok_core.runs.assumed import Assumed
+from robustok_core.runs.assumed import Assumed, Launch
 from robustok_core.runs.components import load_component
 from robustok_core.runs.declared import Declared, Inputs
 from robustok_core.runs.environment import shards_weights
@@ -46,6 +46,7 @@ class RunContext(StageContext):
         discards: whether the checkpoints are to be removed once the stage is recorded as done.
         built: the data set, once it is opened; shared by all stages of the run.
         assumed: what is not on this machine, where a recipe is only planned; None if nothing may be missing.
+        launch: how the recipe will be launched, where it is not as this process was.
         declared: what the stage's class declares, to which it is held.
     """
 
@@ -63,6 +64,7 @@ class RunContext(StageContext):
     discards: bool = field(default=False, init=False)
     built: dict[str, Any] = field(factory=dict)
     assumed: Assumed | None = None
+    launch: Launch | None = None
     replay: bool = False
     run_name: str = field(init=False)
     run_seed: int = field(init=False)
@@ -85,13 +87,11 @@ class RunContext(StageContext):
 
     @property
     def processes(self) -> int:  # type: ignore[override]
-        planned = None if self.assumed is None else self.assumed.processes
-        return self.accelerator.num_processes if planned is None else planned
+        return self.accelerator.num_processes if self.launch is None else self.launch.processes
 
     @property
     def divides_weights(self) -> bool:  # type: ignore[override]
-        planned = None if self.assumed is None else self.assumed.divides_weights
-        return self.processes > 1 and (shards_weights() if planned is None else planned)
+        return self.processes > 1 and (shards_weights() if self.launch is None else self.launch.divides_weights)
 
     @property
     def manifests(self) -> bool:  # type: ignore[override]  # it changes when the stage begins

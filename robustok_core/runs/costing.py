@@ -12,7 +12,7 @@ from attrs import frozen
 from robustok_core.kinds.cost import Cost
 from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
-from robustok_core.runs.assumed import Assumed
+from robustok_core.runs.assumed import Assumed, Launch
 from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.precision import settled
 from robustok_core.runs.runner import RecipeRun
@@ -30,8 +30,7 @@ class StageCost:
 def plan_costs(
     recipe: Recipe | ResolvedRecipe,
     *,
-    processes: int = 1,
-    divides_weights: bool = False,
+    launch: Launch | None = None,
     without_data: bool = False,
     registry: Registry | None = None,
     announce: Callable[[str], None] | None = None,
@@ -40,8 +39,7 @@ def plan_costs(
 
     Args:
         recipe: what to plan. Precisions that are "auto" are taken as bf16.
-        processes: one for each GPU.
-        divides_weights: whether trained weights are divided among them (FSDP), instead of whole on each (DDP).
+        launch: on how many GPUs, and how; by default on one.
         without_data: do not open the data set where its options say what it holds.
         registry: the components; by default those of all installed plugins.
         announce: called with a line for all that is taken as the recipe says because it is not here.
@@ -58,9 +56,8 @@ def plan_costs(
     planned = settled(attrs.evolve(resolved, run=run), "bf16")
     one = RecipeRun(planned, registry, Path(resolved.run.out), False, None)
     one.auto = "bf16"
-    one.assumed = Assumed(
-        registry=registry, processes=processes, divides_weights=divides_weights, opens_data=not without_data
-    )
+    one.assumed = Assumed(registry=registry, opens_data=not without_data)
+    one.launch = launch or Launch(processes=1)
     plan = one.plan()
     for what in one.assumed.not_checked:
         say(what)

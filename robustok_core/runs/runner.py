@@ -18,7 +18,7 @@ from robustok_core.kinds.stage import StageContext
 from robustok_core.recipe.recipe import NamedStage, Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.runs.accelerator import auto_precision, make_accelerator, part_ways
-from robustok_core.runs.assumed import Assumed
+from robustok_core.runs.assumed import Assumed, Launch
 from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
 from robustok_core.runs.downloads import needs_of_recipe
@@ -124,6 +124,7 @@ class RecipeRun:
         self.again: Mapping[str, str] = {}
         self.loaded_specs: dict[str, list[Spec]] = {}
         self.assumed: Assumed | None = None
+        self.launch: Launch | None = None
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
@@ -159,6 +160,7 @@ class RecipeRun:
             makers=makers or {},
             built=self.built,
             assumed=self.assumed,
+            launch=self.launch,
             replay=self.replay,
         )
 

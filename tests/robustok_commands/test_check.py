@@ -113,6 +113,14 @@ def test_a_quiet_check_prints_mistakes_only(command, recipe_file):
     assert command("check", "missing.toml", "-q")[:2] == (2, "")
 
 
+def test_a_recipe_is_checked_for_the_gpus_it_will_run_on(command, refused, recipe_file):
+    file = recipe_file(train_tokenizer={"batch_size": 8})
+    assert command("check", file, "--gpus", "4")[0] == 0
+    message = refused("check", file, "--gpus", "3")
+    assert "r.toml:" in message
+    assert "stage.train_tokenizer.batch_size: a batch of 8 images does not divide into 3 equal parts" in message
+
+
 #: Data that are not here, and what the recipe says of them.
 ABSENT = {
     "use": "image_folder",

@@ -12,6 +12,7 @@ from project import registry_with
 from robustok_commands.plan import byte_text, plan, scaled
 from robustok_core import Recipe, RobustokError, Stage
 from robustok_core.kinds.cost import Cost, Work
+from robustok_core.runs.assumed import Launch
 from robustok_core.runs.costing import plan_costs
 from robustok_toolkit.device_table import DEVICES, Device
 
@@ -164,7 +165,7 @@ class Outspoken(Silent):
 def test_a_stage_of_a_plugin_takes_part_and_one_that_says_nothing_is_not_known():
     registry = registry_with(stage={"silent": Silent, "outspoken": Outspoken})
     recipe = Recipe.from_table({"run": {"name": "r"}, "stage": [{"use": "silent"}, {"use": "outspoken"}]})
-    silent, outspoken = plan_costs(recipe, registry=registry, processes=2)
+    silent, outspoken = plan_costs(recipe, registry=registry, launch=Launch(processes=2))
     assert silent.cost is None
     assert outspoken.cost.work[0].total == 1e13
     assert outspoken.cost.notes == ["for 2 processes"]

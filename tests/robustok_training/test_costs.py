@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from project import ADVERSARIAL, CONTINUOUS, FLOW, Project
 from robustok_core import Recipe
+from robustok_core.runs.assumed import Launch
 from robustok_core.runs.costing import plan_costs
 from robustok_core.runs.files import read_tensors
 from robustok_training.trainer import Trainer
@@ -120,7 +121,7 @@ def test_work_that_starts_later_is_counted_from_then_on(tmp_path):
 
 def test_more_processes_hold_fewer_images_each_and_the_buckets_of_gradients(tmp_path):
     recipe = Recipe.from_table(Project(tmp_path).table)
-    (one,), (four,) = plan_costs(recipe), plan_costs(recipe, processes=4)
+    (one,), (four,) = plan_costs(recipe), plan_costs(recipe, launch=Launch(processes=4))
     assert one.cost.memory.images == 4 * four.cost.memory.images
     assert one.cost.work[0].total == pytest.approx(four.cost.work[0].total, rel=0.01)
 

@@ -19,6 +19,7 @@ from processes import AtStep, two_forked
 from project import ADVERSARIAL, Project, registry_with
 from robustok_core import Recipe
 from robustok_core.errors import Interrupted
+from robustok_core.runs.assumed import Launch
 from robustok_core.runs.costing import plan_costs
 from robustok_core.runs.files import read_json, read_rows, read_tensors
 from robustok_training import checkpoint
@@ -173,7 +174,8 @@ def test_each_process_writes_its_rows_into_a_checkpoint(made):
 def test_a_plan_counts_what_one_of_the_processes_holds(made, name, stage):
     project = made.two[name]
     recipe = Recipe.from_table(project.table)
-    cost = next(one.cost for one in plan_costs(recipe, processes=2, divides_weights=True) if one.name == stage)
+    costs = plan_costs(recipe, launch=Launch(processes=2, divides_weights=True))
+    cost = next(one.cost for one in costs if one.name == stage)
     newest = max(path for path in project.folder.glob(f"checkpoints/{stage}*/*") if path.is_dir())
     held = [file for file in newest.glob("*.safetensors") if not file.name.startswith("shard-00001")]
     tensors = [tensor for file in held for tensor in read_tensors(file).values()]
