@@ -92,7 +92,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     """A hint that names the closest known spelling, or all known names if none is close."""
     if close := misspelt(name, known):
         return close
-    return f"known: {', '.join(sorted(known))}" if known else "none is known"
+    return f"known: {', '.join(sorted(set(known)))}" if known else "none is known"
 
 
 def misspelt(name: str, known: Sequence[str]) -> str:

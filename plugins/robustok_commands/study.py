@@ -106,6 +106,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
     for job in plan.jobs:
         taken = dict(tasks[id(job)].shared) if id(job) in tasks else {}
         shared = [f"{stage} of {maker}" for stage, maker in taken.items()]
+        shared += [f"{stage} of {run}" for stage, run in job.finished.items() if run.parent != job.folder.parent]
         loaded = [f"waits for {need}" for need in job.needs] if job.stages is None else []
         results = [] if job.known is None else [f"results of study {job.known.study}"]
         stages = "?" if job.stages is None else str(len(job.stages))

@@ -147,6 +147,7 @@ def _print_codes(found: Mapping[str, Any], num_images: int, codebook_size: int) 
     echo(f"{num_images:,} held-out images, K = {codebook_size:,}; δ is 100 of 4,096 codes, as in the paper")
     for scale, errors in found.items():
         echo(f"guidance {scale}: {recipe_line(errors.shares)}")
+    echo("beta, alpha and anneal are options of rank_law, too: set them as the perturbation has them that it replaces")
 
 
 def _print_vectors(found: Mapping[str, Any], num_images: int) -> None:

@@ -12,14 +12,15 @@ from robustok_study.tables import (
     CORRELATION_COLUMNS,
     CORRELATION_RULE,
     RULE,
+    caveats,
     changes_text,
     claim_rows,
     correlation_rows,
     difference_text,
+    gaps,
     made_with_text,
     mean_text,
     metric_name,
-    notes,
 )
 from robustok_study.verdicts import signed
 from robustok_toolkit.report_parts import Cell, Lines, Part, Section, Series, Table, Text
@@ -40,7 +41,7 @@ def study_page(folder: Path) -> Page:
     done = sum(run.state == "done" for run in study.runs)
     subtitle = f"study of {study.recipe} · {len(study.arms)} arms · seeds {', '.join(map(str, study.seeds))}"
     subtitle += f" · {done} of {len(study.runs)} runs done"
-    return Page(title=study.name, subtitle=subtitle, sections=sections, missing=list(notes(study)))
+    return Page(title=study.name, subtitle=subtitle, sections=sections, missing=list(gaps(study)))
 
 
 def _verdicts(study: StudyRecord) -> Section:
@@ -146,6 +147,7 @@ def _origin(study: StudyRecord) -> Section:
     rows = [
         ["Study file", study.file + (", with its table [quick]" if study.quick else "")],
         ["Made with", "; ".join(map(made_with_text, study.made_with)) or "nothing yet"],
+        *(["Note", line] for line in caveats(study)),
         ["Fingerprint", f"{study.fingerprint}, equal for two studies of the same runs"],
         ["Written", study.written.replace("T", " ")],
     ]

@@ -94,10 +94,6 @@ def read_arm(
     laid.lay(laid.fitting(late), ("set",))  # for a table that the arm itself adds
     left_out = laid.lay_again(early, own, fits)
     laid.lay(laid.fitting(dict(flattened(shared.quick))), ("quick", "set"))
-    if fixed := [key for key in laid.made if key in ("run.seed", "run.name", "run.out")]:
-        what = f"{fixed[0]}: a study sets it itself"
-        hint = "`seeds` and `name` are keys of a study"
-        laid.problems.append(RobustokError(what, where=study.location(path), hint=hint))
     load = laid.load(config.load, path)
     raise_all(laid.problems)
     recipe = Recipe(source=laid.source, default_name=config.name)

@@ -164,7 +164,7 @@ def _too_few_arms(claim: CorrelationClaim, given: Sequence[Given]) -> Iterator[R
     able = sum(all(_gives(arm, name) for name in names) for arm in given)
     if not unknown and able < FEWEST_ARMS:
         what = f"{able} arms give all that this correlation needs, and a verdict needs {FEWEST_ARMS}"
-        yield RobustokError(what, where=claim.where, hint="add arms")
+        yield RobustokError(what, where=claim.where, hint="add arms, or leave the correlation out")
 
 
 def results_given(recipes: Recipes) -> dict[str, Given]:

@@ -51,6 +51,7 @@ class Reused:
 
 
 NOTHING = Reused()
+_PLACES = "name a run, a folder of runs, or the study.json of a finished study"
 
 
 def reused(places: Sequence[Path], out: Path) -> Reused:
@@ -62,6 +63,9 @@ def reused(places: Sequence[Path], out: Path) -> Reused:
     Raises:
         RobustokError: if a file is no study's record, or none of its runs holds results.
     """
+    for place in places:
+        if not place.exists():
+            raise RobustokError("there is no such file or folder", where=f"--reuse {place}", hint=_PLACES)
     runs: dict[frozenset[tuple[str, str]], KnownRun] = {}
     for record, taken_only in _records(places, out):
         for run in record.runs:
@@ -85,14 +89,13 @@ def _records(places: Sequence[Path], out: Path) -> Iterator[tuple[StudyRecord, b
 
 
 def _read(file: Path) -> StudyRecord:
-    hint = "name a run, a folder of runs, or the study.json of a finished study"
     try:
         record = read_record(StudyRecord, file)
     except RunError as error:
-        raise RobustokError(f"this is no record of a study: {error.what}", where=str(file), hint=hint) from error
+        raise RobustokError(f"this is no record of a study: {error.what}", where=str(file), hint=_PLACES) from error
     if not any(run.results for run in record.runs):
         what = "no run in this record holds results: none is finished, or an earlier version of robustok wrote it"
-        raise RobustokError(what, where=str(file), hint=hint)
+        raise RobustokError(what, where=str(file), hint=_PLACES)
     return record
 
 

@@ -34,7 +34,8 @@ class Job:
     Attributes:
         name: of the run. arm, seed: whose. folder: of the run. recipe: what it runs.
         stages: the fingerprint of each stage by name; None if it loads from a run that is not finished.
-        state: of its run. finished: the stages that this run, or another one that is reused, has finished.
+        state: of its run.
+        finished: the stages that this run, or another one, has finished, with the folder of such a run.
         needs: the jobs whose artifacts it loads, by name.
         known: its results, where a study's record has them and nothing needs what its run would make.
     """
@@ -46,7 +47,7 @@ class Job:
     recipe: Recipe
     stages: Mapping[str, str] | None
     state: State
-    finished: Sequence[str]
+    finished: Mapping[str, Path]
     needs: Sequence[str]
     known: KnownRun | None = None
 
@@ -146,7 +147,7 @@ def _without_stale(jobs: Sequence[Job]) -> list[Job]:
         if not stale:
             return list(found.values())
         for job in stale:
-            found[job.name] = attrs.evolve(job, stages=None, state="begun", finished=[])
+            found[job.name] = attrs.evolve(job, stages=None, state="begun", finished={})
 
 
 def _with_known(jobs: Sequence[Job], reuse: Reused, names: Mapping[str, Collection[str]]) -> list[Job]:
@@ -172,10 +173,10 @@ class _Planner:
     """Plans jobs. A data set that several of them read is opened once, and its images are decoded once.
 
     Args:
-        out: the study's folder. registry: builds components. done: the stages that its runs have finished.
+        out: the study's folder. registry: builds components. done: as `_finished_stages` finds them.
     """
 
-    def __init__(self, out: Path, registry: Registry, done: set[str]) -> None:
+    def __init__(self, out: Path, registry: Registry, done: Mapping[str, Path]) -> None:
         self._out, self._registry, self._done = out, registry, done
         self._built: dict[str, dict[str, Any]] = {}
         self._decoded: set[str] = set()
@@ -197,7 +198,7 @@ class _Planner:
                 if not needs:  # else the run that it loads from may not be finished after all
                     raise
         keys = [] if stages is None else [f"{stage}-{fingerprint}" for stage, fingerprint in stages.items()]
-        finished = [_stage_of(key) for key in keys if key in self._done]
+        finished = {_stage_of(key): self._done[key] for key in keys if key in self._done}
         return Job(
             name=name,
             arm=arm.name,
@@ -247,19 +248,19 @@ def state_of(run: Path, stages: Mapping[str, str] | None) -> State:
     return "done" if whole and all(entry.get("state") == "done" for entry in entries) else "begun"
 
 
-def _finished_stages(runs: Sequence[Path]) -> set[str]:
-    """The stages that these runs have finished, as NAME-FINGERPRINT."""
-    found: set[str] = set()
+def _finished_stages(runs: Sequence[Path]) -> dict[str, Path]:
+    """The stages that these runs have finished, as NAME-FINGERPRINT, with the first run that has."""
+    found: dict[str, Path] = {}
     for run in runs:
         try:
             entries = read_run(run)["stages"]
         except RunError:
             continue
-        found |= {name for name, entry in entries.items() if entry["state"] == "done"}
+        found = {name: run for name, entry in entries.items() if entry["state"] == "done"} | found
     return found
 
 
-def _tasks(jobs: Sequence[Job], done: set[str]) -> Iterator[Task]:
+def _tasks(jobs: Sequence[Job], done: Collection[str]) -> Iterator[Task]:
     """The tasks of all jobs that are not done, each after those that it needs.
 
     A stage that several jobs share is made by the first of them. If that job has more to do, it is done in two tasks,
@@ -289,7 +290,7 @@ def _tasks(jobs: Sequence[Job], done: set[str]) -> Iterator[Task]:
         making |= dict.fromkeys(for_others, first or last[job.name])
 
 
-def _keys(job: Job, done: set[str]) -> list[str]:
+def _keys(job: Job, done: Collection[str]) -> list[str]:
     """The stages of a job that no run has finished, as NAME-FINGERPRINT, in order."""
     keys = [f"{stage}-{fingerprint}" for stage, fingerprint in (job.stages or {}).items()]
     return [key for key in keys if key not in done]

@@ -32,6 +32,8 @@ from robustok_study.file_tables import ClaimConfig, CorrelationConfig, QuickConf
 from robustok_study.statistics import FEWEST_SEEDS
 
 _TABLES = ("arm", "claim", "correlation", "quick")
+#: What a study sets in each run.
+_OWN = ("run.seed", "run.name", "run.out")
 
 
 @frozen(kw_only=True)
@@ -164,6 +166,7 @@ class _Reader:
             what = f"a study cannot be called {short_text(config.name)}: {wrong}"
             self._problem(("name",), what, None if "name" in table else 'set name = "..." in the file')
         self._check_names(config, arms, claims)
+        self._check_own(config, quick, arms)
         shared = Shared(set=config.set, quick=quick.set if self._quick and quick is not None else {})
         found = [self._arm(index, arm, config, shared) for index, arm in arms]
         self._check_places(("set",), config.set)
@@ -243,6 +246,17 @@ class _Reader:
                 self._problem(path, f"no arm is called {short_text(name)}", did_you_mean(name, names))
             elif name == other:
                 self._problem(path, "an arm cannot be compared with itself, or load from itself")
+
+    def _check_own(self, config: StudyConfig, quick: QuickConfig | None, arms: Sequence[tuple[int, Any]]) -> None:
+        """Nothing sets what the study itself sets in each run."""
+        places: list[tuple[KeyPath, Mapping[str, Any]]] = [(("set",), config.set)]
+        places += [(("arm", index, "set"), arm.set) for index, arm in arms]
+        places += [] if quick is None else [(("quick", "set"), quick.set)]
+        for path, table in places:
+            for keys, _ in flattened(table):
+                if ".".join(keys) in _OWN:
+                    hint = "`seeds` and `name` are keys of a study, `--out` an option"
+                    self._problem((*path, *keys), "a study sets it itself in each run", hint)
 
     def _check_places(self, path: KeyPath, table: Mapping[str, Any]) -> None:
         """What is set in all arms is left out of those that have no such table or stage, but not of all of them."""

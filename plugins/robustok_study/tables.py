@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from robustok_core.runs.files import write_text
 from robustok_core.values.numbers import number_text
 from robustok_core.values.printable import printable
-from robustok_core.values.terminal import print_table, say
+from robustok_core.values.terminal import print_table, say, say_wrapped
 from robustok_study.record import ArmRecord, Difference, MetricRecord, StudyRecord, Summary
 from robustok_study.verdicts import signed
 
@@ -35,13 +35,12 @@ RULE = (
 def print_study(console: Console, record: StudyRecord) -> None:
     """Prints the table and the verdicts."""
     print_table(console, _HEADERS, _rows(record))
-    if record.claims:
+    for rows in (claim_rows(record), correlation_rows(record)):
         say(console, "")
-        print_table(console, CLAIM_COLUMNS, claim_rows(record))
-    if record.correlations:
-        say(console, "")
-        print_table(console, CORRELATION_COLUMNS, correlation_rows(record))
-    for line in notes(record):
+        for verdict, text, *measured, why in rows:
+            say_wrapped(console, f"{verdict}: {text}", hang=2)
+            say_wrapped(console, f"  {'; '.join(part for part in measured if part)} ({why})", hang=2)
+    for line in (*gaps(record), *caveats(record)):
         say(console, line)
 
 
@@ -68,7 +67,7 @@ def _markdown(record: StudyRecord) -> Iterator[str]:
     yield ""
     yield from _markdown_table(("arm", "changes"), [[f"`{arm.name}`", changes_text(arm)] for arm in record.arms])
     yield ""
-    for line in notes(record):
+    for line in (*gaps(record), *caveats(record)):
         yield f"- {printable(line)}"
     for made in record.made_with:
         yield f"- made with {made_with_text(made)}"
@@ -174,8 +173,8 @@ def correlation_rows(record: StudyRecord) -> list[list[str]]:
     ]
 
 
-def notes(record: StudyRecord) -> Iterator[str]:
-    """What failed or is not finished, what is from other studies, and on what different machines runs were made."""
+def gaps(record: StudyRecord) -> Iterator[str]:
+    """What failed, is left out, or is not finished."""
     for run in record.runs:
         if run.problem is not None:
             yield f"{run.folder} failed: {run.problem}"
@@ -184,6 +183,10 @@ def notes(record: StudyRecord) -> Iterator[str]:
             yield f"{metric.label}: the arm {arm} is left out: {why}"
     if missing := [run.folder for run in record.runs if run.state != "done" and run.problem is None]:
         yield f"not finished: {', '.join(missing)}"
+
+
+def caveats(record: StudyRecord) -> Iterator[str]:
+    """What is from other studies, and on what different machines runs were made."""
     for study, runs in record.taken.items():
         yield f"results taken from the record of study {study}: {', '.join(run.folder for run in runs)}"
     if len(machines := {str(made.get("device")) for made in record.made_with}) > 1:

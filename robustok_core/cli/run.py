@@ -28,7 +28,7 @@ from robustok_core.cli.completion import RECIPE
 @click.option(
     "--until",
     metavar="STAGE",
-    help="Stop after this stage; the same command without it goes on. All stages are checked before.",
+    help="Stop after this stage; the same command without it goes on, and is refused if later stages have mistakes.",
 )
 @click.option("--replay", is_flag=True, help="Repeat the step whose loss or gradient was not finite, to find where.")
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")

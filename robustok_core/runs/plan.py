@@ -20,6 +20,8 @@ from robustok_core.recipe.structurer import Problem
 from robustok_core.runs.promises import GeneratorPromise
 from robustok_core.values.spec import Spec
 
+#: Problems by the name of the stage that has them; those of no stage are under "".
+Misfits = Mapping[str, Sequence[RobustokError]]
 #: Gives the context of a stage of a recipe, with the promises of the artifacts made before it.
 ContextOf = Callable[[ResolvedRecipe, NamedStage, Mapping[str, Promise], Mapping[str, str]], StageContext]
 
@@ -62,9 +64,7 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(
-    recipe: ResolvedRecipe, loaded: Mapping[str, Promise], context_of: ContextOf
-) -> tuple[Plan, list[RobustokError]]:
+def make_plan(recipe: ResolvedRecipe, loaded: Mapping[str, Promise], context_of: ContextOf) -> tuple[Plan, Misfits]:
     """Checks and plans all stages.
 
     Args:
@@ -76,7 +76,8 @@ def make_plan(
     """
     planner = _Planner(recipe, context_of, dict(loaded))
     planner.attempt(planner.resolve_tables)
-    for index in range(len(recipe.stages)):
+    for index, stage in enumerate(recipe.stages):
+        planner.stage = stage.name
         planner.add(index)
     return Plan(recipe=planner.recipe, stages=planner.planned), planner.problems
 
@@ -90,7 +91,8 @@ class _Planner:
     promises: dict[str, Promise]
     makers: dict[str, str] = field(factory=dict)
     planned: list[PlannedStage] = field(factory=list)
-    problems: list[RobustokError] = field(factory=list)
+    problems: dict[str, list[RobustokError]] = field(factory=dict)
+    stage: str = ""  # that is being planned
 
     def resolve_tables(self) -> None:
         """Resolves sampler options in tables that stages share, before any stage reads them."""
@@ -117,10 +119,10 @@ class _Planner:
         try:
             action()
         except ProblemsError as error:
-            self.problems.extend(error.problems)
+            self.problems.setdefault(self.stage, []).extend(error.problems)
             return False
         except RobustokError as error:
-            self.problems.append(error)
+            self.problems.setdefault(self.stage, []).append(error)
             return False
         return True
 

@@ -16,6 +16,8 @@ from robustok_core.runs.intact import artifact_damage
 from robustok_core.runs.run_record import is_run, read_run
 from robustok_core.runs.step_log import LOG_FILE, take_lines
 
+_PLACES = "name the folder of a run, or one that holds such folders"
+
 
 def runs_at(places: Sequence[Path]) -> list[Path]:
     """The runs that these folders are or hold.
@@ -26,9 +28,8 @@ def runs_at(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if not place.is_dir():
-            hint = "name the folder of a run, or one that holds such folders"
             what = f"{place} is a file" if place.exists() else f"there is no such folder: {place}"
-            raise RobustokError(what, where="--reuse", hint=hint)
+            raise RobustokError(what, where="--reuse", hint=_PLACES)
         held = runs_in(place)
         if not held:
             raise RobustokError(f"{place} is no run, and holds none", where="--reuse", hint=_hint(place))
@@ -46,7 +47,7 @@ def runs_in(place: Path) -> list[Path]:
 def _hint(place: Path) -> str:
     """The folder below that holds runs, such as that of a study, if there is one."""
     below = sorted(path.parent.parent for path in place.glob("*/*/run.json"))
-    return f"did you mean {below[0]}?" if below else "name the folder of a run, or one that holds such folders"
+    return f"did you mean {below[0]}?" if below else _PLACES
 
 
 def take_finished(

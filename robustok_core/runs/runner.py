@@ -169,7 +169,12 @@ class RecipeRun:
         promises, problems = open_all(self.recipe, self.folder, self.registry, self.assumed, self.dataset)
         self.loaded = {name: promise for name, promise in promises.items() if isinstance(promise, Loaded)}
         plan, misfits = make_plan(self.recipe, promises, self._context_of)
-        raise_all([*problems, *misfits])
+        asked, later = {"", *(stage.name for stage in self._asked())}, list[RobustokError]()
+        for stage, found in misfits.items():
+            (problems if stage in asked else later).extend(found)
+        raise_all(problems)
+        for problem in later:
+            self._say(f"note: this will be refused when the run goes on after {self.until}: {problem}")
         self.recipe = settled(plan.recipe, self.auto)  # samplers have options of their own
         self.promised = {stage.name: stage.makes for stage in plan.stages}
         return attrs.evolve(plan, recipe=self.recipe)

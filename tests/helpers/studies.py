@@ -56,6 +56,6 @@ def finished_job(
         recipe=Recipe.from_table(dict(recipe)),
         stages={"eval": "f"},
         state="done",
-        finished=["eval"],
+        finished={"eval": folder / name},
         needs=[],
     )

@@ -139,5 +139,5 @@ def test_files_that_are_no_records_are_refused(published, study_file, refused):
         del run["results"]
     published.write_text(json.dumps(table))
     assert "no run in this record holds results" in refused("study", "more.toml", "--reuse", str(published))
-    assert "there is no such folder" in refused("study", "more.toml", "--reuse", "nowhere")
+    assert "--reuse nowhere: there is no such file or folder" in refused("study", "more.toml", "--reuse", "nowhere")
     assert "published.json is a file" in refused("run", "r.toml", "--reuse", "published.json")

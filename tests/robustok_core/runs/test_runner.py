@@ -278,3 +278,25 @@ def test_what_is_no_recipe_is_one_message(given, tmp_path):
     for function in (robustok_core.runs.runner.run, check):
         with pytest.raises(RobustokError, match="^recipe: expected a Recipe, found .*Recipe.load"):
             function(given, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"classes": ["emu"]}, "emu"),  # the stage's own check refuses it
+        ({"sampling": {"temperatur": 2.0}}, "temperatur"),  # what the sampler's options are is known from the generator
+    ],
+)
+def test_mistakes_of_later_stages_are_said_and_refused_when_it_is_their_turn(tmp_path, change, what):
+    project = Project(tmp_path, TO_SAMPLES, sample=change)
+    assert what in project.refusal()
+    assert not project.folder.exists()
+    project.run(until="train_generator")
+    (note,) = [line for line in project.printed.splitlines() if line.startswith("note: ")]
+    assert note.startswith("note: this will be refused when the run goes on after train_generator: ")
+    assert what in note
+    assert what in project.refusal()
+    project.table["stage"][-1] = dict(recipe_of(TO_SAMPLES)["stage"][-1])
+    project.run()
+    assert "train_generator: done before, unchanged" in project.printed
+    assert states(project).count("done") == 4
