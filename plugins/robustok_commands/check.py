@@ -53,8 +53,7 @@ def check(
     from robustok_core.runs.opening import open_recipe
 
     launch = None if gpus is None else Launch(processes=gpus)
-    registry, images = load_registry(), None if every_image else SOME_IMAGES
-
+    registry = load_registry()
     needs: list[str] = []
 
     def announce(line: str) -> None:
@@ -62,21 +61,15 @@ def check(
         if not (quiet or as_json):
             echo(f"{'# ' if show else ''}{line}")
 
+    options: Any = {"registry": registry, "announce": announce, "without_data": without_data, "launch": launch}
+    options["images"] = None if every_image else SOME_IMAGES
     problems: list[RobustokError] = []
     tables: list[dict[str, Any]] = []
     for name in recipes:
         before, plan = len(problems), None
         try:
             recipe, out = open_recipe(name, overrides=changes, presets=presets)
-            plan = check_recipe(
-                recipe,
-                registry=registry,
-                out=out,
-                announce=announce,
-                images=images,
-                without_data=without_data,
-                launch=launch,
-            )
+            plan = check_recipe(recipe, out=out, **options)
         except ProblemsError as error:
             problems.extend(error.problems)
         except RobustokError as error:

@@ -33,8 +33,8 @@ def compare(runs: tuple[Path, ...], skip_unequal: bool, group: bool, as_csv: boo
     second table has the settings that differ between the recipes of the runs.
 
     With --group, the table has means over seeds with their standard errors, and differences from the first group,
-    paired by seed. There, a star marks a value that is better than all others beyond the error of the differences,
-    and rows that cannot be compared have no differences.
+    paired by seed. There, a star marks the best value if the 95 % intervals of its differences from all others exclude
+    0, and rows that cannot be compared have no differences.
     """
     from robustok_core.errors import RobustokError
     from robustok_core.runs.conditions import COUNTS, differences, forbidding, numbers_of, read_conditions

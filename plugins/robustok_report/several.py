@@ -74,8 +74,8 @@ def _errors(arms: Sequence[Arm]) -> str:
     if all(len(arm.runs) == 1 for arm in arms):
         return "Each arm has one seed: nothing is known about the errors of these differences, and no value is marked."
     return (
-        "± is the standard error over seeds. Differences are paired by seed. Marked is what is better than all others "
-        "beyond the error of their differences (95 %)."
+        "± is the standard error over seeds. Differences are paired by seed. Marked is what is better than all others, "
+        "if the 95 % intervals of the differences exclude 0."
     )
 
 

@@ -58,7 +58,7 @@ def subtracted(arm: Mapping[int, float], base: Mapping[int, float]) -> dict[int,
 
 
 def best_of(values: Mapping[str, Mapping[int, float]], higher_is_better: bool | None) -> str | None:
-    """The arm that is better than each other one beyond the error of their difference; None if there is none.
+    """The arm that is better than each other one, with a 95 % interval that excludes 0; None if there is none.
 
     Args:
         values: of each arm, by seed.

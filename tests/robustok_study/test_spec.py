@@ -220,6 +220,13 @@ def test_a_recipe_and_a_study_are_told_from_each_other(study_file, refused):
     assert "this is a folder, not the file of a study" in refused("study", "runs")
 
 
+def test_the_documentation_lists_all_bundled_studies():
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    _, _, table = page.partition("| study | what it asks |")
+    listed = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
+    assert sorted(f"study/{name}" for name in listed) == sorted(bundled_studies())
+
+
 @pytest.mark.parametrize("name", sorted(bundled_studies()))
 def test_bundled_studies_pass_all_checks_as_they_are_and_quick(name, registry, tmp_path):
     for quick in (False, True):
