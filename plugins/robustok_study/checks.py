@@ -142,14 +142,16 @@ def _text(value: Any) -> str:
 def unknown_metrics(study: Study, given: Mapping[str, Given]) -> list[RobustokError]:
     """Metrics of the table that no arm gives, and those of claims that their arms do not give."""
     problems = []
+    nowhere: set[str] = set()  # said once, at the metric
     for label, expression in study.metrics.items():
         for name in expression.names:
             if not any(_gives(stages, name) for stages in given.values()):
+                nowhere.add(name)
                 problems.append(_unknown(name, None, study.metric_lines[label], list(given.values())))
     for claim in study.claims:
         for arm in claim.config.arms:
             for name in claim.expression.names:
-                if not _gives(given[arm], name):
+                if name not in nowhere and not _gives(given[arm], name):
                     problems.append(_unknown(name, arm, claim.where, [given[arm]]))
     problems += [problem for claim in study.correlations for problem in _too_few_arms(claim, list(given.values()))]
     return problems

@@ -202,7 +202,8 @@ def test_what_a_study_sets_itself_is_refused_once_at_its_line(study_file, regist
 
 def test_metrics_that_no_stage_gives_are_refused_before_anything_runs(study_file, registry):
     claim = {"text": "x", "metric": "sample/psnr", "arm": "one", "direction": "lower"}
-    file = study_file(metrics={"a": "evaluate_tokenizer/pnsr", "b": "train_tokenizer/steps"}, claim=[claim])
+    same = {"text": "y", "metric": "a", "arm": "one", "direction": "lower"}
+    file = study_file(metrics={"a": "evaluate_tokenizer/pnsr", "b": "train_tokenizer/steps"}, claim=[claim, same])
     one, other = mistakes(file, registry)
     assert "evaluate_tokenizer/pnsr: no arm measures it (did you mean 'evaluate_tokenizer/psnr'?)" in one
     assert "sample/psnr: arm 'one' has no stage 'sample'" in other
