@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--without-data", is_flag=True, help="Check the rest where data and files of [load] are not here; say what was not."
 )
-@click.option("--gpus", type=click.IntRange(min=1), help="For a run on so many GPUs; default: as launched now.")
+@click.option("--gpus", type=click.IntRange(min=1), help="Check for a run on that many GPUs; default: as launched now.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: what each recipe's stages make, or its mistakes.")
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--show", is_flag=True, help="Print what each stage will make, and the recipe with every default.")
@@ -53,7 +54,7 @@ def check(
     from robustok_core.runs.opening import open_recipe
 
     launch = None if gpus is None else Launch(processes=gpus)
-    registry = load_registry()
+    registry, images = load_registry(), None if every_image else SOME_IMAGES
     needs: list[str] = []
 
     def announce(line: str) -> None:
@@ -61,15 +62,16 @@ def check(
         if not (quiet or as_json):
             echo(f"{'# ' if show else ''}{line}")
 
-    options: Any = {"registry": registry, "announce": announce, "without_data": without_data, "launch": launch}
-    options["images"] = None if every_image else SOME_IMAGES
+    check_one = partial(
+        check_recipe, registry=registry, announce=announce, images=images, without_data=without_data, launch=launch
+    )
     problems: list[RobustokError] = []
     tables: list[dict[str, Any]] = []
     for name in recipes:
         before, plan = len(problems), None
         try:
             recipe, out = open_recipe(name, overrides=changes, presets=presets)
-            plan = check_recipe(recipe, out=out, **options)
+            plan = check_one(recipe, out=out)
         except ProblemsError as error:
             problems.extend(error.problems)
         except RobustokError as error:
@@ -79,7 +81,7 @@ def check(
         if plan is not None and not (as_json or quiet):
             echo_lines(_described(plan) if show else f"{printable(name)}: good")
     if as_json:
-        echo_json(tables)
+        echo_json(tables, default=str)
     if problems:  # what several recipes extend has its mistakes once
         raise ProblemsError(
             list({(problem.where, problem.what, problem.hint): problem for problem in problems}.values())

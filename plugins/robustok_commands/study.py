@@ -14,7 +14,7 @@ from robustok_core.values.terminal import echo, echo_json, make_console, print_t
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robustok_study.plan import Plan
+    from robustok_study.plan import Job, Plan
     from robustok_study.record import StudyRecord
 
 
@@ -89,7 +89,6 @@ def study(
 
 
 def _print(console: Console, record: StudyRecord, as_json: bool) -> None:
-
     import attrs
 
     from robustok_study.tables import print_study
@@ -106,7 +105,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
     for job in plan.jobs:
         taken = dict(tasks[id(job)].shared) if id(job) in tasks else {}
         shared = [f"{stage} of {maker}" for stage, maker in taken.items()]
-        shared += [f"{stage} of {run}" for stage, run in job.finished.items() if run.parent != job.folder.parent]
+        if job.is_left:
+            shared += [f"{stage} of {_of(run, job)}" for stage, run in job.finished.items() if run != job.folder]
         loaded = [f"waits for {need}" for need in job.needs] if job.stages is None else []
         results = [] if job.known is None else [f"results of study {job.known.study}"]
         stages = "?" if job.stages is None else str(len(job.stages))
@@ -114,6 +114,11 @@ def _print_plan(console: Console, plan: Plan) -> None:
         rows.append([job.name, state, f"{len(job.finished)} of {stages}", ", ".join([*shared, *loaded, *results])])
     print_table(console, ["job", "state", "stages done", "takes"], rows)
     say(console, f"left: {plan.left}")
+
+
+def _of(run: Path, job: Job) -> str:
+    """A run that a job takes stages of: its name, if it is of the same study, or else its folder."""
+    return run.name if run.parent == job.folder.parent else str(run)
 
 
 def _fail_if_incomplete(record: StudyRecord) -> None:

@@ -98,7 +98,7 @@ def _measured(
     from robustok_core.runs.run_record import is_run
     from robustok_core.values.draws import derive_seed
     from robustok_core.values.guidance import Guidance
-    from robustok_toolkit.calibration import errors_of_generator, held_out_rows, wrong_options
+    from robustok_toolkit.calibration import errors_of_generator, held_out_rows, wrong_option
     from robustok_toolkit.generator_of_command import open_generator
     from robustok_toolkit.reported_run import ReportedRun
 
@@ -108,7 +108,8 @@ def _measured(
     opened = open_generator(run, device=device, changes=changes)
     generator, tokenizer = opened.trained.generator, opened.trained.tokenizer.tokenizer
     codebook_size = tokenizer.space.codebook_size
-    for option, problem in wrong_options(codebook_size, limit=limit, sigmas=sigmas):
+    if wrong := wrong_option(codebook_size, limit=limit, sigmas=sigmas):
+        option, problem = wrong
         where = f"--{option.removesuffix('s')}"  # --sigma is given once for each
         raise RobustokError(problem.what, where=where, hint=problem.hint)
     reported = ReportedRun(run, load_registry(), opened.trained.tokenizer.device)
@@ -147,7 +148,7 @@ def _print_codes(found: Mapping[str, Any], num_images: int, codebook_size: int) 
     echo(f"{num_images:,} held-out images, K = {codebook_size:,}; δ is 100 of 4,096 codes, as in the paper")
     for scale, errors in found.items():
         echo(f"guidance {scale}: {recipe_line(errors.shares)}")
-    echo("beta, alpha and anneal are options of rank_law, too: set them as the perturbation has them that it replaces")
+    echo("in place of top_delta, give it the same beta and anneal, and alpha times (delta - 1) / delta")
 
 
 def _print_vectors(found: Mapping[str, Any], num_images: int) -> None:

@@ -80,7 +80,7 @@ def _results(study: StudyRecord) -> Section:
         f"{study.base} and the 95 % interval of that; a star where it excludes 0."
     )
     columns = ["metric", *[f"{arm.name} (base)" if arm.name == study.base else arm.name for arm in study.arms]]
-    return Section("Results", [Table("Arms", columns, rows), Text(about, muted=True)])
+    return Section("Results", [Table("Arms", columns, rows), Text(about, muted=True), *map(Text, caveats(study))])
 
 
 def _result(metric: MetricRecord, arm: str) -> Cell:
@@ -147,7 +147,6 @@ def _origin(study: StudyRecord) -> Section:
     rows = [
         ["Study file", study.file + (", with its table [quick]" if study.quick else "")],
         ["Made with", "; ".join(map(made_with_text, study.made_with)) or "nothing yet"],
-        *(["Note", line] for line in caveats(study)),
         ["Fingerprint", f"{study.fingerprint}, equal for two studies of the same runs"],
         ["Written", study.written.replace("T", " ")],
     ]

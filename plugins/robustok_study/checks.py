@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -153,15 +153,16 @@ def unknown_metrics(study: Study, given: Mapping[str, Given]) -> list[RobustokEr
             for name in claim.expression.names:
                 if name not in nowhere and not _gives(given[arm], name):
                     problems.append(_unknown(name, arm, claim.where, [given[arm]]))
-    problems += [problem for claim in study.correlations for problem in _too_few_arms(claim, list(given.values()))]
+    for correlation in study.correlations:
+        problems += _too_few_arms(correlation, list(given.values()), nowhere)
     return problems
 
 
-def _too_few_arms(claim: CorrelationClaim, given: Sequence[Given]) -> Iterator[RobustokError]:
-    """Metrics of a correlation that no arm gives, or else too few arms that give all of them."""
-    names = [name for expression in claim.expressions for name in expression.names]
+def _too_few_arms(claim: CorrelationClaim, given: Sequence[Given], said: Collection[str]) -> Iterator[RobustokError]:
+    """Metrics of a correlation that no arm gives and that were not said, or else too few arms that give all of them."""
+    names = list(dict.fromkeys(claim.names))
     unknown = [name for name in names if not any(_gives(arm, name) for arm in given)]
-    for name in unknown:
+    for name in (name for name in unknown if name not in said):
         yield _unknown(name, None, claim.where, given)
     able = sum(all(_gives(arm, name) for name in names) for arm in given)
     if not unknown and able < FEWEST_ARMS:

@@ -256,7 +256,7 @@ class _Reader:
             for keys, _ in flattened(table):
                 if ".".join(keys) in _OWN:
                     hint = "`seeds` and `name` are keys of a study, `--out` an option"
-                    self._problem((*path, *keys), "a study sets it itself in each run", hint)
+                    self._problem((*path, *keys), "a study sets this in each run", hint)
 
     def _check_places(self, path: KeyPath, table: Mapping[str, Any]) -> None:
         """What is set in all arms is left out of those that have no such table or stage, but not of all of them."""

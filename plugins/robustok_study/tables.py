@@ -36,10 +36,11 @@ def print_study(console: Console, record: StudyRecord) -> None:
     """Prints the table and the verdicts."""
     print_table(console, _HEADERS, _rows(record))
     for rows in (claim_rows(record), correlation_rows(record)):
-        say(console, "")
+        if rows:
+            say(console, "")
         for verdict, text, *measured, why in rows:
             say_wrapped(console, f"{verdict}: {text}", hang=2)
-            say_wrapped(console, f"  {'; '.join(part for part in measured if part)} ({why})", hang=2)
+            say_wrapped(console, f"  {'; '.join(part for part in measured if part not in ('', '–'))} ({why})", hang=2)
     for line in (*gaps(record), *caveats(record)):
         say(console, line)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,15 +64,20 @@ def check_calibration(generator: Generator | type[Generator], codebook_size: int
         raise RobustokError(what, hint="use a generator of codes that does, such as rar, llamagen_gpt or maskgit")
 
 
-def wrong_options(
+def wrong_option(
     codebook_size: int | None, *, limit: int, sigmas: Sequence[float] | None
-) -> Iterator[tuple[str, RobustokError]]:
-    """The options, "limit" or "sigmas", that do not fit a latent space of K codes or (None) of vectors, and why."""
+) -> tuple[str, RobustokError] | None:
+    """Which option, "limit" or "sigmas", does not fit the latent space, and why.
+
+    Args:
+        codebook_size: of the space; None if it is one of vectors.
+    """
     if codebook_size is None and limit < LEAST_IMAGES:
         what = f"the errors of vectors are measured over at least {LEAST_IMAGES} images, not {limit}"
-        yield "limit", RobustokError(what)
+        return "limit", RobustokError(what)
     if codebook_size is not None and sigmas:
-        yield "sigmas", RobustokError("sigmas are of vectors, and this latent space has codes", hint="leave it out")
+        return "sigmas", RobustokError("sigmas are of vectors, and this latent space has codes", hint="leave it out")
+    return None
 
 
 def errors_of_generator(

@@ -14,6 +14,7 @@ from robustok_core.runs.assumed import Assumed, Launch
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan
+from robustok_core.runs.precision import settled
 from robustok_core.runs.runner import RecipeRun
 from robustok_core.values.wording import some_names
 
@@ -41,7 +42,8 @@ def check(
         images: how many images of each split are decoded, evenly spread; None for all.
         without_data: the images, and files that [load] and options name, need not be here; a line says what was not
             checked.
-        launch: how the recipe will be launched; None if as this process was.
+        launch: how the recipe will be launched, on GPUs, on which precisions that are "auto" are bf16; None if as this
+            process was.
         built: as in `fingerprints`.
 
     Raises:
@@ -50,9 +52,13 @@ def check(
     registry, say = given_registry(registry), announce or (lambda _: None)
     resolved = resolved_recipe(recipe, registry)
     missing = needs_of_recipe(resolved, resolved.stages, loaded=without_data).announced(say)
+    if launch is not None and settled(resolved, "bf16") is not resolved:
+        say('precision "auto" is taken as bf16')
+        resolved = settled(resolved, "bf16")
     one = RecipeRun(resolved, registry, Path(out or resolved.run.out), False, None)
     one.assumed = Assumed(registry=registry) if without_data else None
     one.launch = launch
+    one.auto = one.auto if launch is None else "bf16"
     one.built = {} if built is None or without_data else built
     try:
         plan = one.plan()

@@ -20,7 +20,7 @@ from robustok_core.recipe.structurer import Problem
 from robustok_core.runs.promises import GeneratorPromise
 from robustok_core.values.spec import Spec
 
-#: Problems by the name of the stage that has them; those of no stage are under "".
+#: Problems by the name of the stage that has them; those of a table are of the first stage that uses it.
 Misfits = Mapping[str, Sequence[RobustokError]]
 #: Gives the context of a stage of a recipe, with the promises of the artifacts made before it.
 ContextOf = Callable[[ResolvedRecipe, NamedStage, Mapping[str, Promise], Mapping[str, str]], StageContext]
@@ -72,10 +72,10 @@ def make_plan(recipe: ResolvedRecipe, loaded: Mapping[str, Promise], context_of:
         loaded: artifacts from [load], by name; a stage whose inputs are neither loaded nor planned is skipped.
 
     Returns:
-        The plan, and all problems.
+        The plan, and all problems by stage.
     """
     planner = _Planner(recipe, context_of, dict(loaded))
-    planner.attempt(planner.resolve_tables)
+    planner.resolve_tables()
     for index, stage in enumerate(recipe.stages):
         planner.stage = stage.name
         planner.add(index)
@@ -92,13 +92,19 @@ class _Planner:
     makers: dict[str, str] = field(factory=dict)
     planned: list[PlannedStage] = field(factory=list)
     problems: dict[str, list[RobustokError]] = field(factory=dict)
-    stage: str = ""  # that is being planned
+    stage: str = ""  # whose problems are found
 
     def resolve_tables(self) -> None:
         """Resolves sampler options in tables that stages share, before any stage reads them."""
         tables = self.recipe.tables
-        if "post_trainer" not in tables:
+        users = [stage.name for stage in self.recipe.stages if "post_trainer" in stage.spec.factory.uses]
+        if "post_trainer" not in tables or not users:
             return
+        self.stage = users[0]
+        self.attempt(self._resolve_post_trainer)
+
+    def _resolve_post_trainer(self) -> None:
+        tables = self.recipe.tables
         if "generator" in self.promises:
             factory = self.promises["generator"].read(GeneratorPromise).factory
         elif "generator" in tables:

@@ -7,6 +7,7 @@ attributes under longer names beside it ("gfid_num_images", "pfid/alpha0.5_delta
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,14 @@ def results_of(tables: Any, file: Path = Path(RESULTS_FILE)) -> dict[str, Result
     held = record_of(dict[str, Any], tables, file)
     numbers = {name: value for name, value in held.items() if isinstance(value, (int, float))}
     earlier = _put_together(record_of(dict[str, float], numbers, file))
-    new = record_of(dict[str, Result], {name: table for name, table in held.items() if name not in numbers}, file)
+    others = {name: _with_number(table) for name, table in held.items() if name not in numbers}
+    new = record_of(dict[str, Result], others, file)
     return {name: new[name] if name in new else earlier[name] for name in held if name in new or name in earlier}
+
+
+def _with_number(table: Any) -> Any:
+    """The table of a result; a value of null, as `--json` prints it, is NaN."""
+    return {**table, "value": math.nan} if isinstance(table, Mapping) and table.get("value", 0) is None else table
 
 
 def read_results(path: Path) -> dict[str, Result]:

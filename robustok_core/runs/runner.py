@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +51,7 @@ from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 def run(
@@ -72,7 +74,8 @@ def run(
         out: the folder that holds the runs' folders; the recipe's `run.out` by default.
         fresh: start over in a new folder.
         accept_old_code: take what a stage made before its plugins changed, instead of running it again.
-        until: stop after the stage of this name; results of later stages that were done before are kept.
+        until: stop after the stage of this name; results of later stages that were done before are kept. Where later
+            stages do not fit what they would get, that is a warning now, and refused once it is their turn.
         console: where to print; silent by default.
         replay: look again into the step at which a training stopped because a loss, gradient or weight was not finite;
             raises a RunError that says what was found.
@@ -123,6 +126,7 @@ class RecipeRun:
         self.made_from: Mapping[str, MadeFrom] = {}
         self.again: Mapping[str, str] = {}
         self.loaded_specs: dict[str, list[Spec]] = {}
+        self.refused_later: Sequence[str] = ()
         self.assumed: Assumed | None = None
         self.launch: Launch | None = None
 
@@ -169,12 +173,10 @@ class RecipeRun:
         promises, problems = open_all(self.recipe, self.folder, self.registry, self.assumed, self.dataset)
         self.loaded = {name: promise for name, promise in promises.items() if isinstance(promise, Loaded)}
         plan, misfits = make_plan(self.recipe, promises, self._context_of)
-        asked, later = {"", *(stage.name for stage in self._asked())}, list[RobustokError]()
-        for stage, found in misfits.items():
-            (problems if stage in asked else later).extend(found)
-        raise_all(problems)
-        for problem in later:
-            self._say(f"note: this will be refused when the run goes on after {self.until}: {problem}")
+        asked = {stage.name for stage in self._asked()}
+        raise_all([*problems, *(problem for stage, found in misfits.items() if stage in asked for problem in found)])
+        later = [str(problem) for stage, found in misfits.items() if stage not in asked for problem in found]
+        self.refused_later = list(dict.fromkeys(later))
         self.recipe = settled(plan.recipe, self.auto)  # samplers have options of their own
         self.promised = {stage.name: stage.makes for stage in plan.stages}
         return attrs.evolve(plan, recipe=self.recipe)
@@ -194,6 +196,9 @@ class RecipeRun:
         needs = needs_of_recipe(self.recipe, [], tables=("data",), loaded=is_run(self.folder.path))
         raise_all(needs.announced(self._say))
         self.plan()
+        if self.main:
+            for problem in self.refused_later:
+                _log.warning("this will be refused when the run goes on after %s: %s", self.until, problem)
         # Where the folder is new, nothing is done before, and nothing remains of a run that cannot be.
         if not self._agreed(self.folder.path.exists):
             if self.replay:
@@ -253,6 +258,7 @@ class RecipeRun:
                 self.folder,
                 results,
                 [stage.name for stage in self.recipe.stages if stage not in asked and stage.name in due],
+                self.refused_later,
             )
         self.accelerator.end_training()
         return results

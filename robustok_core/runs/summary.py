@@ -35,11 +35,18 @@ def _images(result: Result) -> str:
     return f"{result.num_images:,}" + (f" vs {result.num_reference:,}" if result.num_reference else "")
 
 
-def print_end(console: Console | None, folder: RunFolder, results: Mapping[str, Result], left: Sequence[str]) -> None:
+def print_end(
+    console: Console | None,
+    folder: RunFolder,
+    results: Mapping[str, Result],
+    left: Sequence[str],
+    refused: Sequence[str] = (),
+) -> None:
     """Prints the results of a run, the files to look at, and commands to try.
 
     Args:
         console: None to print nothing. left: the stages that were not asked for and are not done.
+        refused: why they cannot run.
     """
     if console is None:
         return
@@ -47,7 +54,10 @@ def print_end(console: Console | None, folder: RunFolder, results: Mapping[str, 
     print_results(console, results)
     say(console, "")
     if left:
-        say(console, f"not run: {', '.join(left)}; `robustok run {folder.path}` goes on")
+        goes_on = "refuses:" if refused else "goes on"
+        say(console, f"not run: {', '.join(left)}; `robustok run {folder.path}` {goes_on}")
+        for problem in refused:
+            say(console, f"  {problem}")
     places: list[tuple[str, Sequence[str]]] = [
         ("results", [str(folder.path / RESULTS_FILE)]),
         ("report", [str(file) for file in [folder.path / REPORT_FILE] if file.is_file()]),

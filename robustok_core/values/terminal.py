@@ -10,7 +10,7 @@ import logging
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -39,9 +39,9 @@ def echo_lines(text: object, *, err: bool = False) -> None:
     click.echo(printable_lines(text), file=stream)
 
 
-def echo_json(value: Any) -> None:
-    """Prints JSON that every program reads: a number that is not finite is null, a value of another type its text."""
-    echo_lines(json.dumps(finite_only(value), indent=2, default=str, allow_nan=False))
+def echo_json(value: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Prints JSON that every program reads: a number that is not finite is null. `default` is as of `json.dumps`."""
+    echo_lines(json.dumps(finite_only(value), indent=2, default=default, allow_nan=False))
 
 
 @contextmanager

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from robustok_core.runs.records import read_record
+from robustok_study.known import reused
+from robustok_study.plan import Job
 from robustok_study.record import ClaimRecord, Difference, MetricRecord, StudyRecord, Summary, write_study
+from robustok_study.results import gather
+from robustok_study.spec import read_study_file
 
 DOCS = Path(__file__).parents[2] / "docs"
 DIFFERENCE = Difference(
@@ -85,6 +91,44 @@ def test_records_are_of_the_bundled_studies_as_they_are(script):
     for kept in script.records():
         assert script.different(kept) == []
         assert kept.missing == []
+
+
+@pytest.mark.parametrize("file", sorted((DOCS / "studies").glob("*.json")), ids=lambda file: file.stem)
+def test_the_results_that_a_record_keeps_give_its_table_and_its_verdicts_again(file, registry, tmp_path):
+    """With all that comparisons depend on: nobody who takes them with --reuse gets another verdict."""
+    kept = read_record(StudyRecord, file)
+    known = reused([file], tmp_path).runs
+    study = read_study_file(kept.name, registry)
+    recipe = study.base.recipe
+    jobs = [
+        Job(
+            name=run.folder,
+            arm=run.arm,
+            seed=run.seed,
+            folder=tmp_path / run.folder,
+            recipe=recipe,
+            stages=run.stages,
+            state="new",
+            finished={},
+            needs=[],
+            known=known[frozenset(run.stages.items())],
+        )
+        for run in kept.runs
+    ]
+    found = gather(study, jobs, {})
+    for part in ("metrics", "claims", "correlations"):
+        assert rounded(getattr(found, part)) == rounded(getattr(kept, part)), part
+
+
+def rounded(value: Any) -> Any:
+    """Numbers as texts of six digits, in whatever holds them."""
+    if attrs.has(type(value)):
+        return rounded(attrs.asdict(value, recurse=False))
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def test_what_a_record_has_otherwise_than_the_study_is_found(script):

@@ -75,7 +75,10 @@ def study(tmp_path):
                 difference=difference,
             )
         ],
-        made_with=[{"robustok": "1.0", "torch": "2", "device": "cpu", "threads": 1, "git_commit": "abc"}],
+        made_with=[
+            {"robustok": "1.0", "torch": "2", "device": "cpu", "threads": threads, "git_commit": "abc"}
+            for threads in (1, 2)
+        ],
     )
     write_study(tmp_path, record)
     return tmp_path
@@ -89,7 +92,9 @@ def test_a_study_is_shown_with_its_verdicts_means_differences_and_values(study, 
     shown = ["reproduced", "it falls", "331.3 ± ", "302.6 ± 3.6", "-28.7 ± 2.1 *", "rFD (n = 1,000)"]
     shown += ["not compared: unequal numbers of images", "341.4", "297", "perturbation.beta = 1", "beta1-seed2"]
     shown += ["robustok 1.0 (abc), torch 2, on cpu, 1 thread", "0123abcd", "6 of 6 runs done"]
+    shown += ["made with different numbers of threads: 1, 2"]
     assert [text for text in shown if text not in page] == []
+    assert "What is missing" not in page
 
 
 def test_what_failed_is_named_and_a_study_without_results_has_a_page(study, command):

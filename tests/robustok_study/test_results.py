@@ -14,7 +14,7 @@ from robustok_core.runs.conditions import NUM_IMAGES
 from robustok_study.plan import Job, state_of
 from robustok_study.results import gather
 from robustok_study.spec import read_study_file
-from robustok_study.tables import notes
+from robustok_study.tables import gaps
 from studies import finished_job
 
 CLAIM = {"text": "it falls", "metric": "eval/gfd", "arm": "two", "base": "one", "direction": "lower"}
@@ -93,7 +93,7 @@ def test_an_arm_without_a_finite_value_is_left_out_and_said(study_file, registry
     assert set(metric.arms) == {"one", "two"}
     assert set(metric.differences) == {"two"}
     assert metric.left_out == {"three": "seed 0: eval/gfd is not finite"}
-    assert "gFD: the arm three is left out: seed 0: eval/gfd is not finite" in list(notes(record))
+    assert "gFD: the arm three is left out: seed 0: eval/gfd is not finite" in list(gaps(record))
 
 
 def test_a_run_whose_results_are_damaged_is_not_done(study_file, registry, tmp_path):

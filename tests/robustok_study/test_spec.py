@@ -176,7 +176,7 @@ def test_the_name_of_a_metric_is_a_metric_of_a_claim_and_a_near_miss_names_it(st
         ({"seeds": "0,1"}, "seeds: expected"),
         ({"arm": []}, "arm: expected tables, as in [[arm]]"),
         ({"arm": None}, "a study needs at least one [[arm]]"),
-        ({"arm": [{"name": "a", "set": {"run": {"seed": 1}}}]}, "run.seed: a study sets it itself in each run"),
+        ({"arm": [{"name": "a", "set": {"run": {"seed": 1}}}]}, "run.seed: a study sets this in each run"),
         ({"arm": [{"name": "a", "seeds": [1]}]}, "unknown key 'seeds'"),
         ({"arm": [{"name": "a", "load": {"tokenizer": "a"}}]}, "or load from itself"),
         ({"claim": [{"text": "x"}]}, "the key 'metric' is required"),
@@ -197,7 +197,7 @@ def test_what_a_study_sets_itself_is_refused_once_at_its_line(study_file, regist
     (found,) = mistakes(file, registry)
     line = 1 + file.read_text().splitlines().index('"run.seed" = 1')
     assert found.startswith(f"{file}:{line}: {'' if place == 'set' else 'quick.'}set.")
-    assert "run.seed: a study sets it itself in each run" in found
+    assert "run.seed: a study sets this in each run" in found
 
 
 def test_metrics_that_no_stage_gives_are_refused_before_anything_runs(study_file, registry):

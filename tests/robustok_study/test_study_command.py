@@ -74,7 +74,7 @@ def test_a_study_is_stopped_killed_resumed_and_edited_and_makes_every_shared_sta
     assert high.verdict == "reproduced"
     assert verdict_of(high.difference, "higher", record.seeds)[0] == high.verdict
     assert "| reproduced | it is high |" in Path("runs/s/study.md").read_text()
-    assert "it is high" in printed
+    assert re.search(r"^reproduced: it is high$\n^  .* higher than 1; one; .* interval ", printed, flags=re.MULTILINE)
 
     # Edited: what is unchanged stays, and the new arm takes what others made.
     arms = [*study_table()["arm"], {"name": "three", "set": {"stage": {"evaluate_tokenizer": {"batch_size": 20}}}}]

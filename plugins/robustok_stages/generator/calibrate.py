@@ -24,7 +24,7 @@ from robustok_core.values.guidance import Guidance
 from robustok_core.values.result import Result
 from robustok_core.values.spec import sampler_options
 from robustok_stages.checks import check_generator, check_image_size
-from robustok_toolkit.calibration import check_calibration, errors_of_generator, held_out_rows, wrong_options
+from robustok_toolkit.calibration import check_calibration, errors_of_generator, held_out_rows, wrong_option
 from robustok_toolkit.generating import check_fits
 
 
@@ -87,7 +87,8 @@ class Calibrate(Stage):
                 check_calibration(generator.factory, codebook_size)
             except RobustokError as error:
                 raise context.located(error) from error
-        for option, problem in wrong_options(codebook_size, limit=self.config.limit, sigmas=self.config.sigmas):
+        if wrong := wrong_option(codebook_size, limit=self.config.limit, sigmas=self.config.sigmas):
+            option, problem = wrong
             raise context.located(problem, option)
         for scale in self.config.scales:
             try:

@@ -17,6 +17,7 @@ from project import (
     CODEBOOK_SIZE,
     IMAGE_SIZE,
     NUM_CLASSES,
+    POST_TRAINING,
     STEPS_PER_EPOCH,
     TABLES,
     TO_SAMPLES,
@@ -281,22 +282,30 @@ def test_what_is_no_recipe_is_one_message(given, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "what"),
+    ("stage", "change", "what"),
     [
-        ({"classes": ["emu"]}, "emu"),  # the stage's own check refuses it
-        ({"sampling": {"temperatur": 2.0}}, "temperatur"),  # what the sampler's options are is known from the generator
+        ("sample", {"classes": ["emu"]}, "emu"),  # the stage's own check refuses it
+        ("sample", {"sampling": {"temperatur": 2.0}}, "temperatur"),  # which options there are depends on the generator
+        ("post_trainer", {"sampling": {"temperatur": 2.0}}, "temperatur"),
+        ("post_trainer", {"guidance": {"scale": 3.0}}, "guidance"),  # of a generator without it; of two stages
     ],
 )
-def test_mistakes_of_later_stages_are_said_and_refused_when_it_is_their_turn(tmp_path, change, what):
-    project = Project(tmp_path, TO_SAMPLES, sample=change)
+def test_mistakes_of_later_stages_are_said_and_refused_when_it_is_their_turn(tmp_path, caplog, stage, change, what):
+    stages, options = TO_SAMPLES, {"generator": {**TABLES["generator"], "label_dropout": 0.0}}
+    if stage == "post_trainer":
+        stages, options = (*stages, *POST_TRAINING), {**options, "compare_decoders": {"guidance": {"scale": 1.0}}}
+    project = Project(tmp_path, stages, **options, **{stage: change})
     assert what in project.refusal()
     assert not project.folder.exists()
+    assert not caplog.messages
     project.run(until="train_generator")
-    (note,) = [line for line in project.printed.splitlines() if line.startswith("note: ")]
-    assert note.startswith("note: this will be refused when the run goes on after train_generator: ")
-    assert what in note
+    (warning,) = caplog.messages
+    assert warning.startswith("this will be refused when the run goes on after train_generator: ")
+    assert what in warning
+    assert what in project.printed.partition(f"`robustok run {project.folder}` refuses:")[2]
     assert what in project.refusal()
-    project.table["stage"][-1] = dict(recipe_of(TO_SAMPLES)["stage"][-1])
-    project.run()
+    project.table = recipe_of(stages, **options)
+    project.run(until="sample")
+    assert len(caplog.messages) == 1
     assert "train_generator: done before, unchanged" in project.printed
     assert states(project).count("done") == 4
