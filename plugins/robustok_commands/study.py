@@ -14,7 +14,7 @@ from robustok_core.values.terminal import echo, echo_json, make_console, print_t
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robustok_study.plan import Job, Plan
+    from robustok_study.plan import Job, Plan, Task
     from robustok_study.record import StudyRecord
 
 
@@ -103,17 +103,26 @@ def _print_plan(console: Console, plan: Plan) -> None:
     tasks = {id(task.job): task for task in plan.tasks}
     rows = []
     for job in plan.jobs:
-        taken = dict(tasks[id(job)].shared) if id(job) in tasks else {}
-        shared = [f"{stage} of {maker}" for stage, maker in taken.items()]
-        if job.is_left:
-            shared += [f"{stage} of {_of(run, job)}" for stage, run in job.finished.items() if run != job.folder]
-        loaded = [f"waits for {need}" for need in job.needs] if job.stages is None else []
-        results = [] if job.known is None else [f"results of study {job.known.study}"]
         stages = "?" if job.stages is None else str(len(job.stages))
         state = job.state if job.known is None else "known"
-        rows.append([job.name, state, f"{len(job.finished)} of {stages}", ", ".join([*shared, *loaded, *results])])
+        takes = "; ".join(_taken(job, tasks.get(id(job))))
+        rows.append([job.name, state, f"{len(job.finished)} of {stages}", takes])
     print_table(console, ["job", "state", "stages done", "takes"], rows)
     say(console, f"left: {plan.left}")
+
+
+def _taken(job: Job, task: Task | None) -> list[str]:
+    """What a job takes of each other run, and the jobs that it waits for."""
+    if job.known is not None:
+        return [f"results of study {job.known.study}"]
+    stages: dict[str, list[str]] = {}
+    for stage, maker in (task.shared if task is not None else {}).items():
+        stages.setdefault(maker, []).append(stage)
+    for stage, run in (job.finished if job.is_left else {}).items():
+        if run != job.folder:
+            stages.setdefault(_of(run, job), []).append(stage)
+    taken = [f"{', '.join(names)} of {maker}" for maker, names in stages.items()]
+    return taken + ([f"waits for {need}" for need in job.needs] if job.stages is None else [])
 
 
 def _of(run: Path, job: Job) -> str:

@@ -189,7 +189,8 @@ class _Planner:
         """
         recipe, name = arm.at(seed, self._out), run_name(arm.name, seed)
         folder, resolved = self._out / name, recipe.resolve(self._registry)
-        needs = [run_name(other, seed if fixed is None else fixed) for other, fixed in arm.load.values()]
+        loaded = [run_name(other, seed if fixed is None else fixed) for other, fixed in arm.load.values()]
+        needs = list(dict.fromkeys(loaded))
         stages = None
         if _is_readable(folder) and all((self._out / need / RESULTS_FILE).is_file() for need in needs):
             try:

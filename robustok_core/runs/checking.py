@@ -14,7 +14,7 @@ from robustok_core.runs.assumed import Assumed, Launch
 from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan
-from robustok_core.runs.precision import settled
+from robustok_core.runs.precision import as_on_gpus
 from robustok_core.runs.runner import RecipeRun
 from robustok_core.values.wording import some_names
 
@@ -52,9 +52,8 @@ def check(
     registry, say = given_registry(registry), announce or (lambda _: None)
     resolved = resolved_recipe(recipe, registry)
     missing = needs_of_recipe(resolved, resolved.stages, loaded=without_data).announced(say)
-    if launch is not None and settled(resolved, "bf16") is not resolved:
-        say('precision "auto" is taken as bf16')
-        resolved = settled(resolved, "bf16")
+    if launch is not None:
+        resolved = as_on_gpus(resolved, say)
     one = RecipeRun(resolved, registry, Path(out or resolved.run.out), False, None)
     one.assumed = Assumed(registry=registry) if without_data else None
     one.launch = launch

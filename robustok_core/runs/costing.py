@@ -14,7 +14,7 @@ from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.runs.assumed import Assumed, Launch
 from robustok_core.runs.opening import resolved_recipe
-from robustok_core.runs.precision import settled
+from robustok_core.runs.precision import as_on_gpus
 from robustok_core.runs.runner import RecipeRun
 
 
@@ -48,13 +48,10 @@ def plan_costs(
         RobustokError: the recipe has mistakes, or does not say what something holds that is not here.
     """
     registry, say = given_registry(registry), announce or (lambda _: None)
-    resolved = resolved_recipe(recipe, registry)
-    if settled(resolved, "bf16") is not resolved:
-        say('precision "auto" is taken as bf16')
+    resolved = as_on_gpus(resolved_recipe(recipe, registry), say)
     # This machine may have no device for fp16, which takes as much as bf16; trackers are not needed.
     run = attrs.evolve(resolved.run, trackers=[], precision="no" if resolved.run.precision == "no" else "bf16")
-    planned = settled(attrs.evolve(resolved, run=run), "bf16")
-    one = RecipeRun(planned, registry, Path(resolved.run.out), False, None)
+    one = RecipeRun(attrs.evolve(resolved, run=run), registry, Path(resolved.run.out), False, None)
     one.auto = "bf16"
     one.assumed = Assumed(registry=registry, opens_data=not without_data)
     one.launch = launch or Launch(processes=1)

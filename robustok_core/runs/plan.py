@@ -76,8 +76,7 @@ def make_plan(recipe: ResolvedRecipe, loaded: Mapping[str, Promise], context_of:
     """
     planner = _Planner(recipe, context_of, dict(loaded))
     planner.resolve_tables()
-    for index, stage in enumerate(recipe.stages):
-        planner.stage = stage.name
+    for index in range(len(recipe.stages)):
         planner.add(index)
     return Plan(recipe=planner.recipe, stages=planner.planned), planner.problems
 
@@ -92,16 +91,14 @@ class _Planner:
     makers: dict[str, str] = field(factory=dict)
     planned: list[PlannedStage] = field(factory=list)
     problems: dict[str, list[RobustokError]] = field(factory=dict)
-    stage: str = ""  # whose problems are found
 
     def resolve_tables(self) -> None:
         """Resolves sampler options in tables that stages share, before any stage reads them."""
         tables = self.recipe.tables
-        users = [stage.name for stage in self.recipe.stages if "post_trainer" in stage.spec.factory.uses]
+        users = [index for index, stage in enumerate(self.recipe.stages) if "post_trainer" in stage.spec.factory.uses]
         if "post_trainer" not in tables or not users:
             return
-        self.stage = users[0]
-        self.attempt(self._resolve_post_trainer)
+        self.attempt(users[0], self._resolve_post_trainer)
 
     def _resolve_post_trainer(self) -> None:
         tables = self.recipe.tables
@@ -117,39 +114,40 @@ class _Planner:
     def add(self, index: int) -> None:
         """Plans a stage; skips it if an input could not be planned, because that problem is already recorded."""
         kind = self.recipe.stages[index].spec.factory
-        if not all(name in self.promises for name in kind.needs) or not self.attempt(lambda: self._plan(index)):
+        if not all(name in self.promises for name in kind.needs) or not self.attempt(index, lambda: self._plan(index)):
             self.promises = {name: promise for name, promise in self.promises.items() if name not in kind.makes}
 
-    def attempt(self, action: Callable[[], Any]) -> bool:
-        """Runs `action`, records the problems that it raises, and returns whether there were none."""
+    def attempt(self, index: int, action: Callable[[], Any]) -> bool:
+        """Runs `action`, records the problems that it raises as the stage's, and returns whether there were none."""
+        stage = self.recipe.stages[index].name
         try:
             action()
         except ProblemsError as error:
-            self.problems.setdefault(self.stage, []).extend(error.problems)
+            self.problems.setdefault(stage, []).extend(error.problems)
             return False
         except RobustokError as error:
-            self.problems.setdefault(self.stage, []).append(error)
+            self.problems.setdefault(stage, []).append(error)
             return False
         return True
 
     def _plan(self, index: int) -> None:
         kind = self.recipe.stages[index].spec.factory
         if "generator" in kind.needs:
-            self.attempt(lambda: self._resolve_stage(index, self.promises["generator"]))
+            self.attempt(index, lambda: self._resolve_stage(index, self.promises["generator"]))
         stage = self.recipe.stages[index]
         if kind.makes.count("generator") + kind.needs.count("generator") == 0:
             self._refuse_samplers(stage)
         promises = {name: self.promises[name] for name in kind.needs}
         makers = {name: self.makers[name] for name in kind.needs if name in self.makers}
         context, built = self.context_of(self.recipe, stage, promises, makers), stage.spec.build()
-        self.attempt(lambda: built.check(context))
+        self.attempt(index, lambda: built.check(context))
         makes = self._promised(stage.name, built, context)
         self.promises = self.promises | makes
         self.makers = self.makers | dict.fromkeys(makes, stage.name)
         planned = PlannedStage(name=stage.name, needs=kind.needs, makes=makes, cost=lambda: built.cost(context))
         self.planned.append(planned)
         if "generator" in makes:
-            self.attempt(lambda: self._resolve_stage(index, makes["generator"]))
+            self.attempt(index, lambda: self._resolve_stage(index, makes["generator"]))
 
     def _promised(self, name: str, stage: Stage, context: StageContext) -> dict[str, Promise]:
         """The promise of each artifact that a stage makes; an empty one where its `plan` gives none."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, get_args
 
 import attrs
 import torch
 
 from robustok_core.values.devices import autocast_type
 
+T = TypeVar("T")
 Precision = Literal["auto", "no", "bf16"]
 #: What "auto" came to, in words.
 MEANING: Mapping[str, str] = {
@@ -40,6 +41,14 @@ def autocast(precision: Precision | None, device: torch.device) -> contextlib.Ab
         return contextlib.nullcontext()
     wanted = computes_bf16(device) if precision == "auto" else precision == "bf16"
     return torch.autocast(autocast_type(device), torch.bfloat16, enabled=wanted)
+
+
+def as_on_gpus(recipe: T, announce: Callable[[str], None]) -> T:
+    """A recipe with every precision that is "auto" taken as bf16, which `announce` is told if there is one."""
+    found: T = settled(recipe, "bf16")
+    if found is not recipe:
+        announce('precision "auto" is taken as bf16')
+    return found
 
 
 def settled(value: Any, precision: Literal["no", "bf16"]) -> Any:

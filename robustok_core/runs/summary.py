@@ -40,7 +40,7 @@ def print_end(
     folder: RunFolder,
     results: Mapping[str, Result],
     left: Sequence[str],
-    refused: Sequence[str] = (),
+    refused: Sequence[str],
 ) -> None:
     """Prints the results of a run, the files to look at, and commands to try.
 

@@ -115,6 +115,11 @@ def test_an_arm_may_run_some_stages_on_the_tokenizer_of_another_arm_and_seed(stu
         make_plan(read_study_file(str(study_file(arm=arms)), registry), Path("runs/s"), registry)
 
 
+def test_a_job_that_loads_two_artifacts_of_one_run_waits_for_it_once(tmp_path, registry):
+    plan = make_plan(read_study_file("transfer", registry), tmp_path, registry, check_images=False)
+    assert {tuple(job.needs) for job in plan.jobs if job.arm == "rar-after"} == {(f"rar-seed{n}",) for n in range(3)}
+
+
 def test_images_are_decoded_once_for_all_arms_with_one_data_set_and_never_for_a_look(study_file, registry, monkeypatch):
     data = {"use": "fashion_mnist", "train_limit": 20, "validation_limit": 10}
     arms = [{"name": "one", "set": {"data": data}}, {"name": "two", "set": {"data": data, "perturbation.beta": 0.5}}]

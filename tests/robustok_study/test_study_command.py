@@ -89,7 +89,7 @@ def test_a_study_is_stopped_killed_resumed_and_edited_and_makes_every_shared_sta
     # Another study takes what this one made.
     study_file(seeds=[0])
     planned = " ".join(conducted("--out", "other", "--reuse", "runs/s", "--dry-run").split())
-    assert "one-seed0 new 2 of 2 train_tokenizer of runs/s/one-seed0" in planned
+    assert "one-seed0 new 2 of 2 train_tokenizer, evaluate_tokenizer of runs/s/one-seed0" in planned
     conducted("--out", "other", "--reuse", "runs/s")
     for stage in ("train_tokenizer", "evaluate_tokenizer"):
         assert stages(stage, Path("other/s")) == [("one-seed0", False), ("two-seed0", False)]
