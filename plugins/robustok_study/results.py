@@ -34,7 +34,7 @@ from robustok_study.statistics import estimate
 from robustok_study.verdicts import difference_of, subtracted, verdict_of
 
 #: What is kept of the surroundings in which stages ran.
-_MADE_WITH = ("robustok", "git_commit", "device", "torch", "threads", "processes")
+_MADE_WITH = ("robustok", "git_commit", "device", "torch", "threads", "processes", "auto_precision")
 
 
 @frozen

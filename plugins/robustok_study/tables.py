@@ -80,7 +80,8 @@ def made_with_text(made: Mapping[str, Any]) -> str:
     commit = f" ({made['git_commit']})" if made.get("git_commit") else ""
     threads = made.get("threads")
     machine = f"on {made.get('device')}, {threads} {'thread' if threads == 1 else 'threads'}"
-    return f"robustok {made.get('robustok')}{commit}, torch {made.get('torch')}, {machine}"
+    precision = f", precision auto: {made['auto_precision']}" if made.get("auto_precision") else ""
+    return f"robustok {made.get('robustok')}{commit}, torch {made.get('torch')}, {machine}{precision}"
 
 
 def changes_text(arm: ArmRecord) -> str:
@@ -194,3 +195,5 @@ def caveats(record: StudyRecord) -> Iterator[str]:
         yield f"made on different devices, so that differences are not exactly paired: {', '.join(sorted(machines))}"
     if len(threads := {str(made.get("threads")) for made in record.made_with}) > 1:
         yield f"made with different numbers of threads: {', '.join(sorted(threads))}"
+    if len(precisions := {made["auto_precision"] for made in record.made_with if made.get("auto_precision")}) > 1:
+        yield f'made with different precisions where recipes say "auto": {", ".join(sorted(precisions))}'

@@ -132,8 +132,8 @@ class RecipeRun:
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
-        """The versions, machine and command of this process, and how many processes there are."""
-        return {"processes": self.accelerator.num_processes, **surroundings()}
+        """The versions, machine and command of this process, how many processes there are, and what "auto" came to."""
+        return {"processes": self.accelerator.num_processes, "auto_precision": self.precision, **surroundings()}
 
     @property
     def main(self) -> bool:

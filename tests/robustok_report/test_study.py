@@ -76,8 +76,15 @@ def study(tmp_path):
             )
         ],
         made_with=[
-            {"robustok": "1.0", "torch": "2", "device": "cpu", "threads": threads, "git_commit": "abc"}
-            for threads in (1, 2)
+            {
+                "robustok": "1.0",
+                "torch": "2",
+                "device": "cpu",
+                "threads": threads,
+                "git_commit": "abc",
+                "auto_precision": precision,
+            }
+            for threads, precision in ((1, "bf16"), (2, "no"), (2, None))
         ],
     )
     write_study(tmp_path, record)
@@ -91,8 +98,9 @@ def test_a_study_is_shown_with_its_verdicts_means_differences_and_values(study, 
     page = (study / "report.html").read_text(encoding="utf-8")
     shown = ["reproduced", "it falls", "331.3 ± ", "302.6 ± 3.6", "-28.7 ± 2.1 *", "rFD (n = 1,000)"]
     shown += ["not compared: unequal numbers of images", "341.4", "297", "perturbation.beta = 1", "beta1-seed2"]
-    shown += ["robustok 1.0 (abc), torch 2, on cpu, 1 thread", "0123abcd", "6 of 6 runs done"]
+    shown += ["robustok 1.0 (abc), torch 2, on cpu, 1 thread, precision auto: bf16", "0123abcd", "6 of 6 runs done"]
     shown += ["made with different numbers of threads: 1, 2"]
+    shown += ["made with different precisions where recipes say &#34;auto&#34;: bf16, no"]
     assert [text for text in shown if text not in page] == []
     assert "What is missing" not in page
 

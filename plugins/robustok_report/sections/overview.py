@@ -80,6 +80,8 @@ def _machine(made: Mapping[str, Any]) -> str:
             parts.append(f"{count} {one if count == 1 else several}")
     if isinstance(cpus := made.get("cpus"), int):
         parts.append(f"{cpus} CPUs")
+    if isinstance(precision := made.get("auto_precision"), str):
+        parts.append(f"precision auto: {precision}")
     return ", ".join(filter(None, parts))
 
 

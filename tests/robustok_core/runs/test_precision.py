@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import tomli
@@ -119,6 +119,12 @@ def test_a_configuration_without_auto_is_unchanged(registry):
     assert settled(recipe, "bf16") is recipe
 
 
+def made_with(project: Project) -> dict[str, Any]:
+    (stage,) = read_json(project.folder / "run.json")["stages"].values()
+    (made,) = stage["made_with"]
+    return made
+
+
 @pytest.mark.parametrize(("native", "precision", "words"), [(True, "bf16", "bf16"), (False, "no", "float32")])
 def test_auto_is_printed_and_recorded_and_equals_a_run_with_the_resulting_precision(
     this_device, tmp_path, native, precision, words
@@ -127,10 +133,13 @@ def test_auto_is_printed_and_recorded_and_equals_a_run_with_the_resulting_precis
     project = with_precision(tmp_path).run()
     assert f"precision auto: {words}" in project.printed
     assert tomli.loads((project.folder / "recipe.toml").read_text())["run"]["precision"] == precision
+    assert made_with(project)["auto_precision"] == precision
     again = with_precision(tmp_path, precision).run()
     assert "done before, unchanged" in again.printed
     assert "precision auto" not in again.printed
-    assert_same_weights(project.weights(), with_precision(tmp_path / "named", precision).run().weights())
+    named = with_precision(tmp_path / "named", precision).run()
+    assert_same_weights(project.weights(), named.weights())
+    assert made_with(named)["auto_precision"] is None
 
 
 def test_a_device_with_another_auto_precision_runs_the_stages_again(this_device, tmp_path):
