@@ -104,7 +104,11 @@ def _read(job: Job) -> _Done | State | RobustokError:
         results = read_results(job.folder)
     except RobustokError as error:
         return error
-    made = [{key: each.get(key) for key in _MADE_WITH} for entry in entries for each in entry.get("made_with", [])]
+    made = [
+        {key: each[key] for key in _MADE_WITH if each.get(key) is not None}
+        for entry in entries
+        for each in entry.get("made_with", [])
+    ]
     seconds = sum(entry["seconds"] for entry in entries if entry.get("taken_from") is None)
     return _Done(results, read_conditions(job.folder), seconds, _once(made))
 

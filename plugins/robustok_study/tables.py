@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustok_core.runs.files import write_text
+from robustok_core.runs.precision import COMPUTED
 from robustok_core.values.numbers import number_text
 from robustok_core.values.printable import printable
 from robustok_core.values.terminal import print_table, say, say_wrapped
@@ -80,8 +81,8 @@ def made_with_text(made: Mapping[str, Any]) -> str:
     commit = f" ({made['git_commit']})" if made.get("git_commit") else ""
     threads = made.get("threads")
     machine = f"on {made.get('device')}, {threads} {'thread' if threads == 1 else 'threads'}"
-    precision = f", precision auto: {made['auto_precision']}" if made.get("auto_precision") else ""
-    return f"robustok {made.get('robustok')}{commit}, torch {made.get('torch')}, {machine}{precision}"
+    auto = f", precision auto: {COMPUTED[made['auto_precision']]}" if made.get("auto_precision") else ""
+    return f"robustok {made.get('robustok')}{commit}, torch {made.get('torch')}, {machine}{auto}"
 
 
 def changes_text(arm: ArmRecord) -> str:
@@ -195,5 +196,6 @@ def caveats(record: StudyRecord) -> Iterator[str]:
         yield f"made on different devices, so that differences are not exactly paired: {', '.join(sorted(machines))}"
     if len(threads := {str(made.get("threads")) for made in record.made_with}) > 1:
         yield f"made with different numbers of threads: {', '.join(sorted(threads))}"
-    if len(precisions := {made["auto_precision"] for made in record.made_with if made.get("auto_precision")}) > 1:
-        yield f'made with different precisions where recipes say "auto": {", ".join(sorted(precisions))}'
+    if len(autos := {COMPUTED[made["auto_precision"]] for made in record.made_with if made.get("auto_precision")}) > 1:
+        what = 'made with different precisions where recipes say "auto", so that differences are not exactly paired'
+        yield f"{what}: {', '.join(sorted(autos))}"

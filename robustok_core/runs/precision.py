@@ -13,6 +13,8 @@ from robustok_core.values.devices import autocast_type
 
 T = TypeVar("T")
 Precision = Literal["auto", "no", "bf16"]
+#: In what each precision computes.
+COMPUTED: Mapping[str, str] = {"bf16": "bf16", "no": "float32"}
 #: What "auto" came to, in words.
 MEANING: Mapping[str, str] = {
     "bf16": "bf16, which is computed natively here",

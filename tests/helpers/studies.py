@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,18 @@ def study_table(**changes: Any) -> dict[str, Any]:
 
 
 def finished_job(
-    folder: Path, arm: str, seed: int, results: Mapping[str, Result], *, recipe: Mapping[str, Any] = RECIPE
+    folder: Path,
+    arm: str,
+    seed: int,
+    results: Mapping[str, Result],
+    *,
+    recipe: Mapping[str, Any] = RECIPE,
+    made_with: Sequence[Mapping[str, Any]] = (),
 ) -> Job:
     """A job of a study as it is when its run has left results; its stage is `eval` of `left_runs.MEASURED`."""
     name = f"{arm}-seed{seed}"
-    record = {"stages": {"eval-f": {"state": "done", "seconds": 1.0, "makes": []}}, "current": {"eval": "f"}}
+    stage = {"state": "done", "seconds": 1.0, "makes": [], "made_with": list(made_with)}
+    record = {"stages": {"eval-f": stage}, "current": {"eval": "f"}}
     leave_run(folder / name, results, seed=seed, recipe=recipe, record=record)
     return Job(
         name=name,

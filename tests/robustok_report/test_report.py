@@ -204,6 +204,18 @@ def test_a_run_of_an_earlier_version_gives_a_report(copied, tmp_path, registry):
     assert missing(text) == ""
 
 
+def test_stages_taken_from_one_run_are_named_together_and_auto_is_said_once(copied, tmp_path, registry):
+    record = read_run(copied)
+    for number, entry in enumerate(record["stages"].values()):
+        entry["taken_from"] = "/other/run" if number < 2 else None
+        entry["made_with"] = [{**made, "auto_precision": "no" if number % 2 else None} for made in entry["made_with"]]
+    write_run(copied, record)
+    text = reported(copied, tmp_path, registry)
+    names = [key.rpartition("-")[0] for key in record["stages"]][:2]
+    assert f"{', '.join(names)}, from /other/run<" in text
+    assert "Precision &#34;auto&#34; float32 " in " ".join(re.sub("<[^>]*>", " ", text).split())
+
+
 def test_a_folder_that_is_no_run_is_refused(refused, tmp_path):
     from click.testing import CliRunner
 

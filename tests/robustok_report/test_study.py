@@ -100,7 +100,7 @@ def test_a_study_is_shown_with_its_verdicts_means_differences_and_values(study, 
     shown += ["not compared: unequal numbers of images", "341.4", "297", "perturbation.beta = 1", "beta1-seed2"]
     shown += ["robustok 1.0 (abc), torch 2, on cpu, 1 thread, precision auto: bf16", "0123abcd", "6 of 6 runs done"]
     shown += ["made with different numbers of threads: 1, 2"]
-    shown += ["made with different precisions where recipes say &#34;auto&#34;: bf16, no"]
+    shown += ["say &#34;auto&#34;, so that differences are not exactly paired: bf16, float32"]
     assert [text for text in shown if text not in page] == []
     assert "What is missing" not in page
 

@@ -57,6 +57,25 @@ def test_a_claim_on_numbers_that_may_not_be_compared_has_no_verdict(study_file, 
     assert not metric.differences
 
 
+def test_a_study_names_each_commit_and_machine_and_what_auto_came_to_once(study_file, registry, tmp_path):
+    study = read_study_file(str(study_file(metrics={"gFD": "eval/gfd"}, claim=[])), registry)
+    made_with = [
+        {"robustok": "1", "git_commit": None, "device": "cpu", "auto_precision": "bf16", "cpus": 2},
+        {"robustok": "1", "git_commit": None, "device": "cpu", "auto_precision": "bf16", "cpus": 4},
+        {"robustok": "1", "git_commit": None, "device": "cpu", "auto_precision": None},
+        {"robustok": "1", "device": "cpu"},
+    ]
+    jobs = [
+        finished_job(tmp_path, arm, seed, {"eval/gfd": distance(value)}, made_with=made_with)
+        for arm, values in VALUES.items()
+        for seed, value in enumerate(values)
+    ]
+    assert gather(study, jobs, {}).made_with == [
+        {"robustok": "1", "device": "cpu", "auto_precision": "bf16"},
+        {"robustok": "1", "device": "cpu"},
+    ]
+
+
 def test_a_claim_on_two_differences_decides_their_difference(study_file, registry, tmp_path):
     """What one arm gains beyond what another pair gains."""
     arms = [{"name": name} for name in ("one", "two", "three", "four")]

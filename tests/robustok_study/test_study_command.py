@@ -131,6 +131,16 @@ def test_a_failing_arm_is_named_with_its_reason_and_does_not_end_the_others(stud
     assert "failed" not in conducted("--show")  # that was another arm
 
 
+def test_a_dry_run_names_each_run_that_a_job_takes_stages_of_or_waits_for_once(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output, _ = command("study", "transfer", "--dry-run")
+    assert code == 0
+    planned = " ".join(output.split())
+    assert "gpt-seed1 new 0 of 7 train_tokenizer, evaluate_tokenizer, tokenize of rar-seed1 gpt-after" in planned
+    assert "rar-after-seed1 new 0 of ? waits for rar-seed1 rar-after-control" in planned
+    assert "gpt-after-seed1 new 0 of ? waits for rar-seed1; waits for gpt-seed1 gpt-after-control" in planned
+
+
 def test_a_dry_run_and_show_print_what_is_done_and_run_nothing(study_file, command):
     study_file()
     code, output, _ = command("study", "s.toml", "--dry-run")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from robustok_core.errors import RobustokError
+from robustok_core.runs.precision import COMPUTED
 from robustok_core.values.numbers import duration_text
 from robustok_report.defaults import Value, value_text, values_of
 from robustok_toolkit.report_parts import Cell, Part, Section, Table, Text
@@ -25,16 +26,20 @@ def _origin(run: ReportedRun) -> Table:
     own = [stage for stage in run.stages if not stage.taken_from]
     made_with = [made for stage in run.stages for made in _made_with(stage)]
     started = [str(stage.entry["started"]) for stage in own if stage.entry.get("started")]
-    taken = [f"{stage.name}, from {stage.taken_from}" for stage in run.stages if stage.taken_from]
+    taken: dict[str, list[str]] = {}
+    for stage in run.stages:
+        if stage.taken_from:
+            taken.setdefault(stage.taken_from, []).append(stage.name)
     rows: list[list[str | Cell]] = [
         ["Command", Cell(command([made for stage in own for made in _made_with(stage)]), code=True)],
         ["Or from its folder", Cell(shlex.join(["robustok", "run", str(run.folder)]), code=True)],
         ["Seed", str(run.record.get("seed", run.table.get("run", {}).get("seed", "not recorded")))],
         ["Started", min(started).replace("T", " ") if started else "never"],
-        ["Taken", "; ".join(taken)],
+        ["Taken", "; ".join(f"{', '.join(names)}, from {folder}" for folder, names in taken.items())],
         ["Versions", _each(_versions, made_with)],
         ["Code", _each(_code, made_with)],
         ["Machine", _each(_machine, made_with)],
+        ['Precision "auto"', _each(_auto_precision, made_with)],
     ]
     return Table("Origin", ["", ""], [row for row in rows if row[1] != ""])
 
@@ -80,9 +85,11 @@ def _machine(made: Mapping[str, Any]) -> str:
             parts.append(f"{count} {one if count == 1 else several}")
     if isinstance(cpus := made.get("cpus"), int):
         parts.append(f"{cpus} CPUs")
-    if isinstance(precision := made.get("auto_precision"), str):
-        parts.append(f"precision auto: {precision}")
     return ", ".join(filter(None, parts))
+
+
+def _auto_precision(made: Mapping[str, Any]) -> str:
+    return COMPUTED.get(str(made.get("auto_precision")), "")
 
 
 def _costs(run: ReportedRun) -> Table:
