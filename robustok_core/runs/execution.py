@@ -18,6 +18,7 @@ from robustok_core.runs.memory import MemoryRanOutError, capacity_of, with_what_
 from robustok_core.runs.plan import Plan
 from robustok_core.runs.provenance import now, peak_memory
 from robustok_core.runs.results import tables_of
+from robustok_core.values.devices import repeatable
 from robustok_core.values.result import Result
 
 
@@ -76,7 +77,7 @@ def execute(
 
 def _results(stage: NamedStage, context: RunContext, plan: Callable[[], Plan]) -> dict[str, Result]:
     try:
-        with named_failures(stage.name, context.location()):
+        with named_failures(stage.name, context.location()), repeatable(context.device):
             values: Any = stage.spec.build().run(context)
     except MemoryRanOutError as error:
         about: dict[str, Any] = {"stage": stage.name, "config": stage.spec.config, "where": context.location()}

@@ -1,6 +1,9 @@
-"""Devices: whether they work behind the program, and what torch calls them where it is asked for autocast."""
+"""Devices: whether they work behind the program, repeat their sums, and what torch calls them for autocast."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -27,3 +30,23 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type not in ("cuda", "meta") or not tensor.is_cpu:
         return tensor.to(device)
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On a CPU, everything inside the block has the same bits each time, with the same number of threads.
+
+    Several threads otherwise add to the gradient of what was indexed, such as `table[rows]`, in the order in which they
+    come. Torch warns of an operation that it cannot repeat. Other devices are left as they are: it would slow them.
+    """
+    mode, fills = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    if device.type != "cpu" or mode != 0:
+        yield
+        return
+    torch.set_deterministic_debug_mode("warn")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # finds mistakes, at the cost of writing twice
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = fills
