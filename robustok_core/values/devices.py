@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,14 +40,15 @@ def repeatable(device: torch.device) -> Iterator[None]:
     Several threads otherwise add to the gradient of what was indexed, such as `table[rows]`, in the order in which they
     come. Torch warns of an operation that it cannot repeat. Other devices are left as they are: it would slow them.
     """
-    mode, fills = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    options: Any = torch.utils.deterministic
+    mode, fills = torch.get_deterministic_debug_mode(), options.fill_uninitialized_memory
     if device.type != "cpu" or mode != 0:
         yield
         return
     torch.set_deterministic_debug_mode("warn")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # finds mistakes, at the cost of writing twice
+    options.fill_uninitialized_memory = False  # finds mistakes, at the cost of writing twice
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        options.fill_uninitialized_memory = fills
