@@ -83,8 +83,8 @@ class Meter:
             flops=self.counter.get_total_flops(),
             peak_bytes=self.live.peak - self.casts.bytes,
             cast_bytes=self.casts.bytes,
-            read_bytes=sum(size for size, _ in self.live.read.values()),
-            read_parameters=sum(numbers for _, numbers in self.live.read.values()),
+            read_bytes=self.live.read_bytes,
+            read_parameters=self.live.read_parameters,
         )
 
     def turn(self) -> None:
@@ -114,41 +114,41 @@ class _LiveBytes(TorchDispatchMode):
     """Answers what meta tensors cannot answer, and counts the bytes of what the computation makes while that exists.
 
     Attributes:
-        peak: the most bytes at once. read: bytes, and parameters, of each storage that was there before.
+        peak: the most bytes at once.
+        read_bytes, read_parameters: of all storages that were there before.
     """
 
     def __init__(self, counts: bool) -> None:
         super().__init__()
         self._counts = counts
-        self._now = self.peak = 0
-        self._known: set[int] = set()
-        self.read: dict[int, tuple[int, int]] = {}
+        self._now = self.peak = self.read_bytes = self.read_parameters = 0
+        self._known: set[int] = set()  # addresses of storages that exist; torch gives them to others afterwards
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for value in tree_iter((args, kwargs)) if self._counts else ():
-            if isinstance(value, Tensor) and (key := value.untyped_storage()._cdata) not in self._known:
-                self._known.add(key)
-                numbers = value.numel() if isinstance(value, nn.Parameter) else 0
-                self.read[key] = (value.untyped_storage().nbytes(), numbers)
+            if isinstance(value, Tensor) and self._is_new(storage := value.untyped_storage(), 0):
+                self.read_bytes += storage.nbytes()
+                self.read_parameters += value.numel() if isinstance(value, nn.Parameter) else 0
         answer = _ANSWERS.get(func) if _on_meta(args) else None
         result = func(*args, **kwargs) if answer is None else answer(*args, **kwargs)
         for value in tree_iter(result) if self._counts else ():
-            if isinstance(value, Tensor):
-                self._see(value.untyped_storage())
+            if isinstance(value, Tensor) and self._is_new(storage := value.untyped_storage(), storage.nbytes()):
+                self._now += storage.nbytes()
+                self.peak = max(self.peak, self._now)
         return result
 
-    def _see(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self._now += size
-        self.peak = max(self.peak, self._now)
-        weakref.finalize(storage, self._forget, key, size).atexit = False
+    def _is_new(self, storage: torch.UntypedStorage, size: int) -> bool:
+        """Whether a storage was not seen before; `size` is not counted any more once it is gone."""
+        address = storage._cdata
+        if address in self._known:
+            return False
+        self._known.add(address)
+        weakref.finalize(storage, self._forget, address, size).atexit = False
+        return True
 
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
+    def _forget(self, address: int, size: int) -> None:
+        self._known.discard(address)
         self._now -= size
 
 

@@ -36,6 +36,18 @@ def test_what_is_kept_for_the_backward_pass_is_alive_and_what_is_not_is_not():
     assert meter.measured.peak_bytes == 4000 * len(kept)
 
 
+def test_what_is_made_counts_where_torch_gives_it_the_address_of_what_was_there_before():
+    inputs = [torch.zeros(1000, device=META) for _ in range(50)]
+    with measuring() as meter:
+        for x in inputs:
+            x + 1
+        del x
+        inputs.clear()
+        kept = [torch.zeros(1000, device=META) for _ in range(50)]
+    assert meter.measured.read_bytes == 4000 * 50
+    assert meter.measured.peak_bytes == 4000 * len(kept)
+
+
 def test_matrix_products_are_in_bfloat16_and_norms_in_float32_as_cudas_autocast_says():
     with measuring(bf16=True) as meter:
         x = torch.zeros(2, 32, device=META)
