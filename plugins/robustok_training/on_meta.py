@@ -60,7 +60,8 @@ class Measured:
         flops: of its matrix products, convolutions and attention, as torch's FLOP counter counts them.
         peak_bytes: of the tensors that it makes and that exist at the same time, without `cast_bytes`.
         cast_bytes: of the weights that autocast makes bfloat16.
-        read_bytes: of the tensors that were there before and that it reads. read_parameters: those among them.
+        read_bytes: of the tensors that it reads and has not made, as far as they exist at the same time.
+        read_parameters: numbers in the parameters among them.
     """
 
     flops: int
@@ -81,10 +82,10 @@ class Meter:
         """What was measured until now."""
         return Measured(
             flops=self.counter.get_total_flops(),
-            peak_bytes=self.live.peak - self.casts.bytes,
+            peak_bytes=self.live.made.most - self.casts.bytes,
             cast_bytes=self.casts.bytes,
-            read_bytes=self.live.read_bytes,
-            read_parameters=self.live.read_parameters,
+            read_bytes=self.live.read.most,
+            read_parameters=self.live.read_parameters.most,
         )
 
     def turn(self) -> None:
@@ -108,48 +109,67 @@ def measuring(*, bf16: bool = False, memory: bool = True) -> Iterator[Meter]:
             yield meter
     finally:
         meta_config.meta_nonzero_assume_all_nonzero = before
+        meter.live.forget()
 
 
 class _LiveBytes(TorchDispatchMode):
     """Answers what meta tensors cannot answer, and counts the bytes of what the computation makes while that exists.
 
     Attributes:
-        peak: the most bytes at once.
-        read_bytes, read_parameters: of all storages that were there before.
+        made: bytes of what it made. read: bytes of what it read and had not made. read_parameters: numbers of those.
     """
 
     def __init__(self, counts: bool) -> None:
         super().__init__()
         self._counts = counts
-        self._now = self.peak = self.read_bytes = self.read_parameters = 0
-        self._known: set[int] = set()  # addresses of storages that exist; torch gives them to others afterwards
+        self.made, self.read, self.read_parameters = _Most(), _Most(), _Most()
+        # By the addresses of storages that exist; torch gives them to others afterwards.
+        self._exist: dict[int, weakref.finalize[..., torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for value in tree_iter((args, kwargs)) if self._counts else ():
-            if isinstance(value, Tensor) and self._is_new(storage := value.untyped_storage(), 0):
-                self.read_bytes += storage.nbytes()
-                self.read_parameters += value.numel() if isinstance(value, nn.Parameter) else 0
+            if isinstance(value, Tensor):
+                numbers = value.numel() if isinstance(value, nn.Parameter) else 0
+                self._count(value.untyped_storage(), self.read, numbers)
         answer = _ANSWERS.get(func) if _on_meta(args) else None
         result = func(*args, **kwargs) if answer is None else answer(*args, **kwargs)
         for value in tree_iter(result) if self._counts else ():
-            if isinstance(value, Tensor) and self._is_new(storage := value.untyped_storage(), storage.nbytes()):
-                self._now += storage.nbytes()
-                self.peak = max(self.peak, self._now)
+            if isinstance(value, Tensor):
+                self._count(value.untyped_storage(), self.made)
         return result
 
-    def _is_new(self, storage: torch.UntypedStorage, size: int) -> bool:
-        """Whether a storage was not seen before; `size` is not counted any more once it is gone."""
-        address = storage._cdata
-        if address in self._known:
-            return False
-        self._known.add(address)
-        weakref.finalize(storage, self._forget, address, size).atexit = False
-        return True
+    def _count(self, storage: torch.UntypedStorage, most: _Most, numbers: int = 0) -> None:
+        """Counts a storage that was not seen before, for as long as it exists."""
+        address, size = storage._cdata, storage.nbytes()
+        if address in self._exist:
+            return
+        most.add(size)
+        self.read_parameters.add(numbers)
+        self._exist[address] = weakref.finalize(storage, self._uncount, address, most, size, numbers)
+        self._exist[address].atexit = False
 
-    def _forget(self, address: int, size: int) -> None:
-        self._known.discard(address)
-        self._now -= size
+    def _uncount(self, address: int, most: _Most, size: int, numbers: int) -> None:
+        del self._exist[address]
+        most.add(-size)
+        self.read_parameters.add(-numbers)
+
+    def forget(self) -> None:
+        """Lets go of the storages that outlive the computation."""
+        for finalizer in self._exist.values():
+            finalizer.detach()
+        self._exist.clear()
+
+
+class _Most:
+    """A sum, and the most that it has been."""
+
+    def __init__(self) -> None:
+        self._now = self.most = 0
+
+    def add(self, number: int) -> None:
+        self._now += number
+        self.most = max(self.most, self._now)
 
 
 class _AsOnCuda(TorchFunctionMode):

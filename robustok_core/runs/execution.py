@@ -75,10 +75,20 @@ def execute(
         context.notify("robustok_stage_finished", stage=stage.name, results=results)
 
 
+def run_stage(stage: NamedStage, context: RunContext) -> Any:
+    """Runs a stage and returns what its `run` returns; on a CPU, several threads compute the same bits each time.
+
+    Raises:
+        KeyboardInterrupt: the user asked to stop.
+        RobustokError: the stage failed.
+    """
+    with named_failures(stage.name, context.location()), repeatable(context.device):
+        return stage.spec.build().run(context)
+
+
 def _results(stage: NamedStage, context: RunContext, plan: Callable[[], Plan]) -> dict[str, Result]:
     try:
-        with named_failures(stage.name, context.location()), repeatable(context.device):
-            values: Any = stage.spec.build().run(context)
+        values = run_stage(stage, context)
     except MemoryRanOutError as error:
         about: dict[str, Any] = {"stage": stage.name, "config": stage.spec.config, "where": context.location()}
         cost = lambda: next(planned.cost() for planned in plan().stages if planned.name == stage.name)  # noqa: E731

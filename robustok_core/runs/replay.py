@@ -9,9 +9,8 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.stage import NOT_FINITE_FILE
 from robustok_core.recipe.recipe import NamedStage
 from robustok_core.runs.context import RunContext
-from robustok_core.runs.failures import named_failures
+from robustok_core.runs.execution import run_stage
 from robustok_core.runs.folder import RunFolder
-from robustok_core.values.devices import repeatable
 
 
 def check_replay(folder: RunFolder, due: Sequence[NamedStage], planned: Mapping[str, str]) -> None:
@@ -40,6 +39,5 @@ def replay(stage: NamedStage, context: RunContext) -> NoReturn:
     Raises:
         RunError: what was found.
     """
-    with named_failures(stage.name, context.location()), repeatable(context.device):
-        stage.spec.build().run(context)
+    run_stage(stage, context)
     raise RunError(f"stage {stage.name!r} came to its end", hint="run it without --replay")

@@ -1,4 +1,4 @@
-"""Devices: whether they work behind the program, repeat their sums, and what torch calls them for autocast."""
+"""Devices: sending tensors without waiting, sums in a fixed order, and the names of autocast."""
 
 from __future__ import annotations
 
@@ -35,20 +35,22 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """On a CPU, everything inside the block has the same bits each time, with the same number of threads.
+    """On a CPU, torch adds in a fixed order inside the block, so that the same code gives the same bits each time.
 
-    Several threads otherwise add to the gradient of what was indexed, such as `table[rows]`, in the order in which they
-    come. Torch warns of an operation that it cannot repeat. Other devices are left as they are: it would slow them.
+    Otherwise several threads add to the gradient of an indexed table, such as `table[rows]`, in whatever order they
+    arrive. Torch warns of the few operations of its own that it cannot repeat. Other devices are left as they are, and
+    so is the setting of a program that has asked for deterministic algorithms itself. The setting is the process's:
+    blocks in two Python threads must not overlap.
     """
-    options: Any = torch.utils.deterministic
-    mode, fills = torch.get_deterministic_debug_mode(), options.fill_uninitialized_memory
-    if device.type != "cpu" or mode != 0:
+    if device.type != "cpu" or torch.get_deterministic_debug_mode() != 0:
         yield
         return
-    torch.set_deterministic_debug_mode("warn")
-    options.fill_uninitialized_memory = False  # finds mistakes, at the cost of writing twice
+    options: Any = torch.utils.deterministic
+    fills = options.fill_uninitialized_memory
     try:
+        torch.set_deterministic_debug_mode("warn")
+        options.fill_uninitialized_memory = False  # a debugging aid that writes all new memory twice
         yield
     finally:
-        torch.set_deterministic_debug_mode(mode)
+        torch.set_deterministic_debug_mode("default")
         options.fill_uninitialized_memory = fills

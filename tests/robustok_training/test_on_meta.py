@@ -48,6 +48,14 @@ def test_what_is_made_counts_where_torch_gives_it_the_address_of_what_was_there_
     assert meter.measured.peak_bytes == 4000 * len(kept)
 
 
+def test_what_is_read_counts_while_it_exists():
+    x = torch.zeros(100, device=META)
+    with measuring() as meter:
+        for _ in range(10):
+            x + torch.tensor([1.0] * 100, device="cpu")[0]
+    assert meter.measured.read_bytes == 400 + 400
+
+
 def test_matrix_products_are_in_bfloat16_and_norms_in_float32_as_cudas_autocast_says():
     with measuring(bf16=True) as meter:
         x = torch.zeros(2, 32, device=META)
