@@ -67,19 +67,28 @@ def check_each(context: StageContext, checks: Mapping[str, Callable[[], None]], 
         raise ProblemsError(problems)
 
 
-def check_main_trained(context: StageContext, tokenizer: TokenizerPromise) -> None:
-    """Checks that a tokenizer still has the decoder of its main training.
+def check_main_trained(
+    context: StageContext, tokenizer: TokenizerPromise, made_of: Mapping[str, str] | None = None
+) -> None:
+    """Checks that a tokenizer still has the decoder of its main training, or that of another round's pairs.
+
+    Args:
+        made_of: what `made_of` gave for the pairs, of another round too; None where there are none.
 
     Raises:
-        RobustokError: if it is post-trained.
+        RobustokError: if it is post-trained, and the pairs were not made with it.
     """
-    if tokenizer.post_trained:
+    another_round = made_of is not None and made_of.get("tokenizer") == _identity(tokenizer)
+    if tokenizer.post_trained and not another_round:
         hint = (
             "load the tokenizer of main training: the folder artifacts/tokenizer-... whose component.json has no "
-            "post_trained"
+            "post_trained; or set another_round = true in the stage that makes the pairs"
         )
-        if tokenizer.stage is not None:
-            hint = "a stage before this one post-trains it: remove one of the two"
+        if tokenizer.decoder_stage is not None:
+            hint = (
+                f"stage {tokenizer.decoder_stage!r} before this one post-trains it: remove one of the two, or make "
+                "pairs of it first, with another_round = true"
+            )
         where = str(tokenizer.folder or context.location())
         raise RobustokError("this tokenizer is already post-trained", where=where, hint=hint)
 
@@ -90,7 +99,15 @@ def made_of(tokenizer: TokenizerPromise, generator: GeneratorPromise) -> dict[st
 
 
 def _identity(component: TokenizerPromise | GeneratorPromise) -> str:
-    return str(component.origin) if component.folder is None else content_fingerprint(component.folder / WEIGHTS_FILE)
+    if component.folder is not None:
+        return content_fingerprint(component.folder / WEIGHTS_FILE)
+    return str(_weights_origin(component))
+
+
+def _weights_origin(component: TokenizerPromise | GeneratorPromise) -> str | None:
+    """The last stage of this recipe that changes its weights; None if it is loaded as it is."""
+    decoder_stage = component.decoder_stage if isinstance(component, TokenizerPromise) else None
+    return component.origin if decoder_stage is None else f"stage {decoder_stage}"
 
 
 def check_made_of(
@@ -109,9 +126,10 @@ def check_made_of(
         RobustokError: if it was made with another.
     """
     kind = "tokenizer" if isinstance(component, TokenizerPromise) else "generator"
-    imported = component.folder is None and component.origin is None
+    origin = _weights_origin(component)
+    imported = component.folder is None and origin is None
     if not imported and recorded.get(kind) not in (None, _identity(component)):
-        what = f"these {what_was_done} with the {kind} in {component.folder or component.origin}"
+        what = f"these {what_was_done} with the {kind} in {component.folder or origin}"
         raise RobustokError(what, where=context.location(), hint=f"load the {kind} of the run that made them")
 
 

@@ -18,7 +18,7 @@ from typing_extensions import Self
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.promise import Promise
-from robustok_core.runs.components import COMPONENT_FILE
+from robustok_core.runs.components import COMPONENT_FILE, read_component
 from robustok_core.runs.files import write_json
 from robustok_core.runs.records import file_name, read_record
 from robustok_toolkit.pair_files import label_of
@@ -51,10 +51,16 @@ class DecodersIndex:
 
 @frozen(kw_only=True)
 class DecodersPromise(Promise):
-    """Post-trained decoders, one for each of `sigmas`."""
+    """Post-trained decoders, one for each of `sigmas`.
+
+    Attributes:
+        made_of: content hashes of the weights that they come from, see `Decoders`; empty if not known yet.
+        opponents: losses whose discriminators are stored with each; None if that is not recorded.
+    """
 
     sigmas: Sequence[float]
     made_of: Mapping[str, str] = field(factory=dict)
+    opponents: Sequence[str] | None = ()
 
     def describe(self) -> str:
         return f"one for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"
@@ -62,7 +68,8 @@ class DecodersPromise(Promise):
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:
         decoders = Decoders.read(folder)
-        return cls(sigmas=list(decoders.folders), made_of=decoders.made_of)
+        first = next(iter(decoders.folders.values()))
+        return cls(sigmas=list(decoders.folders), made_of=decoders.made_of, opponents=read_component(first).opponents)
 
 
 @frozen(kw_only=True)

@@ -32,6 +32,7 @@ class TokenizerPromise(Promise):
         fingerprint: computes its `latent_fingerprint`; None if its weights do not exist yet.
         folder: its folder; None if it does not exist yet.
         stage: the stage of this recipe that trains it; post-training leaves this as it is. None if it is loaded.
+        decoder_stage: the stage of this recipe that post-trains its decoder; None if none does.
         sketch: builds it on the meta device; None if its stage does not say how.
         expected: whether it is only taken as the recipe says, because its file is not here.
     """
@@ -44,6 +45,7 @@ class TokenizerPromise(Promise):
     fingerprint: Callable[[], str] | None = None
     folder: Path | None = None
     stage: str | None = None
+    decoder_stage: str | None = None
     sketch: Callable[[], Tokenizer] | None = field(default=None, eq=False)
     expected: bool = False
 

@@ -75,7 +75,8 @@ class CompareDecoders(Stage):
     def check(self, context: StageContext) -> None:
         """The generator fits the tokenizer, the metrics fit the images, and the sigma to keep exists."""
         config, tokenizer = self.config, context.promise("tokenizer", TokenizerPromise)
-        check_main_trained(context, tokenizer)
+        decoders = context.promise("decoders", DecodersPromise)
+        check_main_trained(context, tokenizer, decoders.made_of)
         check_image_size(context, tokenizer)
         generator = context.promise("generator", GeneratorPromise)
         check_generator(context, generator, tokenizer)
@@ -83,7 +84,6 @@ class CompareDecoders(Stage):
         check_metrics(context, config.metrics, config.num_samples, held_out, "metrics")
         for key in ("tokenizer_metrics", "pair_metrics"):
             check_tokenizer_metrics(context, tokenizer, getattr(config, key), key)
-        decoders = context.promise("decoders", DecodersPromise)
         for component in (tokenizer, generator):
             check_made_of(context, component, decoders.made_of, "decoders were not trained")
         sigmas = decoders.sigmas
@@ -94,7 +94,11 @@ class CompareDecoders(Stage):
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The tokenizer, post-trained."""
         tokenizer = context.promise("tokenizer", TokenizerPromise)
-        promise = attrs.evolve(tokenizer, post_trained=True, opponents=(), folder=None)  # the latents stay the same
+        opponents = context.promise("decoders", DecodersPromise).opponents
+        # The latents stay the same.
+        promise = attrs.evolve(
+            tokenizer, post_trained=True, opponents=opponents, folder=None, decoder_stage=context.stage
+        )
         return {"tokenizer": promise}
 
     def cost(self, context: StageContext) -> Cost | None:

@@ -63,6 +63,13 @@ class MakePairsConfig:
         default=True,
         metadata={"doc": "also make pairs for sigma = 1, to fine-tune the decoder without generated latents"},
     )
+    another_round: bool = field(
+        default=False,
+        metadata={
+            "doc": "of a tokenizer that is post-trained already, with other draws than the round before",
+            "result": False,  # given the tokenizer, there is one choice
+        },
+    )
     num_pairs: int | None = field(
         default=None,
         validator=validators.optional(validators.ge(1)),
@@ -108,7 +115,7 @@ class MakePairs(Stage):
     def check(self, context: StageContext) -> None:
         """There are enough images, and the generator and the post-trainer fit the tokenizer."""
         tokenizer = context.promise("tokenizer", TokenizerPromise)
-        check_main_trained(context, tokenizer)
+        self._check_round(context, tokenizer)
         check_image_size(context, tokenizer)
         check_generator(context, context.promise("generator", GeneratorPromise), tokenizer)
         context.build("post_trainer").check(tokenizer.space)
@@ -116,6 +123,14 @@ class MakePairs(Stage):
         if self.config.num_pairs is not None and self.config.num_pairs > len(images):
             what = f"{self.config.num_pairs} pairs need as many training images, but there are only {len(images)}"
             raise context.located(RobustokError(what, hint=f"at most {len(images)}"), "num_pairs")
+
+    def _check_round(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
+        if not self.config.another_round:
+            check_main_trained(context, tokenizer)
+        elif not tokenizer.post_trained:
+            hint = "leave it out for the first round"
+            error = RobustokError("this tokenizer is not post-trained, so this is no other round", hint=hint)
+            raise context.located(error, "another_round")
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The number of pairs per sigma, and what they are made with."""
@@ -165,9 +180,11 @@ class MakePairs(Stage):
         check_fits(generator, context.inputs["generator"], tokenizer)
         images = context.dataset().train
         rows = class_balanced_order(images.labels)[: self.config.num_pairs].sort().values
+        weights = content_fingerprint(context.inputs["tokenizer"] / WEIGHTS_FILE)
+        seed = derive_seed(context.seed, "pairs", *([weights] if self.config.another_round else []))
         splits = []
         for sigma in self.config.sigmas:
-            splits.append(_Maker(context, self.config, tokenizer, generator, images, rows, sigma).make())
+            splits.append(_Maker(context, self.config, tokenizer, generator, images, rows, sigma, seed).make())
         spec = context.spec("post_trainer")
         with context.making("pairs") as folder:
             if folder is not None:
@@ -184,7 +201,7 @@ class MakePairs(Stage):
                         "sigma": self.config.sigmas,
                         "seed": context.run_seed,
                         "post_trainer": spec.table(),
-                        "tokenizer_weights": content_fingerprint(context.inputs["tokenizer"] / WEIGHTS_FILE),
+                        "tokenizer_weights": weights,
                         "generator_weights": content_fingerprint(context.inputs["generator"] / WEIGHTS_FILE),
                     },
                 )
@@ -211,6 +228,7 @@ class _Maker:
     images: Images
     rows: Tensor
     sigma: float
+    seed: int
 
     def make(self) -> _Pairs:
         """Makes the missing shards; returns a description of all of them."""
@@ -245,7 +263,7 @@ class _Maker:
         """The latents of real images, and the latents that the decoder will read, as arrays."""
         encoded = self.tokenizer.encode(batch.images)
         real = encoded.without_features()
-        draws = Draws(seed=derive_seed(self.context.seed, "pairs"), indices=batch.indices, total=len(self.images))
+        draws = Draws(seed=self.seed, indices=batch.indices, total=len(self.images))
         made = post_trainer.pair(
             self.tokenizer,
             self.generator,

@@ -42,6 +42,7 @@ from robustok_stages.tokenizer.opponents import (
     losses_with_opponent,
     opponent_misfit,
     opponent_tensors,
+    save_opponents,
     saved_opponents,
 )
 from robustok_toolkit.decoder_files import DecodersPromise, write_decoders
@@ -69,8 +70,9 @@ class PostTrainConfig(TrainingConfig):
     discriminator: Literal["reuse", "fresh"] = field(
         default="reuse",
         metadata={
-            "doc": '"reuse" main training\'s with its optimiser state, or "fresh" if there is none; then set the loss '
-            "term's discriminator_start = 0 and a later start, so that it learns before it affects the decoder"
+            "doc": '"reuse" main training\'s (in another round: that of the round before) with its optimiser state, '
+            'or "fresh" if there is none; then set the loss term\'s discriminator_start = 0 and a later start, so that '
+            "it learns before it affects the decoder"
         },
     )
 
@@ -101,7 +103,7 @@ class PostTrain(Stage):
     def check(self, context: StageContext) -> None:
         """The pairs were made as [post_trainer] says, the batch fits, and discriminators to reuse exist."""
         tokenizer, pairs = context.promise("tokenizer", TokenizerPromise), context.promise("pairs", PairsPromise)
-        check_main_trained(context, tokenizer)
+        check_main_trained(context, tokenizer, pairs.made_of)
         check_image_size(context, tokenizer)
         self._check_made_by(context, pairs)
         check_made_of(context, tokenizer, pairs.made_of, "pairs were not made")
@@ -143,7 +145,8 @@ class PostTrain(Stage):
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """One decoder per sigma of the pairs."""
         pairs = context.promise("pairs", PairsPromise)
-        return {"decoders": DecodersPromise(sigmas=pairs.sigmas, made_of=pairs.made_of)}
+        opponents = losses_with_opponent(self.config.losses)
+        return {"decoders": DecodersPromise(sigmas=pairs.sigmas, made_of=pairs.made_of, opponents=opponents)}
 
     def cost(self, context: StageContext) -> Cost | None:
         """The task's own step, measured, for one decoder after the other."""
@@ -197,7 +200,7 @@ class PostTrain(Stage):
         kept: Any = trainer.kept()
         if latent_fingerprint(kept) != frozen_part:
             raise RunError("post-training changed weights outside the decoder", where=f"stage {context.stage}")
-        self._save(context, done, kept, sigma)
+        self._save(context, done, task, trainer, sigma)
         return done
 
     def _is_trained(self, context: StageContext, folder: Path) -> bool:
@@ -209,13 +212,14 @@ class PostTrain(Stage):
         context.accelerator.wait_for_everyone()
         return (folder / COMPONENT_FILE).is_file()
 
-    def _save(self, context: StageContext, folder: Path, tokenizer: Any, sigma: float) -> None:
+    def _save(self, context: StageContext, folder: Path, task: DecoderTask, trainer: Trainer, sigma: float) -> None:
         if context.accelerator.is_main_process:
             table = read_component(context.inputs["tokenizer"]).table
             about: dict[str, Any] = {"fingerprint": context.fingerprint, "run": context.run_name}
-            about |= {"post_trained": sigma, "opponents": []}
+            about |= {"post_trained": sigma, "opponents": list(task.opponents)}
             with recorded_folder(folder) as aside:
-                save_component(aside, "tokenizer", table, tokenizer, **about)
+                save_component(aside, "tokenizer", table, trainer.kept(), **about)
+                save_opponents(aside, task.opponents, trainer)  # for another round
         context.accelerator.wait_for_everyone()
 
 
