@@ -84,6 +84,8 @@ def check_main_trained(
             "load the tokenizer of main training: the folder artifacts/tokenizer-... whose component.json has no "
             "post_trained; or set another_round = true in the stage that makes the pairs"
         )
+        if made_of is not None:
+            hint = "load the tokenizer that the pairs were made with"
         if tokenizer.decoder_stage is not None:
             hint = (
                 f"stage {tokenizer.decoder_stage!r} before this one post-trains it: remove one of the two, or make "

@@ -55,12 +55,12 @@ class DecodersPromise(Promise):
 
     Attributes:
         made_of: content hashes of the weights that they come from, see `Decoders`; empty if not known yet.
-        opponents: losses whose discriminators are stored with each; None if that is not recorded.
+        opponents: losses whose discriminators are stored with each of them.
     """
 
     sigmas: Sequence[float]
     made_of: Mapping[str, str] = field(factory=dict)
-    opponents: Sequence[str] | None = ()
+    opponents: Sequence[str] = ()
 
     def describe(self) -> str:
         return f"one for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"
@@ -68,8 +68,9 @@ class DecodersPromise(Promise):
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:
         decoders = Decoders.read(folder)
-        first = next(iter(decoders.folders.values()))
-        return cls(sigmas=list(decoders.folders), made_of=decoders.made_of, opponents=read_component(first).opponents)
+        held = [read_component(folder).opponents or [] for folder in decoders.folders.values()]
+        opponents = [name for name in held[0] if all(name in others for others in held)]
+        return cls(sigmas=list(decoders.folders), made_of=decoders.made_of, opponents=opponents)
 
 
 @frozen(kw_only=True)

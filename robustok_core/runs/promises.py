@@ -26,7 +26,7 @@ class TokenizerPromise(Promise):
 
     Attributes:
         space: its latent space. image_size: H = W of its images.
-        opponents: losses of main training whose discriminators are stored with it; None if that is not recorded.
+        opponents: losses of its last training whose discriminators are stored with it; None if that is not recorded.
         opponent_weights: those of a published tokenizer that is not written yet, as `Importer.opponents` returns them.
         post_trained: whether its decoder is already post-trained.
         fingerprint: computes its `latent_fingerprint`; None if its weights do not exist yet.

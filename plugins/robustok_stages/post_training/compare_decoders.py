@@ -97,7 +97,12 @@ class CompareDecoders(Stage):
         opponents = context.promise("decoders", DecodersPromise).opponents
         # The latents stay the same.
         promise = attrs.evolve(
-            tokenizer, post_trained=True, opponents=opponents, folder=None, decoder_stage=context.stage
+            tokenizer,
+            post_trained=True,
+            opponents=opponents,
+            opponent_weights={},
+            folder=None,
+            decoder_stage=context.stage,
         )
         return {"tokenizer": promise}
 

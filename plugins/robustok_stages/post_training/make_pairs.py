@@ -66,7 +66,7 @@ class MakePairsConfig:
     another_round: bool = field(
         default=False,
         metadata={
-            "doc": "of a tokenizer that is post-trained already, with other draws than the round before",
+            "doc": "make pairs of a tokenizer that is post-trained already, with other draws than the round before",
             "result": False,  # given the tokenizer, there is one choice
         },
     )
@@ -127,9 +127,9 @@ class MakePairs(Stage):
     def _check_round(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
         if not self.config.another_round:
             check_main_trained(context, tokenizer)
-        elif not tokenizer.post_trained:
+        elif not tokenizer.post_trained and not tokenizer.expected:
             hint = "leave it out for the first round"
-            error = RobustokError("this tokenizer is not post-trained, so this is no other round", hint=hint)
+            error = RobustokError("this tokenizer is not post-trained, so this is its first round", hint=hint)
             raise context.located(error, "another_round")
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:

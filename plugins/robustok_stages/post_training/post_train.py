@@ -82,7 +82,7 @@ class PostTrainConfig(TrainingConfig):
 
     @property
     def reused(self) -> list[str]:
-        """The losses whose discriminators are reused from main training."""
+        """The losses whose discriminators are reused."""
         return losses_with_opponent(self.losses) if self.discriminator == "reuse" else []
 
 
@@ -120,7 +120,7 @@ class PostTrain(Stage):
                 raise RobustokError(what, where=where, hint="set the same in [post_trainer], or make other pairs")
 
     def _check_opponents(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
-        """Checks that main training provides every discriminator to reuse."""
+        """Checks that every discriminator to reuse is stored with the tokenizer."""
         if tokenizer.expected:  # its file may hold them
             return
         reused, available = self.config.reused, tokenizer.opponents
@@ -133,12 +133,12 @@ class PostTrain(Stage):
             raise context.located(error, "discriminator")
         for name in reused:
             if name not in (available or ()):
-                what = f"main training has no opponent for a loss {name!r}, only for {', '.join(available or ())}"
+                what = f"the tokenizer has no opponent for a loss {name!r}, only for {', '.join(available or ())}"
                 raise context.located(RobustokError(what, hint="give the loss the same name"), "losses", name)
         held = tokenizer.opponent_weights if tokenizer.folder is None else opponent_tensors(tokenizer.folder)
         for name in reused:
             if wrong := opponent_misfit(self.config.losses[name], name, held):
-                what = f"the discriminator of {name!r} in main training is another one than this: {wrong}"
+                what = f"the discriminator of {name!r} with the tokenizer is another one than this: {wrong}"
                 hint = 'describe the same network, or set discriminator = "fresh"'
                 raise context.located(RobustokError(what, hint=hint), "losses", name)
 
@@ -154,7 +154,8 @@ class PostTrain(Stage):
         if tokenizer is None:
             return None
         losses, post_trainer = sketched_losses(self.config.losses, tokenizer), context.build("post_trainer")
-        weights = weights_bytes(tokenizer)
+        opponents = [loss.opponent for loss in losses.values() if loss.opponent is not None]
+        weights = weights_bytes(tokenizer) + 3 * sum(map(weights_bytes, opponents))  # with Adam's two moments
 
         def batch_of(count: int) -> PairBatch:
             real, latents = image_batch(count, tokenizer.image_size), latents_in(tokenizer.space, count)

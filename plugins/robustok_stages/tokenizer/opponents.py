@@ -1,4 +1,4 @@
-"""The discriminators that main training saves with the tokenizer, for reuse in post-training.
+"""The discriminators that a training saves with the tokenizer, for reuse in post-training.
 
 For each loss NAME, `opponents.safetensors` holds the weights of its opponent (`module/NAME/...`) and the state of the
 opponent's optimiser (`optimizer/NAME/...`). An artifact without opponents has no such file. Importers of published
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from robustok_core.errors import RunError
 from robustok_core.kinds.loss import Opponent
 from robustok_core.runs.components import OPPONENTS_FILE
 from robustok_core.runs.files import read_tensors, write_tensors
@@ -70,13 +71,18 @@ def adopt_opponents(folder: Path, opponents: Mapping[str, Opponent], trainer: Tr
     """Loads the weights and optimiser states that `save_opponents` wrote into the opponents of the same losses.
 
     Args:
-        folder: the tokenizer's artifact; it must hold all these opponents (see `saved_opponents`).
+        folder: the tokenizer's artifact.
         opponents: by the name of their loss. trainer: has their optimisers.
 
     Raises:
-        RunError: if the weights of an opponent do not fit.
+        RunError: if the artifact does not hold all these opponents, or the weights of one do not fit.
     """
     file = folder / OPPONENTS_FILE
+    held = saved_opponents(folder) if has_opponents(folder) else []
+    if missing := [loss for loss in opponents if loss not in held]:
+        what = f"there is no discriminator for {', '.join(missing)}"
+        hint = "an earlier version, which stored none with post-trained decoders, has trained it: train it again"
+        raise RunError(what, where=str(folder), hint=hint)
     tensors = read_tensors(file)
     for loss, opponent in opponents.items():
         load_learned(opponent, part(tensors, f"module/{loss}/"), str(file))

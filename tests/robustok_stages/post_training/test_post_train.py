@@ -159,7 +159,7 @@ def test_a_discriminator_that_main_training_will_not_save_is_reported_before_mai
     assert "has no discriminator to reuse" in project.refusal()
     project.stage("train_tokenizer")["losses"]["gan"] = ADVERSARIAL["adversarial"]
     message = project.refusal()
-    assert "main training has no opponent for a loss 'adversarial', only for gan" in message
+    assert "the tokenizer has no opponent for a loss 'adversarial', only for gan" in message
     assert "stage.post_train.losses.adversarial" in message
     assert not list(tmp_path.iterdir())
 

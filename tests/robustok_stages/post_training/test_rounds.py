@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from project import POST_TRAINING, STAGES, TABLES, Project, changed, contents
+from project import POST_TRAINING, STAGES, TABLES, Project, contents, record_as_it_is
+from robustok_core.runs.components import OPPONENTS_FILE, WEIGHTS_FILE, read_component
 from robustok_core.runs.files import read_tensors
-from robustok_stages.tokenizer.opponents import OPPONENTS_FILE
+from robustok_core.runs.fingerprints import content_fingerprint
+from robustok_toolkit.pair_files import made_of_pairs
 
 ROUND = {"another_round": True}
+TOKENIZERS = ("train_tokenizer", "compare_decoders")  # the stages that make one
 GFD = "compare_decoders/{}_gfd_fashion_classifier"
 
 
@@ -26,10 +29,6 @@ def second(post_trained, tmp_path_factory) -> Project:
 def codes(project: Project) -> dict[str, bytes]:
     parts = contents(project.artifact("pairs") / "parts")
     return {name: content for name, content in parts.items() if name.endswith(".npy")}
-
-
-def opponent(folder: Path) -> dict[str, torch.Tensor]:
-    return read_tensors(folder / OPPONENTS_FILE)
 
 
 def test_a_round_begins_where_the_one_before_ended(post_trained, second):
@@ -53,20 +52,20 @@ def test_its_pairs_are_drawn_anew(post_trained, tmp_path):
     assert {name for name in first if first[name] == other[name]} == {name for name in first if "sigma1" in name}
 
 
+def assert_goes_on(main: Path, one_round: Path, two_rounds: Path) -> None:
+    """The discriminator of two rounds has trained for the steps of both, from that of one."""
+    held = [read_tensors(folder / OPPONENTS_FILE) for folder in (main, one_round, two_rounds)]
+    step = next(name for name in held[0] if "/step/" in name)
+    in_main, in_one, in_two = (int(tensors[step]) for tensors in held)
+    assert in_two - in_one == in_one - in_main > 0
+    weights = [name for name in held[0] if name.startswith("module/") and held[0][name].is_floating_point()]
+    assert any(not torch.equal(held[1][name], held[2][name]) for name in weights)
+
+
 def test_its_discriminator_goes_on_too(post_trained, second):
-    main, first, other = (
-        opponent(project.artifact("tokenizer", stage=stage))
-        for project, stage in (
-            (post_trained, "train_tokenizer"),
-            (post_trained, "compare_decoders"),
-            (second, "compare_decoders"),
-        )
+    assert_goes_on(
+        *(post_trained.artifact("tokenizer", stage=stage) for stage in TOKENIZERS), second.artifact("tokenizer")
     )
-    step = next(name for name in main if "/step/" in name)
-    trained, of_one_round, of_two = (int(held[step]) for held in (main, first, other))
-    assert of_two - of_one_round == of_one_round - trained > 0
-    weights = [name for name in main if name.startswith("module/") and main[name].is_floating_point()]
-    assert any(not torch.equal(first[name], other[name]) for name in weights)
 
 
 def test_two_rounds_in_one_recipe(whole, tmp_path):
@@ -75,10 +74,9 @@ def test_two_rounds_in_one_recipe(whole, tmp_path):
         {**project.stage(name), "name": f"{name}2"} | (ROUND if name == "make_pairs" else {}) for name in POST_TRAINING
     ]
     project.run()
-    after, again = (project.weights(stage=name) for name in ("compare_decoders", "compare_decoders2"))
-    assert any(not torch.equal(after[name], again[name]) for name in after)
-    ended = project.results[GFD.format("sigma0.5")].value
-    assert project.results[GFD.format("before").replace("/", "2/")].value != ended  # other samples
+    kept = project.artifact("tokenizer", stage="compare_decoders")
+    assert made_of_pairs(project.artifact("pairs"))["tokenizer"] == content_fingerprint(kept / WEIGHTS_FILE)
+    assert_goes_on(*(project.artifact("tokenizer", stage=stage) for stage in (*TOKENIZERS, "compare_decoders2")))
 
 
 @pytest.mark.parametrize("stages", [["post_train"], ["compare_decoders"], ["make_pairs", "post_train"]])
@@ -99,7 +97,26 @@ def test_the_first_round_is_not_another_one(whole, trained, tmp_path):
     assert "stage.make_pairs.another_round: this tokenizer is not post-trained" in project.refusal()
 
 
-def test_pairs_of_the_round_before_are_refused(post_trained, second, tmp_path):
-    project = post_trained.later(tmp_path, ["post_train"], load=("tokenizer", "pairs"))
-    project.table = changed(project.table, {"load": {"tokenizer": str(second.folder)}})
-    assert "this tokenizer is already post-trained" in project.refusal()
+def test_pairs_are_refused_with_the_tokenizer_that_came_of_them(second, tmp_path):
+    project = second.later(tmp_path, ["post_train"], load=("tokenizer", "pairs"))
+    message = project.refusal()
+    assert "this tokenizer is already post-trained" in message
+    assert "load the tokenizer that the pairs were made with" in message
+
+
+def test_a_tokenizer_that_is_not_here_may_be_post_trained(post_trained, tmp_path):
+    project = post_trained.later(tmp_path, ["make_pairs"], load=["generator"], make_pairs=ROUND)
+    table = read_component(post_trained.artifact("tokenizer")).table
+    project.table["load"]["tokenizer"] = {"path": str(tmp_path / "not_here"), "expect": dict(table)}
+    project.check(without_data=True)
+
+
+def test_decoders_without_discriminators_are_named_when_the_next_round_needs_them(whole, tmp_path):
+    project = whole(tmp_path).run()
+    kept = project.artifact("tokenizer", stage="compare_decoders")
+    (kept / OPPONENTS_FILE).unlink()
+    record_as_it_is(kept)
+    project.table["stage"] += [
+        {**project.stage(name), "name": f"{name}2"} | (ROUND if name == "make_pairs" else {}) for name in POST_TRAINING
+    ]
+    assert "there is no discriminator for adversarial" in project.refusal()
