@@ -47,7 +47,7 @@ def whole(tmp_path) -> Project:
 
 def without_folder(promise: Any) -> dict[str, Any]:
     """What a promise says about an artifact, without its folder and what only the plan or only the files tell."""
-    others = ("folder", "fingerprint", "sketch", "tokenizer", "made_of", "stage")
+    others = ("folder", "fingerprint", "sketch", "tokenizer", "made_of", "stage", "decoder_stage")
     names = [name for name in type(promise).__slots__ if name not in (*others, "__weakref__")]
     return {name: _plain(getattr(promise, name)) for name in names}
 
