@@ -78,8 +78,9 @@ def check_main_trained(
     Raises:
         RobustokError: if it is post-trained, and the pairs were not made with it.
     """
-    another_round = made_of is not None and made_of.get("tokenizer") == _identity(tokenizer)
-    if tokenizer.post_trained and not another_round:
+    if not tokenizer.post_trained:
+        return
+    if made_of is None or made_of.get("tokenizer") != _identity(tokenizer):
         hint = (
             "load the tokenizer of main training: the folder artifacts/tokenizer-... whose component.json has no "
             "post_trained; or set another_round = true in the stage that makes the pairs"
