@@ -14,7 +14,8 @@ from robustok_core.values.terminal import echo, echo_json, make_console, print_t
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robustok_study.plan import Job, Plan, Task
+    from robustok_study.plan import Plan, Task
+    from robustok_study.planner import Job
     from robustok_study.record import StudyRecord
 
 

@@ -89,8 +89,8 @@ def check_main_trained(
             hint = "load the tokenizer that the pairs were made with"
         if tokenizer.decoder_stage is not None:
             hint = (
-                f"stage {tokenizer.decoder_stage!r} before this one post-trains it: remove one of the two, or make "
-                "pairs of it first, with another_round = true"
+                f"stage {tokenizer.decoder_stage!r} before this one post-trains it: take it as main training left it, "
+                "or make pairs of it first, with another_round = true"
             )
         where = str(tokenizer.folder or context.location())
         raise RobustokError("this tokenizer is already post-trained", where=where, hint=hint)

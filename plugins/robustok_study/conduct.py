@@ -15,7 +15,8 @@ from robustok_core.runs.fingerprinting import fingerprints
 from robustok_core.runs.run_record import RUN_FILE, is_run
 from robustok_core.values.wording import some_names
 from robustok_study.jobs import RECIPES, Failure, Jobs
-from robustok_study.plan import Job, Plan, Task
+from robustok_study.plan import Plan, Task
+from robustok_study.planner import Job
 from robustok_study.record import STUDY_FILE, StudyRecord, is_study, read_study, write_study
 from robustok_study.results import gather
 from robustok_study.slots import make_slots

@@ -19,7 +19,7 @@ from robustok_core.values.result import Result
 from robustok_study.arms import Arm
 from robustok_study.correlation_results import correlation_record
 from robustok_study.expression import Expression
-from robustok_study.plan import Job, State, state_of
+from robustok_study.planner import Job, State, state_of
 from robustok_study.record import (
     ArmRecord,
     ClaimRecord,

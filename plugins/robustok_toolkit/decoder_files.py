@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 from attrs import field, frozen, validators
 from typing_extensions import Self
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.promise import Promise
+from robustok_core.kinds.promise import Promise, origin_of
 from robustok_core.runs.components import COMPONENT_FILE, read_component
 from robustok_core.runs.files import write_json
 from robustok_core.runs.records import file_name, read_record
@@ -61,6 +62,9 @@ class DecodersPromise(Promise):
     sigmas: Sequence[float]
     made_of: Mapping[str, str] = field(factory=dict)
     opponents: Sequence[str] = ()
+
+    def once_loaded(self, stages: Mapping[str, str]) -> Self:
+        return attrs.evolve(self, made_of={kind: origin_of(origin, stages) for kind, origin in self.made_of.items()})
 
     def describe(self) -> str:
         return f"one for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 PromiseT = TypeVar("PromiseT", bound="Promise")
 
 
+def origin_of(origin: str, stages: Mapping[str, str]) -> str:
+    """ "stage STAGE" with that stage's name in `stages`; another origin, the fingerprint of weights, as it is."""
+    name = origin.removeprefix("stage ")
+    return origin if name == origin else f"stage {stages.get(name, name)}"
+
+
 @frozen(kw_only=True)
 class Promise:
     """What a stage declares about its artifact before anything runs. One subclass per kind of artifact.
@@ -38,6 +44,15 @@ class Promise:
         if not isinstance(self, kind):
             what = f"its `plan` promises a {type(self).__name__}, but a {kind.__name__} is needed"
             raise RobustokError(what, hint=f"return a {kind.__name__} (from {kind.__module__}) from `plan`")
+        return self
+
+    def once_loaded(self, stages: Mapping[str, str]) -> Self:
+        """This promise as another recipe sees it, which will load the artifact once it is made.
+
+        Args:
+            stages: a name for each stage of this promise's recipe that tells it from those of other recipes. A promise
+                that names stages has it changed; names that are not here are those of still other recipes.
+        """
         return self
 
     @classmethod

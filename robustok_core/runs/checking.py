@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from robustok_core.errors import RobustokError, raise_all
 from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.promise import Promise
 from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.runs.assumed import Assumed, Launch
@@ -32,6 +33,7 @@ def check(
     without_data: bool = False,
     launch: Launch | None = None,
     built: dict[str, Any] | None = None,
+    awaited: Mapping[str, Promise] | None = None,
 ) -> Plan:
     """Makes all checks of `run`, including those of the data, without running the recipe; returns its plan.
 
@@ -45,6 +47,7 @@ def check(
         launch: how the recipe will be launched, on GPUs, on which precisions that are "auto" are bf16; None if as this
             process was.
         built: as in `fingerprints`.
+        awaited: the promises of entries of [load] that another run will make first, by `Promise.once_loaded`.
 
     Raises:
         RobustokError: as `run`, and if images cannot be read.
@@ -58,6 +61,7 @@ def check(
     one.assumed = Assumed(registry=registry) if without_data else None
     one.launch = launch
     one.auto = one.auto if launch is None else "bf16"
+    one.awaited = awaited or {}
     one.built = {} if built is None or without_data else built
     try:
         plan = one.plan()

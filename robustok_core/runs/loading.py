@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +98,21 @@ def open_all(
     registry: Registry,
     assumed: Assumed | None,
     dataset: Callable[[], Dataset],
+    awaited: Mapping[str, Promise],
 ) -> tuple[dict[str, Promise], list[RobustokError]]:
     """The promise of each entry of [load], and what is wrong with the others.
 
     Args:
         assumed: describes what is not here; None if everything must be. dataset: opens the data set.
+        awaited: of entries that another run will make before this one begins.
     """
     promises: dict[str, Promise] = {}
     problems: list[RobustokError] = []
     for name, load in recipe.load.items():
         try:
-            if assumed is not None and not is_there(load.path):
+            if name in awaited:
+                promises[name] = awaited[name]
+            elif assumed is not None and not is_there(load.path):
                 promises[name] = assumed.component(name, load, recipe, promises, dataset)
             else:
                 promises[name] = open_loaded(name, load, recipe, run, registry)

@@ -48,10 +48,17 @@ class Plan:
     Attributes:
         recipe: with sampler options resolved for the generators that will be sampled.
         stages: in order.
+        loaded: the promises of the artifacts from [load].
     """
 
     recipe: ResolvedRecipe
     stages: Sequence[PlannedStage]
+    loaded: Mapping[str, Promise] = field(factory=dict)
+
+    @property
+    def promises(self) -> Mapping[str, Promise]:
+        """What recipes find that load from this one's run: by artifact, the last that it makes, or else loads."""
+        return {**self.loaded, **{name: promise for stage in self.stages for name, promise in stage.makes.items()}}
 
     def describe(self) -> str:
         """One line per stage, and one per artifact that it writes."""
@@ -78,7 +85,7 @@ def make_plan(recipe: ResolvedRecipe, loaded: Mapping[str, Promise], context_of:
     planner.resolve_tables()
     for index in range(len(recipe.stages)):
         planner.add(index)
-    return Plan(recipe=planner.recipe, stages=planner.planned), planner.problems
+    return Plan(recipe=planner.recipe, stages=planner.planned, loaded=loaded), planner.problems
 
 
 @define

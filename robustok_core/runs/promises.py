@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.generator import Generator
-from robustok_core.kinds.promise import Promise, PromiseT
+from robustok_core.kinds.promise import Promise, PromiseT, origin_of
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import load_component, read_component, sketch_component
 from robustok_core.runs.fingerprints import latent_fingerprint
@@ -53,6 +53,10 @@ class TokenizerPromise(Promise):
     def origin(self) -> str | None:
         """Which tokenizer it is, as long as no fingerprint can tell: "stage NAME"; None if it is loaded."""
         return None if self.stage is None else f"stage {self.stage}"
+
+    def once_loaded(self, stages: Mapping[str, str]) -> Self:
+        stage, decoder_stage = (name and stages.get(name, name) for name in (self.stage, self.decoder_stage))
+        return attrs.evolve(self, stage=stage, decoder_stage=decoder_stage)
 
     def describe(self) -> str:
         images = f"images of {self.image_size} x {self.image_size}"
@@ -108,6 +112,10 @@ class GeneratorPromise(Promise):
     def origin(self) -> str | None:
         """As `TokenizerPromise.origin`."""
         return None if self.stage is None else f"stage {self.stage}"
+
+    def once_loaded(self, stages: Mapping[str, str]) -> Self:
+        stage, tokenizer = self.stage and stages.get(self.stage, self.stage), self.tokenizer
+        return attrs.evolve(self, stage=stage, tokenizer=tokenizer and origin_of(tokenizer, stages))
 
     def describe(self) -> str:
         return f"{self.space.describe()}; {len(self.class_names)} classes"

@@ -129,6 +129,7 @@ class RecipeRun:
         self.refused_later: Sequence[str] = ()
         self.assumed: Assumed | None = None
         self.launch: Launch | None = None
+        self.awaited: Mapping[str, Promise] = {}
 
     @cached_property
     def surroundings(self) -> dict[str, Any]:
@@ -170,7 +171,7 @@ class RecipeRun:
 
     def plan(self) -> Plan:
         """Opens [load] and checks every stage before the first one runs."""
-        promises, problems = open_all(self.recipe, self.folder, self.registry, self.assumed, self.dataset)
+        promises, problems = open_all(self.recipe, self.folder, self.registry, self.assumed, self.dataset, self.awaited)
         self.loaded = {name: promise for name, promise in promises.items() if isinstance(promise, Loaded)}
         plan, misfits = make_plan(self.recipe, promises, self._context_of)
         asked = {stage.name for stage in self._asked()}

@@ -12,7 +12,7 @@ import pytest
 
 from robustok_core.runs.records import read_record
 from robustok_study.known import reused
-from robustok_study.plan import Job
+from robustok_study.planner import Job
 from robustok_study.record import ClaimRecord, Difference, MetricRecord, StudyRecord, Summary, write_study
 from robustok_study.results import gather
 from robustok_study.spec import read_study_file

@@ -9,7 +9,7 @@ from typing import Any
 from left_runs import MEASURED as RECIPE
 from left_runs import leave_run
 from robustok_core import Recipe, Result
-from robustok_study.plan import Job
+from robustok_study.planner import Job
 
 MEASURED = {"use": "fashion_classifier"}
 EVALUATION = {

@@ -14,7 +14,7 @@ from robustok_core import RobustokError
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.files import read_json
 from robustok_study.checks import results_given, unknown_metrics
-from robustok_study.plan import Job
+from robustok_study.planner import Job
 from robustok_study.results import gather
 from robustok_study.spec import Study, read_study_file
 from studies import finished_job

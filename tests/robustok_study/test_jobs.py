@@ -10,7 +10,8 @@ from project import recipe_of
 from robustok_core import Recipe
 from robustok_core.runs.files import read_json
 from robustok_study.jobs import Jobs
-from robustok_study.plan import Job, Task
+from robustok_study.plan import Task
+from robustok_study.planner import Job
 from robustok_study.slots import Slot
 
 GOOD = recipe_of(["train_tokenizer"])

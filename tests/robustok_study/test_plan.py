@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from robustok_core import Recipe, RobustokError
-from robustok_core.recipe.source import Source
-from robustok_study.plan import Job, _tasks, _without_stale, make_plan
+from robustok_core.recipe.source import Source, bundled_studies
+from robustok_study.plan import _tasks, make_plan
+from robustok_study.planner import Job
 from robustok_study.slots import make_slots
 from robustok_study.spec import read_study_file
 
@@ -66,19 +67,6 @@ def test_a_job_that_loads_from_another_comes_after_it():
     assert described([job("two", None, ("one",)), job("one", "A")]) == [("one", []), ("two", ["one"])]
 
 
-def test_what_an_arm_loads_is_not_known_while_that_must_be_made_anew():
-    """Its results are of the old artifact: until the new one is there, it is not done."""
-    jobs = [job("one", "A"), job("two", "B", ("one",), state="done"), job("three", "C", ("two",), state="done")]
-    assert [(each.name, each.stages, each.state) for each in _without_stale(jobs)] == [
-        ("one", {"a": "A"}, "new"),
-        ("two", None, "begun"),
-        ("three", None, "begun"),
-    ]
-    assert described(_without_stale(jobs)) == [("one", []), ("two", ["one"]), ("three", ["two"])]
-    jobs[0] = job("one", "A", state="done")
-    assert _without_stale(jobs) == jobs
-
-
 def test_jobs_that_load_from_each_other_are_refused():
     with pytest.raises(RobustokError, match="load from each other: one, two"):
         described([job("one", None, ("two",)), job("two", None, ("one",))])
@@ -113,6 +101,38 @@ def test_an_arm_may_run_some_stages_on_the_tokenizer_of_another_arm_and_seed(stu
     arms[1]["load"] = {"tokenizer": "one@4"}
     with pytest.raises(RobustokError, match="loads the tokenizer of seed 4, which is not one of the study's"):
         make_plan(read_study_file(str(study_file(arm=arms)), registry), Path("runs/s"), registry)
+
+
+def test_an_arm_is_checked_before_what_it_loads_is_made(tmp_path, registry):
+    """Else its mistake shows once the arms before it have run, hours later."""
+    study = bundled_studies()["study/rounds"].read_text()
+    wrong = study.replace("set.stage.make_pairs.another_round = true", "")
+    (tmp_path / "rounds.toml").write_text(wrong)
+    with pytest.raises(RobustokError, match="arm 'round2': this tokenizer is already post-trained") as caught:
+        make_plan(read_study_file(str(tmp_path / "rounds.toml"), registry), tmp_path / "out", registry)
+    assert "make pairs of it first, with another_round = true" in str(caught.value)
+    (tmp_path / "rounds.toml").write_text(study)
+    make_plan(read_study_file(str(tmp_path / "rounds.toml"), registry), tmp_path / "out", registry)
+
+
+def test_an_arm_that_loads_what_another_one_does_not_have_is_refused(study_file, registry):
+    arms = [{"name": "one"}, {"name": "two", "stages": ["evaluate_tokenizer"], "load": {"tokenizer": "one"}}]
+    loads = {"tokenizer": "two", "generator": "two"}
+    arms.append({"name": "three", "recipe": "main_train", "stages": ["sample"], "load": loads})
+    study = read_study_file(str(study_file(arm=arms, claim=[], metrics=None)), registry)
+    with pytest.raises(RobustokError, match=r"s\.toml:\d+: arm 'three' loads the generator of .*'two', which has none"):
+        make_plan(study, Path("runs/s"), registry)
+
+
+def test_a_generator_fits_the_tokenizer_of_another_arm_only_if_both_arms_train_it_alike(tmp_path, registry):
+    study = bundled_studies()["study/transfer"].read_text()
+    generator = next(line for line in study.splitlines() if line.startswith("set.generator = "))
+    (tmp_path / "transfer.toml").write_text(study.replace(generator, f"{generator}\nset.perturbation.beta = 0.5"))
+    with pytest.raises(RobustokError, match="trained on the latents of another tokenizer"):
+        make_plan(read_study_file(str(tmp_path / "transfer.toml"), registry), tmp_path / "out", registry)
+    (tmp_path / "transfer.toml").write_text(study)
+    plan = make_plan(read_study_file(str(tmp_path / "transfer.toml"), registry), tmp_path / "out", registry)
+    assert {job.stages is None for job in plan.jobs if "-after" in job.arm} == {True}
 
 
 def test_a_job_that_loads_two_artifacts_of_one_run_waits_for_it_once(tmp_path, registry):

@@ -11,7 +11,7 @@ import pytest
 from left_runs import MEASURED, distance
 from robustok_core import RobustokError
 from robustok_core.runs.conditions import NUM_IMAGES
-from robustok_study.plan import Job, state_of
+from robustok_study.planner import Job, state_of
 from robustok_study.results import gather
 from robustok_study.spec import read_study_file
 from robustok_study.tables import gaps

@@ -235,3 +235,20 @@ def test_bundled_studies_pass_all_checks_as_they_are_and_quick(name, registry, t
         plan = make_plan(study, tmp_path, registry)
         assert len(plan.jobs) == len(study.arms) * len(study.seeds)
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(bundled_studies()))
+def test_bundled_studies_subtract_distances_of_equal_numbers_of_images_only(name, registry):
+    """Else they run to their end, and then have no value."""
+    for quick in (False, True):
+        study = read_study_file(name.removeprefix("study/"), registry, quick=quick)
+        both = {"evaluate_tokenizer", "evaluate_generator"}
+        if any({each.partition("/")[0] for each in one.names} == both for one in study.metrics.values()):
+            for arm in study.arms:
+                recipe = arm.recipe.resolve(registry)
+                stages = {stage.name: stage.spec.config for stage in recipe.stages}
+                if not both <= stages.keys():
+                    continue
+                held_out = len(recipe.tables["data"].build().validation)
+                counts = [min(held_out, stages[stage].limit or held_out) for stage in sorted(both)]
+                assert counts == [stages["sample"].num_samples] * 2, (arm.name, quick)

@@ -95,6 +95,26 @@ def test_a_study_is_stopped_killed_resumed_and_edited_and_makes_every_shared_sta
         assert stages(stage, Path("other/s")) == [("one-seed0", False), ("two-seed0", False)]
 
 
+def test_an_arm_runs_again_on_what_it_loads_once_that_was_made_anew(study_file):
+    arms = [{"name": "one"}, {"name": "two", "stages": ["evaluate_tokenizer"], "load": {"tokenizer": "one"}}]
+    changes = {"arm": arms, "claim": [], "seeds": [0], "metrics": {"PSNR": "evaluate_tokenizer/psnr"}}
+    found = []
+    for rate in (1e-3, 2e-3):
+        arms[0]["set"] = {"stage.train_tokenizer.optimizer.learning_rate": rate}
+        study_file(**changes)
+        assert "two-seed0 begun 0 of ? waits for one-seed0" in _planned() or not found
+        conducted()
+        assert "left: 0 jobs" in _planned()
+        (psnr,) = read_study(Path("runs/s")).metrics
+        assert psnr.arms["one"].mean == psnr.arms["two"].mean
+        found.append(psnr.arms["two"].mean)
+    assert len(set(found)) == 2
+
+
+def _planned() -> str:
+    return " ".join(conducted("--dry-run").split())
+
+
 def _until_it_says(pattern: str, number: int, code: int) -> None:
     """Starts the study, and sends it a signal once it has printed a line."""
     process = subprocess.Popen(
