@@ -21,7 +21,7 @@ from robustok_study.record import STUDY_FILE, StudyRecord, is_study, read_study,
 from robustok_study.results import gather
 from robustok_study.slots import make_slots
 from robustok_study.spec import Study
-from robustok_study.tables import write_markdown
+from robustok_study.tables import without_value, write_markdown
 
 _LOCK = ".lock"
 
@@ -84,10 +84,16 @@ def conduct(
     slots = make_slots(jobs, study.config.threads, len(plan.jobs))
     current = {job.name: job for job in plan.jobs}
 
+    said: set[str] = set()
+
     def record() -> StudyRecord:
         found = gather(study, list(current.values()), failures.known())
         write_study(out, found)
         write_markdown(out, found)
+        for line in without_value(found):
+            if line not in said:  # now, and not once all has run
+                said.add(line)
+                say(f"note: {line}")
         return found
 
     def ended(task: Task, failure: Failure | None) -> None:

@@ -95,6 +95,15 @@ def test_a_study_is_stopped_killed_resumed_and_edited_and_makes_every_shared_sta
         assert stages(stage, Path("other/s")) == [("one-seed0", False), ("two-seed0", False)]
 
 
+def test_a_metric_without_a_value_is_said_as_soon_as_a_run_has_none(study_file):
+    both = "evaluate_tokenizer/rfd_fashion_classifier - evaluate_tokenizer/psnr"
+    study_file(claim=[], seeds=[0], metrics={"odd": both})
+    printed = conducted("--jobs", "1", code=1)
+    first, second = (printed.index(f"note: odd: the arm {arm} is left out: seed 0: ") for arm in ("one", "two"))
+    assert printed.index("one-seed0: done") < first < printed.index("two-seed0: done") < second
+    assert printed.count("note: odd") == 2
+
+
 def test_an_arm_runs_again_on_what_it_loads_once_that_was_made_anew(study_file):
     arms = [{"name": "one"}, {"name": "two", "stages": ["evaluate_tokenizer"], "load": {"tokenizer": "one"}}]
     changes = {"arm": arms, "claim": [], "seeds": [0], "metrics": {"PSNR": "evaluate_tokenizer/psnr"}}
