@@ -145,10 +145,11 @@ def _tokenizer_places(place: Path, missing: list[str]) -> dict[str, Path]:
             raise
         newest = named = find_artifact(folders[-1], "tokenizer")
         missing.append(f"The tokenizer after post-training: {error.what}.")
-    before = [folder for folder in folders if read_component(folder).post_trained is None and folder != newest]
+    before = [folder for folder in folders if folder != newest]
     if read_component(newest).post_trained is None or not before:
         return {"": named}
-    return {"before": before[-1], "after": named}
+    of_main_training = [folder for folder in before if read_component(folder).post_trained is None]
+    return {"before": (of_main_training or before[:1])[-1], "after": named}
 
 
 def _recipe(place: Path, missing: list[str]) -> Mapping[str, Any]:

@@ -115,8 +115,9 @@ def _origin(facts: CardFacts) -> Iterator[str]:
     if "imported_from" in record:
         checksum = f", SHA-256 {record['sha256']}" if "sha256" in record else ""
         yield f"weights imported from `{record['imported_from']}`{checksum}"
-    if record.get("post_trained") is not None:
-        yield f"decoder post-trained for sigma = {record['post_trained']}"
+    if sigmas := record.get("rounds") or [each for each in [record.get("post_trained")] if each is not None]:
+        rounds = f", in {len(sigmas)} rounds" if len(sigmas) > 1 else ""
+        yield f"decoder post-trained for sigma = {', '.join(map(str, sigmas))}{rounds}"
     if facts.run is None and "imported_from" not in record:
         yield _NOT_STATED
 

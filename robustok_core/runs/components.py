@@ -42,7 +42,8 @@ class ComponentRecord:
         space, num_classes, class_names: of a generator.
         tokenizer: the latent fingerprint of the tokenizer that a generator was trained with, if it is known.
         opponents: losses whose discriminators are stored with a tokenizer; None if that is not recorded.
-        post_trained: the sigma that a tokenizer's decoder was post-trained for, or None.
+        post_trained: the sigma that a tokenizer's decoder was post-trained for last, or None.
+        rounds: the sigma of each round of its post-training; None where earlier versions made it, which knew one round.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class ComponentRecord:
     tokenizer: str | None = None
     opponents: list[str] | None = None
     post_trained: float | None = None
+    rounds: list[float] | None = None
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.table.get("use"), str):
@@ -66,6 +68,11 @@ class ComponentRecord:
     def use(self) -> str:
         """The name of the component in the registry."""
         return str(self.table["use"])
+
+    @property
+    def sigmas(self) -> list[float]:
+        """The sigma of each round of post-training, in order; none of a tokenizer as main training left it."""
+        return self.rounds or ([] if self.post_trained is None else [self.post_trained])
 
     @property
     def classes(self) -> list[str]:

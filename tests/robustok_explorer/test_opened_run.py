@@ -32,6 +32,14 @@ def test_a_post_trained_run_has_the_tokenizer_that_it_loaded_before(post_trained
     assert list(run.missing) == []
 
 
+def test_a_later_round_has_the_tokenizer_that_it_began_with_before(post_trained, tmp_path, open_project):
+    again = {"another_round": True}
+    second = post_trained.later(tmp_path, POST_TRAINING, load=("tokenizer", "generator"), make_pairs=again).run()
+    run = open_project(second)
+    assert run.tokenizers["before"].where.resolve() == post_trained.artifact("tokenizer").resolve()
+    assert run.tokenizers["after"].where.resolve() == second.artifact("tokenizer").resolve()
+
+
 def test_a_run_that_stopped_early_says_what_it_does_not_have_yet(tmp_path, open_project):
     project = Project(tmp_path / "runs", [*TO_SAMPLES, *POST_TRAINING]).run(until="train_tokenizer")
     run = open_project(project)

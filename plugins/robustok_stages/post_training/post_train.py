@@ -215,11 +215,11 @@ class PostTrain(Stage):
 
     def _save(self, context: StageContext, folder: Path, task: DecoderTask, trainer: Trainer, sigma: float) -> None:
         if context.accelerator.is_main_process:
-            table = read_component(context.inputs["tokenizer"]).table
+            before = read_component(context.inputs["tokenizer"])
             about: dict[str, Any] = {"fingerprint": context.fingerprint, "run": context.run_name}
-            about |= {"post_trained": sigma, "opponents": list(task.opponents)}
+            about |= {"post_trained": sigma, "rounds": [*before.sigmas, sigma], "opponents": list(task.opponents)}
             with recorded_folder(folder) as aside:
-                save_component(aside, "tokenizer", table, trainer.kept(), **about)
+                save_component(aside, "tokenizer", before.table, trainer.kept(), **about)
                 save_opponents(aside, task.opponents, trainer)  # for another round
         context.accelerator.wait_for_everyone()
 

@@ -68,6 +68,17 @@ def test_its_discriminator_goes_on_too(post_trained, second):
     )
 
 
+def test_its_tokenizer_and_card_name_every_round(post_trained, second, tmp_path, command):
+    sigmas = [project.results["compare_decoders/kept_sigma"].value for project in (post_trained, second)]
+    found = [read_component(project.artifact("tokenizer")).sigmas for project in (post_trained, second)]
+    assert found == [sigmas[:1], sigmas]
+    for project, said in ((post_trained, f"{sigmas[0]}\n"), (second, f"{sigmas[0]}, {sigmas[1]}, in 2 rounds\n")):
+        folder = tmp_path / project.folder.parent.name
+        code, _, errors = command("push", project.folder, "me/net", "--to", folder)
+        assert code == 0, errors
+        assert f"decoder post-trained for sigma = {said}" in (folder / "README.md").read_text()
+
+
 def test_two_rounds_in_one_recipe(whole, tmp_path):
     project = whole(tmp_path)
     project.table["stage"] += [
