@@ -64,7 +64,7 @@ def study(
     folder = out / read.name
     check_folder(read, folder)
     reuse = reused(places, folder)
-    plan = make_plan(read, folder, registry, check_images=not show, reuse=reuse)
+    plan = make_plan(read, folder, registry, checks=not show, reuse=reuse)
     if dry_run:
         _print_plan(console, plan)
         for note in read.notes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.features import Features
+from robustok_core.kinds.promise import LOADED, is_local
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.components import WEIGHTS_FILE
 from robustok_core.runs.fingerprints import content_fingerprint
@@ -80,7 +81,7 @@ def check_main_trained(
     """
     if not tokenizer.post_trained:
         return
-    if made_of is None or made_of.get("tokenizer") != _identity(tokenizer):
+    if made_of is None or _is_another(tokenizer, made_of):
         hint = (
             "load the tokenizer of main training: the folder artifacts/tokenizer-... whose component.json has no "
             "post_trained; or set another_round = true in the stage that makes the pairs"
@@ -89,8 +90,8 @@ def check_main_trained(
             hint = "load the tokenizer that the pairs were made with"
         if tokenizer.decoder_stage is not None:
             hint = (
-                f"stage {tokenizer.decoder_stage!r} before this one post-trains it: take it as main training left it, "
-                "or make pairs of it first, with another_round = true"
+                f"stage {tokenizer.decoder_stage!r} before this one post-trains it: remove one of the two, or make "
+                "pairs of it first, with another_round = true"
             )
         where = str(tokenizer.folder or context.location())
         raise RobustokError("this tokenizer is already post-trained", where=where, hint=hint)
@@ -102,15 +103,26 @@ def made_of(tokenizer: TokenizerPromise, generator: GeneratorPromise) -> dict[st
 
 
 def _identity(component: TokenizerPromise | GeneratorPromise) -> str:
+    """What tells a component's weights from others: their content hash, or the last stage that changes them.
+
+    `LOADED` if that is not known yet: of a published checkpoint, or of what another run will make.
+    """
     if component.folder is not None:
         return content_fingerprint(component.folder / WEIGHTS_FILE)
-    return str(_weights_origin(component))
-
-
-def _weights_origin(component: TokenizerPromise | GeneratorPromise) -> str | None:
-    """The last stage of this recipe that changes its weights; None if it is loaded as it is."""
     decoder_stage = component.decoder_stage if isinstance(component, TokenizerPromise) else None
-    return component.origin if decoder_stage is None else f"stage {decoder_stage}"
+    return (component.origin or LOADED) if decoder_stage is None else f"stage {decoder_stage}"
+
+
+def _is_another(component: TokenizerPromise | GeneratorPromise, recorded: Mapping[str, str]) -> bool:
+    """Whether this is known to be another tokenizer or generator than the one that is recorded."""
+    before, now = recorded.get(_kind(component)), _identity(component)
+    if before is None or before == now:
+        return False
+    return LOADED not in (before, now) or (is_local(before) and is_local(now))
+
+
+def _kind(component: TokenizerPromise | GeneratorPromise) -> str:
+    return "tokenizer" if isinstance(component, TokenizerPromise) else "generator"
 
 
 def check_made_of(
@@ -128,11 +140,9 @@ def check_made_of(
     Raises:
         RobustokError: if it was made with another.
     """
-    kind = "tokenizer" if isinstance(component, TokenizerPromise) else "generator"
-    origin = _weights_origin(component)
-    imported = component.folder is None and origin is None
-    if not imported and recorded.get(kind) not in (None, _identity(component)):
-        what = f"these {what_was_done} with the {kind} in {component.folder or origin}"
+    if _is_another(component, recorded):
+        kind = _kind(component)
+        what = f"these {what_was_done} with the {kind} in {component.folder or _identity(component)}"
         raise RobustokError(what, where=context.location(), hint=f"load the {kind} of the run that made them")
 
 

@@ -18,10 +18,10 @@ from robustok_study.jobs import RECIPES, Failure, Jobs
 from robustok_study.plan import Plan, Task
 from robustok_study.planner import Job
 from robustok_study.record import STUDY_FILE, StudyRecord, is_study, read_study, write_study
-from robustok_study.results import gather
+from robustok_study.results import gather, without_value
 from robustok_study.slots import make_slots
 from robustok_study.spec import Study
-from robustok_study.tables import without_value, write_markdown
+from robustok_study.tables import write_markdown
 
 _LOCK = ".lock"
 
@@ -83,17 +83,12 @@ def conduct(
     """
     slots = make_slots(jobs, study.config.threads, len(plan.jobs))
     current = {job.name: job for job in plan.jobs}
-
-    said: set[str] = set()
+    notes = _Notes(study, say)
 
     def record() -> StudyRecord:
         found = gather(study, list(current.values()), failures.known())
         write_study(out, found)
         write_markdown(out, found)
-        for line in without_value(found):
-            if line not in said:  # now, and not once all has run
-                said.add(line)
-                say(f"note: {line}")
         return found
 
     def ended(task: Task, failure: Failure | None) -> None:
@@ -103,6 +98,7 @@ def conduct(
         elif task.until is None:
             current[task.job.name] = _with_stages(task.job, out, registry)
             record()
+            notes.tell(current[task.job.name])
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -122,6 +118,24 @@ def conduct(
         return record()
     finally:
         lock.release()
+
+
+class _Notes:
+    """Says which metrics have no value for an arm, when its first run shows it; not when all have run.
+
+    Args:
+        say: prints a line.
+    """
+
+    def __init__(self, study: Study, say: Callable[[str], None]) -> None:
+        self._study, self._say, self._told = study, say, set[tuple[str, str]]()
+
+    def tell(self, job: Job) -> None:
+        """Looks at a job that has ended."""
+        for label, why in without_value(self._study, job).items():
+            if (job.arm, label) not in self._told:
+                self._told.add((job.arm, label))
+                self._say(f"note: {label}: the arm {job.arm} has no value: {why}")
 
 
 class _Failures:

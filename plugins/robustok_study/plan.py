@@ -55,47 +55,37 @@ class Plan:
         return f"{jobs} {'job' if jobs == 1 else 'jobs'}{parts}"
 
 
-def make_plan(
-    study: Study, out: Path, registry: Registry, *, check_images: bool = True, reuse: Reused = NOTHING
-) -> Plan:
+def make_plan(study: Study, out: Path, registry: Registry, *, checks: bool = True, reuse: Reused = NOTHING) -> Plan:
     """Checks all arms and plans the study, without running or writing anything.
 
     Args:
         out: the study's folder, which holds its runs. reuse: other runs, whose stages or results are taken where equal.
-        check_images: whether some images of each data set are decoded, and what must be downloaded is looked for.
+        checks: whether the arms are checked as `robustok check` does, with some images of each data set.
 
     Raises:
-        RobustokError: all mistakes, also those that the checks of `robustok run` find in the arms.
+        RobustokError: all mistakes that are found.
     """
     recipes = {arm.name: arm.recipe.resolve(registry) for arm in study.arms}
     given = results_given(recipes)
     problems = [*unequal_conditions(study, recipes), *unknown_metrics(study, given), *_missing_seeds(study)]
     done = _finished_stages([*runs_in(out), *runs_at(reuse.folders)])
-    planner = Planner(study, out, registry, done)
+    planner = Planner(study, out, registry, done, checks=checks)
     try:
-        wanted = loaded_first(planner.wanted)
+        planner.plan_all()
     except RobustokError as error:
-        raise RobustokError(error.what, where=str(study.file), hint=error.hint) from error
-    of_arms: dict[str, tuple[RobustokError, list[str]]] = {}
-    for one in wanted:
-        try:
-            planner.plan(one, check_images=check_images and one.seed == study.seeds[0])
-        except RobustokError as error:
-            for problem in getattr(error, "problems", None) or [error]:
-                of_arms.setdefault(str(problem), (problem, []))[1].append(one.arm)
-    raise_all([*problems, *(_of_arms(study, *found) for found in of_arms.values())])
-    jobs = [planner.jobs[one.name] for one in planner.wanted]
+        problems.append(RobustokError(error.what, where=str(study.file), hint=error.hint))
+    raise_all([*problems, *(_of_arms(study, *found) for found in planner.problems.values())])
+    jobs = [planner.jobs[name] for name in planner.wanted]
     if reuse.runs:
         jobs = _with_known(jobs, reuse, names_read(study, given))
     return Plan(jobs=jobs, tasks=list(_tasks(jobs, done)))
 
 
-def _of_arms(study: Study, problem: RobustokError, arms: Collection[str]) -> RobustokError:
-    """A problem with the arms that have it, where it is not at a line of theirs and is not of all of them."""
-    which = [arm.name for arm in study.arms if arm.name in arms]
-    if len(which) == len(study.arms) or (problem.where or "").startswith(f"{study.file}:"):
+def _of_arms(study: Study, problem: RobustokError, arms: Sequence[str]) -> RobustokError:
+    """A problem of some arms with their names; one of all arms as it is."""
+    if len(arms) == len(study.arms):
         return problem
-    named = f"arm{'s' if len(which) > 1 else ''} {some_names([repr(name) for name in which])}"
+    named = f"arm{'s' if len(arms) > 1 else ''} {some_names([repr(arm) for arm in arms])}"
     what, hint = f"{named}: {problem.what}", problem.hint
     return RobustokError(what, where=problem.where, hint=hint, exit_code=problem.exit_code)
 

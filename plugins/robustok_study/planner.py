@@ -56,20 +56,31 @@ class Job:
         return self.state != "done" and self.known is None
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(eq=False)
 class Wanted:
     """An arm with a seed, which is to be planned.
 
     Attributes:
-        name: of its run. of: the arm. seed: its seed.
-        loads: the run that makes each artifact that it loads, by the artifact's name.
+        of: the arm. seed: its seed. name: of its run.
+        loads: the run that makes each artifact that it loads, by the artifact's name. needs: those runs.
     """
 
-    name: str
     of: Arm
     seed: int
-    loads: Mapping[str, str]
+    name: str = field(init=False)
+    loads: Mapping[str, str] = field(init=False)
     needs: Sequence[str] = field(init=False)
+
+    @name.default
+    def _name(self) -> str:
+        return run_name(self.of.name, self.seed)
+
+    @loads.default
+    def _loads(self) -> Mapping[str, str]:
+        return {
+            artifact: run_name(arm, self.seed if fixed is None else fixed)
+            for artifact, (arm, fixed) in self.of.load.items()
+        }
 
     @needs.default
     def _needs(self) -> Sequence[str]:
@@ -82,54 +93,67 @@ class Wanted:
 
 
 class Planner:
-    """Plans jobs. A data set that several of them read is opened once, and its images are decoded once.
+    """Plans the jobs of a study. A data set that several read is opened once, and its images are decoded once.
 
     Args:
         out: the study's folder. registry: builds components.
         done: the stages that some run has finished, as NAME-FINGERPRINT, with that run.
+        checks: whether recipes are checked as `robustok check` does; of the first seed, because seeds differ in nothing
+            that is checked.
 
     Attributes:
-        wanted: every arm with every seed, seed by seed. jobs: those that are planned, by name.
+        wanted: every arm with every seed by the name of its run, seed by seed.
+        jobs: those that are planned, by name.
+        problems: what is wrong, by its text, with the names of the arms that have it.
     """
 
-    def __init__(self, study: Study, out: Path, registry: Registry, done: Mapping[str, Path]) -> None:
-        self._out, self._registry, self._done = out, registry, done
+    def __init__(self, study: Study, out: Path, registry: Registry, done: Mapping[str, Path], *, checks: bool) -> None:
+        self._out, self._registry, self._done, self._checks = out, registry, done, checks
         self._built: dict[str, dict[str, Any]] = {}
         self._decoded: set[str] = set()
-        self._promises: dict[str, Mapping[str, Promise]] = {}
+        self._plans: dict[str, RecipePlan | None] = {}
+        self._first_seed = study.seeds[0]
         self.jobs: dict[str, Job] = {}
-        self.wanted = [
-            Wanted(
-                name=run_name(arm.name, seed),
-                of=arm,
-                seed=seed,
-                loads={
-                    artifact: run_name(other, seed if fixed is None else fixed)
-                    for artifact, (other, fixed) in arm.load.items()
-                },
-            )
-            for seed in study.seeds
-            for arm in study.arms
-        ]
+        self.problems: dict[str, tuple[RobustokError, list[str]]] = {}
+        wanted = [Wanted(arm, seed) for seed in study.seeds for arm in study.arms]
+        self.wanted = {one.name: one for one in wanted}
 
-    def plan(self, wanted: Wanted, *, check_images: bool) -> None:
-        """Plans a job whose `needs` are planned, as far as they could be.
+    def plan_all(self) -> None:
+        """Plans every job after those that it loads from.
 
         Raises:
-            RobustokError: all that the checks of `robustok run` find, where something is loaded that is not made yet,
-                by what the plan of the run that makes it says of it.
+            RobustokError: if arms load from each other.
         """
+        loaded_from = {need for one in self.wanted.values() for need in one.needs}
+        for one in loaded_first(list(self.wanted.values())):
+            if self._checks and one.seed == self._first_seed:
+                self._checked(one)
+            if one.name not in loaded_from:  # a plan holds the weights of published checkpoints that it loads
+                self._plans.pop(one.name, None)
+            try:
+                self.jobs[one.name] = self._job(one)
+            except RobustokError as error:
+                self._note(one, error)
+
+    def _note(self, wanted: Wanted, error: RobustokError) -> None:
+        for problem in getattr(error, "problems", None) or [error]:
+            arms = self.problems.setdefault(str(problem), (problem, []))[1]
+            if wanted.arm not in arms:
+                arms.append(wanted.arm)
+
+    def _job(self, wanted: Wanted) -> Job:
         recipe, folder = wanted.of.at(wanted.seed, self._out), self._out / wanted.name
-        resolved = recipe.resolve(self._registry)
-        if check_images and all(need in self.jobs for need in wanted.needs):
-            self._promises[wanted.name] = self._checked(resolved, SOME_IMAGES, self._awaited(wanted)).promises
         stages = None
         if all(need in self.jobs and self.jobs[need].state == "done" for need in wanted.needs) and _is_readable(folder):
+            resolved = recipe.resolve(self._registry)
             built = self._data_of(resolved)[1]
-            stages = fingerprints(resolved, registry=self._registry, out=self._out, built=built)
+            try:
+                stages = fingerprints(resolved, registry=self._registry, out=self._out, built=built)
+            except RobustokError:  # what it loads may be gone or damaged, which its run says; the others need not wait
+                if not wanted.needs:
+                    raise
         keys = [] if stages is None else [f"{stage}-{fingerprint}" for stage, fingerprint in stages.items()]
-        finished = {stage_of_key(key): self._done[key] for key in keys if key in self._done}
-        self.jobs[wanted.name] = Job(
+        return Job(
             name=wanted.name,
             arm=wanted.arm,
             seed=wanted.seed,
@@ -137,17 +161,45 @@ class Planner:
             recipe=recipe,
             stages=stages,
             state=state_of(folder, stages),
-            finished=finished,
+            finished={stage_of_key(key): self._done[key] for key in keys if key in self._done},
             needs=wanted.needs,
         )
 
-    def _checked(self, recipe: ResolvedRecipe, images: int, awaited: Mapping[str, Promise]) -> RecipePlan:
-        """The plan of a recipe, after all checks; images of a data set are decoded once."""
+    def _checked(self, wanted: Wanted) -> RecipePlan | None:
+        """The plan of a job's recipe after its checks; None if something is wrong with it, or with what it loads.
+
+        What it loads from other jobs is taken as their plans promise it, whether it is made or not.
+        """
+        if wanted.name not in self._plans:
+            self._plans[wanted.name] = None
+            try:
+                awaited = self._awaited(wanted)
+                if awaited is not None:
+                    self._plans[wanted.name] = self._check(wanted, awaited)
+            except RobustokError as error:
+                self._note(wanted, error)
+        return self._plans[wanted.name]
+
+    def _awaited(self, wanted: Wanted) -> dict[str, Promise] | None:
+        """The promises of what a job loads from others; None if one of those has no plan."""
+        found = {}
+        for artifact, run in wanted.loads.items():
+            plan = self._checked(self.wanted[run]) if run in self.wanted else None
+            if plan is None:
+                return None
+            if artifact not in plan.promises:
+                what = f"it loads the {artifact} of arm {self.wanted[run].arm!r}, which has none"
+                where = wanted.of.recipe.source.location(("load", artifact))
+                raise RobustokError(what, where=where, hint=f"it has: {', '.join(plan.promises)}")
+            found[artifact] = plan.promises[artifact].once_loaded()
+        return found
+
+    def _check(self, wanted: Wanted, awaited: Mapping[str, Promise]) -> RecipePlan:
+        recipe = wanted.of.at(wanted.seed, self._out).resolve(self._registry)
         key, built = self._data_of(recipe)
-        images = 0 if key in self._decoded else images
+        images = 0 if key in self._decoded else SOME_IMAGES
         plan = check(recipe, registry=self._registry, out=self._out, images=images, built=built, awaited=awaited)
-        if images:
-            self._decoded.add(key)
+        self._decoded.add(key)
         return plan
 
     def _data_of(self, recipe: ResolvedRecipe) -> tuple[str, dict[str, Any]]:
@@ -155,33 +207,6 @@ class Planner:
         data = recipe.tables.get("data")
         key = "" if data is None else fingerprint_of(data.table())
         return key, self._built.setdefault(key, {})
-
-    def _awaited(self, wanted: Wanted) -> dict[str, Promise]:
-        """The promises of what a job loads from runs that are not done."""
-        found = {}
-        for artifact, run in wanted.loads.items():
-            if self.jobs[run].state == "done":
-                continue
-            promised = self._promised(run)
-            if artifact not in promised:
-                what = f"arm {wanted.arm!r} loads the {artifact} of arm {self.jobs[run].arm!r}, which has none"
-                raise RobustokError(what, where=wanted.of.where, hint=f"it has: {', '.join(promised)}")
-            found[artifact] = promised[artifact].once_loaded(self._stage_names(run))
-        return found
-
-    def _stage_names(self, run: str) -> dict[str, str]:
-        """The stages of a planned job as other recipes call them: as NAME-FINGERPRINT, which equal ones share."""
-        job = self.jobs[run]
-        names = [stage.name for stage in job.recipe.resolve(self._registry).stages]
-        return {name: f"{name} of {run}" if job.stages is None else f"{name}-{job.stages[name]}" for name in names}
-
-    def _promised(self, run: str) -> Mapping[str, Promise]:
-        """The promises of the artifacts that a planned job will have."""
-        if run not in self._promises:
-            wanted = next(one for one in self.wanted if one.name == run)
-            recipe = self.jobs[run].recipe.resolve(self._registry)
-            self._promises[run] = self._checked(recipe, 0, self._awaited(wanted)).promises
-        return self._promises[run]
 
 
 def _is_readable(run: Path) -> bool:

@@ -167,13 +167,39 @@ def _values(metric: Expression, results: Mapping[int, _Done]) -> dict[int, Resul
     found = {}
     for seed, run in results.items():
         try:
-            value = metric.value(run.results)
+            found[seed] = _value(metric, run.results)
         except ValueError as error:
             raise ValueError(f"seed {seed}: {error}") from error
-        if not math.isfinite(value.value):
-            raise ValueError(f"seed {seed}: {metric} is not finite")
-        found[seed] = value
     return found
+
+
+def _value(metric: Expression, results: Mapping[str, Result]) -> Result:
+    """A metric of a run.
+
+    Raises:
+        ValueError: if it cannot be computed, or is not finite.
+    """
+    value = metric.value(results)
+    if not math.isfinite(value.value):
+        raise ValueError(f"{metric} is not finite")
+    return value
+
+
+def without_value(study: Study, job: Job) -> dict[str, str]:
+    """The metrics of the table and of claims that a finished run cannot give although it ran their stages, and why."""
+    found = _read(job)
+    if not isinstance(found, _Done):
+        return {}
+    asked = dict(study.metrics)
+    asked |= {claim.config.metric: claim.expression for claim in study.claims if job.arm in claim.config.arms}
+    problems = {}
+    for label, metric in asked.items():
+        if all(name in found.results for name in metric.names):
+            try:
+                _value(metric, found.results)
+            except ValueError as error:
+                problems[label] = str(error)
+    return problems
 
 
 def _metric(label: str, metric: Expression, study: Study, results: Table) -> MetricRecord:

@@ -181,16 +181,11 @@ def gaps(record: StudyRecord) -> Iterator[str]:
     for run in record.runs:
         if run.problem is not None:
             yield f"{run.folder} failed: {run.problem}"
-    yield from without_value(record)
-    if missing := [run.folder for run in record.runs if run.state != "done" and run.problem is None]:
-        yield f"not finished: {', '.join(missing)}"
-
-
-def without_value(record: StudyRecord) -> Iterator[str]:
-    """The metrics that arms have no value of, although they ran the stage."""
     for metric in record.metrics:
         for arm, why in metric.left_out.items():
             yield f"{metric.label}: the arm {arm} is left out: {why}"
+    if missing := [run.folder for run in record.runs if run.state != "done" and run.problem is None]:
+        yield f"not finished: {', '.join(missing)}"
 
 
 def caveats(record: StudyRecord) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.promise import Promise, origin_of
+from robustok_core.kinds.promise import Promise, is_local
 from robustok_core.runs.components import COMPONENT_FILE, read_component
 from robustok_core.runs.files import write_json
 from robustok_core.runs.records import file_name, read_record
@@ -63,8 +63,9 @@ class DecodersPromise(Promise):
     made_of: Mapping[str, str] = field(factory=dict)
     opponents: Sequence[str] = ()
 
-    def once_loaded(self, stages: Mapping[str, str]) -> Self:
-        return attrs.evolve(self, made_of={kind: origin_of(origin, stages) for kind, origin in self.made_of.items()})
+    def once_loaded(self) -> Self:
+        known = {kind: origin for kind, origin in self.made_of.items() if not is_local(origin)}
+        return attrs.evolve(self, made_of=known)
 
     def describe(self) -> str:
         return f"one for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"

@@ -115,9 +115,10 @@ def _origin(facts: CardFacts) -> Iterator[str]:
     if "imported_from" in record:
         checksum = f", SHA-256 {record['sha256']}" if "sha256" in record else ""
         yield f"weights imported from `{record['imported_from']}`{checksum}"
-    if sigmas := record.get("rounds") or [each for each in [record.get("post_trained")] if each is not None]:
+    if record.get("post_trained") is not None:
+        sigmas = record.get("rounds") or [record["post_trained"]]
         rounds = f", in {len(sigmas)} rounds" if len(sigmas) > 1 else ""
-        yield f"decoder post-trained for sigma = {', '.join(map(str, sigmas))}{rounds}"
+        yield f"decoder post-trained for sigma = {', '.join(f'{sigma:g}' for sigma in sigmas)}{rounds}"
     if facts.run is None and "imported_from" not in record:
         yield _NOT_STATED
 

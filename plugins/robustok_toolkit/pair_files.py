@@ -21,7 +21,7 @@ from typing_extensions import Self
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.dataset import Images, Rows
-from robustok_core.kinds.promise import Promise, origin_of
+from robustok_core.kinds.promise import Promise, is_local
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
@@ -49,8 +49,9 @@ class PairsPromise(Promise):
     post_trainer: Mapping[str, Any]
     made_of: Mapping[str, str] = field(factory=dict)
 
-    def once_loaded(self, stages: Mapping[str, str]) -> Self:
-        return attrs.evolve(self, made_of={kind: origin_of(origin, stages) for kind, origin in self.made_of.items()})
+    def once_loaded(self) -> Self:
+        known = {kind: origin for kind, origin in self.made_of.items() if not is_local(origin)}
+        return attrs.evolve(self, made_of=known)
 
     def describe(self) -> str:
         return f"{self.num_rows:,} for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 PromiseT = TypeVar("PromiseT", bound="Promise")
 
 
-def origin_of(origin: str, stages: Mapping[str, str]) -> str:
-    """ "stage STAGE" with that stage's name in `stages`; another origin, the fingerprint of weights, as it is."""
-    name = origin.removeprefix("stage ")
-    return origin if name == origin else f"stage {stages.get(name, name)}"
+#: The origin of an artifact from [load] whose weights are not known yet. The other origins are "stage NAME", of what a
+#: stage of the recipe makes, and the fingerprint of weights.
+LOADED = "loaded"
+
+
+def is_local(origin: str | None) -> bool:
+    """Whether an origin means something within its own recipe only."""
+    return origin is not None and (origin == LOADED or origin.startswith("stage "))
 
 
 @frozen(kw_only=True)
@@ -46,12 +50,11 @@ class Promise:
             raise RobustokError(what, hint=f"return a {kind.__name__} (from {kind.__module__}) from `plan`")
         return self
 
-    def once_loaded(self, stages: Mapping[str, str]) -> Self:
+    def once_loaded(self) -> Self:
         """This promise as another recipe sees it, which will load the artifact once it is made.
 
-        Args:
-            stages: a name for each stage of this promise's recipe that tells it from those of other recipes. A promise
-                that names stages has it changed; names that are not here are those of still other recipes.
+        A promise that says which stage makes its artifact, or another one that it is made of, leaves that out: the name
+        of a stage means nothing in another recipe, and what is not known is compared with nothing.
         """
         return self
 

@@ -47,7 +47,7 @@ def check(
         launch: how the recipe will be launched, on GPUs, on which precisions that are "auto" are bf16; None if as this
             process was.
         built: as in `fingerprints`.
-        awaited: the promises of entries of [load] that another run will make first, by `Promise.once_loaded`.
+        awaited: the promises of entries of [load] that another run will make, after `Promise.once_loaded`.
 
     Raises:
         RobustokError: as `run`, and if images cannot be read.

@@ -43,7 +43,7 @@ class ComponentRecord:
         tokenizer: the latent fingerprint of the tokenizer that a generator was trained with, if it is known.
         opponents: losses whose discriminators are stored with a tokenizer; None if that is not recorded.
         post_trained: the sigma that a tokenizer's decoder was post-trained for last, or None.
-        rounds: the sigma of each round of its post-training; None where earlier versions made it, which knew one round.
+        rounds: the sigma of each round of its post-training; None if that is not recorded.
     """
 
     kind: str
@@ -68,11 +68,6 @@ class ComponentRecord:
     def use(self) -> str:
         """The name of the component in the registry."""
         return str(self.table["use"])
-
-    @property
-    def sigmas(self) -> list[float]:
-        """The sigma of each round of post-training, in order; none of a tokenizer as main training left it."""
-        return self.rounds or ([] if self.post_trained is None else [self.post_trained])
 
     @property
     def classes(self) -> list[str]:

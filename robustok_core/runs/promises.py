@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.generator import Generator
-from robustok_core.kinds.promise import Promise, PromiseT, origin_of
+from robustok_core.kinds.promise import Promise, PromiseT, is_local
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import load_component, read_component, sketch_component
 from robustok_core.runs.fingerprints import latent_fingerprint
@@ -54,9 +54,8 @@ class TokenizerPromise(Promise):
         """Which tokenizer it is, as long as no fingerprint can tell: "stage NAME"; None if it is loaded."""
         return None if self.stage is None else f"stage {self.stage}"
 
-    def once_loaded(self, stages: Mapping[str, str]) -> Self:
-        stage, decoder_stage = (name and stages.get(name, name) for name in (self.stage, self.decoder_stage))
-        return attrs.evolve(self, stage=stage, decoder_stage=decoder_stage)
+    def once_loaded(self) -> Self:
+        return attrs.evolve(self, stage=None, decoder_stage=None)
 
     def describe(self) -> str:
         images = f"images of {self.image_size} x {self.image_size}"
@@ -113,9 +112,8 @@ class GeneratorPromise(Promise):
         """As `TokenizerPromise.origin`."""
         return None if self.stage is None else f"stage {self.stage}"
 
-    def once_loaded(self, stages: Mapping[str, str]) -> Self:
-        stage, tokenizer = self.stage and stages.get(self.stage, self.stage), self.tokenizer
-        return attrs.evolve(self, stage=stage, tokenizer=tokenizer and origin_of(tokenizer, stages))
+    def once_loaded(self) -> Self:
+        return attrs.evolve(self, stage=None, tokenizer=None if is_local(self.tokenizer) else self.tokenizer)
 
     def describe(self) -> str:
         return f"{self.space.describe()}; {len(self.class_names)} classes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,15 +73,6 @@ def test_jobs_that_load_from_each_other_are_refused():
         described([job("one", None, ("two",)), job("two", None, ("one",))])
 
 
-def test_a_circle_is_refused_with_the_file(study_file, registry):
-    arms = [
-        {"name": name, "stages": ["evaluate_tokenizer"], "load": {"tokenizer": other}}
-        for name, other in (("one", "two"), ("two", "one"))
-    ]
-    with pytest.raises(RobustokError, match=r"s\.toml: arms load from each other: one, two"):
-        make_plan(read_study_file(str(study_file(arm=arms)), registry), Path("runs/s"), registry)
-
-
 def test_arms_with_one_tokenizer_share_it_seed_by_seed(study_file, registry):
     plan = make_plan(read_study_file(str(study_file()), registry), Path("runs/s"), registry)
     assert [job.name for job in plan.jobs] == [f"{arm}-seed{seed}" for seed in range(3) for arm in ("one", "two")]
@@ -106,37 +98,67 @@ def test_an_arm_may_run_some_stages_on_the_tokenizer_of_another_arm_and_seed(stu
 def test_an_arm_is_checked_before_what_it_loads_is_made(tmp_path, registry):
     """Else its mistake shows once the arms before it have run, hours later."""
     study = bundled_studies()["study/rounds"].read_text()
-    wrong = study.replace("set.stage.make_pairs.another_round = true", "")
+    wrong = study.replace("set.stage.make_pairs.another_round = true", "", 1)
     (tmp_path / "rounds.toml").write_text(wrong)
     with pytest.raises(RobustokError, match="arm 'round2': this tokenizer is already post-trained") as caught:
         make_plan(read_study_file(str(tmp_path / "rounds.toml"), registry), tmp_path / "out", registry)
-    assert "make pairs of it first, with another_round = true" in str(caught.value)
-    (tmp_path / "rounds.toml").write_text(study)
-    make_plan(read_study_file(str(tmp_path / "rounds.toml"), registry), tmp_path / "out", registry)
+    assert "set another_round = true in the stage that makes the pairs" in str(caught.value)
+
+
+def test_components_that_two_arms_will_make_must_fit_each_other(tmp_path, registry):
+    study = bundled_studies()["study/transfer"].read_text()
+    generator = next(line for line in study.splitlines() if line.startswith("set.generator = "))
+    other = f"{generator}\nset.tokenizer.quantizer.codebook_size = 256"
+    (tmp_path / "transfer.toml").write_text(study.replace(generator, other))
+    with pytest.raises(RobustokError, match=r": arms 'gpt-after', 'gpt-after-control': .*K=256"):
+        make_plan(read_study_file(str(tmp_path / "transfer.toml"), registry), tmp_path / "out", registry)
+
+
+def loading(name: str, **load: str) -> dict[str, Any]:
+    """An arm that measures or decodes with what others made."""
+    return {"name": name, "recipe": "main_train", "stages": ["sample"], "load": load}
+
+
+def measuring(name: str, of: str, **changes: Any) -> dict[str, Any]:
+    return {"name": name, "stages": ["evaluate_tokenizer"], "load": {"tokenizer": of}, **changes}
+
+
+def refusal(study_file, registry, *arms: dict[str, Any], **changes: Any) -> str:
+    file = study_file(arm=list(arms), claim=[], **{"metrics": None, **changes})
+    with pytest.raises(RobustokError) as caught:
+        make_plan(read_study_file(str(file), registry), Path("runs/s"), registry)
+    return str(caught.value)
 
 
 def test_an_arm_that_loads_what_another_one_does_not_have_is_refused(study_file, registry):
-    arms = [{"name": "one"}, {"name": "two", "stages": ["evaluate_tokenizer"], "load": {"tokenizer": "one"}}]
-    loads = {"tokenizer": "two", "generator": "two"}
-    arms.append({"name": "three", "recipe": "main_train", "stages": ["sample"], "load": loads})
-    study = read_study_file(str(study_file(arm=arms, claim=[], metrics=None)), registry)
-    with pytest.raises(RobustokError, match=r"s\.toml:\d+: arm 'three' loads the generator of .*'two', which has none"):
-        make_plan(study, Path("runs/s"), registry)
+    message = refusal(study_file, registry, {"name": "one"}, loading("two", tokenizer="one", generator="one"))
+    where = f"s.toml:{line_of('generator = ')}: arm 'two': it loads the generator of arm 'one', which has none"
+    assert f"{where} (it has: tokenizer, tokenizer_pictures)" in message
 
 
-def test_a_generator_fits_the_tokenizer_of_another_arm_only_if_both_arms_train_it_alike(tmp_path, registry):
-    study = bundled_studies()["study/transfer"].read_text()
-    generator = next(line for line in study.splitlines() if line.startswith("set.generator = "))
-    (tmp_path / "transfer.toml").write_text(study.replace(generator, f"{generator}\nset.perturbation.beta = 0.5"))
-    with pytest.raises(RobustokError, match="trained on the latents of another tokenizer"):
-        make_plan(read_study_file(str(tmp_path / "transfer.toml"), registry), tmp_path / "out", registry)
-    (tmp_path / "transfer.toml").write_text(study)
-    plan = make_plan(read_study_file(str(tmp_path / "transfer.toml"), registry), tmp_path / "out", registry)
-    assert {job.stages is None for job in plan.jobs if "-after" in job.arm} == {True}
+def test_a_mistake_is_said_once_with_the_arms_that_have_it(study_file, registry):
+    """Not of those that load from them, nor of those for which the same line is right."""
+    wrong = {"name": "bad", "set": {"data.train_limit": 20}}
+    arms = [{"name": "one"}, wrong, measuring("two", "bad"), measuring("three", "two"), measuring("four", "bad@1")]
+    message = refusal(study_file, registry, *arms, set={"stage.train_tokenizer.batch_size": 32})
+    (line,) = message.splitlines()
+    assert line.startswith(f"s.toml:{line_of('batch_size')}: arm 'bad': stage.train_tokenizer.batch_size: ")
+
+
+def test_a_circle_is_said_with_the_file_and_with_other_mistakes(study_file, registry):
+    arms = [measuring("one", "two"), measuring("two", "one"), {"name": "three"}]
+    message = refusal(study_file, registry, *arms, metrics={"PSNR": "evaluate_tokenizer/pnsr"})
+    assert "s.toml: arms load from each other: one, two" in message
+    assert "evaluate_tokenizer/pnsr: no arm measures it" in message
+
+
+def line_of(text: str) -> int:
+    """The number of the first line of the study with this text."""
+    return next(number for number, line in enumerate(Path("s.toml").read_text().splitlines(), 1) if text in line)
 
 
 def test_a_job_that_loads_two_artifacts_of_one_run_waits_for_it_once(tmp_path, registry):
-    plan = make_plan(read_study_file("transfer", registry), tmp_path, registry, check_images=False)
+    plan = make_plan(read_study_file("transfer", registry), tmp_path, registry, checks=False)
     assert {tuple(job.needs) for job in plan.jobs if job.arm == "rar-after"} == {(f"rar-seed{n}",) for n in range(3)}
 
 
@@ -147,7 +169,7 @@ def test_images_are_decoded_once_for_all_arms_with_one_data_set_and_never_for_a_
     images = type(registry.build("dataset", data).train)
     load, decoded = images.load, []
     monkeypatch.setattr(images, "load", lambda self, rows, *more: decoded.extend(rows) or load(self, rows, *more))
-    make_plan(study, Path("runs/s"), registry, check_images=False)
+    make_plan(study, Path("runs/s"), registry, checks=False)
     assert decoded == []
     make_plan(study, Path("runs/s"), registry)
     assert len(decoded) == 20 + 10

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,12 +97,15 @@ def test_a_study_is_stopped_killed_resumed_and_edited_and_makes_every_shared_sta
 
 
 def test_a_metric_without_a_value_is_said_as_soon_as_a_run_has_none(study_file):
-    both = "evaluate_tokenizer/rfd_fashion_classifier - evaluate_tokenizer/psnr"
-    study_file(claim=[], seeds=[0], metrics={"odd": both})
+    odd, odder = (f"evaluate_tokenizer/{name}_fashion_classifier - evaluate_tokenizer/psnr" for name in ("rfd", "pfd"))
+    claim = {"text": "it falls", "metric": odder, "arm": "two", "base": "one", "direction": "lower"}
+    study_file(claim=[claim], seeds=[0], metrics={"PSNR": "evaluate_tokenizer/psnr", "odd": odd})
     printed = conducted("--jobs", "1", code=1)
-    first, second = (printed.index(f"note: odd: the arm {arm} is left out: seed 0: ") for arm in ("one", "two"))
-    assert printed.index("one-seed0: done") < first < printed.index("two-seed0: done") < second
-    assert printed.count("note: odd") == 2
+    for label in ("odd", odder):
+        first, second = (printed.index(f"note: {label}: the arm {arm} has no value: ") for arm in ("one", "two"))
+        assert printed.index("one-seed0: done") < first < printed.index("two-seed0: done") < second
+    assert printed.count(" has no value: ") == 4
+    assert "note: odd" not in conducted("--jobs", "1", code=1)  # nothing ran
 
 
 def test_an_arm_runs_again_on_what_it_loads_once_that_was_made_anew(study_file):
@@ -118,6 +122,8 @@ def test_an_arm_runs_again_on_what_it_loads_once_that_was_made_anew(study_file):
         assert psnr.arms["one"].mean == psnr.arms["two"].mean
         found.append(psnr.arms["two"].mean)
     assert len(set(found)) == 2
+    shutil.rmtree(next(Path("runs/s/one-seed0/artifacts").glob("tokenizer-*")))
+    assert f"{found[-1]:.4g}" in conducted("--show")  # what one job lacks does not hide the others
 
 
 def _planned() -> str:

@@ -217,7 +217,9 @@ class PostTrain(Stage):
         if context.accelerator.is_main_process:
             before = read_component(context.inputs["tokenizer"])
             about: dict[str, Any] = {"fingerprint": context.fingerprint, "run": context.run_name}
-            about |= {"post_trained": sigma, "rounds": [*before.sigmas, sigma], "opponents": list(task.opponents)}
+            about |= {"post_trained": sigma, "opponents": list(task.opponents)}
+            if before.post_trained is None or before.rounds is not None:
+                about["rounds"] = [*(before.rounds or []), sigma]
             with recorded_folder(folder) as aside:
                 save_component(aside, "tokenizer", before.table, trainer.kept(), **about)
                 save_opponents(aside, task.opponents, trainer)  # for another round

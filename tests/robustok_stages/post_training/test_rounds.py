@@ -70,9 +70,9 @@ def test_its_discriminator_goes_on_too(post_trained, second):
 
 def test_its_tokenizer_and_card_name_every_round(post_trained, second, tmp_path, command):
     sigmas = [project.results["compare_decoders/kept_sigma"].value for project in (post_trained, second)]
-    found = [read_component(project.artifact("tokenizer")).sigmas for project in (post_trained, second)]
+    found = [read_component(project.artifact("tokenizer")).rounds for project in (post_trained, second)]
     assert found == [sigmas[:1], sigmas]
-    for project, said in ((post_trained, f"{sigmas[0]}\n"), (second, f"{sigmas[0]}, {sigmas[1]}, in 2 rounds\n")):
+    for project, said in ((post_trained, f"{sigmas[0]:g}\n"), (second, f"{sigmas[0]:g}, {sigmas[1]:g}, in 2 rounds\n")):
         folder = tmp_path / project.folder.parent.name
         code, _, errors = command("push", project.folder, "me/net", "--to", folder)
         assert code == 0, errors
