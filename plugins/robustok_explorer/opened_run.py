@@ -43,7 +43,7 @@ class OpenedRun:
 
     Attributes:
         place: the run's folder as the user named it, for snippets.
-        tokenizers: by name: "before" and "after" post-training (of a later round: before and after it), or "" alone.
+        tokenizers: by name: "before" (of main training, or else the one that it loaded) and "after"; or "" alone.
         places: what `robustok.load_tokenizer` takes for each of them.
         generator, data: None if the run has none.
         recipe: the run's recipe as a table; empty if it cannot be read.

@@ -81,7 +81,7 @@ def check_main_trained(
     """
     if not tokenizer.post_trained:
         return
-    if made_of is None or _is_another(tokenizer, made_of):
+    if made_of is None or "tokenizer" not in made_of or _is_another(tokenizer, made_of):
         hint = (
             "load the tokenizer of main training: the folder artifacts/tokenizer-... whose component.json has no "
             "post_trained; or set another_round = true in the stage that makes the pairs"
@@ -140,7 +140,7 @@ def check_made_of(
     Raises:
         RobustokError: if it was made with another.
     """
-    if _is_another(component, recorded):
+    if _identity(component) != LOADED and _is_another(component, recorded):
         kind = _kind(component)
         what = f"these {what_was_done} with the {kind} in {component.folder or _identity(component)}"
         raise RobustokError(what, where=context.location(), hint=f"load the {kind} of the run that made them")

@@ -130,6 +130,8 @@ class Planner:
                 self._checked(one)
             if one.name not in loaded_from:  # a plan holds the weights of published checkpoints that it loads
                 self._plans.pop(one.name, None)
+            if any(one.arm in arms for _, arms in self.problems.values()):
+                continue  # its fingerprints would say the same again
             try:
                 self.jobs[one.name] = self._job(one)
             except RobustokError as error:
@@ -181,7 +183,7 @@ class Planner:
         return self._plans[wanted.name]
 
     def _awaited(self, wanted: Wanted) -> dict[str, Promise] | None:
-        """The promises of what a job loads from others; None if one of those has no plan."""
+        """The promises of what a job loads from others; None if one of those has no plan, or no promise of it."""
         found = {}
         for artifact, run in wanted.loads.items():
             plan = self._checked(self.wanted[run]) if run in self.wanted else None
@@ -191,7 +193,10 @@ class Planner:
                 what = f"it loads the {artifact} of arm {self.wanted[run].arm!r}, which has none"
                 where = wanted.of.recipe.source.location(("load", artifact))
                 raise RobustokError(what, where=where, hint=f"it has: {', '.join(plan.promises)}")
-            found[artifact] = plan.promises[artifact].once_loaded()
+            promise = plan.promises[artifact]
+            if type(promise) is Promise:  # a stage need not say what it makes
+                return None
+            found[artifact] = promise.once_loaded()
         return found
 
     def _check(self, wanted: Wanted, awaited: Mapping[str, Promise]) -> RecipePlan:

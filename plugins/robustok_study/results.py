@@ -186,14 +186,15 @@ def _value(metric: Expression, results: Mapping[str, Result]) -> Result:
 
 
 def without_value(study: Study, job: Job) -> dict[str, str]:
-    """The metrics of the table and of claims that a finished run cannot give although it ran their stages, and why."""
+    """What the table, claims and correlations show that a finished run cannot give although it ran the stages; why."""
     found = _read(job)
     if not isinstance(found, _Done):
         return {}
-    asked = dict(study.metrics)
-    asked |= {claim.config.metric: claim.expression for claim in study.claims if job.arm in claim.config.arms}
+    claimed = [claim.expression for claim in study.claims if job.arm in claim.config.arms]
+    claimed += [expression for claim in study.correlations for expression in claim.expressions]
+    labels = {metric: label for label, metric in _metrics(study, {job.arm: {job.seed: found}}).items()}
     problems = {}
-    for label, metric in asked.items():
+    for metric, label in ({metric: str(metric) for metric in claimed} | labels).items():
         if all(name in found.results for name in metric.names):
             try:
                 _value(metric, found.results)

@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.promise import Promise, is_local
+from robustok_core.kinds.promise import LOADED, Promise, known_elsewhere
 from robustok_core.runs.components import COMPONENT_FILE, read_component
 from robustok_core.runs.files import write_json
 from robustok_core.runs.records import file_name, read_record
@@ -64,8 +64,8 @@ class DecodersPromise(Promise):
     opponents: Sequence[str] = ()
 
     def once_loaded(self) -> Self:
-        known = {kind: origin for kind, origin in self.made_of.items() if not is_local(origin)}
-        return attrs.evolve(self, made_of=known)
+        made_of = {kind: known_elsewhere(origin) or LOADED for kind, origin in self.made_of.items()}
+        return attrs.evolve(self, made_of=made_of)
 
     def describe(self) -> str:
         return f"one for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"

@@ -25,7 +25,7 @@ from typing_extensions import Self
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.dataset import Rows
-from robustok_core.kinds.promise import Promise, is_local
+from robustok_core.kinds.promise import Promise, known_elsewhere
 from robustok_core.runs.components import COMPONENT_FILE
 from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.fingerprints import content_fingerprint, fingerprint_of
@@ -238,7 +238,7 @@ class LatentsPromise(Promise):
     folder: Path | None = None
 
     def once_loaded(self) -> Self:
-        return attrs.evolve(self, tokenizer=None if is_local(self.tokenizer) else self.tokenizer)
+        return attrs.evolve(self, tokenizer=known_elsewhere(self.tokenizer))
 
     def describe(self) -> str:
         return f"{self.space.describe()}; {self.num_rows:,} training images of {len(self.class_names)} classes"

@@ -116,9 +116,10 @@ def _origin(facts: CardFacts) -> Iterator[str]:
         checksum = f", SHA-256 {record['sha256']}" if "sha256" in record else ""
         yield f"weights imported from `{record['imported_from']}`{checksum}"
     if record.get("post_trained") is not None:
-        sigmas = record.get("rounds") or [record["post_trained"]]
-        rounds = f", in {len(sigmas)} rounds" if len(sigmas) > 1 else ""
-        yield f"decoder post-trained for sigma = {', '.join(f'{sigma:g}' for sigma in sigmas)}{rounds}"
+        sigmas = record.get("rounds") or []
+        rounds = f", in {len(sigmas)} rounds" if len(sigmas) > 1 else "" if sigmas else ", in its last round"
+        said = ", ".join(f"{sigma:g}" for sigma in sigmas or [record["post_trained"]])
+        yield f"decoder post-trained for sigma = {said}{rounds}"
     if facts.run is None and "imported_from" not in record:
         yield _NOT_STATED
 

@@ -23,9 +23,14 @@ PromiseT = TypeVar("PromiseT", bound="Promise")
 LOADED = "loaded"
 
 
-def is_local(origin: str | None) -> bool:
+def is_local(origin: str) -> bool:
     """Whether an origin means something within its own recipe only."""
-    return origin is not None and (origin == LOADED or origin.startswith("stage "))
+    return origin == LOADED or origin.startswith("stage ")
+
+
+def known_elsewhere(origin: str | None) -> str | None:
+    """An origin as other recipes see it; None if it is not known, or means something within its own recipe only."""
+    return None if origin is None or is_local(origin) else origin
 
 
 @frozen(kw_only=True)
@@ -53,8 +58,8 @@ class Promise:
     def once_loaded(self) -> Self:
         """This promise as another recipe sees it, which will load the artifact once it is made.
 
-        A promise that says which stage makes its artifact, or another one that it is made of, leaves that out: the name
-        of a stage means nothing in another recipe, and what is not known is compared with nothing.
+        A promise that says which stage makes its artifact, or another one that it is made of, must say it no longer:
+        the name of a stage means nothing in another recipe. The origin of what it is made of becomes `LOADED`.
         """
         return self
 

@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.generator import Generator
-from robustok_core.kinds.promise import Promise, PromiseT, is_local
+from robustok_core.kinds.promise import Promise, PromiseT, known_elsewhere
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import load_component, read_component, sketch_component
 from robustok_core.runs.fingerprints import latent_fingerprint
@@ -113,7 +113,7 @@ class GeneratorPromise(Promise):
         return None if self.stage is None else f"stage {self.stage}"
 
     def once_loaded(self) -> Self:
-        return attrs.evolve(self, stage=None, tokenizer=None if is_local(self.tokenizer) else self.tokenizer)
+        return attrs.evolve(self, stage=None, tokenizer=known_elsewhere(self.tokenizer))
 
     def describe(self) -> str:
         return f"{self.space.describe()}; {len(self.class_names)} classes"

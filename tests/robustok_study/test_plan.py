@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from robustok_core import Recipe, RobustokError
+from robustok_core.kinds.stage import Stage
 from robustok_core.recipe.source import Source, bundled_studies
+from robustok_stages.tokenizer.train_tokenizer import TrainTokenizer
 from robustok_study.plan import _tasks, make_plan
 from robustok_study.planner import Job
 from robustok_study.slots import make_slots
@@ -103,6 +105,30 @@ def test_an_arm_is_checked_before_what_it_loads_is_made(tmp_path, registry):
     with pytest.raises(RobustokError, match="arm 'round2': this tokenizer is already post-trained") as caught:
         make_plan(read_study_file(str(tmp_path / "rounds.toml"), registry), tmp_path / "out", registry)
     assert "set another_round = true in the stage that makes the pairs" in str(caught.value)
+
+
+def test_pairs_of_one_arm_train_another_but_not_a_tokenizer_that_it_trains_itself(tmp_path, registry):
+    study = bundled_studies()["study/rounds"].read_text()
+    third = study[study.index('[[arm]]\nname = "round3"') : study.index("[[claim]]")]
+    arm = """[[arm]]
+name = "round3"
+stages = ["post_train", "compare_decoders"]
+load = { tokenizer = "round1", pairs = "round2", generator = "round1" }
+
+"""
+    (tmp_path / "rounds.toml").write_text(study.replace(third, arm))
+    make_plan(read_study_file(str(tmp_path / "rounds.toml"), registry), tmp_path / "out", registry)
+    own = arm.replace('["post', '["train_tokenizer", "post').replace(' tokenizer = "round1",', "")
+    (tmp_path / "rounds.toml").write_text(study.replace(third, own))
+    with pytest.raises(RobustokError, match="'round3': these pairs were not made with the tokenizer in stage train"):
+        make_plan(read_study_file(str(tmp_path / "rounds.toml"), registry), tmp_path / "out", registry)
+
+
+def test_an_arm_is_not_checked_where_a_stage_does_not_say_what_it_makes(study_file, registry, monkeypatch):
+    monkeypatch.setattr(TrainTokenizer, "plan", Stage.plan)
+    arms = [{"name": "one", "stages": ["train_tokenizer"]}, measuring("two", "one")]
+    study = read_study_file(str(study_file(arm=arms, claim=[], metrics=None)), registry)
+    assert [job.name for job in make_plan(study, Path("runs/s"), registry).jobs[:2]] == ["one-seed0", "two-seed0"]
 
 
 def test_components_that_two_arms_will_make_must_fit_each_other(tmp_path, registry):

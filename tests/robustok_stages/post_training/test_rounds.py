@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from project import POST_TRAINING, STAGES, TABLES, Project, contents, record_as_it_is
-from robustok_core.runs.components import OPPONENTS_FILE, WEIGHTS_FILE, read_component
+from robustok_core.runs.components import COMPONENT_FILE, OPPONENTS_FILE, WEIGHTS_FILE, read_component
 from robustok_core.runs.files import read_tensors
 from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_toolkit.pair_files import made_of_pairs
@@ -120,6 +121,24 @@ def test_a_tokenizer_that_is_not_here_may_be_post_trained(post_trained, tmp_path
     table = read_component(post_trained.artifact("tokenizer")).table
     project.table["load"]["tokenizer"] = {"path": str(tmp_path / "not_here"), "expect": dict(table)}
     project.check(without_data=True)
+
+
+def test_a_round_after_one_that_no_record_counts_is_not_counted_either(whole, tmp_path, command):
+    """As in what an earlier version post-trained."""
+    project = whole(tmp_path).run()
+    kept = project.artifact("tokenizer", stage="compare_decoders")
+    record = json.loads((kept / COMPONENT_FILE).read_text())
+    del record["rounds"]
+    (kept / COMPONENT_FILE).write_text(json.dumps(record))
+    record_as_it_is(kept)
+    project.table["stage"] += [
+        {**project.stage(name), "name": f"{name}2"} | (ROUND if name == "make_pairs" else {}) for name in POST_TRAINING
+    ]
+    project.run()
+    assert read_component(project.artifact("tokenizer", stage="compare_decoders2")).rounds is None
+    code, _, errors = command("push", project.folder, "me/net", "--to", tmp_path / "net")
+    assert code == 0, errors
+    assert ", in its last round\n" in (tmp_path / "net" / "README.md").read_text()
 
 
 def test_decoders_without_discriminators_are_named_when_the_next_round_needs_them(whole, tmp_path):
