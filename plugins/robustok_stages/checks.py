@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.features import Features
-from robustok_core.kinds.promise import LOADED, is_local
+from robustok_core.kinds.promise import LOADED, is_local, origin_of
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.components import WEIGHTS_FILE
 from robustok_core.runs.fingerprints import content_fingerprint
@@ -110,7 +110,7 @@ def _identity(component: TokenizerPromise | GeneratorPromise) -> str:
     if component.folder is not None:
         return content_fingerprint(component.folder / WEIGHTS_FILE)
     decoder_stage = component.decoder_stage if isinstance(component, TokenizerPromise) else None
-    return (component.origin or LOADED) if decoder_stage is None else f"stage {decoder_stage}"
+    return origin_of(decoder_stage) or component.origin or LOADED
 
 
 def _is_another(component: TokenizerPromise | GeneratorPromise, recorded: Mapping[str, str]) -> bool:
@@ -166,7 +166,7 @@ def latents_tokenizer(recorded: str | None, tokenizer: TokenizerPromise) -> str 
     """
     if recorded is None:
         return None
-    if recorded.startswith("stage "):
+    if is_local(recorded):
         return tokenizer.origin or "one that is loaded"
     return None if tokenizer.fingerprint is None else tokenizer.fingerprint()
 

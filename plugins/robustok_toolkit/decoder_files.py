@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
-from robustok_core.kinds.promise import LOADED, Promise, known_elsewhere
+from robustok_core.kinds.promise import Promise, once_made_elsewhere
 from robustok_core.runs.components import COMPONENT_FILE, read_component
 from robustok_core.runs.files import write_json
 from robustok_core.runs.records import file_name, read_record
@@ -56,16 +56,15 @@ class DecodersPromise(Promise):
 
     Attributes:
         made_of: content hashes of the weights that they come from, see `Decoders`; empty if not known yet.
-        opponents: losses whose discriminators are stored with each of them.
+        opponents: losses whose discriminators are stored with each of them; None if that is not known yet.
     """
 
     sigmas: Sequence[float]
     made_of: Mapping[str, str] = field(factory=dict)
-    opponents: Sequence[str] = ()
+    opponents: Sequence[str] | None = None
 
     def once_loaded(self) -> Self:
-        made_of = {kind: known_elsewhere(origin) or LOADED for kind, origin in self.made_of.items()}
-        return attrs.evolve(self, made_of=made_of)
+        return attrs.evolve(self, made_of=once_made_elsewhere(self.made_of))
 
     def describe(self) -> str:
         return f"one for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"

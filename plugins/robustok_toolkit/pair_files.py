@@ -21,7 +21,7 @@ from typing_extensions import Self
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.dataset import Images, Rows
-from robustok_core.kinds.promise import LOADED, Promise, known_elsewhere
+from robustok_core.kinds.promise import Promise, once_made_elsewhere
 from robustok_core.runs.fingerprints import fingerprint_of
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
@@ -50,8 +50,7 @@ class PairsPromise(Promise):
     made_of: Mapping[str, str] = field(factory=dict)
 
     def once_loaded(self) -> Self:
-        made_of = {kind: known_elsewhere(origin) or LOADED for kind, origin in self.made_of.items()}
-        return attrs.evolve(self, made_of=made_of)
+        return attrs.evolve(self, made_of=once_made_elsewhere(self.made_of))
 
     def describe(self) -> str:
         return f"{self.num_rows:,} for each sigma of {', '.join(f'{sigma:g}' for sigma in self.sigmas)}"

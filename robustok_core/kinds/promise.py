@@ -18,19 +18,31 @@ if TYPE_CHECKING:
 PromiseT = TypeVar("PromiseT", bound="Promise")
 
 
-#: The origin of an artifact from [load] whose weights are not known yet. The other origins are "stage NAME", of what a
-#: stage of the recipe makes, and the fingerprint of weights.
+#: The origin of an artifact from [load] whose weights are not known yet. The other origins are what `origin_of` gives,
+#: of what a stage of the recipe makes, and the fingerprint of weights.
 LOADED = "loaded"
+
+_STAGE = "stage "
+
+
+def origin_of(stage: str | None) -> str | None:
+    """The origin of what a stage of the recipe makes; None if no stage does."""
+    return None if stage is None else f"{_STAGE}{stage}"
 
 
 def is_local(origin: str) -> bool:
     """Whether an origin means something within its own recipe only."""
-    return origin == LOADED or origin.startswith("stage ")
+    return origin == LOADED or origin.startswith(_STAGE)
 
 
 def known_elsewhere(origin: str | None) -> str | None:
     """An origin as other recipes see it; None if it is not known, or means something within its own recipe only."""
     return None if origin is None or is_local(origin) else origin
+
+
+def once_made_elsewhere(made_of: Mapping[str, str]) -> dict[str, str]:
+    """What something is made of as other recipes see it: `LOADED` for what they do not know."""
+    return {kind: known_elsewhere(origin) or LOADED for kind, origin in made_of.items()}
 
 
 @frozen(kw_only=True)

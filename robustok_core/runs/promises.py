@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from robustok_core.kinds.component import Builder
 from robustok_core.kinds.generator import Generator
-from robustok_core.kinds.promise import Promise, PromiseT, known_elsewhere
+from robustok_core.kinds.promise import Promise, PromiseT, known_elsewhere, origin_of
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.components import load_component, read_component, sketch_component
 from robustok_core.runs.fingerprints import latent_fingerprint
@@ -26,7 +26,7 @@ class TokenizerPromise(Promise):
 
     Attributes:
         space: its latent space. image_size: H = W of its images.
-        opponents: losses of its last training whose discriminators are stored with it; None if that is not recorded.
+        opponents: losses of its last training whose discriminators are stored with it; None if that is not known yet.
         opponent_weights: those of a published tokenizer that is not written yet, as `Importer.opponents` returns them.
         post_trained: whether its decoder is already post-trained.
         fingerprint: computes its `latent_fingerprint`; None if its weights do not exist yet.
@@ -39,7 +39,7 @@ class TokenizerPromise(Promise):
 
     space: LatentSpace
     image_size: int
-    opponents: Sequence[str] | None = ()
+    opponents: Sequence[str] | None = None
     opponent_weights: Mapping[str, Tensor] = field(factory=dict, eq=False)
     post_trained: bool = False
     fingerprint: Callable[[], str] | None = None
@@ -52,7 +52,7 @@ class TokenizerPromise(Promise):
     @property
     def origin(self) -> str | None:
         """Which tokenizer it is, as long as no fingerprint can tell: "stage NAME"; None if it is loaded."""
-        return None if self.stage is None else f"stage {self.stage}"
+        return origin_of(self.stage)
 
     def once_loaded(self) -> Self:
         return attrs.evolve(self, stage=None, decoder_stage=None)
@@ -110,7 +110,7 @@ class GeneratorPromise(Promise):
     @property
     def origin(self) -> str | None:
         """As `TokenizerPromise.origin`."""
-        return None if self.stage is None else f"stage {self.stage}"
+        return origin_of(self.stage)
 
     def once_loaded(self) -> Self:
         return attrs.evolve(self, stage=None, tokenizer=known_elsewhere(self.tokenizer))

@@ -120,20 +120,20 @@ class PostTrain(Stage):
                 raise RobustokError(what, where=where, hint="set the same in [post_trainer], or make other pairs")
 
     def _check_opponents(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
-        """Checks that every discriminator to reuse is stored with the tokenizer."""
-        if tokenizer.expected:  # its file may hold them
-            return
+        """Checks that every discriminator to reuse is stored with the tokenizer, or will be, if that is known yet."""
         reused, available = self.config.reused, tokenizer.opponents
         if tokenizer.folder is not None:  # whatever is recorded, the file counts
             available = saved_opponents(tokenizer.folder) if has_opponents(tokenizer.folder) else ()
+        if available is None:  # `adopt_opponents` checks them when the run comes to it
+            return
         if reused and not available:
             source = "the tokenizer" if tokenizer.folder is None else str(tokenizer.folder)
             hint = 'set discriminator = "fresh", discriminator_start = 0 and a later start, so that it learns first'
             error = RobustokError(f"{source} has no discriminator to reuse", hint=hint)
             raise context.located(error, "discriminator")
         for name in reused:
-            if name not in (available or ()):
-                what = f"the tokenizer has no opponent for a loss {name!r}, only for {', '.join(available or ())}"
+            if name not in available:
+                what = f"the tokenizer has no opponent for a loss {name!r}, only for {', '.join(available)}"
                 raise context.located(RobustokError(what, hint="give the loss the same name"), "losses", name)
         held = tokenizer.opponent_weights if tokenizer.folder is None else opponent_tensors(tokenizer.folder)
         for name in reused:

@@ -81,7 +81,7 @@ def adopt_opponents(folder: Path, opponents: Mapping[str, Opponent], trainer: Tr
     held = saved_opponents(folder) if has_opponents(folder) else []
     if missing := [loss for loss in opponents if loss not in held]:
         what = f"there is no discriminator for {', '.join(missing)}"
-        hint = "an earlier version, which stored none with post-trained decoders, has trained it: train it again"
+        hint = 'train it again with such a loss, or set discriminator = "fresh" in the stage that reuses it'
         raise RunError(what, where=str(folder), hint=hint)
     tensors = read_tensors(file)
     for loss, opponent in opponents.items():

@@ -36,7 +36,11 @@ class TakeTokenizer(Stage):
         """The tokenizer's space; it has no discriminators."""
         tokenizer = context.sketch("tokenizer")
         promise = TokenizerPromise(
-            space=tokenizer.space, image_size=tokenizer.image_size, stage=context.stage, sketch=lambda: tokenizer
+            space=tokenizer.space,
+            image_size=tokenizer.image_size,
+            opponents=(),
+            stage=context.stage,
+            sketch=lambda: tokenizer,
         )
         return {"tokenizer": promise}
 

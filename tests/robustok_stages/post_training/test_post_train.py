@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -22,11 +23,12 @@ from project import (
     registry_with,
 )
 from robustok_core import Recipe, hookimpl
-from robustok_core.errors import Interrupted
+from robustok_core.errors import Interrupted, RunError
 from robustok_core.runs.files import read_json, read_tensors
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.results import read_results
 from robustok_stages.post_training.training_step import DecoderStep
+from robustok_stages.tokenizer.train_tokenizer import TrainTokenizer
 
 
 def test_only_the_decoder_changes(post_trained):
@@ -162,6 +164,23 @@ def test_a_discriminator_that_main_training_will_not_save_is_reported_before_mai
     assert "the tokenizer has no opponent for a loss 'adversarial', only for gan" in message
     assert "stage.post_train.losses.adversarial" in message
     assert not list(tmp_path.iterdir())
+
+
+class TheirTraining(TrainTokenizer):
+    """A stage that does not say which discriminators it will store."""
+
+    def plan(self, context):
+        return {"tokenizer": attrs.evolve(super().plan(context)["tokenizer"], opponents=None)}
+
+
+def test_discriminators_that_a_stage_does_not_promise_are_looked_for_when_it_has_run(whole, tmp_path):
+    theirs, registry = {"use": "theirs", "name": "train_tokenizer"}, registry_with(stage={"theirs": TheirTraining})
+    project = whole(tmp_path / "stored", train_tokenizer=theirs).run(registry=registry)
+    assert "compare_decoders/kept_sigma" in project.results
+    without = theirs | {"losses": {"reconstruction": {"use": "reconstruction"}}}
+    project = whole(tmp_path / "none", train_tokenizer=without)
+    with pytest.raises(RunError, match="there is no discriminator for adversarial"):
+        project.run(registry=registry)
 
 
 def test_a_fresh_discriminator_needs_none(trained, tmp_path):
