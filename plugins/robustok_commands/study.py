@@ -104,10 +104,11 @@ def _print_plan(console: Console, plan: Plan) -> None:
     tasks = {id(task.job): task for task in plan.tasks}
     rows = []
     for job in plan.jobs:
-        stages = "?" if job.stages is None else str(len(job.stages))
+        unknown = job.stages is None and job.state != "new"  # what it loads may be made anew
+        done = "?" if unknown else str(len(job.finished))
         state = job.state if job.known is None else "known"
         takes = "; ".join(_taken(job, tasks.get(id(job))))
-        rows.append([job.name, state, f"{len(job.finished)} of {stages}", takes])
+        rows.append([job.name, state, f"{done} of {len(job.recipe.source.table['stage'])}", takes])
     print_table(console, ["job", "state", "stages done", "takes"], rows)
     say(console, f"left: {plan.left}")
 

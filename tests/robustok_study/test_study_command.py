@@ -115,7 +115,7 @@ def test_an_arm_runs_again_on_what_it_loads_once_that_was_made_anew(study_file):
     for rate in (1e-3, 2e-3):
         arms[0]["set"] = {"stage.train_tokenizer.optimizer.learning_rate": rate}
         study_file(**changes)
-        assert "two-seed0 begun 0 of ? waits for one-seed0" in _planned() or not found
+        assert "two-seed0 begun ? of 1 waits for one-seed0" in _planned() or not found
         conducted()
         assert "left: 0 jobs" in _planned()
         (psnr,) = read_study(Path("runs/s")).metrics
@@ -172,8 +172,8 @@ def test_a_dry_run_names_each_run_that_a_job_takes_stages_of_or_waits_for_once(c
     assert code == 0
     planned = " ".join(output.split())
     assert "gpt-seed1 new 0 of 7 train_tokenizer, evaluate_tokenizer, tokenize of rar-seed1 gpt-after" in planned
-    assert "rar-after-seed1 new 0 of ? waits for rar-seed1 rar-after-control" in planned
-    assert "gpt-after-seed1 new 0 of ? waits for rar-seed1; waits for gpt-seed1 gpt-after-control" in planned
+    assert "rar-after-seed1 new 0 of 2 waits for rar-seed1 rar-after-control" in planned
+    assert "gpt-after-seed1 new 0 of 2 waits for rar-seed1; waits for gpt-seed1 gpt-after-control" in planned
 
 
 def test_a_dry_run_and_show_print_what_is_done_and_run_nothing(study_file, command):
