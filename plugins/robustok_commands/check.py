@@ -53,6 +53,8 @@ def check(
     from robustok_core.runs.checking import check as check_recipe
     from robustok_core.runs.opening import open_recipe
 
+    if show and (quiet or as_json):
+        raise click.UsageError(f"--show prints the recipe; leave out {'--quiet' if quiet else '--json'}.")
     launch = None if gpus is None else Launch(processes=gpus)
     registry, images = load_registry(), None if every_image else SOME_IMAGES
     needs: list[str] = []

@@ -97,6 +97,7 @@ def evaluate(
         print_results(make_console(), results)
     about: dict[str, Any] = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
     about |= {"network": network.table(), "picture_sizes": [generated.picture_size, real.picture_size]}
+    about |= {"metrics": {name: specs[name].table() for name in chosen}, "reference_content": _content(reference, real)}
     _keep({**about, "results": tables_of(results)}, out, as_json)
 
 
@@ -111,15 +112,23 @@ def _measured(
     return results
 
 
+def _content(path: Path, images: KnownNetworkFeatures) -> str:
+    """A hash of a set of images, which `compare` asks for."""
+    from robustok_core.runs.fingerprints import content_fingerprint
+    from robustok_toolkit.image_features import ExtractedFeatures
+
+    return images.images.fingerprint if isinstance(images, ExtractedFeatures) else content_fingerprint(path)
+
+
 def _keep(table: Mapping[str, Any], out: Path | None, as_json: bool) -> None:
-    """Prints the results as JSON, or writes them, or both."""
+    """Prints the results as JSON, or writes them, or both; what cannot be written was printed."""
     from robustok_core.runs.files import write_json
     from robustok_core.values.terminal import echo_json
 
-    if out is not None:
-        write_json(out, table)
     if as_json:
         echo_json(table)
+    if out is not None:
+        write_json(out, table)
 
 
 def _checked_sets(samples: Path, reference: Path | None) -> Path:
@@ -146,6 +155,9 @@ def _options(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     options: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
         owner, dot, option = key.partition(".")
+        if option == "use":
+            what = f"--set cannot exchange the component: {key}"
+            raise RobustokError(what, hint="--features names the network, and --metric a metric")
         if not dot or "." in option:
             what = f"--set needs METRIC.OPTION=VALUE or features.OPTION=VALUE, found the key {key!r}"
             raise RobustokError(what, hint="for example --set inception_score.shuffle=true")

@@ -16,7 +16,8 @@ from robustok_core.values.terminal import echo
 def fetch(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str, ...], quiet: bool) -> None:
     """Download what RECIPES, or those of run folders, need: weights of frozen networks, data sets.
 
-    What is here already is left alone. A file that cannot be had does not keep the others from being fetched.
+    What is here already is left alone. A file that cannot be had, or a recipe with a mistake, does not keep the others
+    from being fetched.
 
     Example: `robustok fetch imagenet256/robustok_tokenizer` before a run on machines without a network.
     """
@@ -30,15 +31,21 @@ def fetch(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
             echo(line)
 
     registry = load_registry()
+    mistakes: list[RobustokError] = []
     problems: list[RobustokError] = []
     for name in recipes:
-        recipe = open_recipe(name, overrides=changes, presets=presets)[0].resolve(registry)
+        try:
+            recipe = open_recipe(name, overrides=changes, presets=presets)[0].resolve(registry)
+        except RobustokError as error:
+            mistakes += getattr(error, "problems", None) or [error]
+            continue
         needs = needs_of_recipe(recipe, recipe.stages)
         failed = [*needs.problems, *needs.fetch(say_unless_quiet)]
         problems += failed
         if not failed:
             say_unless_quiet(f"{name}: everything is here")
-    if problems:
-        error = ProblemsError(problems)
-        error.exit_code = EXIT_FAILED
-        raise error
+    if found := [*mistakes, *problems]:
+        failure = ProblemsError(list({(one.where, one.what, one.hint): one for one in found}.values()))
+        if problems:
+            failure.exit_code = EXIT_FAILED
+        raise failure

@@ -123,7 +123,12 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
             hint = "nothing is overwritten: name a file in another folder"
             raise RobustokError("the configuration of these weights already exists", where=str(beside), hint=hint)
         write_json(beside, configuration)
-    write_weights(out, weights)
+    try:
+        write_weights(out, weights)
+    except BaseException:
+        if configuration is not None:  # it would keep the next try from being written
+            beside.unlink()
+        raise
     echo(f"written to {out}")
 
 

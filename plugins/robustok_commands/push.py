@@ -19,7 +19,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 @click.option("--generator", is_flag=True, help="Upload the generator, with its tokenizer in the folder tokenizer.")
 @click.option("--to", type=click.Path(path_type=Path), help="Write to this new folder instead of uploading.")
 @click.option("--licence", metavar="ID", help="Licence of the weights, as the hub calls it: apache-2.0, mit, ...")
-@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--private", is_flag=True, help="Upload to a private repository; a new one is made so.")
 def push(run: Path, repository: str, generator: bool, to: Path | None, licence: str | None, private: bool) -> None:
     """Upload the tokenizer of a RUN, or of its folder, to OWNER/NAME on the Hugging Face hub.
 
@@ -38,6 +38,8 @@ def push(run: Path, repository: str, generator: bool, to: Path | None, licence: 
     from robustok_core.runs.near_runs import no_run
     from robustok_toolkit.pushed import Kind, write_repository
 
+    if to is not None and private:
+        raise click.UsageError("--to writes a folder and uploads nothing; leave out --private.")
     _check_name(repository)
     if not run.exists():
         raise no_run(run)
@@ -66,15 +68,20 @@ def _upload(folder: Path, repository: str, private: bool) -> str:
     """Uploads a folder, as one commit; returns its address."""
     from huggingface_hub import HfApi
 
-    from robustok_core.errors import RunError
+    from robustok_core.errors import RobustokError, RunError
     from robustok_core.values.wording import reason_of
 
     api = HfApi(library_name="robustok")
     try:
         api.create_repo(repository, private=private, exist_ok=True)
+        if private and not api.repo_info(repository).private:
+            hint = "make it private on the hub, or choose another name; without --private it is uploaded as it is"
+            raise RobustokError("this repository exists already, and is public", where=repository, hint=hint)
         return str(
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload with robustok push")
         )
+    except RobustokError:
+        raise
     except Exception as error:  # the hub's client raises many types
         what = f"cannot upload: {reason_of(error)}"
         hint = "`hf auth login` gives access to the hub; --to FOLDER writes what would be uploaded"

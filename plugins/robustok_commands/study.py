@@ -59,6 +59,8 @@ def study(
 
     if dry_run and (show or as_json):
         raise click.UsageError(f"--dry-run prints the jobs; leave out {'--show' if show else '--json'}.")
+    if jobs is not None and (dry_run or show):
+        raise click.UsageError(f"{'--dry-run' if dry_run else '--show'} runs nothing; leave out --jobs.")
     registry, console = load_registry(), make_console()
     read = read_study_file(file, registry, quick=quick)
     folder = out / read.name

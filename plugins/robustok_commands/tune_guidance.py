@@ -157,7 +157,7 @@ def _metric(run: ReportedRun, name: str | None) -> tuple[str, SampleMetric]:
     metrics: dict[str, Any] = {}
     for stage in run.recipe.stages:
         if stage.spec.name == "evaluate_generator":
-            metrics = {**stage.spec.config.metrics, **metrics}
+            metrics |= {key: spec for key, spec in stage.spec.config.metrics.items() if key not in metrics}
     if not metrics:
         metrics = {"gfd": run.registry.spec("sample_metric", _DEFAULT_METRIC)}
     if name is not None and name not in metrics:

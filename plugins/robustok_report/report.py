@@ -66,12 +66,24 @@ def write_report(
         pdf: a folder for the figures as vector PDF.
 
     Raises:
-        RobustokError: if one is no run's folder, or something cannot be written.
+        RobustokError: if one is no run's folder, the file is something else than a report, or something cannot be
+            written.
     """
+    if file.exists() and not _is_report(file):
+        hint = "only an older report is replaced: choose a new name"
+        raise RobustokError("this already exists, and is no report", where=str(file), hint=hint)
     page = study_page(runs[0]) if _is_of_a_study(runs) else _of_runs(runs, registry, device)
     write_text(file, page.html())
     if pdf is not None:
         save_figures(page.sections, pdf)
+
+
+def _is_report(file: Path) -> bool:
+    """Whether a file is a page that was written here: its head names its generator."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return b'<meta name="generator" content="robustok ' in opened.read(2048)
 
 
 def _is_of_a_study(folders: Sequence[Path]) -> bool:

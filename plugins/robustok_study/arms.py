@@ -208,9 +208,11 @@ def _only(source: Source, stages: Sequence[str], where: str) -> Source:
         raise RobustokError("an arm runs at least one stage", where=where, hint="leave `stages` out to run all")
     tables = source.table.get("stage", [])
     names = [stage_name(table) for table in tables]
-    for name in stages:
+    for place, name in enumerate(stages):
         if name not in names:
             raise RobustokError(f"the recipe has no stage {name!r}", where=where, hint=did_you_mean(name, names))
+        if name in stages[:place]:
+            raise RobustokError(f"the stage {name!r} is named twice", where=where, hint="name it once")
     kept = [index for index, name in enumerate(names) if name in stages]
     locations = {
         ("stage", kept.index(int(path[1])), *path[2:]) if len(path) > 1 and path[0] == "stage" else path: location

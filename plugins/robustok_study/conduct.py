@@ -12,13 +12,14 @@ from robustok_core.errors import RobustokError, RunError
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.files import writing
 from robustok_core.runs.fingerprinting import fingerprints
+from robustok_core.runs.manifest import DAMAGED, set_aside
 from robustok_core.runs.run_record import RUN_FILE, is_run
 from robustok_core.values.wording import some_names
 from robustok_study.jobs import RECIPES, Failure, Jobs
 from robustok_study.plan import Plan, Task
 from robustok_study.planner import Job
 from robustok_study.record import STUDY_FILE, StudyRecord, is_study, read_study, write_study
-from robustok_study.results import gather, without_value
+from robustok_study.results import arm_record, gather, without_value
 from robustok_study.slots import make_slots
 from robustok_study.spec import Study
 from robustok_study.tables import write_markdown
@@ -38,13 +39,14 @@ def check_folder(study: Study, out: Path) -> None:
     hint = "give the study another name, or choose another --out"
     if is_run(out):
         raise RobustokError("this is the folder of a run", where=str(out), hint=hint)
-    names = {path.name for path in out.iterdir()} - {_LOCK} if out.is_dir() else set()
+    names = {path.name for path in out.iterdir() if not path.name.startswith(DAMAGED)} if out.is_dir() else set()
+    names -= {_LOCK}
     if names and not names & {STUDY_FILE, RECIPES}:
         raise RobustokError(f"this folder holds other files: {some_names(sorted(names))}", where=str(out), hint=hint)
     if is_study(out):
         try:
             before = read_study(out)
-        except RobustokError:  # it is written anew
+        except RobustokError:  # it is set aside, and written anew
             return
         other = Path(before.file)
         if before.quick != study.quick or (other.is_file() and not _is_same(other, study.file)):
@@ -58,7 +60,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 def progress_of(study: Study, plan: Plan, out: Path) -> StudyRecord:
     """The record of a study as far as it is, without running anything; `out`: the study's folder."""
-    return gather(study, plan.jobs, _Failures(out, plan.jobs).known())
+    return gather(study, plan.jobs, _Failures(study, out, plan.jobs).known())
 
 
 def conduct(
@@ -109,7 +111,9 @@ def conduct(
         hint = "wait for it; `robustok study FILE --show` prints what is done"
         raise RobustokError("another command conducts this study", where=str(out), hint=hint) from error
     try:
-        failures = _Failures(out, plan.jobs)
+        failures = _Failures(study, out, plan.jobs)
+        if (kept := _set_aside_if_damaged(out)) is not None:
+            say(f"note: {kept}")
         if plan.tasks:
             say(f"{plan.left}, {len(slots)} at once, in {out}")
             for note in study.notes:
@@ -118,6 +122,18 @@ def conduct(
         return record()
     finally:
         lock.release()
+
+
+def _set_aside_if_damaged(out: Path) -> str | None:
+    """Renames a study.json that cannot be read; returns what there is to say of it."""
+    if not is_study(out):
+        return None
+    try:
+        read_study(out)
+    except RobustokError as error:
+        kept = set_aside(out / STUDY_FILE)
+        return f"{out / STUDY_FILE} cannot be read ({error.what}); it is written anew, and the old one is now {kept}"
+    return None
 
 
 class _Notes:
@@ -142,12 +158,12 @@ class _Failures:
     """Why jobs failed, by the name of their run: what study.json says, until a run goes on, and what is added.
 
     Args:
-        out: the study's folder. jobs: of the study as its file is now.
+        study: as its file is now. out: its folder. jobs: of it.
     """
 
-    def __init__(self, out: Path, jobs: Sequence[Job]) -> None:
+    def __init__(self, study: Study, out: Path, jobs: Sequence[Job]) -> None:
         self._out, self._added = out, dict[str, str]()
-        self._before, self._since = _recorded(out, jobs)
+        self._before, self._since = _recorded(study, out, jobs)
 
     def add(self, failure: Failure) -> None:
         """Notes a failure; a job that was not started for another one's failure has its own reason, if it has one."""
@@ -166,14 +182,21 @@ class _Failures:
             return False
 
 
-def _recorded(out: Path, jobs: Sequence[Job]) -> tuple[dict[str, str], int]:
+def _recorded(study: Study, out: Path, jobs: Sequence[Job]) -> tuple[dict[str, str], int]:
     """Why jobs that are not done failed, as study.json says, and when it was written."""
     try:
-        runs, since = read_study(out).runs, (out / STUDY_FILE).stat().st_mtime_ns
+        record, since = read_study(out), (out / STUDY_FILE).stat().st_mtime_ns
     except (RobustokError, OSError):  # it is written anew
         return {}, 0
-    left = {job.name: job.stages for job in jobs if job.is_left}
-    same = [run for run in runs if run.folder in left and dict(run.stages) == dict(left[run.folder] or {})]
+    left, now = {job.name: job.stages for job in jobs if job.is_left}, [arm_record(arm) for arm in study.arms]
+    arms = {arm.name: arm for arm in record.arms}
+    same = [
+        run
+        for run in record.runs
+        if run.folder in left
+        # A job that loads from others has no fingerprints until these are done: none were recorded when it failed.
+        and (dict(run.stages) == dict(left[run.folder] or {}) or (not run.stages and arms.get(run.arm) in now))
+    ]
     return {run.folder: run.problem for run in same if run.problem is not None}, since
 
 

@@ -67,6 +67,10 @@ class Expression:
             num_reference=first.num_reference,
         )
 
+    def size(self, results: Mapping[str, Result]) -> float:
+        """The larger of the two numbers whose difference the value in a run is, without its sign; 0 if it is none."""
+        return max(abs(results[name].value) for name in self.names) if self.operation == "-" else 0.0
+
 
 def _counts(result: Result) -> tuple[int | None, int | None]:
     """The numbers of images and of real images; a reconstruction is compared with as many."""

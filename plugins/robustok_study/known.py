@@ -80,6 +80,8 @@ def _records(places: Sequence[Path], out: Path) -> Iterator[tuple[StudyRecord, b
     for place in places:
         if place.is_file():
             yield _read(place), False
+        elif is_study(place) and not runs_in(place):  # then its record is all that it has
+            yield _read(place / STUDY_FILE), False
     for folder in (*places, out):
         if is_study(folder):
             try:

@@ -64,7 +64,7 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
         if isinstance(one := found[job.name], _Done):
             results[job.arm][job.seed] = one
     made_with = [made for by_seed in results.values() for one in by_seed.values() for made in one.made_with]
-    arms = [_arm(arm) for arm in study.arms]
+    arms = [arm_record(arm) for arm in study.arms]
     return StudyRecord(
         name=study.name,
         file=str(study.file.resolve()),
@@ -85,7 +85,7 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
 
 def fingerprint_of_study(study: Study) -> str:
     """A hash of the recipes of all arms and of the seeds."""
-    return fingerprint_of([[arm.name, _arm(arm).fingerprint] for arm in study.arms] + [list(study.seeds)])
+    return fingerprint_of([[arm.name, arm_record(arm).fingerprint] for arm in study.arms] + [list(study.seeds)])
 
 
 #: What is finished, by arm and seed.
@@ -141,7 +141,8 @@ def _once(made_with: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list({fingerprint_of(made): dict(made) for made in made_with}.values())
 
 
-def _arm(arm: Arm) -> ArmRecord:
+def arm_record(arm: Arm) -> ArmRecord:
+    """What the record says of an arm."""
     load = {artifact: of if seed is None else f"{of}@{seed}" for artifact, (of, seed) in arm.load.items()}
     return ArmRecord(name=arm.name, fingerprint=fingerprint_of(arm.recipe.source.table), changes=arm.changes, load=load)
 
@@ -221,14 +222,14 @@ def _metric(label: str, metric: Expression, study: Study, results: Table) -> Met
     if problem is not None and _incomparable(metric, given, scaled=True) is not None:
         return MetricRecord(label=label, metric=str(metric), problem=problem, left_out=left_out)
     numbers = {arm: {seed: result.value for seed, result in by_seed.items()} for arm, by_seed in values.items()}
-    base = study.base.name
+    base, size = study.base.name, _size(metric, given)
     differences = {
         arm: difference
         for arm, of_arm in numbers.items()
         if problem is None
         and arm != base
         and base in numbers
-        and (difference := difference_of(of_arm, numbers[base], base)) is not None
+        and (difference := difference_of(of_arm, numbers[base], base, size=size)) is not None
     }
     one = next(iter(next(iter(values.values())).values()))
     return MetricRecord(
@@ -237,15 +238,20 @@ def _metric(label: str, metric: Expression, study: Study, results: Table) -> Met
         higher_is_better=one.higher_is_better,
         num_images=one.num_images,
         num_reference=one.num_reference,
-        arms={arm: _summary(of_arm) for arm, of_arm in numbers.items()},
+        arms={arm: _summary(of_arm, size) for arm, of_arm in numbers.items()},
         differences=differences,
         problem=problem,
         left_out=left_out,
     )
 
 
-def _summary(values: Mapping[int, float]) -> Summary:
-    found = estimate(list(values.values()))
+def _size(metric: Expression, results: Table) -> float:
+    """The size of the largest numbers from whose differences a metric's values come; 0 if they come from none."""
+    return max((metric.size(run.results) for by_seed in results.values() for run in by_seed.values()), default=0.0)
+
+
+def _summary(values: Mapping[int, float], size: float) -> Summary:
+    found = estimate(list(values.values()), size)
     by_seed = {str(seed): value for seed, value in values.items()}
     return Summary(mean=found.mean, standard_error=found.standard_error, by_seed=by_seed)
 
@@ -270,11 +276,13 @@ def _claim(claim: Claim, study: Study, results: Table) -> ClaimRecord:
         reason = str(error)
     if reason is None:
         numbers = {arm: {seed: result.value for seed, result in found.items()} for arm, found in values.items()}
+        sizes = [abs(value) for of_arm in numbers.values() for value in of_arm.values()]
+        size = max(_size(claim.expression, {arm: results[arm] for arm in values}), *sizes, 0.0)
         arm, base = numbers[config.arm], None if config.base is None else numbers[config.base]
         if base is not None and config.beyond is not None:
             arm = subtracted(arm, base)
             base = subtracted(numbers[config.beyond.arm], numbers[config.beyond.base])
-        difference = difference_of(arm, base, config.base, config.than)
+        difference = difference_of(arm, base, config.base, config.than, size)
         verdict, reason = verdict_of(difference, config.direction, study.seeds)
     return ClaimRecord(
         text=config.text,

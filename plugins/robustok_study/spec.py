@@ -165,6 +165,7 @@ class _Reader:
         if wrong := wrong_name(config.name):
             what = f"a study cannot be called {short_text(config.name)}: {wrong}"
             self._problem(("name",), what, None if "name" in table else 'set name = "..." in the file')
+        self._check_beyond(claims)
         self._check_names(config, arms, claims)
         self._check_own(config, quick, arms)
         shared = Shared(set=config.set, quick=quick.set if self._quick and quick is not None else {})
@@ -246,6 +247,12 @@ class _Reader:
                 self._problem(path, f"no arm is called {short_text(name)}", did_you_mean(name, names))
             elif name == other:
                 self._problem(path, "an arm cannot be compared with itself, or load from itself")
+
+    def _check_beyond(self, claims: Sequence[tuple[int, Any]]) -> None:
+        """No claim subtracts its own difference, which would leave 0."""
+        for index, claim in claims:
+            if claim.beyond is not None and (claim.beyond.arm, claim.beyond.base) == (claim.arm, claim.base):
+                self._problem(("claim", index, "beyond"), "this is the pair of arms of the claim itself")
 
     def _check_own(self, config: StudyConfig, quick: QuickConfig | None, arms: Sequence[tuple[int, Any]]) -> None:
         """Nothing sets what the study itself sets in each run."""

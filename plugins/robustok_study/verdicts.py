@@ -2,7 +2,8 @@
 
 With at least 3 seeds, the 95 % interval (Student's t) of the mean of the paired differences, arm - base for each seed,
 decides: a claim is *reproduced* if the interval lies wholly on the claimed side of `than` (0 by default),
-*contradicted* if it lies wholly on the other side, and *undecided* otherwise.
+*contradicted* if it lies wholly on the other side, and *undecided* otherwise. A verdict waits until all seeds are done:
+looking again and again until it is favourable would decide too often.
 
 A correlation over arms is decided alike, by its 95 % bootstrap interval over at least 10 arms.
 """
@@ -25,18 +26,23 @@ Verdict = Literal["reproduced", "contradicted", "undecided"]
 
 
 def difference_of(
-    arm: Mapping[int, float], base: Mapping[int, float] | None, name: str | None, than: float = 0.0
+    arm: Mapping[int, float],
+    base: Mapping[int, float] | None,
+    name: str | None,
+    than: float = 0.0,
+    size: float = 0.0,
 ) -> Difference | None:
     """The differences of the seeds that both have, and their mean; without a base, the values themselves.
 
     Args:
         arm, base: values by seed. name: of the base arm. than: what the mean is compared with.
+        size: of the largest numbers from whose differences the values come, if they do.
     """
     pairs = dict(arm) if base is None else subtracted(arm, base)
     if not pairs:
         return None
     values = list(pairs.values())
-    found = estimate(values, max(abs(value) for by_seed in (arm, base or {}) for value in by_seed.values()))
+    found = estimate(values, max(size, *map(abs, [*arm.values(), *(base or {}).values()])))
     significant = found.excludes(than)
     settled = significant and len(values) >= FEWEST_SEEDS
     return Difference(
@@ -81,14 +87,18 @@ def verdict_of(difference: Difference | None, direction: str, seeds: Sequence[in
     if difference is None:
         return "undecided", "there are no results yet"
     count = len(difference.by_seed)
-    missing = f", of {len(seeds)}" if count < len(seeds) else ""
+    missing = f"; {count} of {len(seeds)} seeds are done" if count < len(seeds) else ""
+    if len(seeds) < FEWEST_SEEDS:
+        return "undecided", f"{count} of the {FEWEST_SEEDS} seeds that a verdict needs at least"
     if count < FEWEST_SEEDS:
-        return "undecided", f"{count} of the {FEWEST_SEEDS} seeds that a verdict needs at least{missing}"
+        return "undecided", missing.removeprefix("; ")
     if not difference.standard_error:
         return "undecided", "all seeds gave the same number, so they are no repetitions"
     assert difference.low is not None
     assert difference.high is not None
-    interval = f"95 % interval {signed(difference.low)} to {signed(difference.high)}, {count} seeds{missing}"
+    interval = f"95 % interval {signed(difference.low)} to {signed(difference.high)}, {count} seeds"
+    if missing:
+        return "undecided", f"{interval}{missing}"
     if not difference.significant:
         needed = "more than 1,000" if difference.seeds_needed is None else f"about {difference.seeds_needed:,}"
         likely = _decided(difference.mean < difference.than, direction)
@@ -107,8 +117,7 @@ def verdict_of_correlation(
 
     Args:
         count: arms with results. found: the number; None if there are too few arms. what: it is called.
-        unfinished: the arms of which runs are missing. A verdict waits for them: looking again and again until it is
-            favourable would decide too often.
+        unfinished: the arms of which runs are missing, for which a verdict waits.
     """
     if count < FEWEST_ARMS or found is None:
         return "undecided", f"{count} of the {FEWEST_ARMS} arms that a verdict needs at least"

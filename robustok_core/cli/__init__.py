@@ -30,6 +30,7 @@ from robustok_core.runs.dependencies import failed_import
 from robustok_core.runs.failures import failure_of_the_machine
 from robustok_core.runs.interrupt import StopRequest, stop_signals
 from robustok_core.runs.peers import LostProcessError, end_with_a_message, lost_peer, stop_watching
+from robustok_core.values.command_line import as_command
 from robustok_core.values.printable import printable
 from robustok_core.values.terminal import echo, echo_lines, printable_notes
 from robustok_core.values.wording import failure_of
@@ -111,7 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
     _wait_briefly()
     _quieten_the_reducer()
     _quieten_other_processes()
-    with safe_streams() as output, printable_notes(), stop_signals() as stop:
+    command = as_command(sys.argv[1:] if arguments is None else arguments)
+    with safe_streams() as output, printable_notes(), stop_signals() as stop, command:
         if output is not None:
             output.silent = is_another_process()
         code = _exit_code(arguments, stop)

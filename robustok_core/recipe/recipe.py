@@ -60,8 +60,8 @@ class RunConfig:
     compile: Switch = field(
         default="off",
         metadata={
-            "doc": 'torch.compile for the repeated blocks of what is trained: "on", "off", or "auto", which is on for '
-            "CUDA; changes the last digits of a training; stages may set their own"
+            "doc": 'torch.compile for the repeated blocks of all that computes in a step: "on", "off", or "auto", '
+            "which is on for CUDA; changes the last digits of a training; stages may set their own"
         },
     )
     activation_checkpointing: bool = field(

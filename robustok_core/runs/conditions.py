@@ -26,6 +26,7 @@ NUM_IMAGES, NUM_REFERENCE = "numbers of images", "numbers of real images"
 #: Distances depend on these numbers, so that commands refuse to set unequal ones side by side.
 COUNTS = (NUM_IMAGES, NUM_REFERENCE)
 VALIDATION_IMAGES = "validation images"
+REFERENCE, REFERENCE_CONTENT = "reference", "content of the reference"
 TRAINING_IMAGES, GUIDANCE_SCALE = "training images", "guidance.scale"
 #: These may be what is compared: other training images, and how samples are drawn.
 _MAY_DIFFER = (TRAINING_IMAGES, "guidance.", "sampling.", "precision of samples")
@@ -91,6 +92,8 @@ def differences(numbers: Sequence[Number | None]) -> dict[str, list[str]]:
     keys = list(dict.fromkeys(key for values in compared for key in values))
     if all(VALIDATION_IMAGES in values for values in compared):  # then it does not matter where the images are
         keys = [key for key in keys if not key.startswith("data.")]
+    if all(REFERENCE_CONTENT in values for values in compared):  # nor here, or under which name
+        keys.remove(REFERENCE)
     found = {key: values for key in keys if _differ(values := [each.get(key, _NOT_KNOWN) for each in known])}
     return found | _different_details(numbers) | _different_options(numbers)
 
@@ -150,7 +153,7 @@ def _known(number: Number) -> dict[str, str]:
     known = run.of(number.name, result) | {key: f"{count:,}" for key, count in counts if count is not None}
     if stage in run.stages:
         known.setdefault("limit", "all")
-        if run.stages[stage].get("reference") == "train" and TRAINING_IMAGES in run.common:
+        if run.stages[stage].get(REFERENCE) == "train" and TRAINING_IMAGES in run.common:
             known["real images"] = run.common[TRAINING_IMAGES]
     known.pop("features", None)  # networks are compared metric by metric
     return known
@@ -271,7 +274,7 @@ def _measured_with(stage: Any) -> Iterator[tuple[str, str]]:
     """The feature networks, the reference and the number of images of a stage that measures."""
     if not isinstance(stage, dict):
         return
-    for key in ("reference", "limit"):
+    for key in (REFERENCE, "limit"):
         if key in stage:
             yield key, str(stage[key])
     if (network := _network(_metrics_of(stage))) != _NOT_KNOWN:
@@ -307,11 +310,14 @@ def _of_file(file: Path) -> Conditions:
     content = read_json(file)
     if not isinstance(content, dict):
         return Conditions()
-    measured = {"reference": str(content["reference"])} if "reference" in content else {}
+    names = {"reference": REFERENCE, "reference_content": REFERENCE_CONTENT}
+    measured = {name: str(content[key]) for key, name in names.items() if key in content}
     metrics: dict[str, dict[str, Any]] = {}
     if "network" in content:
         measured["features"] = _text(content["network"])
-        metrics = {"": {"": {"features": content["network"]}}}
+        tables = content.get("metrics")
+        options = tables if isinstance(tables, dict) else {}
+        metrics = {"": {"": {"features": content["network"]}, **{f"metrics.{key}": options[key] for key in options}}}
     elif "features" in content:  # a fingerprint, in files of earlier versions
         measured["fingerprint of features"] = str(content["features"])
     sizes = content.get("picture_sizes")

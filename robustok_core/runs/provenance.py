@@ -14,10 +14,11 @@ import torch
 from robustok_core import __version__
 from robustok_core.runs.environment import recorded_variables
 from robustok_core.runs.source_commit import git_commit
+from robustok_core.values.command_line import running_command
 
 
 def surroundings() -> dict[str, Any]:
-    """The versions, machine and command of this process."""
+    """The versions, machine and command of this process; the command is None in a program that is not `robustok`."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else (platform.processor() or platform.machine())
     return {
         "robustok": __version__,
@@ -28,7 +29,7 @@ def surroundings() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "git_commit": git_commit(),
         "environment": recorded_variables(),
-        "command": sys.argv[1:],
+        "command": running_command(),
     }
 
 

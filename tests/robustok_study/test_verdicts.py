@@ -44,7 +44,23 @@ def test_the_interval_is_compared_with_what_the_claim_says():
 def test_only_seeds_that_both_arms_have_are_paired():
     difference = difference_of({0: 1.0, 1: 2.0, 2: 9.0}, {0: 0.5, 2: 1.0, 3: 7.0}, "base")
     assert difference.by_seed == {"0": 0.5, "2": 8.0}
-    assert verdict_of(difference, "higher", [0, 1, 2, 3])[1] == "2 of the 3 seeds that a verdict needs at least, of 4"
+    assert verdict_of(difference, "higher", [0, 1, 2, 3]) == ("undecided", "2 of 4 seeds are done")
+    assert verdict_of(difference, "higher", [0, 2])[1] == "2 of the 3 seeds that a verdict needs at least"
+
+
+def test_a_verdict_waits_for_all_seeds_of_the_study():
+    difference = difference_of({0: -1.0, 1: -1.5, 2: -1.2}, None, None)
+    verdict, reason = verdict_of(difference, "lower", range(10))
+    assert verdict == "undecided"
+    assert reason.endswith(", 3 seeds; 3 of 10 seeds are done")
+
+
+def test_differences_of_differences_that_are_equal_up_to_rounding_decide_nothing():
+    gains = {0: (500.1 - 480.3) - (4000.7 - 3980.9), 1: (512.7 - 492.9) - (3891.2 - 3871.4), 2: (1.4e-14 + 3e-14)}
+    assert len(set(gains.values())) == 3
+    difference = difference_of(gains, None, None, size=4000.7)
+    assert difference.standard_error == 0
+    assert verdict_of(difference, "higher", [0, 1, 2])[0] == "undecided"
 
 
 def test_without_a_base_the_metric_itself_is_what_is_claimed():

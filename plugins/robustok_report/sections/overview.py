@@ -48,7 +48,7 @@ def command(made_with: list[Mapping[str, Any]]) -> str:
     """The command that made a run; that of its last stage, as it may have been changed since its first."""
     arguments = next((made["command"] for made in reversed(made_with) if made.get("command")), None)
     if arguments is None:
-        return "not recorded"
+        return "not recorded: another program than robustok may have made it"
     words = ["robustok", *map(str, arguments)]
     if len(text := shlex.join(words)) <= _LONG_COMMAND:
         return text
