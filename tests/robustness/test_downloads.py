@@ -327,7 +327,11 @@ def test_fetch_gets_what_it_can_names_what_failed_and_leaves_alone_what_is_there
         assert "stage.evaluate_tokenizer.metrics.lpips: cannot get the weights of LPIPS's vgg from " in errors
         assert str(vgg) in errors
         assert "Traceback" not in output + errors
+    code, _, errors = command("fetch", measured, "missing.toml")  # its mistake does not hide what failed before
+    assert code == 1
+    assert all(words in errors for words in ("cannot get the weights of LPIPS's vgg", "'missing.toml'"))
     vgg.write_bytes(CONTENT)
+    assert command("fetch", "missing.toml", measured)[:2] == (2, f"{measured}: everything is here\n")
     code, output, _ = command("fetch", measured)
     assert (code, output) == (0, f"{measured}: everything is here\n")
 

@@ -113,6 +113,13 @@ def test_a_quiet_check_prints_mistakes_only(command, recipe_file):
     assert command("check", "missing.toml", "-q")[:2] == (2, "")
 
 
+@pytest.mark.parametrize("other", ["--quiet", "--json"])
+def test_show_is_refused_where_it_would_print_nothing(command, recipe_file, other):
+    code, output, errors = command("check", recipe_file(), "--show", other)
+    assert (code, output) == (2, "")
+    assert f"leave out {other}" in errors
+
+
 def test_a_recipe_is_checked_for_the_gpus_it_will_run_on(command, refused, recipe_file):
     file = recipe_file(train_tokenizer={"batch_size": 8})
     assert command("check", file, "--gpus", "4")[0] == 0

@@ -187,6 +187,8 @@ def test_fdr_takes_further_real_images_from_a_path(command: Command, batch: Imag
         (("samples.npz", "real.npz", *SMALL, "--set", "shuffle=true"), "--set needs METRIC.OPTION=VALUE"),
         (("samples.npz", "real.npz", *SMALL, "--set", "kid.subsets=3"), "the metric 'kid', which is not measured"),
         (("samples.npz", "real.npz", *SMALL, "--set", "frechet.k=3"), "error: frechet.k: unknown key 'k'"),
+        (("samples.npz", "real.npz", *SMALL, "--set", "frechet.use=kid"), "--set cannot exchange the component"),
+        (("samples.npz", "real.npz", *SMALL, "--set", "features.use=dinov2"), "--set cannot exchange the component"),
         (("samples.npz", "real.npz", *SMALL, "--out", "real.npz"), "this already exists"),
     ],
 )
@@ -265,6 +267,45 @@ def test_results_as_json_are_what_out_writes_and_nothing_else_is_printed(command
     )
     assert code == 0
     assert json.loads(output) == json.loads(Path("results.json").read_text())
+
+
+def test_results_that_cannot_be_written_are_printed_all_the_same(command: Command) -> None:
+    Path("file").write_text("mine")
+    words = ("samples.npz", "real.npz", *SMALL, "--metric", "frechet", "--json", "--out", "file/results.json")
+    code, output, errors = command(*words)
+    assert code == 1
+    assert "gfd_fashion_classifier" in json.loads(output)["results"]
+    assert "error: file/results.json: cannot write" in errors
+
+
+def compared(capsys: Any, *files: str) -> str:
+    with pytest.raises(SystemExit):
+        main(["compare", *files])
+    return str(capsys.readouterr().out)
+
+
+def test_files_measured_with_other_options_or_another_reference_of_the_same_name_have_no_star(
+    command: Command, capsys: Any, batch: ImageBatch
+) -> None:
+    def measure(out: str, *options: str, reference: str = "real.npz") -> str:
+        assert command("samples.npz", reference, *SMALL, *options, "--out", out)[0] == 0
+        return out
+
+    kid = ("--metric", "kid", "--set", "kid.subset_size=20")
+    one, other = measure("one.json", *kid), measure("other.json", *kid[:3], "kid.subset_size=30")
+    shown = compared(capsys, one, other)
+    assert "note: kd_fashion_classifier: different metrics.kid.subset_size (one.json: 20, other.json: 30)" in shown
+    assert "*" not in shown
+
+    frechet = ("--metric", "frechet")
+    one, moved = measure("a.json", *frechet), measure("b.json", *frechet, reference=str(Path("real.npz").resolve()))
+    assert "note:" not in compared(capsys, one, moved)
+    pixels = to_uint8(batch.images).permute(0, 2, 3, 1).numpy()
+    Path("real.npz").unlink()
+    write_samples(Path("real.npz"), iter(pixels[50:100]), batch.labels[50:100], image_size=32)
+    shown = compared(capsys, one, measure("c.json", *frechet))
+    assert "note: gfd_fashion_classifier: different content of the reference" in shown
+    assert "*" not in shown
 
 
 def test_quiet_leaves_out_notes(command: Command) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -202,6 +204,24 @@ def test_what_is_uploaded_is_what_the_folder_would_hold_and_is_loaded_by_its_nam
     assert capsys.readouterr().out == "uploaded to https://hub/me/net\n"
     assert contents(hub / "me/net") == contents(folder)
     assert from_pretrained("me/net").tokenizer.space == from_pretrained(folder).tokenizer.space
+
+
+def test_a_public_repository_is_not_given_what_should_be_private(measured, hub, monkeypatch):
+    for private in (False, True):
+        info = SimpleNamespace(private=private)
+        monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda self, repo_id, info=info: info)
+        if private:
+            pushed(measured.folder, "me/net", "--private")
+            assert (hub / "me/net").is_dir()
+        else:
+            with pytest.raises(RobustokError, match="me/net: this repository exists already, and is public"):
+                pushed(measured.folder, "me/net", "--private")
+            assert not hub.exists()
+
+
+def test_a_folder_is_not_private(measured, tmp_path):
+    with pytest.raises(click.UsageError, match="leave out --private"):
+        pushed(measured.folder, "me/net", "--private", "--to", tmp_path / "net")
 
 
 def test_a_generator_is_loaded_by_its_name(trained, hub):

@@ -59,6 +59,18 @@ def test_another_metric_of_the_recipe_can_be_tuned_and_an_unknown_one_is_refused
         tuned(str(measured.folder), "--samples", "4", "--metric", "kid")
 
 
+def test_of_several_stages_the_first_metric_of_the_first_is_tuned(tmp_path):
+    kid = {"use": "kid", "subset_size": 8, "features": COLOURS["features"]}
+    stages = [
+        {"use": "evaluate_generator", "metrics": {"gfd": COLOURS}},
+        {"use": "evaluate_generator", "name": "again", "metrics": {"kid": kid, "gfd": COLOURS}},
+    ]
+    run = Project(tmp_path, (*TO_SAMPLES, *stages)).run()
+    trials = tmp_path / "guidance.json"
+    tuned(str(run.folder), *SMALL, "--out", str(trials))
+    assert "gfd" in json.loads(trials.read_text())["trials"][0]
+
+
 def test_where_the_recipe_measures_no_samples_the_frechet_distance_is_tuned(trained):
     assert "guidance = { scale = " in tuned(str(trained.folder), *SMALL, "--limit", "20").stdout
     with pytest.raises(RobustokError, match="its recipe measures no 'kid'"):

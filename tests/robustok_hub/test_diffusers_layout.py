@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import robustok_core.runs.files
+from full_disk import half
 from published import Case, export, import_file
 from robustok.testing import check_component
 from robustok_core.errors import RobustokError
@@ -139,6 +141,19 @@ def test_the_command_writes_the_configuration_beside_the_weights(command, tmp_pa
     assert code == 2
     assert "the configuration of these weights already exists" in errors
     assert not Path(out).exists()
+
+
+def test_a_full_disk_leaves_no_configuration_that_would_keep_the_next_export_from_being_written(
+    command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tokenizer").mkdir()
+    save_component(tmp_path / "tokenizer", "tokenizer", TABLES["as published"], tokenizer("as published"))
+    with monkeypatch.context() as full:
+        full.setattr(robustok_core.runs.files, "save_file", half)
+        assert command("export", "diffusers", "tokenizer", "out/weights.safetensors")[0] == 1
+    assert list(Path("out").iterdir()) == []
+    assert command("export", "diffusers", "tokenizer", "out/weights.safetensors")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from project import COLOURS, CONTINUOUS, Project, contents, registry_with
 from report_pages import figures_of, missing
-from robustok_core import hookimpl
+from robustok_core import RobustokError, hookimpl
 from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.run_record import read_run, write_run
 from robustok_report.report import write_report
@@ -235,6 +235,20 @@ def test_the_command_writes_the_file_that_it_is_asked_for(complete, tmp_path):
     done = CliRunner().invoke(report, [str(complete.folder), "--out", str(tmp_path / "a.html"), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "other.html", "folder"])
+def test_only_an_older_report_is_replaced(complete, tmp_path, registry, name):
+    file = tmp_path / name
+    if name == "folder":
+        file.mkdir()
+    else:
+        file.write_text("<!doctype html><html><head></head><body>mine</body></html>")
+    with pytest.raises(RobustokError, match=f"{name}: this already exists, and is no report"):
+        write_report([complete.folder], file, registry=registry, device="cpu")
+    assert file.is_dir() or "mine" in file.read_text()
+    for _ in range(2):
+        write_report([complete.folder], tmp_path / "a.html", registry=registry, device="cpu")
 
 
 def test_figures_become_vector_pdf_from_the_same_data(complete, tmp_path, registry):

@@ -140,4 +140,8 @@ def test_files_that_are_no_records_are_refused(published, study_file, refused):
     published.write_text(json.dumps(table))
     assert "no run in this record holds results" in refused("study", "more.toml", "--reuse", str(published))
     assert "--reuse nowhere: there is no such file or folder" in refused("study", "more.toml", "--reuse", "nowhere")
+    Path("folder").mkdir()
+    for content, message in (("{", "this is no record of a study"), (published.read_text(), "holds results")):
+        Path("folder/study.json").write_text(content)
+        assert message in refused("study", "more.toml", "--reuse", "folder", "--dry-run")
     assert "published.json is a file" in refused("run", "r.toml", "--reuse", "published.json")

@@ -93,6 +93,7 @@ def test_a_claim_on_two_differences_decides_their_difference(study_file, registr
     [
         ({"beyond": {"arm": "four", "base": "one"}}, "no arm is called 'four'"),
         ({"beyond": {"arm": "one", "base": "one"}}, "an arm cannot be compared with itself"),
+        ({"beyond": {"arm": "two", "base": "one"}}, "this is the pair of arms of the claim itself"),
         ({"beyond": {"arm": "two", "base": "one"}, "base": None}, "name a base, too"),
     ],
 )
@@ -100,6 +101,18 @@ def test_mistakes_in_a_claim_on_two_differences(study_file, registry, change, me
     claim = {key: value for key, value in (CLAIM | change).items() if value is not None}
     with pytest.raises(RobustokError, match=message):
         read_study_file(str(study_file(metrics={"gFD": "eval/gfd"}, claim=[claim])), registry)
+
+
+def test_gains_that_are_equal_up_to_rounding_decide_nothing(study_file, registry, tmp_path):
+    arms = [{"name": name} for name in ("one", "two", "three", "four")]
+    one, three = [500.1, 512.7, 498.3], [4000.7, 891.2, 195.9]
+    values = {"one": one, "two": [x - 19.8 for x in one], "three": three, "four": [x - 19.8 for x in three]}
+    claim = {**CLAIM, "beyond": {"arm": "four", "base": "three"}}
+    study = read_study_file(str(study_file(arm=arms, metrics={"gFD": "eval/gfd"}, claim=[claim])), registry)
+    jobs = [job(tmp_path, arm, seed, value) for arm, of in values.items() for seed, value in enumerate(of)]
+    (found,) = gather(study, jobs, {}).claims
+    assert len(set(found.difference.by_seed.values())) > 1
+    assert found.reason == "all seeds gave the same number, so they are no repetitions"
 
 
 def test_an_arm_without_a_finite_value_is_left_out_and_said(study_file, registry, tmp_path):

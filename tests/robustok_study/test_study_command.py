@@ -166,6 +166,37 @@ def test_a_failing_arm_is_named_with_its_reason_and_does_not_end_the_others(stud
     assert "failed" not in conducted("--show")  # that was another arm
 
 
+def test_a_failing_arm_that_loads_from_another_keeps_its_reason_until_it_is_another(study_file):
+    loading = {"name": "two", "stages": ["evaluate_tokenizer"], "load": {"tokenizer": "one"}}
+    study_file(arm=[{"name": "one"}, loading], claim=[], seeds=[0], metrics=None)
+    Path("runs/s/two-seed0").mkdir(parents=True)
+    Path("runs/s/two-seed0/mine.txt").write_text("mine")
+    Path("runs/s/recipes").mkdir()
+    assert "two-seed0 failed: " in conducted(code=1)
+    assert "two-seed0 failed: " in conducted("--show")
+    study_file(arm=[{"name": "one"}, {**loading, "set": {"run.precision": "no"}}], claim=[], seeds=[0], metrics=None)
+    assert "failed" not in conducted("--show")
+
+
+def test_a_damaged_record_is_set_aside_and_said(study_file):
+    study_file(arm=[{"name": "one"}], claim=[], seeds=[0], metrics=None)
+    conducted()
+    Path("runs/s/study.json").write_text("{")
+    assert "runs/s/study.json cannot be read" in (said := conducted())
+    assert "damaged-study.json" in said
+    assert Path("runs/s/damaged-study.json").read_text() == "{"
+    assert read_study(Path("runs/s")).missing == []
+    assert "cannot be read" not in conducted()
+
+
+@pytest.mark.parametrize("other", ["--dry-run", "--show"])
+def test_jobs_are_refused_where_nothing_runs(study_file, command, other):
+    study_file()
+    code, _, errors = command("study", "s.toml", other, "--jobs", "2")
+    assert code == 2
+    assert "leave out --jobs" in errors
+
+
 def test_a_dry_run_names_each_run_that_a_job_takes_stages_of_or_waits_for_once(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, output, _ = command("study", "transfer", "--dry-run")
