@@ -95,9 +95,8 @@ def evaluate(
     results = _measured(chosen, generated, real)
     if not as_json:
         print_results(make_console(), results)
-    about: dict[str, Any] = {"samples": str(samples), "reference": str(reference), "features": net.fingerprint}
-    about |= {"network": network.table(), "picture_sizes": [generated.picture_size, real.picture_size]}
-    about |= {"metrics": {name: specs[name].table() for name in chosen}, "reference_content": _content(reference, real)}
+    about = {"features": net.fingerprint, "network": network.table()} | _sets(samples, generated, reference, real)
+    about["metrics"] = {name: specs[name].table() for name in chosen}
     _keep({**about, "results": tables_of(results)}, out, as_json)
 
 
@@ -112,12 +111,20 @@ def _measured(
     return results
 
 
-def _content(path: Path, images: KnownNetworkFeatures) -> str:
-    """A hash of a set of images, which `compare` asks for."""
+def _sets(
+    samples: Path, generated: KnownNetworkFeatures, reference: Path, real: KnownNetworkFeatures
+) -> dict[str, Any]:
+    """Which sets were compared: their paths and the sizes of their pictures, and a hash of the reference."""
     from robustok_core.runs.fingerprints import content_fingerprint
     from robustok_toolkit.image_features import ExtractedFeatures
 
-    return images.images.fingerprint if isinstance(images, ExtractedFeatures) else content_fingerprint(path)
+    content = real.images.fingerprint if isinstance(real, ExtractedFeatures) else content_fingerprint(reference)
+    return {
+        "samples": str(samples),
+        "reference": str(reference),
+        "reference_content": content,
+        "picture_sizes": [generated.picture_size, real.picture_size],
+    }
 
 
 def _keep(table: Mapping[str, Any], out: Path | None, as_json: bool) -> None:
