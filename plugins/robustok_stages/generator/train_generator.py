@@ -123,10 +123,10 @@ class TrainGenerator(Stage):
         generator: Generator = context.build("generator", rows.space, rows.num_classes)
         if rows.mean is not None and rows.std is not None:
             generator.observe(rows.mean, rows.std)
-        measure, evaluation = self.config.measure, None
+        measure, precision, evaluation = self.config.measure, self.config.precision, None
         if measure is not None:
-            evaluation = TrainingEvaluation(context, measure, tokenizer, held_out, self.config.batch_size)
-        task = GeneratorTask(generator, self.config.optimizer, evaluation, self.config.precision)
+            evaluation = TrainingEvaluation(context, measure, tokenizer, held_out, self.config.batch_size, precision)
+        task = GeneratorTask(generator, self.config.optimizer, evaluation, precision)
         every = 0.0 if measure is None else measure.every
         trainer = Trainer(context, task, rows, self.config, measure_every=every)
         trainer.run()
@@ -147,5 +147,5 @@ class TrainGenerator(Stage):
         return {
             "parameters": float(sum(p.numel() for p in generator.parameters() if p.requires_grad)),
             "steps": float(trainer.total),
-            "validation_loss": validation_loss(context, kept, held_out, self.config.batch_size),
+            "validation_loss": validation_loss(context, kept, held_out, self.config.batch_size, precision),
         }
