@@ -95,6 +95,20 @@ def test_only_the_papers_six_networks_give_fdr6(colours: Colours, registry: Regi
     assert len(found) == 7
 
 
+def test_networks_that_results_cannot_tell_apart_are_refused(colours: Colours, registry: Registry) -> None:
+    metric = FDr(FDrConfig(networks={"first": colours("first"), "last": colours("first", version=2)}))
+    reference = InTwoNetworks(cloud(2, 200), validation=cloud(3, 80))
+    for name_them in (
+        lambda: metric.compute(InTwoNetworks(cloud(1, 80)), reference),
+        lambda: metric.result_names(lambda spec: spec.build()),
+    ):
+        with pytest.raises(RobustokError, match="networks first and last have the same name, 'first'"):
+            name_them()
+    twice = {"use": "efficientnet_lite0"}
+    with pytest.raises(ProblemsError, match="one and two are the same network"):
+        registry.spec("sample_metric", {"use": "fdr", "networks": {"one": twice, "two": twice | {"min_size": 64}}})
+
+
 def test_no_network_is_refused(registry: Registry) -> None:
     with pytest.raises(ProblemsError, match="needs at least one feature network"):
         registry.spec("sample_metric", {"use": "fdr", "networks": {}})
