@@ -101,23 +101,27 @@ class FDr(SampleMetric):
         """The mean ratio, and the distances of the held-out images.
 
         Raises:
-            RobustokError: the reference has no held-out images beside it, or they are the same images, or two networks
-                have one name.
+            RobustokError: the reference has no held-out images beside it, or they are the same images or statistics,
+                or two networks have one name.
         """
         require_samples(samples)
         names = self._names(lambda network: network_of(network, samples))
         held_out = reference.other(self.config.held_out)
         count = min(len(samples), len(held_out))
         require_images(count, 2, "a covariance", where=held_out.name, hint="use more images")
+        if held_out.num_in_moments == 0:
+            what = "its mu and sigma are of an unknown number of images, and both distances must be of equally many"
+            raise RobustokError(what, where=held_out.name, hint="name images without statistics in held_out")
         if count < len(held_out):
             held_out = reference.other(self.config.held_out, limit=count)
-        distances, of_held_out = [], []
+        distances, of_held_out, counts = [], [], []
         for network in self.config.networks.values():
             real = moments_of(reference, network)
+            counts.append(real.count)
             distances.append(distance_between(real, _moments_of_some(samples, network, count)))
             of_held_out.append(_distance_of(held_out, network, real))
         ratios = [ours / theirs for ours, theirs in zip(distances, of_held_out, strict=True)]
-        result = partial(Result, num_images=count, num_reference=len(reference))
+        result = partial(Result, num_images=count, num_reference=min(counts))
         columns = {"fd": distances, "fd_val": of_held_out, "ratio": ratios}
         details = {key: dict(zip(names, values, strict=True)) for key, values in columns.items()}
         return {

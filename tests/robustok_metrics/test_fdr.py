@@ -84,6 +84,28 @@ def test_held_out_images_that_are_the_reference_are_refused(colours: Colours) ->
     assert caught.value.where == "validation"
 
 
+class WithStatistics(InTwoNetworks):
+    """Its moments are statistics of a file, of nobody knows how many images."""
+
+    num_in_moments = 0
+
+
+def test_statistics_of_the_reference_have_no_number_of_images(colours: Colours) -> None:
+    reference = WithStatistics(cloud(2, 200), validation=cloud(3, 80))
+    results = fdr(colours, "first").compute(InTwoNetworks(cloud(1, 80)), reference)
+    assert {name: result.num_reference for name, result in results.items()} == {"fdr_first": 0, "fd_val_first": 0}
+
+
+def test_held_out_images_with_statistics_are_refused(colours: Colours) -> None:
+    class Reference(InTwoNetworks):
+        def other(self, name: str, limit: int | None = None) -> ImageFeatures:
+            return WithStatistics(cloud(3, 80), name)
+
+    with pytest.raises(RobustokError, match="mu and sigma are of an unknown number of images") as caught:
+        fdr(colours, "first").compute(InTwoNetworks(cloud(1, 80)), Reference(cloud(2, 200)))
+    assert caught.value.where == "validation"
+
+
 def test_only_the_papers_six_networks_give_fdr6(colours: Colours, registry: Registry) -> None:
     metric = registry.build("sample_metric", {"use": "fdr"})
     assert set(metric.config.networks) == set(PAPER_NETWORKS)

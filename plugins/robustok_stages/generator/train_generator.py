@@ -20,6 +20,7 @@ from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_stages.checks import check_training, latents_tokenizer
 from robustok_stages.costs import in_bf16, latent_batch, weights_bytes
 from robustok_stages.generator.sample_evaluation import (
+    check_limit,
     check_metrics,
     check_picture_size,
     check_reference,
@@ -76,6 +77,7 @@ class TrainGenerator(Stage):
         if measure is not None:
             check_reference(context, measure.reference, "measure", "reference")
             check_picture_size(context, measure.reference, tokenizer.image_size, "measure", "reference")
+            check_limit(context, measure.metrics, measure.reference, measure.limit, "measure", "limit")
             num_reference = reference_size(context, measure.reference, measure.limit)
             counts = measure.num_samples, num_reference
             check_metrics(context, measure.metrics, *counts, "measure", "metrics", reference=measure.reference)
