@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
 from robustok_core.values.download import Download
+from robustok_metrics.frozen import rounded
 from robustok_metrics.timm_features import FrozenTimm
 from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads
 
@@ -35,11 +37,11 @@ class CLIP(FrozenTimm):
     """The image embedding, after the projection to the space of images and texts and before it is normalised.
 
     The name is "clip" for ViT-L/14 at 336 pixels, which CMMD is defined with; others have theirs in the name. Images
-    are resized without antialiasing, as in the code of CMMD.
+    are cropped and resized as the code of CMMD does with Pillow, in 8 bits.
     """
 
     Config = CLIPConfig
-    antialias = False
+    resizing = "the central square of 8-bit pixels, as Pillow's bicubic, rounded after each axis"
 
     def __init__(self, config: CLIPConfig) -> None:
         architecture, width = _NETWORKS[config.network]
@@ -55,3 +57,22 @@ class CLIP(FrozenTimm):
         """(B, 768) image embeddings, 512 wide with ViT-B, of images (B, 3, H, W) in [-1, 1]."""
         embedding: Tensor = self.net(self._prepare(images))
         return embedding
+
+    def _resized(self, images: Tensor) -> Tensor:
+        return resized_as_by_pillow(images, self.image_size) / 255
+
+
+def resized_as_by_pillow(images: Tensor, side: int) -> Tensor:
+    """(B, C, side, side) float32 grey levels 0..255 of the central square of images (B, C, H, W) in [-1, 1].
+
+    They are within one grey level, rarely two, of Pillow's `crop` and `resize(BICUBIC)` of the images in 8 bits:
+    columns first, then rows, rounded after each. They are differentiable in the images, as if nothing were rounded.
+    """
+    height, width = images.shape[-2:]
+    square = min(height, width)
+    top, left = (height - square) // 2, (width - square) // 2
+    images = images[..., top : top + square, left : left + square]
+    pixels = rounded((images.float().clamp(-1, 1) + 1) * 127.5)
+    for size in ((square, side), (side, side)) if square != side else ():
+        pixels = rounded(F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(0, 255))
+    return pixels

@@ -14,6 +14,7 @@ from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads
 
 _ARCHITECTURE = "vit_base_patch14_dinov2.lvd142m"
 PATCH_SIZE = 14
+STANDARD_IMAGE_SIZE = 224
 _MAP_BLOCKS = (2, 5, 8, 11)
 
 
@@ -28,17 +29,23 @@ class DINOv2Config:
 
     weights: str = field(default="pretrained", metadata={"doc": WEIGHTS_DOC})
     image_size: int = field(
-        default=224, validator=_whole_patches, metadata={"doc": "side, in pixels, that images are resized to"}
+        default=STANDARD_IMAGE_SIZE,
+        validator=_whole_patches,
+        metadata={"doc": "side, in pixels, that images are resized to"},
     )
 
 
 class DINOv2(FrozenTransformer):
-    """Class token of width 768; maps are the patch tokens after blocks 2, 5, 8 and 11 (counted from 0)."""
+    """Class token of width 768; maps are the patch tokens after blocks 2, 5, 8 and 11 (counted from 0).
+
+    Another `image_size` than 224 is part of the name: "dinov2_at_448".
+    """
 
     Config = DINOv2Config
 
     def __init__(self, config: DINOv2Config) -> None:
-        super().__init__("dinov2", _ARCHITECTURE, config.weights, config.image_size)
+        size = "" if config.image_size == STANDARD_IMAGE_SIZE else f"_at_{config.image_size}"
+        super().__init__(f"dinov2{size}", _ARCHITECTURE, config.weights, config.image_size)
 
     @classmethod
     def downloads(cls, config: DINOv2Config) -> Iterable[Download]:

@@ -20,6 +20,7 @@ from robustok_toolkit.weight_files import read_weights
 WIDTH = 1280
 NUM_CLASSES = 1000
 STANDARD_MIN_SIZE = 64
+STANDARD_MAX_SIZE = 224
 
 #: The last block at each of the strides 2, 4, 8, 16 and 32.
 _MAP_BLOCKS = (0, 1, 2, 4, 6)
@@ -35,7 +36,7 @@ class EfficientNetLite0Config:
         metadata={"doc": "smaller images are enlarged to this side, in pixels: at 32 the features hardly vary"},
     )
     max_size: int = field(
-        default=224,
+        default=STANDARD_MAX_SIZE,
         validator=in_range(32, LARGEST_SIDE),
         metadata={"doc": "larger images are shrunk to this side, in pixels; the network was trained at 224"},
     )
@@ -49,7 +50,8 @@ class EfficientNetLite0(FrozenFeatures):
     """Average-pooled features before the ImageNet classifier (Tan and Le 2019; the Lite variant).
 
     Images smaller than `min_size` are enlarged first (bilinear). On Fashion-MNIST, the total variance of
-    the 1280 features is 30 at 32 pixels and 1,425 when enlarged to 64.
+    the 1280 features is 30 at 32 pixels and 1,425 when enlarged to 64. Other sizes than the standard ones are part of
+    the name: "efficientnet_lite0_at_96" for a `min_size` of 96, "efficientnet_lite0_max_160" for a `max_size` of 160.
     """
 
     Config = EfficientNetLite0Config
@@ -64,7 +66,9 @@ class EfficientNetLite0(FrozenFeatures):
         super().__init__()
         self.config = config
         if config.min_size != STANDARD_MIN_SIZE:
-            self.name = f"efficientnet_lite0_at_{config.min_size}"
+            self.name = f"{self.name}_at_{config.min_size}"
+        if config.max_size != STANDARD_MAX_SIZE:
+            self.name = f"{self.name}_max_{config.max_size}"
         with seeded("efficientnet_lite0"):
             self.net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         if not is_meta(self):

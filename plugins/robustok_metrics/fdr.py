@@ -65,6 +65,9 @@ class FDrConfig:
     def __attrs_post_init__(self) -> None:
         if not self.networks:
             raise ValueError("networks: needs at least one feature network")
+        tables = [spec.table() for spec in self.networks.values()]
+        if twice := [name for name, table in zip(self.networks, tables, strict=True) if tables.count(table) > 1]:
+            raise ValueError(f"networks: {' and '.join(twice)} are the same network")
 
 
 class FDr(SampleMetric):
@@ -91,35 +94,50 @@ class FDr(SampleMetric):
         return (self.config.held_out,)
 
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
-        names = [network(spec).name for spec in self.config.networks.values()]
+        names = self._names(network)
         return [_name_with(names), *(f"fd_val_{name}" for name in names)]
 
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The mean ratio, and the distances of the held-out images.
 
         Raises:
-            RobustokError: the reference has no held-out images beside it, or they are the same images.
+            RobustokError: the reference has no held-out images beside it, or they are the same images or statistics,
+                or two networks have one name.
         """
         require_samples(samples)
+        names = self._names(lambda network: network_of(network, samples))
         held_out = reference.other(self.config.held_out)
         count = min(len(samples), len(held_out))
         require_images(count, 2, "a covariance", where=held_out.name, hint="use more images")
+        if held_out.num_in_moments == 0:
+            what = "its mu and sigma are of an unknown number of images, and both distances must be of equally many"
+            raise RobustokError(what, where=held_out.name, hint="name images without statistics in held_out")
         if count < len(held_out):
             held_out = reference.other(self.config.held_out, limit=count)
-        names, distances, of_held_out = [], [], []
+        distances, of_held_out, counts = [], [], []
         for network in self.config.networks.values():
             real = moments_of(reference, network)
-            names.append(network_of(network, samples).name)
+            counts.append(real.count)
             distances.append(distance_between(real, _moments_of_some(samples, network, count)))
             of_held_out.append(_distance_of(held_out, network, real))
         ratios = [ours / theirs for ours, theirs in zip(distances, of_held_out, strict=True)]
-        result = partial(Result, num_images=count, num_reference=len(reference))
+        result = partial(Result, num_images=count, num_reference=min(counts))
         columns = {"fd": distances, "fd_val": of_held_out, "ratio": ratios}
         details = {key: dict(zip(names, values, strict=True)) for key, values in columns.items()}
         return {
             _name_with(names): result(sum(ratios) / len(ratios), higher_is_better=False, details=details),
             **{f"fd_val_{name}": result(value) for name, value in details["fd_val"].items()},
         }
+
+    def _names(self, network: Callable[[Spec], Features]) -> list[str]:
+        """The names of the networks; raises RobustokError if two have one, because results are named after them."""
+        names = [network(spec).name for spec in self.config.networks.values()]
+        for name in names:
+            if names.count(name) > 1:
+                called = [key for key, found in zip(self.config.networks, names, strict=True) if found == name]
+                what = f"networks {' and '.join(called)} have the same name, {name!r}, and results are named after it"
+                raise RobustokError(what, where="fdr", hint="measure each in a metric fdr of its own")
+        return names
 
 
 def _moments_of_some(samples: ImageFeatures, network: Spec, count: int) -> Moments:

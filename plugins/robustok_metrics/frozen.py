@@ -53,6 +53,11 @@ def resize_between(images: Tensor, at_least: int, at_most: int) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=target < shorter)
 
 
+def rounded(pixels: Tensor) -> Tensor:
+    """Grey levels rounded half up; the gradient is that of levels that are not rounded."""
+    return pixels + ((pixels + 0.5).floor() - pixels).detach()
+
+
 def is_meta(module: nn.Module) -> bool:
     """Whether a module is on the meta device, where it has shapes but no weights."""
     return any(tensor.is_meta for tensor in module.state_dict().values())

@@ -18,7 +18,7 @@ from robustok_core.kinds.features import Features
 from robustok_core.runs.weights import not_finite
 from robustok_core.values.download import Download, local_file, named_path
 from robustok_core.values.draws import seeded
-from robustok_metrics.frozen import FrozenFeatures
+from robustok_metrics.frozen import FrozenFeatures, rounded
 from robustok_toolkit.downloads import torch_file
 from robustok_toolkit.weight_files import read_weights
 
@@ -132,8 +132,7 @@ def prepare(images: Tensor) -> Tensor:
     """(B, 3, 299, 299) in about [-1, 1) of images (B, 3, H, W) in [-1, 1]."""
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-    pixels = (images.float().clamp(-1, 1) + 1) * 127.5
-    pixels = pixels + ((pixels + 0.5).floor() - pixels).detach()
+    pixels = rounded((images.float().clamp(-1, 1) + 1) * 127.5)
     resized = interpolate_bilinear_2d_like_tensorflow1x(pixels, size=(INPUT_SIZE, INPUT_SIZE), align_corners=False)
     return (resized - 128) / 128
 

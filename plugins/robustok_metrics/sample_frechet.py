@@ -35,7 +35,7 @@ class _Distance(SampleMetric):
         """The distance.
 
         Raises:
-            RobustokError: the samples are only statistics, or the reference's statistics are of another network.
+            RobustokError: the samples' moments are statistics of a file, or the reference's are of another network.
         """
         require_samples(samples)
         name = frechet_name("g", network_of(self.network, samples))
@@ -102,10 +102,10 @@ class SFID(_Distance):
 
 
 def require_samples(samples: ImageFeatures) -> None:
-    """Raises RobustokError if the samples are only statistics."""
-    if len(samples) == 0:
-        message = "samples must be images, because the result includes their number"
-        raise RobustokError(message, where=samples.name)
+    """Raises RobustokError if the moments of the samples are statistics of a file, with or without images."""
+    if samples.num_in_moments == 0:
+        message = "samples must be images, because the result includes their number; mu and sigma have none"
+        raise RobustokError(message, where=samples.name, hint="use a folder of images, or a file without mu and sigma")
 
 
 def moments_of(population: ImageFeatures, network: Spec) -> Moments:

@@ -34,8 +34,8 @@ class FrozenTimm(FrozenFeatures):
         options: further ones of `timm.create_model`.
     """
 
-    #: Whether frequencies that the smaller image cannot hold are removed first.
-    antialias = True
+    #: How images become squares; part of `preparation`.
+    resizing = "bicubic, antialiased"
 
     def __init__(self, name: str, architecture: str, weights: str, image_size: int | None, **options: Any) -> None:
         super().__init__()
@@ -53,8 +53,7 @@ class FrozenTimm(FrozenFeatures):
 
     @property
     def preparation(self) -> str:
-        how = "bicubic, antialiased" if self.antialias else "bicubic"
-        return f"to {self.image_size}x{self.image_size}, {how}; mean {self.mean}, deviation {self.std}"
+        return f"to {self.image_size}x{self.image_size}, {self.resizing}; mean {self.mean}, deviation {self.std}"
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, F) pooled features of images (B, 3, H, W) in [-1, 1]."""
@@ -73,11 +72,14 @@ class FrozenTimm(FrozenFeatures):
         return maps
 
     def _prepare(self, images: Tensor) -> Tensor:
+        x = self._resized(images)
+        return (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[:, None, None]
+
+    def _resized(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) about in [0, 1], as `resizing` says."""
         size = (self.image_size, self.image_size)
         x = (images + 1) / 2
-        if images.shape[-2:] != size:
-            x = F.interpolate(x, size=size, mode="bicubic", align_corners=False, antialias=self.antialias)
-        return (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[:, None, None]
+        return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bicubic", antialias=True)
 
 
 @frozen(kw_only=True)

@@ -29,6 +29,9 @@ from robustok_training.progress import StepProgress
 #: Returns the same network for equal configurations.
 Networks = Callable[[Spec], Features]
 
+#: What to do about `limit_problem`.
+LIMIT_HINT = "leave the limit out, or use a reference without mu and sigma"
+
 _ROWS_AT_ONCE = 4096
 
 
@@ -99,6 +102,11 @@ def sizes_problem(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures
         f"the images of {samples.name} have {width} x {height} pixels, those of {reference.name} "
         f"{other_width} x {other_height}"
     )
+
+
+def limit_problem(limit: int) -> str:
+    """What is wrong with a limit where a metric takes the moments of a file."""
+    return f"mu and sigma of this file are of all its images, so they cannot be limited to {limit}"
 
 
 def sorted_note(samples: ImageFeatures) -> str | None:
@@ -231,6 +239,7 @@ class PublishedFeatures(KnownNetworkFeatures):
         name: for messages.
         networks: returns the network of a configuration.
         spatial: mu and sigma of the spatial features, if the reference has them.
+        limit: the number of images that was asked for; the statistics are of all, so with a limit there are no moments.
     """
 
     def __init__(
@@ -242,9 +251,10 @@ class PublishedFeatures(KnownNetworkFeatures):
         name: str,
         networks: Networks,
         spatial: tuple[Tensor, Tensor] | None = None,
+        limit: int | None = None,
     ) -> None:
         self.name, self.networks = name, networks
-        self._images = images
+        self._images, self._limit = images, limit
         self._moments = {"inception": (mean, covariance)}
         if spatial is not None:
             self._moments["inception_spatial"] = spatial
@@ -274,6 +284,8 @@ class PublishedFeatures(KnownNetworkFeatures):
             if net.name == "inception_spatial":
                 message = "this reference has mu and sigma, but not those of spatial features, mu_s and sigma_s"
             raise RobustokError(message, where=self.name, hint=hint)
+        if self._limit is not None:
+            raise RobustokError(limit_problem(self._limit), where=self.name, hint=LIMIT_HINT)
         mean, covariance = self._moments[net.name]
         if len(mean) != net.width:
             raise RobustokError(f"mu has {len(mean)} numbers, but {net.name} has {net.width} features", where=self.name)
@@ -323,7 +335,7 @@ def open_features(
         assert images is not None
         return images
     spatial = reference_moments(path, "_s")
-    return PublishedFeatures(*moments, images, name=str(path), networks=networks, spatial=spatial)
+    return PublishedFeatures(*moments, images, name=str(path), networks=networks, spatial=spatial, limit=limit)
 
 
 def gather_shares(own: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -23,6 +23,7 @@ from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents
 from robustok_toolkit.beside_real import made_beside_real
 from robustok_toolkit.generating import gather_own
+from robustok_training.batches import balanced_halves
 
 #: The shares of images that are kept, if no others are named: those of the study of post-training (docs/results.md).
 SIGMAS = (0.9, 0.8, 0.6, 0.4)
@@ -39,7 +40,8 @@ class Shape:
     """The shape of errors (n, N, D), whatever their size.
 
     Attributes:
-        along_data: share of their energy along the main directions of real latents, which hold half of the variance.
+        along_data: share of their energy along the main directions of real latents, which hold half of the variance:
+            errors of one half of each class, directions of the other half.
         inflation: variance of the latents with errors over that of real ones, mean of the channels.
         neighbour_correlation: of the errors of tokens beside or below each other; None where tokens have no grid.
         largest_tenth: share of an image's energy that lies in the tenth of its tokens with the largest errors.
@@ -87,10 +89,11 @@ class ErrorsBySigma:
 
 @frozen(kw_only=True, eq=False)
 class MadeLatents:
-    """Real latents (n, N, D), and what a generator made of them, float32, of all processes."""
+    """Real latents (n, N, D), and what a generator made of them, float32, of all processes; labels (n,) int64."""
 
     real: Tensor
     made: Tensor
+    labels: Tensor
     grid: tuple[int, int] | None
 
 
@@ -135,7 +138,7 @@ def made_keeping(
         real_parts.append(real.vectors.float())
         made_parts.append(made.vectors.float())
     real_of_all, made_of_all = (gather_own(torch.cat(parts), len(rows)) for parts in (real_parts, made_parts))
-    return MadeLatents(real=real_of_all, made=made_of_all, grid=space.grid)
+    return MadeLatents(real=real_of_all, made=made_of_all, labels=images.labels[list(rows)], grid=space.grid)
 
 
 def vector_errors(latents: MadeLatents, seed: int) -> VectorErrors:
@@ -146,20 +149,24 @@ def vector_errors(latents: MadeLatents, seed: int) -> VectorErrors:
     size = float((errors / unit).square().mean().sqrt())
     drawn = Draws.for_rows(seed, len(real), real.device).child("vector_errors").normal(*real.shape[1:])
     noise = size * unit * drawn.double()
-    main = _main_directions(real[::2])
-    made_shape, noise_shape = (_shape(real, found, unit, main, latents.grid) for found in (errors, noise))
-    return VectorErrors(size=size, made=made_shape, noise=noise_shape)
+    others, measured = balanced_halves(latents.labels)  # every other image may be of other classes
+    main = _main_directions(real[others])
+    shapes = {}
+    for name, found in (("made", errors), ("noise", noise)):
+        flat = found[measured].flatten(1)
+        along_data = _ratio((flat @ main).square().sum(), flat.square().sum())
+        shapes[name] = _shape(real, found, unit, along_data, latents.grid)
+    return VectorErrors(size=size, **shapes)
 
 
-def _shape(real: Tensor, errors: Tensor, unit: Tensor, main: Tensor, grid: tuple[int, int] | None) -> Shape:
+def _shape(real: Tensor, errors: Tensor, unit: Tensor, along_data: float, grid: tuple[int, int] | None) -> Shape:
     scaled = errors / unit
     by_token = scaled.square().sum(-1)  # (n, N)
     tenth = max(1, by_token.shape[1] // 10)
-    flat = errors[1::2].flatten(1)  # the main directions are those of the other images
     covariance = torch.einsum("b n d, b n e -> d e", scaled, scaled)
     inflation = (real + errors).flatten(0, 1).var(0) / real.flatten(0, 1).var(0).clamp_min(1e-30)
     return Shape(
-        along_data=_ratio((flat @ main).square().sum(), flat.square().sum()),
+        along_data=along_data,
         inflation=float(inflation.mean()),
         neighbour_correlation=None if grid is None else _neighbour_correlation(scaled, grid),
         largest_tenth=_ratio(by_token.topk(tenth, dim=1).values.sum(), by_token.sum()),

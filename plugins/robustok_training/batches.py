@@ -75,6 +75,12 @@ def number_in_class(labels: Tensor) -> Tensor:
     return number
 
 
+def balanced_halves(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Splits the indices of labels (n,) into two halves (m,) int64 that hold each class equally often, to within 1."""
+    by_class = labels.argsort(stable=True)
+    return by_class[0::2].sort().values, by_class[1::2].sort().values
+
+
 def training_batches(
     rows: Rows,
     *,

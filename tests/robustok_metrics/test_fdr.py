@@ -84,6 +84,28 @@ def test_held_out_images_that_are_the_reference_are_refused(colours: Colours) ->
     assert caught.value.where == "validation"
 
 
+class WithStatistics(InTwoNetworks):
+    """Its moments are statistics of a file, of nobody knows how many images."""
+
+    num_in_moments = 0
+
+
+def test_statistics_of_the_reference_have_no_number_of_images(colours: Colours) -> None:
+    reference = WithStatistics(cloud(2, 200), validation=cloud(3, 80))
+    results = fdr(colours, "first").compute(InTwoNetworks(cloud(1, 80)), reference)
+    assert {name: result.num_reference for name, result in results.items()} == {"fdr_first": 0, "fd_val_first": 0}
+
+
+def test_held_out_images_with_statistics_are_refused(colours: Colours) -> None:
+    class Reference(InTwoNetworks):
+        def other(self, name: str, limit: int | None = None) -> ImageFeatures:
+            return WithStatistics(cloud(3, 80), name)
+
+    with pytest.raises(RobustokError, match="mu and sigma are of an unknown number of images") as caught:
+        fdr(colours, "first").compute(InTwoNetworks(cloud(1, 80)), Reference(cloud(2, 200)))
+    assert caught.value.where == "validation"
+
+
 def test_only_the_papers_six_networks_give_fdr6(colours: Colours, registry: Registry) -> None:
     metric = registry.build("sample_metric", {"use": "fdr"})
     assert set(metric.config.networks) == set(PAPER_NETWORKS)
@@ -93,6 +115,20 @@ def test_only_the_papers_six_networks_give_fdr6(colours: Colours, registry: Regi
         )
     assert found[0] == "fdr6"
     assert len(found) == 7
+
+
+def test_networks_that_results_cannot_tell_apart_are_refused(colours: Colours, registry: Registry) -> None:
+    metric = FDr(FDrConfig(networks={"first": colours("first"), "last": colours("first", version=2)}))
+    reference = InTwoNetworks(cloud(2, 200), validation=cloud(3, 80))
+    for name_them in (
+        lambda: metric.compute(InTwoNetworks(cloud(1, 80)), reference),
+        lambda: metric.result_names(lambda spec: spec.build()),
+    ):
+        with pytest.raises(RobustokError, match="networks first and last have the same name, 'first'"):
+            name_them()
+    twice = {"use": "efficientnet_lite0"}
+    with pytest.raises(ProblemsError, match="one and two are the same network"):
+        registry.spec("sample_metric", {"use": "fdr", "networks": {"one": twice, "two": twice | {"min_size": 64}}})
 
 
 def test_no_network_is_refused(registry: Registry) -> None:

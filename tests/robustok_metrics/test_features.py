@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,6 +122,21 @@ def test_another_min_size_has_another_name_and_fingerprint(registry: Registry) -
     other = registry.build("features", {"use": "efficientnet_lite0", "min_size": 96})
     assert (default.name, other.name) == ("efficientnet_lite0", "efficientnet_lite0_at_96")
     assert default.fingerprint.partition("-")[2] != other.fingerprint.partition("-")[2]
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ({"use": "efficientnet_lite0"}, "efficientnet_lite0"),
+        ({"use": "efficientnet_lite0", "max_size": 160}, "efficientnet_lite0_max_160"),
+        ({"use": "efficientnet_lite0", "min_size": 96, "max_size": 160}, "efficientnet_lite0_at_96_max_160"),
+        ({"use": "dinov2"}, "dinov2"),
+        ({"use": "dinov2", "image_size": 448}, "dinov2_at_448"),
+        ({"use": "dinov2", "image_size": 448, "weights": "random"}, "dinov2_at_448_random"),
+    ],
+)
+def test_another_input_size_is_part_of_the_name(registry: Registry, table: dict[str, Any], name: str) -> None:
+    assert registry.spec("features", table).sketch().name == name
 
 
 def test_sneakers_get_high_scores_for_imagenets_shoe_classes(registry: Registry) -> None:

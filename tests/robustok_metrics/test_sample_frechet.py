@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from robustok_core import ImageFeatures, ProblemsError, Registry, RobustokError, Spec
 from robustok_metrics.sample_frechet import SampleFrechet, SampleFrechetConfig
+from robustok_toolkit.image_features import open_features
 
 Colours = Callable[..., Spec]
 
@@ -79,6 +82,16 @@ def test_samples_must_be_images(given: Any, colours: Colours) -> None:
     ) as caught:
         frechet(colours()).compute(given(torch.zeros(0, 3), "statistics.npz"), given(normal(1, 20, 3)))
     assert caught.value.where == "statistics.npz"
+
+
+def test_statistics_do_not_stand_for_the_samples_beside_them(given: Any, colours: Colours, tmp_path: Path) -> None:
+    network, pixels = colours("inception"), np.zeros((4, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "both.npz", mu=np.zeros(6), sigma=np.eye(6), arr_0=pixels)
+    both = open_features(tmp_path / "both.npz", networks=lambda spec: spec.build(), device=torch.device("cpu"))
+    assert len(both) == 4
+    with pytest.raises(RobustokError, match="samples must be images.* mu and sigma have none"):
+        frechet(network).compute(both, given(normal(2, 20, 6)))
+    assert frechet(network).compute(given(normal(2, 20, 6)), both)["gfid"].num_reference == 0
 
 
 def test_sfid_is_the_distance_in_spatial_features(given: Any, colours: Colours, registry: Registry) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from robustok_core import Features, ImageBatch, Registry, RobustokError
 from robustok_core.runs.downloads import needs_of
+from robustok_core.values.images import from_uint8
+from robustok_metrics.clip import resized_as_by_pillow
 
 RANDOM = {"weights": "random"}
 TINY = {"use": "timm", "network": "vit_tiny_patch16_224.augreg_in21k", **RANDOM}
@@ -22,8 +26,8 @@ def tiny(registry: Registry) -> Any:
     return registry.build("features", TINY)
 
 
-def prepared(images: Tensor, size: int, mean: Any, std: Any, *, antialias: bool = True) -> Tensor:
-    x = torch.nn.functional.interpolate((images + 1) / 2, size=(size, size), mode="bicubic", antialias=antialias)
+def prepared(images: Tensor, size: int, mean: Any, std: Any) -> Tensor:
+    x = torch.nn.functional.interpolate((images + 1) / 2, size=(size, size), mode="bicubic", antialias=True)
     return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
@@ -72,9 +76,35 @@ def test_clip_is_that_of_torch_fidelity_with_the_same_weights(registry: Registry
     published = {f"visual.{name}": value for name, value in theirs.state_dict().items()}  # OpenAI's names
     clip.net.load_state_dict(checkpoint_filter_fn(published, clip.net))
     mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-    inputs = prepared(images.images[:2], 224, mean, std, antialias=False)
+    sized = resized_as_by_pillow(images.images[:2], 224) / 255
+    inputs = (sized - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     torch.testing.assert_close(clip(images.images[:2]), theirs(inputs), rtol=1e-3, atol=1e-4)
     assert (clip.name, clip.width) == ("clip_vit_b32_random", 512)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (256, 256), (336, 336), (512, 512), (400, 701), (1024, 1024)])
+@pytest.mark.parametrize("noise", [True, False])
+def test_clip_resizes_as_the_code_of_cmmd_does_with_pillow(height: int, width: int, noise: bool) -> None:
+    random = np.random.default_rng(0)
+    coarse = (height, width, 3) if noise else (9, 9, 3)
+    picture = Image.fromarray(random.integers(0, 256, coarse, dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    square = min(height, width)
+    left, top = (width - square) // 2, (height - square) // 2
+    cropped = picture.crop((left, top, left + square, top + square)).resize((336, 336), Image.BICUBIC)
+    images = from_uint8(torch.from_numpy(np.array(picture)).permute(2, 0, 1))[None]
+    found = resized_as_by_pillow(images, 336)[0].permute(1, 2, 0)
+    apart = (found - torch.from_numpy(np.array(cropped)).float()).abs()
+    assert bool((found == found.round()).all())
+    assert apart.max() <= 2
+    assert (apart > 1).double().mean() < 1e-3
+    assert (apart > 0).double().mean() < 0.05
+
+
+def test_clip_is_differentiable_in_images_of_another_size() -> None:
+    images = torch.linspace(-0.9, 0.9, 3 * 20 * 20).view(1, 3, 20, 20).requires_grad_()
+    resized_as_by_pillow(images, 30).sum().backward()
+    assert images.grad is not None
+    assert images.grad.sum() == pytest.approx(127.5 * 3 * 30 * 30, rel=1e-3), "levels for each unit of the images"
 
 
 @torch.no_grad()

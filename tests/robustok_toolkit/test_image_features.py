@@ -257,6 +257,16 @@ def test_a_reference_has_features_of_its_images_and_moments_of_its_statistics(
     assert population.moments(means("inception"))[0].tolist() == [0.0, 1.0, 2.0]
 
 
+def test_a_limit_is_refused_for_moments_that_are_of_all_images(
+    reference: Callable[..., Path], networks: SharedFeatures
+) -> None:
+    population = open_features(reference(arr_0=PIXELS), networks=networks, device=CPU, limit=10)
+    assert len(population.features(means("inception"))) == 10
+    with pytest.raises(RobustokError, match="they cannot be limited to 10") as caught:
+        population.moments(means("inception"))
+    assert caught.value.where == population.name
+
+
 def test_statistics_are_of_the_published_inception_only(
     reference: Callable[..., Path], networks: SharedFeatures
 ) -> None:

@@ -20,7 +20,7 @@ def correlated(seed: int) -> Tensor:
 
 
 def errors_of(made: Tensor, real: Tensor) -> VectorErrors:
-    return vector_errors(MadeLatents(real=real, made=made, grid=GRID), seed=1)
+    return vector_errors(MadeLatents(real=real, made=made, labels=torch.arange(len(real)) % 2, grid=GRID), seed=1)
 
 
 def test_independent_noise_has_the_shape_of_the_noise_beside_it():
@@ -41,6 +41,14 @@ def test_other_real_latents_lie_along_the_data_and_do_not_inflate_it():
     assert found.made.along_data == pytest.approx(0.5, abs=0.15), "the directions that hold half of the variance"
     assert found.noise.along_data < 0.1, "a few of 144 directions"
     assert found.noise.inflation > 2
+
+
+def test_errors_are_measured_along_other_images_of_the_same_classes():
+    """Each of two classes, in turn, lies in directions of its own, and so do its errors."""
+    real, made = correlated(0), correlated(1)
+    real[::2, :18], made[::2, :18] = 0.0, 0.0
+    real[1::2, 18:], made[1::2, 18:] = 0.0, 0.0
+    assert errors_of(made, real).made.along_data == pytest.approx(0.5, abs=0.15), "as without classes"
 
 
 def test_where_the_errors_lie_is_told():

@@ -13,7 +13,14 @@ from robustok_core.errors import Interrupted, ProblemsError, RobustokError, RunE
 from robustok_core.kinds.dataset import Images
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
-from robustok_training.batches import class_balanced_order, evaluation_batches, steps_per_epoch, training_batches
+from robustok_training.batches import (
+    balanced_halves,
+    class_balanced_order,
+    epoch_order,
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+)
 
 #: A power of two, so that numbers become pixel values and back exactly.
 SCALE = 1024
@@ -183,6 +190,16 @@ def test_evaluation_does_not_augment_and_workers_change_nothing() -> None:
     assert torch.equal(plain, worked)
     assert (SCALE * plain[:, 0, 0, 0]).tolist() == list(range(29))
     assert not plain[:, 1].any()
+
+
+@pytest.mark.parametrize(("classes", "each"), [(10, 100), (1000, 5), (3, 30), (7, 3)])
+def test_balanced_halves_hold_every_class_alike(classes: int, each: int) -> None:
+    labels = torch.arange(classes).repeat_interleave(each)[epoch_order(classes * each, seed=0, epoch=0)]
+    halves = balanced_halves(labels)
+    assert torch.cat(halves).sort().values.tolist() == list(range(len(labels)))
+    assert abs(len(halves[0]) - len(halves[1])) <= 1
+    first, second = (torch.bincount(labels[rows], minlength=classes) for rows in halves)
+    assert int((first - second).abs().max()) <= 1
 
 
 def test_a_class_balanced_order_takes_turns() -> None:

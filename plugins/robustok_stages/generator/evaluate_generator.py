@@ -19,6 +19,7 @@ from robustok_stages.costs import features
 from robustok_stages.generator.sample_evaluation import (
     DATA_SPLITS,
     SampleEvaluation,
+    check_limit,
     check_metrics,
     check_picture_size,
     check_reference,
@@ -70,6 +71,7 @@ class EvaluateGenerator(Stage):
         """The reference exists, and it and the samples have enough images for the metrics."""
         config = self.config
         check_reference(context, config.reference, "reference")
+        check_limit(context, config.metrics, config.reference, config.limit, "limit")
         num_reference = reference_size(context, config.reference, config.limit)
         samples = context.promise("samples", SamplesPromise)
         check_picture_size(context, config.reference, samples.image_size, "reference")

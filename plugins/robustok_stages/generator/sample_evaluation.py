@@ -18,10 +18,12 @@ from robustok_core.values.spec import Spec, all_specs
 from robustok_stages.checks import check_each
 from robustok_toolkit.array_files import array_names
 from robustok_toolkit.image_features import (
+    LIMIT_HINT,
     ExtractedFeatures,
     KnownNetworkFeatures,
     Networks,
     SharedFeatures,
+    limit_problem,
     open_features,
     singular_note,
     sizes_problem,
@@ -45,7 +47,10 @@ def limit_field() -> Any:
     return field(
         default=None,
         validator=validators.optional(validators.ge(2)),
-        metadata={"doc": "number of reference images to use, class-balanced; default: all"},
+        metadata={
+            "doc": "number of reference images to use, class-balanced; default: all. It must be left out where a "
+            "Fréchet distance takes the statistics of a file"
+        },
     )
 
 
@@ -114,6 +119,25 @@ def reference_size(context: StageContext, reference: str, limit: int | None) -> 
     else:
         count = len(open_images(file)) if "arr_0" in array_names(file) else 0
     return min(count, limit or count)
+
+
+def check_limit(
+    context: StageContext, metrics: Mapping[str, Spec], reference: str, limit: int | None, *keys: str
+) -> None:
+    """Checks, before anything runs, that a limit holds for all metrics.
+
+    Args:
+        reference: one that passed `check_reference`. limit: the value of this stage's option `keys`.
+
+    Raises:
+        RobustokError: if a metric takes the moments of a file, located at the option.
+    """
+    file = Path(reference).expanduser()
+    if limit is None or reference in DATA_SPLITS or not file.is_file() or "mu" not in array_names(file):
+        return
+    if taking := [name for name, spec in metrics.items() if spec.factory.needs_full_rank]:
+        what = f"{reference}, for {', '.join(taking)}: {limit_problem(limit)}"
+        raise context.located(RobustokError(what, hint=LIMIT_HINT), *keys)
 
 
 def check_metrics(

@@ -20,6 +20,7 @@ from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_stages.checks import check_training, latents_tokenizer
 from robustok_stages.costs import in_bf16, latent_batch, weights_bytes
 from robustok_stages.generator.sample_evaluation import (
+    check_limit,
     check_metrics,
     check_picture_size,
     check_reference,
@@ -76,6 +77,7 @@ class TrainGenerator(Stage):
         if measure is not None:
             check_reference(context, measure.reference, "measure", "reference")
             check_picture_size(context, measure.reference, tokenizer.image_size, "measure", "reference")
+            check_limit(context, measure.metrics, measure.reference, measure.limit, "measure", "limit")
             num_reference = reference_size(context, measure.reference, measure.limit)
             counts = measure.num_samples, num_reference
             check_metrics(context, measure.metrics, *counts, "measure", "metrics", reference=measure.reference)
@@ -123,10 +125,10 @@ class TrainGenerator(Stage):
         generator: Generator = context.build("generator", rows.space, rows.num_classes)
         if rows.mean is not None and rows.std is not None:
             generator.observe(rows.mean, rows.std)
-        measure, evaluation = self.config.measure, None
+        measure, precision, evaluation = self.config.measure, self.config.precision, None
         if measure is not None:
-            evaluation = TrainingEvaluation(context, measure, tokenizer, held_out, self.config.batch_size)
-        task = GeneratorTask(generator, self.config.optimizer, evaluation, self.config.precision)
+            evaluation = TrainingEvaluation(context, measure, tokenizer, held_out, self.config.batch_size, precision)
+        task = GeneratorTask(generator, self.config.optimizer, evaluation, precision)
         every = 0.0 if measure is None else measure.every
         trainer = Trainer(context, task, rows, self.config, measure_every=every)
         trainer.run()
@@ -147,5 +149,5 @@ class TrainGenerator(Stage):
         return {
             "parameters": float(sum(p.numel() for p in generator.parameters() if p.requires_grad)),
             "steps": float(trainer.total),
-            "validation_loss": validation_loss(context, kept, held_out, self.config.batch_size),
+            "validation_loss": validation_loss(context, kept, held_out, self.config.batch_size, precision),
         }

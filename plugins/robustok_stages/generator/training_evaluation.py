@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from attrs import field, frozen, validators
@@ -12,6 +12,7 @@ from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.generator import Generator
 from robustok_core.kinds.stage import StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.runs.precision import Precision
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.spec import components, sampler_options
@@ -51,13 +52,20 @@ class TrainingEvaluation:
         context: the stage's context. config: what is measured.
         tokenizer: decodes the samples. held_out: latents of the validation split.
         batch_size: for the validation loss.
+        precision: of the generator; None for the run's.
     """
 
     def __init__(
-        self, context: StageContext, config: MeasureConfig, tokenizer: Tokenizer, held_out: Rows, batch_size: int
+        self,
+        context: StageContext,
+        config: MeasureConfig,
+        tokenizer: Tokenizer,
+        held_out: Rows,
+        batch_size: int,
+        precision: Precision | None = None,
     ) -> None:
         self._context, self._config, self._tokenizer = context, config, tokenizer
-        self._held_out, self._batch_size = held_out, batch_size
+        self._held_out, self._batch_size, self._precision = held_out, batch_size, precision
         self._evaluation = SampleEvaluation(
             context,
             config.metrics,
@@ -70,7 +78,7 @@ class TrainingEvaluation:
 
     def __call__(self, generator: Generator) -> Mapping[str, float]:
         """The validation loss and the results of the sample metrics, by name."""
-        loss = validation_loss(self._context, generator, self._held_out, self._batch_size)
+        loss = validation_loss(self._context, generator, self._held_out, self._batch_size, self._precision)
         results = self._evaluation.compare(self._samples(generator), "samples")
         return {"validation_loss": loss, **{name: result.value for name, result in results.items()}}
 
@@ -79,7 +87,7 @@ class TrainingEvaluation:
         count, config = self._config.num_samples, self._config
         rows = own_share(count)
         labels = labels_of(range(generator.num_classes), torch.arange(count))
-        precision: Literal["no", "bf16"] = "bf16" if self._context.accelerator.mixed_precision == "bf16" else "no"
+        of_run: Precision = "bf16" if self._context.accelerator.mixed_precision == "bf16" else "no"
         latents = generate(
             generator,
             labels[rows],
@@ -87,6 +95,6 @@ class TrainingEvaluation:
             guidance=config.guidance,
             sampling=config.sampling,
             batch_size=config.batch_size,
-            precision=precision,
+            precision=of_run if self._precision is None else self._precision,
         )
         return decode_and_gather(self._tokenizer, latents, labels)

@@ -72,17 +72,22 @@ class GeneratorTask(Task):
 
 
 @torch.no_grad()
-def validation_loss(context: StageContext, generator: Generator, rows: Rows, batch_size: int) -> float:
+def validation_loss(
+    context: StageContext, generator: Generator, rows: Rows, batch_size: int, precision: Precision | None = None
+) -> float:
     """The mean loss over a split, with the same random numbers every time; the generator must be in eval mode.
 
     It uses the loss at the end of training (progress 1), so that all values of a curve have the same objective.
+
+    Args:
+        precision: of the training steps; None for the run's.
     """
     own_rows = torch.arange(len(rows) * rank() // world_size(), len(rows) * (rank() + 1) // world_size())
     total = torch.zeros(2, device=context.device)
     for indices in own_rows.split(batch_size) if len(own_rows) else ():
         batch = rows.load(indices.tolist()).to(context.device)
         draws = Draws(seed=derive_seed(context.seed, "validation"), indices=indices.to(context.device), total=len(rows))
-        with context.accelerator.autocast():
+        with context.accelerator.autocast(), autocast(precision, context.device):
             losses = generator.loss(batch.latents, batch.labels, draws=draws, progress=1.0)  # type: ignore[attr-defined]
         total += torch.stack(
             [torch.stack(list(losses.values())).sum().float() * len(indices), total.new_tensor(len(indices))]

@@ -37,10 +37,11 @@ from robustok_stages.costs import (
     weights_bytes,
 )
 from robustok_stages.generator.sample_evaluation import check_metrics
-from robustok_stages.post_training.comparison import Comparison, ComparisonConfig, balanced_halves
+from robustok_stages.post_training.comparison import Comparison, ComparisonConfig
 from robustok_stages.tokenizer.tokenizer_evaluation import check_tokenizer_metrics
 from robustok_toolkit.decoder_files import Decoders, DecodersPromise, copy_component
 from robustok_toolkit.generating import check_fits
+from robustok_training.batches import balanced_halves
 
 
 @frozen(kw_only=True)

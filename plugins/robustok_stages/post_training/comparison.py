@@ -40,7 +40,7 @@ from robustok_toolkit.latent_arrays import from_array, no_latents, to_array
 from robustok_toolkit.pair_files import CONTROL, label_of
 from robustok_toolkit.pictures import save_rows
 from robustok_toolkit.some_images import SomeImages
-from robustok_training.batches import class_balanced_order
+from robustok_training.batches import balanced_halves, class_balanced_order
 
 BEFORE = "before"
 
@@ -84,12 +84,6 @@ class ComparisonConfig:
     pictures: int = field(
         default=10, validator=validators.ge(1), metadata={"doc": "columns of samples.png and sigma.png"}
     )
-
-
-def balanced_halves(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Splits the indices of labels (n,) into two halves (m,) int64 that hold each class equally often, to within 1."""
-    by_class = labels.argsort(stable=True)
-    return by_class[0::2].sort().values, by_class[1::2].sort().values
 
 
 class _MadeOnce:

@@ -27,7 +27,8 @@ def test_a_generator_without_errors_has_no_law_to_imitate():
 
 def test_errors_of_vectors_stand_beside_those_of_noise():
     real = torch.randn(20, 4, 2, generator=torch.Generator().manual_seed(0))
-    errors = vector_errors(MadeLatents(real=real, made=real + torch.tensor([0.1, 0.0]), grid=None), seed=0)
+    made = MadeLatents(real=real, made=real + torch.tensor([0.1, 0.0]), labels=torch.arange(20), grid=None)
+    errors = vector_errors(made, seed=0)
     (table,) = [part for part in figures({"1": {"0.9": asdict(errors)}}) if isinstance(part, Table)]
     of_generator, of_noise = table.rows
     assert of_generator[:4] == ["1", "0.9", "made", f"{errors.size:.3g}"]

@@ -228,6 +228,22 @@ def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(trai
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("measuring", [False, True])
+def test_a_limit_of_a_file_of_statistics_is_refused_before_anything_is_written(trained, tmp_path, measuring):
+    file = tmp_path / "reference.npz"
+    np.savez(file, mu=np.zeros(3), sigma=np.eye(3), arr_0=np.zeros((8, 32, 32, 3), np.uint8))
+    options = {"metrics": {"gfd": COLOURS}, "reference": str(file), "limit": 5}
+    if measuring:
+        load = ("tokenizer", "latents")
+        project = trained.later(tmp_path / "runs", ["train_generator"], load=load, train_generator={"measure": options})
+    else:
+        project = evaluating(trained, tmp_path / "runs", **options)
+    option = "train_generator.measure.limit" if measuring else "evaluate_generator.limit"
+    with pytest.raises(RobustokError, match=f"{option}: .*for gfd: .*they cannot be limited to 5"):
+        project.run()
+    assert not (tmp_path / "runs").exists()
+
+
 @frozen(kw_only=True)
 class SpreadConfig:
     """The feature network."""

@@ -222,7 +222,7 @@ def test_latents_of_another_tokenizer_are_refused(trained, tmp_path):
     assert not project.folder.exists()
 
 
-def test_the_precision_of_a_stage_affects_only_its_training_steps(trained, tmp_path):
+def test_the_precision_of_a_stage_affects_its_weights_as_that_of_a_run_does(trained, tmp_path):
     weights = {
         precision: training(trained, tmp_path / precision, precision=precision).run().weights("generator")
         for precision in ("no", "bf16")
@@ -231,3 +231,27 @@ def test_the_precision_of_a_stage_affects_only_its_training_steps(trained, tmp_p
     assert_same_weights(ours, weights["no"])
     assert any(not torch.equal(ours[name], weights["bf16"][name]) for name in ours)
     assert {value.dtype for value in weights["bf16"].values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("of_run", "of_stage"), [("no", "bf16"), ("bf16", "no"), ("bf16", None)])
+def test_the_stages_precision_is_that_of_its_steps_losses_and_samples(trained, tmp_path, of_run, of_stage):
+    seen: dict[str, set[bool]] = {"training": set(), "validation": set(), "sampling": set()}
+
+    class Noting(KnownCodes):
+        """Notes what computes in bfloat16."""
+
+        def loss(self, latents, labels, *, draws, progress):
+            seen["training" if torch.is_grad_enabled() else "validation"].add(torch.is_autocast_enabled("cpu"))
+            return super().loss(latents, labels, draws=draws, progress=progress)
+
+        def sample(self, labels, draws, **options):
+            seen["sampling"].add(torch.is_autocast_enabled("cpu"))
+            return super().sample(labels, draws, **options)
+
+    measure = {"num_samples": 20, "metrics": FRECHET}
+    options = {} if of_stage is None else {"precision": of_stage}
+    project = training(trained, tmp_path, measure=measure, epochs=2, **options)
+    project.table["generator"] = {"use": "noting"}
+    project.table["run"]["precision"] = of_run
+    project.run(registry=registry_with(generator={"noting": Noting}))
+    assert seen == {what: {(of_stage or of_run) == "bf16"} for what in seen}

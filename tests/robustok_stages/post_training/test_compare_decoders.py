@@ -20,20 +20,10 @@ from robustok_core.values.batches import LatentBatch
 from robustok_core.values.draws import derive_seed
 from robustok_core.values.images import to_uint8
 from robustok_generators.maskgit import MaskGIT
-from robustok_stages.post_training.comparison import Comparison, ComparisonConfig, balanced_halves
+from robustok_stages.post_training.comparison import Comparison, ComparisonConfig
 from robustok_toolkit import generating
 from robustok_toolkit.decoder_files import Decoders
-from robustok_training.batches import class_balanced_order, epoch_order
-
-
-@pytest.mark.parametrize(("classes", "each"), [(10, 100), (1000, 5), (3, 30), (7, 3)])
-def test_both_halves_of_the_held_out_images_hold_every_class(classes, each):
-    labels = torch.arange(classes).repeat_interleave(each)[epoch_order(classes * each, seed=0, epoch=0)]
-    halves = balanced_halves(labels)
-    assert torch.cat(halves).sort().values.tolist() == list(range(len(labels)))
-    assert abs(len(halves[0]) - len(halves[1])) <= 1
-    first, second = (torch.bincount(labels[rows], minlength=classes) for rows in halves)
-    assert int((first - second).abs().max()) <= 1
+from robustok_training.batches import class_balanced_order
 
 
 @frozen(kw_only=True)
