@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.features import Features
@@ -144,6 +145,31 @@ def check_made_of(
         kind = _kind(component)
         what = f"these {what_was_done} with the {kind} in {component.folder or _identity(component)}"
         raise RobustokError(what, where=context.location(), hint=f"load the {kind} of the run that made them")
+
+
+def check_made_by(context: StageContext, recorded: Mapping[str, Any], what_was_done: str, instead: str) -> None:
+    """Checks that something was made, or will be, as [post_trainer] says.
+
+    Args:
+        recorded: the table of the post-trainer that made it; empty if nothing is recorded.
+        what_was_done: for the message, "pairs were made". instead: for the hint, "make other pairs".
+
+    Raises:
+        RobustokError: if it was made in another way, located at the option.
+    """
+    table = context.spec("post_trainer").table()
+    for name, value in recorded.items():
+        if not _agrees(value, table.get(name)):
+            what = f"the {what_was_done} with {name} = {value!r}, not {table.get(name)!r}"
+            where = context.location(name, table="post_trainer")
+            raise RobustokError(what, where=where, hint=f"set the same in [post_trainer], or {instead}")
+
+
+def _agrees(recorded: Any, asked: Any) -> bool:
+    """Whether a recorded value is the one asked for; sampler options missing from the recipe are not compared."""
+    if isinstance(recorded, Mapping) and isinstance(asked, Mapping):
+        return all(recorded.get(name) == value for name, value in asked.items())
+    return recorded == asked
 
 
 def check_generator(context: StageContext, generator: GeneratorPromise, tokenizer: TokenizerPromise) -> None:

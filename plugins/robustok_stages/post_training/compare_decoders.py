@@ -24,7 +24,7 @@ from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.result import Result
-from robustok_stages.checks import check_generator, check_image_size, check_made_of, check_main_trained
+from robustok_stages.checks import check_generator, check_image_size, check_made_by, check_made_of, check_main_trained
 from robustok_stages.costs import (
     SAMPLING_NOTE,
     decoding,
@@ -73,10 +73,11 @@ class CompareDecoders(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The generator fits the tokenizer, the metrics fit the images, and the sigma to keep exists."""
+        """The decoders are of the tokenizer, the generator and [post_trainer], the metrics fit, and `keep` exists."""
         config, tokenizer = self.config, context.promise("tokenizer", TokenizerPromise)
         decoders = context.promise("decoders", DecodersPromise)
         check_main_trained(context, tokenizer, decoders.made_of)
+        check_made_by(context, decoders.post_trainer, "decoders were trained", "train other decoders")
         check_image_size(context, tokenizer)
         generator = context.promise("generator", GeneratorPromise)
         check_generator(context, generator, tokenizer)
