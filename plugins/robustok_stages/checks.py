@@ -78,7 +78,7 @@ def check_main_trained(
         made_of: what `made_of` gave for the pairs, of another round too; None where there are none.
 
     Raises:
-        RobustokError: if it is post-trained, and the pairs were not made with it.
+        RobustokError: if it is known to be post-trained, and the pairs were not made with it.
     """
     if not tokenizer.post_trained:
         return
@@ -106,7 +106,8 @@ def made_of(tokenizer: TokenizerPromise, generator: GeneratorPromise) -> dict[st
 def _identity(component: TokenizerPromise | GeneratorPromise) -> str:
     """What tells a component's weights from others: their content hash, or the last stage that changes them.
 
-    `LOADED` if that is not known yet: of a published checkpoint, or of what another run will make.
+    `LOADED` if that is not known yet: of a published checkpoint, of what another run will make, or where the promise
+    of a stage does not say what it is.
     """
     if component.folder is not None:
         return content_fingerprint(component.folder / WEIGHTS_FILE)
@@ -193,7 +194,7 @@ def latents_tokenizer(recorded: str | None, tokenizer: TokenizerPromise) -> str 
     if recorded is None:
         return None
     if is_local(recorded):
-        return tokenizer.origin or "one that is loaded"
+        return tokenizer.origin or ("one that is loaded" if tokenizer.is_loaded else None)
     return None if tokenizer.fingerprint is None else tokenizer.fingerprint()
 
 

@@ -57,7 +57,7 @@ class DecodersPromise(Promise):
 
     Attributes:
         post_trainer: the recipe table of the post-trainer that they were trained with; empty if it is not recorded.
-        made_of: content hashes of the weights that they come from, see `Decoders`; empty if not known yet.
+        made_of: as in `PairsPromise`, of their pairs.
         opponents: losses whose discriminators are stored with each of them; None if that is not known yet.
     """
 

@@ -216,7 +216,7 @@ class PostTrain(Stage):
             before = read_component(context.inputs["tokenizer"])
             about: dict[str, Any] = {"fingerprint": context.fingerprint, "run": context.run_name}
             about |= {"post_trained": sigma, "opponents": list(task.opponents)}
-            if before.post_trained is None or before.rounds is not None:
+            if before.is_post_trained is False or before.rounds is not None:
                 about["rounds"] = [*(before.rounds or []), sigma]
             with recorded_folder(folder) as aside:
                 save_component(aside, "tokenizer", before.table, trainer.kept(), **about)

@@ -95,7 +95,9 @@ class TrainTokenizer(Stage):
 
     def _promise(self, tokenizer: Tokenizer) -> TokenizerPromise:
         opponents = losses_with_opponent(self.config.losses)
-        return TokenizerPromise(space=tokenizer.space, image_size=tokenizer.image_size, opponents=opponents)
+        return TokenizerPromise(
+            space=tokenizer.space, image_size=tokenizer.image_size, opponents=opponents, post_trained=False
+        )
 
     def result_names(self) -> Sequence[str]:
         return ["parameters", "steps"]
