@@ -35,7 +35,7 @@ from robustok_stages.costs import (
     weights_bytes,
 )
 from robustok_stages.post_training.training_step import DecoderTask
-from robustok_stages.tokenizer.loss_terms import build_losses
+from robustok_stages.tokenizer.loss_terms import build_losses, check_losses
 from robustok_stages.tokenizer.opponents import (
     adopt_opponents,
     has_opponents,
@@ -102,13 +102,14 @@ class PostTrain(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The pairs were made as [post_trainer] says, the batch fits, and discriminators to reuse exist."""
+        """The pairs were made as [post_trainer] says, batch and losses fit, and discriminators to reuse exist."""
         tokenizer, pairs = context.promise("tokenizer", TokenizerPromise), context.promise("pairs", PairsPromise)
         check_main_trained(context, tokenizer, pairs.made_of)
         check_image_size(context, tokenizer)
         check_made_by(context, pairs.post_trainer, "pairs were made", "make other pairs")
         check_made_of(context, tokenizer, pairs.made_of, "pairs were not made")
         check_training(context, self.config, self.config.optimizer, pairs.num_rows)
+        check_losses(context, self.config.losses, tokenizer_of(context))
         self._check_opponents(context, tokenizer)
 
     def _check_opponents(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
