@@ -15,6 +15,7 @@ from project import (
     BATCH_SIZE,
     POST_TRAINING,
     TO_SAMPLES,
+    TRAIN_IMAGES,
     Project,
     changed,
     recipe_of,
@@ -92,6 +93,38 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(trained, 
     with pytest.raises(RobustokError, match=rf"stage.compare_decoders.{key}.pfd: "):
         project.run(registry=with_brightness())
     assert not project.folder.exists()
+
+
+NEAR_THE_VECTOR = {"use": "top_delta", "neighbours": "latent"}
+
+
+@pytest.mark.parametrize(
+    ("key", "metric", "message"),
+    [
+        (
+            "tokenizer_metrics",
+            {"use": "ifid", "interpolation": "mask", "neighbours": TRAIN_IMAGES + 1},
+            f"needs at least neighbours = {TRAIN_IMAGES + 1} training images, and there are {TRAIN_IMAGES}",
+        ),
+        (
+            "pair_metrics",
+            {"use": "pfid", "perturbation": NEAR_THE_VECTOR},
+            "top_delta needs the encoder's vectors before the quantizer, which pairs do not have",
+        ),
+    ],
+)
+def test_a_metric_that_asks_for_what_is_not_there_is_refused_before_anything_runs(
+    trained, tmp_path, key, metric, message
+):
+    refusal = comparing(trained, tmp_path, compare_decoders={key: {"one": metric}}).refusal(registry=with_brightness())
+    assert f"stage.compare_decoders.{key}.one: " in refusal
+    assert message in refusal
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_perturbation_near_the_encoders_vectors_is_measured_on_reconstructions(trained, tmp_path):
+    metric = {"use": "pfid", "perturbation": NEAR_THE_VECTOR}
+    comparing(trained, tmp_path, compare_decoders={"tokenizer_metrics": {"pfd": metric}}).check(with_brightness())
 
 
 def test_every_decoder_is_measured_on_the_same_pairs_of_held_out_images(trained, tmp_path):
