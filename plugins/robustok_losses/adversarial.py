@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from attrs import field, frozen, validators
@@ -105,6 +105,12 @@ class Adversarial(Loss):
                 hint="use fewer patch.layers",
             )
 
+    def check_terms(self, terms: Sequence[Loss]) -> None:
+        """Raises RobustokError if the weight will be adaptive, but no term compares images."""
+        starts = self.config.start < 1.0
+        if self.config.adaptive and starts and not any(term.compares_images for term in terms):
+            raise _nothing_to_adapt_to()
+
     def forward(self, step: Reconstruction) -> Tensor:
         """The unweighted term, a scalar; the discriminator gets no gradient and its buffers do not change.
 
@@ -140,12 +146,16 @@ def adaptive_weight(image_loss: Tensor | None, term: Tensor, last_layer: nn.Para
     process would compute for the whole batch. With gradient accumulation, the batch is the micro-batch.
     """
     if image_loss is None or not image_loss.requires_grad or not last_layer.requires_grad:
-        raise RobustokError(
-            "an adaptive weight needs an image term and a decoder whose last layer is trained",
-            where="loss adversarial",
-            hint="add a reconstruction loss, or set adaptive = false",
-        )
+        raise _nothing_to_adapt_to()
     losses = (image_loss, term)
     gradients = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in losses]
     image_norm, term_norm = all_mean(torch.stack(gradients)).float().flatten(1).norm(dim=1)
     return (image_norm / (term_norm + 1e-4)).clamp(max=1e4).detach()
+
+
+def _nothing_to_adapt_to() -> RobustokError:
+    return RobustokError(
+        "an adaptive weight needs an image term and a decoder whose last layer is trained",
+        where="loss adversarial",
+        hint="add a reconstruction loss, or set adaptive = false",
+    )

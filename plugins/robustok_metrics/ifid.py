@@ -99,6 +99,12 @@ class IFID(Metric):
                 hint=f"set interpolation to one of {', '.join(possible)}",
             )
 
+    def check_train_images(self, count: int) -> None:
+        """Raises RobustokError if there are fewer than `neighbours`."""
+        if count < self.config.neighbours:
+            what = f"it needs at least neighbours = {self.config.neighbours} training images, and there are {count}"
+            raise RobustokError(what, where="metric ifid", hint="lower neighbours")
+
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
         return [self._name_with(network(self.config.features))]
 
@@ -111,12 +117,11 @@ class IFID(Metric):
         """Encodes the training images.
 
         Raises:
-            RobustokError: there are none, or fewer than `neighbours`; or as `check` does.
+            RobustokError: as `check` and `check_train_images`.
         """
         self.check(context.tokenizer.space)
-        if context.train is None or len(context.train) < self.config.neighbours:
-            what = f"it needs at least neighbours = {self.config.neighbours} training images"
-            raise RobustokError(what, where="metric ifid", hint="lower neighbours")
+        self.check_train_images(0 if context.train is None else len(context.train))
+        assert context.train is not None
         self.distances = ReconstructionDistances(context, self.config.features, ["images"])
         self.train = LatentNeighbours.encode(
             context.tokenizer,

@@ -11,6 +11,7 @@ from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
+from robustok_metrics.enough_images import require_both
 from robustok_metrics.frechet import frechet_name
 from robustok_metrics.frechet_distance import Moments, distance_between
 from robustok_toolkit.image_features import network_of
@@ -27,6 +28,9 @@ class _Distance(SampleMetric):
 
     def __init__(self, network: Spec) -> None:
         self.network = network
+
+    def check(self, num_samples: int | None, num_reference: int | None) -> None:
+        require_both(num_samples, num_reference or None, 2, "a covariance")
 
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
         return [frechet_name("g", network(self.network))]

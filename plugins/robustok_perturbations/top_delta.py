@@ -112,7 +112,7 @@ def _draw_neighbours(tokens: Latents, quantizer: Quantizer, delta: int, ranks: T
         near, row = quantizer.nearest(tokens.features, delta), torch.arange(len(ranks), device=ranks.device)
     else:
         raise RobustokError(
-            "this tokenizer does not return the encoder's vectors before the quantizer",
+            "these latents come without the encoder's vectors before the quantizer",
             where="perturbation.neighbours",
             hint='use neighbours = "codeword"',
         )
@@ -170,6 +170,7 @@ class TopDelta(Perturbation):
 
     def __init__(self, config: TopDeltaConfig) -> None:
         self.config = config
+        self.needs_features = config.neighbours == "latent"
 
     def perturb(
         self, latents: Latents, quantizer: Quantizer | None, *, draws: Draws, progress: float

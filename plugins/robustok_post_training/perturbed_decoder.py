@@ -62,11 +62,15 @@ class PerturbedDecoder(PostTrainer):
         self.config = config
 
     def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError if the perturbation does not fit the latent space."""
+        """Raises RobustokError if the perturbation does not fit the latent space, or needs more than pairs have."""
+        perturbation: Perturbation = self.config.at(1.0).build()
         try:
-            self.config.at(1.0).build().check(space, None)
+            perturbation.check(space, None)
         except RobustokError as error:
             raise RobustokError(error.what, where="post_trainer.perturbation", hint=error.hint) from error
+        if perturbation.needs_features:
+            what = "it needs the encoder's vectors before the quantizer, which pairs do not have"
+            raise RobustokError(what, where="post_trainer.perturbation", hint='use neighbours = "codeword"')
 
     @torch.no_grad()
     def pair(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.features import Features
@@ -77,7 +78,7 @@ def check_main_trained(
         made_of: what `made_of` gave for the pairs, of another round too; None where there are none.
 
     Raises:
-        RobustokError: if it is post-trained, and the pairs were not made with it.
+        RobustokError: if it is known to be post-trained, and the pairs were not made with it.
     """
     if not tokenizer.post_trained:
         return
@@ -105,7 +106,8 @@ def made_of(tokenizer: TokenizerPromise, generator: GeneratorPromise) -> dict[st
 def _identity(component: TokenizerPromise | GeneratorPromise) -> str:
     """What tells a component's weights from others: their content hash, or the last stage that changes them.
 
-    `LOADED` if that is not known yet: of a published checkpoint, or of what another run will make.
+    `LOADED` if that is not known yet: of a published checkpoint, of what another run will make, or where the promise
+    of a stage does not say what it is.
     """
     if component.folder is not None:
         return content_fingerprint(component.folder / WEIGHTS_FILE)
@@ -146,6 +148,31 @@ def check_made_of(
         raise RobustokError(what, where=context.location(), hint=f"load the {kind} of the run that made them")
 
 
+def check_made_by(context: StageContext, recorded: Mapping[str, Any], what_was_done: str, instead: str) -> None:
+    """Checks that something was made, or will be, as [post_trainer] says.
+
+    Args:
+        recorded: the table of the post-trainer that made it; empty if nothing is recorded.
+        what_was_done: for the message, "pairs were made". instead: for the hint, "make other pairs".
+
+    Raises:
+        RobustokError: if it was made in another way, located at the option.
+    """
+    table = context.spec("post_trainer").table()
+    for name, value in recorded.items():
+        if not _agrees(value, table.get(name)):
+            what = f"the {what_was_done} with {name} = {value!r}, not {table.get(name)!r}"
+            where = context.location(name, table="post_trainer")
+            raise RobustokError(what, where=where, hint=f"set the same in [post_trainer], or {instead}")
+
+
+def _agrees(recorded: Any, asked: Any) -> bool:
+    """Whether a recorded value is the one asked for; sampler options missing from the recipe are not compared."""
+    if isinstance(recorded, Mapping) and isinstance(asked, Mapping):
+        return all(recorded.get(name) == value for name, value in asked.items())
+    return recorded == asked
+
+
 def check_generator(context: StageContext, generator: GeneratorPromise, tokenizer: TokenizerPromise) -> None:
     """Checks that a tokenizer has a generator's latent space and, if both are known, made its training latents.
 
@@ -167,7 +194,7 @@ def latents_tokenizer(recorded: str | None, tokenizer: TokenizerPromise) -> str 
     if recorded is None:
         return None
     if is_local(recorded):
-        return tokenizer.origin or "one that is loaded"
+        return tokenizer.origin or ("one that is loaded" if tokenizer.is_loaded else None)
     return None if tokenizer.fingerprint is None else tokenizer.fingerprint()
 
 

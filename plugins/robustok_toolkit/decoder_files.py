@@ -1,6 +1,6 @@
 """The artifact "decoders": one post-trained decoder for each sigma.
 
-decoders.json    the tokenizer they come from, and the sigma and folder of each decoder
+decoders.json    the tokenizer they come from, their post-trainer, and the sigma and folder of each decoder
 sigma0.9/        the whole tokenizer with this decoder; one folder per sigma
 """
 
@@ -39,11 +39,12 @@ class DecoderRecord:
 
 @frozen(kw_only=True)
 class DecodersIndex:
-    """The content of decoders.json."""
+    """The content of decoders.json; `post_trainer` is None in those of earlier versions."""
 
     seed: int
     made_of: dict[str, str]
     decoders: list[DecoderRecord] = field(validator=validators.min_len(1))
+    post_trainer: dict[str, Any] | None = None
 
     def __attrs_post_init__(self) -> None:
         if len({entry.sigma for entry in self.decoders}) != len(self.decoders):
@@ -55,11 +56,13 @@ class DecodersPromise(Promise):
     """Post-trained decoders, one for each of `sigmas`.
 
     Attributes:
-        made_of: content hashes of the weights that they come from, see `Decoders`; empty if not known yet.
+        post_trainer: the recipe table of the post-trainer that they were trained with; empty if it is not recorded.
+        made_of: as in `PairsPromise`, of their pairs.
         opponents: losses whose discriminators are stored with each of them; None if that is not known yet.
     """
 
     sigmas: Sequence[float]
+    post_trainer: Mapping[str, Any] = field(factory=dict)
     made_of: Mapping[str, str] = field(factory=dict)
     opponents: Sequence[str] | None = None
 
@@ -72,9 +75,20 @@ class DecodersPromise(Promise):
     @classmethod
     def of_artifact(cls, folder: Path, registry: Builder) -> Self:
         decoders = Decoders.read(folder)
-        held = [read_component(folder).opponents or [] for folder in decoders.folders.values()]
-        opponents = [name for name in held[0] if all(name in others for others in held)]
-        return cls(sigmas=list(decoders.folders), made_of=decoders.made_of, opponents=opponents)
+        return cls(
+            sigmas=list(decoders.folders),
+            post_trainer=decoders.post_trainer,
+            made_of=decoders.made_of,
+            opponents=_in_every([read_component(folder).opponents for folder in decoders.folders.values()]),
+        )
+
+
+def _in_every(opponents: Sequence[Sequence[str] | None]) -> list[str] | None:
+    """The losses that all decoders have a discriminator of; None if one does not say which it has."""
+    known = [names for names in opponents if names is not None]
+    if len(known) < len(opponents):
+        return None
+    return [name for name in known[0] if all(name in others for others in known)]
 
 
 @frozen(kw_only=True)
@@ -84,11 +98,13 @@ class Decoders:
     Attributes:
         folders: the folder of each decoder's tokenizer, by sigma, in training order.
         seed: of their training; comparisons of them use it too.
+        post_trainer: the recipe table of the post-trainer that they were trained with; empty if it is not recorded.
         made_of: content hashes of the weights they come from: "tokenizer" and "generator".
     """
 
     folders: Mapping[float, Path]
     seed: int
+    post_trainer: Mapping[str, Any]
     made_of: Mapping[str, str]
 
     @classmethod
@@ -102,16 +118,24 @@ class Decoders:
             raise RobustokError("there are no decoders here", where=str(folder), hint="`post_train` makes them")
         index = read_record(DecodersIndex, folder / INDEX)
         folders = {entry.sigma: folder / entry.folder for entry in index.decoders}
-        return cls(folders=folders, seed=index.seed, made_of=index.made_of)
+        return cls(folders=folders, seed=index.seed, post_trainer=index.post_trainer or {}, made_of=index.made_of)
 
 
-def write_decoders(folder: Path, trained: Mapping[float, Path], *, seed: int, made_of: Mapping[str, str]) -> None:
-    """Fills an artifact's folder with the tokenizers in the folders `trained`, by sigma."""
+def write_decoders(
+    folder: Path,
+    trained: Mapping[float, Path],
+    *,
+    seed: int,
+    post_trainer: Mapping[str, Any],
+    made_of: Mapping[str, str],
+) -> None:
+    """Fills an artifact's folder with the tokenizers in the folders `trained`, by sigma; the rest as in `Decoders`."""
     entries: list[dict[str, Any]] = []
     for sigma, source in trained.items():
         copy_component(source, folder / label_of(sigma))
         entries.append({"sigma": sigma, "folder": label_of(sigma)})
-    write_json(folder / INDEX, {"seed": seed, "made_of": dict(made_of), "decoders": entries})
+    index = {"seed": seed, "post_trainer": dict(post_trainer), "made_of": dict(made_of), "decoders": entries}
+    write_json(folder / INDEX, index)
     write_json(folder / COMPONENT_FILE, {"kind": "decoders"})  # so that [load] accepts the folder itself
 
 

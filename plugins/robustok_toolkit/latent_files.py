@@ -227,7 +227,8 @@ class LatentsPromise(Promise):
 
     Attributes:
         space: of the latents. class_names: of the data. num_rows: number of training images.
-        tokenizer: the latent fingerprint of the tokenizer that made them; None if they do not exist yet.
+        tokenizer: the origin of the tokenizer that makes them (see `robustok_core.kinds.promise`), with its latent
+            fingerprint as the hash; None if it is not known.
         folder: their folder; None if they do not exist yet.
     """
 

@@ -41,7 +41,8 @@ class PairsPromise(Promise):
     Attributes:
         sigmas: each has pairs. num_rows: number of pairs per sigma.
         post_trainer: the recipe table of the post-trainer that made them.
-        made_of: content hashes of the weights that made them, "tokenizer" and "generator"; empty if not known yet.
+        made_of: the origins of the "tokenizer" and the "generator" that make them (see `robustok_core.kinds.promise`),
+            with the content hashes of their weights; empty if they are not known.
     """
 
     sigmas: Sequence[float]

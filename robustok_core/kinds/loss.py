@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -84,6 +84,9 @@ class Loss(Component, nn.Module, ABC):
 
     def prepare(self, tokenizer: Tokenizer) -> None:
         """Called once, before training and before a checkpoint is loaded; may create parameters for this tokenizer."""
+
+    def check_terms(self, terms: Sequence[Loss]) -> None:
+        """Raises RobustokError if it cannot be trained as one of these terms; called before anything runs."""
 
     def own_parameters(self) -> list[nn.Parameter]:
         """The parameters that the tokenizer's optimiser also trains: all that take a gradient, except the opponent's.

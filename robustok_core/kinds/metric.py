@@ -98,6 +98,9 @@ class Metric(Component, ABC):
     def check(self, space: LatentSpace) -> None:
         """Raises RobustokError if the metric does not fit this latent space; called before anything runs."""
 
+    def check_train_images(self, count: int) -> None:
+        """Raises RobustokError if this many training images are too few for it; called before anything runs."""
+
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str] | None:
         """The names of its results; None if they are not known before it has measured.
 

@@ -53,9 +53,14 @@ def _perturbed(call: Call, result: Any, latents: Latents, quantizer: Quantizer |
 
 
 class Perturbation(Component, ABC):
-    """Perturbs latents in training, so that the decoder learns to handle errors. Built as `Perturbation(config)`."""
+    """Perturbs latents in training, so that the decoder learns to handle errors. Built as `Perturbation(config)`.
+
+    Attributes:
+        needs_features: whether it reads `Latents.features`, which only an encoder gives: pairs do not have them.
+    """
 
     returns: ClassVar = {"perturb": _perturbed}
+    needs_features: bool = False
 
     @abstractmethod
     def perturb(

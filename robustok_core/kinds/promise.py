@@ -1,4 +1,13 @@
-"""What is known about an artifact before anything runs."""
+"""What is known about an artifact before anything runs.
+
+An origin says which tokenizer or generator something is made with. It has one of three forms:
+
+- a hash, where the weights exist: their content hash, or a tokenizer's latent fingerprint;
+- "stage NAME" (`origin_of`), where a stage of the recipe makes the component, or changes its weights last;
+- `LOADED`, where the component comes from [load] and its weights are not known yet.
+
+The last two mean something within their own recipe only (`is_local`), and cannot be compared with a hash.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +27,7 @@ if TYPE_CHECKING:
 PromiseT = TypeVar("PromiseT", bound="Promise")
 
 
-#: The origin of an artifact from [load] whose weights are not known yet. The other origins are what `origin_of` gives,
-#: of what a stage of the recipe makes, and the fingerprint of weights.
+#: The origin of an artifact from [load] whose weights are not known yet.
 LOADED = "loaded"
 
 _STAGE = "stage "

@@ -44,6 +44,7 @@ class ComponentRecord:
         opponents: losses whose discriminators are stored with a tokenizer; None if that is not recorded.
         post_trained: the sigma that a tokenizer's decoder was post-trained for last, or None.
         rounds: the sigma of each round of its post-training; None if that is not recorded.
+        imported_from: the published checkpoint that it was imported from, or None.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class ComponentRecord:
     opponents: list[str] | None = None
     post_trained: float | None = None
     rounds: list[float] | None = None
+    imported_from: str | None = None
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.table.get("use"), str):
@@ -68,6 +70,13 @@ class ComponentRecord:
     def use(self) -> str:
         """The name of the component in the registry."""
         return str(self.table["use"])
+
+    @property
+    def is_post_trained(self) -> bool | None:
+        """Whether a tokenizer's decoder is post-trained; None if that is not known, as of a published checkpoint."""
+        if self.post_trained is not None:
+            return True
+        return None if self.imported_from is not None else False
 
     @property
     def classes(self) -> list[str]:

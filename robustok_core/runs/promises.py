@@ -28,10 +28,11 @@ class TokenizerPromise(Promise):
         space: its latent space. image_size: H = W of its images.
         opponents: losses of its last training whose discriminators are stored with it; None if that is not known yet.
         opponent_weights: those of a published tokenizer that is not written yet, as `Importer.opponents` returns them.
-        post_trained: whether its decoder is already post-trained.
+        post_trained: whether its decoder is already post-trained; None if that is not known, as of a published one.
         fingerprint: computes its `latent_fingerprint`; None if its weights do not exist yet.
         folder: its folder; None if it does not exist yet.
-        stage: the stage of this recipe that trains it; post-training leaves this as it is. None if it is loaded.
+        stage: the stage of this recipe that trains it; post-training leaves this as it is. None if none does, or if
+            its stage does not say so: it is loaded only where `is_loaded` says that.
         decoder_stage: the stage of this recipe that post-trains its decoder; None if none does.
         sketch: builds it on the meta device; None if its stage does not say how.
         expected: whether it is only taken as the recipe says, because its file is not here.
@@ -41,7 +42,7 @@ class TokenizerPromise(Promise):
     image_size: int
     opponents: Sequence[str] | None = None
     opponent_weights: Mapping[str, Tensor] = field(factory=dict, eq=False)
-    post_trained: bool = False
+    post_trained: bool | None = None
     fingerprint: Callable[[], str] | None = None
     folder: Path | None = None
     stage: str | None = None
@@ -51,8 +52,13 @@ class TokenizerPromise(Promise):
 
     @property
     def origin(self) -> str | None:
-        """Which tokenizer it is, as long as no fingerprint can tell: "stage NAME"; None if it is loaded."""
+        """Which tokenizer it is, as long as no fingerprint can tell, see `origin_of`; None if no stage says."""
         return origin_of(self.stage)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it is known that it is loaded, and no stage of this recipe makes it."""
+        return self.folder is not None or self.fingerprint is not None or self.expected
 
     def once_loaded(self) -> Self:
         return attrs.evolve(self, stage=None, decoder_stage=None)
@@ -68,7 +74,7 @@ class TokenizerPromise(Promise):
             space=tokenizer.space,
             image_size=tokenizer.image_size,
             opponents=record.opponents,
-            post_trained=record.post_trained is not None,
+            post_trained=record.is_post_trained,
             fingerprint=_once(lambda: latent_fingerprint(_tokenizer(registry, folder))),
             folder=folder,
             sketch=lambda: tokenizer,
@@ -95,7 +101,7 @@ class GeneratorPromise(Promise):
         tokenizer: the latent fingerprint, or the `origin`, of the tokenizer on whose latents it was trained; None if
             that is not known.
         folder: its folder; None if it does not exist yet.
-        stage: the stage of this recipe that trains it; None if it is loaded.
+        stage: the stage of this recipe that trains it; None if none does, or if its stage does not say so.
     """
 
     name: str

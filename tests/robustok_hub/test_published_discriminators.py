@@ -217,6 +217,7 @@ def test_the_artifact_and_its_promise_have_the_discriminator(tmp_path):
     assert saved_opponents(tmp_path / "artifact") == ["adversarial"]
     later = Loaded(REGISTRY, tmp_path / "artifact", "").read(TokenizerPromise)
     assert later.opponents == ["adversarial"]
+    assert promise.post_trained is later.post_trained is None
     held = read_tensors(tmp_path / "artifact" / "opponents.safetensors")
     assert held.keys() == read.opponents.keys()
 

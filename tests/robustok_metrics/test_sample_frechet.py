@@ -104,3 +104,10 @@ def test_sfid_is_the_distance_in_spatial_features(given: Any, colours: Colours, 
 def test_sfid_is_refused_with_other_features(registry: Registry) -> None:
     with pytest.raises(ProblemsError, match="network is 'inception', but sFID is defined with inception_spatial"):
         registry.spec("sample_metric", {"use": "sfid", "network": {"use": "inception"}})
+
+
+def test_a_covariance_of_one_image_is_refused_before_anything_runs_and_statistics_are_not(colours: Colours) -> None:
+    metric = SampleFrechet(SampleFrechetConfig(features=colours()))
+    metric.check(2, 2), metric.check(None, None), metric.check(2, 0)
+    with pytest.raises(RobustokError, match="1 images are too few for a covariance"):
+        metric.check(2, 1)

@@ -65,6 +65,14 @@ def test_a_perturbation_of_codes_is_refused_for_vectors_before_anything_runs(tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_perturbation_near_the_encoders_vectors_is_refused_before_anything_runs(tmp_path):
+    perturbation = {"use": "top_delta", "delta": 4, "neighbours": "latent"}
+    post_trainer = {"use": "perturbed_decoder", "perturbation": perturbation}
+    message = Project(tmp_path, (*TO_SAMPLES, *POST_TRAINING), post_trainer=post_trainer).refusal()
+    assert "post_trainer.perturbation: it needs the encoder's vectors before the quantizer" in message
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_perturbation_that_sets_its_own_strength_is_refused(registry):
     table = {"use": "perturbed_decoder", "perturbation": {"use": "top_delta", "alpha": 0.5}}
     with pytest.raises(ProblemsError, match="'top_delta' has a value for alpha, which is set for it here"):

@@ -8,6 +8,7 @@ the results are measured on the other half.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -24,7 +25,15 @@ from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.result import Result
-from robustok_stages.checks import check_generator, check_image_size, check_made_of, check_main_trained
+from robustok_core.values.spec import Spec, all_specs
+from robustok_stages.checks import (
+    check_each,
+    check_generator,
+    check_image_size,
+    check_made_by,
+    check_made_of,
+    check_main_trained,
+)
 from robustok_stages.costs import (
     SAMPLING_NOTE,
     decoding,
@@ -74,10 +83,11 @@ class CompareDecoders(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The generator fits the tokenizer, the metrics fit the images, and the sigma to keep exists."""
+        """The decoders are of the tokenizer, the generator and [post_trainer], the metrics fit, and `keep` exists."""
         config, tokenizer = self.config, context.promise("tokenizer", TokenizerPromise)
         decoders = context.promise("decoders", DecodersPromise)
         check_main_trained(context, tokenizer, decoders.made_of)
+        check_made_by(context, decoders.post_trainer, "decoders were trained", "train other decoders")
         check_image_size(context, tokenizer)
         generator = context.promise("generator", GeneratorPromise)
         check_generator(context, generator, tokenizer)
@@ -85,6 +95,8 @@ class CompareDecoders(Stage):
         check_metrics(context, config.metrics, config.num_samples, held_out, "metrics")
         for key in ("tokenizer_metrics", "pair_metrics"):
             check_tokenizer_metrics(context, tokenizer, getattr(config, key), key)
+        pair_metrics = {name: partial(_check_on_pairs, metric) for name, metric in config.pair_metrics.items()}
+        check_each(context, pair_metrics, "pair_metrics")
         for component in (tokenizer, generator):
             check_made_of(context, component, decoders.made_of, "decoders were not trained")
         sigmas = decoders.sigmas
@@ -165,3 +177,11 @@ class CompareDecoders(Stage):
             if folder is not None:
                 copy_component(decoders.folders[kept], folder)
         return {**results, "kept_sigma": kept}
+
+
+def _check_on_pairs(metric: Spec) -> None:
+    """Raises RobustokError if a metric perturbs latents by what pairs do not have."""
+    for spec in all_specs(metric.config):
+        if spec.kind == "perturbation" and spec.build().needs_features:
+            what = f"{spec.name} needs the encoder's vectors before the quantizer, which pairs do not have"
+            raise RobustokError(what, hint='use neighbours = "codeword", or measure it in tokenizer_metrics')

@@ -20,7 +20,7 @@ from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import unit_interval, workers_range
-from robustok_core.runs.components import WEIGHTS_FILE
+from robustok_core.runs.components import WEIGHTS_FILE, read_component
 from robustok_core.runs.fingerprints import content_fingerprint, latent_fingerprint
 from robustok_core.runs.precision import Precision
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
@@ -127,7 +127,7 @@ class MakePairs(Stage):
     def _check_round(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
         if not self.config.another_round:
             check_main_trained(context, tokenizer)
-        elif not tokenizer.post_trained and not tokenizer.expected:
+        elif tokenizer.post_trained is False:
             hint = "leave it out for the first round"
             error = RobustokError("this tokenizer is not post-trained, so this is its first round", hint=hint)
             raise context.located(error, "another_round")
@@ -178,6 +178,12 @@ class MakePairs(Stage):
         """Makes the missing shards and merges all shards."""
         tokenizer, generator = context.load("tokenizer"), context.load("generator")
         check_fits(generator, context.inputs["generator"], tokenizer)
+        record = read_component(context.inputs["tokenizer"])
+        if record.is_post_trained is None:
+            source = record.imported_from
+            context.say(
+                f"{context.stage}: it is not recorded whether the tokenizer of {source} is post-trained already"
+            )
         images = context.dataset().train
         rows = class_balanced_order(images.labels)[: self.config.num_pairs].sort().values
         weights = content_fingerprint(context.inputs["tokenizer"] / WEIGHTS_FILE)

@@ -24,7 +24,7 @@ from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.manifest import folder_damage, recorded_folder, set_aside
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.spec import components
-from robustok_stages.checks import check_image_size, check_made_of, check_main_trained, check_training
+from robustok_stages.checks import check_image_size, check_made_by, check_made_of, check_main_trained, check_training
 from robustok_stages.costs import (
     changes_of,
     image_batch,
@@ -35,7 +35,7 @@ from robustok_stages.costs import (
     weights_bytes,
 )
 from robustok_stages.post_training.training_step import DecoderTask
-from robustok_stages.tokenizer.loss_terms import build_losses
+from robustok_stages.tokenizer.loss_terms import build_losses, check_losses
 from robustok_stages.tokenizer.opponents import (
     adopt_opponents,
     has_opponents,
@@ -46,6 +46,7 @@ from robustok_stages.tokenizer.opponents import (
     saved_opponents,
 )
 from robustok_toolkit.decoder_files import DecodersPromise, write_decoders
+from robustok_toolkit.latent_files import read_index
 from robustok_toolkit.pair_files import CONTROL, PairBatch, PairRows, PairsPromise, label_of, made_of_pairs, sigmas_of
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 from robustok_training.costs import training_cost
@@ -101,23 +102,15 @@ class PostTrain(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The pairs were made as [post_trainer] says, the batch fits, and discriminators to reuse exist."""
+        """The pairs were made as [post_trainer] says, batch and losses fit, and discriminators to reuse exist."""
         tokenizer, pairs = context.promise("tokenizer", TokenizerPromise), context.promise("pairs", PairsPromise)
         check_main_trained(context, tokenizer, pairs.made_of)
         check_image_size(context, tokenizer)
-        self._check_made_by(context, pairs)
+        check_made_by(context, pairs.post_trainer, "pairs were made", "make other pairs")
         check_made_of(context, tokenizer, pairs.made_of, "pairs were not made")
         check_training(context, self.config, self.config.optimizer, pairs.num_rows)
+        check_losses(context, self.config.losses, tokenizer_of(context))
         self._check_opponents(context, tokenizer)
-
-    def _check_made_by(self, context: StageContext, pairs: PairsPromise) -> None:
-        """Checks that the pairs were made as [post_trainer] says."""
-        table = context.spec("post_trainer").table()
-        for name, value in pairs.post_trainer.items():
-            if not _agrees(value, table.get(name)):
-                what = f"the pairs were made with {name} = {value!r}, not {table.get(name)!r}"
-                where = context.location(name, table="post_trainer")
-                raise RobustokError(what, where=where, hint="set the same in [post_trainer], or make other pairs")
 
     def _check_opponents(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
         """Checks that every discriminator to reuse is stored with the tokenizer, or will be, if that is known yet."""
@@ -145,8 +138,13 @@ class PostTrain(Stage):
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """One decoder per sigma of the pairs."""
         pairs = context.promise("pairs", PairsPromise)
-        opponents = losses_with_opponent(self.config.losses)
-        return {"decoders": DecodersPromise(sigmas=pairs.sigmas, made_of=pairs.made_of, opponents=opponents)}
+        promise = DecodersPromise(
+            sigmas=pairs.sigmas,
+            post_trainer=_as_the_pairs(context, pairs.post_trainer),
+            made_of=pairs.made_of,
+            opponents=losses_with_opponent(self.config.losses),
+        )
+        return {"decoders": promise}
 
     def cost(self, context: StageContext) -> Cost | None:
         """The task's own step, measured, for one decoder after the other."""
@@ -176,10 +174,11 @@ class PostTrain(Stage):
     def run(self, context: StageContext) -> Mapping[str, float]:
         """Trains the decoders that are not trained yet, and writes all of them."""
         made_of = made_of_pairs(context.inputs["pairs"])
+        post_trainer = _as_the_pairs(context, read_index(context.inputs["pairs"]).post_trainer or {})
         trained = {sigma: self._trained(context, sigma) for sigma in sigmas_of(context.inputs["pairs"])}
         with context.making("decoders") as folder:
             if folder is not None:
-                write_decoders(folder, trained, seed=context.seed, made_of=made_of)
+                write_decoders(folder, trained, seed=context.seed, post_trainer=post_trainer, made_of=made_of)
         return {"decoders": float(len(trained))}
 
     def _trained(self, context: StageContext, sigma: float) -> Path:
@@ -218,7 +217,7 @@ class PostTrain(Stage):
             before = read_component(context.inputs["tokenizer"])
             about: dict[str, Any] = {"fingerprint": context.fingerprint, "run": context.run_name}
             about |= {"post_trained": sigma, "opponents": list(task.opponents)}
-            if before.post_trained is None or before.rounds is not None:
+            if before.is_post_trained is False or before.rounds is not None:
                 about["rounds"] = [*(before.rounds or []), sigma]
             with recorded_folder(folder) as aside:
                 save_component(aside, "tokenizer", before.table, trainer.kept(), **about)
@@ -226,8 +225,6 @@ class PostTrain(Stage):
         context.accelerator.wait_for_everyone()
 
 
-def _agrees(recorded: Any, asked: Any) -> bool:
-    """Whether a recorded value is the one asked for; sampler options missing from the recipe are not compared."""
-    if isinstance(recorded, Mapping) and isinstance(asked, Mapping):
-        return all(recorded.get(name) == value for name, value in asked.items())
-    return recorded == asked
+def _as_the_pairs(context: StageContext, of_pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of the post-trainer, with all options of the sampler, which the pairs know without a generator."""
+    return {**context.spec("post_trainer").table(), **of_pairs}

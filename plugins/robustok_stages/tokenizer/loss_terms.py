@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from robustok_core.kinds.loss import Loss, Opponent, Reconstruction
+from robustok_core.kinds.stage import StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.draws import seeded
 from robustok_core.values.spec import Spec
+from robustok_stages.checks import check_each
+
+
+def check_losses(context: StageContext, specs: Mapping[str, Spec], tokenizer: Tokenizer | None) -> None:
+    """Checks that the terms in this stage's option `losses` fit the tokenizer and one another.
+
+    Args:
+        tokenizer: on the meta device; None if its stage does not say how it is built.
+
+    Raises:
+        ProblemsError: if they do not.
+    """
+    losses: dict[str, Loss] = {name: spec.sketch() for name, spec in specs.items()}
+
+    def check(loss: Loss) -> None:
+        loss.check_terms(list(losses.values()))
+        if tokenizer is not None:
+            with torch.device("meta"):
+                loss.prepare(tokenizer)
+
+    check_each(context, {name: partial(check, loss) for name, loss in losses.items()}, "losses")
 
 
 def build_losses(specs: Mapping[str, Spec], tokenizer: Tokenizer, seed: int) -> dict[str, Loss]:

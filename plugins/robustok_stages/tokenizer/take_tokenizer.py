@@ -39,6 +39,7 @@ class TakeTokenizer(Stage):
             space=tokenizer.space,
             image_size=tokenizer.image_size,
             opponents=(),
+            post_trained=False,
             stage=context.stage,
             sketch=lambda: tokenizer,
         )

@@ -27,13 +27,18 @@ from robustok_training.progress import StepProgress
 def check_tokenizer_metrics(
     context: StageContext, tokenizer: TokenizerPromise, metrics: Mapping[str, Spec], *keys: str
 ) -> None:
-    """Checks that the metrics in this stage's option `keys` fit the tokenizer's latent space.
+    """Checks that the metrics in this stage's option `keys` fit the tokenizer's latent space and the training images.
 
     Raises:
         ProblemsError: if any does not.
     """
-    built: dict[str, Metric] = {name: spec.build() for name, spec in metrics.items()}
-    check_each(context, {name: partial(metric.check, tokenizer.space) for name, metric in built.items()}, *keys)
+    num_train = len(context.dataset().train)
+
+    def check(metric: Metric) -> None:
+        metric.check(tokenizer.space)
+        metric.check_train_images(num_train)
+
+    check_each(context, {name: partial(check, spec.build()) for name, spec in metrics.items()}, *keys)
 
 
 def started_metrics(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-import torch
 from attrs import field, frozen
 
 from robustok_core.errors import RobustokError
@@ -19,7 +18,7 @@ from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.spec import components
 from robustok_stages.checks import check_image_size, check_training
 from robustok_stages.costs import changes_of, image_batch, in_bf16, sketched_losses, weights_bytes
-from robustok_stages.tokenizer.loss_terms import build_losses
+from robustok_stages.tokenizer.loss_terms import build_losses, check_losses
 from robustok_stages.tokenizer.opponents import losses_with_opponent, save_opponents
 from robustok_stages.tokenizer.training_step import TokenizerTask
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
@@ -56,7 +55,7 @@ class TrainTokenizer(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The image sizes agree, the perturbation fits the latent space, and the batch the data and the processes."""
+        """The image sizes, the perturbation, the losses and the batch fit the tokenizer, the data and the processes."""
         tokenizer = context.sketch("tokenizer")
         check_image_size(context, self._promise(tokenizer))
         # Before the perturbation, whose check takes memory for every image of a batch.
@@ -67,10 +66,7 @@ class TrainTokenizer(Stage):
             except RobustokError as error:
                 where = f"{context.location(table='perturbation')}: [perturbation]"
                 raise RobustokError(error.what, where=where, hint=error.hint) from error
-        for spec in self.config.losses.values():
-            loss = spec.sketch()
-            with torch.device("meta"):
-                loss.prepare(tokenizer)
+        check_losses(context, self.config.losses, tokenizer)
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The tokenizer's space, and the losses whose discriminators are saved with it."""
@@ -95,7 +91,9 @@ class TrainTokenizer(Stage):
 
     def _promise(self, tokenizer: Tokenizer) -> TokenizerPromise:
         opponents = losses_with_opponent(self.config.losses)
-        return TokenizerPromise(space=tokenizer.space, image_size=tokenizer.image_size, opponents=opponents)
+        return TokenizerPromise(
+            space=tokenizer.space, image_size=tokenizer.image_size, opponents=opponents, post_trained=False
+        )
 
     def result_names(self) -> Sequence[str]:
         return ["parameters", "steps"]

@@ -293,6 +293,24 @@ def test_a_tokenizer_that_a_stage_trains_anew_does_not_fit_what_came_from_the_fi
     assert not whole.out.exists()
 
 
+class TheirTokenizer(TheirPairs):
+    """Makes a tokenizer, and says no more of it than must be said."""
+
+    needs = ("tokenizer",)
+    makes = ("tokenizer",)
+
+    def plan(self, context):
+        before = context.promise("tokenizer", TokenizerPromise)
+        return {"tokenizer": TokenizerPromise(space=before.space, image_size=before.image_size)}
+
+
+@pytest.mark.parametrize("place", [2, 3])
+def test_a_tokenizer_whose_stage_does_not_say_what_it_is_may_be_that_of_the_latents(whole, place):
+    whole.table["stage"] = [whole.stage(name) for name in TO_SAMPLES]
+    whole.table["stage"].insert(place, {"use": "theirs"})
+    whole.check(registry=registry_with(stage={"theirs": TheirTokenizer}))
+
+
 def test_decoders_are_compared_with_the_generator_that_they_were_trained_for(whole):
     whole.table["stage"].insert(-1, whole.stage("train_generator") | {"name": "again"})
     assert "decoders were not trained with the generator in stage again" in whole.refusal()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,21 @@ import pytest
 import torch
 from attrs import frozen
 
-from project import BATCH_SIZE, POST_TRAINING, TO_SAMPLES, Project, changed, recipe_of, registry_with
+from project import (
+    BATCH_SIZE,
+    POST_TRAINING,
+    TO_SAMPLES,
+    TRAIN_IMAGES,
+    Project,
+    changed,
+    recipe_of,
+    record_as_it_is,
+    registry_with,
+)
 from robustok_core import Draws, Guidance, Recipe, Registry, Result, RobustokError, load_registry
 from robustok_core.kinds.sample_metric import SampleMetric
 from robustok_core.runs.accelerator import make_accelerator
-from robustok_core.runs.components import load_component
+from robustok_core.runs.components import COMPONENT_FILE, load_component
 from robustok_core.runs.context import RunContext
 from robustok_core.runs.folder import RunFolder
 from robustok_core.values.batches import LatentBatch
@@ -22,7 +34,7 @@ from robustok_core.values.images import to_uint8
 from robustok_generators.maskgit import MaskGIT
 from robustok_stages.post_training.comparison import Comparison, ComparisonConfig
 from robustok_toolkit import generating
-from robustok_toolkit.decoder_files import Decoders
+from robustok_toolkit.decoder_files import INDEX, Decoders, DecodersPromise
 from robustok_training.batches import class_balanced_order
 
 
@@ -71,6 +83,38 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(trained, 
     with pytest.raises(RobustokError, match=rf"stage.compare_decoders.{key}.pfd: "):
         project.run(registry=with_brightness())
     assert not project.folder.exists()
+
+
+NEAR_THE_VECTOR = {"use": "top_delta", "neighbours": "latent"}
+
+
+@pytest.mark.parametrize(
+    ("key", "metric", "message"),
+    [
+        (
+            "tokenizer_metrics",
+            {"use": "ifid", "interpolation": "mask", "neighbours": TRAIN_IMAGES + 1},
+            f"needs at least neighbours = {TRAIN_IMAGES + 1} training images, and there are {TRAIN_IMAGES}",
+        ),
+        (
+            "pair_metrics",
+            {"use": "pfid", "perturbation": NEAR_THE_VECTOR},
+            "top_delta needs the encoder's vectors before the quantizer, which pairs do not have",
+        ),
+    ],
+)
+def test_a_metric_that_asks_for_what_is_not_there_is_refused_before_anything_runs(
+    trained, tmp_path, key, metric, message
+):
+    refusal = comparing(trained, tmp_path, compare_decoders={key: {"one": metric}}).refusal(registry=with_brightness())
+    assert f"stage.compare_decoders.{key}.one: " in refusal
+    assert message in refusal
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_perturbation_near_the_encoders_vectors_is_measured_on_reconstructions(trained, tmp_path):
+    metric = {"use": "pfid", "perturbation": NEAR_THE_VECTOR}
+    comparing(trained, tmp_path, compare_decoders={"tokenizer_metrics": {"pfd": metric}}).check(with_brightness())
 
 
 def test_every_decoder_is_measured_on_the_same_pairs_of_held_out_images(trained, tmp_path):
@@ -136,3 +180,45 @@ def test_a_process_without_a_sample_takes_part_in_the_comparison(trained, regist
     assert [len(share) for share in shares] == [1, 1, 0]
     assert shares[2].shape[1:] == shares[0].shape[1:]
     assert shares[2].dtype == shares[0].dtype
+
+
+@pytest.mark.parametrize(("option", "other"), [("pairs", "latents"), ("sampling", {"steps": 3})])
+def test_loaded_decoders_that_were_trained_in_another_way_are_refused_by_option(one_stage, option, other):
+    project = one_stage("compare_decoders", "generator", "decoders")
+    project.table["post_trainer"][option] = other
+    assert f"the decoders were trained with {option} = " in project.refusal()
+    assert not project.folder.exists()
+
+
+def test_decoders_know_the_samplers_options_of_their_pairs(one_stage, post_trained, tmp_path):
+    project = one_stage("post_train", "pairs", epochs=1)
+    del project.table["post_trainer"]["sampling"]
+    found = [Decoders.read(trained.artifact("decoders")).post_trainer for trained in (project.run(), post_trained)]
+    assert found[0] == found[1]
+    assert found[0]["sampling"]["steps"] == 2
+
+
+def without(key: str, file: Path) -> None:
+    """Writes a JSON file as an earlier version did, which had no such key."""
+    content = json.loads(file.read_text())
+    del content[key]
+    file.write_text(json.dumps(content))
+
+
+def test_decoders_of_an_earlier_version_do_not_say_how_they_were_trained(one_stage, post_trained, tmp_path):
+    folder = shutil.copytree(post_trained.artifact("decoders"), tmp_path / "decoders")
+    without("post_trainer", folder / INDEX)
+    record_as_it_is(folder)
+    project = one_stage("compare_decoders", "generator", "decoders")
+    project.table["load"]["decoders"] = str(folder)
+    project.table["post_trainer"]["pairs"] = "latents"
+    project.check()
+
+
+def test_decoders_that_do_not_say_whether_they_have_discriminators_do_not_promise_that_they_have_none(
+    post_trained, registry, tmp_path
+):
+    folder = shutil.copytree(post_trained.artifact("decoders"), tmp_path / "decoders")
+    assert DecodersPromise.of_artifact(folder, registry).opponents == ["adversarial"]
+    without("opponents", folder / "sigma1" / COMPONENT_FILE)
+    assert DecodersPromise.of_artifact(folder, registry).opponents is None

@@ -229,6 +229,25 @@ def test_missing_losses_or_metrics_are_refused(whole, tmp_path, options, message
     assert message in whole(tmp_path, **options).refusal()
 
 
+ALONE = {"adversarial": ADVERSARIAL["adversarial"] | {"start": 0.5}}
+DEEP = {**ADVERSARIAL, "adversarial": {"use": "adversarial", "patch": {"layers": 4}}}
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        (ALONE, "an adaptive weight needs an image term"),
+        (DEEP, "a patch discriminator of 4 layers needs images of 48 pixels"),
+    ],
+)
+def test_a_loss_that_does_not_fit_is_refused_before_anything_runs(whole, one_stage, tmp_path, losses, message, loaded):
+    options = {"losses": losses, "discriminator": "fresh"}
+    project = one_stage("post_train", "pairs", **options) if loaded else whole(tmp_path, post_train=options)
+    assert f"stage.post_train.losses.adversarial: loss adversarial: {message}" in project.refusal()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("key", ["compare", "keep"])
 def test_an_option_that_moved_to_compare_decoders_says_so(whole, tmp_path, key):
     message = whole(tmp_path, post_train={key: {}}).refusal()

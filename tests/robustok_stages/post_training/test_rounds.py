@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 
-from project import POST_TRAINING, STAGES, TABLES, Project, contents, record_as_it_is
+from project import POST_TRAINING, STAGES, TABLES, Project, contents, record_as_it_is, registry_with
 from robustok_core.runs.components import COMPONENT_FILE, OPPONENTS_FILE, WEIGHTS_FILE, read_component
 from robustok_core.runs.files import read_tensors
 from robustok_core.runs.fingerprints import content_fingerprint
+from robustok_stages.tokenizer.train_tokenizer import TrainTokenizer
 from robustok_toolkit.pair_files import made_of_pairs
 
 ROUND = {"another_round": True}
@@ -121,6 +124,35 @@ def test_a_tokenizer_that_is_not_here_may_be_post_trained(post_trained, tmp_path
     table = read_component(post_trained.artifact("tokenizer")).table
     project.table["load"]["tokenizer"] = {"path": str(tmp_path / "not_here"), "expect": dict(table)}
     project.check(without_data=True)
+
+
+@pytest.mark.parametrize("another", [False, True])
+@pytest.mark.parametrize("stage", TOKENIZERS)
+def test_an_imported_tokenizer_may_be_post_trained_or_not(post_trained, tmp_path, stage, another):
+    folder = shutil.copytree(post_trained.artifact("tokenizer", stage=stage), tmp_path / "imported")
+    record = json.loads((folder / COMPONENT_FILE).read_text())
+    published = {"kind": "tokenizer", "table": record["table"], "imported_from": "post-train.pt"}
+    (folder / COMPONENT_FILE).write_text(json.dumps(published))
+    record_as_it_is(folder)
+    options = {"another_round": another, "num_pairs": 4, "control": False}
+    project = post_trained.later(tmp_path, ["make_pairs"], load=["generator"], make_pairs=options)
+    project.table["load"]["tokenizer"] = str(folder)
+    said = "it is not recorded whether the tokenizer of post-train.pt is post-trained already"
+    assert project.run().printed.count(said) == 1
+
+
+class TheirTraining(TrainTokenizer):
+    """A stage that does not say whether its tokenizer is post-trained."""
+
+    def plan(self, context):
+        return {"tokenizer": attrs.evolve(super().plan(context)["tokenizer"], post_trained=None)}
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_tokenizer_that_a_stage_does_not_describe_may_be_post_trained_or_not(whole, tmp_path, another):
+    theirs = {"use": "theirs", "name": "train_tokenizer"}
+    project = whole(tmp_path, train_tokenizer=theirs, make_pairs={"another_round": another})
+    project.check(registry=registry_with(stage={"theirs": TheirTraining}))
 
 
 def test_a_round_after_one_that_no_record_counts_is_not_counted_either(whole, tmp_path, command):

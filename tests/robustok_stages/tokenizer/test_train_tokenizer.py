@@ -31,6 +31,8 @@ GAN = {
 }
 
 
+#: Its weight is adaptive, and there is no image term; it would begin when half of the training is done.
+ALONE = {"adversarial": GAN["adversarial"] | {"start": 0.5}}
 #: More layers than 32 pixels allow; image terms come with it because its weight is adaptive.
 DEEP = {**GAN, "adversarial": {"use": "adversarial", "patch": {"layers": 5}}}
 
@@ -171,6 +173,7 @@ def test_training_learns(tmp_path):
         ("perturbation", "delta", CODEBOOK_SIZE + 1, str(CODEBOOK_SIZE + 1)),
         ("perturbation", "beta", 0.01, "of a batch of 16 images is less than one image"),
         ("stage", "losses", DEEP, "needs images of"),
+        ("stage", "losses", ALONE, "losses.adversarial: loss adversarial: an adaptive weight needs an image term"),
         ("stage", "batch_size", TRAIN_IMAGES + 1, "larger than the training split"),
         ("stage", "accumulation", 3, "does not divide into 3 equal parts"),
         ("run", "precision", "fp16", "needs a CUDA device"),
