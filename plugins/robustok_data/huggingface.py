@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.values.download import Download
+from robustok_core.values.ignored import changed_options, refuse_ignored
 from robustok_core.values.wording import reason_of
 from robustok_data.arrays import as_labels
 from robustok_data.bad_files import checked, refuse_or_log
@@ -47,6 +48,9 @@ class HuggingFaceConfig(FilesConfig):
     validation_share: float = validation_share_field("if validation_split is left out")
     image_column: str = field(default="image", metadata={"doc": "column with the images"})
     label_column: str = field(default="label", metadata={"doc": "column with the classes: integers from 0, or names"})
+
+    def __attrs_post_init__(self) -> None:
+        refuse_ignored(self, "validation_share", unless=self.validation_split is None, needs="no validation_split")
 
 
 class HuggingFace(Dataset):
@@ -168,8 +172,13 @@ def _open(config: HuggingFaceConfig) -> Any:
     """A `datasets.DatasetDict` from the hub, from its cache, or from a folder."""
     datasets = _library()
     folder = local(config.path)
+    saved = _is_saved(folder)
+    of_hub = ["name", "revision"] if saved else ["revision"] if folder.exists() else []
+    if ignored := list(changed_options(config, *of_hub)):
+        what = f"{' and '.join(ignored)} would be ignored: these are files on this machine"
+        raise RobustokError(what, where=config.path, hint=f"leave {' and '.join(ignored)} out")
     try:
-        if _is_saved(folder):
+        if saved:
             opened = datasets.load_from_disk(str(folder))
         else:
             for download in HuggingFace.downloads(config):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.draws import Draws, derive_seed
+from robustok_core.values.ignored import changed_options
 from robustok_core.values.wording import some_names
 from robustok_data.pictures import FilesConfig, PictureImages, Pictures, SomePictures, limited_rows
 
@@ -24,6 +25,17 @@ def validation_share_field(where: str) -> Any:
         validator=[validators.gt(0.0), validators.lt(1.0)],
         metadata={"doc": f"share of each class used for validation {where}"},
     )
+
+
+def refuse_share(config: Any, where: str) -> None:
+    """For data with validation images of their own: refuses a validation_share, which would be ignored.
+
+    Raises:
+        RobustokError: the option does not have its default.
+    """
+    if any(changed_options(config, "validation_share")):
+        what = f"validation_share = {config.validation_share:g} would be ignored: there is a validation split already"
+        raise RobustokError(what, where=where, hint="leave validation_share out")
 
 
 @frozen(kw_only=True, eq=False)

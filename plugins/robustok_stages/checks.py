@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from robustok_core.errors import ProblemsError, RobustokError
 from robustok_core.kinds.features import Features
@@ -12,6 +13,8 @@ from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.components import WEIGHTS_FILE
 from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
+from robustok_core.values.ignored import changed_options
+from robustok_core.values.latents import LatentSpace
 from robustok_core.values.result import free_name
 from robustok_core.values.spec import Spec
 from robustok_toolkit.generating import check_origin, check_space
@@ -32,6 +35,28 @@ def check_image_size(context: StageContext, tokenizer: TokenizerPromise) -> None
             where=str(tokenizer.folder or context.location(table="tokenizer")),
             hint=f"set tokenizer.image_size = {size}, or data.image_size = {tokenizer.image_size}",
         )
+
+
+def check_of_space(
+    context: StageContext,
+    config: Any,
+    space: LatentSpace,
+    *,
+    of_codes: Sequence[str] = (),
+    of_vectors: Sequence[str] = (),
+) -> None:
+    """Checks that no option of this stage is set that the latent space leaves without effect.
+
+    Args:
+        of_codes, of_vectors: the options that have an effect only on codes, and only on vectors.
+
+    Raises:
+        RobustokError: if the value of one is not its default, located at the option.
+    """
+    has, has_not, names = ("codes", "vectors", of_vectors) if space.codebook_size else ("vectors", "codes", of_codes)
+    for name in changed_options(config, *names):
+        what = f"it is of {has_not}, and this latent space has {has} ({space.describe()})"
+        raise context.located(RobustokError(what, hint=f"leave {name} out"), name)
 
 
 def check_training(context: StageContext, config: TrainingConfig, optimizer: OptimizerConfig, num_rows: int) -> None:
