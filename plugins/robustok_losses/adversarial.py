@@ -12,7 +12,6 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.loss import Loss, Reconstruction
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import below_one, unit_interval
-from robustok_core.values.ignored import refuse_ignored
 from robustok_losses.diffaug import DiffAugConfig
 from robustok_losses.discriminator import Discriminator, DiscriminatorOptimizer
 from robustok_losses.feature_heads import FeatureHeads, HeadsConfig
@@ -65,7 +64,6 @@ class AdversarialConfig:
             raise ValueError("name exactly one discriminator: `patch = {...}` or `heads = {...}`")
         if self.discriminator_start is not None and self.discriminator_start > self.start:
             raise ValueError("discriminator_start must not be later than start: train the discriminator before its use")
-        refuse_ignored(self, "lecam_decay", unless=self.lecam > 0.0, needs="lecam above 0")
 
 
 class Adversarial(Loss):

@@ -45,7 +45,6 @@ IGNORED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("loss", {"use": "perceptual"}, {"features": {"use": "fashion_classifier"}}),
     ("loss", {"use": "perceptual"}, {"features": {"use": "efficientnet_lite0", "min_size": 96}}),
     ("loss", {"use": "perceptual", "network": "features"}, {"weights": "vgg.pth"}),
-    ("loss", {"use": "adversarial", "patch": {}, "lecam": 0.0}, {"lecam_decay": 0.99}),
     ("loss", {"use": "adversarial", "patch": {}}, {"optimizer": {"schedule": "constant", "final_learning_rate": 1e-5}}),
     ("loss", {"use": "adversarial", "patch": {}}, {"augmentation": {**UNCHANGED, "probability": 0.5}}),
     ("metric", {"use": "ifid", "interpolation": "mask"}, {"weight": 0.3}),
