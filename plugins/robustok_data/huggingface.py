@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.values.download import Download
+from robustok_core.values.ignored import changed_options, refuse_ignored
 from robustok_core.values.wording import reason_of
 from robustok_data.arrays import as_labels
 from robustok_data.bad_files import checked, refuse_or_log
@@ -29,6 +31,8 @@ _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 _ROWS_AT_ONCE = 1000
 _NO_LABEL = -1
+
+_log = logging.getLogger(__name__)
 
 
 @frozen(kw_only=True)
@@ -47,6 +51,9 @@ class HuggingFaceConfig(FilesConfig):
     validation_share: float = validation_share_field("if validation_split is left out")
     image_column: str = field(default="image", metadata={"doc": "column with the images"})
     label_column: str = field(default="label", metadata={"doc": "column with the classes: integers from 0, or names"})
+
+    def __attrs_post_init__(self) -> None:
+        refuse_ignored(self, "validation_share", unless=self.validation_split is None, needs="no validation_split")
 
 
 class HuggingFace(Dataset):
@@ -168,8 +175,13 @@ def _open(config: HuggingFaceConfig) -> Any:
     """A `datasets.DatasetDict` from the hub, from its cache, or from a folder."""
     datasets = _library()
     folder = local(config.path)
+    saved = _is_saved(folder)
+    of_hub = ["name", "revision"] if saved else ["revision"] if folder.exists() else []
+    if ignored := list(changed_options(config, *of_hub)):
+        what = "%s: %s of the hub, without effect on files of this machine"
+        _log.warning(what, config.path, " and ".join(ignored))
     try:
-        if _is_saved(folder):
+        if saved:
             opened = datasets.load_from_disk(str(folder))
         else:
             for download in HuggingFace.downloads(config):

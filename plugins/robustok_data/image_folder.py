@@ -18,7 +18,7 @@ from robustok_data.file_ranges import FileRange, FileRangePictures
 from robustok_data.folder_layout import Layout, Splits, check_depth, layout_of, say_loose
 from robustok_data.pictures import FilesConfig
 from robustok_data.places import local, place_field
-from robustok_data.splits import Labelled, two_splits, validation_share_field
+from robustok_data.splits import Labelled, two_splits, validation_share_field, warn_of_share
 from robustok_toolkit.image_search import HARMLESS, HIDDEN, counted, folders_in, search
 
 _log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class ImageFolder(Dataset):
             start = "" if root.is_absolute() else f"; it starts in {Path.cwd()}"
             raise RobustokError("no such folder", where=str(root), hint=f"check the key `path`{start}")
         layout = layout_of(root, config.splits)
+        if layout.validation is not None:
+            warn_of_share(config, str(root))
         self.image_size = config.image_size
         self.class_names = layout.class_names
         self.num_classes = len(self.class_names)

@@ -18,7 +18,14 @@ from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_data.arrays import ArrayImages, as_labels, as_pixels, read_names, read_npz
 from robustok_data.pictures import PictureConfig, PictureImages, Pictures, limited_rows
 from robustok_data.places import local, place_field
-from robustok_data.splits import check_classes, check_labels, keys_of_places, validation_rows, validation_share_field
+from robustok_data.splits import (
+    check_classes,
+    check_labels,
+    keys_of_places,
+    validation_rows,
+    validation_share_field,
+    warn_of_share,
+)
 
 _TWO_SPLITS = ("train_images", "train_labels", "val_images", "val_labels")
 _ONE_SPLIT = ("arr_0", "arr_1")
@@ -46,6 +53,7 @@ class Npz(Dataset):
         arrays = read_npz(path, _wanted(path))
         self.image_size = config.image_size
         if set(_TWO_SPLITS) <= arrays.keys():
+            warn_of_share(config, str(path))
             train = _checked(arrays, "train_images", "train_labels", path)
             validation = _checked(arrays, "val_images", "val_labels", path)
             self.class_names = _class_names(train[1], path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,13 @@ from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.values.draws import Draws, derive_seed
+from robustok_core.values.ignored import changed_options
 from robustok_core.values.wording import some_names
 from robustok_data.pictures import FilesConfig, PictureImages, Pictures, SomePictures, limited_rows
 
 MIN_IMAGES = 2
+
+_log = logging.getLogger(__name__)
 
 
 def validation_share_field(where: str) -> Any:
@@ -24,6 +28,13 @@ def validation_share_field(where: str) -> Any:
         validator=[validators.gt(0.0), validators.lt(1.0)],
         metadata={"doc": f"share of each class used for validation {where}"},
     )
+
+
+def warn_of_share(config: Any, where: str) -> None:
+    """For data with validation images of their own: says so of a validation_share that is not the default."""
+    if any(changed_options(config, "validation_share")):
+        what = "%s: validation_share = %g has no effect: there is a validation split"
+        _log.warning(what, where, config.validation_share)
 
 
 @frozen(kw_only=True, eq=False)

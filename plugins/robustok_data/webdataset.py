@@ -25,6 +25,7 @@ from attrs import frozen
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Dataset
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.wording import short_text, some_names
 from robustok_data.bad_files import checked, refuse_or_log
 from robustok_data.cache import remembered
@@ -49,6 +50,9 @@ class WebDatasetConfig(FilesConfig):
         "local validation shards; left out: a share of the training images", default=None
     )
     validation_share: float = validation_share_field("if there are no validation shards")
+
+    def __attrs_post_init__(self) -> None:
+        refuse_ignored(self, "validation_share", unless=self.validation is None, needs="no validation")
 
 
 class WebDataset(Dataset):

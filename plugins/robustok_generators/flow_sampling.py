@@ -18,6 +18,7 @@ from torch import Tensor
 from robustok_core.errors import RunError
 from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.finite import all_finite
+from robustok_core.values.ignored import refuse_ignored
 from robustok_generators.flow_path import Path, expected_noise, score_weight
 from robustok_generators.repeated_step import Execution, execution_option
 
@@ -28,8 +29,6 @@ Noise = Callable[[int], Tensor]
 
 #: Share of the interval of Euler-Maruyama's last step, which adds no noise, as in SiT (arXiv 2401.08740).
 _LAST_STEP = 0.04
-
-_STEPS, _TOLERANCE = 50, 1e-5
 
 
 @frozen(kw_only=True)
@@ -44,7 +43,7 @@ class FlowSampling:
         },
     )
     steps: int = field(
-        default=_STEPS,
+        default=50,
         validator=rounds_range,
         metadata={
             "doc": "steps of the fixed-step methods; published: 250 of euler_maruyama, 249 of euler (LightningDiT)"
@@ -56,17 +55,16 @@ class FlowSampling:
         metadata={"doc": "s: a share d of the steps covers a share s d / (1 + (s - 1) d) of the time; 1: equal steps"},
     )
     tolerance: float = field(
-        default=_TOLERANCE,
+        default=1e-5,
         validator=validators.gt(0.0),
         metadata={"doc": "absolute and relative error allowed per step of dopri5"},
     )
     execution: Execution = execution_option()
 
     def __attrs_post_init__(self) -> None:
-        if self.method == "dopri5" and (self.steps, self.timestep_shift) != (_STEPS, 1.0):
-            raise ValueError("dopri5 chooses its own steps: leave out steps and timestep_shift")
-        if self.method != "dopri5" and self.tolerance != _TOLERANCE:
-            raise ValueError(f"tolerance is an option of dopri5; {self.method} takes a fixed number of steps")
+        adapts = self.method == "dopri5"
+        refuse_ignored(self, "steps", "timestep_shift", unless=not adapts, needs="a method other than dopri5")
+        refuse_ignored(self, "tolerance", unless=adapts, needs='method = "dopri5"')
 
     def times(self, start: float) -> list[float]:
         """The steps + 1 times of a fixed-step method, from `start` down to 0."""

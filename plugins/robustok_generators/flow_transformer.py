@@ -18,6 +18,7 @@ from torch import Tensor
 from robustok_blocks.rotary import check_head_width
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_generators.diffusion_transformer import DiffusionTransformer, TransformerConfig
 from robustok_generators.flow_blocks import MlpKind, NormKind, Style
@@ -82,6 +83,7 @@ class FlowTransformerConfig(TransformerConfig):
         super().__attrs_post_init__()
         if self.rope:
             check_head_width(self.size.head_width)
+        refuse_ignored(self, "qk_norm_eps", unless=self.qk_norm, needs="qk_norm = true")
 
     def usual_mlp_width(self, width: int) -> int:
         """The hidden width of the MLPs, if it is not given."""

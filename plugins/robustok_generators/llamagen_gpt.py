@@ -22,6 +22,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.recipe.validators import below_one, depth_range, width_range
 from robustok_core.values.devices import sent
 from robustok_core.values.draws import Draws
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_generators.autoregressive import Autoregressive
 from robustok_generators.codes import codes_of
@@ -84,6 +85,7 @@ class LlamaGenGPTConfig:
         size = self.size
         if self.positions == "rope":
             check_head_width(size.head_width)
+        refuse_ignored(self, "class_rope", unless=self.positions == "rope", needs='positions = "rope"')
 
     @property
     def size(self) -> Size:

@@ -6,6 +6,7 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
+from robustok_core.values.ignored import refuse_ignored
 from robustok_generators.repeated_step import Execution, execution_option
 
 
@@ -27,6 +28,9 @@ class TokenSampling:
         metadata={"doc": "sample from the most likely codes that together reach this probability; 1: all"},
     )
     execution: Execution = execution_option()
+
+    def __attrs_post_init__(self) -> None:
+        refuse_ignored(self, "top_k", "top_p", unless=self.temperature > 0.0, needs="a temperature above 0")
 
 
 def choose(logits: Tensor, uniform: Tensor, sampling: TokenSampling) -> Tensor:

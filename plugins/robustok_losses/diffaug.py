@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustok_core.recipe.validators import LARGEST_SIDE, in_range, unit_interval
 from robustok_core.values.draws import Draws
+from robustok_core.values.ignored import refuse_ignored
 
 #: Share of the images that are cropped if `crop_size` is set; the others are resized.
 CROPPED_SHARE = 0.5
@@ -39,6 +40,10 @@ class DiffAugConfig:
         validator=validators.optional(in_range(8, LARGEST_SIDE)),
         metadata={"doc": "then crop half of the images to this side in pixels and resize the others to it, e.g. 224"},
     )
+
+    def __attrs_post_init__(self) -> None:
+        some = self.translation > 0.0 or self.colour or self.cutout > 0.0
+        refuse_ignored(self, "probability", unless=some, needs="translation, colour or cutout")
 
 
 def augment(images: Tensor, config: DiffAugConfig, draws: Draws) -> Tensor:

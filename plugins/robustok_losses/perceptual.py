@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robustok_core.kinds.loss import Loss, Reconstruction
 from robustok_core.values.download import Download, named_path
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.spec import Spec, component, specs_in
 from robustok_losses.frozen import FrozenMaps
 from robustok_losses.lpips_vgg import OTHERWISE, LpipsVgg
@@ -43,10 +44,9 @@ class PerceptualConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.network == "features" and self.weights is not None:
-            raise ValueError('`weights` is for network = "lpips_vgg"; feature networks bring their own')
-        if self.network == "lpips_vgg" and self.layers is not None:
-            raise ValueError('`layers` is for network = "features"; LPIPS has five fixed maps')
+        maps = self.network == "features"
+        refuse_ignored(self, "weights", unless=not maps, needs='network = "lpips_vgg"')
+        refuse_ignored(self, "features", "layers", unless=maps, needs='network = "features"')
 
 
 class Perceptual(Loss):

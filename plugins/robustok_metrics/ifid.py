@@ -17,6 +17,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.recipe.validators import in_range, unit_interval
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.result import Result
@@ -48,7 +49,7 @@ class IFIDConfig:
         },
     )
     weight: float = field(
-        default=0.5, validator=unit_interval, metadata={"doc": "how far to go to the neighbour; without effect on mask"}
+        default=0.5, validator=unit_interval, metadata={"doc": "how far to go to the neighbour; not of mask"}
     )
     neighbours: int = field(
         default=10,
@@ -64,6 +65,7 @@ class IFIDConfig:
     def __attrs_post_init__(self) -> None:
         if self.train_images is not None and self.train_images < self.neighbours:
             raise ValueError(f"train_images is {self.train_images}, fewer than neighbours, {self.neighbours}")
+        refuse_ignored(self, "weight", unless=self.interpolation != "mask", needs="an interpolation other than mask")
 
     @property
     def is_papers(self) -> bool:

@@ -82,7 +82,7 @@ class RankLaw(Perturbation):
             check_ranked(space.codebook_size, "rank_law")
         except RobustokError as error:
             raise RobustokError(error.what, where="perturbation.use", hint=error.hint) from error
-        check_tokens(space, self.config.alpha)
+        check_tokens(space, self.config.alpha, self.config.anneal)
         check_images(batch_size, self.config.beta, "random")
 
     @classmethod

@@ -120,15 +120,29 @@ def with_codes(latents: Latents, positions: tuple[Tensor, ...], codes: Tensor, q
     return latents.evolve(codes=latents.codes.index_put(positions, codes), vectors=vectors)
 
 
-def check_tokens(space: LatentSpace, alpha: float) -> None:
-    """Raises RobustokError if alpha is above 0 but alpha of the tokens rounds to none."""
-    num_perturbed = alpha * space.num_tokens
-    if num_perturbed > 0 and round_half_up(num_perturbed) == 0:
+def check_tokens(space: LatentSpace, alpha: float, anneal: Anneal | None) -> None:
+    """Raises RobustokError if alpha is above 0 but alpha of the tokens rounds to none, or comes to in the training.
+
+    An annealing to a ratio of 0 ends without perturbation, as it says.
+    """
+    if _is_none(space, alpha):
         raise RobustokError(
             f"alpha = {alpha} of {space.num_tokens} tokens is less than one token",
             where="perturbation.alpha",
             hint=f"set alpha to at least {1 / space.num_tokens:.2g}; alpha = 0 turns the perturbation off",
         )
+    last = alpha if anneal is None else alpha * anneal.factor(1.0)
+    if _is_none(space, last):
+        raise RobustokError(
+            f"alpha = {alpha} falls to {last:.3g} in the training, and that of {space.num_tokens} tokens is less than "
+            "one token: nothing is perturbed any more",
+            where="perturbation.anneal",
+            hint=f"set ratio to at least {min(1.0, 1 / (alpha * space.num_tokens)):.2g}, or to 0 if that is meant",
+        )
+
+
+def _is_none(space: LatentSpace, share: float) -> bool:
+    return share > 0 and round_half_up(share * space.num_tokens) == 0
 
 
 def check_images(batch_size: int | None, beta: float, which: WhichImages) -> None:

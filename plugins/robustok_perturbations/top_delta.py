@@ -18,6 +18,7 @@ batch. Halves are rounded up.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -217,8 +218,21 @@ class TopDelta(Perturbation):
                 hint=f"the paper's ratio, 100 of 4096, gives {self._delta_at_paper_ratio(space.codebook_size)}",
             )
         if self.config.tokens == "exact":
-            check_tokens(space, self.config.alpha)
+            check_tokens(space, self.config.alpha, self.config.anneal)
+        self._check_last_delta()
         check_images(batch_size, self.config.beta, self.config.images)
+
+    def _check_last_delta(self) -> None:
+        """Raises RobustokError if delta falls to 1, the token's own codeword, although ratio is above 0."""
+        config, (alpha, delta) = self.config, self.strength(1.0)
+        if min(config.beta, alpha) == 0.0 or config.delta == 1 or delta > 1:
+            return
+        raise RobustokError(
+            f"delta = {config.delta} falls to 1 in the training, and the one codeword that is left is the token's own: "
+            "no token changes any more",
+            where="perturbation.anneal",
+            hint=f"set ratio to at least {math.ceil(150 / config.delta) / 100:g}, or to 0 if that is meant",
+        )
 
     @staticmethod
     def _delta_at_paper_ratio(codebook_size: int) -> int:

@@ -92,5 +92,5 @@ class VectorNoise(Perturbation):
                 where="perturbation.use",
                 hint='use a continuous tokenizer, or perturbation "top_delta"',
             )
-        check_tokens(space, self.config.alpha)
+        check_tokens(space, self.config.alpha, self.config.anneal)
         check_images(batch_size, self.config.beta, "random")

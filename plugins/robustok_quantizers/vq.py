@@ -19,6 +19,7 @@ from robustok_core.kinds.nearest import distance_scores
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import below_one, codebook_range, width_range
 from robustok_core.values.draws import Draws
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.latents import Latents
 from robustok_quantizers.step_statistics import StepStatistics
 from robustok_training.host_count import HostCount
@@ -61,6 +62,13 @@ class VQConfig:
     restart_after: int = field(
         default=100, validator=validators.ge(1), metadata={"doc": "steps between searches for dead codes"}
     )
+
+    def __attrs_post_init__(self) -> None:
+        moves = self.codebook_update == "ema"
+        refuse_ignored(self, "ema_decay", unless=moves, needs='codebook_update = "ema"')
+        refuse_ignored(self, "codebook_weight", unless=not moves, needs='codebook_update = "gradient"')
+        restarts = self.restart_threshold > 0.0
+        refuse_ignored(self, "restart_after", unless=restarts, needs="a restart_threshold above 0")
 
 
 class VQ(Quantizer):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,11 +15,19 @@ from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.components import WEIGHTS_FILE
 from robustok_core.runs.fingerprints import content_fingerprint
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
+from robustok_core.values.ignored import changed_options
+from robustok_core.values.latents import LatentSpace
 from robustok_core.values.result import free_name
 from robustok_core.values.spec import Spec
 from robustok_toolkit.generating import check_origin, check_space
 from robustok_training import OptimizerConfig, TrainingConfig
 from robustok_training.batches import check_parts, steps_per_epoch
+
+_log = logging.getLogger(__name__)
+
+#: The largest share of the first step's weights in an average of weights that goes without saying. The paper's
+#: post-training, with a decay of 0.9999 in 7,800 steps, keeps 0.46 of them.
+_MOST_OF_FIRST = 0.5
 
 
 def check_image_size(context: StageContext, tokenizer: TokenizerPromise) -> None:
@@ -35,8 +45,32 @@ def check_image_size(context: StageContext, tokenizer: TokenizerPromise) -> None
         )
 
 
+def check_of_space(
+    context: StageContext,
+    config: Any,
+    space: LatentSpace,
+    *,
+    of_codes: Sequence[str] = (),
+    of_vectors: Sequence[str] = (),
+) -> None:
+    """Checks that no option of this stage is set that the latent space leaves without effect.
+
+    Args:
+        of_codes, of_vectors: the options that have an effect only on codes, and only on vectors.
+
+    Raises:
+        RobustokError: if the value of one is not its default, located at the option.
+    """
+    has, has_not, names = ("codes", "vectors", of_vectors) if space.codebook_size else ("vectors", "codes", of_codes)
+    for name in changed_options(config, *names):
+        what = f"it is of {has_not}, and this latent space has {has} ({space.describe()})"
+        raise context.located(RobustokError(what, hint=f"leave {name} out"), name)
+
+
 def check_training(context: StageContext, config: TrainingConfig, optimizer: OptimizerConfig, num_rows: int) -> None:
     """Checks that a batch divides into micro-batches, that the rows fill a batch, and that some step learns.
+
+    Warns where the average of the weights that is kept is mostly the first step's.
 
     Raises:
         RobustokError: if not, located at the option.
@@ -50,6 +84,23 @@ def check_training(context: StageContext, config: TrainingConfig, optimizer: Opt
         what = f"the learning rate is 0 at every step (steps: {steps}), because the warm-up starts at 0"
         hint = "train for more epochs, or set optimizer.warmup = 0"
         raise context.located(RobustokError(what, hint=hint), "optimizer", "warmup")
+    first = config.share_of_first(steps)
+    if first > _MOST_OF_FIRST:
+        what = f"{first:.0%} of the average that is kept are the weights of the first of {steps:,} steps"
+        hint = f"set ema_decay to at most {_decay_for(steps):g}, or to 0 for the last weights, or train for longer"
+        warn(context, RobustokError(what, hint=hint), "ema_decay")
+
+
+def _decay_for(steps: int) -> float:
+    """The largest decay, to two digits of what is missing to 1, that leaves a hundredth of the first weights."""
+    missing = 1.0 - 0.01 ** (1.0 / (steps - 1))
+    digits = 1 - math.floor(math.log10(missing))
+    return round(1.0 - math.ceil(missing * 10**digits) / 10**digits, digits)
+
+
+def warn(context: StageContext, problem: RobustokError, *keys: str) -> None:
+    """Says of an option of this stage that it is hardly meant, before anything runs; nothing is refused."""
+    _log.warning("%s", context.located(problem, *keys))
 
 
 def check_each(context: StageContext, checks: Mapping[str, Callable[[], None]], *keys: str) -> None:

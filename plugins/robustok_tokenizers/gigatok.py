@@ -27,6 +27,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import depth_range, width_range
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import component
 from robustok_tokenizers.conv_levels import ImageLevels, multipliers_range
@@ -51,6 +52,9 @@ class SemanticTargetConfig:
         default=768, validator=width_range, metadata={"doc": "numbers per place of the network's deepest map"}
     )
     weight: float = field(default=0.5, validator=validators.ge(0.0), metadata={"doc": "weight of the loss"})
+
+    def __attrs_post_init__(self) -> None:
+        refuse_ignored(self, "weight", unless=self.network is not None, needs="a network")
 
 
 @frozen(kw_only=True)

@@ -29,6 +29,7 @@ from robustok_blocks.rotary import check_head_width
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import below_one, depth_range, width_range
 from robustok_core.values.download import Download, named_path
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.gaussian_posterior import posterior_latents
 from robustok_tokenizers.mae_networks import MaeDecoder, MaeEncoder, MaeShape, Rotary
@@ -127,8 +128,7 @@ class MAETokConfig(ViTPairConfig):
         if self.rotary != "none":
             check_head_width(self.width // self.num_heads)
             check_head_width(width // heads)
-        if self.rotary == "none" and self.rotary_base != 10.0:
-            raise ValueError("rotary_base needs rotary positions, and rotary is none")
+        refuse_ignored(self, "rotary_base", unless=self.rotary != "none", needs='rotary = "mixed" or "axial"')
         if self.mask_smallest > self.mask_largest:
             raise ValueError(f"mask_smallest {self.mask_smallest} is above mask_largest {self.mask_largest}")
         if self.hog is not None and self.patch_size % 2:

@@ -31,6 +31,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import depth_range, require_multiple, side_range, width_range
 from robustok_core.values.download import Download, local_file, named_path
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.latent_statistics import LatentStatistics
 from robustok_tokenizers.vit_init import initialise_linear_layers
@@ -87,8 +88,8 @@ class RAEConfig:
         require_multiple(self, "decoder_width", "decoder_num_heads")
         if self.decoder_style == "mae" and self.decoder_width % 4:
             raise ValueError(f"fixed positions need a decoder_width that is a multiple of 4, not {self.decoder_width}")
-        if self.statistics != "measured" and self.statistics_images != 50_000:
-            raise ValueError("statistics_images needs statistics = measured, and statistics names a file")
+        measured = self.statistics == "measured"
+        refuse_ignored(self, "statistics_images", unless=measured, needs='statistics = "measured"')
 
 
 class RAE(Tokenizer):

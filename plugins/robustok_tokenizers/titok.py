@@ -25,6 +25,7 @@ from robustok_blocks.transformer import Block
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import codebook_range, width_range
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.spec import component
 from robustok_tokenizers.maskgit_networks import MaskGITConfig, MaskGITDecoder
@@ -64,6 +65,7 @@ class TiTokConfig(PatchConfig):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
+        refuse_ignored(self, "inner_codes", "pixel_decoder", unless=self.output == "codes", needs='output = "codes"')
         if self.output == "codes" and self.pixel_decoder.downsampling != self.patch_size:
             raise ValueError(
                 f"patch_size {self.patch_size} is not {self.pixel_decoder.downsampling}, the size of a code of the "

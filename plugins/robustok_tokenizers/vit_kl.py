@@ -24,6 +24,7 @@ from robustok_blocks.rotary_transformer import GatedRotaryBlock
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.validators import below_one, width_range
 from robustok_core.values.devices import sent
+from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_tokenizers.detok_blocks import DeTokBlock, channel_rotations
 from robustok_tokenizers.gaussian_posterior import kl_weight_field, posterior_latents
@@ -74,6 +75,7 @@ class ViTKLConfig(PatchConfig):
         super().__attrs_post_init__()
         if self.mask_low > self.mask_high:
             raise ValueError(f"mask_low {self.mask_low} is above mask_high {self.mask_high}")
+        refuse_ignored(self, "mask_low", unless=self.mask_high > 0.0, needs="mask_high above 0")
 
 
 class ViTKL(Tokenizer):

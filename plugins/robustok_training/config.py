@@ -58,6 +58,10 @@ class TrainingConfig:
         """Optimiser steps of the whole training, at least 1, for `epoch_steps` steps per epoch."""
         return max(1, round(self.epochs * epoch_steps))
 
+    def share_of_first(self, steps: int) -> float:
+        """The share of the first step's weights in what a training of so many steps keeps; 0 if it is the only one."""
+        return self.ema_decay ** (steps - 1) if steps > 1 else 0.0
+
     def speed(self, of_run: Speed) -> Speed:
         """How fast this training computes, given what [run] says."""
         own: dict[str, Any] = {"compile": self.compile, "activation_checkpointing": self.activation_checkpointing}

@@ -11,6 +11,7 @@ from attrs import field, frozen, validators
 from torch import nn
 
 from robustok_core.recipe.validators import unit_interval
+from robustok_core.values.ignored import refuse_ignored
 
 _positive = validators.gt(0.0)
 _not_negative = validators.ge(0.0)
@@ -43,6 +44,11 @@ class OptimizerConfig:
     def __attrs_post_init__(self) -> None:
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), found {self.betas}")
+        decays = self.schedule == "cosine" and self.warmup < 1.0
+        refuse_ignored(
+            self, "final_learning_rate", unless=decays, needs='schedule = "cosine" and a warmup of less than 1'
+        )
+        refuse_ignored(self, "warmup_learning_rate", unless=self.warmup > 0.0, needs="a warmup above 0")
 
     def rate_at(self, progress: float) -> float:
         """The learning rate after a share `progress` in [0, 1] of the training.

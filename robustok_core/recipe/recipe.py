@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import date, time
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from robustok_core.recipe.source import (
 )
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem, Structurer
+from robustok_core.values.ignored import as_it_was_made
 from robustok_core.values.spec import Spec, component, plain, wrong_name
 from robustok_core.values.speed import Speed, Switch
 from robustok_core.values.wording import short, short_name, short_text
@@ -162,10 +164,15 @@ class ResolvedRecipe:
 
 @frozen(kw_only=True)
 class Recipe:
-    """A recipe as written, before its names are looked up."""
+    """A recipe as written, before its names are looked up.
+
+    Attributes:
+        is_of_run: whether it is that of an existing run, unchanged.
+    """
 
     source: Source
     default_name: str
+    is_of_run: bool = False
 
     @classmethod
     def load(
@@ -208,7 +215,8 @@ class Recipe:
         """
         registry = given_registry(registry)
         reader = _Reader(self, registry)
-        resolved = reader.read()
+        with as_it_was_made() if self.is_of_run else nullcontext():
+            resolved = reader.read()
         if reader.problems:
             table = self.source.table
             problems = with_near_keys(reader.problems, table, lambda: recipe_keys(table, registry.find, RunConfig))

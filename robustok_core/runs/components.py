@@ -16,6 +16,7 @@ from robustok_core.kinds.generator import Generator
 from robustok_core.runs.files import read_tensors, write_json, write_tensors
 from robustok_core.runs.records import read_record
 from robustok_core.runs.weights import check_weights
+from robustok_core.values.ignored import as_it_was_made
 from robustok_core.values.latents import LatentSpace
 
 COMPONENT_FILE = "component.json"
@@ -125,7 +126,8 @@ def sketch_component(registry: Builder, folder: Path) -> Any:
     record = read_component(folder)
     arguments = (record.space, record.num_classes) if record.kind == "generator" else ()
     try:
-        return registry.spec(record.kind, record.table).sketch(*arguments)
+        with as_it_was_made():
+            return registry.spec(record.kind, record.table).sketch(*arguments)
     except (RobustokError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         where, hint = str(folder / COMPONENT_FILE), "the file is damaged, or other plugins wrote it"
         raise RunError(f"this component cannot be built: {error}", where=where, hint=hint) from error

@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
+
 from robustok_core.errors import RobustokError
 from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry
@@ -39,9 +41,8 @@ def open_recipe(name: str, *, overrides: Sequence[str] = (), presets: Sequence[s
         return _loaded(name, overrides, presets), None
     folder = path if path.name not in ("", "..") else path.resolve()  # paths are printed as they were given
     file = readable_recipe(folder)
-    return Recipe.load(
-        file, overrides=(f"run.name={json.dumps(folder.name)}", *overrides), presets=presets
-    ), folder.parent
+    recipe = Recipe.load(file, overrides=(f"run.name={json.dumps(folder.name)}", *overrides), presets=presets)
+    return attrs.evolve(recipe, is_of_run=not overrides and not presets), folder.parent
 
 
 def _loaded(name: str, overrides: Sequence[str], presets: Sequence[str]) -> Recipe:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from attrs import field, frozen, validators
 
+from robustok_core.values.ignored import refuse_ignored
+
 _finite = validators.lt(math.inf)
 
 
@@ -42,6 +44,12 @@ class Guidance:
     guide_first: bool = field(
         default=False, metadata={"doc": "guide the first step although guidance begins later, as GigaTok's code does"}
     )
+
+    def __attrs_post_init__(self) -> None:
+        grows, late = self.schedule != "constant", self.start > 0.0 or self.stop == 0.0
+        refuse_ignored(self, "power", unless=grows, needs='schedule = "linear" or "cosine"')
+        needs = 'schedule = "constant" and a start above 0'  # the others begin with a weight of 1
+        refuse_ignored(self, "guide_first", unless=late and not grows, needs=needs)
 
     @property
     def active(self) -> bool:

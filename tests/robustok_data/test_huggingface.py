@@ -67,6 +67,14 @@ def test_images_and_labels_are_those_of_the_table(on_disk: Path) -> None:
     assert batch.labels.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("options", [{"name": "small"}, {"revision": "main"}])
+def test_options_of_the_hub_are_said_to_do_nothing_with_a_saved_data_set(
+    on_disk: Path, options: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(on_disk, **options)
+    assert f"{next(iter(options))} of the hub, without effect on files of this machine" in caplog.text
+
+
 def test_a_folder_of_parquet_files_is_read(table: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "parquet"
     folder.mkdir()

@@ -60,6 +60,13 @@ def test_a_single_folder_is_split_by_a_share_of_each_class(class_folders: ClassF
     assert not pictures & {image.numpy().tobytes() for image in dataset.validation.load(range(7)).images}
 
 
+def test_a_share_is_said_to_do_nothing_where_there_is_a_validation_folder(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(root, validation_share=0.2)
+    assert "validation_share = 0.2 has no effect: there is a validation split" in caplog.text
+
+
 def test_another_class_does_not_change_which_files_are_for_validation(class_folders: ClassFolders) -> None:
     root = class_folders({"b": 12})
     before = opened(root, validation_share=0.25).validation.load(range(3)).images

@@ -95,6 +95,13 @@ def test_an_adm_sample_file_is_split_by_share(tmp_path: Path) -> None:
     assert {image.tobytes() for image in both} == {image.tobytes() for image in arrays["arr_0"]}
 
 
+def test_a_share_is_said_to_do_nothing_where_the_file_has_validation_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(tmp_path, two_splits(), validation_share=0.2)
+    assert "validation_share = 0.2 has no effect: there is a validation split" in caplog.text
+
+
 @pytest.mark.parametrize("image_size", [16, 12])
 def test_the_fingerprint_follows_every_pixel_label_and_the_size(tmp_path: Path, image_size: int) -> None:
     def fingerprint(size: int = image_size, **replaced: np.ndarray) -> str:

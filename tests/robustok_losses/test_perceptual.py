@@ -90,8 +90,8 @@ def test_a_layer_that_the_network_lacks_is_named(registry):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"network": "features", "weights": "vgg.pth"}, "`weights` is for"),
-        ({"network": "lpips_vgg", "layers": [0]}, "`layers` is for"),
+        ({"network": "features", "weights": "vgg.pth"}, 'only with network = "lpips_vgg"'),
+        ({"network": "lpips_vgg", "layers": [0]}, 'only with network = "features"'),
         ({"network": "alexnet"}, "is not one of 'lpips_vgg', 'features'"),
         ({"weight": -1.0}, "out of range"),
     ],

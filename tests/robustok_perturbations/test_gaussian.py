@@ -142,6 +142,7 @@ def test_alpha_and_tau_fall_with_the_annealing():
     [
         ({}, LatentSpace(kind="discrete", num_tokens=4, width=2, codebook_size=8), None, "use", "has codes"),
         ({"alpha": 0.01}, SPACE, None, "alpha", "is less than one token"),
+        ({"alpha": 0.1, "anneal": Anneal(ratio=0.25)}, SPACE, None, "anneal", "falls to 0.025 in the training"),
         ({"beta": 0.1}, SPACE, 4, "beta", "is less than one image"),
         (
             {"scale": "relative"},

@@ -73,3 +73,11 @@ def test_pfid_of_the_paper_refuses_it_and_names_the_metric():
     table = {"use": "pfid", "perturbation": {"use": "rank_law", "shares": [1.0]}}
     with pytest.raises(ProblemsError, match="use the metric rank_pfd"):
         load_registry().spec("metric", table)
+
+
+def test_an_alpha_that_falls_to_no_token_is_refused():
+    table = {"use": "rank_law", "shares": [1.0], "alpha": 0.2, "anneal": {"ratio": 0.2}}
+    with pytest.raises(RobustokError, match=r"falls to 0.04 in the training, .* at least 0.5, or to 0") as raised:
+        load_registry().build("perturbation", table).check(SPACE)
+    assert raised.value.where == "perturbation.anneal"
+    load_registry().build("perturbation", table | {"anneal": {"ratio": 0.5}}).check(SPACE)

@@ -78,6 +78,15 @@ DISCRETE = LatentSpace(kind="discrete", num_tokens=64, width=16, codebook_size=5
         ({"delta": 513}, DISCRETE, "perturbation.delta", r"delta = 513 .*K = 512.*gives 13"),
         ({"delta": 9, "alpha": 0.001}, DISCRETE, "perturbation.alpha", r"alpha = 0.001 of 64 .*at least 0.016"),
         ({}, LatentSpace(kind="continuous", num_tokens=4, width=2), "perturbation.use", "replaces codes"),
+        (
+            {"alpha": 0.01, "anneal": Anneal(ratio=0.5)},
+            DISCRETE,
+            "perturbation.anneal",
+            "falls to 0.005 .* to at least 1,",
+        ),
+        ({"alpha": 0.1, "anneal": Anneal(ratio=0.05)}, DISCRETE, "perturbation.anneal", "at least 0.16, or to 0"),
+        ({"delta": 9, "anneal": Anneal(ratio=0.16)}, DISCRETE, "perturbation.anneal", "falls to 1 .*at least 0.17, or"),
+        ({"delta": 2, "anneal": Anneal(ratio=0.5)}, DISCRETE, "perturbation.anneal", "falls to 1 .*at least 0.75, or"),
     ],
 )
 def test_what_does_not_fit_the_space_is_refused(options, space, where, message):
@@ -89,6 +98,22 @@ def test_what_does_not_fit_the_space_is_refused(options, space, where, message):
 def test_what_fits_the_space_passes():
     TopDelta(TopDeltaConfig(delta=512)).check(DISCRETE)
     TopDelta(TopDeltaConfig(delta=12, alpha=0.001, tokens="bernoulli")).check(DISCRETE)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alpha": 0.1, "delta": 9, "anneal": Anneal(ratio=0.0)},
+        {"alpha": 0.1, "anneal": Anneal(ratio=0.16)},
+        {"alpha": 0.1, "tokens": "bernoulli", "anneal": Anneal(ratio=0.05)},
+        {"delta": 9, "anneal": Anneal(ratio=0.17)},
+        {"delta": 1, "anneal": Anneal(ratio=0.5)},
+        {"delta": 2, "anneal": Anneal(start=1.0, end=1.0, ratio=0.5)},
+        {"beta": 0.0, "delta": 2, "anneal": Anneal(ratio=0.5)},
+    ],
+)
+def test_an_annealing_that_ends_above_none_or_at_0_passes(options):
+    TopDelta(TopDeltaConfig(**options)).check(DISCRETE)
 
 
 def test_latent_neighbours_need_the_encoders_vectors():

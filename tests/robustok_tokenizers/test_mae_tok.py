@@ -175,7 +175,7 @@ def test_the_published_size_has_the_published_parameters_without_the_unused_ones
         ({"hog": {"width": 10, "num_heads": 4}}, "width 10 is not a multiple of num_heads 4"),
         ({"hog": {"weight": float("inf")}}, "numbers must be finite"),
         ({"kl_weight": float("inf")}, "numbers must be finite"),
-        ({"rotary": "none", "rotary_base": 5.0}, "rotary_base needs rotary positions"),
+        ({"rotary": "none", "rotary_base": 5.0}, "rotary_base = 5.0 has an effect only with rotary"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, complaint):

@@ -172,7 +172,10 @@ def test_the_published_encoder_has_256_tokens_of_width_768_and_planning_fetches_
         ({"decoder_num_heads": 3}, "decoder_width 16 is not a multiple of decoder_num_heads 3"),
         ({"encoder": "vit_of_nobody"}, "vit_of_nobody cannot be loaded"),
         ({"encoder": "test_vit2"}, "test_vit2 has no last norm"),
-        ({"statistics": "a file", "statistics_images": 10}, "statistics_images needs statistics = measured"),
+        (
+            {"statistics": "a file", "statistics_images": 10},
+            'statistics_images = 10 has an effect only with statistics = "measured"',
+        ),
         ({"weights": "nowhere.pth"}, "there is no file 'nowhere.pth'"),
     ],
 )

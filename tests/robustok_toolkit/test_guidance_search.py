@@ -74,7 +74,11 @@ def test_no_guidance_is_measured_twice():
 
 @pytest.mark.parametrize(
     "guidance",
-    [Guidance(), Guidance(scale=2.25, schedule="cosine", power=2.5, start=0.25, stop=0.75, guide_first=True)],
+    [
+        Guidance(),
+        Guidance(scale=2.25, schedule="cosine", power=2.5, start=0.25, stop=0.75),
+        Guidance(scale=2.25, start=0.25, guide_first=True),
+    ],
 )
 def test_the_line_for_a_recipe_is_toml_and_gives_the_same_guidance(guidance):
     key, table = parse_override(recipe_line(guidance).replace(" = ", "=", 1))

@@ -24,7 +24,7 @@ def test_a_cosine_begins_where_the_warm_up_ends():
 
 
 def test_a_constant_rate_stays_after_the_warm_up():
-    config = OptimizerConfig(learning_rate=1.0, schedule="constant", warmup=0.5, final_learning_rate=0.1)
+    config = OptimizerConfig(learning_rate=1.0, schedule="constant", warmup=0.5)
     assert rates(config, 0.0, 0.25, 0.5, 0.9, 1.0) == pytest.approx([0.0, 0.5, 1.0, 1.0, 1.0])
 
 
@@ -36,6 +36,19 @@ def test_one_step_of_a_warm_up_from_0_learns_nothing_and_two_do():
     config = OptimizerConfig(warmup=1.0)
     assert not config.learns(1)
     assert config.learns(2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"schedule": "constant", "final_learning_rate": 0.1},
+        {"warmup": 1.0, "final_learning_rate": 0.1},
+        {"warmup_learning_rate": 0.1},
+    ],
+)
+def test_a_rate_that_no_step_would_use_is_refused(options):
+    with pytest.raises(ValueError, match="rate = 0.1 has an effect only with"):
+        OptimizerConfig(**options)
 
 
 @pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, -0.1)])

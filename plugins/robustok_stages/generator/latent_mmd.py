@@ -30,7 +30,7 @@ from robustok_core.runs.records import read_record
 from robustok_core.values.draws import Draws
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_core.values.result import Result
-from robustok_stages.checks import check_image_size
+from robustok_stages.checks import check_image_size, check_of_space
 from robustok_toolkit.array_files import read_array
 from robustok_toolkit.image_files import NpzImages
 from robustok_toolkit.latent_arrays import array_name, from_array
@@ -85,9 +85,10 @@ class LatentMMD(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The tokenizer fits the images, and its codebook has delta codes."""
+        """The tokenizer fits the images, the strength its latent space, and its codebook has delta codes."""
         tokenizer = context.promise("tokenizer", TokenizerPromise)
         check_image_size(context, tokenizer)
+        check_of_space(context, self.config, tokenizer.space, of_codes=["delta"], of_vectors=["tau"])
         size = tokenizer.space.codebook_size
         if size is not None and (self.config.delta or 0) > size:
             what = f"delta is {self.config.delta}, but the codebook has {size} codes"

@@ -22,7 +22,8 @@ from robustok_core.recipe.validators import workers_range
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.runs.promises import TokenizerPromise
-from robustok_stages.checks import check_image_size
+from robustok_core.values.ignored import refuse_ignored
+from robustok_stages.checks import check_image_size, check_of_space
 from robustok_stages.costs import encoding, in_bf16, latent_bytes, parameters, tokenizer_of
 from robustok_stages.latents.crops_for_training import MIDDLE_OF_TEN, all_ten_crops, with_mirrored
 from robustok_toolkit.latent_arrays import VectorType, array_name, to_array
@@ -66,6 +67,9 @@ class TokenizeConfig:
         default=0, validator=workers_range, metadata={"doc": "processes that load images", "result": False}
     )
 
+    def __attrs_post_init__(self) -> None:
+        refuse_ignored(self, "crop_ranges", unless=self.views == "ten_crop", needs='views = "ten_crop"')
+
 
 @frozen(kw_only=True)
 class _Split:
@@ -104,8 +108,10 @@ class Tokenize(Stage):
         self.config = config
 
     def check(self, context: StageContext) -> None:
-        """The image sizes agree, and the data set supports ten crops if asked for."""
-        check_image_size(context, context.promise("tokenizer", TokenizerPromise))
+        """The image sizes agree, no option is for another latent space, and the data set has ten crops if asked for."""
+        tokenizer = context.promise("tokenizer", TokenizerPromise)
+        check_image_size(context, tokenizer)
+        check_of_space(context, self.config, tokenizer.space, of_vectors=["dtype"])
         if self.config.views == "ten_crop":
             _config_of_size(context, context.dataset().image_size)
 

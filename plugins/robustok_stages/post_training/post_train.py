@@ -24,7 +24,14 @@ from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.manifest import folder_damage, recorded_folder, set_aside
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.spec import components
-from robustok_stages.checks import check_image_size, check_made_by, check_made_of, check_main_trained, check_training
+from robustok_stages.checks import (
+    check_image_size,
+    check_made_by,
+    check_made_of,
+    check_main_trained,
+    check_training,
+    warn,
+)
 from robustok_stages.costs import (
     changes_of,
     image_batch,
@@ -111,6 +118,7 @@ class PostTrain(Stage):
         check_training(context, self.config, self.config.optimizer, pairs.num_rows)
         check_losses(context, self.config.losses, tokenizer_of(context))
         self._check_opponents(context, tokenizer)
+        self._warn_of_idle(context)
 
     def _check_opponents(self, context: StageContext, tokenizer: TokenizerPromise) -> None:
         """Checks that every discriminator to reuse is stored with the tokenizer, or will be, if that is known yet."""
@@ -134,6 +142,15 @@ class PostTrain(Stage):
                 what = f"the discriminator of {name!r} with the tokenizer is another one than this: {wrong}"
                 hint = 'describe the same network, or set discriminator = "fresh"'
                 raise context.located(RobustokError(what, hint=hint), "losses", name)
+
+    def _warn_of_idle(self, context: StageContext) -> None:
+        """Warns of discriminators that have learned already and do not affect the decoder from the beginning."""
+        for name in self.config.reused:
+            start = getattr(self.config.losses[name].config, "start", 0.0)
+            if start > 0.0:
+                what = f"the discriminator is reused, but idle in the first {start:.0%} of the training"
+                hint = "set start = 0.0, as in the paper: it has learned already"
+                warn(context, RobustokError(what, hint=hint), "losses", name, "start")
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """One decoder per sigma of the pairs."""

@@ -64,3 +64,16 @@ def test_guidance_is_active_if_it_changes_anything(options, active):
 def test_values_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Guidance(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ({"power": 1.5}, 'schedule = "linear" or "cosine"'),
+        ({"guide_first": True}, 'schedule = "constant" and a start above 0'),
+        ({"guide_first": True, "start": 0.5, "schedule": "cosine"}, 'schedule = "constant" and a start above 0'),
+    ],
+)
+def test_options_without_effect_on_the_weight_are_refused(options, needs):
+    with pytest.raises(ValueError, match=f"has an effect only with {needs}"):
+        Guidance(scale=2.0, **options)

@@ -89,3 +89,10 @@ def test_equal_shares_take_the_first_samples():
 def test_more_codes_than_there_are_cannot_replace_one(tmp_path):
     project = Project(tmp_path, (*TO_SAMPLES, {"use": "latent_mmd", "delta": 1000}))
     assert "delta is 1000, but the codebook has 32 codes" in project.refusal()
+
+
+def test_a_strength_of_the_other_kind_of_latents_is_refused(tmp_path):
+    of_codes = Project(tmp_path, (*TO_SAMPLES, {"use": "latent_mmd", "tau": 0.7}))
+    assert "stage.latent_mmd.tau: it is of vectors, and this latent space has codes" in of_codes.refusal()
+    of_vectors = Project(tmp_path, (*TO_SAMPLES, {"use": "latent_mmd", "delta": 8}), **CONTINUOUS, generator=FLOW)
+    assert "stage.latent_mmd.delta: it is of codes, and this latent space has vectors" in of_vectors.refusal()

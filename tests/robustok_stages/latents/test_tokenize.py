@@ -196,3 +196,9 @@ def test_images_of_another_size_than_the_loaded_tokenizers_are_refused(trained, 
     project.table["data"]["image_size"] = 28
     with pytest.raises(RobustokError, match="tokenizer.image_size is 32, but the images"):
         project.run()
+
+
+def test_a_type_of_vectors_is_refused_where_there_are_codes(trained, tmp_path):
+    message = tokenizing(trained, tmp_path, dtype="float16").refusal()
+    assert "stage.tokenize.dtype: it is of vectors, and this latent space has codes" in message
+    assert "(leave dtype out)" in message

@@ -24,6 +24,7 @@ from project import (
 )
 from robustok_core import Recipe, hookimpl
 from robustok_core.errors import Interrupted, RunError
+from robustok_core.runs.checking import check
 from robustok_core.runs.files import read_json, read_tensors
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.results import read_results
@@ -181,6 +182,27 @@ def test_discriminators_that_a_stage_does_not_promise_are_looked_for_when_it_has
     project = whole(tmp_path / "none", train_tokenizer=without)
     with pytest.raises(RunError, match="there is no discriminator for adversarial"):
         project.run(registry=registry)
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [({"start": 0.28}, 28), ({"start": 0.28, "discriminator_start": 0.0}, 28), ({"start": 0.0}, None)],
+)
+@pytest.mark.parametrize("discriminator", ["reuse", "fresh"])
+def test_a_reused_discriminator_that_is_idle_at_the_beginning_is_said(
+    whole, tmp_path, registry, caplog, options, share, discriminator
+):
+    losses = ADVERSARIAL | {"adversarial": ADVERSARIAL["adversarial"] | options}
+    project = whole(tmp_path, post_train={"losses": losses, "discriminator": discriminator})
+    check(Recipe.from_table(project.table), registry=registry)
+    if share is None or discriminator == "fresh":
+        assert not caplog.records
+        return
+    (record,) = caplog.records
+    where = "stage.post_train.losses.adversarial.start"
+    assert (
+        f"{where}: the discriminator is reused, but idle in the first {share}% of the training" in record.getMessage()
+    )
 
 
 def test_a_fresh_discriminator_needs_none(trained, tmp_path):

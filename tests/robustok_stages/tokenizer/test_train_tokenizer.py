@@ -23,6 +23,7 @@ from project import (
 )
 from robustok_core import Recipe, RobustokError, RunError, hookimpl
 from robustok_core.errors import Interrupted
+from robustok_core.runs.checking import check
 from robustok_core.runs.files import read_json, read_tensors
 
 GAN = {
@@ -198,6 +199,20 @@ def test_a_training_whose_only_step_has_learning_rate_0_is_refused(tmp_path, sta
     with pytest.raises(RobustokError, match=f"stage.{stage}.optimizer.warmup: the learning rate is 0 at every step"):
         project.run()
     assert not project.out.exists()
+
+
+@pytest.mark.parametrize("stage", ["train_tokenizer", "train_generator"])
+def test_an_average_that_is_mostly_the_first_steps_weights_is_said_before_the_training(tmp_path, caplog, stage):
+    options = {"epochs": 11 / STEPS_PER_EPOCH, "ema_decay": 0.95}
+    check(Recipe.from_table(recipe_of(TO_SAMPLES, **{stage: options})))
+    (record,) = caplog.records
+    what = "60% of the average that is kept are the weights of the first of 11 steps (set ema_decay to at most 0.63,"
+    assert f"stage.{stage}.ema_decay: {what}" in record.getMessage()
+    assert 0.63 ** (11 - 1) < 0.01
+    caplog.clear()
+    for fits in ({"ema_decay": 0.9}, {"ema_decay": 0.95, "epochs": 1 / STEPS_PER_EPOCH}):
+        check(Recipe.from_table(recipe_of(TO_SAMPLES, **{stage: options | fits})))
+    assert not caplog.records
 
 
 def test_the_first_of_two_steps_of_a_warm_up_has_no_rate_and_the_second_has(tmp_path):
