@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from robustok_core.recipe.registry import Registry
     from robustok_core.values.result import Result
     from robustok_core.values.spec import Spec
-    from robustok_toolkit.image_features import KnownNetworkFeatures
+    from robustok_toolkit.image_features import KnownNetworkFeatures, Networks
 
 _STANDARD = ("frechet", "inception_score", "precision_recall")
 
@@ -89,6 +89,7 @@ def evaluate(
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
     _check_counts(chosen, specs, len(generated), len(real))
+    _check_features(chosen, networks, real.statistics)
     _check_other_sets(chosen, specs, reference)
     for note in _notes(generated, real, net.width):
         say(console, f"note: {note}")
@@ -234,6 +235,20 @@ def _check_counts(metrics: Mapping[str, SampleMetric], specs: Mapping[str, Spec]
             change = "" if option is None else f", as with --set {name}.{option}={fewest}"
             what = f"{name}: {error.where}: {error.what}" if error.where else f"{name}: {error.what}"
             problems.append(RobustokError(what, hint=f"{error.hint or 'use more images'}{change}"))
+    raise_all(problems)
+
+
+def _check_features(metrics: Mapping[str, SampleMetric], networks: Networks, statistics: list[str] | None) -> None:
+    """Refuses metrics whose feature networks do not give what they need; `statistics` are those of the reference."""
+    from robustok_core.errors import RobustokError, raise_all
+
+    problems = []
+    for name, metric in metrics.items():
+        try:
+            metric.check_features(networks, statistics)
+        except RobustokError as error:
+            what = f"{name}: {error.where}: {error.what}" if error.where else f"{name}: {error.what}"
+            problems.append(RobustokError(what, hint=error.hint))
     raise_all(problems)
 
 
