@@ -88,8 +88,7 @@ def evaluate(
     net = networks(network)
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
-    _check_counts(chosen, specs, len(generated), len(real))
-    _check_other_sets(chosen, specs, reference)
+    _check_metrics(chosen, specs, generated, real, reference)
     for note in _notes(generated, real, net.width):
         say(console, f"note: {note}")
     results = _measured(chosen, generated, real)
@@ -225,8 +224,21 @@ def _possible(
             yield name, metric
 
 
+def _check_metrics(
+    metrics: Mapping[str, SampleMetric],
+    specs: Mapping[str, Spec],
+    samples: ImageFeatures,
+    real: KnownNetworkFeatures,
+    reference: Path,
+) -> None:
+    """Refuses metrics that cannot be computed, before any features are."""
+    _check_counts(metrics, specs, len(samples), len(real))
+    _check_features(metrics, real)
+    _check_other_sets(metrics, specs, reference)
+
+
 def _check_counts(metrics: Mapping[str, SampleMetric], specs: Mapping[str, Spec], samples: int, reference: int) -> None:
-    """Refuses metrics that need more images, before any features are computed; hints have the syntax of --set."""
+    """Refuses metrics that need more images; hints have the syntax of --set."""
     import attrs
 
     from robustok_core.errors import RobustokError, raise_all
@@ -241,6 +253,20 @@ def _check_counts(metrics: Mapping[str, SampleMetric], specs: Mapping[str, Spec]
             change = "" if option is None else f", as with --set {name}.{option}={fewest}"
             what = f"{name}: {error.where}: {error.what}" if error.where else f"{name}: {error.what}"
             problems.append(RobustokError(what, hint=f"{error.hint or 'use more images'}{change}"))
+    raise_all(problems)
+
+
+def _check_features(metrics: Mapping[str, SampleMetric], real: KnownNetworkFeatures) -> None:
+    """Refuses metrics whose feature networks do not give what they need, or the reference not in these features."""
+    from robustok_core.errors import RobustokError, raise_all
+
+    problems = []
+    for name, metric in metrics.items():
+        try:
+            metric.check_features(real.networks, real.statistics)
+        except RobustokError as error:
+            what = f"{name}: {error.where}: {error.what}" if error.where else f"{name}: {error.what}"
+            problems.append(RobustokError(what, hint=error.hint))
     raise_all(problems)
 
 

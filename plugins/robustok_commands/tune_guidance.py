@@ -139,6 +139,7 @@ def _measuring(
     )
     for count in counts:
         built.check(count, len(real))
+    built.check_features(networks, real.statistics)
 
     def measure(guidance: Guidance, count: int, seed: int) -> Result:
         labels = trained.labels(None, count)

@@ -19,7 +19,7 @@ from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, components
 from robustok_metrics.enough_images import drawn_rows, require_both, require_images
 from robustok_metrics.frechet_distance import FeatureSums, Moments, distance_between
-from robustok_metrics.sample_frechet import moments_of, require_samples
+from robustok_metrics.sample_frechet import check_moments, moments_of, require_samples
 from robustok_toolkit.image_features import network_of
 
 #: The paper's six networks, and the names of their features here.
@@ -89,6 +89,10 @@ class FDr(SampleMetric):
         require_both(num_samples, None, 2, "a covariance")
         if num_reference is not None:
             require_images(num_reference, 2, "a covariance in each network", where="the reference", hint="use more")
+
+    def check_features(self, network: Callable[[Spec], Features | None], statistics: Sequence[str] | None) -> None:
+        for spec in self.config.networks.values():
+            check_moments(network(spec), statistics)
 
     def other_sets(self) -> Sequence[str]:
         return (self.config.held_out,)

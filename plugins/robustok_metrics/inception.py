@@ -63,15 +63,15 @@ class Inception(FrozenFeatures):
 
     def __init__(self, config: InceptionConfig) -> None:
         super().__init__()
-        if torch.empty(0).is_meta:  # only shapes are asked for
-            self.net = _without_weights()
-            self.freeze()
-            return
         file = Path(_published().place if config.weights is None else config.weights).expanduser()
-        for download in self.downloads(config):
-            download.get("features inception")
-        self.net = _network(file)
-        if not is_published(file):
+        if torch.empty(0).is_meta:  # only shapes and the name are asked for
+            self.net = _without_weights()
+            named = config.weights is not None and file.is_file()
+        else:
+            for download in self.downloads(config):
+                download.get("features inception")
+            self.net, named = _network(file), True
+        if named and not is_published(file):
             self.name = f"{self.name}_other"
         self.freeze()
 

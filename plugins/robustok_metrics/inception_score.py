@@ -15,7 +15,7 @@ from robustok_core.kinds.sample_metric import ImageFeatures, SampleMetric
 from robustok_core.recipe.validators import rounds_range
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
-from robustok_toolkit.image_features import network_of
+from robustok_toolkit.image_features import network_of, require_classifier
 
 
 @frozen(kw_only=True)
@@ -53,6 +53,10 @@ class InceptionScore(SampleMetric):
     def check(self, num_samples: int | None, num_reference: int | None) -> None:
         if num_samples is not None:
             self._require_splits(num_samples, "the samples")
+
+    def check_features(self, network: Callable[[Spec], Features | None], statistics: Sequence[str] | None) -> None:
+        if (known := network(self.config.features)) is not None:
+            require_classifier(known)
 
     def _require_splits(self, count: int, where: str) -> None:
         if count < self.config.splits:

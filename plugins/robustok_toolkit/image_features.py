@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,8 @@ Networks = Callable[[Spec], Features]
 LIMIT_HINT = "leave the limit out, or use a reference without mu and sigma"
 
 _ROWS_AT_ONCE = 4096
+#: The networks whose moments ADM's references hold, as mu and sigma and as mu_s and sigma_s.
+_POOLED, _SPATIAL = "inception", "inception_spatial"
 
 
 class SharedFeatures:
@@ -65,6 +67,11 @@ class KnownNetworkFeatures(ImageFeatures):
         return super().other(name, limit) if self.open_other is None else self.open_other(name, limit)
 
     @property
+    def statistics(self) -> list[str] | None:
+        """The names of the networks whose moments are published; None if they are computed from the images."""
+        return None
+
+    @property
     @abstractmethod
     def picture_size(self) -> tuple[int, int] | None:
         """Height and width of the images, in pixels; None if only statistics are known."""
@@ -76,6 +83,30 @@ def network_of(network: Spec, images: ImageFeatures) -> Features:
     It is built again if the set does not know it.
     """
     return images.networks(network) if isinstance(images, KnownNetworkFeatures) else network.build()
+
+
+def require_classifier(network: Features) -> None:
+    """Raises RobustokError if a network gives no class scores."""
+    if network.num_logits == 0:
+        raise RobustokError(f"the features {network.name!r} have no classifier, so they give no class scores")
+
+
+def require_statistics(network: Features, held: Iterable[str], where: str) -> None:
+    """Raises RobustokError if a reference with the moments of the networks `held` has none of this network."""
+    if network.name in held:
+        return
+    hint = "use the features inception, or a reference that has only images"
+    message = f"mu and sigma are of the published Inception's features, not of {network.name!r}"
+    if network.name == _SPATIAL:
+        message = "this reference has mu and sigma, but not those of spatial features, mu_s and sigma_s"
+    raise RobustokError(message, where=where, hint=hint)
+
+
+def statistics_in(path: Path) -> list[str] | None:
+    """The names of the networks whose moments a reference file holds; None if it holds none, or is a folder."""
+    if path.is_dir() or "mu" not in (names := array_names(path)):
+        return None
+    return [_POOLED, _SPATIAL] if "mu_s" in names else [_POOLED]
 
 
 def singular_note(count: int, width: int) -> str | None:
@@ -172,8 +203,7 @@ class ExtractedFeatures(KnownNetworkFeatures):
 
     def logits(self, network: Spec) -> Tensor:
         net = self.networks(network)
-        if net.num_logits == 0:
-            raise RobustokError(f"the features {net.name!r} have no classifier, so they give no class scores")
+        require_classifier(net)
         with torch.no_grad(), full_precision(self._device):
             parts = self.features(network).split(_ROWS_AT_ONCE)
             return torch.cat([net.logits(part.to(self._device)).float().cpu() for part in parts])
@@ -255,9 +285,13 @@ class PublishedFeatures(KnownNetworkFeatures):
     ) -> None:
         self.name, self.networks = name, networks
         self._images, self._limit = images, limit
-        self._moments = {"inception": (mean, covariance)}
+        self._moments = {_POOLED: (mean, covariance)}
         if spatial is not None:
-            self._moments["inception_spatial"] = spatial
+            self._moments[_SPATIAL] = spatial
+
+    @property
+    def statistics(self) -> list[str]:
+        return list(self._moments)
 
     def __len__(self) -> int:
         return 0 if self._images is None else len(self._images)
@@ -278,12 +312,7 @@ class PublishedFeatures(KnownNetworkFeatures):
 
     def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
         net = self.networks(network)
-        if net.name not in self._moments:
-            hint = "use the features inception, or a reference that has only images"
-            message = f"mu and sigma are of the published Inception's features, not of {net.name!r}"
-            if net.name == "inception_spatial":
-                message = "this reference has mu and sigma, but not those of spatial features, mu_s and sigma_s"
-            raise RobustokError(message, where=self.name, hint=hint)
+        require_statistics(net, self._moments, self.name)
         if self._limit is not None:
             raise RobustokError(limit_problem(self._limit), where=self.name, hint=LIMIT_HINT)
         mean, covariance = self._moments[net.name]

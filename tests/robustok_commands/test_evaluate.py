@@ -146,6 +146,14 @@ def test_precision_is_left_out_for_statistics_which_other_features_refuse(comman
     assert "mu and sigma are of the published Inception's features, not of 'fashion_classifier'" in errors
 
 
+def test_statistics_of_another_network_are_refused_before_any_metric_is_measured(command: Command) -> None:
+    np.savez("statistics.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    chosen = ("--metric", "inception_score", "--metric", "frechet")
+    code, _, errors = command("samples.npz", "statistics.npz", *SMALL, *chosen)
+    assert code == 2
+    assert "frechet: the reference: mu and sigma are of the published Inception's features" in errors
+
+
 @pytest.mark.parametrize(
     ("metric", "option", "results"),
     [

@@ -21,8 +21,10 @@ from robustok_toolkit.image_features import (
     SharedFeatures,
     network_of,
     open_features,
+    require_statistics,
     singular_note,
     sorted_note,
+    statistics_in,
 )
 from robustok_toolkit.image_files import write_samples
 
@@ -328,3 +330,23 @@ def test_class_sorted_samples_are_noted(
     population = open_features(tmp_path / "six.npz", networks=networks, device=CPU)
     assert isinstance(population, ExtractedFeatures)
     assert (sorted_note(population) is not None) == noted
+
+
+@pytest.mark.parametrize(
+    ("arrays", "held"),
+    [({}, ["inception"]), ({"mu_s": np.zeros(2), "sigma_s": np.eye(2)}, ["inception", "inception_spatial"])],
+)
+def test_which_statistics_a_reference_has_is_known_without_its_features(
+    reference: Callable[..., Path], networks: SharedFeatures, arrays: dict[str, Any], held: list[str]
+) -> None:
+    file = reference(**arrays)
+    assert statistics_in(file) == open_features(file, networks=networks, device=CPU).statistics == held
+    require_statistics(networks(means("inception")), held, "here")
+    if "inception_spatial" not in held:
+        with pytest.raises(RobustokError, match="but not those of spatial features"):
+            require_statistics(networks(means("inception_spatial")), held, "here")
+
+
+def test_images_have_no_statistics_of_their_own(samples: Path, networks: SharedFeatures) -> None:
+    assert statistics_in(samples) is open_features(samples, networks=networks, device=CPU).statistics is None
+    assert statistics_in(samples.parent) is None

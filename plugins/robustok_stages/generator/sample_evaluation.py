@@ -11,11 +11,13 @@ from attrs import field, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
+from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import SampleMetric
 from robustok_core.kinds.stage import StageContext
 from robustok_core.values.result import Result, add_results
 from robustok_core.values.spec import Spec, all_specs
 from robustok_stages.checks import check_each
+from robustok_stages.costs import SketchedFeatures
 from robustok_toolkit.array_files import array_names
 from robustok_toolkit.image_features import (
     LIMIT_HINT,
@@ -27,6 +29,7 @@ from robustok_toolkit.image_features import (
     open_features,
     singular_note,
     sizes_problem,
+    statistics_in,
 )
 from robustok_toolkit.image_files import open_images, reference_moments
 
@@ -148,7 +151,7 @@ def check_metrics(
     *keys: str,
     reference: str | None = None,
 ) -> None:
-    """Checks that the sample metrics in this stage's option `keys` have the images that they need.
+    """Checks that the sample metrics in this stage's option `keys` have the images and networks that they need.
 
     Args:
         reference: the set that the samples are compared with; None if this stage has no other sets beside it.
@@ -156,14 +159,29 @@ def check_metrics(
     Raises:
         ProblemsError: if they have not.
     """
+    networks = SketchedFeatures()
+    statistics = None if reference is None or reference in DATA_SPLITS else _statistics_in(reference)
+
+    def network(spec: Spec) -> Features | None:
+        try:
+            return networks(spec)
+        except Exception:  # a plugin's network may not be built without its weights, and is then not known yet
+            return None
 
     def check(metric: SampleMetric) -> None:
         metric.check(num_samples, num_reference)
+        metric.check_features(network, statistics)
         for name in metric.other_sets():
             _check_other_set(context, name, reference)
 
     built = {name: spec.build() for name, spec in metrics.items()}
     check_each(context, {name: partial(check, metric) for name, metric in built.items()}, *keys)
+
+
+def _statistics_in(reference: str) -> list[str] | None:
+    """The networks whose moments a reference that passed `check_reference` holds; None if it has none, or is absent."""
+    path = Path(reference).expanduser()
+    return statistics_in(path) if path.is_file() else None
 
 
 def _check_other_set(context: StageContext, name: str, reference: str | None) -> None:

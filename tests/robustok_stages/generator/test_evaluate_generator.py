@@ -33,6 +33,7 @@ from robustok_core import (
     SampleMetric,
     Spec,
 )
+from robustok_core.kinds.features import Features
 from robustok_core.runs.results import read_results
 from robustok_core.values.spec import component
 from robustok_toolkit.generating import decode_to_uint8
@@ -276,6 +277,74 @@ def test_a_metric_that_needs_more_images_than_features_says_so_itself(trained, t
     project.run(registry=registry_with(sample_metric={"theirs": metric}))
     assert project.results["evaluate_generator/spread"].value == pytest.approx(0.0, abs=1e-6)
     assert (f"{NUM_SAMPLES} images are too few for {NUM_FEATURES} features" in project.printed) == noted
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (COLOURS, "not of 'fashion_classifier'"),
+        ({"use": "fdr", "networks": {"one": FEATURES}}, "not of 'fashion_classifier'"),
+        ({"use": "frechet", "features": {"use": "inception", "weights": "other.pth"}}, "not of 'inception_other'"),
+        ({"use": "sfid", "network": {"use": "inception_spatial", "weights": "other.pth"}}, "'inception_spatial_other'"),
+    ],
+    ids=["frechet", "fdr", "other weights", "sfid"],
+)
+def test_statistics_of_another_network_are_refused_before_anything_is_written(
+    trained, tmp_path, monkeypatch, metric, message
+):
+    monkeypatch.chdir(tmp_path)
+    Path("other.pth").write_bytes(b"not the published ones")
+    pictures = np.zeros((4, 32, 32, 3), dtype=np.uint8)
+    np.savez("reference.npz", mu=np.zeros(2048), sigma=np.eye(2048), arr_0=pictures)
+    project = evaluating(trained, tmp_path / "runs", metrics={"one": metric}, reference="reference.npz")
+    refusal = project.refusal()
+    assert "metrics.one: the reference: mu and sigma are of the published Inception's features, not of" in refusal
+    assert message in refusal
+    assert not project.out.exists()
+
+
+@frozen(kw_only=True)
+class NoOptions:
+    """No options."""
+
+
+class Unclassified(Features):
+    """The mean colour of an image; it knows no classes."""
+
+    Config = NoOptions
+    name, width, fingerprint = "unclassified", 3, "unclassified"
+
+    def __init__(self, config):
+        super().__init__()
+
+    def forward(self, images):
+        return images.mean(dim=(2, 3))
+
+    def maps(self, images):
+        return [images]
+
+
+class WithWeights(Unclassified):
+    """A network that cannot be built where there are only shapes."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.scale = float(torch.ones(()))
+
+
+@pytest.mark.parametrize(("network", "refused"), [(Unclassified, True), (WithWeights, False)])
+def test_a_network_that_is_known_to_have_no_classifier_is_refused_before_anything_is_written(
+    trained, tmp_path, network, refused
+):
+    metrics = {"score": {"use": "inception_score", "features": {"use": "theirs"}}}
+    project = evaluating(trained, tmp_path / "runs", metrics=metrics)
+    registry = registry_with(features={"theirs": network})
+    if not refused:
+        project.check(registry=registry)
+        return
+    message = "stage.evaluate_generator.metrics.score: the features 'unclassified' have no classifier"
+    assert message in project.refusal(registry=registry)
+    assert not project.out.exists()
 
 
 def test_a_reference_with_pictures_of_another_size_is_refused_before_anything_is_written(trained, tmp_path):
