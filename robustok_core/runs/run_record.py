@@ -40,7 +40,8 @@ class StageRecord:
 
     Attributes:
         state: "new", "running", "done", "interrupted" or "failed". seconds: of work so far.
-        started, finished: the time of the last attempt. peak_memory_gib: of the last attempt.
+        started, finished: the time of the last attempt.
+        peak_memory_gib: main memory, the most of its process up to the end of the last attempt, stages before it, too.
         makes: its artifacts. results: by name, as `Result.table` gives them.
         made_with: the versions, machine and plugins of each attempt.
         without_code: its fingerprint but for the code of plugins; equal for two stages that differ in that only. A

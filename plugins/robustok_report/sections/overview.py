@@ -107,7 +107,9 @@ def _costs(run: ReportedRun) -> Table:
         )
     total = sum(stage.seconds for stage in run.stages)
     return Table(
-        "Cost of each stage", ["stage", "state", "time", "peak memory"], [*rows, ["all", "", duration_text(total), ""]]
+        "Cost of each stage",
+        ["stage", "state", "time", "peak memory so far"],
+        [*rows, ["all", "", duration_text(total), ""]],
     )
 
 
