@@ -243,6 +243,7 @@ NEEDED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("metric", {"use": "lpips", "network": "alex"}, ["the weights of LPIPS's alex"]),
     ("metric", FRECHET, ["the weights of Inception"]),
     ("sample_metric", FRECHET, ["the weights of Inception"]),
+    ("loss", {"use": "perceptual"}, ["the weights of LPIPS's vgg"]),
     ("loss", {"use": "perceptual", "network": "features"}, []),
     ("loss", {"use": "semantic"}, ["the weights of timm/vit_base_patch14_dinov2.lvd142m"]),
     ("loss", {"use": "adversarial", "heads": {}}, ["the weights of timm/vit_small_patch16_224.dino"]),
