@@ -93,7 +93,7 @@ def differences(numbers: Sequence[Number | None]) -> dict[str, list[str]]:
     if all(VALIDATION_IMAGES in values for values in compared):  # then it does not matter where the images are
         keys = [key for key in keys if not key.startswith("data.")]
     if all(REFERENCE_CONTENT in values for values in compared):  # nor here, or under which name
-        keys.remove(REFERENCE)
+        keys = [key for key in keys if key != REFERENCE]
     found = {key: values for key in keys if _differ(values := [each.get(key, _NOT_KNOWN) for each in known])}
     return found | _different_details(numbers) | _different_options(numbers)
 
@@ -316,8 +316,9 @@ def _of_file(file: Path) -> Conditions:
     if "network" in content:
         measured["features"] = _text(content["network"])
         tables = content.get("metrics")
-        options = tables if isinstance(tables, dict) else {}
-        metrics = {"": {"": {"features": content["network"]}, **{f"metrics.{key}": options[key] for key in options}}}
+        options = tables.items() if isinstance(tables, dict) else ()
+        known = {f"metrics.{key}": table for key, table in options if isinstance(table, dict)}
+        metrics = {"": {"": {"features": content["network"]}, **known}}
     elif "features" in content:  # a fingerprint, in files of earlier versions
         measured["fingerprint of features"] = str(content["features"])
     sizes = content.get("picture_sizes")

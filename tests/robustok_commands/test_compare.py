@@ -343,6 +343,18 @@ def test_a_file_of_another_shape_is_one_message_or_shown(command: Command, text:
     assert errors.count("error: ") == (1 if code else 0)
 
 
+def test_files_that_say_of_how_they_were_measured_only_a_part_are_shown(command: Command) -> None:
+    for name, value in (("one", 2.0), ("two", 1.0)):
+        leave_file(f"{name}.json", gfid=low(value, 50))
+        content = json.loads(Path(f"{name}.json").read_text())
+        del content["reference"]
+        content |= {"reference_content": "same", "network": {"use": "inception"}, "metrics": {"gfid": 3}}
+        Path(f"{name}.json").write_text(json.dumps(content))
+    code, output, errors = command("one.json", "two.json")
+    assert (code, errors) == (0, "")
+    assert rows(output)["gfid"] == ["2", "1*"]
+
+
 def test_a_damaged_recipe_or_record_beside_the_results_does_not_hide_them(command: Command) -> None:
     for name, damage in (("one", "\0"), ("two", "[")):
         leave(name, eval__gfid=low(3.0))
