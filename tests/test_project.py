@@ -337,6 +337,13 @@ def test_ci_can_be_started():
 # --- how large things are -------------------------------------------------------------------------
 
 
+def test_what_refuses_to_overwrite_also_does_when_it_writes():
+    for file in SOURCES:
+        text = file.read_text()
+        if "    refuse_existing(" in text:
+            assert "with new_output(" in text, f"{file}: what appears while it works would be replaced"
+
+
 def test_no_file_is_over_400_lines():
     lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in SOURCES}
     assert [str(file.relative_to(ROOT)) for file in set(lengths) - MAY_BE_LONG if lengths[file] > 400] == []

@@ -34,8 +34,8 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     CODES may also be a single array: the codes.npy beside a run's samples. OUT is a new folder of PNG files with the
     names of the encoded images, or one GRID.png of all images.
     """
-    from robustok_commands.new_files import refuse_existing, refuse_other_endings
     from robustok_core.runs.devices import device_called
+    from robustok_toolkit.new_files import new_output, refuse_existing, refuse_other_endings
     from robustok_toolkit.trained_tokenizer import tokenizer_of
 
     refuse_existing(out)
@@ -45,7 +45,8 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     pictures: list[Any] = []
     for batch in trained.decoded(latents, batch_size=batch_size):
         pictures.extend(batch.permute(0, 2, 3, 1).contiguous().cpu().numpy())
-    _write(out, pictures, names)
+    with new_output(out) as unfinished:
+        _write(unfinished, pictures, names)
     echo(f"{len(pictures)} images written to {out}")
 
 

@@ -40,13 +40,13 @@ def encode(
     """
     import numpy as np
 
-    from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
     from robustok_core.runs.devices import device_called
     from robustok_core.runs.files import new_file
     from robustok_core.runs.fingerprints import latent_fingerprint
     from robustok_toolkit.cropped_images import images_in, without_damaged
     from robustok_toolkit.latent_arrays import array_name, to_array
+    from robustok_toolkit.new_files import new_output, refuse_existing
     from robustok_toolkit.trained_tokenizer import tokenizer_of
 
     refuse_existing(out)
@@ -64,6 +64,6 @@ def encode(
     encoded = trained.encoded(list(files.values()), batch_size=batch_size, exif=not ignore_exif)
     codes = np.concatenate([to_array(latents, space, maker="encoder", where=str(run)) for latents in encoded])
     arrays: dict[str, Any] = {array_name(space): codes, "names": np.array(list(files))}
-    with new_file(out) as aside:
+    with new_output(out) as unfinished, new_file(unfinished) as aside:
         np.savez(aside, latents_of=np.array(latent_fingerprint(trained.tokenizer)), **arrays)
     echo(f"{len(files)} images written to {out}")

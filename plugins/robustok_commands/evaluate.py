@@ -58,7 +58,6 @@ def evaluate(
     The reference may also hold statistics (mu, sigma) of the published Inception's features, as ADM's references do.
     `features.KEY` sets options of the network: --set features.weights=FILE.
     """
-    from robustok_commands.new_files import refuse_existing
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.devices import device_called
@@ -66,6 +65,7 @@ def evaluate(
     from robustok_core.runs.summary import print_results
     from robustok_core.values.terminal import make_console, say
     from robustok_toolkit.image_features import SharedFeatures, open_features
+    from robustok_toolkit.new_files import refuse_existing
 
     reference = _checked_sets(samples, reference)
     if out is not None:
@@ -130,11 +130,13 @@ def _keep(table: Mapping[str, Any], out: Path | None, as_json: bool) -> None:
     """Prints the results as JSON, or writes them, or both; what cannot be written was printed."""
     from robustok_core.runs.files import write_json
     from robustok_core.values.terminal import echo_json
+    from robustok_toolkit.new_files import new_output
 
     if as_json:
         echo_json(table)
     if out is not None:
-        write_json(out, table)
+        with new_output(out) as unfinished:
+            write_json(unfinished, table)
 
 
 def _checked_sets(samples: Path, reference: Path | None) -> Path:

@@ -55,12 +55,12 @@ def import_(words: tuple[str, ...], changes: tuple[str, ...], listed: bool, as_j
         raise click.UsageError("--json belongs to --list")
     if not 2 <= len(words) <= 3:
         raise click.UsageError("expected [IMPORTER] CHECKPOINT OUT")
-    from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.hub import local_path
     from robustok_core.runs.loading import read_published, save_imported
+    from robustok_toolkit.new_files import new_output, refuse_existing
 
     importer, checkpoint, out = ("auto", *words)[-3:]
     refuse_existing(Path(out))
@@ -72,7 +72,8 @@ def import_(words: tuple[str, ...], changes: tuple[str, ...], listed: bool, as_j
     if not file.exists():
         raise RobustokError("there is no such file", where=checkpoint)
     imported = read_published(spec, file, registry)
-    save_imported(imported, Path(out))
+    with new_output(Path(out)) as unfinished:
+        save_imported(imported, unfinished)
     for key, value in imported.report.items():
         echo(f"{key}: {value}")
     echo(f"written to {out}")
@@ -90,7 +91,6 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     of the weights alone (.bin). A format with a config.json gets it beside OUT. Example: `robustok export robustok
     tokenizers/robustok again.pt`.
     """
-    from robustok_commands.new_files import refuse_existing
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
@@ -99,6 +99,7 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     from robustok_core.runs.folder import find_artifact
     from robustok_core.runs.near_runs import no_run
     from robustok_core.runs.old_code import note_old_code
+    from robustok_toolkit.new_files import new_output, refuse_existing
     from robustok_toolkit.weight_files import check_ending, write_weights
 
     refuse_existing(out)
@@ -118,17 +119,13 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
         weights, configuration = _exported(spec, module)
     except RobustokError as error:
         raise RobustokError(error.what, where=str(folder), hint=_other_formats(registry, folder, module)) from error
-    if configuration is not None:
-        if beside.exists():
-            hint = "nothing is overwritten: name a file in another folder"
-            raise RobustokError("the configuration of these weights already exists", where=str(beside), hint=hint)
-        write_json(beside, configuration)
-    try:
-        write_weights(out, weights)
-    except BaseException:
-        if configuration is not None:  # it would keep the next try from being written
-            beside.unlink()
-        raise
+    if configuration is not None and beside.exists():
+        hint = "nothing is overwritten: name a file in another folder"
+        raise RobustokError("the configuration of these weights already exists", where=str(beside), hint=hint)
+    with new_output(out) as unfinished:
+        write_weights(unfinished, weights)
+        if configuration is not None:
+            write_json(beside, configuration)
     echo(f"written to {out}")
 
 

@@ -28,17 +28,17 @@ def plugin(name: str, kinds: tuple[str, ...], out: Path | None) -> None:
     It has small components to change, tests that check them, and a recipe that uses them.
     Example: `robustok new plugin fog --kind perturbation --kind metric`.
     """
-    from robustok_commands.new_files import refuse_existing
     from robustok_commands.plugin_package import check_free, check_kinds, check_name, write_package
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.files import new_folder
+    from robustok_toolkit.new_files import new_output, refuse_existing
 
     check_name(name)
     chosen = check_kinds(kinds or ("perturbation",))
     check_free(name, chosen, load_registry())
     folder = out or Path(name)
     refuse_existing(folder)
-    with new_folder(folder) as aside:
+    with new_output(folder) as unfinished, new_folder(unfinished) as aside:
         write_package(aside, name, chosen)
     echo(f"written to {folder}: {', '.join(chosen)}")
     with_tests, quoted = shlex.quote(f"{folder}[test]"), shlex.quote(str(folder))

@@ -31,11 +31,11 @@ def push(run: Path, repository: str, generator: bool, to: Path | None, licence: 
     """
     from functools import partial
 
-    from robustok_commands.new_files import refuse_existing
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.components import read_artifact
     from robustok_core.runs.folder import is_artifact
     from robustok_core.runs.near_runs import no_run
+    from robustok_toolkit.new_files import new_output, refuse_existing
     from robustok_toolkit.pushed import Kind, write_repository
 
     if to is not None and private:
@@ -48,7 +48,8 @@ def push(run: Path, repository: str, generator: bool, to: Path | None, licence: 
     write = partial(write_repository, run, kind=kind, repository=repository, licence=licence, registry=load_registry())
     if to is not None:
         refuse_existing(to)
-        write(to)
+        with new_output(to) as unfinished:
+            write(unfinished)
         echo(f"written to {to}")
         return
     with tempfile.TemporaryDirectory() as temporary:

@@ -50,8 +50,8 @@ def sample(
     per class, ADM's sample file (.npz), or a folder of PNG files. Example:
     `robustok sample runs/rar --class 3 --out boots.png`.
     """
-    from robustok_commands.new_files import refuse_existing, refuse_other_endings
     from robustok_toolkit.generator_of_command import open_generator
+    from robustok_toolkit.new_files import new_output, refuse_existing, refuse_other_endings
 
     refuse_existing(out)
     refuse_other_endings(out, ".png", ".npz")
@@ -60,7 +60,8 @@ def sample(
     labels = trained.labels(classes or None, count)
     latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=opened.sampling, batch_size=batch_size)
     decoded = (batch for samples in latents for batch in trained.tokenizer.decoded(samples, batch_size=batch_size))
-    _write(out, decoded, labels, trained.class_names, trained.tokenizer.tokenizer.image_size)
+    with new_output(out) as unfinished:
+        _write(unfinished, decoded, labels, trained.class_names, trained.tokenizer.tokenizer.image_size)
     echo(f"written to {out}")
 
 

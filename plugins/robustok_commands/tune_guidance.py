@@ -75,10 +75,10 @@ def tune_guidance(
     winner is measured again with many samples and other random numbers, beside no guidance: the best of many trials
     looks better than it is. Example: `robustok tune-guidance runs/main_train --out guidance.json`.
     """
-    from robustok_commands.new_files import refuse_existing
     from robustok_core.runs.files import write_json
     from robustok_core.values.guidance import Guidance
     from robustok_toolkit.guidance_search import SCALES, GuidanceSearch, best_of, recipe_line
+    from robustok_toolkit.new_files import new_output, refuse_existing
 
     if out is not None:
         refuse_existing(out)
@@ -98,7 +98,8 @@ def tune_guidance(
         trials = [{"guidance": recipe_line(trial.guidance), name: trial.result.value} for trial in search.trials]
         about = {"run": str(run), "samples": samples, "reference": reference, "limit": limit, "seed": seed}
         again = {recipe_line(guidance): result.table() for guidance, result in confirmed.items()}
-        write_json(out, {**about, "sampling": list(changes), "trials": trials, "confirmed": again})
+        with new_output(out) as unfinished:
+            write_json(unfinished, {**about, "sampling": list(changes), "trials": trials, "confirmed": again})
         echo(f"written to {out}")
 
 

@@ -49,9 +49,11 @@ def view(
     if draw is not None and out is not None:
         from robustok_explorer.answers import drawn
         from robustok_explorer.picture import save_sheet
+        from robustok_toolkit.new_files import new_output
 
         sheet, _ = drawn(opened, draw, changes)
-        save_sheet(out, sheet)
+        with new_output(out) as unfinished:
+            save_sheet(unfinished, sheet)
         echo(f"written to {out}")
         return
     for line in opened.missing:
@@ -61,6 +63,7 @@ def view(
 
 def _check_options(draw: str | None, changes: tuple[str, ...], out: Path | None) -> None:
     from robustok_core.errors import RobustokError
+    from robustok_toolkit.new_files import refuse_existing
 
     if draw is None and (changes or out is not None):
         option = "--set" if changes else "--out"
@@ -69,8 +72,8 @@ def _check_options(draw: str | None, changes: tuple[str, ...], out: Path | None)
         raise RobustokError("a drawn view needs a file", where="--draw", hint=f"add --out {draw}.png")
     if out is not None and out.suffix != ".png":
         raise RobustokError("the name of the file must end in .png", where=f"--out {out}")
-    if out is not None and out.exists():
-        raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: choose a new name")
+    if out is not None:
+        refuse_existing(out)
 
 
 def _check_page_options(draw: str | None, port: int | None, no_browser: bool) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,16 @@ def move(path: Path, target: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Removes what killed processes left of unfinished writes and removals in a folder that nobody else writes to."""
     for leftover in folder.glob(f"{_ASIDE}*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        remove(leftover)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or folder, if there is one and the system lets it; a kill may leave a part of a folder."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from robustok_core.cli import main
 from robustok_core.runs.folder import find_artifact
 from robustok_core.values.draws import derive_seed
 from robustok_toolkit.generating import decode_to_uint8
+from robustok_toolkit.trained_tokenizer import TrainedTokenizer
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -155,6 +156,23 @@ def test_nothing_is_overwritten(sample):
     code, _, errors = sample("--out", "made.npz")
     assert (code, Path("made.npz").read_text()) == (2, "mine")
     assert "made.npz: this already exists" in errors
+
+
+@pytest.mark.parametrize("name", ["made.npz", "made.png", "made"])
+def test_what_another_command_wrote_meanwhile_stays(sample, name, monkeypatch):
+    decoded = TrainedTokenizer.decoded
+
+    def meanwhile(*arguments, **options):
+        Path(name).write_text("theirs")
+        return decoded(*arguments, **options)
+
+    monkeypatch.setattr(TrainedTokenizer, "decoded", meanwhile)
+    code, output, errors = sample("--count", "2", "--out", name)
+    assert (code, output, Path(name).read_text()) == (2, "", "theirs")
+    kept = name.replace("made", "made-2")
+    assert f"{name}: something else was written here meanwhile\n  hint: nothing is overwritten: what this" in errors
+    assert f"made is in {kept}" in errors
+    assert Path(kept).exists()
 
 
 @pytest.mark.parametrize("name", ["grid.jpg", "grid.gif", "grid.PNG", "samples.npy", "samples.tar"])

@@ -1,0 +1,63 @@
+"""The output paths of commands: nothing is overwritten, and the ending says what kind of file it is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from robustok_core.errors import RobustokError
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuses to overwrite.
+
+    Raises:
+        RobustokError: if the file or folder exists.
+    """
+    if out.exists():
+        raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: choose a new name")
+
+
+@contextmanager
+def new_output(out: Path) -> Iterator[Path]:
+    """Gives the path, of the same ending, at which to write a file or folder; it becomes `out` when the block ends.
+
+    A command that worked for hours may find that another has taken the name meanwhile: both are kept.
+
+    Raises:
+        RobustokError: if `out` exists when the block ends; what was written is then beside it, with a number.
+    """
+    from robustok_core.runs.files import aside, move, remove
+
+    unfinished = aside(out)
+    try:
+        yield unfinished
+        target = _free(out, folder=unfinished.is_dir())
+        move(unfinished, target)
+    finally:
+        remove(unfinished)
+    if target != out:
+        hint = f"nothing is overwritten: what this command made is in {target}"
+        raise RobustokError("something else was written here meanwhile", where=str(out), hint=hint)
+
+
+def _free(out: Path, *, folder: bool) -> Path:
+    """`out`, or if that exists, the first name with a number that does not: out-2.png, guided-1.5-2."""
+    stem, suffix = (out.name, "") if folder else (out.stem, out.suffix)
+    numbered = (out.with_name(f"{stem}-{number}{suffix}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([out], numbered) if not path.exists())
+
+
+def refuse_other_endings(out: Path, *endings: str) -> None:
+    """Refuses a name with the ending of another kind of file (.gif), which would otherwise name a folder.
+
+    A folder's name may end in a number (guided-1.5).
+
+    Raises:
+        RobustokError: if the name has such an ending.
+    """
+    if out.suffix and out.suffix not in endings and not out.suffix[1:].isdigit():
+        hint = f"a file ends in {' or '.join(endings)}, and a folder has no such ending"
+        raise RobustokError(f"cannot write {out.suffix} files", where=f"--out {out}", hint=hint)
