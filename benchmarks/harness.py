@@ -21,6 +21,8 @@ import torch
 from attrs import define, field, frozen
 from torch.utils.benchmark import timer
 
+from robustok_core.values.devices import device_name
+
 Clock = Literal["seconds", "processor_seconds"]
 
 
@@ -182,9 +184,8 @@ class Report:
 
 def machine(device: str) -> dict[str, Any]:
     """Where it was measured."""
-    cuda = torch.device(device).type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+        "device": device_name(torch.device(device)),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,

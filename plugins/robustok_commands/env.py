@@ -103,15 +103,9 @@ def _plugins() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name."""
-    from pathlib import Path
+    from robustok_core.values.devices import processor_name
 
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return processor_name()
 
 
 def _used_of_it() -> str:

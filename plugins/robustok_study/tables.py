@@ -26,6 +26,8 @@ CORRELATION_RULE = (
     "its lead over the size of the rival's, lies above 0, contradicted if below, and undecided otherwise; arms are "
     "drawn again and again (bootstrap)."
 )
+#: What a run is said to be made on where only the kind of processor is known; two of a kind may be different ones.
+_ARCHITECTURES = frozenset({"x86_64", "aarch64", "arm64"})
 RULE = (
     "A claim is reproduced if the 95 % interval (Student's t) of the mean paired difference of at least 3 seeds lies "
     "wholly on the claimed side, contradicted if it lies on the other side, and undecided otherwise. "
@@ -193,7 +195,10 @@ def caveats(record: StudyRecord) -> Iterator[str]:
     for study, runs in record.taken.items():
         yield f"results taken from the record of study {study}: {', '.join(run.folder for run in runs)}"
     if len(machines := {str(made.get("device")) for made in record.made_with}) > 1:
-        yield f"made on different devices, so that differences are not exactly paired: {', '.join(sorted(machines))}"
+        what = "made on different devices, so that differences are not exactly paired"
+        if len(machines - _ARCHITECTURES) < 2:
+            what = "made on devices of which not all are known by name, so that differences may not be exactly paired"
+        yield f"{what}: {', '.join(sorted(machines))}"
     if len(threads := {str(made.get("threads")) for made in record.made_with}) > 1:
         yield f"made with different numbers of threads: {', '.join(sorted(threads))}"
     if len(autos := {COMPUTED[made["auto_precision"]] for made in record.made_with if made.get("auto_precision")}) > 1:

@@ -10,21 +10,26 @@ from datetime import datetime, timezone
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from robustok_core import __version__
 from robustok_core.runs.environment import recorded_variables
 from robustok_core.runs.source_commit import git_commit
 from robustok_core.values.command_line import running_command
+from robustok_core.values.devices import device_name
 
 
-def surroundings() -> dict[str, Any]:
-    """The versions, machine and command of this process; the command is None in a program that is not `robustok`."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (platform.processor() or platform.machine())
+def surroundings(accelerator: Accelerator) -> dict[str, Any]:
+    """The versions, machine and command of a run, and how many processes it has.
+
+    The command is None in a program that is not `robustok`.
+    """
     return {
         "robustok": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": device,
+        "device": device_name(accelerator.device),
+        "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "git_commit": git_commit(),

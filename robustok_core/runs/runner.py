@@ -134,7 +134,7 @@ class RecipeRun:
     @cached_property
     def surroundings(self) -> dict[str, Any]:
         """The versions, machine and command of this process, how many processes there are, and what "auto" came to."""
-        return {"processes": self.accelerator.num_processes, "auto_precision": self.precision, **surroundings()}
+        return {"auto_precision": self.precision, **surroundings(self.accelerator)}
 
     @property
     def main(self) -> bool:

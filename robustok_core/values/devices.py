@@ -1,13 +1,32 @@
-"""Devices: sending tensors without waiting, sums in a fixed order, and the names of autocast."""
+"""Devices: their names, sending tensors without waiting, sums in a fixed order, and the names of autocast."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def device_name(device: torch.device) -> str:
+    """The name of a GPU, or of the processor and the vector instructions that torch uses: last bits depend on both."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor_name()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def processor_name() -> str:
+    """The processor's name, or where the system tells none, its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None) or platform.processor() or platform.machine()
 
 
 def autocast_type(device: torch.device) -> str:

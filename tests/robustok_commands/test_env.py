@@ -8,9 +8,11 @@ import platform
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 import robustok
 from robustok_commands.env import env
+from robustok_core.runs.provenance import surroundings
 
 
 def printed(capsys, *arguments: str) -> str:
@@ -28,6 +30,14 @@ def test_it_names_versions_machine_and_precision(capsys):
     assert found["precision auto"]
     text = printed(capsys)
     assert all(name in text for name in found)
+
+
+def test_a_run_records_the_processor_and_its_instructions_as_env_says_them(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a GPU that the run was told not to use
+    found = json.loads(printed(capsys, "--json"))
+    made = surroundings(Accelerator(cpu=True))
+    assert made["device"] == f"{found['processor']} ({found['instructions']})"
+    assert made["processes"] == 1
 
 
 def test_it_says_nothing_of_who_or_where(capsys, monkeypatch):

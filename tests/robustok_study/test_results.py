@@ -14,7 +14,7 @@ from robustok_core.runs.conditions import NUM_IMAGES
 from robustok_study.planner import Job, state_of
 from robustok_study.results import gather
 from robustok_study.spec import read_study_file
-from robustok_study.tables import gaps
+from robustok_study.tables import caveats, gaps
 from studies import finished_job
 
 CLAIM = {"text": "it falls", "metric": "eval/gfd", "arm": "two", "base": "one", "direction": "lower"}
@@ -74,6 +74,26 @@ def test_a_study_names_each_commit_and_machine_and_what_auto_came_to_once(study_
         {"robustok": "1", "device": "cpu", "auto_precision": "bf16"},
         {"robustok": "1", "device": "cpu"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        (("Ryzen (AVX2)", "Ryzen (AVX2)"), []),
+        (("Ryzen (AVX2)", "Ryzen (AVX512)"), ["different devices, so that differences are not exactly paired"]),
+        (("x86_64", "Ryzen (AVX2)"), ["not all are known by name, so that differences may not be exactly paired"]),
+    ],
+)
+def test_runs_of_different_devices_are_not_exactly_paired(study_file, registry, tmp_path, devices, said):
+    study = read_study_file(str(study_file(metrics={"gFD": "eval/gfd"}, claim=[])), registry)
+    jobs = [
+        finished_job(tmp_path, arm, seed, {"eval/gfd": distance(value)}, made_with=[{"device": device}])
+        for (arm, values), device in zip(VALUES.items(), devices, strict=True)
+        for seed, value in enumerate(values)
+    ]
+    shown = list(caveats(gather(study, jobs, {})))
+    assert len(shown) == len(said)
+    assert all(f"{why}: {', '.join(sorted(devices))}" in line for line, why in zip(shown, said, strict=True))
 
 
 def test_a_claim_on_two_differences_decides_their_difference(study_file, registry, tmp_path):
