@@ -33,10 +33,18 @@ class RobustokError(Exception):
         super().__init__(self.what)
         self.exit_code = exit_code
 
+    @property
+    def placed(self) -> str:
+        """Where and what, for a message that says of what it is part."""
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+    @property
+    def problems(self) -> tuple[RobustokError, ...]:
+        """What was found: this one, or all that a `ProblemsError` holds."""
+        return (self,)
+
     def __str__(self) -> str:
-        location = f"{self.where}: " if self.where else ""
-        hint = f" ({self.hint})" if self.hint else ""
-        return f"{location}{self.what}{hint}"
+        return f"{self.placed} ({self.hint})" if self.hint else self.placed
 
     def __reduce__(self) -> Any:
         # errors cross process boundaries (data loader workers), and subclasses differ in their arguments
@@ -73,19 +81,22 @@ class ProblemsError(RobustokError):
     """Several problems found in one pass, each with its own location and hint; of mistakes if one of them is."""
 
     def __init__(self, problems: Sequence[RobustokError]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("", exit_code=max((problem.exit_code for problem in self.problems), default=EXIT_USAGE))
-        self.what = "\n".join(str(problem) for problem in self.problems)
+        self._problems = tuple({str(problem): problem for problem in problems}.values())
+        super().__init__("", exit_code=max((problem.exit_code for problem in self._problems), default=EXIT_USAGE))
+        self.what = "\n".join(map(str, self._problems))
         self.args = (self.what,)
+
+    @property
+    def problems(self) -> tuple[RobustokError, ...]:
+        """Those found, each once."""
+        return self._problems
 
 
 def raise_all(problems: Sequence[RobustokError]) -> None:
     """Raises what was found: nothing, the one problem, or all of them, each once."""
-    unique = list({str(problem): problem for problem in problems}.values())
-    if len(unique) == 1:
-        raise unique[0]
-    if unique:
-        raise ProblemsError(unique)
+    if problems:
+        error = ProblemsError(problems)
+        raise error if len(error.problems) > 1 else error.problems[0]
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

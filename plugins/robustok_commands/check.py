@@ -74,10 +74,8 @@ def check(
         try:
             recipe, out = open_recipe(name, overrides=changes, presets=presets)
             plan = check_one(recipe, out=out)
-        except ProblemsError as error:
-            problems.extend(error.problems)
         except RobustokError as error:
-            problems.append(error)
+            problems.extend(error.problems)
         tables.append(_as_table(name, plan, problems[before:], needs))
         needs.clear()
         if plan is not None and not (as_json or quiet):
@@ -85,9 +83,7 @@ def check(
     if as_json:
         echo_json(tables, default=str)
     if problems:  # what several recipes extend has its mistakes once
-        raise ProblemsError(
-            list({(problem.where, problem.what, problem.hint): problem for problem in problems}.values())
-        )
+        raise ProblemsError(problems)
 
 
 def _as_table(name: str, plan: Plan | None, problems: Sequence[RobustokError], needs: Sequence[str]) -> dict[str, Any]:

@@ -253,8 +253,7 @@ def _check_counts(metrics: Mapping[str, SampleMetric], specs: Mapping[str, Spec]
             words = (error.hint or "").split()
             option = next((each.name for each in attrs.fields(type(specs[name].config)) if each.name in words), None)
             change = "" if option is None else f", as with --set {name}.{option}={fewest}"
-            what = f"{name}: {error.where}: {error.what}" if error.where else f"{name}: {error.what}"
-            problems.append(RobustokError(what, hint=f"{error.hint or 'use more images'}{change}"))
+            problems.append(RobustokError(f"{name}: {error.placed}", hint=f"{error.hint or 'use more images'}{change}"))
     raise_all(problems)
 
 
@@ -267,8 +266,7 @@ def _check_features(metrics: Mapping[str, SampleMetric], real: KnownNetworkFeatu
         try:
             metric.check_features(real.networks, real.statistics)
         except RobustokError as error:
-            what = f"{name}: {error.where}: {error.what}" if error.where else f"{name}: {error.what}"
-            problems.append(RobustokError(what, hint=error.hint))
+            problems.append(RobustokError(f"{name}: {error.placed}", hint=error.hint))
     raise_all(problems)
 
 

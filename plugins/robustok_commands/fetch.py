@@ -37,7 +37,7 @@ def fetch(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
         try:
             recipe = open_recipe(name, overrides=changes, presets=presets)[0].resolve(registry)
         except RobustokError as error:
-            mistakes += getattr(error, "problems", None) or [error]
+            mistakes += error.problems
             continue
         needs = needs_of_recipe(recipe, recipe.stages)
         failed = [*needs.problems, *needs.fetch(say_unless_quiet)]
@@ -45,7 +45,7 @@ def fetch(recipes: tuple[str, ...], changes: tuple[str, ...], presets: tuple[str
         if not failed:
             say_unless_quiet(f"{name}: everything is here")
     if found := [*mistakes, *problems]:
-        failure = ProblemsError(list({(one.where, one.what, one.hint): one for one in found}.values()))
+        failure = ProblemsError(found)
         if problems:
             failure.exit_code = EXIT_FAILED
         raise failure

@@ -114,8 +114,7 @@ def check_each(context: StageContext, checks: Mapping[str, Callable[[], None]], 
         try:
             check()
         except RobustokError as error:
-            what = f"{error.where}: {error.what}" if error.where else error.what
-            problems.append(context.located(RobustokError(what, hint=error.hint), *keys, name))
+            problems.append(context.located(RobustokError(error.placed, hint=error.hint), *keys, name))
     if problems:
         raise ProblemsError(problems)
 

@@ -20,7 +20,6 @@ from robustok_core.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     Interrupted,
-    ProblemsError,
     RobustokError,
     RunError,
     misspelt,
@@ -221,8 +220,7 @@ def _shown(error: RobustokError) -> int:
 
 
 def _show(error: RobustokError) -> None:
-    problems = error.problems if isinstance(error, ProblemsError) else (error,)
-    for problem in problems:
+    for problem in error.problems:
         location = f"{printable(problem.where)}: " if problem.where else ""
         echo_lines(f"{_prefix()}: {location}{_indented(problem.what)}", err=True)
         if problem.hint:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import field, frozen
 
-from robustok_core.errors import ProblemsError, RobustokError
+from robustok_core.errors import RobustokError
 from robustok_core.recipe.recipe import LoadConfig, NamedStage, ResolvedRecipe, located
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem
@@ -90,8 +90,7 @@ def needs_of(
                 if download.what not in downloads and not download.present():
                     downloads[download.what] = Need(download=download, path=path)
         except RobustokError as error:
-            errors = error.problems if isinstance(error, ProblemsError) else (error,)
-            problems += [locate(Problem(path, each.what, each.hint)) for each in errors]
+            problems += [locate(Problem(path, each.what, each.hint)) for each in error.problems]
     return Needs(downloads=list(downloads.values()), problems=problems, locate=locate)
 
 
@@ -116,8 +115,7 @@ def _file(load: LoadConfig) -> Download | None:
 def without_repeats(error: RobustokError, missing: Sequence[RobustokError]) -> list[RobustokError]:
     """The problems in an error, without those that a component raised for a download that is `missing` already."""
     known = tuple(each.what.split(": ", 1)[-1] for each in missing)  # without the keys that `located` put before it
-    problems = error.problems if isinstance(error, ProblemsError) else (error,)
-    return [problem for problem in problems if not problem.what.endswith(known)]
+    return [problem for problem in error.problems if not problem.what.endswith(known)]
 
 
 def _specs(

@@ -49,8 +49,9 @@ def find_loaded(name: str, load: LoadConfig, location: str) -> Path:
     try:
         return path if load.importer is not None else find_artifact(path, name)
     except RobustokError as error:
-        what = f"[load] {name}: {error.where}: {error.what}"
-        raise RobustokError(what, where=location, hint=error.hint, exit_code=error.exit_code) from error
+        raise RobustokError(
+            f"[load] {name}: {error.placed}", where=location, hint=error.hint, exit_code=error.exit_code
+        ) from error
 
 
 def refuse_kind(importer: Spec, made: str | None, wanted: str, where: str, entry: str = "") -> None:

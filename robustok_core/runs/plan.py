@@ -129,11 +129,8 @@ class _Planner:
         stage = self.recipe.stages[index].name
         try:
             action()
-        except ProblemsError as error:
-            self.problems.setdefault(stage, []).extend(error.problems)
-            return False
         except RobustokError as error:
-            self.problems.setdefault(stage, []).append(error)
+            self.problems.setdefault(stage, []).extend(error.problems)
             return False
         return True
 
