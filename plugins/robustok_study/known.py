@@ -82,7 +82,7 @@ def _records(places: Sequence[Path], out: Path) -> Iterator[tuple[StudyRecord, b
             yield _read(place), False
         elif is_study(place) and not runs_in(place):  # then its record is all that it has
             yield _read(place / STUDY_FILE), False
-    for folder in (*places, out):
+    for folder in (*(place for place in places if runs_in(place)), out):
         if is_study(folder):
             try:
                 yield read_record(StudyRecord, folder / STUDY_FILE), folder == out
