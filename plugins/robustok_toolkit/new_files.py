@@ -22,22 +22,21 @@ def refuse_existing(out: Path) -> None:
 
 @contextmanager
 def new_output(out: Path) -> Iterator[Path]:
-    """Gives the path, of the same ending, at which to write a file or folder; it becomes `out` when the block ends.
+    """Gives the path, of the same name, at which to write a file or folder; it becomes `out` when the block ends.
 
-    A command that worked for hours may find that another has taken the name meanwhile: both are kept.
+    A command that worked for hours may find that another has taken the name meanwhile: both are kept. Commands that
+    write to the same name at the same time are kept apart.
 
     Raises:
         RobustokError: if `out` exists when the block ends; what was written is then beside it, with a number.
     """
-    from robustok_core.runs.files import aside, move, remove
+    from robustok_core.runs.files import move, own_folder
 
-    unfinished = aside(out)
-    try:
+    with own_folder(out) as folder:
+        unfinished = folder / out.name
         yield unfinished
         target = _free(out, folder=unfinished.is_dir())
         move(unfinished, target)
-    finally:
-        remove(unfinished)
     if target != out:
         hint = f"nothing is overwritten: what this command made is in {target}"
         raise RobustokError("something else was written here meanwhile", where=str(out), hint=hint)

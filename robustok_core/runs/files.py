@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from robustok_core.errors import RunError
 
 _ASIDE = ".writing-"
+_OWN = f"{_ASIDE}process-"
 _DAMAGED = "the file is damaged, or not a JSON file"
 _LARGEST_JSON = 2**28
 #: In one safetensors file; the largest models have some thousands. More take minutes to read.
@@ -33,7 +34,7 @@ def writing(target: Path) -> Iterator[None]:
     Raises:
         RunError: if the disk is full, a folder is not writable, or the write fails otherwise.
     """
-    where = str(Path(*(part.removeprefix(_ASIDE) for part in target.parts)))
+    where = str(Path(*(part.removeprefix(_ASIDE) for part in target.parts if not part.startswith(_OWN))))
     try:
         yield
     except SafetensorError as error:
@@ -67,6 +68,18 @@ def new_folder(target: Path) -> Iterator[Path]:
             _replace_folder(target, unfinished)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def own_folder(target: Path) -> Iterator[Path]:
+    """Gives a new folder beside `target` that only this process writes to; it is removed when the block ends."""
+    folder = target.with_name(f"{_OWN}{os.getpid()}")
+    with writing(target):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _replace_folder(target: Path, new: Path) -> None:
@@ -107,16 +120,10 @@ def move(path: Path, target: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Removes what killed processes left of unfinished writes and removals in a folder that nobody else writes to."""
     for leftover in folder.glob(f"{_ASIDE}*"):
-        remove(leftover)
-
-
-def remove(path: Path) -> None:
-    """Removes a file or folder, if there is one and the system lets it; a kill may leave a part of a folder."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

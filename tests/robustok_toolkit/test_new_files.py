@@ -47,6 +47,22 @@ def test_what_appeared_meanwhile_stays_and_what_was_made_is_beside_it(tmp_path, 
     assert texts == {name: "theirs", second.name: "theirs too", kept: "mine"}
 
 
+def test_two_processes_that_write_to_one_name_are_kept_apart(tmp_path, monkeypatch):
+    with new_output(tmp_path / "samples") as unfinished:
+        (unfinished / "first").mkdir(parents=True)
+        with monkeypatch.context() as patched:
+            patched.setattr("os.getpid", lambda: 1)
+            with new_output(tmp_path / "samples") as other:
+                (other / "second").mkdir(parents=True)
+        (tmp_path / "samples").rename(tmp_path / "theirs")
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "samples",
+        "samples/first",
+        "theirs",
+        "theirs/second",
+    ]
+
+
 @pytest.mark.parametrize("folder", [False, True])
 def test_an_error_leaves_nothing(tmp_path, folder):
     def stop() -> None:
