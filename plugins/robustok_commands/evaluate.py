@@ -281,14 +281,27 @@ def _check_other_sets(metrics: Mapping[str, SampleMetric], specs: Mapping[str, S
         for path in metric.other_sets():
             config = specs[name].config
             option = next(each.name for each in attrs.fields(type(config)) if getattr(config, each.name) == path)
-            hint = f"name a folder or file with --set {name}.{option}=PATH"
-            if not Path(path).expanduser().exists():
-                what = f"{name}: it needs a further set of real images, and there is no file or folder {path!r}"
-                problems.append(RobustokError(what, hint=hint))
-            elif Path(path).expanduser().resolve() == reference.resolve():
-                what = f"{name}: it needs a further set of real images, but {path!r} is the reference"
-                problems.append(RobustokError(what, hint=hint))
+            if what := _other_set_problem(path, reference):
+                hint = f"name a folder or file with --set {name}.{option}=PATH"
+                problems.append(RobustokError(f"{name}: {what}", hint=hint))
     raise_all(problems)
+
+
+def _other_set_problem(name: str, reference: Path) -> str | None:
+    """What is wrong if a path is no further set of real images, else None."""
+    from robustok_core.errors import RobustokError
+    from robustok_toolkit.image_features import require_no_statistics
+
+    path = Path(name).expanduser()
+    if not path.exists():
+        return f"it needs a further set of real images, and there is no file or folder {name!r}"
+    if path.resolve() == reference.resolve():
+        return f"it needs a further set of real images, but {name!r} is the reference"
+    try:
+        require_no_statistics(path)
+    except RobustokError as error:
+        return error.placed
+    return None
 
 
 def _check_sizes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, allowed: bool) -> None:

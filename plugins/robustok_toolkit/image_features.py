@@ -109,6 +109,13 @@ def statistics_in(path: Path) -> list[str] | None:
     return [_POOLED, _SPATIAL] if "mu_s" in names else [_POOLED]
 
 
+def require_no_statistics(path: Path) -> None:
+    """Raises RobustokError if a file that is to be a further set of real images holds statistics."""
+    if statistics_in(path) is not None:
+        what = "mu and sigma are of an unknown number of images, so this is no further set of real images"
+        raise RobustokError(what, where=str(path), hint="name images without statistics")
+
+
 def singular_note(count: int, width: int) -> str | None:
     """A note for the user if `count` images are too few for `width` features, else None."""
     if count > width:

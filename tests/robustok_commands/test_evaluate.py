@@ -204,6 +204,13 @@ def test_each_mistake_gives_one_message(refused: Callable[..., str], arguments: 
     assert reason in refused(*arguments)
 
 
+def test_held_out_images_of_unknown_number_are_refused(refused: Callable[..., str]) -> None:
+    np.savez("statistics.npz", mu=np.zeros(8), sigma=np.eye(8))
+    output = refused("samples.npz", "real", *SMALL, *FDR, "--set", "fdr.held_out=statistics.npz")
+    assert "error: fdr: statistics.npz: mu and sigma are of an unknown number of images" in output
+    assert "--set fdr.held_out=PATH" in output
+
+
 def test_a_missing_device_is_refused(refused: Callable[..., str]) -> None:
     assert "there is no device 'gpu' here" in refused("samples.npz", "real.npz", *SMALL, "--device", "gpu")
 

@@ -27,6 +27,7 @@ from robustok_toolkit.image_features import (
     SharedFeatures,
     limit_problem,
     open_features,
+    require_no_statistics,
     singular_note,
     sizes_problem,
     statistics_in,
@@ -194,6 +195,9 @@ def _check_other_set(context: StageContext, name: str, reference: str | None) ->
         what = f"it needs two sets of real images, but {name!r} is the reference, too"
         raise RobustokError(what, hint=f"choose another reference{such}")
     _require_set(context, name)
+    path = Path(name).expanduser()
+    if name not in DATA_SPLITS and path.exists():
+        require_no_statistics(path)
 
 
 def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: Networks, count: int) -> None:

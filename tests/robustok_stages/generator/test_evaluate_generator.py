@@ -218,6 +218,16 @@ def test_fdr_without_held_out_images_is_refused_before_anything_is_written(train
 
 
 @pytest.mark.parametrize("arrays", [{}, {"arr_0": np.zeros((8, 32, 32, 3), np.uint8)}])
+def test_held_out_images_of_unknown_number_are_refused_before_anything_is_written(trained, tmp_path, arrays):
+    file = tmp_path / "held_out.npz"
+    np.savez(file, mu=np.zeros(3), sigma=np.eye(3), **arrays)
+    project = evaluating(trained, tmp_path / "runs", metrics={"fdr": FDR["fdr"] | {"held_out": str(file)}})
+    with pytest.raises(RobustokError, match=f"{file}: mu and sigma are of an unknown number of images"):
+        project.run()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arrays", [{}, {"arr_0": np.zeros((8, 32, 32, 3), np.uint8)}])
 def test_the_images_of_a_reference_file_are_counted_and_statistics_are_none(trained, tmp_path, arrays):
     file = tmp_path / "reference.npz"
     np.savez(file, mu=np.zeros(3), sigma=np.eye(3), **arrays)
