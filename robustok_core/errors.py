@@ -35,7 +35,7 @@ class RobustokError(Exception):
 
     @property
     def placed(self) -> str:
-        """Where and what, for a message that says of what it is part."""
+        """`where: what`, to be quoted inside another message."""
         return f"{self.where}: {self.what}" if self.where else self.what
 
     @property
@@ -82,7 +82,7 @@ class ProblemsError(RobustokError):
 
     def __init__(self, problems: Sequence[RobustokError]) -> None:
         self._problems = tuple({str(problem): problem for problem in problems}.values())
-        super().__init__("", exit_code=max((problem.exit_code for problem in self._problems), default=EXIT_USAGE))
+        super().__init__("", exit_code=max((problem.exit_code for problem in problems), default=EXIT_USAGE))
         self.what = "\n".join(map(str, self._problems))
         self.args = (self.what,)
 

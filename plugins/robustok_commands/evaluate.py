@@ -266,7 +266,7 @@ def _check_features(metrics: Mapping[str, SampleMetric], real: KnownNetworkFeatu
         try:
             metric.check_features(real.networks, real.statistics)
         except RobustokError as error:
-            problems.append(RobustokError(f"{name}: {error.placed}", hint=error.hint))
+            problems += [RobustokError(f"{name}: {each.placed}", hint=each.hint) for each in error.problems]
     raise_all(problems)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +73,10 @@ def import_(words: tuple[str, ...], changes: tuple[str, ...], listed: bool, as_j
     if not file.exists():
         raise RobustokError("there is no such file", where=checkpoint)
     imported = read_published(spec, file, registry)
-    with new_output(Path(out)) as unfinished:
-        save_imported(imported, unfinished)
     for key, value in imported.report.items():
         echo(f"{key}: {value}")
+    with new_output(Path(out)) as unfinished:
+        save_imported(imported, unfinished)
     echo(f"written to {out}")
 
 
@@ -122,10 +123,10 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     if configuration is not None and beside.exists():
         hint = "nothing is overwritten: name a file in another folder"
         raise RobustokError("the configuration of these weights already exists", where=str(beside), hint=hint)
-    with new_output(out) as unfinished:
-        write_weights(unfinished, weights)
+    with contextlib.ExitStack() as outputs:
         if configuration is not None:
-            write_json(beside, configuration)
+            write_json(outputs.enter_context(new_output(beside)), configuration)
+        write_weights(outputs.enter_context(new_output(out)), weights)
     echo(f"written to {out}")
 
 

@@ -114,7 +114,8 @@ def check_each(context: StageContext, checks: Mapping[str, Callable[[], None]], 
         try:
             check()
         except RobustokError as error:
-            problems.append(context.located(RobustokError(error.placed, hint=error.hint), *keys, name))
+            found = (RobustokError(problem.placed, hint=problem.hint) for problem in error.problems)
+            problems += [context.located(problem, *keys, name) for problem in found]
     if problems:
         raise ProblemsError(problems)
 

@@ -127,7 +127,7 @@ class _Laid:
         try:
             self.source = override(self.source, values, locations=locations)
         except RobustokError as error:
-            self.problems += getattr(error, "problems", None) or [error]
+            self.problems += error.problems
         self.made |= values
 
     def lay_again(self, changes: Changes, own: Changes, fits: Callable[[Source], bool]) -> list[str]:

@@ -138,7 +138,7 @@ class Planner:
                 self._note(one, error)
 
     def _note(self, wanted: Wanted, error: RobustokError) -> None:
-        for problem in getattr(error, "problems", None) or [error]:
+        for problem in error.problems:
             arms = self.problems.setdefault(str(problem), (problem, []))[1]
             if wanted.arm not in arms:
                 arms.append(wanted.arm)

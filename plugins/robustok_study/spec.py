@@ -289,14 +289,14 @@ class _Reader:
             read = read_arm(arm, file, self._source, shared, ("arm", index), self._fits)
         except RobustokError as error:
             self._places = None  # not all that arms have is known
-            self._errors += getattr(error, "problems", None) or [error]
+            self._errors += error.problems
             return None
         places = places_in(read.recipe.source.table) | places_added(dict(flattened(arm.set)))
         self._places = None if self._places is None else self._places | places
         try:
             read.recipe.resolve(self._registry)  # type: ignore[arg-type]
         except RobustokError as error:
-            self._errors += getattr(error, "problems", None) or [error]
+            self._errors += error.problems
             return None
         return read
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,10 @@ CORRELATION_RULE = (
     "its lead over the size of the rival's, lies above 0, contradicted if below, and undecided otherwise; arms are "
     "drawn again and again (bootstrap)."
 )
-#: What a run is said to be made on where only the kind of processor is known; two of a kind may be different ones.
-_ARCHITECTURES = frozenset({"x86_64", "aarch64", "arm64"})
+#: What a run is said to be made on where the processor's name is not known.
+_ARCHITECTURES = frozenset({"x86_64", "AMD64", "i386", "aarch64", "arm64", "arm"})
+#: A processor's name, and the vector instructions that were used.
+_PROCESSOR = re.compile(r"(.*) \([A-Z0-9 _]+\)")
 RULE = (
     "A claim is reproduced if the 95 % interval (Student's t) of the mean paired difference of at least 3 seeds lies "
     "wholly on the claimed side, contradicted if it lies on the other side, and undecided otherwise. "
@@ -190,15 +193,27 @@ def gaps(record: StudyRecord) -> Iterator[str]:
         yield f"not finished: {', '.join(missing)}"
 
 
+def _may_be_one(devices: Collection[str]) -> bool:
+    """Whether these names may all be of one processor, because all but one of them are its architecture."""
+    known = {name for name in devices if _bare(name) not in _ARCHITECTURES}
+    unknown = {_bare(name) for name in devices} & _ARCHITECTURES
+    return len(unknown) == 1 and len(known) <= 1 and all(_PROCESSOR.fullmatch(name) for name in known)
+
+
+def _bare(device: str) -> str:
+    named = _PROCESSOR.fullmatch(device)
+    return device if named is None else named[1]
+
+
 def caveats(record: StudyRecord) -> Iterator[str]:
     """What is from other studies, and on what different machines runs were made."""
     for study, runs in record.taken.items():
         yield f"results taken from the record of study {study}: {', '.join(run.folder for run in runs)}"
-    if len(machines := {str(made.get("device")) for made in record.made_with}) > 1:
+    if len(devices := {str(made["device"]) for made in record.made_with if made.get("device")}) > 1:
         what = "made on different devices, so that differences are not exactly paired"
-        if len(machines - _ARCHITECTURES) < 2:
+        if _may_be_one(devices):
             what = "made on devices of which not all are known by name, so that differences may not be exactly paired"
-        yield f"{what}: {', '.join(sorted(machines))}"
+        yield f"{what}: {', '.join(sorted(devices))}"
     if len(threads := {str(made.get("threads")) for made in record.made_with}) > 1:
         yield f"made with different numbers of threads: {', '.join(sorted(threads))}"
     if len(autos := {COMPUTED[made["auto_precision"]] for made in record.made_with if made.get("auto_precision")}) > 1:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 
 
 def refuse_existing(out: Path) -> None:
@@ -16,7 +16,7 @@ def refuse_existing(out: Path) -> None:
     Raises:
         RobustokError: if the file or folder exists.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: choose a new name")
 
 
@@ -28,25 +28,16 @@ def new_output(out: Path) -> Iterator[Path]:
     write to the same name at the same time are kept apart.
 
     Raises:
-        RobustokError: if `out` exists when the block ends; what was written is then beside it, with a number.
+        RunError: if `out` exists when the block ends; what was written is then beside it, with a number.
     """
-    from robustok_core.runs.files import move, own_folder
+    from robustok_core.runs.files import move_beside, own_folder
 
     with own_folder(out) as folder:
-        unfinished = folder / out.name
-        yield unfinished
-        target = _free(out, folder=unfinished.is_dir())
-        move(unfinished, target)
-    if target != out:
-        hint = f"nothing is overwritten: what this command made is in {target}"
-        raise RobustokError("something else was written here meanwhile", where=str(out), hint=hint)
-
-
-def _free(out: Path, *, folder: bool) -> Path:
-    """`out`, or if that exists, the first name with a number that does not: out-2.png, guided-1.5-2."""
-    stem, suffix = (out.name, "") if folder else (out.stem, out.suffix)
-    numbered = (out.with_name(f"{stem}-{number}{suffix}") for number in itertools.count(2))
-    return next(path for path in itertools.chain([out], numbered) if not path.exists())
+        yield folder / out.name
+        made = move_beside(folder / out.name, out)
+    if made != out:
+        hint = f"nothing is overwritten: what this command made is in {made}"
+        raise RunError("something else was written here meanwhile", where=str(out), hint=hint)
 
 
 def refuse_other_endings(out: Path, *endings: str) -> None:

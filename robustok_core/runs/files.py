@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from torch import Tensor
 from robustok_core.errors import RunError
 
 _ASIDE = ".writing-"
-_OWN = f"{_ASIDE}process-"
+_OWN = f"{_ASIDE}own-"
 _DAMAGED = "the file is damaged, or not a JSON file"
 _LARGEST_JSON = 2**28
 #: In one safetensors file; the largest models have some thousands. More take minutes to read.
@@ -72,10 +74,10 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def own_folder(target: Path) -> Iterator[Path]:
-    """Gives a new folder beside `target` that only this process writes to; it is removed when the block ends."""
-    folder = target.with_name(f"{_OWN}{os.getpid()}")
+    """Gives a new folder beside `target` that nothing else writes to; it is removed when the block ends."""
     with writing(target):
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=_OWN, dir=target.parent))
     try:
         yield folder
     finally:
@@ -117,9 +119,44 @@ def move(path: Path, target: Path) -> None:
             _flush_folder(folder)
 
 
+def move_beside(path: Path, target: Path) -> Path:
+    """Renames to `target`, or to the first name with a number that is free (out-2.png); whatever appears, stays.
+
+    Returns:
+        The new name.
+    """
+    stem, suffix = (target.name, "") if path.is_dir() else (target.stem, target.suffix)
+    numbered = (target.with_name(f"{stem}-{number}{suffix}") for number in itertools.count(2))
+    with writing(target):
+        free = next(name for name in itertools.chain([target], numbered) if _takes(path, name))
+        _flush_folder(free.parent)
+    return free
+
+
+def _takes(path: Path, name: Path) -> bool:
+    """Renames a file or folder unless the new name is taken; returns whether it was free."""
+    if os.path.lexists(name):
+        return False
+    try:
+        if path.is_dir():
+            path.rename(name)  # which replaces at most an empty folder
+        else:
+            os.link(path, name)
+            path.unlink()
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            return False
+        if path.is_dir() or error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        path.rename(name)  # this file system has no hard links
+    return True
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes what killed processes left of unfinished writes and removals in a folder that nobody else writes to."""
     for leftover in folder.glob(f"{_ASIDE}*"):
+        if leftover.name.startswith(_OWN):  # a command may be writing there
+            continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

@@ -13,9 +13,14 @@ from torch import Tensor
 
 
 def device_name(device: torch.device) -> str:
-    """The name of a GPU, or of the processor and the vector instructions that torch uses: last bits depend on both."""
+    """The name of a GPU, or of the processor and the vector instructions that torch uses: last bits depend on both.
+
+    A device of another type, such as "mps", is named with its processor.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return f"{device.type} of {processor_name()}"
     return f"{processor_name()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
@@ -23,7 +28,7 @@ def processor_name() -> str:
     """The processor's name, or where the system tells none, its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, None) or platform.processor() or platform.machine()

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 import robustok
 from robustok_commands.env import env
 from robustok_core.runs.provenance import surroundings
+from robustok_core.values.devices import device_name
 
 
 def printed(capsys, *arguments: str) -> str:
@@ -38,6 +39,7 @@ def test_a_run_records_the_processor_and_its_instructions_as_env_says_them(capsy
     made = surroundings(Accelerator(cpu=True))
     assert made["device"] == f"{found['processor']} ({found['instructions']})"
     assert made["processes"] == 1
+    assert device_name(torch.device("mps")) == f"mps of {found['processor']}"
 
 
 def test_it_says_nothing_of_who_or_where(capsys, monkeypatch):

@@ -156,6 +156,26 @@ def test_a_full_disk_leaves_no_configuration_that_would_keep_the_next_export_fro
     assert command("export", "diffusers", "tokenizer", "out/weights.safetensors")[0] == 0
 
 
+def test_a_configuration_that_appears_while_weights_are_written_stays(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tokenizer").mkdir()
+    save_component(tmp_path / "tokenizer", "tokenizer", TABLES["as published"], tokenizer("as published"))
+
+    def meanwhile(*arguments: Any) -> None:
+        Path("out/config.json").write_text("theirs")
+        save_file(*arguments)
+
+    monkeypatch.setattr(robustok_core.runs.files, "save_file", meanwhile)
+    code, _, errors = command("export", "diffusers", "tokenizer", "out/weights.safetensors")
+    assert (code, Path("out/config.json").read_text()) == (1, "theirs")
+    assert "what this command made is in out/config-2.json" in errors
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "config-2.json",
+        "config.json",
+        "weights.safetensors",
+    ]
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -82,6 +82,12 @@ def test_a_study_names_each_commit_and_machine_and_what_auto_came_to_once(study_
         (("Ryzen (AVX2)", "Ryzen (AVX2)"), []),
         (("Ryzen (AVX2)", "Ryzen (AVX512)"), ["different devices, so that differences are not exactly paired"]),
         (("x86_64", "Ryzen (AVX2)"), ["not all are known by name, so that differences may not be exactly paired"]),
+        (("x86_64", "NVIDIA H200"), ["different devices, so that differences are not exactly paired"]),
+        (("x86_64", "aarch64 (DEFAULT)"), ["different devices, so that differences are not exactly paired"]),
+        (
+            ("aarch64", "aarch64 (DEFAULT)"),
+            ["not all are known by name, so that differences may not be exactly paired"],
+        ),
     ],
 )
 def test_runs_of_different_devices_are_not_exactly_paired(study_file, registry, tmp_path, devices, said):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RunError
 from robustok_toolkit.new_files import new_output
 
 
@@ -39,7 +41,7 @@ def test_what_appeared_meanwhile_stays_and_what_was_made_is_beside_it(tmp_path, 
             write(out, "theirs")
             write(second, "theirs too")
 
-    with pytest.raises(RobustokError) as caught:
+    with pytest.raises(RunError) as caught:
         work()
     assert str(out) in str(caught.value)
     assert str(out.with_name(kept)) in str(caught.value.hint)
@@ -47,20 +49,53 @@ def test_what_appeared_meanwhile_stays_and_what_was_made_is_beside_it(tmp_path, 
     assert texts == {name: "theirs", second.name: "theirs too", kept: "mine"}
 
 
-def test_two_processes_that_write_to_one_name_are_kept_apart(tmp_path, monkeypatch):
+@pytest.mark.parametrize("other_name", ["samples", "others"])
+def test_two_that_write_to_one_place_are_kept_apart(tmp_path, other_name):
     with new_output(tmp_path / "samples") as unfinished:
         (unfinished / "first").mkdir(parents=True)
-        with monkeypatch.context() as patched:
-            patched.setattr("os.getpid", lambda: 1)
-            with new_output(tmp_path / "samples") as other:
-                (other / "second").mkdir(parents=True)
-        (tmp_path / "samples").rename(tmp_path / "theirs")
+        with new_output(tmp_path / other_name) as other:
+            (other / "second").mkdir(parents=True)
+        (tmp_path / other_name).rename(tmp_path / "theirs")
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
         "samples",
         "samples/first",
         "theirs",
         "theirs/second",
     ]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("theirs", ["file", "folder", "dangling link"])
+def test_what_appears_between_the_look_and_the_renaming_stays(tmp_path, monkeypatch, folder, theirs):
+    out, looked = tmp_path / "out", os.path.lexists
+
+    def look(path: Path) -> bool:
+        found = looked(path)
+        if path == out and not found:
+            make = {"file": out.touch, "folder": (out / "a").mkdir, "dangling link": lambda: out.symlink_to("nowhere")}
+            make[theirs](**({"parents": True} if theirs == "folder" else {}))
+        return found
+
+    def work() -> None:
+        with new_output(out) as unfinished:
+            unfinished.mkdir() if folder else unfinished.write_text("mine")
+            monkeypatch.setattr("os.path.lexists", look)
+
+    with pytest.raises(RunError, match="meanwhile"):
+        work()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-2"]
+    assert (tmp_path / "out-2").is_dir() == folder
+    assert {"file": out.is_file, "folder": (out / "a").is_dir, "dangling link": out.is_symlink}[theirs]()
+
+
+def test_a_file_system_without_hard_links_will_do(tmp_path, monkeypatch):
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("os.link", no_links)
+    with new_output(tmp_path / "grid.png") as unfinished:
+        unfinished.write_text("mine")
+    assert (tmp_path / "grid.png").read_text() == "mine"
 
 
 @pytest.mark.parametrize("folder", [False, True])

@@ -18,6 +18,7 @@ from robustok_core.runs.files import (
     move,
     new_file,
     new_folder,
+    own_folder,
     read_json,
     read_tensors,
     remove_folder,
@@ -177,6 +178,13 @@ def test_a_folder_whose_removal_was_cut_off_is_gone_and_its_rest_is_swept(tmp_pa
         remove_folder(folder)
     assert not folder.exists()
     remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_command_writes_meanwhile_is_not_swept(tmp_path: Path) -> None:
+    with own_folder(tmp_path / "samples") as own:
+        remove_leftovers(tmp_path)
+        assert own.is_dir()
     assert list(tmp_path.iterdir()) == []
 
 
