@@ -35,7 +35,7 @@ class RobustokError(Exception):
 
     @property
     def placed(self) -> str:
-        """`where: what`, to be quoted inside another message."""
+        """Where the problem is and what it is, as one text to quote inside another message."""
         return f"{self.where}: {self.what}" if self.where else self.what
 
     @property
