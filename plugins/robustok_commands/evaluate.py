@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,74 +234,65 @@ def _check_metrics(
     reference: Path,
 ) -> None:
     """Refuses metrics that cannot be computed, before any features are."""
-    _check_counts(metrics, specs, len(samples), len(real))
-    _check_features(metrics, real)
-    _check_other_sets(metrics, specs, reference)
+    counts = len(samples), len(real)
+    _check_each(metrics, lambda name: _check_count(metrics[name], specs[name], name, *counts))
+    _check_each(metrics, lambda name: metrics[name].check_features(real.networks, real.statistics))
+    _check_each(metrics, lambda name: _check_other_sets(metrics[name], specs[name], name, reference))
 
 
-def _check_counts(metrics: Mapping[str, SampleMetric], specs: Mapping[str, Spec], samples: int, reference: int) -> None:
-    """Refuses metrics that need more images; hints have the syntax of --set."""
-    import attrs
-
-    from robustok_core.errors import RobustokError, raise_all
-
-    problems, fewest = [], min(samples, reference or samples)
-    for name, metric in metrics.items():
-        try:
-            metric.check(samples, reference)
-        except RobustokError as error:
-            words = (error.hint or "").split()
-            option = next((each.name for each in attrs.fields(type(specs[name].config)) if each.name in words), None)
-            change = "" if option is None else f", as with --set {name}.{option}={fewest}"
-            problems.append(RobustokError(f"{name}: {error.placed}", hint=f"{error.hint or 'use more images'}{change}"))
-    raise_all(problems)
-
-
-def _check_features(metrics: Mapping[str, SampleMetric], real: KnownNetworkFeatures) -> None:
-    """Refuses metrics whose feature networks do not give what they need, or the reference not in these features."""
+def _check_each(metrics: Iterable[str], check: Callable[[str], None]) -> None:
+    """Makes a check for each metric and raises all problems that it finds, with the metric's name."""
     from robustok_core.errors import RobustokError, raise_all
 
     problems = []
-    for name, metric in metrics.items():
+    for name in metrics:
         try:
-            metric.check_features(real.networks, real.statistics)
+            check(name)
         except RobustokError as error:
             problems += [RobustokError(f"{name}: {each.placed}", hint=each.hint) for each in error.problems]
     raise_all(problems)
 
 
-def _check_other_sets(metrics: Mapping[str, SampleMetric], specs: Mapping[str, Spec], reference: Path) -> None:
-    """Refuses metrics that need a further set of real images, unless one of their options names it."""
+def _check_count(metric: SampleMetric, spec: Spec, name: str, samples: int, reference: int) -> None:
+    """Refuses a metric that needs more images; hints have the syntax of --set."""
     import attrs
 
     from robustok_core.errors import RobustokError, raise_all
 
-    problems = []
-    for name, metric in metrics.items():
-        for path in metric.other_sets():
-            config = specs[name].config
-            option = next(each.name for each in attrs.fields(type(config)) if getattr(config, each.name) == path)
-            if what := _other_set_problem(path, reference):
-                hint = f"name a folder or file with --set {name}.{option}=PATH"
-                problems.append(RobustokError(f"{name}: {what}", hint=hint))
-    raise_all(problems)
+    try:
+        metric.check(samples, reference)
+    except RobustokError as error:
+        options, fewest = [each.name for each in attrs.fields(type(spec.config))], min(samples, reference or samples)
+        problems = []
+        for each in error.problems:
+            option = next((option for option in options if option in (each.hint or "").split()), None)
+            change = "" if option is None else f", as with --set {name}.{option}={fewest}"
+            problems.append(RobustokError(each.placed, hint=f"{each.hint or 'use more images'}{change}"))
+        raise_all(problems)
 
 
-def _other_set_problem(name: str, reference: Path) -> str | None:
-    """What is wrong if a path is no further set of real images, else None."""
+def _check_other_sets(metric: SampleMetric, spec: Spec, name: str, reference: Path) -> None:
+    """Refuses a metric that needs a further set of real images, unless one of its options names it."""
+    import attrs
+
     from robustok_core.errors import RobustokError
     from robustok_toolkit.image_features import require_no_statistics
 
-    path = Path(name).expanduser()
-    if not path.exists():
-        return f"it needs a further set of real images, and there is no file or folder {name!r}"
-    if path.resolve() == reference.resolve():
-        return f"it needs a further set of real images, but {name!r} is the reference"
-    try:
-        require_no_statistics(path)
-    except RobustokError as error:
-        return error.placed
-    return None
+    for value in metric.other_sets():
+        path = Path(value).expanduser()
+        options = [each.name for each in attrs.fields(type(spec.config))]
+        option = next(option for option in options if getattr(spec.config, option) == value)
+        hint = f"name a folder or file with --set {name}.{option}=PATH"
+        if not path.exists():
+            what = f"it needs a further set of real images, and there is no file or folder {value!r}"
+            raise RobustokError(what, hint=hint)
+        if path.resolve() == reference.resolve():
+            what = f"it needs a further set of real images, but {value!r} is the reference"
+            raise RobustokError(what, hint=hint)
+        try:
+            require_no_statistics(path)
+        except RobustokError as error:
+            raise RobustokError(error.what, where=error.where, hint=hint) from error
 
 
 def _check_sizes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, allowed: bool) -> None:

@@ -120,9 +120,8 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
         weights, configuration = _exported(spec, module)
     except RobustokError as error:
         raise RobustokError(error.what, where=str(folder), hint=_other_formats(registry, folder, module)) from error
-    if configuration is not None and beside.exists():
-        hint = "nothing is overwritten: name a file in another folder"
-        raise RobustokError("the configuration of these weights already exists", where=str(beside), hint=hint)
+    if configuration is not None:
+        refuse_existing(beside, do="this file goes beside the weights, so write them to another folder")
     with contextlib.ExitStack() as outputs:
         if configuration is not None:
             write_json(outputs.enter_context(new_output(beside)), configuration)

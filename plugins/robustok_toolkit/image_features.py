@@ -103,8 +103,8 @@ def require_statistics(network: Features, held: Iterable[str], where: str) -> No
 
 
 def statistics_in(path: Path) -> list[str] | None:
-    """The names of the networks whose moments a reference file holds; None if it holds none, or is a folder."""
-    if path.is_dir() or "mu" not in (names := array_names(path)):
+    """The names of the networks whose moments a reference holds; None if it holds none, is a folder or is absent."""
+    if not path.is_file() or "mu" not in (names := array_names(path)):
         return None
     return [_POOLED, _SPATIAL] if "mu_s" in names else [_POOLED]
 

@@ -10,14 +10,17 @@ from pathlib import Path
 from robustok_core.errors import RobustokError, RunError
 
 
-def refuse_existing(out: Path) -> None:
+def refuse_existing(out: Path, *, do: str = "choose a new name") -> None:
     """Refuses to overwrite.
+
+    Args:
+        do: what the user is to do, for the message.
 
     Raises:
         RobustokError: if the file or folder exists.
     """
     if os.path.lexists(out):
-        raise RobustokError("this already exists", where=str(out), hint="nothing is overwritten: choose a new name")
+        raise RobustokError("this already exists", where=str(out), hint=f"nothing is overwritten: {do}")
 
 
 @contextmanager

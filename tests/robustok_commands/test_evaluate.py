@@ -15,8 +15,10 @@ from PIL import Image
 from project import Project
 from robustok_core import ImageBatch, Registry
 from robustok_core.cli import main
+from robustok_core.errors import RobustokError, raise_all
 from robustok_core.runs.results import read_results
 from robustok_core.values.images import to_uint8
+from robustok_metrics.kid import KID
 from robustok_toolkit.image_files import write_samples
 
 Command = Callable[..., tuple[int, str, str]]
@@ -274,6 +276,15 @@ def test_every_metric_with_too_few_images_is_named_before_features_are_computed(
     assert "features" not in output, "nothing was computed"
     change = ("--set", "kid.subset_size=50", "--set", "kid.subsets=2")
     assert command("samples.npz", "real.npz", *SMALL, "--metric", "kid", *change)[0] == 0
+
+
+def test_all_problems_that_a_metric_finds_are_named_one_by_one(command: Command, monkeypatch: Any) -> None:
+    found = [RobustokError("60 are odd", hint="lower subset_size"), RobustokError("50 are even", where="real")]
+    monkeypatch.setattr(KID, "check", lambda *_: raise_all(found))
+    code, _, errors = command("samples.npz", "real.npz", *SMALL, "--metric", "kid")
+    assert code == 2
+    assert "error: kid: 60 are odd\n  hint: lower subset_size, as with --set kid.subset_size=50\n" in errors
+    assert "error: kid: real: 50 are even\n  hint: use more images\n" in errors
 
 
 def test_results_as_json_are_what_out_writes_and_nothing_else_is_printed(command: Command) -> None:

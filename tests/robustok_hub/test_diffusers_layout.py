@@ -139,7 +139,8 @@ def test_the_command_writes_the_configuration_beside_the_weights(command, tmp_pa
     Path(out).unlink()
     code, _, errors = command("export", "diffusers", "tokenizer", out)
     assert code == 2
-    assert "the configuration of these weights already exists" in errors
+    assert "config.json: this already exists" in errors
+    assert "another folder" in errors
     assert not Path(out).exists()
 
 

@@ -161,7 +161,9 @@ def check_metrics(
         ProblemsError: if they have not.
     """
     networks = SketchedFeatures()
-    statistics = None if reference is None or reference in DATA_SPLITS else _statistics_in(reference)
+    statistics = None
+    if reference is not None and reference not in DATA_SPLITS:
+        statistics = statistics_in(Path(reference).expanduser())
 
     def network(spec: Spec) -> Features | None:
         try:
@@ -179,12 +181,6 @@ def check_metrics(
     check_each(context, {name: partial(check, metric) for name, metric in built.items()}, *keys)
 
 
-def _statistics_in(reference: str) -> list[str] | None:
-    """The networks whose moments a reference that passed `check_reference` holds; None if it has none, or is absent."""
-    path = Path(reference).expanduser()
-    return statistics_in(path) if path.is_file() else None
-
-
 def _check_other_set(context: StageContext, name: str, reference: str | None) -> None:
     """Raises RobustokError unless there is such a set besides the reference."""
     if reference is None:
@@ -195,9 +191,8 @@ def _check_other_set(context: StageContext, name: str, reference: str | None) ->
         what = f"it needs two sets of real images, but {name!r} is the reference, too"
         raise RobustokError(what, hint=f"choose another reference{such}")
     _require_set(context, name)
-    path = Path(name).expanduser()
-    if name not in DATA_SPLITS and path.exists():
-        require_no_statistics(path)
+    if name not in DATA_SPLITS:
+        require_no_statistics(Path(name).expanduser())
 
 
 def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: Networks, count: int) -> None:
