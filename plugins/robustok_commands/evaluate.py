@@ -64,7 +64,8 @@ def evaluate(
     from robustok_core.runs.results import tables_of
     from robustok_core.runs.summary import print_results
     from robustok_core.values.terminal import make_console, say
-    from robustok_toolkit.image_features import SharedFeatures, open_features
+    from robustok_toolkit.feature_files import open_features
+    from robustok_toolkit.image_features import SharedFeatures
     from robustok_toolkit.new_files import refuse_existing
 
     reference = _checked_sets(samples, reference)
@@ -276,7 +277,7 @@ def _check_other_sets(metric: SampleMetric, spec: Spec, name: str, reference: Pa
     import attrs
 
     from robustok_core.errors import RobustokError
-    from robustok_toolkit.image_features import require_no_statistics
+    from robustok_toolkit.feature_files import require_no_statistics
 
     for value in metric.other_sets():
         path = Path(value).expanduser()

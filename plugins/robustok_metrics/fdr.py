@@ -90,7 +90,7 @@ class FDr(SampleMetric):
         if num_reference is not None:
             require_images(num_reference, 2, "a covariance in each network", where="the reference", hint="use more")
 
-    def check_features(self, network: Callable[[Spec], Features | None], statistics: Sequence[str] | None) -> None:
+    def check_features(self, network: Callable[[Spec], Features | None], statistics: Mapping[str, int] | None) -> None:
         for spec in self.config.networks.values():
             check_moments(network(spec), statistics)
 

@@ -54,7 +54,7 @@ class InceptionScore(SampleMetric):
         if num_samples is not None:
             self._require_splits(num_samples, "the samples")
 
-    def check_features(self, network: Callable[[Spec], Features | None], statistics: Sequence[str] | None) -> None:
+    def check_features(self, network: Callable[[Spec], Features | None], statistics: Mapping[str, int] | None) -> None:
         if (known := network(self.config.features)) is not None:
             require_classifier(known)
 

@@ -14,7 +14,8 @@ from robustok_core.values.spec import Spec, component
 from robustok_metrics.enough_images import require_both
 from robustok_metrics.frechet import frechet_name
 from robustok_metrics.frechet_distance import Moments, distance_between
-from robustok_toolkit.image_features import network_of, require_statistics
+from robustok_toolkit.feature_files import require_statistics
+from robustok_toolkit.image_features import network_of
 
 
 class _Distance(SampleMetric):
@@ -32,7 +33,7 @@ class _Distance(SampleMetric):
     def check(self, num_samples: int | None, num_reference: int | None) -> None:
         require_both(num_samples, num_reference or None, 2, "a covariance")
 
-    def check_features(self, network: Callable[[Spec], Features | None], statistics: Sequence[str] | None) -> None:
+    def check_features(self, network: Callable[[Spec], Features | None], statistics: Mapping[str, int] | None) -> None:
         check_moments(network(self.network), statistics)
 
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
@@ -115,7 +116,7 @@ def require_samples(samples: ImageFeatures) -> None:
         raise RobustokError(message, where=samples.name, hint="use a folder of images, or a file without mu and sigma")
 
 
-def check_moments(network: Features | None, statistics: Sequence[str] | None) -> None:
+def check_moments(network: Features | None, statistics: Mapping[str, int] | None) -> None:
     """Raises RobustokError if a reference will not have the moments of a network; for both see `check_features`."""
     if network is not None and statistics is not None:
         require_statistics(network, statistics, "the reference")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +19,6 @@ from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures
 from robustok_core.values.spec import Spec
-from robustok_toolkit.array_files import array_names
-from robustok_toolkit.image_files import open_images, reference_moments
 from robustok_toolkit.shared_cache import CacheEntry
 from robustok_training.batches import evaluation_batches
 from robustok_training.distributed import communication_device, rank, world_size
@@ -29,12 +27,7 @@ from robustok_training.progress import StepProgress
 #: Returns the same network for equal configurations.
 Networks = Callable[[Spec], Features]
 
-#: What to do about `limit_problem`.
-LIMIT_HINT = "leave the limit out, or use a reference without mu and sigma"
-
 _ROWS_AT_ONCE = 4096
-#: The networks whose moments ADM's references hold, as mu and sigma and as mu_s and sigma_s.
-_POOLED, _SPATIAL = "inception", "inception_spatial"
 
 
 class SharedFeatures:
@@ -67,8 +60,8 @@ class KnownNetworkFeatures(ImageFeatures):
         return super().other(name, limit) if self.open_other is None else self.open_other(name, limit)
 
     @property
-    def statistics(self) -> list[str] | None:
-        """The names of the networks whose moments are published; None if they are computed from the images."""
+    def statistics(self) -> Mapping[str, int] | None:
+        """The widths of the networks whose moments are published, by name; None if the images give the moments."""
         return None
 
     @property
@@ -89,31 +82,6 @@ def require_classifier(network: Features) -> None:
     """Raises RobustokError if a network gives no class scores."""
     if network.num_logits == 0:
         raise RobustokError(f"the features {network.name!r} have no classifier, so they give no class scores")
-
-
-def require_statistics(network: Features, held: Iterable[str], where: str) -> None:
-    """Raises RobustokError if a reference with the moments of the networks `held` has none of this network."""
-    if network.name in held:
-        return
-    hint = "use the features inception, or a reference that has only images"
-    message = f"mu and sigma are of the published Inception's features, not of {network.name!r}"
-    if network.name == _SPATIAL:
-        message = "this reference has mu and sigma, but not those of spatial features, mu_s and sigma_s"
-    raise RobustokError(message, where=where, hint=hint)
-
-
-def statistics_in(path: Path) -> list[str] | None:
-    """The names of the networks whose moments a reference holds; None if it holds none, is a folder or is absent."""
-    if not path.is_file() or "mu" not in (names := array_names(path)):
-        return None
-    return [_POOLED, _SPATIAL] if "mu_s" in names else [_POOLED]
-
-
-def require_no_statistics(path: Path) -> None:
-    """Raises RobustokError if a file that is to be a further set of real images holds statistics."""
-    if statistics_in(path) is not None:
-        what = "mu and sigma are of an unknown number of images, so this is no further set of real images"
-        raise RobustokError(what, where=str(path), hint="name images without statistics")
 
 
 def singular_note(count: int, width: int) -> str | None:
@@ -140,11 +108,6 @@ def sizes_problem(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures
         f"the images of {samples.name} have {width} x {height} pixels, those of {reference.name} "
         f"{other_width} x {other_height}"
     )
-
-
-def limit_problem(limit: int) -> str:
-    """What is wrong with a limit where a metric takes the moments of a file."""
-    return f"mu and sigma of this file are of all its images, so they cannot be limited to {limit}"
 
 
 def sorted_note(samples: ImageFeatures) -> str | None:
@@ -262,116 +225,6 @@ class ExtractedFeatures(KnownNetworkFeatures):
                 done += len(batch)
                 progress.update(done, {})
         return gather_shares(own, [after - before for before, after in pairwise(ends)])
-
-
-class PublishedFeatures(KnownNetworkFeatures):
-    """A published reference: mu and sigma of the Inception features of many images, and optionally some images.
-
-    `moments` are mu and sigma, and exist only for the published Inception; `features` are of the images. The two
-    are meant to differ: ADM's reference has the statistics of all of ImageNet, but only 10,000 of its images.
-
-    Args:
-        mean: mu (F,) float64. covariance: sigma (F, F) float64.
-        images: None if there are only statistics.
-        name: for messages.
-        networks: returns the network of a configuration.
-        spatial: mu and sigma of the spatial features, if the reference has them.
-        limit: the number of images that was asked for; the statistics are of all, so with a limit there are no moments.
-    """
-
-    def __init__(
-        self,
-        mean: Tensor,
-        covariance: Tensor,
-        images: ExtractedFeatures | None,
-        *,
-        name: str,
-        networks: Networks,
-        spatial: tuple[Tensor, Tensor] | None = None,
-        limit: int | None = None,
-    ) -> None:
-        self.name, self.networks = name, networks
-        self._images, self._limit = images, limit
-        self._moments = {_POOLED: (mean, covariance)}
-        if spatial is not None:
-            self._moments[_SPATIAL] = spatial
-
-    @property
-    def statistics(self) -> list[str]:
-        return list(self._moments)
-
-    def __len__(self) -> int:
-        return 0 if self._images is None else len(self._images)
-
-    @property
-    def num_in_moments(self) -> int:
-        return 0
-
-    @property
-    def picture_size(self) -> tuple[int, int] | None:
-        return None if self._images is None else self._images.picture_size
-
-    def features(self, network: Spec) -> Tensor:
-        return self._require_images().features(network)
-
-    def logits(self, network: Spec) -> Tensor:
-        return self._require_images().logits(network)
-
-    def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
-        net = self.networks(network)
-        require_statistics(net, self._moments, self.name)
-        if self._limit is not None:
-            raise RobustokError(limit_problem(self._limit), where=self.name, hint=LIMIT_HINT)
-        mean, covariance = self._moments[net.name]
-        if len(mean) != net.width:
-            raise RobustokError(f"mu has {len(mean)} numbers, but {net.name} has {net.width} features", where=self.name)
-        return mean, covariance
-
-    def _require_images(self) -> ExtractedFeatures:
-        if self._images is None:
-            hint = "precision, recall and the kernel distance need a reference with images"
-            raise RobustokError("this reference holds statistics but no images", where=self.name, hint=hint)
-        return self._images
-
-
-def open_features(
-    path: Path,
-    *,
-    networks: Networks,
-    device: torch.device,
-    cache: Path | None = None,
-    batch_size: int = 100,
-    workers: int = 0,
-    limit: int | None = None,
-    console: Console | None = None,
-) -> ExtractedFeatures | PublishedFeatures:
-    """The features of a folder of images, a sample file, or a reference file with mu and sigma.
-
-    Args:
-        path: the folder or file, named in messages. For the others, see `ExtractedFeatures`.
-
-    Raises:
-        RobustokError: the path is missing or damaged, or holds neither images nor statistics.
-    """
-    moments = None if path.is_dir() else reference_moments(path)
-    images = None
-    if moments is None or "arr_0" in array_names(path):
-        images = ExtractedFeatures(
-            open_images(path),
-            name=str(path),
-            networks=networks,
-            device=device,
-            cache=cache,
-            batch_size=batch_size,
-            workers=workers,
-            limit=limit,
-            console=console,
-        )
-    if moments is None:
-        assert images is not None
-        return images
-    spatial = reference_moments(path, "_s")
-    return PublishedFeatures(*moments, images, name=str(path), networks=networks, spatial=spatial, limit=limit)
 
 
 def gather_shares(own: Tensor, sizes: Sequence[int]) -> Tensor:

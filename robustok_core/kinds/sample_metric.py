@@ -86,13 +86,13 @@ class SampleMetric(Component, ABC):
         A number is None if it is unknown; `num_reference` is 0 if only statistics of the reference are known.
         """
 
-    def check_features(self, network: Callable[[Spec], Features | None], statistics: Sequence[str] | None) -> None:
+    def check_features(self, network: Callable[[Spec], Features | None], statistics: Mapping[str, int] | None) -> None:
         """Raises RobustokError if its feature networks do not give what it needs; called before anything runs.
 
         Args:
             network: gives a feature network for its name, width and number of classes; None if they are not known yet.
-            statistics: the names of the networks whose moments the reference holds, in place of all others; None if
-                they are computed from its images.
+            statistics: the networks whose moments the reference holds, in place of all others: their widths by name;
+                None if the moments are computed from its images.
         """
 
     def other_sets(self) -> Sequence[str]:

@@ -11,7 +11,7 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics
 
 from robustok_core import ImageFeatures, ProblemsError, Registry, RobustokError, Spec
 from robustok_metrics.sample_frechet import SampleFrechet, SampleFrechetConfig
-from robustok_toolkit.image_features import open_features
+from robustok_toolkit.feature_files import open_features
 
 Colours = Callable[..., Spec]
 

@@ -1,4 +1,4 @@
-"""Image features: each image is seen once, with any number of processes; caching and reference statistics."""
+"""Features of images and of files: each image is seen once, with any number of processes; caching and statistics."""
 
 from __future__ import annotations
 
@@ -15,17 +15,8 @@ from torch import Tensor
 
 from processes import one_and_two
 from robustok_core import Features, RobustokError, RunError, Spec
-from robustok_toolkit.image_features import (
-    ExtractedFeatures,
-    PublishedFeatures,
-    SharedFeatures,
-    network_of,
-    open_features,
-    require_statistics,
-    singular_note,
-    sorted_note,
-    statistics_in,
-)
+from robustok_toolkit.feature_files import PublishedFeatures, open_features, require_statistics, statistics_in
+from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures, network_of, singular_note, sorted_note
 from robustok_toolkit.image_files import write_samples
 
 CPU = torch.device("cpu")
@@ -334,10 +325,10 @@ def test_class_sorted_samples_are_noted(
 
 @pytest.mark.parametrize(
     ("arrays", "held"),
-    [({}, ["inception"]), ({"mu_s": np.zeros(2), "sigma_s": np.eye(2)}, ["inception", "inception_spatial"])],
+    [({}, {"inception": 3}), ({"mu_s": np.zeros(2), "sigma_s": np.eye(2)}, {"inception": 3, "inception_spatial": 2})],
 )
 def test_which_statistics_a_reference_has_is_known_without_its_features(
-    reference: Callable[..., Path], networks: SharedFeatures, arrays: dict[str, Any], held: list[str]
+    reference: Callable[..., Path], networks: SharedFeatures, arrays: dict[str, Any], held: dict[str, int]
 ) -> None:
     file = reference(**arrays)
     assert statistics_in(file) == open_features(file, networks=networks, device=CPU).statistics == held

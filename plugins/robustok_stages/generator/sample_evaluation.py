@@ -19,18 +19,20 @@ from robustok_core.values.spec import Spec, all_specs
 from robustok_stages.checks import check_each
 from robustok_stages.costs import SketchedFeatures
 from robustok_toolkit.array_files import array_names
-from robustok_toolkit.image_features import (
+from robustok_toolkit.feature_files import (
     LIMIT_HINT,
+    limit_problem,
+    open_features,
+    require_no_statistics,
+    statistics_in,
+)
+from robustok_toolkit.image_features import (
     ExtractedFeatures,
     KnownNetworkFeatures,
     Networks,
     SharedFeatures,
-    limit_problem,
-    open_features,
-    require_no_statistics,
     singular_note,
     sizes_problem,
-    statistics_in,
 )
 from robustok_toolkit.image_files import open_images, reference_moments
 
@@ -85,8 +87,10 @@ def _require_set(context: StageContext, name: str) -> None:
             return
         what = f"{name!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
         raise RobustokError(what)
-    if path.is_file() and reference_moments(path) is None:
-        open_images(path)
+    if path.is_file():
+        moments = [reference_moments(path, suffix) for suffix in ("", "_s")]
+        if moments[0] is None or "arr_0" in array_names(path):
+            open_images(path)
 
 
 def check_picture_size(context: StageContext, reference: str, image_size: int, *keys: str) -> None:

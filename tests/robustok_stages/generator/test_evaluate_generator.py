@@ -313,6 +313,27 @@ def test_statistics_of_another_network_are_refused_before_anything_is_written(
     assert not project.out.exists()
 
 
+@pytest.mark.parametrize(
+    ("metric", "arrays", "message"),
+    [
+        ({"use": "frechet", "features": {"use": "inception"}}, {}, "mu has 4 numbers, but inception has 2048 features"),
+        ({"use": "sfid"}, {}, "mu_s has 3 numbers, but inception_spatial has 2023 features"),
+        (COLOURS, {"sigma_s": np.eye(2)}, "mu_s and sigma_s must be (F,) and (F, F), found (3,) and (2, 2)"),
+        (COLOURS, {"arr_0": np.zeros((2, 32, 32, 3))}, "images must be uint8"),
+    ],
+    ids=["width", "spatial width", "shapes", "images"],
+)
+def test_statistics_that_fit_no_network_are_refused_before_anything_is_written(
+    trained, tmp_path, metric, arrays, message
+):
+    held = {"mu": np.zeros(4), "sigma": np.eye(4), "mu_s": np.zeros(3), "sigma_s": np.eye(3)}
+    np.savez(tmp_path / "reference.npz", **{**held, **arrays})
+    reference = str(tmp_path / "reference.npz")
+    project = evaluating(trained, tmp_path / "runs", metrics={"one": metric}, reference=reference)
+    assert message in project.refusal()
+    assert not project.out.exists()
+
+
 @frozen(kw_only=True)
 class NoOptions:
     """No options."""
