@@ -346,7 +346,7 @@ def paths_of(file: Path, function: str) -> Counter[str]:
 
 
 def test_what_refuses_to_overwrite_also_does_when_it_writes():
-    refused = {file: paths_of(file, "refuse_existing") for file in SOURCES}
+    refused = {file: paths_of(file, "require_new") for file in SOURCES}
     assert sum(map(Counter.total, refused.values())) >= 10, "the functions have other names"
     for file, paths in refused.items():
         assert paths <= paths_of(file, "new_output"), f"{file}: what appears while a command works would be replaced"

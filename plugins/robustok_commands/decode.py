@@ -35,10 +35,10 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     names of the encoded images, or one GRID.png of all images.
     """
     from robustok_core.runs.devices import device_called
-    from robustok_toolkit.new_files import new_output, refuse_existing, refuse_other_endings
+    from robustok_toolkit.new_files import new_output, refuse_other_endings, require_new
     from robustok_toolkit.trained_tokenizer import tokenizer_of
 
-    refuse_existing(out)
+    require_new(out)
     refuse_other_endings(out, ".png")
     trained = tokenizer_of(run, device=device_called(device, where="--device"))
     latents, names = _read(codes, trained.tokenizer)

@@ -46,10 +46,10 @@ def encode(
     from robustok_core.runs.fingerprints import latent_fingerprint
     from robustok_toolkit.cropped_images import images_in, without_damaged
     from robustok_toolkit.latent_arrays import array_name, to_array
-    from robustok_toolkit.new_files import new_output, refuse_existing
+    from robustok_toolkit.new_files import new_output, require_new
     from robustok_toolkit.trained_tokenizer import tokenizer_of
 
-    refuse_existing(out)
+    require_new(out)
     if out.suffix != ".npz":
         raise RobustokError("the name of the file must end in .npz", where=f"--out {out}")
     found = images_in(inputs)

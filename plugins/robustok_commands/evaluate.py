@@ -61,16 +61,17 @@ def evaluate(
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.devices import device_called
+    from robustok_core.runs.downloads import provide
     from robustok_core.runs.results import tables_of
     from robustok_core.runs.summary import print_results
     from robustok_core.values.terminal import make_console, say
     from robustok_toolkit.feature_files import open_features
     from robustok_toolkit.image_features import SharedFeatures
-    from robustok_toolkit.new_files import refuse_existing
+    from robustok_toolkit.new_files import require_new
 
     reference = _checked_sets(samples, reference)
     if out is not None:
-        refuse_existing(out)
+        require_new(out)
     console = make_console(quiet=quiet, err=as_json)
     registry = load_registry()
     options = _options(dict(parse_override(change) for change in changes))
@@ -85,7 +86,7 @@ def evaluate(
     generated, real = open_set(samples), open_set(reference, cache=cache)
     real.open_other = lambda name, limit: open_set(Path(name).expanduser(), cache=cache, limit=limit)
     _check_sizes(generated, real, mixed_sizes)
-    _provide({"features": network, **specs}, console)
+    provide({"features": network, **specs}, partial(say, console))
     net = networks(network)
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
@@ -194,20 +195,6 @@ def _metric(registry: Registry, name: str, network: Spec, options: Mapping[str, 
     has_features = isinstance(factory, type) and "features" in {option.name for option in attrs.fields(factory.Config)}  # type: ignore[attr-defined]
     table = {"features": network.table(), **options} if has_features else options
     return registry.spec("sample_metric", {**table, "use": name}, where=name)
-
-
-def _provide(specs: Mapping[str, Spec], console: Any) -> None:
-    """Downloads what the metrics and their network need, before anything is computed."""
-    from robustok_core.errors import RobustokError, raise_all
-    from robustok_core.runs.downloads import needs_of
-    from robustok_core.values.terminal import say
-
-    needs = needs_of(
-        (((name,), spec) for name, spec in specs.items()),
-        lambda problem: RobustokError(f"{'.'.join(map(str, problem.path))}: {problem.what}", hint=problem.hint),
-    )
-    raise_all(needs.problems)
-    raise_all(needs.fetch(lambda line: say(console, line)))
 
 
 def _possible(

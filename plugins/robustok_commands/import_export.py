@@ -61,10 +61,10 @@ def import_(words: tuple[str, ...], changes: tuple[str, ...], listed: bool, as_j
     from robustok_core.recipe.source import parse_override
     from robustok_core.runs.hub import local_path
     from robustok_core.runs.loading import read_published, save_imported
-    from robustok_toolkit.new_files import new_output, refuse_existing
+    from robustok_toolkit.new_files import new_output, require_new
 
     importer, checkpoint, out = ("auto", *words)[-3:]
-    refuse_existing(Path(out))
+    require_new(Path(out))
     registry = load_registry()
     options = dict(parse_override(change) for change in changes)
     table = {"options": options} if importer == "auto" else options
@@ -100,10 +100,10 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     from robustok_core.runs.folder import find_artifact
     from robustok_core.runs.near_runs import no_run
     from robustok_core.runs.old_code import note_old_code
-    from robustok_toolkit.new_files import new_output, refuse_existing
+    from robustok_toolkit.new_files import new_output, require_new
     from robustok_toolkit.weight_files import check_ending, write_weights
 
-    refuse_existing(out)
+    require_new(out)
     if not artifact.exists():
         raise no_run(artifact)
     registry = load_registry()
@@ -121,7 +121,7 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     except RobustokError as error:
         raise RobustokError(error.what, where=str(folder), hint=_other_formats(registry, folder, module)) from error
     if configuration is not None:
-        refuse_existing(beside, do="this file goes beside the weights, so write them to another folder")
+        require_new(beside, do="this file goes beside the weights, so write them to another folder")
     with contextlib.ExitStack() as outputs:
         if configuration is not None:
             write_json(outputs.enter_context(new_output(beside)), configuration)

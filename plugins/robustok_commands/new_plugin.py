@@ -31,13 +31,13 @@ def plugin(name: str, kinds: tuple[str, ...], out: Path | None) -> None:
     from robustok_commands.plugin_package import check_free, check_kinds, check_name, write_package
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.files import new_folder
-    from robustok_toolkit.new_files import new_output, refuse_existing
+    from robustok_toolkit.new_files import new_output, require_new
 
     check_name(name)
     chosen = check_kinds(kinds or ("perturbation",))
     check_free(name, chosen, load_registry())
     folder = out or Path(name)
-    refuse_existing(folder)
+    require_new(folder)
     with new_output(folder) as unfinished, new_folder(unfinished) as aside:
         write_package(aside, name, chosen)
     echo(f"written to {folder}: {', '.join(chosen)}")

@@ -35,7 +35,7 @@ def push(run: Path, repository: str, generator: bool, to: Path | None, licence: 
     from robustok_core.runs.components import read_artifact
     from robustok_core.runs.folder import is_artifact
     from robustok_core.runs.near_runs import no_run
-    from robustok_toolkit.new_files import new_output, refuse_existing
+    from robustok_toolkit.new_files import new_output, require_new
     from robustok_toolkit.pushed import Kind, write_repository
 
     if to is not None and private:
@@ -47,7 +47,7 @@ def push(run: Path, repository: str, generator: bool, to: Path | None, licence: 
     kind: Kind = "generator" if generator else "tokenizer"
     write = partial(write_repository, run, kind=kind, repository=repository, licence=licence, registry=load_registry())
     if to is not None:
-        refuse_existing(to)
+        require_new(to)
         with new_output(to) as unfinished:
             write(unfinished)
         echo(f"written to {to}")

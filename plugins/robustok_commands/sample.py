@@ -51,9 +51,9 @@ def sample(
     `robustok sample runs/rar --class 3 --out boots.png`.
     """
     from robustok_toolkit.generator_of_command import open_generator
-    from robustok_toolkit.new_files import new_output, refuse_existing, refuse_other_endings
+    from robustok_toolkit.new_files import new_output, refuse_other_endings, require_new
 
-    refuse_existing(out)
+    require_new(out)
     refuse_other_endings(out, ".png", ".npz")
     opened = open_generator(run, device=device, changes=changes)
     trained = opened.trained

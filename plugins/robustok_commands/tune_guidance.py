@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from robustok_core.kinds.sample_metric import SampleMetric
     from robustok_core.values.guidance import Guidance
     from robustok_core.values.result import Result
+    from robustok_core.values.spec import Spec
     from robustok_toolkit.guidance_search import GuidanceSearch
     from robustok_toolkit.reported_run import ReportedRun
 
@@ -78,10 +80,10 @@ def tune_guidance(
     from robustok_core.runs.files import write_json
     from robustok_core.values.guidance import Guidance
     from robustok_toolkit.guidance_search import SCALES, GuidanceSearch, best_of, recipe_line
-    from robustok_toolkit.new_files import new_output, refuse_existing
+    from robustok_toolkit.new_files import new_output, require_new
 
     if out is not None:
-        refuse_existing(out)
+        require_new(out)
     name, measure = _measuring(run, metric, reference, limit, changes, batch_size, device, (samples, confirm))
     search = GuidanceSearch(lambda guidance: measure(guidance, samples, seed))
     console = make_console(err=True)
@@ -118,6 +120,7 @@ def _measuring(
 
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
+    from robustok_core.runs.downloads import provide
     from robustok_toolkit.generating import ImagesInMemory
     from robustok_toolkit.generator_of_command import open_generator
     from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
@@ -126,7 +129,12 @@ def _measuring(
     opened = open_generator(run, device=device, changes=changes)
     trained, torch_device = opened.trained, opened.trained.tokenizer.device
     reported = ReportedRun(run, load_registry(), torch_device)
-    key, built = _metric(reported, metric)
+    key, spec = _metric(reported, metric)
+    built: SampleMetric = spec.build()
+    if others := built.other_sets():
+        what = f"{key} compares with a further set of real images ({', '.join(others)}), and there is none here"
+        raise RobustokError(what, where="--metric", hint="name another metric of the recipe")
+    provide({key: spec}, partial(say, make_console(err=True)))
     if not trained.generator.knows_null_class:
         hint = "train with label_dropout above 0"
         raise RobustokError("its generator was trained without label dropout, so it knows no guidance", hint=hint)
@@ -153,7 +161,7 @@ def _measuring(
     return key, measure
 
 
-def _metric(run: ReportedRun, name: str | None) -> tuple[str, SampleMetric]:
+def _metric(run: ReportedRun, name: str | None) -> tuple[str, Spec]:
     from robustok_core.errors import RobustokError, did_you_mean
 
     metrics: dict[str, Any] = {}
@@ -166,7 +174,7 @@ def _metric(run: ReportedRun, name: str | None) -> tuple[str, SampleMetric]:
         what = f"its recipe measures no {name!r}"
         raise RobustokError(what, where="--metric", hint=did_you_mean(name, list(metrics)))
     key = name or next(iter(metrics))
-    return key, metrics[key].build()
+    return key, metrics[key]
 
 
 def _print(name: str, search: GuidanceSearch, confirmed: Mapping[Guidance, Result], samples: int, confirm: int) -> None:

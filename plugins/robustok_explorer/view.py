@@ -63,7 +63,7 @@ def view(
 
 def _check_options(draw: str | None, changes: tuple[str, ...], out: Path | None) -> None:
     from robustok_core.errors import RobustokError
-    from robustok_toolkit.new_files import refuse_existing
+    from robustok_toolkit.new_files import require_new
 
     if draw is None and (changes or out is not None):
         option = "--set" if changes else "--out"
@@ -73,7 +73,7 @@ def _check_options(draw: str | None, changes: tuple[str, ...], out: Path | None)
     if out is not None and out.suffix != ".png":
         raise RobustokError("the name of the file must end in .png", where=f"--out {out}")
     if out is not None:
-        refuse_existing(out)
+        require_new(out)
 
 
 def _check_page_options(draw: str | None, port: int | None, no_browser: bool) -> None:

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from robustok_blocks.full_precision import full_precision
+from robustok_core.errors import RobustokError
 from robustok_core.recipe.validators import side_range, width_range
 from robustok_core.values.spec import Spec, component
 from robustok_losses.frozen import FrozenMaps
@@ -51,8 +52,25 @@ class FeatureHeads(nn.Module):
 
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
+        self.config = config
         self.maps = FrozenMaps(config.features.build(), config.layers)
         self.heads = nn.ModuleList(_head(channels, config) for channels in self.maps.channels)
+
+    def check_size(self, size: int) -> None:
+        """Checks, where the heads are sketched, that a kernel is not wrapped around a map of such images twice.
+
+        Raises:
+            RobustokError: if a map has fewer positions than half of the kernel.
+        """
+        reach = self.config.kernel // 2
+        if not next(self.parameters()).is_meta:
+            return
+        for features in self.maps(torch.zeros(1, 3, size, size, device="meta")):
+            height, width = features.shape[-2:]
+            if height * width < reach:
+                what = f"heads.kernel = {self.config.kernel} is too large for maps of {width} x {height} positions"
+                hint = "use a smaller kernel, fewer heads.layers, or larger images"
+                raise RobustokError(what, where="loss adversarial", hint=hint)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """One (B, positions) tensor of logits from each head for images (B, 3, H, W) in [-1, 1]."""

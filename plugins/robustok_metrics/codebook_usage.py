@@ -15,6 +15,9 @@ from robustok_core.values.latents import LatentSpace
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
+#: The counts of so many codes take half a GiB.
+_MOST_CODES = 2**26
+
 
 @frozen(kw_only=True)
 class CodebookUsageConfig:
@@ -34,13 +37,16 @@ class CodebookUsage(Metric):
         self.config = config
 
     def check(self, space: LatentSpace) -> None:
-        """Raises RobustokError if the latent space has no codes."""
+        """Raises RobustokError if the latent space has no codes, or more than can be counted one by one."""
         if space.codebook_size is None:
             raise RobustokError(
                 f"this latent space has no codes to count ({space.describe()})",
                 where="metric codebook_usage",
                 hint="remove the metric for a continuous tokenizer",
             )
+        if space.codebook_size > _MOST_CODES:
+            what = f"at most {_MOST_CODES:,} codes are counted, and this latent space has {space.codebook_size:,}"
+            raise RobustokError(what, where="metric codebook_usage", hint="remove the metric for such a codebook")
 
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
         return ["codebook_usage", "codebook_perplexity"]

@@ -63,10 +63,12 @@ def calibrate(
     rank_pfd. Of vectors: it makes latents that keep a share sigma of held-out images'; their errors are compared with
     independent noise. Example: `robustok calibrate runs/main_train --guidance 1 --guidance 1.5`.
     """
-    from robustok_report.pdf_figures import save_figures
+    from robustok_report.pdf_figures import require_figures, save_figures
     from robustok_report.sections.calibration import figures
     from robustok_toolkit.report_parts import Section
 
+    if pdf is not None:
+        require_figures(pdf)
     found, num_images, codebook_size = _measured(
         run, scales or (1.0,), sigmas, limit, changes, seed, batch_size, device
     )
@@ -108,6 +110,8 @@ def _measured(
     opened = open_generator(run, device=device, changes=changes)
     generator, tokenizer = opened.trained.generator, opened.trained.tokenizer.tokenizer
     codebook_size = tokenizer.space.codebook_size
+    for scale in scales:
+        generator.check_guidance(Guidance(scale=scale))
     if wrong := wrong_option(codebook_size, limit=limit, sigmas=sigmas):
         option, problem = wrong
         where = f"--{option.removesuffix('s')}"  # --sigma is given once for each

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import singledispatch
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.runs.files import new_file, writing
 from robustok_core.values.printable import printable
 from robustok_report.plotly_figures import COLOURS
+from robustok_toolkit.new_files import require_place
 from robustok_toolkit.report_parts import FIGURES, Bars, Figure, Heatmap, Lines, Points, Section
 
 #: Inches: a column of a two-column paper.
@@ -20,18 +22,24 @@ _WIDTH, _HEIGHT = 3.4, 2.4
 _STYLE: Any = {"pdf.fonttype": 42, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
 
 
+def require_figures(folder: Path) -> None:
+    """Raises RobustokError if matplotlib is not installed, or a folder for figures could not be written."""
+    if find_spec("matplotlib") is None:
+        hint = "pip install 'robustok[plots]'"
+        raise RobustokError("figures as PDF need matplotlib, which is not installed", hint=hint)
+    require_place(folder / "figure.pdf")
+
+
 def save_figures(sections: Sequence[Section], folder: Path) -> list[Path]:
     """Writes each figure of the sections as FOLDER/SECTION-TITLE.pdf and returns the files.
 
     Raises:
-        RobustokError: if matplotlib is not installed.
+        RobustokError: as `require_figures`.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        hint = "pip install 'robustok[plots]'"
-        raise RobustokError("figures as PDF need matplotlib, which is not installed", hint=hint) from error
+    require_figures(folder)
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     files = []

@@ -13,7 +13,7 @@ from robustok_core.runs.files import write_text
 from robustok_core.values.numbers import duration_text
 from robustok_report.made_sections import made_sections
 from robustok_report.page import Page
-from robustok_report.pdf_figures import save_figures
+from robustok_report.pdf_figures import require_figures, save_figures
 from robustok_report.sections.calibration import calibration
 from robustok_report.sections.codebook import codebook
 from robustok_report.sections.numbers import numbers
@@ -26,6 +26,7 @@ from robustok_report.sections.training import training
 from robustok_report.several import compared
 from robustok_report.study import study_page
 from robustok_study.record import is_study
+from robustok_toolkit.new_files import require_place
 from robustok_toolkit.report_parts import Section
 from robustok_toolkit.reported_run import ReportedRun
 
@@ -72,6 +73,9 @@ def write_report(
     if file.exists() and not _is_report(file):
         hint = "only an older report is replaced: choose a new name"
         raise RobustokError("this already exists, and is no report", where=str(file), hint=hint)
+    require_place(file)
+    if pdf is not None:
+        require_figures(pdf)
     page = study_page(runs[0]) if _is_of_a_study(runs) else _of_runs(runs, registry, device)
     write_text(file, page.html())
     if pdf is not None:

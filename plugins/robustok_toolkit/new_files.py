@@ -10,17 +10,31 @@ from pathlib import Path
 from robustok_core.errors import RobustokError, RunError
 
 
-def refuse_existing(out: Path, *, do: str = "choose a new name") -> None:
-    """Refuses to overwrite.
+def require_new(out: Path, *, do: str = "choose a new name") -> None:
+    """Refuses to overwrite, and what cannot be written, before a command works for it.
 
     Args:
-        do: what the user is to do, for the message.
+        do: what the user is to do if `out` exists, for the message.
 
     Raises:
-        RobustokError: if the file or folder exists.
+        RobustokError: if the file or folder exists, or as `require_place`.
     """
     if os.path.lexists(out):
         raise RobustokError("this already exists", where=str(out), hint=f"nothing is overwritten: {do}")
+    require_place(out)
+
+
+def require_place(out: Path) -> None:
+    """Refuses a file or folder that could not be written.
+
+    Raises:
+        RobustokError: if one of its parents is a file, or a folder that this user may not write to.
+    """
+    there = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
+    if not there.is_dir():
+        raise RobustokError(f"cannot write: {there} is no folder", where=str(out), hint="choose another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RobustokError("cannot write: Permission denied", where=str(out), hint="choose a folder you may write to")
 
 
 @contextmanager

@@ -39,6 +39,11 @@ def steps_per_epoch(rows: Sized, global_batch: int) -> int:
     return steps
 
 
+def measured_steps(every: float, epoch_steps: int) -> int:
+    """Optimiser steps between two measurements that are `every` epochs apart, at least 1; 0 for no measurements."""
+    return max(1, round(every * epoch_steps)) if every > 0.0 else 0
+
+
 def check_parts(global_batch: int, world: int, accumulation: int) -> None:
     """Raises RobustokError if a batch does not divide into equal micro-batches on all processes."""
     parts = world * accumulation

@@ -25,7 +25,7 @@ from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.finite import all_finite
 from robustok_core.values.speed import is_on
 from robustok_training.alarms import Alarms
-from robustok_training.batches import rows_of_step, steps_per_epoch, training_batches
+from robustok_training.batches import measured_steps, rows_of_step, steps_per_epoch, training_batches
 from robustok_training.channels_last import keep_channels_last
 from robustok_training.checkpoint import (
     checkpoints,
@@ -73,7 +73,7 @@ class Trainer:
         self.accelerator = context.accelerator
         self.epoch_steps = steps_per_epoch(rows, config.batch_size)
         self.total = config.steps(self.epoch_steps)
-        self.measure_steps = max(1, round(measure_every * self.epoch_steps)) if measure_every > 0.0 else 0
+        self.measure_steps = measured_steps(measure_every, self.epoch_steps)
         for module in task.modules.values():
             module.to(self.accelerator.device)
         self._kept = KeptModule(task.averaged, config.ema_decay)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from attrs import field, frozen
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, raise_all
 from robustok_core.recipe.recipe import LoadConfig, NamedStage, ResolvedRecipe, located
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem
@@ -92,6 +92,23 @@ def needs_of(
         except RobustokError as error:
             problems += [locate(Problem(path, each.what, each.hint)) for each in error.problems]
     return Needs(downloads=list(downloads.values()), problems=problems, locate=locate)
+
+
+def provide(specs: Mapping[str, Spec], say: Callable[[str], None]) -> None:
+    """Downloads what components need, before a command works with them.
+
+    Args:
+        specs: by the name that messages give them. say: told of each download.
+
+    Raises:
+        ProblemsError: for each file that is missing, and for each download that failed.
+    """
+    needs = needs_of(
+        (((name,), spec) for name, spec in specs.items()),
+        lambda problem: RobustokError(f"{'.'.join(map(str, problem.path))}: {problem.what}", hint=problem.hint),
+    )
+    raise_all(needs.problems)
+    raise_all(needs.fetch(say))
 
 
 def needs_of_recipe(

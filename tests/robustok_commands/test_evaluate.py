@@ -297,10 +297,14 @@ def test_results_as_json_are_what_out_writes_and_nothing_else_is_printed(command
 
 def test_results_that_cannot_be_written_are_printed_all_the_same(command: Command) -> None:
     Path("file").write_text("mine")
-    words = ("samples.npz", "real.npz", *SMALL, "--metric", "frechet", "--json", "--out", "file/results.json")
-    code, output, errors = command(*words)
+    words = ("samples.npz", "real.npz", *SMALL, "--metric", "frechet", "--json", "--out")
+    name = f"{'long' * 70}.json"
+    code, output, errors = command(*words, name)
     assert code == 1
     assert "gfd_fashion_classifier" in json.loads(output)["results"]
+    assert f"error: {name}: cannot write" in errors
+    code, output, errors = command(*words, "file/results.json")
+    assert (code, output) == (2, ""), "known before anything is measured"
     assert "error: file/results.json: cannot write" in errors
 
 

@@ -59,6 +59,18 @@ def test_another_metric_of_the_recipe_can_be_tuned_and_an_unknown_one_is_refused
         tuned(str(measured.folder), "--samples", "4", "--metric", "kid")
 
 
+def test_what_cannot_be_measured_here_is_refused_before_anything_is_sampled(tmp_path, monkeypatch):
+    fdr = {"use": "fdr", "networks": {"one": COLOURS["features"]}, "held_out": "train"}
+    other = {"use": "frechet", "features": {"use": "inception", "weights": str(tmp_path / "inception.pth")}}
+    run = Project(tmp_path / "runs", (*TO_SAMPLES, {"use": "evaluate_generator", "metrics": {"fdr": fdr}})).run()
+    monkeypatch.setattr("robustok_toolkit.generating.generate", None)
+    with pytest.raises(RobustokError, match="fdr compares with a further set of real images .train."):
+        tuned(str(run.folder), *SMALL)
+    monkeypatch.setattr("robustok_commands.tune_guidance._DEFAULT_METRIC", other)
+    with pytest.raises(RobustokError, match="inception.pth"):
+        tuned(str(Project(tmp_path / "plain", TO_SAMPLES).run().folder), *SMALL)
+
+
 def test_of_several_stages_the_first_metric_of_the_first_is_tuned(tmp_path):
     kid = {"use": "kid", "subset_size": 8, "features": COLOURS["features"]}
     stages = [

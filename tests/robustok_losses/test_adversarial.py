@@ -259,6 +259,25 @@ def test_images_too_small_for_the_patches_are_refused_before_training(tiny, make
         make({"patch": {"layers": 3}}).prepare(tiny.make_tokenizer())
 
 
+def test_maps_too_small_for_the_kernel_are_refused_before_training(tiny, registry):
+    """The tiny network's maps of 16 pixels have 64 and 16 positions."""
+
+    def prepared(**heads):
+        loss = registry.spec("loss", {"use": "adversarial", "heads": {**HEADS["heads"], **heads}}).sketch()
+        loss.prepare(tiny.make_tokenizer())
+
+    prepared(kernel=33)
+    prepared(kernel=129, layers=[0])
+    with pytest.raises(RobustokError, match="heads.kernel = 35 is too large for maps of 4 x 4 positions"):
+        prepared(kernel=35)
+
+
+def test_images_that_are_never_cropped_are_refused_before_training(tiny, make):
+    make({**PATCH, "augmentation": {"crop_size": 15}}).prepare(tiny.make_tokenizer())
+    with pytest.raises(RobustokError, match="images of 16 pixels are never cropped to augmentation.crop_size = 16"):
+        make({**PATCH, "augmentation": {"crop_size": 16}}).prepare(tiny.make_tokenizer())
+
+
 @both_kinds
 def test_a_resolved_table_builds_the_same_term_again(registry, kind):
     spec = registry.spec("loss", {"use": "adversarial", **kind})

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from robustok_core import RunError
+from robustok_core import RobustokError, RunError
+from robustok_core.values.latents import LatentSpace
 from robustok_metrics.codebook_usage import CodebookUsage, CodebookUsageConfig, perplexity, usage
 
 
@@ -24,6 +25,13 @@ def test_perplexity_is_two_to_the_entropy_in_bits() -> None:
 
 def test_perplexity_of_a_million_codes_is_exact() -> None:
     assert perplexity(torch.ones(2**20, dtype=torch.int64)) == pytest.approx(2**20, rel=1e-9)
+
+
+def test_more_codes_than_can_be_counted_are_refused() -> None:
+    metric = CodebookUsage(CodebookUsageConfig())
+    metric.check(LatentSpace(kind="discrete", num_tokens=4, width=2, codebook_size=2**26))
+    with pytest.raises(RobustokError, match="at most 67,108,864 codes are counted"):
+        metric.check(LatentSpace(kind="discrete", num_tokens=4, width=2, codebook_size=2**26 + 1))
 
 
 def test_nothing_counted_is_an_error() -> None:

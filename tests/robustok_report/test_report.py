@@ -251,6 +251,16 @@ def test_only_an_older_report_is_replaced(complete, tmp_path, registry, name):
         write_report([complete.folder], tmp_path / "a.html", registry=registry, device="cpu")
 
 
+@pytest.mark.parametrize("place", ["page", "figures"])
+def test_what_cannot_be_written_is_refused_before_anything_is_drawn(complete, tmp_path, registry, place):
+    (tmp_path / "file").write_text("mine")
+    page = tmp_path / ("file/r.html" if place == "page" else "r.html")
+    pdf = None if place == "page" else tmp_path / "file" / "figures"
+    with pytest.raises(RobustokError, match="file is no folder"):
+        write_report([complete.folder], page, registry=registry, pdf=pdf)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_figures_become_vector_pdf_from_the_same_data(complete, tmp_path, registry):
     pytest.importorskip("matplotlib")
     write_report([complete.folder], tmp_path / "r.html", registry=registry, pdf=tmp_path / "figures")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from robustok_core.errors import RunError
-from robustok_toolkit.new_files import new_output
+from robustok_core.errors import RobustokError, RunError
+from robustok_toolkit.new_files import new_output, require_new
 
 
 def test_a_file_and_a_folder_appear_when_the_block_ends(tmp_path):
@@ -108,3 +108,20 @@ def test_an_error_leaves_nothing(tmp_path, folder):
     with pytest.raises(ValueError, match="stop"):
         stop()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused_beforehand(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    require_new(tmp_path / "new" / "folder" / "grid.png")
+    monkeypatch.chdir(tmp_path)
+    require_new(Path("grid.png"))
+    with pytest.raises(RobustokError, match="cannot write: .*file is no folder"):
+        require_new(tmp_path / "file" / "new" / "grid.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing is made"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused_beforehand(tmp_path):
+    (tmp_path / "theirs").mkdir(mode=0o555)
+    with pytest.raises(RobustokError, match="Permission denied"):
+        require_new(tmp_path / "theirs" / "grid.png")

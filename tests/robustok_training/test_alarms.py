@@ -43,6 +43,7 @@ def test_a_number_must_stay_below_its_threshold_for_some_lines():
 def test_used_codes_are_a_share_of_those_that_a_micro_batch_could_use():
     assert used_share(torch.tensor([[0, 1, 1], [2, 2, 2]]), 100) == pytest.approx(3 / 6)
     assert used_share(torch.tensor([[0, 1, 1], [2, 2, 2]]), 4) == pytest.approx(3 / 4)
+    assert used_share(torch.tensor([[5]]), 2**40) == 1.0
 
 
 def test_a_codebook_that_collapses_is_warned_of_once(tmp_path):

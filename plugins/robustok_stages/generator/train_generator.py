@@ -17,7 +17,7 @@ from robustok_core.runs.components import save_component
 from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision
 from robustok_core.runs.promises import GeneratorPromise, TokenizerPromise
-from robustok_stages.checks import check_training, latents_tokenizer
+from robustok_stages.checks import check_training, latents_tokenizer, warn
 from robustok_stages.costs import in_bf16, latent_batch, weights_bytes
 from robustok_stages.generator.sample_evaluation import (
     check_limit,
@@ -30,6 +30,7 @@ from robustok_stages.generator.training_evaluation import MeasureConfig, Trainin
 from robustok_stages.generator.training_step import GeneratorTask, validation_loss
 from robustok_toolkit.latent_files import LatentRows, LatentsPromise, check_latents_of
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
+from robustok_training.batches import measured_steps, steps_per_epoch
 from robustok_training.costs import training_cost
 
 
@@ -81,6 +82,14 @@ class TrainGenerator(Stage):
             num_reference = reference_size(context, measure.reference, measure.limit)
             counts = measure.num_samples, num_reference
             check_metrics(context, measure.metrics, *counts, "measure", "metrics", reference=measure.reference)
+            self._warn_of_no_measurement(context, latents.num_rows, measure.every)
+
+    def _warn_of_no_measurement(self, context: StageContext, num_rows: int, every: float) -> None:
+        """Warns if the training ends before the first measurement; the end is what the evaluation stages measure."""
+        epoch_steps = steps_per_epoch(range(num_rows), self.config.batch_size)
+        if measured_steps(every, epoch_steps) >= self.config.steps(epoch_steps):
+            what = f"nothing is measured, because the training ends first (epochs = {self.config.epochs:g})"
+            warn(context, RobustokError(what, hint="set a smaller every, or leave measure out"), "measure", "every")
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The generator's class, latent space and class names."""

@@ -113,7 +113,23 @@ class Tokenize(Stage):
         check_image_size(context, tokenizer)
         check_of_space(context, self.config, tokenizer.space, of_vectors=["dtype"])
         if self.config.views == "ten_crop":
-            _config_of_size(context, context.dataset().image_size)
+            self._check_ten_crop(context)
+
+    def _check_ten_crop(self, context: StageContext) -> None:
+        """Checks that the data set has images of the sizes that are cut, and that these are larger."""
+        size = context.dataset().image_size
+        for enlarged in self._enlarged_sizes(size):
+            if enlarged == size:
+                what = f"images of {size} pixels are as large as they were after one of {self.config.crop_ranges}"
+                hint = "set larger numbers: five crops of such an image would be one and the same"
+                raise context.located(RobustokError(what, hint=hint), "crop_ranges")
+            try:
+                _config_of_size(context, enlarged)
+            except ValueError as error:
+                raise context.located(RobustokError(f"images of {enlarged} pixels: {error}"), "crop_ranges") from error
+
+    def _enlarged_sizes(self, size: int) -> list[int]:
+        return [int(scale * size) for scale in self.config.crop_ranges]
 
     def plan(self, context: StageContext) -> Mapping[str, Promise]:
         """The latent space, the classes and the number of training images."""
@@ -176,7 +192,7 @@ class Tokenize(Stage):
             return _Split(
                 name="train", sources=[train], views=2, middle=0, cut=lambda batches: with_mirrored(batches[0])
             )
-        sources = [_enlarged(context, int(scale * size)) for scale in self.config.crop_ranges]
+        sources = [_enlarged(context, enlarged) for enlarged in self._enlarged_sizes(size)]
         return _Split(
             name="train",
             sources=sources,

@@ -12,7 +12,7 @@ from robustok_core.kinds.cost import Cost, Work
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.kinds.tokenizer import Tokenizer
-from robustok_core.recipe.validators import workers_range
+from robustok_core.recipe.validators import LARGEST_CODEBOOK, workers_range
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import to_uint8
@@ -123,8 +123,9 @@ class EvaluateTokenizer(Stage):
         batch = images.load(chosen.tolist()).to(context.device)
         latents = tokenizer.encode(batch.images)
         rows = {"input": batch.images, "reconstruction": tokenizer.decode(latents)}
-        if tokenizer.space.codebook_size is not None:
-            delta = max(2, round(0.017 * tokenizer.space.codebook_size))  # the middle delta of pFID
+        codebook_size = tokenizer.space.codebook_size
+        if codebook_size is not None and codebook_size <= LARGEST_CODEBOOK:  # of more, no neighbours are searched
+            delta = max(2, round(0.017 * codebook_size))  # the middle delta of pFID
             table = {"use": "top_delta", "beta": 1.0, "alpha": 0.7, "delta": delta}
             draws = Draws(seed=context.seed, indices=batch.indices, total=len(images))
             perturbed, _ = context.registry.build("perturbation", table).perturb(

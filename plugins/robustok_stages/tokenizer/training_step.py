@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import attrs
-import torch
 from torch import Tensor, nn
 
 from robustok_core.kinds.loss import Loss, Opponent, Reconstruction
@@ -91,8 +90,9 @@ class TokenizerStep(TokenizerLossStep):
 
 def used_share(codes: Tensor, codebook_size: int) -> Tensor:
     """The number of different codes (B, N) over the number that there could be; does not wait for the device."""
-    used = torch.zeros(codebook_size, device=codes.device).index_fill_(0, codes.flatten(), 1.0)
-    return used.sum() / min(codebook_size, codes.numel())
+    in_order = codes.flatten().sort().values
+    used = 1.0 + (in_order.diff() != 0).sum()
+    return used / min(codebook_size, codes.numel())
 
 
 class OpponentStep(nn.Module):

@@ -53,6 +53,17 @@ def test_ranks_are_summed_up_by_token_and_against_delta():
     assert errors.shares == [0.25, 0.25, 0, 0, 0, 0.25, 0.25]
 
 
+def test_what_would_fail_at_the_end_is_refused_before_anything_is_measured(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("robustok_toolkit.calibration.errors_of_generator", None)
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "figures"):
+        ran = CliRunner().invoke(calibrate, [str(trained.folder), "--pdf", str(place)])
+        assert "file is no folder" in str(ran.exception)
+    unguided = trained.later(tmp_path / "runs", ["tokenize", "train_generator"], generator={"label_dropout": 0.0}).run()
+    ran = CliRunner().invoke(calibrate, [str(unguided.folder), "--guidance", "1", "--guidance", "2"])
+    assert "needs a generator that was trained with label dropout" in str(ran.exception)
+
+
 def test_a_recipe_can_train_with_what_the_command_prints(trained, tmp_path):
     ran = CliRunner().invoke(calibrate, [str(trained.folder), "--limit", "20", "--guidance", "2"])
     assert ran.exit_code == 0, ran.output

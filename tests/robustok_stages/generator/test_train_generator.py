@@ -205,6 +205,16 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(trained, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("epochs", "every", "said"), [(1, 1.0, True), (2, 3.0, True), (2, 1.0, False)])
+def test_a_training_that_ends_before_its_first_measurement_says_so(trained, tmp_path, caplog, epochs, every, said):
+    training(trained, tmp_path, measure={"every": every, "num_samples": 30, "metrics": FRECHET}, epochs=epochs).check()
+    found = [record.getMessage() for record in caplog.records]
+    assert [
+        f"measure.every: nothing is measured, because the training ends first (epochs = {epochs})" in line
+        for line in found
+    ] == [True] * said
+
+
 def test_measuring_against_images_needs_them(trained, tmp_path):
     project = training(trained, tmp_path, measure={})
     del project.table["data"]

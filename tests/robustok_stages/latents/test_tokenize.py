@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,17 @@ def test_ten_crop_latents_are_those_of_torchvisions_crops_of_the_larger_images(t
     held = np.load(folder / "parts" / "train-000000000-000000020.codes.npy")
     np.testing.assert_array_equal(held, np.stack(views, 1))
     assert LatentRows(folder, "validation").views == 1
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [(1.02, "images of 32 pixels are as large as they were"), (1100.0, "images of 35200 pixels: .*image_size")],
+)
+def test_crops_of_impossible_sizes_are_refused_before_anything_is_written(trained, tmp_path, scale, message):
+    project = tokenizing(trained, tmp_path, views="ten_crop", crop_ranges=[1.1, scale])
+    refusal = project.refusal()
+    assert re.search(f"stage.tokenize.crop_ranges: {message}", refusal), refusal
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("part", [1, 3, 5])
