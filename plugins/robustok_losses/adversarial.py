@@ -91,17 +91,13 @@ class Adversarial(Loss):
         self._last: dict[str, float | Tensor] = {}
 
     def prepare(self, tokenizer: Tokenizer) -> None:
-        """Checks that the images are large enough for the discriminator and its augmentation.
+        """Checks that the images are large enough for the discriminator.
 
         Raises:
-            RobustokError: they are too small for a patch discriminator with this number of layers, for the kernel of
-                heads on features, or to be cropped.
+            RobustokError: they are too small for a patch discriminator with this number of layers, or for the kernel of
+                heads on features.
         """
-        crop = self.config.augmentation.crop_size
-        if crop is not None and crop >= tokenizer.image_size:
-            what = f"images of {tokenizer.image_size} pixels are never cropped to augmentation.crop_size = {crop}"
-            raise RobustokError(what, where="loss adversarial", hint="set a smaller crop_size, or leave it out")
-        size = crop or tokenizer.image_size
+        size = min(tokenizer.image_size, self.config.augmentation.crop_size or tokenizer.image_size)
         if isinstance(self.opponent.network, FeatureHeads):
             self.opponent.network.check_size(size)
         if self.config.patch is not None and size < self.config.patch.smallest_image:

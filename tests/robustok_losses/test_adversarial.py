@@ -272,12 +272,6 @@ def test_maps_too_small_for_the_kernel_are_refused_before_training(tiny, registr
         prepared(kernel=35)
 
 
-def test_images_that_are_never_cropped_are_refused_before_training(tiny, make):
-    make({**PATCH, "augmentation": {"crop_size": 15}}).prepare(tiny.make_tokenizer())
-    with pytest.raises(RobustokError, match="images of 16 pixels are never cropped to augmentation.crop_size = 16"):
-        make({**PATCH, "augmentation": {"crop_size": 16}}).prepare(tiny.make_tokenizer())
-
-
 @both_kinds
 def test_a_resolved_table_builds_the_same_term_again(registry, kind):
     spec = registry.spec("loss", {"use": "adversarial", **kind})

@@ -23,7 +23,7 @@ from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.ignored import refuse_ignored
-from robustok_stages.checks import check_image_size, check_of_space
+from robustok_stages.checks import check_image_size, check_of_space, warn
 from robustok_stages.costs import encoding, in_bf16, latent_bytes, parameters, tokenizer_of
 from robustok_stages.latents.crops_for_training import MIDDLE_OF_TEN, all_ten_crops, with_mirrored
 from robustok_toolkit.latent_arrays import VectorType, array_name, to_array
@@ -116,13 +116,13 @@ class Tokenize(Stage):
             self._check_ten_crop(context)
 
     def _check_ten_crop(self, context: StageContext) -> None:
-        """Checks that the data set has images of the sizes that are cut, and that these are larger."""
+        """Checks that the data set has images of the sizes that are cut; warns if they are no larger than the crops."""
         size = context.dataset().image_size
         for enlarged in self._enlarged_sizes(size):
             if enlarged == size:
-                what = f"images of {size} pixels are as large as they were after one of {self.config.crop_ranges}"
-                hint = "set larger numbers: five crops of such an image would be one and the same"
-                raise context.located(RobustokError(what, hint=hint), "crop_ranges")
+                what = f"images of {size} pixels are not enlarged by each of {self.config.crop_ranges}"
+                hint = "five crops of such an image are one and the same: set larger numbers"
+                warn(context, RobustokError(what, hint=hint), "crop_ranges")
             try:
                 _config_of_size(context, enlarged)
             except ValueError as error:
