@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from attrs import field, frozen, validators
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustok_blocks.full_precision import full_precision
 from robustok_core.kinds.metric import Evaluation, EvaluationContext
 from robustok_core.values.download import Download, named_path
 from robustok_core.values.draws import seeded
+from robustok_core.values.latents import LatentSpace
+from robustok_toolkit.checked_files import check_once
 from robustok_toolkit.lpips_network import Trunk, lpips_downloads, lpips_network
 from robustok_toolkit.mean_of_images import MeanOfImages
 
@@ -50,12 +52,20 @@ class LPIPS(MeanOfImages):
     def files(cls, config: LPIPSConfig) -> Iterable[Path]:
         return named_path(config.weights)
 
+    def check(self, space: LatentSpace) -> None:
+        """Raises RobustokError if the file of `weights` is here and does not hold those of the network."""
+        files = [file for file in self.files(self.config) if file.is_file()]
+        if files:
+            check_once(("lpips", self.config.network), files, self._built)
+
     def start(self, context: EvaluationContext) -> None:
         super().start(context)
+        self.network = self._built().to(context.device)
+
+    def _built(self) -> nn.Module:
         trunk, weights = self.config.network, self.config.weights
         with seeded("lpips", trunk):  # restores torch's global generator
-            network = lpips_network(trunk, weights, where="metric lpips", otherwise=_OTHERWISE)
-        self.network = network.to(context.device)
+            return lpips_network(trunk, weights, where="metric lpips", otherwise=_OTHERWISE)
 
     def per_image(self, step: Evaluation) -> Tensor:
         with full_precision(step.images.device):

@@ -113,7 +113,8 @@ class TimmFeatures(FrozenTimm):
 
     @classmethod
     def downloads(cls, config: TimmConfig) -> Iterable[Download]:
-        if config.weights == "pretrained" and not _published(config.network).has_weights:
+        published = _published(config.network)
+        if config.weights == "pretrained" and not published.has_weights:
             what = f"timm has no weights of a network {config.network!r}"
             raise RobustokError(what, where="features timm", hint='set weights = "FILE"')
         return timm_downloads(config.network, config.weights)

@@ -47,22 +47,27 @@ def test_what_a_metric_returns_is_checked(trained, tmp_path, method, change, wan
     assert message == f"metric 'wrong': {wanted}"
 
 
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
-        (
-            lambda pooled: pooled[:, :3],
-            "`forward` must be a tensor (20, 96) of floating point numbers, found Tensor (20",
-        ),
-        (not_finite, "`forward` returns features that are not finite"),
-        (lambda pooled: pooled.long(), "`forward` must be a tensor (20, 96) of floating point numbers"),
-    ],
-)
-def test_what_a_feature_network_returns_is_checked(trained, tmp_path, change, wanted) -> None:
-    wrong = returning(FashionClassifier, "forward", change)
+def test_the_values_that_a_feature_network_returns_are_checked(trained, tmp_path) -> None:
+    wrong = returning(FashionClassifier, "forward", not_finite)
     project = evaluation(trained, tmp_path, use="frechet", features={"use": "wrong"})
     message = message_of(project, "forward", features={"wrong": wrong})
-    assert message.startswith(f"features 'wrong': {wanted}")
+    assert message.startswith("features 'wrong': `forward` returns features that are not finite")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda pooled: pooled[:, :3], "Tensor (1, 3) of torch.float32"),
+        (lambda pooled: pooled.long(), "Tensor (1, 96) of torch.int64"),
+    ],
+)
+def test_the_shape_and_type_of_features_are_checked_before_anything_runs(trained, tmp_path, change, found) -> None:
+    wrong = returning(FashionClassifier, "forward", change)
+    project = evaluation(trained, tmp_path / "runs", use="frechet", features={"use": "wrong"})
+    refusal = project.refusal(registry=registry_with(features={"wrong": wrong}))
+    assert "stage.evaluate_tokenizer.metrics.one: " in refusal
+    assert f"features 'wrong': `forward` must be a tensor (1, 96) of floating point numbers, found {found}" in refusal
+    assert not project.out.exists()
 
 
 @pytest.mark.parametrize(

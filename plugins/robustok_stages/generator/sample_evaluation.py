@@ -18,6 +18,7 @@ from robustok_core.values.result import Result, add_results
 from robustok_core.values.spec import Spec, all_specs
 from robustok_stages.checks import check_each
 from robustok_stages.costs import SketchedFeatures
+from robustok_stages.networks_of_metrics import check_networks
 from robustok_toolkit.array_files import array_names
 from robustok_toolkit.feature_files import (
     LIMIT_HINT,
@@ -175,14 +176,14 @@ def check_metrics(
         except Exception:  # a plugin's network may not be built without its weights, and is then not known yet
             return None
 
-    def check(metric: SampleMetric) -> None:
+    def check(metric: SampleMetric, spec: Spec) -> None:
         metric.check(num_samples, num_reference)
         metric.check_features(network, statistics)
         for name in metric.other_sets():
             _check_other_set(context, name, reference)
+        check_networks(spec, networks)
 
-    built = {name: spec.build() for name, spec in metrics.items()}
-    check_each(context, {name: partial(check, metric) for name, metric in built.items()}, *keys)
+    check_each(context, {name: partial(check, spec.build(), spec) for name, spec in metrics.items()}, *keys)
 
 
 def _check_other_set(context: StageContext, name: str, reference: str | None) -> None:

@@ -18,6 +18,8 @@ from robustok_core.values.latents import Latents
 from robustok_core.values.result import Result, add_results
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
+from robustok_stages.costs import SketchedFeatures
+from robustok_stages.networks_of_metrics import check_networks
 from robustok_toolkit.image_features import SharedFeatures
 from robustok_training.batches import evaluation_batches
 from robustok_training.distributed import all_sum, rank, world_size
@@ -30,15 +32,16 @@ def check_tokenizer_metrics(
     """Checks that the metrics in this stage's option `keys` fit the tokenizer's latent space and the training images.
 
     Raises:
-        ProblemsError: if any does not.
+        ProblemsError: if any does not, or if a network that it uses cannot be used.
     """
-    num_train = len(context.dataset().train)
+    num_train, sketches = len(context.dataset().train), SketchedFeatures()
 
-    def check(metric: Metric) -> None:
+    def check(metric: Metric, spec: Spec) -> None:
         metric.check(tokenizer.space)
         metric.check_train_images(num_train)
+        check_networks(spec, sketches)
 
-    check_each(context, {name: partial(check, spec.build()) for name, spec in metrics.items()}, *keys)
+    check_each(context, {name: partial(check, spec.build(), spec) for name, spec in metrics.items()}, *keys)
 
 
 def started_metrics(

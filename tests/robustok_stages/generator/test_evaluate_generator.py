@@ -378,6 +378,26 @@ def test_a_network_that_is_known_to_have_no_classifier_is_refused_before_anythin
     assert not project.out.exists()
 
 
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"use": "inception"}, "this file does not hold the weights of torch-fidelity's InceptionV3"),
+        ({"use": "dino"}, "the weights of vit_small_patch16_224.dino cannot be loaded"),
+        ({"use": "timm", "network": "no_network.at_all"}, "timm has no weights of a network 'no_network.at_all'"),
+    ],
+)
+def test_a_file_without_the_weights_of_a_network_is_refused_before_anything_is_written(
+    trained, tmp_path, network, message
+):
+    torch.save({"layer.weight": torch.zeros(3, 2)}, tmp_path / "weights.pth")
+    features = network | {"weights": str(tmp_path / "weights.pth")}
+    project = evaluating(trained, tmp_path / "runs", metrics={"gfd": COLOURS | {"features": features}})
+    refusal = project.refusal()
+    assert message in refusal
+    assert "stage.evaluate_generator.metrics.gfd" in refusal
+    assert not project.out.exists()
+
+
 def test_a_reference_with_pictures_of_another_size_is_refused_before_anything_is_written(trained, tmp_path):
     file = tmp_path / "reference.npz"
     np.savez(file, arr_0=np.zeros((8, 64, 64, 3), np.uint8))

@@ -235,6 +235,25 @@ def test_metrics_that_do_not_fit_the_codes_of_a_loaded_tokenizer_are_refused_at_
     assert "metrics.noise: metric noise_pfd: noise_pfd adds noise to vectors" in message[1]
 
 
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ({"use": "lpips"}, "this file does not hold the weights of vgg"),
+        ({"use": "frechet", "features": {"use": "inception"}}, "does not hold the weights of torch-fidelity's"),
+    ],
+)
+def test_a_file_without_the_weights_of_a_network_is_refused_before_anything_is_written(
+    learned, tmp_path, metric, message
+):
+    torch.save({"features.0.weight": torch.zeros(3, 2)}, tmp_path / "weights.pth")
+    (metric.get("features") or metric)["weights"] = str(tmp_path / "weights.pth")
+    project = evaluating(learned, tmp_path / "runs", metrics={"one": metric})
+    refusal = project.refusal()
+    assert "stage.evaluate_tokenizer.metrics.one: " in refusal
+    assert message in refusal
+    assert not project.out.exists()
+
+
 @pytest.mark.parametrize(("metric", "noted"), [("rfd", True), ("pfd", True), ("psnr", False)])
 def test_fewer_images_than_features_are_said_once_before_the_pass(learned, tmp_path, metric, noted):
     project = evaluating(learned, tmp_path, metrics={metric: EVALUATION["metrics"][metric]}, limit=20).run()

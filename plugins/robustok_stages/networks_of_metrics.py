@@ -1,0 +1,63 @@
+"""Checks of the feature networks that metrics use, as far as they are here before a run begins."""
+
+from __future__ import annotations
+
+import torch
+
+from robustok_core.errors import RobustokError
+from robustok_core.runs.downloads import needs_of
+from robustok_core.values.draws import seeded
+from robustok_core.values.spec import Spec, all_specs
+from robustok_stages.costs import SketchedFeatures, image_batch
+from robustok_toolkit.checked_files import check_once
+
+_SIDE = 64  # of an image that networks are tried on; they take any size
+
+
+def check_networks(metric: Spec, sketches: SketchedFeatures) -> None:
+    """Checks the feature networks of a metric, before anything runs.
+
+    One whose weights are in files that its options name is built, on the CPU. What is still to be downloaded is not
+    looked at.
+
+    Args:
+        metric: the metric. sketches: the networks as far as their shapes tell, shared by several metrics.
+
+    Raises:
+        RobustokError: a file holds no weights or those of another network, or a network gives no features of images.
+    """
+    for spec in all_specs(metric.config):
+        if spec.kind == "features":
+            _check_files(spec)
+            _check_features(spec, sketches)
+
+
+def _check_files(spec: Spec) -> None:
+    files = list(spec.factory.files(spec.config))
+    needs = needs_of([((), spec)], lambda problem: RobustokError(problem.what))
+    if files and all(file.exists() for file in files) and not needs.downloads and not needs.problems:
+        check_once((spec.factory, repr(spec.table())), files, lambda: _build(spec))
+
+
+def _build(spec: Spec) -> None:
+    try:
+        with seeded("check"):  # what runs next draws what it would have drawn
+            spec.build()
+    except RobustokError:
+        raise
+    except Exception:  # a plugin's network may need what only a run has
+        return
+
+
+def _check_features(spec: Spec, sketches: SketchedFeatures) -> None:
+    try:
+        network = sketches(spec)
+    except Exception:  # a plugin's network may not be built without its weights, and is then not known yet
+        return
+    try:
+        with torch.no_grad():
+            network(image_batch(1, _SIDE).images)
+    except RobustokError:
+        raise
+    except Exception:  # a plugin's network may need the values of images
+        return
