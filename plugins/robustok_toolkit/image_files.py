@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from attrs import frozen
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -36,6 +37,7 @@ from robustok_toolkit.image_search import images_of_folder
 _log = logging.getLogger(__name__)
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _HASHED_AT_ONCE = 2**26  # bytes
+_LOOKED_AT = 256  # images of a folder, evenly spread, before a run begins; it takes about 50 ms
 
 # --- writing --------------------------------------------------------------------------------------
 
@@ -102,6 +104,34 @@ def open_images(path: Path) -> Images:
     return NpzImages(path)
 
 
+@frozen(kw_only=True)
+class Outline:
+    """What shows of a set of images before it is read.
+
+    Attributes:
+        num_images: how many it has. height, width: of its images, in pixels.
+    """
+
+    num_images: int
+    height: int
+    width: int
+
+
+def outline_of(path: Path) -> Outline:
+    """The outline of the images of a .npz file or of a folder; of a large folder, only some images are opened.
+
+    Raises:
+        RobustokError: as `open_images`, as far as it shows.
+    """
+    if not path.is_dir():
+        count, height, width, _ = NpzImages(path).shape
+        return Outline(num_images=count, height=height, width=width)
+    files = [Path(image.path) for image in images_of_folder(path).images]
+    some = min(len(files), _LOOKED_AT)
+    (width, height), _ = _common_size([files[number * len(files) // some] for number in range(some)])
+    return Outline(num_images=len(files), height=height, width=width)
+
+
 def reference_moments(path: Path, suffix: str = "") -> tuple[Tensor, Tensor] | None:
     """Mu (F,) and sigma (F, F) of a reference file, float64; None if it has no mu.
 
@@ -145,6 +175,11 @@ class NpzImages(Images):
         if 0 in shape:
             raise RobustokError("there are no images", where=f"{path}, arr_0")
         self._labels = _labels(path, shape[0]) if "arr_1" in names else torch.zeros(shape[0], dtype=torch.int64)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's: (n, H, W, 3)."""
+        return self._array.shape
 
     @property
     def labels(self) -> Tensor:
@@ -198,26 +233,7 @@ class FolderImages(Images):
         if found.note:
             _log.warning("%s: %s", path, found.note)
         self._files = [Path(image.path) for image in found.images]
-        self._any_turned = False
-        self._size = self._checked_size()
-
-    def _checked_size(self) -> tuple[int, int]:
-        """The width and height of all images."""
-        first = None
-        for file in self._files:
-            with _opened_image(file) as image:
-                turned = orientation(image) != 1
-                size = as_rgb(image).size if turned else image.size
-            self._any_turned |= turned
-            first = first or size
-            if size != first:
-                raise RobustokError(
-                    f"this image has {size[0]}x{size[1]} pixels, but {self._files[0].name} has {first[0]}x{first[1]}",
-                    where=str(file),
-                    hint="resize the images to one size first: the resizing method affects the metrics",
-                )
-        assert first is not None
-        return first
+        self._size, self._any_turned = _common_size(self._files)
 
     @property
     def labels(self) -> Tensor:
@@ -245,6 +261,29 @@ class FolderImages(Images):
         if rgb.size != self._size:
             raise RunError("this image changed while it was used", where=str(file))
         return np.asarray(rgb)
+
+
+def _common_size(files: Sequence[Path]) -> tuple[tuple[int, int], bool]:
+    """The width and height of all images, and whether any is turned.
+
+    Raises:
+        RobustokError: their sizes differ, or one cannot be read or does not have 8 bits.
+    """
+    first, any_turned = None, False
+    for file in files:
+        with _opened_image(file) as image:
+            turned = orientation(image) != 1
+            size = as_rgb(image).size if turned else image.size
+        any_turned |= turned
+        first = first or size
+        if size != first:
+            raise RobustokError(
+                f"this image has {size[0]}x{size[1]} pixels, but {files[0].name} has {first[0]}x{first[1]}",
+                where=str(file),
+                hint="resize the images to one size first: the resizing method affects the metrics",
+            )
+    assert first is not None
+    return first, any_turned
 
 
 @contextmanager

@@ -17,7 +17,15 @@ from PIL import Image
 
 from robustok_core import RobustokError, RunError
 from robustok_core.values.images import to_uint8
-from robustok_toolkit.image_files import FolderImages, NpzImages, open_images, reference_moments, write_samples
+from robustok_toolkit.image_files import (
+    FolderImages,
+    NpzImages,
+    Outline,
+    open_images,
+    outline_of,
+    reference_moments,
+    write_samples,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
@@ -232,6 +240,26 @@ def test_images_of_two_sizes_are_refused(folder: Path) -> None:
     Image.new("RGB", (8, 9)).save(folder / "b" / "tall.png")
     with pytest.raises(RobustokError, match="has 8x9 pixels, but 000000.png has 8x8"):
         FolderImages(folder)
+
+
+def test_the_outline_of_a_large_folder_opens_few_of_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(600):
+        (tmp_path / f"{number:03}.png").write_bytes(b"not looked at")
+    opened = list[Path]()
+
+    def image(file: Path) -> Image.Image:
+        opened.append(file)
+        return Image.new("RGB", (5, 7))
+
+    monkeypatch.setattr(Image, "open", image)
+    assert outline_of(tmp_path) == Outline(num_images=600, height=7, width=5)
+    assert len(opened) == 256
+
+
+def test_the_outline_of_a_file_is_that_of_its_array(written: Path) -> None:
+    images = NpzImages(written)
+    height, width = images.load([0]).images.shape[-2:]
+    assert outline_of(written) == Outline(num_images=len(images), height=height, width=width)
 
 
 def test_images_of_16_bits_are_refused(folder: Path) -> None:

@@ -35,7 +35,7 @@ from robustok_toolkit.image_features import (
     singular_note,
     sizes_problem,
 )
-from robustok_toolkit.image_files import open_images, reference_moments
+from robustok_toolkit.image_files import Outline, outline_of, reference_moments
 
 DATA_SPLITS = ("validation", "train")
 SIZES_HINT = "use a reference of that size; `robustok evaluate --mixed-sizes` compares sets of different sizes"
@@ -62,7 +62,7 @@ def limit_field() -> Any:
 
 
 def check_reference(context: StageContext, reference: str, *keys: str) -> None:
-    """Checks, before anything runs, that a reference exists and that a file holds images or statistics.
+    """Checks, before anything runs, that a reference exists, and that it holds images, or a file statistics.
 
     Args:
         reference: the value of this stage's option `keys`.
@@ -88,10 +88,17 @@ def _require_set(context: StageContext, name: str) -> None:
             return
         what = f"{name!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
         raise RobustokError(what)
-    if path.is_file():
-        moments = [reference_moments(path, suffix) for suffix in ("", "_s")]
-        if moments[0] is None or "arr_0" in array_names(path):
-            open_images(path)
+    moments = [None] if path.is_dir() else [reference_moments(path, suffix) for suffix in ("", "_s")]
+    if moments[0] is None or "arr_0" in array_names(path):
+        outline_of(path)
+
+
+def _outline(name: str) -> Outline | None:
+    """The outline of a set that is a path; None if it is not here or has only statistics."""
+    path = Path(name).expanduser()
+    if not path.exists() or (path.is_file() and "arr_0" not in array_names(path)):
+        return None
+    return outline_of(path)
 
 
 def check_picture_size(context: StageContext, reference: str, image_size: int, *keys: str) -> None:
@@ -105,28 +112,23 @@ def check_picture_size(context: StageContext, reference: str, image_size: int, *
     """
     if reference in DATA_SPLITS:
         height = width = context.dataset().image_size
+    elif (outline := _outline(reference)) is not None:
+        height, width = outline.height, outline.width
     else:
-        path = Path(reference).expanduser()
-        # a folder is checked when all its images are opened; what is not here is not checked
-        if not path.is_file() or "arr_0" not in array_names(path):
-            return
-        height, width = open_images(path).load([0]).images.shape[-2:]
+        return
     if (height, width) != (image_size, image_size):
         what = f"the samples have {image_size} x {image_size} pixels, the images of {reference} {width} x {height}"
         raise context.located(RobustokError(what, hint=SIZES_HINT), *keys)
 
 
 def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
-    """The number of images in a reference that passed `check_reference`; 0 for statistics, None if it is not known.
-
-    The images of a folder are not counted, because each would have to be opened.
-    """
+    """The number of images in a reference that passed `check_reference`; 0 for statistics, None if it is not here."""
     if reference in DATA_SPLITS:
         count = len(getattr(context.dataset(), reference))
-    elif not (file := Path(reference).expanduser()).is_file():
+    elif not Path(reference).expanduser().exists():
         return None
     else:
-        count = len(open_images(file)) if "arr_0" in array_names(file) else 0
+        count = 0 if (outline := _outline(reference)) is None else outline.num_images
     return min(count, limit or count)
 
 

@@ -407,10 +407,30 @@ def test_a_reference_with_pictures_of_another_size_is_refused_before_anything_is
     assert [path.name for path in tmp_path.iterdir()] == ["reference.npz"]
 
 
-def test_a_folder_with_pictures_of_another_size_is_refused_when_it_is_opened(trained, tmp_path):
-    (tmp_path / "large").mkdir()
-    for number in range(3):
-        Image.new("RGB", (64, 64)).save(tmp_path / "large" / f"{number}.png")
-    metrics = {"gfd": {"use": "frechet", "features": {"use": "fashion_classifier"}}}
-    message = evaluating(trained, tmp_path / "out", reference=str(tmp_path / "large"), metrics=metrics).refusal()
-    assert f"the images of samples have 32 x 32 pixels, those of {tmp_path / 'large'} 64 x 64" in message
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        ([], "reference: {folder}: there are no images in this folder"),
+        ([64, 64, 64], "reference: the samples have 32 x 32 pixels, the images of {folder} 64 x 64"),
+        ([32, 32, 64], "reference: {folder}/2.png: this image has 64x64 pixels, but 0.png has 32x32"),
+        ([32, 32, 32], "metrics.precision_recall: the reference: 3 images are too few for 3 neighbours each"),
+    ],
+    ids=["empty", "large", "mixed", "few"],
+)
+def test_a_folder_that_cannot_be_the_reference_is_refused_before_anything_is_written(trained, tmp_path, sides, message):
+    folder = tmp_path / "real"
+    folder.mkdir()
+    for number, side in enumerate(sides):
+        Image.new("RGB", (side, side)).save(folder / f"{number}.png")
+    project = evaluating(trained, tmp_path / "runs", reference=str(folder))
+    assert f"stage.evaluate_generator.{message.format(folder=folder)}" in project.refusal()
+    assert not project.out.exists()
+
+
+def test_a_folder_of_real_images_is_a_reference(trained, tmp_path):
+    folder = tmp_path / "real"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (32, 32), (40 * number, 10, 10)).save(folder / f"{number}.png")
+    result = evaluating(trained, tmp_path / "runs", reference=str(folder)).run().results[DISTANCE]
+    assert result.num_reference == 6
