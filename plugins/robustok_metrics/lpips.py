@@ -9,12 +9,13 @@ from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_blocks.full_precision import full_precision
+from robustok_core.errors import RobustokError
 from robustok_core.kinds.metric import Evaluation, EvaluationContext
 from robustok_core.values.download import Download, named_path
 from robustok_core.values.draws import seeded
 from robustok_core.values.latents import LatentSpace
 from robustok_toolkit.checked_files import check_once
-from robustok_toolkit.lpips_network import Trunk, lpips_downloads, lpips_network
+from robustok_toolkit.lpips_network import SMALLEST, Trunk, lpips_downloads, lpips_network
 from robustok_toolkit.mean_of_images import MeanOfImages
 
 _OTHERWISE = "remove the metric"
@@ -58,7 +59,18 @@ class LPIPS(MeanOfImages):
         if files:
             check_once(("lpips", self.config.network), files, self._built)
 
+    def check_image_size(self, size: int) -> None:
+        """Raises RobustokError if the images are too small for the network."""
+        trunk = self.config.network
+        if size < SMALLEST[trunk]:
+            others = [name for name, smallest in SMALLEST.items() if size >= smallest]
+            hint = f'set network = "{others[0]}"' if others else _OTHERWISE
+            what = f"LPIPS with {trunk} takes images of at least {SMALLEST[trunk]} pixels, but these have {size}"
+            raise RobustokError(what, where="metric lpips", hint=hint)
+
     def start(self, context: EvaluationContext) -> None:
+        """Raises RobustokError as the checks do, or if the weights cannot be downloaded."""
+        self.check_image_size(context.tokenizer.image_size)
         super().start(context)
         self.network = self._built().to(context.device)
 

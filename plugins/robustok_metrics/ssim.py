@@ -29,13 +29,15 @@ class SSIM(MeanOfImages):
     name: ClassVar[str] = "ssim"
     higher_is_better = True
 
+    def check_image_size(self, size: int) -> None:
+        """Raises RobustokError if the images are smaller than a window."""
+        if size < _WINDOW:
+            what = f"SSIM uses windows of {_WINDOW} pixels, but the images have {size}"
+            raise RobustokError(what, where="metric ssim", hint="remove the metric")
+
     def start(self, context: EvaluationContext) -> None:
-        if context.tokenizer.image_size < _WINDOW:
-            raise RobustokError(
-                f"SSIM uses windows of {_WINDOW} pixels, but the images have {context.tokenizer.image_size}",
-                where="metric ssim",
-                hint="remove the metric",
-            )
+        """Raises RobustokError as `check_image_size` does."""
+        self.check_image_size(context.tokenizer.image_size)
         super().start(context)
 
     def per_image(self, step: Evaluation) -> Tensor:

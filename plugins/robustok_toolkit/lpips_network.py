@@ -20,6 +20,9 @@ Trunk = Literal["vgg", "alex"]
 #: torchvision's weight file of each trunk.
 _FILES: Mapping[Trunk, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 
+#: The smallest images that each trunk takes, in pixels.
+SMALLEST: Mapping[Trunk, int] = {"vgg": 16, "alex": 31}
+
 
 def lpips_network(trunk: Trunk, weights: str | None, *, where: str, otherwise: str) -> nn.Module:
     """LPIPS in eval mode, without weight gradients.

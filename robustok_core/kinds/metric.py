@@ -98,6 +98,9 @@ class Metric(Component, ABC):
     def check(self, space: LatentSpace) -> None:
         """Raises RobustokError if the metric does not fit this latent space; called before anything runs."""
 
+    def check_image_size(self, size: int) -> None:
+        """Raises RobustokError if images of this side, in pixels, are too small for it; called before anything runs."""
+
     def check_train_images(self, count: int) -> None:
         """Raises RobustokError if this many training images are too few for it; called before anything runs."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from robustok_core.errors import RobustokError
-from robustok_toolkit.lpips_network import lpips_network
+from robustok_toolkit.lpips_network import SMALLEST, lpips_network
 
 ASKED: Any = {"where": "the test", "otherwise": "do without"}
 
@@ -71,6 +71,15 @@ def test_a_failed_download_gives_one_clear_error(monkeypatch: pytest.MonkeyPatch
         lpips_network("alex", None, **ASKED)
     assert caught.value.where == "the test"
     assert caught.value.hint.startswith('set weights = "FILE" to a local alexnet-owt-7be5be79.pth, or do without; ')
+
+
+@pytest.mark.parametrize("trunk", SMALLEST)
+def test_a_trunk_takes_images_of_its_smallest_size_and_no_smaller_ones(trunk: Any) -> None:
+    with torch.device("meta"):
+        network, side = lpips_network(trunk, None, **ASKED), SMALLEST[trunk]
+        assert network(torch.zeros(1, 3, side, side), torch.zeros(1, 3, side, side)).shape == (1, 1, 1, 1)
+        with pytest.raises(RuntimeError, match="Output size is too small"):
+            network(torch.zeros(1, 3, side - 1, side - 1), torch.zeros(1, 3, side - 1, side - 1))
 
 
 def test_no_file_is_read_on_the_meta_device() -> None:

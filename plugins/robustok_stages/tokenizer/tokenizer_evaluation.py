@@ -29,7 +29,8 @@ from robustok_training.progress import StepProgress
 def check_tokenizer_metrics(
     context: StageContext, tokenizer: TokenizerPromise, metrics: Mapping[str, Spec], *keys: str
 ) -> None:
-    """Checks that the metrics in this stage's option `keys` fit the tokenizer's latent space and the training images.
+    """Checks that the metrics in this stage's option `keys` fit the tokenizer's latent space and images, and the
+    training images.
 
     Raises:
         ProblemsError: if any does not, or if a network that it uses cannot be used.
@@ -38,6 +39,7 @@ def check_tokenizer_metrics(
 
     def check(metric: Metric, spec: Spec) -> None:
         metric.check(tokenizer.space)
+        metric.check_image_size(tokenizer.image_size)
         metric.check_train_images(num_train)
         check_networks(spec, sketches)
 

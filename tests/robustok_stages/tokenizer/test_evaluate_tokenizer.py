@@ -254,6 +254,27 @@ def test_a_file_without_the_weights_of_a_network_is_refused_before_anything_is_w
     assert not project.out.exists()
 
 
+@pytest.mark.parametrize(
+    ("size", "metric", "message"),
+    [
+        (
+            24,
+            {"use": "lpips", "network": "alex"},
+            "LPIPS with alex takes images of at least 31 pixels, but these have 24",
+        ),
+        (8, {"use": "lpips"}, "LPIPS with vgg takes images of at least 16 pixels, but these have 8"),
+        (8, {"use": "ssim"}, "SSIM uses windows of 11 pixels, but the images have 8"),
+    ],
+)
+def test_a_metric_of_larger_images_is_refused_before_anything_is_written(tmp_path, size, metric, message):
+    stages = ["train_tokenizer", EVALUATION | {"metrics": {"one": metric}}]
+    project = Project(tmp_path / "runs", stages, data={"image_size": size}, tokenizer={"image_size": size})
+    refusal = project.refusal()
+    assert "stage.evaluate_tokenizer.metrics.one: " in refusal
+    assert message in refusal
+    assert not project.out.exists()
+
+
 @pytest.mark.parametrize(("metric", "noted"), [("rfd", True), ("pfd", True), ("psnr", False)])
 def test_fewer_images_than_features_are_said_once_before_the_pass(learned, tmp_path, metric, noted):
     project = evaluating(learned, tmp_path, metrics={metric: EVALUATION["metrics"][metric]}, limit=20).run()
