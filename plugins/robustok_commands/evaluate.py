@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from robustok_toolkit.image_features import KnownNetworkFeatures
 
 _STANDARD = ("frechet", "inception_score", "precision_recall")
+_SIZES_HINT = "resize one of the sets; with --mixed-sizes they are compared as they are, the network resizes both"
 
 
 @click.command()
@@ -90,7 +91,7 @@ def evaluate(
     net = networks(network)
     if not metrics:
         chosen = dict(_possible(chosen, net, real, console))
-    _check_metrics(chosen, specs, generated, real, reference)
+    _check_metrics(chosen, specs, generated, real, reference, mixed_sizes)
     for note in _notes(generated, real, net.width):
         say(console, f"note: {note}")
     results = _measured(chosen, generated, real)
@@ -217,15 +218,17 @@ def _possible(
 def _check_metrics(
     metrics: Mapping[str, SampleMetric],
     specs: Mapping[str, Spec],
-    samples: ImageFeatures,
+    generated: KnownNetworkFeatures,
     real: KnownNetworkFeatures,
     reference: Path,
+    mixed_sizes: bool,
 ) -> None:
     """Refuses metrics that cannot be computed, before any features are."""
-    counts = len(samples), len(real)
+    size = None if mixed_sizes else generated.picture_size
+    counts = len(generated), len(real)
     _check_each(metrics, lambda name: _check_count(metrics[name], specs[name], name, *counts))
     _check_each(metrics, lambda name: metrics[name].check_features(real.networks, real.statistics))
-    _check_each(metrics, lambda name: _check_other_sets(metrics[name], specs[name], name, reference))
+    _check_each(metrics, lambda name: _check_other_sets(metrics[name], specs[name], name, reference, size))
 
 
 def _check_each(metrics: Iterable[str], check: Callable[[str], None]) -> None:
@@ -259,12 +262,19 @@ def _check_count(metric: SampleMetric, spec: Spec, name: str, samples: int, refe
         raise_all(problems)
 
 
-def _check_other_sets(metric: SampleMetric, spec: Spec, name: str, reference: Path) -> None:
-    """Refuses a metric that needs a further set of real images, unless one of its options names it."""
+def _check_other_sets(
+    metric: SampleMetric, spec: Spec, name: str, reference: Path, size: tuple[int, int] | None
+) -> None:
+    """Refuses a metric that needs a further set of real images, unless one of its options names it.
+
+    Args:
+        size: height and width that its images must have; None if any will do.
+    """
     import attrs
 
     from robustok_core.errors import RobustokError
     from robustok_toolkit.feature_files import require_no_statistics
+    from robustok_toolkit.image_files import outline_of, shown_size
 
     for value in metric.other_sets():
         path = Path(value).expanduser()
@@ -281,6 +291,10 @@ def _check_other_sets(metric: SampleMetric, spec: Spec, name: str, reference: Pa
             require_no_statistics(path)
         except RobustokError as error:
             raise RobustokError(error.what, where=error.where, hint=hint) from error
+        found = outline_of(path).size
+        if size is not None and size != found:
+            what = f"the samples have {shown_size(size)} pixels, the images of {value} {shown_size(found)}"
+            raise RobustokError(what, hint=_SIZES_HINT)
 
 
 def _check_sizes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, allowed: bool) -> None:
@@ -292,8 +306,7 @@ def _check_sizes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures,
     from robustok_toolkit.image_features import sizes_problem
 
     if not allowed and (problem := sizes_problem(samples, reference)) is not None:
-        hint = "resize one of the sets; with --mixed-sizes they are compared as they are, the network resizes both"
-        raise RobustokError(problem, hint=hint)
+        raise RobustokError(problem, hint=_SIZES_HINT)
 
 
 def _notes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, width: int) -> Iterator[str]:

@@ -91,8 +91,10 @@ class FDr(SampleMetric):
             require_images(num_reference, 2, "a covariance in each network", where="the reference", hint="use more")
 
     def check_features(self, network: Callable[[Spec], Features | None], statistics: Mapping[str, int] | None) -> None:
-        for spec in self.config.networks.values():
-            check_moments(network(spec), statistics)
+        found = {key: network(spec) for key, spec in self.config.networks.items()}
+        _require_own_names({key: net.name for key, net in found.items() if net is not None})
+        for net in found.values():
+            check_moments(net, statistics)
 
     def other_sets(self) -> Sequence[str]:
         return (self.config.held_out,)
@@ -134,14 +136,19 @@ class FDr(SampleMetric):
         }
 
     def _names(self, network: Callable[[Spec], Features]) -> list[str]:
-        """The names of the networks; raises RobustokError if two have one, because results are named after them."""
-        names = [network(spec).name for spec in self.config.networks.values()]
-        for name in names:
-            if names.count(name) > 1:
-                called = [key for key, found in zip(self.config.networks, names, strict=True) if found == name]
-                what = f"networks {' and '.join(called)} have the same name, {name!r}, and results are named after it"
-                raise RobustokError(what, where="fdr", hint="measure each in a metric fdr of its own")
-        return names
+        """The names of the networks; raises RobustokError if two have one."""
+        names = {key: network(spec).name for key, spec in self.config.networks.items()}
+        _require_own_names(names)
+        return list(names.values())
+
+
+def _require_own_names(names: Mapping[str, str]) -> None:
+    """Raises RobustokError if two networks, by their keys, have one name, because results are named after them."""
+    for name in names.values():
+        called = [key for key, found in names.items() if found == name]
+        if len(called) > 1:
+            what = f"networks {' and '.join(called)} have the same name, {name!r}, and results are named after it"
+            raise RobustokError(what, where="fdr", hint="measure each in a metric fdr of its own")
 
 
 def _moments_of_some(samples: ImageFeatures, network: Spec, count: int) -> Moments:

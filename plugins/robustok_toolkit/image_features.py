@@ -19,6 +19,7 @@ from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures
 from robustok_core.values.spec import Spec
+from robustok_toolkit.image_files import shown_size
 from robustok_toolkit.shared_cache import CacheEntry
 from robustok_training.batches import evaluation_batches
 from robustok_training.distributed import communication_device, rank, world_size
@@ -103,11 +104,8 @@ def sizes_problem(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures
     sizes = samples.picture_size, reference.picture_size
     if None in sizes or sizes[0] == sizes[1]:
         return None
-    (height, width), (other_height, other_width) = sizes  # type: ignore[misc]
-    return (
-        f"the images of {samples.name} have {width} x {height} pixels, those of {reference.name} "
-        f"{other_width} x {other_height}"
-    )
+    own, other = map(shown_size, sizes)  # type: ignore[arg-type]
+    return f"the images of {samples.name} have {own} pixels, those of {reference.name} {other}"
 
 
 def sorted_note(samples: ImageFeatures) -> str | None:

@@ -109,12 +109,17 @@ class Outline:
     """What shows of a set of images before it is read.
 
     Attributes:
-        num_images: how many it has. height, width: of its images, in pixels.
+        num_images: how many it has. size: height and width of its images, in pixels.
     """
 
     num_images: int
-    height: int
-    width: int
+    size: tuple[int, int]
+
+
+def shown_size(size: tuple[int, int]) -> str:
+    """ "64 x 32" for a height of 32 and a width of 64."""
+    height, width = size
+    return f"{width} x {height}"
 
 
 def outline_of(path: Path) -> Outline:
@@ -125,11 +130,11 @@ def outline_of(path: Path) -> Outline:
     """
     if not path.is_dir():
         count, height, width, _ = NpzImages(path).shape
-        return Outline(num_images=count, height=height, width=width)
+        return Outline(num_images=count, size=(height, width))
     files = [Path(image.path) for image in images_of_folder(path).images]
     some = min(len(files), _LOOKED_AT)
     (width, height), _ = _common_size([files[number * len(files) // some] for number in range(some)])
-    return Outline(num_images=len(files), height=height, width=width)
+    return Outline(num_images=len(files), size=(height, width))
 
 
 def reference_moments(path: Path, suffix: str = "") -> tuple[Tensor, Tensor] | None:

@@ -19,6 +19,7 @@ from robustok_core.errors import RobustokError, raise_all
 from robustok_core.runs.results import read_results
 from robustok_core.values.images import to_uint8
 from robustok_metrics.kid import KID
+from robustok_metrics.sample_frechet import SampleFrechet
 from robustok_toolkit.image_files import write_samples
 
 Command = Callable[..., tuple[int, str, str]]
@@ -204,6 +205,34 @@ def test_fdr_takes_further_real_images_from_a_path(command: Command, batch: Imag
 )
 def test_each_mistake_gives_one_message(refused: Callable[..., str], arguments: tuple[str, ...], reason: str) -> None:
     assert reason in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("sides", "reason"),
+    [
+        ([], "error: fdr: held_out: there are no images in this folder"),
+        ([64] * 4, "error: fdr: the samples have 32 x 32 pixels, the images of held_out 64 x 64"),
+    ],
+)
+def test_held_out_images_that_cannot_be_compared_are_refused_before_anything_is_measured(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, sides: list[int], reason: str
+) -> None:
+    Path("held_out").mkdir()
+    for number, side in enumerate(sides):
+        Image.new("RGB", (side, side)).save(f"held_out/{number}.png")
+    monkeypatch.setattr(SampleFrechet, "compute", lambda *_: pytest.fail("a metric was measured"))
+    metrics = ("--metric", "frechet", *FDR, "--set", "fdr.held_out=held_out")
+    assert reason in refused("samples.npz", "real.npz", *SMALL, *metrics)
+
+
+def test_held_out_images_of_another_size_are_compared_on_request(command: Command) -> None:
+    Path("held_out").mkdir()
+    for number in range(9):
+        Image.new("RGB", (64, 64), (20 * number, 9, 9)).save(f"held_out/{number}.png")
+    held_out = ("--set", "fdr.held_out=held_out", "--mixed-sizes")
+    code, output, _ = command("samples.npz", "real.npz", *SMALL, *FDR, *held_out)
+    assert code == 0
+    assert "fdr_fashion_classifier" in output
 
 
 def test_held_out_images_of_unknown_number_are_refused(refused: Callable[..., str]) -> None:

@@ -123,6 +123,7 @@ def test_networks_that_results_cannot_tell_apart_are_refused(colours: Colours, r
     for name_them in (
         lambda: metric.compute(InTwoNetworks(cloud(1, 80)), reference),
         lambda: metric.result_names(lambda spec: spec.build()),
+        lambda: metric.check_features(lambda spec: spec.build(), None),
     ):
         with pytest.raises(RobustokError, match="networks first and last have the same name, 'first'"):
             name_them()

@@ -252,14 +252,13 @@ def test_the_outline_of_a_large_folder_opens_few_of_its_images(tmp_path: Path, m
         return Image.new("RGB", (5, 7))
 
     monkeypatch.setattr(Image, "open", image)
-    assert outline_of(tmp_path) == Outline(num_images=600, height=7, width=5)
+    assert outline_of(tmp_path) == Outline(num_images=600, size=(7, 5))
     assert len(opened) == 256
 
 
 def test_the_outline_of_a_file_is_that_of_its_array(written: Path) -> None:
     images = NpzImages(written)
-    height, width = images.load([0]).images.shape[-2:]
-    assert outline_of(written) == Outline(num_images=len(images), height=height, width=width)
+    assert outline_of(written) == Outline(num_images=len(images), size=images.load([0]).images.shape[-2:])
 
 
 def test_images_of_16_bits_are_refused(folder: Path) -> None:

@@ -35,7 +35,7 @@ from robustok_toolkit.image_features import (
     singular_note,
     sizes_problem,
 )
-from robustok_toolkit.image_files import Outline, outline_of, reference_moments
+from robustok_toolkit.image_files import Outline, outline_of, reference_moments, shown_size
 
 DATA_SPLITS = ("validation", "train")
 SIZES_HINT = "use a reference of that size; `robustok evaluate --mixed-sizes` compares sets of different sizes"
@@ -110,15 +110,18 @@ def check_picture_size(context: StageContext, reference: str, image_size: int, *
     Raises:
         RobustokError: if they are smaller or larger, located at the option.
     """
-    if reference in DATA_SPLITS:
-        height = width = context.dataset().image_size
-    elif (outline := _outline(reference)) is not None:
-        height, width = outline.height, outline.width
-    else:
-        return
-    if (height, width) != (image_size, image_size):
-        what = f"the samples have {image_size} x {image_size} pixels, the images of {reference} {width} x {height}"
+    size = _picture_size(context, reference)
+    if size is not None and size != (image_size, image_size):
+        what = f"the samples have {image_size} x {image_size} pixels, the images of {reference} {shown_size(size)}"
         raise context.located(RobustokError(what, hint=SIZES_HINT), *keys)
+
+
+def _picture_size(context: StageContext, name: str) -> tuple[int, int] | None:
+    """Height and width of the images of a set, in pixels; None if it is not here or has only statistics."""
+    if name in DATA_SPLITS:
+        return (context.dataset().image_size,) * 2
+    outline = _outline(name)
+    return None if outline is None else outline.size
 
 
 def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
@@ -189,7 +192,7 @@ def check_metrics(
 
 
 def _check_other_set(context: StageContext, name: str, reference: str | None) -> None:
-    """Raises RobustokError unless there is such a set besides the reference."""
+    """Raises RobustokError unless there is such a set besides the reference, of images of the same size."""
     if reference is None:
         what = f"it needs another set of real images ({name!r}), which this stage does not have"
         raise RobustokError(what, hint="measure it in the stage evaluate_generator")
@@ -200,6 +203,10 @@ def _check_other_set(context: StageContext, name: str, reference: str | None) ->
     _require_set(context, name)
     if name not in DATA_SPLITS:
         require_no_statistics(Path(name).expanduser())
+    size, of_reference = (_picture_size(context, each) for each in (name, reference))
+    if size is not None and of_reference is not None and size != of_reference:
+        what = f"the images of {name} have {shown_size(size)} pixels, those of the reference {shown_size(of_reference)}"
+        raise RobustokError(what, hint="use images of one size: a network would resize both, but not make them alike")
 
 
 def say_singular(context: StageContext, metrics: Mapping[str, Spec], networks: Networks, count: int) -> None:

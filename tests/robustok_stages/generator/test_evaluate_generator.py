@@ -217,6 +217,15 @@ def test_fdr_without_held_out_images_is_refused_before_anything_is_written(train
     assert not list(tmp_path.iterdir())
 
 
+def test_held_out_images_of_another_size_are_refused_before_anything_is_written(trained, tmp_path):
+    file = tmp_path / "held_out.npz"
+    np.savez(file, arr_0=np.zeros((8, 48, 48, 3), np.uint8))
+    project = evaluating(trained, tmp_path / "runs", metrics={"fdr": FDR["fdr"] | {"held_out": str(file)}})
+    message = f"metrics.fdr: the images of {file} have 48 x 48 pixels, those of the reference 32 x 32"
+    assert message in project.refusal()
+    assert not project.out.exists()
+
+
 @pytest.mark.parametrize("arrays", [{}, {"arr_0": np.zeros((8, 32, 32, 3), np.uint8)}])
 def test_held_out_images_of_unknown_number_are_refused_before_anything_is_written(trained, tmp_path, arrays):
     file = tmp_path / "held_out.npz"
