@@ -17,7 +17,7 @@ from robustok_core.kinds.features import Features
 from robustok_core.kinds.perturbation import of_strength
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.spec import Spec, component
-from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance
+from robustok_metrics.perturbed_distance import ALPHAS, GridConfig, PerturbedDistance, own_names
 
 LEVELS = (0.25, 0.5, 0.75)
 
@@ -51,7 +51,7 @@ class NoisePFDConfig(GridConfig):
     )
     levels: tuple[float, ...] = field(
         default=LEVELS,
-        validator=[validators.min_len(1), validators.deep_iterable(validators.ge(0.0))],
+        validator=[validators.min_len(1), validators.deep_iterable(validators.ge(0.0)), own_names],
         metadata={"doc": "noise levels, in the perturbation's unit of tau: standard deviations of the latents"},
     )
 

@@ -37,6 +37,12 @@ class Strength(Protocol):
         """The key of its random numbers."""
 
 
+def own_names(_: object, __: object, values: tuple[float, ...]) -> None:
+    """An attrs validator: different strengths give cells of different names."""
+    if len({f"{value:g}" for value in values}) < len(set(values)):
+        raise ValueError("two values agree to 6 digits, so their cells would have the same name")
+
+
 @frozen(kw_only=True)
 class GridConfig:
     """The feature network, and the rows of the grid."""
@@ -51,6 +57,7 @@ class GridConfig:
         validator=[
             validators.min_len(1),
             validators.deep_iterable(validators.and_(validators.gt(0.0), validators.le(1.0))),
+            own_names,
         ],
         metadata={"doc": "shares of an image's tokens that are perturbed"},
     )

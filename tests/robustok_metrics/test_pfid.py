@@ -183,6 +183,16 @@ def test_a_perturbation_without_alpha_and_delta_is_refused(registry: Registry) -
         registry.spec("metric", {"use": "pfid", "perturbation": {"use": "none"}})
 
 
+@pytest.mark.parametrize(
+    ("metric", "option"),
+    [("pfid", "alphas"), ("noise_pfd", "alphas"), ("noise_pfd", "levels")],
+)
+def test_values_that_would_give_two_cells_one_name_are_refused(registry: Registry, metric: str, option: str) -> None:
+    with pytest.raises(RobustokError, match=f"{option}.*two values agree to 6 digits"):
+        registry.spec("metric", {"use": metric, option: [0.5, 0.50000001]})
+    assert registry.spec("metric", {"use": metric, option: [0.5, 0.5]}), "the same value twice is one cell"
+
+
 @frozen(kw_only=True)
 class FadeConfig:
     rate: float = field(default=0.1, metadata={"doc": "share of the tokens that fade"})
