@@ -10,6 +10,7 @@ from attrs import NOTHING, field, frozen
 
 from robustok_core.errors import did_you_mean
 from robustok_core.recipe.limits import LARGEST_INTEGER, value_problem
+from robustok_core.values.ignored import changed_options
 from robustok_core.values.spec import Spec, is_sampler_options, wrong_name
 from robustok_core.values.strict import strict_converter
 from robustok_core.values.wording import short, short_text
@@ -79,9 +80,19 @@ class Structurer:
         if len(self.problems) > before:
             return None
         try:
-            return cls(**values)
+            config = cls(**values)
         except (ValueError, TypeError, ArithmeticError) as error:
             return self._problem(path, _validator_message(error))
+        self._check_needed(config, known, values, path)
+        return config if len(self.problems) == before else None
+
+    def _check_needed(self, config: Any, known: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> None:
+        """Asks for an option whose default leaves those without effect that its `needed_by` names."""
+        for name, attribute in known.items():
+            others = list(changed_options(config, *attribute.metadata.get("needed_by", ())))
+            if others and name not in given:
+                what = f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'} no effect without {name!r}"
+                self._problem(path, what, f"set {name}: {attribute.metadata.get('doc')}")
 
     def _field(self, attribute: Any, raw: Any, path: Path) -> Any:
         kind = attribute.metadata.get("kind")

@@ -23,7 +23,12 @@ class Guidance:
     """
 
     scale: float = field(
-        default=1.0, validator=[validators.ge(0.0), _finite], metadata={"doc": "g, the final weight; 1 for no guidance"}
+        default=1.0,
+        validator=[validators.ge(0.0), _finite],
+        metadata={
+            "doc": "g, the final weight; 1 for no guidance",
+            "needed_by": ("schedule", "power", "start", "stop", "guide_first"),
+        },
     )
     schedule: Literal["constant", "linear", "cosine"] = field(
         default="constant", metadata={"doc": "how the weight grows during sampling"}
@@ -50,6 +55,8 @@ class Guidance:
         refuse_ignored(self, "power", unless=grows, needs='schedule = "linear" or "cosine"')
         needs = 'schedule = "constant" and a start above 0'  # the others begin with a weight of 1
         refuse_ignored(self, "guide_first", unless=late and not grows, needs=needs)
+        some = self.start < self.stop or self.guide_first
+        refuse_ignored(self, "start", "stop", unless=some, needs="a start below stop, or guide_first = true")
 
     @property
     def active(self) -> bool:

@@ -11,6 +11,7 @@ from attrs import field, frozen, validators
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustok_core import Guidance
 from robustok_core.recipe.limits import LARGEST_INTEGER
 from robustok_core.recipe.structurer import Problem, Structurer, nested_config, type_name
 from robustok_core.values.spec import Spec, component, components, sampler_options
@@ -168,6 +169,23 @@ def test_options_that_do_not_go_together_are_a_problem_of_their_table():
                 raise ValueError(f"low {self.low} is above high {self.high}")
 
     assert problem(Pair, {"low": 3}) == Problem((), "low 3 is above high 1")
+
+
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        ({"start": 0.2}, "start has no effect without 'scale'"),
+        ({"schedule": "linear", "power": 2.0}, "schedule and power have no effect without 'scale'"),
+    ],
+)
+def test_guidance_without_its_scale_is_asked_for_it(table, what):
+    hint = "set scale: g, the final weight; 1 for no guidance"
+    assert problem(Guidance, table) == Problem((), what, hint)
+
+
+@pytest.mark.parametrize("table", [{}, {"schedule": "constant"}, {"scale": 1.0, "schedule": "linear", "start": 0.2}])
+def test_guidance_is_switched_off_by_a_scale_of_1_whatever_else_is_set(table):
+    assert not good(Guidance, table).active
 
 
 def test_a_component_has_the_configuration_of_its_class():
