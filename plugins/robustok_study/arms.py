@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 from robustok_core.errors import RobustokError, did_you_mean, raise_all
 from robustok_core.recipe.recipe import Recipe
-from robustok_core.recipe.source import Source, override, read_source, stage_name
+from robustok_core.recipe.source import Source, only_stages, override, read_source, stage_name
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.values.spec import run_name
 from robustok_core.values.wording import short_text
@@ -206,17 +206,10 @@ def _only(source: Source, stages: Sequence[str], where: str) -> Source:
     """A recipe with these of its stages only."""
     if not stages:
         raise RobustokError("an arm runs at least one stage", where=where, hint="leave `stages` out to run all")
-    tables = source.table.get("stage", [])
-    names = [stage_name(table) for table in tables]
+    names = [stage_name(table) for table in source.table.get("stage", [])]
     for place, name in enumerate(stages):
         if name not in names:
             raise RobustokError(f"the recipe has no stage {name!r}", where=where, hint=did_you_mean(name, names))
         if name in stages[:place]:
             raise RobustokError(f"the stage {name!r} is named twice", where=where, hint="name it once")
-    kept = [index for index, name in enumerate(names) if name in stages]
-    locations = {
-        ("stage", kept.index(int(path[1])), *path[2:]) if len(path) > 1 and path[0] == "stage" else path: location
-        for path, location in source.locations.items()
-        if len(path) < 2 or path[0] != "stage" or path[1] in kept
-    }
-    return Source({**source.table, "stage": [tables[index] for index in kept]}, locations)
+    return only_stages(source, [index for index, name in enumerate(names) if name in stages])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import date, time
@@ -16,12 +17,12 @@ from robustok_core.errors import ProblemsError, RobustokError, did_you_mean, mis
 from robustok_core.kinds import TABLES
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.near_keys import recipe_keys, with_near_keys
+from robustok_core.recipe.presets import lay_preset
 from robustok_core.recipe.registry import Registry, given_registry
 from robustok_core.recipe.source import (
     Source,
     check_texts,
     find_recipe,
-    lay_preset,
     override,
     read_source,
     stage_name,
@@ -35,6 +36,7 @@ from robustok_core.values.wording import short, short_name, short_text
 
 #: How addresses of published files on the Hugging Face hub start; the importer is chosen by the file, if none is named.
 HUB = "hf://"
+_log = logging.getLogger(__name__)
 
 
 @frozen(kw_only=True)
@@ -184,16 +186,20 @@ class Recipe:
             name: a path, or the name of a bundled recipe ("main_train").
             overrides: values by dotted path, `{"run.seed": 1, "stage.train_tokenizer.epochs": 2}`, or as on the
                 command line, `["run.seed=1"]`.
-            presets: recipe fragments merged over it, by file name or bundled name ("presets/released").
+            presets: recipe fragments merged over it, by file name or bundled name ("presets/released"). Their tables
+                and stages that the recipe does not have are left out, with a warning.
 
         Raises:
-            RobustokError: if a file is missing or is not valid TOML.
+            RobustokError: if a file is missing or is not valid TOML, or nothing of a preset fits the recipe.
         """
         file = find_recipe(str(name))
         source = read_source(file)
         check_texts(presets, "presets", '["presets/released"]')
-        for preset in presets:
-            source = lay_preset(source, read_source(find_recipe(str(preset))))
+        for fragment in presets:
+            preset = read_source(find_recipe(str(fragment)))
+            source, left_out = lay_preset(source, preset)
+            for problem in left_out:
+                _log.warning("%s", located(preset, problem))
         return cls(source=override(source, overrides), default_name=file.stem)
 
     @classmethod

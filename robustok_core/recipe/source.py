@@ -216,38 +216,16 @@ def merge(base: Source, over: Source) -> Source:
     return merged
 
 
-def lay_preset(base: Source, preset: Source) -> Source:
-    """Merges a preset, which changes the components that a recipe has and adds none.
-
-    A table of the preset without `use` is ignored if the recipe has no such table: options of a loss mean nothing
-    to a recipe without that loss.
-    """
-    fitting = Source(copy.deepcopy(preset.table), dict(preset.locations))
-    if not all(isinstance(stage, dict) for stage in _list(fitting.table.get("stage", []), (None,))):
-        raise RobustokError("expected stages as [[stage]] tables", where=preset.location(("stage",)))
-    stages = {stage_name(stage): stage for stage in _list(base.table.get("stage")) if isinstance(stage, dict)}
-    for name in [
-        name for name, value in fitting.table.items() if name != "stage" and _homeless(value, base.table, name)
-    ]:
-        del fitting.table[name]
-    fitting.table["stage"] = [stage for stage in fitting.table.get("stage", []) if stage_name(stage) in stages]
-    for stage in fitting.table["stage"]:
-        stage_table = stages[stage_name(stage)]
-        for key, group in stage.items():
-            parts = group if isinstance(group, dict) else {}
-            for name in [name for name, value in parts.items() if _homeless(value, stage_table.get(key, {}), name)]:
-                del parts[name]
-        for key in [key for key, value in stage.items() if value == {}]:
-            del stage[key]
-    return merge(base, fitting)
-
-
-def _list(value: Any, otherwise: Sequence[Any] = ()) -> Sequence[Any]:
-    return value if isinstance(value, list) else otherwise
-
-
-def _homeless(value: Any, base: Any, name: str) -> bool:
-    return isinstance(value, Mapping) and "use" not in value and not (isinstance(base, Mapping) and name in base)
+def only_stages(source: Source, kept: Sequence[int]) -> Source:
+    """A recipe with these of its stages only, by their places among them."""
+    tables = source.table.get("stage", [])
+    table = source.table | ({"stage": [tables[index] for index in kept]} if "stage" in source.table else {})
+    locations = {
+        ("stage", kept.index(int(path[1])), *path[2:]) if len(path) > 1 and path[0] == "stage" else path: location
+        for path, location in source.locations.items()
+        if len(path) < 2 or path[0] != "stage" or path[1] in kept
+    }
+    return Source(table, locations)
 
 
 def _moved(path: KeyPath, moved: Mapping[int, int]) -> KeyPath:

@@ -14,7 +14,6 @@ from robustok_core import RobustokError
 from robustok_core.recipe.source import (
     Source,
     find_recipe,
-    lay_preset,
     merge,
     override,
     parse_override,
@@ -79,18 +78,6 @@ def test_merging_changes_neither_recipe():
     base, upper = source("[a]\nx = 1"), source("[a]\ny = 2")
     merge(base, upper).table["a"]["x"] = 9
     assert (base.table, upper.table) == ({"a": {"x": 1}}, {"a": {"y": 2}})
-
-
-def test_a_preset_changes_what_a_recipe_has_and_adds_nothing():
-    base = source('[tokenizer]\nuse = "conv"\n[[stage]]\nuse = "a"\n[stage.losses]\none = { use = "l1" }')
-    preset = source(
-        "[tokenizer]\nwidth = 4\n[generator]\ndepth = 2\n"
-        '[[stage]]\nuse = "a"\n[stage.losses]\none = { weight = 2 }\ntwo = { weight = 3 }\n[[stage]]\nuse = "b"'
-    )
-    assert lay_preset(base, preset).table == {
-        "tokenizer": {"use": "conv", "width": 4},
-        "stage": [{"use": "a", "losses": {"one": {"use": "l1", "weight": 2}}}],
-    }
 
 
 def test_a_change_is_placed_at_the_command_that_made_it():
