@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from robustok_core.kinds.features import Features
@@ -59,8 +60,6 @@ def evaluate(
     The reference may also hold statistics (mu, sigma) of the published Inception's features, as ADM's references do.
     `features.KEY` sets options of the network: --set features.weights=FILE.
     """
-    from robustok_core.recipe.registry import load_registry
-    from robustok_core.recipe.source import parse_override
     from robustok_core.runs.devices import device_called
     from robustok_core.runs.downloads import provide
     from robustok_core.runs.results import tables_of
@@ -74,10 +73,7 @@ def evaluate(
     if out is not None:
         require_new(out)
     console = make_console(quiet=quiet, err=as_json)
-    registry = load_registry()
-    options = _options(dict(parse_override(change) for change in changes))
-    network = registry.spec("features", {"use": features, **options.pop("features", {})})
-    specs = _specs(registry, metrics or _STANDARD, network, options)
+    network, specs = _network_and_metrics(features, metrics or _STANDARD, changes)
     chosen: dict[str, SampleMetric] = {name: spec.build() for name, spec in specs.items()}
     torch_device = device_called(device, where="--device")
     networks = SharedFeatures(torch_device)
@@ -87,17 +83,18 @@ def evaluate(
     generated, real = open_set(samples), open_set(reference, cache=cache)
     real.open_other = lambda name, limit: open_set(Path(name).expanduser(), cache=cache, limit=limit)
     _check_sizes(generated, real, mixed_sizes)
-    provide({"features": network, **specs}, partial(say, console))
-    net = networks(network)
-    if not metrics:
-        chosen = dict(_possible(chosen, net, real, console))
+    about = _sets(samples, generated, reference, real)
+    provide(specs if network is None else {"features": network, **specs}, partial(say, console))
+    if network is not None:
+        about |= {"features": networks(network).fingerprint, "network": network.table()}
+        if not metrics:
+            chosen = dict(_possible(chosen, networks(network), real, console))
     _check_metrics(chosen, specs, generated, real, reference, mixed_sizes)
-    for note in _notes(generated, real, net.width):
+    for note in _notes(generated, real, None if network is None else networks(network).width):
         say(console, f"note: {note}")
     results = _measured(chosen, generated, real)
     if not as_json:
         print_results(make_console(), results)
-    about = {"features": net.fingerprint, "network": network.table()} | _sets(samples, generated, reference, real)
     about["metrics"] = {name: specs[name].table() for name in chosen}
     _keep({**about, "results": tables_of(results)}, out, as_json)
 
@@ -176,26 +173,40 @@ def _options(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return options
 
 
-def _specs(
-    registry: Registry, names: tuple[str, ...], network: Spec, options: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Spec]:
-    """The metrics by name, all with the same feature network."""
+def _network_and_metrics(
+    features: str, names: tuple[str, ...], changes: Sequence[str]
+) -> tuple[Spec | None, dict[str, Spec]]:
+    """The feature network of all metrics that have one to choose, None if no metric has; and the metrics by name."""
     from robustok_core.errors import RobustokError
+    from robustok_core.recipe.registry import load_registry
+    from robustok_core.recipe.source import parse_override
 
-    unused = sorted(set(options) - set(names))
-    if unused:
+    registry = load_registry()
+    options = _options(dict(parse_override(change) for change in changes))
+    of_network = options.pop("features", {})
+    if unused := sorted(set(options) - set(names)):
         what = f"--set names the metric {unused[0]!r}, which is not measured"
         raise RobustokError(what, hint=f"metrics: {', '.join(names)}")
-    return {name: _metric(registry, name, network, options.get(name, {})) for name in names}
+    choosing = [name for name in names if _has_features(registry, name)]
+    given = click.get_current_context().get_parameter_source("features") is not ParameterSource.DEFAULT
+    if not choosing and (given or of_network):
+        where = "--features" if given else f"--set features.{next(iter(of_network))}"
+        hint = f"`robustok plugins {names[0]}` shows the options of {names[0]}, for --set"
+        raise RobustokError("no metric that is measured has a network to choose", where=where, hint=hint)
+    network = registry.spec("features", {"use": features, **of_network}) if choosing else None
+    specs = {}
+    for name in names:
+        chosen = {"features": network.table()} if network is not None and name in choosing else {}
+        table = {**chosen, **options.get(name, {}), "use": name}
+        specs[name] = registry.spec("sample_metric", table, where=name)
+    return network, specs
 
 
-def _metric(registry: Registry, name: str, network: Spec, options: Mapping[str, Any]) -> Spec:
+def _has_features(registry: Registry, name: str) -> bool:
     import attrs
 
     factory = registry.find("sample_metric", name)
-    has_features = isinstance(factory, type) and "features" in {option.name for option in attrs.fields(factory.Config)}  # type: ignore[attr-defined]
-    table = {"features": network.table(), **options} if has_features else options
-    return registry.spec("sample_metric", {**table, "use": name}, where=name)
+    return isinstance(factory, type) and "features" in {option.name for option in attrs.fields(factory.Config)}  # type: ignore[attr-defined]
 
 
 def _possible(
@@ -309,15 +320,15 @@ def _check_sizes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures,
         raise RobustokError(problem, hint=_SIZES_HINT)
 
 
-def _notes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, width: int) -> Iterator[str]:
-    """Notes for the user, printed before the work begins."""
+def _notes(samples: KnownNetworkFeatures, reference: KnownNetworkFeatures, width: int | None) -> Iterator[str]:
+    """Notes for the user, printed before the work begins; `width` is None if metrics have networks of their own."""
     from robustok_toolkit.image_features import singular_note, sizes_problem, sorted_note
 
     if (note := sizes_problem(samples, reference)) is not None:
         yield note
 
     for images in (samples, reference):
-        if len(images) and (note := singular_note(len(images), width)):
+        if len(images) and width is not None and (note := singular_note(len(images), width)):
             yield f"{images.name}: {note}"
     if note := sorted_note(samples):
         yield f"{samples.name}: {note}"

@@ -307,6 +307,22 @@ def test_every_metric_with_too_few_images_is_named_before_features_are_computed(
     assert command("samples.npz", "real.npz", *SMALL, "--metric", "kid", *change)[0] == 0
 
 
+def test_a_network_that_no_metric_reads_is_refused_and_not_built(command: Command) -> None:
+    """The default, Inception, would have to be downloaded first."""
+    Path("others").mkdir()
+    for number in range(20):
+        Path(f"real/{number:03d}.png").rename(f"others/{number:03d}.png")
+    own = ("--set", 'fdr.networks={one={use="fashion_classifier"}}', "--set", "fdr.held_out=others")
+    words = ("samples.npz", "real", "--metric", "fdr", *own, "--json")
+    code, output, errors = command(*words)
+    assert code == 0, errors
+    assert not {"features", "network"} & set(json.loads(output))
+    for more, where in ((SMALL, "--features"), (("--set", "features.weights=x.pth"), "--set features.weights")):
+        code, _, errors = command(*words, *more)
+        assert code == 2
+        assert f"error: {where}: no metric that is measured has a network to choose" in errors
+
+
 def test_all_problems_that_a_metric_finds_are_named_one_by_one(command: Command, monkeypatch: Any) -> None:
     found = [RobustokError("60 are odd", hint="lower subset_size"), RobustokError("50 are even", where="real")]
     monkeypatch.setattr(KID, "check", lambda *_: raise_all(found))
