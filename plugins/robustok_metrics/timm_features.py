@@ -14,6 +14,7 @@ from torch import Tensor
 from robustok_core.errors import RobustokError
 from robustok_core.recipe.validators import LARGEST_SIDE, in_range
 from robustok_core.values.download import Download, named_path
+from robustok_core.values.wording import reason_of
 from robustok_metrics.frozen import FrozenFeatures
 from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads, timm_network
 
@@ -42,7 +43,8 @@ class FrozenTimm(FrozenFeatures):
         published = _published(architecture)
         self.name = name + {"pretrained": "", "random": "_random"}.get(weights, "_other")
         self.mean, self.std = published.mean, published.std
-        self.image_size = image_size or published.input_size[-1]
+        self._own_size: int = published.input_size[-1]
+        self.image_size = image_size or self._own_size
         self.net = timm_network(architecture, weights, None, "features", **_sizes(architecture), **options)
         self.width = self.net.num_features
         self.freeze()
@@ -56,14 +58,39 @@ class FrozenTimm(FrozenFeatures):
         return f"to {self.image_size}x{self.image_size}, {self.resizing}; mean {self.mean}, deviation {self.std}"
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, F) pooled features of images (B, 3, H, W) in [-1, 1]."""
-        features = self.net.forward_features(self._prepare(images))
+        """(B, F) pooled features of images (B, 3, H, W) in [-1, 1].
+
+        Raises:
+            RobustokError: if it gives neither maps nor the tokens of a vision transformer, or not at this size.
+        """
+        prepared = self._prepare(images)
+        try:
+            features = self.net.forward_features(prepared)
+        except Exception as error:
+            if prepared.is_meta or isinstance(error, AssertionError):  # without values, only the size can be wrong
+                raise self._refusal(f"it does not take {self.image_size} pixels: {reason_of(error)}") from error
+            raise
+        return self._pooled(features)
+
+    def _pooled(self, features: Any) -> Tensor:
+        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+            raise self._refusal("it gives neither maps nor tokens")
         if features.ndim == 4:  # (B, F, h, w)
+            if features.shape[1] != self.width:
+                raise self._refusal(f"its maps are {tuple(features.shape[1:])}, with the channels last")
             return features.mean(dim=(2, 3))
-        if self.net.num_prefix_tokens:  # (B, 1 + h*w, F)
+        if getattr(self.net, "num_prefix_tokens", 0):  # (B, 1 + h*w, F)
             return features[:, 0]
+        if not hasattr(self.net, "attn_pool"):
+            raise self._refusal("it is no vision transformer, so it is not known which of its tokens are pooled")
         pooled: Tensor = features.mean(dim=1) if self.net.attn_pool is None else self.net.attn_pool(features)
         return pooled
+
+    def _refusal(self, reason: str) -> RobustokError:
+        hint = "use a vision transformer or a convolutional network"
+        if self.image_size != self._own_size:
+            hint = f"leave image_size out, which is {self._own_size} then, or {hint}"
+        return RobustokError(f"{self.name} cannot be a feature network: {reason}", hint=hint)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """The last four maps (B, C, h, w): of blocks of a transformer, of stages of a convolutional network."""

@@ -64,6 +64,27 @@ def test_another_input_size_is_part_of_the_name_and_may_be_padded(registry: Regi
     assert large(images.images[:1]).shape == (1, 192)
 
 
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"network": "swin_tiny_patch4_window7_224.ms_in1k"}, "its maps are (7, 7, 768), with the channels last"),
+        ({"network": "mixer_s32_224"}, "it is no vision transformer"),
+        ({"network": "mvitv2_tiny.fb_in1k"}, "it is no vision transformer"),
+        ({"network": "coat_tiny.in1k"}, "it gives neither maps nor tokens"),
+        ({"network": "eva02_tiny_patch14_224.mim_in22k", "image_size": 256}, "it does not take 256 pixels"),
+    ],
+)
+def test_a_network_that_gives_no_features_is_refused_with_or_without_weights(
+    registry: Registry, options: dict[str, Any], reason: str, device: str
+) -> None:
+    with torch.no_grad(), torch.device(device), pytest.raises(RobustokError) as caught:
+        registry.build("features", {"use": "timm", **RANDOM, **options})(torch.zeros(1, 3, 32, 32))
+    assert "cannot be a feature network" in caught.value.what
+    assert reason in caught.value.what
+    assert (caught.value.hint or "").startswith("leave image_size out") == ("image_size" in options)
+
+
 @torch.no_grad()
 def test_clip_is_that_of_torch_fidelity_with_the_same_weights(registry: Registry, images: ImageBatch) -> None:
     from timm.models.vision_transformer import checkpoint_filter_fn

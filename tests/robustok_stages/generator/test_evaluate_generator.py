@@ -407,6 +407,14 @@ def test_a_file_without_the_weights_of_a_network_is_refused_before_anything_is_w
     assert not project.out.exists()
 
 
+def test_a_network_that_gives_no_features_is_refused_before_anything_is_written(trained, tmp_path):
+    features = {"use": "timm", "network": "swin_tiny_patch4_window7_224.ms_in1k", "weights": "random"}
+    project = evaluating(trained, tmp_path / "runs", metrics={"gfd": COLOURS | {"features": features}})
+    message = "stage.evaluate_generator.metrics.gfd: swin_tiny_patch4_window7_224_ms_in1k_random cannot be a feature"
+    assert message in project.refusal()
+    assert not project.out.exists()
+
+
 def test_a_reference_with_pictures_of_another_size_is_refused_before_anything_is_written(trained, tmp_path):
     file = tmp_path / "reference.npz"
     np.savez(file, arr_0=np.zeros((8, 64, 64, 3), np.uint8))
