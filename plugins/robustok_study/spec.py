@@ -145,6 +145,7 @@ class _Reader:
         self._structurer = Structurer(lambda *_: Problem((), "a study names no components"))
         self._errors: list[RobustokError] = []
         self._places: set[str] | None = set()  # of all arms' recipes; None if one of them cannot be read
+        self._unread: set[str] = set()  # tables that some arm has, and none of its stages reads
 
     def read(self) -> Study:
         table = self._source.table
@@ -266,13 +267,15 @@ class _Reader:
                     self._problem((*path, *keys), "a study sets this in each run", hint)
 
     def _check_places(self, path: KeyPath, table: Mapping[str, Any]) -> None:
-        """What is set in all arms is left out of those that have no such table or stage, but not of all of them."""
+        """What is set in all arms is of no use to those that have no such table or stage, but it is to some of them."""
         if self._places is None:
             return
         changes = dict(flattened(table))
-        places = self._places | places_added(changes)
+        places, unread = self._places | places_added(changes), self._unread - self._places
         for keys in changes:
-            if (place := place_of(keys)) not in places:
+            if (place := place_of(keys)) in unread:
+                self._problem((*path, *keys), f"no stage of any arm reads [{place}]", "leave it out")
+            elif place not in places:
                 kind = "stage" if place.startswith("stage.") else "table"
                 what = f"no arm has a {kind} {short_text(place.removeprefix('stage.'))}"
                 self._problem((*path, *keys), what, did_you_mean(place, list(places)))
@@ -292,12 +295,18 @@ class _Reader:
             self._errors += error.problems
             return None
         places = places_in(read.recipe.source.table) | places_added(dict(flattened(arm.set)))
-        self._places = None if self._places is None else self._places | places
         try:
-            read.recipe.resolve(self._registry)  # type: ignore[arg-type]
+            unread = set(read.recipe.resolve(self._registry).unread_tables)  # type: ignore[arg-type]
         except RobustokError as error:
+            self._places = None  # what its stages read is not known
             self._errors += error.problems
             return None
+        self._places = None if self._places is None else self._places | places - unread
+        self._unread |= unread
+        for keys, _ in flattened(arm.set):
+            if (table := place_of(keys)) in unread:
+                what = f"no stage of this arm reads [{table}]"
+                self._problem(("arm", index, "set", *keys), what, "leave it out, or run a stage that reads it")
         return read
 
     def _fits(self, source: Source) -> bool:

@@ -194,3 +194,8 @@ class Stage(Component, ABC):
     @abstractmethod
     def run(self, context: StageContext) -> Mapping[str, float | Result]:
         """Does the work and returns results by name."""
+
+
+def tables_of(kind: type[Stage]) -> tuple[str, ...]:
+    """The tables that a stage reads, where the recipe has them."""
+    return (*kind.uses, *kind.may_use)

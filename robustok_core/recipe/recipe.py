@@ -13,8 +13,10 @@ from typing import Any, Literal
 import tomli_w
 from attrs import field, frozen, validators
 
-from robustok_core.errors import ProblemsError, RobustokError, did_you_mean, misspelt
+from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
 from robustok_core.kinds import TABLES
+from robustok_core.kinds.stage import tables_of
+from robustok_core.recipe.flow import flow_problems, set_in_vain
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.near_keys import recipe_keys, with_near_keys
 from robustok_core.recipe.presets import lay_preset
@@ -138,6 +140,12 @@ class ResolvedRecipe:
     stages: Sequence[NamedStage]
     load: Mapping[str, LoadConfig]
     source: Source = field(eq=False)
+
+    @property
+    def unread_tables(self) -> list[str]:
+        """The tables that no stage reads. [data] is read in any case: a run records it."""
+        read = {name for stage in self.stages for name in tables_of(stage.spec.factory)}
+        return [name for name in self.tables if name not in read | {"data"}]
 
     def stages_until(self, stage: str) -> Sequence[NamedStage]:
         """The stages up to this one.
@@ -297,7 +305,9 @@ class _Reader:
         if self.problems:
             return None
         resolved = ResolvedRecipe(run=run, tables=tables, stages=stages, load=load, source=self._recipe.source)
-        self.problems.extend(flow_problems(resolved, self._registry))
+        named = {stage.name: stage.spec.factory for stage in stages}
+        self.problems.extend(flow_problems(named, tables, load, self._registry))
+        self.problems.extend(set_in_vain(resolved.source, resolved.unread_tables, load, self._registry))
         return resolved
 
     def _run(self, raw: Any) -> Any:
@@ -351,41 +361,3 @@ class _Reader:
             if spec is not None:
                 stages.append(NamedStage(name=name, spec=spec))
         return stages
-
-
-def flow_problems(recipe: ResolvedRecipe, registry: Registry) -> list[Problem]:
-    """Reports stages without a table or artifact that they need, and entries of [load] that no stage reads."""
-    available, unread = set(recipe.load), set(recipe.load)
-    problems = []
-    makers = {artifact: entry.name for entry in registry.entries("stage") for artifact in entry.factory.makes}
-    for index, stage in enumerate(recipe.stages):
-        kind = stage.spec.factory
-        for table in kind.uses:
-            if table not in recipe.tables:
-                problems.append(Problem(("stage", index), f"stage {stage.name!r} needs a table [{table}]"))
-        for artifact in kind.needs:
-            if artifact not in available:
-                what = f"stage {stage.name!r} needs the artifact {artifact!r}, which no stage before it makes"
-                problems.append(Problem(("stage", index), what, _where_from(artifact, makers)))
-        unread -= set(kind.needs)
-        for artifact in sorted(unread & set(kind.makes)):
-            what = f"no stage reads it: stage {stage.name!r} makes a new {artifact} first"
-            problems.append(Problem(("load", artifact), what, "remove that stage, or this entry of [load]"))
-            unread.discard(artifact)
-        available |= set(kind.makes)
-    needed = sorted({artifact for stage in recipe.stages for artifact in stage.spec.factory.needs} - set(recipe.load))
-    for artifact in sorted(unread):
-        close = misspelt(artifact, needed)
-        hint = f"{close} Else remove this entry of [load]" if close else "remove this entry of [load]"
-        problems.append(Problem(("load", artifact), "no stage reads it", hint))
-    return problems
-
-
-def _where_from(artifact: str, makers: Mapping[str, str]) -> str:
-    """The hint for an artifact that is not there: a stage or another run makes it, or a stage's class misspells it."""
-    load = f'or [load] {artifact} = "runs/NAME"'
-    if artifact in makers:
-        return f"put stage {makers[artifact]!r} before it, {load}"
-    if close := misspelt(artifact, list(makers)):
-        return f"no known stage makes it; {close} Then mend `needs` of the stage's class"
-    return f"no known stage makes it, {load}"

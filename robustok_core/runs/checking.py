@@ -17,6 +17,7 @@ from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan
 from robustok_core.runs.precision import as_on_gpus
 from robustok_core.runs.runner import RecipeRun
+from robustok_core.runs.summary import unread_tables
 from robustok_core.values.wording import some_names
 
 #: Images of each split that are decoded unless all are asked for.
@@ -39,8 +40,9 @@ def check(
 
     Args:
         recipe: what to check. registry, out: as in `run`.
-        announce: called with a line for each file that a run would download, and for each split of which only some
-            images were decoded. A data set that is not here is downloaded by the check itself.
+        announce: called with a line for each file that a run would download, for each table that no stage reads, and
+            for each split of which only some images were decoded. A data set that is not here is downloaded by the
+            check itself.
         images: how many images of each split are decoded, evenly spread; None for all.
         without_data: the images, and files that [load] and options name, need not be here; a line says what was not
             checked.
@@ -54,6 +56,8 @@ def check(
     """
     registry, say = given_registry(registry), announce or (lambda _: None)
     resolved = resolved_recipe(recipe, registry)
+    for line in unread_tables(resolved):
+        say(line)
     missing = needs_of_recipe(resolved, resolved.stages, loaded=without_data).announced(say)
     if launch is not None:
         resolved = as_on_gpus(resolved, say)

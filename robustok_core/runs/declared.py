@@ -10,7 +10,7 @@ from attrs import frozen
 from robustok_core.errors import did_you_mean, misspelt
 from robustok_core.kinds import TABLES
 from robustok_core.kinds.boundary import BrokenPromise
-from robustok_core.kinds.stage import Stage
+from robustok_core.kinds.stage import Stage, tables_of
 
 
 @frozen
@@ -26,7 +26,7 @@ class Declared:
 
     def require_table(self, table: str) -> None:
         """Raises BrokenPromise unless the stage may read a top-level table."""
-        if table in (*self.kind.uses, *self.kind.may_use):
+        if table in tables_of(self.kind):
             return
         if table not in TABLES:
             self._refuse(f"asks for a table [{table}], which no recipe has", did_you_mean(table, list(TABLES)))

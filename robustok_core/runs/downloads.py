@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from attrs import field, frozen
 
 from robustok_core.errors import RobustokError, raise_all
+from robustok_core.kinds.stage import tables_of
 from robustok_core.recipe.recipe import LoadConfig, NamedStage, ResolvedRecipe, located
 from robustok_core.recipe.structurer import Path as KeyPath
 from robustok_core.recipe.structurer import Problem
@@ -139,7 +140,7 @@ def _specs(
     recipe: ResolvedRecipe, stages: Sequence[NamedStage], tables: Sequence[str]
 ) -> Iterator[tuple[KeyPath, Spec]]:
     kinds = [stage.spec.factory for stage in stages]
-    used = {*tables, *(table for kind in kinds for table in (*kind.uses, *kind.may_use))}
+    used = {*tables, *(table for kind in kinds for table in tables_of(kind))}
     read = {artifact for kind in kinds for artifact in kind.needs}
     for name, spec in recipe.tables.items():
         if name in used:

@@ -23,7 +23,6 @@ from robustok_core.runs.assumed import Assumed, Launch
 from robustok_core.runs.code import Code
 from robustok_core.runs.context import RunContext, opened_data
 from robustok_core.runs.downloads import needs_of_recipe
-from robustok_core.runs.environment import shards_weights
 from robustok_core.runs.execution import execute
 from robustok_core.runs.finished import due_stages, set_damaged_aside, stage_damage
 from robustok_core.runs.folder import RunFolder
@@ -36,7 +35,7 @@ from robustok_core.runs.named_files import look_at
 from robustok_core.runs.near_runs import run_hint
 from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan, make_plan
-from robustok_core.runs.precision import MEANING, settled
+from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import surroundings
 from robustok_core.runs.replay import check_replay
@@ -45,7 +44,7 @@ from robustok_core.runs.results import stage_results
 from robustok_core.runs.reuse import runs_at, take_finished
 from robustok_core.runs.run_record import MadeFrom, is_run, read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
-from robustok_core.runs.summary import print_end
+from robustok_core.runs.summary import lines_at_start, print_end
 from robustok_core.runs.trackers import start_trackers
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
@@ -227,7 +226,8 @@ class RecipeRun:
         start_trackers(self.accelerator, self.recipe, self.folder.path)
         if self.folder.repaired:
             self._say(self.folder.repaired)
-        self._say_how()
+        for line in lines_at_start(self.recipe, self.precision, self.accelerator):
+            self._say(line)
         inputs = {name: self._load(name) for name in self.recipe.load}
         self.loaded.clear()  # lets go of imported components, which are on the disk now
         planned = self.fingerprints()
@@ -271,13 +271,6 @@ class RecipeRun:
         makes = {stage.name: stage.spec.factory.makes for stage in self.recipe.stages}
         for line in self.folder.make_current(self.recipe.toml(), planned, makes, inputs):
             self._say(line)
-
-    def _say_how(self) -> None:
-        if self.precision is not None:
-            self._say(f"precision auto: {MEANING[self.precision]}")
-        if (count := self.accelerator.num_processes) > 1:
-            held = "trained weights are divided among them (FSDP)" if shards_weights() else "each has all weights (DDP)"
-            self._say(f"{count} processes, on {self.accelerator.device.type}: {held}")
 
     def _say_why(self, stages: Sequence[NamedStage]) -> None:
         for stage in stages:

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 from attrs import define, field
 
+from robustok_core.kinds.stage import tables_of
 from robustok_core.recipe.recipe import NamedStage, ResolvedRecipe
 from robustok_core.recipe.registry import Registry
 from robustok_core.recipe.samplers import without_sampler_options
@@ -72,7 +73,7 @@ class StageFingerprints:
 
     def _tables(self, stage: NamedStage) -> dict[str, Spec]:
         kind = stage.spec.factory
-        tables = {name: self.recipe.tables[name] for name in (*kind.uses, *kind.may_use) if name in self.recipe.tables}
+        tables = {name: self.recipe.tables[name] for name in tables_of(kind) if name in self.recipe.tables}
         if "generator" not in kind.needs:  # it samples nothing, whatever is known of the generator
             tables = {name: attrs.evolve(t, config=without_sampler_options(t.config)) for name, t in tables.items()}
         return tables

@@ -1,4 +1,4 @@
-"""What the end of a run says: its results, where everything lies, and what to try next."""
+"""What a run says: how it computes, and at its end the results, where everything lies, and what to try next."""
 
 from __future__ import annotations
 
@@ -8,18 +8,42 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from robustok_core.runs.environment import shards_weights
+from robustok_core.runs.precision import MEANING
 from robustok_core.runs.results import RESULTS_FILE
 from robustok_core.values.numbers import number_text
 from robustok_core.values.terminal import print_table, say
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from rich.console import Console
 
+    from robustok_core.recipe.recipe import ResolvedRecipe
     from robustok_core.runs.folder import RunFolder
     from robustok_core.values.result import Result
 
 REPORT_FILE = "report.html"
 _MOST_PICTURES = 6
+
+
+def lines_at_start(recipe: ResolvedRecipe, precision: str | None, accelerator: Accelerator) -> Iterator[str]:
+    """What was chosen for a run, and what of its recipe means nothing to it.
+
+    Args:
+        precision: what "auto" came to; None if nothing was "auto".
+    """
+    yield from unread_tables(recipe)
+    if precision is not None:
+        yield f"precision auto: {MEANING[precision]}"
+    if (count := accelerator.num_processes) > 1:
+        held = "trained weights are divided among them (FSDP)" if shards_weights() else "each has all weights (DDP)"
+        yield f"{count} processes, on {accelerator.device.type}: {held}"
+
+
+def unread_tables(recipe: ResolvedRecipe) -> Iterator[str]:
+    """A line for each table of a recipe that no stage reads."""
+    for name in recipe.unread_tables:
+        yield f"{recipe.source.location((name,))}: no stage of this recipe reads [{name}]"
 
 
 def print_results(console: Console, results: Mapping[str, Result]) -> None:

@@ -6,11 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+import tomli_w
 
+from project import recipe_of
 from robustok_core import RobustokError
 from robustok_core.recipe.source import bundled_studies
 from robustok_study.plan import make_plan
 from robustok_study.spec import read_study_file
+from studies import EVALUATION
 
 
 def mistakes(file, registry, **options) -> list[str]:
@@ -43,12 +46,45 @@ def test_quick_has_a_folder_seeds_and_sizes_of_its_own(study_file, registry):
     assert "[quick]" in mistakes(study_file(), registry, quick=True)[0]
 
 
-def test_what_is_set_in_all_arms_is_left_out_only_where_an_arm_has_no_such_table_or_stage(study_file, registry):
-    generator = {"use": "maskgit", "width": 16, "num_heads": 2}
-    arms = [{"name": "one"}, {"name": "two", "set": {"generator": generator}}]
-    study = read_study_file(str(study_file(arm=arms, set={"generator": {"depth": 1}})), registry)
-    assert [arm.recipe.source.table.get("generator") for arm in study.arms] == [None, {**generator, "depth": 1}]
-    assert [arm.changes.get("generator.depth") for arm in study.arms] == [None, 1]
+def test_what_is_set_in_all_arms_is_left_out_only_where_an_arm_has_no_such_table_or_stage(
+    study_file, registry, tmp_path
+):
+    chosen = {"use": "top_delta", "delta": 2}
+    arms = [{"name": "one"}, {"name": "two", "set": {"perturbation": chosen}}]
+    file = study_file(arm=arms, set={"perturbation": {"beta": 0.7}})
+    (tmp_path / "r.toml").write_text(tomli_w.dumps(recipe_of(["train_tokenizer", EVALUATION], perturbation=None)))
+    study = read_study_file(str(file), registry)
+    assert [arm.recipe.source.table.get("perturbation") for arm in study.arms] == [None, {**chosen, "beta": 0.7}]
+    assert [arm.changes.get("perturbation.beta") for arm in study.arms] == [None, 0.7]
+
+
+GENERATOR = {"use": "maskgit", "width": 16, "depth": 1, "num_heads": 2}
+
+
+def test_what_an_arm_sets_for_a_table_that_none_of_its_stages_reads_is_refused(study_file, registry):
+    arms = [{"name": "one"}, {"name": "two", "set": {"generator": GENERATOR}}]
+    found = mistakes(study_file(arm=arms), registry)
+    assert [re.sub(r"^.*s\.toml:\d+: ", "", each) for each in found] == [
+        f"arm.1.set.generator.{key}: no stage of this arm reads [generator] "
+        "(leave it out, or run a stage that reads it)"
+        for key in GENERATOR
+    ]
+
+
+@pytest.mark.parametrize("place", ["set", "quick"])
+def test_what_is_set_for_a_table_that_no_stage_of_any_arm_reads_is_refused(study_file, registry, tmp_path, place):
+    changes = {"generator": {"depth": 3}}
+    file = study_file(**{place: changes if place == "set" else {"set": changes}})
+    recipe = recipe_of(["train_tokenizer", EVALUATION]) | {"generator": GENERATOR}
+    (tmp_path / "r.toml").write_text(tomli_w.dumps(recipe))
+    (found,) = mistakes(file, registry)
+    assert "generator.depth: no stage of any arm reads [generator]" in found
+
+
+def test_a_table_of_the_recipe_that_the_stages_of_an_arm_do_not_read_is_no_mistake(study_file, registry):
+    arms = [{"name": "one"}, {"name": "two", "stages": ["evaluate_tokenizer"], "load": {"tokenizer": "one"}}]
+    study = read_study_file(str(study_file(arm=arms, claim=[], set={"perturbation": {"beta": 0.7}})), registry)
+    assert [arm.recipe.source.table["perturbation"]["beta"] for arm in study.arms] == [0.7, 0.7]
 
 
 def test_a_change_that_another_component_of_an_arm_undoes_is_not_among_its_changes(study_file, registry):
