@@ -191,7 +191,7 @@ def _network_and_metrics(
     given = click.get_current_context().get_parameter_source("features") is not ParameterSource.DEFAULT
     if not choosing and (given or of_network):
         where = "--features" if given else f"--set features.{next(iter(of_network))}"
-        hint = f"`robustok plugins {names[0]}` shows the options of {names[0]}, for --set"
+        hint = f"`robustok plugins sample_metric {names[0]}` shows the options of {names[0]}, for --set"
         raise RobustokError("no metric that is measured has a network to choose", where=where, hint=hint)
     network = registry.spec("features", {"use": features, **of_network}) if choosing else None
     specs = {}
