@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from robustok_core.errors import RobustokError, raise_all
-from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.promise import Promise
 from robustok_core.recipe.recipe import Recipe, ResolvedRecipe
 from robustok_core.recipe.registry import Registry, given_registry
@@ -16,9 +15,9 @@ from robustok_core.runs.downloads import needs_of_recipe, without_repeats
 from robustok_core.runs.opening import resolved_recipe
 from robustok_core.runs.plan import Plan
 from robustok_core.runs.precision import as_on_gpus
+from robustok_core.runs.readable import SPLITS, unreadable_images
 from robustok_core.runs.runner import RecipeRun
 from robustok_core.runs.summary import unread_tables
-from robustok_core.values.wording import some_names
 
 #: Images of each split that are decoded unless all are asked for.
 SOME_IMAGES = 2048
@@ -74,29 +73,12 @@ def check(
                 say(f"not checked: {what}")
         elif "data" in resolved.tables:
             data = one.dataset()
-            unreadable = [_unreadable(name, getattr(data, name), images, say) for name in ("train", "validation")]
-            where = resolved.source.location(("data",))
-            hint = 'mend or remove them, or set on_bad_file = "skip" where the data set has it'
-            missing += [RobustokError(f"data: {what}", where=where, hint=hint) for what in unreadable if what]
+            for name in SPLITS:
+                if images is not None and images < (total := len(getattr(data, name))):
+                    say(f"data: {images:,} of {total:,} images of {name} were decoded; --every-image decodes all")
+            missing += unreadable_images(resolved, data, images)
     except RobustokError as error:
         raise_all([*missing, *without_repeats(error, missing)])
         raise
     raise_all(missing)
     return plan
-
-
-def _unreadable(name: str, split: Images, most: int | None, say: Callable[[str], None]) -> str | None:
-    """Decodes images of a split; returns which of them cannot be read, counted."""
-    total = len(split)
-    looked_at = total if most is None else min(most, total)
-    if looked_at < total:
-        say(f"data: {looked_at:,} of {total:,} images of {name} were decoded; --every-image decodes all")
-    problems = []
-    for number in range(looked_at):
-        try:
-            split.load([number * total // looked_at])
-        except RobustokError as error:
-            problems.append(f"{error.where} ({error.what})")
-    if not problems:
-        return None
-    return f"{len(problems):,} of {looked_at:,} images of {name} cannot be read: {some_names(problems)}"

@@ -38,6 +38,7 @@ from robustok_core.runs.plan import Plan, make_plan
 from robustok_core.runs.precision import settled
 from robustok_core.runs.promises import Loaded
 from robustok_core.runs.provenance import surroundings
+from robustok_core.runs.readable import unreadable_at_start
 from robustok_core.runs.replay import check_replay
 from robustok_core.runs.replay import replay as replay_stage
 from robustok_core.runs.results import stage_results
@@ -204,6 +205,7 @@ class RecipeRun:
             if self.replay:
                 what = "there is no such run, so no step of it can be replayed"
                 raise RobustokError(what, where=str(self.folder.path), hint=run_hint(self.folder.path))
+            raise_all(self._agreed(lambda: unreadable_at_start(self.recipe, self._asked(), self.dataset)))
             self._provide(self._asked())
         try:
             self._open()

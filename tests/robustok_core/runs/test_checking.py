@@ -1,4 +1,4 @@
-"""A check decodes images of the data, and names those that cannot be read."""
+"""A check, and a run before its first stage, decodes images of the data, and names those that cannot be read."""
 
 from __future__ import annotations
 
@@ -53,3 +53,31 @@ def test_only_some_images_are_decoded_evenly_spread_and_it_says_so(tmp_path):
         "data: 3 of 4 images of validation were decoded; --every-image decodes all",
     ]
     assert checked(project_of(tmp_path), images=None) == []
+
+
+def test_a_new_run_refuses_unreadable_images_of_both_splits_before_its_first_stage(tmp_path):
+    project = project_of(tmp_path, *range(12))
+    with pytest.raises(RobustokError) as raised:
+        project.run()
+    told = [problem.what for problem in raised.value.problems]
+    assert [what.partition(" cannot be read: ")[0] for what in told] == [
+        "data: 8 of 8 images of train",
+        "data: 4 of 4 images of validation",
+    ]
+    assert not project.folder.exists()
+
+
+def test_a_run_that_has_begun_looks_at_images_only_when_a_stage_reads_them(tmp_path):
+    project = project_of(tmp_path)
+    project.run()
+    for file in (tmp_path / "images").glob("*/*.png"):
+        file.write_bytes(b"x" * file.stat().st_size)
+    refusal = project.refusal()
+    assert "this image cannot be read" in refusal
+    assert "images of train cannot be read" not in refusal
+
+
+def test_a_run_whose_stages_read_no_images_does_not_look_at_them(tmp_path):
+    project = project_of(tmp_path, *range(12))
+    project.table["stage"] = [{"use": "take_tokenizer"}]
+    assert project.run().artifact("tokenizer").is_dir()
