@@ -107,6 +107,10 @@ class IFID(Metric):
             what = f"it needs at least neighbours = {self.config.neighbours} training images, and there are {count}"
             raise RobustokError(what, where="metric ifid", hint="lower neighbours")
 
+    def held_latents(self, count: int) -> int:
+        """All, or `train_images`."""
+        return min(count, self.config.train_images or count)
+
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str]:
         return [self._name_with(network(self.config.features))]
 
@@ -119,7 +123,7 @@ class IFID(Metric):
         """Encodes the training images.
 
         Raises:
-            RobustokError: as `check` and `check_train_images`.
+            RobustokError: as `check` and `check_train_images`, and if the latents do not fit into memory.
         """
         self.check(context.tokenizer.space)
         self.check_train_images(0 if context.train is None else len(context.train))

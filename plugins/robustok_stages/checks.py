@@ -20,6 +20,7 @@ from robustok_core.values.latents import LatentSpace
 from robustok_core.values.result import free_name
 from robustok_core.values.spec import Spec
 from robustok_toolkit.generating import check_origin, check_space
+from robustok_toolkit.latent_neighbours import memory_problem
 from robustok_training import OptimizerConfig, TrainingConfig
 from robustok_training.batches import check_parts, steps_per_epoch
 
@@ -96,6 +97,18 @@ def _decay_for(steps: int) -> float:
     missing = 1.0 - 0.01 ** (1.0 / (steps - 1))
     digits = 1 - math.floor(math.log10(missing))
     return round(1.0 - math.ceil(missing * 10**digits) / 10**digits, digits)
+
+
+def check_held_latents(context: StageContext, space: LatentSpace, count: int, *keys: str) -> None:
+    """Warns if the latents of `count` images, which something holds in memory, are more than this machine's memory.
+
+    The machine that runs may have more, so nothing is refused before the stage begins.
+
+    Args:
+        keys: the option of this stage.
+    """
+    if (problem := memory_problem(space, count)) is not None:
+        warn(context, problem, *keys)
 
 
 def warn(context: StageContext, problem: RobustokError, *keys: str) -> None:

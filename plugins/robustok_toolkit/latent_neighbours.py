@@ -10,9 +10,12 @@ from einops import rearrange
 from torch import Tensor
 
 from robustok_blocks.full_precision import full_precision
+from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.draws import Draws
+from robustok_core.values.latents import LatentSpace
+from robustok_core.values.machine_memory import usable_memory
 from robustok_toolkit.image_features import gather_shares
 from robustok_training.batches import class_balanced_order, evaluation_batches
 from robustok_training.distributed import rank, world_size
@@ -49,8 +52,13 @@ class LatentNeighbours:
 
         Args:
             limit: encode only the first `limit` images of `class_balanced_order`.
+
+        Raises:
+            RobustokError: if the latents do not fit into memory.
         """
         count, world = min(len(images), limit or len(images)), world_size()
+        if (problem := memory_problem(tokenizer.space, count)) is not None:
+            raise problem
         batches = evaluation_batches(images, batch_size=_ENCODED_AT_ONCE, rank=rank(), world=world, limit=limit)
         with full_precision(device):
             parts = [tokenizer.vectors_of(tokenizer.encode(batch.images.to(device))).float().cpu() for batch in batches]
@@ -97,6 +105,16 @@ class LatentNeighbours:
         if self.cosine:
             return F.normalize(flat, dim=1) @ F.normalize(part, dim=1).T
         return -torch.cdist(flat, part)
+
+
+def memory_problem(space: LatentSpace, count: int) -> RobustokError | None:
+    """What is wrong if the vectors of `count` images do not fit into the memory of this process, else None."""
+    of_image, memory = space.num_tokens * space.width * torch.float32.itemsize, usable_memory()
+    if count * of_image <= memory:
+        return None
+    needed, usable = (f"{number / 2**30:.3g} GiB" for number in (count * of_image, memory))
+    what = f"the latents of {count:,} training images take {needed}, but this process may use {usable} of memory"
+    return RobustokError(what, hint=f"set train_images to less than {memory // of_image:,}")
 
 
 def between(vectors: Tensor, neighbours: Tensor, way: str, weight: float, tokenizer: Tokenizer, draws: Draws) -> Tensor:

@@ -104,6 +104,13 @@ class Metric(Component, ABC):
     def check_train_images(self, count: int) -> None:
         """Raises RobustokError if this many training images are too few for it; called before anything runs."""
 
+    def held_latents(self, count: int) -> int:
+        """Of how many of `count` training images it holds the latents in memory, as float32 vectors (N, D) each.
+
+        It is asked before anything runs: users are warned if they are more than this machine's memory holds.
+        """
+        return 0
+
     def result_names(self, network: Callable[[Spec], Features]) -> Sequence[str] | None:
         """The names of its results; None if they are not known before it has measured.
 

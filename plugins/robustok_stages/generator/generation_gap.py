@@ -32,7 +32,7 @@ from robustok_core.runs.records import read_record
 from robustok_core.values.latents import Latents
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec, component
-from robustok_stages.checks import check_image_size
+from robustok_stages.checks import check_held_latents, check_image_size
 from robustok_stages.generator.sample_evaluation import check_metrics, say_singular
 from robustok_toolkit.array_files import read_array
 from robustok_toolkit.generating import ImagesInMemory, decode_and_gather, gather_own, own_share
@@ -83,13 +83,15 @@ class GenerationGap(Stage):
 
     def check(self, context: StageContext) -> None:
         """The tokenizer fits the images, and there are enough samples and training images."""
-        check_image_size(context, context.promise("tokenizer", TokenizerPromise))
+        tokenizer = context.promise("tokenizer", TokenizerPromise)
+        check_image_size(context, tokenizer)
         samples, dataset = context.promise("samples", SamplesPromise), context.dataset()
         count = min(samples.num_samples, self.config.limit or samples.num_samples)
         known = min(len(dataset.train), self.config.train_images or len(dataset.train))
         if known < count:
             what = f"{count} samples are compared with as many training images, and there are {known}"
             raise context.located(RobustokError(what, hint=f"set limit = {known}"), "limit")
+        check_held_latents(context, tokenizer.space, known, "train_images")
         check_metrics(context, {"metric": self.config.metric}, count, len(dataset.validation))
 
     @torch.no_grad()

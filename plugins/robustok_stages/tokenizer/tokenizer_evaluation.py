@@ -17,7 +17,7 @@ from robustok_core.values.images import from_uint8, to_uint8
 from robustok_core.values.latents import Latents
 from robustok_core.values.result import Result, add_results
 from robustok_core.values.spec import Spec
-from robustok_stages.checks import check_each
+from robustok_stages.checks import check_each, check_held_latents
 from robustok_stages.costs import SketchedFeatures
 from robustok_stages.networks_of_metrics import check_networks
 from robustok_toolkit.image_features import SharedFeatures
@@ -37,13 +37,14 @@ def check_tokenizer_metrics(
     """
     num_train, sketches = len(context.dataset().train), SketchedFeatures()
 
-    def check(metric: Metric, spec: Spec) -> None:
+    def check(name: str, metric: Metric, spec: Spec) -> None:
         metric.check(tokenizer.space)
         metric.check_image_size(tokenizer.image_size)
         metric.check_train_images(num_train)
+        check_held_latents(context, tokenizer.space, metric.held_latents(num_train), *keys, name)
         check_networks(spec, sketches)
 
-    check_each(context, {name: partial(check, spec.build(), spec) for name, spec in metrics.items()}, *keys)
+    check_each(context, {name: partial(check, name, spec.build(), spec) for name, spec in metrics.items()}, *keys)
 
 
 def started_metrics(

@@ -8,10 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from project import COLOURS, CONTINUOUS, FLOW, NUM_SAMPLES, TO_SAMPLES, TRAIN_IMAGES, VALIDATION_IMAGES, Project
+from project import (
+    COLOURS,
+    CONTINUOUS,
+    FLOW,
+    NUM_SAMPLES,
+    NUM_TOKENS,
+    TO_SAMPLES,
+    TRAIN_IMAGES,
+    VALIDATION_IMAGES,
+    WIDTH,
+    Project,
+)
 from robustok_core import Result
 from robustok_metrics.frechet_distance import FeatureSums, distance_between
 from robustok_stages.generator.generation_gap import split
+from robustok_toolkit import latent_neighbours
 from robustok_toolkit.trained_tokenizer import load_tokenizer
 from robustok_training.batches import class_balanced_order
 
@@ -80,6 +92,21 @@ def test_vectors_have_a_gap_too_and_the_oracle_may_know_fewer_images(tmp_path):
     stages = (*TO_SAMPLES, STAGE | {"limit": 20, "train_images": 30})
     found = Project(tmp_path, stages, **CONTINUOUS, generator=FLOW).run()
     assert found.results[f"generation_gap/gap_{MAIN}"].num_images == 20
+
+
+def test_latents_that_do_not_fit_into_memory_are_said_at_check_and_refused_when_the_stage_begins(
+    trained, tmp_path, monkeypatch, caplog
+):
+    """The machine that checks may have less memory than the one that runs."""
+    project = trained.later(tmp_path, [STAGE | {"train_images": 40}], load=("tokenizer", "samples"))
+    project.check()
+    assert not caplog.text
+    of_image = NUM_TOKENS * WIDTH * 4  # bytes
+    monkeypatch.setattr(latent_neighbours, "usable_memory", lambda: 39 * of_image)
+    project.check()
+    assert "stage.generation_gap.train_images: the latents of 40 training images take" in caplog.text
+    assert "set train_images to less than 39" in caplog.text
+    assert "the latents of 40 training images take" in project.refusal()
 
 
 @pytest.mark.parametrize(

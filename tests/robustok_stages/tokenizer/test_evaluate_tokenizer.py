@@ -11,10 +11,21 @@ import pytest
 import torch
 from PIL import Image
 
-from project import CODEBOOK_SIZE, CONTINUOUS, IMAGE_SIZE, NUM_CLASSES, VALIDATION_IMAGES, Project
+from project import (
+    CODEBOOK_SIZE,
+    CONTINUOUS,
+    IMAGE_SIZE,
+    NUM_CLASSES,
+    NUM_TOKENS,
+    TRAIN_IMAGES,
+    VALIDATION_IMAGES,
+    WIDTH,
+    Project,
+)
 from robustok_core import ProblemsError, Result, RobustokError
 from robustok_core.runs.files import read_json, write_json
 from robustok_core.runs.results import read_results
+from robustok_toolkit import latent_neighbours
 from robustok_training.batches import class_balanced_order
 
 FEATURES = {"use": "fashion_classifier"}
@@ -273,6 +284,17 @@ def test_a_metric_of_larger_images_is_refused_before_anything_is_written(tmp_pat
     assert "stage.evaluate_tokenizer.metrics.one: " in refusal
     assert message in refusal
     assert not project.out.exists()
+
+
+@pytest.mark.parametrize(("held", "said"), [({}, True), ({"train_images": 20}, False)])
+def test_latents_that_ifid_cannot_hold_on_this_machine_are_said_at_check(
+    learned, tmp_path, monkeypatch, caplog, held, said
+):
+    monkeypatch.setattr(latent_neighbours, "usable_memory", lambda: 20 * NUM_TOKENS * WIDTH * 4)
+    metric = {"use": "ifid", "features": FEATURES, "interpolation": "mask", **held}
+    evaluating(learned, tmp_path, metrics={"ifd": metric}).check()
+    message = f"stage.evaluate_tokenizer.metrics.ifd: the latents of {TRAIN_IMAGES} training images take"
+    assert (message in caplog.text) == said
 
 
 @pytest.mark.parametrize(("metric", "noted"), [("rfd", True), ("pfd", True), ("psnr", False)])
