@@ -18,7 +18,7 @@ from robustok_core.values.result import Result, add_results
 from robustok_core.values.spec import Spec, all_specs
 from robustok_stages.checks import check_each
 from robustok_stages.costs import SketchedFeatures
-from robustok_stages.networks_of_metrics import check_networks
+from robustok_stages.networks import check_networks
 from robustok_toolkit.array_files import array_names
 from robustok_toolkit.feature_files import (
     LIMIT_HINT,

@@ -15,26 +15,28 @@ from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.draws import seeded
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each
+from robustok_stages.networks import check_weights
 
 
 def check_losses(context: StageContext, specs: Mapping[str, Spec], tokenizer: Tokenizer | None) -> None:
-    """Checks that the terms in this stage's option `losses` fit the tokenizer and one another.
+    """Checks that the terms in this stage's option `losses` fit the tokenizer and one another, and files they name.
 
     Args:
         tokenizer: on the meta device; None if its stage does not say how it is built.
 
     Raises:
-        ProblemsError: if they do not.
+        ProblemsError: if they do not, or if files do not hold their weights.
     """
     losses: dict[str, Loss] = {name: spec.sketch() for name, spec in specs.items()}
 
-    def check(loss: Loss) -> None:
+    def check(name: str, loss: Loss) -> None:
+        check_weights(specs[name])
         loss.check_terms(list(losses.values()))
         if tokenizer is not None:
             with torch.device("meta"):
                 loss.prepare(tokenizer)
 
-    check_each(context, {name: partial(check, loss) for name, loss in losses.items()}, "losses")
+    check_each(context, {name: partial(check, name, loss) for name, loss in losses.items()}, "losses")
 
 
 def build_losses(specs: Mapping[str, Spec], tokenizer: Tokenizer, seed: int) -> dict[str, Loss]:

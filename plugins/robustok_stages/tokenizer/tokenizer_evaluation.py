@@ -19,7 +19,7 @@ from robustok_core.values.result import Result, add_results
 from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each, check_held_latents
 from robustok_stages.costs import SketchedFeatures
-from robustok_stages.networks_of_metrics import check_networks
+from robustok_stages.networks import check_networks
 from robustok_toolkit.image_features import SharedFeatures
 from robustok_training.batches import evaluation_batches
 from robustok_training.distributed import all_sum, rank, world_size

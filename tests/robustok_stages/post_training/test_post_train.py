@@ -277,6 +277,25 @@ def test_an_option_that_moved_to_compare_decoders_says_so(whole, tmp_path, key):
     assert "`compare_decoders`" in message
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network": "lpips_vgg", "weights": "other.pth"}, "this file does not hold the weights of vgg"),
+        ({"network": "features", "features": {"use": "inception", "weights": "other.pth"}}, "torch-fidelity's Incep"),
+    ],
+)
+def test_a_file_without_the_weights_of_a_loss_is_refused_before_anything_runs(
+    whole, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"features.0.weight": torch.zeros(3, 2)}, "other.pth")
+    project = whole(tmp_path / "runs", post_train={"losses": {"perceptual": {"use": "perceptual", **options}}})
+    refusal = project.refusal()
+    assert "stage.post_train.losses.perceptual: " in refusal
+    assert message in refusal
+    assert not project.out.exists()
+
+
 def test_an_explicit_sigma_to_keep_needs_no_metric(whole, registry, tmp_path):
     project = whole(tmp_path, compare_decoders={"keep": 0.5, "metrics": {}})
     assert Recipe.from_table(project.table).resolve(registry).stages[-1].spec.config.keep == 0.5

@@ -1,4 +1,4 @@
-"""Checks of the feature networks that metrics use, as far as they are here before a run begins."""
+"""Checks of the networks that metrics and losses use, as far as they are here before a run begins."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ _SIDE = 64  # of an image that networks are tried on; they take any size
 def check_networks(metric: Spec, sketches: SketchedFeatures) -> None:
     """Checks the feature networks of a metric, before anything runs.
 
-    One whose weights are in files that its options name is built, on the CPU. What is still to be downloaded is not
-    looked at.
-
     Args:
         metric: the metric. sketches: the networks as far as their shapes tell, shared by several metrics.
 
     Raises:
-        RobustokError: a file holds no weights or those of another network, or a network gives no features of images.
+        RobustokError: as `check_weights`, or a network gives no features of images.
     """
+    check_weights(metric)
     for spec in all_specs(metric.config):
         if spec.kind == "features":
-            _check_files(spec)
             _check_features(spec, sketches)
+
+
+def check_weights(component: Spec) -> None:
+    """Builds, on the CPU, what reads files that options of a metric or loss name; nothing that is still downloaded.
+
+    Raises:
+        RobustokError: a file holds no weights, or those of another network.
+    """
+    for spec in (component, *all_specs(component.config)):
+        _check_files(spec)
 
 
 def _check_files(spec: Spec) -> None:
