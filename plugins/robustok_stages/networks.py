@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from robustok_core.errors import RobustokError
@@ -26,7 +28,7 @@ def check_networks(metric: Spec, sketches: SketchedFeatures) -> None:
     check_weights(metric)
     for spec in all_specs(metric.config):
         if spec.kind == "features":
-            _check_features(spec, sketches)
+            check_once((spec.factory, repr(spec.table())), (), partial(_check_features, spec, sketches))
 
 
 def check_weights(component: Spec) -> None:
@@ -43,7 +45,7 @@ def _check_files(spec: Spec) -> None:
     files = list(spec.factory.files(spec.config))
     needs = needs_of([((), spec)], lambda problem: RobustokError(problem.what))
     if files and all(file.exists() for file in files) and not needs.downloads and not needs.problems:
-        check_once((spec.factory, repr(spec.table())), files, lambda: _build(spec))
+        check_once((spec.factory, repr(spec.table())), files, partial(_build, spec))
 
 
 def _build(spec: Spec) -> None:

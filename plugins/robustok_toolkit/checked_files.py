@@ -1,4 +1,4 @@
-"""Checks of files that options name, before a run begins."""
+"""Checks that take a while, before a run begins, such as those of files that options name."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class _Check:
 
 
 def check_once(what: Hashable, files: Iterable[Path], make: Callable[[], Any]) -> None:
-    """Makes a check that reads files, unless it passed before in this process and no file has changed since.
+    """Makes a check, unless it passed before in this process and no file that it reads has changed since.
 
     A program that looks at many recipes, such as a study, reads large weights once.
 
     Args:
-        what: says which check it is. files: all of them exist. make: the check; what it raises is raised here.
+        what: says which check it is. files: those that it reads; all exist. make: the check itself.
     """
     states = [(file, file.stat()) for file in files]
     _passed(_Check(what=what, states=tuple((file, at.st_size, at.st_mtime_ns) for file, at in states), make=make))
