@@ -83,13 +83,16 @@ def evaluate(
     generated, real = open_set(samples), open_set(reference, cache=cache)
     real.open_other = lambda name, limit: open_set(Path(name).expanduser(), cache=cache, limit=limit)
     _check_sizes(generated, real, mixed_sizes)
+    if metrics:
+        _check_sets(chosen, specs, generated, real, reference, mixed_sizes)
     about = _sets(samples, generated, reference, real)
     provide(specs if network is None else {"features": network, **specs}, partial(say, console))
     if network is not None:
         about |= {"features": networks(network).fingerprint, "network": network.table()}
         if not metrics:
             chosen = dict(_possible(chosen, networks(network), real, console))
-    _check_metrics(chosen, specs, generated, real, reference, mixed_sizes)
+            _check_sets(chosen, specs, generated, real, reference, mixed_sizes)
+    _check_each(chosen, lambda name: chosen[name].check_features(networks, real.statistics))
     for note in _notes(generated, real, None if network is None else networks(network).width):
         say(console, f"note: {note}")
     results = _measured(chosen, generated, real)
@@ -226,7 +229,7 @@ def _possible(
             yield name, metric
 
 
-def _check_metrics(
+def _check_sets(
     metrics: Mapping[str, SampleMetric],
     specs: Mapping[str, Spec],
     generated: KnownNetworkFeatures,
@@ -234,11 +237,10 @@ def _check_metrics(
     reference: Path,
     mixed_sizes: bool,
 ) -> None:
-    """Refuses metrics that cannot be computed, before any features are."""
+    """Refuses metrics that cannot be computed of these images, before networks are downloaded."""
     size = None if mixed_sizes else generated.picture_size
     counts = len(generated), len(real)
     _check_each(metrics, lambda name: _check_count(metrics[name], specs[name], name, *counts))
-    _check_each(metrics, lambda name: metrics[name].check_features(real.networks, real.statistics))
     _check_each(metrics, lambda name: _check_other_sets(metrics[name], specs[name], name, reference, size))
 
 

@@ -134,7 +134,6 @@ def _measuring(
     if others := built.other_sets():
         what = f"{key} compares with a further set of real images ({', '.join(others)}), and there is none here"
         raise RobustokError(what, where="--metric", hint="name another metric of the recipe")
-    provide({key: spec}, partial(say, make_console(err=True)))
     if not trained.generator.knows_null_class:
         hint = "train with label_dropout above 0"
         raise RobustokError("its generator was trained without label dropout, so it knows no guidance", hint=hint)
@@ -148,6 +147,7 @@ def _measuring(
     )
     for count in counts:
         built.check(count, len(real))
+    provide({key: spec}, partial(say, make_console(err=True)))
     built.check_features(networks, real.statistics)
 
     def measure(guidance: Guidance, count: int, seed: int) -> Result:

@@ -19,6 +19,7 @@ from robustok_metrics.frozen import FrozenFeatures
 from robustok_toolkit.timm_networks import WEIGHTS_DOC, timm_downloads, timm_network
 
 _NUM_MAPS = 4
+_OTHERS = "use a VisionTransformer or Eva of timm, or a network whose maps have the channels first"
 
 
 class FrozenTimm(FrozenFeatures):
@@ -61,14 +62,19 @@ class FrozenTimm(FrozenFeatures):
         """(B, F) pooled features of images (B, 3, H, W) in [-1, 1].
 
         Raises:
-            RobustokError: if it gives neither maps nor the tokens of a vision transformer, or not at this size.
+            RobustokError: if it gives neither maps nor tokens of which it is known how they are pooled, or not at this
+                size.
         """
         prepared = self._prepare(images)
         try:
             features = self.net.forward_features(prepared)
+        except NotImplementedError:  # of an operation that needs the values of images
+            raise
         except Exception as error:
-            if prepared.is_meta or isinstance(error, AssertionError):  # without values, only the size can be wrong
-                raise self._refusal(f"it does not take {self.image_size} pixels: {reason_of(error)}") from error
+            if prepared.is_meta or isinstance(error, AssertionError):  # without values, the shape is what can be wrong
+                what = f"it does not take {self.image_size} pixels: {reason_of(error)}"
+                own = "leave image_size out" if self.image_size != self._own_size else _OTHERS
+                raise self._refusal(what, own) from error
             raise
         return self._pooled(features)
 
@@ -82,14 +88,11 @@ class FrozenTimm(FrozenFeatures):
         if getattr(self.net, "num_prefix_tokens", 0):  # (B, 1 + h*w, F)
             return features[:, 0]
         if not hasattr(self.net, "attn_pool"):
-            raise self._refusal("it is no vision transformer, so it is not known which of its tokens are pooled")
+            raise self._refusal("it is not known which of its tokens are pooled")
         pooled: Tensor = features.mean(dim=1) if self.net.attn_pool is None else self.net.attn_pool(features)
         return pooled
 
-    def _refusal(self, reason: str) -> RobustokError:
-        hint = "use a vision transformer or a convolutional network"
-        if self.image_size != self._own_size:
-            hint = f"leave image_size out, which is {self._own_size} then, or {hint}"
+    def _refusal(self, reason: str, hint: str = _OTHERS) -> RobustokError:
         return RobustokError(f"{self.name} cannot be a feature network: {reason}", hint=hint)
 
     def maps(self, images: Tensor) -> list[Tensor]:
@@ -126,7 +129,9 @@ class TimmConfig:
 
 
 class TimmFeatures(FrozenTimm):
-    """Any network of timm that is a vision transformer or returns maps. Results are named after the network.
+    """Any network of timm that returns maps (C, h, w), or is a VisionTransformer or Eva.
+
+    Results are named after the network.
 
     A side that is not a whole number of patches is padded.
     """

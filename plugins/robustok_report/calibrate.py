@@ -110,11 +110,9 @@ def _measured(
     opened = open_generator(run, device=device, changes=changes)
     generator, tokenizer = opened.trained.generator, opened.trained.tokenizer.tokenizer
     codebook_size = tokenizer.space.codebook_size
-    for scale in scales:
-        generator.check_guidance(Guidance(scale=scale))
-    if wrong := wrong_option(codebook_size, limit=limit, sigmas=sigmas):
+    if wrong := wrong_option(generator, limit=limit, sigmas=sigmas, scales=scales):
         option, problem = wrong
-        where = f"--{option.removesuffix('s')}"  # --sigma is given once for each
+        where = {"limit": "--limit", "sigmas": "--sigma", "scales": "--guidance"}[option]
         raise RobustokError(problem.what, where=where, hint=problem.hint)
     reported = ReportedRun(run, load_registry(), opened.trained.tokenizer.device)
     before = len(reported.missing)

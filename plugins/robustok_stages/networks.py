@@ -7,11 +7,11 @@ from functools import partial
 import torch
 
 from robustok_core.errors import RobustokError
-from robustok_core.runs.downloads import needs_of
+from robustok_core.runs.downloads import needs_of, with_parts
 from robustok_core.values.draws import seeded
-from robustok_core.values.spec import Spec, all_specs
+from robustok_core.values.spec import Spec
 from robustok_stages.costs import SketchedFeatures, image_batch
-from robustok_toolkit.checked_files import check_once
+from robustok_toolkit.checked_files import NotKnownYet, check_once
 
 _SIDE = 64  # of an image that networks are tried on; they take any size
 
@@ -26,7 +26,7 @@ def check_networks(metric: Spec, sketches: SketchedFeatures) -> None:
         RobustokError: as `check_weights`, or a network gives no features of images.
     """
     check_weights(metric)
-    for spec in all_specs(metric.config):
+    for _, spec in with_parts([((), metric)]):
         if spec.kind == "features":
             check_once((spec.factory, repr(spec.table())), (), partial(_check_features, spec, sketches))
 
@@ -37,7 +37,7 @@ def check_weights(component: Spec) -> None:
     Raises:
         RobustokError: a file holds no weights, or those of another network.
     """
-    for spec in (component, *all_specs(component.config)):
+    for _, spec in with_parts([((), component)]):
         _check_files(spec)
 
 
@@ -54,19 +54,19 @@ def _build(spec: Spec) -> None:
             spec.build()
     except RobustokError:
         raise
-    except Exception:  # a plugin's network may need what only a run has
-        return
+    except Exception as error:  # a plugin's network may need what only a run has
+        raise NotKnownYet from error
 
 
 def _check_features(spec: Spec, sketches: SketchedFeatures) -> None:
     try:
         network = sketches(spec)
-    except Exception:  # a plugin's network may not be built without its weights, and is then not known yet
-        return
+    except Exception as error:  # a plugin's network may not be built without its weights
+        raise NotKnownYet from error
     try:
         with torch.no_grad():
             network(image_batch(1, _SIDE).images)
     except RobustokError:
         raise
-    except Exception:  # a plugin's network may need the values of images
-        return
+    except Exception as error:  # a plugin's network may need the values of images
+        raise NotKnownYet from error

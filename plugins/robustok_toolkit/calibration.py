@@ -65,18 +65,24 @@ def check_calibration(generator: Generator | type[Generator], codebook_size: int
 
 
 def wrong_option(
-    codebook_size: int | None, *, limit: int, sigmas: Sequence[float] | None
+    generator: Generator, *, limit: int, sigmas: Sequence[float] | None, scales: Sequence[float]
 ) -> tuple[str, RobustokError] | None:
-    """Which option, "limit" or "sigmas", does not fit the latent space, and why.
+    """Which option, "limit", "sigmas" or "scales", does not fit the generator, and why.
 
     Args:
-        codebook_size: of the space; None if it is one of vectors.
+        generator: may be on the meta device.
     """
+    codebook_size = generator.space.codebook_size
     if codebook_size is None and limit < LEAST_IMAGES:
         what = f"the errors of vectors are measured over at least {LEAST_IMAGES} images, not {limit}"
         return "limit", RobustokError(what)
     if codebook_size is not None and sigmas:
         return "sigmas", RobustokError("sigmas are of vectors, and this latent space has codes", hint="leave it out")
+    for scale in scales:
+        try:
+            generator.check_guidance(Guidance(scale=scale))
+        except RobustokError as error:
+            return "scales", RobustokError(error.what, hint="leave it out, or train with label_dropout above 0")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Checks that take a while, before a run begins, such as those of files that options name."""
+"""Checks that take a while and are made before a run begins: once in a process, until a file changes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define
 
 
-@frozen(kw_only=True)
-class _Check:
-    """A check, which counts as another one once a file is written anew."""
+class NotKnownYet(Exception):
+    """Raised by a check that could not be made, so that it is made again the next time."""
+
+
+@define
+class _Record:
+    """What is remembered of a check of files with these sizes and times."""
 
     what: Hashable
     states: tuple[tuple[Path, int, int], ...]
-    make: Callable[[], Any] = field(eq=False)
+    passed: bool = False
 
 
 def check_once(what: Hashable, files: Iterable[Path], make: Callable[[], Any]) -> None:
@@ -25,12 +29,20 @@ def check_once(what: Hashable, files: Iterable[Path], make: Callable[[], Any]) -
     A program that looks at many recipes, such as a study, reads large weights once.
 
     Args:
-        what: says which check it is. files: those that it reads; all exist. make: the check itself.
+        what: says which check it is. files: those that it reads; all exist.
+        make: the check itself; it may raise NotKnownYet.
     """
     states = [(file, file.stat()) for file in files]
-    _passed(_Check(what=what, states=tuple((file, at.st_size, at.st_mtime_ns) for file, at in states), make=make))
+    record = _record(what, tuple((file, at.st_size, at.st_mtime_ns) for file, at in states))
+    if record.passed:
+        return
+    try:
+        make()
+    except NotKnownYet:
+        return
+    record.passed = True
 
 
 @functools.lru_cache(maxsize=4096)
-def _passed(check: _Check) -> None:
-    check.make()
+def _record(what: Hashable, states: tuple[tuple[Path, int, int], ...]) -> _Record:
+    return _Record(what, states)

@@ -42,7 +42,7 @@ def require_statistics(network: Features, held: Mapping[str, int], where: str) -
 
 
 def statistics_in(path: Path) -> dict[str, int] | None:
-    """What `statistics` of a reference will be; None as well if it is absent."""
+    """The widths of the networks whose moments a reference holds, by name; None without any, or if it is absent."""
     if not path.is_file() or "mu" not in (names := array_names(path)):
         return None
     return {network: math.prod(find_array(path, mean).shape) for network, mean in _MEANS.items() if mean in names}

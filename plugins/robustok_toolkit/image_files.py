@@ -37,7 +37,7 @@ from robustok_toolkit.image_search import images_of_folder
 _log = logging.getLogger(__name__)
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _HASHED_AT_ONCE = 2**26  # bytes
-_LOOKED_AT = 256  # images of a folder, evenly spread, before a run begins; it takes about 50 ms
+_LOOKED_AT = 256  # images of a folder, evenly spread, before a run begins; the search for all takes longer
 
 # --- writing --------------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ def open_images(path: Path) -> Images:
 
 @frozen(kw_only=True)
 class Outline:
-    """What shows of a set of images before it is read.
+    """The number and size of the images of a set, found without reading all of them.
 
     Attributes:
         num_images: how many it has. size: height and width of its images, in pixels.

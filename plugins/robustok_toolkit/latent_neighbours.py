@@ -108,13 +108,16 @@ class LatentNeighbours:
 
 
 def memory_problem(space: LatentSpace, count: int) -> RobustokError | None:
-    """What is wrong if the vectors of `count` images do not fit into the memory of this process, else None."""
-    of_image, memory = space.num_tokens * space.width * torch.float32.itemsize, usable_memory()
+    """What is wrong if the vectors of `count` images do not fit twice into the memory of this process, else None.
+
+    They are held once in the end, and twice while the batches are put together.
+    """
+    of_image, memory = 2 * space.num_tokens * space.width * torch.float32.itemsize, usable_memory()
     if count * of_image <= memory:
         return None
     needed, usable = (f"{number / 2**30:.3g} GiB" for number in (count * of_image, memory))
     what = f"the latents of {count:,} training images take {needed}, but this process may use {usable} of memory"
-    return RobustokError(what, hint=f"set train_images to less than {memory // of_image:,}")
+    return RobustokError(what, hint=f"set train_images to at most {memory // of_image:,}")
 
 
 def between(vectors: Tensor, neighbours: Tensor, way: str, weight: float, tokenizer: Tokenizer, draws: Draws) -> Tensor:

@@ -32,8 +32,7 @@ def lay_preset(base: Source, preset: Source) -> tuple[Source, list[Problem]]:
     left_out = [*_tables_left_out(preset, base), *_stages_left_out(preset, stages)]
     fitting = _without(preset, [problem.path for problem in left_out])
     if not _sets_anything(fitting, stages):
-        missing = some_names([_text(preset, problem.path) for problem in left_out])
-        hint = f"the recipe has no {missing}" if left_out else "it sets no key"
+        hint = f"the recipe has no {_missing(preset, left_out)}" if left_out else "it sets no key"
         raise RobustokError("nothing of this preset fits the recipe", where=preset.location(()), hint=hint)
     return merge(base, fitting), left_out
 
@@ -91,6 +90,9 @@ def _sets_anything(fitting: Source, stages: Mapping[str, Mapping[str, Any]]) -> 
     )
 
 
-def _text(preset: Source, path: Path) -> str:
-    names = [stage_name(preset.table["stage"][key]) if isinstance(key, int) else key for key in path]
-    return ".".join(names)
+def _missing(preset: Source, left_out: list[Problem]) -> str:
+    """What a recipe lacks, and what may be meant instead."""
+    stages = preset.table.get("stage", [])
+    paths = [[stage_name(stages[key]) if isinstance(key, int) else key for key in each.path] for each in left_out]
+    names = some_names([f"[{'.'.join(keys)}]" for keys in paths])
+    return "; ".join([names, *(each.hint for each in left_out if each.hint)])

@@ -10,7 +10,7 @@ from attrs import NOTHING, field, frozen
 
 from robustok_core.errors import did_you_mean
 from robustok_core.recipe.limits import LARGEST_INTEGER, value_problem
-from robustok_core.values.ignored import changed_options
+from robustok_core.values.ignored import refused_options
 from robustok_core.values.spec import Spec, is_sampler_options, wrong_name
 from robustok_core.values.strict import strict_converter
 from robustok_core.values.wording import short, short_text
@@ -89,7 +89,7 @@ class Structurer:
     def _check_needed(self, config: Any, known: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> None:
         """Asks for an option whose default leaves those without effect that its `needed_by` names."""
         for name, attribute in known.items():
-            others = list(changed_options(config, *attribute.metadata.get("needed_by", ())))
+            others = refused_options(config, *attribute.metadata.get("needed_by", ()))
             if others and name not in given:
                 what = f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'} no effect without {name!r}"
                 self._problem(path, what, f"set {name}: {attribute.metadata.get('doc')}")

@@ -312,18 +312,17 @@ def _of_file(file: Path) -> Conditions:
         return Conditions()
     names = {"reference": REFERENCE, "reference_content": REFERENCE_CONTENT}
     measured = {name: str(content[key]) for key, name in names.items() if key in content}
-    metrics: dict[str, dict[str, Any]] = {}
-    if "network" in content:
+    tables = content.get("metrics")
+    options = tables.items() if isinstance(tables, dict) else ()
+    known = {f"metrics.{key}": table for key, table in options if isinstance(table, dict)}
+    if "network" in content:  # metrics may have networks of their own
         measured["features"] = _text(content["network"])
-        tables = content.get("metrics")
-        options = tables.items() if isinstance(tables, dict) else ()
-        known = {f"metrics.{key}": table for key, table in options if isinstance(table, dict)}
-        metrics = {"": {"": {"features": content["network"]}, **known}}
+        known = {"": {"features": content["network"]}, **known}
     elif "features" in content:  # a fingerprint, in files of earlier versions
         measured["fingerprint of features"] = str(content["features"])
     sizes = content.get("picture_sizes")
     common = {"picture size": _size(sizes[0])} if isinstance(sizes, list) and sizes else {}
-    return Conditions(common, {"": measured}, metrics)
+    return Conditions(common, {"": measured}, {"": known} if known else {})
 
 
 def _size(height_and_width: Any) -> str:

@@ -85,7 +85,7 @@ def needs_of(
     """
     downloads = {file.what: Need(download=file, path=path) for path, file in files if not file.present()}
     problems: list[RobustokError] = []
-    for path, spec in _with_parts(specs):
+    for path, spec in with_parts(specs):
         try:
             for download in _downloads_of(spec):
                 if download.what not in downloads and not download.present():
@@ -153,10 +153,11 @@ def _specs(
             yield ("stage", index), stage.spec
 
 
-def _with_parts(specs: Iterable[tuple[KeyPath, Spec]]) -> Iterator[tuple[KeyPath, Spec]]:
+def with_parts(specs: Iterable[tuple[KeyPath, Spec]]) -> Iterator[tuple[KeyPath, Spec]]:
+    """Components, and those that they build in turn, with their paths of keys."""
     for path, spec in specs:
         yield path, spec
-        yield from _with_parts((path + keys, part) for keys, part in spec.factory.parts(spec.config))
+        yield from with_parts((path + keys, part) for keys, part in spec.factory.parts(spec.config))
 
 
 def _downloads_of(spec: Spec) -> Sequence[Download]:

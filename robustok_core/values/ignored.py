@@ -37,11 +37,16 @@ def refuse_ignored(config: Any, *names: str, unless: bool, needs: str) -> None:
     Raises:
         ValueError: if they have no effect, and the value of one is not its default.
     """
-    if unless or _ACCEPTED.get() or not (ignored := list(changed_options(config, *names))):
+    if unless or not (ignored := refused_options(config, *names)):
         return
     values = " and ".join(f"{name} = {_text(getattr(config, name))}" for name in ignored)
     has, them = ("has", "it") if len(ignored) == 1 else ("have", "them")
     raise ValueError(f"{values} {has} an effect only with {needs}: leave {them} out, or set that")
+
+
+def refused_options(config: Any, *names: str) -> list[str]:
+    """Those of the named options without effect that are refused: all that are set, none within `as_it_was_made`."""
+    return [] if _ACCEPTED.get() else list(changed_options(config, *names))
 
 
 def changed_options(config: Any, *names: str) -> Iterator[str]:

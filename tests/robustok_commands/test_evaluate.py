@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,7 +308,7 @@ def test_every_metric_with_too_few_images_is_named_before_features_are_computed(
     assert command("samples.npz", "real.npz", *SMALL, "--metric", "kid", *change)[0] == 0
 
 
-def test_a_network_that_no_metric_reads_is_refused_and_not_built(command: Command) -> None:
+def test_a_network_that_no_metric_reads_is_refused_and_not_built(command: Command, capsys: Any) -> None:
     """The default, Inception, would have to be downloaded first."""
     Path("others").mkdir()
     for number in range(20):
@@ -317,10 +318,25 @@ def test_a_network_that_no_metric_reads_is_refused_and_not_built(command: Comman
     code, output, errors = command(*words)
     assert code == 0, errors
     assert not {"features", "network"} & set(json.loads(output))
+    command("samples.npz", "real", "--metric", "fdr", *own, "--out", "a.json")
+    shutil.copytree("others", "more")
+    command("samples.npz", "real", "--metric", "fdr", *own[:3], "fdr.held_out=more", "--out", "b.json")
+    assert "held_out" in compared(capsys, "a.json", "b.json"), "the numbers were measured otherwise"
     for more, where in ((SMALL, "--features"), (("--set", "features.weights=x.pth"), "--set features.weights")):
         code, _, errors = command(*words, *more)
         assert code == 2
         assert f"error: {where}: no metric that is measured has a network to choose" in errors
+
+
+def test_what_is_wrong_with_sets_is_said_before_anything_is_downloaded(command: Command, monkeypatch: Any) -> None:
+    monkeypatch.setattr("robustok_core.runs.downloads.provide", None)
+    for words, message in (
+        (("--metric", "fdr", "--set", "fdr.held_out=nowhere"), "there is no file or folder 'nowhere'"),
+        (("--metric", "kid"), "are too few for subsets of 1000"),
+    ):
+        code, _, errors = command("samples.npz", "real", *words)
+        assert code == 2
+        assert message in errors
 
 
 def test_all_problems_that_a_metric_finds_are_named_one_by_one(command: Command, monkeypatch: Any) -> None:

@@ -69,8 +69,8 @@ def test_another_input_size_is_part_of_the_name_and_may_be_padded(registry: Regi
     ("options", "reason"),
     [
         ({"network": "swin_tiny_patch4_window7_224.ms_in1k"}, "its maps are (7, 7, 768), with the channels last"),
-        ({"network": "mixer_s32_224"}, "it is no vision transformer"),
-        ({"network": "mvitv2_tiny.fb_in1k"}, "it is no vision transformer"),
+        ({"network": "mixer_s32_224"}, "which of its tokens"),
+        ({"network": "mvitv2_tiny.fb_in1k"}, "which of its tokens"),
         ({"network": "coat_tiny.in1k"}, "it gives neither maps nor tokens"),
         ({"network": "eva02_tiny_patch14_224.mim_in22k", "image_size": 256}, "it does not take 256 pixels"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from robustok_core.errors import RobustokError
-from robustok_toolkit.checked_files import check_once
+from robustok_toolkit.checked_files import NotKnownYet, check_once
 
 
 def test_a_file_that_passed_is_read_again_once_it_changes(tmp_path: Path) -> None:
@@ -29,3 +29,16 @@ def test_a_file_that_did_not_pass_is_refused_each_time(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(RobustokError, match="weights: this is empty"):
             check_once("refuses it", [file], refuse)
+
+
+def test_what_could_not_be_checked_is_checked_the_next_time(tmp_path: Path) -> None:
+    made = list[str]()
+
+    def check() -> None:
+        made.append("tried")
+        if len(made) == 1:
+            raise NotKnownYet
+
+    for _ in range(3):
+        check_once("is not known at first", [], check)
+    assert made == ["tried", "tried"]

@@ -78,7 +78,7 @@ def test_a_trunk_takes_images_of_its_smallest_size_and_no_smaller_ones(trunk: An
     with torch.device("meta"):
         network, side = lpips_network(trunk, None, **ASKED), SMALLEST[trunk]
         assert network(torch.zeros(1, 3, side, side), torch.zeros(1, 3, side, side)).shape == (1, 1, 1, 1)
-        with pytest.raises(RuntimeError, match="Output size is too small"):
+        with pytest.raises(RuntimeError):  # torch's own
             network(torch.zeros(1, 3, side - 1, side - 1), torch.zeros(1, 3, side - 1, side - 1))
 
 

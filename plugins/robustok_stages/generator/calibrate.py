@@ -87,14 +87,10 @@ class Calibrate(Stage):
                 check_calibration(generator.factory, codebook_size)
             except RobustokError as error:
                 raise context.located(error) from error
-        if wrong := wrong_option(codebook_size, limit=self.config.limit, sigmas=self.config.sigmas):
+        options = {name: getattr(self.config, name) for name in ("limit", "sigmas", "scales")}
+        if wrong := wrong_option(generator.sketch(), **options):
             option, problem = wrong
             raise context.located(problem, option)
-        for scale in self.config.scales:
-            try:
-                generator.sketch().check_guidance(Guidance(scale=scale))
-            except RobustokError as error:
-                raise context.located(error, "scales") from error
 
     def run(self, context: StageContext) -> Mapping[str, Result]:
         """One pass over the images for each guidance scale and, of vectors, each sigma."""

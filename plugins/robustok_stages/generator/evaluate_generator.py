@@ -25,7 +25,6 @@ from robustok_stages.generator.sample_evaluation import (
     check_reference,
     limit_field,
     reference_field,
-    reference_size,
 )
 from robustok_toolkit.image_files import open_images
 from robustok_toolkit.sample_files import SamplesPromise
@@ -70,18 +69,17 @@ class EvaluateGenerator(Stage):
     def check(self, context: StageContext) -> None:
         """The reference exists, and it and the samples have enough images for the metrics."""
         config = self.config
-        check_reference(context, config.reference, "reference")
-        check_limit(context, config.metrics, config.reference, config.limit, "limit")
-        num_reference = reference_size(context, config.reference, config.limit)
+        reference = check_reference(context, config.reference, "reference")
+        check_limit(context, config.metrics, reference, config.limit, "limit")
         samples = context.promise("samples", SamplesPromise)
-        check_picture_size(context, config.reference, samples.image_size, "reference")
-        counts = samples.num_samples, num_reference
-        check_metrics(context, config.metrics, *counts, "metrics", reference=config.reference)
+        check_picture_size(context, reference, samples.image_size, "reference")
+        counts = samples.num_samples, reference.limited(config.limit)
+        check_metrics(context, config.metrics, *counts, "metrics", reference=reference)
 
     def cost(self, context: StageContext) -> Cost:
         """The features of the samples and of the real images."""
         config, samples = self.config, context.promise("samples", SamplesPromise)
-        real = reference_size(context, config.reference, config.limit)
+        real = check_reference(context, config.reference, "reference").limited(config.limit)
         notes = [] if real is not None else [f"the images of {config.reference} are not counted: how many is not known"]
         flops = features(config.metrics.values(), samples.image_size)
         return Cost(work=[Work(name="features", images=samples.num_samples + (real or 0), flops=flops)], notes=notes)

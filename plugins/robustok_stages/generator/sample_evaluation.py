@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attrs import field, validators
+from attrs import field, frozen, validators
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
@@ -35,7 +35,7 @@ from robustok_toolkit.image_features import (
     singular_note,
     sizes_problem,
 )
-from robustok_toolkit.image_files import Outline, outline_of, reference_moments, shown_size
+from robustok_toolkit.image_files import outline_of, reference_moments, shown_size
 
 DATA_SPLITS = ("validation", "train")
 SIZES_HINT = "use a reference of that size; `robustok evaluate --mixed-sizes` compares sets of different sizes"
@@ -61,7 +61,31 @@ def limit_field() -> Any:
     )
 
 
-def check_reference(context: StageContext, reference: str, *keys: str) -> None:
+@frozen(kw_only=True)
+class RealImages:
+    """A set of real images, as far as it was looked at before a run.
+
+    Attributes:
+        name: "validation", "train" or a path.
+        num_images: 0 for statistics alone; None if it is not here.
+        size: height and width of the images, in pixels; None without images.
+    """
+
+    name: str
+    num_images: int | None
+    size: tuple[int, int] | None
+
+    def limited(self, limit: int | None) -> int | None:
+        """The number of images that are used with this limit; None if it is not known."""
+        return None if self.num_images is None else min(self.num_images, limit or self.num_images)
+
+    @property
+    def file(self) -> Path | None:
+        """The file or folder; None of a split."""
+        return None if self.name in DATA_SPLITS else Path(self.name).expanduser()
+
+
+def check_reference(context: StageContext, reference: str, *keys: str) -> RealImages:
     """Checks, before anything runs, that a reference exists, and that it holds images, or a file statistics.
 
     Args:
@@ -71,38 +95,42 @@ def check_reference(context: StageContext, reference: str, *keys: str) -> None:
         RobustokError: if not, located at the option.
     """
     try:
-        _require_set(context, reference)
+        return _looked_at(context, reference)
     except RobustokError as error:
         raise context.located(RobustokError(str(error)), *keys) from error
 
 
-def _require_set(context: StageContext, name: str) -> None:
-    """Raises RobustokError unless there is such a split, file or folder."""
-    if name in DATA_SPLITS and not context.has("data"):
-        raise RobustokError(f"the reference {name!r} needs the table [data], which this recipe does not have")
+def _looked_at(context: StageContext, name: str) -> RealImages:
+    """Looks at a split, a file or a folder.
+
+    Raises:
+        RobustokError: if there is none of this name, or it can be seen that it cannot be read.
+    """
     if name in DATA_SPLITS:
-        return
+        if not context.has("data"):
+            raise RobustokError(f"the reference {name!r} needs the table [data], which this recipe does not have")
+        dataset = context.dataset()
+        return RealImages(name=name, num_images=len(getattr(dataset, name)), size=(dataset.image_size,) * 2)
     path = Path(name).expanduser()
     if not path.exists():
         if context.may_be_absent(f"the reference {name}"):
-            return
+            return RealImages(name=name, num_images=None, size=None)
         what = f"{name!r} is neither {' nor '.join(map(repr, DATA_SPLITS))} nor a file or folder"
         raise RobustokError(what)
-    moments = [None] if path.is_dir() else [reference_moments(path, suffix) for suffix in ("", "_s")]
-    if moments[0] is None or "arr_0" in array_names(path):
-        outline_of(path)
+    if path.is_file() and _has_statistics(path) and "arr_0" not in array_names(path):
+        return RealImages(name=name, num_images=0, size=None)
+    outline = outline_of(path)
+    return RealImages(name=name, num_images=outline.num_images, size=outline.size)
 
 
-def _outline(name: str) -> Outline | None:
-    """The outline of a set that is a path; None if it is not here or has only statistics."""
-    path = Path(name).expanduser()
-    if not path.exists() or (path.is_file() and "arr_0" not in array_names(path)):
-        return None
-    return outline_of(path)
+def _has_statistics(file: Path) -> bool:
+    """Whether a file has moments; raises RobustokError if they cannot be read."""
+    pooled, _ = (reference_moments(file, suffix) for suffix in ("", "_s"))
+    return pooled is not None
 
 
-def check_picture_size(context: StageContext, reference: str, image_size: int, *keys: str) -> None:
-    """Checks, before anything runs, that the images of a reference that passed `check_reference` have a size.
+def check_picture_size(context: StageContext, reference: RealImages, image_size: int, *keys: str) -> None:
+    """Checks, before anything runs, that the images of a reference have a size.
 
     Args:
         image_size: height and width of the samples. keys: this stage's option.
@@ -110,47 +138,27 @@ def check_picture_size(context: StageContext, reference: str, image_size: int, *
     Raises:
         RobustokError: if they are smaller or larger, located at the option.
     """
-    size = _picture_size(context, reference)
-    if size is not None and size != (image_size, image_size):
-        what = f"the samples have {image_size} x {image_size} pixels, the images of {reference} {shown_size(size)}"
+    if reference.size is not None and reference.size != (image_size, image_size):
+        shown = shown_size(reference.size)
+        what = f"the samples have {image_size} x {image_size} pixels, the images of {reference.name} {shown}"
         raise context.located(RobustokError(what, hint=SIZES_HINT), *keys)
 
 
-def _picture_size(context: StageContext, name: str) -> tuple[int, int] | None:
-    """Height and width of the images of a set, in pixels; None if it is not here or has only statistics."""
-    if name in DATA_SPLITS:
-        return (context.dataset().image_size,) * 2
-    outline = _outline(name)
-    return None if outline is None else outline.size
-
-
-def reference_size(context: StageContext, reference: str, limit: int | None) -> int | None:
-    """The number of images in a reference that passed `check_reference`; 0 for statistics, None if it is not here."""
-    if reference in DATA_SPLITS:
-        count = len(getattr(context.dataset(), reference))
-    elif not Path(reference).expanduser().exists():
-        return None
-    else:
-        count = 0 if (outline := _outline(reference)) is None else outline.num_images
-    return min(count, limit or count)
-
-
 def check_limit(
-    context: StageContext, metrics: Mapping[str, Spec], reference: str, limit: int | None, *keys: str
+    context: StageContext, metrics: Mapping[str, Spec], reference: RealImages, limit: int | None, *keys: str
 ) -> None:
     """Checks, before anything runs, that a limit holds for all metrics.
 
     Args:
-        reference: one that passed `check_reference`. limit: the value of this stage's option `keys`.
+        reference: what it is measured against. limit: the value of this stage's option `keys`.
 
     Raises:
         RobustokError: if a metric takes the moments of a file, located at the option.
     """
-    file = Path(reference).expanduser()
-    if limit is None or reference in DATA_SPLITS or not file.is_file() or "mu" not in array_names(file):
+    if limit is None or reference.file is None or statistics_in(reference.file) is None:
         return
     if taking := [name for name, spec in metrics.items() if spec.factory.needs_full_rank]:
-        what = f"{reference}, for {', '.join(taking)}: {limit_problem(limit)}"
+        what = f"{reference.name}, for {', '.join(taking)}: {limit_problem(limit)}"
         raise context.located(RobustokError(what, hint=LIMIT_HINT), *keys)
 
 
@@ -160,7 +168,7 @@ def check_metrics(
     num_samples: int | None,
     num_reference: int | None,
     *keys: str,
-    reference: str | None = None,
+    reference: RealImages | None = None,
 ) -> None:
     """Checks that the sample metrics in this stage's option `keys` have the images and networks that they need.
 
@@ -171,9 +179,8 @@ def check_metrics(
         ProblemsError: if they have not.
     """
     networks = SketchedFeatures()
-    statistics = None
-    if reference is not None and reference not in DATA_SPLITS:
-        statistics = statistics_in(Path(reference).expanduser())
+    file = None if reference is None else reference.file
+    statistics = None if file is None else statistics_in(file)
 
     def network(spec: Spec) -> Features | None:
         try:
@@ -191,21 +198,21 @@ def check_metrics(
     check_each(context, {name: partial(check, spec.build(), spec) for name, spec in metrics.items()}, *keys)
 
 
-def _check_other_set(context: StageContext, name: str, reference: str | None) -> None:
+def _check_other_set(context: StageContext, name: str, reference: RealImages | None) -> None:
     """Raises RobustokError unless there is such a set besides the reference, of images of the same size."""
     if reference is None:
         what = f"it needs another set of real images ({name!r}), which this stage does not have"
         raise RobustokError(what, hint="measure it in the stage evaluate_generator")
-    if name == reference:
+    if name == reference.name:
         such = ', such as reference = "train"' if name == "validation" else ""
         what = f"it needs two sets of real images, but {name!r} is the reference, too"
         raise RobustokError(what, hint=f"choose another reference{such}")
-    _require_set(context, name)
-    if name not in DATA_SPLITS:
-        require_no_statistics(Path(name).expanduser())
-    size, of_reference = (_picture_size(context, each) for each in (name, reference))
-    if size is not None and of_reference is not None and size != of_reference:
-        what = f"the images of {name} have {shown_size(size)} pixels, those of the reference {shown_size(of_reference)}"
+    other = _looked_at(context, name)
+    if other.file is not None:
+        require_no_statistics(other.file)
+    if other.size is not None and reference.size is not None and other.size != reference.size:
+        own, real = shown_size(other.size), shown_size(reference.size)
+        what = f"the images of {name} have {own} pixels, those of the reference {real}"
         raise RobustokError(what, hint="use images of one size: a network would resize both, but not make them alike")
 
 

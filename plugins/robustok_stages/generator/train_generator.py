@@ -24,7 +24,6 @@ from robustok_stages.generator.sample_evaluation import (
     check_metrics,
     check_picture_size,
     check_reference,
-    reference_size,
 )
 from robustok_stages.generator.training_evaluation import MeasureConfig, TrainingEvaluation
 from robustok_stages.generator.training_step import GeneratorTask, validation_loss
@@ -76,12 +75,11 @@ class TrainGenerator(Stage):
         check_training(context, self.config, self.config.optimizer, latents.num_rows)
         measure = self.config.measure
         if measure is not None:
-            check_reference(context, measure.reference, "measure", "reference")
-            check_picture_size(context, measure.reference, tokenizer.image_size, "measure", "reference")
-            check_limit(context, measure.metrics, measure.reference, measure.limit, "measure", "limit")
-            num_reference = reference_size(context, measure.reference, measure.limit)
-            counts = measure.num_samples, num_reference
-            check_metrics(context, measure.metrics, *counts, "measure", "metrics", reference=measure.reference)
+            reference = check_reference(context, measure.reference, "measure", "reference")
+            check_picture_size(context, reference, tokenizer.image_size, "measure", "reference")
+            check_limit(context, measure.metrics, reference, measure.limit, "measure", "limit")
+            counts = measure.num_samples, reference.limited(measure.limit)
+            check_metrics(context, measure.metrics, *counts, "measure", "metrics", reference=reference)
             self._warn_of_no_measurement(context, latents.num_rows, measure.every)
 
     def _warn_of_no_measurement(self, context: StageContext, num_rows: int, every: float) -> None:

@@ -108,7 +108,7 @@ def test_a_misspelt_table_is_refused_with_its_line(files, registry):
         ('[[stage]]\nuse = "train_tokenizer"\n', "it sets no key"),
         (
             '[generator]\ndepth = 2\n[[stage]]\nuse = "train_tokenizer"\n[stage.losses.latents]\nweight = 2\n',
-            "the recipe has no generator, stage.train_tokenizer.losses.latents",
+            "the recipe has no [generator], [stage.train_tokenizer.losses.latents]",
         ),
     ],
 )
