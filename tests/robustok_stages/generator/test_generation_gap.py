@@ -101,11 +101,11 @@ def test_latents_that_do_not_fit_into_memory_are_said_at_check_and_refused_when_
     project = trained.later(tmp_path, [STAGE | {"train_images": 40}], load=("tokenizer", "samples"))
     project.check()
     assert not caplog.text
-    of_image = NUM_TOKENS * WIDTH * 4  # bytes
+    of_image = 2 * NUM_TOKENS * WIDTH * 4  # bytes; twice while batches are put together
     monkeypatch.setattr(latent_neighbours, "usable_memory", lambda: 39 * of_image)
     project.check()
     assert "stage.generation_gap.train_images: the latents of 40 training images take" in caplog.text
-    assert "set train_images to less than 39" in caplog.text
+    assert "set train_images to at most 39" in caplog.text
     assert "the latents of 40 training images take" in project.refusal()
 
 
