@@ -181,7 +181,7 @@ FDR = ("--metric", "fdr", "--set", 'fdr.networks={one={use="fashion_classifier"}
 def test_fdr_takes_further_real_images_from_a_path(command: Command, batch: ImageBatch) -> None:
     pixels = to_uint8(batch.images).permute(0, 2, 3, 1).numpy()
     write_samples(Path("held_out.npz"), iter(pixels[20:60]), batch.labels[20:60], image_size=32)
-    code, output, _ = command("samples.npz", "real.npz", *SMALL, *FDR, "--set", "fdr.held_out=held_out.npz")
+    code, output, _ = command("samples.npz", "real.npz", *FDR, "--set", "fdr.held_out=held_out.npz")
     assert code == 0
     assert "fdr_fashion_classifier" in output
     assert "fd_val_fashion_classifier" in output
@@ -190,8 +190,8 @@ def test_fdr_takes_further_real_images_from_a_path(command: Command, batch: Imag
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("samples.npz", "real.npz", *SMALL, *FDR), "no file or folder 'validation'"),
-        (("samples.npz", "real", *SMALL, *FDR, "--set", "fdr.held_out=real"), "'real' is the reference"),
+        (("samples.npz", "real.npz", *FDR), "no file or folder 'validation'"),
+        (("samples.npz", "real", *FDR, "--set", "fdr.held_out=real"), "'real' is the reference"),
         (("nothing.npz", "real.npz"), "nothing.npz: there is no such file"),
         (("samples.npz", "real.npz", "--metric", "fretchet"), "no sample_metric is called 'fretchet'"),
         (("samples.npz", "real.npz", "--features", "inceptoin"), "no features is called 'inceptoin'"),
@@ -231,14 +231,14 @@ def test_held_out_images_of_another_size_are_compared_on_request(command: Comman
     for number in range(9):
         Image.new("RGB", (64, 64), (20 * number, 9, 9)).save(f"held_out/{number}.png")
     held_out = ("--set", "fdr.held_out=held_out", "--mixed-sizes")
-    code, output, _ = command("samples.npz", "real.npz", *SMALL, *FDR, *held_out)
+    code, output, _ = command("samples.npz", "real.npz", *FDR, *held_out)
     assert code == 0
     assert "fdr_fashion_classifier" in output
 
 
 def test_held_out_images_of_unknown_number_are_refused(refused: Callable[..., str]) -> None:
     np.savez("statistics.npz", mu=np.zeros(8), sigma=np.eye(8))
-    output = refused("samples.npz", "real", *SMALL, *FDR, "--set", "fdr.held_out=statistics.npz")
+    output = refused("samples.npz", "real", *FDR, "--set", "fdr.held_out=statistics.npz")
     assert "error: fdr: statistics.npz: mu and sigma are of an unknown number of images" in output
     assert "--set fdr.held_out=PATH" in output
 

@@ -337,8 +337,9 @@ def test_a_corrupt_image_stops_the_run_and_is_named(refused, recipe_file, tmp_pa
     broken = images / "train" / "cat" / "3.png"
     broken.write_bytes(broken.read_bytes()[:200])
     output = refused("run", recipe_file(of_images(images)), "--out", "out")
-    assert "cat/3.png: this image cannot be read: " in output
-    assert "hint: repair or remove it" in output
+    assert "data: 1 of 16 images of train cannot be read: " in output
+    assert "cat/3.png (this image cannot be read: " in output
+    assert "hint: mend or remove them" in output
     assert not Path("out/tiny/artifacts").exists()
 
 
