@@ -66,7 +66,7 @@ def evaluate(
     from robustok_core.runs.summary import print_results
     from robustok_core.values.terminal import make_console, say
     from robustok_toolkit.feature_files import open_features
-    from robustok_toolkit.image_features import SharedFeatures
+    from robustok_toolkit.image_features import Extraction, SharedFeatures
     from robustok_toolkit.new_files import require_new
 
     reference = _checked_sets(samples, reference)
@@ -77,11 +77,11 @@ def evaluate(
     chosen: dict[str, SampleMetric] = {name: spec.build() for name, spec in specs.items()}
     torch_device = device_called(device, where="--device")
     networks = SharedFeatures(torch_device)
-    open_set = partial(
-        open_features, networks=networks, device=torch_device, batch_size=batch_size, workers=workers, console=console
+    extraction = Extraction(
+        networks=networks, device=torch_device, batch_size=batch_size, workers=workers, console=console
     )
-    generated, real = open_set(samples), open_set(reference, cache=cache)
-    real.open_other = lambda name, limit: open_set(Path(name).expanduser(), cache=cache, limit=limit)
+    generated, real = open_features(samples, extraction), open_features(reference, extraction, cache=cache)
+    real.open_other = lambda name, limit: open_features(Path(name).expanduser(), extraction, cache=cache, limit=limit)
     _check_sizes(generated, real, mixed_sizes)
     if metrics:
         _check_sets(chosen, specs, generated, real, reference, mixed_sizes)
@@ -283,16 +283,14 @@ def _check_other_sets(
     Args:
         size: height and width that its images must have; None if any will do.
     """
-    import attrs
-
     from robustok_core.errors import RobustokError
+    from robustok_core.values.spec import plain_options
     from robustok_toolkit.feature_files import require_no_statistics
     from robustok_toolkit.image_files import outline_of, shown_size
 
     for value in metric.other_sets():
         path = Path(value).expanduser()
-        options = [each.name for each in attrs.fields(type(spec.config))]
-        option = next(option for option in options if getattr(spec.config, option) == value)
+        option = next(option for option, held in plain_options(spec.config).items() if held == value)
         hint = f"name a folder or file with --set {name}.{option}=PATH"
         if not path.exists():
             what = f"it needs a further set of real images, and there is no file or folder {value!r}"

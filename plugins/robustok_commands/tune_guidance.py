@@ -123,7 +123,7 @@ def _measuring(
     from robustok_core.runs.downloads import provide
     from robustok_toolkit.generating import ImagesInMemory
     from robustok_toolkit.generator_of_command import open_generator
-    from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
+    from robustok_toolkit.image_features import ExtractedFeatures, Extraction, SharedFeatures
     from robustok_toolkit.reported_run import ReportedRun
 
     opened = open_generator(run, device=device, changes=changes)
@@ -137,25 +137,20 @@ def _measuring(
     if not trained.generator.knows_null_class:
         hint = "train with label_dropout above 0"
         raise RobustokError("its generator was trained without label dropout, so it knows no guidance", hint=hint)
-    networks = SharedFeatures(torch_device)
-    real = ExtractedFeatures(
-        getattr(reported.data, reference),
-        name=f"{reference} images",
-        networks=networks,
-        device=torch_device,
-        limit=limit,
-    )
+    extraction = Extraction(networks=SharedFeatures(torch_device), device=torch_device)
+    split = getattr(reported.data, reference)
+    real = ExtractedFeatures(split, extraction, name=f"{reference} images", limit=limit)
     for count in counts:
         built.check(count, len(real))
     provide({key: spec}, partial(say, make_console(err=True)))
-    built.check_features(networks, real.statistics)
+    built.check_features(extraction.networks, real.statistics)
 
     def measure(guidance: Guidance, count: int, seed: int) -> Result:
         labels = trained.labels(None, count)
         latents = trained.sampled(labels, guidance=guidance, seed=seed, sampling=opened.sampling, batch_size=batch_size)
         decoded = (batch for part in latents for batch in trained.tokenizer.decoded(part, batch_size=batch_size))
         images = ImagesInMemory(torch.cat([batch.cpu() for batch in decoded]), labels)
-        found = built.compute(ExtractedFeatures(images, name="samples", networks=networks, device=torch_device), real)
+        found = built.compute(ExtractedFeatures(images, extraction, name="samples"), real)
         return next(iter(found.values()))
 
     return key, measure

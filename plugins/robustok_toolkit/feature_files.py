@@ -6,15 +6,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from rich.console import Console
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
 from robustok_core.values.spec import Spec
 from robustok_toolkit.array_files import array_names, find_array
-from robustok_toolkit.image_features import ExtractedFeatures, KnownNetworkFeatures, Networks
+from robustok_toolkit.image_features import ExtractedFeatures, Extraction, KnownNetworkFeatures, Networks
 from robustok_toolkit.image_files import open_images, reference_moments
 
 #: What to do about `limit_problem`.
@@ -128,15 +126,7 @@ class PublishedFeatures(KnownNetworkFeatures):
 
 
 def open_features(
-    path: Path,
-    *,
-    networks: Networks,
-    device: torch.device,
-    cache: Path | None = None,
-    batch_size: int = 100,
-    workers: int = 0,
-    limit: int | None = None,
-    console: Console | None = None,
+    path: Path, extraction: Extraction, *, cache: Path | None = None, limit: int | None = None
 ) -> ExtractedFeatures | PublishedFeatures:
     """The features of a folder of images, a sample file, or a reference file with mu and sigma.
 
@@ -149,19 +139,9 @@ def open_features(
     moments = None if path.is_dir() else reference_moments(path)
     images = None
     if moments is None or "arr_0" in array_names(path):
-        images = ExtractedFeatures(
-            open_images(path),
-            name=str(path),
-            networks=networks,
-            device=device,
-            cache=cache,
-            batch_size=batch_size,
-            workers=workers,
-            limit=limit,
-            console=console,
-        )
+        images = ExtractedFeatures(open_images(path), extraction, name=str(path), cache=cache, limit=limit)
     if moments is None:
         assert images is not None
         return images
-    spatial = reference_moments(path, "_s")
+    networks, spatial = extraction.networks, reference_moments(path, "_s")
     return PublishedFeatures(*moments, images, name=str(path), networks=networks, spatial=spatial, limit=limit)

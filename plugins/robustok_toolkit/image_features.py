@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from attrs import frozen
 from rich.console import Console
 from torch import Tensor
 
@@ -44,6 +45,25 @@ class SharedFeatures:
         if key not in self._built:
             self._built[key] = spec.build().to(self._device)
         return self._built[key]
+
+
+@frozen(kw_only=True)
+class Extraction:
+    """How the features of images are computed, the same for all sets that are compared.
+
+    Attributes:
+        networks: returns the network of a configuration, on `device`: a `SharedFeatures`.
+        device: where the networks compute.
+        batch_size: images per batch, on each process.
+        workers: processes that load images.
+        console: where progress is shown.
+    """
+
+    networks: Networks
+    device: torch.device
+    batch_size: int = 100
+    workers: int = 0
+    console: Console | None = None
 
 
 class KnownNetworkFeatures(ImageFeatures):
@@ -130,32 +150,23 @@ class ExtractedFeatures(KnownNetworkFeatures):
 
     Args:
         images: read in order, without augmentation.
+        extraction: how features are computed.
         name: for messages.
-        networks: returns the network of a configuration, on `device`: a `SharedFeatures`.
         cache: folder that stores features and moments by content, for references that other runs use again.
-        device: where the networks compute.
-        batch_size: images per batch, on each process.
-        workers: processes that load images.
         limit: use only this many images, the first of `class_balanced_order`.
-        console: where progress is shown.
     """
 
     def __init__(
         self,
         images: Images,
+        extraction: Extraction,
         *,
         name: str,
-        networks: Networks,
-        device: torch.device,
         cache: Path | None = None,
-        batch_size: int = 100,
-        workers: int = 0,
         limit: int | None = None,
-        console: Console | None = None,
     ) -> None:
-        self.images, self.name, self.networks = images, name, networks
-        self._cache, self._device, self._console = cache, device, console
-        self._batch_size, self._workers, self._limit = batch_size, workers, limit
+        self.images, self.name, self.networks = images, name, extraction.networks
+        self._extraction, self._cache, self._limit = extraction, cache, limit
         self._results: dict[tuple[str, str], Mapping[str, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -170,11 +181,11 @@ class ExtractedFeatures(KnownNetworkFeatures):
         return self._once("features", network, lambda: {"features": self._extracted(network)})["features"]
 
     def logits(self, network: Spec) -> Tensor:
-        net = self.networks(network)
+        net, device = self.networks(network), self._extraction.device
         require_classifier(net)
-        with torch.no_grad(), full_precision(self._device):
+        with torch.no_grad(), full_precision(device):
             parts = self.features(network).split(_ROWS_AT_ONCE)
-            return torch.cat([net.logits(part.to(self._device)).float().cpu() for part in parts])
+            return torch.cat([net.logits(part.to(device)).float().cpu() for part in parts])
 
     def moments(self, network: Spec) -> tuple[Tensor, Tensor]:
         if len(self) < 2:
@@ -203,22 +214,22 @@ class ExtractedFeatures(KnownNetworkFeatures):
 
     @torch.no_grad()
     def _extracted(self, network: Spec) -> Tensor:
-        net, world = self.networks(network), world_size()
+        net, how, world = self.networks(network), self._extraction, world_size()
         batches = evaluation_batches(
             self.images,
-            batch_size=self._batch_size,
+            batch_size=how.batch_size,
             rank=rank(),
             world=world,
             limit=self._limit,
-            workers=self._workers,
+            workers=how.workers,
         )
         ends = [len(self) * process // world for process in range(world + 1)]  # as evaluation_batches cuts
         own = torch.empty(ends[rank() + 1] - ends[rank()], net.width)
         done = 0
-        with StepProgress(self._console, f"{self.name} in {net.name}", len(own)) as progress:
+        with StepProgress(how.console, f"{self.name} in {net.name}", len(own)) as progress:
             for batch in batches:
-                with full_precision(self._device):
-                    features = net(batch.images.to(self._device))
+                with full_precision(how.device):
+                    features = net(batch.images.to(how.device))
                 own[done : done + len(batch)] = features.float().cpu()
                 done += len(batch)
                 progress.update(done, {})

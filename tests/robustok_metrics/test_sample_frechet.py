@@ -12,6 +12,7 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics
 from robustok_core import ImageFeatures, ProblemsError, Registry, RobustokError, Spec
 from robustok_metrics.sample_frechet import SampleFrechet, SampleFrechetConfig
 from robustok_toolkit.feature_files import open_features
+from robustok_toolkit.image_features import Extraction
 
 Colours = Callable[..., Spec]
 
@@ -87,7 +88,8 @@ def test_samples_must_be_images(given: Any, colours: Colours) -> None:
 def test_statistics_do_not_stand_for_the_samples_beside_them(given: Any, colours: Colours, tmp_path: Path) -> None:
     network, pixels = colours("inception"), np.zeros((4, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "both.npz", mu=np.zeros(6), sigma=np.eye(6), arr_0=pixels)
-    both = open_features(tmp_path / "both.npz", networks=lambda spec: spec.build(), device=torch.device("cpu"))
+    extraction = Extraction(networks=lambda spec: spec.build(), device=torch.device("cpu"))
+    both = open_features(tmp_path / "both.npz", extraction)
     assert len(both) == 4
     with pytest.raises(RobustokError, match="samples must be images.* mu and sigma have none"):
         frechet(network).compute(both, given(normal(2, 20, 6)))

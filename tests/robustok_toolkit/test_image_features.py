@@ -16,11 +16,23 @@ from torch import Tensor
 from processes import one_and_two
 from robustok_core import Features, RobustokError, RunError, Spec
 from robustok_toolkit.feature_files import PublishedFeatures, open_features, require_statistics, statistics_in
-from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures, network_of, singular_note, sorted_note
+from robustok_toolkit.image_features import (
+    ExtractedFeatures,
+    Extraction,
+    Networks,
+    SharedFeatures,
+    network_of,
+    singular_note,
+    sorted_note,
+)
 from robustok_toolkit.image_files import write_samples
 
 CPU = torch.device("cpu")
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 8, 8, 3), dtype=np.uint8)
+
+
+def extraction(networks: Networks, **options: Any) -> Extraction:
+    return Extraction(networks=networks, device=CPU, **options)
 
 
 @frozen(kw_only=True)
@@ -94,7 +106,7 @@ def expected_features() -> Tensor:
 
 
 def test_features_are_those_of_each_image_in_order(samples: Path, networks: SharedFeatures) -> None:
-    population = open_features(samples, networks=networks, device=CPU, batch_size=4)
+    population = open_features(samples, extraction(networks, batch_size=4))
     features = population.features(means())
     assert len(population) == 23
     assert (features.dtype, features.device) == (torch.float32, CPU)
@@ -106,13 +118,13 @@ def test_features_are_those_of_each_image_in_order(samples: Path, networks: Shar
 def test_networks_run_in_float32_without_tf32(samples: Path, networks: SharedFeatures) -> None:
     seen = []
     networks(means()).register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
-    open_features(samples, networks=networks, device=CPU).features(means())
+    open_features(samples, extraction(networks)).features(means())
     assert seen == ["ieee"]
     assert torch.backends.cudnn.conv.fp32_precision == "tf32", "torch's default"
 
 
 def test_moments_match_numpy(samples: Path, networks: SharedFeatures) -> None:
-    mean, covariance = open_features(samples, networks=networks, device=CPU).moments(means())
+    mean, covariance = open_features(samples, extraction(networks)).moments(means())
     assert mean.dtype == covariance.dtype == torch.float64
     rows = expected_features().double().numpy()
     np.testing.assert_allclose(mean.numpy(), rows.mean(0), atol=1e-7)
@@ -120,7 +132,7 @@ def test_moments_match_numpy(samples: Path, networks: SharedFeatures) -> None:
 
 
 def test_each_network_sees_each_image_once(samples: Path, networks: SharedFeatures) -> None:
-    population = open_features(samples, networks=networks, device=CPU)
+    population = open_features(samples, extraction(networks))
     for _ in range(2):
         population.features(means())
         population.logits(means())
@@ -131,13 +143,13 @@ def test_each_network_sees_each_image_once(samples: Path, networks: SharedFeatur
 
 
 def test_limit_takes_equally_many_images_of_each_class(samples: Path, networks: SharedFeatures) -> None:
-    population = open_features(samples, networks=networks, device=CPU, limit=10)
+    population = open_features(samples, extraction(networks), limit=10)
     assert len(population) == 10
     torch.testing.assert_close(population.features(means()), expected_features()[:10])  # labels cycle through 0..4
 
 
 def test_workers_change_nothing(samples: Path, networks: SharedFeatures) -> None:
-    population = open_features(samples, networks=networks, device=CPU, batch_size=4, workers=2)
+    population = open_features(samples, extraction(networks, batch_size=4, workers=2))
     torch.testing.assert_close(population.features(means()), expected_features())
 
 
@@ -147,7 +159,7 @@ def test_one_network_serves_equal_configurations(networks: SharedFeatures) -> No
 
 
 def test_network_without_a_classifier_has_no_class_scores(samples: Path, networks: SharedFeatures) -> None:
-    population = open_features(samples, networks=networks, device=CPU)
+    population = open_features(samples, extraction(networks))
     with pytest.raises(RobustokError, match="'means' have no classifier"):
         population.logits(means(factory=Headless))
     assert networks(means(factory=Headless)).seen == 0
@@ -155,7 +167,7 @@ def test_network_without_a_classifier_has_no_class_scores(samples: Path, network
 
 def test_one_image_has_no_moments(tmp_path: Path, networks: SharedFeatures) -> None:
     write_samples(tmp_path / "one.npz", iter(PIXELS[:1]), torch.zeros(1, dtype=torch.int64), image_size=8)
-    population = open_features(tmp_path / "one.npz", networks=networks, device=CPU)
+    population = open_features(tmp_path / "one.npz", extraction(networks))
     with pytest.raises(RobustokError, match="at least two images, found 1"):
         population.moments(means())
 
@@ -165,7 +177,7 @@ def test_features_that_are_not_finite_are_named(samples: Path, networks: SharedF
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images).log()  # of negative means
 
-    population = open_features(samples, networks=networks, device=CPU)
+    population = open_features(samples, extraction(networks))
     with pytest.raises(RunError, match="features 'means': `forward` returns features that are not finite"):
         population.features(means(factory=Broken))
 
@@ -177,7 +189,7 @@ def test_cached_features_and_moments_are_the_same_and_run_no_network(samples: Pa
     results = []
     for _ in range(2):
         networks = SharedFeatures(CPU)
-        population = open_features(samples, networks=networks, device=CPU, cache=tmp_path / "cache")
+        population = open_features(samples, extraction(networks), cache=tmp_path / "cache")
         results.append((*population.moments(means()), population.features(means())))
     assert networks(means()).seen == 0
     assert all(torch.equal(computed, cached) for computed, cached in zip(*results, strict=True))
@@ -194,7 +206,7 @@ def test_cache_is_keyed_by_images_their_number_and_network(samples: Path, tmp_pa
         (samples, 23, 1),
     ):
         networks = SharedFeatures(CPU)
-        population = open_features(file, networks=networks, device=CPU, cache=tmp_path / "cache", limit=limit)
+        population = open_features(file, extraction(networks), cache=tmp_path / "cache", limit=limit)
         population.features(means(version=version))
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
@@ -203,9 +215,7 @@ def test_damaged_cache_is_named_and_computed_again(
     samples: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def features() -> torch.Tensor:
-        return open_features(samples, networks=SharedFeatures(CPU), device=CPU, cache=tmp_path / "cache").features(
-            means()
-        )
+        return open_features(samples, extraction(SharedFeatures(CPU)), cache=tmp_path / "cache").features(means())
 
     expected = features()
     (file,) = (tmp_path / "cache").iterdir()
@@ -233,7 +243,7 @@ def test_two_processes_have_the_same_features_as_one(tmp_path: Path) -> None:
 
 
 def test_moments_of_a_reference_are_its_mu_and_sigma(reference: Callable[..., Path], networks: SharedFeatures) -> None:
-    population = open_features(reference(), networks=networks, device=CPU)
+    population = open_features(reference(), extraction(networks))
     assert isinstance(population, PublishedFeatures)
     assert len(population) == 0
     mean, covariance = population.moments(means("inception"))
@@ -244,7 +254,7 @@ def test_moments_of_a_reference_are_its_mu_and_sigma(reference: Callable[..., Pa
 def test_a_reference_has_features_of_its_images_and_moments_of_its_statistics(
     reference: Callable[..., Path], networks: SharedFeatures
 ) -> None:
-    population = open_features(reference(arr_0=PIXELS), networks=networks, device=CPU)
+    population = open_features(reference(arr_0=PIXELS), extraction(networks))
     assert len(population) == 23
     torch.testing.assert_close(population.features(means("inception")), expected_features())
     assert population.moments(means("inception"))[0].tolist() == [0.0, 1.0, 2.0]
@@ -253,7 +263,7 @@ def test_a_reference_has_features_of_its_images_and_moments_of_its_statistics(
 def test_a_limit_is_refused_for_moments_that_are_of_all_images(
     reference: Callable[..., Path], networks: SharedFeatures
 ) -> None:
-    population = open_features(reference(arr_0=PIXELS), networks=networks, device=CPU, limit=10)
+    population = open_features(reference(arr_0=PIXELS), extraction(networks), limit=10)
     assert len(population.features(means("inception"))) == 10
     with pytest.raises(RobustokError, match="they cannot be limited to 10") as caught:
         population.moments(means("inception"))
@@ -263,7 +273,7 @@ def test_a_limit_is_refused_for_moments_that_are_of_all_images(
 def test_statistics_are_of_the_published_inception_only(
     reference: Callable[..., Path], networks: SharedFeatures
 ) -> None:
-    population = open_features(reference(arr_0=PIXELS), networks=networks, device=CPU)
+    population = open_features(reference(arr_0=PIXELS), extraction(networks))
     with pytest.raises(RobustokError, match="published Inception's features, not of 'inception_other'") as caught:
         population.moments(means("inception_other"))
     assert caught.value.where == population.name
@@ -273,13 +283,13 @@ def test_statistics_of_spatial_features_are_mu_s_and_sigma_s(
     reference: Callable[..., Path], networks: SharedFeatures
 ) -> None:
     file = reference(mu_s=np.array([5.0, 6.0, 7.0]), sigma_s=2 * np.eye(3))
-    population = open_features(file, networks=networks, device=CPU)
+    population = open_features(file, extraction(networks))
     mean, covariance = population.moments(means("inception_spatial"))
     assert mean.tolist() == [5.0, 6.0, 7.0]
     assert covariance.diagonal().tolist() == [2.0, 2.0, 2.0]
     assert population.moments(means("inception"))[0].tolist() == [0.0, 1.0, 2.0]
     with pytest.raises(RobustokError, match="not those of spatial features, mu_s and sigma_s"):
-        open_features(reference(), networks=networks, device=CPU).moments(means("inception_spatial"))
+        open_features(reference(), extraction(networks)).moments(means("inception_spatial"))
 
 
 def test_statistics_of_another_width_are_refused(networks: SharedFeatures) -> None:
@@ -291,7 +301,7 @@ def test_statistics_of_another_width_are_refused(networks: SharedFeatures) -> No
 
 @pytest.mark.parametrize("what", ["features", "logits"])
 def test_statistics_alone_have_no_features(reference: Callable[..., Path], networks: SharedFeatures, what: str) -> None:
-    population = open_features(reference(), networks=networks, device=CPU)
+    population = open_features(reference(), extraction(networks))
     with pytest.raises(RobustokError, match="statistics but no images"):
         getattr(population, what)(means("inception"))
 
@@ -300,7 +310,7 @@ def test_statistics_alone_have_no_features(reference: Callable[..., Path], netwo
 
 
 def test_the_network_comes_from_the_population(samples: Path, networks: SharedFeatures) -> None:
-    population = open_features(samples, networks=networks, device=CPU)
+    population = open_features(samples, extraction(networks))
     assert network_of(means(), population) is networks(means())
 
 
@@ -318,7 +328,7 @@ def test_class_sorted_samples_are_noted(
     tmp_path: Path, networks: SharedFeatures, labels: list[int], noted: bool
 ) -> None:
     write_samples(tmp_path / "six.npz", iter(PIXELS[:6]), torch.tensor(labels), image_size=8)
-    population = open_features(tmp_path / "six.npz", networks=networks, device=CPU)
+    population = open_features(tmp_path / "six.npz", extraction(networks))
     assert isinstance(population, ExtractedFeatures)
     assert (sorted_note(population) is not None) == noted
 
@@ -331,7 +341,7 @@ def test_which_statistics_a_reference_has_is_known_without_its_features(
     reference: Callable[..., Path], networks: SharedFeatures, arrays: dict[str, Any], held: dict[str, int]
 ) -> None:
     file = reference(**arrays)
-    assert statistics_in(file) == open_features(file, networks=networks, device=CPU).statistics == held
+    assert statistics_in(file) == open_features(file, extraction(networks)).statistics == held
     require_statistics(networks(means("inception")), held, "here")
     if "inception_spatial" not in held:
         with pytest.raises(RobustokError, match="but not those of spatial features"):
@@ -339,5 +349,5 @@ def test_which_statistics_a_reference_has_is_known_without_its_features(
 
 
 def test_images_have_no_statistics_of_their_own(samples: Path, networks: SharedFeatures) -> None:
-    assert statistics_in(samples) is open_features(samples, networks=networks, device=CPU).statistics is None
+    assert statistics_in(samples) is open_features(samples, extraction(networks)).statistics is None
     assert statistics_in(samples.parent) is None

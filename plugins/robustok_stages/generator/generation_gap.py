@@ -36,7 +36,7 @@ from robustok_stages.checks import check_held_latents, check_image_size
 from robustok_stages.generator.sample_evaluation import check_metrics, say_singular
 from robustok_toolkit.array_files import read_array
 from robustok_toolkit.generating import ImagesInMemory, decode_and_gather, gather_own, own_share
-from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
+from robustok_toolkit.image_features import ExtractedFeatures, Extraction, SharedFeatures
 from robustok_toolkit.latent_arrays import array_name, from_array
 from robustok_toolkit.latent_files import check_latents_of
 from robustok_toolkit.latent_neighbours import LatentNeighbours
@@ -98,23 +98,23 @@ class GenerationGap(Stage):
     def run(self, context: StageContext) -> Mapping[str, Result]:
         """Encodes the training images, and measures four sets of images."""
         tokenizer: Any = context.load("tokenizer")
-        networks = SharedFeatures(context.device)
-        features = partial(
-            ExtractedFeatures,
-            networks=networks,
+        extraction = Extraction(
+            networks=SharedFeatures(context.device),
             device=context.device,
             batch_size=self.config.batch_size,
             workers=self.config.workers,
             console=context.console,
         )
         latents, train = self._sampled(context, tokenizer), context.dataset().train
-        say_singular(context, {"metric": self.config.metric}, networks, len(latents))
+        say_singular(context, {"metric": self.config.metric}, extraction.networks, len(latents))
         metric = self.config.metric.build()
-        reference = features(context.dataset().validation, name="validation images", cache=context.cache)
+        held_out = context.dataset().validation
+        reference = ExtractedFeatures(held_out, extraction, name="validation images", cache=context.cache)
         found: dict[str, Result] = {}
         for name, images in self._sets(context, tokenizer, latents, train):
             context.say(f"{context.stage}: measuring {name}")
-            results: Mapping[str, Result] = metric.compute(features(images, name=name), reference)
+            measured = ExtractedFeatures(images, extraction, name=name)
+            results: Mapping[str, Result] = metric.compute(measured, reference)
             main, found[name] = next(iter(results.items()))
         return split(main, found)
 

@@ -29,6 +29,7 @@ from robustok_toolkit.feature_files import (
 )
 from robustok_toolkit.image_features import (
     ExtractedFeatures,
+    Extraction,
     KnownNetworkFeatures,
     Networks,
     SharedFeatures,
@@ -250,8 +251,13 @@ class SampleEvaluation:
         keys: tuple[str, ...] = ("reference",),
     ) -> None:
         self._context, self._metrics, self._keys = context, metrics, keys
-        self._batch_size, self._workers = batch_size, workers
-        self._networks = SharedFeatures(context.device)
+        self._extraction = Extraction(
+            networks=SharedFeatures(context.device),
+            device=context.device,
+            batch_size=batch_size,
+            workers=workers,
+            console=context.console,
+        )
         self._built = {name: spec.build() for name, spec in metrics.items()}
         self._reference = self._open(reference, limit, keys)
         self._reference.open_other = lambda name, limit: self._open(name, limit, keys)
@@ -260,46 +266,20 @@ class SampleEvaluation:
         context = self._context
         if reference in DATA_SPLITS:
             split: Images = getattr(context.dataset(), reference)
-            return ExtractedFeatures(
-                split,
-                name=f"{reference} images",
-                networks=self._networks,
-                device=context.device,
-                cache=context.cache,
-                batch_size=self._batch_size,
-                workers=self._workers,
-                limit=limit,
-                console=context.console,
-            )
+            name = f"{reference} images"
+            return ExtractedFeatures(split, self._extraction, name=name, cache=context.cache, limit=limit)
         try:
-            return open_features(
-                Path(reference).expanduser(),
-                networks=self._networks,
-                device=context.device,
-                cache=context.cache,
-                batch_size=self._batch_size,
-                workers=self._workers,
-                limit=limit,
-                console=context.console,
-            )
+            return open_features(Path(reference).expanduser(), self._extraction, cache=context.cache, limit=limit)
         except RobustokError as error:
             raise context.located(RobustokError(str(error)), *keys) from error
 
     def note(self, count: int) -> None:
         """Warns if `count` samples are too few for some metrics."""
-        say_singular(self._context, self._metrics, self._networks, count)
+        say_singular(self._context, self._metrics, self._extraction.networks, count)
 
     def compare(self, images: Images, name: str, *, say: Callable[[str], None] | None = None) -> dict[str, Result]:
         """The results of all metrics for a set of samples; `say` is called before each metric."""
-        samples = ExtractedFeatures(
-            images,
-            name=name,
-            networks=self._networks,
-            device=self._context.device,
-            batch_size=self._batch_size,
-            workers=self._workers,
-            console=self._context.console,
-        )
+        samples = ExtractedFeatures(images, self._extraction, name=name)
         if (problem := sizes_problem(samples, self._reference)) is not None:
             raise self._context.located(RobustokError(problem, hint=SIZES_HINT), *self._keys)
         results: dict[str, Result] = {}

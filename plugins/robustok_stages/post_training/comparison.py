@@ -35,7 +35,7 @@ from robustok_toolkit.generating import (
     labels_of,
     own_share,
 )
-from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
+from robustok_toolkit.image_features import ExtractedFeatures, Extraction, SharedFeatures
 from robustok_toolkit.latent_arrays import from_array, no_latents, to_array
 from robustok_toolkit.pair_files import CONTROL, label_of
 from robustok_toolkit.pictures import save_rows
@@ -120,14 +120,16 @@ class Comparison:
         seed: int,
     ) -> None:
         self._context, self._options, self._before, self._after, self._seed = context, options, before, after, seed
-        self._networks = SharedFeatures(context.device)
+        self._extraction = Extraction(
+            networks=SharedFeatures(context.device), device=context.device, batch_size=options.batch_size
+        )
         self._generator: Generator = context.load("generator")
         self._post_trainer: PostTrainer = context.build("post_trainer")
         self._selection: dict[str, float] = {}
         held_out = context.dataset().validation
         halves = [SomeImages(held_out, rows) for rows in balanced_halves(held_out.labels)]
         self._chosen_on, self._reported_on = (self._features(half, "held-out images") for half in halves)
-        say_singular(context, options.metrics, self._networks, min(options.num_samples, *map(len, halves)))
+        say_singular(context, options.metrics, self._extraction.networks, min(options.num_samples, *map(len, halves)))
 
     @property
     def _tokenizers(self) -> dict[str, Tokenizer]:
@@ -199,7 +201,7 @@ class Comparison:
             self._context,
             tokenizer,
             metrics,
-            networks=self._networks,
+            networks=self._extraction.networks,
             limit=self._options.limit,
             seed=self._seed,
             batch_size=self._options.batch_size,
@@ -257,8 +259,7 @@ class Comparison:
         return decode_and_gather(tokenizer, batches, labels)
 
     def _features(self, images: Images, name: str) -> ExtractedFeatures:
-        device, batch_size = self._context.device, self._options.batch_size
-        return ExtractedFeatures(images, name=name, networks=self._networks, device=device, batch_size=batch_size)
+        return ExtractedFeatures(images, self._extraction, name=name)
 
     @torch.no_grad()
     def save_pictures(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ from robustok_core.values.spec import Spec
 from robustok_stages.checks import check_each, check_held_latents
 from robustok_stages.costs import SketchedFeatures
 from robustok_stages.networks import check_networks
-from robustok_toolkit.image_features import SharedFeatures
+from robustok_toolkit.image_features import Networks
 from robustok_training.batches import evaluation_batches
 from robustok_training.distributed import all_sum, rank, world_size
 from robustok_training.progress import StepProgress
@@ -52,7 +52,7 @@ def started_metrics(
     tokenizer: Tokenizer,
     metrics: Mapping[str, Spec],
     *,
-    networks: SharedFeatures,
+    networks: Networks,
     limit: int | None,
 ) -> list[Metric]:
     """Builds metrics and starts a pass; for arguments and errors see `measure_tokenizer`."""
@@ -78,7 +78,7 @@ def measure_tokenizer(
     tokenizer: Tokenizer,
     metrics: Mapping[str, Spec],
     *,
-    networks: SharedFeatures,
+    networks: Networks,
     limit: int | None,
     seed: int,
     batch_size: int,

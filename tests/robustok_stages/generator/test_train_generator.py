@@ -111,7 +111,7 @@ def test_what_is_measured_is_what_the_files_of_that_moment_give(trained, tmp_pat
     """The distance and loss logged after 2 of 3 epochs equal those of a 2-epoch training that is then sampled."""
     from robustok_core import Guidance
     from robustok_toolkit.generating import ImagesInMemory, decode_to_uint8, generate, labels_of
-    from robustok_toolkit.image_features import ExtractedFeatures, SharedFeatures
+    from robustok_toolkit.image_features import ExtractedFeatures, Extraction, SharedFeatures
 
     constant = {"optimizer": {"schedule": "constant", "learning_rate": 1e-2}}
     measure = {"num_samples": NUM_SAMPLES, "metrics": FRECHET, "every": 2.0, "batch_size": 7}
@@ -124,10 +124,9 @@ def test_what_is_measured_is_what_the_files_of_that_moment_give(trained, tmp_pat
     labels = labels_of(range(NUM_CLASSES), indices)
     draws = Draws(seed=derive_seed(seed, "measure"), indices=indices, total=NUM_SAMPLES)
     drawn = list(generate(generator, labels, draws, guidance=Guidance(), batch_size=NUM_SAMPLES))
+    extraction = Extraction(networks=SharedFeatures(torch.device("cpu")), device=torch.device("cpu"))
     populations = [
-        ExtractedFeatures(
-            images, name="images", networks=SharedFeatures(torch.device("cpu")), device=torch.device("cpu")
-        )
+        ExtractedFeatures(images, extraction, name="images")
         for images in (
             ImagesInMemory(decode_to_uint8(tokenizer, drawn[0]), labels),
             two.dataset().validation,
