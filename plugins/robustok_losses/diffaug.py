@@ -38,7 +38,10 @@ class DiffAugConfig:
     crop_size: int | None = field(
         default=None,
         validator=validators.optional(in_range(8, LARGEST_SIDE)),
-        metadata={"doc": "then crop half of the images to this side in pixels and resize the others to it, e.g. 224"},
+        metadata={
+            "doc": "crop half of the images to this side in pixels and resize the others to it, e.g. 224; images that "
+            "are no larger stay as they are"
+        },
     )
 
     def __attrs_post_init__(self) -> None:
