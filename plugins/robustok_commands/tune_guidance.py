@@ -84,7 +84,7 @@ def tune_guidance(
 
     if out is not None:
         require_new(out)
-    name, measure = _measuring(run, metric, reference, limit, changes, batch_size, device, (samples, confirm))
+    name, measure, sampling = _measuring(run, metric, reference, limit, changes, batch_size, device, (samples, confirm))
     search = GuidanceSearch(lambda guidance: measure(guidance, samples, seed))
     console = make_console(err=True)
     for trial in search.run(scales or SCALES):
@@ -101,7 +101,7 @@ def tune_guidance(
         about = {"run": str(run), "samples": samples, "reference": reference, "limit": limit, "seed": seed}
         again = {recipe_line(guidance): result.table() for guidance, result in confirmed.items()}
         with new_output(out) as unfinished:
-            write_json(unfinished, {**about, "sampling": list(changes), "trials": trials, "confirmed": again})
+            write_json(unfinished, {**about, "sampling": sampling, "trials": trials, "confirmed": again})
         echo(f"written to {out}")
 
 
@@ -114,19 +114,20 @@ def _measuring(
     batch_size: int,
     device: str | None,
     counts: Iterable[int],
-) -> tuple[str, Measure]:
-    """The name of the number to tune, and what measures it."""
+) -> tuple[str, Measure, Mapping[str, Any]]:
+    """The name of the number to tune, what measures it, and the sampler's options."""
     import torch
 
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.runs.downloads import provide
+    from robustok_core.values.spec import plain
     from robustok_toolkit.generating import ImagesInMemory
     from robustok_toolkit.generator_of_command import open_generator
     from robustok_toolkit.image_features import ExtractedFeatures, Extraction, SharedFeatures
     from robustok_toolkit.reported_run import ReportedRun
 
-    opened = open_generator(run, device=device, changes=changes)
+    opened = open_generator(run, device=device, changes=changes, as_for="samples")
     trained, torch_device = opened.trained, opened.trained.tokenizer.device
     reported = ReportedRun(run, load_registry(), torch_device)
     key, spec = _metric(reported, metric)
@@ -138,6 +139,8 @@ def _measuring(
         hint = "train with label_dropout above 0"
         raise RobustokError("its generator was trained without label dropout, so it knows no guidance", hint=hint)
     extraction = Extraction(networks=SharedFeatures(torch_device), device=torch_device)
+    for line in opened.notes_beside(reported):
+        say(make_console(err=True), line)
     split = getattr(reported.data, reference)
     real = ExtractedFeatures(split, extraction, name=f"{reference} images", limit=limit)
     for count in counts:
@@ -153,7 +156,7 @@ def _measuring(
         found = built.compute(ExtractedFeatures(images, extraction, name="samples"), real)
         return next(iter(found.values()))
 
-    return key, measure
+    return key, measure, plain(opened.sampling)
 
 
 def _metric(run: ReportedRun, name: str | None) -> tuple[str, Spec]:

@@ -14,7 +14,7 @@ from robustok_core.values.images import to_uint8
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_explorer.opened_run import Chosen, OpenedRun
 from robustok_explorer.views import Keep, Neighbours, Paint, Perturb, Sample
-from robustok_toolkit.generating import named_sampler_options
+from robustok_toolkit.generator_of_command import sampler_options_of
 from robustok_toolkit.trained_generator import TrainedGenerator
 
 _WHEN = {"": "", "before": ", before", "after": ", after"}
@@ -141,17 +141,9 @@ def generator_of(run: OpenedRun) -> TrainedGenerator:
     return run.generator
 
 
-def sampler_options(run: OpenedRun, *, keeping: bool = False) -> dict[str, Any]:
-    """The sampler's options in the run's recipe that are not their defaults.
-
-    Args:
-        keeping: those with which pairs for post-training are made, if the recipe makes any.
-    """
-    table = run.recipe.get("post_trainer", {}) if keeping else {}
-    options = table.get("sampling") or run.stage_options("sample", "compare_decoders").get("sampling", {})
-    kind = type(generator_of(run).generator)
-    made, default = named_sampler_options(kind, options, "sampling."), kind.Sampling()
-    return {name: value for name, value in options.items() if getattr(made, name) != getattr(default, name)}
+def sampler_options(run: OpenedRun, *, keeping: bool = False) -> Mapping[str, Any]:
+    """The sampler's options in the run's recipe, as `sampler_options_of`."""
+    return sampler_options_of(run.recipe, type(generator_of(run).generator), keeping=keeping)
 
 
 def class_kept(chosen: Chosen, settings: Keep) -> int | str:

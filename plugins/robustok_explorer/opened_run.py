@@ -94,12 +94,6 @@ class OpenedRun:
         names = [f"{self.class_names[label]}, image {row}" for row in rows]
         return Chosen(images=split.load(rows).images, names=names, rows=rows, label=label)
 
-    def stage_options(self, *uses: str) -> Mapping[str, Any]:
-        """The table of the last stage that uses one of these, those named first being preferred; empty if none does."""
-        stages = [table for table in self.recipe.get("stage", []) if isinstance(table, Mapping)]
-        tables = ([table for table in stages if table.get("use") == use] for use in uses)
-        return next((found[-1] for found in tables if found), {})
-
 
 def next_of_class(labels: Tensor, image: int, count: int) -> list[int]:
     """The number of an image and of the next images of its class, from its start after its end; at most all of it."""

@@ -16,6 +16,7 @@ from robustok_explorer.markup import images_html, message_html, text, tokens_htm
 from robustok_explorer.opened_run import OpenedRun
 from robustok_explorer.perturbations import Strength, fitting, own_perturbation
 from robustok_explorer.views import STRENGTHS
+from robustok_toolkit.generator_of_command import stage_options
 
 _ASSETS = Path(__file__).parent / "assets"
 CSS = (_ASSETS / "explorer.css").read_text(encoding="utf-8")
@@ -290,7 +291,7 @@ def _sample_view(place: _Place, run: OpenedRun, _: _Picked) -> None:
         gr.HTML(message_html("This run has no finished generator."), js_on_load=None)
         return
     guided = run.generator.generator.knows_null_class
-    scale = run.stage_options("sample").get("guidance", {}).get("scale", 1.0) if guided else 1.0
+    scale = stage_options(run.recipe, "sample").get("guidance", {}).get("scale", 1.0) if guided else 1.0
     names: list[Any] = [("all in turn", None), *((name, name) for name in run.generator.class_names)]
     with gr.Row():
         controls = {

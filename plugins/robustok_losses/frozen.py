@@ -85,15 +85,24 @@ class FrozenMaps(Frozen):
 def held_still(network: nn.Module) -> Iterator[None]:
     """Within the block, puts a trained network in eval mode and computes no gradients for its parameters.
 
+    Batch norms normalise by the batch, as in the network's own training: by running averages, it would be another
+    function than the one that is trained. Their averages stay as they are.
+
     A graph built inside the block may be differentiated after it. Safe for a module that
     DistributedDataParallel wraps elsewhere: parameters and hooks are not replaced.
     """
+    batch_norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    averaging = [module.track_running_stats for module in batch_norms]
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
         with evaluating(network):
+            for module in batch_norms:
+                module.training, module.track_running_stats = True, False
             yield
     finally:
+        for module, tracked in zip(batch_norms, averaging, strict=True):
+            module.track_running_stats = tracked
         for parameter in trained:
             parameter.requires_grad_(True)

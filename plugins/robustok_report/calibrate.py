@@ -107,7 +107,7 @@ def _measured(
     if not is_run(run):
         hint = "name the folder of a run, runs/NAME: its held-out images are needed, too"
         raise RobustokError("this is not the folder of a run", where=str(run), hint=hint)
-    opened = open_generator(run, device=device, changes=changes)
+    opened = open_generator(run, device=device, changes=changes, as_for="pairs")
     generator, tokenizer = opened.trained.generator, opened.trained.tokenizer.tokenizer
     codebook_size = tokenizer.space.codebook_size
     if wrong := wrong_option(generator, limit=limit, sigmas=sigmas, scales=scales):
@@ -115,10 +115,9 @@ def _measured(
         where = {"limit": "--limit", "sigmas": "--sigma", "scales": "--guidance"}[option]
         raise RobustokError(problem.what, where=where, hint=problem.hint)
     reported = ReportedRun(run, load_registry(), opened.trained.tokenizer.device)
-    before = len(reported.missing)
+    for line in opened.notes_beside(reported):
+        echo(line, err=True)
     images = reported.data.validation
-    for line in reported.missing[before:]:
-        echo(f"note: {line}", err=True)
     rows = held_out_rows(images, limit)
     found = {
         f"{scale:g}": errors_of_generator(

@@ -22,6 +22,7 @@ from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents, LatentSpace
 from robustok_core.values.spec import Spec, all_specs
 from robustok_core.values.wording import reason_of
+from robustok_toolkit.latent_arrays import code_type
 from robustok_training.costs import MEASURED, on_meta
 from robustok_training.on_meta import META, measuring
 
@@ -65,7 +66,7 @@ def latents_in(space: LatentSpace, count: int) -> Latents:
 def latent_bytes(space: LatentSpace, *, half: bool = False) -> int:
     """The bytes of an image's latents in a file."""
     if space.codebook_size is not None:
-        return space.num_tokens * (2 if space.codebook_size <= 2**16 else 4)
+        return space.num_tokens * code_type(space.codebook_size).itemsize
     return space.num_tokens * space.width * (2 if half else 4)
 
 

@@ -27,8 +27,10 @@ def array_name(space: LatentSpace) -> str:
 
 
 def code_type(codebook_size: int) -> np.dtype[Any]:
-    """The smaller of uint16 and int32 that holds every code."""
-    return np.dtype(np.uint16 if codebook_size <= 2**16 else np.int32)
+    """The smallest of uint16, int32 and int64 that holds every code."""
+    if codebook_size <= 2**16:
+        return np.dtype(np.uint16)
+    return np.dtype(np.int32 if codebook_size <= 2**31 else np.int64)
 
 
 def to_array(

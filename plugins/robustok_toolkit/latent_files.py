@@ -2,7 +2,7 @@
 
 latents.json                 the content, the tokenizer, and a hash of every shard
 train-labels.npy             (rows,) int64; validation-labels.npy likewise
-parts/train-FIRST-STOP.codes.npy     (rows, views, N) uint16 or int32; `vectors`: (rows, views, N, D) float
+parts/train-FIRST-STOP.codes.npy     (rows, views, N) uint16, int32 or int64; `vectors`: (rows, views, N, D) float
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class LatentsIndex:
     class_names: list[str]
     data: dict[str, str]
     splits: dict[str, SplitRecord]
-    dtype: str = field(validator=validators.in_(("uint16", "int32", "float32", "float16")))
+    dtype: str = field(validator=validators.in_(("uint16", "int32", "int64", "float32", "float16")))
     statistics: StatisticsRecord | None = None
     sigma: list[float] | None = field(default=None, validator=validators.optional(validators.min_len(1)))
     post_trainer: dict[str, Any] | None = None

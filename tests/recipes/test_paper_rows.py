@@ -169,7 +169,8 @@ def test_post_training_of_robustok_reuses_the_published_discriminator(size, plan
     held = {"model": case.weights, "ema": case.weights, "discriminator": published_heads()}
     loads = {"tokenizer": (held, {"num_heads": 4}), "generator": (Case("rar_a").weights, {"code_width": 8})}
     plan = planned(f"post_train_robustok_{size}", loads)  # which compares the discriminators
-    assert [stage.name for stage in plan.stages] == ["make_pairs", "post_train", "compare_decoders"]
+    to_the_papers_number = ["make_pairs", "post_train", "compare_decoders", "sample", "evaluate_generator"]
+    assert [stage.name for stage in plan.stages] == to_the_papers_number
 
 
 def test_post_training_of_llamagen_and_gigatok_is_planned_with_a_new_discriminator(planned):

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from project import COLOURS, TO_SAMPLES, Project
+from project import COLOURS, CONTINUOUS, FLOW, TO_SAMPLES, Project
 from robustok_commands.tune_guidance import tune_guidance
 from robustok_core import RobustokError
 
@@ -96,3 +96,18 @@ def test_a_generator_without_a_null_class_is_refused(tmp_path):
     ).run()
     with pytest.raises(RobustokError, match="trained without label dropout"):
         tuned(str(run.folder), *SMALL)
+
+
+def test_the_sampler_of_the_recipe_is_tuned_and_set_changes_it(tmp_path):
+    steps = {"sampling": {"method": "heun", "steps": 2}}
+    gfd = {"use": "evaluate_generator", "metrics": {"gfd": COLOURS}}
+    run = Project(tmp_path, (*TO_SAMPLES, gfd), **CONTINUOUS, generator=FLOW, sample=steps).run()
+    place, other = tmp_path / "a.json", tmp_path / "b.json"
+    ran = tuned(str(run.folder), *SMALL, "--out", str(place))
+    assert "note: the sampler has the recipe's method = heun, steps = 2; --set changes them" in ran.stderr
+    ran = tuned(str(run.folder), *SMALL, "--set", "steps=1", "--out", str(other))
+    assert "the recipe's method = heun; --set" in ran.stderr
+    found, changed = (json.loads(file.read_text()) for file in (place, other))
+    assert [file["sampling"]["method"] for file in (found, changed)] == ["heun", "heun"]
+    assert [file["sampling"]["steps"] for file in (found, changed)] == [2, 1]
+    assert found["trials"][0]["gfd"] != changed["trials"][0]["gfd"]

@@ -9,6 +9,7 @@ import torch
 
 from robustok_core.errors import ProblemsError
 from robustok_losses.feature_heads import FeatureHeads, HeadsConfig, LocalBatchNorm
+from robustok_losses.frozen import held_still
 from robustok_losses.patch_discriminator import PatchConfig, PatchDiscriminator
 
 
@@ -116,3 +117,21 @@ def test_autocast_does_not_change_the_spectral_norm(tiny):
 def test_an_even_kernel_is_refused(registry):
     with pytest.raises(ProblemsError, match="must be odd"):
         registry.spec("loss", {"use": "adversarial", "heads": {"kernel": 8}})
+
+
+def test_held_still_a_patch_discriminator_is_the_function_that_its_own_training_sees():
+    trained = PatchDiscriminator(PatchConfig(width=4, layers=2, norm="batch"))
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    other = copy.deepcopy(trained)
+    (expected,) = other(images)
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+
+    with held_still(trained):
+        (logits,) = trained(images)
+
+    assert torch.equal(logits, expected)
+    assert not logits.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
+    trained(images)  # averages again, as in training
+    for name, value in other.state_dict().items():
+        assert torch.equal(trained.state_dict()[name], value)

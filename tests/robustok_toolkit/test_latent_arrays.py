@@ -8,7 +8,7 @@ import torch
 
 from robustok_core.errors import RunError
 from robustok_core.values.latents import Latents, LatentSpace
-from robustok_toolkit.latent_arrays import to_array
+from robustok_toolkit.latent_arrays import code_type, from_array, to_array
 
 DISCRETE = LatentSpace(kind="discrete", num_tokens=4, width=2, codebook_size=50)
 CONTINUOUS = LatentSpace(kind="continuous", num_tokens=4, width=3)
@@ -40,3 +40,15 @@ def test_vectors_have_the_given_dtype_and_codes_are_integers(dtype):
     assert to_array(vectors_with(0.5), CONTINUOUS, dtype=dtype).dtype == np.dtype(dtype)
     assert to_array(Latents(vectors=torch.empty(0, 4, 3)), CONTINUOUS, dtype=dtype).shape == (0, 4, 3)
     assert to_array(Latents(codes=torch.tensor([[0, 49, 1, 2]])), DISCRETE, dtype=dtype).dtype == np.uint16
+
+
+@pytest.mark.parametrize(
+    ("codebook_size", "dtype"),
+    [(2**16, "uint16"), (2**16 + 1, "int32"), (2**31, "int32"), (2**31 + 1, "int64"), (2**62 - 1, "int64")],
+)
+def test_the_largest_code_comes_back(codebook_size, dtype):
+    space = LatentSpace(kind="discrete", num_tokens=2, width=2, codebook_size=codebook_size)
+    codes = torch.tensor([[0, codebook_size - 1]])
+    array = to_array(Latents(codes=codes), space)
+    assert array.dtype == code_type(codebook_size) == np.dtype(dtype)
+    assert torch.equal(from_array(array, space, "here").codes, codes)
