@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision
 from robustok_blocks.rotary import check_head_width, grid_rotations
+from robustok_core.values.full_precision import full_precision
 
 
 def random_frequencies(depth: int, num_heads: int, head_width: int, base: float) -> Tensor:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from robustok_blocks.full_precision import full_precision
 from robustok_core.errors import RobustokError
 from robustok_core.recipe.validators import side_range, width_range
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.spec import Spec, component
 from robustok_losses.frozen import FrozenMaps
 

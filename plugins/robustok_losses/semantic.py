@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.full_precision import full_precision
 from robustok_core.kinds.loss import Loss, Reconstruction
 from robustok_core.kinds.tokenizer import Tokenizer
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.spec import Spec, component
 from robustok_losses.frozen import Frozen
 from robustok_training.distributed import all_gather_rows

@@ -12,11 +12,11 @@ from typing import Literal, get_args
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
 from robustok_core.recipe.validators import in_range, unit_interval
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_core.values.latents import LatentSpace

@@ -8,11 +8,11 @@ from pathlib import Path
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.full_precision import full_precision
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.metric import Evaluation, EvaluationContext
 from robustok_core.values.download import Download, named_path
 from robustok_core.values.draws import seeded
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.latents import LatentSpace
 from robustok_toolkit.checked_files import check_once
 from robustok_toolkit.lpips_network import SMALLEST, Trunk, lpips_downloads, lpips_network

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from robustok_blocks.full_precision import sums_device
 from robustok_core.kinds.features import Features
+from robustok_core.values.full_precision import sums_device
 
 #: Number of distances in memory: 128 MiB in float64.
 _DISTANCES_AT_ONCE = 2**24

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision, sums_device
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext
 from robustok_core.runs.weights import part, prefixed
+from robustok_core.values.full_precision import full_precision, sums_device
 from robustok_core.values.spec import Spec
 from robustok_metrics.frechet_distance import FeatureSums, frechet_distance
 from robustok_metrics.reference_statistics import ReferenceStatistics

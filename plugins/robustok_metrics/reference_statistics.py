@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision, sums_device
 from robustok_core.errors import RunError
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext
+from robustok_core.values.full_precision import full_precision, sums_device
 from robustok_metrics.frechet_distance import FeatureSums, Moments
 from robustok_toolkit.shared_cache import CacheEntry
 

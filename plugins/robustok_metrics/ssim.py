@@ -8,9 +8,9 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from robustok_blocks.full_precision import sums_device
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.metric import Evaluation, EvaluationContext
+from robustok_core.values.full_precision import sums_device
 from robustok_core.values.images import to_uint8
 from robustok_toolkit.mean_of_images import MeanOfImages
 
@@ -47,14 +47,17 @@ class SSIM(MeanOfImages):
 def ssim(images: Tensor, real: Tensor) -> Tensor:
     """(B,) float64 similarities in [-1, 1] of uint8 images (B, C, H, W) to real ones.
 
+    The mean over the windows that lie in the image, as in the paper. Versions of torchmetrics differ in whether they
+    count windows beyond the border too, which mirror the image.
+
     Computed in float64: a variance is a difference of two squares, and float32's rounding error exceeds the variance of
     a flat region. In float32, an image compared with itself scored as low as 0.9999.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     ours, theirs = (pixels.to(sums_device(pixels.device), torch.float64) for pixels in (images, real))
-    similarities = structural_similarity_index_measure(
-        ours, theirs, kernel_size=_WINDOW, sigma=1.5, data_range=255.0, reduction="none"
+    _, similarities = structural_similarity_index_measure(
+        ours, theirs, kernel_size=_WINDOW, sigma=1.5, data_range=255.0, reduction="none", return_full_image=True
     )
-    assert isinstance(similarities, Tensor)
-    return similarities
+    border = _WINDOW // 2
+    return similarities[..., border:-border, border:-border].mean(dim=(1, 2, 3))

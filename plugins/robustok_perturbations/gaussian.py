@@ -1,10 +1,10 @@
 """Noise added to latents, z + s eps, s uniform in [0, tau] for each image (RAE, Zheng et al. 2025, arXiv 2510.11690).
 
-With scale "absolute", as published, s is in the units of the latents, which suits latents of standard deviation 1.
-A tokenizer that learns its latents together with the noise can make absolute noise negligible by making its latents
-large. With "relative", s is in units of each channel's standard deviation over the tokens of the image. It is taken
-per image, not per batch or as a running average, so that an image gets the same noise in any batch, micro-batch or
-process, and there is no state. No gradient passes through it.
+So RAE's code draws s; its paper has |N(0, tau^2)|. With scale "absolute", as published, s is in the units of the
+latents, which suits latents of standard deviation 1. A tokenizer that learns its latents together with the noise can
+make absolute noise negligible by making its latents large. With "relative", s is in units of each channel's standard
+deviation over the tokens of the image. It is taken per image, not per batch or as a running average, so that an image
+gets the same noise in any batch, micro-batch or process, and there is no state. No gradient passes through it.
 """
 
 from __future__ import annotations

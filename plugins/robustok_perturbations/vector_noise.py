@@ -35,7 +35,7 @@ class VectorNoiseConfig:
     strength: Strength = field(
         default="uniform",
         validator=validators.in_(("uniform", "fixed")),
-        metadata={"doc": "strength per image: uniform in [0, tau] (as published), or fixed at tau (for measuring)"},
+        metadata={"doc": "strength per image: uniform in [0, tau] (as in RAE's code), or fixed at tau (for measuring)"},
     )
     anneal: Anneal | None = field(
         default=None, metadata={"doc": "how alpha and tau fall during training; left out: constant"}

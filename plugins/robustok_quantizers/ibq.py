@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.full_precision import full_precision
 from robustok_core.kinds.nearest import product_scores, smallest
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import codebook_range, width_range
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.latents import Latents
 from robustok_training.entropy import usage_entropy
 

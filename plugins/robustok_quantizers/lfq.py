@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.kinds.nearest import distance_scores, smallest
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import in_range
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.latents import Latents
 from robustok_quantizers.library import with_all_buffers_saved
 from robustok_training.entropy import usage_entropy

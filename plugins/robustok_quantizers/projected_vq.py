@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.nearest import distance_scores
@@ -22,6 +21,7 @@ from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import codebook_range, width_range
 from robustok_core.values.download import Download, local_file, named_path
 from robustok_core.values.finite import all_finite
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.latents import Latents
 from robustok_toolkit.weight_files import read_matrix
 

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision
 from robustok_blocks.straight_through import straight_through
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.nearest import distance_scores, smallest
 from robustok_core.kinds.quantizer import Quantizer
 from robustok_core.recipe.validators import codebook_range, in_range, width_range
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.latents import Latents
 from robustok_quantizers.library import check_fits, with_all_buffers_saved
 

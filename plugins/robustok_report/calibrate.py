@@ -149,7 +149,8 @@ def _print_codes(found: Mapping[str, Any], num_images: int, codebook_size: int) 
     echo(f"{num_images:,} held-out images, K = {codebook_size:,}; δ is 100 of 4,096 codes, as in the paper")
     for scale, errors in found.items():
         echo(f"guidance {scale}: {recipe_line(errors.shares)}")
-    echo("in place of top_delta, give it the same beta and anneal, and alpha times (delta - 1) / delta")
+    at_the_end = "at the end of the annealing, too, with delta's value there"
+    echo(f"in place of top_delta, give it the same beta, and alpha times (delta - 1) / delta, {at_the_end}")
 
 
 def _print_vectors(found: Mapping[str, Any], num_images: int) -> None:

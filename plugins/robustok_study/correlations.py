@@ -101,7 +101,12 @@ def _interval(of: Callable[..., float], points: np.ndarray, arms: np.ndarray) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a draw may hold one arm only, which gives NaN
         found = bootstrap(
-            (np.arange(len(rows)),), coefficient, vectorized=False, n_resamples=_RESAMPLES, method="percentile", rng=0
+            (np.arange(len(rows)),),
+            coefficient,
+            vectorized=False,
+            n_resamples=_RESAMPLES,
+            method="percentile",
+            random_state=np.random.default_rng(0),
         )
     low, high = np.nanpercentile(found.bootstrap_distribution, [2.5, 97.5])
     return float(low), float(high)

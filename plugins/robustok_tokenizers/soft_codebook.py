@@ -8,8 +8,8 @@ from attrs import field, frozen, validators
 from einops import rearrange
 from torch import Tensor, nn
 
-from robustok_blocks.full_precision import full_precision
 from robustok_core.recipe.validators import codebook_range, width_range
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.latents import Latents
 from robustok_training.entropy import entropy, usage_entropy
 

@@ -11,6 +11,7 @@ from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.values.draws import Draws
+from robustok_core.values.full_precision import without_tf32
 from robustok_core.values.latents import Latents
 from robustok_toolkit.generating import own_share
 
@@ -41,8 +42,9 @@ def made_beside_real(
     own = [rows[number] for number in own_share(len(rows)).tolist()]
     for start in range(0, len(own), batch_size):
         batch = images.load(own[start : start + batch_size]).to(device)
-        real = tokenizer.encode(batch.images).without_features()
         draws = Draws(seed=seed, indices=batch.indices, total=len(images))
-        with autocast(precision, device):
-            made = make(batch.labels, draws, real)
+        with without_tf32():
+            real = tokenizer.encode(batch.images).without_features()
+            with autocast(precision, device):
+                made = make(batch.labels, draws, real)
         yield real, made

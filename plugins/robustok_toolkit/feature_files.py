@@ -9,11 +9,14 @@ from pathlib import Path
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
+from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.features import Features
 from robustok_core.values.spec import Spec
 from robustok_toolkit.array_files import array_names, find_array
 from robustok_toolkit.image_features import ExtractedFeatures, Extraction, KnownNetworkFeatures, Networks
 from robustok_toolkit.image_files import open_images, reference_moments
+from robustok_toolkit.some_images import SomeImages
+from robustok_training.batches import epoch_order
 
 #: What to do about `limit_problem`.
 LIMIT_HINT = "leave the limit out, or use a reference without mu and sigma"
@@ -131,7 +134,10 @@ def open_features(
     """The features of a folder of images, a sample file, or a reference file with mu and sigma.
 
     Args:
-        path: the folder or file, named in messages. For the others, see `ExtractedFeatures`.
+        path: the folder or file, named in messages.
+        limit: use only this many images: of each class as many, or, where the file tells no classes, as in a folder,
+            drawn at random, always the same ones.
+        extraction, cache: as of `ExtractedFeatures`.
 
     Raises:
         RobustokError: the path is missing or damaged, or holds neither images nor statistics.
@@ -139,9 +145,17 @@ def open_features(
     moments = None if path.is_dir() else reference_moments(path)
     images = None
     if moments is None or "arr_0" in array_names(path):
-        images = ExtractedFeatures(open_images(path), extraction, name=str(path), cache=cache, limit=limit)
+        chosen = _chosen(open_images(path), limit)
+        images = ExtractedFeatures(chosen, extraction, name=str(path), cache=cache, limit=limit)
     if moments is None:
         assert images is not None
         return images
     networks, spatial = extraction.networks, reference_moments(path, "_s")
     return PublishedFeatures(*moments, images, name=str(path), networks=networks, spatial=spatial, limit=limit)
+
+
+def _chosen(images: Images, limit: int | None) -> Images:
+    """The images that a limit leaves where their classes are not known: the first ones may be of a few classes."""
+    if limit is None or limit >= len(images) or len(images.labels.unique()) > 1:
+        return images
+    return SomeImages(images, epoch_order(len(images), seed=0, epoch=0)[:limit].sort().values)

@@ -25,6 +25,7 @@ from robustok_core.runs.fingerprints import latent_fingerprint
 from robustok_core.runs.precision import Precision, autocast
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
+from robustok_core.values.full_precision import without_tf32
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.images import from_uint8, to_uint8
 from robustok_core.values.latents import Keep, Latents, LatentSpace
@@ -61,7 +62,7 @@ def generate(
     for start in range(0, len(labels), batch_size):
         rows = slice(start, start + batch_size)
         kept = None if keep is None else attrs.evolve(keep, latents=keep.latents[rows].to(device))
-        with torch.no_grad(), autocast(precision, device):
+        with torch.no_grad(), without_tf32(), autocast(precision, device):
             latents = generator.sample(
                 labels[rows].to(device), draws[rows].to(device), guidance=guidance, keep=kept, sampling=sampling
             )
@@ -73,7 +74,8 @@ def decode_to_uint8(tokenizer: Tokenizer, latents: Latents) -> Tensor:
     """Decodes B latents in float32 to uint8 images (B, 3, H, W)."""
     if latents.vectors is not None:
         latents = latents.evolve(vectors=latents.vectors.float())
-    return to_uint8(tokenizer.decode(latents))
+    with without_tf32():
+        return to_uint8(tokenizer.decode(latents))
 
 
 class ImagesInMemory(Images):

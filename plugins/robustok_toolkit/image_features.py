@@ -14,11 +14,11 @@ from attrs import frozen
 from rich.console import Console
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.sample_metric import ImageFeatures
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.spec import Spec
 from robustok_toolkit.image_files import shown_size
 from robustok_toolkit.shared_cache import CacheEntry

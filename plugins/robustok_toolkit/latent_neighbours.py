@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from robustok_blocks.full_precision import full_precision
 from robustok_core.errors import RobustokError
 from robustok_core.kinds.dataset import Images
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.draws import Draws
+from robustok_core.values.full_precision import full_precision
 from robustok_core.values.latents import LatentSpace
 from robustok_core.values.machine_memory import usable_memory
 from robustok_toolkit.image_features import gather_shares

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from robustok_blocks.full_precision import sums_device
 from robustok_core.errors import RunError
 from robustok_core.kinds.features import Features
 from robustok_core.kinds.metric import Evaluation, EvaluationContext, Metric
+from robustok_core.values.full_precision import sums_device
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 

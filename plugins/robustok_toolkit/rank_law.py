@@ -61,8 +61,9 @@ def draw_ranks(uniform: Tensor, shares: Sequence[float], codebook_size: int) -> 
     at = torch.tensor(edges(len(shares)), dtype=torch.float64, device=uniform.device)
     bin_ = torch.searchsorted(steps, uniform.double(), right=True).clamp(1, len(shares)) - 1
     within = (uniform.double() - steps[bin_]) / (steps[bin_ + 1] - steps[bin_])
-    relative = at[bin_] + within * (at[bin_ + 1] - at[bin_])
-    return (relative * codebook_size).long().clamp(1, codebook_size - 1)
+    first = (at * codebook_size).ceil().clamp(1, codebook_size)  # of the ranks that `law_of` counts in each bin
+    low, high = first[bin_], first[bin_ + 1]
+    return (low + (within * (high - low)).floor()).long().clamp(1, codebook_size - 1)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.recipe.registry import Registry, given_registry, load_registry
 from robustok_core.runs.devices import device_called
 from robustok_core.values.draws import Draws, derive_seed
+from robustok_core.values.full_precision import without_tf32
 from robustok_core.values.latents import Latents
 from robustok_toolkit.arguments import folder_or_file, given_latents, whole_number
 from robustok_toolkit.cropped_images import Picture, as_pil, batches_of
@@ -80,7 +81,9 @@ class TrainedTokenizer:
     ) -> Iterator[Latents]:
         """Like `encode_images`, but yields the latents batch by batch."""
         for batch in batches_of(images, self.tokenizer.image_size, batch_size, exif=exif):
-            yield self.tokenizer.encode(batch.to(self.device))
+            with without_tf32():
+                latents = self.tokenizer.encode(batch.to(self.device))
+            yield latents
 
     def encode_images(self, images: Picture | Sequence[Picture], *, batch_size: int = 50, exif: bool = True) -> Latents:
         """Encodes images to latents: `vectors` (n, N, D), and in a discrete space `codes` (n, N).

@@ -27,11 +27,11 @@ from robustok_training.batches import balanced_halves
 
 #: The shares of images that are kept, if no others are named: those of the study of post-training (docs/results.md).
 SIGMAS = (0.9, 0.8, 0.6, 0.4)
-#: Errors are compared with the spread over images, which one image does not have.
-LEAST_IMAGES = 2
+#: The main directions of the data are those of half of the images, and one image has none.
+LEAST_IMAGES = 3
 #: The main directions of the data hold this share of its variance.
 _MAIN_SHARE = 0.5
-#: An image's spread is at least this share of the spread over all images.
+#: An image's spread is at least this share of the spread over all images, and a channel's of that of all channels.
 _LEAST_SPREAD = 0.01
 
 
@@ -142,9 +142,11 @@ def made_keeping(
 
 
 def vector_errors(latents: MadeLatents, seed: int) -> VectorErrors:
-    """Measures the errors of at least two images; `seed` is that of the noise beside them."""
+    """Measures the errors of at least three images; `seed` is that of the noise beside them."""
     real, errors = latents.real.double(), (latents.made - latents.real).double()
-    usual = real.flatten(0, 1).std(0).clamp_min(torch.finfo(torch.float32).tiny)
+    usual = real.flatten(0, 1).std(0)
+    least = _LEAST_SPREAD * usual.square().mean().sqrt()  # a channel may be constant in all images
+    usual = usual.clamp_min(float(least)).clamp_min(torch.finfo(torch.float32).tiny)
     unit = torch.maximum(spread(real), _LEAST_SPREAD * usual)  # a channel may be constant in an image
     size = float((errors / unit).square().mean().sqrt())
     drawn = Draws.for_rows(seed, len(real), real.device).child("vector_errors").normal(*real.shape[1:])
@@ -164,10 +166,11 @@ def _shape(real: Tensor, errors: Tensor, unit: Tensor, along_data: float, grid: 
     by_token = scaled.square().sum(-1)  # (n, N)
     tenth = max(1, by_token.shape[1] // 10)
     covariance = torch.einsum("b n d, b n e -> d e", scaled, scaled)
-    inflation = (real + errors).flatten(0, 1).var(0) / real.flatten(0, 1).var(0).clamp_min(1e-30)
+    before, after = (vectors.flatten(0, 1).var(0) for vectors in (real, real + errors))
+    varying = before > _LEAST_SPREAD**2 * before.mean()
     return Shape(
         along_data=along_data,
-        inflation=float(inflation.mean()),
+        inflation=float((after[varying] / before[varying]).mean()) if varying.any() else 1.0,
         neighbour_correlation=None if grid is None else _neighbour_correlation(scaled, grid),
         largest_tenth=_ratio(by_token.topk(tenth, dim=1).values.sum(), by_token.sum()),
         isotropy=_ratio(covariance.trace().square(), len(covariance) * covariance.square().sum()),

@@ -15,7 +15,6 @@ import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from robustok_blocks.full_precision import tf32
 from robustok_core.errors import Interrupted, RobustokError, RunError
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.stage import StageContext
@@ -23,6 +22,7 @@ from robustok_core.runs.interrupt import StopRequest
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.finite import all_finite
+from robustok_core.values.full_precision import tf32
 from robustok_core.values.speed import is_on
 from robustok_training.alarms import Alarms
 from robustok_training.batches import measured_steps, rows_of_step, steps_per_epoch, training_batches

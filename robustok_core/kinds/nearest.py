@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustok_core.values import devices
-from robustok_core.values.devices import autocast_type
+from robustok_core.values.full_precision import full_precision
 
 #: Scores computed at once by `distance_scores`: 64 MiB in float32.
 _SCORES_AT_ONCE = 2**24
@@ -20,7 +20,7 @@ def distance_scores(z: Tensor, codebook: Tensor) -> Iterator[Tensor]:
     """(rows, K) float32 |e|^2 - 2 z e, which orders codewords e (K, D) by their L2 distance to z.
 
     The rows of z (M, D) are processed in chunks, so that M x K scores never exist at once, and in float32
-    even under autocast: in bfloat16 many codewords tie.
+    even under autocast and where training uses TF32: in shorter types many codewords tie.
     """
     codebook = codebook.float()
     yield from _in_parts(z, codebook, codebook.square().sum(1), -2.0)
@@ -39,7 +39,7 @@ def product_scores(z: Tensor, codebook: Tensor) -> Iterator[Tensor]:
 def _in_parts(z: Tensor, codebook: Tensor, offset: Tensor, factor: float) -> Iterator[Tensor]:
     """(rows, K) offset (K,) + factor * z e, chunk by chunk."""
     for part in z.float().split(max(1, _SCORES_AT_ONCE // len(codebook))):
-        with torch.autocast(autocast_type(z.device), enabled=False):
+        with full_precision(z.device):
             scores = torch.addmm(offset, part, codebook.T, alpha=factor)
         yield scores
 

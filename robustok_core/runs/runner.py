@@ -47,6 +47,7 @@ from robustok_core.runs.run_record import MadeFrom, is_run, read_run
 from robustok_core.runs.stage_fingerprints import StageFingerprints
 from robustok_core.runs.summary import lines_at_start, print_end
 from robustok_core.runs.trackers import start_trackers
+from robustok_core.values.full_precision import without_tf32
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
@@ -93,7 +94,7 @@ def run(
     if until is not None:
         resolved.stages_until(until)  # raises if there is no such stage
     runs_at(reuse)  # raises if there is no such folder
-    with stop_signals():
+    with stop_signals(), without_tf32():
         one = RecipeRun(resolved, registry, Path(out or resolved.run.out), fresh, console)
         one.replay, one.accept_old_code, one.until, one.reuse = replay, accept_old_code, until, reuse
         return one.go()

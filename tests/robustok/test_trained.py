@@ -329,6 +329,20 @@ def test_without_a_class_all_take_turns(generator):
     assert generator.sample_latents(n=12).codes.shape == (12, 16)
 
 
+def test_float32_is_float32_on_a_gpu_too(generator, tokenizer, images):
+    seen = set()
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda *_: seen.add(torch.backends.cudnn.conv.fp32_precision)
+    )
+    try:
+        tokenizer.reconstruct(images)
+        generator.sample_images(0, n=1)
+        generator.sample_keeping(tokenizer.encode_images(images), 0, sigma=0.5)
+    finally:
+        handle.remove()
+    assert seen == {"ieee"}
+
+
 def test_samples_keep_the_share_sigma_of_real_latents(generator, tokenizer, images):
     real = tokenizer.encode_images(images)
     assert torch.equal(generator.sample_keeping(real, "bag", 1.0, steps=2).codes, real.codes)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustok_core import RobustokError
+from robustok_core import Registry, RobustokError
+from robustok_core.values.images import to_uint8
 from robustok_metrics.psnr import PSNR, PSNRConfig, psnr
 from robustok_metrics.ssim import SSIM, SSIMConfig, ssim
 
@@ -42,6 +43,25 @@ def test_the_ssim_of_an_image_with_itself_is_1() -> None:
     noise = torch.randint(0, 256, (4, 3, 64, 64), generator=generator, dtype=torch.uint8)
     for images in (noise, noise // 64 + 250):
         assert ssim(images, images).tolist() == pytest.approx([1.0] * 4, abs=1e-12)
+
+
+def test_ssim_is_that_of_an_independent_implementation(photos: Tensor) -> None:
+    """In which windows beyond the border do not count, as in the paper's."""
+    from skimage.metrics import structural_similarity
+
+    blurred = torch.nn.functional.avg_pool2d(photos.float(), 3, stride=1, padding=1).round().to(torch.uint8)
+    ours = ssim(blurred, photos)
+    options = {"channel_axis": 0, "data_range": 255, "gaussian_weights": True, "use_sample_covariance": False}
+    for number, similarity in enumerate(ours.tolist()):
+        pair = blurred[number].numpy(), photos[number].numpy()
+        assert similarity == pytest.approx(structural_similarity(*pair, sigma=1.5, **options), abs=1e-9)
+    assert ours.max() < 0.95
+
+
+@pytest.fixture
+def photos(registry: Registry) -> Tensor:
+    """Ten small images, uint8 (10, 3, 32, 32), with black borders, which are alike whatever is done to the rest."""
+    return to_uint8(registry.build("dataset", {"use": "fashion_mnist"}).validation.load(range(10)).images)
 
 
 def test_ssim_of_unrelated_noise_is_near_zero() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import frozen
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -146,6 +147,26 @@ def test_limit_takes_equally_many_images_of_each_class(samples: Path, networks: 
     population = open_features(samples, extraction(networks), limit=10)
     assert len(population) == 10
     torch.testing.assert_close(population.features(means()), expected_features()[:10])  # labels cycle through 0..4
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_limit_takes_images_of_all_parts_of_a_set_whose_classes_are_not_known(
+    kind: str, tmp_path: Path, networks: SharedFeatures
+) -> None:
+    """Of ten classes with twenty images each, one after the other."""
+    pixels = np.repeat(np.arange(0, 250, 25, dtype=np.uint8), 20)[:, None, None, None] * np.ones((8, 8, 3), np.uint8)
+    for number, image in enumerate(pixels):
+        place = tmp_path / "folder" / f"class{number // 20}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{number:03d}.png")
+    np.savez(tmp_path / "npz.npz", arr_0=pixels)
+    path = tmp_path / ("folder" if kind == "folder" else "npz.npz")
+    some, all_of_them = (open_features(path, extraction(networks), limit=limit) for limit in (60, None))
+    counts = [int((some.features(means())[:, 0] == level).sum()) for level in all_of_them.features(means())[::20, 0]]
+    assert sum(counts) == len(some) == 60
+    assert min(counts) >= 1
+    again = open_features(path, extraction(SharedFeatures(CPU)), limit=60)
+    torch.testing.assert_close(again.features(means()), some.features(means()))
 
 
 def test_workers_change_nothing(samples: Path, networks: SharedFeatures) -> None:

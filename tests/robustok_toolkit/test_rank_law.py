@@ -52,6 +52,15 @@ def test_ranks_drawn_at_even_quantiles_have_the_law_that_they_are_drawn_from(cou
     assert drawn == pytest.approx([count / sum(counts) for count in counts], abs=2 / 960)
 
 
+@pytest.mark.parametrize("codebook_size", [3, 10, 625, 1000])
+def test_a_law_is_that_of_its_own_draws_in_a_codebook_of_any_size(codebook_size):
+    counts = [float(2 + number % 3) for number in range(bins_for(codebook_size))]
+    drawn = law_of(draw_ranks((torch.arange(9600) + 0.5) / 9600, counts, codebook_size), codebook_size)
+    assert drawn == pytest.approx([count / sum(counts) for count in counts], abs=0.003)
+    of_one_rank = law_of(torch.full((10,), 2), codebook_size)
+    assert law_of(draw_ranks(torch.rand(1000), of_one_rank, codebook_size), codebook_size) == of_one_rank
+
+
 def test_a_law_of_one_codebook_is_drawn_from_with_another():
     """Half of the errors of 64 codes are the nearest one: with 1,024 codes, they are the 31 nearest."""
     uniform = (torch.arange(2000) + 0.5) / 2000

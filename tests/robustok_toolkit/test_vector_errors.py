@@ -72,3 +72,16 @@ def test_a_channel_that_is_constant_in_an_image_does_not_decide():
     real = correlated(0)
     real[0, :, 1] = 0.7
     assert errors_of(real + 0.1 * torch.randn(real.shape, generator=torch.Generator().manual_seed(5)), real).size < 1
+
+
+def test_a_channel_that_is_constant_in_all_images_does_not_decide():
+    """A generator errs there, too, if by little."""
+    real, generator = correlated(0), torch.Generator().manual_seed(5)
+    noise = 0.1 * torch.randn(real.shape, generator=generator)
+    varying = errors_of(real + noise, real)
+    real[..., 1] = 0.3
+    noise[..., 1] *= 1e-3
+    found = errors_of(real + noise, real)
+    assert found.size < 1
+    assert found.made.inflation == pytest.approx(varying.made.inflation, rel=0.1)
+    assert found.noise.inflation < 2

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from robustok_blocks.full_precision import _switches, full_precision, tf32
+from project import TO_SAMPLES, Project
+from robustok_core.kinds.nearest import distance_scores, product_scores
+from robustok_core.values.full_precision import _switches, full_precision, tf32, without_tf32
 
 CPU = torch.device("cpu")
 
@@ -67,6 +70,46 @@ def test_tf32_is_on_or_off_for_all_inside_except_in_full_precision(on: bool) -> 
             assert is_off()
         assert is_off() != on
     assert switch_values() == before
+
+
+def test_without_tf32_autocast_stays_as_it_is() -> None:
+    before, ones = switch_values(), torch.ones(2, 2)
+    with torch.autocast("cpu", torch.bfloat16), without_tf32():
+        assert is_off()
+        assert (ones @ ones).dtype == torch.bfloat16
+    assert switch_values() == before
+
+
+class Products(TorchDispatchMode):
+    """Notes whether TF32 was off at each matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.off: list[bool] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.addmm.default:
+            self.off.append(is_off())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("scores", [distance_scores, product_scores])
+def test_codewords_are_compared_in_float32_where_training_uses_tf32(scores) -> None:
+    with tf32(torch.device("cuda"), on=True), Products() as products:
+        next(scores(torch.randn(4, 3), torch.randn(5, 3)))
+        assert not is_off()
+    assert products.off == [True]
+
+
+def test_all_of_a_run_but_the_steps_of_its_trainings_is_without_tf32(tmp_path) -> None:
+    seen = set()
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: seen.add(is_off()))
+    try:
+        Project(tmp_path, TO_SAMPLES).run()  # on a CPU, training does not turn it on
+    finally:
+        handle.remove()
+    assert seen == {True}
+    assert not is_off()
 
 
 def test_a_cpu_has_no_tf32() -> None:

@@ -17,11 +17,17 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
     On GPUs since Ampere, convolutions round their inputs to TF32's 10 bits by default.
     """
+    with without_tf32(), torch.autocast(autocast_type(device), enabled=False):
+        yield
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Disables TF32 inside the block and restores it afterwards: float32 is float32 there, on a GPU, too."""
     with _restored():
         for switch, name, off in _switches():
             setattr(switch, name, off)
-        with torch.autocast(autocast_type(device), enabled=False):
-            yield
+        yield
 
 
 @contextmanager
