@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 from torch import Tensor, nn
 
 from robustok_core.errors import RobustokError
@@ -39,10 +39,13 @@ _WIDTH_3B, _HEADS_3B = 3200, 32
 class LlamaGenGPTImporterConfig:
     """Options that do not follow from the shapes of the weights."""
 
-    num_tokens: int = field(
-        default=256,
-        validator=width_range,
-        metadata={"doc": "N, tokens per image: 256, or 576 for the files for 384 pixels"},
+    num_tokens: int | None = field(
+        default=None,
+        validator=validators.optional(width_range),
+        metadata={
+            "doc": "N, tokens per image; left out: 576 if the file's name ends in _384, as of files for 384 pixels, "
+            "else 256"
+        },
     )
     code_width: int = field(
         default=8, validator=width_range, metadata={"doc": "D of the tokenizer whose codes it samples"}
@@ -65,7 +68,7 @@ class LlamaGenGPTImporter(Importer):
         if published.pop("freqs_cis", None) is not None:
             report["freqs_cis"] = "dropped: follows from the grid of the tokens"
         positions = published.get("positional_embedding")
-        num_tokens = self.config.num_tokens if positions is None else len(positions) - 1
+        num_tokens = self._num_tokens(path) if positions is None else len(positions) - 1
         space = code_space(
             num_tokens, self.config.code_width, len(published["output.weight"]), on_grid=positions is None
         )
@@ -75,6 +78,10 @@ class LlamaGenGPTImporter(Importer):
         )
         report["codes"] = f"assumed to be those of a tokenizer of this space: {space.describe()}"
         return table, generator, report
+
+    def _num_tokens(self, path: Path) -> int:
+        """The option, else by the pixels that LlamaGen's files are named after; 16 x 16 of them are a token."""
+        return self.config.num_tokens or (576 if path.stem.endswith("_384") else 256)
 
     def _table(self, published: Mapping[str, Tensor]) -> dict[str, Any]:
         width = published["tok_embeddings.weight"].shape[1]

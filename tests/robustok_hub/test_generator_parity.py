@@ -189,6 +189,19 @@ def test_the_size_of_a_rar_is_read_from_its_weights(tmp_path):
     assert report["weights"] == "the whole file"
 
 
+@pytest.mark.parametrize(("name", "side"), [("c2i_XL_384", 24), ("c2i_B_256", 16), ("mine", 16)])
+def test_the_tokens_of_a_llamagen_gpt_are_those_of_its_files_pixels(name, side, tmp_path):
+    file, registry = tmp_path / f"{name}.safetensors", load_registry()
+    save_file(Case("llamagen_gpt").weights, file)
+
+    def read(**options: int):
+        table = {"use": "llamagen_gpt", "num_heads": 4, **options}
+        return registry.build("importer", table).load(file, registry)[1].space.grid
+
+    assert read() == (side, side)
+    assert read(num_tokens=64) == (8, 8)
+
+
 def test_the_size_of_a_llamagen_gpt_is_read_from_its_weights(tmp_path):
     _, table, generator, _ = imported("llamagen_gpt", tmp_path)
     sizes = {"width": 48, "depth": 2, "num_heads": 4, "mlp_width": 128, "positions": "rope", "class_rope": "zero"}
