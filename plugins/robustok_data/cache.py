@@ -11,10 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from robustok_core.errors import RobustokError
 from robustok_core.runs.files import write_text
+from robustok_core.runs.locks import lock_of
 
 _log = logging.getLogger(__name__)
 
@@ -61,14 +60,16 @@ def remembered_each(name: str, keys: Sequence[str], find_out: Callable[[list[int
 def _updated(name: str, update: Callable[[Any], Any]) -> Any:
     """`update` of what is cached under a name (None if nothing is, or it is damaged), which is cached in its place.
 
-    If several processes ask at once, one updates and the others wait. A cache that cannot be written only costs time.
+    If several processes ask at once, one updates and the others wait (where the file system has locks; elsewhere each
+    finds out). A cache that cannot be written only costs time.
     """
     with ExitStack() as stack:
         try:
             path = cache_folder() / "data" / f"{name}.facts"
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(f"{path}.lock"))
-        except (OSError, RuntimeError) as error:  # not writable, no locks on this file system, no home folder
+            if (lock := lock_of(path.with_name(f"{path.name}.lock"))) is not None:
+                stack.enter_context(lock)
+        except (OSError, RuntimeError) as error:  # not writable, no home folder
             _log.warning("cannot cache facts about the data (%s)", error)
             return update(None)
         cached = _read(path)

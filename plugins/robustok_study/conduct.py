@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import attrs
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.recipe.registry import Registry
 from robustok_core.runs.files import writing
 from robustok_core.runs.fingerprinting import fingerprints
+from robustok_core.runs.locks import NOT_KEPT_APART, lock_of
 from robustok_core.runs.manifest import DAMAGED, set_aside
 from robustok_core.runs.run_record import RUN_FILE, is_run
 from robustok_core.values.wording import some_names
@@ -102,15 +104,7 @@ def conduct(
             record()
             notes.tell(current[task.job.name])
 
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / _LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        hint = "wait for it; `robustok study FILE --show` prints what is done"
-        raise RobustokError("another command conducts this study", where=str(out), hint=hint) from error
-    try:
+    with _taken(out, say):
         failures = _Failures(study, out, plan.jobs)
         if (kept := _set_aside_if_damaged(out)) is not None:
             say(f"note: {kept}")
@@ -120,8 +114,23 @@ def conduct(
                 say(f"note: {note}")
         Jobs(out, slots, say, ended, reuse).run(plan.tasks)
         return record()
-    finally:
-        lock.release()
+
+
+@contextmanager
+def _taken(out: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Keeps other commands from conducting the study of this folder, which is made if it is missing."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        lock = lock_of(out / _LOCK)
+    if lock is None:
+        say(f"note: {out}: {NOT_KEPT_APART}")
+    try:
+        held = nullcontext() if lock is None else lock.acquire(blocking=False)
+    except Timeout as error:
+        hint = "wait for it; `robustok study FILE --show` prints what is done"
+        raise RobustokError("another command conducts this study", where=str(out), hint=hint) from error
+    with held:
+        yield
 
 
 def _set_aside_if_damaged(out: Path) -> str | None:

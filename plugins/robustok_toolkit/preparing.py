@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 import torch
 from attrs import define, frozen
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -25,6 +25,7 @@ from rich.console import Console
 from robustok_core.errors import Interrupted, RobustokError, RunError
 from robustok_core.kinds.dataset import Dataset, Images
 from robustok_core.runs.files import remove_leftovers, write_json, writing
+from robustok_core.runs.locks import NOT_KEPT_APART, lock_of
 from robustok_core.runs.manifest import MANIFEST, Manifest, write_manifest
 from robustok_core.runs.records import read_record
 from robustok_core.runs.run_record import FileRecord
@@ -147,10 +148,13 @@ class Preparation:
         self._check_same()
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / _LOCK)
+            lock = lock_of(self.folder / _LOCK)
         try:
-            with writing(self.folder):
-                lock.acquire(blocking=False)
+            if lock is None:
+                self.say(f"note: {self.folder}: {NOT_KEPT_APART}")
+            else:
+                with writing(self.folder):
+                    lock.acquire(blocking=False)
         except Timeout as error:
             hint = "wait for it, or choose another OUT"
             raise RobustokError("another command is using this folder", where=str(self.folder), hint=hint) from error
@@ -158,7 +162,8 @@ class Preparation:
             remove_leftovers(self.folder)
             yield
         finally:
-            lock.release()
+            if lock is not None:
+                lock.release()
 
     def _check_same(self) -> None:
         if not self.folder.exists():

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 
 from robustok_core.errors import RobustokError, RunError
 from robustok_core.runs.components import read_artifact
@@ -35,6 +34,7 @@ from robustok_core.runs.history import (
 )
 from robustok_core.runs.inputs import find_input, input_entry
 from robustok_core.runs.intact import check_artifact
+from robustok_core.runs.locks import NOT_KEPT_APART, lock_of
 from robustok_core.runs.manifest import DAMAGED, MANIFEST, file_record, set_aside
 from robustok_core.runs.near_runs import no_run
 from robustok_core.runs.provenance import now
@@ -67,8 +67,8 @@ class RunFolder:
         self._lock: BaseFileLock | None = None
         self._locked: os.stat_result | None = None
         self.record: dict[str, Any] = {"stages": {}, "current": {}}
-        #: What was found wrong with the folder when it was opened, and repaired.
-        self.repaired = ""
+        #: What there is to say of the folder once it is open, as lines.
+        self.notes: list[str] = []
 
     def open(self) -> None:
         """Takes the folder for this command.
@@ -97,11 +97,12 @@ class RunFolder:
     def _take_lock(self) -> None:
         file = self.path / _LOCK
         with writing(file):
-            file.touch()
-            # As the umask has it, for colleagues who share the folder; filelock would set 0644.
-            lock = FileLock(file, mode=stat.S_IMODE(file.stat().st_mode))
+            lock = lock_of(file)
             try:
-                lock.acquire(blocking=False)
+                if lock is None:
+                    self.notes.append(f"{self.path}: {NOT_KEPT_APART}")
+                else:
+                    lock.acquire(blocking=False)
             except Timeout as error:
                 hint = "wait for it, or give this run another name: --set run.name=NAME"
                 raise RobustokError("another command is using this folder", where=str(self.path), hint=hint) from error
@@ -119,7 +120,7 @@ class RunFolder:
                 set_aside(self.path / RUN_FILE, self.path / HISTORY)
             if copy is not None:
                 self.record = copy
-                self.repaired = f"{self.path / RUN_FILE} was damaged ({error.what}); its copy is used"
+                self.notes.append(f"{self.path / RUN_FILE} was damaged ({error.what}); its copy is used")
 
     def _is_empty(self) -> bool:
         """Whether the folder holds nothing but what a command leaves that is killed before its first record."""
@@ -129,7 +130,7 @@ class RunFolder:
         """Releases the folder."""
         if self._lock is not None:
             self._lock.release()
-            self._locked = None
+        self._locked = None
 
     def require_here(self) -> None:
         """Raises RunError if the folder is no longer where this command took it: another run may be there now."""
@@ -309,10 +310,10 @@ class RunFolder:
 
 
 def is_in_use(run: Path) -> bool:
-    """Whether a command uses a run's folder now."""
-    if not (file := run / _LOCK).is_file():
+    """Whether a command uses a run's folder now, as far as the file system has locks to tell."""
+    file = run / _LOCK
+    if not file.is_file() or (lock := lock_of(file)) is None:
         return False
-    lock = FileLock(file, mode=stat.S_IMODE(file.stat().st_mode))
     try:
         lock.acquire(blocking=False)
     except Timeout:

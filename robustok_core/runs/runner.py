@@ -227,9 +227,7 @@ class RecipeRun:
 
     def _go(self) -> dict[str, Result]:
         start_trackers(self.accelerator, self.recipe, self.folder.path)
-        if self.folder.repaired:
-            self._say(self.folder.repaired)
-        for line in lines_at_start(self.recipe, self.precision, self.accelerator):
+        for line in (*self.folder.notes, *lines_at_start(self.recipe, self.precision, self.accelerator)):
             self._say(line)
         inputs = {name: self._load(name) for name in self.recipe.load}
         self.loaded.clear()  # lets go of imported components, which are on the disk now

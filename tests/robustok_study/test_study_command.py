@@ -15,8 +15,10 @@ from pathlib import Path
 import attrs
 import pytest
 
+from no_locks import NO_LOCKS, without_locks
 from robustok_core import RobustokError
 from robustok_core.runs.files import read_json
+from robustok_study.jobs import Jobs
 from robustok_study.record import STUDY_FILE, StudyRecord, read_study, write_study
 from robustok_study.verdicts import verdict_of
 from studies import study_table
@@ -292,3 +294,14 @@ def test_a_folder_without_a_study_and_a_damaged_record_are_one_message(tmp_path)
     (tmp_path / STUDY_FILE).write_text('{"name": 3}')
     with pytest.raises(RobustokError, match=r"study\.json"):
         read_study(tmp_path)
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_a_study_is_conducted_where_file_locks_do_not_work(number, study_file, command, monkeypatch):
+    study_file(seeds=[0])
+    without_locks(monkeypatch, number)
+    monkeypatch.setattr(Jobs, "run", lambda *_: None)  # its jobs are processes of their own
+    code, output, errors = command("study", "s.toml")
+    assert "another command" not in output + errors
+    assert " ".join(output.split()).count("note: runs/s: file locks do not work here") == 1
+    assert Path("runs/s", STUDY_FILE).is_file(), code
