@@ -29,7 +29,7 @@ from robustok_core.runs.files import (
 )
 from robustok_core.runs.manifest import Damage, folder_damage, recorded_folder, set_aside
 from robustok_training.channels_last import laid_out_as
-from robustok_training.distributed import barrier, rank, world_size
+from robustok_training.distributed import barrier, from_main, rank, world_size
 from robustok_training.sharding import is_sharded_run, of_own_rows, own_rows, separated
 
 _NAME = re.compile(r"step-(\d+)")
@@ -72,13 +72,14 @@ def _shard_name(number: int, count: int) -> str:
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The tensors and the values (with "step") of the newest checkpoint in `folder`; None if there is none.
 
-    Tensors that were saved sharded are sharded if this run divides weights, and whole otherwise.
+    Every process must call it: the main one says which is the newest. Tensors that were saved sharded are sharded if
+    this run divides weights, and whole otherwise.
     """
-    paths = checkpoints(folder)
-    if not paths:
+    path = from_main(lambda: next(reversed(checkpoints(folder)), None))
+    if path is None:
         return None
-    values = read_json(paths[-1] / _VALUES)
-    return {**read_tensors(paths[-1] / _TENSORS), **_read_shards(_shard_files(paths[-1], values))}, values
+    values = read_json(path / _VALUES)
+    return {**read_tensors(path / _TENSORS), **_read_shards(_shard_files(path, values))}, values
 
 
 def of_other_processes(values: Mapping[str, Any]) -> str | None:

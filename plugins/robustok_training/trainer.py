@@ -34,7 +34,7 @@ from robustok_training.checkpoint import (
 )
 from robustok_training.config import TrainingConfig
 from robustok_training.device_copies import DeviceCopies
-from robustok_training.distributed import barrier, rank, world_size
+from robustok_training.distributed import barrier, from_main, rank, world_size
 from robustok_training.finite import NotFiniteError, check_modules, check_values
 from robustok_training.interrupt import StopAgreement, stop_requests
 from robustok_training.interval_means import IntervalMeans, means_of
@@ -148,7 +148,7 @@ class Trainer:
             RunError: if a loss or a weight is not finite; that step is not saved.
             Interrupted: if the user asked to stop; a checkpoint is saved first.
         """
-        record = recorded(self.context.checkpoints) if self.context.replay else None
+        record = from_main(lambda: recorded(self.context.checkpoints)) if self.context.replay else None
         if record is not None and self._kept.sharded:
             hint = "start it with multi-GPU instead (recipes/cluster/ddp_8.yaml); it reads the same checkpoint"
             raise RobustokError("--replay does not look into sharded weights", hint=hint)

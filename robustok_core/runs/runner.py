@@ -107,9 +107,10 @@ class RecipeRun:
         self, recipe: ResolvedRecipe, registry: Registry, out: Path, fresh: bool, console: Console | None
     ) -> None:
         path = out / recipe.run.name
-        # Before the processes connect, so that none of them can have created the folder yet.
-        self.folder = RunFolder(next_free(path) if fresh else path)
-        self.auto = auto_precision()
+        self.auto = auto_precision()  # connects the processes
+        free = [next_free(path) if fresh else path]
+        broadcast_object_list(free)  # the main process, which creates the folder, says which
+        self.folder = RunFolder(free[0])
         self.recipe, self.registry = settled(recipe, self.auto), registry
         self.precision = self.auto if self.recipe is not recipe else None
         self.accelerator = make_accelerator(self.recipe, self.folder.path)
@@ -195,7 +196,7 @@ class RecipeRun:
     def go(self) -> dict[str, Result]:
         """Runs the stages that are due; returns all results."""
         # the plan opens the data and [load]; what an earlier run of this folder took need not be there any more
-        needs = needs_of_recipe(self.recipe, [], tables=("data",), loaded=is_run(self.folder.path))
+        needs = needs_of_recipe(self.recipe, [], tables=("data",), loaded=self._agreed(self._is_there))
         raise_all(needs.announced(self._say))
         self.plan()
         if self.main:
@@ -354,6 +355,9 @@ class RecipeRun:
         broadcast_object_list(agreed)
         found: T = agreed[0]
         return found
+
+    def _is_there(self) -> bool:
+        return is_run(self.folder.path)
 
     def dataset(self) -> Dataset:
         """The data set, opened once."""

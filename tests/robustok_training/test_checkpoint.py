@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from processes import one_and_two
 from robustok_core.errors import RunError
 from robustok_core.runs.files import write_tensors
 from robustok_training import checkpoint, sharding
@@ -38,6 +41,11 @@ def test_the_last_two_checkpoints_are_retained_and_the_newest_is_loaded(tmp_path
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000000010", "step-000000100"]
     found, values = load_checkpoint(tmp_path)
     assert found["step"] == values["step"] == 100
+
+
+def test_processes_that_see_a_shared_folder_differently_resume_from_the_same_checkpoint(tmp_path):
+    one_and_two(Path(__file__).with_name("checkpoints_seen_otherwise.py"), tmp_path)
+    assert [torch.load(file) for file in sorted(tmp_path.glob("*.pt"))] == [[8, 8]] * 3
 
 
 def test_a_partial_checkpoint_of_a_killed_process_is_ignored(tmp_path):

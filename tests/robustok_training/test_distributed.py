@@ -64,3 +64,8 @@ def test_behind_a_queued_device_all_processes_stop_one_step_later(results):
     one, two = results
     after = [[part[f"stops after step {step}"] for step in range(3)] for part in (one, *two)]
     assert after == [[False, True, False], [False, False, True], [False, False, True]]
+
+
+def test_what_the_main_process_finds_counts_on_all(results):
+    one, two = results
+    assert [part["of the main process"] for part in (one, *two)] == [{"found by": 0}] * 3

@@ -33,6 +33,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         "unchanged": parts,
         "gathered": gathered.detach(),
         "gradient": gradient,
+        "of the main process": distributed.from_main(lambda: {"found by": rank}),
         "stops": (before, asked_anywhere(stop, torch.device("cpu"))),
     }
     devices.is_queued = lambda device: True

@@ -57,6 +57,7 @@ from robustok_toolkit.latent_files import read_index
 from robustok_toolkit.pair_files import CONTROL, PairBatch, PairRows, PairsPromise, label_of, made_of_pairs, sigmas_of
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 from robustok_training.costs import training_cost
+from robustok_training.distributed import from_main
 
 
 @frozen(kw_only=True)
@@ -222,12 +223,14 @@ class PostTrain(Stage):
 
     def _is_trained(self, context: StageContext, folder: Path) -> bool:
         """Whether this tokenizer was trained before and is as it was written; a damaged one is set aside."""
-        exists = context.accelerator.is_main_process and folder.exists()
-        if exists and (damage := folder_damage(folder, recorded=context.manifests)):
-            kept = set_aside(folder)
-            context.say(f"{damage}; it is trained again, and what was there is set aside as {kept.name}")
-        context.accelerator.wait_for_everyone()
-        return (folder / COMPONENT_FILE).is_file()
+
+        def look() -> bool:
+            if folder.exists() and (damage := folder_damage(folder, recorded=context.manifests)):
+                kept = set_aside(folder)
+                context.say(f"{damage}; it is trained again, and what was there is set aside as {kept.name}")
+            return (folder / COMPONENT_FILE).is_file()
+
+        return from_main(look)
 
     def _save(self, context: StageContext, folder: Path, task: DecoderTask, trainer: Trainer, sigma: float) -> None:
         if context.accelerator.is_main_process:

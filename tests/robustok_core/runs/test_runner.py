@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import robustok_core.runs.runner
 from processes import AtStep, one_and_two
@@ -272,6 +273,11 @@ def test_processes_that_see_a_shared_folder_differently_do_the_same(tmp_path):
     """As on a network file system, which shows a new folder to some machines earlier than to others."""
     one_and_two(Path(__file__).with_name("folder_seen_otherwise.py"), tmp_path)
     assert read_json(tmp_path / "runs" / "tiny" / "run.json")["stages"] == {}
+
+
+def test_the_main_process_chooses_the_folder_of_a_fresh_run(tmp_path):
+    one_and_two(Path(__file__).with_name("free_name_seen_otherwise.py"), tmp_path)
+    assert [torch.load(file) for file in tmp_path.glob("*.pt")] == [str(tmp_path / "runs" / "tiny-2")] * 2
 
 
 @pytest.mark.parametrize("given", ["main_train", Path("r.toml"), None, {"run": {}}])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from processes import one_and_two
 from project import (
     ADVERSARIAL,
     BATCH_SIZE,
@@ -359,3 +360,8 @@ def test_loaded_pairs_that_were_made_in_another_way_are_refused_by_option(one_st
     project.table["post_trainer"]["pairs"] = "latents"
     assert "the pairs were made with pairs = 'images', not 'latents'" in project.refusal()
     assert not project.folder.exists()
+
+
+def test_processes_that_see_a_shared_folder_differently_train_the_same_decoders(tmp_path):
+    one_and_two(Path(__file__).with_name("decoders_seen_otherwise.py"), tmp_path)
+    assert [torch.load(file) for file in tmp_path.glob("*.pt")] == [True] * 3
