@@ -11,7 +11,7 @@ from robustok_core.errors import RunError
 from robustok_core.values.finite import all_finite
 from robustok_training.distributed import all_known
 from robustok_training.learned_state import learned_state
-from robustok_training.sharding import is_sharded_run, local
+from robustok_training.sharding import local
 
 _HINT = 'lower the learning rate, or use precision = "no"'
 
@@ -38,7 +38,8 @@ def check_values(values: Mapping[str, float], *, step: int, stage: str, scaled: 
 def check_modules(modules: Mapping[str, nn.Module], *, step: int, stage: str, kept: bool = False) -> None:
     """Raises RunError if a weight or buffer is infinite or not a number; `kept` as in `check_values`.
 
-    A NaN gradient shows in the weights even if the loss before it was finite.
+    A NaN gradient shows in the weights even if the loss before it was finite. Every process must call it, and all raise
+    if one finds something: parts of divided weights and the statistics of batch norms differ between them.
     """
     not_finite = [
         f"{key} of {name!r}"
@@ -46,7 +47,7 @@ def check_modules(modules: Mapping[str, nn.Module], *, step: int, stage: str, ke
         for key, value in learned_state(module).items()
         if value.is_floating_point() and not all_finite(local(value))
     ]
-    if found := all_known(not_finite[:1]) if is_sharded_run() else not_finite:
+    if found := all_known(not_finite[:1]):
         what = f"{found[0]} is not finite after step {step}"
         raise NotFiniteError(what, where=f"stage {stage}", hint=_hint(kept))
 

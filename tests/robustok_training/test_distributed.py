@@ -69,3 +69,9 @@ def test_behind_a_queued_device_all_processes_stop_one_step_later(results):
 def test_what_the_main_process_finds_counts_on_all(results):
     one, two = results
     assert [part["of the main process"] for part in (one, *two)] == [{"found by": 0}] * 3
+
+
+def test_all_processes_stop_if_a_buffer_of_one_is_not_finite(results):
+    one, two = results
+    assert "running_var of 'norm' is not finite after step 3" in one["not finite"]
+    assert [part["not finite"] for part in two] == [one["not finite"]] * 2

@@ -8,12 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from processes import connected
+from robustok_core import RunError
 from robustok_core.runs.interrupt import StopRequest
 from robustok_core.values import devices
 from robustok_training import distributed
+from robustok_training.finite import check_modules
 from robustok_training.interrupt import StopAgreement, asked_anywhere
+
+
+def refusal(norm: nn.Module) -> str | None:
+    try:
+        check_modules({"norm": norm}, step=3, stage="fit")
+    except RunError as error:
+        return str(error)
+    return None
 
 
 def main(rank: int, world: int, folder: Path) -> None:
@@ -25,6 +36,8 @@ def main(rank: int, world: int, folder: Path) -> None:
     stop = StopRequest()
     before = asked_anywhere(stop, torch.device("cpu"))
     stop.asked = rank == world - 1  # only the last process is asked
+    norm = nn.BatchNorm1d(2)
+    norm.running_var[0] = float("nan") if rank == world - 1 else 1.0  # the last process alone has seen such a batch
     results = {
         "rank": distributed.rank(),
         "world": distributed.world_size(),
@@ -33,6 +46,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         "unchanged": parts,
         "gathered": gathered.detach(),
         "gradient": gradient,
+        "not finite": refusal(norm),
         "of the main process": distributed.from_main(lambda: {"found by": rank}),
         "stops": (before, asked_anywhere(stop, torch.device("cpu"))),
     }
