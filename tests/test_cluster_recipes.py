@@ -33,7 +33,8 @@ LONG = {"epochs": 5, "checkpoint_every": 1000}
 #: Stands for SLURM's commands: `srun` starts two tasks and passes SIGTERM on, `scontrol` writes down what it is asked.
 SRUN = """#!{python}
 import os, signal, subprocess, sys
-command = [word for word in sys.argv[1:] if word != "--kill-on-bad-exit=1"]
+assert sys.argv[1:3] == ["--cpus-per-task=6", "--kill-on-bad-exit=1"], sys.argv
+command = sys.argv[3:]
 tasks = [
     subprocess.Popen(command, env={{**os.environ, "SLURM_PROCID": n, "SLURM_LOCALID": n, "SLURM_NTASKS": "2"}})
     for n in ("0", "1")
@@ -112,6 +113,7 @@ def test_the_batch_script_stops_with_a_checkpoint_is_queued_again_and_goes_on(tm
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NODELIST": "localhost",
         "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_CPUS_PER_TASK": "6",  # of --cpus-per-task
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
     }

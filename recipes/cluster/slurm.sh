@@ -37,9 +37,10 @@ if [ -n "$SHARD" ]; then
     export ACCELERATE_USE_FSDP=true FSDP_VERSION=2
 fi
 
-# In the single quotes are variables that each process has of its own.
+# Since SLURM 22.05, srun does not take --cpus-per-task from sbatch: each process would get one core. In the single quotes
+# are variables that each process has of its own.
 # shellcheck disable=SC2016
-srun --kill-on-bad-exit=1 sh -c '
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 sh -c '
     export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID" WORLD_SIZE="$SLURM_NTASKS"
     export LOCAL_WORLD_SIZE="${SLURM_NTASKS_PER_NODE:-1}"
     exec python -m robustok_core run "$@"' robustok "$@" --out "$RUNS" &
