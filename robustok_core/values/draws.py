@@ -29,10 +29,27 @@ def derive_seed(*parts: object) -> int:
 
 @contextmanager
 def seeded(*parts: object) -> Iterator[None]:
-    """Seeds torch's global generator inside the block (initial weights are drawn from it)."""
-    with torch.random.fork_rng(devices=[]):
+    """Seeds torch's global generators inside the block (initial weights are drawn from them)."""
+    with _generators_kept():
         torch.manual_seed(derive_seed(*parts))
         yield
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Leaves torch's global generators as they were; `torch.manual_seed` seeds those of all devices."""
+    on_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    on_mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        if on_mps is not None:
+            torch.mps.set_rng_state(on_mps)
+        if on_cuda is not None:
+            torch.cuda.set_rng_state_all(on_cuda)
+        else:  # a CUDA that is not in use yet takes the last seed when it is: let that be the program's
+            torch.cuda.manual_seed_all(torch.initial_seed())
 
 
 def _shift_right(bits: Tensor, by: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from robustok_core import Draws, derive_seed
+from robustok_core.values.draws import seeded
 
 
 def test_a_row_depends_on_its_index_alone():
@@ -55,3 +56,37 @@ def test_integers_are_uniform():
 def test_seeds_are_the_same_on_every_machine():
     assert derive_seed(0, "train_tokenizer", 3) == 2419551963281196508
     assert Draws.for_rows(5, 3).bits(1)[:, 0].tolist() == Draws.for_rows(5, 9).bits(1)[:3, 0].tolist()
+
+
+def test_a_seeded_block_leaves_the_generator_as_it_was():
+    torch.manual_seed(5)
+    wanted = torch.rand(6)
+    torch.manual_seed(5)
+    before = torch.rand(3)
+    with seeded("weights", 1):
+        first = torch.rand(3)
+    assert torch.equal(torch.cat([before, torch.rand(3)]), wanted)
+    with seeded("weights", 1):
+        assert torch.equal(torch.rand(3), first)
+
+
+def test_a_seeded_block_leaves_the_generators_of_all_gpus_as_they_were(monkeypatch):
+    """Stands for two GPUs, each with a seed as the state of its generator."""
+    seeds = [1, 2]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: list(seeds))
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", lambda states: seeds.__setitem__(slice(None), states))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: seeds.__setitem__(slice(None), [seed] * 2))
+    with seeded("weights"):
+        assert seeds == [derive_seed("weights")] * 2
+    assert seeds == [1, 2]
+
+
+def test_a_gpu_that_is_used_after_a_seeded_block_starts_with_the_seed_of_the_program(monkeypatch):
+    queued = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", queued.append)
+    torch.manual_seed(7)
+    with seeded("weights"):
+        pass
+    assert queued == [7, derive_seed("weights"), 7]
