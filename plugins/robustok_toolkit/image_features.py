@@ -30,6 +30,8 @@ from robustok_training.progress import StepProgress
 Networks = Callable[[Spec], Features]
 
 _ROWS_AT_ONCE = 4096
+#: What the processes exchange in one piece.
+_BYTES_AT_ONCE = 2**24
 
 
 class SharedFeatures:
@@ -237,15 +239,25 @@ class ExtractedFeatures(KnownNetworkFeatures):
 
 
 def gather_shares(own: Tensor, sizes: Sequence[int]) -> Tensor:
-    """(sum of sizes, ...) on the CPU: the rows of all processes, in rank order; each process has sizes[rank] rows."""
+    """(sum of sizes, ...) on the CPU: the rows of all processes, in rank order; each process has sizes[rank] rows.
+
+    Every process holds the result once, and the device that exchanges it a few rows at a time.
+    """
     if world_size() == 1:
         return own.cpu()
-    device, parts = communication_device(), []
-    for process, size in enumerate(sizes):
-        part = own.to(device) if process == rank() else own.new_empty((size, *own.shape[1:]), device=device)
-        dist.broadcast(part.contiguous(), src=process)
-        parts.append(part.cpu())
-    return torch.cat(parts)
+    device = communication_device()
+    gathered = own.new_empty((sum(sizes), *own.shape[1:]), device="cpu")
+    rows_at_once = max(1, _BYTES_AT_ONCE // max(1, gathered[:1].nbytes))
+    for process, share in enumerate(gathered.split(list(sizes))):
+        for first in range(0, len(share), rows_at_once):
+            rows = share[first : first + rows_at_once]
+            if process == rank():
+                rows.copy_(own[first : first + rows_at_once])
+            sent = rows.view(-1).view(torch.uint8).to(device)  # as bytes: not every backend knows every dtype
+            dist.broadcast(sent, src=process)
+            if process != rank():
+                rows.copy_(sent.view(rows.dtype).view(rows.shape))
+    return gathered
 
 
 def _moments(features: Tensor) -> dict[str, Tensor]:

@@ -260,6 +260,18 @@ def test_two_processes_have_the_same_features_as_one(tmp_path: Path) -> None:
     assert all(torch.equal(process["features"], process["again"]) for process in (one, *both))
 
 
+def test_gathered_rows_of_any_type_are_those_of_one_process_and_held_once(tmp_path: Path) -> None:
+    one_and_two(Path(__file__).with_name("gathered_on_two.py"), tmp_path)
+    one, *both = (torch.load(tmp_path / f"{name}.pt") for name in ("0-of-1", "0-of-2", "1-of-2"))
+    for process in both:
+        for name, expected in one.items():
+            assert process[name].dtype == expected.dtype, name
+            assert torch.equal(process[name], expected), name
+        assert process["equal"]
+        assert process["largest piece"] <= 2**24
+        assert 0.9 < process["memory"] < 1.25
+
+
 # --- statistics -----------------------------------------------------------------------------------
 
 
