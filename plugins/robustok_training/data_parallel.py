@@ -48,6 +48,9 @@ class DataParallel:
     Args:
         name: of the module, for messages. module: returns a loss and other values.
         parameters: those that are trained, by name. accelerator: the processes. say: prints a line.
+
+    Attributes:
+        turn: the module as accelerate has prepared it.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class DataParallel:
         self._device = accelerator.device
         for parameter in module.parameters():
             dist.broadcast(parameter.data, 0)
-        self._turn = accelerator.prepare_model(_Turn(module), evaluation_mode=True)
+        self.turn = accelerator.prepare_model(_Turn(module), evaluation_mode=True)
         self._ddp: DistributedDataParallel | None = None
 
     def __call__(self, *args: Any, averages: bool) -> Any:
@@ -73,7 +76,7 @@ class DataParallel:
         """
         given: Any = args
         if self._ddp is None:
-            given = (_Given(self._turn(*args)),)
+            given = (_Given(self.turn(*args)),)
             self._ddp = self._wrapped(given[0].outputs[0])
         self._ddp.require_backward_grad_sync = averages
         return self._ddp(*given)
@@ -96,7 +99,7 @@ class DataParallel:
             # Its successor, forward_sync_buffers, is unknown to torch before 2.14.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             return DistributedDataParallel(
-                self._turn,
+                self.turn,
                 device_ids=None if self._device.index is None or self._device.type == "cpu" else [self._device.index],
                 # Codebook statistics are reduced over all processes explicitly; a broadcast would overwrite what a
                 # process accumulated within a step.

@@ -117,6 +117,15 @@ class PreparedModule:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def release(self) -> None:
+        """Lets accelerate, which holds what it prepared until the run ends, let go of this; its states can be read on.
+
+        `Accelerator.free_memory` would take other trainings with it.
+        """
+        own = {id(self.optimizer), id(self.forward if self._parallel is None else self._parallel.turn)}
+        for held in (self._accelerator._models, self._accelerator._optimizers):
+            held[:] = [prepared for prepared in held if id(prepared) not in own]
+
     def optimizer_state(self) -> dict[str, Tensor]:
         """The optimiser's state by parameter name."""
         return optimizer_tensors(self.optimizer, list(self.parameters))

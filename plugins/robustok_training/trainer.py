@@ -7,6 +7,7 @@ train as one would.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
@@ -69,6 +70,7 @@ class Trainer:
     def __init__(
         self, context: StageContext, task: Task, rows: Rows, config: TrainingConfig, *, measure_every: float = 0.0
     ) -> None:
+        gc.collect()  # the modules and optimisers of the training before, which refer to each other
         self.context, self.task, self.rows, self.config = context, task, rows, config
         self.accelerator = context.accelerator
         self.epoch_steps = steps_per_epoch(rows, config.batch_size)
@@ -148,6 +150,13 @@ class Trainer:
             RunError: if a loss or a weight is not finite; that step is not saved.
             Interrupted: if the user asked to stop; a checkpoint is saved first.
         """
+        try:
+            self._run()
+        finally:
+            for prepared in self._prepared.values():
+                prepared.release()
+
+    def _run(self) -> None:
         record = from_main(lambda: recorded(self.context.checkpoints)) if self.context.replay else None
         if record is not None and self._kept.sharded:
             hint = "start it with multi-GPU instead (recipes/cluster/ddp_8.yaml); it reads the same checkpoint"

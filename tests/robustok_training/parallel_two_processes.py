@@ -5,7 +5,9 @@ Writes the weights of each training, what it said, and its error to FOLDER/RANK-
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from pathlib import Path
 
 import torch
@@ -17,6 +19,8 @@ from robustok_core import RunError
 from robustok_training import OptimizerConfig, TrainedModule
 from robustok_training.prepared_module import PreparedModule
 
+#: The modules and optimisers of all trainings.
+HELD: list[weakref.ref] = []
 ROWS, STEPS = torch.arange(8.0 * 3).reshape(8, 3) / 10, 4
 
 
@@ -52,6 +56,8 @@ def train(accelerator: Accelerator, rank: int, world: int, late_in: set[int], pa
             prepared.step(0.0)
     except RunError as error:
         found["error"] = str(error)
+    HELD.extend(map(weakref.ref, (module, prepared.optimizer)))
+    prepared.release()
     ddp = None if prepared._parallel is None else prepared._parallel._ddp
     searches = None if ddp is None else ddp.find_unused_parameters
     return found | {"weights": module.state_dict(), "said": said, "searches": searches}
@@ -70,6 +76,8 @@ def main(rank: int, world: int, folder: Path) -> None:
         "later": train(accelerator, rank, world, {2, 3}),
         "no longer": train(accelerator, rank, world, {0, 1}) if world > 1 else {},
     }
+    gc.collect()
+    results["still held"] = sum(reference() is not None for reference in HELD)
     torch.save(results, folder / f"{rank}-of-{world}.pt")
 
 

@@ -48,3 +48,7 @@ def test_a_parameter_without_a_gradient_is_named_once(results):
 def test_a_parameter_that_has_no_gradient_any_more_is_named_and_nothing_hangs(results):
     for part in results[1:]:
         assert "no gradient reaches late of 'toy' in this step, though one did at first" in part["no longer"]["error"]
+
+
+def test_nothing_holds_what_is_no_longer_trained(results):
+    assert [part["still held"] for part in results] == [0] * 3

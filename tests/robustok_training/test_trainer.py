@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -267,6 +269,27 @@ def test_what_was_left_is_dropped_when_the_step_is_done(context):
     modules = [trained("first", Watched(nothing, leave)), trained("second", Watched(count))]
     Trainer(context, StepsTask(modules, count), Points(), TrainingConfig(**CONFIG, accumulation=2)).run()
     assert alive == [2, 2, 0] * STEPS
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_nothing_holds_the_modules_and_optimisers_of_a_training_that_has_ended(context, killed):
+    """The accelerator lives as long as the run, which may train many more."""
+    waiting = Trainer(context.part("other"), Task(seeded_modules(1)), Points(), TrainingConfig(**CONFIG))
+    modules = seeded_modules(0)
+    held = [weakref.ref(trained_module.module) for trained_module in modules]
+    trainer = Trainer(context, StepsTask(modules, kill_at(4 if killed else 0)), Points(), TrainingConfig(**CONFIG))
+    with pytest.raises(KilledError) if killed else contextlib.nullcontext():
+        trainer.run()
+    held += [weakref.ref(prepared.optimizer.optimizer) for prepared in trainer._prepared.values()]
+    assert all(reference() is not None for reference in held)
+    assert {key.partition("/")[0] for key in trainer.optimizer_state("line")} == {"exp_avg", "exp_avg_sq", "step"}
+    assert trainer.kept() is modules[0].module
+    del trainer, modules
+    gc.collect()
+    assert [reference() for reference in held] == [None] * 4
+    assert len(context.accelerator._optimizers) == 2  # those that wait are held as before
+    waiting.run()
+    assert context.accelerator._optimizers == context.accelerator._models == []
 
 
 def test_the_gradient_of_a_module_does_not_reach_the_one_before_it(context):
