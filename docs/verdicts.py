@@ -1,6 +1,7 @@
 """Writes what studies found into docs/results.md, from the records in docs/studies/.
 
-`python docs/verdicts.py runs/perturbation runs/claims` first copies the records of finished studies there.
+`python docs/verdicts.py runs/perturbation runs/claims` first copies the records of studies there: of those that are
+not finished to docs/studies/begun/, from where `robustok study NAME --reuse` goes on.
 """
 
 from __future__ import annotations
@@ -36,16 +37,20 @@ def keep(folder: Path) -> None:
     """Copies a study's record, with the name of its bundled file instead of a path.
 
     Raises:
-        ValueError: it is not finished, or of no bundled study.
+        ValueError: it is of no bundled study, or none of its runs is finished.
     """
     record = read_study(folder)
-    if record.quick or record.missing or f"study/{record.name}" not in bundled_studies():
-        raise ValueError(f"{folder} is no finished bundled study")
+    nothing = bool(record.runs) and len(record.missing) == len(record.runs)
+    if record.quick or nothing or f"study/{record.name}" not in bundled_studies():
+        raise ValueError(f"{folder} is no bundled study with results")
     if changed := different(record):
         raise ValueError(f"{folder}: the study has changed since: {', '.join(changed)}")
     record = attrs.evolve(record, file=f"recipes/study/{record.name}.toml")
-    RECORDS.mkdir(exist_ok=True)
-    (RECORDS / f"{record.name}.json").write_text(json.dumps(attrs.asdict(record), indent=1, ensure_ascii=False) + "\n")
+    begun = RECORDS / "begun" / f"{record.name}.json"
+    begun.unlink(missing_ok=True)
+    file = begun if record.missing else RECORDS / begun.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(attrs.asdict(record), indent=1, ensure_ascii=False) + "\n")
 
 
 def different(record: StudyRecord) -> list[str]:

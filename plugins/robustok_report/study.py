@@ -125,7 +125,7 @@ def _number(value: float | None) -> str:
 def _arms(study: StudyRecord) -> Section:
     changes = [[arm.name, changes_text(arm)] for arm in study.arms]
     rows: list[list[str | Cell]] = [
-        [run.folder, run.arm, str(run.seed), _state(run), duration_text(run.seconds)] for run in study.runs
+        [run.folder, run.arm, str(run.seed), _state(run, study), duration_text(run.seconds)] for run in study.runs
     ]
     rows.append(["all", "", "", "", duration_text(sum(run.seconds for run in study.runs))])
     return Section(
@@ -137,9 +137,9 @@ def _arms(study: StudyRecord) -> Section:
     )
 
 
-def _state(run: RunOfStudy) -> Cell:
+def _state(run: RunOfStudy, study: StudyRecord) -> Cell:
     if run.taken_from is not None:
-        return Cell(f"of study {run.taken_from}")
+        return Cell("done elsewhere" if run.taken_from == study.identity else f"of study {run.taken_from}")
     return Cell(run.state, marked=run.state != "done")
 
 

@@ -23,10 +23,11 @@ class KnownRun:
 
     Attributes:
         study: whose record, with its fingerprint, as it is printed.
-        results, conditions, made_with: as of `RunOfStudy`.
+        results, conditions, made_with, seconds: as of `RunOfStudy`.
     """
 
     study: str
+    seconds: float
     results: Mapping[str, Result]
     conditions: Conditions
     made_with: Sequence[Mapping[str, Any]]
@@ -103,7 +104,8 @@ def _read(file: Path) -> StudyRecord:
 
 def _known(run: RunOfStudy, record: StudyRecord) -> KnownRun:
     return KnownRun(
-        study=run.taken_from or f"{record.name} ({record.fingerprint})",
+        study=run.taken_from or record.identity,
+        seconds=run.seconds,
         results=results_of(run.results),
         conditions=run.conditions or Conditions(),
         made_with=run.made_with,

@@ -33,7 +33,7 @@ class RunOfStudy:
 
     Attributes:
         arm, seed: whose. folder: its name in the study's folder. state: "done", "begun", "new" or "failed".
-        seconds: of work in its stages; those that it took from another run count there.
+        seconds: of work in its stages; those that it took from another run, or study, count there.
         stages: the fingerprints of its stages, where they are known. problem: why it failed.
         results: all of a finished run, by "stage/name", as results.json has them. conditions: what they depend on.
         made_with: as of a study. taken_from: the study whose record has the results, where this one has no such run.
@@ -185,6 +185,11 @@ class StudyRecord:
     made_with: list[dict[str, Any]] = field(factory=list)
 
     @property
+    def identity(self) -> str:
+        """Its name with its fingerprint, equal for two records of the same runs."""
+        return f"{self.name} ({self.fingerprint})"
+
+    @property
     def missing(self) -> list[str]:
         """The runs whose results are not there."""
         return [run.folder for run in self.runs if run.state != "done"]
@@ -194,7 +199,7 @@ class StudyRecord:
         """The runs whose results are from the records of other studies, by study."""
         found: dict[str, list[RunOfStudy]] = {}
         for run in self.runs:
-            if run.taken_from is not None:
+            if run.taken_from not in (None, self.identity):  # of the study itself: a part that ran elsewhere
                 found.setdefault(run.taken_from, []).append(run)
         return found
 

@@ -65,7 +65,7 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
             results[job.arm][job.seed] = one
     made_with = [made for by_seed in results.values() for one in by_seed.values() for made in one.made_with]
     arms = [arm_record(arm) for arm in study.arms]
-    return StudyRecord(
+    record = StudyRecord(
         name=study.name,
         file=str(study.file.resolve()),
         quick=study.quick,
@@ -75,12 +75,13 @@ def gather(study: Study, jobs: Sequence[Job], failed: Mapping[str, str]) -> Stud
         fingerprint=fingerprint_of_study(study),
         written=now(),
         arms=arms,
-        runs=[_run(job, found[job.name], failed.get(job.name)) for job in jobs],
+        runs=[],
         metrics=[_metric(label, metric, study, results) for label, metric in _metrics(study, results).items()],
         claims=[_claim(claim, study, results) for claim in study.claims],
         correlations=[_correlation(claim, results, study.seeds) for claim in study.correlations],
         made_with=_once(made_with),
     )
+    return attrs.evolve(record, runs=[_run(job, found[job.name], failed.get(job.name), record) for job in jobs])
 
 
 def fingerprint_of_study(study: Study) -> str:
@@ -95,7 +96,7 @@ Table = Mapping[str, Mapping[int, _Done]]
 def _read(job: Job) -> _Done | State | RobustokError:
     """The results of a job's run; its state if it is not done, or why they cannot be read."""
     if (known := job.known) is not None:
-        return _Done(known.results, known.conditions, 0.0, known.made_with, known.study)
+        return _Done(known.results, known.conditions, known.seconds, known.made_with, known.study)
     if (state := state_of(job.folder, job.stages)) != "done":
         return state
     try:
@@ -113,7 +114,7 @@ def _read(job: Job) -> _Done | State | RobustokError:
     return _Done(results, read_conditions(job.folder), seconds, _once(made))
 
 
-def _run(job: Job, found: _Done | State | RobustokError, problem: str | None) -> RunOfStudy:
+def _run(job: Job, found: _Done | State | RobustokError, problem: str | None, study: StudyRecord) -> RunOfStudy:
     if isinstance(found, RobustokError):
         found, problem = "begun", problem or str(found)
     state: str = "done" if isinstance(found, _Done) else found
@@ -129,7 +130,7 @@ def _run(job: Job, found: _Done | State | RobustokError, problem: str | None) ->
         return run
     return attrs.evolve(
         run,
-        seconds=found.seconds,
+        seconds=found.seconds if found.taken_from in (None, study.identity) else 0.0,
         results=tables_of(found.results),
         conditions=found.conditions,
         made_with=[dict(made) for made in found.made_with],

@@ -145,16 +145,23 @@ def test_a_verdict_stands_with_its_number_and_its_reason(script):
     assert row in text.splitlines()
 
 
-def test_only_finished_bundled_studies_as_they_are_now_are_kept(script, tmp_path, monkeypatch):
+def test_only_bundled_studies_as_they_are_now_are_kept_and_unfinished_ones_apart(script, tmp_path, monkeypatch):
     (generation,) = (kept for kept in script.records() if kept.name == "generation")
     monkeypatch.setattr(script, "RECORDS", tmp_path / "studies")
+    undone = [attrs.evolve(run, state="new", results={}) if run.seed == 2 else run for run in generation.runs]
+    write_study(tmp_path, attrs.evolve(generation, runs=undone))
+    script.keep(tmp_path)
+    assert script.records() == []
+    begun = tmp_path / "studies" / "begun" / "generation.json"
+    assert len(reused([begun], tmp_path / "out").runs) == len([run for run in undone if run.results])
     write_study(tmp_path, attrs.evolve(generation, file="somewhere/generation.toml"))
     script.keep(tmp_path)
     assert script.records() == [generation]
+    assert not begun.exists()
     write_study(tmp_path, record())
     with pytest.raises(ValueError, match="the study has changed since: arms or seeds, metrics, claims"):
         script.keep(tmp_path)
     for wrong in (record(quick=True), record(name="mine")):
         write_study(tmp_path, wrong)
-        with pytest.raises(ValueError, match="no finished bundled study"):
+        with pytest.raises(ValueError, match="no bundled study with results"):
             script.keep(tmp_path)

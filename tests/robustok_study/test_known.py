@@ -12,6 +12,7 @@ import pytest
 
 from left_runs import MEASURED, distance
 from robustok_core.runs.files import read_json
+from robustok_core.runs.records import read_record
 from robustok_core.runs.results import results_of
 from robustok_study.known import KnownRun
 from robustok_study.record import RunOfStudy, StudyRecord, read_study
@@ -84,6 +85,29 @@ def test_an_arm_is_added_to_a_published_study_without_running_the_others(publish
     assert not list(Path("runs/s").glob("*/run.json"))
 
 
+def test_a_study_goes_on_from_the_record_of_a_part_that_ran_elsewhere(published, command):
+    before = read_json(published)
+    for run in before["runs"]:
+        if run["seed"] == 1:
+            run |= {"state": "new", "results": {}, "seconds": 0.0}
+    Path("part.json").write_text(json.dumps(before))
+    code, output, errors = command("study", "s.toml", "--reuse", "part.json", "--jobs", "1")
+    assert code == 0, errors
+    assert "results taken" not in output
+    assert sorted(path.parent.name for path in Path("runs/s").glob("*/run.json")) == ["one-seed1", "two-seed1"]
+    record, whole = read_study(Path("runs/s")), read_record(StudyRecord, published)
+    for arm in ("one", "two"):
+        assert {label: by_seed["0"] for label, by_seed in values(record, arm).items()} == {
+            label: by_seed["0"] for label, by_seed in values(whole, arm).items()
+        }
+        assert all(by_seed.keys() == {"0", "1"} for by_seed in values(record, arm).values())
+        first, second = runs_of(record, arm)
+        assert first.seconds == next(run.seconds for run in runs_of(whole, arm) if run.seed == 0) > 0.0
+        assert second.seconds > 0.0
+    code, output, errors = command("study", "s.toml", "--dry-run")
+    assert (code, "left: 0 jobs" in output) == (0, True), "the part is part of its record now"
+
+
 def test_what_an_arm_loads_is_made_though_its_results_are_known(published, study_file, command):
     arms = [*ARMS, {"name": "again", "stages": ["evaluate_tokenizer"], "load": {"tokenizer": "one"}}]
     study_file("more.toml", arm=arms, seeds=[0])
@@ -117,7 +141,13 @@ def test_results_that_were_measured_otherwise_have_no_verdict(study_file, regist
         ]
         before = gather(study, jobs, {})
         known = [
-            KnownRun(study="s (1)", results=results_of(run.results), conditions=run.conditions, made_with=run.made_with)
+            KnownRun(
+                seconds=0.0,
+                study="s (1)",
+                results=results_of(run.results),
+                conditions=run.conditions,
+                made_with=run.made_with,
+            )
             for run in before.runs
         ]
         jobs = [attrs.evolve(job, state="new", known=one) for job, one in zip(jobs, known, strict=True)]
