@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustok_core.values.terminal import echo, echo_json
-
-if TYPE_CHECKING:
-    from robustok_core.recipe.registry import Registry
+from robustok_core.values.terminal import echo, echo_json, echo_lines
 
 
 def _list(*, as_json: bool) -> None:
@@ -91,17 +86,18 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     The ending of OUT decides its format: .safetensors, a torch file with the weights under "model" (.pt, .pth), or one
     of the weights alone (.bin). A format with a config.json gets it beside OUT. Example: `robustok export robustok
     tokenizers/robustok again.pt`.
+
+    The file is read back. If options of IMPORTER are needed to get the same model, the command that imports it so is
+    printed; if none are enough, nothing is written. --set gives options that the command cannot find itself.
     """
+    from robustok_commands.exporting import write_export
     from robustok_core.errors import RobustokError
     from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
-    from robustok_core.runs.components import load_component
-    from robustok_core.runs.files import write_json
     from robustok_core.runs.folder import find_artifact
     from robustok_core.runs.near_runs import no_run
-    from robustok_core.runs.old_code import note_old_code
-    from robustok_toolkit.new_files import new_output, require_new
-    from robustok_toolkit.weight_files import check_ending, write_weights
+    from robustok_toolkit.new_files import require_new
+    from robustok_toolkit.weight_files import check_ending
 
     require_new(out)
     if not artifact.exists():
@@ -113,44 +109,7 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
         raise RobustokError(f"the importer {importer!r} cannot export", hint="name the one whose format is wanted")
     folder = find_artifact(artifact, spec.factory.makes)
     check_ending(out)
-    module = load_component(registry, folder)
-    note_old_code(registry, folder)
-    beside = out.with_name("config.json")
-    try:
-        weights, configuration = _exported(spec, module)
-    except RobustokError as error:
-        raise RobustokError(error.what, where=str(folder), hint=_other_formats(registry, folder, module)) from error
-    if configuration is not None:
-        require_new(beside, do="this file goes beside the weights, so write them to another folder")
-    with contextlib.ExitStack() as outputs:
-        if configuration is not None:
-            write_json(outputs.enter_context(new_output(beside)), configuration)
-        write_weights(outputs.enter_context(new_output(out)), weights)
+    note = write_export(registry, spec, options, folder, out)
+    if note is not None:
+        echo_lines(note, err=True)
     echo(f"written to {out}")
-
-
-def _exported(spec: Any, module: Any) -> tuple[Any, Any]:
-    """The weights and config.json of a component in an importer's format."""
-    built = spec.build()
-    return built.export(module), built.configuration(module)
-
-
-def _other_formats(registry: Registry, folder: Path, module: Any) -> str:
-    """The hint for a component that a format cannot hold: what it is, and whose format can."""
-    from robustok_core.errors import RobustokError
-    from robustok_core.runs.components import read_component
-
-    record, able = read_component(folder), []
-    for entry in registry.entries("importer"):
-        if entry.factory.makes == record.kind:
-            try:
-                _exported(registry.spec("importer", {"use": entry.name}), module)
-            except RobustokError:
-                continue
-            able.append(entry.name)
-    kind = record.use
-    if isinstance(quantizer := record.table.get("quantizer"), dict):
-        kind += f" with the quantizer {quantizer.get('use')}"
-    formats = f"formats that hold it: {', '.join(able)}" if able else "no importer's format holds it"
-    push = "" if record.kind != "tokenizer" else "; `robustok push RUN OWNER/NAME --to FOLDER` writes any tokenizer"
-    return f"this {record.kind} is {kind}; {formats}{push}"

@@ -105,6 +105,8 @@ class DiffusionTransformer(Generator, ABC):
     not_decayed = ("label_embedding.weight",)
     positions: Tensor
     rotations: Tensor | None
+    #: How many of the first channels of each latent are guided.
+    guided_channels: int
     latent_mean: Tensor
     latent_std: Tensor
 
@@ -122,6 +124,7 @@ class DiffusionTransformer(Generator, ABC):
         check_space(config, space, rope=rope, where=f"generator {self.name}")
         self.space, self.num_classes, self.patch_size = space, num_classes, config.patch_size
         self.null_label = num_classes
+        self.guided_channels = config.guided_channels or space.width
         self.knows_null_class = config.label_dropout > 0.0
         size, patch_area = config.size, config.patch_size**2
         self.token_embedding = nn.Linear(patch_area * space.width, size.width)

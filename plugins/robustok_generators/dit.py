@@ -121,8 +121,7 @@ class DiT(DiffusionTransformer):
         chain = NoiseChain.of(spaced_steps(sampling.steps, last), x.device)
         if keep is not None and keep.sigma > 0.0:
             x = chain.noised(self._normalised(keep.latents), x, torch.tensor([len(chain.steps) - 1], device=x.device))
-        channels = self.config.guided_channels or self.space.width  # the variance is not guided
-        with self._guided(sampling.execution, guidance, channels) as guided:
+        with self._guided(sampling.execution, guidance, self.guided_channels) as guided:  # not the variance
             return self._denormalised(self._through(chain, x, guided(labels), draws, sampling))
 
     def _through(

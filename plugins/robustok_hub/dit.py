@@ -47,4 +47,5 @@ class DiTImporter(ReadsConfig):
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `dit` under the published names, without the statistics of its latents."""
-        return export_network(component, "DiT", "dit", {}, images=True)
+        weights, self.noted = export_network(component, "DiT", "dit", {}, images=True)
+        return weights

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -240,12 +239,6 @@ def path_of(options: FlowImporterConfig, config: PublishedConfig, report: dict[s
     return path
 
 
-def path_to_restore(component: nn.Module) -> dict[str, str]:
-    """The import option that restores a path other than the linear one, which published weights do not hold."""
-    path = getattr(getattr(component, "config", None), "path", "linear")
-    return {} if path == "linear" else {"path": path}
-
-
 def build_network(
     registry: Builder,
     table: Mapping[str, Any],
@@ -312,11 +305,10 @@ def export_network(
     holds: Mapping[str, Container[Any]],
     *,
     images: bool,
-    restore: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, Tensor]:
-    """The weights of a generator under published names, without the statistics of its latents.
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a generator under published names, without the statistics of its latents, and `Importer.noted`.
 
-    If it has statistics, prints to standard error the import options that restore them.
+    Prints to standard error the import options that restore its statistics and a path other than the linear one.
 
     Args:
         component: the generator.
@@ -324,7 +316,6 @@ def export_network(
         use: the name of the generators that it holds.
         holds: their options with which it holds them.
         images: whether tokens are patches of a square grid.
-        restore: other import options without which the generator would not be the same.
 
     Raises:
         RobustokError: the format cannot hold this generator.
@@ -334,16 +325,18 @@ def export_network(
         raise RobustokError(f"the published {what} format holds only {use} generators of its own style")
     weights = component.state_dict()
     mean, std = (weights.pop(name) for name in _STATISTICS)
-    options = {"mean": _option(mean), "std": _option(std)} if mean.any() or (std != 1.0).any() else {}
-    lost = {"the statistics of the latents": bool(options), "the path": bool(restore)}
-    if options or restore:
-        named = " ".join(f"--set '{name}={value}'" for name, value in {**options, **restore}.items())
+    statistics = {"mean": _option(mean), "std": _option(std)} if mean.any() or (std != 1.0).any() else {}
+    path = getattr(config, "path", "linear")
+    noted = {**statistics, **({} if path == "linear" else {"path": path})}
+    if noted:
+        named = " ".join(f"--set '{name}={value}'" for name, value in noted.items())
+        lost = {"the statistics of the latents": bool(statistics), "the path": "path" in noted}
         names_lost = " and ".join(name for name, is_lost in lost.items() if is_lost)
         echo(f"note: the published {what} format does not hold {names_lost}; import it with {named}", err=True)
     if images:
         weights["token_embedding.weight"] = _convolution(weights["token_embedding.weight"], component, what)
     rules = names(count_numbered(weights, "blocks."), images=images)
-    return {to_published(name, rules): value for name, value in weights.items()}
+    return {to_published(name, rules): value for name, value in weights.items()}, noted
 
 
 def _fits(config: Any, holds: Mapping[str, Container[Any]]) -> bool:

@@ -23,7 +23,6 @@ from robustok_hub.flow_files import (
     given_statistics,
     network_table,
     path_of,
-    path_to_restore,
     refuse_both,
     style_table,
 )
@@ -101,9 +100,8 @@ class LightningDiTImporter(ReadsConfig):
 
     def export(self, component: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a `flow_transformer` of direction "data", without the statistics of its latents."""
-        restore = path_to_restore(component)
         holds = {"direction": ["data"]}
-        weights = export_network(component, "LightningDiT", "flow_transformer", holds, images=True, restore=restore)
+        weights, self.noted = export_network(component, "LightningDiT", "flow_transformer", holds, images=True)
         if "rotations" not in weights:
             return weights
         cosines, sines = weights.pop("rotations").repeat_interleave(2, dim=1).unbind(-1)

@@ -73,7 +73,11 @@ class MAETokImporterConfig:
     num_heads: int | None = heads_field(HEADS_LEFT_OUT)
     decoder_num_heads: int | None = heads_field("num_heads, or one for every 64 of the decoder's width if that differs")
     axial_rotary: bool = field(
-        default=False, metadata={"doc": "use_rope without rope_mixed: rotary positions along the axes"}
+        default=False,
+        metadata={
+            "doc": "use_rope without rope_mixed: rotary positions along the axes",
+            "says": ("rotary", "axial"),
+        },
     )
     rotary_base: float | None = field(
         default=None,

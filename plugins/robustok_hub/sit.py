@@ -32,7 +32,6 @@ from robustok_hub.flow_files import (
     given_statistics,
     network_table,
     path_of,
-    path_to_restore,
     refuse_both,
 )
 from robustok_hub.published_config import PublishedConfig, ReadsConfig, existing
@@ -118,5 +117,5 @@ class SiTImporter(ReadsConfig):
         """
         images = getattr(getattr(component, "config", None), "direction", "noise") == "data"
         holds = _STYLE | (_IMAGES if images else _SEQUENCES)
-        restore = path_to_restore(component)
-        return export_network(component, "SiT", "flow_transformer", holds, images=images, restore=restore)
+        weights, self.noted = export_network(component, "SiT", "flow_transformer", holds, images=images)
+        return weights

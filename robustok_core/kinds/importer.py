@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -43,12 +44,16 @@ class Importer(Component, ABC):
         recognised_by: names of weights that all its files have, and that no other importer's files have together. The
             importer `auto` chooses by them.
         chosen: the name of the importer that this one left the last file to; None if it read it itself.
+        noted: options of an import that the last `export` has printed as needed, since the format does not hold them.
+            Others that are needed `robustok export` finds by their names, and prints: an option of the importer is
+            the component's of the same name, or, with `metadata={"says": (NAME, VALUE)}`, says that NAME is VALUE.
     """
 
     returns: ClassVar = {"load": _imported, "opponents": _opponents}
     makes: ClassVar[Literal["tokenizer", "generator"] | None]
     recognised_by: ClassVar[Collection[str]] = ()
     chosen: str | None = None
+    noted: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def load(self, path: Path, registry: Builder) -> tuple[Mapping[str, Any], nn.Module, Mapping[str, str]]:

@@ -45,17 +45,17 @@ def options_of(config: type) -> Iterator[Option]:
 
 def _default(option: Any) -> str:
     if option.metadata.get("table") is not None:
-        return f"default {_as_toml(option.metadata['table'])}"
+        return f"default {as_toml(option.metadata['table'])}"
     if option.default is attrs.NOTHING:
         return "required"
     value = option.default.factory() if isinstance(option.default, attrs.Factory) else option.default  # type: ignore[arg-type]
-    return f"default {_as_toml(plain(value))}"
+    return f"default {as_toml(plain(value))}"
 
 
-def _as_toml(value: Any) -> str:
+def as_toml(value: Any) -> str:
     """A value as a recipe writes it on one line; None, which TOML lacks, as none."""
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{key} = {_as_toml(held)}' for key, held in value.items())} }}" if value else "{}"
+        return f"{{ {', '.join(f'{key} = {as_toml(held)}' for key, held in value.items())} }}" if value else "{}"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_as_toml, value))}]"
+        return f"[{', '.join(map(as_toml, value))}]"
     return "none" if value is None else json.dumps(value, ensure_ascii=False)

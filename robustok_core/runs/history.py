@@ -184,7 +184,7 @@ def settings_in(recipe: str) -> dict[str, Any]:
         ValueError: if it is not valid TOML.
     """
     try:
-        return _keys(_by_name(tomli.loads(recipe)))
+        return values_by_path(_by_name(tomli.loads(recipe)))
     except RecursionError as error:
         raise ValueError("tables are nested too deeply") from error
 
@@ -224,13 +224,13 @@ def _by_name(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe
 
 
-def _keys(value: Any, path: str = "") -> dict[str, Any]:
+def values_by_path(value: Any, path: str = "") -> dict[str, Any]:
     """All values by dotted path."""
     if not isinstance(value, dict):
         return {path: value}
     found: dict[str, Any] = {}
     for key, item in value.items():
-        found |= _keys(item, f"{path}.{key}" if path else key)
+        found |= values_by_path(item, f"{path}.{key}" if path else key)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,9 @@ def millions(kind: str, table: Mapping[str, Any], *args: Any) -> float:
     with torch.device("meta"):
         component = load_registry().build(kind, table, *args)
     return sum(parameter.numel() for parameter in component.parameters()) / 1e6
+
+
+def noted_words(printed: str) -> list[str] | None:
+    """The words of the command that `robustok export` printed for importing its file; None if it printed none."""
+    lines = [line.strip() for line in printed.splitlines()]
+    return next((shlex.split(line) for line in lines if line.startswith("robustok import ")), None)

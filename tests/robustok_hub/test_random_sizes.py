@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from published import export, import_file
+from published import export, import_file, noted_words
 from robustok_core.recipe.registry import load_registry
+from robustok_core.runs.components import load_component, save_component
 from robustok_core.values.latents import Latents, LatentSpace
 
 REGISTRY = load_registry()
@@ -290,5 +291,22 @@ def test_sizes_follow_from_the_weights(importer, seed, tmp_path):
     exported = export(importer, again)
     assert exported.keys() == weights.keys()
     assert all(torch.equal(exported[name], value.to(exported[name].dtype)) for name, value in weights.items())
+    for value, wanted in zip(outputs(again), outputs(built), strict=True):
+        torch.testing.assert_close(value, wanted, atol=0.0, rtol=0.0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("importer", IMPORTERS)
+def test_the_command_prints_the_options_that_restore_what_it_exports(importer, tmp_path, command):
+    kind, table, args, _ = IMPORTERS[importer](random.Random(importer))
+    torch.manual_seed(0)
+    built = filled(REGISTRY.build(kind, table, *args))
+    save_component(tmp_path / "ours", kind, REGISTRY.spec(kind, table).table(), built)
+    code, _, printed = command("export", importer, "ours", "out/file.safetensors")
+    assert code == 0, printed
+    words = noted_words(printed) or ["robustok", "import", importer, "out/file.safetensors", "FOLDER"]
+    code, _, errors = command(*words[1:])
+    assert code == 0, errors
+    again = load_component(REGISTRY, tmp_path / "FOLDER")
     for value, wanted in zip(outputs(again), outputs(built), strict=True):
         torch.testing.assert_close(value, wanted, atol=0.0, rtol=0.0)
