@@ -11,24 +11,26 @@ from torch import Tensor, nn
 
 from robustok_commands.read_back import Found, ReadBack, described
 from robustok_core.errors import RobustokError
-from robustok_core.recipe.registry import Registry
+from robustok_core.recipe.registry import Registry, load_registry
 from robustok_core.runs.components import load_component, read_component
 from robustok_core.runs.files import write_json
+from robustok_core.runs.folder import find_artifact
+from robustok_core.runs.near_runs import no_run
 from robustok_core.runs.old_code import note_old_code
 from robustok_core.values.spec import Spec
 from robustok_toolkit.new_files import new_output, require_new
-from robustok_toolkit.weight_files import write_weights
+from robustok_toolkit.weight_files import check_ending, write_weights
 
 #: The published configuration, which its readers look for beside the weights.
 _CONFIGURATION = "config.json"
 _PUSH = "; `robustok push RUN OWNER/NAME --to FOLDER` writes any tokenizer"
 
 
-def write_export(registry: Registry, importer: Spec, given: Mapping[str, Any], folder: Path, out: Path) -> str | None:
-    """Writes the component of an artifact's folder to the new file `out`, in the format of an importer.
+def write_export(name: str, given: Mapping[str, Any], artifact: Path, out: Path) -> str | None:
+    """Writes a component to the new file `out`, in the format of an importer.
 
     Args:
-        importer: with the options that were given. given: these options.
+        name: the importer's. given: its options. artifact: the component's folder, or that of its run.
 
     Returns:
         What to say of the file: which options an import needs to make the same model of it. None if it needs none.
@@ -36,6 +38,15 @@ def write_export(registry: Registry, importer: Spec, given: Mapping[str, Any], f
     Raises:
         RobustokError: the format does not hold the component, or not as it is, or a file exists.
     """
+    require_new(out)
+    if not artifact.exists():
+        raise no_run(artifact)
+    registry = load_registry()
+    importer = registry.spec("importer", {"use": name, **given}, where=name)
+    if importer.factory.makes is None:
+        raise RobustokError(f"the importer {name!r} cannot export", hint="name the one whose format is wanted")
+    folder = find_artifact(artifact, importer.factory.makes)
+    check_ending(out)
     with contextlib.ExitStack() as outputs:
         built = importer.build()
         back, unfinished = _write_aside(registry, importer, built, given, folder, out, outputs)

@@ -91,25 +91,9 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     printed; if none are enough, nothing is written. --set gives options that the command cannot find itself.
     """
     from robustok_commands.exporting import write_export
-    from robustok_core.errors import RobustokError
-    from robustok_core.recipe.registry import load_registry
     from robustok_core.recipe.source import parse_override
-    from robustok_core.runs.folder import find_artifact
-    from robustok_core.runs.near_runs import no_run
-    from robustok_toolkit.new_files import require_new
-    from robustok_toolkit.weight_files import check_ending
 
-    require_new(out)
-    if not artifact.exists():
-        raise no_run(artifact)
-    registry = load_registry()
-    options = dict(parse_override(change) for change in changes)
-    spec = registry.spec("importer", {"use": importer, **options}, where=importer)
-    if spec.factory.makes is None:
-        raise RobustokError(f"the importer {importer!r} cannot export", hint="name the one whose format is wanted")
-    folder = find_artifact(artifact, spec.factory.makes)
-    check_ending(out)
-    note = write_export(registry, spec, options, folder, out)
+    note = write_export(importer, dict(parse_override(change) for change in changes), artifact, out)
     if note is not None:
         echo_lines(note, err=True)
     echo(f"written to {out}")

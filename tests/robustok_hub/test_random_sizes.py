@@ -309,4 +309,4 @@ def test_the_command_prints_the_options_that_restore_what_it_exports(importer, t
     assert code == 0, errors
     again = load_component(REGISTRY, tmp_path / "FOLDER")
     for value, wanted in zip(outputs(again), outputs(built), strict=True):
-        torch.testing.assert_close(value, wanted, atol=0.0, rtol=0.0)
+        torch.testing.assert_close(value, wanted)
