@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +43,11 @@ def decode(run: Path, codes: Path, batch_size: int, device: str | None, out: Pat
     refuse_other_endings(out, ".png")
     trained = tokenizer_of(run, device=device_called(device, where="--device"))
     latents, names = _read(codes, trained.tokenizer)
-    pictures: list[Any] = []
-    for batch in trained.decoded(latents, batch_size=batch_size):
-        pictures.extend(batch.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+    batches = trained.decoded(latents, batch_size=batch_size)
+    pictures = (picture for batch in batches for picture in batch.permute(0, 2, 3, 1).contiguous().cpu().numpy())
     with new_output(out) as unfinished:
         _write(unfinished, pictures, names)
-    echo(f"{len(pictures)} images written to {out}")
+    echo(f"{len(names)} images written to {out}")
 
 
 def _read(file: Path, tokenizer: Tokenizer) -> tuple[Latents, list[PurePosixPath]]:
@@ -93,7 +93,8 @@ def _arrays(file: Path, name: str) -> dict[str, NDArray[Any]]:
 def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPath]:
     """Paths of PNG files within a folder: the ending of each name is replaced by .png.
 
-    If two names differ only in their ending, .png is added to all names instead.
+    If two names differ only in their ending, or one would be that of another's folder, .png is added to all names
+    instead.
 
     Raises:
         RobustokError: if there are not `count` different names, or one is not a path within the folder.
@@ -104,7 +105,7 @@ def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPat
         raise RobustokError(f"expected {count} names, found an array {names.dtype} {names.shape}", where=where)
     paths = [PurePosixPath(str(name)) for name in names]
     if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
+        twice = next(path for path, count in Counter(paths).items() if count > 1)
         raise RobustokError(f"two images are called {str(twice)!r}", where=where)
     for path in paths:
         if not _can_be_encoded(str(path)):
@@ -112,7 +113,10 @@ def _names(names: NDArray[np.str_], count: int, where: str) -> list[PurePosixPat
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise RobustokError(f"the name {str(path)!r} leads out of the folder", where=where)
     renamed = [path.with_suffix(".png") for path in paths]
-    return renamed if len(set(renamed)) == len(paths) else [path.with_name(f"{path.name}.png") for path in paths]
+    folders = {folder for path in renamed for folder in path.parents}
+    if len(set(renamed)) == len(paths) and folders.isdisjoint(renamed):
+        return renamed
+    return [path.with_name(f"{path.name}.png") for path in paths]
 
 
 def _can_be_encoded(path: str) -> bool:
@@ -122,12 +126,12 @@ def _can_be_encoded(path: str) -> bool:
         return False
 
 
-def _write(out: Path, pictures: Sequence[NDArray[np.uint8]], names: Sequence[PurePosixPath]) -> None:
+def _write(out: Path, pictures: Iterable[NDArray[np.uint8]], names: Sequence[PurePosixPath]) -> None:
     from robustok_core.runs.files import new_folder
     from robustok_toolkit.pictures import save_grid, save_png
 
     if out.suffix == ".png":
-        save_grid(out, pictures, _COLUMNS)
+        save_grid(out, list(pictures), _COLUMNS)
         return
     with new_folder(out) as aside:
         for name, picture in zip(names, pictures, strict=True):

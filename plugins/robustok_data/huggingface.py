@@ -54,6 +54,10 @@ class HuggingFaceConfig(FilesConfig):
 
     def __attrs_post_init__(self) -> None:
         refuse_ignored(self, "validation_share", unless=self.validation_split is None, needs="no validation_split")
+        if self.validation_split == self.train_split:
+            raise ValueError(
+                f"validation_split is the training split {self.train_split!r}; left out, a share of it is held out"
+            )
 
 
 class HuggingFace(Dataset):

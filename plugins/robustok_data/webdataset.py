@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from attrs import frozen
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.values.ignored import refuse_ignored
 from robustok_core.values.wording import short_text, some_names
@@ -36,7 +36,7 @@ from robustok_data.splits import Labelled, two_splits, validation_share_field
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 _log = logging.getLogger(__name__)
-_INDEX_VERSION = 3
+_INDEX_VERSION = 4
 _MOST_SHARDS = 1_000_000
 _LONGEST_LABEL = 18  # digits, which fit into 64 bits
 
@@ -63,11 +63,23 @@ class WebDataset(Dataset):
 
     def __init__(self, config: WebDatasetConfig) -> None:
         self.image_size = config.image_size
+        _check_apart(config)
         train = _labelled(config.train, "train", config)
         validation = None if config.validation is None else _labelled(config.validation, "validation", config)
         self.num_classes = _num_classes(train)
         self.class_names = tuple(str(label) for label in range(self.num_classes))
         self.train, self.validation = two_splits(train, validation, config.validation_share, self.class_names, config)
+
+
+def _check_apart(config: WebDatasetConfig) -> None:
+    """Raises RobustokError if a shard is in both splits: what is measured would be training images."""
+    if config.validation is None:
+        return
+    patterns = {"train": config.train, "validation": config.validation}
+    train, validation = ({os.path.realpath(shard) for shard in _shards(at, key)} for key, at in patterns.items())
+    if both := sorted(train & validation):
+        what = f"shards are in both splits: {some_names(both)}"
+        raise RobustokError(what, where=config.validation, hint="name the shards of train so that it has none of them")
 
 
 def _num_classes(train: Labelled) -> int:
@@ -139,6 +151,8 @@ def _list(shard: str) -> dict[str, Any]:
             damage = _end(tar)
     except OSError as error:
         raise RobustokError(f"this shard cannot be read ({error})", where=shard) from error
+    except MemoryError as error:  # not the shard's fault, so that nothing is remembered of it
+        raise RunError("there is not enough memory to list this shard", where=shard) from error
     except Exception as error:  # tarfile raises many types for damaged headers
         damage = str(error) or type(error).__name__
     return {"samples": samples, "incomplete": incomplete, "nameless": nameless, "damage": damage}

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from robustok_core import __version__
 from robustok_core.values.numbers import finite_only
-from robustok_core.values.printable import printable
+from robustok_core.values.printable import printable, printable_lines
 from robustok_report.embedding import LARGEST, data_uri
 from robustok_report.plotly_figures import plotly_figure, remark
 from robustok_toolkit import report_parts
@@ -105,6 +105,7 @@ def _environment(largest: int) -> Environment:
         "figure": _figure,
         "cell": _cell,
         "shown": printable,
+        "shown_lines": printable_lines,
     }
     environment.filters |= {"breakable": _breakable, "remark": remark}
     environment.globals["next_number"] = lambda: next(numbers)

@@ -13,7 +13,7 @@ from attrs import frozen
 from PIL import Image
 from torch import Tensor
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_core.values.images import from_uint8
 from robustok_core.values.wording import described, some_names
 from robustok_toolkit.arguments import whole_number
@@ -80,6 +80,8 @@ def without_damaged(files: Mapping[str, Path]) -> tuple[dict[str, Path], tuple[s
         try:
             with naming_the_image(str(file)), Image.open(file) as opened:
                 as_rgb(opened)
+        except RunError:
+            raise
         except RobustokError as error:
             damaged.append(f"{error.where} ({error.what})")
         else:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 
 #: How an image is turned upright, by the EXIF tag Orientation.
 _UPRIGHT = {
@@ -84,11 +84,13 @@ def naming_the_image(where: str) -> Iterator[None]:
     """Turns whatever goes wrong while an image is opened and decoded into one message.
 
     Raises:
-        RobustokError: naming the image.
+        RobustokError: naming the image; a RunError if memory ran out, which is not the image's fault.
     """
     try:
         yield
     except RobustokError:
         raise
+    except MemoryError as error:
+        raise RunError("there is not enough memory to decode this image", where=where) from error
     except Exception as error:  # Pillow raises many types for damaged files
         raise RobustokError(f"this image cannot be read: {why_unreadable(error)}", where=where) from error

@@ -105,6 +105,16 @@ def test_images_that_differ_only_in_their_ending_keep_it(command, pixels):
     assert sorted(file.name for file in Path("decoded").iterdir()) == ["a.bmp.png", "a.png.png"]
 
 
+def test_a_file_and_a_folder_of_one_name_keep_their_endings(command, pixels):
+    Path("both/a.png").mkdir(parents=True)
+    for name in ("a.bmp", "a.png/1.bmp"):
+        Image.fromarray(pixels[0]).save(f"both/{name}")
+    assert command("encode", "both", "--out", "codes.npz")[0] == 0
+    assert command("decode", "codes.npz", "--out", "decoded")[0] == 0
+    made = sorted(str(file.relative_to("decoded")) for file in Path("decoded").rglob("*.png") if file.is_file())
+    assert made == ["a.bmp.png", "a.png/1.bmp.png"]
+
+
 def test_the_codes_beside_samples_are_decoded_to_those_samples(command, trained):
     folder = trained.artifact("samples")
     assert command("decode", str(folder / "codes.npy"), "--out", "decoded")[0] == 0
@@ -312,3 +322,14 @@ def test_damaged_images_can_be_left_out_and_are_counted(command, pixels):
     code, _, errors = command("encode", "images/0.png", "--on-bad-file", "skip", "--out", "other.npz")
     assert code == 2
     assert "1 of 1 images cannot be read: images/0.png" in errors
+
+
+def test_memory_that_runs_out_leaves_out_no_image(command, pixels, monkeypatch):
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("robustok_toolkit.cropped_images.as_rgb", without_memory)
+    code, output, errors = command("encode", "images", "--on-bad-file", "skip", "--out", "codes.npz")
+    assert (code, output) == (1, "")
+    assert "there is not enough memory to decode this image" in errors
+    assert not Path("codes.npz").exists()

@@ -140,6 +140,11 @@ def test_a_wrong_option_is_one_message(on_disk: Path, options: dict[str, str], m
         opened(on_disk, **options)
 
 
+def test_the_training_split_is_not_held_out(on_disk: Path) -> None:
+    with pytest.raises(ValueError, match="validation_split is the training split 'train'"):
+        opened(on_disk, validation_split="train")
+
+
 def test_a_class_without_images_is_one_message(table: Callable[..., Any], tmp_path: Path) -> None:
     table(6, names=["cat", "dog", "emu"]).save_to_disk(tmp_path / "gap")
     with pytest.raises(RobustokError, match=r"gap, train: a class needs at least 2 training images: 'emu' \(0\)"):

@@ -15,7 +15,7 @@ from PIL import Image
 
 pytest.importorskip("webdataset")
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_data.webdataset import WebDataset, WebDatasetConfig
 from robustok_toolkit.crops import center_crop
 from robustok_training.batches import training_batches
@@ -83,6 +83,23 @@ def test_without_validation_shards_a_share_is_used(shards: Path) -> None:
     assert torch.bincount(dataset.validation.labels).tolist() == [1, 1, 1]
 
 
+def test_a_shard_cannot_be_in_both_splits(shards: Path) -> None:
+    for train, validation in (("*.tar", "val-0.tar"), ("train-000.tar", "./train-000.tar")):
+        with pytest.raises(RobustokError, match="shards are in both splits: .*(val-0|train-000).tar"):
+            opened(shards, train, validation=str(shards / validation))
+
+
+def test_memory_that_runs_out_is_no_damage_of_a_shard(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("robustok_data.webdataset._label", without_memory)
+        with pytest.raises(RunError, match="not enough memory"):
+            opened(shards, on_bad_file="skip")
+    assert len(opened(shards, validation=str(shards / "val-0.tar")).train) == 12, "nothing is remembered of it"
+
+
 def test_the_order_is_a_function_of_seed_and_epoch_for_any_number_of_workers(shards: Path) -> None:
     images = opened(shards, validation=str(shards / "val-0.tar"), crop="random").train
     options = {"seed": 2, "global_batch": 4, "accumulation": 1, "rank": 0, "world": 1, "total_steps": 5}
@@ -127,10 +144,11 @@ def test_a_broken_image_is_named_or_skipped(shards: Path, picture: Picture) -> N
     samples = {f"s{i}": {"png": picture(i), "cls": b"0"} for i in range(4)}
     samples["s1"]["png"] = samples["s1"]["png"][:200]
     write_shard(shards / "bad.tar", samples)
-    images = opened(shards, "bad.tar", validation=str(shards / "bad.tar")).train
+    write_shard(shards / "good.tar", {"a": {"png": picture(9), "cls": b"0"}})
+    images = opened(shards, "bad.tar", validation=str(shards / "good.tar")).train
     with pytest.raises(RobustokError, match="bad.tar, s1: this image cannot be read"):
         images.load([0, 1])
-    assert len(opened(shards, "bad.tar", validation=str(shards / "bad.tar"), on_bad_file="skip").train) == 3
+    assert len(opened(shards, "bad.tar", validation=str(shards / "good.tar"), on_bad_file="skip").train) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shlex
 
+from robustok_report.page import Page
 from robustok_report.sections.overview import command
+from robustok_toolkit.report_parts import Cell, Section, Table
 
 
 def test_a_long_command_has_a_line_for_each_option_and_the_same_words():
@@ -12,6 +16,15 @@ def test_a_long_command_has_a_line_for_each_option_and_the_same_words():
     text = command([{"command": words}])
     assert shlex.split(text.replace("\\\n", "")) == ["robustok", *words]
     assert text.count("\\\n  --") == 3
+
+
+def test_a_page_shows_a_long_command_line_by_line():
+    words = ["run", "main_train", *(word for number in range(3) for word in ("--set", f"data.path={number}{'a' * 40}"))]
+    text = command([{"command": words}])
+    section = Section("Origin", [Table("Command", ["", ""], [["Command", Cell(text, code=True)]])])
+    page = Page(title="a", subtitle="b", sections=[section], missing=[]).html()
+    (shown,) = re.findall(r'<span class="command">(.*?)</span>', page, re.DOTALL)
+    assert html.unescape(shown) == text
 
 
 def test_a_short_command_is_one_line():
