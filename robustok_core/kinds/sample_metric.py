@@ -114,6 +114,10 @@ class SampleMetric(Component, ABC):
     def compute(self, samples: ImageFeatures, reference: ImageFeatures) -> Mapping[str, Result]:
         """The results by name; the first one is the main result.
 
+        Those of which more or less is better have `num_images` (`len(samples)`), and `num_reference`
+        (`len(reference)`) unless the real images do not matter. Without the first, results that are of unequal
+        numbers of images, of different networks or with different options would be taken as comparable.
+
         Raises:
             RobustokError: if it cannot be computed for these images.
         """

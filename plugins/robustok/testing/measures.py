@@ -17,6 +17,7 @@ from robustok_core.kinds.sample_metric import ImageFeatures
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
 from robustok_core.values.images import from_uint8, to_uint8
+from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 from robustok_core.values.wording import some_names
 
@@ -64,6 +65,10 @@ def metric_checks(subject: Subject, *, tokenizer: Mapping[str, Any] = TINY_TOKEN
     whole = _measured(metric, context, [slice(0, num_images)])
     _results_checks(subject, whole)
     again = _measured(metric, context, [slice(0, num_images)])
+    for name, result in whole.items():
+        if "num_images" not in result.details:
+            means = 'a mean over images, which does not depend on how many there are, has details={"num_images": n}'
+            _count_check(subject, name, result, f"; {means}")
     subject.require(_close(whole, again), "a second pass gives different results; `start` must clear the state")
     few = num_images // 4  # unequal, so that a mean of two means would be wrong
     first, second = subject.build(), subject.build()
@@ -133,6 +138,13 @@ def _results_checks(subject: Subject, results: Any) -> None:
         subject.require(math.isfinite(value.value), f"the result {name!r} is not finite")
 
 
+def _count_check(subject: Subject, name: str, result: Result, otherwise: str = "") -> None:
+    """Requires `num_images` of a result of which more or less is better: by it, unequal conditions are found."""
+    counted = result.num_images is not None or result.higher_is_better is None
+    words = "without which `robustok compare` marks the best of results of unequal numbers of images, or networks"
+    subject.require(counted, f"the result {name!r} has a direction but no `num_images`, {words}{otherwise}")
+
+
 def _close(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return first.keys() == second.keys() and all(
         math.isclose(value.value, second[name].value, rel_tol=1e-3, abs_tol=1e-4) for name, value in first.items()
@@ -172,6 +184,8 @@ def sample_metric_checks(subject: Subject, *, num_images: int = 64) -> None:
     reference = _RandomFeatures(name="reference", count=num_images, seed=1)
     results = metric.compute(samples, reference)
     _results_checks(subject, results)
+    for name, result in results.items():
+        _count_check(subject, name, result)
     subject.require(
         _close(results, metric.compute(samples, reference)), "two calls with the same images give different results"
     )

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from breaches import caught
+from robustok.testing import check_component
 from robustok_core import Result
 from robustok_metrics.psnr import PSNR
+from robustok_metrics.sample_frechet import SampleFrechet
 
 
 class NeverCleared(PSNR):
@@ -64,12 +66,40 @@ def test_a_result_whose_name_is_none_is_caught(name):
     caught("metric", called(name), words)
 
 
+class Uncounted(PSNR):
+    """Does not say of how many images its result is."""
+
+    def compute(self):
+        return {"psnr": Result((self.total / self.count).item(), higher_is_better=True)}
+
+
+class UncountedDistance(SampleFrechet):
+    """Does not say of how many samples its distance is."""
+
+    def compute(self, samples, reference):
+        return {"gfd": Result(1.0, higher_is_better=False)}
+
+
+class Undirected(SampleFrechet):
+    """Gives a number that is neither better high nor low."""
+
+    def compute(self, samples, reference):
+        return {"gfd": Result(1.0)}
+
+
+def test_a_sample_metric_whose_distance_says_of_no_number_of_images_is_caught():
+    words = "the result 'gfd' has a direction but no `num_images`, without which `robustok compare` marks the best"
+    caught("sample_metric", UncountedDistance, words)
+    check_component("sample_metric", Undirected)
+
+
 @pytest.mark.parametrize(
     ("metric", "words"),
     [
         (Bare, "the result 'psnr' must be a Result, found float"),
         (NeverCleared, "`start` must clear the state"),
         (MeanOfMeans, "the added states of two processes give different results from one process"),
+        (Uncounted, 'a mean over images, which does not depend on how many there are, has details={"num_images": n}'),
         (NotFinite, "the result 'psnr' is not a number"),
     ],
 )
