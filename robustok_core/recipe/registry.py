@@ -17,6 +17,7 @@ from robustok_core.kinds import KINDS, TABLES
 from robustok_core.recipe import hookspecs
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.near_keys import component_keys, with_near_keys
+from robustok_core.recipe.signatures import signature_problem
 from robustok_core.recipe.structurer import Path, Problem, Structurer
 from robustok_core.values.spec import Spec, wrong_name
 from robustok_core.values.wording import failure_of, short, short_text
@@ -254,6 +255,8 @@ def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
         raise RobustokError(f"{kind} {name!r} needs a `Config`, an attrs class")
     if missing := getattr(factory, "__abstractmethods__", None):
         raise RobustokError(f"{kind} {name!r} does not implement {', '.join(sorted(missing))}")
+    if wrong := signature_problem(KINDS[kind], factory):
+        raise RobustokError(f"{kind} {name!r}: {wrong}")
     if kind == "stage":
         _check_declared(name, factory)
     artifacts = getattr(factory, "makes", ()) or ()  # folders are named after them; an importer makes at most one
