@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
 from attrs import NOTHING, field, frozen
 
-from robustok_core.errors import did_you_mean
+from robustok_core.errors import EXIT_USAGE, RobustokError, did_you_mean
 from robustok_core.recipe.limits import LARGEST_INTEGER, value_problem
 from robustok_core.values.ignored import refused_options
 from robustok_core.values.spec import Spec, is_sampler_options, wrong_name
@@ -83,6 +83,8 @@ class Structurer:
             config = cls(**values)
         except (ValueError, TypeError, ArithmeticError) as error:
             return self._problem(path, _validator_message(error))
+        except RobustokError as error:
+            return self._refused(error, path, known)
         self._check_needed(config, known, values, path)
         return config if len(self.problems) == before else None
 
@@ -117,6 +119,8 @@ class Structurer:
             except (ValueError, TypeError, ArithmeticError) as error:
                 what = f"{short_text(value)} is out of range: {_validator_message(error).replace(chr(39), '')}"
                 self._problem(path, what, attribute.metadata.get("doc"))
+            except RobustokError as error:
+                self._refused(error, path)
         return value
 
     def _named(self, kind: str, raw: Any, path: Path) -> Any:
@@ -144,6 +148,20 @@ class Structurer:
         except Exception as error:  # cattrs raises many types; all of them mean "this value does not fit"
             self._problem(path, _type_message(raw, wanted, error))
             return NOTHING
+
+    def _refused(self, error: RobustokError, path: Path, options: Container[str] = ()) -> None:
+        """Records what a configuration says itself of its options, at those that it names.
+
+        Raises:
+            RobustokError: the error, if it is no mistake in the recipe.
+        """
+        if error.exit_code != EXIT_USAGE:
+            raise error
+        for each in error.problems:
+            if each.where in options:
+                self._problem((*path, str(each.where)), each.what, each.hint)
+            else:
+                self._problem(path, each.placed, each.hint)
 
     def _problem(self, path: Path, what: str, hint: str | None = None) -> Any:
         """Records a problem and returns None, in place of the value that could not be made."""

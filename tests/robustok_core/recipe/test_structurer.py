@@ -11,7 +11,8 @@ from attrs import field, frozen, validators
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustok_core import Guidance
+from robustok_core import Guidance, RobustokError
+from robustok_core.errors import RunError
 from robustok_core.recipe.limits import LARGEST_INTEGER
 from robustok_core.recipe.structurer import Problem, Structurer, nested_config, type_name
 from robustok_core.values.spec import Spec, component, components, sampler_options
@@ -169,6 +170,49 @@ def test_options_that_do_not_go_together_are_a_problem_of_their_table():
                 raise ValueError(f"low {self.low} is above high {self.high}")
 
     assert problem(Pair, {"low": 3}) == Problem((), "low 3 is above high 1")
+
+
+def a_power_of_two(_: Any, __: Any, size: int) -> None:
+    if size & (size - 1):
+        raise RobustokError(f"{size} is no power of two", hint="choose 4 or 8")
+
+
+@frozen(kw_only=True)
+class Sizes:
+    """Says itself what is wrong with its options."""
+
+    low: int = 0
+    high: int = 1
+    size: int = field(default=4, validator=a_power_of_two)
+
+    def __attrs_post_init__(self) -> None:
+        if self.low < 0:
+            raise RobustokError("low is negative", where="low", hint="use 0")
+        if self.low > self.high:
+            raise RobustokError(f"low {self.low} is above high {self.high}", where="sizes", hint="lower it")
+        if self.high > 100:
+            raise RunError("the disk is full")
+
+
+def test_what_a_configuration_refuses_itself_is_a_problem_of_its_table_or_of_the_option_that_it_names():
+    assert problem(Sizes, {"low": 3}) == Problem((), "sizes: low 3 is above high 1", "lower it")
+    assert problem(Sizes, {"low": -3}) == Problem(("low",), "low is negative", "use 0")
+    assert problem(Sizes, {"size": 6}) == Problem(("size",), "6 is no power of two", "choose 4 or 8")
+
+
+def test_what_a_configuration_refuses_itself_hides_no_other_mistake():
+    @frozen(kw_only=True)
+    class Outer:
+        sizes: Sizes = field(factory=Sizes)
+        fast: bool = False
+
+    _, problems = structured(Outer, {"sizes": {"low": 3}, "fast": 3})
+    assert [one.path for one in problems] == [("sizes",), ("fast",)]
+
+
+def test_a_failure_of_the_machine_while_a_configuration_is_checked_stays_one():
+    with pytest.raises(RunError, match="the disk is full"):
+        structured(Sizes, {"high": 101})
 
 
 @pytest.mark.parametrize(
