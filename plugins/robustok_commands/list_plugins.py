@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from robustok_core.recipe.options import Option
-    from robustok_core.recipe.registry import Entry, Registry
+    from robustok_core.recipe.registration import Entry
+    from robustok_core.recipe.registry import Registry
 
 
 @click.command()
@@ -66,7 +67,8 @@ def _list_plugins(console: Console, registry: Registry) -> None:
     say(console, "from")
     width = max((len(plugin.name) for plugin in registry.plugins), default=0)
     for plugin in registry.plugins:
-        problem = f", not in use: {plugin.error}" if plugin.error else ""
+        reasons = [plugin.error] if plugin.error else registry.left_out(plugin.name)
+        problem = f", not in use: {'; '.join(reasons)}" if reasons else ""
         say_wrapped(console, f"  {plugin.name:<{width}}  {plugin.distribution}{problem}", hang=width + 4)
 
 
@@ -121,5 +123,13 @@ def _as_table(registry: Registry, entries: Iterable[Entry]) -> dict[str, Any]:
         if sampling := _sampling(entry):
             yield "sampling", [attrs.asdict(option) for option in sampling]
 
-    states = [{"name": one.name, "distribution": one.distribution, "error": one.error} for one in registry.plugins]
+    states = [
+        {
+            "name": one.name,
+            "distribution": one.distribution,
+            "error": one.error,
+            "left_out": [] if one.error else registry.left_out(one.name),
+        }
+        for one in registry.plugins
+    ]
     return {"components": [dict(described(entry)) for entry in entries], "plugins": states}

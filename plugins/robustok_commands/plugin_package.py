@@ -71,7 +71,7 @@ def check_name(name: str) -> None:
 
 
 def check_free(name: str, kinds: Sequence[str], registry: Registry) -> None:
-    """Refuses a name that a component has already: neither of the two could be used.
+    """Refuses a name that a component has already: the new one could not be used.
 
     Raises:
         RobustokError: if an installed plugin has such a component of one of the kinds.

@@ -8,32 +8,20 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-import attrs
 import pluggy
 from attrs import define, field, frozen
 
 from robustok_core.errors import ProblemsError, RobustokError, did_you_mean
-from robustok_core.kinds import KINDS, TABLES
 from robustok_core.recipe import hookspecs
 from robustok_core.recipe.limits import nesting_problem
 from robustok_core.recipe.near_keys import component_keys, with_near_keys
-from robustok_core.recipe.signatures import signature_problem
+from robustok_core.recipe.registration import Entry, checked_entry, require_kind
 from robustok_core.recipe.structurer import Path, Problem, Structurer
-from robustok_core.values.spec import Spec, wrong_name
+from robustok_core.values.distributions import OWN
+from robustok_core.values.spec import Spec
 from robustok_core.values.wording import failure_of, short, short_text
 
 ENTRY_POINT_GROUP = "robustok"
-_LONGEST_NAME = 100
-
-
-@frozen(kw_only=True)
-class Entry:
-    """One registered component and the plugin that brought it."""
-
-    kind: str
-    name: str
-    factory: Any
-    plugin: str
 
 
 @define
@@ -59,8 +47,7 @@ class Registry:
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager("robustok")
         self._manager.add_hookspecs(hookspecs)
-        self._entries: dict[tuple[str, str], Entry] = {}
-        self._conflicts: dict[tuple[str, str], list[str]] = {}
+        self._offered: dict[tuple[str, str], list[Entry]] = {}
         self._failed_hooks: set[tuple[str, str]] = set()
         self.plugins: list[PluginState] = []
 
@@ -119,14 +106,17 @@ class Registry:
         entries: list[Entry] = []
 
         def register(kind: str, name: str, component_class: type) -> None:
-            entries.append(_entry(kind, name, component_class, state.name))
+            entry = checked_entry(kind, name, component_class, state.name)
+            if any((each.kind, each.name) == (kind, name) for each in entries):
+                raise RobustokError(f"it registers the name {name!r} twice for a {kind}; give one another name")
+            entries.append(entry)
 
         try:
             version = getattr(plugin, "ROBUSTOK_HOOKS", hookspecs.HOOK_VERSION)
             if version != hookspecs.HOOK_VERSION:
                 return f"it was built for hook version {version}, this robustok has version {hookspecs.HOOK_VERSION}"
             self._manager.register(plugin, name=state.name)
-            self._check_hooks(plugin)
+            self._check_hooks(plugin, state.name)
             caller = self._manager.subset_hook_caller(
                 "robustok_register", [p for p in self._manager.get_plugins() if p is not plugin]
             )
@@ -137,25 +127,40 @@ class Registry:
                 self._manager.unregister(name=state.name)
             return failure_of(error)
         for entry in entries:
-            self._take(entry)
+            self._offered.setdefault((entry.kind, entry.name), []).append(entry)
             state.components.append(f"{entry.kind} {entry.name}")
         return None
 
-    def _check_hooks(self, plugin: object) -> None:
-        """Raises an exception if a plugin has a hook that does not exist, or one that would never be called."""
+    def _check_hooks(self, plugin: object, name: str) -> None:
+        """Raises an exception if a plugin has a hook that does not exist, one that would never be called, or none."""
         self._manager.check_pending()
         called = {caller.name for caller in self._manager.get_hookcallers(plugin) or ()}
         known = [name for name in vars(hookspecs) if name.startswith("robustok_")]
         if forgotten := [name for name in known if hasattr(plugin, name) and name not in called]:
             raise RobustokError(f"{forgotten[0]} is not decorated with @hookimpl, so it would never be called")
+        if not called:
+            found = ", not a function" if inspect.isroutine(plugin) else ""
+            what = "it has no hook: name the module that has `robustok_register`"
+            raise RobustokError(f'{what} ({name} = "package.module"){found}')
 
-    def _take(self, entry: Entry) -> None:
-        key = (entry.kind, entry.name)
-        if key in self._entries:
-            owners = self._conflicts.setdefault(key, [self._entries[key].plugin])
-            owners.append(entry.plugin)
-        else:
-            self._entries[key] = entry
+    def _in_use(self, key: tuple[str, str]) -> list[Entry]:
+        """The component of a kind and name: robustok's own, whoever else has one. Of several, none can be used."""
+        offered = self._offered.get(key, [])
+        own = {state.name for state in self.plugins if state.distribution == OWN and state.error is None}
+        return [entry for entry in offered if entry.plugin in own] or offered
+
+    def left_out(self, plugin: str) -> list[str]:
+        """Why components of a plugin that loaded are not in use: others have their names."""
+        reasons = []
+        for (kind, name), offered in self._offered.items():
+            used = self._in_use((kind, name))
+            owners = [entry.plugin for entry in offered]
+            if plugin in owners and plugin not in [entry.plugin for entry in used]:
+                reasons.append(f"its {kind} {name!r}, since robustok's own has this name; give it another one")
+            elif plugin in owners and len(used) > 1:
+                others = " and ".join(repr(owner) for owner in owners if owner != plugin)
+                reasons.append(f"its {kind} {name!r}, since {others} has one, too; uninstall or rename one")
+        return reasons
 
     def record_failure(self, name: str, distribution: str, error: str) -> None:
         """Records a plugin that could not be imported."""
@@ -163,13 +168,13 @@ class Registry:
 
     def entries(self, kind: str | None = None) -> list[Entry]:
         """All components, or those of one kind, by name."""
-        chosen = (entry for entry in self._entries.values() if kind in (None, entry.kind))
+        chosen = (self._in_use(key)[0] for key in self._offered if kind in (None, key[0]))
         return sorted(chosen, key=lambda entry: (entry.kind, entry.name))
 
     def distribution(self, spec: Spec) -> str:
         """The distribution that provides a component; "?" if that is not known."""
-        entry = self._entries.get((spec.kind, spec.name))
-        return next((state.distribution for state in self.plugins if entry and state.name == entry.plugin), "?")
+        used = [entry.plugin for entry in self._in_use((spec.kind, spec.name))[:1]]
+        return next((state.distribution for state in self.plugins if state.name in used), "?")
 
     def names(self, kind: str) -> list[str]:
         """The names of one kind."""
@@ -181,12 +186,12 @@ class Registry:
 
     def find(self, kind: str, name: str, path: Path = ()) -> type | Problem:
         """The class of a component, or the problem with it."""
-        key = (kind, name)
-        if key in self._conflicts:
-            owners = " and ".join(repr(owner) for owner in self._conflicts[key])
+        used = self._in_use((kind, name))
+        if len(used) > 1:
+            owners = " and ".join(repr(entry.plugin) for entry in used)
             return Problem(path, f"{kind} {name!r} is provided by two plugins, {owners}", "uninstall or rename one")
-        if key in self._entries:
-            return self._entries[key].factory
+        if used:
+            return used[0].factory
         broken = [f"{state.name}: {state.error}" for state in self.plugins if state.error]
         hint = self._near_name(kind, name)
         if broken:
@@ -201,7 +206,7 @@ class Registry:
         )
         if same is not None:
             return f"did you mean {same!r}?"
-        if kinds := [other for other, known in self._entries if known == name]:
+        if kinds := [other for other, known in self._offered if known == name]:
             return f"{name!r} is a {kinds[0]}; {did_you_mean(name, self.names(kind))}"
         return did_you_mean(name, self.names(kind))
 
@@ -214,7 +219,7 @@ class Registry:
         Raises:
             ProblemsError: all mistakes in the table.
         """
-        _require_kind(kind)
+        require_kind(kind)
         where = where or kind
         if (what := nesting_problem(table)) is not None:
             raise RobustokError(what, where=where)
@@ -234,50 +239,6 @@ class Registry:
     def build(self, kind: str, table: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Builds a component from its recipe table: `registry.build("quantizer", {"use": "vq"})`."""
         return self.spec(kind, table).build(*args, **kwargs)
-
-
-def _require_kind(kind: Any) -> None:
-    """Raises RobustokError unless there is such a kind of component."""
-    if not isinstance(kind, str):
-        raise RobustokError(f"expected the name of a kind, found {short(kind)}", hint=", ".join(KINDS))
-    if kind not in KINDS:
-        raise RobustokError(f"no kind is called {short_text(kind)}", hint=did_you_mean(kind, list(KINDS)))
-
-
-def _entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
-    _require_kind(kind)
-    if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME):
-        what = f"the name of a {kind} must be a text of 1 to {_LONGEST_NAME} printable characters, found {short(name)}"
-        raise RobustokError(what)
-    if not (inspect.isclass(factory) and issubclass(factory, KINDS[kind])):
-        raise RobustokError(f"{kind} {name!r} must be a subclass of {KINDS[kind].__name__}")
-    if not attrs.has(getattr(factory, "Config", type(None))):
-        raise RobustokError(f"{kind} {name!r} needs a `Config`, an attrs class")
-    if missing := getattr(factory, "__abstractmethods__", None):
-        raise RobustokError(f"{kind} {name!r} does not implement {', '.join(sorted(missing))}")
-    if wrong := signature_problem(KINDS[kind], factory):
-        raise RobustokError(f"{kind} {name!r}: {wrong}")
-    if kind == "stage":
-        _check_declared(name, factory)
-    artifacts = getattr(factory, "makes", ()) or ()  # folders are named after them; an importer makes at most one
-    for artifact in (artifacts,) if isinstance(artifacts, str) else artifacts:
-        if wrong := wrong_name(artifact):
-            raise RobustokError(f"{kind} {name!r} makes an artifact called {artifact!r}: {wrong}")
-    return Entry(kind=kind, name=name, factory=factory, plugin=plugin)
-
-
-def _check_declared(stage: str, factory: Any) -> None:
-    """Raises RobustokError if a stage's class declares something else than names, or tables that no recipe has."""
-    for attribute in ("uses", "may_use", "needs", "makes"):
-        names = getattr(factory, attribute)
-        if isinstance(names, str):
-            raise RobustokError(f"stage {stage!r}: `{attribute}` must be a tuple of names, ({names!r},)")
-        if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
-            raise RobustokError(f"stage {stage!r}: `{attribute}` must be a tuple of names, found {names!r}")
-    for table in (*factory.uses, *factory.may_use):
-        if table not in TABLES:
-            what = f"stage {stage!r} declares the table {table!r}, which no recipe has"
-            raise RobustokError(what, hint=did_you_mean(table, list(TABLES)))
 
 
 def given_registry(value: Any) -> Registry:

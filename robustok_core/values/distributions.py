@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 
 _GROUPS = ("robustok", "robustok.commands")
-_OWN = "robustok"
+#: The distribution of robustok itself.
+OWN = "robustok"
 #: Our packages that register no component or command.
 _LIBRARIES = {
     "robustok",
@@ -24,13 +25,13 @@ def package_of(module: str) -> str:
 
 def plugin_packages() -> dict[str, str]:
     """The distribution of each package that an installed plugin of somebody else provides."""
-    return {package: name for package, name in _distributions().items() if name != _OWN}
+    return {package: name for package, name in _distributions().items() if name != OWN}
 
 
 def is_ours(module: str) -> bool:
     """Whether a module belongs to robustok itself; somebody else's may be called robustok_something."""
     package = package_of(module)
-    return package in _LIBRARIES or _distributions().get(package) == _OWN
+    return package in _LIBRARIES or _distributions().get(package) == OWN
 
 
 def owner_of(module: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+from importlib.metadata import entry_points
 from types import SimpleNamespace
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import field, frozen
 
 import robustok_core.recipe.registry
 from project import registry_with
@@ -22,6 +25,7 @@ from robustok_core import (
     load_registry,
 )
 from robustok_core.kinds import KINDS
+from robustok_perturbations.top_delta import TopDelta
 
 
 @frozen(kw_only=True)
@@ -209,10 +213,97 @@ def test_a_stage_whose_names_are_a_string_is_refused():
     assert "stage 'one_name': `makes` must be a tuple of names, ('probe',)" in state.error
 
 
-def test_a_name_that_two_plugins_provide_is_refused_naming_both(refused, recipe_file, monkeypatch):
-    registry = registry_with(perturbation={"top_delta": Nothing})
+def test_a_name_that_two_plugins_provide_is_refused_naming_both(refused, monkeypatch):
+    registry = registry_with(Plugin(), Plugin())
     monkeypatch.setattr(robustok_core.recipe.registry, "load_registry", lambda: registry)
-    output = refused("check", recipe_file())
-    assert "perturbation 'top_delta' is provided by two plugins, 'robustok_perturbations' and 'test0'" in output
+    output = refused("plugins", "perturbation", "nothing")
+    assert "perturbation 'nothing' is provided by two plugins, 'test0' and 'test1'" in output
     assert "hint: uninstall or rename one" in output
-    assert "two plugins" in refused("plugins", "perturbation", "top_delta")
+    assert registry.left_out("test0") == [
+        "its perturbation 'nothing', since 'test1' has one, too; uninstall or rename one"
+    ]
+
+
+def named_top_delta(first: bool, *others: Plugin) -> Registry:
+    """robustok's perturbations, and a plugin that loads before or after them and has one of the same name."""
+    ours = [point for point in entry_points(group="robustok") if point.name == "robustok_perturbations"]
+    theirs = [Point("theirs", Plugin(name="top_delta")), *(Point("others", each) for each in others)]
+    return load_registry([*theirs, *ours] if first else [*ours, *theirs])
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["it loads first", "it loads last"])
+def test_robustoks_own_component_stays_in_use_where_another_plugin_takes_its_name(first):
+    registry = named_top_delta(first)
+    assert registry.find("perturbation", "top_delta") is TopDelta
+    assert registry.classes("perturbation")["top_delta"] is TopDelta
+    assert registry.distribution(registry.spec("perturbation", {"use": "top_delta"})) == "robustok"
+    assert registry.left_out("robustok_perturbations") == []
+    reason = "its perturbation 'top_delta', since robustok's own has this name; give it another one"
+    assert registry.left_out("theirs") == [reason]
+
+
+def test_robustoks_own_component_stays_in_use_where_two_plugins_take_its_name():
+    registry = named_top_delta(True, Plugin(name="top_delta"))
+    assert registry.find("perturbation", "top_delta") is TopDelta
+    assert registry.left_out("theirs") == registry.left_out("others") != []
+
+
+def test_plugins_lists_what_is_left_out_with_the_reason(command, monkeypatch):
+    monkeypatch.setattr(robustok_core.recipe.registry, "load_registry", lambda: named_top_delta(True))
+    code, output, _ = command("plugins")
+    assert code == 0
+    assert re.search(r"^ +top_delta .*\[robustok_perturbations\]$", output, re.MULTILINE)
+    assert re.search(r"^ +theirs +somebody, not in use: its perturbation 'top_delta', since", output, re.MULTILINE)
+    states = {each["name"]: each for each in json.loads(command("plugins", "--json")[1])["plugins"]}
+    assert states["robustok_perturbations"]["left_out"] == []
+    assert states["theirs"]["left_out"] == named_top_delta(True).left_out("theirs")
+    assert states["theirs"]["error"] is None
+
+
+def test_a_plugin_that_registers_one_name_twice_is_refused():
+    class Twice:
+        @hookimpl
+        def robustok_register(self, register):
+            register("perturbation", "nothing", Nothing)
+            register("perturbation", "nothing", Nothing)
+
+    registry = load_registry([Point("twice", Twice())])
+    assert "it registers the name 'nothing' twice for a perturbation" in registry.plugins[0].error
+    assert registry.entries() == []
+
+
+def a_function(register):
+    """What an entry point names that ends with the hook instead of its module."""
+    register("perturbation", "nothing", Nothing)
+
+
+def test_an_entry_point_that_brings_no_hook_is_told_what_to_name():
+    registry = load_registry([Point("theirs", a_function), Point("module", SimpleNamespace())])
+    what = 'it has no hook: name the module that has `robustok_register` (theirs = "package.module"), not a function'
+    assert registry.plugins[0].error.endswith(what)
+    assert registry.plugins[1].error.endswith('`robustok_register` (module = "package.module")')
+
+
+@frozen(kw_only=True)
+class UnknownConfig:
+    """Has an option whose type names nothing."""
+
+    size: int = 3
+    width: Whatever = 3  # noqa: F821
+
+
+@frozen(kw_only=True)
+class HoldingConfig:
+    """Holds a table with such an option."""
+
+    inner: UnknownConfig = field(factory=UnknownConfig)
+
+
+@pytest.mark.parametrize("config", [UnknownConfig, HoldingConfig])
+def test_an_option_whose_type_names_nothing_disables_its_plugin_only(config, command, monkeypatch):
+    theirs = type("Unknown", (Nothing,), {"Config": config})
+    registry = load_registry([Point("theirs", Plugin(name="unknown", factory=theirs)), Point("good", Plugin())])
+    what = "perturbation 'unknown': the type 'Whatever' of the option `width` of UnknownConfig is not known (NameError"
+    assert what in registry.plugins[0].error
+    monkeypatch.setattr(robustok_core.recipe.registry, "load_registry", lambda: registry)
+    assert [one["name"] for one in json.loads(command("plugins", "--json")[1])["components"]] == ["nothing"]
