@@ -93,7 +93,8 @@ def latents(owner: Owner, value: Any, space: LatentSpace, rows: int, maker: str,
 def in_range(owner: Owner, numbers: Tensor, end: int, what: str) -> None:
     """Requires integers in [0, end); those on the meta device have no values."""
     inside = numbers.is_meta or bool(((numbers >= 0) & (numbers < end)).all())
-    owner.require(inside, f"{what} outside [0, {end})")
+    if not inside:
+        owner.require(False, f"{what} outside [0, {end}), found {int(numbers.min())} to {int(numbers.max())}")
 
 
 def passes_gradient(owner: Owner, value: Tensor, source: Tensor, what: str, to: str, *, graph: bool = False) -> None:

@@ -40,6 +40,8 @@ def _quantized(call: Call, latents: Any, z: Tensor) -> None:
     elif values:
         with torch.no_grad():
             codewords = quantizer.lookup(latents.codes)
+        expectations.finite(call, codewords, "the codebook is not finite: `lookup` gives NaN or infinity")
+        expectations.finite(call, latents.vectors, "in eval mode `quantize` returns vectors that are not finite")
         wrong = "in eval mode the vectors of `quantize` are not those that `lookup` gives for its codes"
         expectations.embedded(call, latents.vectors, codewords, z, wrong)
 

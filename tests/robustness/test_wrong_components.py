@@ -64,7 +64,7 @@ WRONG_IN_TRAINING: list[tuple[str, type, str, Change, str]] = [
         vectors(detached),
         "vectors of `quantize` pass no gradient to its input (straight-through): are they detached?",
     ),
-    ("quantizer", VQ, "quantize", codes(lambda c: c - 1), "`quantize` returns codes outside [0, 32)"),
+    ("quantizer", VQ, "quantize", codes(lambda c: c - 1), "`quantize` returns codes outside [0, 32), found -1 to "),
     (
         "quantizer",
         VQ,
@@ -221,7 +221,12 @@ def built_with(base: type, **attributes: Any) -> type:
         ("tokenizer", ConvVQ, {"image_size": "32"}, "`image_size` must be an integer, found '32'"),
         ("quantizer", VQ, {"width": 0}, "`width` must be a positive integer, found 0"),
         ("dataset", FashionMNIST, {"class_names": ["one"]}, "it has 10 classes but 1 class names"),
-        ("dataset", FashionMNIST, {"num_classes": 3, "class_names": ["a", "b", "c"]}, "has labels outside [0, 3)"),
+        (
+            "dataset",
+            FashionMNIST,
+            {"num_classes": 3, "class_names": ["a", "b", "c"]},
+            "has labels outside [0, 3), found 0 to 9",
+        ),
         ("dataset", FashionMNIST, {"train": None}, "`train` must be Images, found NoneType"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from robustok_core import Latents, Quantizer, RunError
+from robustok_core.kinds.boundary import BrokenPromise
 
 
 class OnALine(Quantizer):
@@ -50,3 +51,41 @@ def test_an_encoder_that_has_diverged_is_not_called_a_mistake_of_the_quantizer(v
     assert quantizer.quantize(torch.zeros(1, 2, 1)).codes.tolist() == [[1, 1]]
     with pytest.raises(RunError, match="^the vectors that the encoder makes are not finite"):
         WithVectors().eval().quantize(torch.full((1, 2, 1), value))
+
+
+class NotFiniteVectors(WithVectors):
+    """Adds what is no number to its codewords."""
+
+    def quantize(self, z):
+        found = super().quantize(z)
+        return found.evolve(vectors=found.vectors * math.nan)
+
+
+class NotFiniteCodebook(WithVectors):
+    """Has a codeword that is no number."""
+
+    codebook = torch.tensor([[3.0], [math.inf], [2.0], [1.0]])
+
+    def nearest(self, z, count):
+        return torch.ones(len(z), count, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "words"),
+    [
+        (NotFiniteVectors, "in eval mode `quantize` returns vectors that are not finite"),
+        (NotFiniteCodebook, "the codebook is not finite: `lookup` gives NaN or infinity"),
+    ],
+)
+def test_numbers_of_a_quantizer_that_are_not_finite_are_called_so_in_eval_mode(quantizer, words):
+    with torch.no_grad(), pytest.raises(BrokenPromise, match=words):
+        quantizer().eval().quantize(torch.zeros(1, 2, 1))
+
+
+def test_codes_outside_the_codebook_are_said():
+    class Beyond(OnALine):
+        def quantize(self, z):
+            return Latents(codes=torch.tensor([[-3, 7]]))
+
+    with pytest.raises(BrokenPromise, match=r"`quantize` returns codes outside \[0, 4\), found -3 to 7"):
+        Beyond().eval().quantize(torch.zeros(1, 2, 1))
