@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from robustok_core.errors import Interrupted, RunError
+from robustok_core.errors import Interrupted, RobustokError, RunError
 from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import NOT_FINITE_FILE
 from robustok_core.recipe.recipe import NamedStage
@@ -96,7 +96,7 @@ def _results(stage: NamedStage, context: RunContext, plan: Callable[[], Plan]) -
         raise with_what_fits(error, cost, **about) from error
     try:
         return {name: Result.of(value) for name, value in values.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, RobustokError, TypeError, ValueError) as error:
         what = f"the `run` of stage {stage.name!r} must return numbers or Results by name, found {values!r}"
         raise RunError(what) from error
 

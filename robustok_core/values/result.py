@@ -8,11 +8,27 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
+from robustok_core.errors import RobustokError
+from robustok_core.values.wording import described, short
+
 _COUNT = validators.optional([validators.instance_of(int), validators.ge(0)])
 
 
 def _fits_json(_: object, __: object, details: Mapping[str, Any]) -> None:
     json.dumps(dict(details))  # raises TypeError here rather than when the run is written
+
+
+def _one_number(value: Any) -> float:
+    try:
+        return float(value)
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ) as error:  # RuntimeError: on the meta device
+        found = described(value) if hasattr(value, "shape") else short(value)
+        raise RobustokError(f"a Result is one number, found {found}") from error
 
 
 @frozen
@@ -28,7 +44,7 @@ class Result:
         details: further JSON values: {"std": 0.3}, {"cells": {"alpha0.5_delta6": 41.2}}.
     """
 
-    value: float = field(converter=float)
+    value: float = field(converter=_one_number)
     higher_is_better: bool | None = field(
         default=None, kw_only=True, validator=validators.optional(validators.instance_of(bool))
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustok_core import Result
+from robustok_core import Result, RobustokError
 from robustok_core.runs.results import results_of
 from robustok_core.values.result import add_results
 
@@ -41,6 +43,29 @@ def test_a_bare_number_or_a_tensor_becomes_a_result_and_a_result_stays_itself():
     result = Result(1.0, higher_is_better=True)
     assert Result.of(result) is result
     assert Result.of(torch.tensor(1.5)) == Result(1.5)
+
+
+@pytest.mark.parametrize("value", [3, "2.5", True, torch.ones(1, 1), np.float32(1.5), torch.tensor(2)], ids=repr)
+def test_whatever_float_takes_is_one_number(value):
+    assert Result(value) == Result(float(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (torch.ones(3), "Tensor (3,) of torch.float32"),
+        (np.ones((2, 3)), "ndarray (2, 3) of float64"),
+        (torch.ones((), device="meta"), "Tensor () of torch.float32"),
+        ([1.0, 2.0], "list [1.0, 2.0]"),
+        ("many", "str 'many'"),
+        (None, "NoneType None"),
+        (10**400, "int 1"),
+    ],
+    ids=str,
+)
+def test_a_value_that_is_not_one_number_is_said(value, found):
+    with pytest.raises(RobustokError, match=re.escape(f"a Result is one number, found {found}")):
+        Result(value)
 
 
 @pytest.mark.parametrize(
