@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
 from attrs import field, frozen
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
+from robustok_core.values.distributions import owner_of, package_of, plugin_packages
+from robustok_core.values.wording import failure_of
 
 #: Parameters and buffers of one component; with an optimiser's state, these take more than a terabyte.
 MOST_PARAMETERS = 10**11
@@ -42,7 +45,7 @@ class Spec:
         """Builds the component on the meta device: shapes without memory.
 
         Raises:
-            RobustokError: if no machine could hold it.
+            RobustokError: if no machine could hold it, or its constructor needs the values of tensors.
         """
         import torch
         from torch import nn
@@ -50,10 +53,13 @@ class Spec:
         try:
             with torch.device("meta"):
                 component = self.build(*args)
-        except (RuntimeError, OverflowError) as error:
-            if "overflow" not in str(error).lower() and "too large" not in str(error).lower():
-                raise
-            raise self._too_large("more numbers than can be counted") from error
+        except (RuntimeError, OverflowError, TypeError) as error:
+            text = str(error).lower()
+            if not isinstance(error, TypeError) and ("overflow" in text or "too large" in text):
+                raise self._too_large("more numbers than can be counted") from error
+            if re.search(r"(\b|_)meta\b", text):  # the device; anything else fails on each device
+                raise self._needs_values(error) from error
+            raise
         if isinstance(component, nn.Module):
             count = sum(tensor.numel() for tensor in (*component.parameters(), *component.buffers()))
             if count > MOST_PARAMETERS:
@@ -63,6 +69,21 @@ class Spec:
     def _too_large(self, size: str) -> RobustokError:
         hint = f"at most {MOST_PARAMETERS:,} are possible: choose smaller sizes"
         return RobustokError(f"the {self.kind} {self.name!r} would have {size}", hint=hint)
+
+    def _needs_values(self, error: Exception) -> RobustokError:
+        ran = list(traceback.walk_tb(error.__traceback__))
+        built = [frame.f_locals["self"] for frame, _ in ran if frame.f_code is Spec.build.__code__]
+        inner = built[-1] if built else self  # a tokenizer builds its quantizer
+        what = f"the {inner.kind} {inner.name!r} cannot be built on torch's meta device, without values"
+        packages = {package_of(inner.factory.__module__), *plugin_packages()}
+        hint = "initialise with torch's functions, and read no values in `__init__`"
+        for frame, line in reversed(ran):
+            module = str(frame.f_globals.get("__name__"))
+            if package_of(module) in packages:
+                place = f"{frame.f_code.co_filename}, line {line}"
+                hint += f"; this error happened in code of {owner_of(module)}: {frame.f_code.co_name} ({place})"
+                break
+        return RunError(f"{what} ({failure_of(error)})", hint=hint)
 
     def table(self) -> dict[str, Any]:
         """The recipe table of this component, with every default written out."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustok_core import RobustokError
 from robustok_core.values.spec import Spec, plain, plain_options, shaping_options, wrong_name
 
 
@@ -88,3 +92,52 @@ def test_what_shapes_a_result_leaves_out_neutral_options_of_tables_but_not_of_co
     assert shaping_options(config) == {"sampler": {"steps": 5}, "part": component}
     assert plain_options(config) == {"batch": 8, "sampler": {"steps": 5}, "part": component}
     assert shaping_options(StageOptions(sampler=Sampler(execution="eager"), part=part)) == shaping_options(config)
+
+
+def network(read: Callable[[torch.Tensor], Any]) -> Spec:
+    class Network(torch.nn.Module):
+        """Reads its weights while it is built."""
+
+        def __init__(self, config):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(3, 3))
+            self.read = read(self.weight)
+
+    return Spec(kind="quantizer", name="mine", factory=Network, config=Config())
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda weight: float(weight.detach().norm()),
+        lambda weight: weight.detach().numpy(),
+        lambda weight: weight[weight > 0],
+        lambda weight: weight + torch.from_numpy(np.ones((3, 3))),
+    ],
+    ids=["a value", "numpy", "a mask", "an array"],
+)
+def test_a_network_that_reads_values_while_it_is_built_is_told_that_there_are_none(read):
+    network(read).build()
+    with pytest.raises(RobustokError) as caught:
+        network(read).sketch()
+    assert caught.value.what.startswith("the quantizer 'mine' cannot be built on torch's meta device, without values (")
+    assert caught.value.hint.startswith(
+        "initialise with torch's functions, and read no values in `__init__`; this error"
+    )
+    assert "test_spec.py, line " in caught.value.hint
+    assert isinstance(caught.value.__cause__, (RuntimeError, TypeError))
+
+
+def test_the_component_that_reads_values_is_named_and_not_the_one_that_builds_it():
+    class Outer(torch.nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.inner = network(lambda weight: weight.tolist()).build()
+
+    with pytest.raises(RobustokError, match="^the quantizer 'mine' cannot be built"):
+        Spec(kind="tokenizer", name="outer", factory=Outer, config=Config()).sketch()
+
+
+def test_an_error_that_is_the_same_on_every_device_stays_itself():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        network(lambda weight: weight + None).sketch()
