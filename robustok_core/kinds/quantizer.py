@@ -93,7 +93,12 @@ class Quantizer(Component, nn.Module, ABC):
         """
 
     def after_step(self, draws: Draws) -> None:
-        """Called once after each optimiser step, to update codebook averages and restart dead codes."""
+        """Called once after each optimiser step, to update codebook averages and restart dead codes.
+
+        Each process must make the same codebook of it, since buffers are not sent between them: collect counts and
+        sums in `quantize`, over all micro-batches of the step, add them up over the processes with
+        `robustok_training.distributed.all_sum` here, and take random numbers from `draws.generator()`.
+        """
 
     def nearest(self, z: Tensor, count: int) -> Tensor:
         """(M, count) int64, the codes nearest to each row of z (M, D) in the codebook's metric, nearest first.

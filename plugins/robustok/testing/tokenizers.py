@@ -11,6 +11,7 @@ from robustok_core.errors import RobustokError
 from robustok_core.kinds.tokenizer import Tokenizer
 from robustok_core.values.draws import Draws, seeded
 from robustok_core.values.latents import Latents, LatentSpace
+from robustok_core.values.wording import some_names
 
 _ROWS = 3
 
@@ -128,8 +129,12 @@ def _codebook_checks(subject: Subject, quantizer: Any, z: torch.Tensor) -> None:
 
 def _training_checks(subject: Subject, quantizer: Any, z: torch.Tensor, space: LatentSpace) -> None:
     quantizer.train()
-    z = z.clone().requires_grad_()
+    z, before = z.clone().requires_grad_(), _codewords(quantizer)
     latents = quantizer.quantize(z)
+    kept = torch.equal(_codewords(quantizer), before)
+    subject.require(
+        kept, "`quantize` changes the codebook; only `after_step` may, once for all micro-batches of a step"
+    )
     subject.latents(latents, space, _ROWS, "quantize")
     for name, loss in latents.losses.items():
         subject.scalar(loss, f"the loss {name!r} of `quantize`")
@@ -138,3 +143,28 @@ def _training_checks(subject: Subject, quantizer: Any, z: torch.Tensor, space: L
     subject.require(reached, "no gradient flows from the vectors to the quantizer's input (straight-through)")
     quantizer.after_step(Draws.for_rows(2, _ROWS))
     subject.latents(quantizer.eval().quantize(z.detach()), space, _ROWS, "quantize after `after_step`")
+    _step_checks(subject, z.detach())
+
+
+def _step_checks(subject: Subject, z: torch.Tensor) -> None:
+    """Requires one codebook of two processes, whose torch generators and rows of draws differ."""
+    states = []
+    for process in range(2):
+        quantizer = subject.build().train()
+        with seeded("robustok.testing", "step"):
+            quantizer.quantize(z)
+        with seeded("robustok.testing", "process", process):
+            rows = range(process * _ROWS, (process + 1) * _ROWS)
+            quantizer.after_step(Draws.for_part(2, rows, 2 * _ROWS))
+        states.append({**quantizer.state_dict(), "the codebook": _codewords(quantizer)})
+    differing = [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]
+    words = "take random numbers from `draws.generator()`, not from torch's or the rows of `draws`"
+    subject.require(
+        not differing, f"`after_step` makes another state on each process ({some_names(differing)}): {words}"
+    )
+
+
+def _codewords(quantizer: Any) -> torch.Tensor:
+    """(n, D) the first codewords; a codebook may be too large to list."""
+    with torch.no_grad():
+        return quantizer.lookup(torch.arange(min(quantizer.codebook_size, 4096))).clone()

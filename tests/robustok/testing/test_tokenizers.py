@@ -10,6 +10,7 @@ import torch
 
 from breaches import caught
 from project import CODEBOOK_SIZE, CONV, WIDTH
+from robustok.testing import check_component
 from robustok_quantizers.vq import VQ
 from robustok_tokenizers.conv_vq import ConvVQ
 
@@ -171,6 +172,44 @@ class OtherVectors(VQ):
         return found.evolve(vectors=found.vectors * 1.5)
 
 
+class ChangesWithin(VQ):
+    """Updates its codebook for each micro-batch."""
+
+    def quantize(self, z):
+        found = super().quantize(z)
+        if self.training:
+            self.embedding.data.mul_(0.9)
+        return found
+
+
+class OwnRandomness(VQ):
+    """Updates its codebook with random numbers that no other process has."""
+
+    def after_step(self, draws):
+        self.embedding.data.add_(torch.randn_like(self.embedding))
+
+
+class Drawn(VQ):
+    """Updates its codebook with the random numbers of the step, and quantizes with noise while it trains."""
+
+    def quantize(self, z):
+        return super().quantize(z + 0.1 * torch.randn_like(z) if self.training else z)
+
+    def after_step(self, draws):
+        self.embedding.data.add_(torch.randn(self.embedding.shape, generator=draws.generator()))
+
+
+class RowsOfDraws(VQ):
+    """Updates its codebook with the random numbers of the first image, which is another one on each process."""
+
+    def after_step(self, draws):
+        self.embedding.data.add_(draws[:1].normal(*self.embedding.shape)[0])
+
+
+def test_noise_in_training_and_an_update_with_the_draws_keep_the_promise():
+    check_component("quantizer", Drawn, VQ_SIZE)
+
+
 def with_losses(make):
     class WithLosses(VQ):
         """Gives losses of another form."""
@@ -213,6 +252,9 @@ def test_losses_that_are_no_scalars_by_name_are_caught(losses, words):
     [
         (DetachedVectors, "vectors of `quantize` pass no gradient to its input (straight-through): are they detached?"),
         (OtherVectors, "in eval mode the vectors of `quantize` are not those that `lookup` gives for its codes"),
+        (ChangesWithin, "`quantize` changes the codebook; only `after_step` may"),
+        (OwnRandomness, "`after_step` makes another state on each process (embedding, the codebook)"),
+        (RowsOfDraws, "take random numbers from `draws.generator()`, not from torch's or the rows of `draws`"),
         (LossesAlways, "`quantize` returns losses in eval mode"),
         (FarFirst, "the codeword nearest to a codeword must be itself"),
         (NoStraightThrough, "vectors of `quantize` pass no gradient to its input (straight-through)"),
