@@ -34,7 +34,8 @@ def plugins(kind: str | None, name: str | None, as_json: bool) -> None:
 
     registry = load_registry()
     if kind is not None and kind not in KINDS:
-        raise RobustokError(f"no kind is called {kind!r}", hint=did_you_mean(kind, list(KINDS)))
+        hint = _commands_for(registry, kind) or did_you_mean(kind, list(KINDS))
+        raise RobustokError(f"no kind is called {kind!r}", hint=hint)
     entries = [_entry(registry, kind, name)] if kind and name else registry.entries(kind)
     console = make_console()
     if as_json:
@@ -45,6 +46,15 @@ def plugins(kind: str | None, name: str | None, as_json: bool) -> None:
         _list(console, entries)
     else:
         _show(console, entries[0])
+
+
+def _commands_for(registry: Registry, name: str) -> str | None:
+    """The hint for the name of a component or plugin where that of a kind is expected; None if it names neither."""
+    found = [entry for entry in registry.entries() if entry.name == name]
+    found = found or [entry for entry in registry.entries() if entry.plugin == name]
+    commands = [f"`robustok plugins {entry.kind} {entry.name}`" for entry in found]
+    more = f" (and {len(commands) - 3:,} more of {name})" if len(commands) > 3 else ""
+    return f"did you mean {' or '.join(commands[:3])}?{more}" if commands else None
 
 
 def _entry(registry: Registry, kind: str, name: str) -> Entry:

@@ -47,7 +47,9 @@ class ResidualVQConfig:
 
 
 class ResidualVQ(Quantizer):
-    """Codewords are learned by gradient. The library's moving averages, k-means and restart of dead codes stay off:
+    """Quantizes what the levels before left over: a token's codewords of all levels add up.
+
+    Codewords are learned by gradient. The library's moving averages, k-means and restart of dead codes stay off:
     they act within a micro-batch and draw from global random state.
     """
 

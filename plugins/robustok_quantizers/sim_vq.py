@@ -32,7 +32,7 @@ class SimVQConfig:
 
 
 class SimVQ(Quantizer):
-    """All codewords move together, so that no code dies."""
+    """Codewords are a learned linear map of a frozen table. All move together, so that no code dies."""
 
     Config = SimVQConfig
 

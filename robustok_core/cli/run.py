@@ -10,7 +10,21 @@ import click
 from robustok_core.cli.completion import RECIPE
 
 
-@click.command()
+class _Run(click.Command):
+    """Names the command that does what `--dry-run` would."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the arguments of the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name != "--dry-run":
+                raise
+            what = f"No such option '{error.option_name}'. `robustok check RECIPE --show` checks without running."
+            raise click.NoSuchOption(error.option_name, what, ctx=ctx) from error
+
+
+@click.command(cls=_Run)
 @click.argument("recipe", type=RECIPE)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set a key, e.g. perturbation.beta=0.5.")
 @click.option("--preset", "presets", multiple=True, metavar="RECIPE", help="Lay a recipe fragment over the recipe.")

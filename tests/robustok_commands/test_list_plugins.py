@@ -81,6 +81,9 @@ def test_every_option_of_every_component_is_shown_with_its_meaning(command, regi
     ("arguments", "words"),
     [
         (["metrics"], "no kind is called 'metrics'\n  hint: did you mean 'metric'?"),
+        (["psnr"], "no kind is called 'psnr'\n  hint: did you mean `robustok plugins metric psnr`?"),
+        (["frechet"], "did you mean `robustok plugins metric frechet` or `robustok plugins sample_metric frechet`?"),
+        (["robustok_quantizers"], "did you mean `robustok plugins quantizer fsq` or `robustok plugins quantizer ibq`"),
         (["metric", "pfd"], "no metric is called 'pfd'\n  hint: did you mean 'pfid'?"),
     ],
 )

@@ -169,3 +169,10 @@ def test_a_process_number_that_is_no_number_says_nothing(refused, monkeypatch, n
 def test_of_several_processes_the_main_one_prints(launched, prints):
     done = robustok("recipes", env={**os.environ, **launched})
     assert (done.returncode, "main_train" in done.stdout) == (0, prints), done.stderr
+
+
+def test_a_dry_run_is_told_of_the_command_that_makes_one(command, recipe_file):
+    code, _, message = command("run", recipe_file(), "--dry-run")
+    assert code == 2
+    assert "No such option '--dry-run'. `robustok check RECIPE --show` checks without running." in message
+    assert "`robustok check" not in command("run", recipe_file(), "--sett", "run.seed=3")[2]
