@@ -88,7 +88,8 @@ def export(importer: str, artifact: Path, out: Path, changes: tuple[str, ...]) -
     tokenizers/robustok again.pt`.
 
     The file is read back. If options of IMPORTER are needed to get the same model, the command that imports it so is
-    printed; if none are enough, nothing is written. --set gives options that the command cannot find itself.
+    printed; if none are enough, nothing is written. If it cannot be read here, a note says so. --set gives options that
+    the command cannot find itself.
     """
     from robustok_commands.exporting import write_export
     from robustok_core.recipe.source import parse_override

@@ -177,7 +177,7 @@ class ReadBack:
         if self._is_same(component, differences, guided=self._ours.guided and theirs.guided):
             return Found(added=added)
         more = self._untried(added, theirs.said)
-        return Found(added=added, differences=differences or {"weights": ("", "others")}, more=more)
+        return Found(added=added, differences=differences or {"its weights": ("as they were", "others")}, more=more)
 
     def _defaults(self) -> dict[str, Any]:
         return {option.name: option.default for option in attrs.fields(type(self._importer.config))}

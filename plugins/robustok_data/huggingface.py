@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.kinds.dataset import Dataset
 from robustok_core.values.download import Download
-from robustok_core.values.ignored import changed_options, refuse_ignored
+from robustok_core.values.ignored import changed_options, refuse_ignored, refused_options
 from robustok_core.values.wording import reason_of
 from robustok_data.arrays import as_labels
 from robustok_data.bad_files import checked, refuse_or_log
@@ -54,7 +54,7 @@ class HuggingFaceConfig(FilesConfig):
 
     def __attrs_post_init__(self) -> None:
         refuse_ignored(self, "validation_share", unless=self.validation_split is None, needs="no validation_split")
-        if self.validation_split == self.train_split:
+        if self.validation_split == self.train_split and refused_options(self, "validation_split"):
             raise ValueError(
                 f"validation_split is the training split {self.train_split!r}; left out, a share of it is held out"
             )

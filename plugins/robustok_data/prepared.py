@@ -12,6 +12,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robustok_core.errors import RunError
 from robustok_core.kinds.dataset import Dataset, Images
 from robustok_core.values.batches import ImageBatch
 from robustok_core.values.draws import Draws
@@ -119,6 +120,9 @@ class PreparedImages(Images):
         """(S, S, 3), as they were stored."""
         try:
             pixels = decoded(self._pictures.read(index), self._prepared)
+        except MemoryError as error:
+            where = self._pictures.location(index)
+            raise RunError("there is not enough memory to decode this image", where=where) from error
         except Exception as error:  # Pillow raises many types for damaged files
             raise damaged_image(self._pictures.location(index), why_unreadable(error)) from error
         if checksum(pixels) != int(self._checksums[index]):

@@ -52,7 +52,7 @@ class Reused:
 
 
 NOTHING = Reused()
-_PLACES = "name a run, a folder of runs, or the study.json of a finished study"
+_PLACES = "name a run, a folder of runs, or a study's study.json"
 
 
 def reused(places: Sequence[Path], out: Path) -> Reused:

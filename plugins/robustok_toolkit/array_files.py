@@ -16,7 +16,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_core.values.machine_memory import usable_memory
 from robustok_core.values.wording import reason_of
 
@@ -249,6 +249,8 @@ def _readable(file: Path, hint: str, what: str = "this array cannot be read") ->
         yield
     except RobustokError:
         raise
+    except MemoryError as error:
+        raise RunError("there is not enough memory to read this array", where=str(file)) from error
     except Exception as error:  # zipfile, its decompressors and numpy raise many types for damaged files
         reason = getattr(error, "strerror", None) or reason_of(error)
         raise RobustokError(f"{what} ({reason})", where=str(file), hint=hint) from error

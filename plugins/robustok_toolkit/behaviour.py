@@ -16,8 +16,9 @@ from robustok_core.values.draws import Draws, derive_seed, seeded
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Keep, Latents
 
-#: Largest difference of outputs that rounding explains, as a share of the largest number along their last dimension.
-_ROUNDING = 1e-5
+#: Largest difference of outputs that rounding explains, as a share of the largest number of their channel, the last
+#: dimension; a channel counts for at least this share of the largest one.
+_ROUNDING, _LEAST = 1e-5, 1e-6
 #: Samples of a generator, steps of its sampler if it has any, the scale of guidance, and the share of SDEdit's noise.
 _ROWS, _STEPS, _SCALE, _SIGMA = 2, 2, 2.0, 0.5
 
@@ -56,7 +57,9 @@ def _close(one: Tensor, other: Tensor) -> bool:
         return True
     if not one.is_floating_point():
         return False
-    scale = one.abs().amax(dim=tuple(range(one.ndim - 1)), keepdim=True)  # channels may be of very different size
+    sizes = torch.maximum(one.abs(), other.abs())
+    scale = sizes.amax(dim=tuple(range(one.ndim - 1)), keepdim=True)  # channels may be of very different size
+    scale = scale.clamp_min(float(_LEAST * sizes.max()))
     return bool(((one - other).abs() <= _ROUNDING * scale).all())
 
 
@@ -73,7 +76,7 @@ def _encoded(tokenizer: Tokenizer) -> list[Tensor]:
     images = Draws.for_rows(0, 1).uniform(3, tokenizer.image_size, tokenizer.image_size) * 2.0 - 1.0
     latents = tokenizer.encode(images)
     held = [tensor for tensor in (latents.codes, latents.vectors) if tensor is not None]
-    return [*held, tokenizer.decode(latents)]
+    return [*held, tokenizer.decode(latents).movedim(1, -1)]
 
 
 def _generated(generator: Generator, *, guided: bool) -> list[Tensor]:

@@ -67,6 +67,8 @@ def orientation(picture: Image.Image) -> int:
     """The EXIF tag Orientation: 1 is upright, 2 to 4 are mirrored or turned, 5 to 8 have width and height exchanged."""
     try:
         tag = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except MemoryError:  # the picture may have to be turned
+        raise
     except Exception:  # Pillow raises many types for damaged EXIF data, beside pixels that may be whole
         return 1
     return tag if isinstance(tag, int) and tag in _UPRIGHT else 1

@@ -75,8 +75,12 @@ def _check_class(kind: str, name: str, factory: Any) -> None:
         raise RobustokError(f"{kind} {name!r}: {wrong}")
 
 
-def _types_problem(config: Any) -> str | None:
-    """What is wrong with the first type of a configuration's options, or of tables within it, that names nothing."""
+def _types_problem(config: Any, above: frozenset[Any] = frozenset()) -> str | None:
+    """What is wrong with the first type of a configuration's options, or of tables within it, that names nothing.
+
+    Args:
+        above: the configurations that it is within, which are looked at already.
+    """
     try:
         options = attrs.fields(attrs.resolve_types(config))
     except Exception as error:  # an annotation is any expression
@@ -84,8 +88,9 @@ def _types_problem(config: Any) -> str | None:
         where = "an option" if named is None else f"the option `{named.name}`"
         shown = "" if named is None else f" {named.type!r}"
         return f"the type{shown} of {where} of {config.__qualname__} is not known ({failure_of(error)})"
-    nested = [table for each in options if (table := nested_config(each.type)) not in (None, config)]
-    return next((wrong for table in nested if (wrong := _types_problem(table))), None)
+    seen = above | {config}
+    nested = [table for each in options if (table := nested_config(each.type)) is not None and table not in seen]
+    return next((wrong for table in nested if (wrong := _types_problem(table, seen))), None)
 
 
 def _has_a_type(config: Any, option: Any) -> bool:

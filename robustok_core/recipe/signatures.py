@@ -6,6 +6,7 @@ import inspect
 from types import FunctionType
 from typing import Any
 
+from robustok_core.values.distributions import package_of
 from robustok_core.values.wording import short_name
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -42,9 +43,16 @@ def signature_problem(kind: type, component: type) -> str | None:
 
 def _signature(owner: type, name: str) -> inspect.Signature:
     """A method's arguments without their types: "(self, latents, *, draws)"."""
-    signature = inspect.signature(getattr(owner, name))
+    method = inspect.unwrap(getattr(owner, name), stop=_counts_itself)
+    signature = inspect.signature(method, follow_wrapped=False)
     bare = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
     return signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+
+
+def _counts_itself(method: Any) -> bool:
+    """Whether a method's own arguments count: what torch and the core put around one passes on all."""
+    module = str(getattr(method, "__globals__", {}).get("__name__"))
+    return package_of(module) not in ("torch", "robustok_core")
 
 
 def _takes(found: inspect.Signature, wanted: inspect.Signature, with_self: bool, *, optional: bool) -> bool:

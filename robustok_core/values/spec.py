@@ -16,6 +16,10 @@ from robustok_core.values.wording import failure_of
 
 #: Parameters and buffers of one component; with an optimiser's state, these take more than a terabyte.
 MOST_PARAMETERS = 10**11
+#: Of torch's messages about the device; a plugin's own may speak of "meta", too.
+_ON_META = re.compile(
+    r"register_meta|meta (tensor|device)|(device|type)[ :='\"]+meta\b|on meta\b|['\"]meta['\"] (device|backend)"
+)
 
 
 @frozen(kw_only=True)
@@ -57,7 +61,7 @@ class Spec:
             text = str(error).lower()
             if not isinstance(error, TypeError) and ("overflow" in text or "too large" in text):
                 raise self._too_large("more numbers than can be counted") from error
-            if re.search(r"(\b|_)meta\b", text):  # the device; anything else fails on each device
+            if _ON_META.search(text):  # anything else fails on each device
                 raise self._needs_values(error) from error
             raise
         if isinstance(component, nn.Module):

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.ignored import as_it_was_made
 from robustok_data.huggingface import HuggingFace, HuggingFaceConfig
 from robustok_toolkit.crops import center_crop
 from robustok_training.batches import training_batches
@@ -143,6 +144,8 @@ def test_a_wrong_option_is_one_message(on_disk: Path, options: dict[str, str], m
 def test_the_training_split_is_not_held_out(on_disk: Path) -> None:
     with pytest.raises(ValueError, match="validation_split is the training split 'train'"):
         opened(on_disk, validation_split="train")
+    with as_it_was_made():  # the recipe of a run
+        assert opened(on_disk, validation_split="train").validation is not None
 
 
 def test_a_class_without_images_is_one_message(table: Callable[..., Any], tmp_path: Path) -> None:

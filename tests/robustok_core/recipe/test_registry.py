@@ -299,6 +299,27 @@ class HoldingConfig:
     inner: UnknownConfig = field(factory=UnknownConfig)
 
 
+@frozen(kw_only=True)
+class FirstConfig:
+    """May hold a table that may hold one of its own kind."""
+
+    second: SecondConfig | None = None
+
+
+@frozen(kw_only=True)
+class SecondConfig:
+    """See `FirstConfig`."""
+
+    first: FirstConfig | None = None
+
+
+def test_tables_may_hold_each_other():
+    theirs = type("Both", (Nothing,), {"Config": FirstConfig})
+    registry = load_registry([Point("theirs", Plugin(name="both", factory=theirs))])
+    assert registry.plugins[0].error is None
+    assert registry.spec("perturbation", {"use": "both", "second": {"first": {}}}).config.second.first == FirstConfig()
+
+
 @pytest.mark.parametrize("config", [UnknownConfig, HoldingConfig])
 def test_an_option_whose_type_names_nothing_disables_its_plugin_only(config, command, monkeypatch):
     theirs = type("Unknown", (Nothing,), {"Config": config})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
+import torch
 
 from robustok_core import Perturbation, Quantizer, Registry, hookimpl
 from robustok_core.recipe.signatures import signature_problem
@@ -70,6 +73,28 @@ def test_a_method_may_name_its_arguments_otherwise_and_add_optional_ones(method)
 )
 def test_a_method_that_takes_less_or_asks_for_more_is_a_problem(method, found):
     assert problem(make=method) == f"make{found} must take (image, size, *, draws)"
+
+
+def test_of_a_decorated_method_what_callers_call_counts():
+    def with_noise(method):
+        @functools.wraps(method)
+        def wrapped(self, image, size, *, draws):
+            return method(self, image, size, draws.normal(1))
+
+        return wrapped
+
+    def passing(method):
+        @functools.wraps(method)
+        def wrapped(*args, **options):
+            return method(*args, **options)
+
+        return wrapped
+
+    assert problem(make=with_noise(lambda self, image, size, noise: None)) is None
+    assert problem(make=passing(lambda self, image: None)) is None, "it may pass on something else"
+    found = problem(make=torch.no_grad()(lambda self, image: None))
+    assert found == "make(self, image) must take (image, size, *, draws)"
+    assert problem(make=torch.no_grad()(lambda self, image, size, *, draws: None)) is None
 
 
 def test_an_argument_that_callers_may_leave_out_must_be_taken_and_not_be_required():

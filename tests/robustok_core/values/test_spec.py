@@ -128,6 +128,14 @@ def test_a_network_that_reads_values_while_it_is_built_is_told_that_there_are_no
     assert isinstance(caught.value.__cause__, (RuntimeError, TypeError))
 
 
+def test_another_mistake_that_speaks_of_meta_is_not_about_the_device():
+    def options(size):
+        return size
+
+    with pytest.raises(TypeError, match="unexpected keyword argument 'meta'"):
+        network(lambda weight: options(1, meta=2)).sketch()
+
+
 def test_the_component_that_reads_values_is_named_and_not_the_one_that_builds_it():
     class Outer(torch.nn.Module):
         def __init__(self, config):
