@@ -6,7 +6,6 @@ of their size, to FOLDER/RANK-of-WORLD.pt.
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import torch
@@ -20,6 +19,12 @@ DTYPES += (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MANY = 3 * 2**26
 
 
+def held(what: str) -> int:
+    """The bytes of memory that this process holds now, or held at its peak."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines[what].split()[0])
+
+
 def main(rank: int, world: int, folder: Path) -> None:
     results, sizes = {}, {1: [7], 2: [5, 2]}[world]
     first = sum(sizes[:rank])
@@ -31,9 +36,10 @@ def main(rank: int, world: int, folder: Path) -> None:
         pieces, broadcast = [], dist.broadcast
         dist.broadcast = lambda tensor, src: (pieces.append(tensor.nbytes), broadcast(tensor, src=src))
         own = torch.full((MANY // 3 // world, 3), rank, dtype=torch.uint8)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = held("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
         many = gather_shares(own, [len(own)] * world)
-        taken = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        taken = held("VmHWM") - before
         equal = all(bool((share == number).all()) for number, share in enumerate(many.chunk(world)))
         results |= {"equal": equal, "largest piece": max(pieces), "memory": taken / MANY}
     torch.save(results, folder / f"{rank}-of-{world}.pt")

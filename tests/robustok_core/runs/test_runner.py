@@ -188,20 +188,6 @@ def test_fresh_starts_over_in_a_new_folder(tmp_path):
     assert_same_weights(before, project.weights())
 
 
-def test_a_new_folder_is_chosen_before_another_process_can_have_made_it(tmp_path, monkeypatch):
-    """The processes of a run first connect when the precision is settled; then the main process may run ahead."""
-    project, meet = Project(tmp_path).run(), robustok_core.runs.runner.auto_precision
-
-    def meet_late() -> str:
-        (tmp_path / "tiny-2").mkdir()
-        return meet()
-
-    monkeypatch.setattr(robustok_core.runs.runner, "auto_precision", meet_late)
-    project.run(fresh=True)
-    assert (tmp_path / "tiny-2" / "results.json").exists()
-    assert not (tmp_path / "tiny-3").exists()
-
-
 def test_hooks_are_called_in_the_order_of_a_run(tmp_path):
     called = []
 

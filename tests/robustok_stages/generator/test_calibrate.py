@@ -110,10 +110,12 @@ def test_the_command_shows_the_errors_of_vectors_beside_independent_noise(contin
     assert of_generator[4:] != of_noise[4:]
 
 
-def test_one_image_has_no_spread_to_compare_errors_of_vectors_with(continuous, tmp_path, refused):
-    message = "the errors of vectors are measured over at least 2 images"
-    assert message in refused("calibrate", continuous.folder, "--limit", "1")
-    stage = {"use": "calibrate", "limit": 1}
+def test_errors_of_vectors_are_not_measured_over_two_images_of_which_one_alone_has_no_directions(
+    continuous, tmp_path, refused
+):
+    message = "the errors of vectors are measured over at least 3 images"
+    assert message in refused("calibrate", continuous.folder, "--limit", "2")
+    stage = {"use": "calibrate", "limit": 2}
     project = Project(tmp_path, (*TO_SAMPLES, stage), **CONTINUOUS, generator=FLOW)
     assert message in project.refusal()
 
