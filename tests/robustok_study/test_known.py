@@ -163,7 +163,7 @@ def test_files_that_are_no_records_are_refused(published, study_file, refused):
     Path("results.json").write_text('{"psnr": 3.0}')
     said = refused("study", "more.toml", "--reuse", "results.json")
     assert "results.json: this is no record of a study" in said
-    assert "name a run, a folder of runs, or the study.json of a finished study" in said
+    assert "name a run, a folder of runs, or a study's study.json" in said
     table = read_json(published)
     for run in table["runs"]:
         del run["results"]
