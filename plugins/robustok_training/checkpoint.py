@@ -27,9 +27,10 @@ from robustok_core.runs.files import (
     write_json,
     write_tensors,
 )
+from robustok_core.runs.main_process import from_main
 from robustok_core.runs.manifest import Damage, folder_damage, recorded_folder, set_aside
 from robustok_training.channels_last import laid_out_as
-from robustok_training.distributed import barrier, from_main, rank, world_size
+from robustok_training.distributed import barrier, rank, world_size
 from robustok_training.sharding import is_sharded_run, of_own_rows, own_rows, separated
 
 _NAME = re.compile(r"step-(\d+)")

@@ -1,15 +1,13 @@
-"""What processes tell each other: sums, names, and what the main one finds; the identity on a single process."""
+"""What processes tell each other: sums, rows and names; the identity on a single process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -58,18 +56,6 @@ def all_known(names: Sequence[str]) -> list[str]:
     of_all: list[Any] = [None] * world_size()
     dist.all_gather_object(of_all, list(names))
     return [name for of_one in of_all for name in of_one]
-
-
-def from_main(find: Callable[[], T]) -> T:
-    """What the main process finds, on all processes; only that one looks, and every process must call this.
-
-    On a network file system, each process may see another state of a folder.
-    """
-    found: list[Any] = [find() if rank() == 0 else None]
-    if world_size() > 1:
-        dist.broadcast_object_list(found)
-    value: T = found[0]
-    return value
 
 
 def barrier() -> None:

@@ -20,6 +20,7 @@ from robustok_core.errors import Interrupted, RobustokError, RunError
 from robustok_core.kinds.dataset import Rows
 from robustok_core.kinds.stage import StageContext
 from robustok_core.runs.interrupt import StopRequest
+from robustok_core.runs.main_process import from_main
 from robustok_core.values.batches import Batch
 from robustok_core.values.draws import Draws, derive_seed
 from robustok_core.values.finite import all_finite
@@ -35,7 +36,7 @@ from robustok_training.checkpoint import (
 )
 from robustok_training.config import TrainingConfig
 from robustok_training.device_copies import DeviceCopies
-from robustok_training.distributed import barrier, from_main, rank, world_size
+from robustok_training.distributed import barrier, rank, world_size
 from robustok_training.finite import NotFiniteError, check_modules, check_values
 from robustok_training.interrupt import StopAgreement, stop_requests
 from robustok_training.interval_means import IntervalMeans, means_of

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
-from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 from robustok_core.errors import RobustokError, raise_all
@@ -30,6 +29,7 @@ from robustok_core.runs.hub import is_there
 from robustok_core.runs.interrupt import stop_signals
 from robustok_core.runs.loading import component_specs, keep_imported, open_all
 from robustok_core.runs.made_from import recorded
+from robustok_core.runs.main_process import from_main
 from robustok_core.runs.manifest import Damage, next_free
 from robustok_core.runs.named_files import look_at
 from robustok_core.runs.near_runs import run_hint
@@ -51,7 +51,6 @@ from robustok_core.values.full_precision import without_tf32
 from robustok_core.values.result import Result
 from robustok_core.values.spec import Spec
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -108,9 +107,7 @@ class RecipeRun:
     ) -> None:
         path = out / recipe.run.name
         self.auto = auto_precision()  # connects the processes
-        free = [next_free(path) if fresh else path]
-        broadcast_object_list(free)  # the main process, which creates the folder, says which
-        self.folder = RunFolder(free[0])
+        self.folder = RunFolder(from_main(lambda: next_free(path) if fresh else path))
         self.recipe, self.registry = settled(recipe, self.auto), registry
         self.precision = self.auto if self.recipe is not recipe else None
         self.accelerator = make_accelerator(self.recipe, self.folder.path)
@@ -196,18 +193,18 @@ class RecipeRun:
     def go(self) -> dict[str, Result]:
         """Runs the stages that are due; returns all results."""
         # the plan opens the data and [load]; what an earlier run of this folder took need not be there any more
-        needs = needs_of_recipe(self.recipe, [], tables=("data",), loaded=self._agreed(self._is_there))
+        needs = needs_of_recipe(self.recipe, [], tables=("data",), loaded=from_main(self._is_there))
         raise_all(needs.announced(self._say))
         self.plan()
         if self.main:
             for problem in self.refused_later:
                 _log.warning("this will be refused when the run goes on after %s: %s", self.until, problem)
         # Where the folder is new, nothing is done before, and nothing remains of a run that cannot be.
-        if not self._agreed(self.folder.path.exists):
+        if not from_main(self.folder.path.exists):
             if self.replay:
                 what = "there is no such run, so no step of it can be replayed"
                 raise RobustokError(what, where=str(self.folder.path), hint=run_hint(self.folder.path))
-            raise_all(self._agreed(lambda: unreadable_at_start(self.recipe, self._asked(), self.dataset)))
+            raise_all(from_main(lambda: unreadable_at_start(self.recipe, self._asked(), self.dataset)))
             self._provide(self._asked())
         try:
             self._open()
@@ -335,8 +332,8 @@ class RecipeRun:
             inputs={name: fingerprint for name, (_, fingerprint) in self.artifacts.items()},
             loaded=self.loaded_specs,
             data=self._data_fingerprint,
-            look_at=lambda path: self._agreed(lambda: look_at(path)),
-            damage=lambda stage, other: self._agreed(lambda: stage_damage(self.folder, stage, other)),
+            look_at=lambda path: from_main(lambda: look_at(path)),
+            damage=lambda stage, other: from_main(lambda: stage_damage(self.folder, stage, other)),
             accept_old_code=self.accept_old_code,
             say=self._say,
         )
@@ -347,14 +344,7 @@ class RecipeRun:
 
     def _due(self, planned: Mapping[str, str]) -> dict[str, Damage | None]:
         """The stages that must run; see `due_stages`."""
-        return self._agreed(lambda: due_stages(self.folder, self.recipe.stages, planned))
-
-    def _agreed(self, look: Callable[[], T]) -> T:
-        """What the main process finds, on all processes: on a network file system, each may see another state."""
-        agreed: list[Any] = [look() if self.main else None]
-        broadcast_object_list(agreed)
-        found: T = agreed[0]
-        return found
+        return from_main(lambda: due_stages(self.folder, self.recipe.stages, planned))
 
     def _is_there(self) -> bool:
         return is_run(self.folder.path)
@@ -380,7 +370,7 @@ class RecipeRun:
         return stage_results(entry, self.folder.path)
 
     def _execute(self, stage: NamedStage, context: RunContext, entry: dict[str, Any]) -> None:
-        if not self._agreed(context.checkpoints.exists):
+        if not from_main(context.checkpoints.exists):
             entry["manifests"] = True
         entry["without_code"] = self.without_code[stage.name]
         entry["made_from"] = recorded(self.made_from[stage.name])

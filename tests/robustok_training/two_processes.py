@@ -13,6 +13,7 @@ from torch import nn
 from processes import connected
 from robustok_core import RunError
 from robustok_core.runs.interrupt import StopRequest
+from robustok_core.runs.main_process import from_main
 from robustok_core.values import devices
 from robustok_training import distributed
 from robustok_training.finite import check_modules
@@ -47,7 +48,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         "gathered": gathered.detach(),
         "gradient": gradient,
         "not finite": refusal(norm),
-        "of the main process": distributed.from_main(lambda: {"found by": rank}),
+        "of the main process": from_main(lambda: {"found by": rank}),
         "stops": (before, asked_anywhere(stop, torch.device("cpu"))),
     }
     devices.is_queued = lambda device: True

@@ -21,6 +21,7 @@ from robustok_core.kinds.promise import Promise
 from robustok_core.kinds.stage import Stage, StageContext
 from robustok_core.runs.components import COMPONENT_FILE, load_component, read_component, save_component
 from robustok_core.runs.fingerprints import latent_fingerprint
+from robustok_core.runs.main_process import from_main
 from robustok_core.runs.manifest import folder_damage, recorded_folder, set_aside
 from robustok_core.runs.promises import TokenizerPromise
 from robustok_core.values.spec import components
@@ -57,7 +58,6 @@ from robustok_toolkit.latent_files import read_index
 from robustok_toolkit.pair_files import CONTROL, PairBatch, PairRows, PairsPromise, label_of, made_of_pairs, sigmas_of
 from robustok_training import OptimizerConfig, Trainer, TrainingConfig
 from robustok_training.costs import training_cost
-from robustok_training.distributed import from_main
 
 
 @frozen(kw_only=True)
