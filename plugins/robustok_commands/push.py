@@ -24,7 +24,8 @@ def push(run: Path, repository: str, generator: bool, to: Path | None, licence: 
     """Upload the tokenizer of a RUN, or of its folder, to OWNER/NAME on the Hugging Face hub.
 
     The repository gets the weights, config.json, the recipe, and a model card with what it was trained on and what was
-    measured; the recipe names paths as it was run with them. `robustok.from_pretrained("OWNER/NAME")` loads it. With
+    measured; the recipe names paths as it was run with them. These replace what an earlier push wrote; other files of
+    the repository stay. `robustok.from_pretrained("OWNER/NAME")` loads it. With
     --generator, or if RUN is the folder of a generator, the generator is uploaded with its tokenizer.
 
     Example: `robustok push runs/main_train me/tokenizer --to folder` to see it before.
@@ -66,11 +67,12 @@ def _check_name(repository: str) -> None:
 
 
 def _upload(folder: Path, repository: str, private: bool) -> str:
-    """Uploads a folder, as one commit; returns its address."""
+    """Uploads a folder; returns its address."""
     from huggingface_hub import HfApi
 
     from robustok_core.errors import RobustokError, RunError
     from robustok_core.values.wording import reason_of
+    from robustok_toolkit.pushed import STALE_FILES
 
     api = HfApi(library_name="robustok")
     try:
@@ -79,7 +81,12 @@ def _upload(folder: Path, repository: str, private: bool) -> str:
             hint = "make it private on the hub, or choose another name; without --private it is uploaded as it is"
             raise RobustokError("this repository exists already, and is public", where=repository, hint=hint)
         return str(
-            api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload with robustok push")
+            api.upload_folder(
+                repo_id=repository,
+                folder_path=folder,
+                commit_message="Upload with robustok push",
+                delete_patterns=list(STALE_FILES),  # of these, the hub's client deletes what is not uploaded
+            )
         )
     except RobustokError:
         raise

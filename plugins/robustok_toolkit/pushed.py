@@ -36,6 +36,8 @@ from robustok_toolkit.trained_tokenizer import TrainedTokenizer, load_tokenizer
 #: The hub counts downloads of repositories by this file.
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
+#: What only some uploads write: an earlier one's goes, as it belongs to other weights. A user's own files stay.
+STALE_FILES = (RECIPE_FILE, f"{TOKENIZER_FOLDER}/*")
 #: What a repository can hold.
 Kind = Literal["tokenizer", "generator"]
 

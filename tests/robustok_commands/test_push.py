@@ -181,8 +181,11 @@ def test_a_generator_without_a_tokenizer_is_one_message(trained, tmp_path):
 def hub(monkeypatch, tmp_path) -> Path:
     """A folder that takes the place of the hub."""
 
-    def upload(self, *, repo_id, folder_path, commit_message):
-        shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
+    def upload(self, *, repo_id, folder_path, commit_message, delete_patterns):
+        repository = tmp_path / "hub" / repo_id
+        for name in filter_repo_objects(list(contents(repository)), allow_patterns=delete_patterns):
+            (repository / name).unlink()
+        shutil.copytree(folder_path, repository, dirs_exist_ok=True)
         return f"https://hub/{repo_id}"
 
     def download(name, *, revision, allow_patterns):
@@ -204,6 +207,15 @@ def test_what_is_uploaded_is_what_the_folder_would_hold_and_is_loaded_by_its_nam
     assert capsys.readouterr().out == "uploaded to https://hub/me/net\n"
     assert contents(hub / "me/net") == contents(folder)
     assert from_pretrained("me/net").tokenizer.space == from_pretrained(folder).tokenizer.space
+
+
+def test_nothing_of_an_earlier_upload_remains_but_the_users_own_files(trained, hub, tmp_path):
+    pushed(trained.folder, "me/net", "--generator")
+    (hub / "me/net" / "LICENSE").write_text("MIT")
+    alone = shutil.copytree(trained.artifact("tokenizer"), tmp_path / "alone")  # of no run: it has no recipe
+    pushed(alone, "me/net")
+    written = {"README.md", "config.json", "component.json", "model.safetensors", "manifest.json"}
+    assert set(contents(hub / "me/net")) == {*written, "LICENSE"}
 
 
 def test_a_public_repository_is_not_given_what_should_be_private(measured, hub, monkeypatch):
