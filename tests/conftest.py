@@ -36,6 +36,14 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) else None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory) -> Iterator[None]:
+    """What is remembered of data sets stays out of the user's own cache, which the tests do not read either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBUSTOK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def registry() -> Registry:
     """All installed plugins."""
