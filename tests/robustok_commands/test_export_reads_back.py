@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from published import noted_words
+from robustok_core.errors import RobustokError
 from robustok_core.runs.components import load_component, read_component, save_component
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
@@ -190,6 +191,20 @@ def test_a_file_that_needs_options_is_written_and_read_with_those_that_are_given
     made(GPT, CODES)
     assert noted_words(command("export", "llamagen_gpt", "ours", "one.pt")[2])[5:] == GPT_SPACE[:2]
     assert command("export", "llamagen_gpt", "ours", "two.pt", *GPT_SPACE)[2] == ""
+
+
+def test_what_no_option_lets_the_importer_read_is_written_and_said_not_to_be_compared(command, made, monkeypatch):
+    def cannot_read(*_: object) -> None:
+        raise RobustokError("it needs the file that lists its parts")
+
+    made({**VIT, "quantizer": VQ})
+    monkeypatch.setattr("robustok_commands.read_back.read_published", cannot_read)
+    code, output, printed = command("export", "robustok", "ours", "again.pt")
+    assert (code, output) == (0, "written to again.pt\n")
+    assert (
+        "note: again.pt was not compared with ours, for the importer robustok cannot read it as it is: it n" in printed
+    )
+    assert "export with --set NAME=VALUE to compare it" in printed
 
 
 def test_a_wrong_option_that_is_given_is_refused(refused, made):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robustok_commands.prepare import prepare
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_core.values.draws import Draws
 from robustok_data.image_folder import ImageFolder, ImageFolderConfig
 from robustok_data.prepared import PreparedConfig, PreparedDataset
@@ -33,6 +33,10 @@ def folder(root: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 def opened(folder: Path, **options: object) -> PreparedDataset:
     return PreparedDataset(PreparedConfig(path=str(folder), **options))
+
+
+def without_memory(*_: object) -> None:
+    raise MemoryError
 
 
 def shard(folder: Path) -> Path:
@@ -128,6 +132,12 @@ def test_turned_bits_in_an_image_are_one_message_when_it_is_read(folder: Path) -
     file.write_bytes(bytes(byte ^ 0x5A for byte in file.read_bytes()))
     with pytest.raises(RobustokError, match=rf"{file.name}, image 2: this image is not as it was prepared"):
         images.load([2])
+
+
+def test_memory_that_runs_out_says_nothing_against_the_image(folder, monkeypatch):
+    monkeypatch.setattr("robustok_data.prepared.decoded", without_memory)
+    with pytest.raises(RunError, match="image 2: there is not enough memory to decode this image"):
+        opened(folder).train.load([2])
 
 
 def test_a_folder_that_is_something_else_is_one_message(root: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustok_core import RobustokError
+from robustok_core import RobustokError, RunError
 from robustok_toolkit.array_files import array_names, read_array, read_arrays
 
 VALUES = np.arange(24, dtype=np.int32).reshape(4, 6)
@@ -166,6 +166,18 @@ def test_more_than_the_machine_has_is_refused_before_memory_is_taken(tmp_path):
     os.truncate(tmp_path / "a.npy", len(VAST) + 8 * 10**12)  # takes no space on disk
     with pytest.raises(RobustokError, match=r"it needs 7451 GiB, but this process may use"):
         read_array(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_memory_that_runs_out_while_it_is_read_says_nothing_against_the_file(name, tmp_path, monkeypatch):
+    (np.save if name == "a.npy" else np.savez)(tmp_path / name, VALUES)
+
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("robustok_toolkit.array_files.read_header", without_memory)
+    with pytest.raises(RunError, match="there is not enough memory to read this array"):
+        (read_array if name == "a.npy" else read_arrays)(tmp_path / name)
 
 
 def test_other_files_are_refused(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from robustok_core.errors import RobustokError
+from robustok_core.errors import RobustokError, RunError
 from robustok_toolkit.crops import center_crop
 from robustok_toolkit.image_decoding import as_rgb, halve_while_decoding, naming_the_image
 
@@ -119,6 +119,16 @@ def test_what_cannot_be_read_is_one_message_that_names_the_file(tmp_path: Path, 
     ):
         as_rgb(image)
     assert caught.value.where == str(file)
+
+
+def test_memory_that_runs_out_while_exif_data_are_read_does_not_leave_an_image_as_it_lies(monkeypatch) -> None:
+    def without_memory(_: object) -> None:
+        raise MemoryError
+
+    image = Image.open(io.BytesIO(turned("JPEG", 6)))
+    monkeypatch.setattr(type(image), "getexif", without_memory)
+    with pytest.raises(RunError, match="there is not enough memory to decode this image"), naming_the_image("a.jpg"):
+        as_rgb(image)
 
 
 def photograph(size: tuple[int, int], kind: str = "JPEG") -> Image.Image:
