@@ -1,8 +1,8 @@
 """The kinds of component that a plugin can provide, one file and one abstract class each.
 
-Every component has a `Config`, a frozen keyword-only attrs class, and is built as `Component(config, ...)`. A field
-that holds another component is declared with `robustok_core.component("kind")`; its value is a `Spec`, whose
-`build()` makes the component.
+Every component has a `Config`, a frozen keyword-only attrs class, and is built as `Component(config)`, a generator as
+`Generator(config, space, num_classes)`. A field that holds another component is declared with
+`robustok_core.component("kind")`; its value is a `Spec`, whose `build()` makes the component.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from robustok_core.errors import RobustokError, did_you_mean
 from robustok_core.kinds import KINDS, TABLES
-from robustok_core.recipe.signatures import signature_problem
+from robustok_core.recipe.signatures import constructor_problem, signature_problem
 from robustok_core.recipe.structurer import nested_config
 from robustok_core.values.spec import wrong_name
 from robustok_core.values.wording import failure_of, short, short_text
@@ -56,6 +56,8 @@ def checked_entry(kind: str, name: str, factory: type, plugin: str) -> Entry:
     for artifact in (artifacts,) if isinstance(artifacts, str) else artifacts:
         if wrong := wrong_name(artifact):
             raise RobustokError(f"{kind} {name!r} makes an artifact called {artifact!r}: {wrong}")
+    if wrong := constructor_problem(kind, factory):
+        raise RobustokError(f"{kind} {name!r}: {wrong}")
     return Entry(kind=kind, name=name, factory=factory, plugin=plugin)
 
 

@@ -1,4 +1,4 @@
-"""Whether a component's methods can be called as those of its kind are."""
+"""Whether a component can be built, and its methods called, as those of its kind are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,28 @@ from robustok_core.values.wording import short_name
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _METHODS = (FunctionType, classmethod, staticmethod)
+#: What components are built with, and those of a kind that needs more.
+_BUILT_WITH = ("config",)
+_BUILT_WITH_MORE = {"generator": ("config", "space", "num_classes")}
+
+
+def constructor_problem(kind: str, component: type) -> str | None:
+    """What is wrong with a component's constructor that cannot be called as those of its kind are.
+
+    Args:
+        kind: its name, "generator". component: the class.
+    """
+    arguments = _BUILT_WITH_MORE.get(kind, _BUILT_WITH)
+    try:
+        found = inspect.signature(component)
+    except (TypeError, ValueError):  # of a class that is not written in Python
+        return None
+    try:
+        found.bind(*arguments)
+    except TypeError:
+        bare = _without_types(found)
+        return f"its constructor takes {short_name(str(bare))}, and must take ({', '.join(arguments)})"
+    return None
 
 
 def signature_problem(kind: type, component: type) -> str | None:
@@ -44,7 +66,10 @@ def signature_problem(kind: type, component: type) -> str | None:
 def _signature(owner: type, name: str) -> inspect.Signature:
     """A method's arguments without their types: "(self, latents, *, draws)"."""
     method = inspect.unwrap(getattr(owner, name), stop=_counts_itself)
-    signature = inspect.signature(method, follow_wrapped=False)
+    return _without_types(inspect.signature(method, follow_wrapped=False))
+
+
+def _without_types(signature: inspect.Signature) -> inspect.Signature:
     bare = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
     return signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
 

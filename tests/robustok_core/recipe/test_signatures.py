@@ -1,4 +1,4 @@
-"""A method that robustok could not call is found when its plugin registers it."""
+"""A constructor or method that robustok could not call is found when its plugin registers it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import functools
 import pytest
 import torch
 
-from robustok_core import Perturbation, Quantizer, Registry, hookimpl
+from robustok_core import Generator, Perturbation, Quantizer, Registry, hookimpl
 from robustok_core.recipe.signatures import signature_problem
+from robustok_generators.rar import RAR
 from robustok_perturbations.none import NoPerturbation
 from robustok_quantizers.vq import VQ
 
@@ -132,6 +133,20 @@ class NoDraws(VQ):
         self.updated = True
 
 
+class NoConfig(NoPerturbation):
+    """Cannot be built from its options."""
+
+    def __init__(self, *, strength: float = 1.0):
+        self.strength = strength
+
+
+class NoClasses(RAR):
+    """Is built as a tokenizer is."""
+
+    def __init__(self, config, space):
+        super().__init__(config, space, 10)
+
+
 class NoProgress(NoPerturbation):
     """Takes too little."""
 
@@ -142,6 +157,18 @@ class NoProgress(NoPerturbation):
 @pytest.mark.parametrize(
     ("kind", "base", "component", "words"),
     [
+        (
+            "perturbation",
+            Perturbation,
+            NoConfig,
+            "'theirs': its constructor takes (*, strength=1.0), and must take (config)",
+        ),
+        (
+            "generator",
+            Generator,
+            NoClasses,
+            "'theirs': its constructor takes (config, space), and must take (config, space, num_classes)",
+        ),
         ("quantizer", Quantizer, NoDraws, "quantizer 'theirs': after_step(self) must take (draws)"),
         (
             "perturbation",
