@@ -224,14 +224,14 @@ _KNOWN: dict[str, Meaning] = {
     r"parameters": Meaning("Parameters", "Number of trained parameters.", "The size of the model."),
     r"steps": Meaning("Steps", "Steps of the optimiser.", "The length of the training."),
     r"num_samples": Meaning("Samples", "Number of samples.", "Distances fall with it, so compare equal numbers."),
-    r"num_pairs": Meaning("Pairs", "Pairs of a generated latent and its real image.", "What post-training sees."),
+    r"num_pairs": Meaning("Pairs", "Pairs of changed latents and their real image.", "What post-training sees."),
     r"train_images": Meaning("Images", "Number of encoded training images.", "What the generator sees."),
     r"views": Meaning("Views", "Crops of each training image.", "Augmentation of the generator's data."),
-    r"changed_sigma(?P<features>[\d.]+)": Meaning(
-        "Changed tokens",
-        "Share of an image's tokens that the generator replaced at σ = {features}.",
+    r"changed_sigma(?P<features>[\d.e-]+)": Meaning(
+        "Change of the latents",
+        "Distance of the pairs' latents of σ = {features} from the images': share of the codes that differ; "
+        "of vectors, distance over the norm of the images'.",
         "How hard the pairs are for the decoder.",
-        "%",
     ),
     r"kept_sigma": Meaning("Kept σ", "The σ of the decoder that the run keeps.", "Chosen on the selection images."),
 }

@@ -61,3 +61,13 @@ def test_a_number_is_named_and_explained(name: str) -> None:
 def test_names_that_begin_alike_have_meanings_of_their_own() -> None:
     assert len({meaning_of(f"{gap}_gfid").name for gap in GAPS}) == len(GAPS)
     assert len({meaning_of(name).name for name in ("kid", "mind", "md_x", "cmmd", "mmd_x", "gsfid", "gfid")}) == 7
+
+
+@pytest.mark.parametrize("sigma", ["0.9", "1e-05"])
+def test_what_pairs_change_may_be_a_distance_of_vectors_and_is_no_percentage(sigma: str) -> None:
+    """It may be above 1 there, and not 0 where pairs are encoded from images again."""
+    meaning = meaning_of(f"changed_sigma{sigma}")
+    assert (meaning.name, meaning.unit) == ("Change of the latents", "")
+    assert f"σ = {sigma}" in meaning.what
+    assert "generator" not in meaning.what
+    assert all(words in meaning.what for words in ("share of the codes that differ", "of vectors, distance over"))

@@ -40,7 +40,7 @@ def post_training(run: ReportedRun) -> Section | None:
     if not made:
         return None
     parts: list[Part] = [*_table(compared), *_before_after(run), *_along_sigma(run)]
-    why = "The same latents through the decoder before and after; a control was trained as long, on clean latents."
+    why = "The same latents through the decoder before and after; a control was trained as long, on pairs of σ = 1."
     return Section("Post-training", parts, why=why)
 
 
@@ -149,8 +149,8 @@ def _along_sigma(run: ReportedRun) -> list[Part]:
     order = sorted(rows, key=lambda name: (0, "", 0.0) if name == "real" else _place(pattern.fullmatch(name)))
     named = {_row_name(name): rows[name] for name in order}
     legend = (
-        "A generator keeps a share σ of a real image's tokens and replaces the others: these are the pairs that "
-        "post-training learns from, decoded before and after it."
+        "Latents that keep a share σ of a real image's, as the pairs do that post-training learns from, decoded before "
+        "and after it."
     )
     return [Pictures("Images along σ", named), Text(legend, muted=True)]
 
