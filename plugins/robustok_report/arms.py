@@ -32,15 +32,16 @@ class Arm:
 
 
 def arms_of(runs: Sequence[ReportedRun]) -> list[Arm]:
-    """The runs by arm, in the order of their first runs; one seed twice is no repetition, but another arm."""
+    """The runs by arm, in the order of their first runs; one seed twice is no repetition, but another arm.
+
+    An arm is called like its first run.
+    """
     arms: list[Arm] = []
-    names: dict[str, int] = {}
     for number, run in enumerate(runs):
         seed = run.record.get("seed")
         arm = next((arm for arm in arms if isinstance(seed, int) and _belongs(run, seed, arm)), None)
         if arm is None:
-            names[run.name] = names.get(run.name, 0) + 1
-            arm = Arm(name=run.name if names[run.name] == 1 else f"{run.name} ({names[run.name]})")
+            arm = Arm(name=run.name)
             arms.append(arm)
         arm.by_seed[seed if isinstance(seed, int) else -1 - number] = run
     return arms

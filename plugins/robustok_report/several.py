@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from robustok_core.errors import RobustokError
 from robustok_core.runs.conditions import TRAINING_IMAGES, Number, differences, named, read_conditions, why_not
@@ -27,6 +30,7 @@ _SAMPLES = 4
 
 def compared(runs: Sequence[ReportedRun]) -> Page:
     """The page that compares runs; the first one, or its arm, is what the others are compared with."""
+    runs = _told_apart(runs)
     arms = arms_of(runs)
     missing = [f"{run.name}: {line}" for run in runs for line in run.missing]
     makers: Mapping[str, Callable[[], Section | None]] = {
@@ -41,6 +45,29 @@ def compared(runs: Sequence[ReportedRun]) -> Page:
     arms_text = f" in {len(arms)} arms" if len(arms) < len(runs) else ""
     subtitle = f"{', '.join(run.name for run in runs[:6])}{', …' if len(runs) > 6 else ''}{arms_text}"
     return Page(title=title, subtitle=subtitle, sections=made_sections(makers, missing), missing=missing)
+
+
+def _told_apart(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
+    """The runs, with names that differ: samples and curves are held by name."""
+    found = []
+    for run, name in zip(runs, _shown_names([run.folder.resolve() for run in runs]), strict=True):
+        found.append(copy.copy(run))
+        found[-1].name = name
+    return found
+
+
+def _shown_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many folders above them as tell them apart; a folder's second time has a number."""
+    names = {folder: folder.name for folder in folders}
+    for depth in range(2, 1 + max(len(folder.parts) for folder in folders)):
+        count = Counter(names.values())
+        names |= {one: str(Path(*one.parts[-depth:])) for one, name in names.items() if count[name] > 1}
+    times: Counter[Path] = Counter()
+    shown = []
+    for folder in folders:
+        times[folder] += 1
+        shown.append(names[folder] if times[folder] == 1 else f"{names[folder]} ({times[folder]})")
+    return shown
 
 
 def _results(arms: Sequence[Arm]) -> Section:

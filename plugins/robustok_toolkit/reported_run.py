@@ -58,7 +58,7 @@ class ReportedRun:
 
     Attributes:
         folder: the run's folder. registry: builds its components. device: where they run.
-        name: of the folder. missing: what is not there or damaged, a line each.
+        name: of the folder, or what a comparison calls it. missing: what is not there or damaged, a line each.
         record: run.json. table: the recipe. stages: those of the recipe, in order.
         results: by "stage/metric", of the stages that are done. log: the lines of metrics.jsonl of these stages.
     """

@@ -209,3 +209,26 @@ def test_numbers_that_are_not_finite_are_left_out_of_a_scatter_by_name(opened):
     text, chart, _ = correlations_of(runs)
     assert text.text == "Left out, because a number is not finite: bad."
     assert chart.names == ["r1", "r2", "r3"]
+
+
+def test_runs_whose_folders_are_called_alike_are_told_apart_by_the_folders_above(opened):
+    names = ["a/main_train", "b/main_train", "b/other", "c/x/deep", "d/x/deep"]
+    runs = [opened(name, pair(10.0 * i, float(i)), seed=0, beta=i / 10) for i, name in enumerate(names)]
+    shown = ["a/main_train", "b/main_train", "other", "c/x/deep", "d/x/deep"]
+    sections = {section.title: section for section in compared(runs).sections}
+    assert list(sections["Results"].parts[0].columns) == ["number", *shown]
+    assert [part.title for part in sections["Recipes"].parts] == [
+        f"{name}, compared with {shown[0]}" for name in shown[1:]
+    ]
+    assert list(correlations_of(runs)[0].names) == shown
+    assert [row[0].text for row in sections["Runs"].parts[0].rows] == shown
+
+
+def test_a_run_named_twice_has_samples_and_curves_of_both(as_reported):
+    page = compared([as_reported, as_reported])
+    sections = {section.title: section for section in page.sections}
+    both = ["tiny", "tiny (2)"]
+    assert all(list(part.rows) == both for part in sections["Samples"].parts)
+    assert all([series.name for series in part.series] == both for part in sections["Training"].parts)
+    assert page.subtitle == "tiny, tiny (2)"
+    assert as_reported.name == "tiny"

@@ -38,9 +38,15 @@ def by_class(folder: Path, columns: int = _COLUMNS) -> dict[str, list[Pixels]]:
     found = images.labels.unique().tolist()
     for label in (found[number] for number in spread_rows(_CLASSES, len(found))):
         chosen = (images.labels == label).nonzero().flatten()[:columns].tolist()
-        name = names[label] if label < len(names) else str(label)
-        rows[name] = as_pixels(to_uint8(images.load(chosen).images))
+        rows[_class_name(names, label)] = as_pixels(to_uint8(images.load(chosen).images))
     return rows
+
+
+def _class_name(names: Sequence[str], label: int) -> str:
+    """The name of a class, with its label where another one is called alike."""
+    if label >= len(names):
+        return str(label)
+    return names[label] if names.count(names[label]) == 1 else f"{names[label]} ({label})"
 
 
 def guidance_of(folder: Path) -> float:
