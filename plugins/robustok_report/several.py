@@ -179,16 +179,21 @@ def _curves(runs: Sequence[ReportedRun]) -> Section | None:
 def _samples(runs: Sequence[ReportedRun], missing: list[str]) -> Section | None:
     """The first samples of each class from each run that has some."""
     parts: dict[str, dict[str, list]] = {}
+    which: dict[str, None] = {}
     for run in runs:
         try:
-            rows = by_class(run.artifact("samples"), _SAMPLES) if run.artifacts("samples") else {}
+            if not run.artifacts("samples"):
+                continue
+            rows, words = by_class(run.artifact("samples"), _SAMPLES)
         except RobustokError as error:
             missing.append(f"the samples of {run.name}: {error}")
             continue
+        which[words] = None
         for name, row in rows.items():
             parts.setdefault(name, {})[run.name] = row
     pictures = [Pictures(name, rows) for name, rows in parts.items()]
-    return Section("Samples", pictures, why="The same rows of each class from every run.") if pictures else None
+    why = f"The first samples of every run, {' or '.join(which)}."
+    return Section("Samples", pictures, why=why) if pictures else None
 
 
 def _list(arms: Sequence[Arm]) -> Section:

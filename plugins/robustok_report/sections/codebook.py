@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,11 @@ def codebook(run: ReportedRun) -> Section | None:
     with torch.no_grad():
         words = tokenizer.tokenizer.quantizer.lookup(torch.as_tensor(shown, device=tokenizer.device)).cpu().numpy()
     places, how = _flattened(words, space.codebook_size)
+    which = "Codewords" if len(shown) == len(counts) else f"{len(shown):,} of the {len(counts):,} codewords"
     names = [f"code {code}: {counts[code]:,} times" for code in shown]
     colours = np.log10(np.maximum(counts[shown], 0.5)).tolist()
     map_ = Points(
-        f"Codewords, {how}", places[:, 0].tolist(), places[:, 1].tolist(), names, x="", y="", colours=colours,
+        f"{which}, {how}", places[:, 0].tolist(), places[:, 1].tolist(), names, x="", y="", colours=colours,
         colour="log₁₀ of uses",
     )  # fmt: skip
     used = int((counts > 0).sum())
@@ -95,9 +97,15 @@ def _usage(shares: NDArray[Any]) -> Bars:
     if len(ordered) > _MOST_BARS:
         groups = np.array_split(ordered, _MOST_BARS)
         positions = np.cumsum([0, *(len(group) for group in groups[:-1])]) + 1
-        return _bars(positions.tolist(), [float(group.mean()) for group in groups])
-    return _bars(list(range(1, len(ordered) + 1)), ordered.tolist())
+        title = f"Usage of the codes, means of {_lengths(groups)} neighbouring ranks"
+        return _bars(title, positions.tolist(), [float(group.mean()) for group in groups])
+    return _bars("Usage of the codes", list(range(1, len(ordered) + 1)), ordered.tolist())
 
 
-def _bars(positions: list[int], heights: list[float]) -> Bars:
-    return Bars("Usage of the codes", positions, heights, x="rank of the code", y="share of the tokens, %")
+def _lengths(groups: Sequence[NDArray[Any]]) -> str:
+    """How many ranks a bar stands for: all alike, or two neighbouring numbers."""
+    return " or ".join(f"{length:,}" for length in sorted({len(group) for group in groups}))
+
+
+def _bars(title: str, positions: list[int], heights: list[float]) -> Bars:
+    return Bars(title, positions, heights, x="rank of the code", y="share of the tokens, %")

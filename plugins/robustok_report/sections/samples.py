@@ -26,20 +26,23 @@ def samples(run: ReportedRun) -> Section | None:
     if "samples" not in [name for stage in run.stages for name in stage.entry.get("makes", [])]:
         return None
     folder = run.artifact("samples")
-    parts: list[Part] = [Pictures(f"Guidance {guidance_of(folder):g}", by_class(folder)), *guidance_sweep(run)]
+    rows, which = by_class(folder)
+    parts: list[Part] = [Pictures(f"Guidance {guidance_of(folder):g}, {which}", rows), *guidance_sweep(run)]
     return Section("Samples", parts, why="What the generator draws for each class, decoded by the tokenizer.")
 
 
-def by_class(folder: Path, columns: int = _COLUMNS) -> dict[str, list[Pixels]]:
-    """The first samples of each class, or of classes evenly spread, by class."""
+def by_class(folder: Path, columns: int = _COLUMNS) -> tuple[dict[str, list[Pixels]], str]:
+    """The first samples of each class, or of classes evenly spread, by class; and, in words, which these are."""
     images = open_images(folder / "samples.npz")
     names = [str(name) for name in read_json(folder / INDEX).get("class_names", [])]
     rows = {}
     found = images.labels.unique().tolist()
-    for label in (found[number] for number in spread_rows(_CLASSES, len(found))):
+    shown = [found[number] for number in spread_rows(_CLASSES, len(found))]
+    for label in shown:
         chosen = (images.labels == label).nonzero().flatten()[:columns].tolist()
         rows[_class_name(names, label)] = as_pixels(to_uint8(images.load(chosen).images))
-    return rows
+    of = "each class" if len(shown) == len(found) else f"{len(shown)} of {len(found):,} classes"
+    return rows, f"up to {columns} samples of {of}"
 
 
 def _class_name(names: Sequence[str], label: int) -> str:
