@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from robustok_core.errors import RobustokError
@@ -13,7 +14,7 @@ from robustok_core.runs.history import changes_beyond_seed
 from robustok_core.values.numbers import duration_text, number_text
 from robustok_core.values.result import Result
 from robustok_report.arms import Arm, arms_of, recipe_text
-from robustok_report.made_sections import made_sections
+from robustok_report.made_sections import made_parts, made_sections
 from robustok_report.meanings import meaning_of
 from robustok_report.page import Page
 from robustok_report.scatters import scatters
@@ -35,7 +36,7 @@ def compared(runs: Sequence[ReportedRun]) -> Page:
     missing = [f"{run.name}: {line}" for run in runs for line in run.missing]
     makers: Mapping[str, Callable[[], Section | None]] = {
         "Results": lambda: _results(arms),
-        "Recipes": lambda: _recipes(arms),
+        "Recipes": lambda: _recipes(arms, missing),
         "Correlations": lambda: scatters(arms),
         "Training": lambda: _curves(runs),
         "Samples": lambda: _samples(runs, missing),
@@ -154,13 +155,16 @@ def _change(values: Mapping[int, float], base: Mapping[int, float]) -> str:
     return text if count == len(values) == len(base) else f"{text} over {count} common seed{'s' if count > 1 else ''}"
 
 
-def _recipes(arms: Sequence[Arm]) -> Section | None:
+def _recipes(arms: Sequence[Arm], missing: list[str]) -> Section | None:
     first = recipe_text(arms[0].runs[0])
-    parts: list[Part] = []
-    for arm in arms[1:]:
+
+    def changes(arm: Arm) -> list[Part]:
         lines = changes_beyond_seed(first, recipe_text(arm.runs[0]))
         pairs = [line.partition(": ")[::2] for line in lines]
-        parts.append(Table(f"{arm.name}, compared with {arms[0].name}", ["key", "change"], pairs, code=True))
+        return [Table(f"{arm.name}, compared with {arms[0].name}", ["key", "change"], pairs, code=True)]
+
+    tables = [made_parts(partial(changes, arm), f"what {arm.name} changes", missing) for arm in arms[1:]]
+    parts = [part for table in tables for part in table]
     return Section("Recipes", parts, why="What the author of each arm changed.") if parts else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class ReportedRun:
         self.name = folder.resolve().name
         self.missing: list[str] = []
         self._intact: set[Path] = set()
+        self._tokenizers: dict[Path, TrainedTokenizer] = {}
         self.record = self._record()
         self.table = self._table()
         self.stages = self._stages()
@@ -164,26 +165,28 @@ class ReportedRun:
         Raises:
             RobustokError: if one is damaged, or [load] named one that is not there any more.
         """
-        folders = self._folders(name)
+        folders = self._loaded(name) + self._made(name)
         for folder in folders:
             self._check(folder)
         return folders
 
     def artifact(self, name: str) -> Path:
-        """The last artifact of this name; others may be damaged.
+        """The last artifact of this name; others may be damaged, or not there any more.
 
         Raises:
             RobustokError: if there is none, or it is damaged.
         """
-        if not (found := self._folders(name)):
+        if not (found := self._made(name) or self._loaded(name)):
             raise RobustokError(f"no finished stage of this run made {name!r}", where=str(self.folder))
         self._check(found[-1])
         return found[-1]
 
-    def _folders(self, name: str) -> list[Path]:
-        loaded = [find_input(self.folder, dict(self.record), name)] if name in self.record.get("inputs", {}) else []
+    def _loaded(self, name: str) -> list[Path]:
+        return [find_input(self.folder, dict(self.record), name)] if name in self.record.get("inputs", {}) else []
+
+    def _made(self, name: str) -> list[Path]:
         made = [stage for stage in self.stages if stage.done and name in stage.entry.get("makes", [])]
-        return loaded + [self.folder / "artifacts" / f"{name}-{stage.fingerprint}" for stage in made]
+        return [self.folder / "artifacts" / f"{name}-{stage.fingerprint}" for stage in made]
 
     def _check(self, folder: Path) -> None:
         if folder not in self._intact:  # once: it reads every file
@@ -199,8 +202,22 @@ class ReportedRun:
         """
         if not (places := self.artifacts("tokenizer")):
             raise RobustokError("no finished stage of this run made a tokenizer", where=str(self.folder))
-        load = partial(load_trained, self.registry, kind="tokenizer", device=self.device, importer=None)
-        return [TrainedTokenizer(load(place), self.registry) for place in places]
+        return [self._tokenizer(place) for place in places]
+
+    @cached_property
+    def tokenizer(self) -> TrainedTokenizer:
+        """The tokenizer that the run ended with; earlier ones may be damaged, or not there any more.
+
+        Raises:
+            RobustokError: if there is none, or it is damaged.
+        """
+        return self._tokenizer(self.artifact("tokenizer"))
+
+    def _tokenizer(self, place: Path) -> TrainedTokenizer:
+        if place not in self._tokenizers:
+            trained = load_trained(self.registry, place, kind="tokenizer", device=self.device, importer=None)
+            self._tokenizers[place] = TrainedTokenizer(trained, self.registry)
+        return self._tokenizers[place]
 
 
 def _state(stage: ReportedStage) -> str:

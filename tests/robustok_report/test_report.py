@@ -172,7 +172,7 @@ def damage_the_recipe(folder):
         (damage_results, "results.json", "Numbers"),
         (lose_the_copies_of_the_record, "run.json", "Numbers"),
         (damage_the_log, "1 damaged line", "Training"),
-        (damage_the_samples, "the section Samples", "Codebook"),
+        (damage_the_samples, "the samples: ", "Samples"),
         (damage_a_tokenizer, "the section Reconstructions", "Samples"),
         (damage_the_recipe, "recipe.toml", "Numbers"),
     ],

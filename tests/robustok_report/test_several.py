@@ -232,3 +232,13 @@ def test_a_run_named_twice_has_samples_and_curves_of_both(as_reported):
     assert all([series.name for series in part.series] == both for part in sections["Training"].parts)
     assert page.subtitle == "tiny, tiny (2)"
     assert as_reported.name == "tiny"
+
+
+def test_a_recipe_that_cannot_be_read_costs_no_comparison_of_the_others(opened):
+    runs = [opened(name, {"eval/gfd": distance(1.0)}, beta=beta) for name, beta in (("a", 0.1), ("b", 0.2), ("c", 0.3))]
+    (runs[1].folder / "recipe.toml").unlink()
+    page = compared(runs)
+    remark, table = {section.title: section for section in page.sections}["Recipes"].parts
+    assert remark.text.startswith("What b changes cannot be shown: ")
+    assert [list(row) for row in table.rows] == [["perturbation.beta", "0.1 -> 0.3"]]
+    assert any(line.startswith("what b changes: ") for line in page.missing)

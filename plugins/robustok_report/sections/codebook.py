@@ -27,7 +27,7 @@ _COUNTED, _ENCODED = 20000, 200
 
 def codebook(run: ReportedRun) -> Section | None:
     """The map of the codebook coloured by usage, and the usage of its codes in order."""
-    tokenizer = run.tokenizers[0]
+    tokenizer = run.tokenizer
     space = tokenizer.tokenizer.space
     if space.codebook_size is None or tokenizer.tokenizer.quantizer is None:
         return None
@@ -62,7 +62,7 @@ def _codes(run: ReportedRun) -> tuple[NDArray[Any], str]:
     except RobustokError:
         split = run.data.validation
         chosen = class_balanced_order(split.labels)[:_ENCODED].tolist()
-        codes = run.tokenizers[0].encode_images(split.load(chosen).images).codes
+        codes = run.tokenizer.encode_images(split.load(chosen).images).codes
         assert codes is not None
         return codes.cpu().numpy(), f"{len(chosen):,} held-out images"
     chosen = spread_rows(_COUNTED, len(rows))

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import attrs
 import numpy as np
 from attrs import frozen
 
-from robustok_core.errors import RobustokError
 from robustok_core.values.numbers import number_text
 from robustok_core.values.result import Result
+from robustok_report.made_sections import made_parts
 from robustok_report.meanings import meaning_of, of_decoder
 from robustok_report.sections.numbers import images_of
 from robustok_report.sections.reconstructions import as_pixels, spread_rows
@@ -39,7 +40,11 @@ def post_training(run: ReportedRun) -> Section | None:
     made = [stage for stage in run.stages for name in stage.entry.get("makes", []) if name in _PICTURES and stage.done]
     if not made:
         return None
-    parts: list[Part] = [*_table(compared), *_before_after(run), *_along_sigma(run)]
+    parts: list[Part] = [
+        *_table(compared),
+        *made_parts(partial(_before_after, run), "the samples before and after post-training", run.missing),
+        *made_parts(partial(_along_sigma, run), "the images along σ", run.missing),
+    ]
     why = "The same latents through the decoder before and after; a control was trained as long, on pairs of σ = 1."
     return Section("Post-training", parts, why=why)
 
@@ -140,11 +145,7 @@ def _decoded(tokenizer: TrainedTokenizer, latents: np.ndarray) -> list[Pixels]:
 
 
 def _along_sigma(run: ReportedRun) -> list[Part]:
-    file = _picture(run)
-    try:
-        rows = read_rows(file)
-    except RobustokError as error:
-        return [Text(f"The images along σ cannot be shown: {error}", muted=True)]
+    rows = read_rows(_picture(run))
     pattern = re.compile(r"sigma([0-9.]+), (before|after)")
     order = sorted(rows, key=lambda name: (0, "", 0.0) if name == "real" else _place(pattern.fullmatch(name)))
     named = {_row_name(name): rows[name] for name in order}

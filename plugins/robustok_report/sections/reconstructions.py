@@ -7,6 +7,7 @@ the run ended with, and for old runs, too. The cost is bounded: a few images, at
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from robustok_core.values.images import to_uint8
 from robustok_core.values.latents import Latents
 from robustok_report.embedding import error_map
+from robustok_report.made_sections import made_parts
 from robustok_toolkit.report_parts import Part, Pictures, Pixels, Section, Text
 from robustok_toolkit.reported_run import ReportedRun
 from robustok_toolkit.trained_tokenizer import TrainedTokenizer
@@ -33,7 +35,7 @@ _LEVELS, _MIDDLE_LEVEL = (0.25, 0.5, 0.75, 1.0, 1.5), 0.5
 
 def reconstructions(run: ReportedRun) -> Section:
     """Inputs, reconstructions, error maps, and reconstructions from perturbed latents."""
-    tokenizer = run.tokenizers[-1]
+    tokenizer = run.tokenizer
     chosen, images = some_images(run)
     labels = run.data.validation.labels[chosen].tolist()
     names = [run.data.class_names[label] for label in labels]
@@ -45,7 +47,10 @@ def reconstructions(run: ReportedRun) -> Section:
     legend = (
         f"Error maps are black where a pixel is exact, and pale yellow from an error of {_BRIGHTEST} of 255 levels on."
     )
-    parts: list[Part] = [plain, Text(legend, muted=True), *_perturbed(tokenizer, latents)]
+    perturbed = made_parts(
+        partial(_perturbed, tokenizer, latents), "the reconstructions from perturbed latents", run.missing
+    )
+    parts: list[Part] = [plain, Text(legend, muted=True), *perturbed]
     why = "A robust tokenizer still draws the same object when many of its tokens are slightly wrong."
     return Section("Reconstructions", parts, why=why)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from robustok_core.runs.conditions import GUIDANCE_SCALE, Conditions, Number, comparable_groups, read_conditions
 from robustok_core.runs.files import read_json
 from robustok_core.values.images import to_uint8
+from robustok_report.made_sections import made_parts
 from robustok_report.meanings import meaning_of
 from robustok_report.sections.reconstructions import as_pixels, spread_rows
 from robustok_toolkit.array_files import read_array
@@ -25,10 +27,14 @@ def samples(run: ReportedRun) -> Section | None:
     """A row of samples for each class, and the results of several guidance scales where the recipe has them."""
     if "samples" not in [name for stage in run.stages for name in stage.entry.get("makes", [])]:
         return None
+    parts = [*made_parts(partial(_pictures, run), "the samples", run.missing), *guidance_sweep(run)]
+    return Section("Samples", parts, why="What the generator draws for each class, decoded by the tokenizer.")
+
+
+def _pictures(run: ReportedRun) -> list[Part]:
     folder = run.artifact("samples")
     rows, which = by_class(folder)
-    parts: list[Part] = [Pictures(f"Guidance {guidance_of(folder):g}, {which}", rows), *guidance_sweep(run)]
-    return Section("Samples", parts, why="What the generator draws for each class, decoded by the tokenizer.")
+    return [Pictures(f"Guidance {guidance_of(folder):g}, {which}", rows)]
 
 
 def by_class(folder: Path, columns: int = _COLUMNS) -> tuple[dict[str, list[Pixels]], str]:
