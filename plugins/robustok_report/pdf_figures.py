@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import singledispatch
@@ -18,6 +19,11 @@ from robustok_toolkit.report_parts import FIGURES, Bars, Figure, Heatmap, Lines,
 
 #: Inches: a column of a two-column paper.
 _WIDTH, _HEIGHT = 3.4, 2.4
+#: Inches of a row of a legend below its figure.
+_ROW = 0.14
+#: The dashes of lines and the symbols of points, one of each for all lines that go through the colours once.
+_DASHES = ("-", "--", ":", "-.")
+_SYMBOLS = ("o", "s", "D", "^", "X")
 #: Real fonts in the file, so that a journal accepts it; no date, so that the same run gives the same file.
 _STYLE: Any = {"pdf.fonttype": 42, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
 
@@ -79,16 +85,22 @@ def draw(figure: Any, axes: Any) -> None:  # noqa: ARG001  # what is registered 
 def _(figure: Lines, axes: Any) -> None:
     """All points of the lines."""
     for number, series in enumerate(figure.series):
+        turn, symbol = number // len(COLOURS), _SYMBOLS[number // len(COLOURS) % len(_SYMBOLS)]
         style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "label": _text(series.name), "linewidth": 1.2}
+        style |= {"linestyle": _DASHES[turn % len(_DASHES)], "markersize": 3}
         if series.error is None:
-            axes.plot(series.x, series.y, marker="o" if figure.marked(series) else None, markersize=3, **style)
+            axes.plot(series.x, series.y, marker=symbol if figure.marked(series) else None, **style)
         else:
-            axes.errorbar(series.x, series.y, series.error, marker="o", markersize=3, capsize=2, **style)
+            axes.errorbar(series.x, series.y, series.error, marker=symbol, capsize=2, **style)
     if figure.log:
         axes.set_yscale("log")
     if figure.mark is not None:
         axes.axvline(figure.mark[0], linestyle=":", color="black", linewidth=0.8)
-    if len(figure.series) > 1:
+    if len(figure.series) > len(COLOURS):  # too many to lie over the lines
+        rows = math.ceil(len(figure.series) / 2)
+        axes.figure.set_figheight(_HEIGHT + rows * _ROW)
+        axes.figure.legend(loc="outside lower center", ncols=2, fontsize=6, frameon=False)
+    elif len(figure.series) > 1:
         axes.legend(frameon=False)
     axes.set(xlabel=_text(figure.x), ylabel=_text(figure.y or figure.title))
 

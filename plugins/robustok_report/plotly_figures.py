@@ -15,6 +15,9 @@ from robustok_toolkit.report_parts import Bars, Figure, Heatmap, Lines, Points, 
 
 #: Okabe and Ito's colours, which people with any colour vision tell apart; dark enough for lines on white.
 COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#a3457b", "#8a6d00", "#3a8fc4", "#444444")
+#: The dashes of lines and the symbols of points, one of each for all lines that go through the colours once.
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 SCALE = "Viridis"
 _INK, _AXIS, _GRID = "#475467", "#98a2b3", "#e7eaee"
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
@@ -118,17 +121,18 @@ def _(figure: Lines) -> dict[str, Any]:
 
 
 def _trace(figure: Lines, number: int) -> dict[str, Any]:
-    """The `number`-th line of a figure, in its colour."""
+    """The `number`-th line of a figure, in its colour, dash and symbol."""
     series = figure.series[number]
     drawn = extremes(series.y)
-    dash = ("solid", "dash", "dot")[number // len(COLOURS) % 3]
+    turn = number // len(COLOURS)
     trace: dict[str, Any] = {
         "type": "scatter",
         "mode": "lines+markers" if figure.marked(series) else "lines",
         "name": _plain(series.name),
         "x": [series.x[place] for place in drawn],
         "y": [series.y[place] for place in drawn],
-        "line": {"color": COLOURS[number % len(COLOURS)], "width": 2, "dash": dash},
+        "line": {"color": COLOURS[number % len(COLOURS)], "width": 2, "dash": _DASHES[turn % len(_DASHES)]},
+        "marker": {"symbol": _SYMBOLS[turn % len(_SYMBOLS)]},
     }
     if len(drawn) < len(series.y):
         trace["meta"] = _mean_curve(series)

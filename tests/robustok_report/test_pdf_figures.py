@@ -44,3 +44,32 @@ def test_all_points_of_a_long_curve_are_drawn():
     axes = mpl_figure.Figure().add_subplot()
     draw(Lines("l", [Series("l", range(10_000), range(10_000))], x="x"), axes)
     assert len(axes.lines[0].get_xdata()) == 10_000
+
+
+@pytest.mark.parametrize("points", [1, 2])
+def test_twenty_lines_or_points_are_told_apart(points):
+    axes = mpl_figure.Figure(layout="constrained").add_subplot()
+    draw(Lines("l", [Series(f"arm {i}", range(points), [i] * points) for i in range(20)], x="x"), axes)
+    looks = {
+        (line.get_color(), line.get_marker() if points == 1 else line.get_linestyle()) for line in axes.get_lines()
+    }
+    assert len(looks) == 20
+
+
+def test_errors_do_not_make_lines_alike():
+    axes = mpl_figure.Figure(layout="constrained").add_subplot()
+    draw(Lines("l", [Series(f"arm {i}", [0, 1], [i, i], error=[1, 1]) for i in range(20)], x="x"), axes)
+    lines = [container.lines[0] for container in axes.containers]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 20
+
+
+def test_a_long_legend_covers_no_line():
+    figure = mpl_figure.Figure(figsize=(3.4, 2.4), layout="constrained")
+    axes = figure.add_subplot()
+    draw(Lines("l", [Series(f"arm {i}", [0, 1], [i, i]) for i in range(20)], x="x"), axes)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 20
+    assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0
+    assert axes.get_window_extent().height > figure.dpi  # an inch is left for the lines

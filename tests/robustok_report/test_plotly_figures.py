@@ -110,3 +110,14 @@ def test_a_page_with_very_many_pictures_embeds_them_smaller():
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     one, many = (html_of(Pictures("p", {"row": [noise] * count})) for count in (1, 401))
     assert len(many) < 401 * len(one) / 3
+
+
+@pytest.mark.parametrize("points", [1, 2])
+def test_twenty_lines_or_points_are_told_apart(points):
+    """A point alone shows no dash."""
+    lines = Lines("l", [Series(f"arm {i}", range(points), [i] * points) for i in range(20)], x="x")
+    drawn = plotly_figure(lines)["data"]
+    looks = {
+        (trace["line"]["color"], trace["marker"]["symbol"] if points == 1 else trace["line"]["dash"]) for trace in drawn
+    }
+    assert len(looks) == 20
