@@ -24,6 +24,8 @@ class Meaning:
 
 
 _DISTANCE = "in the features of {features}"
+_FIRST_SCALE = "at the first guidance scale"
+_FIRST_SIGMA = "at the first guidance scale and σ"
 _FID_WHY = "It sees blur, artefacts and missing variety at once, but not where they are."
 _KNOWN: dict[str, Meaning] = {
     r"psnr": Meaning(
@@ -200,18 +202,46 @@ _KNOWN: dict[str, Meaning] = {
         "What pFID predicts for any generator, for the one whose law of errors it was measured with.",
     ),
     r"changed": Meaning(
-        "Other codes", "Share of the draws after true codes that are another code.", "Not each is a mistake.", "%"
+        "Other codes",
+        f"Share of the draws after true codes that are another code, {_FIRST_SCALE}.",
+        "Not each is a mistake.",
+        "%",
     ),
     r"relative_rank": Meaning(
         "Relative rank",
-        "Mean rank of the drawn codes that differ, among the neighbours of the true code, over K.",
+        f"Mean rank of the drawn codes that differ, among the neighbours of the true code, over K, {_FIRST_SCALE}; "
+        "0 if there are none.",
         "Near 0, errors look like the paper's perturbation; near 0.5, like random codes.",
     ),
     r"within_delta": Meaning(
         "Within δ",
-        "Share of the drawn codes that differ that lie among the δ nearest, 2.4 % of the codebook.",
+        f"Share of the drawn codes that differ that lie among the δ nearest, 2.4 % of the codebook, {_FIRST_SCALE}; 0 "
+        "if there are none.",
         "What the paper's perturbation imitates of this generator.",
         "%",
+    ),
+    r"error_size": Meaning(
+        "Size of the errors",
+        "How far latents that keep a share of held-out images' lie from these, in standard deviations of the image's "
+        f"tokens, {_FIRST_SIGMA}.",
+        "Noise of this strength, as noise_pfd adds it, is as far from real latents as what this generator makes.",
+    ),
+    r"along_data": Meaning(
+        "Errors along the data",
+        "Share of the errors' energy along the directions that hold half of the variance of real latents, "
+        f"{_FIRST_SIGMA}.",
+        "Independent noise spreads over all directions; what lies along the data looks like another real image.",
+        "%",
+    ),
+    r"inflation": Meaning(
+        "Variance with errors",
+        f"Variance of the latents with errors over that of real ones, mean of the channels, {_FIRST_SIGMA}.",
+        "Independent noise raises it above 1; a generator's errors need not.",
+    ),
+    r"neighbour_correlation": Meaning(
+        "Correlation of adjacent errors",
+        f"Correlation of the errors of tokens beside or below each other, {_FIRST_SIGMA}.",
+        "0 for independent noise; above it, errors spoil regions and not single tokens.",
     ),
     r"suggested_alpha": Meaning(
         "Suggested α",
@@ -233,6 +263,7 @@ _KNOWN: dict[str, Meaning] = {
         "of vectors, distance over the norm of the images'.",
         "How hard the pairs are for the decoder.",
     ),
+    r"decoders": Meaning("Decoders", "Number of decoders that were trained.", "One for each σ of the pairs."),
     r"kept_sigma": Meaning("Kept σ", "The σ of the decoder that the run keeps.", "Chosen on the selection images."),
 }
 _UNKNOWN = Meaning("", "", "")

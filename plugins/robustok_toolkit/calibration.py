@@ -17,6 +17,7 @@ from robustok_core.runs.precision import Precision
 from robustok_core.values.draws import Draws
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import Latents
+from robustok_core.values.numbers import finite_only
 from robustok_toolkit.beside_real import made_beside_real
 from robustok_toolkit.generating import gather_own
 from robustok_toolkit.rank_law import check_ranked, law_of, ranks_of
@@ -36,7 +37,7 @@ class Errors:
         relative_rank: of those, the mean rank among the true code's neighbours over K, in (0, 1); 0 if there are none.
         within_delta: of those, the share among the delta - 1 nearest, for the paper's delta (100 of 4,096 codes).
         shares: their law, the option of the perturbation rank_law.
-        changed_by_position, rank_by_position: the first two for each token.
+        changed_by_position, rank_by_position: the first two for each token; the rank is NaN where no draw differs.
     """
 
     changed: float
@@ -47,8 +48,9 @@ class Errors:
     rank_by_position: Sequence[float]
 
     def as_details(self) -> Mapping[str, Any]:
-        """Its attributes by name."""
-        return asdict(self)
+        """Its attributes by name, as JSON has them: None for NaN."""
+        details: Mapping[str, Any] = finite_only(asdict(self))
+        return details
 
     def numbers(self) -> Mapping[str, float]:
         """The main ones, as results are named."""
@@ -181,5 +183,5 @@ def errors_of(ranks: Tensor, codebook_size: int) -> Errors:
         within_delta=float(within),
         shares=[round(share, 5) for share in law_of(ranks.flatten(), codebook_size)],
         changed_by_position=[float(share) for share in wrong.double().mean(0)],
-        rank_by_position=[float(mean) for mean in relative.sum(0) / count.clamp_min(1)],
+        rank_by_position=[float(mean) for mean in relative.sum(0) / count],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,44 +15,48 @@ from robustok_toolkit.reported_run import ReportedRun
 
 def calibration(run: ReportedRun) -> Section | None:
     """The figures of each stage `calibrate`."""
-    parts: list[Part] = []
+    found: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     for name, result in run.results.items():
         by_scale = result.details.get("by_scale")
         if name.endswith(("/changed", "/error_size")) and isinstance(by_scale, Mapping):
-            parts += figures(by_scale)
+            found[name.rpartition("/")[0]] = by_scale
+    parts = [part for stage, by_scale in found.items() for part in figures(by_scale, stage if len(found) > 1 else "")]
     why = "Which wrong tokens this generator draws, and whether a perturbation imitates them."
     return Section("Calibration", parts, why=why) if parts else None
 
 
-def figures(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
+def figures(by_scale: Mapping[str, Mapping[str, Any]], stage: str = "") -> list[Part]:
     """How a generator errs at each guidance scale, beside how a perturbation does.
 
     Args:
         by_scale: what the stage `calibrate` measured, by guidance scale: attributes of `Errors`, or, of vectors, those
             of `VectorErrors` by sigma.
+        stage: its name, where the titles must tell it from another one.
     """
-    return _of_codes(by_scale) if "shares" in next(iter(by_scale.values())) else _of_vectors(by_scale)
+    of = f" ({stage})" if stage else ""
+    return _of_codes(by_scale, of) if "shares" in next(iter(by_scale.values())) else _of_vectors(by_scale, of)
 
 
-def _of_codes(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
+def _of_codes(by_scale: Mapping[str, Mapping[str, Any]], of: str) -> list[Part]:
     """The law of the ranks beside the paper's uniform delta, and the errors along the tokens."""
     laws = [Series(_name(scale), *_law(found["shares"])) for scale, found in by_scale.items()]
     ranks = Lines(
-        "Ranks of the generator's errors",
+        f"Ranks of the generator's errors{of}",
         [*laws, Series(f"uniform δ, {100 * DELTA_SHARE:.1f} % of the codebook", *_uniform())],
         x="log₂(rank / K), 0 is the farthest code",
         y="errors up to this rank",
         markers=True,
     )
     changed = [Series(_name(scale), *_along(found["changed_by_position"])) for scale, found in by_scale.items()]
-    far = [Series(_name(scale), *_along(found["rank_by_position"])) for scale, found in by_scale.items()]
+    far = [Series(_name(scale), *_along(_ranks(found))) for scale, found in by_scale.items()]
+    across = "token, in the order of codes"
     return [
-        Text(_words(next(iter(by_scale.values())))),
+        Text(_words(*next(iter(by_scale.items())), of)),
         ranks,
-        Lines("Draws that differ from the true code, by token", changed, x="token, in the order of codes", y="share"),
-        Lines("Mean rank of the errors, by token", far, x="token, in the order of codes", y="rank over K"),
+        Lines(f"Draws that differ from the true code, by token{of}", changed, x=across, y="share"),
+        Lines(f"Mean rank of the errors, by token{of}", far, x=across, y="rank over K, a gap if no draw differs"),
         Table(
-            "The law, as a recipe writes it",
+            f"The law, as a recipe writes it{of}",
             ["guidance", "line"],
             [[scale, recipe_line(found["shares"])] for scale, found in by_scale.items()],
             code=True,
@@ -80,7 +85,7 @@ def vector_rows(scale: str, by_sigma: Mapping[str, Mapping[str, Any]]) -> list[l
     return rows
 
 
-def _of_vectors(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
+def _of_vectors(by_scale: Mapping[str, Mapping[str, Any]], of: str) -> list[Part]:
     """The size and the shape of the errors against sigma."""
     sizes = [
         Series(_name(scale), [float(sigma) for sigma in found], [errors["size"] for errors in found.values()])
@@ -96,8 +101,8 @@ def _of_vectors(by_scale: Mapping[str, Mapping[str, Any]]) -> list[Part]:
             "correlation of the errors of adjacent tokens. Largest tenth: share of the energy in a tenth of the "
             "tokens. Isotropy: 1 if all channels take part alike."
         ),
-        Table("Errors of vectors", [*VECTOR_COLUMNS, *SHAPES.values()], rows),
-        Lines("Size of the errors", sizes, x="σ", y="standard deviations of the image's tokens", markers=True),
+        Table(f"Errors of vectors{of}", [*VECTOR_COLUMNS, *SHAPES.values()], rows),
+        Lines(f"Size of the errors{of}", sizes, x="σ", y="standard deviations of the image's tokens", markers=True),
     ]
 
 
@@ -129,12 +134,19 @@ def _along(values: Sequence[float]) -> tuple[list[float], list[float]]:
     return [float(number) for number in range(len(values))], list(values)
 
 
-def _words(found: Mapping[str, Any]) -> str:
+def _ranks(found: Mapping[str, Any]) -> list[float]:
+    """The mean rank at each token; a gap where no draw differs, for which earlier versions recorded 0."""
+    pairs = zip(found["changed_by_position"], found["rank_by_position"], strict=True)
+    return [rank if changed else math.nan for changed, rank in pairs]
+
+
+def _words(scale: str, found: Mapping[str, Any], of: str) -> str:
+    after = f"After the true codes, at guidance {scale}{of}"
     if not found["changed"]:
-        return "After the true codes, every draw is the true code: there are no errors to imitate."
+        return f"{after}, every draw is the true code: there are no errors to imitate."
     changed, rank, within = (number_text(100 * found[key], 3) for key in ("changed", "relative_rank", "within_delta"))
     return (
-        f"After the true codes, {changed} % of the draws are another code. Of these, {within} % are among the nearest "
+        f"{after}, {changed} % of the draws are another code. Of these, {within} % are among the nearest "
         f"{100 * DELTA_SHARE:.1f} % of the codebook, from which the paper's perturbation draws; the mean rank is "
         f"{rank} % of the codebook. A draw that differs is no mistake as such: several codes may go on "
         "an image equally well."

@@ -62,7 +62,8 @@ def _row(name: str, result: Result) -> list[str | Cell]:
 
 def _count(name: str, result: Result) -> list[str | Cell]:
     meaning = meaning_of(name.partition("/")[2])
-    return [Cell(meaning.name, hint=name), value_text(result, meaning.unit), meaning.what]
+    images = f"{count:,} images" if (count := images_of(result)) is not None else ""
+    return [Cell(meaning.name, hint=name), Cell(value_text(result, meaning.unit), hint=images), meaning.what]
 
 
 def direction(result: Result) -> str:

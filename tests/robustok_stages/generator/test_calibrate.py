@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
@@ -48,7 +49,8 @@ def test_ranks_are_summed_up_by_token_and_against_delta():
     assert errors.changed == pytest.approx(4 / 9)
     assert errors.changed_by_position == pytest.approx([0, 1, 1 / 3])
     assert errors.relative_rank == pytest.approx((1 + 2 + 32 + 64) / 128 / 4)
-    assert errors.rank_by_position == pytest.approx([0, 35 / 128 / 3, 0.5])
+    assert errors.rank_by_position == pytest.approx([math.nan, 35 / 128 / 3, 0.5], nan_ok=True), "nothing to rank"
+    assert errors.as_details()["rank_by_position"][0] is None
     assert errors.within_delta == pytest.approx(2 / 4)
     assert errors.shares == [0.25, 0.25, 0, 0, 0, 0.25, 0.25]
 
