@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
+from robustok_core.recipe.source import parse_override
 from robustok_explorer import drawing, snippets
 from robustok_explorer.drawing import Sheet
 from robustok_explorer.markup import message_html, sheet_html, snippets_html
 from robustok_explorer.opened_run import OpenedRun
-from robustok_explorer.perturbations import own_perturbation
+from robustok_explorer.perturbations import own_perturbation, why_not_own
 from robustok_explorer.snippets import Snippets
 from robustok_explorer.views import VIEWS, Sample, settings_of
 
@@ -48,6 +49,19 @@ def drawn(run: OpenedRun, view: str, changes: Any) -> tuple[Sheet, Snippets]:
     kind = KINDS[view]
     settings: Any = settings_of(kind.settings, changes, run.registry, own_perturbation(run))
     return kind.draw(run, settings), kind.code(run, settings)
+
+
+def replaced(run: OpenedRun, view: str, changes: Sequence[str]) -> str | None:
+    """What is drawn in place of the run's own perturbation and why; None if it is, or one is named in the changes.
+
+    Args:
+        view, changes: see `drawn`.
+
+    Raises:
+        RobustokError: a change is not KEY=VALUE.
+    """
+    named = {parse_override(change)[0] for change in changes} & {"perturbation", "perturbation.use"}
+    return None if view != "perturb" or named else why_not_own(run)
 
 
 def answer(run: OpenedRun, view: str, changes: Mapping[str, Any]) -> tuple[str, str]:

@@ -43,6 +43,11 @@ def message_html(message: object) -> str:
     return f'<p class="rx-message" role="alert">{text(message)}</p>'
 
 
+def note_html(note: object) -> str:
+    """What there is to know about a view, above its controls."""
+    return f'<p class="rx-missing">{text(note)}</p>'
+
+
 def snippets_html(snippets: Snippets) -> str:
     """A view as Python and as a command, each with a button that copies it."""
     files = " and ".join(map(text, snippets.files))

@@ -12,9 +12,9 @@ from attrs import frozen
 from robustok_core.errors import RobustokError
 from robustok_core.values.images import to_uint8
 from robustok_explorer.answers import answer
-from robustok_explorer.markup import images_html, message_html, text, tokens_html
+from robustok_explorer.markup import images_html, message_html, note_html, text, tokens_html
 from robustok_explorer.opened_run import OpenedRun
-from robustok_explorer.perturbations import Strength, fitting, own_perturbation
+from robustok_explorer.perturbations import Offered, offered_by, why_not_own
 from robustok_explorer.views import STRENGTHS
 from robustok_toolkit.generator_of_command import stage_options
 
@@ -206,13 +206,16 @@ def _num_images() -> gr.Slider:
 
 
 def _perturb_view(place: _Place, run: OpenedRun, picked: _Picked) -> None:
-    offered, own = fitting(run), own_perturbation(run)
+    offered = offered_by(run)
     if not offered:
         gr.HTML(message_html("No installed perturbation with a strength fits this tokenizer."), js_on_load=None)
         return
-    use = gr.Dropdown(list(offered), value=own["use"], label="Perturbation", visible=len(offered) > 1)
+    if (note := why_not_own(run)) is not None:
+        gr.HTML(note_html(note), js_on_load=None)
+    first = next(iter(offered))
+    use = gr.Dropdown(list(offered), value=first, label="Perturbation", visible=len(offered) > 1)
     with gr.Row():
-        sliders = {option: _slider(option, offered, own["use"]) for option in STRENGTHS if _has(offered, option)}
+        sliders = {option: _slider(option, offered, first) for option in STRENGTHS if _has(offered, option)}
     with gr.Row():
         controls = {"use": use, "num_images": _num_images(), "seed": _seed()}
 
@@ -222,25 +225,24 @@ def _perturb_view(place: _Place, run: OpenedRun, picked: _Picked) -> None:
     use.input(sliders_of, use, list(sliders.values()), **_QUIET)
 
     def settings(values: dict[str, Any]) -> dict[str, Any]:
-        name = values.pop("use")
-        table = own if name == own["use"] else {"use": name}
+        chosen = offered[values.pop("use")]
         strengths = {option: values.pop(option) for option in sliders}
-        table = table | {option: strengths[option] for option in offered[name]}
-        return values | {"perturbation": table}
+        return values | {"perturbation": {**chosen.table, **{name: strengths[name] for name in chosen.strengths}}}
 
     controls |= sliders
     _show(place, run, "perturb", {"image": picked.image, "file": picked.file, **controls}, settings)
 
 
-def _has(offered: Mapping[str, Mapping[str, Strength]], option: str) -> bool:
-    return any(option in strengths for strengths in offered.values())
+def _has(offered: Mapping[str, Offered], option: str) -> bool:
+    return any(option in each.strengths for each in offered.values())
 
 
-def _slider(option: str, offered: Mapping[str, Mapping[str, Strength]], use: str) -> gr.Slider:
+def _slider(option: str, offered: Mapping[str, Offered], use: str) -> gr.Slider:
     """The slider of a strength as a perturbation has it; hidden if it does not."""
     about = {"beta": "share of the images", "alpha": "share of their tokens", "delta": "nearest codewords"}
-    shown = option in offered[use]
-    strength = offered[use][option] if shown else next(of[option] for of in offered.values() if option in of)
+    shown = option in offered[use].strengths
+    having = offered[use] if shown else next(each for each in offered.values() if option in each.strengths)
+    strength = having.strengths[option]
     least = 1 if option == "delta" else 0
     label = f"{STRENGTHS[option]}: {about.get(option, 'strength of the noise')}"
     return gr.Slider(least, strength.most, value=strength.value, step=strength.step, label=label, visible=shown)

@@ -47,10 +47,12 @@ def view(
         require_gradio()
     opened = open_run(run, device=device_called(device, where="--device"))
     if draw is not None and out is not None:
-        from robustok_explorer.answers import drawn
+        from robustok_explorer.answers import drawn, replaced
         from robustok_explorer.picture import save_sheet
         from robustok_toolkit.new_files import new_output
 
+        if (note := replaced(opened, draw, changes)) is not None:
+            echo(f"note: {note}", err=True)
         sheet, _ = drawn(opened, draw, changes)
         with new_output(out) as unfinished:
             save_sheet(unfinished, sheet)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from browser import Visit, visited
-from robustok_explorer.opened_run import open_run
+from robustok_explorer.opened_run import OpenedRun, open_run
 from robustok_explorer.server import served
 
 gradio = pytest.importorskip("gradio", reason="gradio, which the page is made with, is missing")
@@ -139,3 +139,20 @@ def test_markup_in_names_is_text(visit):
 def test_another_host_name_is_refused(address):
     assert httpx.get(address).status_code == 200
     assert httpx.get(address, headers={"Host": "evil.example"}).status_code == 400
+
+
+def texts_of(run: OpenedRun) -> str:
+    """What the page of a run holds before it is opened."""
+    from robustok_explorer.page import build_page  # it imports gradio
+
+    found = str(build_page(run).get_config_file())
+    gc.collect()  # as for `address`
+    return found
+
+
+def test_the_page_says_what_takes_the_place_of_the_runs_perturbation(trained, open_project):
+    run = open_project(trained)
+    recipe = {name: table for name, table in run.recipe.items() if name != "perturbation"}
+    said = "top_delta with its defaults takes the place"
+    assert said not in texts_of(run)
+    assert said in texts_of(attrs.evolve(run, recipe=recipe))
