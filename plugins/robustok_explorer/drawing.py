@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
 from attrs import field, frozen
 from torch import Tensor
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.ignored import as_it_was_made
 from robustok_core.values.images import to_uint8
 from robustok_core.values.latents import Latents, LatentSpace
 from robustok_explorer.opened_run import Chosen, OpenedRun
 from robustok_explorer.views import Keep, Neighbours, Paint, Perturb, Sample
-from robustok_toolkit.generator_of_command import sampler_options_of
+from robustok_toolkit.generator_of_command import guidance_of, sampler_options_of
+from robustok_toolkit.guidance_search import recipe_line
 from robustok_toolkit.trained_generator import TrainedGenerator
 
 _WHEN = {"": "", "before": ", before", "after": ", after"}
@@ -63,10 +67,12 @@ def keep(run: OpenedRun, settings: Keep) -> Sheet:
     generator = generator_of(run)
     chosen = run.chosen(settings.image, settings.file, settings.num_images)
     clean = run.tokenizer.encode_images(chosen.images)
-    options = sampler_options(run, keeping=True)
+    options, guidance = sampler_options(run, keeping=True), guidance_of(run.recipe, keeping=True)
     label = class_kept(chosen, settings)
-    made = generator.sample_keeping(clean, label, settings.sigma, seed=settings.seed, **options)
-    return _compared(run, chosen, clean, made, "regenerated")
+    made = generator.sample_keeping(clean, label, settings.sigma, guidance, settings.seed, **options)
+    sheet = _compared(run, chosen, clean, made, "regenerated")
+    guided = [f"The generator is guided as in post-training: {recipe_line(guidance)}."] if guidance.active else []
+    return attrs.evolve(sheet, lines=[*sheet.lines, *guided])
 
 
 def paint(run: OpenedRun, settings: Paint) -> Sheet:
@@ -120,7 +126,7 @@ def sample(run: OpenedRun, settings: Sample) -> Sheet:
     generator = generator_of(run)
     labels = generator.labels(settings.class_, settings.count)
     latents = generator.sample_latents(
-        settings.class_, settings.count, settings.guidance, settings.seed, **sampler_options(run)
+        settings.class_, settings.count, sample_guidance(run, settings), settings.seed, **sampler_options(run)
     )
     captions = [generator.class_names[label] for label in labels.tolist()]
     rows = {
@@ -144,6 +150,12 @@ def generator_of(run: OpenedRun) -> TrainedGenerator:
 def sampler_options(run: OpenedRun, *, keeping: bool = False) -> Mapping[str, Any]:
     """The sampler's options in the run's recipe, as `sampler_options_of`."""
     return sampler_options_of(run.recipe, type(generator_of(run).generator), keeping=keeping)
+
+
+def sample_guidance(run: OpenedRun, settings: Sample) -> Guidance:
+    """The guidance of the run's recipe, at the scale of the settings."""
+    with as_it_was_made():  # what has no effect at this scale
+        return attrs.evolve(guidance_of(run.recipe), scale=settings.guidance)
 
 
 def class_kept(chosen: Chosen, settings: Keep) -> int | str:

@@ -10,13 +10,15 @@ import gradio as gr
 from attrs import frozen
 
 from robustok_core.errors import RobustokError
+from robustok_core.values.guidance import Guidance
 from robustok_core.values.images import to_uint8
 from robustok_explorer.answers import answer
 from robustok_explorer.markup import images_html, message_html, note_html, text, tokens_html
 from robustok_explorer.opened_run import OpenedRun
 from robustok_explorer.perturbations import Offered, offered_by, why_not_own
 from robustok_explorer.views import STRENGTHS
-from robustok_toolkit.generator_of_command import stage_options
+from robustok_toolkit.generator_of_command import guidance_of
+from robustok_toolkit.guidance_search import recipe_line
 
 _ASSETS = Path(__file__).parent / "assets"
 CSS = (_ASSETS / "explorer.css").read_text(encoding="utf-8")
@@ -293,15 +295,18 @@ def _sample_view(place: _Place, run: OpenedRun, _: _Picked) -> None:
         gr.HTML(message_html("This run has no finished generator."), js_on_load=None)
         return
     guided = run.generator.generator.knows_null_class
-    scale = stage_options(run.recipe, "sample").get("guidance", {}).get("scale", 1.0) if guided else 1.0
+    guidance = guidance_of(run.recipe) if guided else Guidance()
+    about = "1 is none" if guided else "this generator was trained without label dropout"
+    if guidance != Guidance(scale=guidance.scale):
+        about += f"; in the course of sampling it is as the recipe says: {recipe_line(guidance)}"
     names: list[Any] = [("all in turn", None), *((name, name) for name in run.generator.class_names)]
     with gr.Row():
         controls = {
             "class_": gr.Dropdown(names, value=None, label="Class"),
             "count": gr.Slider(1, 16, value=8, step=1, label="Samples"),
             "guidance": gr.Slider(
-                0, max(10.0, scale), value=scale, step=0.1, interactive=guided, label="Guidance",
-                info="1 is none" if guided else "this generator was trained without label dropout",
+                0, max(10.0, guidance.scale), value=guidance.scale, step=0.1, interactive=guided, label="Guidance",
+                info=about,
             ),
             "seed": _seed(),
         }  # fmt: skip

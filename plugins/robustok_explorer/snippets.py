@@ -10,10 +10,14 @@ from typing import Any
 import attrs
 from attrs import frozen
 
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.ignored import changed_options
 from robustok_core.values.spec import Spec, plain
-from robustok_explorer.drawing import class_kept, generator_of, sampler_options
+from robustok_explorer.drawing import class_kept, generator_of, sample_guidance, sampler_options
 from robustok_explorer.opened_run import OpenedRun
 from robustok_explorer.views import STRENGTHS, Keep, Neighbours, Paint, Perturb, Sample
+from robustok_toolkit.generator_of_command import guidance_of
+from robustok_toolkit.guidance_search import recipe_line
 
 #: How the lines begin that load the data.
 _LOADS = ("recipe = ", "data = ")
@@ -54,7 +58,9 @@ def of_perturb(run: OpenedRun, view: Perturb) -> Snippets:
 def of_keep(run: OpenedRun, view: Keep) -> Snippets:
     """The view `keep` as code."""
     label = class_kept(run.chosen(view.image, view.file), view)
-    options = _arguments({"seed": view.seed, **sampler_options(run, keeping=True)})
+    guidance = guidance_of(run.recipe, keeping=True)
+    guided = {"guidance": guidance} if guidance.active else {}
+    options = _arguments({**guided, "seed": view.seed, **sampler_options(run, keeping=True)})
     lines = [
         *_tokenizers(run),
         f"generator = robustok.load_generator({run.place!r}, tokenizer=tokenizer)",
@@ -111,7 +117,9 @@ def of_neighbours(run: OpenedRun, view: Neighbours) -> Snippets:
 def of_sample(run: OpenedRun, view: Sample) -> Snippets:
     """The view `sample` as code; its command is `robustok sample`."""
     options = sampler_options(run)
-    chosen = {"n": view.count, "guidance": view.guidance, "seed": view.seed}
+    guidance = sample_guidance(run, view)
+    guidance = guidance if guidance.active else Guidance()
+    chosen = {"n": view.count, "guidance": guidance, "seed": view.seed}
     names = generator_of(run).class_names
     name = None if view.class_ is None else names[int(generator_of(run).labels(view.class_, 1)[0])]
     lines = [
@@ -122,10 +130,12 @@ def of_sample(run: OpenedRun, view: Sample) -> Snippets:
     ]
     words = ["robustok", "sample", run.place]
     words += [] if name is None else ["--class", name]
-    words += ["--count", str(view.count), "--guidance", f"{view.guidance:g}", "--seed", str(view.seed)]
+    words += ["--count", str(view.count), "--guidance", f"{guidance.scale:g}", "--seed", str(view.seed)]
     for change in _changes(options):
         words += ["--set", change]
     notes = ["The command draws with the decoder after post-training only."] if len(run.tokenizers) > 1 else []
+    if guidance != Guidance(scale=guidance.scale):
+        notes += [f"The command guides with a constant scale: only the Python has {recipe_line(guidance)}."]
     return _snippets(lines, shlex.join([*words, "--out", "samples.png"]), notes=notes)
 
 
@@ -207,7 +217,17 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _arguments(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={plain(value)!r}" for name, value in values.items() if value is not None)
+    return ", ".join(f"{name}={_code(value)}" for name, value in values.items() if value is not None)
+
+
+def _code(value: Any) -> str:
+    """A value as Python; of guidance the scale alone, if it says all."""
+    if not isinstance(value, Guidance):
+        return repr(plain(value))
+    others = {name: getattr(value, name) for name in changed_options(value, *attrs.fields_dict(Guidance))}
+    if others.keys() <= {"scale"}:
+        return repr(value.scale)
+    return f"robustok.Guidance({_arguments(others)})"
 
 
 def _other_name(file: str | None, other: str | None) -> tuple[str | None, list[str]]:

@@ -14,6 +14,8 @@ from robustok_core.recipe.source import parse_override, read_source
 from robustok_core.runs.devices import device_called
 from robustok_core.runs.history import RECIPE_FILE
 from robustok_core.runs.run_record import is_run, read_run
+from robustok_core.values.guidance import Guidance
+from robustok_core.values.ignored import as_it_was_made
 from robustok_toolkit.generating import named_sampler_options
 from robustok_toolkit.reported_run import ReportedRun
 from robustok_toolkit.trained_generator import TrainedGenerator, generator_of
@@ -86,6 +88,23 @@ def sampler_options_of(
     options = of_pairs or stage_options(recipe, "sample", "compare_decoders").get("sampling", {})
     made, default = named_sampler_options(generator, options, "sampling."), generator.Sampling()
     return {name: value for name, value in options.items() if getattr(made, name) != getattr(default, name)}
+
+
+def guidance_of(recipe: Mapping[str, Any], *, keeping: bool = False) -> Guidance:
+    """The guidance in a recipe's table, with which it samples; none if it says nothing.
+
+    Args:
+        keeping: that with which pairs for post-training are made.
+
+    Raises:
+        RobustokError: there is no such guidance.
+    """
+    owner = recipe.get("post_trainer", {}) if keeping else stage_options(recipe, "sample", "compare_decoders")
+    try:
+        with as_it_was_made():  # earlier versions took options without effect
+            return Guidance(**owner.get("guidance", {}))
+    except (TypeError, ValueError) as error:
+        raise RobustokError(f"its recipe's guidance cannot be used: {error}", where=RECIPE_FILE) from error
 
 
 def _require_generator(run: Path) -> None:

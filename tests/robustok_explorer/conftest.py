@@ -23,6 +23,19 @@ def post_trained(trained, tmp_path_factory) -> Project:
 
 
 @pytest.fixture(scope="session")
+def guided(trained, tmp_path_factory) -> Project:
+    """The trained project, post-trained and sampled with guidance that grows; not to be changed.
+
+    It is strong, because the generator has learned little.
+    """
+    guidance = {"guidance": {"scale": 1000.0, "schedule": "cosine", "power": 1.5}}
+    out = tmp_path_factory.mktemp("guided")
+    return trained.later(
+        out, POST_TRAINING, load=("tokenizer", "generator"), post_trainer=guidance, compare_decoders=guidance
+    ).run()
+
+
+@pytest.fixture(scope="session")
 def continuous(tmp_path_factory) -> Project:
     """A continuous tokenizer and a flow transformer whose recipe takes two steps; not to be changed."""
     stages = ("train_tokenizer", "tokenize", "train_generator", "sample")

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from robustok_core import Latents, RobustokError
+from robustok_core.values.guidance import Guidance
 from robustok_core.values.latents import LatentSpace
 from robustok_explorer.answers import drawn
 from robustok_explorer.drawing import Sheet
@@ -114,6 +115,35 @@ def test_samples_are_those_of_the_generator_with_the_recipes_sampler(run):
     assert torch.equal(torch.stack([tile.pixels for tile in newest]), decode_to_uint8(run.tokenizer.tokenizer, latents))
 
 
+def test_a_generator_that_keeps_a_share_is_guided_as_in_post_training(guided, open_project):
+    run = open_project(guided)
+    sheet, _ = drawn(run, "keep", {"image": 3, "sigma": 0.1, "seed": 4})
+    clean = run.tokenizer.encode_images(run.chosen(3, None).images)
+    label = int(run.data.validation.labels[3])
+    shown = tiles(sheet)["regenerated, after"]
+    for guidance, same in ((Guidance(scale=1000.0, schedule="cosine", power=1.5), True), (1.0, False), (1000.0, False)):
+        made = run.generator.sample_keeping(clean, label, 0.1, guidance, seed=4, steps=2)
+        assert torch.equal(shown, decode_to_uint8(run.tokenizer.tokenizer, made)[0]) is same
+    line = 'guidance = { scale = 1000.0, schedule = "cosine", power = 1.5 }'
+    assert sheet.lines[-1] == f"The generator is guided as in post-training: {line}."
+
+
+def test_samples_have_the_recipes_guidance_at_the_chosen_scale(guided, open_project):
+    run = open_project(guided)
+
+    def shown(scale: float) -> torch.Tensor:
+        *_, newest = drawn(run, "sample", {"class_": "bag", "count": 2, "seed": 4, "guidance": scale})[0].rows.values()
+        return torch.stack([tile.pixels for tile in newest])
+
+    def expected(guidance: float | Guidance) -> torch.Tensor:
+        latents = run.generator.sample_latents("bag", 2, guidance, 4, steps=2)
+        return decode_to_uint8(run.tokenizer.tokenizer, latents)
+
+    assert torch.equal(shown(900.0), expected(Guidance(scale=900.0, schedule="cosine", power=1.5)))
+    assert not torch.equal(shown(900.0), expected(900.0))
+    assert torch.equal(shown(1.0), expected(1.0))
+
+
 def test_a_file_is_cropped_and_shown_in_place_of_a_validation_image(run, tmp_path):
     Image.new("RGB", (50, 40), (255, 0, 0)).save(tmp_path / "red.png")
     for view, more in (("perturb", {}), ("keep", {"class_of_file": "bag"}), ("paint", {"source": 3, "tokens": [1]})):
@@ -135,6 +165,7 @@ def test_a_file_is_cropped_and_shown_in_place_of_a_validation_image(run, tmp_pat
         ("paint", {"tokens": [16]}, r"tokens: there is no token 16 \(tokens are 0 to 15\)"),
         ("neighbours", {"token": 99}, "token: there is no token 99"),
         ("sample", {"class_": "bags"}, "no class is called 'bags'"),
+        ("sample", {"guidance": float("inf")}, "--set guidance: "),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named(trained, open_project, view, changes, message):

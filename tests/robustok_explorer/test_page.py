@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import gc
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -141,11 +142,11 @@ def test_another_host_name_is_refused(address):
     assert httpx.get(address, headers={"Host": "evil.example"}).status_code == 400
 
 
-def texts_of(run: OpenedRun) -> str:
+def components_of(run: OpenedRun) -> list[Mapping[str, Any]]:
     """What the page of a run holds before it is opened."""
     from robustok_explorer.page import build_page  # it imports gradio
 
-    found = str(build_page(run).get_config_file())
+    found = build_page(run).get_config_file()["components"]
     gc.collect()  # as for `address`
     return found
 
@@ -154,5 +155,13 @@ def test_the_page_says_what_takes_the_place_of_the_runs_perturbation(trained, op
     run = open_project(trained)
     recipe = {name: table for name, table in run.recipe.items() if name != "perturbation"}
     said = "top_delta with its defaults takes the place"
-    assert said not in texts_of(run)
-    assert said in texts_of(attrs.evolve(run, recipe=recipe))
+    assert said not in str(components_of(run))
+    assert said in str(components_of(attrs.evolve(run, recipe=recipe)))
+
+
+def test_the_page_begins_with_the_guidance_of_the_recipe(guided, open_project):
+    line = 'guidance = { scale = 1000.0, schedule = "cosine", power = 1.5 }'
+    said = f"1 is none; in the course of sampling it is as the recipe says: {line}"
+    run = open_project(guided)
+    (slider,) = [part["props"] for part in components_of(run) if part["props"].get("label") == "Guidance"]
+    assert (slider["value"], slider["info"]) == (1000.0, said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,21 +35,33 @@ def made(sheet, view: str) -> dict[str, list[torch.Tensor]]:
     return found
 
 
+def assert_python_makes(sheet, python: str, view: str, folder: Path) -> None:
+    """Runs a snippet, which writes into the working folder: the images of the sheet, and no others."""
+    exec(compile(python, "snippet.py", "exec"), {})
+    expected = made(sheet, view)
+    assert len(list(folder.glob("*.png"))) == sum(map(len, expected.values()))
+    for when, tiles in expected.items():
+        for number, pixels in enumerate(tiles):
+            (file,) = folder.glob(f"*{when and '_' + when}_{number}.png") if when else folder.glob(f"*_{number}.png")
+            assert torch.equal(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1), pixels)
+
+
 @pytest.mark.parametrize(("view", "changes"), VIEWS)
 def test_the_python_makes_the_same_images(run, view, changes, tmp_path, monkeypatch):
     if view == "neighbours" and run.tokenizer.tokenizer.quantizer is None:
         pytest.skip("a continuous space has no neighbours")
     sheet, code = drawn(run, view, changes)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code.python, "snippet.py", "exec"), {})
-    expected = made(sheet, view)
-    assert len(list(tmp_path.glob("*.png"))) == sum(map(len, expected.values()))
-    for when, tiles in expected.items():
-        for number, pixels in enumerate(tiles):
-            (file,) = (
-                tmp_path.glob(f"*{when and '_' + when}_{number}.png") if when else tmp_path.glob(f"*_{number}.png")
-            )
-            assert torch.equal(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1), pixels)
+    assert_python_makes(sheet, code.python, view, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("view", "changes"), [("keep", {"image": 3, "sigma": 0.1}), ("sample", {"count": 2, "guidance": 900.0})]
+)
+def test_the_python_has_the_recipes_guidance(guided, open_project, view, changes, tmp_path, monkeypatch):
+    sheet, code = drawn(open_project(guided), view, changes)
+    monkeypatch.chdir(tmp_path)
+    assert_python_makes(sheet, code.python, view, tmp_path)
 
 
 @pytest.mark.parametrize(("view", "changes"), VIEWS[:4])
@@ -78,6 +91,17 @@ def test_the_command_of_samples_says_which_decoder_draws_them(trained, post_trai
     assert "before.decode_to_images(made)" in code.python
     _, code = drawn(open_project(trained), "sample", {"count": 2})
     assert not code.notes
+
+
+def test_the_command_of_samples_says_what_of_the_guidance_it_does_not_have(guided, open_project):
+    run = open_project(guided)
+    _, code = drawn(run, "sample", {"count": 2, "guidance": 900.0})
+    missing = 'only the Python has guidance = { scale = 900.0, schedule = "cosine", power = 1.5 }.'
+    assert code.notes[-1] == f"The command guides with a constant scale: {missing}"
+    assert "--guidance 900 " in code.command
+    _, code = drawn(run, "sample", {"count": 2, "guidance": 1.0})
+    assert "guidance=1.0" in code.python
+    assert len(code.notes) == 1
 
 
 def test_two_files_of_one_name_are_told_apart(trained, open_project, tmp_path, command, monkeypatch):
