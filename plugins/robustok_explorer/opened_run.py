@@ -45,6 +45,7 @@ class OpenedRun:
         place: the run's folder as the user named it, for snippets.
         tokenizers: by name: "before" (of main training, or else the one that it loaded) and "after"; or "" alone.
         places: what `robustok.load_tokenizer` takes for each of them.
+        post_trained: whether the newest one is; None if that is not known, as of a published checkpoint.
         generator, data: None if the run has none.
         recipe: the run's recipe as a table; empty if it cannot be read.
         missing: what the run does not have, and why, as sentences.
@@ -54,6 +55,7 @@ class OpenedRun:
     registry: Registry
     tokenizers: Mapping[str, TrainedTokenizer]
     places: Mapping[str, str]
+    post_trained: bool | None
     generator: TrainedGenerator | None
     data: Dataset | None
     recipe: Mapping[str, Any]
@@ -122,6 +124,7 @@ def open_run(place: Path, *, device: torch.device) -> OpenedRun:
         registry=registry,
         tokenizers=tokenizers,
         places={name: str(where) for name, where in places.items()},
+        post_trained=read_component(list(tokenizers.values())[-1].where).is_post_trained,
         generator=_generator(place, list(tokenizers.values())[-1], registry, missing),
         data=_data(recipe, list(tokenizers.values())[-1].tokenizer.image_size, registry, missing),
         recipe=recipe,

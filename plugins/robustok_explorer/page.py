@@ -34,6 +34,13 @@ _QUIET: Mapping[str, Any] = {
     "api_visibility": "private",
 }
 
+#: What the one decoder of a run is, by whether it is post-trained.
+_ALONE: Mapping[bool | None, str] = {
+    True: "decoded after post-training; the decoder before it is not in this run",
+    False: "without post-training",
+    None: "decoded by a published decoder, of which it is not known whether it is post-trained",
+}
+
 #: Makes a view's settings of its controls' values.
 Adapt = Callable[[dict[str, Any]], Mapping[str, Any]]
 
@@ -97,7 +104,7 @@ def build_page(run: OpenedRun) -> gr.Blocks:
 
 def _head(run: OpenedRun) -> str:
     space = run.tokenizer.tokenizer.space.describe()
-    decoders = "decoded before and after post-training" if len(run.tokenizers) > 1 else "without post-training"
+    decoders = "decoded before and after post-training" if len(run.tokenizers) > 1 else _ALONE[run.post_trained]
     missing = "".join(f"<li>{text(line)}</li>" for line in run.missing)
     more = f'<div class="rx-missing"><p>This run does not have:</p><ul>{missing}</ul></div>' if missing else ""
     return f'<header class="rx-head"><h1>{text(run.place)}</h1><p>{text(space)}; {decoders}</p>{more}</header>'

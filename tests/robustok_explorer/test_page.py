@@ -165,3 +165,13 @@ def test_the_page_begins_with_the_guidance_of_the_recipe(guided, open_project):
     run = open_project(guided)
     (slider,) = [part["props"] for part in components_of(run) if part["props"].get("label") == "Guidance"]
     assert (slider["value"], slider["info"]) == (1000.0, said)
+
+
+def test_the_page_says_of_a_decoder_alone_whether_it_is_post_trained(trained, post_trained, tmp_path, open_project):
+    psnr = {"use": "evaluate_tokenizer", "metrics": {"psnr": {"use": "psnr"}}}
+    loaded = open_project(post_trained.later(tmp_path, [psnr]).run())
+    assert list(loaded.tokenizers) == [""]
+    assert "; decoded after post-training; the decoder before it is not in this run<" in str(components_of(loaded))
+    run = open_project(trained)
+    assert "; without post-training<" in str(components_of(run))
+    assert "; decoded by a published decoder, of which" in str(components_of(attrs.evolve(run, post_trained=None)))
