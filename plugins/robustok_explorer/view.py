@@ -46,6 +46,8 @@ def view(
 
         require_gradio()
     opened = open_run(run, device=device_called(device, where="--device"))
+    for line in opened.missing:
+        echo(f"missing: {line}", err=True)
     if draw is not None and out is not None:
         from robustok_explorer.answers import drawn, replaced
         from robustok_explorer.picture import save_sheet
@@ -56,10 +58,10 @@ def view(
         sheet, _ = drawn(opened, draw, changes)
         with new_output(out) as unfinished:
             save_sheet(unfinished, sheet)
+        for line in sheet.lines:
+            echo(line)
         echo(f"written to {out}")
         return
-    for line in opened.missing:
-        echo(f"missing: {line}", err=True)
     _serve(opened, port, browser=not no_browser)
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 
 import pytest
 
+from project import POST_TRAINING, TO_SAMPLES, Project
 from robustok_core import RobustokError
 from robustok_explorer.server import served
 
@@ -21,8 +23,20 @@ def test_without_gradio_the_command_says_how_to_get_it(trained, refused, monkeyp
 def test_a_view_is_drawn_without_gradio(trained, command, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     arguments = ("view", trained.folder, "--draw", "perturb", "--set", "image=3", "--out", "p.png")
-    assert command(*arguments) == (0, "written to p.png\n", "")
+    code, output, errors = command(*arguments)
+    assert (code, errors) == (0, "")
+    assert re.fullmatch(r".*, image 3: \d+ of 16 tokens changed\.\nwritten to p\.png\n", output)
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_drawn_view_of_a_run_that_stopped_early_says_what_is_missing(tmp_path, command):
+    project = Project(tmp_path / "runs", [*TO_SAMPLES, *POST_TRAINING]).run(until="train_tokenizer")
+    code, output, errors = command(
+        "view", project.folder, "--draw", "neighbours", "--set", "image=3", "--set", "token=5", "--out", "n.png"
+    )
+    assert code == 0
+    assert re.match(r"Token 5 has code \d+\. ", output)
+    assert "missing: The tokenizer after post-training: this run has no finished tokenizer.\n" in errors
 
 
 @pytest.mark.parametrize(
