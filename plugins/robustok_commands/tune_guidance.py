@@ -42,7 +42,7 @@ _DEFAULT_METRIC = {"use": "frechet", "features": {"use": "efficientnet_lite0"}}
     "scales",
     multiple=True,
     type=FiniteRange(0.0, 1e6),
-    help="A scale to try; default: 1 to 8. Others near the best are tried, too.",
+    help="A scale to try; default: 1 to 8, until two in a row are worse. Others near the best are tried, too.",
 )
 @click.option(
     "--reference",
@@ -79,7 +79,7 @@ def tune_guidance(
     """
     from robustok_core.runs.files import write_json
     from robustok_core.values.guidance import Guidance
-    from robustok_toolkit.guidance_search import SCALES, GuidanceSearch, best_of, recipe_line
+    from robustok_toolkit.guidance_search import GuidanceSearch, best_of, recipe_line
     from robustok_toolkit.new_files import new_output, require_new
 
     if out is not None:
@@ -87,7 +87,7 @@ def tune_guidance(
     name, measure, sampling = _measuring(run, metric, reference, limit, changes, batch_size, device, (samples, confirm))
     search = GuidanceSearch(lambda guidance: measure(guidance, samples, seed))
     console = make_console(err=True)
-    for trial in search.run(scales or SCALES):
+    for trial in search.run(scales):
         say(console, f"{trial.what}: {recipe_line(trial.guidance)}: {name} {trial.result.value:.5g}")
     chosen = list(dict.fromkeys([Guidance(), search.best.guidance]))
     confirmed = {guidance: measure(guidance, confirm, seed + 1) for guidance in chosen}

@@ -12,7 +12,7 @@ from attrs import frozen
 from robustok_core.values.guidance import Guidance
 from robustok_core.values.result import Result
 
-#: Scales that are tried in turn, until two in a row are worse than the best.
+#: Scales that are tried in turn where none are named, until two in a row are worse than the best.
 SCALES = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
 #: Parts of the sampling that are guided alone.
 INTERVALS = ((0.0, 0.5), (0.25, 0.75), (0.25, 1.0), (0.5, 1.0))
@@ -57,9 +57,9 @@ class GuidanceSearch:
         """The best trial, the first one of equals."""
         return min(self.trials, key=lambda trial: _cost(trial.result))
 
-    def run(self, scales: Sequence[float] = SCALES) -> Iterator[Trial]:
-        """Yields the trials, one by one."""
-        yield from self._scales(scales)
+    def run(self, scales: Sequence[float] = ()) -> Iterator[Trial]:
+        """Yields the trials, one by one: of all scales that are named, or of `SCALES`."""
+        yield from self._named(scales) if scales else self._usual()
         yield from self._between()
         if self.best.guidance.active:
             yield from self._schedules()
@@ -70,9 +70,13 @@ class GuidanceSearch:
             self.trials.append(Trial(what=what, guidance=guidance, result=self._measure(guidance)))
             yield self.trials[-1]
 
-    def _scales(self, scales: Sequence[float]) -> Iterator[Trial]:
-        worse = 0
+    def _named(self, scales: Sequence[float]) -> Iterator[Trial]:
         for scale in sorted(set(scales)):
+            yield from self._try("scale", Guidance(scale=scale))
+
+    def _usual(self) -> Iterator[Trial]:
+        worse = 0
+        for scale in SCALES:
             yield from self._try("scale", Guidance(scale=scale))
             worse = 0 if self.trials[-1] is self.best else worse + 1
             if worse == 2:
