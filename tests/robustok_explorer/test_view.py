@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from project import POST_TRAINING, TO_SAMPLES, Project
 from robustok_core import RobustokError
@@ -26,6 +27,14 @@ def test_a_view_is_drawn_without_gradio(trained, command, tmp_path, monkeypatch)
     code, output, errors = command(*arguments)
     assert (code, errors) == (0, "")
     assert re.fullmatch(r".*, image 3: \d+ of 16 tokens changed\.\nwritten to p\.png\n", output)
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_drawn_file_may_have_a_name_in_any_script(trained, command, tmp_path):
+    Image.new("RGB", (40, 40), (255, 0, 0)).save(tmp_path / "猫.png")
+    code, output, _ = command("view", trained.folder, "--draw", "perturb", "--set", 'file="猫.png"', "--out", "p.png")
+    assert code == 0
+    assert output.startswith("猫.png: ")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 

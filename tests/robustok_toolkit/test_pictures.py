@@ -21,6 +21,12 @@ def test_rows_of_pictures_are_read_back_with_their_captions(tmp_path):
         assert torch.equal(torch.from_numpy(picture[::2, ::2].copy()).permute(2, 0, 1), written)
 
 
+def test_a_class_may_have_a_name_in_any_script(tmp_path):
+    pictures = [np.zeros((8, 8, 3), np.uint8)] * 2
+    save_rows(tmp_path / "rows.png", rows_by_class(pictures, torch.tensor([0, 1]), ["猫", "кошка"], columns=1))
+    assert list(read_rows(tmp_path / "rows.png")) == ["0 猫", "1 кошка"]
+
+
 def test_a_picture_without_captions_or_one_that_is_damaged_is_refused(tmp_path):
     save_png(tmp_path / "plain.png", torch.zeros(4, 4, 3).byte().numpy())
     with pytest.raises(RobustokError, match="without the captions"):
