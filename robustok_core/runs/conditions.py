@@ -33,6 +33,8 @@ _MAY_DIFFER = (TRAINING_IMAGES, "guidance.", "sampling.", "precision of samples"
 _NOT_KNOWN = "-"
 #: Those of pFID, where they were scaled to one size of codebook.
 _CELLS = "cells"
+#: What results say since a metric measures otherwise, and what those measured that do not say it.
+_EARLIER = {"SSIM windows": "as in earlier versions"}
 
 
 @frozen
@@ -164,11 +166,18 @@ def _different_details(numbers: Sequence[Number | None]) -> dict[str, list[str]]
 
     Where `deltas_scaled_from` says that pFID's cells were chosen for one size of codebook (docs/pfid.md), these too.
     """
-    details = [number.result.details if number is not None else {} for number in numbers]
-    known = [_how(each) if each else None for each in details]
+    known = [None if number is None else _how(number.result.details) for number in numbers]
     keys = dict.fromkeys(key for values in known if values is not None for key in values)
-    table = {key: [_NOT_KNOWN if each is None else each.get(key, "none") for each in known] for key in keys}
+    table = {key: [_detail(key, number) for number in numbers] for key in keys}
     return {key: values for key, values in table.items() if _differ(values)}
+
+
+def _detail(key: str, number: Number | None) -> str:
+    if number is None:
+        return _NOT_KNOWN
+    # Results of some earlier versions have no details at all.
+    default = _EARLIER.get(key, "none" if number.result.details else _NOT_KNOWN)
+    return _how(number.result.details).get(key, default)
 
 
 def _how(details: Mapping[str, Any]) -> dict[str, str]:

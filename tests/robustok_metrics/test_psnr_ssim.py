@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor
 
 from robustok_core import Registry, RobustokError
+from robustok_core.runs.conditions import Conditions, Number, why_not
 from robustok_core.values.images import to_uint8
 from robustok_metrics.psnr import PSNR, PSNRConfig, psnr
 from robustok_metrics.ssim import SSIM, SSIMConfig, ssim
@@ -62,6 +64,18 @@ def test_ssim_is_that_of_an_independent_implementation(photos: Tensor) -> None:
 def photos(registry: Registry) -> Tensor:
     """Ten small images, uint8 (10, 3, 32, 32), with black borders, which are alike whatever is done to the rest."""
     return to_uint8(registry.build("dataset", {"use": "fashion_mnist"}).validation.load(range(10)).images)
+
+
+def test_the_ssim_of_earlier_versions_is_not_compared(evaluation: Any) -> None:
+    """It counted windows beyond the border, too; some of its results have no details."""
+    now = evaluation.measure(SSIM(SSIMConfig()))["ssim"]
+    for details in ({}, {"num_images": now.details["num_images"]}):
+        old = attrs.evolve(now, details=details)
+        numbers = [Number(Conditions(), "evaluate_tokenizer/ssim", result) for result in (old, now)]
+        reason = why_not(numbers, ["old", "new"])
+        assert reason == "different SSIM windows (old: as in earlier versions, new: inside the image)"
+        assert why_not([numbers[1], numbers[1]], ["one", "two"]) is None
+        assert why_not([numbers[0], numbers[0]], ["one", "two"]) is None
 
 
 def test_ssim_of_unrelated_noise_is_near_zero() -> None:
