@@ -29,6 +29,8 @@ CORRELATION_RULE = (
 )
 #: What a run is said to be made on where the processor's name is not known.
 _ARCHITECTURES = frozenset({"x86_64", "AMD64", "i386", "aarch64", "arm64", "arm"})
+#: How many values of what differs are named.
+_NAMED = 3
 #: A processor's name, and the vector instructions that were used.
 _PROCESSOR = re.compile(r"(.*) \([A-Z0-9 _]+\)")
 RULE = (
@@ -206,7 +208,7 @@ def _bare(device: str) -> str:
 
 
 def caveats(record: StudyRecord) -> Iterator[str]:
-    """What is from other studies, and on what different machines runs were made."""
+    """What is from other studies, and on what different machines and with what different versions runs were made."""
     for study, runs in record.taken.items():
         yield f"results taken from the record of study {study}: {', '.join(run.folder for run in runs)}"
     if len(devices := {str(made["device"]) for made in record.made_with if made.get("device")}) > 1:
@@ -219,3 +221,13 @@ def caveats(record: StudyRecord) -> Iterator[str]:
     if len(autos := {COMPUTED[made["auto_precision"]] for made in record.made_with if made.get("auto_precision")}) > 1:
         what = 'made with different precisions where recipes say "auto", so that differences are not exactly paired'
         yield f"{what}: {', '.join(sorted(autos))}"
+    yield from _versions(record.made_with)
+
+
+def _versions(made_with: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """In what versions differ, where they are known."""
+    kinds = {"robustok": "versions of robustok", "git_commit": "commits of robustok", "torch": "versions of torch"}
+    for key, what in kinds.items():
+        if len(values := sorted({str(made[key]) for made in made_with if made.get(key)})) > 1:
+            more = ["..."] if len(values) > _NAMED else []
+            yield f"made with different {what}: {', '.join(values[:_NAMED] + more)}"

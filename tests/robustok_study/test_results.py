@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from left_runs import MEASURED, distance
@@ -100,6 +101,23 @@ def test_runs_of_different_devices_are_not_exactly_paired(study_file, registry, 
     shown = list(caveats(gather(study, jobs, {})))
     assert len(shown) == len(said)
     assert all(f"{why}: {', '.join(sorted(devices))}" in line for line, why in zip(shown, said, strict=True))
+
+
+def test_different_versions_of_robustok_and_torch_are_said_where_they_are_known(study_file, registry, tmp_path):
+    study = read_study_file(str(study_file(metrics={"gFD": "eval/gfd"}, claim=[])), registry)
+
+    def shown(made_with: list[dict[str, str]]) -> list[str]:
+        return list(caveats(attrs.evolve(gather(study, [], {}), made_with=made_with)))
+
+    same = {"robustok": "1", "git_commit": "a", "torch": "2.6"}
+    assert shown([same, same, {"device": "cpu"}, {"robustok": "1"}]) == []
+    assert shown([same, {**same, "git_commit": "b"}]) == ["made with different commits of robustok: a, b"]
+    commits = [{"robustok": "1", "git_commit": commit, "torch": "2.6"} for commit in "dcba"]
+    assert shown([*commits, {"robustok": "2", "torch": "2.7"}]) == [
+        "made with different versions of robustok: 1, 2",
+        "made with different commits of robustok: a, b, c, ...",
+        "made with different versions of torch: 2.6, 2.7",
+    ]
 
 
 def test_a_claim_on_two_differences_decides_their_difference(study_file, registry, tmp_path):
