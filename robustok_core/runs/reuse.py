@@ -104,7 +104,8 @@ def _take(folder: RunFolder, stage: NamedStage, fingerprint: str, entry: Mapping
     folder.forget_log()
     take_lines(other / LOG_FILE, folder.path / LOG_FILE, fingerprint)
     folder.record_log()
-    folder.record["stages"][f"{stage.name}-{fingerprint}"] = {**entry, "taken_from": str(other.resolve())}
+    maker = entry.get("taken_from") or str(other.resolve())
+    folder.record["stages"][f"{stage.name}-{fingerprint}"] = {**entry, "taken_from": maker}
     folder.save()
     remove_folder(folder.checkpoints(stage.name, fingerprint))
     return True

@@ -44,6 +44,14 @@ def test_a_stage_that_another_run_finished_is_taken_with_its_results(first, tmp_
     assert "done before, unchanged" in another(tmp_path).run().printed  # and it is then its own
 
 
+def test_a_stage_that_was_taken_before_names_the_run_that_made_it(first, tmp_path):
+    second = another(tmp_path / "second").run(reuse=[first.folder])
+    third = another(tmp_path / "third").run(reuse=[second.folder])
+    assert f"train_tokenizer: done before, in {second.folder}" in third.printed
+    entries = read_json(third.folder / "run.json")["stages"].values()
+    assert {entry["taken_from"] for entry in entries} == {str(first.folder.resolve())}
+
+
 def test_lines_of_a_begun_stage_are_replaced_by_those_of_the_stage_that_is_taken(first, tmp_path):
     fingerprint = first.logged("train_tokenizer")[0]["fingerprint"]
     log = tmp_path / "metrics.jsonl"
