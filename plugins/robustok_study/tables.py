@@ -113,7 +113,13 @@ def _rows(record: StudyRecord) -> list[list[str]]:
             rows.append([name, "", f"not compared: {metric.problem}", "", "", "", ""])
         for arm, summary in metric.arms.items():
             rows.append(
-                [name, arm, mean_text(summary), *_difference_cells(metric.differences.get(arm)), _by_seed(summary)]
+                [
+                    name,
+                    arm,
+                    mean_text(summary),
+                    *_difference_cells(metric.differences.get(arm)),
+                    _by_seed(summary, record.seeds),
+                ]
             )
             name = ""
     return rows
@@ -134,8 +140,10 @@ def mean_text(summary: Summary) -> str:
     return f"{number_text(summary.mean, 4)} ± {number_text(summary.standard_error, 2)}"
 
 
-def _by_seed(summary: Summary) -> str:
-    return ", ".join(number_text(value, 4) for value in summary.by_seed.values())
+def _by_seed(summary: Summary, seeds: Sequence[int]) -> str:
+    """The values in the order of the seeds; a dash for each that is missing."""
+    values = [summary.by_seed.get(str(seed)) for seed in seeds]
+    return ", ".join("–" if value is None else number_text(value, 4) for value in values)
 
 
 def _difference_cells(difference: Difference | None) -> list[str]:

@@ -15,7 +15,7 @@ from robustok_core.runs.conditions import NUM_IMAGES
 from robustok_study.planner import Job, state_of
 from robustok_study.results import gather
 from robustok_study.spec import read_study_file
-from robustok_study.tables import caveats, gaps
+from robustok_study.tables import caveats, gaps, write_markdown
 from studies import finished_job
 
 CLAIM = {"text": "it falls", "metric": "eval/gfd", "arm": "two", "base": "one", "direction": "lower"}
@@ -170,6 +170,15 @@ def test_an_arm_without_a_finite_value_is_left_out_and_said(study_file, registry
     assert set(metric.differences) == {"two"}
     assert metric.left_out == {"three": "seed 0: eval/gfd is not finite"}
     assert "gFD: the arm three is left out: seed 0: eval/gfd is not finite" in list(gaps(record))
+
+
+def test_the_table_says_which_seeds_an_arm_lacks(study_file, registry, tmp_path):
+    study = read_study_file(str(study_file(metrics={"gFD": "eval/gfd"}, claim=[])), registry)
+    jobs = [job(tmp_path, arm, seed, value) for arm, of in VALUES.items() for seed, value in enumerate(of)]
+    write_markdown(tmp_path, gather(study, [one for one in jobs if one.name != "two-seed1"], {}))
+    rows = [line.split(" | ")[-1] for line in (tmp_path / "study.md").read_text().splitlines() if "| gFD" in line]
+    rows += [line.split(" | ")[-1] for line in (tmp_path / "study.md").read_text().splitlines() if "| two |" in line]
+    assert rows == ["330, 340, 326 |", "300, –, 295 |"]
 
 
 def test_a_run_whose_results_are_damaged_is_not_done(study_file, registry, tmp_path):
