@@ -175,6 +175,14 @@ def _values(metric: Expression, results: Mapping[int, _Done]) -> dict[int, Resul
     return found
 
 
+def _values_of_arm(arm: str, metric: Expression, results: Table) -> dict[int, Result]:
+    """As `_values`, of one of several arms, which the error names."""
+    try:
+        return _values(metric, results[arm])
+    except ValueError as error:
+        raise ValueError(f"{arm}, {error}") from error
+
+
 def _value(metric: Expression, results: Mapping[str, Result]) -> Result:
     """A metric of a run.
 
@@ -271,7 +279,7 @@ def _claim(claim: Claim, study: Study, results: Table) -> ClaimRecord:
     config, difference = claim.config, None
     verdict: str = "undecided"
     try:
-        values = {arm: _values(claim.expression, results[arm]) for arm in config.arms}
+        values = {arm: _values_of_arm(arm, claim.expression, results) for arm in config.arms}
         reason = _incomparable(claim.expression, {arm: results[arm] for arm in values})
     except ValueError as error:
         reason = str(error)
@@ -309,10 +317,10 @@ def _correlation(claim: CorrelationClaim, results: Table, seeds: Sequence[int]) 
     try:
         values = {
             arm: [
-                {seed: result.value for seed, result in _values(expression, by_seed).items()}
+                {seed: result.value for seed, result in _values_of_arm(arm, expression, given).items()}
                 for expression in claim.expressions
             ]
-            for arm, by_seed in given.items()
+            for arm in given
         }
         # A metric that is scaled to the codebook is one metric: over codebooks of several sizes this is the question.
         problems = [_incomparable(expression, given, scaled=True) for expression in claim.expressions]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,15 @@ def test_what_may_not_be_compared_has_no_verdict(study_file, registry, tmp_path)
     (record,) = gather(study_of(study_file, registry), found, {}).correlations
     assert record.verdict == "undecided"
     assert "arm4, seed 0: 50" in record.reason
+
+
+def test_a_value_that_is_not_finite_is_said_with_its_arm(study_file, registry, tmp_path):
+    found = jobs(tmp_path)
+    results = read_json(tmp_path / "arm4-seed0" / "results.json")
+    results["eval/gfd"]["value"] = math.nan
+    (tmp_path / "arm4-seed0" / "results.json").write_text(json.dumps(results))
+    (record,) = gather(study_of(study_file, registry), found, {}).correlations
+    assert (record.verdict, record.reason) == ("undecided", "arm4, seed 0: eval/gfd is not finite")
 
 
 def test_codebooks_of_different_sizes_may_be_among_the_arms(study_file, registry, tmp_path):

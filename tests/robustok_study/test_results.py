@@ -161,10 +161,12 @@ def test_gains_that_are_equal_up_to_rounding_decide_nothing(study_file, registry
 
 def test_an_arm_without_a_finite_value_is_left_out_and_said(study_file, registry, tmp_path):
     arms = [{"name": name} for name in ("one", "two", "three")]
-    study = read_study_file(str(study_file(arm=arms, metrics={"gFD": "eval/gfd"}, claim=[CLAIM])), registry)
+    claims = [CLAIM, {**CLAIM, "base": "three"}]
+    study = read_study_file(str(study_file(arm=arms, metrics={"gFD": "eval/gfd"}, claim=claims)), registry)
     jobs = [job(tmp_path, arm, seed, value) for arm, of in VALUES.items() for seed, value in enumerate(of)]
     jobs += [job(tmp_path, "three", seed, float("nan")) for seed in range(3)]
     record = gather(study, jobs, {})
+    assert record.claims[1].reason == "three, seed 0: eval/gfd is not finite"
     (metric,) = record.metrics
     assert set(metric.arms) == {"one", "two"}
     assert set(metric.differences) == {"two"}
