@@ -37,7 +37,8 @@ def keep(folder: Path) -> None:
     """Copies a study's record, with the name of its bundled file instead of a path.
 
     Raises:
-        ValueError: it is of no bundled study, or none of its runs is finished.
+        ValueError: it is of no bundled study, none of its runs is finished, or a record that is kept has results of
+            runs that this one lacks.
     """
     record = read_study(folder)
     nothing = bool(record.runs) and len(record.missing) == len(record.runs)
@@ -47,10 +48,21 @@ def keep(folder: Path) -> None:
         raise ValueError(f"{folder}: the study has changed since: {', '.join(changed)}")
     record = attrs.evolve(record, file=f"recipes/study/{record.name}.toml")
     begun = RECORDS / "begun" / f"{record.name}.json"
-    begun.unlink(missing_ok=True)
     file = begun if record.missing else RECORDS / begun.name
+    for before in (begun, RECORDS / begun.name):
+        if before.is_file() and (lost := _lacks(record, read_record(StudyRecord, before))):
+            what = f"{before} has results that this record lacks, of {', '.join(lost)}"
+            raise ValueError(f"{folder}: {what}; take them with --reuse {before}, or remove that file first")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(attrs.asdict(record), indent=1, ensure_ascii=False) + "\n")
+    if file != begun:
+        begun.unlink(missing_ok=True)
+
+
+def _lacks(record: StudyRecord, before: StudyRecord) -> list[str]:
+    """The runs of which only the earlier record has results."""
+    known = {run.folder for run in record.runs if run.results}
+    return [run.folder for run in before.runs if run.results and run.folder not in known]
 
 
 def different(record: StudyRecord) -> list[str]:

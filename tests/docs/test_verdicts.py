@@ -154,10 +154,20 @@ def test_only_bundled_studies_as_they_are_now_are_kept_and_unfinished_ones_apart
     assert script.records() == []
     begun = tmp_path / "studies" / "begun" / "generation.json"
     assert len(reused([begun], tmp_path / "out").runs) == len([run for run in undone if run.results])
+    kept = begun.read_bytes()
+    fewer = [attrs.evolve(run, state="new", results={}) if run.seed == 1 else run for run in generation.runs]
+    write_study(tmp_path, attrs.evolve(generation, runs=fewer))
+    with pytest.raises(ValueError, match=r"begun/generation\.json has results that this record lacks, of \S+-seed1, "):
+        script.keep(tmp_path)
+    assert begun.read_bytes() == kept
     write_study(tmp_path, attrs.evolve(generation, file="somewhere/generation.toml"))
     script.keep(tmp_path)
     assert script.records() == [generation]
     assert not begun.exists()
+    write_study(tmp_path, attrs.evolve(generation, runs=undone))
+    with pytest.raises(ValueError, match=r"studies/generation\.json has results that this record lacks"):
+        script.keep(tmp_path)
+    assert script.records() == [generation]
     write_study(tmp_path, record())
     with pytest.raises(ValueError, match="the study has changed since: arms or seeds, metrics, claims"):
         script.keep(tmp_path)
