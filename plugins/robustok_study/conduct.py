@@ -75,7 +75,7 @@ def conduct(
     say: Callable[[str], None],
     reuse: Sequence[Path] = (),
 ) -> StudyRecord:
-    """Runs what is left of a study, and writes study.json and study.md after each job.
+    """Runs what is left of a study, and writes study.json and study.md before the first job and after each.
 
     Args:
         out: the study's folder. jobs: at once, see `make_slots`. say: prints a line.
@@ -112,8 +112,12 @@ def conduct(
             say(f"{plan.left}, {len(slots)} at once, in {out}")
             for note in study.notes:
                 say(f"note: {note}")
-        Jobs(out, slots, say, ended, reuse).run(plan.tasks)
-        return record()
+        record()  # so that no other study takes the folder
+        try:
+            Jobs(out, slots, say, ended, reuse).run(plan.tasks)
+        finally:
+            found = record()
+        return found
 
 
 @contextmanager

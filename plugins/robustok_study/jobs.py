@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tomli_w
 from attrs import define, frozen
 
-from robustok_core.errors import Interrupted
+from robustok_core.errors import EXIT_INTERRUPTED, Interrupted
 from robustok_core.runs.files import write_text, writing
 from robustok_core.runs.folder import is_in_use
 from robustok_core.runs.interrupt import StopRequest, stop_signals
@@ -25,6 +25,8 @@ from robustok_study.plan import Task
 from robustok_study.slots import Slot
 
 _POLL_SECONDS = 0.2
+#: The exit codes of a job that was asked to stop: with its work saved, or before it had begun any.
+_STOPPED = (EXIT_INTERRUPTED, -signal.SIGTERM)
 RECIPES, LOGS = "recipes", "logs"
 
 
@@ -181,31 +183,40 @@ class Jobs:
 
     def _collect(self) -> None:
         """Notes the tasks that have ended."""
-        for one in list(self._running):
-            code = one.process.poll()
-            if code is None:
-                continue
-            self._running.remove(one)
-            _close(one.process)
-            if code == 0:
-                self._done.add(id(one.task))
-                seconds = time.monotonic() - one.since
-                self._say(f"{one.task.title}: done in {duration_text(seconds)} ({len(self._done)} of {self._total})")
-                self._ended(one.task, None)
-            else:
-                what = _reason(one.log, one.start, code)
-                self._say(f"{one.task.title}: failed: {what} ({one.log})")
-                self._fail(Failure(task=one.task, what=what, log=one.log))
+        for one in self._ended_ones():
+            self._note(one)
 
-    def _stop(self) -> None:
-        """Asks all processes to stop, and waits for them."""
-        for one in self._running:
-            _signal(one.process, signal.SIGTERM)
-        while self._running:
-            time.sleep(_POLL_SECONDS)
-            for one in [one for one in self._running if one.process.poll() is not None]:
+    def _ended_ones(self) -> Iterator[_Running]:
+        """Those whose processes have ended, which are running no more."""
+        for one in list(self._running):
+            if one.process.poll() is not None:
                 self._running.remove(one)
                 _close(one.process)
+                yield one
+
+    def _note(self, one: _Running) -> None:
+        """Says how a task ended."""
+        if one.process.returncode == 0:
+            self._done.add(id(one.task))
+            seconds = time.monotonic() - one.since
+            self._say(f"{one.task.title}: done in {duration_text(seconds)} ({len(self._done)} of {self._total})")
+            self._ended(one.task, None)
+        else:
+            what = _reason(one.log, one.start, one.process.returncode)
+            self._say(f"{one.task.title}: failed: {what} ({one.log})")
+            self._fail(Failure(task=one.task, what=what, log=one.log))
+
+    def _stop(self) -> None:
+        """Asks all processes to stop, and waits for them; then notes those that ended otherwise."""
+        for one in self._running:
+            _signal(one.process, signal.SIGTERM)
+        ended: list[_Running] = []
+        while self._running:
+            time.sleep(_POLL_SECONDS)
+            ended += self._ended_ones()
+        for one in ended:  # now, because noting may fail, and then what still runs would be killed
+            if one.process.returncode not in _STOPPED:
+                self._note(one)
 
     def _kill(self) -> None:
         """Ends what still runs, after a second request to stop or an error."""

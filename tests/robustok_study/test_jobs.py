@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from project import recipe_of
 from robustok_core import Recipe
+from robustok_core.errors import Interrupted
 from robustok_core.runs.files import read_json
 from robustok_study.jobs import Jobs
 from robustok_study.plan import Task
@@ -60,6 +64,30 @@ def test_what_a_failed_job_should_have_made_is_made_by_one_that_needs_it_while_o
     assert found[1] == ("maker", "not started, because maker until train_tokenizer failed")
     assert found[2:] == [("two", ""), ("three", "")]
     assert [_taken(tmp_path / name) for name in ("two", "three")] == [None, str((tmp_path / "two").resolve())]
+
+
+def test_what_ends_while_the_others_stop_is_said(tmp_path):
+    """One has failed, and one is done; the third is asked to stop, which is no failure."""
+    long = recipe_of(["train_tokenizer"], train_tokenizer={"epochs": 100000})
+    tasks = [
+        Task(job=job(name, table, tmp_path), until=None, after=[])
+        for name, table in (("bad", BAD), ("good", GOOD), ("long", long))
+    ]
+    ended: dict[str, bool] = {}
+
+    def say(line: str) -> None:
+        if line.startswith("long: started"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if line.startswith("stopping 3 jobs"):  # before they are asked to
+            processes = [one.process for one in jobs._running]
+            while [process.poll() is None for process in processes] != [False, False, True]:
+                time.sleep(0.1)
+
+    slots = [Slot(f"slot {number}", {"OMP_NUM_THREADS": "1"}) for number in range(3)]
+    jobs = Jobs(tmp_path, slots, say, lambda task, failure: ended.update({task.title: failure is None}))
+    with pytest.raises(Interrupted):
+        jobs.run(tasks)
+    assert ended == {"bad": False, "good": True}
 
 
 def _taken(run: Path) -> str | None:

@@ -51,6 +51,8 @@ def test_a_study_is_stopped_killed_resumed_and_edited_and_makes_every_shared_sta
     study_file()
     _until_it_says(r"two-seed0: started", signal.SIGTERM, code=130)
     assert "one-seed0" in dict(stages("train_tokenizer"))
+    states = {run.folder: run.state for run in read_study(Path("runs/s")).runs}
+    assert states["one-seed0"] != "new", "what was done when it stopped is in the record"
     _until_it_says(r"seed1\S* .*started|seed1: started", signal.SIGKILL, code=-signal.SIGKILL)
     printed = conducted("--jobs", "2")
     assert stages("train_tokenizer") == [(f"{arm}-seed{s}", arm == "one") for arm in ("one", "two") for s in range(3)]
