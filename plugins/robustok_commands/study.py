@@ -136,12 +136,16 @@ def _of(run: Path, job: Job) -> str:
 
 def _fail_if_incomplete(record: StudyRecord) -> None:
     from robustok_core.errors import RunError, raise_all
+    from robustok_core.values.wording import some_names
 
     problems = [
         RunError(f"{run.folder} failed: {run.problem}", hint="the same command tries again, and keeps what is done")
         for run in record.runs
         if run.problem is not None
     ]
+    if missing := [run.folder for run in record.runs if run.state != "done" and run.problem is None]:
+        hint = "the same command goes on"
+        problems.append(RunError(f"not finished: {some_names(missing)}", where=record.file, hint=hint))
     problems += [
         RunError(f"the metric {metric.label} cannot be shown: {metric.problem}", where=record.file)
         for metric in record.metrics

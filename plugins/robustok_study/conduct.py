@@ -15,7 +15,7 @@ from robustok_core.runs.files import writing
 from robustok_core.runs.fingerprinting import fingerprints
 from robustok_core.runs.locks import NOT_KEPT_APART, lock_of
 from robustok_core.runs.manifest import DAMAGED, set_aside
-from robustok_core.runs.run_record import RUN_FILE, is_run
+from robustok_core.runs.run_record import RUN_FILE, is_run, read_run
 from robustok_core.values.wording import some_names
 from robustok_study.jobs import RECIPES, Failure, Jobs
 from robustok_study.plan import Plan, Task
@@ -27,6 +27,7 @@ from robustok_study.spec import Study
 from robustok_study.tables import write_markdown
 
 _LOCK = ".lock"
+_ANOTHER = "its code, data or precision is another than when the study began; the same command looks again"
 
 
 def check_folder(study: Study, out: Path) -> None:
@@ -100,9 +101,12 @@ def conduct(
             failures.add(failure)
             record()
         elif task.until is None:
-            current[task.job.name] = _with_stages(task.job, out, registry)
+            current[task.job.name] = job = _with_stages(task.job, out, registry)
+            if _is_another(job):
+                say(f"{job.name}: {_ANOTHER}")
+                failures.add(Failure(task=task, what=_ANOTHER, log=None))
             record()
-            notes.tell(current[task.job.name])
+            notes.tell(job)
 
     with _taken(out, say):
         failures = _Failures(study, out, plan.jobs)
@@ -221,3 +225,11 @@ def _with_stages(job: Job, out: Path, registry: Registry) -> Job:
         return attrs.evolve(job, stages=fingerprints(job.recipe.resolve(registry), registry=registry, out=out))
     except RunError:
         return job
+
+
+def _is_another(job: Job) -> bool:
+    """Whether the run of a job that ended well has other fingerprints than were planned."""
+    try:
+        return job.stages is not None and read_run(job.folder).get("current") != job.stages
+    except RunError:
+        return False

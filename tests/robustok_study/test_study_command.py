@@ -18,8 +18,11 @@ import pytest
 from no_locks import NO_LOCKS, without_locks
 from robustok_core import RobustokError
 from robustok_core.runs.files import read_json
+from robustok_study.conduct import conduct
 from robustok_study.jobs import Jobs
+from robustok_study.plan import Plan, Task, make_plan
 from robustok_study.record import STUDY_FILE, StudyRecord, read_study, write_study
+from robustok_study.spec import read_study_file
 from robustok_study.verdicts import verdict_of
 from studies import study_table
 
@@ -306,4 +309,21 @@ def test_a_study_is_conducted_where_file_locks_do_not_work(number, study_file, c
     code, output, errors = command("study", "s.toml")
     assert "another command" not in output + errors
     assert " ".join(output.split()).count("note: runs/s: file locks do not work here") == 1
-    assert Path("runs/s", STUDY_FILE).is_file(), code
+    assert Path("runs/s", STUDY_FILE).is_file()
+    assert code == 1
+    assert "not finished: one-seed0, two-seed0" in errors
+
+
+def test_a_run_that_ended_with_other_fingerprints_than_were_planned_is_said(study_file, registry, command):
+    """As after an edit of a plugin while the study ran: its results are not those that were asked for."""
+    study = read_study_file(str(study_file(arm=[{"name": "one"}], claim=[], seeds=[0])), registry)
+    (job,) = make_plan(study, Path("runs/s"), registry).jobs
+    job = attrs.evolve(job, stages=dict.fromkeys(job.stages, "of other code"))
+    plan = Plan(jobs=[job], tasks=[Task(job=job, until=None, after=[])])
+    said: list[str] = []
+    (run,) = conduct(study, plan, Path("runs/s"), jobs=1, registry=registry, say=said.append).runs
+    assert (run.state, run.results) == ("failed", {})
+    assert "its code, data or precision is another than when the study began" in run.problem
+    assert f"one-seed0: {run.problem}" in said
+    assert command("study", "s.toml")[0] == 0
+    assert [run.state for run in read_study(Path("runs/s")).runs] == ["done"]
