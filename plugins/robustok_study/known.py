@@ -14,7 +14,7 @@ from robustok_core.runs.records import read_record
 from robustok_core.runs.results import results_of
 from robustok_core.runs.reuse import runs_in
 from robustok_core.values.result import Result
-from robustok_study.record import STUDY_FILE, RunOfStudy, StudyRecord, is_study
+from robustok_study.record import STUDY_FILE, ArmRecord, RunOfStudy, StudyRecord, is_study
 
 
 @frozen(kw_only=True, eq=False)
@@ -40,15 +40,38 @@ class Reused:
     Attributes:
         folders: runs, and folders that hold runs, whose finished stages are taken.
         runs: the known runs of studies' records, by the fingerprints of their stages.
+        records: these records, each with those of its runs whose results count, by the run's name.
     """
 
     folders: Sequence[Path] = ()
     runs: Mapping[frozenset[tuple[str, str]], KnownRun] = field(factory=dict)
+    records: Sequence[tuple[StudyRecord, Mapping[str, RunOfStudy]]] = ()
 
     def known(self, stages: Mapping[str, str], names: Collection[str]) -> KnownRun | None:
         """The known run of these stages (name to fingerprint) that has all results of these names."""
         found = self.runs.get(frozenset(stages.items()))
         return found if found is not None and all(name in found.results for name in names) else None
+
+    def loading(
+        self, arm: ArmRecord, run: str, needs: Mapping[str, Mapping[str, str]], names: Collection[str]
+    ) -> tuple[Mapping[str, str], KnownRun] | None:
+        """The stages of a known run that loads from others, and the run, where its record has these others, too.
+
+        The fingerprints of such a run come from the content of what it loads, which is not here: it is known by its
+        arm's recipe, and by the fingerprints of the runs that made this.
+
+        Args:
+            arm, run: whose. needs: the stages of the runs that it loads from, by name. names: as of `known`.
+        """
+        for record, runs in self.records:
+            same = any(
+                (one.name, one.fingerprint, one.load) == (arm.name, arm.fingerprint, arm.load) for one in record.arms
+            )
+            made = all(need in runs and runs[need].stages == stages for need, stages in needs.items())
+            found = runs.get(run)
+            if same and made and found is not None and found.stages and all(name in found.results for name in names):
+                return found.stages, _known(found, record)
+        return None
 
 
 NOTHING = Reused()
@@ -68,12 +91,15 @@ def reused(places: Sequence[Path], out: Path) -> Reused:
         if not place.exists():
             raise RobustokError("there is no such file or folder", where=f"--reuse {place}", hint=_PLACES)
     runs: dict[frozenset[tuple[str, str]], KnownRun] = {}
+    records = []
     for record, taken_only in _records(places, out):
-        for run in record.runs:
-            if run.results and not (taken_only and run.taken_from is None):
-                runs.setdefault(frozenset(run.stages.items()), _known(run, record))
+        counted = [run for run in record.runs if run.results and not (taken_only and run.taken_from is None)]
+        records.append((record, {run.folder: run for run in counted}))
+        for run in counted:
+            runs.setdefault(frozenset(run.stages.items()), _known(run, record))
     folders = [place for place in places if not place.is_file()]
-    return Reused(folders=[place for place in folders if not is_study(place) or runs_in(place)], runs=runs)
+    folders = [place for place in folders if not is_study(place) or runs_in(place)]
+    return Reused(folders=folders, runs=runs, records=records)
 
 
 def _records(places: Sequence[Path], out: Path) -> Iterator[tuple[StudyRecord, bool]]:

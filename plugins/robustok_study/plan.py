@@ -16,6 +16,8 @@ from robustok_core.values.wording import some_names
 from robustok_study.checks import names_read, results_given, unequal_conditions, unknown_metrics
 from robustok_study.known import NOTHING, Reused
 from robustok_study.planner import Job, Planner, loaded_first, stage_of_key
+from robustok_study.record import ArmRecord
+from robustok_study.results import arm_record
 from robustok_study.spec import Study
 
 
@@ -77,7 +79,7 @@ def make_plan(study: Study, out: Path, registry: Registry, *, checks: bool = Tru
     raise_all([*problems, *(_of_arms(study, *found) for found in planner.problems.values())])
     jobs = [planner.jobs[name] for name in planner.wanted]
     if reuse.runs:
-        jobs = _with_known(jobs, reuse, names_read(study, given))
+        jobs = _with_known(jobs, reuse, names_read(study, given), {arm.name: arm_record(arm) for arm in study.arms})
     return Plan(jobs=jobs, tasks=list(_tasks(jobs, done)))
 
 
@@ -101,23 +103,42 @@ def _missing_seeds(study: Study) -> list[RobustokError]:
     ]
 
 
-def _with_known(jobs: Sequence[Job], reuse: Reused, names: Mapping[str, Collection[str]]) -> list[Job]:
+def _with_known(
+    jobs: Sequence[Job], reuse: Reused, names: Mapping[str, Collection[str]], arms: Mapping[str, ArmRecord]
+) -> list[Job]:
     """The jobs, those with known results as such; not where a job that is left loads what the run would make.
 
+    A job that loads from others, whose fingerprints need what these make, is known only together with them.
+
     Args:
-        names: the results of each arm that the study shows.
+        names: the results of each arm that the study shows. arms: what a record says of each.
     """
-    found = [
-        attrs.evolve(job, known=reuse.known(job.stages, names[job.arm]))
-        if job.state != "done" and job.stages is not None and len(job.finished) < len(job.stages)
-        else job
-        for job in jobs
-    ]
+    before = {job.name: job for job in jobs}
+    found: dict[str, Job] = {}
+    for job in loaded_first(jobs):
+        found[job.name] = _if_known(job, [found[need] for need in job.needs], reuse, names[job.arm], arms[job.arm])
     while True:
-        needed = {need for job in found if job.is_left for need in job.needs}
-        if not any(job.known for job in found if job.name in needed):
-            return found
-        found = [attrs.evolve(job, known=None) if job.name in needed else job for job in found]
+        needed = {need for job in found.values() if job.is_left for need in job.needs}
+        lost = [
+            name
+            for name, job in found.items()
+            if job.known is not None
+            and (name in needed or (before[name].stages is None and any(found[need].is_left for need in job.needs)))
+        ]
+        if not lost:
+            return [found[job.name] for job in jobs]
+        found |= {name: before[name] for name in lost}
+
+
+def _if_known(job: Job, needs: Sequence[Job], reuse: Reused, names: Collection[str], arm: ArmRecord) -> Job:
+    """The job, with its results if they are known; `needs`: those that it loads from."""
+    if job.state == "done":
+        return job
+    if job.stages is not None:
+        return job if len(job.finished) == len(job.stages) else attrs.evolve(job, known=reuse.known(job.stages, names))
+    stages = {need.name: need.stages for need in needs if need.known is not None and need.stages is not None}
+    known = reuse.loading(arm, job.name, stages, names) if len(stages) == len(needs) else None
+    return job if known is None else attrs.evolve(job, stages=known[0], known=known[1])
 
 
 def _finished_stages(runs: Sequence[Path]) -> dict[str, Path]:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -14,8 +15,9 @@ from left_runs import MEASURED, distance
 from robustok_core.runs.files import read_json
 from robustok_core.runs.records import read_record
 from robustok_core.runs.results import results_of
-from robustok_study.known import KnownRun
-from robustok_study.record import RunOfStudy, StudyRecord, read_study
+from robustok_study.known import KnownRun, reused
+from robustok_study.plan import make_plan
+from robustok_study.record import RunOfStudy, StudyRecord, read_study, write_study
 from robustok_study.results import gather
 from robustok_study.spec import read_study_file
 from studies import finished_job, study_table
@@ -114,6 +116,43 @@ def test_what_an_arm_loads_is_made_though_its_results_are_known(published, study
     output = command("study", "more.toml", "--reuse", str(published), "--dry-run")[1]
     assert re.search(r"one-seed0 +new", output)
     assert re.search(r"two-seed0 +known", output)
+
+
+def test_an_arm_that_loads_is_known_together_with_what_it_loads(study_file, registry, tmp_path):
+    measures = {"stages": ["evaluate_tokenizer"], "load": {"tokenizer": "one"}}
+    arms = [{"name": "one"}, {"name": "two", **measures}, {"name": "three", **measures}]
+    psnr = "evaluate_tokenizer/psnr"
+    table = {"arm": arms, "seeds": [0, 1], "metrics": {"PSNR": psnr}, "claim": []}
+    study = read_study_file(str(study_file(**table)), registry)
+    planned = make_plan(study, tmp_path / "s", registry, checks=False)
+    record = gather(study, planned.jobs, {})
+    whole = [
+        attrs.evolve(
+            run, state="done", results={psnr: {"value": 3.0}}, stages=run.stages or {"evaluate_tokenizer": run.folder}
+        )
+        for run in record.runs
+    ]
+
+    def known(*left: str, **changes: Any) -> list[str]:
+        """The runs that are known where the record lacks the results of some; and none of the others runs."""
+        runs = [attrs.evolve(run, state="new", results={}) if run.folder in left else run for run in whole]
+        (tmp_path / "record").mkdir(exist_ok=True)
+        write_study(tmp_path / "record", attrs.evolve(record, runs=runs))
+        study = read_study_file(str(study_file(**table | changes)), registry)
+        reuse = reused([tmp_path / "record" / "study.json"], tmp_path / "s")
+        plan = make_plan(study, tmp_path / "s", registry, checks=False, reuse=reuse)
+        found = [job for job in plan.jobs if job.known is not None]
+        assert {job.name for job in found}.isdisjoint(task.job.name for task in plan.tasks)
+        stages = {run.folder: run.stages for run in whole}
+        assert all(job.stages == stages[job.name] for job in found)
+        return [job.name for job in found]
+
+    assert known() == [run.folder for run in whole]
+    assert known("three-seed1") == ["one-seed0", "two-seed0", "three-seed0"]  # it loads what the first must make again
+    assert known("one-seed0") == ["one-seed1", "two-seed1", "three-seed1"]
+    other = {"name": "two", **measures, "set": {"stage.evaluate_tokenizer.pictures": 2}}
+    assert known(arm=[arms[0], other, arms[2]]) == []
+    assert known(arm=[{"name": "one", "set": {"perturbation.beta": 0.5}}, *arms[1:]]) == []
 
 
 def test_a_record_without_a_result_that_is_asked_for_is_not_enough(published, study_file, command):
